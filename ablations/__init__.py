@@ -1,0 +1,1 @@
+"""The ablation suite: plans, runs and analyses studies of shuffle attention."""

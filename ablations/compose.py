@@ -1,0 +1,201 @@
+"""Reads the command line with Hydra's grammar and config groups into a checked `Config`.
+
+Hydra composes the groups (`sweep=groups`, `train=quick`); the remaining overrides are applied one at a time, so that
+what is wrong with one is said of that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablations.config import ATTENTION, DATA, Config, ModelConfig, check_ranges
+from ablations.errors import UsageError
+from sa_core.catalog import BACKBONES
+
+_CONF = Path(str(files("ablations") / "conf"))
+GROUPS = ("sweep", "data", "model", "attention", "train")
+# Below these, keys are the user's own: a person's factors and variants are in no schema.
+_FREE = ("sweep.factors", "sweep.variants")
+
+
+def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:
+    """Returns the configuration that command-line overrides ask for.
+
+    Args:
+        arguments: overrides, as `sweep=groups` and `train.epochs=3`.
+        config_dir: a folder with more choices, as `sweep/mine.yaml`.
+
+    Raises:
+        UsageError: for the first override that is not understood, and for any value out of its range.
+    """
+    overrides = [_parse(argument) for argument in arguments]
+    choices = group_choices(config_dir)
+    selected = default_choices()
+    for override in overrides:
+        if override.key_or_group in GROUPS:
+            selected[override.key_or_group] = _selection(override, choices[override.key_or_group], config_dir)
+    config = _compose_groups(selected, config_dir)
+    for override in overrides:
+        if override.key_or_group not in GROUPS:
+            _apply(config, override)
+    config.sweep.name = selected["sweep"]
+    try:
+        result = cast(Config, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise UsageError(error.full_key or "configuration", None, _first_line(error)) from None
+    result.study = result.study or f"{result.sweep.name}-{result.data.name}-{result.model.name}"
+    check_ranges(result)
+    return result
+
+
+def default_choices() -> dict[str, str]:
+    """Returns what is chosen in each config group where the command line chooses nothing."""
+    defaults = cast(DictConfig, OmegaConf.load(_CONF / "config.yaml")).defaults
+    return {
+        str(group): str(choice)
+        for entry in defaults
+        if isinstance(entry, DictConfig)
+        for group, choice in entry.items()
+    }
+
+
+def group_choices(config_dir: str | None = None) -> dict[str, tuple[str, ...]]:
+    """Returns the valid choices of each config group."""
+    builtin: dict[str, Iterable[str]] = {
+        "data": DATA,
+        "model": BACKBONES,
+        "attention": ATTENTION,
+        "sweep": _yaml_names("sweep"),
+        "train": _yaml_names("train"),
+    }
+    choices = {group: set(names) for group, names in builtin.items()}
+    if config_dir is not None:
+        for group in GROUPS:
+            choices[group] |= {path.stem for path in (Path(config_dir) / group).glob("*.yaml")}
+    return {group: tuple(sorted(names)) for group, names in choices.items()}
+
+
+def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
+    """Returns the question of every sweep, by its name."""
+    folders = [_CONF] + ([Path(config_dir)] if config_dir else [])
+    paths = [path for folder in folders for path in sorted((folder / "sweep").glob("*.yaml"))]
+    return {path.stem: str(OmegaConf.select(OmegaConf.load(path), "question") or "") for path in paths}
+
+
+def option_leaves(config: DictConfig) -> Iterator[str]:
+    """Yields the dotted name of every option there is to set."""
+    for key in config:
+        node = OmegaConf.select(config, str(key))
+        if isinstance(node, DictConfig):
+            if key in ("factors", "variants"):
+                yield str(key)
+            else:
+                yield from (f"{key}.{leaf}" for leaf in option_leaves(node))
+        else:
+            yield str(key)
+
+
+def _yaml_names(group: str) -> list[str]:
+    return [path.stem for path in (_CONF / group).glob("*.yaml")]
+
+
+def _parse(argument: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        key = argument.partition("=")[0]
+        reason = (
+            "is not understood; options are given as name=value"
+            if "=" not in argument
+            else ("the value is not understood; quote it, as in name='\"a, b\"'")
+        )
+        raise UsageError(key, argument.partition("=")[2] or None, reason) from None
+    if override.is_sweep_override():
+        raise UsageError(
+            override.key_or_group,
+            override.value_type and argument.partition("=")[2],
+            "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors",
+        )
+    return override
+
+
+def _selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
+    value = override.value()
+    group = override.key_or_group
+    if override.is_delete() or override.is_add():
+        raise UsageError(group, value, "a group is chosen with name=choice", choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    if group == "sweep":
+        listing = "".join(f"\n  {name:12} {question}" for name, question in sweep_questions(config_dir).items())
+        error = UsageError(group, value, "there is no such sweep", choices)
+        error.args = (f"{error}\nThe sweeps and their questions:{listing}",)
+        raise error
+    raise UsageError(group, value, f"there is no such {group}", choices)
+
+
+def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
+    """Lets Hydra compose the groups."""
+    _register()
+    overrides = [f"{group}={choice}" for group, choice in selected.items()]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise UsageError("--config-dir", config_dir, "there is no such folder")
+        overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(_CONF), version_base="1.3"):
+            return compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError("configuration", " ".join(overrides) or None, _first_line(error)) from None
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, data in DATA.items():
+        store.store(group="data", name=name, node=data)
+    for name, attention in ATTENTION.items():
+        store.store(group="attention", name=name, node=attention)
+    for name in BACKBONES:
+        store.store(group="model", name=name, node=ModelConfig(name=name))
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    key = override.key_or_group
+    free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
+    if override.is_delete():
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if free and parent else None
+        if not isinstance(node, DictConfig) or last not in node:
+            raise UsageError(f"~{key}", None, "only entries of sweep.factors and sweep.variants can be removed")
+        OmegaConf.set_struct(node, False)
+        del node[last]
+        return
+    value = override.value()
+    group, _, name = key.partition(".")
+    if group in GROUPS and name == "name":
+        raise UsageError(key, value, f"is chosen with {group}={value}")
+    if free is None and key not in (names := list(option_leaves(config))):
+        raise UsageError(key, None, "there is no such option", names)
+    try:
+        OmegaConf.update(config, key, value, force_add=free is not None)
+    except OmegaConfBaseException as error:
+        raise UsageError(key, value, _first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return text[:1].lower() + text[1:]

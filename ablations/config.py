@@ -1,0 +1,174 @@
+"""Every option of the suite, declared once: its type, its default, what it means and what it may be.
+
+The command line, the help text, the validation and the protocol of a study are all read from these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING
+
+from ablations.errors import UsageError
+from sa_core.catalog import ATTENTIONS, BACKBONES
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declares an option: one sentence about it, and the values it may have."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class SweepConfig:
+    """What a study varies, and what it compares with."""
+
+    name: str = option("", "Name of the sweep: that of its file.")
+    question: str = option("", "What the sweep answers, in words.")
+    factors: dict[str, Any] = option({}, "Levels of each factor, crossed: attention.groups=[1,2,4].")
+    variants: dict[str, Any] = option({}, "Further variants by name, each with the settings that make it.")
+    baseline: str = option("", "Name of the variant that all others are compared with.")
+
+
+@dataclass
+class DataConfig:
+    """What every data set has."""
+
+    name: str = MISSING
+    crop: int = option(
+        2, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
+    flip: bool = option(True, "Whether training images are mirrored, one in two.")
+
+
+@dataclass
+class DigitsConfig(DataConfig):
+    """The embedded data set: real digits on cluttered 32x32 colour scenes."""
+
+    name: str = "digits"
+    flip: bool = option(False, "Whether training images are mirrored, one in two.")
+    train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
+    test_images: int = option(
+        1000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+    )
+    clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
+    noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
+    seed: int = option(0, "Seed of the scenes and of the split of source digits.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass
+class ModelConfig:
+    """The backbone."""
+
+    name: str = option("resnet8", "Backbone.", choices=tuple(BACKBONES))
+
+
+@dataclass
+class AttentionConfig:
+    """The attention module that stands in every block; each module adds its own knobs."""
+
+    name: str = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """The recipe: what every cell of a study is trained with."""
+
+    epochs: int = option(6, "Passes over the training images.", minimum=1, maximum=100_000)
+    batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
+    learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
+    schedule: str = option("onecycle", "Course of the learning rate.", choices=("onecycle", "cosine"))
+    warmup: float = option(0.25, "Share of the steps in which a one-cycle schedule rises.", minimum=0.0, maximum=0.9)
+    momentum: float = option(0.9, "Nesterov momentum.", minimum=1e-6, maximum=0.9999)
+    weight_decay: float = option(
+        5e-4, "Weight decay of convolution and linear weights; nothing else decays.", minimum=0.0, maximum=10.0
+    )
+    label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
+    precision: str = option(
+        "auto",
+        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    memory_format: str = option(
+        "auto",
+        "Layout of the feature maps; auto is channels_last on a GPU, contiguous on a CPU.",
+        choices=("auto", "contiguous", "channels_last"),
+    )
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow keeps what people browse."""
+
+    enabled: bool = option(True, "Whether to mirror the study to MLflow.")
+    uri: str = option("", "MLflow tracking URI; a SQLite file in results_dir where it is empty.")
+
+
+@dataclass
+class Config:
+    """One study: a sweep under a protocol."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    replicates: int = option(3, "Times each variant is trained, each time with other seeds.", minimum=1, maximum=10_000)
+    seed: int = option(0, "Seed of the replicates' seeds.", minimum=0)
+    device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
+    study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
+    storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")
+    results_dir: str = option("results", "Folder of the stores, figures and reports.")
+
+
+DATA: dict[str, type[DataConfig]] = {"digits": DigitsConfig}
+
+
+def _attention_schema(name: str) -> type[AttentionConfig]:
+    """Makes an attention module's knobs, declared in `sa_core`, an option group of the command line."""
+    knobs = ATTENTIONS[name]
+    hints = get_type_hints(knobs)
+    declared = [
+        (knob.name, hints[knob.name], field(default=knob.default, metadata=dict(knob.metadata)))
+        for knob in fields(knobs)
+    ]
+    named: list[Any] = [("name", str, field(default=name)), *declared]
+    return make_dataclass(f"{knobs.__name__}Config", named, bases=(AttentionConfig,))
+
+
+ATTENTION: dict[str, type[AttentionConfig]] = {name: _attention_schema(name) for name in ATTENTIONS}
+
+
+def check_ranges(config: Any, path: str = "") -> None:
+    """Checks each option against its declared values.
+
+    Raises:
+        UsageError: for the first option that is out of them.
+    """
+    for declared in fields(config):
+        name, value = path + declared.name, getattr(config, declared.name)
+        if is_dataclass(value):
+            check_ranges(value, f"{name}.")
+            continue
+        allowed = declared.metadata
+        if isinstance(value, str) and value == MISSING:
+            raise UsageError(name, None, "needs a value")
+        if allowed.get("choices") and value not in allowed["choices"]:
+            raise UsageError(name, value, "is not known", allowed["choices"])
+        low, high = allowed.get("minimum"), allowed.get("maximum")
+        # Written so that nan, which compares as false with everything, is refused.
+        if low is not None and not value >= low:
+            raise UsageError(name, value, f"must be at least {low:g}")
+        if high is not None and not value <= high:
+            raise UsageError(name, value, f"must be at most {high:g}")

@@ -1,0 +1,130 @@
+"""What machine this is, found out without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from ablations.errors import UsageError
+
+_PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
+
+
+def resolve_device(device: str) -> str:
+    """Turns `auto` into `cuda` or `cpu`.
+
+    Raises:
+        UsageError: if `cuda` is asked for and torch finds none.
+    """
+    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
+        return "cpu"
+    if _has_nvidia_driver():
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise UsageError("device", device, "there is no CUDA device that torch can use here", ("auto", "cpu"))
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turns `auto` into `bf16` where the hardware computes in it, otherwise into `fp32`."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device == "cuda" or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+def resolve_memory_format(memory_format: str, device: str) -> str:
+    """Turns `auto` into the layout that is fast on `device` for the networks of this suite."""
+    if memory_format != "auto":
+        return memory_format
+    return "channels_last" if device == "cuda" else "contiguous"
+
+
+def environment() -> dict[str, str]:
+    """Describes machine and software for reports: processor, accelerator, versions, commit."""
+    found = {
+        "cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
+        "gpu": ", ".join(_gpu_names()) or "none",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    found.update({name: metadata.version(name) for name in _PACKAGES})
+    commit = git_commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+@cache
+def git_commit() -> str | None:
+    """Returns the commit of the code that runs, with `+changes` where files differ from it; None outside git."""
+    folder = Path(__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep large freed blocks instead of returning them to the kernel.
+
+    A training step frees and allocates the same tensors over and over; on the CPU, having the kernel map and clear
+    their pages anew each time costs a fifth of a small network's step.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@cache
+def _has_nvidia_driver() -> bool:
+    return bool(_gpu_names())
+
+
+@cache
+def _gpu_names() -> tuple[str, ...]:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no permission: no GPU to speak of
+        return ()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpuinfo().get("flags", "").split())
+
+
+def _cpu_name() -> str:
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()

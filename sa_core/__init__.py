@@ -1,0 +1,36 @@
+"""Shuffle attention and its rivals, as layers and networks to import.
+
+    from sa_core import ShuffleAttention, create_model
+
+Names are imported when they are first used: the parts that need no torch (`sa_core.catalog`) stay quick to reach.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sa_core.attention import ATTENTION as ATTENTION
+    from sa_core.backbones import create_model as create_model
+    from sa_core.shuffle_attention import ShuffleAttention as ShuffleAttention
+    from sa_core.shuffle_attention import channel_shuffle as channel_shuffle
+
+_HOMES = {
+    "ATTENTION": "sa_core.attention",
+    "ShuffleAttention": "sa_core.shuffle_attention",
+    "channel_shuffle": "sa_core.shuffle_attention",
+    "create_model": "sa_core.backbones",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
