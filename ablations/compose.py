@@ -94,17 +94,14 @@ def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
     return {path.stem: str(OmegaConf.select(OmegaConf.load(path), "question") or "") for path in paths}
 
 
-def option_leaves(config: DictConfig) -> Iterator[str]:
-    """Yields the dotted name of every option there is to set."""
-    for key in config:
-        node = OmegaConf.select(config, str(key))
-        if isinstance(node, DictConfig):
-            if key in ("factors", "variants"):
-                yield str(key)
-            else:
-                yield from (f"{key}.{leaf}" for leaf in option_leaves(node))
-        else:
-            yield str(key)
+def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted name of every option that the command line can set."""
+    for key in map(str, config):
+        path, node = prefix + key, OmegaConf.select(config, key)
+        if isinstance(node, DictConfig) and path not in _FREE:
+            yield from option_leaves(node, f"{path}.")
+        elif path not in (f"{group}.name" for group in GROUPS):
+            yield path
 
 
 def _yaml_names(group: str) -> list[str]:

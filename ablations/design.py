@@ -85,8 +85,13 @@ class Design:
         return Cell(variant, replicate, stream_seed(self.protocol["seed"], "replicate", replicate), key)
 
 
-def make_design(config: Config) -> Design:
+def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Design:
     """Enumerates a sweep's variants and checks each against its backbone, stage by stage.
+
+    Args:
+        config: what was asked for.
+        stored: the protocol of a stored study that is to be read, on whatever machine it was made; None where cells are
+            to be trained on this one.
 
     Raises:
         UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
@@ -105,27 +110,9 @@ def make_design(config: Config) -> Design:
         question=config.sweep.question,
         variants=variants,
         baseline=config.sweep.baseline,
-        protocol=make_protocol(config),
+        protocol=_protocol(config, stored),
         replicates=config.replicates,
     )
-
-
-def make_protocol(config: Config) -> Settings:
-    """Returns everything that must be equal for two cells to be compared, with `auto` resolved on this machine."""
-    device = machine.resolve_device(config.device)
-    train = asdict(config.train)
-    train["precision"] = machine.resolve_precision(config.train.precision, device)
-    train["memory_format"] = machine.resolve_memory_format(config.train.memory_format, device)
-    if config.train.batch_size > getattr(config.data, "train_images", config.train.batch_size):
-        raise UsageError("train.batch_size", config.train.batch_size, "is more than data.train_images")
-    return {
-        "data": asdict(config.data),
-        "model": asdict(config.model),
-        "attention": asdict(config.attention),
-        "train": train,
-        "seed": config.seed,
-        "device": device,
-    }
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -147,6 +134,29 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Settings:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
+    """Returns everything that must be equal for two cells to be compared, with `auto` resolved."""
+    if config.train.batch_size > getattr(config.data, "train_images", config.train.batch_size):
+        raise UsageError("train.batch_size", config.train.batch_size, "is more than data.train_images")
+    train = asdict(config.train)
+    if stored is None:
+        device = machine.resolve_device(config.device)
+        train["precision"] = machine.resolve_precision(config.train.precision, device)
+        train["memory_format"] = machine.resolve_memory_format(config.train.memory_format, device)
+    else:
+        device = stored["device"] if config.device == "auto" else config.device
+        for name in ("precision", "memory_format"):
+            train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
+    return {
+        "data": asdict(config.data),
+        "model": asdict(config.model),
+        "attention": asdict(config.attention),
+        "train": train,
+        "seed": config.seed,
+        "device": device,
+    }
 
 
 def _variants(config: Config) -> Iterator[Variant]:

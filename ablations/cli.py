@@ -1,0 +1,75 @@
+"""The command line that all verbs share: Hydra overrides, `--help`, `--config-dir`, and errors in one message."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ablations.config import Config
+from ablations.errors import UsageError
+
+USAGE_STATUS = 2
+_FLAGS = ("--help", "--config-dir")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed."""
+
+    verb: str
+    overrides: list[str]
+    config_dir: str | None
+    help: bool
+
+
+def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
+
+    Args:
+        verb: as in `python -m ablations.<verb>`.
+        purpose: what it does, in a sentence, for the help.
+        act: does it; gets the configuration and the command that was typed.
+        arguments: the command line's, by default this process's.
+    """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        line = _read(verb, typed)
+        if line.help:
+            from ablations.help import help_text
+
+            print(help_text(verb, purpose, line.overrides, line.config_dir))
+            return 0
+        from ablations.compose import compose_config
+
+        config = compose_config(line.overrides, line.config_dir)
+        return act(config, _command(verb, typed))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_STATUS
+
+
+def _read(verb: str, typed: list[str]) -> CommandLine:
+    overrides: list[str] = []
+    config_dir: str | None = None
+    wants_help = False
+    rest = iter(typed)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--help", "-h") and not equals:
+            wants_help = True
+        elif flag == "--config-dir":
+            config_dir = value if equals else next(rest, None)
+            if not config_dir:
+                raise UsageError(flag, None, "needs a folder")
+        elif flag.startswith("-"):
+            raise UsageError(flag, None, "there is no such flag", _FLAGS)
+        else:
+            overrides.append(argument)
+    return CommandLine(verb, overrides, config_dir, wants_help)
+
+
+def _command(verb: str, typed: list[str]) -> str:
+    import shlex
+
+    return shlex.join(["python", "-m", f"ablations.{verb}", *typed])

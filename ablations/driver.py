@@ -1,0 +1,161 @@
+"""Runs a study: gives the launcher every cell that has no result yet, and stores what comes back."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from optuna.trial import TrialState
+
+from ablations.design import Cell, Design
+from ablations.errors import UsageError
+from ablations.launcher import SerialLauncher
+from ablations.progress import Display
+from ablations.study import StudyStore
+
+if TYPE_CHECKING:
+    from ablations.track import Tracker
+    from ablations.train import Epoch
+
+
+class StudyInterruptedError(Exception):
+    """Someone asked the run to end: Ctrl-C or SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__(signal.Signals(number).name)
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into an exception at a moment when nothing is half written.
+
+    The first signal is noted, and raised where `check` is called; a second one ends the process as it always would.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raises StudyInterruptedError if a signal has come."""
+        if self._received is not None:
+            raise StudyInterruptedError(self._received)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}
+
+
+@dataclass
+class CellWatcher:
+    """Passes on what a training cell says of itself."""
+
+    cell: Cell
+    display: Display
+    tracker: Tracker | None
+    interrupts: Interrupts
+
+    def on_step(self, done: int, total: int) -> None:
+        """Shows the step; this is where an interrupted run ends."""
+        self.interrupts.check()
+        self.display.step(done, total)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Shows and mirrors the epoch."""
+        self.display.epoch(epoch.top1)
+        if self.tracker:
+            self.tracker.epoch(self.cell, epoch)
+
+
+class Driver:
+    """The one process that writes a study; see `ablations.study` for what a cell goes through."""
+
+    def __init__(self, design: Design, store: StudyStore, tracker: Tracker | None, launcher: SerialLauncher) -> None:
+        self._design, self._store, self._tracker, self._launcher = design, store, tracker, launcher
+
+    def missing(self) -> list[Cell]:
+        """Returns the cells without a result, after putting in order what a killed driver left."""
+        self._store.take_over()
+        stored = {cell.key: cell for cell in self._store.cells()}
+        cells = list(self._design.cells())
+        if self._tracker:
+            outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
+            self._tracker.sync((cell, outcomes[cell.key]) for cell in cells if cell.key in outcomes)
+        # A failed cell is tried again: whatever was in its way may be gone.
+        self._store.enqueue(
+            cell for cell in cells if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
+        )
+        finished = {key for key, cell in stored.items() if cell.state == TrialState.COMPLETE}
+        return [cell for cell in cells if cell.key not in finished]
+
+    def train(self, cells: list[Cell], environment: Mapping[str, str], display: Display) -> int:
+        """Trains cells and stores their outcomes; returns how many failed.
+
+        Raises:
+            StudyInterruptedError: after a signal; the cell that it stopped is back in the queue.
+            UsageError: if the data are not those that the study's other cells were trained on.
+        """
+        self._check_data()
+        self._launcher.prepare()
+        if self._tracker:
+            self._tracker.begin(self._store.attributes["data_fingerprint"], environment.get("commit"))
+        with Interrupts() as interrupts:
+            return sum(not self._train_one(cell, environment, display, interrupts) for cell in cells)
+
+    def _train_one(self, cell: Cell, environment: Mapping[str, str], display: Display, interrupts: Interrupts) -> bool:
+        interrupts.check()
+        display.start_cell(cell.name)
+        self._store.claim(cell)
+        if self._tracker:
+            self._tracker.start_cell(cell, environment)
+        try:
+            result = self._launcher.train(cell, CellWatcher(cell, display, self._tracker, interrupts))
+        except (StudyInterruptedError, KeyboardInterrupt):
+            self._store.release(cell)
+            if self._tracker:
+                self._tracker.release_cell(cell)
+            raise
+        except Exception as error:
+            self._store.fail(cell, traceback.format_exc())
+            if self._tracker:
+                self._tracker.fail_cell(cell, traceback.format_exc())
+            display.fail_cell(f"{type(error).__name__}: {error}")
+            return False
+        outcome = {"result": result.to_dict(), "environment": dict(environment)}
+        self._store.finish(cell, outcome)
+        if self._tracker:
+            self._tracker.finish_cell(cell, outcome)
+        display.finish_cell(result.top1, result.seconds, result.train_images_per_second)
+        return True
+
+    def _check_data(self) -> None:
+        fingerprint = self._launcher.images.fingerprint()
+        stored = self._store.attributes.get("data_fingerprint", fingerprint)
+        if stored != fingerprint:
+            raise UsageError(
+                "data",
+                self._design.protocol["data"]["name"],
+                f"has fingerprint {fingerprint}, the study's other cells were trained on {stored}; "
+                f"to start another study, add study={self._design.study}-2 (or any name)",
+            )
+        self._store.remember("data_fingerprint", fingerprint)

@@ -1,0 +1,1 @@
+"""Figures, one file each: one function computes a tidy frame, another draws it."""

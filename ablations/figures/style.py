@@ -1,0 +1,79 @@
+"""The one look of all figures: widths of one and two columns, colours for the colour-blind and for grey printers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+TWO_COLUMNS = 7.2  # inches
+ONE_COLUMN = 3.5
+
+# Okabe and Ito 2008, without yellow, which is too light on white; lightness differs, markers and dashes too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+BASELINE = "#4d4d4d"
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.0,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 200,
+}
+
+
+@contextmanager
+def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
+    """Yields an empty figure in the suite's style; its caption stands below, folded to its width.
+
+    Args:
+        width, height: in inches.
+        caption: what is shown, how many replicates, under which protocol, on which machine.
+    """
+    with mpl.rc_context(_STYLE):
+        lines = _fold(caption, int(width * 21))
+        room = 0.13 * len(lines) + 0.08
+        drawn = Figure(figsize=(width, height + room), layout="constrained")
+        engine = drawn.get_layout_engine()
+        assert engine is not None
+        engine.set(rect=(0, room / (height + room), 1, height / (height + room)))  # type: ignore[call-arg]
+        yield drawn
+        drawn.text(0.01, 0.04 / (height + room), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
+
+
+def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
+    """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
+    with mpl.rc_context(_STYLE):
+        drawn.savefig(written[0])
+        drawn.savefig(written[1], metadata={"CreationDate": None})  # equal figures are equal files
+    frame.to_csv(written[2], index=False)
+    return written
+
+
+def _fold(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

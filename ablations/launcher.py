@@ -1,0 +1,53 @@
+"""The serial launcher: trains cells in this process, one after the other."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ablations import machine
+from ablations.config import DataConfig, TrainConfig
+from ablations.data import load_images
+from ablations.design import Cell, Design
+
+if TYPE_CHECKING:
+    from ablations.data.device import DeviceImages
+    from ablations.data.images import Images
+    from ablations.train import Result, Watcher
+
+
+class SerialLauncher:
+    """Trains a design's cells; torch is imported and data are loaded when the first cell needs them."""
+
+    def __init__(self, design: Design, data: DataConfig) -> None:
+        self._design, self._data = design, data
+        self._recipe = TrainConfig(**design.protocol["train"])
+
+    @cached_property
+    def images(self) -> Images:
+        """The data set, loaded once."""
+        return load_images(self._data)
+
+    @cached_property
+    def _device_images(self) -> DeviceImages:
+        # Before torch is imported: its libraries read these when they are loaded.
+        machine.keep_freed_memory()
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        import torch
+
+        from ablations.data.device import DeviceImages
+
+        device = torch.device(self._design.protocol["device"])
+        return DeviceImages(self.images, device, crop=self._data.crop, flip=self._data.flip)
+
+    def prepare(self) -> None:
+        """Imports torch and moves the data to the device, so that the first cell takes as long as any other."""
+        _ = self._device_images
+
+    def train(self, cell: Cell, watcher: Watcher) -> Result:
+        """Trains one cell."""
+        images = self._device_images
+        from ablations.train import train
+
+        return train(cell.variant.network, self._recipe, images, cell.seed, watcher)

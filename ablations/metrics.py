@@ -1,0 +1,53 @@
+"""The metrics of a cell, declared once: names, labels, units, direction; for tables, figures and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a cell has, under `key` in its result."""
+
+    key: str
+    label: str
+    unit: str
+    higher_is_better: bool
+    digits: int
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis: name and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def format(self, value: float) -> str:
+        """Writes a value with the digits that mean something."""
+        return f"{value:,.{self.digits}f}"
+
+
+_DECLARED = (
+    Metric("top1", "Top-1", "%", True, 1),
+    Metric("test_loss", "Test loss", "nats", False, 3),
+    Metric("train_loss", "Training loss", "nats", False, 3),
+    Metric("learning_rate", "Learning rate", "", False, 4),
+    Metric("train_images_per_second", "Training", "images/s", True, 0),
+    Metric("test_images_per_second", "Inference", "images/s", True, 0),
+    Metric("peak_memory_mib", "Peak memory", "MiB", False, 1),
+    Metric("parameters", "Parameters", "", False, 0),
+    Metric("seconds", "Time", "s", False, 1),
+)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
+
+# What a cell has once, and what it has after every epoch.
+CELL_METRICS = (
+    "top1",
+    "test_loss",
+    "parameters",
+    "train_images_per_second",
+    "test_images_per_second",
+    "peak_memory_mib",
+    "seconds",
+)
+EPOCH_METRICS = ("train_loss", "test_loss", "top1", "learning_rate")

@@ -1,0 +1,121 @@
+"""What a person sees while a study runs: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from ablations.metrics import METRICS
+
+_PLAIN_WIDTH = 132  # where the output is no terminal, lines are not folded at 80
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+
+
+class Display:
+    """Shows how a study gets on: cells finished, time left, and the current cell with its running top-1.
+
+    Args:
+        console: where to.
+        total: cells of the study.
+        finished: of these, the ones that need no training.
+    """
+
+    def __init__(self, console: Console, total: int, finished: int) -> None:
+        self._console, self._total, self._done = console, total, finished
+        self._started: float | None = None
+        self._trained = 0
+        self._cell = ""
+        self._top1: float | None = None
+        self._progress = Progress(
+            TextColumn("{task.description:32}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._study_task = self._progress.add_task("study", total=total, completed=finished, note="")
+        self._cell_task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the display."""
+        self._progress.console.print(text, soft_wrap=True)
+
+    def start_cell(self, name: str) -> None:
+        """Begins to show a cell."""
+        self._started = self._started or time.monotonic()
+        self._cell, self._top1 = name, None
+        self._end_cell()
+        self._cell_task = self._progress.add_task(name, total=None, note="starting")
+
+    def step(self, done: int, total: int) -> None:
+        """Shows a training step."""
+        if self._cell_task is not None:
+            self._progress.update(self._cell_task, completed=done, total=total, note=self._running())
+
+    def epoch(self, top1: float) -> None:
+        """Shows what the cell has come to so far."""
+        self._top1 = top1
+
+    def finish_cell(self, top1: float, seconds: float, images_per_second: float) -> None:
+        """Counts a finished cell and says what it came to."""
+        self._count(
+            f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s  "
+            f"{METRICS['train_images_per_second'].format(images_per_second)} images/s"
+        )
+
+    def fail_cell(self, reason: str) -> None:
+        """Counts a cell that failed and says why."""
+        self._count(f"failed: {reason}")
+
+    def _count(self, what: str) -> None:
+        self._done, self._trained = self._done + 1, self._trained + 1
+        self._end_cell()
+        left = self._time_left()
+        self._progress.update(self._study_task, completed=self._done, note=left)
+        place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
+        self.say(f"\\{place} {self._cell:24} {what}" + ("" if self._console.is_terminal or not left else f"  {left}"))
+
+    def _end_cell(self) -> None:
+        if self._cell_task is not None:
+            self._progress.remove_task(self._cell_task)
+            self._cell_task = None
+
+    def _running(self) -> str:
+        return "" if self._top1 is None else f"top-1 {METRICS['top1'].format(self._top1)} %"
+
+    def _time_left(self) -> str:
+        missing = self._total - self._done
+        if not missing or self._started is None:
+            return ""
+        seconds = (time.monotonic() - self._started) / self._trained * missing
+        return f"{describe_seconds(seconds)} left"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Says a duration the way people do: `45 s`, `3 min`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,71 @@
+"""Stored cells as tidy data frames: one row a cell, or one row a cell and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+from optuna.trial import TrialState
+
+from ablations.design import Design
+from ablations.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.study import StoredCell
+
+_STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a design's cells.
+
+    Attributes:
+        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, and the metrics of a cell.
+        curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
+        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored), `reason`.
+        environments: the machines and versions that trained the cells, each once.
+    """
+
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    unfinished: pd.DataFrame
+    environments: list[dict[str, str]]
+
+
+def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
+    """Sorts what is stored by the design's variants; cells of variants that it does not have are left out."""
+    by_place = {(cell.variant, cell.replicate): cell for cell in stored}
+    replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
+    rows: list[dict[str, object]] = []
+    curves: list[dict[str, object]] = []
+    unfinished: list[dict[str, object]] = []
+    environments: list[dict[str, str]] = []
+    for variant in design.variants:
+        for replicate in replicates:
+            cell = by_place.get((variant.name, replicate))
+            place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
+            if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
+                if cell is not None or replicate < design.replicates:
+                    state = "missing" if cell is None else _STATES.get(cell.state, "unknown")
+                    unfinished.append(place | {"state": state, "reason": cell.failure if cell else None})
+                continue
+            result = cell.outcome["result"]
+            rows.append(place | variant.levels | {key: result[key] for key in CELL_METRICS})
+            curves += [
+                place | {"epoch": epoch["epoch"] + 1} | {key: epoch[key] for key in EPOCH_METRICS}
+                for epoch in result["epochs"]
+            ]
+            if cell.outcome["environment"] not in environments:
+                environments.append(cell.outcome["environment"])
+    factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
+    return Results(
+        cells=pd.DataFrame(rows, columns=["variant", "replicate", *factors, *CELL_METRICS]),
+        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
+        unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
+        environments=environments,
+    )

@@ -1,0 +1,113 @@
+"""`python -m ablations.run`: trains every cell of a study that has no result yet, then reports."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ablations import cli
+from ablations.config import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ablations.design import Design
+    from ablations.study import StudyStore
+    from ablations.track import Tracker
+
+PURPOSE = "Trains every cell of a study that has no result yet, and reports; running it again goes on where it stopped."
+
+
+def run(config: Config, command: str) -> int:
+    """Runs a study; returns 0 when all its cells are finished, 1 when some failed, 128 + n after signal n."""
+    from ablations.design import make_design
+    from ablations.folder import claim_folder, storage_url, study_folder
+    from ablations.progress import make_console
+    from ablations.study import open_store
+
+    design = make_design(config)
+    folder = study_folder(config)
+    console = make_console()
+    console.print(f"[bold]{design.study}[/]: {design.question}", soft_wrap=True)
+    with claim_folder(folder):
+        store = open_store(storage_url(config), design.study, create=True)
+        store.begin(design)
+        tracker = _open_tracker(config, design, console)
+        status = _train(config, design, store, tracker, command, console)
+        if status >= 128:
+            return status
+        _report(config, design, store, tracker, console, failed=status != 0)
+        return status
+
+
+def _open_tracker(config: Config, design: Design, console: Console) -> Tracker | None:
+    if not config.tracking.enabled:
+        return None
+    from pathlib import Path
+
+    from ablations.folder import tracking_uri
+
+    uri = tracking_uri(config)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        console.print("Making the MLflow store, once; this takes some seconds.")
+    from ablations.track import Tracker
+
+    return Tracker(uri, design, Path(config.results_dir) / "mlflow-artifacts" / design.study)
+
+
+def _train(
+    config: Config, design: Design, store: StudyStore, tracker: Tracker | None, command: str, console: Console
+) -> int:
+    from ablations import machine
+    from ablations.driver import Driver, StudyInterruptedError
+    from ablations.launcher import SerialLauncher
+    from ablations.progress import Display
+
+    driver = Driver(design, store, tracker, SerialLauncher(design, config.data))
+    missing = driver.missing()
+    total = len(design.variants) * design.replicates
+    if not missing:
+        console.print(f"All {total} cells are finished; nothing to train.")
+        return 0
+    store.remember("command", command)
+    console.print(
+        f"{len(design.variants)} variants x {design.replicates} replicates = {total} cells, {len(missing)} to train "
+        f"on {design.protocol['device']} in {design.protocol['train']['precision']}."
+    )
+    failed = 0
+    try:
+        with Display(console, total, total - len(missing)) as display:
+            failed = driver.train(missing, machine.environment(), display)
+    except (StudyInterruptedError, KeyboardInterrupt) as error:
+        number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
+        if tracker:
+            tracker.end("KILLED")
+        left = len(driver.missing())
+        console.print(
+            f"Interrupted: {total - left} of {total} cells are finished and stored. "
+            "The same command goes on with the others."
+        )
+        return 128 + number
+    if failed:
+        console.print(f"{failed} cells failed; the report says why. The same command tries them again.")
+    return 1 if failed else 0
+
+
+def _report(
+    config: Config, design: Design, store: StudyStore, tracker: Tracker | None, console: Console, *, failed: bool
+) -> None:
+    from ablations.analyze import report_study
+
+    report = report_study(config, design, store, console)
+    if tracker is None:
+        return
+    if not tracker.complete or failed:
+        tracker.end("FAILED" if failed else "FINISHED", report.folder, report.text)
+    if tracker.lost:
+        console.print(f"MLflow stopped answering ({tracker.lost}); the next run writes what it missed.", soft_wrap=True)
+    console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("run", PURPOSE, run))

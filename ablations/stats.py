@@ -1,0 +1,95 @@
+"""From replicates to estimates: means and paired differences with their 95 % confidence intervals.
+
+A contrast pairs a variant with the baseline replicate by replicate: both started from the same backbone weights and saw
+the same batches, so what they share cancels. Intervals are Student's t, each on its own: they are not corrected for
+the number of contrasts in a study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of `n` values with its confidence interval; the bounds are nan where n is 1: one value has no spread."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there were values enough for an interval."""
+        return not math.isnan(self.low)
+
+
+def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """Estimates a mean by Student's t, which assumes that the mean of so many values is about normal.
+
+    Raises:
+        ValueError: if there are no values.
+    """
+    if len(values) == 0:
+        raise ValueError("no values to estimate a mean from")
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(len(values), mean, math.nan, math.nan)
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)) * error
+    return Estimate(len(values), mean, mean - half, mean + half)
+
+
+def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> Estimate | None:
+    """Estimates how much `variant` exceeds `baseline` over the replicates that both have; None where there are none."""
+    wide = cells[cells["variant"].isin([variant, baseline])].pivot_table(
+        index="replicate", columns="variant", values=metric
+    )
+    if variant not in wide or baseline not in wide:
+        return None
+    differences = (wide[variant] - wide[baseline]).dropna()
+    return estimate(differences.to_numpy()) if len(differences) else None
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """What the replicates of a variant say: top-1 and cost, and the contrast with the baseline (None for itself)."""
+
+    variant: str
+    is_baseline: bool
+    top1: Estimate
+    difference: Estimate | None
+    train_images_per_second: float
+    peak_memory_mib: float
+    parameters: int
+
+
+def summarise(cells: pd.DataFrame, variants: Sequence[str], baseline: str) -> list[VariantSummary]:
+    """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates."""
+    summaries = []
+    for variant in variants:
+        own = cells[cells["variant"] == variant]
+        if own.empty:
+            continue
+        summaries.append(
+            VariantSummary(
+                variant=variant,
+                is_baseline=variant == baseline,
+                top1=estimate(own["top1"].to_numpy()),
+                difference=None if variant == baseline else paired_difference(cells, variant, baseline),
+                train_images_per_second=float(own["train_images_per_second"].median()),
+                peak_memory_mib=float(own["peak_memory_mib"].median()),
+                parameters=int(own["parameters"].iloc[0]),
+            )
+        )
+    return summaries

@@ -1,0 +1,235 @@
+"""Optuna as the memory of a study: which cells there are, which are finished, and what came of them.
+
+A cell is one trial, and a trial goes this way, with one driver as the only writer:
+
+    enqueue          claim            finish
+    ------> WAITING ------> RUNNING ---------> COMPLETE     (never trained again)
+               ^               |      fail
+               |    release    |-------------> FAIL         (a later run enqueues the cell again)
+               +---------------+
+
+A driver that is interrupted releases its cell. One that was killed leaves a RUNNING trial; the next driver finds it
+when it takes over and finishes it, if its outcome was stored already, or releases it. The outcome is stored before the
+trial is told, so no kill loses a finished cell or makes it twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from ablations.design import Cell, Design, protocol_differences
+from ablations.errors import UsageError
+
+_VERSION = 1  # of what is stored; another version's store is refused
+_CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A cell as the store knows it; `outcome` is there when it is finished, `failure` when it failed."""
+
+    key: str
+    variant: str
+    network: dict[str, Any]
+    replicate: int
+    state: TrialState
+    number: int
+    outcome: dict[str, Any] | None
+    failure: str | None
+
+
+class StudyStore:
+    """One study in Optuna's database; made by `open_store`."""
+
+    def __init__(self, storage: RDBStorage, study: optuna.Study) -> None:
+        self._storage, self._study = storage, study
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the study as a whole remembers."""
+        return self._study.user_attrs
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What all cells of the study share.
+
+        Raises:
+            UsageError: if another version of the suite wrote the study.
+        """
+        version = self.attributes.get("version")
+        if version != _VERSION:
+            reason = f"is stored in format {version}; this version of the suite reads format {_VERSION}"
+            raise UsageError("study", self._study.study_name, reason)
+        return dict(self.attributes["protocol"])
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keeps a fact about the study as a whole, unless it is known already."""
+        if self.attributes.get(name) != value:
+            self._study.set_user_attr(name, value)
+
+    def cells(self) -> list[StoredCell]:
+        """Returns the latest attempt at every cell, in the order in which they were first enqueued."""
+        latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in self._study.get_trials(deepcopy=False)}
+        self._numbers = {key: cell.number for key, cell in latest.items()}
+        return list(latest.values())
+
+    def begin(self, design: Design) -> None:
+        """Makes this the study of `design`, or checks that it is.
+
+        Raises:
+            UsageError: if the stored study has another protocol, other networks under the same names, or was written
+                by another version of the suite.
+        """
+        if "protocol" in self.attributes:
+            self.check(design)
+        else:
+            self.remember("version", _VERSION)
+            self.remember("protocol", design.protocol)
+        self.remember("sweep", design.sweep)
+        self.remember("question", design.question)
+        self.remember("baseline", design.baseline)
+
+    def check(self, design: Design) -> None:
+        """Checks that this is the study of `design`; raises as `begin` does."""
+        another = f"to start another study, add study={design.study}-2 (or any name)"
+        differences = protocol_differences(self.protocol, json.loads(json.dumps(design.protocol)))
+        if differences:
+            listing = "".join(f"\n  {difference}" for difference in differences)
+            reason = f"is stored with another protocol; {another}. What differs:{listing}"
+            raise UsageError("study", design.study, reason)
+        networks = {variant.name: variant.network for variant in design.variants}
+        for cell in self.cells():
+            if networks.get(cell.variant, cell.network) != cell.network:
+                reason = f"holds another network under the name {cell.variant}; {another}"
+                raise UsageError("study", design.study, reason)
+
+    def take_over(self) -> None:
+        """Puts in order what a killed driver left: finishes what has an outcome, releases what has none."""
+        for cell in self.cells():
+            if cell.state == TrialState.RUNNING and cell.outcome is not None:
+                self._study.tell(cell.number, cell.outcome["result"]["top1"])
+            elif cell.state == TrialState.RUNNING:
+                self._set_state(cell.number, TrialState.WAITING)
+
+    def enqueue(self, cells: Iterable[Cell]) -> None:
+        """Adds cells to the queue."""
+        for cell in cells:
+            attributes = {
+                "cell": cell.key,
+                "variant": cell.variant.name,
+                "network": cell.variant.network,
+                "replicate": cell.replicate,
+            }
+            self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+
+    def claim(self, cell: Cell) -> None:
+        """Marks a queued cell as being trained."""
+        self._set_state(self._number(cell), TrialState.RUNNING)
+
+    def release(self, cell: Cell) -> None:
+        """Puts a claimed cell back into the queue."""
+        self._set_state(self._number(cell), TrialState.WAITING)
+
+    def finish(self, cell: Cell, outcome: dict[str, Any]) -> None:
+        """Stores a claimed cell's outcome, for good.
+
+        Args:
+            cell: the cell.
+            outcome: under `result` what `Result.to_dict` returns, beside it what else is worth knowing.
+        """
+        number = self._number(cell)
+        self._storage.set_trial_user_attr(self._trial_id(number), "outcome", outcome)
+        self._study.tell(number, outcome["result"]["top1"])
+
+    def fail(self, cell: Cell, reason: str) -> None:
+        """Stores why a claimed cell could not be trained."""
+        number = self._number(cell)
+        self._storage.set_trial_user_attr(self._trial_id(number), "failure", reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def _number(self, cell: Cell) -> int:
+        if cell.key not in self._numbers:
+            self.cells()
+        return self._numbers[cell.key]
+
+    def _set_state(self, number: int, state: TrialState) -> None:
+        self._storage.set_trial_state_values(self._trial_id(number), state)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+def open_store(url: str, study: str, *, create: bool) -> StudyStore:
+    """Opens a study in the database at `url`.
+
+    Args:
+        url: SQLAlchemy's form, as `sqlite:///results/optuna.db`.
+        study: its name.
+        create: whether to make database and study where there are none.
+
+    Raises:
+        UsageError: if the database does not answer, or the study is not there and is not to be made.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    shown = hide_password(url)
+    missing = UsageError("study", study, f"nothing is stored under this name in {shown}")
+    try:
+        parsed = make_url(url)
+        if not create and parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+            raise missing
+        connect = _CONNECT_TIMEOUT.get(parsed.get_backend_name(), {})
+        storage = RDBStorage(url, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
+        if create:
+            made = optuna.create_study(storage=storage, study_name=study, direction="maximize", load_if_exists=True)
+        else:
+            names = optuna.get_all_study_names(storage)
+            if study not in names:
+                raise UsageError("study", study, f"nothing is stored under this name in {shown}", names)
+            made = optuna.load_study(storage=storage, study_name=study)
+    except ArgumentError:
+        raise UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db") from None
+    except ModuleNotFoundError as error:
+        raise UsageError("storage", shown, f"needs the Python package {error.name}, which is not installed") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        raise UsageError("storage", shown, f"the database does not answer: {_cause(error)}") from None
+    return StudyStore(storage, made)
+
+
+def hide_password(url: str) -> str:
+    """Returns a database URL fit to be shown."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+def _stored_cell(trial: FrozenTrial) -> StoredCell:
+    known = trial.user_attrs
+    return StoredCell(
+        key=known["cell"],
+        variant=known["variant"],
+        network=known["network"],
+        replicate=known["replicate"],
+        state=trial.state,
+        number=trial.number,
+        outcome=known.get("outcome"),
+        failure=known.get("failure"),
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Returns the first line of the innermost reason."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

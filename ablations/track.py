@@ -1,0 +1,256 @@
+"""MLflow as a mirror of the study, for people to browse; never its memory.
+
+One experiment a study; in it a parent run for the study and a child run for each cell, found again by their tags. What
+is written twice is written the same, so a mirror that was cut off is completed by writing it again from the store. A
+server that goes away while cells are trained does not stop them: the next run writes what it missed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+from mlflow import MlflowClient  # noqa: E402  (the environment is read while it is imported)
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: E402
+
+from ablations.design import Cell, Design, flatten  # noqa: E402
+from ablations.errors import UsageError  # noqa: E402
+from ablations.metrics import CELL_METRICS, EPOCH_METRICS  # noqa: E402
+
+if TYPE_CHECKING:
+    from ablations.train import Epoch
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a line for every table it makes
+logging.getLogger("alembic").setLevel(logging.ERROR)
+
+_PARENT = ""  # stands for the key of a cell where the run is that of the study
+_LIVE_SECONDS = 10.0  # epochs are written in batches, at most this far apart
+FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"
+
+_P = ParamSpec("_P")
+
+
+def _tolerant(method: Callable[Concatenate[Tracker, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
+    """Makes a method of the tracker do nothing once the store has stopped answering."""
+
+    @wraps(method)
+    def guarded(self: Tracker, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        if self.lost is None:
+            try:
+                method(self, *args, **kwargs)
+            except (MlflowException, OSError) as error:
+                self.lost = (str(error).strip() or type(error).__name__).splitlines()[0]
+
+    return cast("Callable[Concatenate[Tracker, _P], None]", guarded)
+
+
+class Tracker:
+    """Mirrors one study to an MLflow store.
+
+    Args:
+        uri: MLflow tracking URI.
+        design: the study.
+        artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
+
+    Attributes:
+        lost: why the mirror is incomplete: the store stopped answering; None while all is well.
+
+    Raises:
+        UsageError: if the store does not answer.
+    """
+
+    def __init__(self, uri: str, design: Design, artifacts: Path) -> None:
+        self.uri, self._design = uri, design
+        self.lost: str | None = None
+        self._fingerprint = "unknown"
+        self._monitor: SystemMetricsMonitor | None = None
+        self._pending: list[Metric] = []
+        self._written = time.monotonic()
+        try:
+            self._client = MlflowClient(uri)
+            self.experiment_id = self._find_or_make_experiment(artifacts)
+            self._runs = self._index()
+        except (MlflowException, OSError) as error:
+            raise UsageError("tracking.uri", uri, f"MLflow does not answer: {str(error).splitlines()[0]}") from None
+        parent = self._runs.pop(_PARENT, None)
+        self.parent_id = parent.info.run_id if parent else self._make_parent()
+
+    @_tolerant
+    def begin(self, fingerprint: str | None, commit: str | None) -> None:
+        """Opens the parent run, and starts watching the machine while cells are trained.
+
+        Args:
+            fingerprint: of the data set.
+            commit: of the code.
+        """
+        self._fingerprint = fingerprint or "unknown"
+        self._client.update_run(self.parent_id, status=RUNNING)
+        self._client.log_inputs(self.parent_id, self._data_sets())
+        if commit:
+            self._client.set_tag(self.parent_id, "mlflow.source.git.commit", commit)
+        self._monitor = SystemMetricsMonitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
+        self._monitor.start()
+
+    @_tolerant
+    def start_cell(self, cell: Cell, environment: Mapping[str, str]) -> None:
+        """Opens the child run of a cell that is about to be trained."""
+        earlier = self._runs.get(cell.key)
+        if earlier is not None and earlier.data.metrics:
+            # An attempt that was cut off had written epochs already: its curve must not mix with the new one.
+            self._client.delete_run(earlier.info.run_id)
+            del self._runs[cell.key]
+        self._pending, self._written = [], time.monotonic()
+        self._client.update_run(self._child(cell), status=RUNNING)
+        self._describe(cell, environment)
+
+    def _describe(self, cell: Cell, environment: Mapping[str, str]) -> None:
+        run_id = self._child(cell)
+        tags = [RunTag("mlflow.source.git.commit", environment["commit"])] if "commit" in environment else []
+        params = {"variant": cell.variant.name, "replicate": cell.replicate, "key": cell.key}
+        params |= flatten({"network": cell.variant.network, "protocol": self._design.protocol})
+        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=tags)
+        self._client.log_inputs(run_id, self._data_sets())
+
+    @_tolerant
+    def epoch(self, cell: Cell, epoch: Epoch) -> None:
+        """Notes an epoch; writes what was noted once it has waited long enough."""
+        self._pending += _epoch_metrics(vars(epoch))
+        if time.monotonic() - self._written > _LIVE_SECONDS:
+            self._flush(self._child(cell))
+
+    @_tolerant
+    def finish_cell(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
+        """Completes the child run of a finished cell."""
+        self._complete(self._child(cell), outcome)
+
+    @_tolerant
+    def fail_cell(self, cell: Cell, reason: str) -> None:
+        """Closes the child run of a cell that could not be trained."""
+        run_id = self._child(cell)
+        self._client.set_tag(run_id, "failure", reason[:5000])
+        self._client.set_terminated(run_id, FAILED)
+
+    @_tolerant
+    def release_cell(self, cell: Cell) -> None:
+        """Closes the child run of a cell that was interrupted; it is taken up again."""
+        self._client.set_terminated(self._child(cell), KILLED)
+
+    @_tolerant
+    def sync(self, finished: Iterable[tuple[Cell, Mapping[str, Any]]]) -> None:
+        """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly."""
+        for cell, outcome in finished:
+            run = self._runs.get(cell.key)
+            if run is None or run.info.status != FINISHED:
+                self._describe(cell, outcome["environment"])
+                self._complete(self._child(cell), outcome)
+
+    @_tolerant
+    def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
+        """Closes the parent run with the report as its description and the study's files as its artifacts."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        if note:
+            self._client.set_tag(self.parent_id, "mlflow.note.content", note)
+        for path in sorted(folder.rglob("*")) if folder else []:
+            if path.is_file() and not path.name.startswith("."):
+                inside = path.parent.relative_to(folder).as_posix() if folder else ""
+                self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
+        self._client.set_terminated(self.parent_id, status)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the parent run was closed as finished, and not opened since."""
+        return self.lost is not None or str(self._client.get_run(self.parent_id).info.status) == FINISHED
+
+    def command(self) -> str:
+        """Returns the command, or the address, that opens the dashboard."""
+        place = f"/#/experiments/{self.experiment_id}"
+        if self.uri.startswith(("http://", "https://")):
+            return self.uri.rstrip("/") + place
+        return f"{_python()} -m mlflow ui --backend-store-uri {self.uri}   # then open http://127.0.0.1:5000{place}"
+
+    def _find_or_make_experiment(self, artifacts: Path) -> str:
+        experiment = self._client.get_experiment_by_name(self._design.study)
+        if experiment is None:
+            local = None if self.uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
+            return str(self._client.create_experiment(self._design.study, artifact_location=local))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _index(self) -> dict[str, Run]:
+        """Returns the run of each cell by its key, and that of the study under `_PARENT`."""
+        found: dict[str, Run] = {}
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
+            for run in page:
+                if "cell" in run.data.tags:
+                    found[run.data.tags["cell"]] = run
+                elif "question" in run.data.tags:
+                    found[_PARENT] = run
+            token = page.token
+            if not token:
+                return found
+
+    def _make_parent(self) -> str:
+        tags = {"question": self._design.question, "mlflow.source.name": "ablations.run", "mlflow.runColor": "#444444"}
+        run: Run = self._client.create_run(self.experiment_id, run_name=self._design.study, tags=tags)
+        settings = flatten(self._design.protocol) | {"sweep": self._design.sweep, "baseline": self._design.baseline}
+        self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
+        return str(run.info.run_id)
+
+    def _child(self, cell: Cell) -> str:
+        if cell.key not in self._runs:
+            tags = {"mlflow.parentRunId": self.parent_id, "cell": cell.key, "mlflow.source.name": "ablations.run"}
+            self._runs[cell.key] = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
+        return str(self._runs[cell.key].info.run_id)
+
+    def _complete(self, run_id: str, outcome: Mapping[str, Any]) -> None:
+        # All epochs, those that were written live included: the same numbers at the same times change nothing.
+        result = outcome["result"]
+        epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
+        last = result["epochs"][-1]
+        stamp = int(last["finished"] * 1000)
+        once = [
+            Metric(key, float(result[key]), stamp, last["epoch"] + 1)
+            for key in CELL_METRICS
+            if key not in EPOCH_METRICS
+        ]
+        self._pending = []
+        self._client.log_batch(run_id, metrics=epochs + once)
+        self._client.set_terminated(run_id, FINISHED)
+
+    def _flush(self, run_id: str) -> None:
+        self._client.log_batch(run_id, metrics=self._pending)
+        self._pending, self._written = [], time.monotonic()
+
+    def _data_sets(self) -> list[DatasetInput]:
+        data = self._design.protocol["data"]
+        source = json.dumps({key: value for key, value in data.items() if key != "name"})
+        data_set = Dataset(data["name"], self._fingerprint, "options", source)
+        return [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
+
+
+def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
+    # The time stamp is the epoch's own: writing an epoch again adds nothing.
+    stamp = int(epoch["finished"] * 1000)
+    return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
+
+
+def _python() -> str:
+    executable = Path(sys.executable)
+    return str(executable.relative_to(Path.cwd())) if executable.is_relative_to(Path.cwd()) else str(executable)
