@@ -114,7 +114,7 @@ def _contrast(variant: str, baseline: str, difference: Estimate) -> str:
     where = f"n = {difference.n}, 95 % CI {difference.low:+.1f} to {difference.high:+.1f}"
     if difference.low > 0 or difference.high < 0:
         return f"{variant}: {size} ({where}): the interval excludes 0."
-    return f"{variant}: {size} ({where}): no difference seen."
+    return f"{variant}: {size} ({where}): undecided, the interval includes 0."
 
 
 def _top1(top1: Estimate) -> str:
@@ -146,11 +146,15 @@ def _draw(design: Design, results: Results, folder: Path) -> list[Path]:
 
     frame = levels_frame(results.cells, design)
     drawn = draw_levels(
-        frame, factor, f"{design.question} Bands and bars: 95 % CI of the mean (Student's t). {protocol}"
+        frame,
+        factor,
+        f"{design.question} Dots: replicates; bands and bars: 95 % CI of the mean (Student's t). {protocol}",
     )
     written = style.save(drawn, frame, folder / design.sweep)
     frame = curves_frame(results.curves, design)
-    drawn = draw_curves(frame, design.baseline, f"Mean over replicates; bands: 95 % CI (Student's t). {protocol}")
+    drawn = draw_curves(
+        frame, design.baseline, f"Lines: mean over replicates; bands: from the lowest to the highest. {protocol}"
+    )
     return written + style.save(drawn, frame, folder / "learning_curves")
 
 

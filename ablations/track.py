@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
-from mlflow import MlflowClient  # noqa: E402  (the environment is read while it is imported)
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: E402
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from ablations.design import Cell, Design, flatten  # noqa: E402
-from ablations.errors import UsageError  # noqa: E402
-from ablations.metrics import CELL_METRICS, EPOCH_METRICS  # noqa: E402
+from ablations.design import Cell, Design, flatten
+from ablations.errors import UsageError
+from ablations.metrics import CELL_METRICS, EPOCH_METRICS
 
 if TYPE_CHECKING:
     from ablations.train import Epoch

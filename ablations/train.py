@@ -116,7 +116,7 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
             watcher.on_step(number * steps + step + 1, recipe.epochs * steps)
         train_loss = total.item() / steps  # waits for the device
         trained = time.perf_counter()
-        test_loss, top1 = _evaluate(model, recipe, images)
+        test_loss, top1 = evaluate(model, recipe, images)
         test_seconds.append(time.perf_counter() - trained)
         if not math.isfinite(train_loss) or not math.isfinite(test_loss):
             raise DivergedError(f"the loss is {train_loss} in training and {test_loss} in testing at epoch {number}")
@@ -183,7 +183,7 @@ def _training_step(
     return loss.detach()
 
 
-def _evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tuple[float, float]:
+def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tuple[float, float]:
     """Returns the mean cross-entropy (without label smoothing) and the top-1 accuracy in percent on the test images."""
     model.eval()
     loss, correct = torch.zeros(2, device=images.device, dtype=torch.float64)

@@ -20,8 +20,8 @@ SIZE = 32
 _SOURCE = 8
 _BITS = 8
 _ONE = 1 << _BITS  # 1.0 in fixed point
-_FRAGMENT_CONTRAST = (30, 100)  # grey levels above the canvas's mean
-_DIGIT_CONTRAST = (60, 130)
+_FRAGMENT_CONTRAST = (25, 90)  # grey levels above the canvas's mean
+_DIGIT_CONTRAST = (70, 140)
 _TEST_SHARE = 3  # one source digit in three is held out
 
 _Ints = NDArray[np.int32]

@@ -9,39 +9,29 @@ from matplotlib.ticker import MaxNLocator
 from ablations.design import Design
 from ablations.figures import style
 from ablations.metrics import METRICS
-from ablations.stats import estimate
 
 _SHOWN = ("top1", "train_loss")
 
 
 def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Computes the mean over replicates of each metric after each epoch.
+    """Computes the mean and the range over replicates of each metric after each epoch.
+
+    The range, not a confidence interval: while networks learn, replicates differ by when they start to, and an
+    interval that assumes a normal spread would leave the scale.
 
     Returns:
-        One row a variant, epoch and metric: `n`, `mean`, and the bounds of the 95 % CI, empty where n is 1.
+        One row a variant, epoch and metric: `n`, `mean`, `low` and `high`, the last two empty where n is 1.
     """
-    rows = []
     order = [variant.name for variant in design.variants]
-    for (variant, epoch), part in curves.groupby(["variant", "epoch"], sort=True):
-        for metric in _SHOWN:
-            mean = estimate(part[metric].to_numpy())
-            rows.append(
-                {
-                    "variant": variant,
-                    "epoch": epoch,
-                    "metric": metric,
-                    "n": mean.n,
-                    "mean": mean.mean,
-                    "low": mean.low,
-                    "high": mean.high,
-                }
-            )
-    frame = pd.DataFrame(rows, columns=["variant", "epoch", "metric", "n", "mean", "low", "high"])
+    long = curves.melt(["variant", "epoch"], list(_SHOWN), var_name="metric")
+    parts = long.groupby(["variant", "epoch", "metric"], sort=True)["value"]
+    frame = parts.agg(n="count", mean="mean", low="min", high="max").reset_index()
+    frame.loc[frame["n"] == 1, ["low", "high"]] = float("nan")
     return frame.sort_values("variant", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
 def draw_curves(frame: pd.DataFrame, baseline: str, caption: str) -> Figure:
-    """Draws a panel a metric; bands are 95 % CIs where there are replicates.
+    """Draws a panel a metric; bands reach from the lowest to the highest replicate.
 
     Args:
         frame: from `curves_frame`.
@@ -73,6 +63,5 @@ def draw_curves(frame: pd.DataFrame, baseline: str, caption: str) -> Figure:
             axes.set_xlabel("Epoch")
             axes.set_ylabel(METRICS[metric].axis)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panels[0].set_ylim(bottom=max(0.0, panels[0].get_ylim()[0]), top=min(100.0, panels[0].get_ylim()[1]))
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return drawn

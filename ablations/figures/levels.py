@@ -64,6 +64,8 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
             _draw_panel(axes, frame[frame["metric"] == metric])
             axes.set_ylabel(METRICS[metric].axis)
             axes.set_xlabel(factor)
+            if metric != "top1":
+                axes.set_ylim(bottom=0)  # a cost is read as a ratio
         panels[0].legend(loc="best")
     return drawn
 

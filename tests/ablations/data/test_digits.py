@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ablations.compose import compose_config
+from ablations.data import load_images
+from ablations.data import digits as module
+from ablations.data.digits import SIZE, make_digits
+
+
+def test_the_scenes_are_the_same_bytes_on_every_machine() -> None:
+    # A golden value: whoever changes it changes the data set, and all studies on it.
+    assert make_digits(64, 32, clutter=3, noise=12, seed=0).fingerprint() == "GOLDEN"
+
+
+def test_images_are_bytes_of_the_declared_shape_with_classes_in_equal_shares() -> None:
+    images = make_digits(100, 50, clutter=1, noise=4, seed=1)
+    assert images.train.pixels.shape == (100, SIZE, SIZE, 3)
+    assert images.train.pixels.dtype == np.uint8
+    assert (len(images.train), len(images.test), len(images.classes)) == (100, 50, 10)
+    assert np.bincount(images.train.labels).tolist() == [10] * 10
+    assert np.bincount(images.test.labels).tolist() == [5] * 10
+
+
+def test_no_source_digit_is_in_both_train_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[set[bytes]] = []
+    original = module._draw_set
+
+    def spy(glyphs: np.ndarray, *arguments: object) -> object:  # type: ignore[type-arg]
+        used.append({glyph.tobytes() for glyph in glyphs})
+        return original(glyphs, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_draw_set", spy)
+    make_digits(20, 10, clutter=2, noise=0, seed=0)
+    train, test = used
+    assert train.isdisjoint(test)
+    assert len(train) + len(test) > 1700
+    assert 0.3 < len(test) / (len(train) + len(test)) < 0.35
+
+
+@pytest.mark.parametrize("option", ["clutter", "noise", "seed"])
+def test_each_option_changes_the_scenes(option: str) -> None:
+    options = {"clutter": 2, "noise": 3, "seed": 0}
+    base = make_digits(20, 10, **options)
+    changed = make_digits(20, 10, **(options | {option: options[option] + 1}))
+    assert base.fingerprint() != changed.fingerprint()
+
+
+def test_a_digit_stands_out_from_its_background() -> None:
+    scenes = make_digits(200, 10, clutter=0, noise=0, seed=0).train.pixels.astype(float)
+    centre = scenes[:, 8:24, 8:24].max(axis=(1, 2)).mean()
+    corner = scenes[:, :4, :4].mean()
+    assert centre - corner > 60
+
+
+def test_the_configuration_reaches_the_scenes() -> None:
+    config = compose_config(["data.train_images=30", "data.test_images=20", "data.seed=5"]).data
+    assert load_images(config).fingerprint() == make_digits(30, 20, clutter=3, noise=12, seed=5).fingerprint()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ablations.compose import compose_config, default_choices, group_choices, sweep_questions
+from ablations.config import DigitsConfig
+from ablations.errors import UsageError
+
+
+def test_without_overrides_the_main_study_is_composed() -> None:
+    config = compose_config([])
+    assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 3)
+    assert isinstance(config.data, DigitsConfig)
+    assert config.sweep.factors == {"attention": {"groups": [1, 2, 4, 8]}}
+
+
+def test_groups_and_options_are_taken_from_the_command_line() -> None:
+    config = compose_config(["model=resnet20", "train.epochs=3", "data.clutter=1", "attention.norm=layer", "seed=7"])
+    assert (config.model.name, config.train.epochs, config.data.clutter) == ("resnet20", 3, 1)  # type: ignore[attr-defined]
+    assert (config.attention.norm, config.seed) == ("layer", 7)  # type: ignore[attr-defined]
+    assert config.study == "groups-digits-resnet20"
+
+
+def test_factors_and_variants_of_ones_own_need_no_file() -> None:
+    config = compose_config(
+        ["sweep.factors={}", "sweep.factors.attention.norm=[layer,batch]", "sweep.variants.off.attention=none",
+         "~sweep.variants.none", "sweep.baseline=off"]
+    )  # fmt: skip
+    assert config.sweep.variants == {"off": {"attention": "none"}}
+    assert config.sweep.factors["attention"]["norm"] == ["layer", "batch"]
+
+
+def test_a_sweep_of_ones_own_is_a_file_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(
+        "question: Is it the shuffle?\nfactors: {attention: {shuffle: [true, false]}}\nbaseline: shuffle=on\n"
+    )
+    config = compose_config(["sweep=mine", "attention.groups=4"], str(tmp_path))
+    assert (config.sweep.name, config.sweep.question) == ("mine", "Is it the shuffle?")
+    assert "mine" in group_choices(str(tmp_path))["sweep"]
+
+
+def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
+    choices = group_choices()
+    assert all(choice in choices[group] for group, choice in default_choices().items())
+    assert all(question.endswith("?") for question in sweep_questions().values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep=group"], r"sweep=group: there is no such sweep; did you mean groups\?.*\n.*How many groups"),
+        (["data=digit"], r"data=digit: there is no such data; did you mean digits\?"),
+        (["model=resnet18"], r"model=resnet18: there is no such model; did you mean resnet8"),
+        (["train="], r"train=: there is no such train; valid: quick"),
+        (["epochs=3"], r"epochs: there is no such option; did you mean train.epochs\?"),
+        (["attention.group=3"], r"attention.group: there is no such option; did you mean attention.groups"),
+        (["hydra.run.dir=x"], r"hydra.run.dir: there is no such option"),
+        (["train.epochs=x"], r"train.epochs=x: value 'x' of type 'str' could not be converted to Integer"),
+        (["train.epochs=1.5"], r"train.epochs=1.5: .* could not be converted to Integer"),
+        (["train.epochs=0"], r"train.epochs=0: must be at least 1"),
+        (["replicates=0"], r"replicates=0: must be at least 1"),
+        (["replicates=99999999999999999999"], r"replicates=9+: must be at most 10000"),
+        (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
+        (["train.precision=fp16"], r"train.precision=fp16: is not known; did you mean bf16\?"),
+        (["device=gpu"], r"device=gpu: is not known; .*valid: auto, cpu, cuda"),
+        (["train.epochs=1,2"], r"train.epochs=1,2: takes one value; a list is written \[1,2\]"),
+        (["groups"], r"groups: is not understood; options are given as name=value"),
+        (["a b=3"], r"a b=3: the value is not understood"),
+        (["data.name=cifar"], r"data.name=cifar: is chosen with data=cifar"),
+        (["~train.epochs"], r"~train.epochs: only entries of sweep.factors and sweep.variants can be removed"),
+        (["+sweep=groups"], r"sweep=groups: a group is chosen with name=choice"),
+        (["sweep.variants=3"], r"sweep.variants=3: cannot assign int"),
+        (["data.flip=maybe"], r"data.flip=maybe: value 'maybe' is not a valid bool"),
+    ],
+)
+def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=r"(?s)^" + message):
+        compose_config(arguments)
+
+
+def test_a_folder_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--config-dir=/nowhere: there is no such folder"):
+        compose_config([], "/nowhere")

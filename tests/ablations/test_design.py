@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.compose import compose_config
+from ablations.design import Design, flatten, make_design, protocol_differences
+from ablations.errors import UsageError
+
+
+def design(*overrides: str) -> Design:
+    return make_design(compose_config(["device=cpu", *overrides]))
+
+
+def test_a_sweep_becomes_its_named_variants_and_its_levels() -> None:
+    made = design()
+    assert [variant.name for variant in made.variants] == ["none", "groups=1", "groups=2", "groups=4", "groups=8"]
+    assert made.variants[0].attention == {"name": "none"}
+    assert made.variants[3].attention == {
+        "name": "sa", "groups": 4, "branches": "both", "shuffle": True, "norm": "instance",
+    }  # fmt: skip
+    assert made.variants[3].levels == {"attention.groups": 4}
+
+
+def test_factors_are_crossed_and_named_by_their_levels() -> None:
+    made = design(
+        "sweep.factors={attention:{groups:[2,4],shuffle:[true,false]}}", "sweep.variants={}",
+        'sweep.baseline="groups=2, shuffle=on"',
+    )  # fmt: skip
+    assert [variant.name for variant in made.variants] == [
+        "groups=2, shuffle=on", "groups=2, shuffle=off", "groups=4, shuffle=on", "groups=4, shuffle=off",
+    ]  # fmt: skip
+
+
+def test_a_whole_module_or_backbone_can_be_a_level() -> None:
+    made = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2", "sweep.baseline=resnet8")
+    assert [(variant.name, variant.model["name"]) for variant in made.variants[1:]] == [
+        ("resnet8", "resnet8"), ("resnet20", "resnet20"),
+    ]  # fmt: skip
+
+
+def test_the_knobs_of_the_base_hold_for_every_variant_that_has_them() -> None:
+    made = design("attention.norm=layer")
+    assert made.variants[0].attention == {"name": "none"}
+    assert {variant.attention["norm"] for variant in made.variants[1:]} == {"layer"}
+
+
+def test_cells_come_a_whole_replicate_after_the_other() -> None:
+    cells = list(design("replicates=2").cells())
+    assert [cell.replicate for cell in cells] == [0] * 5 + [1] * 5
+    assert len({cell.key for cell in cells}) == 10
+
+
+def test_a_replicate_has_one_seed_for_all_variants() -> None:
+    seeds = {(cell.replicate, cell.seed) for cell in design("replicates=3").cells()}
+    assert len(seeds) == 3
+    assert len({seed for _, seed in seeds}) == 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs=7", "data.clutter=1", "seed=1", "attention.norm=layer", "train.precision=fp32", "data.flip=true"],
+)
+def test_whatever_decides_a_result_changes_the_key_of_a_cell(override: str) -> None:
+    base = {cell.key for cell in design("train.precision=bf16").cells()}
+    assert base.isdisjoint(cell.key for cell in design("train.precision=bf16", override).cells())
+
+
+@pytest.mark.parametrize("override", ["replicates=2", "results_dir=elsewhere", "study=other", "tracking.uri=x"])
+def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
+    base = {cell.key for cell in design("replicates=5").cells()}
+    assert base.issuperset(cell.key for cell in design(override).cells())
+
+
+def test_the_protocol_says_what_auto_became() -> None:
+    protocol = design().protocol
+    assert protocol["train"]["precision"] in ("fp32", "bf16")
+    assert (protocol["train"]["memory_format"], protocol["device"]) == ("contiguous", "cpu")
+
+
+def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it() -> None:
+    stored = design("train.precision=bf16", "train.memory_format=channels_last").protocol | {"device": "cuda"}
+    assert make_design(compose_config([]), stored=stored).protocol == stored
+    asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
+    assert protocol_differences(stored, asked) == ["train.precision: bf16 is stored, fp32 is asked for"]
+
+
+@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=8))
+def test_flattening_keeps_every_leaf(settings: object) -> None:
+    if not isinstance(settings, dict):
+        return
+
+    def leaves(node: object) -> int:
+        return sum(map(leaves, node.values())) if isinstance(node, dict) else 1
+
+    assert len(flatten(settings)) == leaves(settings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["sweep.factors.attention.groups=[8,16]"],
+            r"sweep.factors.attention.groups=16: stage layer1 of resnet8: groups=16 does not split 16 channels .*"
+            r"groups that fit every stage of resnet8: 1, 2, 4, 8",
+        ),
+        (["sweep.factors.attention.groups=[4,4]"], r"sweep: the variant groups=4 is listed twice"),
+        (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
+        (["sweep.factors.attention.groups=[]"], r"sweep.factors.attention.groups=\[\]: is given as a list of levels"),
+        (["sweep.factors.attention.groups=4"], r"sweep.factors.attention.groups=4: is given as a list of levels"),
+        (["sweep.factors.attention.groups=[four]"], r"groups=four: Value 'four' of type 'str' could not be converted"),
+        (["sweep.factors.attention.group=[4]"], r"attention sa has no knob group; .*valid: groups, branches"),
+        (["attention=none"], r"attention none has no knob groups, nor any other"),
+        (
+            ["sweep.factors.attention.norm=[group:3]", "attention.groups=2"],
+            r"norm=group:3 does not divide the .* layer1",
+        ),
+        (["sweep.factors.train.epochs=[1,2]"], r"train.epochs belongs to the protocol"),
+        (["sweep.variants.x={attention:sea}"], r"sweep.variants.x: there is no attention sea; valid: none, sa"),
+        (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: there is no model resnet21; .*resnet20"),
+        (["sweep.variants.x={model:{depth:3}}"], r"sweep.variants.x: a model has no depth"),
+        (["sweep.variants.x=3"], r"sweep.variants.x=3: is given as settings"),
+        (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
+        (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
+        (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),
+        (["train.batch_size=4096"], r"train.batch_size=4096: is more than data.train_images"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace(" .* layer1", "")):
+        design(*overrides)
+
+
+def test_the_identity_of_a_cell_is_plain_json() -> None:
+    made = design()
+    assert json.loads(json.dumps(made.protocol)) == made.protocol
+
+
+def test_cuda_without_a_cuda_device_is_refused() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UsageError, match=r"device=cuda: there is no CUDA device that torch can use here; valid: auto"):
+        make_design(compose_config(["device=cuda"]))

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from ablations.config import TrainConfig
+from ablations.data.device import DeviceImages
+from ablations.data.digits import make_digits
+from ablations.design import Settings
+from ablations.train import DivergedError, Epoch, Result, build_network, decayed_weights, evaluate, train
+from sa_core import create_model
+
+RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.epochs: list[Epoch] = []
+
+    def on_step(self, done: int, total: int) -> None:
+        self.steps.append((done, total))
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+
+@pytest.fixture(scope="module")
+def images() -> DeviceImages:
+    return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), crop=1, flip=False)
+
+
+def network(**attention: Any) -> Settings:
+    return {"model": {"name": "resnet8"}, "attention": attention or {"name": "none"}}
+
+
+SA = network(name="sa", groups=4, branches="both", shuffle=True, norm="instance")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, precision: str) -> None:
+    recipe = dataclasses.replace(RECIPE, precision=precision)
+    one, other = (train(SA, recipe, images, 5, Recorder()) for _ in range(2))
+    assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
+        (epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in other.epochs
+    ]
+    assert one.peak_memory_mib == other.peak_memory_mib
+
+
+def test_another_seed_gives_another_result(images: DeviceImages) -> None:
+    assert train(SA, RECIPE, images, 5, Recorder()).test_loss != train(SA, RECIPE, images, 6, Recorder()).test_loss
+
+
+def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_batches(images: DeviceImages) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    weights: dict[str, torch.Tensor] = {}
+
+    class Spy(DeviceImages):
+        def train_batches(self, batch_size: int, seed: int, epoch: int) -> Any:
+            for pixels, labels in images.train_batches(batch_size, seed, epoch):
+                seen[name].append(pixels.clone())
+                yield pixels, labels
+
+    for name, wanted in {"none": network(), "sa": SA}.items():
+        seen[name] = []
+        spied = Spy.__new__(Spy)
+        spied.__dict__.update(images.__dict__)
+        train(wanted, RECIPE, spied, 9, Recorder())
+        weights[name] = torch.cat([
+            value.flatten() for key, value in build_network(wanted, 10, 9).state_dict().items() if ".sa." not in key
+        ])  # fmt: skip
+    assert torch.equal(weights["none"], weights["sa"])
+    assert len(seen["none"]) == len(seen["sa"]) == 2 * 4 + 1  # and one step to measure memory
+    assert all(torch.equal(*pair) for pair in zip(seen["none"], seen["sa"], strict=True))
+
+
+def test_a_network_learns_to_tell_plain_digits_apart() -> None:
+    images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), crop=1, flip=False)
+    result = train(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0, Recorder())
+    assert result.top1 > 60  # chance is 10
+
+
+def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None:
+    recorder = Recorder()
+    result = train(network(), RECIPE, images, 0, recorder)
+    assert recorder.steps == [(step, 8) for step in range(1, 9)]
+    assert tuple(recorder.epochs) == result.epochs
+
+
+def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
+    result = train(network(), RECIPE, images, 0, Recorder())
+    assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
+    assert result.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
+    assert Result.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("onecycle", (0.012, 0.3)), ("cosine", (0.3, 0.15))])
+def test_the_learning_rate_follows_the_schedule(images: DeviceImages, schedule: str, rates: tuple[float, float]) -> None:
+    recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=0.5)
+    epochs = train(network(), recipe, images, 0, Recorder()).epochs
+    assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
+
+
+def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
+    model = create_model("resnet8", attention="sa", groups=4)
+    decayed = {id(weight) for weight in decayed_weights(model)}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+    assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
+
+
+def test_a_loss_that_is_no_number_ends_the_cell(images: DeviceImages) -> None:
+    with pytest.raises(DivergedError, match="at epoch 0"):
+        train(network(), dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2), images, 0, Recorder())
+
+
+def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0)
+    before = copy.deepcopy(model.state_dict())
+    one, other = (evaluate(model, RECIPE, images) for _ in range(2))
+    assert one == other
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_evaluation_is_the_mean_over_all_test_images(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0).eval()
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
+    with torch.no_grad():
+        logits = model(pixels.contiguous())
+    loss, top1 = evaluate(model, RECIPE, images)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
+    drawn = make_digits(400, 100, 0, 4, 0)
+    recipe = dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2, memory_format=memory_format)
+    results = [
+        train(SA, recipe, DeviceImages(drawn, torch.device(device), crop=1, flip=False), 0, Recorder())
+        for device in ("cpu", "cuda", "cuda")
+    ]
+    assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)
+    assert [epoch.top1 for epoch in results[1].epochs] == [epoch.top1 for epoch in results[2].epochs]

@@ -1,0 +1,55 @@
+"""What tests share: the smallest real study, and a command line run as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+# The smallest study that still has a baseline, a contrast, replicates and epochs.
+TINY = (
+    "sweep.factors.attention.groups=[1,4]",
+    "replicates=2",
+    "train.epochs=2",
+    "train.batch_size=8",
+    "data.train_images=24",
+    "data.test_images=20",
+)
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device; none here"))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    """Overrides of the smallest real study, in a folder of its own."""
+    return [*TINY, f"results_dir={tmp_path / 'results'}"]
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Runs `python -m ablations.<verb>` in a process of its own."""
+
+    def run(verb: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"ablations.{verb}", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "132"},
+        )
+
+    return run
