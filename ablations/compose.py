@@ -188,7 +188,8 @@ def _apply(config: DictConfig, override: Override) -> None:
     if free is None and key not in (names := list(option_leaves(config))):
         raise UsageError(key, None, "there is no such option", names)
     try:
-        OmegaConf.update(config, key, value, force_add=free is not None)
+        # All factors at once, as sweep.factors={...}, are those and no others.
+        OmegaConf.update(config, key, value, force_add=free is not None, merge=key not in _FREE)
     except OmegaConfBaseException as error:
         raise UsageError(key, value, _first_line(error)) from None
 

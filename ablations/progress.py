@@ -58,7 +58,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
-        self._progress.console.print(text, soft_wrap=True)
+        self._progress.console.print(text, soft_wrap=True, markup=False)
 
     def start_cell(self, name: str) -> None:
         """Begins to show a cell."""
@@ -75,6 +75,8 @@ class Display:
     def epoch(self, top1: float) -> None:
         """Shows what the cell has come to so far."""
         self._top1 = top1
+        if self._cell_task is not None:
+            self._progress.update(self._cell_task, note=self._running(), refresh=True)
 
     def finish_cell(self, top1: float, seconds: float, images_per_second: float) -> None:
         """Counts a finished cell and says what it came to."""
@@ -93,7 +95,7 @@ class Display:
         left = self._time_left()
         self._progress.update(self._study_task, completed=self._done, note=left)
         place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
-        self.say(f"\\{place} {self._cell:24} {what}" + ("" if self._console.is_terminal or not left else f"  {left}"))
+        self.say(f"{place} {self._cell:24} {what}" + ("" if self._console.is_terminal or not left else f"  {left}"))
 
     def _end_cell(self) -> None:
         if self._cell_task is not None:

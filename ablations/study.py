@@ -132,6 +132,7 @@ class StudyStore:
                 "replicate": cell.replicate,
             }
             self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+        self._numbers = {}  # read anew: a failed cell has another trial now
 
     def claim(self, cell: Cell) -> None:
         """Marks a queued cell as being trained."""
@@ -199,8 +200,9 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
             made = optuna.load_study(storage=storage, study_name=study)
     except ArgumentError:
         raise UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db") from None
-    except ModuleNotFoundError as error:
-        raise UsageError("storage", shown, f"needs the Python package {error.name}, which is not installed") from None
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
+        raise UsageError("storage", shown, f"needs the Python package {package}, which is not installed") from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         raise UsageError("storage", shown, f"the database does not answer: {_cause(error)}") from None
     return StudyStore(storage, made)

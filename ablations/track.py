@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -79,6 +80,7 @@ class Tracker:
         self._pending: list[Metric] = []
         self._written = time.monotonic()
         try:
+            _make_store(uri)
             self._client = MlflowClient(uri)
             self.experiment_id = self._find_or_make_experiment(artifacts)
             self._runs = self._index()
@@ -243,6 +245,20 @@ class Tracker:
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
         data_set = Dataset(data["name"], self._fingerprint, "options", source)
         return [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
+
+
+def _make_store(uri: str) -> None:
+    """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+            stale.unlink(missing_ok=True)
+        if not path.exists():
+            MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+            unfinished.replace(path)
 
 
 def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:

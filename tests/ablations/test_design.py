@@ -36,7 +36,7 @@ def test_factors_are_crossed_and_named_by_their_levels() -> None:
 
 
 def test_a_whole_module_or_backbone_can_be_a_level() -> None:
-    made = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2", "sweep.baseline=resnet8")
+    made = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2")
     assert [(variant.name, variant.model["name"]) for variant in made.variants[1:]] == [
         ("resnet8", "resnet8"), ("resnet20", "resnet20"),
     ]  # fmt: skip

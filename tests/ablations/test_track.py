@@ -55,7 +55,9 @@ def child(tracker: Tracker, cell: Cell) -> Run:
     return found
 
 
-def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
     tracker.begin("fingerprint0", "abc123")
     for cell in design.cells():
         tracker.start_cell(cell, ENVIRONMENT)
@@ -88,9 +90,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(tracker: Tracker
     assert tracker.complete
 
 
-def test_the_parent_run_watches_the_machine(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     tracker.begin(None, None)
     deadline = time.monotonic() + 30
@@ -116,8 +116,8 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
 
 def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
+    tracker.start_cell(cell, ENVIRONMENT)
     for _ in range(2):
-        tracker.start_cell(cell, ENVIRONMENT) if not runs(tracker)[0].data.metrics else None
         tracker.finish_cell(cell, outcome())
     history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
@@ -165,7 +165,7 @@ def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design:
     assert child(tracker, other).info.status == "KILLED"
 
 
-def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design, uri: str) -> None:
+def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, ENVIRONMENT)
     tracker._client = MlflowClient("http://127.0.0.1:9")
@@ -173,6 +173,13 @@ def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: De
     tracker.end(track.FINISHED)
     assert tracker.lost
     assert child(tracker, cell).info.status == "RUNNING"  # for the next run's sync to complete
+
+
+def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Design, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", design, tmp_path / "artifacts")
+    assert [run.info.run_name for run in runs(tracker)] == [design.study]
+    assert not (tmp_path / "mlflow.db.unfinished").exists()
 
 
 def test_a_server_that_does_not_answer_at_the_start_is_refused(design: Design, tmp_path: Path) -> None:

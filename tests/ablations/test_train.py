@@ -100,7 +100,9 @@ def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceIm
 
 
 @pytest.mark.parametrize(("schedule", "rates"), [("onecycle", (0.012, 0.3)), ("cosine", (0.3, 0.15))])
-def test_the_learning_rate_follows_the_schedule(images: DeviceImages, schedule: str, rates: tuple[float, float]) -> None:
+def test_the_learning_rate_follows_the_schedule(
+    images: DeviceImages, schedule: str, rates: tuple[float, float]
+) -> None:
     recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=0.5)
     epochs = train(network(), recipe, images, 0, Recorder()).epochs
     assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
@@ -114,7 +116,7 @@ def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_cell(images: DeviceImages) -> None:
-    with pytest.raises(DivergedError, match="at epoch 0"):
+    with pytest.raises(DivergedError, match=r"the loss is nan in training .* at epoch"):
         train(network(), dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2), images, 0, Recorder())
 
 

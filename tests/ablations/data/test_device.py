@@ -24,7 +24,9 @@ def make_images(count: int = 20, size: int = 6, seed: int = 0) -> Images:
 
 def test_test_batches_are_all_images_in_order_normalised_by_the_training_set() -> None:
     images = make_images()
-    pixels, labels = (torch.cat(parts) for parts in zip(*DeviceImages(images, CPU, crop=0, flip=False).test_batches(3), strict=True))
+    pixels, labels = (
+        torch.cat(parts) for parts in zip(*DeviceImages(images, CPU, crop=0, flip=False).test_batches(3), strict=True)
+    )
     grey = images.train.pixels.reshape(-1, 3).astype(np.float64)
     expected = (images.test.pixels - grey.mean(0)) / grey.std(0)
     np.testing.assert_allclose(pixels.permute(0, 2, 3, 1).numpy(), expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from ablations.figures import style
+from ablations.figures.levels import draw_levels, levels_frame
+from ablations.results import collect
+from tests.ablations.test_results import design, stored
+
+
+def frame(finished: int = 6) -> pd.DataFrame:
+    made = design()
+    return levels_frame(collect(made, stored(made, finished)).cells, made)
+
+
+def test_the_frame_has_every_replicate_and_the_mean_with_its_interval() -> None:
+    rows = frame()
+    groups_2 = rows[(rows["variant"] == "groups=2") & (rows["metric"] == "top1")]
+    assert groups_2[groups_2["kind"] == "replicate"]["value"].tolist() == [1.0, 4.0]
+    (mean,) = groups_2[groups_2["kind"] == "mean"].to_dict("records")
+    assert (mean["value"], mean["n"], mean["level"]) == (2.5, 2, 2)
+    assert mean["low"] < 1.0 < 4.0 < mean["high"]
+
+
+def test_a_single_replicate_has_no_interval() -> None:
+    rows = frame(finished=3)
+    assert rows[rows["kind"] == "mean"]["low"].isna().all()
+
+
+@pytest.mark.parametrize("finished", [1, 2, 3, 5, 6])
+def test_a_partial_study_is_drawn(finished: int) -> None:
+    drawn = draw_levels(frame(finished), "Groups", "caption")
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Training (images/s)", "Peak memory (MiB)"]
+
+
+def test_costs_are_drawn_from_zero() -> None:
+    _, *costs = draw_levels(frame(), "Groups", "caption").axes
+    assert [axes.get_ylim()[0] for axes in costs] == [0, 0]
+
+
+def test_the_panel_shows_what_the_frame_says() -> None:
+    axes = draw_levels(frame(), "Groups", "caption").axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}  # type: ignore[arg-type]
+    assert lines["mean and 95 % CI"] == [2.5, 3.5]
+    assert lines["none (baseline)"] == [1.5, 1.5]
+    assert lines["replicates"] == [1.0, 4.0, 2.0, 5.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
+
+
+def test_a_figure_is_saved_as_png_and_pdf_beside_its_data(tmp_path: Path) -> None:
+    rows = frame()
+    caption = "Half a sentence about the protocol. " * 9
+    written = style.save(draw_levels(rows, "Groups", caption), rows, tmp_path / "figures" / "groups")
+    assert [path.name for path in written] == ["groups.png", "groups.pdf", "groups.csv"]
+    assert imread(written[0]).shape[1] == pytest.approx(style.TWO_COLUMNS * 200, abs=2)
+    assert written[1].read_bytes().startswith(b"%PDF")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(written[2], dtype={"level": object}), rows.astype({"level": str}), check_dtype=False
+    )

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations import cli
+from ablations.config import Config
+from ablations.errors import UsageError
+
+
+def call(*arguments: str) -> int:
+    def act(config: Config, command: str) -> int:
+        print(config.train.epochs, command)
+        return 7
+
+    return cli.main("run", "Does it.", act, arguments)
+
+
+def test_a_verb_gets_its_configuration_and_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train.epochs=3", "sweep.factors.attention.groups=[2, 4]") == 7
+    assert (
+        capsys.readouterr().out == "3 python -m ablations.run train.epochs=3 'sweep.factors.attention.groups=[2, 4]'\n"
+    )
+
+
+def test_what_the_user_can_mend_is_one_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train.epochs=none") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: train.epochs=none: ")
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--hlep", "error: --hlep: there is no such flag; did you mean --help? valid: --help, --config-dir"),
+        ("--config-dir", "error: --config-dir: needs a folder"),
+    ],
+)
+def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument: str, message: str) -> None:
+    assert call(argument) == 2
+    assert capsys.readouterr().err == message + "\n"
+
+
+def test_errors_that_are_not_the_users_are_not_hidden() -> None:
+    def act(config: Config, command: str) -> int:
+        raise RuntimeError(command + config.study)
+
+    with pytest.raises(RuntimeError):
+        cli.main("run", "Does it.", act, [])
+    assert not issubclass(UsageError, RuntimeError)
+
+
+def test_the_help_lists_sweeps_with_questions_and_every_option_with_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("--help", "train.epochs=9") == 0
+    text = capsys.readouterr().out
+    for part in ("Does it.", "python -m ablations.run [group=choice", "sweep=groups  ", "How many groups should",
+                 "train.epochs=9", "Passes over the training images.", "device=auto"):  # fmt: skip
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("question: Mine?\n")
+    assert call("--help", f"--config-dir={tmp_path}", "sweep=mine") == 0
+    assert "Mine?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["run", "analyze"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    code = (
+        f"import sys, ablations.{verb} as verb; from ablations import cli; sys.argv[1:] = ['--help'];"
+        "cli.main('x', 'y', lambda *_: 0);"
+        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_design_is_checked_without_importing_anything_heavy() -> None:
+    code = (
+        "import sys; from ablations.compose import compose_config; from ablations.design import make_design;"
+        "make_design(compose_config(['device=cpu']));"
+        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ablations.progress import Display, describe_seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89.4, "89 s"), (100, "2 min"), (5300, "88 min"), (7860, "2 h 11 min")]
+)
+def test_a_duration_is_said_the_way_people_do(seconds: float, text: str) -> None:
+    assert describe_seconds(seconds) == text
+
+
+def show(*, terminal: bool) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
+    with Display(console, total=12, finished=9) as display:
+        display.start_cell("groups=2 r0")
+        display.step(1, 4)
+        display.epoch(55.5)
+        display.step(2, 4)
+        display.finish_cell(61.25, 3.21, 1234.5)
+        display.start_cell("groups=4 r0")
+        display.fail_cell("ValueError: no [such] thing")
+    return file.getvalue()
+
+
+def test_without_a_terminal_every_cell_is_one_plain_line() -> None:
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[10/12] groups=2 r0")
+    assert "top-1 61.2 %" in lines[0]
+    assert lines[0].endswith(" left")
+    assert "failed: ValueError: no [such] thing" in lines[1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
+    text = show(terminal=True)
+    assert "\x1b" in text
+    assert "top-1 55.5 %" in text
+    assert "9/12" in text

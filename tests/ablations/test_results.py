@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from ablations.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
+from ablations.results import collect
+from ablations.study import StoredCell
+
+
+def design(replicates: int = 2) -> Design:
+    return make_design(
+        compose_config(["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]"])
+    )
+
+
+def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell]:
+    """The design's cells, the first `finished` of them with a result that tells which they are."""
+    cells = []
+    for number, cell in enumerate(made.cells()):
+        curve = [{"epoch": i, **{key: float(number + i) for key in EPOCH_METRICS}} for i in range(2)]
+        result: dict[str, Any] = {key: float(number) for key in CELL_METRICS} | {"epochs": curve}
+        outcome = {"result": result, "environment": {"cpu": machine, "gpu": "none"}}
+        done = number < finished
+        cells.append(
+            StoredCell(
+                cell.key,
+                cell.variant.name,
+                cell.variant.network,
+                cell.replicate,
+                TrialState.COMPLETE if done else TrialState.WAITING,
+                number,
+                outcome if done else None,
+                None,
+            )
+        )
+    return cells
+
+
+def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
+    made = design()
+    results = collect(made, stored(made, finished=6))
+    assert list(results.cells.columns) == ["variant", "replicate", "attention.groups", *CELL_METRICS]
+    row = results.cells[(results.cells["variant"] == "groups=4") & (results.cells["replicate"] == 1)].iloc[0]
+    assert (row["attention.groups"], row["top1"]) == (4, 5.0)
+    assert pd.isna(results.cells[results.cells["variant"] == "none"]["attention.groups"]).all()
+    assert len(results.unfinished) == 0
+
+
+def test_curves_count_epochs_from_one() -> None:
+    made = design()
+    curves = collect(made, stored(made, finished=6)).curves
+    assert sorted(set(curves["epoch"])) == [1, 2]
+    assert len(curves) == 12
+
+
+def test_unfinished_cells_are_named_with_their_state() -> None:
+    made = design()
+    known = stored(made, finished=3)[:5]  # the sixth was never enqueued
+    unfinished = collect(made, known).unfinished
+    assert unfinished.to_dict("records") == [
+        {"variant": "none", "replicate": 1, "state": "waiting", "reason": None},
+        {"variant": "groups=2", "replicate": 1, "state": "waiting", "reason": None},
+        {"variant": "groups=4", "replicate": 1, "state": "missing", "reason": None},
+    ]
+
+
+def test_replicates_beyond_those_asked_for_count_too() -> None:
+    assert len(collect(design(1), stored(design(3), finished=9)).cells) == 9
+
+
+def test_variants_that_the_design_does_not_have_are_left_out() -> None:
+    made = design()
+    fewer = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[4]"]))
+    assert set(collect(fewer, stored(made, finished=6)).cells["variant"]) == {"none", "groups=4"}
+
+
+def test_machines_are_listed_once_each() -> None:
+    made = design()
+    known = stored(made, finished=6)[:3] + stored(made, finished=6, machine="two")[3:]
+    assert [environment["cpu"] for environment in collect(made, known).environments] == ["one", "two"]
+
+
+@pytest.mark.parametrize("key", [*CELL_METRICS, *EPOCH_METRICS])
+def test_every_metric_that_is_stored_is_declared(key: str) -> None:
+    assert METRICS[key].axis

@@ -1,0 +1,190 @@
+"""The main job as a person does it: real processes, real stores, killed for real."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from tests.conftest import TINY, Command
+
+STUDY = "groups-digits-resnet8"
+KILLS = int(os.environ.get("ABLATIONS_KILLS", "3"))  # more for a drill
+VARIANTS = ["none", "groups=1", "groups=4"]
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """The top-1 of every replicate, to the last digit."""
+    frame = pd.read_csv(folder / STUDY / "figures" / "groups.csv", dtype={"level": str})
+    rows = frame[(frame["metric"] == "top1") & (frame["kind"] == "replicate")]
+    return rows[["variant", "replicate", "value"]].reset_index(drop=True)
+
+
+def curves(folder: Path) -> str:
+    return (folder / STUDY / "figures" / "learning_curves.csv").read_text()
+
+
+def check_every_cell_is_stored_once(folder: Path) -> None:
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / 'optuna.db'}")
+    wanted = sorted((variant, replicate) for variant in VARIANTS for replicate in range(2))
+    assert sorted((t.user_attrs["variant"], t.user_attrs["replicate"]) for t in study.trials) == wanted
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(STUDY)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "cell" not in run.data.tags]
+    children = [run for run in runs if "cell" in run.data.tags]
+    assert len(parents) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert sorted((run.data.params["variant"], int(run.data.params["replicate"])) for run in children) == wanted
+    for run in children:
+        history = client.get_metric_history(run.info.run_id, "top1")
+        assert [metric.step for metric in history] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, str]:
+    """The results folder of a whole run, and what it printed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = command("run", "sweep=groups", *TINY, f"results_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, done.stdout
+
+
+def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undisturbed: tuple[Path, str]) -> None:
+    folder, printed = undisturbed
+    lines = printed.splitlines()
+    assert any(line.startswith("│ groups=4 │ 2 │ ") for line in lines)
+    assert lines[-1].startswith("Dashboard:")
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}" in lines[-1]
+    written = {path.name for path in (folder / STUDY / "figures").iterdir()}
+    assert written == {f"{name}.{suffix}" for name in ("groups", "learning_curves") for suffix in ("png", "pdf", "csv")}
+    assert (folder / STUDY / "report.md").exists()
+    check_every_cell_is_stored_once(folder)
+
+
+def test_a_second_run_trains_nothing_and_prints_the_same_table(undisturbed: tuple[Path, str], command: Command) -> None:
+    folder, printed = undisturbed
+    done = command("run", "sweep=groups", *TINY, f"results_dir={folder}")
+    assert done.returncode == 0
+    assert "All 6 cells are finished; nothing to train." in done.stdout
+    start = printed.index("┏")
+    assert done.stdout[done.stdout.index("┏") :] == printed[start:]
+    check_every_cell_is_stored_once(folder)
+
+
+def test_analyze_makes_all_of_it_again_from_what_is_stored(undisturbed: tuple[Path, str], command: Command) -> None:
+    folder, printed = undisturbed
+    before = {
+        path: path.read_bytes() for path in (folder / STUDY).rglob("*.*") if path.suffix in (".csv", ".md", ".pdf")
+    }
+    for path in before:
+        path.unlink()
+    done = command("analyze", "sweep=groups", *TINY, f"results_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    for line in printed[printed.index("┏") : printed.index("Dashboard:")].splitlines():
+        assert line in done.stdout
+
+
+def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
+    undisturbed: tuple[Path, str], tmp_path: Path
+) -> None:
+    arguments = [sys.executable, "-m", "ablations.run", "sweep=groups", *TINY, f"results_dir={tmp_path}"]
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(KILLS):
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(moments.uniform(0.5, 12))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+    assert kills > 0
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(table(tmp_path), table(undisturbed[0]), check_exact=True)
+    assert curves(tmp_path) == curves(undisturbed[0])
+    check_every_cell_is_stored_once(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, "train.epochs=200", "tracking.enabled=false",
+                 f"results_dir={tmp_path}"]  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "[1/6]" in line:
+                process.send_signal(number)
+                break
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert errors == ""
+    assert "Interrupted: " in printed
+    assert "The same command goes on with the others." in printed
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.WAITING}
+
+
+def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> None:
+    arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, "train.epochs=2000", "tracking.enabled=false",
+                 f"results_dir={tmp_path}"]  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "cells, 6 to train" in line:
+                break
+        second = command("run", *TINY, "train.epochs=2000", "tracking.enabled=false", f"results_dir={tmp_path}")
+        process.kill()
+    assert (second.returncode, second.stderr) == (
+        2, f"error: study={STUDY}: is being run by another process, which is its only writer\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("run", ["sweep=group"], "error: sweep=group: there is no such sweep; did you mean groups?"),
+        ("run", ["sweep.factors.attention.groups=[3]"], "error: sweep.factors.attention.groups=3: stage layer1"),
+        ("run", ["results_dir=/dev/null/x"], "error: results_dir=/dev/null/x: cannot be written: Not a directory"),
+        ("run", ["storage=sqlite:////nowhere/x.db"], "error: storage=sqlite:////nowhere/x.db: the database does not"),
+        ("run", ["study=../x"], "error: study=../x: is no name for a folder"),
+        ("run", ["tracking.uri=http://127.0.0.1:9"], "error: tracking.uri=http://127.0.0.1:9: MLflow does not answer"),
+        ("analyze", [], f"error: study={STUDY}: nothing is stored under this name in sqlite:///"),
+        ("analyze", ["--fast"], "error: --fast: there is no such flag"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(
+    verb: str, arguments: list[str], message: str, tmp_path: Path, command: Command
+) -> None:
+    done = command(verb, f"results_dir={tmp_path}", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+
+
+def test_another_protocol_is_refused_and_nothing_is_lost(undisturbed: tuple[Path, str], command: Command) -> None:
+    folder, _ = undisturbed
+    before = table(folder)
+    done = command("run", *TINY, "train.epochs=3", f"results_dir={folder}")
+    assert done.returncode == 2
+    assert done.stderr.endswith("  train.epochs: 2 is stored, 3 is asked for\n")
+    check_every_cell_is_stored_once(folder)
+    pd.testing.assert_frame_equal(table(folder), before)
