@@ -38,6 +38,18 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
 _LIVE_SECONDS = 10.0  # epochs are written in batches, at most this far apart
+_VIEW = "variants"
+# What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
+# for each. The link that `Tracker.command` gives opens it.
+_VIEW_STATE = {
+    "orderByKey": "attributes.start_time",
+    "orderByAsc": True,
+    "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "variant"}]},
+}
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # otherwise the dashboard opens a page for language models
+    f"mlflow.sharedViewState.{_VIEW}": json.dumps(_VIEW_STATE),
+}
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"
 
 _P = ParamSpec("_P")
@@ -179,16 +191,20 @@ class Tracker:
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the dashboard."""
-        place = f"/#/experiments/{self.experiment_id}"
+        place = (
+            f"/#/experiments/{self.experiment_id}/runs"
+            f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={_VIEW}"
+        )
         if self.uri.startswith(("http://", "https://")):
             return self.uri.rstrip("/") + place
-        return f"{_python()} -m mlflow ui --backend-store-uri {self.uri}   # then open http://127.0.0.1:5000{place}"
+        return f"{_python()} -m mlflow ui --backend-store-uri {self.uri}\nThen open:  http://127.0.0.1:5000{place}"
 
     def _find_or_make_experiment(self, artifacts: Path) -> str:
         experiment = self._client.get_experiment_by_name(self._design.study)
         if experiment is None:
             local = None if self.uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
-            return str(self._client.create_experiment(self._design.study, artifact_location=local))
+            made = self._client.create_experiment(self._design.study, artifact_location=local, tags=_EXPERIMENT_TAGS)
+            return str(made)
         if experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
@@ -225,13 +241,9 @@ class Tracker:
         # All epochs, those that were written live included: the same numbers at the same times change nothing.
         result = outcome["result"]
         epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
-        last = result["epochs"][-1]
-        stamp = int(last["finished"] * 1000)
-        once = [
-            Metric(key, float(result[key]), stamp, last["epoch"] + 1)
-            for key in CELL_METRICS
-            if key not in EPOCH_METRICS
-        ]
+        stamp = int(result["epochs"][-1]["finished"] * 1000)
+        # At step 0, which the dashboard draws as bars.
+        once = [Metric(key, float(result[key]), stamp, 0) for key in CELL_METRICS if key not in EPOCH_METRICS]
         self._pending = []
         self._client.log_batch(run_id, metrics=epochs + once)
         self._client.set_terminated(run_id, FINISHED)

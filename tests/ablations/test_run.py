@@ -68,8 +68,9 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     folder, printed = undisturbed
     lines = printed.splitlines()
     assert any(line.startswith("│ groups=4 │ 2 │ ") for line in lines)
-    assert lines[-1].startswith("Dashboard:")
-    assert f"mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}" in lines[-1]
+    assert lines[-2].startswith("Dashboard:")
+    assert lines[-2].endswith(f"mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}")
+    assert lines[-1].startswith("Then open:  http://127.0.0.1:5000/#/experiments/")
     written = {path.name for path in (folder / STUDY / "figures").iterdir()}
     assert written == {f"{name}.{suffix}" for name in ("groups", "learning_curves") for suffix in ("png", "pdf", "csv")}
     assert (folder / STUDY / "report.md").exists()

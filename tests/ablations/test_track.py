@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -188,5 +190,14 @@ def test_a_server_that_does_not_answer_at_the_start_is_refused(design: Design, t
 
 
 def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:
-    assert f"mlflow ui --backend-store-uri {tracker.uri} " in tracker.command()
-    assert tracker.command().endswith(f"/#/experiments/{tracker.experiment_id}")
+    assert f"mlflow ui --backend-store-uri {tracker.uri}\n" in tracker.command()
+    assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment_id}/runs?" in tracker.command()
+
+
+def test_the_link_opens_a_view_of_the_experiment_grouped_by_variant(tracker: Tracker) -> None:
+    key = re.search(r"viewStateShareKey=(\w+)", tracker.command())
+    assert key is not None
+    experiment = MlflowClient(tracker.uri).get_experiment(tracker.experiment_id)
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key[1]}"])
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "variant"}]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
