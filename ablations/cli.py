@@ -10,6 +10,7 @@ from ablations.config import Config
 from ablations.errors import UsageError
 
 USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _FLAGS = ("--help", "--config-dir")
 
 
@@ -47,6 +48,9 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS
+    except KeyboardInterrupt:
+        print("Interrupted; what was finished is stored.", file=sys.stderr)
+        return INTERRUPTED_STATUS
 
 
 def _read(verb: str, typed: list[str]) -> CommandLine:

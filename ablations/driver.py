@@ -98,15 +98,21 @@ class Driver:
         self._store.take_over()
         stored = {cell.key: cell for cell in self._store.cells()}
         cells = list(self._design.cells())
-        if self._tracker:
-            outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
-            self._tracker.sync((cell, outcomes[cell.key]) for cell in cells if cell.key in outcomes)
+        outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
+        if self._tracker and outcomes:
+            fingerprint = self._store.attributes["data_fingerprint"]
+            self._tracker.sync([(cell, outcomes[cell.key]) for cell in cells if cell.key in outcomes], fingerprint)
         # A failed cell is tried again: whatever was in its way may be gone.
         self._store.enqueue(
             cell for cell in cells if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
         )
         finished = {key for key, cell in stored.items() if cell.state == TrialState.COMPLETE}
         return [cell for cell in cells if cell.key not in finished]
+
+    def count_finished(self) -> int:
+        """Counts the design's cells that have a result."""
+        wanted = {cell.key for cell in self._design.cells()}
+        return sum(cell.key in wanted and cell.state == TrialState.COMPLETE for cell in self._store.cells())
 
     def train(self, cells: list[Cell], environment: Mapping[str, str], display: Display) -> int:
         """Trains cells and stores their outcomes; returns how many failed.

@@ -83,9 +83,8 @@ def _train(
         number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
         if tracker:
             tracker.end("KILLED")
-        left = len(driver.missing())
         console.print(
-            f"Interrupted: {total - left} of {total} cells are finished and stored. "
+            f"Interrupted: {driver.count_finished()} of {total} cells are finished and stored. "
             "The same command goes on with the others."
         )
         return 128 + number

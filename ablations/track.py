@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
@@ -87,7 +87,7 @@ class Tracker:
     def __init__(self, uri: str, design: Design, artifacts: Path) -> None:
         self.uri, self._design = uri, design
         self.lost: str | None = None
-        self._fingerprint = "unknown"
+        self._fingerprint = ""
         self._monitor: SystemMetricsMonitor | None = None
         self._pending: list[Metric] = []
         self._written = time.monotonic()
@@ -102,16 +102,15 @@ class Tracker:
         self.parent_id = parent.info.run_id if parent else self._make_parent()
 
     @_tolerant
-    def begin(self, fingerprint: str | None, commit: str | None) -> None:
+    def begin(self, fingerprint: str, commit: str | None) -> None:
         """Opens the parent run, and starts watching the machine while cells are trained.
 
         Args:
             fingerprint: of the data set.
             commit: of the code.
         """
-        self._fingerprint = fingerprint or "unknown"
         self._client.update_run(self.parent_id, status=RUNNING)
-        self._client.log_inputs(self.parent_id, self._data_sets())
+        self._log_data(self.parent_id, fingerprint)
         if commit:
             self._client.set_tag(self.parent_id, "mlflow.source.git.commit", commit)
         self._monitor = SystemMetricsMonitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
@@ -135,7 +134,7 @@ class Tracker:
         params = {"variant": cell.variant.name, "replicate": cell.replicate, "key": cell.key}
         params |= flatten({"network": cell.variant.network, "protocol": self._design.protocol})
         self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=tags)
-        self._client.log_inputs(run_id, self._data_sets())
+        self._log_data(run_id, self._fingerprint)
 
     @_tolerant
     def epoch(self, cell: Cell, epoch: Epoch) -> None:
@@ -162,13 +161,20 @@ class Tracker:
         self._client.set_terminated(self._child(cell), KILLED)
 
     @_tolerant
-    def sync(self, finished: Iterable[tuple[Cell, Mapping[str, Any]]]) -> None:
-        """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly."""
-        for cell, outcome in finished:
-            run = self._runs.get(cell.key)
-            if run is None or run.info.status != FINISHED:
-                self._describe(cell, outcome["environment"])
-                self._complete(self._child(cell), outcome)
+    def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
+        """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly.
+
+        Args:
+            finished: the cells with their outcomes.
+            fingerprint: of the data set that they were trained on.
+        """
+        mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
+        missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
+        if missed:
+            self._log_data(self.parent_id, fingerprint)
+        for cell, outcome in missed:
+            self._describe(cell, outcome["environment"])
+            self._complete(self._child(cell), outcome)
 
     @_tolerant
     def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
@@ -252,11 +258,12 @@ class Tracker:
         self._client.log_batch(run_id, metrics=self._pending)
         self._pending, self._written = [], time.monotonic()
 
-    def _data_sets(self) -> list[DatasetInput]:
+    def _log_data(self, run_id: str, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
         data = self._design.protocol["data"]
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
-        data_set = Dataset(data["name"], self._fingerprint, "options", source)
-        return [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
+        data_set = Dataset(data["name"], fingerprint, "options", source)
+        self._client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 
 def _make_store(uri: str) -> None:

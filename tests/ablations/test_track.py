@@ -94,7 +94,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
 
 def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    tracker.begin(None, None)
+    tracker.begin("fingerprint0", None)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         parent = MlflowClient(tracker.uri).get_run(tracker.parent_id)
@@ -110,10 +110,11 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
     tracker.start_cell(cells[0], ENVIRONMENT)  # killed before the cell was finished here
     for _ in range(2):
         again = Tracker(tracker.uri, design, tmp_path)
-        again.sync((cell, outcome()) for cell in cells)
+        again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
     assert sorted(run.info.run_name for run in runs(tracker) if "cell" in run.data.tags) == ["groups=4 r0", "none r0"]
     assert {run.info.status for run in runs(tracker) if "cell" in run.data.tags} == {"FINISHED"}
     assert child(tracker, cells[0]).data.metrics["top1"] == 42.0
+    assert {run.inputs.dataset_inputs[0].dataset.digest for run in runs(tracker)} == {"fingerprint0"}
 
 
 def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -> None:
