@@ -107,7 +107,9 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
 
 def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
     cells = list(design.cells())
+    tracker.begin("fingerprint0", None)
     tracker.start_cell(cells[0], ENVIRONMENT)  # killed before the cell was finished here
+    tracker.end(track.KILLED)
     for _ in range(2):
         again = Tracker(tracker.uri, design, tmp_path)
         again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
