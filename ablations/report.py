@@ -26,12 +26,16 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Report:
-    """A study's report: the table, the sentences, and the files that were written."""
+    """A study's report: the table, the sentences, and the files that were written.
+
+    `findings` is the part of the Markdown `text` that needs no figures: question, sentences and table.
+    """
 
     summaries: list[VariantSummary]
     sentences: list[str]
     folder: Path
     figures: list[Path]
+    findings: str
     text: str
 
     @property
@@ -59,11 +63,12 @@ def make_report(design: Design, results: Results, attributes: Mapping[str, Any],
     sentences = conclusions(summaries, design)
     try:
         figures = _draw(design, results, folder / "figures")
-        text = _markdown(design, results, attributes, summaries, sentences, figures, folder)
+        findings = _findings(design, summaries, sentences)
+        text = findings + _details(design, results, attributes, figures, folder)
         (folder / "report.md").write_text(text)
     except OSError as error:
         raise UsageError("results_dir", folder, f"cannot be written: {error.strerror}") from None
-    return Report(summaries, sentences, folder, figures, text)
+    return Report(summaries, sentences, folder, figures, findings, text)
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -158,22 +163,17 @@ def _draw(design: Design, results: Results, folder: Path) -> list[Path]:
     return written + style.save(drawn, frame, folder / "learning_curves")
 
 
-def _markdown(
-    design: Design,
-    results: Results,
-    attributes: Mapping[str, Any],
-    summaries: Sequence[VariantSummary],
-    sentences: Sequence[str],
-    figures: Sequence[Path],
-    folder: Path,
-) -> str:
+def _findings(design: Design, summaries: Sequence[VariantSummary], sentences: Sequence[str]) -> str:
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
     lines += _table(_HEADERS, [_row(summary) for summary in summaries])
-    lines += [
-        "",
-        "Costs are medians over replicates; peak memory is that of one training step, without the data set.",
-        "",
-    ]
+    lines += ["", "Costs are medians over replicates; peak memory is that of one training step, without the data set."]
+    return "\n".join([*lines, "", ""])
+
+
+def _details(
+    design: Design, results: Results, attributes: Mapping[str, Any], figures: Sequence[Path], folder: Path
+) -> str:
+    lines: list[str] = []
     if len(results.unfinished):
         lines += ["**Not finished:**", ""]
         rows = [

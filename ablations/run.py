@@ -102,7 +102,7 @@ def _report(
     if tracker is None:
         return
     if not tracker.complete or failed:
-        tracker.end("FAILED" if failed else "FINISHED", report.folder, report.text)
+        tracker.end("FAILED" if failed else "FINISHED", report.folder, report.findings)
     if tracker.lost:
         console.print(f"MLflow stopped answering ({tracker.lost}); the next run writes what it missed.", soft_wrap=True)
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)

@@ -65,7 +65,8 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
             axes.set_ylabel(METRICS[metric].axis)
             axes.set_xlabel(factor)
             if metric != "top1":
-                axes.set_ylim(bottom=0)  # a cost is read as a ratio
+                highest = axes.dataLim.ymax
+                axes.set_ylim(0, highest * 1.08 if highest > 0 else 1)  # from zero: a cost is read as a ratio
         panels[0].legend(loc="best")
     return drawn
 
