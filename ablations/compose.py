@@ -7,6 +7,7 @@ what is wrong with one is said of that one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -109,16 +110,19 @@ def _yaml_names(group: str) -> list[str]:
 
 
 def _parse(argument: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(argument)
-    except HydraException:
-        key = argument.partition("=")[0]
-        reason = (
-            "is not understood; options are given as name=value"
-            if "=" not in argument
-            else ("the value is not understood; quote it, as in name='\"a, b\"'")
-        )
-        raise UsageError(key, argument.partition("=")[2] or None, reason) from None
+    key, equals, value = argument.partition("=")
+    # Hydra's grammar wants quotes around text with `=` in it; where nothing else can be meant, they are put there, so
+    # that sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are understood.
+    readings = [argument]
+    if equals and not set(value) & set("\"'[]{}\\,$"):
+        readings.append(f'{key}="{value}"')
+    override = None
+    for reading in readings:
+        with suppress(HydraException):
+            override = override or OverridesParser.create().parse_override(reading)
+    if override is None:
+        reason = "is not understood; options are given as name=value" if not equals else "is not understood"
+        raise UsageError(key, value or None, reason)
     if override.is_sweep_override():
         raise UsageError(
             override.key_or_group,

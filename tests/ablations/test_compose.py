@@ -32,6 +32,14 @@ def test_factors_and_variants_of_ones_own_need_no_file() -> None:
     assert config.sweep.factors["attention"]["norm"] == ["layer", "batch"]
 
 
+@pytest.mark.parametrize(
+    "storage", ["postgresql://me:pw@host:5432/db?sslmode=require", "sqlite:///my results/optuna.db", "'a, b'"]
+)
+def test_text_that_can_mean_nothing_else_needs_no_quotes(storage: str) -> None:
+    assert compose_config([f"storage={storage}"]).storage == storage.strip("'")
+    assert compose_config(["sweep.baseline=groups=4"]).sweep.baseline == "groups=4"
+
+
 def test_a_sweep_of_ones_own_is_a_file_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(
@@ -68,7 +76,8 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["device=gpu"], r"device=gpu: is not known; .*valid: auto, cpu, cuda"),
         (["train.epochs=1,2"], r"train.epochs=1,2: takes one value; a list is written \[1,2\]"),
         (["groups"], r"groups: is not understood; options are given as name=value"),
-        (["a b=3"], r"a b=3: the value is not understood"),
+        (["a b=3"], r"a b=3: is not understood"),
+        (["study='open"], r"study='open: is not understood"),
         (["data.name=cifar"], r"data.name=cifar: is chosen with data=cifar"),
         (["~train.epochs"], r"~train.epochs: only entries of sweep.factors and sweep.variants can be removed"),
         (["+sweep=groups"], r"sweep=groups: a group is chosen with name=choice"),
