@@ -126,7 +126,7 @@ def _parse(argument: str) -> Override:
     if override.is_sweep_override():
         raise UsageError(
             override.key_or_group,
-            override.value_type and argument.partition("=")[2],
+            value,
             "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors",
         )
     return override
