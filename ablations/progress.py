@@ -71,6 +71,7 @@ class Display:
         """Shows a training step."""
         if self._cell_task is not None:
             self._progress.update(self._cell_task, completed=done, total=total, note=self._running())
+            self._progress.update(self._study_task, note=self._time_left(done / total))
 
     def epoch(self, top1: float) -> None:
         """Shows what the cell has come to so far."""
@@ -105,12 +106,12 @@ class Display:
     def _running(self) -> str:
         return "" if self._top1 is None else f"top-1 {METRICS['top1'].format(self._top1)} %"
 
-    def _time_left(self) -> str:
-        missing = self._total - self._done
-        if not missing or self._started is None:
+    def _time_left(self, begun: float = 0.0) -> str:
+        """Says how long the missing cells will take, by those of this run; `begun` is a share of the current one."""
+        trained, missing = self._trained + begun, self._total - self._done - begun
+        if not missing or not trained or self._started is None:
             return ""
-        seconds = (time.monotonic() - self._started) / self._trained * missing
-        return f"{describe_seconds(seconds)} left"
+        return f"{describe_seconds((time.monotonic() - self._started) / trained * missing)} left"
 
 
 def describe_seconds(seconds: float) -> str:
