@@ -127,7 +127,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
 def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, "train.epochs=200", "tracking.enabled=false",
+    arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, "train.epochs=40", "tracking.enabled=false",
                  f"results_dir={tmp_path}"]  # fmt: skip
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

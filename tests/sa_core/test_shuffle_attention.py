@@ -17,13 +17,13 @@ BRANCHES = ("both", "channel", "spatial", "none")
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> dict[str, Any]:
-    groups = draw(st.integers(1, 4))
-    c = draw(st.integers(1, 4))
+def cases(draw: st.DrawFn, largest: int = 4) -> dict[str, Any]:
+    groups = draw(st.integers(1, largest))
+    c = draw(st.integers(1, largest))
     divisors = [k for k in range(1, c + 1) if c % k == 0]
     norms = ["instance", "layer", "batch", "none", *(f"group:{k}" for k in divisors)]
     return {
-        "shape": (draw(st.integers(1, 3)), 2 * groups * c, draw(st.integers(2, 6)), draw(st.integers(1, 6))),
+        "shape": (draw(st.integers(1, 3)), 2 * groups * c, draw(st.integers(2, 3)), draw(st.integers(1, largest + 2))),
         "groups": groups,
         "branches": draw(st.sampled_from(BRANCHES)),
         "shuffle": draw(st.booleans()),
@@ -57,7 +57,7 @@ def test_the_forward_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(cases())
+@given(cases(largest=2))  # gradcheck moves every input by itself
 def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     module = make_module(case | {"channels_last": False})
     x = torch.randn(case["shape"], generator=torch.Generator().manual_seed(case["seed"]), dtype=torch.float64)
