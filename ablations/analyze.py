@@ -6,11 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from ablations import cli
-from ablations.config import Config
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ablations.config import Config
     from ablations.design import Design
     from ablations.report import Report
     from ablations.study import StudyStore
@@ -21,6 +21,8 @@ PURPOSE = "Makes a study's table, figures and report from what is stored; works 
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study; returns 0."""
     del command
+    from rich.markup import escape
+
     from ablations.design import make_design
     from ablations.folder import storage_url, study_folder
     from ablations.progress import make_console
@@ -29,9 +31,9 @@ def analyze(config: Config, command: str) -> int:
     study_folder(config)
     store = open_store(storage_url(config), config.study, create=False)
     design = make_design(config, stored=store.protocol)
-    store.check(design)
+    store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
     console = make_console()
-    console.print(f"[bold]{design.study}[/]: {design.question}", soft_wrap=True)
+    console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
     report_study(config, design, store, console)
     return 0
 
@@ -46,13 +48,11 @@ def report_study(config: Config, design: Design, store: StudyStore, console: Con
     report = make_report(design, results, store.attributes, study_folder(config))
     print_report(console, report)
     if len(results.unfinished):
-        console.print(f"{len(results.unfinished)} cells are not finished; the report names them.")
+        console.print(f"Cells that are not finished: {len(results.unfinished)}; the report names them.")
     console.print(f"Report:     {report.path}", soft_wrap=True, markup=False)
-    console.print(
-        "Figures:    " + ", ".join(str(path) for path in report.figures if path.suffix == ".png"),
-        soft_wrap=True,
-        markup=False,
-    )
+    pictures = [str(path) for path in report.figures if path.suffix == ".png"]
+    if pictures:
+        console.print(f"Figures:    {', '.join(pictures)}", soft_wrap=True, markup=False)
     return report
 
 

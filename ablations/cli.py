@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ablations.config import Config
 from ablations.errors import UsageError
+
+if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
+    from ablations.config import Config
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
@@ -76,4 +79,7 @@ def _read(verb: str, typed: list[str]) -> CommandLine:
 def _command(verb: str, typed: list[str]) -> str:
     import shlex
 
-    return shlex.join(["python", "-m", f"ablations.{verb}", *typed])
+    from ablations.urls import hide_passwords
+
+    # It goes into reports and to the dashboard.
+    return hide_passwords(shlex.join(["python", "-m", f"ablations.{verb}", *typed]))

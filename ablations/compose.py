@@ -6,8 +6,10 @@ what is wrong with one is said of that one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -20,8 +22,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from ablations.config import ATTENTION, DATA, Config, ModelConfig, check_ranges
+from ablations.config import ATTENTION, DATA, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
 from ablations.errors import UsageError
 from sa_core.catalog import BACKBONES
 
@@ -41,6 +44,8 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
     """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UsageError("--config-dir", config_dir, "there is no such folder")
     overrides = [_parse(argument) for argument in arguments]
     choices = group_choices(config_dir)
     selected = default_choices()
@@ -92,7 +97,7 @@ def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
     """Returns the question of every sweep, by its name."""
     folders = [_CONF] + ([Path(config_dir)] if config_dir else [])
     paths = [path for folder in folders for path in sorted((folder / "sweep").glob("*.yaml"))]
-    return {path.stem: str(OmegaConf.select(OmegaConf.load(path), "question") or "") for path in paths}
+    return {path.stem: _question(path) for path in paths}
 
 
 def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -103,6 +108,41 @@ def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from option_leaves(node, f"{path}.")
         elif path not in (f"{group}.name" for group in GROUPS):
             yield path
+
+
+def _question(path: Path) -> str:
+    try:
+        return str(OmegaConf.select(OmegaConf.load(path), "question") or "")
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError):
+        return f"(cannot be read: {path})"
+
+
+def _check_file(path: Path, group: str) -> None:
+    """Checks a person's own file, so that what is wrong is said of the file and not of Hydra."""
+    if not path.exists():
+        return  # a choice of ours
+    if path.stem in (DATA.keys() if group == "data" else _yaml_names(group)):
+        raise UsageError(str(path), None, f"{path.stem} is the name of a {group} of the suite; give the file another")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem, re.ASCII):
+        raise UsageError(str(path), None, "the name of the file may have letters, digits, '.', '-' and '_'")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(str(path), None, f"cannot be read as YAML: {reason[:200]}") from None
+    schema = {"sweep": SweepConfig, "train": TrainConfig}.get(group)
+    if schema is None:
+        return
+    known = [declared.name for declared in fields(schema)]
+    if not isinstance(content, dict) or not content:
+        raise UsageError(str(path), None, "has no settings", known)
+    for key in content:
+        if key not in (*known, "defaults"):
+            raise UsageError(str(path), None, f"{group} has no option {key!s}", known)
+    try:
+        OmegaConf.merge(OmegaConf.structured(schema), {key: content[key] for key in content if key != "defaults"})
+    except OmegaConfBaseException as error:
+        raise UsageError(str(path), None, f"{error.full_key}: {_first_line(error)}") from None
 
 
 def _yaml_names(group: str) -> list[str]:
@@ -133,7 +173,7 @@ def _parse(argument: str) -> Override:
 
 
 def _selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
-    value = override.value()
+    value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add():
         raise UsageError(group, value, "a group is chosen with name=choice", choices)
@@ -150,10 +190,11 @@ def _selection(override: Override, choices: tuple[str, ...], config_dir: str | N
 def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
     """Lets Hydra compose the groups."""
     _register()
+    if config_dir is not None:
+        for group, choice in selected.items():
+            _check_file(Path(config_dir) / group / f"{choice}.yaml", group)
     overrides = [f"{group}={choice}" for group, choice in selected.items()]
     if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise UsageError("--config-dir", config_dir, "there is no such folder")
         overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
     GlobalHydra.instance().clear()
     try:
@@ -189,7 +230,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     group, _, name = key.partition(".")
     if group in GROUPS and name == "name":
         raise UsageError(key, value, f"is chosen with {group}={value}")
-    if free is None and key not in (names := list(option_leaves(config))):
+    if free is None and key not in (names := [*GROUPS, *option_leaves(config)]):
         raise UsageError(key, None, "there is no such option", names)
     try:
         # All factors at once, as sweep.factors={...}, are those and no others.

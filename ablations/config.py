@@ -125,7 +125,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     replicates: int = option(3, "Times each variant is trained, each time with other seeds.", minimum=1, maximum=10_000)
-    seed: int = option(0, "Seed of the replicates' seeds.", minimum=0)
+    seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")
@@ -169,6 +169,6 @@ def check_ranges(config: Any, path: str = "") -> None:
         low, high = allowed.get("minimum"), allowed.get("maximum")
         # Written so that nan, which compares as false with everything, is refused.
         if low is not None and not value >= low:
-            raise UsageError(name, value, f"must be at least {low:g}")
+            raise UsageError(name, value, f"must be at least {low}")
         if high is not None and not value <= high:
-            raise UsageError(name, value, f"must be at most {high:g}")
+            raise UsageError(name, value, f"must be at most {high}")

@@ -151,8 +151,6 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
     return {
         "data": asdict(config.data),
-        "model": asdict(config.model),
-        "attention": asdict(config.attention),
         "train": train,
         "seed": config.seed,
         "device": device,
@@ -163,6 +161,8 @@ def _variants(config: Config) -> Iterator[Variant]:
     """Yields the named variants, then the factors' levels, crossed."""
     for name, settings in config.sweep.variants.items():
         option = f"sweep.variants.{name}"
+        if not str(name).strip():
+            raise UsageError("sweep.variants", None, "a variant has no name")
         if not isinstance(settings, Mapping):
             raise UsageError(option, settings, "is given as settings, as {attention: none}")
         yield _make_variant(config, str(name), flatten(settings), {}, option)
@@ -187,7 +187,9 @@ def _level_name(path: str, level: object) -> str:
 def _make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
     """Applies a variant's settings to the base network and checks what comes out."""
     chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
-    for path in chosen:
+    for path, value in settings.items():
+        if isinstance(value, (list, dict)):
+            raise UsageError(option, None, f"{path}={value}: is one value, not several")
         if path.partition(".")[0] not in ("attention", "model"):
             raise UsageError(
                 option, None, f"{path} belongs to the protocol, which all cells share; attention.* and model.* can vary"
@@ -209,7 +211,7 @@ def _make_variant(config: Config, name: str, settings: Settings, levels: Setting
             tuple(BACKBONES),
         )
     attention = _typed_attention(attention, option)
-    _check_places(model["name"], attention, option)
+    _check_places(model["name"], attention, chosen, option)
     return Variant(name, model, attention, levels)
 
 
@@ -231,13 +233,16 @@ def _typed_attention(settings: Settings, option: str) -> Settings:
     return asdict(cast(AttentionConfig, OmegaConf.to_object(schema)))
 
 
-def _check_places(model: str, attention: Settings, option: str) -> None:
+def _check_places(model: str, attention: Settings, chosen: Settings, option: str) -> None:
     knobs = {knob: value for knob, value in attention.items() if knob != "name"}
     for stage in BACKBONES[model]:
         try:
             ATTENTIONS[attention["name"]](**knobs).check(stage.channels)
         except ValueError as error:
             everywhere = set.intersection(*(set(fitting_groups(stage.channels)) for stage in BACKBONES[model]))
+            knob = str(error).partition("=")[0]
+            if f"attention.{knob}" not in chosen:
+                option = f"attention.{knob}"
             advice = ""
             if "groups" in knobs and knobs["groups"] not in everywhere:
                 advice = f"; groups that fit every stage of {model}: {', '.join(map(str, sorted(everywhere)))}"

@@ -147,7 +147,8 @@ class Driver:
                 self._tracker.fail_cell(cell, traceback.format_exc())
             display.fail_cell(f"{type(error).__name__}: {error}")
             return False
-        outcome = {"result": result.to_dict(), "environment": dict(environment)}
+        threads = {"threads": str(self._launcher.threads)}
+        outcome = {"result": result.to_dict(), "environment": dict(environment) | threads}
         self._store.finish(cell, outcome)
         if self._tracker:
             self._tracker.finish_cell(cell, outcome)

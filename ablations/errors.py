@@ -40,4 +40,4 @@ def nearest(word: str, choices: Iterable[str]) -> list[str]:
     known = list(choices)
     # `epochs` means `train.epochs`: what ends alike is nearer than what has as many letters in common.
     ends = [choice for choice in known if choice.rpartition(".")[2] == word.rpartition(".")[2]]
-    return ends[:3] or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    return ends[:3] or difflib.get_close_matches(word, known, n=3, cutoff=0.5)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ablations.config import Config
 from ablations.errors import UsageError
+
+_RESERVED = ("reference", "mlflow-artifacts")
 
 
 def study_folder(config: Config) -> Path:
@@ -19,36 +22,57 @@ def study_folder(config: Config) -> Path:
     Raises:
         UsageError: if the study's name is no name of a folder.
     """
-    if not re.fullmatch(r"[\w][\w.+=-]*", config.study):
-        raise UsageError("study", config.study, "is no name for a folder; letters, digits, '-', '_' and '.' are")
-    return Path(config.results_dir) / config.study
+    if not re.fullmatch(r"\w[\w.+=-]{0,99}", config.study):
+        reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
+        raise UsageError("study", config.study, reason)
+    if config.study in _RESERVED:
+        raise UsageError("study", config.study, "is the name of a folder of the suite's own")
+    return results_folder(config) / config.study
+
+
+def results_folder(config: Config) -> Path:
+    """Returns the folder of all studies."""
+    if not config.results_dir.strip():
+        raise UsageError("results_dir", None, "needs the name of a folder")
+    return Path(config.results_dir).expanduser()
 
 
 def storage_url(config: Config) -> str:
     """Returns the URL of Optuna's database."""
-    return config.storage or f"sqlite:///{Path(config.results_dir) / 'optuna.db'}"
+    return config.storage or f"sqlite:///{results_folder(config) / 'optuna.db'}"
 
 
 def tracking_uri(config: Config) -> str:
     """Returns MLflow's tracking URI."""
-    return config.tracking.uri or f"sqlite:///{Path(config.results_dir) / 'mlflow.db'}"
+    return config.tracking.uri or f"sqlite:///{results_folder(config) / 'mlflow.db'}"
 
 
-def claim_folder(folder: Path) -> FileLock:
-    """Makes a study's folder and holds it, so that a study has one driver; the kernel lets go when the process ends.
+@contextmanager
+def claimed(folder: Path, storage: str) -> Iterator[None]:
+    """Makes a study's folder and holds the study, so that it has one driver.
+
+    The lock lies beside the database where that is a file, otherwise in the folder. The kernel lets go of it when the
+    process ends, however that ends.
 
     Raises:
-        UsageError: if the folder cannot be written, or another process holds it.
+        UsageError: if the folder cannot be written, or another process holds the study.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
+    except OSError as error:
+        raise UsageError("results_dir", folder.parent, f"cannot be written: {error.strerror or error}") from None
+    database = Path(storage.removeprefix("sqlite:///"))
+    beside = storage.startswith("sqlite:///") and database.parent.is_dir()
+    lock = FileLock(database.with_name(f".{folder.name}.lock") if beside else folder / ".lock", timeout=0)
+    try:
         lock.acquire()
     except Timeout:
         raise UsageError("study", folder.name, "is being run by another process, which is its only writer") from None
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UsageError("results_dir", folder.parent, f"cannot be written: {reason}") from None
-    return lock
+        raise UsageError("storage", storage, f"cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()

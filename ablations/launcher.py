@@ -31,8 +31,8 @@ class SerialLauncher:
 
     @cached_property
     def _device_images(self) -> DeviceImages:
-        # Before torch is imported: its libraries read these when they are loaded.
         machine.keep_freed_memory()
+        # Kineto, behind torch's profiler, writes notices to standard error where there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         import torch
 
@@ -44,6 +44,13 @@ class SerialLauncher:
     def prepare(self) -> None:
         """Imports torch and moves the data to the device, so that the first cell takes as long as any other."""
         _ = self._device_images
+
+    @property
+    def threads(self) -> int:
+        """How many threads torch computes with on the CPU: the last digits of a result depend on it."""
+        import torch
+
+        return torch.get_num_threads()
 
     def train(self, cell: Cell, watcher: Watcher) -> Result:
         """Trains one cell."""

@@ -22,13 +22,12 @@ def resolve_device(device: str) -> str:
     Raises:
         UsageError: if `cuda` is asked for and torch finds none.
     """
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
-        return "cpu"
-    if _has_nvidia_driver():
-        import torch
+    if device == "cpu" or (device == "auto" and not _gpus()):
+        return "cpu"  # without the seconds that importing torch takes
+    import torch
 
-        if torch.cuda.is_available():
-            return "cuda"
+    if torch.cuda.is_available():
+        return "cuda"
     if device == "auto":
         return "cpu"
     raise UsageError("device", device, "there is no CUDA device that torch can use here", ("auto", "cpu"))
@@ -38,7 +37,9 @@ def resolve_precision(precision: str, device: str) -> str:
     """Turns `auto` into `bf16` where the hardware computes in it, otherwise into `fp32`."""
     if precision != "auto":
         return precision
-    return "bf16" if device == "cuda" or _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+    if device == "cuda":
+        return "bf16" if all(capability >= (8, 0) for _, capability in _gpus()) else "fp32"
+    return "bf16" if _cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 
 def resolve_memory_format(memory_format: str, device: str) -> str:
@@ -52,7 +53,7 @@ def environment() -> dict[str, str]:
     """Describes machine and software for reports: processor, accelerator, versions, commit."""
     found = {
         "cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
-        "gpu": ", ".join(_gpu_names()) or "none",
+        "gpu": ", ".join(name for name, _ in _gpus()) or "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -96,20 +97,19 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 @cache
-def _has_nvidia_driver() -> bool:
-    return bool(_gpu_names())
-
-
-@cache
-def _gpu_names() -> tuple[str, ...]:
+def _gpus() -> tuple[tuple[str, tuple[int, int]], ...]:
+    """Returns name and compute capability of each NVIDIA GPU that the driver knows."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(
+            (str(pynvml.nvmlDeviceGetName(handle)), tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
+            for handle in handles
+        )
     except Exception:  # no package, no driver, no permission: no GPU to speak of
         return ()
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
 
 
 @cache

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 MIB = 2**20
-
-# Kineto, behind torch's profiler, writes notices to standard error where there is no GPU.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_memory(step: Callable[[], None], persistent: Iterable[Tensor], device: torch.device) -> float:

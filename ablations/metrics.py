@@ -1,4 +1,4 @@
-"""The metrics of a cell, declared once: names, labels, units, direction; for tables, figures and MLflow."""
+"""The metrics of a cell, declared once: names, labels, units, digits; for tables, figures and MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ class Metric:
     key: str
     label: str
     unit: str
-    higher_is_better: bool
     digits: int
 
     @property
@@ -28,15 +27,15 @@ class Metric:
 
 
 _DECLARED = (
-    Metric("top1", "Top-1", "%", True, 1),
-    Metric("test_loss", "Test loss", "nats", False, 3),
-    Metric("train_loss", "Training loss", "nats", False, 3),
-    Metric("learning_rate", "Learning rate", "", False, 4),
-    Metric("train_images_per_second", "Training", "images/s", True, 0),
-    Metric("test_images_per_second", "Inference", "images/s", True, 0),
-    Metric("peak_memory_mib", "Peak memory", "MiB", False, 1),
-    Metric("parameters", "Parameters", "", False, 0),
-    Metric("seconds", "Time", "s", False, 1),
+    Metric("top1", "Top-1", "%", 1),
+    Metric("test_loss", "Test loss", "nats", 3),
+    Metric("train_loss", "Training loss", "nats", 3),
+    Metric("learning_rate", "Learning rate", "", 4),
+    Metric("train_images_per_second", "Training", "images/s", 0),
+    Metric("test_images_per_second", "Inference", "images/s", 0),
+    Metric("peak_memory_mib", "Peak memory", "MiB", 1),
+    Metric("parameters", "Parameters", "", 0),
+    Metric("seconds", "Time", "s", 1),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
 

@@ -14,10 +14,10 @@ from ablations.metrics import METRICS
 _PLAIN_WIDTH = 132  # where the output is no terminal, lines are not folded at 80
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console() -> Console:
     """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
 
 
 class Display:

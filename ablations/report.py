@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ablations.design import Design, flatten
 from ablations.errors import UsageError
@@ -17,7 +19,7 @@ from ablations.figures.curves import curves_frame, draw_curves
 from ablations.figures.levels import draw_levels, levels_frame
 from ablations.metrics import METRICS
 from ablations.results import Results
-from ablations.stats import Estimate, VariantSummary, summarise
+from ablations.stats import Estimate, VariantSummary, paired_difference, summarise
 
 _HEADERS = (
     "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "train images/s", "peak memory MiB", "parameters",
@@ -49,25 +51,26 @@ def make_report(design: Design, results: Results, attributes: Mapping[str, Any],
 
     Args:
         design: the study.
-        results: its cells.
+        results: its cells; where none is finished, the report says why, and has no figures.
         attributes: what the store remembers of the study, as the command that ran it.
         folder: `results/<study>`.
 
     Raises:
-        UsageError: if no cell is finished, or the folder cannot be written.
+        UsageError: if nothing was ever tried, or the folder cannot be written.
     """
-    if results.cells.empty:
+    if results.cells.empty and not (results.unfinished["state"] == "failed").any():
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
     names = [variant.name for variant in design.variants]
     summaries = summarise(results.cells, names, design.baseline)
-    sentences = conclusions(summaries, design)
+    sentences = conclusions(summaries, design, results)
     try:
-        figures = _draw(design, results, folder / "figures")
+        figures = _draw(design, results, folder / "figures") if summaries else []
         findings = _findings(design, summaries, sentences)
         text = findings + _details(design, results, attributes, figures, folder)
         (folder / "report.md").write_text(text)
     except OSError as error:
-        raise UsageError("results_dir", folder, f"cannot be written: {error.strerror}") from None
+        reason = f"cannot be written: {error.strerror or error}"
+        raise UsageError("results_dir", error.filename or folder, reason) from None
     return Report(summaries, sentences, folder, figures, findings, text)
 
 
@@ -77,27 +80,59 @@ def print_report(console: Console, report: Report) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for summary in report.summaries:
-        table.add_row(*_row(summary))
+        table.add_row(*(Text(cell) for cell in _row(summary)))
     console.print(table)
     for sentence in report.sentences:
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence, soft_wrap=True, markup=False)
 
 
-def conclusions(summaries: Sequence[VariantSummary], design: Design) -> list[str]:
+def conclusions(summaries: Sequence[VariantSummary], design: Design, results: Results) -> list[str]:
     """Says in plain words what the study shows, and how sure that is."""
-    best = max(summaries, key=lambda summary: summary.top1.mean)
-    sentences = [f"Highest mean top-1: {best.variant}, {_top1(best.top1)} % (n = {best.top1.n})."]
+    if not summaries:
+        return ["No cell is finished: every one that was tried failed."]
     contrasts = [summary for summary in summaries if summary.difference is not None]
+    sentences = _best_level(contrasts, results.cells)
     for summary in contrasts:
         assert summary.difference is not None
         sentences.append(_contrast(summary.variant, design.baseline, summary.difference))
     if any(summary.difference is not None and summary.difference.has_interval for summary in contrasts):
         sentences.append(
-            f"Each interval is a paired 95 % CI on its own; it is not corrected for the {len(contrasts)} comparisons."
-            if len(contrasts) > 1
-            else "The interval is a paired 95 % CI."
+            "Intervals are paired 95 % CIs over seeds, on one set of data, each on its own: "
+            "they are not corrected for how many there are, nor for looking before adding replicates."
+        )
+    failed = int((results.unfinished["state"] == "failed").sum())
+    if failed:
+        verb = "is" if failed == 1 else "are"
+        sentences.append(f"{_count(failed, 'cell')} failed and {verb} in none of these means.")
+    if len(results.environments) > 1:
+        sentences.append(
+            f"The cells were trained in {len(results.environments)} different environments, listed below: "
+            "speeds are not comparable, and accuracies only as far as the environments are."
         )
     return sentences
+
+
+def _best_level(contrasts: Sequence[VariantSummary], cells: pd.DataFrame) -> list[str]:
+    """Says which variant but the baseline is highest, and from which others the study can tell it."""
+    if len(contrasts) < 2:
+        return []
+    best = max(contrasts, key=lambda summary: summary.top1.mean)
+    start = f"Highest of the variants: {best.variant}, {_top1(best.top1)} % (n = {best.top1.n})"
+    if best.top1.n < 2:
+        return [f"{start}; one replicate says nothing about how sure that is."]
+    told: list[str] = []
+    not_told: list[str] = []
+    for other in contrasts:
+        if other is not best:
+            difference = paired_difference(cells, best.variant, other.variant)
+            told_apart = difference is not None and difference.has_spread and difference.low > 0
+            (told if told_apart else not_told).append(other.variant)
+    sentences = [f"{start}, picked after seeing the results, which flatters it."]
+    if told:
+        sentences.append(f"The paired 95 % CI of what it has over {', '.join(told)} excludes 0.")
+    if not_told:
+        sentences.append(f"This study cannot tell it from {', '.join(not_told)}.")
+    return [" ".join(sentences)]
 
 
 def protocol_line(design: Design, results: Results) -> str:
@@ -106,20 +141,31 @@ def protocol_line(design: Design, results: Results) -> str:
     machines = " and ".join(
         dict.fromkeys(known["gpu"] if protocol["device"] == "cuda" else known["cpu"] for known in results.environments)
     )
+    models = " and ".join(dict.fromkeys(variant.model["name"] for variant in design.variants))
     return (
-        f"{protocol['data']['name']}, {protocol['model']['name']}, {protocol['train']['epochs']} epochs, "
+        f"{protocol['data']['name']}, {models}, {_count(protocol['train']['epochs'], 'epoch')}, "
         f"{protocol['train']['precision']}, last epoch; {machines}"
     )
 
 
 def _contrast(variant: str, baseline: str, difference: Estimate) -> str:
-    size = f"{difference.mean:+.1f} points against {baseline}"
+    size = f"{_points(difference.mean)} points against {baseline}"
     if not difference.has_interval:
         return f"{variant}: {size}; one replicate says nothing about how sure that is."
-    where = f"n = {difference.n}, 95 % CI {difference.low:+.1f} to {difference.high:+.1f}"
+    if not difference.has_spread:
+        return f"{variant}: {size} (n = {difference.n}), the same in every replicate: no spread to judge it by."
+    where = f"n = {difference.n}, 95 % CI {_points(difference.low)} to {_points(difference.high)}"
     if difference.low > 0 or difference.high < 0:
         return f"{variant}: {size} ({where}): the interval excludes 0."
     return f"{variant}: {size} ({where}): undecided, the interval includes 0."
+
+
+def _points(difference: float) -> str:
+    return f"{difference:+.2f}".replace("-0.00", "+0.00")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _top1(top1: Estimate) -> str:
@@ -133,8 +179,8 @@ def _row(summary: VariantSummary) -> list[str]:
     if difference is None:
         shown = "baseline" if summary.is_baseline else "no pair"
     else:
-        interval = f" [{difference.low:+.1f}, {difference.high:+.1f}]" if difference.has_interval else ""
-        shown = f"{difference.mean:+.1f}{interval}"
+        interval = f" [{_points(difference.low)}, {_points(difference.high)}]" if difference.has_interval else ""
+        shown = f"{_points(difference.mean)}{interval}"
     cost = (
         METRICS[key].format(getattr(summary, key))
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
@@ -144,22 +190,24 @@ def _row(summary: VariantSummary) -> list[str]:
 
 def _draw(design: Design, results: Results, folder: Path) -> list[Path]:
     counts = results.cells.groupby("variant")["replicate"].count()
-    n = str(counts.min()) if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    protocol = f"n = {n} replicates a variant. {protocol_line(design, results)}."
+    least, most = counts.min(), counts.max()
+    n = f"{least} to {most} replicates" if least != most else _count(most, "replicate")
+    protocol = f"n = {n} a variant. {protocol_line(design, results)}."
     paths = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
     factor = paths[0].removeprefix("attention.").replace("_", " ").capitalize() if len(paths) == 1 else "Variant"
+
+    levels_key = "Dots: replicates; bands and bars: 95 % CI of the mean (Student's t)." if least > 1 else ""
+    curves_key = "Lines: means over replicates; bands: lowest to highest." if most > 1 else ""
 
     frame = levels_frame(results.cells, design)
     drawn = draw_levels(
         frame,
         factor,
-        f"{design.question} Dots: replicates; bands and bars: 95 % CI of the mean (Student's t). {protocol}",
+        f"{design.question} {levels_key} {protocol}",
     )
     written = style.save(drawn, frame, folder / design.sweep)
     frame = curves_frame(results.curves, design)
-    drawn = draw_curves(
-        frame, design.baseline, f"Lines: mean over replicates; bands: from the lowest to the highest. {protocol}"
-    )
+    drawn = draw_curves(frame, design.baseline, f"{curves_key} {protocol}")
     return written + style.save(drawn, frame, folder / "learning_curves")
 
 
@@ -182,7 +230,10 @@ def _details(
         ]
         lines += [*_table(("variant", "replicate", "state", "reason"), rows), ""]
     lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
-    lines += ["## Protocol", ""]
+    lines += ["## Networks", ""]
+    networks = [[variant.name, _settings(variant.model), _settings(variant.attention)] for variant in design.variants]
+    lines += [*_table(("variant", "model", "attention"), networks), ""]
+    lines += ["## Protocol", "", "What all cells share:", ""]
     lines += _table(("option", "value"), [[name, str(value)] for name, value in flatten(design.protocol).items()])
     lines += ["", f"Data fingerprint: {attributes.get('data_fingerprint', 'unknown')}.", ""]
     lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]
@@ -196,6 +247,11 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     return [line(headers), line(["---"] * len(headers)), *(line(row) for row in rows)]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    knobs = [f"{knob}={value}" for knob, value in settings.items() if knob != "name"]
+    return " ".join([str(settings["name"]), *knobs])
 
 
 def _last_line(reason: object) -> str:

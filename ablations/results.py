@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
 from optuna.trial import TrialState
 
-from ablations.design import Design
+from ablations.design import Design, Settings
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.study import StoredCell
 
@@ -38,8 +39,11 @@ class Results:
 
 
 def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
-    """Sorts what is stored by the design's variants; cells of variants that it does not have are left out."""
-    by_place = {(cell.variant, cell.replicate): cell for cell in stored}
+    """Sorts what is stored by the design's variants; cells of networks that it does not have are left out.
+
+    Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
+    """
+    by_place = {(_network(cell.network), cell.replicate): cell for cell in stored}
     replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
     rows: list[dict[str, object]] = []
     curves: list[dict[str, object]] = []
@@ -47,10 +51,10 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     environments: list[dict[str, str]] = []
     for variant in design.variants:
         for replicate in replicates:
-            cell = by_place.get((variant.name, replicate))
+            cell = by_place.get((_network(variant.network), replicate))
             place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
             if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
-                if cell is not None or replicate < design.replicates:
+                if replicate < design.replicates:
                     state = "missing" if cell is None else _STATES.get(cell.state, "unknown")
                     unfinished.append(place | {"state": state, "reason": cell.failure if cell else None})
                 continue
@@ -69,3 +73,8 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
+
+
+def _network(network: Settings) -> str:
+    """Returns a network's identity: the same one may have had another name when it was stored."""
+    return json.dumps(network, sort_keys=True)

@@ -7,11 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from ablations import cli
-from ablations.config import Config
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ablations.config import Config
     from ablations.design import Design
     from ablations.study import StudyStore
     from ablations.track import Tracker
@@ -21,19 +21,21 @@ PURPOSE = "Trains every cell of a study that has no result yet, and reports; run
 
 def run(config: Config, command: str) -> int:
     """Runs a study; returns 0 when all its cells are finished, 1 when some failed, 128 + n after signal n."""
+    from rich.markup import escape
+
     from ablations.design import make_design
-    from ablations.folder import claim_folder, storage_url, study_folder
+    from ablations.folder import claimed, storage_url, study_folder
     from ablations.progress import make_console
     from ablations.study import open_store
 
     design = make_design(config)
     folder = study_folder(config)
     console = make_console()
-    console.print(f"[bold]{design.study}[/]: {design.question}", soft_wrap=True)
-    with claim_folder(folder):
+    console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+    with claimed(folder, storage_url(config)):
         store = open_store(storage_url(config), design.study, create=True)
         store.begin(design)
-        tracker = _open_tracker(config, design, console)
+        tracker = _open_tracker(config, design, store.id, console)
         status = _train(config, design, store, tracker, command, console)
         if status >= 128:
             return status
@@ -41,19 +43,19 @@ def run(config: Config, command: str) -> int:
         return status
 
 
-def _open_tracker(config: Config, design: Design, console: Console) -> Tracker | None:
+def _open_tracker(config: Config, design: Design, study_id: str, console: Console) -> Tracker | None:
     if not config.tracking.enabled:
         return None
     from pathlib import Path
 
-    from ablations.folder import tracking_uri
+    from ablations.folder import results_folder, tracking_uri
 
     uri = tracking_uri(config)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         console.print("Making the MLflow store, once; this takes some seconds.")
     from ablations.track import Tracker
 
-    return Tracker(uri, design, Path(config.results_dir) / "mlflow-artifacts" / design.study)
+    return Tracker(uri, design, study_id, results_folder(config) / "mlflow-artifacts" / design.study)
 
 
 def _train(
@@ -72,8 +74,8 @@ def _train(
         return 0
     store.remember("command", command)
     console.print(
-        f"{len(design.variants)} variants x {design.replicates} replicates = {total} cells, {len(missing)} to train "
-        f"on {design.protocol['device']} in {design.protocol['train']['precision']}."
+        f"Variants: {len(design.variants)}, replicates: {design.replicates}, cells: {total}; "
+        f"{len(missing)} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
     )
     failed = 0
     try:
@@ -89,7 +91,7 @@ def _train(
         )
         return 128 + number
     if failed:
-        console.print(f"{failed} cells failed; the report says why. The same command tries them again.")
+        console.print(f"Cells that failed: {failed}; the report says why. The same command tries them again.")
     return 1 if failed else 0
 
 

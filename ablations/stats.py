@@ -33,6 +33,11 @@ class Estimate:
         """Whether there were values enough for an interval."""
         return not math.isnan(self.low)
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether the values differed: equal ones, as coarse accuracies can be, say nothing about their spread."""
+        return self.has_interval and self.high - self.low > 1e-9
+
 
 def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """Estimates a mean by Student's t, which assumes that the mean of so many values is about normal.

@@ -16,6 +16,7 @@ trial is told, so no kill loses a finished cell or makes it twice.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
+from ablations.urls import hide_passwords
 
 _VERSION = 1  # of what is stored; another version's store is refused
 _CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
@@ -61,17 +63,22 @@ class StudyStore:
         return self._study.user_attrs
 
     @property
+    def id(self) -> str:
+        """What tells this study from others of its name, in a store that several people share."""
+        return str(self.attributes["identity"]["id"])
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """What all cells of the study share.
 
         Raises:
             UsageError: if another version of the suite wrote the study.
         """
-        version = self.attributes.get("version")
+        version = self.attributes.get("identity", {}).get("version")
         if version != _VERSION:
             reason = f"is stored in format {version}; this version of the suite reads format {_VERSION}"
             raise UsageError("study", self._study.study_name, reason)
-        return dict(self.attributes["protocol"])
+        return dict(self.attributes["identity"]["protocol"])
 
     def remember(self, name: str, value: Any) -> None:
         """Keeps a fact about the study as a whole, unless it is known already."""
@@ -80,7 +87,10 @@ class StudyStore:
 
     def cells(self) -> list[StoredCell]:
         """Returns the latest attempt at every cell, in the order in which they were first enqueued."""
-        latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in self._study.get_trials(deepcopy=False)}
+        trials = self._study.get_trials(deepcopy=False)
+        if any("cell" not in trial.user_attrs for trial in trials):
+            raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
+        latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in trials}
         self._numbers = {key: cell.number for key, cell in latest.items()}
         return list(latest.values())
 
@@ -91,27 +101,27 @@ class StudyStore:
             UsageError: if the stored study has another protocol, other networks under the same names, or was written
                 by another version of the suite.
         """
-        if "protocol" in self.attributes:
-            self.check(design)
+        if "identity" in self.attributes:
+            self.check(design, f"to start another study, add study={design.study}-2 (or any name)")
         else:
-            self.remember("version", _VERSION)
-            self.remember("protocol", design.protocol)
+            self.cells()  # a study of another program is left alone
+            identity = {"version": _VERSION, "protocol": design.protocol, "id": uuid.uuid4().hex}
+            self.remember("identity", identity)
         self.remember("sweep", design.sweep)
         self.remember("question", design.question)
         self.remember("baseline", design.baseline)
 
-    def check(self, design: Design) -> None:
-        """Checks that this is the study of `design`; raises as `begin` does."""
-        another = f"to start another study, add study={design.study}-2 (or any name)"
+    def check(self, design: Design, advice: str) -> None:
+        """Checks that this is the study of `design`; raises as `begin` does, with `advice` on what to do."""
         differences = protocol_differences(self.protocol, json.loads(json.dumps(design.protocol)))
         if differences:
             listing = "".join(f"\n  {difference}" for difference in differences)
-            reason = f"is stored with another protocol; {another}. What differs:{listing}"
+            reason = f"is stored with another protocol; {advice}. What differs:{listing}"
             raise UsageError("study", design.study, reason)
         networks = {variant.name: variant.network for variant in design.variants}
         for cell in self.cells():
             if networks.get(cell.variant, cell.network) != cell.network:
-                reason = f"holds another network under the name {cell.variant}; {another}"
+                reason = f"holds another network under the name {cell.variant}; {advice}"
                 raise UsageError("study", design.study, reason)
 
     def take_over(self) -> None:
@@ -135,8 +145,15 @@ class StudyStore:
         self._numbers = {}  # read anew: a failed cell has another trial now
 
     def claim(self, cell: Cell) -> None:
-        """Marks a queued cell as being trained."""
-        self._set_state(self._number(cell), TrialState.RUNNING)
+        """Marks a queued cell as being trained.
+
+        Raises:
+            UsageError: if it is in nobody's queue any more: another process writes the study.
+        """
+        if not self._set_state(self._number(cell), TrialState.RUNNING):
+            raise UsageError(
+                "study", self._study.study_name, "is being run by another process; it should be the only one"
+            )
 
     def release(self, cell: Cell) -> None:
         """Puts a claimed cell back into the queue."""
@@ -164,8 +181,8 @@ class StudyStore:
             self.cells()
         return self._numbers[cell.key]
 
-    def _set_state(self, number: int, state: TrialState) -> None:
-        self._storage.set_trial_state_values(self._trial_id(number), state)
+    def _set_state(self, number: int, state: TrialState) -> bool:
+        return self._storage.set_trial_state_values(self._trial_id(number), state)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
@@ -183,10 +200,12 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
         UsageError: if the database does not answer, or the study is not there and is not to be made.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = hide_password(url)
+    shown = hide_passwords(url)
     missing = UsageError("study", study, f"nothing is stored under this name in {shown}")
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and not parsed.database:
+            raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
         if not create and parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
             raise missing
         connect = _CONNECT_TIMEOUT.get(parsed.get_backend_name(), {})
@@ -206,14 +225,6 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
         raise UsageError("storage", shown, f"the database does not answer: {_cause(error)}") from None
     return StudyStore(storage, made)
-
-
-def hide_password(url: str) -> str:
-    """Returns a database URL fit to be shown."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
 
 
 def _stored_cell(trial: FrozenTrial) -> StoredCell:

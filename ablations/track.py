@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +24,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from ablations.design import Cell, Design, flatten
 from ablations.errors import UsageError
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.urls import hide_passwords
 
 if TYPE_CHECKING:
     from ablations.train import Epoch
@@ -63,8 +64,8 @@ def _tolerant(method: Callable[Concatenate[Tracker, _P], None]) -> Callable[Conc
         if self.lost is None:
             try:
                 method(self, *args, **kwargs)
-            except (MlflowException, OSError) as error:
-                self.lost = (str(error).strip() or type(error).__name__).splitlines()[0]
+            except Exception as error:  # whatever ails the mirror is no failure of the study
+                self.lost = _reason(error)
 
     return cast("Callable[Concatenate[Tracker, _P], None]", guarded)
 
@@ -75,6 +76,7 @@ class Tracker:
     Args:
         uri: MLflow tracking URI.
         design: the study.
+        study_id: tells it from other people's studies of its name on the same server.
         artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
 
     Attributes:
@@ -84,8 +86,8 @@ class Tracker:
         UsageError: if the store does not answer.
     """
 
-    def __init__(self, uri: str, design: Design, artifacts: Path) -> None:
-        self.uri, self._design = uri, design
+    def __init__(self, uri: str, design: Design, study_id: str, artifacts: Path) -> None:
+        self.uri, self._design, self._study_id = uri, design, study_id
         self.lost: str | None = None
         self._fingerprint = ""
         self._monitor: SystemMetricsMonitor | None = None
@@ -96,10 +98,12 @@ class Tracker:
             self._client = MlflowClient(uri)
             self.experiment_id = self._find_or_make_experiment(artifacts)
             self._runs = self._index()
-        except (MlflowException, OSError) as error:
-            raise UsageError("tracking.uri", uri, f"MLflow does not answer: {str(error).splitlines()[0]}") from None
-        parent = self._runs.pop(_PARENT, None)
-        self.parent_id = parent.info.run_id if parent else self._make_parent()
+            parent = self._runs.pop(_PARENT, None)
+            self.parent_id = parent.info.run_id if parent else self._make_parent()
+        except UsageError:
+            raise
+        except Exception as error:  # of MLflow, its database, its driver, or the network
+            raise UsageError("tracking.uri", hide_passwords(uri), f"MLflow does not answer: {_reason(error)}") from None
 
     @_tolerant
     def begin(self, fingerprint: str, commit: str | None) -> None:
@@ -110,7 +114,7 @@ class Tracker:
             commit: of the code.
         """
         self._client.update_run(self.parent_id, status=RUNNING)
-        self._log_data(self.parent_id, fingerprint)
+        self._describe_parent(fingerprint)
         if commit:
             self._client.set_tag(self.parent_id, "mlflow.source.git.commit", commit)
         self._monitor = SystemMetricsMonitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
@@ -119,11 +123,7 @@ class Tracker:
     @_tolerant
     def start_cell(self, cell: Cell, environment: Mapping[str, str]) -> None:
         """Opens the child run of a cell that is about to be trained."""
-        earlier = self._runs.get(cell.key)
-        if earlier is not None and earlier.data.metrics:
-            # An attempt that was cut off had written epochs already: its curve must not mix with the new one.
-            self._client.delete_run(earlier.info.run_id)
-            del self._runs[cell.key]
+        self._discard_cut_off(cell)
         self._pending, self._written = [], time.monotonic()
         self._client.update_run(self._child(cell), status=RUNNING)
         self._describe(cell, environment)
@@ -171,8 +171,9 @@ class Tracker:
         mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
         missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
         if missed:
-            self._log_data(self.parent_id, fingerprint)
+            self._describe_parent(fingerprint)
         for cell, outcome in missed:
+            self._discard_cut_off(cell)
             self._describe(cell, outcome["environment"])
             self._complete(self._child(cell), outcome)
 
@@ -201,9 +202,11 @@ class Tracker:
             f"/#/experiments/{self.experiment_id}/runs"
             f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={_VIEW}"
         )
-        if self.uri.startswith(("http://", "https://")):
-            return self.uri.rstrip("/") + place
-        return f"{_python()} -m mlflow ui --backend-store-uri {self.uri}\nThen open:  http://127.0.0.1:5000{place}"
+        uri = hide_passwords(self.uri)
+        if uri.startswith(("http://", "https://")):
+            return uri.rstrip("/") + place
+        command = shlex.join([_python(), "-m", "mlflow", "ui", "--backend-store-uri", uri])
+        return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
     def _find_or_make_experiment(self, artifacts: Path) -> str:
         experiment = self._client.get_experiment_by_name(self._design.study)
@@ -222,24 +225,39 @@ class Tracker:
         while True:
             page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
             for run in page:
-                if "cell" in run.data.tags:
-                    found[run.data.tags["cell"]] = run
-                elif "question" in run.data.tags:
-                    found[_PARENT] = run
+                if run.data.tags.get("study_id") == self._study_id:
+                    found[run.data.tags.get("cell", _PARENT)] = run
             token = page.token
             if not token:
                 return found
 
     def _make_parent(self) -> str:
-        tags = {"question": self._design.question, "mlflow.source.name": "ablations.run", "mlflow.runColor": "#444444"}
+        tags = {"study_id": self._study_id, "mlflow.source.name": "ablations.run", "mlflow.runColor": "#444444"}
         run: Run = self._client.create_run(self.experiment_id, run_name=self._design.study, tags=tags)
-        settings = flatten(self._design.protocol) | {"sweep": self._design.sweep, "baseline": self._design.baseline}
-        self._client.log_batch(run.info.run_id, params=[Param(name, str(value)) for name, value in settings.items()])
         return str(run.info.run_id)
+
+    def _describe_parent(self, fingerprint: str) -> None:
+        settings = flatten(self._design.protocol) | {"sweep": self._design.sweep}
+        params = [Param(name, str(value)) for name, value in settings.items()]
+        tags = [RunTag("question", self._design.question), RunTag("baseline", self._design.baseline)]
+        self._client.log_batch(self.parent_id, params=params, tags=tags)
+        self._log_data(self.parent_id, fingerprint)
+
+    def _discard_cut_off(self, cell: Cell) -> None:
+        """Discards the run of an attempt that was cut off after it had written epochs: curves must not mix."""
+        earlier = self._runs.get(cell.key)
+        if earlier is not None and earlier.info.status != FINISHED and earlier.data.metrics:
+            self._client.delete_run(earlier.info.run_id)
+            del self._runs[cell.key]
 
     def _child(self, cell: Cell) -> str:
         if cell.key not in self._runs:
-            tags = {"mlflow.parentRunId": self.parent_id, "cell": cell.key, "mlflow.source.name": "ablations.run"}
+            tags = {
+                "study_id": self._study_id,
+                "cell": cell.key,
+                "mlflow.parentRunId": self.parent_id,
+                "mlflow.source.name": "ablations.run",
+            }
             self._runs[cell.key] = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
         return str(self._runs[cell.key].info.run_id)
 
@@ -252,6 +270,8 @@ class Tracker:
         once = [Metric(key, float(result[key]), stamp, 0) for key in CELL_METRICS if key not in EPOCH_METRICS]
         self._pending = []
         self._client.log_batch(run_id, metrics=epochs + once)
+        if "failure" in self._client.get_run(run_id).data.tags:
+            self._client.delete_tag(run_id, "failure")  # of an earlier attempt
         self._client.set_terminated(run_id, FINISHED)
 
     def _flush(self, run_id: str) -> None:
@@ -271,6 +291,8 @@ def _make_store(uri: str) -> None:
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or path.exists():
         return
+    if not path.parent.is_dir():
+        raise UsageError("tracking.uri", uri, f"there is no folder {path.parent}")
     with FileLock(path.with_name(f"{path.name}.lock")):
         unfinished = path.with_name(f"{path.name}.unfinished")
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
@@ -284,6 +306,11 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     # The time stamp is the epoch's own: writing an epoch again adds nothing.
     stamp = int(epoch["finished"] * 1000)
     return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return hide_passwords(lines[0])[:300]
 
 
 def _python() -> str:

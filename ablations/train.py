@@ -12,12 +12,13 @@ import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
@@ -29,7 +30,11 @@ _EVALUATION_BATCH = 512
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is known after an epoch; `top1` in percent, `seconds` of training alone, `finished` in Unix time."""
+    """What is known after an epoch.
+
+    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone, and
+    `finished` is Unix time.
+    """
 
     epoch: int
     train_loss: float
@@ -61,11 +66,6 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, as JSON keeps them."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Result:
-        """Reads what `to_dict` returned."""
-        return cls(**(stored | {"epochs": tuple(Epoch(**epoch) for epoch in stored["epochs"])}))
 
 
 class DivergedError(RuntimeError):
@@ -102,7 +102,8 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
     optimizer = _optimizer(model, recipe)
     count = images.train_images(recipe.batch_size)
     steps = count // recipe.batch_size
-    scheduler = _scheduler(optimizer, recipe, steps * recipe.epochs)
+    shares = partial(learning_rate_share, recipe.schedule, recipe.warmup, steps=steps * recipe.epochs)
+    scheduler = LambdaLR(optimizer, lambda step: shares(step=step))
     epochs: list[Epoch] = []
     test_seconds: list[float] = []
     for number in range(recipe.epochs):
@@ -163,12 +164,21 @@ def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)
 
 
-def _scheduler(optimizer: torch.optim.SGD, recipe: TrainConfig, steps: int) -> LRScheduler:
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
-    return OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=max(steps, 2), pct_start=recipe.warmup, cycle_momentum=False
-    )
+def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:
+    """Returns the share of the greatest learning rate that a step is taken with.
+
+    `cosine` falls from 1 to 0 over the steps. `onecycle` first rises from 1/25 to 1 over the `warmup` share of the
+    steps, then falls likewise (Smith and Topin 2018, with the cosine arcs of torch's OneCycleLR, which divides by zero
+    where the rise is one step long).
+    """
+    rise = round(warmup * steps) if schedule == "onecycle" else 0
+    if step < rise:
+        return 1 - (1 - 1 / 25) * _cosine_fall(step / rise)
+    return _cosine_fall((step - rise) / max(1, steps - rise))
+
+
+def _cosine_fall(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
 
 
 def _training_step(
@@ -217,3 +227,4 @@ def _be_deterministic() -> None:
     # Otherwise every new tensor is written once for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32

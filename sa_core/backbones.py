@@ -99,9 +99,9 @@ def create_model(
     if seed is None:
         seed = int(torch.randint(2**62, ()).item())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs too
         model = CifarResNet(BACKBONES[name], num_classes)
-        torch.manual_seed(stream_seed(seed, "attention"))
+        torch.default_generator.manual_seed(stream_seed(seed, "attention"))
         _insert_attention(model, attention, knobs)
     return model
 

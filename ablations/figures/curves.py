@@ -62,6 +62,8 @@ def draw_curves(frame: pd.DataFrame, baseline: str, caption: str) -> Figure:
                     axes.fill_between(own["epoch"], own["low"], own["high"], color=colour, alpha=0.10, linewidth=0)
             axes.set_xlabel("Epoch")
             axes.set_ylabel(METRICS[metric].axis)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            if frame["epoch"].max() == 1:
+                axes.set_xlim(0.5, 1.5)
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return drawn

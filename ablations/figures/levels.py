@@ -64,10 +64,13 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
             _draw_panel(axes, frame[frame["metric"] == metric])
             axes.set_ylabel(METRICS[metric].axis)
             axes.set_xlabel(factor)
-            if metric != "top1":
+            if metric == "top1":
+                low, high = axes.get_ylim()
+                axes.set_ylim(max(low, 0), min(high, 100))
+            else:
                 highest = axes.dataLim.ymax
                 axes.set_ylim(0, highest * 1.08 if highest > 0 else 1)  # from zero: a cost is read as a ratio
-        panels[0].legend(loc="best")
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn
 
 

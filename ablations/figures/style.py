@@ -1,4 +1,4 @@
-"""The one look of all figures: widths of one and two columns, colours for the colour-blind and for grey printers."""
+"""The one look of all figures: sizes, colours for the colour-blind and for grey printers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 TWO_COLUMNS = 7.2  # inches
-ONE_COLUMN = 3.5
 
 # Okabe and Ito 2008, without yellow, which is too light on white; lightness differs, markers and dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

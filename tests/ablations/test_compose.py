@@ -72,7 +72,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["replicates=0"], r"replicates=0: must be at least 1"),
         (["replicates=99999999999999999999"], r"replicates=9+: must be at most 10000"),
         (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
-        (["train.precision=fp16"], r"train.precision=fp16: is not known; did you mean bf16\?"),
+        (["train.precision=fp16"], r"train.precision=fp16: is not known; did you mean bf16"),
         (["device=gpu"], r"device=gpu: is not known; .*valid: auto, cpu, cuda"),
         (["train.epochs=1,2"], r"train.epochs=1,2: takes one value; a list is written \[1,2\]"),
         (["groups"], r"groups: is not understood; options are given as name=value"),
@@ -88,6 +88,36 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
 def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=r"(?s)^" + message):
         compose_config(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("question: [", "cannot be read as YAML"),
+        ("\tquestion: x", "cannot be read as YAML"),
+        ("question: a\nquestion: b", "cannot be read as YAML: .*duplicate"),
+        ("\x00\x01", "cannot be read as YAML"),
+        ("", "has no settings"),
+        ("- 1", "has no settings"),
+        ("qestion: x", r"sweep has no option qestion; valid: name, question"),
+        ("factors: 7", "factors: "),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "sweep").mkdir()
+    path = tmp_path / "sweep" / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"{path}: {message}"):
+        compose_config(["sweep=mine"], str(tmp_path))
+    assert compose_config([], str(tmp_path)).sweep.name == "groups"  # a file that is not chosen is no matter
+    assert sweep_questions(str(tmp_path))["groups"].startswith("How many groups")
+
+
+def test_a_file_may_not_hide_a_sweep_of_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "groups.yaml").write_text("question: Mine?")
+    with pytest.raises(UsageError, match="groups is the name of a sweep of the suite; give the file another"):
+        compose_config(["sweep=groups"], str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:

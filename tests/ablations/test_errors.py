@@ -24,7 +24,7 @@ def test_a_message_names_option_value_reason_and_choices() -> None:
 
 
 def test_a_message_without_near_choices_lists_them_all() -> None:
-    assert str(UsageError("device", "tpu7", "is not known", ["auto", "cpu"])).endswith("; valid: auto, cpu")
+    assert str(UsageError("device", "quantum", "is not known", ["auto", "cpu"])).endswith("; valid: auto, cpu")
 
 
 def test_choices_that_are_too_many_to_read_are_left_to_the_help() -> None:

@@ -22,8 +22,15 @@ def test_the_machine_is_described_without_importing_torch() -> None:
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch, flags: set[str], precision: str) -> None:
     monkeypatch.setattr(machine, "_cpu_flags", lambda: flags)
     assert machine.resolve_precision("auto", "cpu") == precision
-    assert machine.resolve_precision("auto", "cuda") == "bf16"
-    assert machine.resolve_precision("fp32", "cuda") == "fp32"
+    assert machine.resolve_precision("fp32", "cpu") == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_precision_follows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(machine, "_gpus", lambda: (("a GPU", capability),))
+    assert machine.resolve_precision("auto", "cuda") == precision
 
 
 def test_the_commit_tells_changed_files_from_clean_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.errors import UsageError
-from ablations.report import Report, make_report, print_report
+from ablations.report import Report, _contrast, make_report, print_report
 from ablations.results import collect
+from ablations.stats import Estimate
 from tests.ablations.test_results import design, stored
 
 ATTRIBUTES = {"command": "python -m ablations.run sweep=groups", "data_fingerprint": "f00d"}
@@ -22,8 +26,11 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
     text = report(tmp_path).path.read_text()
     for part in (
         "How many groups should shuffle attention use",
-        "- groups=4: +2.0 points against none (n = 2, 95 % CI +2.0 to +2.0): the interval excludes 0.",
-        "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.0 [+1.0, +1.0] |",
+        "- groups=4: +2.00 points against none (n = 2), the same in every replicate: no spread to judge it by.",
+        "- Highest of the variants: groups=4, 3.5 [-15.6, 22.6] % (n = 2), picked after seeing the results, which "
+        "flatters it. This study cannot tell it from groups=2.",
+        "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 [+1.00, +1.00] |",
+        "| groups=2 | resnet8 | sa groups=2 branches=both shuffle=True norm=instance |",
         "![groups](figures/groups.png)",
         "| train.epochs | 6 |",
         "python -m ablations.run sweep=groups",
@@ -37,9 +44,48 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
 
 def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:
     text = report(tmp_path, finished=3).text
-    assert "| groups=2 | 1 | 1.0 | +1.0 |" in text
-    assert "- groups=2: +1.0 points against none; one replicate says nothing about how sure that is." in text
+    assert "| groups=2 | 1 | 1.0 | +1.00 |" in text
+    assert "- groups=2: +1.00 points against none; one replicate says nothing about how sure that is." in text
     assert "95 % CI +" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 2.0, "(n = 4, 95 % CI +0.01 to +2.00): the interval excludes 0."),
+        (-2.0, -0.01, "(n = 4, 95 % CI -2.00 to -0.01): the interval excludes 0."),
+        (-0.001, 2.0, "(n = 4, 95 % CI +0.00 to +2.00): undecided, the interval includes 0."),
+        (1.0, 1.0, "(n = 4), the same in every replicate: no spread to judge it by."),
+        (math.nan, math.nan, "; one replicate says nothing about how sure that is."),
+    ],
+)
+def test_a_contrast_is_said_in_words_that_its_interval_bears(low: float, high: float, words: str) -> None:
+    assert _contrast("sa", "none", Estimate(4, 1.0, low, high)).endswith(words)
+
+
+def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:
+    made = design()
+    known = stored(made, 6)
+    known[4] = replace(known[4], state=TrialState.FAIL, outcome=None, failure="Traceback\nValueError: planted\n")
+    text = make_report(made, collect(made, known), ATTRIBUTES, tmp_path).text
+    assert "- 1 cell failed and is in none of these means." in text
+    assert "| groups=2 | 1 | failed | ValueError: planted |" in text
+
+
+def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_path: Path) -> None:
+    made = design()
+    known = [replace(cell, state=TrialState.FAIL, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
+    made_report = make_report(made, collect(made, known), ATTRIBUTES, tmp_path)
+    assert "No cell is finished: every one that was tried failed." in made_report.text
+    assert made_report.text.count("| failed | ValueError: no |") == 6
+    assert made_report.figures == []
+
+
+def test_cells_of_different_machines_are_not_compared_in_silence(tmp_path: Path) -> None:
+    made = design()
+    known = stored(made, 6)[:3] + stored(made, 6, machine="two")[3:]
+    text = make_report(made, collect(made, known), ATTRIBUTES, tmp_path).text
+    assert "trained in 2 different environments" in text
 
 
 def test_a_partial_study_says_what_is_missing(tmp_path: Path) -> None:
@@ -71,4 +117,4 @@ def test_the_same_numbers_are_printed(tmp_path: Path) -> None:
     print_report(console, report(tmp_path))
     text = console.export_text()
     assert "2.5 [-16.6, 21.6]" in text
-    assert "groups=4: +2.0 points against none" in text
+    assert "groups=4: +2.00 points against none" in text

@@ -80,6 +80,23 @@ def test_variants_that_the_design_does_not_have_are_left_out() -> None:
     assert set(collect(fewer, stored(made, finished=6)).cells["variant"]) == {"none", "groups=4"}
 
 
+def test_a_network_is_known_again_under_another_name() -> None:
+    made = design()
+    renamed = make_design(
+        compose_config(
+            ["device=cpu", "replicates=2", "sweep.factors.attention.groups=[4]",
+             "sweep.variants={plain:{attention:none}}", "sweep.baseline=plain"]
+        )
+    )  # fmt: skip
+    results = collect(renamed, stored(made, finished=6))
+    assert results.cells["variant"].tolist() == ["plain", "plain", "groups=4", "groups=4"]
+    assert len(results.unfinished) == 0
+
+
+def test_unfinished_cells_that_were_not_asked_for_are_no_matter() -> None:
+    assert len(collect(design(1), stored(design(3), finished=3)).unfinished) == 0
+
+
 def test_machines_are_listed_once_each() -> None:
     made = design()
     known = stored(made, finished=6)[:3] + stored(made, finished=6, machine="two")[3:]

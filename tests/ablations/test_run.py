@@ -150,7 +150,7 @@ def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> N
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "cells, 6 to train" in line:
+            if "cells: 6; 6 to train" in line:
                 break
         second = command("run", *TINY, "train.epochs=2000", "tracking.enabled=false", f"results_dir={tmp_path}")
         process.kill()
@@ -179,6 +179,20 @@ def test_bad_input_is_one_message_and_status_2(
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_of_which_every_cell_fails_says_why_and_exits_with_1(tmp_path: Path, command: Command) -> None:
+    done = command("run", *TINY, "train.learning_rate=1000", "train.epochs=8", "train.batch_size=2",
+                   "replicates=1", f"results_dir={tmp_path}")  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    report = (tmp_path / STUDY / "report.md").read_text()
+    assert report.count("| failed | ablations.train.DivergedError: the loss is ") == 3
+    (parent,) = [
+        run
+        for run in MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])
+        if "cell" not in run.data.tags
+    ]
+    assert parent.info.status == "FAILED"
 
 
 def test_another_protocol_is_refused_and_nothing_is_lost(undisturbed: tuple[Path, str], command: Command) -> None:

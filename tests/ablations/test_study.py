@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from ablations.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.errors import UsageError
-from ablations.study import StudyStore, hide_password, open_store
+from ablations.study import StudyStore, open_store
 
 OUTCOME: dict[str, Any] = {"result": {"top1": 61.5, "epochs": []}, "environment": {"cpu": "one"}}
 
@@ -120,7 +121,7 @@ def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.remember("version", 99)
+    store.remember("identity", store.attributes["identity"] | {"version": 99})
     with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 1"):
         opened(tmp_path)
 
@@ -142,6 +143,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
     [
         ("results/optuna.db", r"storage=results/optuna.db: is no database URL; one looks like sqlite:///"),
         ("sqlite:////nowhere/at/all.db", r"the database does not answer: unable to open database file"),
+        ("sqlite://", r"storage=sqlite://: is in memory, where nothing outlives the run"),
         ("nosuch://host/db", r"storage=nosuch://host/db: is no database URL"),
         (
             "postgresql://me:secret@127.0.0.1:9/db",
@@ -163,5 +165,17 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_text() == "my notes, not a database" * 100
 
 
-def test_passwords_are_not_shown() -> None:
-    assert hide_password("mysql://u:p4ss@h/d") == "mysql://u:***@h/d"
+def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = optuna.create_study(storage=url(tmp_path), study_name=design().study)
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(UsageError, match="is a study of another program"):
+        opened(tmp_path)
+    assert not foreign.user_attrs
+
+
+def test_a_cell_that_another_process_claimed_cannot_be_claimed(tmp_path: Path, cells: list[Cell]) -> None:
+    one, other = opened(tmp_path), opened(tmp_path)
+    one.enqueue(cells[:1])
+    one.claim(cells[0])
+    with pytest.raises(UsageError, match="is being run by another process"):
+        other.claim(cells[0])

@@ -36,7 +36,7 @@ def design(request: pytest.FixtureRequest) -> Design:
 
 @pytest.fixture
 def tracker(uri: str, design: Design, tmp_path: Path) -> Tracker:
-    return Tracker(uri, design, tmp_path / "artifacts")
+    return Tracker(uri, design, "mine", tmp_path / "artifacts")
 
 
 def result(top1: float = 61.5, epochs: int = 3) -> Result:
@@ -111,7 +111,7 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
     tracker.start_cell(cells[0], ENVIRONMENT)  # killed before the cell was finished here
     tracker.end(track.KILLED)
     for _ in range(2):
-        again = Tracker(tracker.uri, design, tmp_path)
+        again = Tracker(tracker.uri, design, "mine", tmp_path)
         again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
     assert sorted(run.info.run_name for run in runs(tracker) if "cell" in run.data.tags) == ["groups=4 r0", "none r0"]
     assert {run.info.status for run in runs(tracker) if "cell" in run.data.tags} == {"FINISHED"}
@@ -143,19 +143,23 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("synced", [False, True])
 def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
-    tracker: Tracker, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
 ) -> None:
     monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
     cell = next(design.cells())
     tracker.start_cell(cell, ENVIRONMENT)
     tracker.epoch(cell, result().epochs[0])
-    again = Tracker(tracker.uri, design, tmp_path)
-    again.start_cell(cell, ENVIRONMENT)
+    again = Tracker(tracker.uri, design, "mine", tmp_path)
     late = outcome()
     for epoch in late["result"]["epochs"]:
         epoch["finished"] += 1000
-    again.finish_cell(cell, late)
+    if synced:
+        again.sync([(cell, late)], "fingerprint0")
+    else:
+        again.start_cell(cell, ENVIRONMENT)
+        again.finish_cell(cell, late)
     history = MlflowClient(tracker.uri).get_metric_history(child(again, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
 
@@ -167,6 +171,9 @@ def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design:
     tracker.fail_cell(one, "Traceback: no")
     tracker.release_cell(other)
     assert (child(tracker, one).info.status, child(tracker, one).data.tags["failure"]) == ("FAILED", "Traceback: no")
+    tracker.start_cell(one, ENVIRONMENT)
+    tracker.finish_cell(one, outcome())
+    assert "failure" not in child(tracker, one).data.tags
     assert child(tracker, other).info.status == "KILLED"
 
 
@@ -182,14 +189,46 @@ def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: De
 
 def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Design, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
-    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", design, tmp_path / "artifacts")
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", design, "mine", tmp_path / "artifacts")
     assert [run.info.run_name for run in runs(tracker)] == [design.study]
     assert not (tmp_path / "mlflow.db.unfinished").exists()
 
 
-def test_a_server_that_does_not_answer_at_the_start_is_refused(design: Design, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"tracking.uri=http://127.0.0.1:9: MLflow does not answer"):
-        Tracker("http://127.0.0.1:9", design, tmp_path)
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9", "MLflow does not answer"),
+        ("sqlite:////nowhere/mlflow.db", "there is no folder /nowhere"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not answer"),
+    ],
+)
+def test_a_store_that_does_not_answer_at_the_start_is_refused(
+    design: Design, tmp_path: Path, address: str, reason: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Tracker(address, design, "mine", tmp_path)
+    assert str(caught.value).startswith(f"tracking.uri={address.replace('secret', '***')}: {reason}")
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_text("my notes" * 500)
+    with pytest.raises(UsageError, match=r"MLflow does not answer: .*not a database"):
+        Tracker(f"sqlite:///{path}", design, "mine", tmp_path)
+    assert path.read_text() == "my notes" * 500
+
+
+def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+    cell = next(design.cells())
+    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.finish_cell(cell, outcome())
+    other = Tracker(tracker.uri, design, "theirs", tmp_path)
+    other.start_cell(cell, ENVIRONMENT)
+    found = [run for run in runs(tracker) if "cell" in run.data.tags]
+    assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
+        ("mine", "FINISHED"), ("theirs", "RUNNING"),
+    ]  # fmt: skip
+    assert other.parent_id != tracker.parent_id
 
 
 def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:

@@ -43,7 +43,7 @@ def run_study(design: Design, folder: Path, *, tracked: bool) -> None:
     config = compose_config([])
     store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=True)
     store.begin(design)
-    tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", design, folder / "artifacts") if tracked else None
+    tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", design, store.id, folder / "artifacts") if tracked else None
     driver = Driver(design, store, tracker, InstantLauncher(design, config.data))
     missing = driver.missing()
     with Display(make_console(), len(missing), 0) as display:

@@ -1,0 +1,134 @@
+"""A driver that dies at each of its writes in turn, and the next one that goes on.
+
+The kill is an exception that nothing in the suite catches, raised before or after a write to Optuna or MLflow: like
+SIGKILL it leaves the stores as they are at that moment, and unlike SIGKILL it can be put at every place there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from rich.console import Console
+
+from ablations.compose import compose_config
+from ablations.design import Cell, Design, make_design
+from ablations.driver import Driver
+from ablations.launcher import SerialLauncher
+from ablations.progress import Display
+from ablations.study import open_store
+from ablations.track import Tracker
+from ablations.train import Epoch, Result, Watcher
+
+ENVIRONMENT = {"cpu": "one", "gpu": "none"}
+CONFIG = compose_config(
+    ["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10"]
+)
+# Everything that a driver writes with.
+WRITES = (
+    (optuna.storages.RDBStorage, "create_new_trial"),
+    (optuna.storages.RDBStorage, "set_trial_state_values"),
+    (optuna.storages.RDBStorage, "set_trial_user_attr"),
+    (optuna.storages.RDBStorage, "set_study_user_attr"),
+    (MlflowClient, "create_run"),
+    (MlflowClient, "log_batch"),
+    (MlflowClient, "log_inputs"),
+    (MlflowClient, "update_run"),
+    (MlflowClient, "set_terminated"),
+)
+
+
+class Killed(BaseException):
+    """No handler of the suite's catches this."""
+
+
+class InstantLauncher(SerialLauncher):
+    def train(self, cell: Cell, watcher: Watcher) -> Result:
+        del cell
+        epochs = tuple(Epoch(i, 1.0, 1.0, 50.0 + i, 0.1, 1.0, 1e9 + i) for i in range(2))
+        for epoch in epochs:
+            watcher.on_epoch(epoch)
+        return Result(51.0, 1.0, 10, 1.0, 1.0, 1.0, 1.0, epochs)
+
+
+def drive(design: Design, folder: Path, uri: str) -> None:
+    """What `run` does, without its report."""
+    store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=True)
+    store.begin(design)
+    tracker = Tracker(uri, design, store.id, folder / "artifacts")
+    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data))
+    try:
+        if missing := driver.missing():
+            with Display(Console(quiet=True), 2, 0) as display:
+                driver.train(missing, ENVIRONMENT, display)
+        if not tracker.complete:
+            tracker.end("FINISHED")
+    finally:
+        if tracker._monitor:  # a thread, which a killed process would take with it
+            tracker._monitor._shutdown_event.set()
+
+
+def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """Arranges for the `number`-th write to kill the driver."""
+    written = 0
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any, **kwargs: Any) -> Any:
+            nonlocal written
+            written += 1
+            mine = written
+            if mine == number and not after:
+                raise Killed
+            result = original(*args, **kwargs)
+            if mine == number:
+                raise Killed
+            return result
+
+        return write
+
+    for owner, name in WRITES:
+        patch.setattr(owner, name, wrap(getattr(owner, name)))
+
+
+def check(design: Design, folder: Path, uri: str) -> None:
+    trials = optuna.load_study(study_name=design.study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
+    assert [(trial.state, trial.value) for trial in trials] == [(TrialState.COMPLETE, 51.0)] * 2, design.study
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted([design.study, "groups=4 r0", "none r0"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        assert run.data.params, (design.study, run.info.run_name)
+        assert run.inputs.dataset_inputs, (design.study, run.info.run_name)
+        if "cell" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "top1")
+            assert [(metric.step, metric.value) for metric in history] == [(1, 50.0), (2, 51.0)]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_driver_that_dies_at_any_write_loses_and_doubles_nothing(tmp_path: Path, uri: str, after: bool) -> None:
+    number, died = 0, True
+    while died:
+        number += 1
+        design = replace(make_design(CONFIG), study=f"killed-{number}-{after}")
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(number, patch, after=after)
+            try:
+                drive(design, tmp_path, uri)
+                died = False
+            except Killed:
+                pass
+        drive(design, tmp_path, uri)
+        check(design, tmp_path, uri)
+    assert number > 20  # one undisturbed drive makes more than twenty writes, and each was the last one once
