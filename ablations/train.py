@@ -171,10 +171,10 @@ def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> 
     steps, then falls likewise (Smith and Topin 2018, with the cosine arcs of torch's OneCycleLR, which divides by zero
     where the rise is one step long).
     """
-    rise = round(warmup * steps) if schedule == "onecycle" else 0
+    rise = min(round(warmup * steps), steps - 1) if schedule == "onecycle" else 0
     if step < rise:
         return 1 - (1 - 1 / 25) * _cosine_fall(step / rise)
-    return _cosine_fall((step - rise) / max(1, steps - rise))
+    return _cosine_fall((step - rise) / (steps - rise))
 
 
 def _cosine_fall(done: float) -> float:
