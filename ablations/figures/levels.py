@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +14,9 @@ from ablations.figures import style
 from ablations.metrics import METRICS
 from ablations.stats import estimate
 
+_DOTS: dict[str, Any] = {
+    "linestyle": "", "marker": "o", "markersize": 2.4, "color": "#222222", "alpha": 0.7, "zorder": 4,
+}  # fmt: skip
 _SHOWN = ("top1", "train_images_per_second", "peak_memory_mib")
 
 
@@ -53,76 +57,76 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     """Draws top-1, training speed and memory, a panel each.
 
+    Levels that are numbers stand along the horizontal axis, joined by a line; any others are rows, because names need
+    room.
+
     Args:
         frame: from `levels_frame`.
-        factor: label of the horizontal axis.
+        factor: what the levels are levels of.
         caption: what stands below.
     """
-    with style.figure(style.TWO_COLUMNS, 2.6, caption) as drawn:
-        panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1])
+    levels = frame[(frame["kind"] == "mean") & ~frame["is_baseline"]].drop_duplicates("variant")
+    numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
+    height = 2.6 if numeric else 1.2 + 0.2 * max(len(levels), 3)
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+        panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1], sharey=not numeric)
         for axes, metric in zip(panels, _SHOWN, strict=True):
-            _draw_panel(axes, frame[frame["metric"] == metric])
-            axes.set_ylabel(METRICS[metric].axis)
-            axes.set_xlabel(factor)
-            if metric == "top1":
-                low, high = axes.get_ylim()
-                axes.set_ylim(max(low, 0), min(high, 100))
+            panel = frame[frame["metric"] == metric]
+            label = METRICS[metric].axis
+            if numeric:
+                _draw_curve(axes, panel)
+                axes.set_xticks(range(len(levels)), [str(level) for level in levels["level"]])
+                axes.set_xlim(-0.5, max(len(levels), 1) - 0.5)
+                axes.set(xlabel=factor, ylabel=label)
+                axes.grid(visible=False, axis="x")
+                axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
             else:
-                highest = axes.dataLim.ymax
-                axes.set_ylim(0, highest * 1.08 if highest > 0 else 1)  # from zero: a cost is read as a ratio
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+                _draw_rows(axes, panel)
+                axes.set_yticks(range(len(levels)), [str(level) for level in levels["level"]])
+                axes.set_ylim(len(levels) - 0.5, -0.5)
+                axes.set_xlabel(label)
+                axes.grid(visible=False, axis="y")
+                axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
+        handles, labels = panels[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside upper left", ncols=3)
     return drawn
 
 
-def _draw_panel(axes: Axes, frame: pd.DataFrame) -> None:
+def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tuple[float, float]:
+    """Returns the limits of an axis: accuracies stay on their scale; costs are read as ratios, so they start at 0."""
+    if metric == "top1":
+        return max(automatic[0], 0.0), min(automatic[1], 100.0)
+    return 0.0, highest * 1.08 if highest > 0 else 1.0
+
+
+def _draw_curve(axes: Axes, frame: pd.DataFrame) -> None:
+    baseline, levels, dots, label = _parts(frame)
+    for _, line in baseline.iterrows():
+        axes.axhline(line["value"], color=style.BASELINE, linestyle="--", label=f"{line['variant']} (baseline)")
+        if line["n"] > 1:
+            axes.axhspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
+    axes.plot(levels.index, levels["value"], color=style.COLOURS[0], marker="o", label=label, zorder=3)
+    axes.fill_between(levels.index, levels["low"], levels["high"], color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    axes.plot(dots["place"], dots["value"], label="replicates", **_DOTS)
+
+
+def _draw_rows(axes: Axes, frame: pd.DataFrame) -> None:
+    baseline, levels, dots, label = _parts(frame)
+    for _, line in baseline.iterrows():
+        axes.axvline(line["value"], color=style.BASELINE, linestyle="--", label=f"{line['variant']} (baseline)")
+        if line["n"] > 1:
+            axes.axvspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
+    axes.plot(levels["value"], levels.index, color=style.COLOURS[0], linestyle="", marker="o", label=label, zorder=3)
+    axes.hlines(levels.index, levels["low"], levels["high"], color=style.COLOURS[0])
+    axes.plot(dots["value"], dots["place"], label="replicates", **_DOTS)
+
+
+def _parts(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
+    """Returns the baseline's mean, the other variants' means by place, their replicates, and what a mean is called."""
     means = frame[frame["kind"] == "mean"]
     levels = means[~means["is_baseline"]].reset_index(drop=True)
-    numeric = bool(len(levels)) and all(
-        isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"]
-    )
-    colour = style.COLOURS[0]
-    for _, baseline in means[means["is_baseline"]].iterrows():
-        axes.axhline(baseline["value"], color=style.BASELINE, linestyle="--", label=f"{baseline['variant']} (baseline)")
-        if baseline["n"] > 1:
-            axes.axhspan(baseline["low"], baseline["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
-    places = range(len(levels))
-    spread = levels["n"].min() > 1 if len(levels) else False
-    label = "mean and 95 % CI" if spread else "mean" if len(levels) and levels["n"].max() > 1 else "one run"
-    if numeric:
-        axes.plot(places, levels["value"], color=colour, marker="o", label=label, zorder=3)
-        if spread:
-            axes.fill_between(places, levels["low"], levels["high"], color=colour, alpha=0.18, linewidth=0)
-    else:
-        errors = [levels["value"] - levels["low"], levels["high"] - levels["value"]]
-        axes.errorbar(
-            places,
-            levels["value"],
-            yerr=errors if spread else None,
-            color=colour,
-            fmt="o",
-            capsize=2.5,
-            label=label,
-            zorder=3,
-        )
-    positions = {variant: place for place, variant in enumerate(levels["variant"])}
     dots = frame[(frame["kind"] == "replicate") & ~frame["is_baseline"]]
-    axes.plot(
-        dots["variant"].map(positions),
-        dots["value"],
-        linestyle="",
-        marker="o",
-        markersize=2.4,
-        color="#222222",
-        alpha=0.7,
-        label="replicates",
-        zorder=4,
-    )
-    crowded = not numeric and (len(levels) > 4 or max((len(str(level)) for level in levels["level"]), default=0) > 8)
-    axes.set_xticks(
-        list(places),
-        [str(level) for level in levels["level"]],
-        rotation=30 if crowded else 0,
-        ha="right" if crowded else "center",
-    )
-    axes.set_xlim(-0.5, max(len(levels), 1) - 0.5)
-    axes.grid(visible=False, axis="x")
+    places = {variant: place for place, variant in enumerate(levels["variant"])}
+    most = levels["n"].max() if len(levels) else 0
+    label = "mean and 95 % CI" if most > 1 else "one run"
+    return means[means["is_baseline"]], levels, dots.assign(place=dots["variant"].map(places)), label

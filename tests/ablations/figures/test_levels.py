@@ -51,6 +51,17 @@ def test_the_panel_shows_what_the_frame_says() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
 
 
+def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
+    rows = frame()
+    rows["level"] = rows["variant"]
+    top1, speed, _ = draw_levels(rows, "Variant", "caption").axes
+    assert [label.get_text() for label in top1.get_yticklabels()] == ["groups=2", "groups=4"]
+    lines = {line.get_label(): list(line.get_xdata()) for line in top1.lines}  # type: ignore[arg-type]
+    assert lines["mean and 95 % CI"] == [2.5, 3.5]
+    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Training (images/s)")
+    assert top1.get_ylim() == speed.get_ylim() == (1.5, -0.5)
+
+
 def test_a_figure_is_saved_as_png_and_pdf_beside_its_data(tmp_path: Path) -> None:
     rows = frame()
     caption = "Half a sentence about the protocol. " * 9
