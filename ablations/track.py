@@ -237,16 +237,23 @@ class Tracker:
         return str(run.info.run_id)
 
     def _describe_parent(self, fingerprint: str) -> None:
-        settings = flatten(self._design.protocol) | {"sweep": self._design.sweep}
-        params = [Param(name, str(value)) for name, value in settings.items()]
-        tags = [RunTag("question", self._design.question), RunTag("baseline", self._design.baseline)]
+        # What may change between runs of a study are tags: MLflow refuses another value of a parameter.
+        params = [Param(name, str(value)) for name, value in flatten(self._design.protocol).items()]
+        asked = {"sweep": self._design.sweep, "question": self._design.question, "baseline": self._design.baseline}
+        tags = [RunTag(name, value) for name, value in asked.items()]
         self._client.log_batch(self.parent_id, params=params, tags=tags)
         self._log_data(self.parent_id, fingerprint)
 
     def _discard_cut_off(self, cell: Cell) -> None:
-        """Discards the run of an attempt that was cut off after it had written epochs: curves must not mix."""
+        """Discards the run of an attempt that was cut off, if it cannot be gone on with.
+
+        That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
+        """
         earlier = self._runs.get(cell.key)
-        if earlier is not None and earlier.info.status != FINISHED and earlier.data.metrics:
+        if earlier is None or earlier.info.status == FINISHED:
+            return
+        renamed = earlier.data.params.get("variant", cell.variant.name) != cell.variant.name
+        if earlier.data.metrics or renamed:
             self._client.delete_run(earlier.info.run_id)
             del self._runs[cell.key]
 

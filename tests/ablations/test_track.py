@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def design(request: pytest.FixtureRequest) -> Design:
-    from dataclasses import replace
-
     return replace(DESIGN, study=request.node.name)
 
 
@@ -162,6 +161,20 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
         again.finish_cell(cell, late)
     history = MlflowClient(tracker.uri).get_metric_history(child(again, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
+    cell = next(design.cells())
+    tracker.begin("fingerprint0", None)
+    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.end(track.KILLED)
+    renamed = replace(cell, variant=replace(cell.variant, name="plain"))
+    again = Tracker(tracker.uri, replace(design, sweep="mine", question="Why?"), "mine", tmp_path)
+    again.sync([(renamed, outcome())], "fingerprint0")
+    assert again.lost is None
+    assert (child(again, cell).data.params["variant"], child(again, cell).info.status) == ("plain", "FINISHED")
 
 
 def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design: Design) -> None:
