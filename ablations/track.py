@@ -38,7 +38,7 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
-_LIVE_SECONDS = 10.0  # epochs are written in batches, at most this far apart
+_LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 _VIEW = "variants"
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each. The link that `Tracker.command` gives opens it.
