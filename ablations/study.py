@@ -201,13 +201,13 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = hide_passwords(url)
-    missing = UsageError("study", study, f"nothing is stored under this name in {shown}")
+    nothing = f"nothing is stored under this name in {shown}; `run` with the same options makes it"
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not parsed.database:
             raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
         if not create and parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-            raise missing
+            raise UsageError("study", study, nothing)
         connect = _CONNECT_TIMEOUT.get(parsed.get_backend_name(), {})
         storage = RDBStorage(url, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
         if create:
@@ -215,7 +215,7 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
         else:
             names = optuna.get_all_study_names(storage)
             if study not in names:
-                raise UsageError("study", study, f"nothing is stored under this name in {shown}", names)
+                raise UsageError("study", study, nothing, names)
             made = optuna.load_study(storage=storage, study_name=study)
     except ArgumentError:
         raise UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db") from None
