@@ -21,7 +21,6 @@ _FLAGS = ("--help", "--config-dir")
 class CommandLine:
     """What was typed."""
 
-    verb: str
     overrides: list[str]
     config_dir: str | None
     help: bool
@@ -38,7 +37,7 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        line = _read(verb, typed)
+        line = _read(typed)
         if line.help:
             from ablations.help import help_text
 
@@ -56,7 +55,7 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
         return INTERRUPTED_STATUS
 
 
-def _read(verb: str, typed: list[str]) -> CommandLine:
+def _read(typed: list[str]) -> CommandLine:
     overrides: list[str] = []
     config_dir: str | None = None
     wants_help = False
@@ -73,7 +72,7 @@ def _read(verb: str, typed: list[str]) -> CommandLine:
             raise UsageError(flag, None, "there is no such flag", _FLAGS)
         else:
             overrides.append(argument)
-    return CommandLine(verb, overrides, config_dir, wants_help)
+    return CommandLine(overrides, config_dir, wants_help)
 
 
 def _command(verb: str, typed: list[str]) -> str:

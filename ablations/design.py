@@ -201,15 +201,10 @@ def _make_variant(config: Config, name: str, settings: Settings, levels: Setting
     for path, value in chosen.items():
         root, _, knob = path.partition(".")
         (attention if root == "attention" else model)[knob] = value
-    if model["name"] not in BACKBONES or set(model) != {"name"}:
-        raise UsageError(
-            option,
-            None,
-            f"there is no model {model['name']}"
-            if set(model) == {"name"}
-            else f"a model has no {', '.join(sorted(set(model) - {'name'}))}",
-            tuple(BACKBONES),
-        )
+    if unknown := sorted(set(model) - {"name"}):
+        raise UsageError(option, None, f"a model has no {', '.join(unknown)}")
+    if model["name"] not in BACKBONES:
+        raise UsageError(option, None, f"there is no model {model['name']}", tuple(BACKBONES))
     attention = _typed_attention(attention, option)
     _check_places(model["name"], attention, chosen, option)
     return Variant(name, model, attention, levels)

@@ -8,7 +8,6 @@ import pytest
 
 from ablations import cli
 from ablations.config import Config
-from ablations.errors import UsageError
 
 
 def call(*arguments: str) -> int:
@@ -50,9 +49,8 @@ def test_errors_that_are_not_the_users_are_not_hidden() -> None:
     def act(config: Config, command: str) -> int:
         raise RuntimeError(command + config.study)
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"python -m ablations\.run"):
         cli.main("run", "Does it.", act, [])
-    assert not issubclass(UsageError, RuntimeError)
 
 
 def test_the_help_lists_sweeps_with_questions_and_every_option_with_its_value(

@@ -132,6 +132,7 @@ def test_a_diverging_cell_is_recorded_as_such(tmp_path: Path) -> None:
     study = Study(tmp_path, "train.learning_rate=1000", "train.batch_size=2", "train.epochs=4", "replicates=1")
     assert study.drive(Launcher(study.config)) > 0
     reasons = [cell.failure for cell in study.store.cells() if cell.failure]
+    assert reasons
     assert [reason for reason in reasons if "DivergedError: the loss is " not in reason] == []
 
 
