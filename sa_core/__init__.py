@@ -2,7 +2,7 @@
 
     from sa_core import ShuffleAttention, create_model
 
-Names are imported when they are first used: the parts that need no torch (`sa_core.catalog`) stay quick to reach.
+Names are imported when they are first used: the parts that need no torch (`sa_core.knobs`) stay quick to reach.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from sa_core.backbones import create_model as create_model
     from sa_core.shuffle_attention import ShuffleAttention as ShuffleAttention
     from sa_core.shuffle_attention import channel_shuffle as channel_shuffle
+    from sa_core.spatial_group_enhance import SpatialGroupEnhance as SpatialGroupEnhance
 
 _HOMES = {
     "ATTENTION": "sa_core.attention",
     "ShuffleAttention": "sa_core.shuffle_attention",
     "channel_shuffle": "sa_core.shuffle_attention",
+    "SpatialGroupEnhance": "sa_core.spatial_group_enhance",
     "create_model": "sa_core.backbones",
 }
 

@@ -1,18 +1,115 @@
-"""Attention by name: `ATTENTION[name](channels, **knobs)` is a module that keeps the shape (B, C, H, W)."""
+"""Attention by name: `ATTENTION[name](channels, **knobs)` is a module that keeps the shape (B, C, H, W).
+
+The rivals that timm has are timm's layers, made as their papers have them; where timm's defaults differ it is said
+here. The knobs are declared in `sa_core.knobs`. timm is imported when a rival is made: it takes seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
+import torch
 from torch import nn
 
+from sa_core.controls import ConstantGate, FrozenShuffleAttention, MatchedSqueezeExcitation, RandomPermutation
+from sa_core.knobs import CbamKnobs, EfficientChannelKnobs, GlobalContextKnobs, SqueezeExcitationKnobs
 from sa_core.shuffle_attention import ShuffleAttention
+from sa_core.spatial_group_enhance import SpatialGroupEnhance
 
 
-def _none(_channels: int) -> nn.Module:
+def identity(channels: int, *, device: Any = None, dtype: torch.dtype | None = None) -> nn.Module:
     """Nothing at all: the plain backbone."""
+    del channels, device, dtype
     return nn.Identity()
 
 
-ATTENTION: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"none": _none, "sa": ShuffleAttention})
+def squeeze_excitation(
+    channels: int, *, reduction: int = 16, device: Any = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """SE (Hu et al. 2018): pooling, two layers with biases, sigmoid.
+
+    timm rounds the hidden units to a multiple of 8, which changes nothing from 128 channels on, and makes narrower
+    places dearer than the paper's: 8 hidden units on 16 channels instead of 1.
+    """
+    SqueezeExcitationKnobs(reduction).check(channels)
+    from timm.layers.squeeze_excite import SEModule
+
+    return SEModule(channels, rd_ratio=1 / reduction, device=device, dtype=dtype)
+
+
+def efficient_channel(
+    channels: int, *, kernel_size: int = 0, device: Any = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """ECA (Wang et al. 2020): pooling, a convolution along the channels, sigmoid.
+
+    Without a kernel size the paper's rule picks it from the number of channels, which gives ResNet-50 5, 5, 5 and 7
+    where the official weights have 3, 5, 5 and 7.
+    """
+    EfficientChannelKnobs(kernel_size).check(channels)
+    from timm.layers.eca import EcaModule
+
+    if kernel_size:
+        return EcaModule(None, kernel_size=kernel_size, device=device, dtype=dtype)
+    return EcaModule(channels, device=device, dtype=dtype)
+
+
+def cbam(
+    channels: int,
+    *,
+    reduction: int = 16,
+    kernel_size: int = 7,
+    mlp_bias: bool = True,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """CBAM (Woo et al. 2018): a channel gate from average and maximum, then a spatial gate.
+
+    timm leaves the biases of the channel gate's two layers out unless it is told otherwise; the official code has
+    them, 16,048 in ResNet-50.
+    """
+    CbamKnobs(reduction, kernel_size, mlp_bias).check(channels)
+    from timm.layers.cbam import CbamModule
+
+    return CbamModule(
+        channels, rd_ratio=1 / reduction, spatial_kernel_size=kernel_size, mlp_bias=mlp_bias, device=device, dtype=dtype
+    )
+
+
+def global_context(
+    channels: int, *, reduction: int = 16, fusion: str = "add", device: Any = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """GC (Cao et al. 2019): an attention-weighted mean over positions, two layers with a layer norm between, fusion.
+
+    The paper adds and reduces by 16; timm's defaults gate and reduce by 8.
+    """
+    GlobalContextKnobs(reduction, fusion).check(channels)
+    from timm.layers.global_context import GlobalContext
+
+    return GlobalContext(
+        channels,
+        rd_ratio=1 / reduction,
+        fuse_add=fusion == "add",
+        fuse_scale=fusion == "scale",
+        device=device,
+        dtype=dtype,
+    )
+
+
+ATTENTION: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {
+        "none": identity,
+        "sa": ShuffleAttention,
+        "se": squeeze_excitation,
+        "eca": efficient_channel,
+        "cbam": cbam,
+        "gc": global_context,
+        "sge": SpatialGroupEnhance,
+        "identity": identity,
+        "constant": ConstantGate,
+        "frozen": FrozenShuffleAttention,
+        "permute": RandomPermutation,
+        "se_matched": MatchedSqueezeExcitation,
+    }
+)

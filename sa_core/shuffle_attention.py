@@ -9,33 +9,66 @@ The `group norm` of the paper has one group per channel: it is instance normalis
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sa_core.catalog import ShuffleAttentionKnobs, norm_groups
+from sa_core.knobs import ShuffleAttentionKnobs, norm_groups
+
+_GATES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "sigmoid": torch.sigmoid,
+        "hard_sigmoid": F.hardsigmoid,
+        "tanh1": lambda value: 1 + torch.tanh(value),
+        "none": lambda value: value,
+    }
+)
+_POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "avg": lambda x: x.mean((2, 3), keepdim=True),
+        "max": lambda x: x.amax((2, 3), keepdim=True),
+        "avg_max": lambda x: (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2,
+    }
+)
 
 
 class ShuffleAttention(nn.Module):
-    """Shuffle attention over feature maps of shape (B, C, H, W); the output has the input's shape.
+    """Shuffle attention over feature maps of shape (B, C, H, W); the output has the input's shape and memory format.
 
     With G groups, each branch of each group has c = C / 2G channels, and all groups share the parameters
     `cweight, cbias, sweight, sbias` of shape (1, c, 1, 1) and the affine parameters of the norm, of shape (c,).
-    A variant without a branch has none of that branch's parameters, so none is left without a gradient.
+    A variant without a part has none of that part's parameters, so none is left without a gradient.
 
     Args:
         channels: C, divisible by `2 * groups`.
         groups: G. The paper's 64 needs at least 128 channels.
-        branches: which gates are there: `both`, `channel`, `spatial` or `none`. A removed branch passes its half of
-            the channels through untouched.
-        shuffle: whether the channel shuffle with two groups ends the module.
+        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do. What was
+            taken is the attribute `groups`.
+        branches: which gates are there: `both`, `channel`, `spatial` or `none`.
+        removed: what becomes of a removed branch's half of the channels: `identity` passes it through untouched,
+            `reassign` hands it to the other branch, whose c is then C / G.
+        transform: F_c, before the gate: `affine` (the official weight and bias), `affine_channel` (in the channel
+            branch alone: the spatial one has the affine of its norm), `conv1x1` (a convolution over the branch's c
+            channels, weights of shape (c, c, 1, 1) that start at 0), or `none`.
         norm: what normalises the spatial branch: `instance` (the official one), `group:<k>` (k groups over the
             branch's c channels), `layer` (one group), `batch`, or `none`.
+        norm_affine: whether the norm has a weight and a bias.
+        pooling: `avg`, `max`, or `avg_max`, their mean.
+        gate: `sigmoid`, `hard_sigmoid`, `tanh1` (1 + tanh), or `none`: the map is multiplied by F_c as it is.
+        gate_bias: what `cbias` and `sbias` start at; the weights start at 0, so every gate starts as a constant.
+        shuffle: whether a permutation of the channels ends the module.
+        shuffle_groups: the blocks of channels that the shuffle interleaves.
+        permutation: `interleave` (the official shuffle) or `random`: one order, drawn when the module is made from
+            torch's generator and kept in the buffer `permutation`.
         device, dtype: as in every `torch.nn` module.
 
     Raises:
-        ValueError: if the knobs do not fit `channels`; the message says which values would.
+        OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
+            the message says which values would.
     """
 
     def __init__(
@@ -43,47 +76,94 @@ class ShuffleAttention(nn.Module):
         channels: int,
         groups: int = 64,
         *,
+        groups_policy: str = "strict",
         branches: str = "both",
-        shuffle: bool = True,
+        removed: str = "identity",
+        transform: str = "affine",
         norm: str = "instance",
+        norm_affine: bool = True,
+        pooling: str = "avg",
+        gate: str = "sigmoid",
+        gate_bias: float = 1.0,
+        shuffle: bool = True,
+        shuffle_groups: int = 2,
+        permutation: str = "interleave",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        ShuffleAttentionKnobs(groups, branches, shuffle, norm).check(channels)
-        self.channels, self.groups = channels, groups
-        self.branches, self.shuffle, self.norm = branches, shuffle, norm
-        c = channels // (2 * groups)
+        self.knobs = knobs = ShuffleAttentionKnobs(
+            groups=groups,
+            groups_policy=groups_policy,
+            branches=branches,
+            removed=removed,
+            transform=transform,
+            norm=norm,
+            norm_affine=norm_affine,
+            pooling=pooling,
+            gate=gate,
+            gate_bias=gate_bias,
+            shuffle=shuffle,
+            shuffle_groups=shuffle_groups,
+            permutation=permutation,
+        )
+        knobs.check(channels)
+        self.channels, self.groups = channels, knobs.groups_on(channels)
+        c = knobs.branch_channels(channels)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         # Weight 0 and bias 1: every gate starts as the constant sigmoid(1) = 0.731.
-        if branches in ("both", "channel"):
-            self.cweight = nn.Parameter(torch.zeros(1, c, 1, 1, **factory))
-            self.cbias = nn.Parameter(torch.ones(1, c, 1, 1, **factory))
-        if branches in ("both", "spatial"):
-            self.sweight = nn.Parameter(torch.zeros(1, c, 1, 1, **factory))
-            self.sbias = nn.Parameter(torch.ones(1, c, 1, 1, **factory))
-            self.gn = _make_norm(norm, c, factory)
+        if knobs.has_channel_branch and knobs.channel_transform != "none":
+            self.cweight = nn.Parameter(torch.zeros(_weight_shape(knobs.channel_transform, c), **factory))
+            self.cbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
+        if knobs.has_spatial_branch and knobs.spatial_transform != "none":
+            self.sweight = nn.Parameter(torch.zeros(_weight_shape(knobs.spatial_transform, c), **factory))
+            self.sbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
+        if knobs.has_spatial_branch:
+            self.gn = _make_norm(norm, c, {"affine": norm_affine, **factory})
+        if shuffle and permutation == "random":
+            self.register_buffer("permutation", torch.randperm(channels, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
         batch, channels, height, width = x.shape
-        # Under autocast the gates are computed in the parameters' precision and applied in that of x.
-        x0, x1 = x.reshape(batch * self.groups, -1, height, width).chunk(2, dim=1)
-        if self.branches in ("both", "channel"):
-            # Equations 1 and 2: global average pooling, F_c, gate.
-            pooled = x0.mean((2, 3), keepdim=True)
-            x0 = x0 * torch.sigmoid(self.cweight * pooled + self.cbias).to(x.dtype)
-        if self.branches in ("both", "spatial"):
-            # Equation 3: norm, F_c, gate.
-            x1 = x1 * torch.sigmoid(self.sweight * self.gn(x1) + self.sbias).to(x.dtype)
-        out = torch.cat([x0, x1], dim=1).reshape(batch, channels, height, width)
-        return channel_shuffle(out, 2) if self.shuffle else out
+        grouped = x.reshape(batch * self.groups, -1, height, width)
+        if self.knobs.removed == "reassign":
+            out = self._channel_branch(grouped) if self.knobs.has_channel_branch else self._spatial_branch(grouped)
+        else:
+            x0, x1 = grouped.chunk(2, dim=1)
+            if self.knobs.has_channel_branch:
+                x0 = self._channel_branch(x0)
+            if self.knobs.has_spatial_branch:
+                x1 = self._spatial_branch(x1)
+            out = torch.cat([x0, x1], dim=1)
+        return in_layout_of(x, self._shuffle(out.reshape(batch, channels, height, width)))
+
+    def _channel_branch(self, x: Tensor) -> Tensor:
+        """Equations 1 and 2: global pooling, F_c, gate."""
+        value = _POOLINGS[self.knobs.pooling](x)
+        if self.knobs.channel_transform != "none":
+            value = _transform(self.knobs.channel_transform, value, self.cweight, self.cbias)
+        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
+        return x * _GATES[self.knobs.gate](value).to(x.dtype)
+
+    def _spatial_branch(self, x: Tensor) -> Tensor:
+        """Equation 3: norm, F_c, gate."""
+        value = self.gn(x)
+        if self.knobs.spatial_transform != "none":
+            value = _transform(self.knobs.spatial_transform, value, self.sweight, self.sbias)
+        return x * _GATES[self.knobs.gate](value).to(x.dtype)
+
+    def _shuffle(self, x: Tensor) -> Tensor:
+        if not self.knobs.shuffle:
+            return x
+        if self.knobs.permutation == "random":
+            return x.index_select(1, self.get_buffer("permutation"))
+        return channel_shuffle(x, self.knobs.shuffle_groups)
 
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different."""
-        return (
-            f"{self.channels}, groups={self.groups}, branches={self.branches}, shuffle={self.shuffle}, norm={self.norm}"
-        )
+        shown = {**vars(self.knobs), "groups": self.groups}
+        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items())])
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -93,8 +173,25 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.transpose(1, 2).reshape(batch, channels, height, width)
 
 
-def _make_norm(norm: str, channels: int, factory: dict[str, Any]) -> nn.Module:
+def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
+    """Returns `out` in channels_last where `x` is: what comes after expects the layout that came in."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return out.contiguous(memory_format=torch.channels_last)
+    return out
+
+
+def _weight_shape(transform: str, channels: int) -> tuple[int, int, int, int]:
+    return (channels, channels, 1, 1) if transform == "conv1x1" else (1, channels, 1, 1)
+
+
+def _transform(transform: str, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if transform == "conv1x1":
+        return F.conv2d(value, weight, bias.flatten())
+    return weight * value + bias
+
+
+def _make_norm(norm: str, channels: int, options: dict[str, Any]) -> nn.Module:
     groups = norm_groups(norm, channels)
     if groups is not None:
-        return nn.GroupNorm(groups, channels, **factory)
-    return nn.BatchNorm2d(channels, **factory) if norm == "batch" else nn.Identity()
+        return nn.GroupNorm(groups, channels, **options)
+    return nn.BatchNorm2d(channels, **options) if norm == "batch" else nn.Identity()

@@ -1,0 +1,68 @@
+"""CIFAR ResNets (He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2).
+
+Three stages of 16, 32 and 64 channels, depth 6n + 2, shortcuts without parameters (option A). Module names are
+torchvision's.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sa_core.places import Backbone
+from sa_core.slots import SlottedBlock
+
+
+class CifarBlock(SlottedBlock):
+    """Two 3x3 convolutions beside a shortcut; (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, position: str) -> None:
+        super().__init__()
+        self.stride, self.grown, self.position = stride, channels - in_channels, position
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.sa = nn.Identity()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Two convolutions, each with its norm."""
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        result: Tensor = self.bn2(self.conv2(out))
+        return result
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Subsamples, and fills the new channels with zeros."""
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.grown)) if self.grown else x
+
+
+class CifarResNet(nn.Module):
+    """A ResNet for small images: (B, 3, H, W) to logits (B, num_classes)."""
+
+    def __init__(self, backbone: Backbone, num_classes: int, position: str) -> None:
+        super().__init__()
+        channels = backbone.stages[0].in_channels
+        self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        for index, stage in enumerate(backbone.stages):
+            strides = [1 if index == 0 else 2] + [1] * (stage.blocks - 1)
+            blocks = []
+            for stride in strides:
+                blocks.append(CifarBlock(channels, stage.channels, stride, position))
+                channels = stage.channels
+            self.add_module(stage.name, nn.Sequential(*blocks))
+        self.fc = nn.Linear(channels, num_classes)
+        self.stages = backbone.stages
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classifies images that were normalised to mean 0 and variance 1."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        for stage in self.stages:
+            x = self.get_submodule(stage.name)(x)
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits

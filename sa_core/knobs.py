@@ -1,0 +1,360 @@
+"""The options of every attention module, declared once: type, default, meaning, and what fits where. Without torch.
+
+They live apart from the modules so that a study of a thousand cells is checked (and `--help` answered) before the
+seconds that importing torch takes are spent. The defaults are those of the papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from sa_core.errors import OptionError
+
+PAPER_GROUPS = 64
+_PAPER_GROUP_CHANNELS = 4  # what 64 groups leave a group in the narrowest stage of ResNet-50, which has 256 channels
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """Declares a knob: one sentence about it, and the values that it may have."""
+    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum})
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The options of an attention module, with their defaults; a module without options has just this."""
+
+    def check(self, channels: int) -> None:
+        """Checks that the module can stand on `channels` channels.
+
+        Raises:
+            OptionError: naming the knob, the value received, the reason and what would do.
+        """
+        self.check_values()
+        for name, reason in self.without_effect().items():
+            raise OptionError(name, getattr(self, name), f"has no effect: {reason}")
+        self.check_channels(channels)
+
+    def check_values(self) -> None:
+        """Checks each knob by itself; raises as `check` does."""
+        for declared in fields(self):
+            value, allowed = getattr(self, declared.name), declared.metadata
+            if allowed["choices"] and value not in allowed["choices"]:
+                raise OptionError(declared.name, value, "is not known", allowed["choices"])
+            # Written so that nan, which compares as false with everything, is refused.
+            if allowed["minimum"] is not None and not value >= allowed["minimum"]:
+                raise OptionError(declared.name, value, f"must be at least {allowed['minimum']}")
+            if allowed["maximum"] is not None and not value <= allowed["maximum"]:
+                raise OptionError(declared.name, value, f"must be at most {allowed['maximum']}")
+
+    def without_effect(self) -> dict[str, str]:
+        """Returns the knobs that were set although others leave them nothing to do, each with the reason.
+
+        Two variants that differ in such a knob alone would be the same network under two names.
+        """
+        return {name: reason for name, reason in self.idle().items() if getattr(self, name) != default_of(self, name)}
+
+    def idle(self) -> dict[str, str]:
+        """Returns the knobs that the others leave nothing to do, each with the reason."""
+        return {}
+
+    def check_channels(self, channels: int) -> None:
+        """Checks the knobs against the width of a place; raises as `check` does."""
+
+
+def default_of(knobs: Knobs | type[Knobs], name: str) -> Any:
+    """Returns a knob's default."""
+    return next(declared.default for declared in fields(knobs) if declared.name == name)
+
+
+@dataclass(frozen=True)
+class GroupedKnobs(Knobs):
+    """What modules have that share their parameters between groups of channels."""
+
+    groups: int = knob(PAPER_GROUPS, "Groups of channels, G.", minimum=1)
+    groups_policy: str = knob(
+        "strict",
+        "Where G does not fit a place: strict refuses it, clamp takes the most groups up to G that fit.",
+        choices=("strict", "clamp"),
+    )
+
+    @classmethod
+    def fitting_groups(cls, channels: int) -> list[int]:
+        """Returns the group counts that `channels` can be split into, ascending."""
+        return [groups for groups in range(1, channels + 1) if channels % groups == 0]
+
+    def groups_on(self, channels: int) -> int:
+        """Returns the number of groups on `channels` channels: `groups`, or fewer where the policy is `clamp`.
+
+        Raises:
+            OptionError: if there is none; the message lists those that fit.
+        """
+        fitting = self.fitting_groups(channels)
+        if self.groups in fitting:
+            return self.groups
+        fewer = [groups for groups in fitting if groups <= self.groups]
+        if self.groups_policy == "clamp" and fewer:
+            return fewer[-1]
+        raise OptionError("groups", self.groups, f"{self._misfit(channels)} ({_listed(fitting, channels)})")
+
+    @staticmethod
+    def _misfit(channels: int) -> str:
+        return f"does not divide {channels} channels"
+
+    def check_channels(self, channels: int) -> None:
+        """Checks the split of the channels."""
+        self.groups_on(channels)
+
+
+def _listed(fitting: list[int], channels: int) -> str:
+    return f"for {channels} channels these fit: {', '.join(map(str, fitting)) or 'none'}"
+
+
+def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
+    """Returns the number of groups that is on places of so many channels what 64 is on those of ResNet-50.
+
+    That is the greatest number up to 64 that fits every place and leaves a group four channels in the narrowest: 64
+    for ResNet-50 and ResNet-101, 16 for ResNet-18 and ResNet-34, 4 for the CIFAR ResNets. Where no such number fits, 1.
+    """
+    widths = list(channels)
+    most = min(PAPER_GROUPS, min(widths) // _PAPER_GROUP_CHANNELS)
+    common = set.intersection(*(set(knobs.fitting_groups(width)) for width in widths))
+    return max((groups for groups in common if groups <= most), default=1)
+
+
+BRANCHES = ("both", "channel", "spatial", "none")
+TRANSFORMS = ("affine", "affine_channel", "conv1x1", "none")
+NORMS = ("instance", "group:<k>", "layer", "batch", "none")
+POOLINGS = ("avg", "max", "avg_max")
+GATES = ("sigmoid", "hard_sigmoid", "tanh1", "none")
+PERMUTATIONS = ("interleave", "random")
+
+
+def norm_groups(norm: str, channels: int) -> int | None:
+    """Returns how many groups GroupNorm takes over a branch of `channels` channels, None where `norm` is no GroupNorm.
+
+    Raises:
+        OptionError: if `norm` is unknown, or is `group:<k>` and k does not divide `channels`.
+    """
+    if norm in ("batch", "none"):
+        return None
+    if norm == "instance":
+        return channels
+    if norm == "layer":
+        return 1
+    kind, _, number = norm.partition(":")
+    if kind != "group" or not number.isdecimal():
+        raise OptionError("norm", norm, "is not known", NORMS)
+    groups = int(number)
+    if groups < 1 or channels % groups:
+        fitting = [f"group:{k}" for k in range(1, channels + 1) if channels % k == 0]
+        raise OptionError("norm", norm, f"does not divide the {channels} channels of a branch", fitting)
+    return groups
+
+
+@dataclass(frozen=True)
+class ShuffleAttentionKnobs(GroupedKnobs):
+    """What `ShuffleAttention` can be told; the defaults are the official layer."""
+
+    groups: int = knob(PAPER_GROUPS, "Groups of channels, G; 2G must divide the channels.", minimum=1)
+    branches: str = knob("both", "Branches that gate; of the others there is nothing.", choices=BRANCHES)
+    removed: str = knob(
+        "identity",
+        "The half of a removed branch: identity passes it through, reassign hands it to the other branch.",
+        choices=("identity", "reassign"),
+    )
+    transform: str = knob(
+        "affine",
+        "F_c before the gate: a weight and a bias per channel, the same in the channel branch only, a 1x1 "
+        "convolution within the group, or nothing.",
+        choices=TRANSFORMS,
+    )
+    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.")
+    norm_affine: bool = knob(True, "Whether that norm has a weight and a bias of its own.")
+    pooling: str = knob("avg", "Pooling of the channel branch; avg_max is the mean of both.", choices=POOLINGS)
+    gate: str = knob(
+        "sigmoid", "What bounds a gate; tanh1 is 1 + tanh, none multiplies by F_c as it is.", choices=GATES
+    )
+    gate_bias: float = knob(
+        1.0, "Bias of F_c at the start, which a gate starts from: sigmoid(1) = 0.731.", minimum=-20, maximum=20
+    )
+    shuffle: bool = knob(True, "Whether a permutation of the channels ends the module.")
+    shuffle_groups: int = knob(2, "Blocks of channels that the shuffle interleaves.", minimum=2)
+    permutation: str = knob(
+        "interleave", "Order that the shuffle makes: the official one, or one drawn at random for good.",
+        choices=PERMUTATIONS,
+    )  # fmt: skip
+
+    @classmethod
+    def fitting_groups(cls, channels: int) -> list[int]:
+        """Returns the divisors of C/2: a group is two equal halves."""
+        return super().fitting_groups(channels // 2) if channels % 2 == 0 else []
+
+    @staticmethod
+    def _misfit(channels: int) -> str:
+        return f"does not split {channels} channels into groups of two equal halves: 2G must divide the channels"
+
+    @property
+    def has_channel_branch(self) -> bool:
+        """Whether the gate over the pooled channels is there."""
+        return self.branches in ("both", "channel")
+
+    @property
+    def has_spatial_branch(self) -> bool:
+        """Whether the gate over the normalised feature map is there."""
+        return self.branches in ("both", "spatial")
+
+    @property
+    def channel_transform(self) -> str:
+        """F_c of the channel branch: `affine`, `conv1x1` or `none`."""
+        return "affine" if self.transform == "affine_channel" else self.transform
+
+    @property
+    def spatial_transform(self) -> str:
+        """F_c of the spatial branch: `affine`, `conv1x1` or `none`."""
+        return "none" if self.transform == "affine_channel" else self.transform
+
+    def branch_channels(self, channels: int) -> int:
+        """Returns the channels of one branch of one group: C/2G, or C/G where the other branch handed its half over."""
+        half = channels // (2 * self.groups_on(channels))
+        return 2 * half if self.removed == "reassign" else half
+
+    def check_channels(self, channels: int) -> None:
+        """Checks the split of the channels, the norm over a branch's share of them, and the shuffle."""
+        norm_groups(self.norm, self.branch_channels(channels))
+        if self.shuffle and channels % self.shuffle_groups:
+            raise OptionError("shuffle_groups", self.shuffle_groups, f"does not divide {channels} channels")
+
+    def idle(self) -> dict[str, str]:
+        """Names the knobs that the others leave nothing to do."""
+        idle: dict[str, str] = {}
+        if not self.has_channel_branch:
+            idle["pooling"] = f"with branches={self.branches} there is no channel branch to pool"
+        if not self.has_spatial_branch:
+            reason = f"with branches={self.branches} there is no spatial branch to normalise"
+            idle |= {"norm": reason, "norm_affine": reason}
+        elif self.norm == "none":
+            idle["norm_affine"] = "with norm=none there is no norm to have it"
+        learns_bias = (self.has_channel_branch and self.channel_transform != "none") or (
+            self.has_spatial_branch and self.spatial_transform != "none"
+        )
+        if not learns_bias:
+            idle["gate_bias"] = f"with branches={self.branches} and transform={self.transform} no F_c has a bias"
+        if self.branches == "none":
+            reason = "with branches=none there is no gate"
+            idle |= {"transform": reason, "gate": reason, "gate_bias": reason}
+        if self.branches in ("both", "none"):
+            idle["removed"] = f"with branches={self.branches} there is no half for another branch to take"
+        if not self.shuffle:
+            reason = "with shuffle=false the channels stay in their order"
+            idle |= {"shuffle_groups": reason, "permutation": reason}
+        elif self.permutation == "random":
+            idle["shuffle_groups"] = "with permutation=random nothing is interleaved"
+        return idle
+
+
+@dataclass(frozen=True)
+class FrozenKnobs(ShuffleAttentionKnobs):
+    """Shuffle attention whose gates are random and do not learn: the same knobs."""
+
+
+@dataclass(frozen=True)
+class MatchedKnobs(GroupedKnobs):
+    """Squeeze-and-excitation within groups, of just as many parameters as shuffle attention of as many groups."""
+
+    groups: int = knob(PAPER_GROUPS, "Groups of channels, G, as in shuffle attention.", minimum=1)
+
+    @classmethod
+    def fitting_groups(cls, channels: int) -> list[int]:
+        """Returns those of shuffle attention, to which it is matched."""
+        return ShuffleAttentionKnobs.fitting_groups(channels)
+
+
+@dataclass(frozen=True)
+class SpatialGroupEnhanceKnobs(GroupedKnobs):
+    """SGE (Li et al. 2019)."""
+
+
+@dataclass(frozen=True)
+class SqueezeExcitationKnobs(Knobs):
+    """SE (Hu et al. 2018), timm's layer."""
+
+    reduction: int = knob(
+        16, "Channels for each hidden unit; timm rounds the hidden units to a multiple of 8.", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class EfficientChannelKnobs(Knobs):
+    """ECA (Wang et al. 2020), timm's layer."""
+
+    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0)
+
+    def check_values(self) -> None:
+        """Checks that the kernel has a middle."""
+        super().check_values()
+        if self.kernel_size and self.kernel_size % 2 == 0:
+            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number, or 0, has")
+
+
+@dataclass(frozen=True)
+class CbamKnobs(Knobs):
+    """CBAM (Woo et al. 2018), timm's layer."""
+
+    reduction: int = knob(16, "Channels for each hidden unit of the channel gate.", minimum=1)
+    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1)
+    mlp_bias: bool = knob(
+        True, "Whether the channel gate's layers have biases, as the official ones; timm's have none."
+    )
+
+    def check_values(self) -> None:
+        """Checks that the kernel has a middle."""
+        super().check_values()
+        if self.kernel_size % 2 == 0:
+            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number has")
+
+
+@dataclass(frozen=True)
+class GlobalContextKnobs(Knobs):
+    """GC (Cao et al. 2019), timm's layer."""
+
+    reduction: int = knob(16, "Channels for each hidden unit.", minimum=1)
+    fusion: str = knob(
+        "add", "How the context joins the map: add is the paper's choice, scale is a gate.", choices=("add", "scale")
+    )
+
+
+@dataclass(frozen=True)
+class ConstantKnobs(Knobs):
+    """Multiplication by one number: what every gate of shuffle attention does before it has learned anything."""
+
+    value: float = knob(0.7310585786300049, "The number; sigmoid(1) is where the official gates start.")
+
+
+ATTENTIONS: Mapping[str, type[Knobs]] = MappingProxyType(
+    {
+        "none": Knobs,
+        "sa": ShuffleAttentionKnobs,
+        # rivals
+        "se": SqueezeExcitationKnobs,
+        "eca": EfficientChannelKnobs,
+        "cbam": CbamKnobs,
+        "gc": GlobalContextKnobs,
+        "sge": SpatialGroupEnhanceKnobs,
+        # controls
+        "identity": Knobs,
+        "constant": ConstantKnobs,
+        "frozen": FrozenKnobs,
+        "permute": Knobs,
+        "se_matched": MatchedKnobs,
+    }
+)

@@ -1,0 +1,155 @@
+"""Which backbones there are, and the places in them where attention may sit. Without torch.
+
+A place is a block and a position in it, after the variants of Hu et al. 2018 (squeeze-and-excitation, section 6.5):
+
+    residual   after the block's last norm, before the addition: where SE and SA-Net put it
+    pre        before the block's first convolution, beside the shortcut
+    post       after the addition
+    shortcut   on the shortcut, after its projection where it has one
+
+In ShuffleNetV2's units, which concatenate and shuffle instead of adding, `residual` is the end of the convolved half,
+`pre` its start, `shortcut` the other half, and `post` stands after the shuffle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sa_core.errors import OptionError
+
+POSITIONS = ("residual", "pre", "post", "shortcut")
+STEMS = ("imagenet", "cifar")
+TIMM = "timm/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place for attention: the number of its stage (from 1), its module path, and how many channels it has there."""
+
+    stage: int
+    path: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks in a row that give out feature maps of `channels` channels; the first gets `in_channels`."""
+
+    name: str
+    in_channels: int
+    channels: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that attention is put into.
+
+    `stems` are the first layers to choose from; a backbone without a choice has none.
+    """
+
+    name: str
+    family: str
+    stages: tuple[Stage, ...] = ()
+    stems: tuple[str, ...] = ()
+
+    def places(self, position: str = "residual") -> list[Place]:
+        """Returns the places at `position`, a place a block, in the order of the network.
+
+        Raises:
+            OptionError: if there is no such position.
+        """
+        if position not in POSITIONS:
+            raise OptionError("position", position, "is not known", POSITIONS)
+        found = []
+        for number, stage in enumerate(self.stages, start=1):
+            for block in range(stage.blocks):
+                channels = self._channels(stage, block, position)
+                found.append(Place(number, f"{stage.name}.{block}.sa", channels))
+        return found
+
+    def _channels(self, stage: Stage, block: int, position: str) -> int:
+        halved = self.family == "shufflenet" and position != "post"
+        if position == "pre" and block == 0:
+            return stage.in_channels
+        return stage.channels // 2 if halved else stage.channels
+
+    def selected_places(self, position: str, stages: str) -> list[Place]:
+        """Returns the places at `position` in the stages that `stages` names, as `select_stages` reads it."""
+        places = self.places(position)
+        chosen = select_stages(stages, max(place.stage for place in places), self.name)
+        return [place for place in places if place.stage in chosen]
+
+
+def select_stages(stages: str, count: int, backbone: str) -> set[int]:
+    """Reads `all`, `first`, `last`, or numbers from 1 joined by `+`, as `2+3`.
+
+    Raises:
+        OptionError: if that names no stage of a backbone with `count` of them.
+    """
+    everything = set(range(1, count + 1))
+    words = {"all": everything, "first": {1}, "last": {count}}
+    if stages in words:
+        return words[stages]
+    chosen = {int(part) if part.isdecimal() else 0 for part in stages.split("+")}
+    if not chosen <= everything:
+        raise OptionError(
+            "stages", stages, f"names no stages of {backbone}, which has 1 to {count}; as 2+3", ("all", "first", "last")
+        )
+    return chosen
+
+
+def _cifar_resnet(depth: int) -> Backbone:
+    """Returns a CIFAR ResNet of depth 6n + 2 (He et al. 2015, section 4.2)."""
+    blocks = (depth - 2) // 6
+    widths = ((16, 16), (16, 32), (32, 64))
+    stages = tuple(Stage(f"layer{i}", *width, blocks) for i, width in enumerate(widths, start=1))
+    return Backbone(f"resnet{depth}", "cifar_resnet", stages)
+
+
+def _resnet(depth: int, blocks: tuple[int, ...], expansion: int) -> Backbone:
+    """Returns a ResNet for ImageNet (He et al. 2015, table 1)."""
+    widths = [64, *(64 * 2**stage * expansion for stage in range(4))]
+    stages = tuple(Stage(f"layer{i + 1}", widths[i], widths[i + 1], count) for i, count in enumerate(blocks))
+    return Backbone(f"resnet{depth}", "resnet", stages, STEMS)
+
+
+def _shufflenet(name: str, widths: tuple[int, int, int]) -> Backbone:
+    """Returns a ShuffleNetV2 (Ma et al. 2018, table 5)."""
+    ins = (24, *widths[:2])
+    rows = zip((2, 3, 4), ins, widths, (4, 8, 4), strict=True)
+    stages = tuple(Stage(f"stage{i}", before, after, units) for i, before, after, units in rows)
+    return Backbone(name, "shufflenet", stages, STEMS)
+
+
+BACKBONES: Mapping[str, Backbone] = MappingProxyType(
+    {
+        backbone.name: backbone
+        for backbone in (
+            *(_cifar_resnet(depth) for depth in (8, 20, 32, 56)),
+            _resnet(18, (2, 2, 2, 2), 1),
+            _resnet(34, (3, 4, 6, 3), 1),
+            _resnet(50, (3, 4, 6, 3), 4),
+            _resnet(101, (3, 4, 23, 3), 4),
+            _shufflenet("shufflenetv2_x0_5", (48, 96, 192)),
+            _shufflenet("shufflenetv2_x1_0", (116, 232, 464)),
+        )
+    }
+)
+
+
+def find_backbone(name: str) -> Backbone:
+    """Returns a backbone by its name; `timm/<name>` is a model of timm, which importing takes seconds.
+
+    Raises:
+        OptionError: if there is none of this name, or the blocks of the timm model take no attention.
+    """
+    if name.startswith(TIMM):
+        from sa_core.timm_models import find_timm_backbone
+
+        return find_timm_backbone(name)
+    if name not in BACKBONES:
+        raise OptionError("model", name, "is no backbone", (*BACKBONES, f"{TIMM}<name>"))
+    return BACKBONES[name]

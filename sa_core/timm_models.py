@@ -1,0 +1,106 @@
+"""timm's models, `timm/<name>`, with attention in every block that takes an `attn_layer`.
+
+Which models do, and how wide their places are, is found out by building one on the meta device with an empty slot
+as its attention layer, and running it: what is called with a feature map (B, C, H, W) is a place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import nn
+
+from sa_core.errors import OptionError
+from sa_core.places import TIMM, Backbone, Place
+
+
+class Slot(nn.Identity):
+    """An empty slot that remembers how many channels it was made for."""
+
+    def __init__(self, channels: int, **_ignored: Any) -> None:
+        super().__init__()
+        self.channels = channels
+
+
+@dataclass(frozen=True)
+class TimmBackbone(Backbone):
+    """A model of timm; it has attention where timm puts it, after a block's last norm."""
+
+    slots: tuple[Place, ...] = ()
+
+    def places(self, position: str = "residual") -> list[Place]:
+        """Returns the slots that timm's blocks have."""
+        if position != "residual":
+            raise OptionError("position", position, f"is not to be had in {self.name}", ("residual",))
+        return list(self.slots)
+
+
+@cache
+def find_timm_backbone(name: str) -> TimmBackbone:
+    """Returns a model of timm by its name, `timm/resnet26` or `timm/resnet26.bt_in1k`.
+
+    Raises:
+        OptionError: if timm has no such model, or its blocks take no `attn_layer`.
+    """
+    architecture = name.removeprefix(TIMM)
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        raise OptionError("model", name, "is no model of timm", [f"{TIMM}{other}" for other in near])
+    places = _probe(name)
+    stages = {stage: number for number, stage in enumerate(dict.fromkeys(map(_stage_of, places)), start=1)}
+    slots = tuple(Place(stages[_stage_of(path)], path, channels) for path, channels in places.items())
+    return TimmBackbone(name, "timm", slots=slots)
+
+
+def _probe(name: str) -> dict[str, int]:
+    """Returns the channels at each slot that gets a feature map when the model runs, by its path, in that order."""
+    with torch.device("meta"), torch.inference_mode():
+        model = _with_slots(name, 10).eval()
+        found: dict[str, int] = {}
+
+        def note(path: str, slot: Slot, inputs: tuple[torch.Tensor, ...]) -> None:
+            shape = inputs[0].shape
+            if len(shape) != 4 or shape[1] != slot.channels:
+                raise _refusal(name, "takes an attn_layer for tokens, not for feature maps")
+            found[path] = slot.channels
+
+        for path, module in model.named_modules():
+            if isinstance(module, Slot):
+                module.register_forward_pre_hook(partial(note, path))
+        model(torch.empty(1, *resolve_model_data_config(model)["input_size"]))
+    return found
+
+
+def build(backbone: Backbone, num_classes: int) -> nn.Module:
+    """Builds a model of timm, untrained, with empty slots."""
+    return _with_slots(backbone.name, num_classes)
+
+
+def _with_slots(name: str, num_classes: int) -> nn.Module:
+    architecture = name.removeprefix(TIMM)
+    # ResNets pass their blocks' options on; models that are made from a description of blocks take it as their own.
+    for options in ({"block_args": {"attn_layer": Slot}}, {"attn_layer": Slot}):
+        with suppress(TypeError, AttributeError, AssertionError, ValueError):
+            model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
+            if any(isinstance(module, Slot) for module in model.modules()):
+                return model
+    raise _refusal(name, "has blocks that take no attn_layer")
+
+
+def _refusal(name: str, reason: str) -> OptionError:
+    known = ("resnet26", "resnet50", "resnext50_32x4d", "res2net50_26w_4s", "gernet_s")
+    return OptionError("model", name, f"{reason}; some that do: {', '.join(f'{TIMM}{other}' for other in known)}")
+
+
+def _stage_of(path: str) -> str:
+    """Returns the part of a module path that ends with its first number: `layer2` of `layer2.1.se`."""
+    found = re.match(r".*?\d+", path)
+    return found.group() if found else path

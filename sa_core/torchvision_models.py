@@ -1,0 +1,147 @@
+"""torchvision's ResNets and ShuffleNetV2 with a slot for attention in every block.
+
+Blocks are torchvision's own with another `forward`, so names, shapes and initial weights are torchvision's, and those
+of the official SA-ResNet where the slot is filled.
+
+For small images there is the CIFAR stem of common practice: in ResNets a 3x3 convolution instead of the 7x7 one, in
+ShuffleNetV2 the same convolution, both without stride and without the pooling that follows.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.shufflenetv2 import InvertedResidual, ShuffleNetV2, channel_shuffle
+
+from sa_core.places import Backbone
+from sa_core.slots import SlottedBlock
+
+
+class SlottedBasicBlock(SlottedBlock, BasicBlock):  # type: ignore[misc]
+    """The block of ResNet-18 and ResNet-34."""
+
+    conv1: nn.Module
+    bn1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    relu: nn.Module
+    downsample: nn.Module | None
+
+    def __init__(self, *arguments: object, position: str = "residual", **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.position, self.sa = position, nn.Identity()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Two 3x3 convolutions, each with its norm."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        result: Tensor = self.bn2(self.conv2(out))
+        return result
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The input, projected where the shape changes."""
+        projected: Tensor = x if self.downsample is None else self.downsample(x)
+        return projected
+
+
+class SlottedBottleneck(SlottedBlock, Bottleneck):  # type: ignore[misc]
+    """The block of ResNet-50 and ResNet-101."""
+
+    conv1: nn.Module
+    bn1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    conv3: nn.Module
+    bn3: nn.Module
+    relu: nn.Module
+    downsample: nn.Module | None
+
+    def __init__(self, *arguments: object, position: str = "residual", **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.position, self.sa = position, nn.Identity()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """A 1x1, a 3x3 and a 1x1 convolution, each with its norm."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        result: Tensor = self.bn3(self.conv3(out))
+        return result
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The input, projected where the shape changes."""
+        projected: Tensor = x if self.downsample is None else self.downsample(x)
+        return projected
+
+
+class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
+    """The unit of ShuffleNetV2: half of the channels is convolved, the other half kept; both where the map shrinks."""
+
+    stride: int
+    branch1: nn.Module
+    branch2: nn.Module
+
+    def __init__(self, in_channels: int, channels: int, stride: int, position: str = "residual") -> None:
+        super().__init__(in_channels, channels, stride)
+        self.position, self.sa = position, nn.Identity()
+
+    def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits the channels, or hands all of them to both paths where the map shrinks."""
+        if self.stride > 1:
+            return x, x
+        kept, convolved = x.chunk(2, dim=1)
+        return convolved, kept
+
+    def residual(self, x: Tensor) -> Tensor:
+        """A 1x1, a depthwise 3x3 and a 1x1 convolution, each with its norm."""
+        result: Tensor = self.branch2(x)
+        return result
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """The kept half, convolved where the map shrinks."""
+        result: Tensor = self.branch1(x)
+        return result
+
+    def join(self, residual: Tensor, shortcut: Tensor) -> Tensor:
+        """Concatenates and shuffles."""
+        shuffled: Tensor = channel_shuffle(torch.cat((shortcut, residual), dim=1), 2)
+        return shuffled
+
+
+def build(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:
+    """Builds a torchvision backbone with empty slots."""
+    make = _resnet if backbone.family == "resnet" else _shufflenet
+    model = make(backbone, num_classes, position)
+    if stem == "cifar":
+        _shorten_stem(model)
+    return model
+
+
+def _resnet(backbone: Backbone, num_classes: int, position: str) -> nn.Module:
+    block = SlottedBottleneck if backbone.name in ("resnet50", "resnet101") else SlottedBasicBlock
+
+    class Placed(block):  # type: ignore[misc, valid-type]  # ResNet makes its blocks itself, without a position
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, position=position, **options)
+
+    model: nn.Module = ResNet(Placed, [stage.blocks for stage in backbone.stages], num_classes)
+    return model
+
+
+def _shufflenet(backbone: Backbone, num_classes: int, position: str) -> nn.Module:
+    widths = [24, *(stage.channels for stage in backbone.stages), 1024]
+    units = [stage.blocks for stage in backbone.stages]
+    model: nn.Module = ShuffleNetV2(units, widths, num_classes, partial(SlottedUnit, position=position))
+    return model
+
+
+def _shorten_stem(model: nn.Module) -> None:
+    if isinstance(model, ResNet):
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        first = model.get_submodule("conv1.0")
+        assert isinstance(first, nn.Conv2d)
+        first.stride = (1, 1)
+    model.maxpool = nn.Identity()
