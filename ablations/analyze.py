@@ -44,11 +44,17 @@ def report_study(config: Config, design: Design, store: StudyStore, console: Con
     from ablations.report import make_report, print_report
     from ablations.results import collect
 
-    results = collect(design, store.cells())
+    stored = store.cells()
+    if design.is_search:
+        from ablations.search import with_found_variants
+
+        design = with_found_variants(config, design, stored)
+    results = collect(design, stored)
     report = make_report(design, results, store.attributes, study_folder(config))
     print_report(console, report)
-    if len(results.unfinished):
-        console.print(f"Cells that are not finished: {len(results.unfinished)}; the report names them.")
+    unfinished = int((results.unfinished["state"] != "pruned").sum())
+    if unfinished:
+        console.print(f"Cells that are not finished: {unfinished}; the report names them.")
     console.print(f"Report:     {report.path}", soft_wrap=True, markup=False)
     pictures = [str(path) for path in report.figures if path.suffix == ".png"]
     if pictures:

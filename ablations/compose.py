@@ -25,8 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ablations.config import ATTENTION, DATA, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
-from ablations.errors import UsageError
-from sa_core.catalog import BACKBONES
+from ablations.errors import UsageError, nearest, type_reason
+from sa_core.places import BACKBONES, TIMM
 
 _CONF = Path(str(files("ablations") / "conf"))
 GROUPS = ("sweep", "data", "model", "attention", "train")
@@ -53,6 +53,8 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         if override.key_or_group in GROUPS:
             selected[override.key_or_group] = _selection(override, choices[override.key_or_group], config_dir)
     config = _compose_groups(selected, config_dir)
+    if selected["model"].startswith(TIMM):
+        config.model.name = selected["model"]
     for override in overrides:
         if override.key_or_group not in GROUPS:
             _apply(config, override)
@@ -60,10 +62,18 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     try:
         result = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
-        raise UsageError(error.full_key or "configuration", None, _first_line(error)) from None
-    result.study = result.study or f"{result.sweep.name}-{result.data.name}-{result.model.name}"
+        raise UsageError(error.full_key or "configuration", None, type_reason(error)) from None
+    result.study = result.study or _study_name(result)
     check_ranges(result)
     return result
+
+
+def _study_name(config: Config) -> str:
+    parts = [config.sweep.name, config.data.name]
+    varied = config.sweep.factors.get("model")
+    if not isinstance(varied, list) and "name" not in (varied or ()):
+        parts.append(config.model.name.replace("/", "-"))
+    return "-".join(parts)
 
 
 def default_choices() -> dict[str, str]:
@@ -142,7 +152,7 @@ def _check_file(path: Path, group: str) -> None:
     try:
         OmegaConf.merge(OmegaConf.structured(schema), {key: content[key] for key in content if key != "defaults"})
     except OmegaConfBaseException as error:
-        raise UsageError(str(path), None, f"{error.full_key}: {_first_line(error)}") from None
+        raise UsageError(str(path), None, f"{error.full_key}: {type_reason(error)}") from None
 
 
 def _yaml_names(group: str) -> list[str]:
@@ -177,13 +187,15 @@ def _selection(override: Override, choices: tuple[str, ...], config_dir: str | N
     group = override.key_or_group
     if override.is_delete() or override.is_add():
         raise UsageError(group, value, "a group is chosen with name=choice", choices)
-    if isinstance(value, str) and value in choices:
+    if isinstance(value, str) and (value in choices or (group == "model" and value.startswith(TIMM))):
         return value
     if group == "sweep":
         listing = "".join(f"\n  {name:12} {question}" for name, question in sweep_questions(config_dir).items())
-        error = UsageError(group, value, "there is no such sweep", choices)
-        error.args = (f"{error}\nThe sweeps and their questions:{listing}",)
-        raise error
+        near = nearest(str(value), choices)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(group, value, f"there is no such sweep{hint}\nThe sweeps and their questions:{listing}")
+    if group == "model":
+        choices = (*choices, f"{TIMM}<name>")
     raise UsageError(group, value, f"there is no such {group}", choices)
 
 
@@ -193,7 +205,7 @@ def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictCon
     if config_dir is not None:
         for group, choice in selected.items():
             _check_file(Path(config_dir) / group / f"{choice}.yaml", group)
-    overrides = [f"{group}={choice}" for group, choice in selected.items()]
+    overrides = [f"{group}={choice}" for group, choice in selected.items() if not choice.startswith(TIMM)]
     if config_dir is not None:
         overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
     GlobalHydra.instance().clear()
@@ -201,7 +213,7 @@ def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictCon
         with initialize_config_dir(str(_CONF), version_base="1.3"):
             return compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError("configuration", " ".join(overrides) or None, _first_line(error)) from None
+        raise UsageError("configuration", " ".join(overrides) or None, type_reason(error)) from None
 
 
 def _register() -> None:
@@ -231,14 +243,12 @@ def _apply(config: DictConfig, override: Override) -> None:
     if group in GROUPS and name == "name":
         raise UsageError(key, value, f"is chosen with {group}={value}")
     if free is None and key not in (names := [*GROUPS, *option_leaves(config)]):
+        if group == "attention" and name:
+            own = [known for known in names if known.startswith("attention.")]
+            raise UsageError(key, None, f"attention {config.attention.name} has no such knob", own)
         raise UsageError(key, None, "there is no such option", names)
     try:
         # All factors at once, as sweep.factors={...}, are those and no others.
         OmegaConf.update(config, key, value, force_add=free is not None, merge=key not in _FREE)
     except OmegaConfBaseException as error:
-        raise UsageError(key, value, _first_line(error)) from None
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return text[:1].lower() + text[1:]
+        raise UsageError(key, value, type_reason(error)) from None

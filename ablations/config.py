@@ -6,12 +6,13 @@ The command line, the help text, the validation and the protocol of a study are 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from omegaconf import MISSING
 
 from ablations.errors import UsageError
-from sa_core.catalog import ATTENTIONS, BACKBONES
+from sa_core.knobs import ATTENTIONS
+from sa_core.places import POSITIONS, STEMS
 
 
 def option(
@@ -21,12 +22,24 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
+    words: tuple[str, ...] = (),
 ) -> Any:
-    """Declares an option: one sentence about it, and the values it may have."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "words": words}
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+# Metrics of a cell that a search can look for, with the direction in which each is better.
+OBJECTIVES = {
+    "top1": "maximize",
+    "test_loss": "minimize",
+    "train_images_per_second": "maximize",
+    "test_images_per_second": "maximize",
+    "peak_memory_mib": "minimize",
+    "parameters": "minimize",
+}
 
 
 @dataclass
@@ -37,7 +50,21 @@ class SweepConfig:
     question: str = option("", "What the sweep answers, in words.")
     factors: dict[str, Any] = option({}, "Levels of each factor, crossed: attention.groups=[1,2,4].")
     variants: dict[str, Any] = option({}, "Further variants by name, each with the settings that make it.")
-    baseline: str = option("", "Name of the variant that all others are compared with.")
+    baseline: str = option(
+        "", "What variants are compared with: a variant's name, or a level, against which all else is equal."
+    )
+    sampler: str = option(
+        "grid",
+        "Which combinations of levels are trained: all of them (grid), or those that Optuna's TPE picks one by one.",
+        choices=("grid", "tpe"),
+    )
+    trials: int = option(20, "Combinations that the TPE sampler picks.", minimum=1, maximum=100_000)
+    objectives: list[str] = option(
+        ["top1"], f"What the TPE sampler looks for, of: {', '.join(OBJECTIVES)}; with one, hopeless cells are pruned."
+    )
+    max_parameters: int = option(
+        0, "Combinations with more parameters are left out by the TPE sampler; 0 is no limit.", minimum=0
+    )
 
 
 @dataclass
@@ -49,12 +76,14 @@ class DataConfig:
         2, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
     )
     flip: bool = option(True, "Whether training images are mirrored, one in two.")
+    side: ClassVar[int] = 224  # pixels
 
 
 @dataclass
 class DigitsConfig(DataConfig):
     """The embedded data set: real digits on cluttered 32x32 colour scenes."""
 
+    side: ClassVar[int] = 32
     name: str = "digits"
     flip: bool = option(False, "Whether training images are mirrored, one in two.")
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
@@ -70,14 +99,30 @@ class DigitsConfig(DataConfig):
 class ModelConfig:
     """The backbone."""
 
-    name: str = option("resnet8", "Backbone.", choices=tuple(BACKBONES))
+    name: str = option("resnet8", "Backbone.")
+    stem: str = option(
+        "auto",
+        "First layers of a torchvision backbone; auto is cifar (no stride, no pooling) for images of up to 64 pixels.",
+        choices=("auto", *STEMS),
+    )
 
 
 @dataclass
 class AttentionConfig:
-    """The attention module that stands in every block; each module adds its own knobs."""
+    """The attention module that stands in the blocks; each module adds its own knobs."""
 
     name: str = MISSING
+
+
+@dataclass
+class PlacedAttentionConfig(AttentionConfig):
+    """An attention module that is somewhere."""
+
+    stages: str = option("all", "Stages that carry attention: all, first, last, or their numbers, as 2+3.")
+    position: str = option(
+        "residual", "Where in a block: after its last norm, before its paths part, after they join, or beside.",
+        choices=POSITIONS,
+    )  # fmt: skip
 
 
 @dataclass
@@ -135,16 +180,22 @@ class Config:
 DATA: dict[str, type[DataConfig]] = {"digits": DigitsConfig}
 
 
+AUTO_GROUPS = "auto"
+
+
 def _attention_schema(name: str) -> type[AttentionConfig]:
     """Makes an attention module's knobs, declared in `sa_core`, an option group of the command line."""
     knobs = ATTENTIONS[name]
     hints = get_type_hints(knobs)
-    declared = [
-        (knob.name, hints[knob.name], field(default=knob.default, metadata=dict(knob.metadata)))
-        for knob in fields(knobs)
-    ]
-    named: list[Any] = [("name", str, field(default=name)), *declared]
-    return make_dataclass(f"{knobs.__name__}Config", named, bases=(AttentionConfig,))
+    declared: list[Any] = [("name", str, field(default=name))]
+    for knob in fields(knobs):
+        hint, default, metadata = hints[knob.name], knob.default, {"words": (), **knob.metadata}
+        if knob.name == "groups":
+            hint, default, metadata["words"] = int | str, AUTO_GROUPS, (AUTO_GROUPS,)
+            metadata["help"] += " auto is in the backbone's proportion what 64 is in ResNet-50."
+        declared.append((knob.name, hint, field(default=default, metadata=metadata)))
+    base = AttentionConfig if name == "none" else PlacedAttentionConfig
+    return make_dataclass(f"{knobs.__name__}Config", declared, bases=(base,))
 
 
 ATTENTION: dict[str, type[AttentionConfig]] = {name: _attention_schema(name) for name in ATTENTIONS}
@@ -166,6 +217,10 @@ def check_ranges(config: Any, path: str = "") -> None:
             raise UsageError(name, None, "needs a value")
         if allowed.get("choices") and value not in allowed["choices"]:
             raise UsageError(name, value, "is not known", allowed["choices"])
+        if (words := allowed.get("words")) and isinstance(value, str):
+            if value not in words:
+                raise UsageError(name, value, f"is no number; a number is, and so is {' or '.join(words)}")
+            continue
         low, high = allowed.get("minimum"), allowed.get("maximum")
         # Written so that nan, which compares as false with everything, is refused.
         if low is not None and not value >= low:

@@ -9,38 +9,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from ablations import machine
-from ablations.config import ATTENTION, AttentionConfig, Config
+from ablations.config import OBJECTIVES, Config
 from ablations.errors import UsageError
-from sa_core.catalog import ATTENTIONS, BACKBONES, fitting_groups
+from ablations.variants import (
+    Settings,
+    Variant,
+    check_base,
+    check_distinct,
+    flatten,
+    level_name,
+    make_variant,
+    variant_of_levels,
+)
 from sa_core.seeds import stream_seed
 
-Settings = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A network to be trained: a backbone with attention.
-
-    `levels` holds the factors that made it (`{"attention.groups": 8}`) and is empty for a variant given by name.
-    """
-
-    name: str
-    model: Settings
-    attention: Settings
-    levels: Settings
-
-    @property
-    def network(self) -> Settings:
-        """What tells this network from any other."""
-        return {"model": self.model, "attention": self.attention}
+_TRIED = 20_000  # combinations
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Design:
-    """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained."""
+    """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained.
+
+    `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
+    otherwise equal. `factors` are the levels of each factor, by its dotted name. The variants of a search are those
+    that are known so far; `objectives` is what it looks for.
+    """
 
     study: str
     sweep: str
@@ -69,6 +62,43 @@ class Design:
     baseline: str
     protocol: Settings
     replicates: int
+    factors: dict[str, list[Any]]
+    is_search: bool = False
+    objectives: tuple[str, ...] = ("top1",)
+    max_parameters: int = 0
+
+    @property
+    def baseline_factor(self) -> str | None:
+        """The factor that the baseline is a level of; None where it is a variant."""
+        if any(variant.name == self.baseline for variant in self.variants):
+            return None
+        for path, levels in self.factors.items():
+            if any(level_name(path, level) == self.baseline for level in levels):
+                return path
+        return None
+
+    @property
+    def directions(self) -> list[str]:
+        """Whether each objective is to be maximized or minimized."""
+        return [OBJECTIVES[objective] for objective in self.objectives]
+
+    @property
+    def baselines(self) -> dict[str, str]:
+        """The variant that each variant is compared with, by name; baselines are their own."""
+        names = {variant.name for variant in self.variants}
+        if self.baseline in names:
+            return dict.fromkeys((variant.name for variant in self.variants), self.baseline)
+        factor = self.baseline_factor
+        if factor is None:
+            return {}
+        baseline = next(level for level in self.factors[factor] if level_name(factor, level) == self.baseline)
+        by_levels = {json.dumps(variant.levels, sort_keys=True): variant.name for variant in self.variants}
+        partners = {
+            variant.name: by_levels.get(json.dumps(variant.levels | {factor: baseline}, sort_keys=True))
+            for variant in self.variants
+            if factor in variant.levels
+        }
+        return {name: partner for name, partner in partners.items() if partner is not None}
 
     def cells(self) -> Iterator[Cell]:
         """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced."""
@@ -97,14 +127,19 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
             baseline is no variant.
     """
-    variants = tuple(_variants(config))
-    if not variants:
+    _check_search(config)
+    check_base(config)
+    factors = _factors(config)
+    if config.sweep.sampler == "tpe":
+        _check_levels(config, factors)
+    named = tuple(_named_variants(config))
+    is_search = config.sweep.sampler == "tpe"
+    crossed = () if is_search else tuple(_crossed_variants(config, factors))
+    variants = named + crossed
+    if not variants and not is_search:
         raise UsageError("sweep.factors", None, "is empty, and so is sweep.variants: there is nothing to train")
-    _check_distinct(variants)
-    names = [variant.name for variant in variants]
-    if config.sweep.baseline not in names:
-        raise UsageError("sweep.baseline", config.sweep.baseline or "''", "is no variant of this sweep", names)
-    return Design(
+    check_distinct(variants)
+    design = Design(
         study=config.study,
         sweep=config.sweep.name,
         question=config.sweep.question,
@@ -112,7 +147,55 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         baseline=config.sweep.baseline,
         protocol=_protocol(config, stored),
         replicates=config.replicates,
+        factors=factors,
+        is_search=is_search,
+        objectives=tuple(config.sweep.objectives) if is_search else ("top1",),
+        max_parameters=config.sweep.max_parameters,
     )
+    if not design.baselines:
+        names = [variant.name for variant in variants]
+        levels = [level_name(path, level) for path, values in factors.items() for level in values]
+        choices = list(dict.fromkeys(names if len(factors) < 2 or is_search else [*names, *levels]))
+        raise UsageError("sweep.baseline", config.sweep.baseline or "''", "is no variant of this sweep", choices)
+    return design
+
+
+def _check_search(config: Config) -> None:
+    """Checks the options of a search, and that none is given to a sweep that trains every combination."""
+    sweep = config.sweep
+    if sweep.sampler == "grid":
+        return
+    if not sweep.factors:
+        raise UsageError("sweep.factors", None, "is empty: a search needs factors to pick levels of")
+    if not sweep.objectives:
+        raise UsageError("sweep.objectives", "[]", "is empty", OBJECTIVES)
+    for objective in sweep.objectives:
+        if objective not in OBJECTIVES:
+            raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
+    if len(set(sweep.objectives)) < len(sweep.objectives):
+        raise UsageError("sweep.objectives", sweep.objectives, "names an objective twice")
+
+
+def _check_levels(config: Config, factors: Mapping[str, Sequence[Any]]) -> None:
+    """Checks that each level of a search fits in some combination: one that never does is a slip.
+
+    Raises:
+        UsageError: for the first level that does not, with the reason of the last combination that was tried.
+    """
+    for path, levels in factors.items():
+        others = {other: choices for other, choices in factors.items() if other != path}
+        for level in levels:
+            refused: UsageError | None = None
+            for combination in itertools.islice(itertools.product(*others.values()), _TRIED):
+                try:
+                    variant_of_levels(config, dict(zip(others, combination, strict=True)) | {path: level})
+                except UsageError as error:
+                    refused = refused or error
+                else:
+                    break
+            else:
+                assert refused is not None
+                raise refused
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -123,17 +206,6 @@ def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) ->
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     ]
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Turns nested settings into dotted names."""
-    flat: Settings = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
@@ -157,100 +229,25 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     }
 
 
-def _variants(config: Config) -> Iterator[Variant]:
-    """Yields the named variants, then the factors' levels, crossed."""
+def _named_variants(config: Config) -> Iterator[Variant]:
+    """Yields the variants that are given by name."""
     for name, settings in config.sweep.variants.items():
         option = f"sweep.variants.{name}"
         if not str(name).strip():
             raise UsageError("sweep.variants", None, "a variant has no name")
         if not isinstance(settings, Mapping):
             raise UsageError(option, settings, "is given as settings, as {attention: none}")
-        yield _make_variant(config, str(name), flatten(settings), {}, option)
+        yield make_variant(config, str(name), flatten(settings), {}, option)
+
+
+def _factors(config: Config) -> dict[str, list[Any]]:
     factors = flatten(config.sweep.factors)
     for path, levels in factors.items():
         if not isinstance(levels, list) or not levels:
             raise UsageError(f"sweep.factors.{path}", levels, "is given as a list of levels, as [1,2,4]")
+    return factors
+
+
+def _crossed_variants(config: Config, factors: Mapping[str, list[Any]]) -> Iterator[Variant]:
     for combination in itertools.product(*factors.values()) if factors else ():
-        levels = dict(zip(factors, combination, strict=True))
-        name = ", ".join(_level_name(path, level) for path, level in levels.items())
-        option = "; ".join(f"sweep.factors.{path}={level}" for path, level in levels.items())
-        yield _make_variant(config, name, levels, levels, option)
-
-
-def _level_name(path: str, level: object) -> str:
-    shown = {True: "on", False: "off"}[level] if isinstance(level, bool) else str(level)
-    factor = path.rpartition(".")[2]
-    # A whole module or backbone is its own name; a knob is named with its level.
-    return shown if "." not in path or factor == "name" else f"{factor}={shown}"
-
-
-def _make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
-    """Applies a variant's settings to the base network and checks what comes out."""
-    chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
-    for path, value in settings.items():
-        if isinstance(value, (list, dict)):
-            raise UsageError(option, None, f"{path}={value}: is one value, not several")
-        if path.partition(".")[0] not in ("attention", "model"):
-            raise UsageError(
-                option, None, f"{path} belongs to the protocol, which all cells share; attention.* and model.* can vary"
-            )
-    model = asdict(config.model)
-    attention = asdict(config.attention)
-    if chosen.get("attention.name", attention["name"]) != attention["name"]:
-        attention = {}  # another module: the base module's knobs are none of its own
-    for path, value in chosen.items():
-        root, _, knob = path.partition(".")
-        (attention if root == "attention" else model)[knob] = value
-    if unknown := sorted(set(model) - {"name"}):
-        raise UsageError(option, None, f"a model has no {', '.join(unknown)}")
-    if model["name"] not in BACKBONES:
-        raise UsageError(option, None, f"there is no model {model['name']}", tuple(BACKBONES))
-    attention = _typed_attention(attention, option)
-    _check_places(model["name"], attention, chosen, option)
-    return Variant(name, model, attention, levels)
-
-
-def _typed_attention(settings: Settings, option: str) -> Settings:
-    """Fills in defaults and converts types as the module's knobs declare them."""
-    name = settings["name"]
-    if name not in ATTENTION:
-        raise UsageError(option, None, f"there is no attention {name}", tuple(ATTENTION))
-    schema = OmegaConf.structured(ATTENTION[name])
-    for knob, value in settings.items():
-        if knob not in schema:
-            known = [known for known in schema if known != "name"]
-            reason = f"attention {name} has no knob {knob}" + ("" if known else ", nor any other")
-            raise UsageError(option, None, reason, [str(known) for known in known])
-        try:
-            schema[knob] = value
-        except OmegaConfBaseException as error:
-            raise UsageError(option, None, str(error).splitlines()[0]) from None
-    return asdict(cast(AttentionConfig, OmegaConf.to_object(schema)))
-
-
-def _check_places(model: str, attention: Settings, chosen: Settings, option: str) -> None:
-    knobs = {knob: value for knob, value in attention.items() if knob != "name"}
-    for stage in BACKBONES[model]:
-        try:
-            ATTENTIONS[attention["name"]](**knobs).check(stage.channels)
-        except ValueError as error:
-            everywhere = set.intersection(*(set(fitting_groups(stage.channels)) for stage in BACKBONES[model]))
-            knob = str(error).partition("=")[0]
-            if f"attention.{knob}" not in chosen:
-                option = f"attention.{knob}"
-            advice = ""
-            if "groups" in knobs and knobs["groups"] not in everywhere:
-                advice = f"; groups that fit every stage of {model}: {', '.join(map(str, sorted(everywhere)))}"
-            raise UsageError(option, None, f"stage {stage.name} of {model}: {error}{advice}") from None
-
-
-def _check_distinct(variants: tuple[Variant, ...]) -> None:
-    by_name: dict[str, Variant] = {}
-    by_network: dict[str, Variant] = {}
-    for variant in variants:
-        network = json.dumps(variant.network, sort_keys=True)
-        if variant.name in by_name:
-            raise UsageError("sweep", None, f"the variant {variant.name} is listed twice")
-        if network in by_network:
-            raise UsageError("sweep", None, f"{variant.name} is the same network as {by_network[network].name}")
-        by_name[variant.name] = by_network[network] = variant
+        yield variant_of_levels(config, dict(zip(factors, combination, strict=True)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from optuna.trial import TrialState
 
@@ -22,12 +22,26 @@ if TYPE_CHECKING:
     from ablations.train import Epoch
 
 
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
 class StudyInterruptedError(Exception):
     """Someone asked the run to end: Ctrl-C or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
         super().__init__(signal.Signals(number).name)
+
+
+class PrunedError(Exception):
+    """A search gave a cell up; the message says why."""
+
+
+class Pruner(Protocol):
+    """Who may give up a cell while it is being trained."""
+
+    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
+        """Says why a cell is hopeless after the given epochs; None while it is not."""
 
 
 class Interrupts:
@@ -68,12 +82,14 @@ class Interrupts:
 
 @dataclass
 class CellWatcher:
-    """Passes on what a training cell says of itself."""
+    """Passes on what a training cell says of itself, and remembers its epochs."""
 
     cell: Cell
     display: Display
     tracker: Tracker | None
     interrupts: Interrupts
+    pruner: Pruner | None
+    epochs: list[Epoch] = field(default_factory=list)
 
     def on_step(self, done: int, total: int) -> None:
         """Shows the step; this is where an interrupted run ends."""
@@ -81,23 +97,36 @@ class CellWatcher:
         self.display.step(done, total)
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Shows and mirrors the epoch."""
+        """Shows and mirrors the epoch; this is where a pruned cell ends."""
+        self.epochs.append(epoch)
         self.display.epoch(epoch.top1)
         if self.tracker:
             self.tracker.epoch(self.cell, epoch)
+        reason = self.pruner.reason_to_stop(self.cell, self.epochs) if self.pruner else None
+        if reason:
+            raise PrunedError(reason)
 
 
 class Driver:
     """The one process that writes a study; see `ablations.study` for what a cell goes through."""
 
-    def __init__(self, design: Design, store: StudyStore, tracker: Tracker | None, launcher: SerialLauncher) -> None:
+    def __init__(
+        self,
+        design: Design,
+        store: StudyStore,
+        tracker: Tracker | None,
+        launcher: SerialLauncher,
+        pruner: Pruner | None = None,
+    ) -> None:
         self._design, self._store, self._tracker, self._launcher = design, store, tracker, launcher
+        self._pruner = pruner
 
     def missing(self) -> list[Cell]:
         """Returns the cells without a result, after putting in order what a killed driver left."""
         self._store.take_over()
         stored = {cell.key: cell for cell in self._store.cells()}
-        cells = list(self._design.cells())
+        given_up = {cell.variant for cell in stored.values() if cell.state == TrialState.PRUNED}
+        cells = [cell for cell in self._design.cells() if cell.key in stored or cell.variant.name not in given_up]
         outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
         if self._tracker and outcomes:
             fingerprint = self._store.attributes["data_fingerprint"]
@@ -106,16 +135,18 @@ class Driver:
         self._store.enqueue(
             cell for cell in cells if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
         )
-        finished = {key for key, cell in stored.items() if cell.state == TrialState.COMPLETE}
+        finished = {key for key, cell in stored.items() if cell.state in _DONE}
         return [cell for cell in cells if cell.key not in finished]
 
     def count_finished(self) -> int:
-        """Counts the design's cells that have a result."""
-        wanted = {cell.key for cell in self._design.cells()}
-        return sum(cell.key in wanted and cell.state == TrialState.COMPLETE for cell in self._store.cells())
+        """Counts the study's cells that need no training any more."""
+        wanted = {variant.name for variant in self._design.variants}
+        return sum(
+            cell.state in _DONE and (cell.variant in wanted or self._design.is_search) for cell in self._store.cells()
+        )
 
-    def train(self, cells: list[Cell], environment: Mapping[str, str], display: Display) -> int:
-        """Trains cells and stores their outcomes; returns how many failed.
+    def train(self, cells: Iterable[Cell], environment: Mapping[str, str], display: Display) -> int:
+        """Trains cells, which are in the queue, and stores their outcomes; returns how many failed.
 
         Raises:
             StudyInterruptedError: after a signal; the cell that it stopped is back in the queue.
@@ -134,8 +165,17 @@ class Driver:
         self._store.claim(cell)
         if self._tracker:
             self._tracker.start_cell(cell, environment)
+        watcher = CellWatcher(cell, display, self._tracker, interrupts, self._pruner)
         try:
-            result = self._launcher.train(cell, CellWatcher(cell, display, self._tracker, interrupts))
+            result = self._launcher.train(cell, watcher)
+        except PrunedError as reason:
+            self._finish(
+                cell,
+                {"result": {"epochs": [vars(epoch) for epoch in watcher.epochs]}, "pruned": str(reason)},
+                environment,
+            )
+            display.prune_cell(str(reason))
+            return True
         except (StudyInterruptedError, KeyboardInterrupt):
             self._store.release(cell)
             if self._tracker:
@@ -147,13 +187,15 @@ class Driver:
                 self._tracker.fail_cell(cell, traceback.format_exc())
             display.fail_cell(f"{type(error).__name__}: {error}")
             return False
-        threads = {"threads": str(self._launcher.threads)}
-        outcome = {"result": result.to_dict(), "environment": dict(environment) | threads}
+        self._finish(cell, {"result": result.to_dict()}, environment)
+        display.finish_cell(result.top1, result.seconds, result.train_images_per_second)
+        return True
+
+    def _finish(self, cell: Cell, outcome: dict[str, Any], environment: Mapping[str, str]) -> None:
+        outcome["environment"] = dict(environment) | {"threads": str(self._launcher.threads)}
         self._store.finish(cell, outcome)
         if self._tracker:
             self._tracker.finish_cell(cell, outcome)
-        display.finish_cell(result.top1, result.seconds, result.train_images_per_second)
-        return True
 
     def _check_data(self) -> None:
         fingerprint = self._launcher.images.fingerprint()

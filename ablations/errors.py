@@ -16,16 +16,20 @@ class UsageError(Exception):
         value: what it was given, None where it was given nothing.
         reason: why that does not do, as a clause.
         choices: what would do; the nearest come first in the message.
+        word: what the choices are to be near to, where it is not the value (or, without one, the option).
     """
 
-    def __init__(self, option: str, value: object, reason: str, choices: Iterable[str] = ()) -> None:
+    def __init__(
+        self, option: str, value: object, reason: str, choices: Iterable[str] = (), word: str | None = None
+    ) -> None:
         self.option, self.value, self.reason, self.choices = option, value, reason, tuple(choices)
+        self._word = word or str(option if value is None else value)
         super().__init__(self._message())
 
     def _message(self) -> str:
         subject = self.option if self.value is None else f"{self.option}={self.value}"
         text = f"{subject}: {self.reason}"
-        near = nearest(self.option if self.value is None else str(self.value), self.choices)
+        near = nearest(self._word, self.choices)
         if near:
             text += f"; did you mean {' or '.join(near)}?"
         if self.choices and len(self.choices) <= _LISTED:
@@ -33,6 +37,24 @@ class UsageError(Exception):
         elif self.choices and not near:
             text += "; --help lists what there is"
         return text
+
+
+_TYPES = {
+    "converted to Integer": "is no whole number",
+    "converted to Float": "is no number",
+    "is not a valid bool": "is neither true nor false",
+    "hint 'Union[int, str]'": "is no whole number",
+}
+
+
+def type_reason(error: Exception) -> str:
+    """Says in plain words what OmegaConf says of a value of the wrong type; other errors keep their first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    for known, reason in _TYPES.items():
+        if known in lines[0]:
+            return reason
+    text = lines[0].rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:

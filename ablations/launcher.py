@@ -10,6 +10,7 @@ from ablations import machine
 from ablations.config import DataConfig, TrainConfig
 from ablations.data import load_images
 from ablations.design import Cell, Design
+from ablations.variants import Variant
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
@@ -51,6 +52,16 @@ class SerialLauncher:
         import torch
 
         return torch.get_num_threads()
+
+    def count_parameters(self, variant: Variant) -> int:
+        """Counts what a variant would learn, without giving it memory."""
+        import torch
+
+        from ablations.measure import parameter_count
+        from ablations.train import build_network
+
+        with torch.device("meta"):
+            return parameter_count(build_network(variant.network, len(self.images.classes), seed=0))
 
     def train(self, cell: Cell, watcher: Watcher) -> Result:
         """Trains one cell."""

@@ -27,7 +27,7 @@ def peak_memory(step: Callable[[], None], persistent: Iterable[Tensor], device: 
 
 def parameter_count(model: nn.Module) -> int:
     """Counts the numbers that a network learns."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _peak_cuda(step: Callable[[], None]) -> int:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ablations.metrics import METRICS
 
+_MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
 _PLAIN_WIDTH = 132  # where the output is no terminal, lines are not folded at 80
 
 
@@ -27,10 +28,12 @@ class Display:
         console: where to.
         total: cells of the study.
         finished: of these, the ones that need no training.
+        name_width: letters of the longest name of a cell.
     """
 
-    def __init__(self, console: Console, total: int, finished: int) -> None:
+    def __init__(self, console: Console, total: int, finished: int, name_width: int = 24) -> None:
         self._console, self._total, self._done = console, total, finished
+        self._name_width = min(name_width, _MOST_NAME)
         self._started: float | None = None
         self._trained = 0
         self._cell = ""
@@ -86,6 +89,10 @@ class Display:
             f"{METRICS['train_images_per_second'].format(images_per_second)} images/s"
         )
 
+    def prune_cell(self, reason: str) -> None:
+        """Counts a cell that was given up and says why."""
+        self._count(f"pruned: {reason}")
+
     def fail_cell(self, reason: str) -> None:
         """Counts a cell that failed and says why."""
         self._count(f"failed: {reason}")
@@ -96,7 +103,10 @@ class Display:
         left = self._time_left()
         self._progress.update(self._study_task, completed=self._done, note=left)
         place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
-        self.say(f"{place} {self._cell:24} {what}" + ("" if self._console.is_terminal or not left else f"  {left}"))
+        self.say(
+            f"{place} {self._cell:{self._name_width}} {what}"
+            + ("" if self._console.is_terminal or not left else f"  {left}")
+        )
 
     def _end_cell(self) -> None:
         if self._cell_task is not None:

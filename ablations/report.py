@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ablations.design import Design, flatten
+from ablations.config import ATTENTION
+from ablations.design import Design
 from ablations.errors import UsageError
-from ablations.figures import style
-from ablations.figures.curves import curves_frame, draw_curves
-from ablations.figures.levels import draw_levels, levels_frame
+from ablations.figures.gallery import draw_figures
 from ablations.metrics import METRICS
 from ablations.results import Results
+from ablations.sections import Section, make_sections
 from ablations.stats import Estimate, VariantSummary, paired_difference, summarise
+from ablations.variants import flatten
+from ablations.wording import count, points, points_with_interval
 
 _HEADERS = (
     "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "train images/s", "peak memory MiB", "parameters",
@@ -28,13 +30,14 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Report:
-    """A study's report: the table, the sentences, and the files that were written.
+    """A study's report: the table, the sentences, further tables, and the files that were written.
 
     `findings` is the part of the Markdown `text` that needs no figures: question, sentences and table.
     """
 
     summaries: list[VariantSummary]
     sentences: list[str]
+    sections: list[Section]
     folder: Path
     figures: list[Path]
     findings: str
@@ -61,49 +64,66 @@ def make_report(design: Design, results: Results, attributes: Mapping[str, Any],
     if results.cells.empty and not (results.unfinished["state"] == "failed").any():
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
     names = [variant.name for variant in design.variants]
-    summaries = summarise(results.cells, names, design.baseline)
-    sentences = conclusions(summaries, design, results)
+    summaries = summarise(results.cells, names, design.baselines)
+    sentences = conclusions(summaries, results, design)
+    sections = make_sections(design, results)
     try:
-        figures = _draw(design, results, folder / "figures") if summaries else []
-        findings = _findings(design, summaries, sentences)
+        figures = draw_figures(design, results, folder / "figures") if summaries else []
+        findings = _findings(design, summaries, sentences, sections)
         text = findings + _details(design, results, attributes, figures, folder)
         (folder / "report.md").write_text(text)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise UsageError("results_dir", error.filename or folder, reason) from None
-    return Report(summaries, sentences, folder, figures, findings, text)
+    return Report(summaries, sentences, sections, folder, figures, findings, text)
 
 
 def print_report(console: Console, report: Report) -> None:
-    """Prints the table and the sentences."""
-    table = Table(*_HEADERS, title=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for summary in report.summaries:
-        table.add_row(*(Text(cell) for cell in _row(summary)))
-    console.print(table)
+    """Prints the tables and the sentences."""
+    _print_table(console, _HEADERS, [_row(summary) for summary in report.summaries])
     for sentence in report.sentences:
         console.print(sentence, soft_wrap=True, markup=False)
+    for section in report.sections:
+        console.print(f"\n[bold]{section.title}[/]")
+        if section.rows:
+            _print_table(console, section.headers, section.rows, section.names)
+        console.print(section.note, soft_wrap=True, markup=False)
 
 
-def conclusions(summaries: Sequence[VariantSummary], design: Design, results: Results) -> list[str]:
+def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
+    table = Table(*headers, title=None, header_style="bold")
+    for column in table.columns[names:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def conclusions(summaries: Sequence[VariantSummary], results: Results, design: Design) -> list[str]:
     """Says in plain words what the study shows, and how sure that is."""
     if not summaries:
         return ["No cell is finished: every one that was tried failed."]
     contrasts = [summary for summary in summaries if summary.difference is not None]
     sentences = _best_level(contrasts, results.cells)
-    for summary in contrasts:
-        assert summary.difference is not None
-        sentences.append(_contrast(summary.variant, design.baseline, summary.difference))
-    if any(summary.difference is not None and summary.difference.has_interval for summary in contrasts):
+    if design.is_search:
+        sentences.append("The differences in the table are those of variants that were picked for being good.")
+    elif contrasts and not any(_has_interval(summary) for summary in contrasts):
+        sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
+    else:
+        sentences += [_contrast(summary) for summary in contrasts]
+    if any(_has_interval(summary) for summary in contrasts):
         sentences.append(
             "Intervals are paired 95 % CIs over seeds, on one set of data, each on its own: "
             "they are not corrected for how many there are, nor for looking before adding replicates."
         )
+    given_up = int((results.unfinished["state"] == "pruned").sum())
+    if given_up:
+        verb = "is" if given_up == 1 else "are"
+        sentences.append(f"{count(given_up, 'variant')} {verb} in none of these means: the search gave up on them.")
     failed = int((results.unfinished["state"] == "failed").sum())
     if failed:
         verb = "is" if failed == 1 else "are"
-        sentences.append(f"{_count(failed, 'cell')} failed and {verb} in none of these means.")
+        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
     if len(results.environments) > 1:
         sentences.append(
             f"The cells were trained in {len(results.environments)} different environments, listed below: "
@@ -114,8 +134,8 @@ def conclusions(summaries: Sequence[VariantSummary], design: Design, results: Re
 
 def _best_level(contrasts: Sequence[VariantSummary], cells: pd.DataFrame) -> list[str]:
     """Says which variant but the baseline is highest, and from which others the study can tell it."""
-    if len(contrasts) < 2:
-        return []
+    if len(contrasts) < 2 or len({summary.baseline for summary in contrasts}) > 1:
+        return []  # of different backbones, the highest says nothing about attention
     best = max(contrasts, key=lambda summary: summary.top1.mean)
     start = f"Highest of the variants: {best.variant}, {_top1(best.top1)} % (n = {best.top1.n})"
     if best.top1.n < 2:
@@ -129,43 +149,28 @@ def _best_level(contrasts: Sequence[VariantSummary], cells: pd.DataFrame) -> lis
             (told if told_apart else not_told).append(other.variant)
     sentences = [f"{start}, picked after seeing the results, which flatters it."]
     if told:
-        sentences.append(f"The paired 95 % CI of what it has over {', '.join(told)} excludes 0.")
+        sentences.append(f"The paired 95 % CI of what it has over {'; '.join(told)} excludes 0.")
     if not_told:
-        sentences.append(f"This study cannot tell it from {', '.join(not_told)}.")
+        sentences.append(f"This study cannot tell it from {'; '.join(not_told)}.")
     return [" ".join(sentences)]
 
 
-def protocol_line(design: Design, results: Results) -> str:
-    """Says in a line under which protocol and on which machine the cells were trained."""
-    protocol = design.protocol
-    machines = " and ".join(
-        dict.fromkeys(known["gpu"] if protocol["device"] == "cuda" else known["cpu"] for known in results.environments)
-    )
-    models = " and ".join(dict.fromkeys(variant.model["name"] for variant in design.variants))
-    return (
-        f"{protocol['data']['name']}, {models}, {_count(protocol['train']['epochs'], 'epoch')}, "
-        f"{protocol['train']['precision']}, last epoch; {machines}"
-    )
+def _has_interval(summary: VariantSummary) -> bool:
+    return summary.difference is not None and summary.difference.has_interval
 
 
-def _contrast(variant: str, baseline: str, difference: Estimate) -> str:
-    size = f"{_points(difference.mean)} points against {baseline}"
+def _contrast(summary: VariantSummary) -> str:
+    variant, difference = summary.variant, summary.difference
+    assert difference is not None
+    size = f"{points(difference.mean)} points against {summary.baseline}"
     if not difference.has_interval:
         return f"{variant}: {size}; one replicate says nothing about how sure that is."
     if not difference.has_spread:
         return f"{variant}: {size} (n = {difference.n}), the same in every replicate: no spread to judge it by."
-    where = f"n = {difference.n}, 95 % CI {_points(difference.low)} to {_points(difference.high)}"
+    where = f"n = {difference.n}, 95 % CI {points(difference.low)} to {points(difference.high)}"
     if difference.low > 0 or difference.high < 0:
         return f"{variant}: {size} ({where}): the interval excludes 0."
     return f"{variant}: {size} ({where}): undecided, the interval includes 0."
-
-
-def _points(difference: float) -> str:
-    return f"{difference:+.2f}".replace("-0.00", "+0.00")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _top1(top1: Estimate) -> str:
@@ -175,12 +180,10 @@ def _top1(top1: Estimate) -> str:
 
 
 def _row(summary: VariantSummary) -> list[str]:
-    difference = summary.difference
-    if difference is None:
-        shown = "baseline" if summary.is_baseline else "no pair"
+    if summary.difference is not None:
+        shown = points_with_interval(summary.difference)
     else:
-        interval = f" [{_points(difference.low)}, {_points(difference.high)}]" if difference.has_interval else ""
-        shown = f"{_points(difference.mean)}{interval}"
+        shown = "baseline" if summary.is_baseline else "no pair"
     cost = (
         METRICS[key].format(getattr(summary, key))
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
@@ -188,33 +191,15 @@ def _row(summary: VariantSummary) -> list[str]:
     return [summary.variant, str(summary.top1.n), _top1(summary.top1), shown, *cost]
 
 
-def _draw(design: Design, results: Results, folder: Path) -> list[Path]:
-    counts = results.cells.groupby("variant")["replicate"].count()
-    least, most = counts.min(), counts.max()
-    n = f"{least} to {most} replicates" if least != most else _count(most, "replicate")
-    protocol = f"n = {n} a variant. {protocol_line(design, results)}."
-    paths = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
-    factor = paths[0].removeprefix("attention.").replace("_", " ").capitalize() if len(paths) == 1 else "Variant"
-
-    levels_key = "Dots: replicates; bands and bars: 95 % CI of the mean (Student's t)." if least > 1 else ""
-    curves_key = "Lines: means over replicates; bands: lowest to highest." if most > 1 else ""
-
-    frame = levels_frame(results.cells, design)
-    drawn = draw_levels(
-        frame,
-        factor,
-        f"{design.question} {levels_key} {protocol}",
-    )
-    written = style.save(drawn, frame, folder / design.sweep)
-    frame = curves_frame(results.curves, design)
-    drawn = draw_curves(frame, design.baseline, f"{curves_key} {protocol}")
-    return written + style.save(drawn, frame, folder / "learning_curves")
-
-
-def _findings(design: Design, summaries: Sequence[VariantSummary], sentences: Sequence[str]) -> str:
+def _findings(
+    design: Design, summaries: Sequence[VariantSummary], sentences: Sequence[str], sections: Sequence[Section]
+) -> str:
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
     lines += _table(_HEADERS, [_row(summary) for summary in summaries])
     lines += ["", "Costs are medians over replicates; peak memory is that of one training step, without the data set."]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.note]
+        lines += ["", *_table(section.headers, section.rows)] if section.rows else []
     return "\n".join([*lines, "", ""])
 
 
@@ -231,8 +216,13 @@ def _details(
         lines += [*_table(("variant", "replicate", "state", "reason"), rows), ""]
     lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
     lines += ["## Networks", ""]
-    networks = [[variant.name, _settings(variant.model), _settings(variant.attention)] for variant in design.variants]
+    networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in design.variants]
     lines += [*_table(("variant", "model", "attention"), networks), ""]
+    lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
+    for variant in design.variants:
+        if variant.clamped:
+            places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
+            lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
     lines += ["## Protocol", "", "What all cells share:", ""]
     lines += _table(("option", "value"), [[name, str(value)] for name, value in flatten(design.protocol).items()])
     lines += ["", f"Data fingerprint: {attributes.get('data_fingerprint', 'unknown')}.", ""]
@@ -249,9 +239,15 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(headers), line(["---"] * len(headers)), *(line(row) for row in rows)]
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    knobs = [f"{knob}={value}" for knob, value in settings.items() if knob != "name"]
-    return " ".join([str(settings["name"]), *knobs])
+def _model(model: Mapping[str, Any]) -> str:
+    return " ".join([model["name"], *(f"{key}={value}" for key, value in model.items() if key != "name")])
+
+
+def _attention(attention: Mapping[str, Any]) -> str:
+    """Names a module with its groups and whatever else is not its default."""
+    defaults = vars(ATTENTION[attention["name"]]())
+    shown = [f"{knob}={value}" for knob, value in attention.items() if knob == "groups" or value != defaults[knob]]
+    return " ".join([attention["name"], *(text for text in shown if not text.startswith("name="))])
 
 
 def _last_line(reason: object) -> str:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import pandas as pd
 from optuna.trial import TrialState
 
-from ablations.design import Design, Settings
+from ablations.design import Design
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.study import StoredCell
+from ablations.variants import Settings
 
 _STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
@@ -28,7 +30,8 @@ class Results:
     Attributes:
         cells: finished cells, a row each: `variant`, `replicate`, a column a factor, and the metrics of a cell.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
-        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored), `reason`.
+        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
+            search gave the variant up), `reason`.
         environments: the machines and versions that trained the cells, each once.
     """
 
@@ -50,13 +53,16 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     unfinished: list[dict[str, object]] = []
     environments: list[dict[str, str]] = []
     for variant in design.variants:
-        for replicate in replicates:
-            cell = by_place.get((_network(variant.network), replicate))
+        own = {replicate: by_place.get((_network(variant.network), replicate)) for replicate in replicates}
+        given_up = any(cell and cell.state == TrialState.PRUNED for cell in own.values())
+        for replicate, cell in own.items():
+            if cell is None and given_up:
+                continue  # its first replicate was pruned: there will be no others
             place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
             if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
                 if replicate < design.replicates:
                     state = "missing" if cell is None else _STATES.get(cell.state, "unknown")
-                    unfinished.append(place | {"state": state, "reason": cell.failure if cell else None})
+                    unfinished.append(place | {"state": state, "reason": _reason(cell)})
                 continue
             result = cell.outcome["result"]
             rows.append(place | variant.levels | {key: result[key] for key in CELL_METRICS})
@@ -73,6 +79,12 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
+
+
+def _reason(cell: StoredCell | None) -> str | None:
+    if cell is None:
+        return None
+    return cell.failure or (cell.outcome or {}).get("pruned")
 
 
 def _network(network: Settings) -> str:

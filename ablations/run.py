@@ -33,7 +33,7 @@ def run(config: Config, command: str) -> int:
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
     with claimed(folder, storage_url(config)):
-        store = open_store(storage_url(config), design.study, create=True)
+        store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
         store.begin(design)
         tracker = _open_tracker(config, design, store.id, console)
         status = _train(config, design, store, tracker, command, console)
@@ -61,26 +61,39 @@ def _open_tracker(config: Config, design: Design, study_id: str, console: Consol
 def _train(
     config: Config, design: Design, store: StudyStore, tracker: Tracker | None, command: str, console: Console
 ) -> int:
+    from itertools import chain
+
     from ablations import machine
     from ablations.driver import Driver, StudyInterruptedError
     from ablations.launcher import SerialLauncher
     from ablations.progress import Display
+    from ablations.search import MedianStopper, Search
 
-    driver = Driver(design, store, tracker, SerialLauncher(design, config.data))
+    launcher = SerialLauncher(design, config.data)
+    search = Search(config, design, store, launcher.count_parameters) if design.is_search else None
+    known = search.design if search else design
+    epochs = config.train.epochs
+    prunes = search is not None and MedianStopper.suits(design.objectives)
+    driver = Driver(
+        known, store, tracker, launcher, MedianStopper(store, design.objectives[0], epochs) if prunes else None
+    )
     missing = driver.missing()
-    total = len(design.variants) * design.replicates
-    if not missing:
+    picks = max(0, config.sweep.trials + len(design.variants) - len(known.variants)) if search else 0
+    total, to_train = ((count + picks * design.replicates) for count in (_cells(known), len(missing)))
+    if not to_train:
         console.print(f"All {total} cells are finished; nothing to train.")
         return 0
     store.remember("command", command)
     console.print(
-        f"Variants: {len(design.variants)}, replicates: {design.replicates}, cells: {total}; "
-        f"{len(missing)} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
+        f"Variants: {len(known.variants) + picks}, replicates: {design.replicates}, cells: {total}; "
+        f"{to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
     )
     failed = 0
     try:
-        with Display(console, total, total - len(missing)) as display:
-            failed = driver.train(missing, machine.environment(), display)
+        width = max(len(known.cell(variant, known.replicates - 1).name) for variant in known.variants)
+        with Display(console, total, total - to_train, width) as display:
+            cells = chain(missing, search.cells()) if search else missing
+            failed = driver.train(cells, machine.environment(), display)
     except (StudyInterruptedError, KeyboardInterrupt) as error:
         number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
         if tracker:
@@ -90,9 +103,15 @@ def _train(
             "The same command goes on with the others."
         )
         return 128 + number
+    if search and search.exhausted:
+        console.print("No other combination of levels is left to pick.")
     if failed:
         console.print(f"Cells that failed: {failed}; the report says why. The same command tries them again.")
     return 1 if failed else 0
+
+
+def _cells(design: Design) -> int:
+    return len(design.variants) * design.replicates
 
 
 def _report(

@@ -8,7 +8,7 @@ the number of contrasts in a study.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,30 +68,42 @@ def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: 
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """What the replicates of a variant say: top-1 and cost, and the contrast with the baseline (None for itself)."""
+    """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself)."""
 
     variant: str
-    is_baseline: bool
+    baseline: str | None
     top1: Estimate
     difference: Estimate | None
     train_images_per_second: float
     peak_memory_mib: float
     parameters: int
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with this one."""
+        return self.baseline == self.variant
 
-def summarise(cells: pd.DataFrame, variants: Sequence[str], baseline: str) -> list[VariantSummary]:
-    """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates."""
+
+def summarise(cells: pd.DataFrame, variants: Sequence[str], baselines: Mapping[str, str]) -> list[VariantSummary]:
+    """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
+
+    Args:
+        cells: a row a finished cell, as in `Results`.
+        variants: by name.
+        baselines: what each is compared with; baselines with themselves, others with nothing.
+    """
     summaries = []
     for variant in variants:
         own = cells[cells["variant"] == variant]
         if own.empty:
             continue
+        baseline = baselines.get(variant)
         summaries.append(
             VariantSummary(
                 variant=variant,
-                is_baseline=variant == baseline,
+                baseline=baseline,
                 top1=estimate(own["top1"].to_numpy()),
-                difference=None if variant == baseline else paired_difference(cells, variant, baseline),
+                difference=paired_difference(cells, variant, baseline) if baseline not in (None, variant) else None,
                 train_images_per_second=float(own["train_images_per_second"].median()),
                 peak_memory_mib=float(own["peak_memory_mib"].median()),
                 parameters=int(own["parameters"].iloc[0]),

@@ -4,9 +4,10 @@ A cell is one trial, and a trial goes this way, with one driver as the only writ
 
     enqueue          claim            finish
     ------> WAITING ------> RUNNING ---------> COMPLETE     (never trained again)
-               ^               |      fail
-               |    release    |-------------> FAIL         (a later run enqueues the cell again)
-               +---------------+
+               ^               |      prune
+               |    release    |-------------> PRUNED       (a search gave it up; never trained again)
+               +---------------+      fail
+                               |-------------> FAIL         (a later run enqueues the cell again)
 
 A driver that is interrupted releases its cell. One that was killed leaves a RUNNING trial; the next driver finds it
 when it takes over and finishes it, if its outcome was stored already, or releases it. The outcome is stored before the
@@ -17,13 +18,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -32,17 +34,22 @@ from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.urls import hide_passwords
 
-_VERSION = 1  # of what is stored; another version's store is refused
+_VERSION = 2  # of what is stored; another version's store is refused
 _CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 
 
 @dataclass(frozen=True)
 class StoredCell:
-    """A cell as the store knows it; `outcome` is there when it is finished, `failure` when it failed."""
+    """A cell as the store knows it.
+
+    `levels` are those of the factors that made its variant, `outcome` is there when it is finished (of a pruned cell,
+    its epochs alone), `failure` when it failed.
+    """
 
     key: str
     variant: str
     network: dict[str, Any]
+    levels: dict[str, Any]
     replicate: int
     state: TrialState
     number: int
@@ -76,7 +83,10 @@ class StudyStore:
         """
         version = self.attributes.get("identity", {}).get("version")
         if version != _VERSION:
-            reason = f"is stored in format {version}; this version of the suite reads format {_VERSION}"
+            reason = (
+                f"is stored in format {version}; this version of the suite reads format {_VERSION}; another name "
+                f"(study={self._study.study_name}-2) or another results_dir starts anew"
+            )
             raise UsageError("study", self._study.study_name, reason)
         return dict(self.attributes["identity"]["protocol"])
 
@@ -105,7 +115,12 @@ class StudyStore:
             self.check(design, f"to start another study, add study={design.study}-2 (or any name)")
         else:
             self.cells()  # a study of another program is left alone
-            identity = {"version": _VERSION, "protocol": design.protocol, "id": uuid.uuid4().hex}
+            identity = {
+                "version": _VERSION,
+                "protocol": design.protocol,
+                "objectives": design.objectives,
+                "id": uuid.uuid4().hex,
+            }
             self.remember("identity", identity)
         self.remember("sweep", design.sweep)
         self.remember("question", design.question)
@@ -118,6 +133,9 @@ class StudyStore:
             listing = "".join(f"\n  {difference}" for difference in differences)
             reason = f"is stored with another protocol; {advice}. What differs:{listing}"
             raise UsageError("study", design.study, reason)
+        stored, asked = ", ".join(self._objectives), ", ".join(design.objectives)
+        if stored != asked:
+            raise UsageError("study", design.study, f"is stored with the objectives {stored}, not {asked}; {advice}")
         networks = {variant.name: variant.network for variant in design.variants}
         for cell in self.cells():
             if networks.get(cell.variant, cell.network) != cell.network:
@@ -128,7 +146,7 @@ class StudyStore:
         """Puts in order what a killed driver left: finishes what has an outcome, releases what has none."""
         for cell in self.cells():
             if cell.state == TrialState.RUNNING and cell.outcome is not None:
-                self._study.tell(cell.number, cell.outcome["result"]["top1"])
+                self._tell(cell.number, cell.outcome)
             elif cell.state == TrialState.RUNNING:
                 self._set_state(cell.number, TrialState.WAITING)
 
@@ -139,6 +157,8 @@ class StudyStore:
                 "cell": cell.key,
                 "variant": cell.variant.name,
                 "network": cell.variant.network,
+                "levels": cell.variant.levels,
+                "clamped": cell.variant.clamped,
                 "replicate": cell.replicate,
             }
             self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
@@ -164,17 +184,28 @@ class StudyStore:
 
         Args:
             cell: the cell.
-            outcome: under `result` what `Result.to_dict` returns, beside it what else is worth knowing.
+            outcome: under `result` what `Result.to_dict` returns, or, of a pruned cell, its epochs; then `pruned` says
+                why. Beside it what else is worth knowing.
         """
         number = self._number(cell)
         self._storage.set_trial_user_attr(self._trial_id(number), "outcome", outcome)
-        self._study.tell(number, outcome["result"]["top1"])
+        self._tell(number, outcome)
 
     def fail(self, cell: Cell, reason: str) -> None:
         """Stores why a claimed cell could not be trained."""
         number = self._number(cell)
         self._storage.set_trial_user_attr(self._trial_id(number), "failure", reason)
         self._study.tell(number, state=TrialState.FAIL)
+
+    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
+        if "pruned" in outcome:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, [outcome["result"][objective] for objective in self._objectives])
+
+    @property
+    def _objectives(self) -> list[str]:
+        return list(self.attributes["identity"]["objectives"])
 
     def _number(self, cell: Cell) -> int:
         if cell.key not in self._numbers:
@@ -188,13 +219,14 @@ class StudyStore:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
-def open_store(url: str, study: str, *, create: bool) -> StudyStore:
+def open_store(url: str, study: str, *, create: bool, directions: Sequence[str] = ("maximize",)) -> StudyStore:
     """Opens a study in the database at `url`.
 
     Args:
         url: SQLAlchemy's form, as `sqlite:///results/optuna.db`.
         study: its name.
         create: whether to make database and study where there are none.
+        directions: of the objectives of a study that is made.
 
     Raises:
         UsageError: if the database does not answer, or the study is not there and is not to be made.
@@ -211,7 +243,8 @@ def open_store(url: str, study: str, *, create: bool) -> StudyStore:
         connect = _CONNECT_TIMEOUT.get(parsed.get_backend_name(), {})
         storage = RDBStorage(url, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
         if create:
-            made = optuna.create_study(storage=storage, study_name=study, direction="maximize", load_if_exists=True)
+            ways = [StudyDirection[direction.upper()] for direction in directions]
+            made = optuna.create_study(storage=storage, study_name=study, directions=ways, load_if_exists=True)
         else:
             names = optuna.get_all_study_names(storage)
             if study not in names:
@@ -233,6 +266,7 @@ def _stored_cell(trial: FrozenTrial) -> StoredCell:
         key=known["cell"],
         variant=known["variant"],
         network=known["network"],
+        levels=known.get("levels", {}),
         replicate=known["replicate"],
         state=trial.state,
         number=trial.number,

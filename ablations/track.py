@@ -26,10 +26,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from ablations.design import Cell, Design, flatten
+from ablations.design import Cell, Design
 from ablations.errors import UsageError
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.urls import hide_passwords
+from ablations.variants import flatten
 
 if TYPE_CHECKING:
     from ablations.train import Epoch
@@ -132,7 +133,12 @@ class Tracker:
         run_id = self._child(cell)
         tags = [RunTag("mlflow.source.git.commit", environment["commit"])] if "commit" in environment else []
         params = {"variant": cell.variant.name, "replicate": cell.replicate, "key": cell.key}
-        params |= flatten({"network": cell.variant.network, "protocol": self._design.protocol})
+        described = {
+            "network": cell.variant.network,
+            "clamped": cell.variant.clamped,
+            "protocol": self._design.protocol,
+        }
+        params |= flatten(described)
         self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=tags)
         self._log_data(run_id, self._fingerprint)
 
@@ -274,9 +280,15 @@ class Tracker:
         epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
         stamp = int(result["epochs"][-1]["finished"] * 1000)
         # At step 0, which the dashboard draws as bars.
-        once = [Metric(key, float(result[key]), stamp, 0) for key in CELL_METRICS if key not in EPOCH_METRICS]
+        once = [
+            Metric(key, float(result[key]), stamp, 0)
+            for key in CELL_METRICS
+            if key in result and key not in EPOCH_METRICS  # a pruned cell has its epochs alone
+        ]
         self._pending = []
         self._client.log_batch(run_id, metrics=epochs + once)
+        if "pruned" in outcome:
+            self._client.set_tag(run_id, "pruned", outcome["pruned"])
         if "failure" in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, "failure")  # of an earlier attempt
         self._client.set_terminated(run_id, FINISHED)

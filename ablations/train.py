@@ -86,7 +86,7 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
     """Trains a network and returns its result; on the CPU equal arguments give equal accuracies, bit for bit.
 
     Args:
-        network: `{"model": {"name": ...}, "attention": {"name": ..., **knobs}}`.
+        network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
         recipe: with precision and memory format resolved.
         images: on the device to train on.
         seed: of initial weights, order and augmentation; the same for all variants of a replicate.
@@ -145,10 +145,8 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
 
 def build_network(network: dict[str, Any], num_classes: int, seed: int) -> nn.Module:
     """Builds the network that a variant describes."""
-    knobs = {knob: value for knob, value in network["attention"].items() if knob != "name"}
-    return create_model(
-        network["model"]["name"], attention=network["attention"]["name"], num_classes=num_classes, seed=seed, **knobs
-    )
+    attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
+    return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed)
 
 
 def decayed_weights(model: nn.Module) -> list[Tensor]:
@@ -159,7 +157,7 @@ def decayed_weights(model: nn.Module) -> list[Tensor]:
 def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
     decayed = decayed_weights(model)
     chosen = {id(parameter) for parameter in decayed}
-    free = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)
 

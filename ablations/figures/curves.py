@@ -30,17 +30,19 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
     return frame.sort_values("variant", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def draw_curves(frame: pd.DataFrame, baseline: str, caption: str) -> Figure:
+def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:
     """Draws a panel a metric; bands reach from the lowest to the highest replicate.
 
     Args:
         frame: from `curves_frame`.
-        baseline: the variant that is drawn in grey.
+        baseline: the variant that is drawn in grey; None where there is not just one.
         caption: what stands below.
     """
     variants = list(dict.fromkeys(frame["variant"]))
     others = [variant for variant in variants if variant != baseline]
-    with style.figure(style.TWO_COLUMNS, 2.6, caption) as drawn:
+    labels = dict(zip(variants, style.row_labels(variants), strict=True))
+    height = max(2.6, 0.6 + style.rows_height(labels.values()))
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(_SHOWN))
         for axes, metric in zip(panels, _SHOWN, strict=True):
             for variant in variants:
@@ -56,7 +58,7 @@ def draw_curves(frame: pd.DataFrame, baseline: str, caption: str) -> Figure:
                     linestyle=dashes,
                     marker=marker,
                     markevery=max(1, len(own) // 10),
-                    label=variant,
+                    label=labels[variant],
                 )
                 if own["n"].min() > 1:
                     axes.fill_between(own["epoch"], own["low"], own["high"], color=colour, alpha=0.10, linewidth=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,9 +13,6 @@ from ablations.figures import style
 from ablations.metrics import METRICS
 from ablations.stats import estimate
 
-_DOTS: dict[str, Any] = {
-    "linestyle": "", "marker": "o", "markersize": 2.4, "color": "#222222", "alpha": 0.7, "zorder": 4,
-}  # fmt: skip
 _SHOWN = ("top1", "train_images_per_second", "peak_memory_mib")
 
 
@@ -29,10 +25,11 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
         the variant's name.
     """
     rows: list[dict[str, object]] = []
+    baselines = design.baselines
     for variant in design.variants:
         own = cells[cells["variant"] == variant.name]
         level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
-        place = {"variant": variant.name, "level": level, "is_baseline": variant.name == design.baseline}
+        place = {"variant": variant.name, "level": level, "is_baseline": baselines.get(variant.name) == variant.name}
         for metric in _SHOWN if len(own) else ():
             rows += [
                 place | {"metric": metric, "kind": "replicate", "replicate": replicate, "value": value}
@@ -67,24 +64,25 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     """
     levels = frame[(frame["kind"] == "mean") & ~frame["is_baseline"]].drop_duplicates("variant")
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
-    height = 2.6 if numeric else 1.2 + 0.2 * max(len(levels), 3)
+    labels = style.row_labels(map(str, levels["level"]))
+    height = 2.6 if numeric else 0.9 + max(style.rows_height(labels), 0.8)
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1], sharey=not numeric)
         for axes, metric in zip(panels, _SHOWN, strict=True):
             panel = frame[frame["metric"] == metric]
-            label = METRICS[metric].axis
+            title = METRICS[metric].axis
             if numeric:
                 _draw_curve(axes, panel)
                 axes.set_xticks(range(len(levels)), [str(level) for level in levels["level"]])
                 axes.set_xlim(-0.5, max(len(levels), 1) - 0.5)
-                axes.set(xlabel=factor, ylabel=label)
+                axes.set(xlabel=factor, ylabel=title)
                 axes.grid(visible=False, axis="x")
                 axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
             else:
                 _draw_rows(axes, panel)
-                axes.set_yticks(range(len(levels)), [str(level) for level in levels["level"]])
+                axes.set_yticks(range(len(levels)), labels)
                 axes.set_ylim(len(levels) - 0.5, -0.5)
-                axes.set_xlabel(label)
+                axes.set_xlabel(title)
                 axes.grid(visible=False, axis="y")
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
         handles, labels = panels[0].get_legend_handles_labels()
@@ -107,7 +105,8 @@ def _draw_curve(axes: Axes, frame: pd.DataFrame) -> None:
             axes.axhspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
     axes.plot(levels.index, levels["value"], color=style.COLOURS[0], marker="o", label=label, zorder=3)
     axes.fill_between(levels.index, levels["low"], levels["high"], color=style.COLOURS[0], alpha=0.18, linewidth=0)
-    axes.plot(dots["place"], dots["value"], label="replicates", **_DOTS)
+    if len(dots):
+        axes.plot(dots["place"], dots["value"], label="replicates", **style.DOTS)
 
 
 def _draw_rows(axes: Axes, frame: pd.DataFrame) -> None:
@@ -118,15 +117,20 @@ def _draw_rows(axes: Axes, frame: pd.DataFrame) -> None:
             axes.axvspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
     axes.plot(levels["value"], levels.index, color=style.COLOURS[0], linestyle="", marker="o", label=label, zorder=3)
     axes.hlines(levels.index, levels["low"], levels["high"], color=style.COLOURS[0])
-    axes.plot(dots["value"], dots["place"], label="replicates", **_DOTS)
+    if len(dots):
+        axes.plot(dots["value"], dots["place"], label="replicates", **style.DOTS)
 
 
 def _parts(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """Returns the baseline's mean, the other variants' means by place, their replicates, and what a mean is called."""
+    """Returns the baseline's mean, the other variants' means by place, their replicates, and what a mean is called.
+
+    Where there is one replicate of each, it is the mean, and not returned again.
+    """
     means = frame[frame["kind"] == "mean"]
     levels = means[~means["is_baseline"]].reset_index(drop=True)
     dots = frame[(frame["kind"] == "replicate") & ~frame["is_baseline"]]
     places = {variant: place for place, variant in enumerate(levels["variant"])}
     most = levels["n"].max() if len(levels) else 0
+    dots = dots if most > 1 else dots.iloc[:0]
     label = "mean and 95 % CI" if most > 1 else "one run"
     return means[means["is_baseline"]], levels, dots.assign(place=dots["variant"].map(places)), label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 TWO_COLUMNS = 7.2  # inches
+_LABEL_WIDTH = 38  # letters
 
 # Okabe and Ito 2008, without yellow, which is too light on white; lightness differs, markers and dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 BASELINE = "#4d4d4d"
+
+# A replicate beside the mean of its variant.
+DOTS: dict[str, Any] = {
+    "linestyle": "", "marker": "o", "markersize": 2.4, "color": "#222222", "alpha": 0.7, "zorder": 4,
+}  # fmt: skip
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -67,6 +73,16 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
         drawn.savefig(written[1], metadata={"CreationDate": None})  # equal figures are equal files
     frame.to_csv(written[2], index=False)
     return written
+
+
+def row_labels(names: Iterable[str]) -> list[str]:
+    """Folds the names of rows, so that there is room beside them for what they are the names of."""
+    return ["\n".join(_fold(name, _LABEL_WIDTH)) for name in names]
+
+
+def rows_height(labels: Iterable[str]) -> float:
+    """Returns the height in inches that rows with such labels need."""
+    return sum(0.08 + 0.12 * (label.count("\n") + 1) for label in labels)
 
 
 def _fold(text: str, width: int) -> list[str]:

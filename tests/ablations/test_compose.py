@@ -61,13 +61,24 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
     [
         (["sweep=group"], r"sweep=group: there is no such sweep; did you mean groups\?.*\n.*How many groups"),
         (["data=digit"], r"data=digit: there is no such data; did you mean digits\?"),
-        (["model=resnet18"], r"model=resnet18: there is no such model; did you mean resnet8"),
+        (["model=resnet19"], r"model=resnet19: there is no such model; did you mean resnet18"),
+        (["model=tim/resnet50"], r"model=tim/resnet50: there is no such model; did you mean resnet50 .*timm/<name>"),
         (["train="], r"train=: there is no such train; valid: quick"),
         (["epochs=3"], r"epochs: there is no such option; did you mean train.epochs\?"),
-        (["attention.group=3"], r"attention.group: there is no such option; did you mean attention.groups"),
+        (
+            ["attention=se", "attention.groups=3"],
+            r"attention.groups: attention se has no such knob; .*valid: .*reduction",
+        ),
+        (["attention.groups=four"], r"attention.groups=four: is no number; a number is, and so is auto"),
+        (
+            ["attention.branches=neither"],
+            r"attention.branches=neither: is not known; valid: both, channel, spatial",
+        ),
+        (["attention.gate_bias=99"], r"attention.gate_bias=99.0: must be at most 20"),
+        (["attention.group=3"], r"attention.group: attention sa has no such knob; did you mean attention.groups"),
         (["hydra.run.dir=x"], r"hydra.run.dir: there is no such option"),
-        (["train.epochs=x"], r"train.epochs=x: value 'x' of type 'str' could not be converted to Integer"),
-        (["train.epochs=1.5"], r"train.epochs=1.5: .* could not be converted to Integer"),
+        (["train.epochs=x"], r"train.epochs=x: is no whole number"),
+        (["train.epochs=1.5"], r"train.epochs=1.5: is no whole number"),
         (["train.epochs=0"], r"train.epochs=0: must be at least 1"),
         (["replicates=0"], r"replicates=0: must be at least 1"),
         (["replicates=99999999999999999999"], r"replicates=9+: must be at most 10000"),
@@ -82,7 +93,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["~train.epochs"], r"~train.epochs: only entries of sweep.factors and sweep.variants can be removed"),
         (["+sweep=groups"], r"sweep=groups: a group is chosen with name=choice"),
         (["sweep.variants=3"], r"sweep.variants=3: cannot assign int"),
-        (["data.flip=maybe"], r"data.flip=maybe: value 'maybe' is not a valid bool"),
+        (["data.flip=maybe"], r"data.flip=maybe: is neither true nor false"),
     ],
 )
 def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: list[str], message: str) -> None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.compose import compose_config
-from ablations.design import Design, flatten, make_design, protocol_differences
+from ablations.design import Design, make_design, protocol_differences
 from ablations.errors import UsageError
+from ablations.variants import flatten
 
 
 def design(*overrides: str) -> Design:
@@ -20,7 +21,10 @@ def test_a_sweep_becomes_its_named_variants_and_its_levels() -> None:
     assert [variant.name for variant in made.variants] == ["none", "groups=1", "groups=2", "groups=4", "groups=8"]
     assert made.variants[0].attention == {"name": "none"}
     assert made.variants[3].attention == {
-        "name": "sa", "groups": 4, "branches": "both", "shuffle": True, "norm": "instance",
+        "name": "sa", "stages": "all", "position": "residual", "groups": 4, "groups_policy": "strict",
+        "branches": "both", "removed": "identity", "transform": "affine", "norm": "instance", "norm_affine": True,
+        "pooling": "avg", "gate": "sigmoid", "gate_bias": 1.0, "shuffle": True, "shuffle_groups": 2,
+        "permutation": "interleave",
     }  # fmt: skip
     assert made.variants[3].levels == {"attention.groups": 4}
 
@@ -110,28 +114,31 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
     [
         (
             ["sweep.factors.attention.groups=[8,16]"],
-            r"sweep.factors.attention.groups=16: stage layer1 of resnet8: groups=16 does not split 16 channels .*"
-            r"groups that fit every stage of resnet8: 1, 2, 4, 8",
+            r"sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16 does not split 16 channels .*"
+            r"these fit at every place: 1, 2, 4, 8; groups_policy=clamp takes fewer where it must",
         ),
         (["sweep.factors.attention.groups=[4,4]"], r"sweep: the variant groups=4 is listed twice"),
         (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
         (["sweep.factors.attention.groups=[]"], r"sweep.factors.attention.groups=\[\]: is given as a list of levels"),
         (["sweep.factors.attention.groups=4"], r"sweep.factors.attention.groups=4: is given as a list of levels"),
-        (["sweep.factors.attention.groups=[four]"], r"groups=four: Value 'four' of type 'str' could not be converted"),
-        (["sweep.factors.attention.group=[4]"], r"attention sa has no knob group; .*valid: groups, branches"),
+        (["sweep.factors.attention.groups=[four]"], r"groups=four is no number; a number is, and so is auto"),
+        (["sweep.factors.attention.group=[4]"], r"attention sa has no knob group; did you mean groups"),
         (["attention=none"], r"attention none has no knob groups, nor any other"),
         (
             ["sweep.factors.attention.norm=[group:3]", "attention.groups=2"],
             r"norm=group:3 does not divide the",
         ),
         (["sweep.factors.train.epochs=[1,2]"], r"train.epochs belongs to the protocol"),
-        (["sweep.variants.x={attention:sea}"], r"sweep.variants.x: there is no attention sea; valid: none, sa"),
-        (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: there is no model resnet21; .*resnet20"),
+        (["sweep.variants.x={attention:sea}"], r"sweep.variants.x: there is no attention sea; did you mean se or sa"),
+        (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: model=resnet21 is no backbone; .*resnet20"),
         (["sweep.variants.x={model:{depth:3}}"], r"sweep.variants.x: a model has no depth"),
         (["sweep.variants.x=3"], r"sweep.variants.x=3: is given as settings"),
         (["sweep.variants.x={attention:[sa]}"], r"attention=\['sa'\]: is one value, not several"),
         (["sweep.factors={model:[[resnet8]]}"], r"model=\['resnet8'\]: is one value, not several"),
-        (["attention.norm=Instance"], r"attention.norm: stage layer1 of resnet8: norm=Instance is not known"),
+        (
+            ["attention.norm=Instance"],
+            r"attention.norm=Instance: at layer1.0.sa of resnet8: is not known; did you mean instance",
+        ),
         (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
         (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
         (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),

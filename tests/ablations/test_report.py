@@ -11,7 +11,7 @@ from rich.console import Console
 from ablations.errors import UsageError
 from ablations.report import Report, _contrast, make_report, print_report
 from ablations.results import collect
-from ablations.stats import Estimate
+from ablations.stats import Estimate, VariantSummary
 from tests.ablations.test_results import design, stored
 
 ATTRIBUTES = {"command": "python -m ablations.run sweep=groups", "data_fingerprint": "f00d"}
@@ -30,7 +30,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         "- Highest of the variants: groups=4, 3.5 [-15.6, 22.6] % (n = 2), picked after seeing the results, which "
         "flatters it. This study cannot tell it from groups=2.",
         "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 [+1.00, +1.00] |",
-        "| groups=2 | resnet8 | sa groups=2 branches=both shuffle=True norm=instance |",
+        "| groups=2 | resnet8 | sa groups=2 |",
         "![groups](figures/groups.png)",
         "| train.epochs | 6 |",
         "python -m ablations.run sweep=groups",
@@ -45,7 +45,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
 def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:
     text = report(tmp_path, finished=3).text
     assert "| groups=2 | 1 | 1.0 | +1.00 |" in text
-    assert "- groups=2: +1.00 points against none; one replicate says nothing about how sure that is." in text
+    assert "- One replicate a variant: nothing says how sure the differences in the table are." in text
     assert "95 % CI +" not in text
 
 
@@ -60,7 +60,8 @@ def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None
     ],
 )
 def test_a_contrast_is_said_in_words_that_its_interval_bears(low: float, high: float, words: str) -> None:
-    assert _contrast("sa", "none", Estimate(4, 1.0, low, high)).endswith(words)
+    summary = VariantSummary("sa", "none", Estimate(4, 50.0, 49.0, 51.0), Estimate(4, 1.0, low, high), 1.0, 1.0, 1)
+    assert _contrast(summary).endswith(words)
 
 
 def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:

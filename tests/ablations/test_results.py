@@ -32,6 +32,7 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
                 cell.key,
                 cell.variant.name,
                 cell.variant.network,
+                cell.variant.levels,
                 cell.replicate,
                 TrialState.COMPLETE if done else TrialState.WAITING,
                 number,

@@ -163,7 +163,7 @@ def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> N
     ("verb", "arguments", "message"),
     [
         ("run", ["sweep=group"], "error: sweep=group: there is no such sweep; did you mean groups?"),
-        ("run", ["sweep.factors.attention.groups=[3]"], "error: sweep.factors.attention.groups=3: stage layer1"),
+        ("run", ["sweep.factors.attention.groups=[3]"], "error: sweep.factors.attention.groups=3: at layer1.0.sa"),
         ("run", ["results_dir=/dev/null/x"], "error: results_dir=/dev/null/x: cannot be written: Not a directory"),
         ("run", ["storage=sqlite:////nowhere/x.db"], "error: storage=sqlite:////nowhere/x.db: the database does not"),
         ("run", ["study=../x"], "error: study=../x: is no name for a folder"),

@@ -64,7 +64,9 @@ def test_without_a_pair_there_is_no_difference() -> None:
 
 
 def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design() -> None:
-    made = summarise(frame(sa=[51.0, 53.0], none=[50.0, 50.0]), ["none", "sa", "untrained"], "none")
+    made = summarise(
+        frame(sa=[51.0, 53.0], none=[50.0, 50.0]), ["none", "sa", "untrained"], dict.fromkeys(["none", "sa"], "none")
+    )
     assert [(summary.variant, summary.is_baseline) for summary in made] == [("none", True), ("sa", False)]
     assert made[0].difference is None
     assert made[1].difference is not None

@@ -1,0 +1,212 @@
+"""An open search: Optuna's TPE picks combinations of levels one by one, from what came of those before.
+
+A combination that is picked becomes a variant like any other, with its replicates as cells. The sampler works on a
+study in memory that is built anew from the stored cells before each pick, so a search that was cut off goes on as if it
+had not been. Combinations that cannot be built, were trained before, or have more parameters than
+`sweep.max_parameters` are never trained: the sampler is asked again.
+
+With one objective that is known after every epoch, Optuna's median pruner gives hopeless cells up. Only a variant's
+first replicate is judged, against the first replicates of others, which saw the same batches; the others of a
+variant that was given up are not trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ablations.config import OBJECTIVES, Config
+from ablations.design import Cell, Design
+from ablations.errors import UsageError
+from ablations.metrics import EPOCH_METRICS
+from ablations.study import StoredCell, StudyStore
+from ablations.variants import Settings, Variant, check_distinct, variant_of_levels
+from sa_core.seeds import stream_seed
+
+if TYPE_CHECKING:
+    from ablations.train import Epoch
+
+_ASKED = 200  # picks that the sampler may waste before the combinations that are left are looked through
+_LOOKED_THROUGH = 20_000
+
+
+def with_found_variants(config: Config, design: Design, stored: Iterable[StoredCell]) -> Design:
+    """Returns the design of a search with the variants that it has picked so far, in that order."""
+    found: dict[str, Variant] = {}
+    for cell in stored:
+        if cell.levels and cell.variant not in found:
+            variant = _variant(config, cell.levels)
+            if variant and variant.network == cell.network:  # otherwise it is of another base network
+                found[cell.variant] = variant
+    variants = (*design.variants, *found.values())
+    check_distinct(variants)
+    return replace(design, variants=variants)
+
+
+def _variant(config: Config, levels: Settings) -> Variant | None:
+    try:
+        return variant_of_levels(config, levels)
+    except UsageError:
+        return None
+
+
+class Search:
+    """Picks the variants of a search.
+
+    Args:
+        config: the sweep's factors are the space, their levels the choices.
+        design: its named variants, without those that were picked.
+        store: what is known; the cells of what is picked are put into its queue.
+        count_parameters: says how many parameters a variant has.
+
+    Attributes:
+        exhausted: whether fewer variants were to be had than were asked for.
+    """
+
+    def __init__(
+        self, config: Config, design: Design, store: StudyStore, count_parameters: Callable[[Variant], int]
+    ) -> None:
+        self._config, self._named, self._store, self._count_parameters = config, design, store, count_parameters
+        self.exhausted = False
+        self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
+
+    @property
+    def design(self) -> Design:
+        """The design as far as it is known."""
+        return with_found_variants(self._config, self._named, self._store.cells())
+
+    def cells(self) -> Iterator[Cell]:
+        """Picks variants and yields their cells, until there are as many variants as were asked for."""
+        while (variant := self._pick()) is not None:
+            for replicate in range(self._named.replicates):
+                cell = self._named.cell(variant, replicate)
+                self._store.enqueue([cell])
+                yield cell
+                if any(stored.key == cell.key and stored.state == TrialState.PRUNED for stored in self._store.cells()):
+                    break
+
+    def _pick(self) -> Variant | None:
+        """Returns the next variant; None when there are enough, or none is left."""
+        stored = self._store.cells()
+        design = with_found_variants(self._config, self._named, stored)
+        picked = [variant for variant in design.variants if variant.levels]
+        if len(picked) >= self._config.sweep.trials:
+            return None
+        # By how many there are, so that a search that goes on picks what it would have picked.
+        seed = stream_seed(self._named.protocol["seed"], "search", len(picked)) % 2**32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = TPESampler(seed=seed, multivariate=True)
+        study = make_study(self._named.objectives, sampler)
+        study.add_trials(history(picked, stored, self._named.objectives, self._space))
+        known = [variant.network for variant in design.variants]
+        for _ in range(_ASKED):
+            trial = study.ask(dict(self._space))
+            variant = _variant(self._config, trial.params)
+            if variant and self._is_wanted(variant, known):
+                return variant
+            study.tell(trial, state=TrialState.FAIL)
+        return self._first_left(known, seed)
+
+    def _is_wanted(self, variant: Variant, known: Sequence[Settings]) -> bool:
+        most = self._named.max_parameters
+        return variant.network not in known and (not most or self._count_parameters(variant) <= most)
+
+    def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
+        """Looks through the combinations, in random order, for one that was not tried."""
+        factors = self._named.factors
+        combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
+        random.Random(seed).shuffle(combinations)
+        for combination in combinations:
+            variant = _variant(self._config, dict(zip(factors, combination, strict=True)))
+            if variant and self._is_wanted(variant, known):
+                return variant
+        self.exhausted = True
+        return None
+
+
+def make_study(objectives: Sequence[str], sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+    """Makes a study in memory with the directions of the objectives."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        directions=[StudyDirection[OBJECTIVES[objective].upper()] for objective in objectives], sampler=sampler
+    )
+
+
+def history(
+    variants: Sequence[Variant],
+    stored: Iterable[StoredCell],
+    objectives: Sequence[str],
+    space: Mapping[str, CategoricalDistribution],
+) -> list[FrozenTrial]:
+    """Returns a trial for each variant of the space that has a result: the means over its replicates."""
+    cells: dict[str, list[StoredCell]] = {}
+    for cell in stored:
+        cells.setdefault(cell.variant, []).append(cell)
+    trials = []
+    for variant in variants:
+        if not _is_in(variant.levels, space):
+            continue
+        own = [cell for cell in cells.get(variant.name, ()) if cell.outcome is not None]
+        finished = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.COMPLETE]
+        given_up = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.PRUNED]
+        common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
+        common["user_attrs"] = {"variant": variant.name}
+        if given_up:
+            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in given_up[0]["epochs"]}
+            trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
+        elif finished:
+            values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
+            trials.append(create_trial(values=values, **common))
+    return trials
+
+
+def _is_in(levels: Settings, space: Mapping[str, CategoricalDistribution]) -> bool:
+    return levels.keys() == space.keys() and all(levels[path] in space[path].choices for path in space)
+
+
+class MedianStopper:
+    """Gives up first replicates that are worse than the median of others at the same epoch.
+
+    Args:
+        store: knows the others.
+        objective: the metric; higher or lower is better as `OBJECTIVES` has it.
+        epochs: of a whole training; after the last one there is nothing to save.
+    """
+
+    def __init__(self, store: StudyStore, objective: str, epochs: int) -> None:
+        self._store, self._objective, self._epochs = store, objective, epochs
+        self._pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
+
+    @classmethod
+    def suits(cls, objectives: Sequence[str]) -> bool:
+        """Says whether there is one objective, which is known after every epoch."""
+        return len(objectives) == 1 and objectives[0] in EPOCH_METRICS
+
+    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
+        """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
+        if not cell.variant.levels or cell.replicate != 0 or len(epochs) >= self._epochs:
+            return None
+        study = make_study([self._objective])
+        for other in self._store.cells():
+            if other.levels and other.replicate == 0 and other.state == TrialState.COMPLETE and other.outcome:
+                result = other.outcome["result"]
+                steps = {epoch["epoch"]: epoch[self._objective] for epoch in result["epochs"]}
+                study.add_trial(create_trial(value=result[self._objective], intermediate_values=steps))
+        own = {epoch.epoch: getattr(epoch, self._objective) for epoch in epochs}
+        trial = create_trial(state=TrialState.RUNNING, intermediate_values=own)
+        if not self._pruner.prune(study, trial):
+            return None
+        return f"after epoch {len(epochs)}, {self._objective} {own[epochs[-1].epoch]:.4g} is worse than the median"

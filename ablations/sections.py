@@ -1,0 +1,83 @@
+"""The tables that some sweeps have beyond the table of variants: effects of crossed factors, findings of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ablations.design import Design
+from ablations.effects import Effect, factorial_effects
+from ablations.metrics import METRICS
+from ablations.results import Results
+from ablations.tradeoffs import LEAST_FOR_IMPORTANCES, importances, tradeoffs
+from ablations.wording import count, points_with_interval
+
+
+@dataclass(frozen=True)
+class Section:
+    """A further table of a report, with a sentence or two on how to read it; its first `names` columns are text."""
+
+    title: str
+    note: str
+    headers: tuple[str, ...]
+    rows: list[list[str]]
+    names: int = 1
+
+
+def make_sections(design: Design, results: Results) -> list[Section]:
+    """Returns the tables that some sweeps have beyond the table of variants."""
+    if results.cells.empty:
+        return []
+    if design.is_search:
+        return _search_sections(design, results)
+    effects = factorial_effects(results.cells, design)
+    return [_effects_section(effects)] if effects else []
+
+
+def _effects_section(effects: Sequence[Effect]) -> Section:
+    n = effects[0].estimate.n
+    rows = [[effect.name, effect.reference, points_with_interval(effect.estimate)] for effect in effects]
+    return Section(
+        "Main effects and interactions",
+        f"In points of top-1, over {count(n, 'replicate')} with every combination. A main effect is the difference to "
+        "the factor's first level, averaged over all combinations of the other factors; an interaction is by how much "
+        "such a difference changes with the other factors. Intervals are not corrected for how many there are.",
+        ("effect of", "against", "points [95 % CI]"),
+        rows,
+        names=2,
+    )
+
+
+def _search_sections(design: Design, results: Results) -> list[Section]:
+    frame = tradeoffs(results.cells, design)
+    front = frame[frame["on_front"]].sort_values("label", key=lambda labels: labels.map(lambda text: (len(text), text)))
+    shown = list(dict.fromkeys([*design.objectives, "parameters"]))
+    rows = [
+        [row["label"], str(row["variant"]), str(row["n"]), *(METRICS[key].format(row[key]) for key in shown)]
+        for row in front.to_dict("records")
+    ]
+    several = len(design.objectives) > 1
+    note = (
+        "No other variant is at least as good in every objective and better in one." if several else "The best variant."
+    )
+    note += " Picked after seeing the results, which flatters it; speeds are those of training, and noisy."
+    if design.max_parameters:
+        note += f" Only variants with up to {design.max_parameters:,} parameters count."
+    headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
+    sections = [Section("Pareto front" if several else "Best found", note, headers, rows, names=2)]
+    shares = importances(frame, design)
+    if shares.empty:
+        note = (
+            f"Unknown: fewer than {LEAST_FOR_IMPORTANCES} variants were tried, or no objective differed between them."
+        )
+        return [*sections, Section("Importance of factors", note, (), [])]
+    table = shares.pivot_table(index="factor", columns="objective", values="importance", sort=False)
+    known = [objective for objective in design.objectives if objective in table]
+    per_factor = zip(table.index, table[known].to_numpy(), strict=True)
+    rows = [[str(factor), *(f"{share:.2f}" for share in own)] for factor, own in per_factor]
+    note = (
+        f"Shares of each objective's variance over the {int(frame['picked'].sum())} variants picked (fANOVA), the rest "
+        "being interactions; they say nothing about direction, and little where few were tried."
+    )
+    headers = ("factor", *(METRICS[objective].label for objective in known))
+    return [*sections, Section("Importance of factors", note, headers, rows)]

@@ -1,0 +1,21 @@
+"""How numbers and counts are written in tables and sentences."""
+
+from __future__ import annotations
+
+from ablations.stats import Estimate
+
+
+def points(difference: float) -> str:
+    """Writes a difference in percentage points, with its sign: `+0.35`."""
+    return f"{difference:+.2f}".replace("-0.00", "+0.00")
+
+
+def count(number: int, noun: str) -> str:
+    """Writes a number of things: `1 replicate`, `3 replicates`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def points_with_interval(difference: Estimate) -> str:
+    """Writes a difference with its confidence interval, where it has one: `+0.35 [-0.10, +0.80]`."""
+    interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
+    return f"{points(difference.mean)}{interval}"
