@@ -46,9 +46,9 @@ def report_study(config: Config, design: Design, store: StudyStore, console: Con
 
     stored = store.cells()
     if design.is_search:
-        from ablations.search import with_found_variants
+        from ablations.search import Maker, with_found_variants
 
-        design = with_found_variants(config, design, stored)
+        design = with_found_variants(design, stored, Maker(config))
     results = collect(design, stored)
     report = make_report(design, results, store.attributes, study_folder(config))
     print_report(console, report)

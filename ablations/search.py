@@ -13,6 +13,7 @@ variant that was given up are not trained.
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,24 +43,35 @@ _ASKED = 200  # picks that the sampler may waste before the combinations that ar
 _LOOKED_THROUGH = 20_000
 
 
-def with_found_variants(config: Config, design: Design, stored: Iterable[StoredCell]) -> Design:
+class Maker:
+    """Makes variants of levels, each once: a search asks for the same ones before every pick."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._made: dict[str, Variant | None] = {}
+
+    def variant(self, levels: Settings) -> Variant | None:
+        """Returns the variant that a combination of levels is; None where they do not go together."""
+        key = json.dumps(levels, sort_keys=True)
+        if key not in self._made:
+            try:
+                self._made[key] = variant_of_levels(self._config, levels)
+            except UsageError:
+                self._made[key] = None
+        return self._made[key]
+
+
+def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Maker) -> Design:
     """Returns the design of a search with the variants that it has picked so far, in that order."""
     found: dict[str, Variant] = {}
     for cell in stored:
         if cell.levels and cell.variant not in found:
-            variant = _variant(config, cell.levels)
+            variant = maker.variant(cell.levels)
             if variant and variant.network == cell.network:  # otherwise it is of another base network
                 found[cell.variant] = variant
     variants = (*design.variants, *found.values())
     check_distinct(variants)
     return replace(design, variants=variants)
-
-
-def _variant(config: Config, levels: Settings) -> Variant | None:
-    try:
-        return variant_of_levels(config, levels)
-    except UsageError:
-        return None
 
 
 class Search:
@@ -80,12 +92,13 @@ class Search:
     ) -> None:
         self._config, self._named, self._store, self._count_parameters = config, design, store, count_parameters
         self.exhausted = False
+        self._maker = Maker(config)
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
 
     @property
     def design(self) -> Design:
         """The design as far as it is known."""
-        return with_found_variants(self._config, self._named, self._store.cells())
+        return with_found_variants(self._named, self._store.cells(), self._maker)
 
     def cells(self) -> Iterator[Cell]:
         """Picks variants and yields their cells, until there are as many variants as were asked for."""
@@ -100,7 +113,7 @@ class Search:
     def _pick(self) -> Variant | None:
         """Returns the next variant; None when there are enough, or none is left."""
         stored = self._store.cells()
-        design = with_found_variants(self._config, self._named, stored)
+        design = with_found_variants(self._named, stored, self._maker)
         picked = [variant for variant in design.variants if variant.levels]
         if len(picked) >= self._config.sweep.trials:
             return None
@@ -114,7 +127,7 @@ class Search:
         known = [variant.network for variant in design.variants]
         for _ in range(_ASKED):
             trial = study.ask(dict(self._space))
-            variant = _variant(self._config, trial.params)
+            variant = self._maker.variant(trial.params)
             if variant and self._is_wanted(variant, known):
                 return variant
             study.tell(trial, state=TrialState.FAIL)
@@ -130,7 +143,7 @@ class Search:
         combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
         random.Random(seed).shuffle(combinations)
         for combination in combinations:
-            variant = _variant(self._config, dict(zip(factors, combination, strict=True)))
+            variant = self._maker.variant(dict(zip(factors, combination, strict=True)))
             if variant and self._is_wanted(variant, known):
                 return variant
         self.exhausted = True

@@ -54,8 +54,8 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     """Draws top-1, training speed and memory, a panel each.
 
-    Levels that are numbers stand along the horizontal axis, joined by a line; any others are rows, because names need
-    room.
+    Levels that are numbers stand along the horizontal axis, joined by a line; otherwise variants are rows, as names
+    need room.
 
     Args:
         frame: from `levels_frame`.
@@ -64,7 +64,7 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     """
     levels = frame[(frame["kind"] == "mean") & ~frame["is_baseline"]].drop_duplicates("variant")
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
-    labels = style.row_labels(map(str, levels["level"]))
+    labels = style.row_labels(levels["variant"])
     height = 2.6 if numeric else 0.9 + max(style.rows_height(labels), 0.8)
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1], sharey=not numeric)

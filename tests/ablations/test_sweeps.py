@@ -1,0 +1,62 @@
+"""Every sweep of the suite at the smallest size: trained, tabled, drawn, mirrored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ablations import cli
+from ablations.analyze import PURPOSE, analyze
+from ablations.compose import compose_config, sweep_questions
+from ablations.design import make_design
+from ablations.run import run
+from tests.conftest import TINY, Command
+
+SWEEPS = sweep_questions()
+SMALL = [*TINY[1:], "train.epochs=1", "replicates=1", "sweep.trials=6"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.mark.parametrize("sweep", sorted(SWEEPS))
+def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}"]
+    assert cli.main("run", "", run, arguments) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    config = compose_config(arguments)
+    made = make_design(config)
+    study = folder / made.study
+    report = (study / "report.md").read_text()
+    assert SWEEPS[sweep] in printed
+    assert SWEEPS[sweep] in report
+    variants = [variant.name for variant in made.variants]
+    for variant in variants:
+        assert f"\n| {variant} | 1 | " in report
+    count = len(variants) + (config.sweep.trials if made.is_search else 0)
+    assert f"cells: {count};" in printed
+    figures = {path.name for path in (study / "figures").glob("*.png")}
+    extra = {"search": {"tradeoffs.png"}, "factorial": {"effects.png"}, "backbones": {"effects.png"}}
+    assert figures == {f"{sweep}.png", "learning_curves.png"} | extra.get(sweep, set())
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(made.study)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * (count + 1)
+
+    table = printed[printed.index("┏") : printed.index("Report:")]
+    assert cli.main("analyze", PURPOSE, analyze, arguments) == 0
+    assert table in capsys.readouterr().out
+
+
+def test_an_unknown_sweep_is_answered_with_all_and_their_questions(command: Command) -> None:
+    done = command("run", "sweep=everything")
+    assert done.returncode == 2
+    for sweep, question in SWEEPS.items():
+        assert question
+        assert f"\n  {sweep:12} {question}" in done.stderr
