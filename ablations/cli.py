@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config import Config
 
 USAGE_STATUS = 2
+BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _FLAGS = ("--help", "--config-dir")
 
@@ -41,7 +43,7 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
         if line.help:
             from ablations.help import help_text
 
-            print(help_text(verb, purpose, line.overrides, line.config_dir))
+            print(help_text(verb, purpose, line.overrides, line.config_dir), flush=True)
             return 0
         from ablations.compose import compose_config
 
@@ -50,6 +52,10 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
     except KeyboardInterrupt:
         print("Interrupted; what was finished is stored.", file=sys.stderr)
         return INTERRUPTED_STATUS

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ablations.compose import GROUPS, compose_config, default_choices, group_choices, sweep_questions
+from sa_core.places import TIMM
 
 _WIDTH = 118
 _INDENT = 34
@@ -26,6 +27,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     lines.append("Groups:")
     for group in GROUPS:
         names = ", ".join(group_choices(config_dir)[group])
+        if group == "model":
+            names += f", {TIMM}<name> for a model of timm whose blocks take attn_layer"
         lines += _entry(f"{group}={chosen[group]}", f"one of: {names}")
     lines += ["", "Sweeps and the questions they answer:"]
     for name, question in sweep_questions(config_dir).items():

@@ -90,7 +90,7 @@ def _train(
     )
     failed = 0
     try:
-        width = max(len(known.cell(variant, known.replicates - 1).name) for variant in known.variants)
+        width = _name_width(known)
         with Display(console, total, total - to_train, width) as display:
             cells = chain(missing, search.cells()) if search else missing
             failed = driver.train(cells, machine.environment(), display)
@@ -108,6 +108,19 @@ def _train(
     if failed:
         console.print(f"Cells that failed: {failed}; the report says why. The same command tries them again.")
     return 1 if failed else 0
+
+
+def _name_width(design: Design) -> int:
+    """Returns the letters of the longest name of a cell, those included that a search may still pick."""
+    from ablations.variants import level_name
+
+    names = [variant.name for variant in design.variants]
+    if design.is_search:
+        longest = [
+            max((level_name(path, level) for level in levels), key=len) for path, levels in design.factors.items()
+        ]
+        names.append(", ".join(longest))
+    return max(map(len, names)) + len(f" r{design.replicates - 1}")
 
 
 def _cells(design: Design) -> int:

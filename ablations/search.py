@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablations.config import OBJECTIVES, Config
 from ablations.design import Cell, Design
 from ablations.errors import UsageError
-from ablations.metrics import EPOCH_METRICS
+from ablations.metrics import EPOCH_METRICS, METRICS
 from ablations.study import StoredCell, StudyStore
 from ablations.variants import Settings, Variant, check_distinct, variant_of_levels
 from sa_core.seeds import stream_seed
@@ -222,4 +222,6 @@ class MedianStopper:
         trial = create_trial(state=TrialState.RUNNING, intermediate_values=own)
         if not self._pruner.prune(study, trial):
             return None
-        return f"after epoch {len(epochs)}, {self._objective} {own[epochs[-1].epoch]:.4g} is worse than the median"
+        metric = METRICS[self._objective]
+        value = f"{metric.label.lower()} {metric.format(own[epochs[-1].epoch])} {metric.unit}"
+        return f"after epoch {len(epochs)}, {value} is worse than the median of the others"

@@ -60,7 +60,9 @@ def _search_sections(design: Design, results: Results) -> list[Section]:
     note = (
         "No other variant is at least as good in every objective and better in one." if several else "The best variant."
     )
-    note += " Picked after seeing the results, which flatters it; speeds are those of training, and noisy."
+    note += " Picked after seeing the results, which flatters it."
+    if any(key.endswith("per_second") for key in design.objectives):
+        note += " Speeds are those of training itself, and noisy."
     if design.max_parameters:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
     headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
@@ -75,9 +77,10 @@ def _search_sections(design: Design, results: Results) -> list[Section]:
     known = [objective for objective in design.objectives if objective in table]
     per_factor = zip(table.index, table[known].to_numpy(), strict=True)
     rows = [[str(factor), *(f"{share:.2f}" for share in own)] for factor, own in per_factor]
+    picked = int(frame["picked"].sum())
     note = (
-        f"Shares of each objective's variance over the {int(frame['picked'].sum())} variants picked (fANOVA), the rest "
-        "being interactions; they say nothing about direction, and little where few were tried."
+        f"Shares of each objective's variance over {picked} variants that were picked and trained to the end (fANOVA), "
+        "the rest being interactions; they say nothing about direction, and little where few were tried."
     )
     headers = ("factor", *(METRICS[objective].label for objective in known))
     return [*sections, Section("Importance of factors", note, headers, rows)]

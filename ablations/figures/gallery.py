@@ -18,7 +18,7 @@ from ablations.wording import count
 
 
 def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
-    """Draws a study's figures into `folder`, the sweep's own first; returns the files that were written.
+    """Draws a study's figures into `folder`; returns the files that were written.
 
     Args:
         design: the study.
@@ -39,8 +39,10 @@ def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
     if design.is_search:
         frame = tradeoffs(results.cells, design)
         shares = importances(frame, design)
+        given_up = int((results.unfinished["state"] == "pruned").sum())
+        pruned = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
         maximized = [direction == "maximize" for direction in design.directions]
-        drawn = draw_search(frame, shares, design.objectives, maximized, f"{design.question} {protocol}")
+        drawn = draw_search(frame, shares, design.objectives, maximized, f"{design.question} {pruned} {protocol}")
         written += style.save(drawn, frame, folder / "tradeoffs")
         curves = curves[curves["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
         curves_key = f"Variants on the front, and those given by name. {curves_key}"
@@ -50,7 +52,7 @@ def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
     else:
         frame = levels_frame(results.cells, design)
         drawn = draw_levels(frame, _factor_label(design), caption)
-    written += style.save(drawn, frame, folder / design.sweep)
+    written += style.save(drawn, frame, folder / "variants")
     effects = factorial_effects(results.cells, design)
     if effects:
         frame = effects_frame(effects)

@@ -31,7 +31,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         "flatters it. This study cannot tell it from groups=2.",
         "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 [+1.00, +1.00] |",
         "| groups=2 | resnet8 | sa groups=2 |",
-        "![groups](figures/groups.png)",
+        "![variants](figures/variants.png)",
         "| train.epochs | 6 |",
         "python -m ablations.run sweep=groups",
         "Data fingerprint: f00d",
@@ -39,7 +39,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
     ):
         assert part in text
     assert "Not finished" not in text
-    assert (tmp_path / "figures" / "groups.png").exists()
+    assert (tmp_path / "figures" / "variants.png").exists()
 
 
 def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:

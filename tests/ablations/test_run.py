@@ -25,7 +25,7 @@ VARIANTS = ["none", "groups=1", "groups=4"]
 
 def table(folder: Path) -> pd.DataFrame:
     """The top-1 of every replicate, to the last digit."""
-    frame = pd.read_csv(folder / STUDY / "figures" / "groups.csv", dtype={"level": str})
+    frame = pd.read_csv(folder / STUDY / "figures" / "variants.csv", dtype={"level": str})
     rows = frame[(frame["metric"] == "top1") & (frame["kind"] == "replicate")]
     return rows[["variant", "replicate", "value"]].reset_index(drop=True)
 
@@ -72,7 +72,9 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     assert lines[-2].endswith(f"mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}")
     assert lines[-1].startswith("Then open:  http://127.0.0.1:5000/#/experiments/")
     written = {path.name for path in (folder / STUDY / "figures").iterdir()}
-    assert written == {f"{name}.{suffix}" for name in ("groups", "learning_curves") for suffix in ("png", "pdf", "csv")}
+    assert written == {
+        f"{name}.{suffix}" for name in ("variants", "learning_curves") for suffix in ("png", "pdf", "csv")
+    }
     assert (folder / STUDY / "report.md").exists()
     check_every_cell_is_stored_once(folder)
 

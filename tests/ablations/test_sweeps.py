@@ -18,6 +18,13 @@ SWEEPS = sweep_questions()
 SMALL = [*TINY[1:], "train.epochs=1", "replicates=1", "sweep.trials=6"]
 
 
+SECTIONS = {
+    "factorial": ["Main effects and interactions"],
+    "backbones": ["Main effects and interactions"],
+    "search": ["Pareto front", "Importance of factors"],
+}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sweeps")
@@ -40,9 +47,12 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
         assert f"\n| {variant} | 1 | " in report
     count = len(variants) + (config.sweep.trials if made.is_search else 0)
     assert f"cells: {count};" in printed
+    for section in SECTIONS.get(sweep, ()):
+        assert f"\n{section}\n" in printed
+        assert f"\n## {section}\n" in report
     figures = {path.name for path in (study / "figures").glob("*.png")}
     extra = {"search": {"tradeoffs.png"}, "factorial": {"effects.png"}, "backbones": {"effects.png"}}
-    assert figures == {f"{sweep}.png", "learning_curves.png"} | extra.get(sweep, set())
+    assert figures == {"variants.png", "learning_curves.png"} | extra.get(sweep, set())
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(made.study)
     assert experiment is not None
