@@ -145,15 +145,14 @@ def _inherited(base: Settings, own: Settings) -> Settings:
     """Returns what a variant has from the base network's attention.
 
     Another module has its own knobs, and takes over where attention is. A module that is a kind of the base module, as
-    frozen shuffle attention is, has its knobs too. A knob that the variant's own settings leave without an effect is
-    as if it had not been set.
+    frozen shuffle attention is, has its knobs too, as far as they mean the same. A knob that the variant's own settings
+    leave without an effect is as if it had not been set.
     """
     name = str(own.get("name", base["name"]))
     if name not in ATTENTIONS:
         return {}  # what is wrong with the name is said later
     kept = {"name"} | ({"stages", "position"} if name != "none" else set())
-    if issubclass(ATTENTIONS[name], ATTENTIONS[base["name"]]):
-        kept |= {declared.name for declared in fields(ATTENTIONS[base["name"]])}
+    kept |= ATTENTIONS[name].shared_with(ATTENTIONS[base["name"]])
     inherited = {key: value for key, value in base.items() if key in kept}
     with suppress(TypeError):  # an unknown knob: said later
         for idle in _knobs(inherited | own).idle():
@@ -245,6 +244,8 @@ def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[
     if groups == AUTO_GROUPS:
         # Of the backbone's usual places, so that variants that put attention elsewhere have as many.
         attention["groups"] = default_groups(made, widths)
+    elif isinstance(groups, str) and groups.isdecimal():
+        attention["groups"] = int(groups)
     elif isinstance(groups, str):
         raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO_GROUPS}")
 

@@ -70,6 +70,11 @@ class Knobs:
     def check_channels(self, channels: int) -> None:
         """Checks the knobs against the width of a place; raises as `check` does."""
 
+    @classmethod
+    def shared_with(cls, other: type[Knobs]) -> set[str]:
+        """Returns the knobs that mean the same in another module, which this one is a kind of."""
+        return {declared.name for declared in fields(other)} if issubclass(cls, other) else set()
+
 
 def default_of(knobs: Knobs | type[Knobs], name: str) -> Any:
     """Returns a knob's default."""
@@ -277,6 +282,16 @@ class MatchedKnobs(GroupedKnobs):
     def fitting_groups(cls, channels: int) -> list[int]:
         """Returns those of shuffle attention, to which it is matched."""
         return ShuffleAttentionKnobs.fitting_groups(channels)
+
+    @staticmethod
+    def _misfit(channels: int) -> str:
+        return ShuffleAttentionKnobs._misfit(channels)
+
+    @classmethod
+    def shared_with(cls, other: type[Knobs]) -> set[str]:
+        """Returns the groups where the other is shuffle attention: with others it would not be matched."""
+        is_matched = issubclass(other, ShuffleAttentionKnobs)
+        return {"groups", "groups_policy"} if is_matched else super().shared_with(other)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class ShuffleAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
         batch, channels, height, width = x.shape
-        grouped = x.reshape(batch * self.groups, -1, height, width)
+        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
         if self.knobs.removed == "reassign":
             out = self._channel_branch(grouped) if self.knobs.has_channel_branch else self._spatial_branch(grouped)
         else:
@@ -190,8 +190,15 @@ def _transform(transform: str, value: Tensor, weight: Tensor, bias: Tensor) -> T
     return weight * value + bias
 
 
+class _GroupNorm(nn.GroupNorm):
+    """torch's, without its refusal of a single value, which a 1x1 map of one image in one group is: that becomes 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _make_norm(norm: str, channels: int, options: dict[str, Any]) -> nn.Module:
     groups = norm_groups(norm, channels)
     if groups is not None:
-        return nn.GroupNorm(groups, channels, **options)
+        return _GroupNorm(groups, channels, **options)
     return nn.BatchNorm2d(channels, **options) if norm == "batch" else nn.Identity()

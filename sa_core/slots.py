@@ -12,7 +12,7 @@ class SlottedBlock(nn.Module):
     A subclass says what its paths are. `position` is where attention stands; `sa_core.places` tells what each means.
     """
 
-    position: str
+    position: str = "residual"
     sa: nn.Module
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:

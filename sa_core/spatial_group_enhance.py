@@ -54,9 +54,9 @@ class SpatialGroupEnhance(nn.Module):
         agreement = (grouped * grouped.mean((3, 4), keepdim=True)).sum(2)
         agreement = agreement.to(torch.promote_types(agreement.dtype, torch.float32))
         centred = agreement - agreement.mean((2, 3), keepdim=True)
-        # The official code divides by the deviation plus epsilon, with n - 1; one position alone has none.
-        freedom = max(x.shape[2] * x.shape[3] - 1, 1)
-        deviation = (centred.square().sum((2, 3), keepdim=True) / freedom).sqrt() + _EPSILON
+        # With n - 1, as the official code has it; one position alone deviates from nothing.
+        correction = 1 if x.shape[2] * x.shape[3] > 1 else 0
+        deviation = agreement.std((2, 3), correction=correction, keepdim=True) + _EPSILON
         gate = torch.sigmoid(self.weight * (centred / deviation) + self.bias).to(x.dtype)
         out: Tensor = (grouped * gate.unsqueeze(2)).flatten(1, 2)
         return out

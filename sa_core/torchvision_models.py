@@ -9,8 +9,6 @@ ShuffleNetV2 the same convolution, both without stride and without the pooling t
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -30,9 +28,9 @@ class SlottedBasicBlock(SlottedBlock, BasicBlock):  # type: ignore[misc]
     relu: nn.Module
     downsample: nn.Module | None
 
-    def __init__(self, *arguments: object, position: str = "residual", **options: object) -> None:
+    def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
-        self.position, self.sa = position, nn.Identity()
+        self.sa = nn.Identity()
 
     def residual(self, x: Tensor) -> Tensor:
         """Two 3x3 convolutions, each with its norm."""
@@ -58,9 +56,9 @@ class SlottedBottleneck(SlottedBlock, Bottleneck):  # type: ignore[misc]
     relu: nn.Module
     downsample: nn.Module | None
 
-    def __init__(self, *arguments: object, position: str = "residual", **options: object) -> None:
+    def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
-        self.position, self.sa = position, nn.Identity()
+        self.sa = nn.Identity()
 
     def residual(self, x: Tensor) -> Tensor:
         """A 1x1, a 3x3 and a 1x1 convolution, each with its norm."""
@@ -82,9 +80,9 @@ class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
     branch1: nn.Module
     branch2: nn.Module
 
-    def __init__(self, in_channels: int, channels: int, stride: int, position: str = "residual") -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__(in_channels, channels, stride)
-        self.position, self.sa = position, nn.Identity()
+        self.sa = nn.Identity()
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Splits the channels, or hands all of them to both paths where the map shrinks."""
@@ -111,28 +109,19 @@ class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
 
 def build(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:
     """Builds a torchvision backbone with empty slots."""
-    make = _resnet if backbone.family == "resnet" else _shufflenet
-    model = make(backbone, num_classes, position)
+    units = [stage.blocks for stage in backbone.stages]
+    model: nn.Module
+    if backbone.family == "resnet":
+        block = SlottedBottleneck if backbone.name in ("resnet50", "resnet101") else SlottedBasicBlock
+        model = ResNet(block, units, num_classes)
+    else:
+        widths = [24, *(stage.channels for stage in backbone.stages), 1024]
+        model = ShuffleNetV2(units, widths, num_classes, SlottedUnit)
+    for module in model.modules():
+        if isinstance(module, SlottedBlock):
+            module.position = position
     if stem == "cifar":
         _shorten_stem(model)
-    return model
-
-
-def _resnet(backbone: Backbone, num_classes: int, position: str) -> nn.Module:
-    block = SlottedBottleneck if backbone.name in ("resnet50", "resnet101") else SlottedBasicBlock
-
-    class Placed(block):  # type: ignore[misc, valid-type]  # ResNet makes its blocks itself, without a position
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, position=position, **options)
-
-    model: nn.Module = ResNet(Placed, [stage.blocks for stage in backbone.stages], num_classes)
-    return model
-
-
-def _shufflenet(backbone: Backbone, num_classes: int, position: str) -> nn.Module:
-    widths = [24, *(stage.channels for stage in backbone.stages), 1024]
-    units = [stage.blocks for stage in backbone.stages]
-    model: nn.Module = ShuffleNetV2(units, widths, num_classes, partial(SlottedUnit, position=position))
     return model
 
 

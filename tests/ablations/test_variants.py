@@ -104,9 +104,10 @@ def test_another_module_takes_over_where_attention_is_and_none_of_the_knobs() ->
     assert attention(made, "none") == {"name": "none"}
 
 
-def test_frozen_shuffle_attention_has_the_knobs_of_the_base() -> None:
+def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base() -> None:
     made = design("sweep=controls", "attention.groups=2", "attention.norm=layer")
     assert (attention(made, "frozen")["groups"], attention(made, "frozen")["norm"]) == (2, "layer")
+    assert attention(made, "se_matched")["groups"] == 2
 
 
 @pytest.mark.parametrize(

@@ -1,43 +1,298 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sa_core import ATTENTION
-from sa_core.catalog import ATTENTIONS, fitting_groups, norm_groups, split_channels
+from sa_core.errors import OptionError
+from sa_core.knobs import (
+    ATTENTIONS,
+    CbamKnobs,
+    ConstantKnobs,
+    EfficientChannelKnobs,
+    FrozenKnobs,
+    GlobalContextKnobs,
+    GroupedKnobs,
+    Knobs,
+    MatchedKnobs,
+    ShuffleAttentionKnobs,
+    SpatialGroupEnhanceKnobs,
+    SqueezeExcitationKnobs,
+    default_groups,
+    default_of,
+    norm_groups,
+)
+from sa_core.places import BACKBONES
+
+# How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
+MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
+grouped = st.sampled_from(list(MULTIPLES))
 
 
-@given(st.integers(0, 300), st.integers(-2, 300))
-def test_fitting_groups_are_those_that_split(channels: int, groups: int) -> None:
-    if groups in fitting_groups(channels):
-        assert split_channels(channels, groups) * 2 * groups == channels
+@given(grouped, st.integers(0, 300), st.integers(-2, 300))
+def test_fitting_groups_are_those_that_split(knobs: type[GroupedKnobs], channels: int, groups: int) -> None:
+    fits = groups >= 1 and channels >= 1 and channels % (MULTIPLES[knobs] * groups) == 0
+    assert (groups in knobs.fitting_groups(channels)) == fits
+    if fits:
+        assert knobs(groups).groups_on(channels) == groups
     else:
-        with pytest.raises(ValueError, match="does not split"):
-            split_channels(channels, groups)
+        with pytest.raises(OptionError, match=rf"groups={groups} does not (split|divide) {channels} channels"):
+            knobs(groups).groups_on(channels)
 
 
-def test_every_name_in_the_catalog_has_a_module_with_those_knobs_and_defaults() -> None:
-    assert set(ATTENTIONS) == set(ATTENTION)
-    for name, knobs in ATTENTIONS.items():
-        parameters = inspect.signature(ATTENTION[name]).parameters
-        declared = {knob.name: knob.default for knob in fields(knobs)}
-        assert declared == {knob: parameters[knob].default for knob in declared}, name
+@given(grouped, st.integers(0, 300))
+def test_fitting_groups_ascend(knobs: type[GroupedKnobs], channels: int) -> None:
+    fitting = knobs.fitting_groups(channels)
+    assert fitting == sorted(set(fitting))
+
+
+@given(grouped, st.integers(0, 200), st.integers(-2, 300))
+def test_clamp_takes_the_most_groups_up_to_those_asked_for(
+    knobs: type[GroupedKnobs], channels: int, groups: int
+) -> None:
+    clamped = knobs(groups, "clamp")
+    fewer = [k for k in range(1, groups + 1) if channels and channels % (MULTIPLES[knobs] * k) == 0]
+    if fewer:
+        assert clamped.groups_on(channels) == max(fewer)
+    else:
+        with pytest.raises(OptionError, match=f"groups={groups} does not"):
+            clamped.groups_on(channels)
+
+
+def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
+    with pytest.raises(OptionError, match=r"2G must divide the channels \(for 64 channels these fit: 1, 2, 4, 8, 16, "):
+        ShuffleAttentionKnobs().check(64)
+    with pytest.raises(OptionError, match=r"divide 12 channels \(for 12 channels these fit: 1, 2, 3, 4, 6, 12\)"):
+        SpatialGroupEnhanceKnobs(5).check(12)
+    with pytest.raises(OptionError, match=r"for 7 channels these fit: none\)"):
+        ShuffleAttentionKnobs(1, "clamp").check(7)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "groups"),
+    [
+        ("resnet50", 64),
+        ("resnet101", 64),
+        ("resnet18", 16),
+        ("resnet34", 16),
+        ("resnet8", 4),
+        ("resnet20", 4),
+        ("resnet32", 4),
+        ("resnet56", 4),
+    ],
+)
+def test_default_groups_are_to_a_backbone_what_64_are_to_resnet50(backbone: str, groups: int) -> None:
+    widths = [place.channels for place in BACKBONES[backbone].places()]
+    for knobs in MULTIPLES:
+        assert default_groups(knobs, widths) == groups
+
+
+@settings(deadline=None)
+@given(grouped, st.lists(st.integers(1, 300), min_size=1, max_size=4))
+def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: list[int]) -> None:
+    groups = default_groups(knobs, iter(widths))
+    fitting = [k for k in range(1, 301) if all(width % (MULTIPLES[knobs] * k) == 0 for width in widths)]
+    if fitting:
+        assert groups in fitting
+    assert groups == max((k for k in fitting if k <= 64 and min(widths) // k >= 4), default=1)
 
 
 @pytest.mark.parametrize(
     ("norm", "channels", "groups"),
-    [("instance", 6, 6), ("layer", 6, 1), ("group:2", 6, 2), ("batch", 6, None), ("none", 6, None)],
+    [
+        ("instance", 6, 6),
+        ("layer", 6, 1),
+        ("group:2", 6, 2),
+        ("group:6", 6, 6),
+        ("batch", 6, None),
+        ("none", 6, None),
+    ],
 )
 def test_a_norm_says_how_many_groups_it_takes(norm: str, channels: int, groups: int | None) -> None:
     assert norm_groups(norm, channels) == groups
 
 
-def test_the_catalog_is_reached_without_importing_torch() -> None:
-    code = "import sa_core.catalog, sys; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ("group", "norm=group is not known; valid: instance, group:<k>, layer, batch, none"),
+        ("group:", "norm=group: is not known"),
+        ("group:two", "norm=group:two is not known"),
+        ("group:-1", "norm=group:-1 is not known"),
+        ("groups:2", "norm=groups:2 is not known"),
+        ("", "norm= is not known"),
+        ("group:0", "norm=group:0 does not divide the 6 channels of a branch; valid: group:1, group:2, group:3, gro"),
+        ("group:4", "norm=group:4 does not divide the 6 channels of a branch"),
+    ],
+)
+def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        norm_groups(norm, 6)
+
+
+@pytest.mark.parametrize(
+    ("set_knobs", "idle"),
+    [
+        ({"branches": "spatial", "pooling": "max"}, {"pooling"}),
+        ({"branches": "none", "pooling": "avg_max"}, {"pooling"}),
+        ({"branches": "channel", "norm": "batch"}, {"norm"}),
+        ({"branches": "channel", "norm_affine": False}, {"norm_affine"}),
+        ({"branches": "channel", "norm": "none", "norm_affine": False}, {"norm", "norm_affine"}),
+        ({"branches": "none", "norm": "batch"}, {"norm"}),
+        ({"branches": "none", "norm_affine": False}, {"norm_affine"}),
+        ({"norm": "none", "norm_affine": False}, {"norm_affine"}),
+        ({"transform": "none", "gate_bias": 0.0}, {"gate_bias"}),
+        ({"branches": "spatial", "transform": "affine_channel", "gate_bias": 0.0}, {"gate_bias"}),
+        ({"branches": "none", "gate_bias": 0.0}, {"gate_bias"}),
+        ({"branches": "none", "transform": "conv1x1"}, {"transform"}),
+        ({"branches": "none", "gate": "tanh1"}, {"gate"}),
+        ({"branches": "both", "removed": "reassign"}, {"removed"}),
+        ({"branches": "none", "removed": "reassign"}, {"removed"}),
+        ({"shuffle": False, "shuffle_groups": 4}, {"shuffle_groups"}),
+        ({"shuffle": False, "permutation": "random"}, {"permutation"}),
+        ({"permutation": "random", "shuffle_groups": 4}, {"shuffle_groups"}),
+        # and what looks alike but does something
+        ({"branches": "spatial", "norm": "batch", "norm_affine": False, "removed": "reassign"}, set()),
+        ({"branches": "channel", "pooling": "max", "removed": "reassign", "gate": "none"}, set()),
+        ({"branches": "channel", "transform": "affine_channel", "gate_bias": 0.0}, set()),
+        ({"transform": "affine_channel", "gate_bias": 0.0}, set()),
+        ({"branches": "spatial", "transform": "conv1x1", "gate_bias": 0.0}, set()),
+        ({"norm": "none", "transform": "none", "gate": "none", "pooling": "max"}, set()),
+        ({"permutation": "random"}, set()),
+        ({"shuffle_groups": 4}, set()),
+        ({"shuffle": False}, set()),
+    ],
+)
+@pytest.mark.parametrize("knobs", [ShuffleAttentionKnobs, FrozenKnobs])
+def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
+    knobs: type[ShuffleAttentionKnobs], set_knobs: dict[str, Any], idle: set[str]
+) -> None:
+    built = knobs(groups=2, **set_knobs)
+    assert set(built.without_effect()) == idle
+    if idle:
+        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ has no effect: with \w+="):
+            built.check(16)
+    else:
+        built.check(16)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_defaults_never_contradict_each_other(name: str) -> None:
+    ATTENTIONS[name]().check(128)
+    assert ATTENTIONS[name]().without_effect() == {}
+
+
+@pytest.mark.parametrize("branches", ["both", "channel", "spatial", "none"])
+@pytest.mark.parametrize("transform", ["affine", "affine_channel", "conv1x1", "none"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, shuffle: bool) -> None:
+    refused = ShuffleAttentionKnobs(branches=branches, transform=transform, shuffle=shuffle).without_effect()
+    assert set(refused) <= {"transform"}
+    assert ("transform" in refused) == (branches == "none" and transform != "affine")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (ShuffleAttentionKnobs(groups=0), "groups=0 must be at least 1"),
+        (ShuffleAttentionKnobs(groups_policy="fit"), "groups_policy=fit is not known; valid: strict, clamp"),
+        (ShuffleAttentionKnobs(branches="all"), "branches=all is not known; valid: both, channel, spatial, none"),
+        (ShuffleAttentionKnobs(removed="gone"), "removed=gone is not known; valid: identity, reassign"),
+        (ShuffleAttentionKnobs(transform="fc"), "transform=fc is not known; valid: affine, affine_channel, conv1x1"),
+        (ShuffleAttentionKnobs(pooling="sum"), "pooling=sum is not known; valid: avg, max, avg_max"),
+        (ShuffleAttentionKnobs(gate="relu"), "gate=relu is not known; valid: sigmoid, hard_sigmoid, tanh1, none"),
+        (ShuffleAttentionKnobs(gate_bias=21.0), "gate_bias=21.0 must be at most 20"),
+        (ShuffleAttentionKnobs(gate_bias=-21.0), "gate_bias=-21.0 must be at least -20"),
+        (ShuffleAttentionKnobs(gate_bias=math.nan), "gate_bias=nan must be at least -20"),
+        (ShuffleAttentionKnobs(shuffle_groups=1), "shuffle_groups=1 must be at least 2"),
+        (ShuffleAttentionKnobs(permutation="reverse"), "permutation=reverse is not known; valid: interleave, random"),
+        (MatchedKnobs(groups=-1), "groups=-1 must be at least 1"),
+        (SpatialGroupEnhanceKnobs(groups_policy="Clamp"), "groups_policy=Clamp is not known"),
+        (SqueezeExcitationKnobs(0), "reduction=0 must be at least 1"),
+        (EfficientChannelKnobs(4), "kernel_size=4 has no middle; an odd number, or 0, has"),
+        (EfficientChannelKnobs(-1), "kernel_size=-1 must be at least 0"),
+        (CbamKnobs(reduction=0), "reduction=0 must be at least 1"),
+        (CbamKnobs(kernel_size=0), "kernel_size=0 must be at least 1"),
+        (CbamKnobs(kernel_size=6), "kernel_size=6 has no middle; an odd number has"),
+        (GlobalContextKnobs(fusion="both"), "fusion=both is not known; valid: add, scale"),
+    ],
+)
+def test_a_value_that_will_not_do_is_refused_with_the_reason(knobs: Knobs, message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{message}"):
+        knobs.check_values()
+    with pytest.raises(OptionError, match=f"^{message}"):
+        knobs.check(128)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (ShuffleAttentionKnobs(2, norm="group:3"), "norm=group:3 does not divide the 4 channels of a branch; valid: g"),
+        (ShuffleAttentionKnobs(2, norm="weight"), "norm=weight is not known"),
+        (ShuffleAttentionKnobs(2, shuffle_groups=3), "shuffle_groups=3 does not divide 16 channels"),
+    ],
+)
+def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -> None:
+    knobs.check_values()
+    with pytest.raises(OptionError, match=message):
+        knobs.check(16)
+
+
+def test_a_branch_has_half_of_a_group_or_all_of_it_where_the_other_handed_its_half_over() -> None:
+    assert ShuffleAttentionKnobs(4).branch_channels(48) == 6
+    assert ShuffleAttentionKnobs(4, branches="channel", removed="reassign").branch_channels(48) == 12
+    assert ShuffleAttentionKnobs(5, "clamp").branch_channels(48) == 6
+
+
+def test_a_norm_is_checked_against_the_share_that_a_reassigned_branch_has() -> None:
+    ShuffleAttentionKnobs(2, branches="spatial", removed="reassign", norm="group:8").check(16)
+    with pytest.raises(OptionError, match="norm=group:8 does not divide the 4"):
+        ShuffleAttentionKnobs(2, branches="spatial", norm="group:8").check(16)
+
+
+def test_every_name_has_a_module_with_those_knobs_and_defaults() -> None:
+    assert list(ATTENTIONS) == list(ATTENTION)
+    for name, knobs in ATTENTIONS.items():
+        declared = {knob.name: knob.default for knob in fields(knobs)}
+        if name == "frozen":  # hands everything on to ShuffleAttention: see the test below
+            continue
+        parameters = dict(inspect.signature(ATTENTION[name]).parameters)
+        assert {"channels", "device", "dtype"} <= set(parameters), name
+        for general in ("channels", "device", "dtype"):
+            del parameters[general]
+        assert {knob: parameter.default for knob, parameter in parameters.items()} == declared, name
+
+
+def test_frozen_shuffle_attention_takes_every_knob_that_is_declared_for_it() -> None:
+    defaults = {knob.name: knob.default for knob in fields(FrozenKnobs)}
+    assert defaults == {knob.name: knob.default for knob in fields(ShuffleAttentionKnobs)}
+    assert repr(ATTENTION["frozen"](128, **defaults)) == repr(ATTENTION["frozen"](128))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_every_knob_says_what_it_is_for(name: str) -> None:
+    for knob in fields(ATTENTIONS[name]):
+        assert knob.metadata["help"].endswith("."), knob.name
+        assert default_of(ATTENTIONS[name], knob.name) == knob.default
+
+
+def test_the_constant_is_where_the_official_gates_start() -> None:
+    assert ConstantKnobs().value == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-15)
+
+
+def test_the_tables_are_reached_without_importing_torch() -> None:
+    code = (
+        "import sa_core, sa_core.knobs, sa_core.places, sa_core.seeds, sys;"
+        "sa_core.knobs.ATTENTIONS['sa'](groups=4).check(16);"
+        "sa_core.places.find_backbone('resnet50').places('pre');"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

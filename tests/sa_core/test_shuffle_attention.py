@@ -11,56 +11,37 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sa_core import ShuffleAttention, channel_shuffle
-from tests.sa_core.reference import shuffle_attention
+from sa_core.knobs import BRANCHES
+from sa_core.shuffle_attention import in_layout_of
+from tests.sa_core.helpers import arrays, divisors, noise, randomised, variants
+from tests.sa_core.reference import GATES, shuffle_attention, taken_groups
 
-BRANCHES = ("both", "channel", "spatial", "none")
-
-
-@st.composite
-def cases(draw: st.DrawFn, largest: int = 4) -> dict[str, Any]:
-    groups = draw(st.integers(1, largest))
-    c = draw(st.integers(1, largest))
-    divisors = [k for k in range(1, c + 1) if c % k == 0]
-    norms = ["instance", "layer", "batch", "none", *(f"group:{k}" for k in divisors)]
-    return {
-        "shape": (draw(st.integers(1, 3)), 2 * groups * c, draw(st.integers(2, 3)), draw(st.integers(1, largest + 2))),
-        "groups": groups,
-        "branches": draw(st.sampled_from(BRANCHES)),
-        "shuffle": draw(st.booleans()),
-        "norm": draw(st.sampled_from(norms)),
-        "channels_last": draw(st.booleans()),
-        "seed": draw(st.integers(0, 2**16)),
-    }
+OFFICIAL = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
 
 
 def make_module(case: dict[str, Any]) -> ShuffleAttention:
-    """A module in float64 with parameters at random: the initial ones hide half of the formula."""
-    knobs = {name: case[name] for name in ("groups", "branches", "shuffle", "norm")}
-    module = ShuffleAttention(case["shape"][1], **knobs, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(case["seed"])
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return module
+    torch.manual_seed(case["seed"])  # of a random permutation
+    module = ShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64)
+    return randomised(module, case["seed"])
 
 
-@settings(deadline=None, max_examples=150)
-@given(cases())
+def make_input(case: dict[str, Any]) -> torch.Tensor:
+    x = noise(*case["shape"], seed=case["seed"] + 1, dtype=torch.float64)
+    return x.contiguous(memory_format=torch.channels_last) if case["channels_last"] else x
+
+
+@settings(deadline=None, max_examples=300)
+@given(variants())
 def test_the_forward_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
-    module = make_module(case)
-    x = torch.randn(case["shape"], generator=torch.Generator().manual_seed(case["seed"] + 1), dtype=torch.float64)
-    if case["channels_last"]:
-        x = x.contiguous(memory_format=torch.channels_last)
-    parameters = {name: value.detach().numpy().ravel() for name, value in module.named_parameters()}
-    expected = shuffle_attention(x.numpy(), parameters, case["groups"], case["branches"], case["shuffle"], case["norm"])
+    module, x = make_module(case), make_input(case)
+    expected = shuffle_attention(x.numpy(), arrays(module), case["knobs"], arrays(module).get("permutation"))
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=20)
-@given(cases(largest=2))  # gradcheck moves every input by itself
+@settings(deadline=None, max_examples=40)
+@given(variants(largest=2))  # gradcheck moves every input by itself
 def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
-    module = make_module(case | {"channels_last": False})
-    x = torch.randn(case["shape"], generator=torch.Generator().manual_seed(case["seed"]), dtype=torch.float64)
+    module, x = make_module(case), make_input(case | {"channels_last": False})
     names = [name for name, _ in module.named_parameters()]
 
     def function(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
@@ -72,19 +53,57 @@ def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     assert torch.autograd.gradcheck(function, [value.requires_grad_() for value in inputs])
 
 
+@settings(deadline=None, max_examples=150)
+@given(variants())
+def test_no_variant_has_a_parameter_without_a_gradient(case: dict[str, Any]) -> None:
+    module, x = make_module(case), make_input(case).requires_grad_()
+    (module(x) * noise(*x.shape, dtype=torch.float64)).sum().backward()
+    assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == []
+    assert x.grad is not None
+    assert all(parameter.grad.isfinite().all() for parameter in [x, *module.parameters()] if parameter.grad is not None)
+
+
+@settings(deadline=None, max_examples=100)
+@given(variants())
+def test_a_variant_starts_with_weights_of_zero_and_the_bias_asked_for(case: dict[str, Any]) -> None:
+    start = {
+        "cweight": 0, "cbias": case["knobs"]["gate_bias"], "sweight": 0, "sbias": case["knobs"]["gate_bias"],
+        "gn.weight": 1, "gn.bias": 0,
+    }  # fmt: skip
+    for name, parameter in ShuffleAttention(case["shape"][1], **case["knobs"]).named_parameters():
+        assert (parameter == start[name]).all(), name
+
+
+@settings(deadline=None, max_examples=60)
+@given(variants())
+def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any]) -> None:
+    module, x = make_module(case), make_input(case)
+    out = module(x)
+    assert (out.shape, out.dtype) == (x.shape, x.dtype)
+    layout = torch.channels_last if case["channels_last"] else torch.contiguous_format
+    assert out.is_contiguous(memory_format=layout)
+
+
+@settings(deadline=None, max_examples=60)
+@given(variants(), st.integers(1, 3))
+def test_images_are_gated_one_by_one_unless_batch_statistics_join_them(case: dict[str, Any], more: int) -> None:
+    module = make_module(case).eval()
+    x = noise(case["shape"][0] + more, *case["shape"][1:], dtype=torch.float64)
+    torch.testing.assert_close(module(x)[:more], module(x[:more]))
+
+
 def test_an_official_state_dict_loads_strictly() -> None:
     # Names and shapes of wofmanaf/SA-Net's layer for 512 channels and 64 groups.
-    names = ("cweight", "cbias", "sweight", "sbias")
-    official = {name: torch.randn(1, 4, 1, 1) for name in names}
-    official |= {"gn.weight": torch.randn(4), "gn.bias": torch.randn(4)}
+    official = {name: torch.randn(1, 4, 1, 1) for name in OFFICIAL[:4]}
+    official |= {name: torch.randn(4) for name in OFFICIAL[4:]}
     module = ShuffleAttention(512, groups=64)
     module.load_state_dict(official, strict=True)
-    assert torch.equal(module.sweight, official["sweight"])
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in official.items())
 
 
 def test_initial_values_are_the_official_ones() -> None:
     state = ShuffleAttention(512).state_dict()
-    start = {"cweight": 0, "cbias": 1, "sweight": 0, "sbias": 1, "gn.weight": 1, "gn.bias": 0}
+    start = dict(zip(OFFICIAL, (0, 1, 0, 1, 1, 0), strict=True))
     assert set(state) == set(start)
     for name, value in start.items():
         assert (state[name] == value).all(), name
@@ -96,48 +115,145 @@ def test_at_the_start_every_gate_is_the_constant_sigmoid_of_one() -> None:
     torch.testing.assert_close(out, x * torch.sigmoid(torch.tensor(1.0)))
 
 
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("gate_bias", [-1.5, 0.0, 2.0])
+@pytest.mark.parametrize("transform", ["affine", "conv1x1"])
+def test_a_gate_starts_from_its_bias(gate: str, gate_bias: float, transform: str) -> None:
+    x = torch.randn(2, 16, 5, 5)
+    out = ShuffleAttention(16, groups=2, shuffle=False, gate=gate, gate_bias=gate_bias, transform=transform)(x)
+    torch.testing.assert_close(out, x * float(GATES[gate](np.array(gate_bias))))
+
+
 def test_a_removed_branch_passes_its_half_through_untouched() -> None:
     x = torch.randn(2, 8, 3, 3)
-    untouched = {"channel": [2, 3, 6, 7], "spatial": [0, 1, 4, 5], "none": list(range(8))}
+    untouched = {"channel": [2, 3, 6, 7], "spatial": [0, 1, 4, 5], "none": list(range(8)), "both": []}
     for branches, channels in untouched.items():
         out = ShuffleAttention(8, groups=2, branches=branches, shuffle=False)(x)
-        assert torch.equal(out[:, channels], x[:, channels]), branches
+        for channel in range(8):
+            assert torch.equal(out[:, channel], x[:, channel]) == (channel in channels), (branches, channel)
+
+
+@pytest.mark.parametrize("branches", ["channel", "spatial"])
+def test_a_reassigned_half_is_gated_by_the_other_branch(branches: str) -> None:
+    x = torch.randn(2, 8, 3, 3)
+    module = randomised(ShuffleAttention(8, groups=2, branches=branches, removed="reassign", shuffle=False))
+    assert {parameter.numel() for parameter in module.parameters()} == {4}
+    gate = module(x) / x
+    varies_over_positions = gate.flatten(2).std(2) > 1e-4
+    assert varies_over_positions.all() if branches == "spatial" else not varies_over_positions.any()
+    assert (gate.flatten(2).mean(2).std(0) > 1e-4).all() or branches == "spatial"
+    assert not torch.isclose(gate, torch.ones(())).all(0).flatten(1).all(1).any()
 
 
 @pytest.mark.parametrize(
-    ("branches", "names"),
+    ("knobs", "names"),
     [
-        ("both", {"cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias"}),
-        ("channel", {"cweight", "cbias"}),
-        ("spatial", {"sweight", "sbias", "gn.weight", "gn.bias"}),
-        ("none", set()),
+        ({}, set(OFFICIAL)),
+        ({"branches": "channel"}, {"cweight", "cbias"}),
+        ({"branches": "spatial"}, {"sweight", "sbias", "gn.weight", "gn.bias"}),
+        ({"branches": "none"}, set()),
+        ({"transform": "none"}, {"gn.weight", "gn.bias"}),
+        ({"transform": "affine_channel"}, {"cweight", "cbias", "gn.weight", "gn.bias"}),
+        ({"transform": "conv1x1"}, set(OFFICIAL)),
+        ({"norm": "none"}, set(OFFICIAL[:4])),
+        ({"norm_affine": False}, set(OFFICIAL[:4])),
+        ({"norm": "batch"}, set(OFFICIAL)),
+        ({"norm": "batch", "norm_affine": False}, set(OFFICIAL[:4])),
+        ({"transform": "none", "norm_affine": False}, set()),
     ],
 )
-def test_a_variant_has_no_parameter_without_a_gradient(branches: str, names: set[str]) -> None:
-    module = ShuffleAttention(16, groups=2, branches=branches)
-    x = torch.randn(2, 16, 4, 4, requires_grad=True)
-    module(x).square().sum().backward()
+def test_a_variant_has_the_parameters_of_the_parts_that_it_has(knobs: dict[str, Any], names: set[str]) -> None:
+    module = ShuffleAttention(16, groups=2, **knobs)
     assert {name for name, _ in module.named_parameters()} == names
-    assert all(parameter.grad is not None for parameter in module.parameters())
+    weights = 16 if knobs.get("transform") == "conv1x1" else 4
+    for name, parameter in module.named_parameters():
+        assert parameter.numel() == (weights if name in ("cweight", "sweight") else 4), name
 
 
-def test_the_shuffle_is_that_of_torch() -> None:
-    x = torch.randn(2, 12, 3, 3)
-    for groups in (1, 2, 3, 4, 6, 12):
+def test_the_layers_of_the_paper_have_6c_parameters() -> None:
+    for channels, groups in [(256, 64), (512, 64), (1024, 64), (2048, 64), (64, 16), (16, 4), (16, 8)]:
+        module = ShuffleAttention(channels, groups)
+        assert sum(parameter.numel() for parameter in module.parameters()) == 6 * channels // (2 * groups)
+
+
+def test_clamp_takes_as_many_groups_as_fit_and_says_so() -> None:
+    for channels in (2, 6, 16, 24, 58, 64, 128, 116):
+        module = ShuffleAttention(channels, groups_policy="clamp")
+        assert module.groups == taken_groups(channels, 64, "clamp")
+        assert f"groups={module.groups}," in repr(module)
+        x = torch.randn(2, channels, 3, 3)
+        assert torch.equal(module(x), ShuffleAttention(channels, module.groups)(x))
+
+
+def test_batch_norm_uses_its_running_statistics_in_evaluation() -> None:
+    module = randomised(ShuffleAttention(8, groups=2, norm="batch", shuffle=False, branches="spatial"))
+    x = torch.randn(3, 8, 4, 4)
+    grouped = torch.stack([x[:, 2:4], x[:, 6:8]])  # the spatial halves
+    norm: Any = module.gn
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    module.train()(x)
+    torch.testing.assert_close(norm.running_mean, 0.9 * mean + 0.1 * grouped.mean((0, 1, 3, 4)))
+    torch.testing.assert_close(norm.running_var, 0.9 * var + 0.1 * grouped.var((0, 1, 3, 4)))
+    out = module.eval()(x)
+    shape = (1, -1, 1, 1)
+    normed = (grouped - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-5).sqrt()
+    normed = normed * norm.weight.view(shape) + norm.bias.view(shape)
+    expected = grouped * torch.sigmoid(module.sweight * normed + module.sbias)
+    torch.testing.assert_close(torch.stack([out[:, 2:4], out[:, 6:8]]), expected)
+
+
+def test_a_random_permutation_is_drawn_when_the_module_is_made_and_kept_in_its_state() -> None:
+    torch.manual_seed(0)
+    first, second = (ShuffleAttention(64, 8, permutation="random", branches="none") for _ in range(2))
+    x = torch.randn(2, 64, 3, 3)
+    assert torch.equal(first(x), first(x))
+    assert not torch.equal(first(x), second(x))
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert torch.equal(first(x), second(x))
+    assert sorted(first.get_buffer("permutation").tolist()) == list(range(64))
+
+
+def test_the_official_layer_keeps_no_buffers() -> None:
+    assert list(ShuffleAttention(128).buffers()) == []
+
+
+@given(st.integers(1, 24))
+def test_the_shuffle_is_that_of_torch(channels: int) -> None:
+    x = torch.randn(2, channels, 3, 3)
+    for groups in divisors(channels):
         assert torch.equal(channel_shuffle(x, groups), nn.ChannelShuffle(groups)(x))
+
+
+def test_channel_i_of_block_k_goes_to_i_times_the_blocks_plus_k() -> None:
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert channel_shuffle(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+    assert ShuffleAttention(6, 1, branches="none", shuffle_groups=3)(x).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
+    x, last = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert in_layout_of(last, x).is_contiguous(memory_format=torch.channels_last)
+    assert in_layout_of(x, x) is x
+    both = torch.randn(2, 1, 3, 3)
+    assert in_layout_of(both, both) is both
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 64}, r"groups=64 does not split 64 channels .* these are: 1, 2, 4, 8, 16, 32\)"),
-        ({"channels": 12, "groups": 4}, r"these are: 1, 2, 3, 6\)"),
-        ({"channels": 12, "groups": 0}, r"groups=0 does not split 12 channels"),
-        ({"channels": 7, "groups": 1}, r"these are: none\)"),
+        ({"channels": 64}, r"groups=64 does not split 64 channels .* these fit: 1, 2, 4, 8, 16, 32\)"),
+        ({"channels": 12, "groups": 4}, r"these fit: 1, 2, 3, 6\)"),
+        ({"channels": 12, "groups": 0}, r"groups=0 must be at least 1"),
+        ({"channels": 7, "groups": 1}, r"these fit: none\)"),
+        ({"channels": 7, "groups_policy": "clamp"}, r"these fit: none\)"),
         ({"channels": 16, "groups": 2, "branches": "all"}, "branches=all is not known; valid: both, channel"),
         ({"channels": 16, "groups": 2, "norm": "group"}, "norm=group is not known; valid: instance, group:<k>"),
         ({"channels": 16, "groups": 2, "norm": "group:3"}, "norm=group:3 does not divide the 4 .* group:2, group:4"),
         ({"channels": 16, "groups": 2, "norm": "group:0"}, "norm=group:0 does not divide"),
+        ({"channels": 16, "groups": 2, "shuffle_groups": 3}, "shuffle_groups=3 does not divide 16 channels"),
+        ({"channels": 16, "groups": 2, "branches": "none", "gate": "none"}, "gate=none has no effect: with branches=n"),
+        ({"channels": 16, "groups": 2, "removed": "reassign"}, "removed=reassign has no effect: with branches=both"),
     ],
 )
 def test_knobs_that_do_not_fit_are_refused_with_those_that_do(arguments: dict[str, Any], message: str) -> None:
@@ -145,11 +261,9 @@ def test_knobs_that_do_not_fit_are_refused_with_those_that_do(arguments: dict[st
         ShuffleAttention(**arguments)
 
 
-def test_the_output_keeps_the_type_of_the_input_under_autocast() -> None:
-    module = ShuffleAttention(16, groups=2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = module(torch.randn(2, 16, 4, 4, dtype=torch.bfloat16))
-    assert out.dtype == torch.bfloat16
+def test_knobs_are_passed_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        ShuffleAttention(16, 2, "strict")  # type: ignore[call-arg]
 
 
 def test_two_variants_that_differ_look_different() -> None:
@@ -158,6 +272,27 @@ def test_two_variants_that_differ_look_different() -> None:
         for groups in (1, 2)
         for branches in BRANCHES
         for shuffle in (True, False)
-        for norm in ("instance", "layer", "none")
+        for norm in (("instance", "layer", "none") if branches in ("both", "spatial") else ("instance",))
     }
-    assert len(shown) == 2 * 4 * 2 * 3
+    assert len(shown) == 2 * 2 * (2 * 3 + 2 * 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(variants())
+def test_what_a_variant_shows_is_what_it_was_told(case: dict[str, Any]) -> None:
+    module = ShuffleAttention(case["shape"][1], **case["knobs"])
+    for name, value in (case["knobs"] | {"groups": module.groups}).items():
+        assert f"{name}={value}" in module.extra_repr().split(", ")
+
+
+def test_a_map_of_one_position_can_be_normalised() -> None:
+    module = randomised(ShuffleAttention(16, groups=2))
+    assert module(torch.randn(2, 16, 1, 1)).isfinite().all()
+
+
+def test_a_single_image_of_one_position_can_be_evaluated_with_one_group() -> None:
+    assert ShuffleAttention(16, groups=1).eval()(torch.randn(1, 16, 1, 1)).isfinite().all()
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    assert ShuffleAttention(16, groups=2)(torch.randn(0, 16, 4, 4)).shape == (0, 16, 4, 4)

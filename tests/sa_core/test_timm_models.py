@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+from sa_core import ShuffleAttention, create_model
+from sa_core.errors import OptionError
+from sa_core.places import Place, find_backbone
+from sa_core.timm_models import Slot, find_timm_backbone
+from tests.sa_core.helpers import count, noise
+
+
+def test_timm_builds_its_own_models_with_shuffle_attention() -> None:
+    model = timm.create_model("resnet50", num_classes=1000, block_args={"attn_layer": ShuffleAttention})
+    assert count(model) == 25_557_740
+    assert sum(isinstance(module, ShuffleAttention) for module in model.modules()) == 16
+    out = model(noise(2, 3, 64, 64))
+    assert out.shape == (2, 1000)
+    out.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "channels"),
+    [
+        ("timm/resnet26", 64, [256] * 2 + [512] * 2 + [1024] * 2 + [2048] * 2),
+        ("timm/gernet_s", 8, [48] * 4 + [96] * 7 + [1680] * 2 + [768]),
+    ],
+)
+def test_a_model_of_timm_carries_attention_in_every_slot(name: str, groups: int, channels: list[int]) -> None:
+    model = create_model(name, attention="sa", groups=groups, num_classes=7)
+    assert [place.channels for place in find_backbone(name).places()] == channels
+    filled = [(path, module.channels) for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
+    assert sorted(filled) == sorted((place.path, place.channels) for place in find_backbone(name).places())
+    assert not any(isinstance(module, Slot) for path, module in model.named_modules() if path in dict(filled))
+    out = model(noise(2, 3, 64, 64))
+    assert out.shape == (2, 7)
+    out.square().sum().backward()
+    assert [path for path, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ["resnet26", "gernet_s"])
+def test_a_plain_model_of_timm_is_what_timm_builds(name: str) -> None:
+    theirs = timm.create_model(name, num_classes=10).eval()
+    ours = create_model(f"timm/{name}").eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = noise(2, 3, 64, 64)
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
+    places = find_backbone("timm/resnet26").places()
+    assert places[0] == Place(1, "layer1.0.se", 256)
+    assert [place.stage for place in places] == [1, 1, 2, 2, 3, 3, 4, 4]
+    model = create_model("timm/resnet26", attention="sa", stages="2+4")
+    filled = {path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
+    assert filled == {"layer2.0.se", "layer2.1.se", "layer4.0.se", "layer4.1.se"}
+    with pytest.raises(OptionError, match="stages=5 names no stages of timm/resnet26, which has 1 to 4"):
+        create_model("timm/resnet26", stages="5")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("timm/vit_tiny_patch16_224", "takes an attn_layer for tokens, not for feature maps"),
+        ("timm/convnext_tiny", "has blocks that take no attn_layer"),
+        ("timm/cspresnet50", "has blocks that take no attn_layer"),
+        ("timm/mobilenetv3_small_050", "has blocks that take no attn_layer"),
+    ],
+)
+def test_a_model_whose_blocks_take_no_attention_is_refused_with_some_that_do(name: str, reason: str) -> None:
+    with pytest.raises(OptionError, match=f"model={name} {reason}; some that do: timm/resnet26, "):
+        create_model(name, attention="sa", groups=1)
+
+
+@pytest.mark.parametrize("name", ["resnet26", "resnet50", "resnext50_32x4d", "res2net50_26w_4s", "gernet_s"])
+def test_the_models_that_a_refusal_names_do_take_attention(name: str) -> None:
+    assert find_timm_backbone(f"timm/{name}").slots
+
+
+def test_an_unknown_model_of_timm_is_refused_with_names_that_are_near() -> None:
+    with pytest.raises(OptionError, match=r"model=timm/resnet51 is no model of timm; valid: .*timm/resnet50"):
+        create_model("timm/resnet51")
+    with pytest.raises(OptionError, match=r"model=timm/ is no model of timm$"):
+        create_model("timm/")
+
+
+@pytest.mark.parametrize("position", ["pre", "post", "shortcut", "inside"])
+def test_a_model_of_timm_has_attention_after_the_residual_path_alone(position: str) -> None:
+    with pytest.raises(OptionError, match=f"position={position} is not to be had in timm/resnet26; valid: residual"):
+        create_model("timm/resnet26", position=position)
+
+
+def test_a_name_may_carry_the_tag_of_its_weights() -> None:
+    assert find_timm_backbone("timm/resnet26.bt_in1k").slots == find_timm_backbone("timm/resnet26").slots
+
+
+def test_a_place_that_does_not_fit_is_named() -> None:
+    with pytest.raises(OptionError, match=r"groups=64 does not split 48 .* \(at stages.0.0.attn_last of timm/gernet_s"):
+        create_model("timm/gernet_s", attention="sa")
+
+
+def test_finding_a_model_leaves_the_global_generator_as_it_is() -> None:
+    find_timm_backbone.cache_clear()
+    before = torch.random.get_rng_state()
+    find_timm_backbone("timm/resnet26")
+    assert torch.equal(torch.random.get_rng_state(), before)
