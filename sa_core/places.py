@@ -133,8 +133,8 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             _resnet(34, (3, 4, 6, 3), 1),
             _resnet(50, (3, 4, 6, 3), 4),
             _resnet(101, (3, 4, 23, 3), 4),
-            _shufflenet("shufflenetv2_x0_5", (48, 96, 192)),
-            _shufflenet("shufflenetv2_x1_0", (116, 232, 464)),
+            _shufflenet("shufflenet_v2_x0_5", (48, 96, 192)),
+            _shufflenet("shufflenet_v2_x1_0", (116, 232, 464)),
         )
     }
 )

@@ -117,8 +117,8 @@ def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base
         ("resnet18", "sa", 16),
         ("resnet50", "sa", 64),
         ("resnet101", "sge", 64),
-        ("shufflenetv2_x0_5", "sa", 6),
-        ("shufflenetv2_x1_0", "sa", 1),
+        ("shufflenet_v2_x0_5", "sa", 6),
+        ("shufflenet_v2_x1_0", "sa", 1),
         ("timm/resnet26", "sa", 64),
     ],
 )
@@ -152,7 +152,7 @@ def test_stages_have_one_spelling(stages: str, canonical: str) -> None:
 def test_small_images_get_a_small_stem_where_there_is_a_choice() -> None:
     made = design("sweep=backbones")
     assert {variant.model["name"]: variant.model.get("stem") for variant in made.variants} == {
-        "resnet20": None, "resnet18": "cifar", "shufflenetv2_x0_5": "cifar",
+        "resnet20": None, "resnet18": "cifar", "shufflenet_v2_x0_5": "cifar",
     }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ SIZES = {"cifar_resnet": 16, "resnet": 64, "shufflenet": 64}
 
 
 def torchvisions(name: str, **options: Any) -> nn.Module:
-    """torchvision's own network of a name; it spells ShuffleNetV2 with one more underscore."""
-    return torchvision.models.get_model(name.replace("shufflenetv2", "shufflenet_v2"), **options)  # type: ignore[no-any-return]
+    """torchvision's own network of a name."""
+    return torchvision.models.get_model(name, **options)  # type: ignore[no-any-return]
 
 
 def images(backbone: str) -> Tensor:
@@ -45,8 +45,8 @@ def images(backbone: str) -> Tensor:
         ("resnet50", "permute", 25_557_032),
         ("resnet101", "none", 44_549_160),
         ("resnet101", "sa", 44_550_684),
-        ("shufflenetv2_x0_5", "none", 1_366_792),
-        ("shufflenetv2_x1_0", "none", 2_278_604),
+        ("shufflenet_v2_x0_5", "none", 1_366_792),
+        ("shufflenet_v2_x1_0", "none", 2_278_604),
     ],
 )
 def test_networks_for_imagenet_have_the_published_size(name: str, attention: str, parameters: int) -> None:
@@ -78,7 +78,7 @@ def test_an_official_state_dict_of_sa_resnet50_loads_strictly() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet34", "resnet50", "resnet101", "shufflenetv2_x0_5", "shufflenetv2_x1_0"]
+    "name", ["resnet18", "resnet34", "resnet50", "resnet101", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"]
 )
 def test_a_plain_network_has_the_names_and_shapes_of_torchvision(name: str) -> None:
     with torch.device("meta"):
@@ -87,7 +87,7 @@ def test_a_plain_network_has_the_names_and_shapes_of_torchvision(name: str) -> N
     assert [(name, value.shape) for name, value in ours.items()] == [(n, value.shape) for n, value in theirs.items()]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "shufflenetv2_x0_5"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "shufflenet_v2_x0_5"])
 def test_a_plain_network_computes_what_torchvision_computes_bit_for_bit(name: str) -> None:
     theirs = torchvisions(name, num_classes=7)
     x = images(name)
@@ -100,7 +100,7 @@ def test_a_plain_network_computes_what_torchvision_computes_bit_for_bit(name: st
 
 
 def test_a_plain_network_starts_like_that_of_torchvision() -> None:
-    for name in ("resnet18", "shufflenetv2_x0_5"):
+    for name in ("resnet18", "shufflenet_v2_x0_5"):
         torch.manual_seed(5)
         theirs = torchvisions(name, num_classes=10).state_dict()
         ours = create_model(name, seed=5).state_dict()
@@ -108,7 +108,7 @@ def test_a_plain_network_starts_like_that_of_torchvision() -> None:
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "shufflenetv2_x0_5", "shufflenetv2_x1_0"])
+@pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"])
 def test_attention_stands_in_every_block_with_the_channels_of_its_place(name: str, position: str) -> None:
     model = on_meta(name=name, attention="sa", groups=1, position=position)
     found = {path: module.channels for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
@@ -116,7 +116,7 @@ def test_attention_stands_in_every_block_with_the_channels_of_its_place(name: st
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "shufflenetv2_x0_5"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "shufflenet_v2_x0_5"])
 def test_a_network_with_attention_trains_at_every_position(name: str, position: str) -> None:
     model = create_model(name, attention="sa", groups=4, position=position)
     out = model(images(name))
@@ -149,8 +149,8 @@ def test_with_one_seed_every_attention_starts_from_the_same_backbone_weights(att
         ("resnet18", {"attention": "frozen", "groups": 16}),
         ("resnet18", {"attention": "se", "position": "pre"}),
         ("resnet18", {"attention": "sa", "groups": 16, "stem": "cifar"}),
-        ("shufflenetv2_x0_5", {"attention": "permute"}),
-        ("shufflenetv2_x0_5", {"attention": "cbam", "stem": "cifar", "position": "post"}),
+        ("shufflenet_v2_x0_5", {"attention": "permute"}),
+        ("shufflenet_v2_x0_5", {"attention": "cbam", "stem": "cifar", "position": "post"}),
         ("timm/resnet26", {"attention": "frozen"}),
         ("timm/resnet26", {"attention": "permute"}),
     ],
@@ -270,8 +270,8 @@ Path = Callable[[Any, Tensor, int], Tensor]
         ("resnet50", "layer1.0", 64, 1, bottleneck_residual, projected_shortcut),
         ("resnet50", "layer1.1", 256, 1, bottleneck_residual, projected_shortcut),
         ("resnet50", "layer2.0", 256, 2, bottleneck_residual, projected_shortcut),
-        ("shufflenetv2_x0_5", "stage2.0", 24, 2, unit_residual, unit_shortcut),
-        ("shufflenetv2_x0_5", "stage2.1", 48, 1, unit_residual, unit_shortcut),
+        ("shufflenet_v2_x0_5", "stage2.0", 24, 2, unit_residual, unit_shortcut),
+        ("shufflenet_v2_x0_5", "stage2.1", 48, 1, unit_residual, unit_shortcut),
     ],
 )
 def test_a_block_has_attention_where_its_position_says(
@@ -312,7 +312,7 @@ def test_stages_say_which_blocks_carry_attention(stages: str, layers: set[int]) 
 
 @pytest.mark.parametrize(
     ("name", "first", "channels"),
-    [("resnet18", "layer1", 64), ("resnet50", "layer1", 64), ("shufflenetv2_x0_5", "stage2", 24)],
+    [("resnet18", "layer1", 64), ("resnet50", "layer1", 64), ("shufflenet_v2_x0_5", "stage2", 24)],
 )
 @pytest.mark.parametrize(("stem", "size"), [("cifar", 32), ("imagenet", 8), (None, 8)])
 def test_the_stem_for_small_images_keeps_their_resolution(
@@ -325,7 +325,7 @@ def test_the_stem_for_small_images_keeps_their_resolution(
     assert shapes == [(2, channels, size, size)]
 
 
-@pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv1"), ("shufflenetv2_x0_5", "conv1.0")])
+@pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv1"), ("shufflenet_v2_x0_5", "conv1.0")])
 def test_the_stem_for_small_images_is_a_convolution_of_three_by_three(name: str, stem: str) -> None:
     first = create_model(name, stem="cifar").get_submodule(stem)
     assert isinstance(first, nn.Conv2d)
@@ -387,7 +387,7 @@ def test_shortcuts_have_no_parameters_and_keep_the_first_channels() -> None:
     assert not out[:, 16:].any()
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "shufflenetv2_x0_5", "timm/resnet26"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "shufflenet_v2_x0_5", "timm/resnet26"])
 def test_a_whole_network_can_be_pickled(name: str) -> None:
     model = create_model(name, attention="sa", groups=4, seed=0).eval()
     twin = pickle.loads(pickle.dumps(model))

@@ -41,8 +41,8 @@ def test_every_place_gets_as_many_channels_as_it_says(backbone: str, stem: str |
         ("resnet34", (3, 4, 6, 3)),
         ("resnet50", (3, 4, 6, 3)),
         ("resnet101", (3, 4, 23, 3)),
-        ("shufflenetv2_x0_5", (4, 8, 4)),
-        ("shufflenetv2_x1_0", (4, 8, 4)),
+        ("shufflenet_v2_x0_5", (4, 8, 4)),
+        ("shufflenet_v2_x1_0", (4, 8, 4)),
     ],
 )
 def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blocks: tuple[int, ...]) -> None:
@@ -62,9 +62,9 @@ def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blo
         ("resnet18", "pre", [64, 64, 64, 128, 128, 256, 256, 512]),
         ("resnet50", "residual", [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3),
         ("resnet50", "pre", [64, 256, 256] + [256] + [512] * 3 + [512] + [1024] * 5 + [1024, 2048, 2048]),
-        ("shufflenetv2_x1_0", "residual", [58] * 4 + [116] * 8 + [232] * 4),
-        ("shufflenetv2_x1_0", "pre", [24] + [58] * 3 + [116] * 8 + [232] * 4),
-        ("shufflenetv2_x0_5", "post", [48] * 4 + [96] * 8 + [192] * 4),
+        ("shufflenet_v2_x1_0", "residual", [58] * 4 + [116] * 8 + [232] * 4),
+        ("shufflenet_v2_x1_0", "pre", [24] + [58] * 3 + [116] * 8 + [232] * 4),
+        ("shufflenet_v2_x0_5", "post", [48] * 4 + [96] * 8 + [192] * 4),
     ],
 )
 def test_places_are_as_wide_as_the_papers_have_them(backbone: str, position: str, channels: list[int]) -> None:
@@ -74,7 +74,7 @@ def test_places_are_as_wide_as_the_papers_have_them(backbone: str, position: str
 def test_backbones_have_their_names() -> None:
     assert all(backbone.name == name for name, backbone in BACKBONES.items())
     assert {name for name, backbone in BACKBONES.items() if backbone.stems == STEMS} == {
-        "resnet18", "resnet34", "resnet50", "resnet101", "shufflenetv2_x0_5", "shufflenetv2_x1_0",
+        "resnet18", "resnet34", "resnet50", "resnet101", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0",
     }  # fmt: skip
 
 
