@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations import machine
-from ablations.config import OBJECTIVES, Config
+from ablations.config import OBJECTIVES, Config, SweepConfig
 from ablations.errors import UsageError
 from ablations.variants import (
     Settings,
@@ -22,6 +22,7 @@ from ablations.variants import (
     check_base,
     check_distinct,
     flatten,
+    leaves,
     level_name,
     make_variant,
     variant_of_levels,
@@ -127,11 +128,9 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
             baseline is no variant.
     """
-    _check_search(config)
     check_base(config)
     factors = _factors(config)
-    if config.sweep.sampler == "tpe":
-        _check_levels(config, factors)
+    _check_search(config, factors)
     named = tuple(_named_variants(config))
     is_search = config.sweep.sampler == "tpe"
     crossed = () if is_search else tuple(_crossed_variants(config, factors))
@@ -160,13 +159,21 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
     return design
 
 
-def _check_search(config: Config) -> None:
+def _check_search(config: Config, factors: Mapping[str, list[Any]]) -> None:
     """Checks the options of a search, and that none is given to a sweep that trains every combination."""
     sweep = config.sweep
     if sweep.sampler == "grid":
+        for name in ("trials", "objectives", "max_parameters"):
+            value = getattr(sweep, name)
+            if value != getattr(SweepConfig(), name):
+                reason = "is an option of a search alone; sweep.sampler=tpe makes this sweep one"
+                raise UsageError(f"sweep.{name}", value, reason)
         return
-    if not sweep.factors:
+    if not factors:
         raise UsageError("sweep.factors", None, "is empty: a search needs factors to pick levels of")
+    for path, levels in factors.items():
+        if len({json.dumps(level) for level in levels}) < len(levels):
+            raise UsageError(f"sweep.factors.{path}", levels, "lists a level twice")
     if not sweep.objectives:
         raise UsageError("sweep.objectives", "[]", "is empty", OBJECTIVES)
     for objective in sweep.objectives:
@@ -174,6 +181,7 @@ def _check_search(config: Config) -> None:
             raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
     if len(set(sweep.objectives)) < len(sweep.objectives):
         raise UsageError("sweep.objectives", sweep.objectives, "names an objective twice")
+    _check_levels(config, factors)
 
 
 def _check_levels(config: Config, factors: Mapping[str, Sequence[Any]]) -> None:
@@ -241,10 +249,15 @@ def _named_variants(config: Config) -> Iterator[Variant]:
 
 
 def _factors(config: Config) -> dict[str, list[Any]]:
-    factors = flatten(config.sweep.factors)
-    for path, levels in factors.items():
+    """Returns the levels of each factor by its dotted name; a whole module is `attention`, a whole backbone `model`."""
+    factors: dict[str, list[Any]] = {}
+    for path, levels in leaves(config.sweep.factors):
+        name = path.removesuffix(".name")
         if not isinstance(levels, list) or not levels:
             raise UsageError(f"sweep.factors.{path}", levels, "is given as a list of levels, as [1,2,4]")
+        if name in factors:
+            raise UsageError(f"sweep.factors.{path}", levels, f"is given twice; the other time as {factors[name]}")
+        factors[name] = levels
     return factors
 
 

@@ -7,7 +7,7 @@ timm have to be built to be known.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
@@ -46,15 +46,18 @@ class Variant:
         return {"model": self.model, "attention": self.attention}
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> Settings:
+def flatten(settings: Mapping[str, Any]) -> Settings:
     """Turns nested settings into dotted names."""
-    flat: Settings = {}
+    return dict(leaves(settings))
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted name and the value of each setting; a name that is written in two ways comes twice."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            yield f"{prefix}{key}", value
 
 
 def variant_of_levels(config: Config, levels: Settings) -> Variant:

@@ -46,6 +46,20 @@ def test_a_whole_module_or_backbone_can_be_a_level() -> None:
     ]  # fmt: skip
 
 
+def test_a_level_can_be_the_baseline_of_all_that_are_otherwise_equal() -> None:
+    made = design("sweep=backbones", "sweep.variants={extra: {attention: se}}")
+    assert made.baselines == {
+        "resnet20, none": "resnet20, none", "resnet20, sa": "resnet20, none",
+        "resnet18, none": "resnet18, none", "resnet18, sa": "resnet18, none",
+        "shufflenet_v2_x0_5, none": "shufflenet_v2_x0_5, none", "shufflenet_v2_x0_5, sa": "shufflenet_v2_x0_5, none",
+    }  # fmt: skip
+    assert made.baseline_factor == "attention"
+    with pytest.raises(
+        UsageError, match=r"sweep.baseline=se: is no variant of this sweep; .*valid: .*resnet20, none, "
+    ):
+        design("sweep=backbones", "sweep.baseline=se")
+
+
 def test_the_knobs_of_the_base_hold_for_every_variant_that_has_them() -> None:
     made = design("attention.norm=layer")
     assert made.variants[0].attention == {"name": "none"}
@@ -119,6 +133,19 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         ),
         (["sweep.factors.attention.groups=[4,4]"], r"sweep: the variant groups=4 is listed twice"),
         (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
+        (
+            ["sweep.factors={attention: {groups: [1, 2]}, attention.groups: [4]}"],
+            r"sweep.factors.attention.groups=\[4\]: is given twice; the other time as \[1, 2\]",
+        ),
+        (
+            ["sweep.factors={model: [resnet8], model.name: [resnet20]}"],
+            r"sweep.factors.model.name=\['resnet20'\]: is given twice; the other time as \['resnet8'\]",
+        ),
+        (
+            ["sweep.max_parameters=9"],
+            r"sweep.max_parameters=9: is an option of a search alone; sweep.sampler=tpe makes",
+        ),
+        (["sweep.trials=9"], r"sweep.trials=9: is an option of a search alone"),
         (["sweep.factors.attention.groups=[]"], r"sweep.factors.attention.groups=\[\]: is given as a list of levels"),
         (["sweep.factors.attention.groups=4"], r"sweep.factors.attention.groups=4: is given as a list of levels"),
         (["sweep.factors.attention.groups=[four]"], r"groups=four is no number; a number is, and so is auto"),
