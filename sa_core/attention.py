@@ -25,6 +25,11 @@ def identity(channels: int, *, device: Any = None, dtype: torch.dtype | None = N
     return nn.Identity()
 
 
+def _given(device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Returns what was given of the two: timm's layers take them since 1.0.21."""
+    return {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+
+
 def squeeze_excitation(
     channels: int, *, reduction: int = 16, device: Any = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
@@ -36,7 +41,7 @@ def squeeze_excitation(
     SqueezeExcitationKnobs(reduction).check(channels)
     from timm.layers.squeeze_excite import SEModule
 
-    return SEModule(channels, rd_ratio=1 / reduction, device=device, dtype=dtype)
+    return SEModule(channels, rd_ratio=1 / reduction, **_given(device, dtype))
 
 
 def efficient_channel(
@@ -51,8 +56,8 @@ def efficient_channel(
     from timm.layers.eca import EcaModule
 
     if kernel_size:
-        return EcaModule(None, kernel_size=kernel_size, device=device, dtype=dtype)
-    return EcaModule(channels, device=device, dtype=dtype)
+        return EcaModule(None, kernel_size=kernel_size, **_given(device, dtype))
+    return EcaModule(channels, **_given(device, dtype))
 
 
 def cbam(
@@ -73,7 +78,7 @@ def cbam(
     from timm.layers.cbam import CbamModule
 
     return CbamModule(
-        channels, rd_ratio=1 / reduction, spatial_kernel_size=kernel_size, mlp_bias=mlp_bias, device=device, dtype=dtype
+        channels, rd_ratio=1 / reduction, spatial_kernel_size=kernel_size, mlp_bias=mlp_bias, **_given(device, dtype)
     )
 
 
@@ -92,8 +97,7 @@ def global_context(
         rd_ratio=1 / reduction,
         fuse_add=fusion == "add",
         fuse_scale=fusion == "scale",
-        device=device,
-        dtype=dtype,
+        **_given(device, dtype),
     )
 
 
