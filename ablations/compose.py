@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from ablations.config import ATTENTION, DATA, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
 from ablations.errors import UsageError, nearest, type_reason
+from ablations.variants import flatten
 from sa_core.places import BACKBONES, TIMM
 
 _CONF = Path(str(files("ablations") / "conf"))
@@ -63,6 +64,11 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         result = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise UsageError(error.full_key or "configuration", None, type_reason(error)) from None
+    replaced = {override.key_or_group for override in overrides}
+    if not result.sweep.question or ("sweep.factors" in replaced and "sweep.question" not in replaced):
+        # What the sweep's file asks is not what is asked here.
+        factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
+        result.sweep.question = f"What difference do these make: {factors}?"
     result.study = result.study or _study_name(result)
     check_ranges(result)
     return result
@@ -252,3 +258,5 @@ def _apply(config: DictConfig, override: Override) -> None:
         OmegaConf.update(config, key, value, force_add=free is not None, merge=key not in _FREE)
     except OmegaConfBaseException as error:
         raise UsageError(key, value, type_reason(error)) from None
+    except (ValueError, TypeError):  # of a name below a list
+        raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations import machine
-from ablations.config import OBJECTIVES, Config, SweepConfig
+from ablations.config import ATTENTION, OBJECTIVES, Config, ModelConfig, SweepConfig
 from ablations.errors import UsageError
 from ablations.variants import (
     Settings,
@@ -138,6 +138,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
     if not variants and not is_search:
         raise UsageError("sweep.factors", None, "is empty, and so is sweep.variants: there is nothing to train")
     check_distinct(variants)
+    _check_base_is_used(config, factors, named)
     design = Design(
         study=config.study,
         sweep=config.sweep.name,
@@ -155,8 +156,23 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         names = [variant.name for variant in variants]
         levels = [level_name(path, level) for path, values in factors.items() for level in values]
         choices = list(dict.fromkeys(names if len(factors) < 2 or is_search else [*names, *levels]))
-        raise UsageError("sweep.baseline", config.sweep.baseline or "''", "is no variant of this sweep", choices)
+        reason = "is no variant of this sweep" if config.sweep.baseline else "is empty: name what to compare with"
+        raise UsageError("sweep.baseline", config.sweep.baseline or None, reason, choices)
     return design
+
+
+def _check_base_is_used(config: Config, factors: Mapping[str, list[Any]], named: Sequence[Variant]) -> None:
+    """Checks that no option was set that the sweep's own factors replace in every variant."""
+    base = flatten({"attention": asdict(config.attention), "model": asdict(config.model)})
+    usual = flatten({"attention": asdict(ATTENTION[config.attention.name]()), "model": asdict(ModelConfig())})
+    for path, levels in factors.items():
+        option = "model.name" if path == "model" else path
+        root, _, name = option.partition(".")
+        if option not in base or base[option] == usual[option]:
+            continue
+        if not any(variant.network[root].get(name) == base[option] for variant in named):
+            reason = f"has no effect: it is a factor of this sweep, with the levels {levels}"
+            raise UsageError("model" if path == "model" else option, base[option], reason)
 
 
 def _check_search(config: Config, factors: Mapping[str, list[Any]]) -> None:

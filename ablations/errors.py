@@ -44,6 +44,11 @@ _TYPES = {
     "converted to Float": "is no number",
     "is not a valid bool": "is neither true nor false",
     "hint 'Union[int, str]'": "is no whole number",
+    "is not Optional": "needs a value",
+    "Cannot convert 'list' to string": "is one value, not several",
+    "is not a ListConfig": "is given as a list, as [this,that]",
+    "is not a subclass of Dict": "is given as settings, as {attention: {groups: [1,2]}}",
+    "(int) is incompatible with (str)": "has a name that is a number; quotes around it make it text",
 }
 
 

@@ -104,7 +104,7 @@ def conclusions(summaries: Sequence[VariantSummary], results: Results, design: D
     if not summaries:
         return ["No cell is finished: every one that was tried failed."]
     contrasts = [summary for summary in summaries if summary.difference is not None]
-    sentences = _best_level(contrasts, results.cells)
+    sentences = _best_level(summaries, results.cells)
     if design.is_search:
         sentences.append("The differences in the table are those of variants that were picked for being good.")
     elif contrasts and not any(_has_interval(summary) for summary in contrasts):
@@ -132,27 +132,35 @@ def conclusions(summaries: Sequence[VariantSummary], results: Results, design: D
     return sentences
 
 
-def _best_level(contrasts: Sequence[VariantSummary], cells: pd.DataFrame) -> list[str]:
-    """Says which variant but the baseline is highest, and from which others the study can tell it."""
-    if len(contrasts) < 2 or len({summary.baseline for summary in contrasts}) > 1:
+def _best_level(summaries: Sequence[VariantSummary], cells: pd.DataFrame) -> list[str]:
+    """Says which variants are highest, and from which others the study can tell them."""
+    if len(summaries) < 3 or len({summary.baseline for summary in summaries}) > 1:
         return []  # of different backbones, the highest says nothing about attention
-    best = max(contrasts, key=lambda summary: summary.top1.mean)
-    start = f"Highest of the variants: {best.variant}, {_top1(best.top1)} % (n = {best.top1.n})"
+    highest = max(summary.top1.mean for summary in summaries)
+    best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
+    names = " and ".join(_called(summary) for summary in (best, *ties))
+    start = (
+        f"Highest: {names}, {_top1(best.top1) if not ties else METRICS['top1'].format(highest)} % (n = {best.top1.n})"
+    )
     if best.top1.n < 2:
         return [f"{start}; one replicate says nothing about how sure that is."]
     told: list[str] = []
     not_told: list[str] = []
-    for other in contrasts:
-        if other is not best:
+    for other in summaries:
+        if other is not best and other not in ties:
             difference = paired_difference(cells, best.variant, other.variant)
             told_apart = difference is not None and difference.has_spread and difference.low > 0
-            (told if told_apart else not_told).append(other.variant)
+            (told if told_apart and not ties else not_told).append(_called(other))
     sentences = [f"{start}, picked after seeing the results, which flatters it."]
     if told:
         sentences.append(f"The paired 95 % CI of what it has over {'; '.join(told)} excludes 0.")
-    if not_told:
+    if not_told and not ties:
         sentences.append(f"This study cannot tell it from {'; '.join(not_told)}.")
     return [" ".join(sentences)]
+
+
+def _called(summary: VariantSummary) -> str:
+    return f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant
 
 
 def _has_interval(summary: VariantSummary) -> bool:

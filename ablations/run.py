@@ -78,7 +78,13 @@ def _train(
         known, store, tracker, launcher, MedianStopper(store, design.objectives[0], epochs) if prunes else None
     )
     missing = driver.missing()
-    picks = max(0, config.sweep.trials + len(design.variants) - len(known.variants)) if search else 0
+    picks = 0
+    if search:
+        search.check()
+        trials = min(config.sweep.trials, search.size())
+        if trials < config.sweep.trials:
+            console.print(f"There are {trials} combinations of levels to pick from, not {config.sweep.trials}.")
+        picks = max(0, trials + len(design.variants) - len(known.variants))
     total, to_train = ((count + picks * design.replicates) for count in (_cells(known), len(missing)))
     if not to_train:
         console.print(f"All {total} cells are finished; nothing to train.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,10 +63,11 @@ class Maker:
 
 
 def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Maker) -> Design:
-    """Returns the design of a search with the variants that it has picked so far, in that order."""
+    """Returns the design of a search with the variants of its space that it has picked so far, in that order."""
     found: dict[str, Variant] = {}
     for cell in stored:
-        if cell.levels and cell.variant not in found:
+        within = all(level in design.factors.get(path, ()) for path, level in cell.levels.items())
+        if cell.levels and within and cell.levels.keys() == design.factors.keys() and cell.variant not in found:
             variant = maker.variant(cell.levels)
             if variant and variant.network == cell.network:  # otherwise it is of another base network
                 found[cell.variant] = variant
@@ -93,7 +95,23 @@ class Search:
         self._config, self._named, self._store, self._count_parameters = config, design, store, count_parameters
         self.exhausted = False
         self._maker = Maker(config)
+        self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
+
+    def size(self) -> int:
+        """Counts the combinations of levels."""
+        return math.prod(len(levels) for levels in self._named.factors.values())
+
+    def check(self) -> None:
+        """Checks that something can be picked.
+
+        Raises:
+            UsageError: if every combination has too many parameters.
+        """
+        known = self.design.variants[len(self._named.variants) :]
+        if self._named.max_parameters and not known and self._pick() is None:
+            reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
+            raise UsageError("sweep.max_parameters", self._named.max_parameters, reason)
 
     @property
     def design(self) -> Design:
@@ -135,7 +153,11 @@ class Search:
 
     def _is_wanted(self, variant: Variant, known: Sequence[Settings]) -> bool:
         most = self._named.max_parameters
-        return variant.network not in known and (not most or self._count_parameters(variant) <= most)
+        if variant.network in known or not most:
+            return variant.network not in known
+        if variant.name not in self._counts:
+            self._counts[variant.name] = self._count_parameters(variant)
+        return self._counts[variant.name] <= most
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""

@@ -139,7 +139,9 @@ class StudyStore:
         networks = {variant.name: variant.network for variant in design.variants}
         for cell in self.cells():
             if networks.get(cell.variant, cell.network) != cell.network:
-                reason = f"holds another network under the name {cell.variant}; {advice}"
+                asked_network = json.loads(json.dumps(networks[cell.variant]))
+                lines = "".join(f"\n  {line}" for line in protocol_differences(cell.network, asked_network))
+                reason = f"holds another network under the name {cell.variant}; {advice}. What differs:{lines}"
                 raise UsageError("study", design.study, reason)
 
     def take_over(self) -> None:

@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablations.config import ATTENTION, AUTO_GROUPS, AttentionConfig, Config
+from ablations.config import ATTENTION, AUTO_GROUPS, Config
 from ablations.errors import UsageError, type_reason
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
@@ -92,15 +93,18 @@ def make_variant(config: Config, name: str, settings: Settings, levels: Settings
     for path, value in settings.items():
         if isinstance(value, (list, dict)):
             raise UsageError(option, None, f"{path}={value}: is one value, not several")
-        if path.partition(".")[0] not in ("attention", "model"):
-            raise UsageError(
-                option, None, f"{path} belongs to the protocol, which all cells share; attention.* and model.* can vary"
-            )
+        root = path.partition(".")[0]
+        if root not in ("attention", "model"):
+            if root in {declared.name for declared in fields(config)}:
+                reason = f"{path} belongs to the protocol, which all cells share; attention.* and model.* can vary"
+                raise UsageError(option, None, reason)
+            known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
+            raise UsageError(option, None, f"there is no {path} to vary", known, word=path)
     own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
            for root in ("model", "attention")}  # fmt: skip
     blame = _Blame(set(chosen), option)
     model, backbone = _model(config, own["model"], blame)
-    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]) | own["attention"], option)
+    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]), own["attention"], option)
     clamped = _place(attention, backbone, blame)
     return Variant(name, model, attention, levels, clamped)
 
@@ -183,13 +187,14 @@ def _knobs(attention: Settings) -> Knobs:
     return made(**settings)
 
 
-def _typed_attention(settings: Settings, option: str) -> Settings:
-    """Fills in defaults and converts types as the module's knobs declare them."""
-    name = str(settings["name"])
+def _typed_attention(inherited: Settings, own: Settings, option: str) -> Settings:
+    """Fills in defaults, and converts the variant's own settings to the types that the module's knobs declare."""
+    name = str(own.get("name", inherited.get("name")))
     if name not in ATTENTION:
         raise UsageError(option, None, f"there is no attention {name}", tuple(ATTENTION), word=name)
-    schema = OmegaConf.structured(ATTENTION[name])
-    for knob, value in settings.items():
+    schema = _schema(name)
+    settings = asdict(ATTENTION[name]()) | inherited
+    for knob, value in own.items():
         if knob not in schema:
             known = [known for known in schema if known != "name"]
             reason = f"attention {name} has no knob {knob}" + ("" if known else ", nor any other")
@@ -198,7 +203,14 @@ def _typed_attention(settings: Settings, option: str) -> Settings:
             schema[knob] = value
         except OmegaConfBaseException as error:
             raise UsageError(option, None, f"{knob}={value} {type_reason(error)}") from None
-    return asdict(cast(AttentionConfig, OmegaConf.to_object(schema)))
+        settings[knob] = schema[knob]
+    return settings
+
+
+@cache
+def _schema(name: str) -> DictConfig:
+    """Returns what converts a module's knobs; making it takes milliseconds, and a sweep may have many levels."""
+    return cast(DictConfig, OmegaConf.structured(ATTENTION[name]))
 
 
 def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, int]:
@@ -215,7 +227,7 @@ def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, 
         widths = list(dict.fromkeys(place.channels for place in backbone.places()))
         attention["stages"] = _canonical(attention["stages"], backbone)
         if "groups" in attention:
-            _resolve_groups(attention, cast(type[GroupedKnobs], made), widths)
+            _resolve_groups(attention, cast(type[GroupedKnobs], made), widths, places)
         knobs = _knobs(attention)
         knobs.check_values()
     except OptionError as error:
@@ -242,11 +254,13 @@ def _one_a_width(places: list[Place]) -> list[Place]:
     return list(first.values())
 
 
-def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int]) -> None:
+def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
     groups = attention["groups"]
     if groups == AUTO_GROUPS:
-        # Of the backbone's usual places, so that variants that put attention elsewhere have as many.
-        attention["groups"] = default_groups(made, widths)
+        # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
+        attention["groups"] = groups = default_groups(made, widths)
+        if not all(groups in made.fitting_groups(place.channels) for place in places):
+            attention["groups_policy"] = "clamp"
     elif isinstance(groups, str) and groups.isdecimal():
         attention["groups"] = int(groups)
     elif isinstance(groups, str):

@@ -17,5 +17,7 @@ def count(number: int, noun: str) -> str:
 
 def points_with_interval(difference: Estimate) -> str:
     """Writes a difference with its confidence interval, where it has one: `+0.35 [-0.10, +0.80]`."""
+    if difference.has_interval and not difference.has_spread:
+        return f"{points(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
     interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
     return f"{points(difference.mean)}{interval}"

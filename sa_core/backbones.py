@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -52,7 +53,9 @@ def create_model(
     if stem is not None and stem not in backbone.stems:
         reason = "is not known" if backbone.stems else f"is not to be had: {name} has a stem of its own"
         raise OptionError("stem", stem, reason, backbone.stems)
-    ATTENTIONS[attention](**knobs)  # an unknown knob is a TypeError, as in any call
+    known = [declared.name for declared in fields(ATTENTIONS[attention])]
+    if unknown := sorted(set(knobs) - set(known)):
+        raise TypeError(f"attention {attention} has no knob {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
     places = backbone.selected_places(position, stages)
     if seed is None:
         seed = int(torch.randint(2**62, ()).item())

@@ -29,6 +29,16 @@ def knob(
     return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum})
 
 
+_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = MappingProxyType(
+    {
+        int: ((int,), "is no whole number"),
+        float: ((int, float), "is no number"),
+        bool: ((bool,), "is neither true nor false"),
+        str: ((str,), "is no text"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class Knobs:
     """The options of an attention module, with their defaults; a module without options has just this."""
@@ -48,6 +58,9 @@ class Knobs:
         """Checks each knob by itself; raises as `check` does."""
         for declared in fields(self):
             value, allowed = getattr(self, declared.name), declared.metadata
+            kinds, reason = _KINDS[type(declared.default)]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise OptionError(declared.name, value, reason)
             if allowed["choices"] and value not in allowed["choices"]:
                 raise OptionError(declared.name, value, "is not known", allowed["choices"])
             # Written so that nan, which compares as false with everything, is refused.
@@ -144,6 +157,16 @@ GATES = ("sigmoid", "hard_sigmoid", "tanh1", "none")
 PERMUTATIONS = ("interleave", "random")
 
 
+def _number_of_groups(norm: str) -> int:
+    """Returns the k of `group:<k>`; raises OptionError where there is none."""
+    kind, _, number = norm.partition(":")
+    if kind != "group" or not number.isdecimal() or int(number) < 1:
+        raise OptionError("norm", norm, "is not known", NORMS)
+    if int(number) == 1:
+        raise OptionError("norm", norm, "is layer under another name", NORMS)
+    return int(number)
+
+
 def norm_groups(norm: str, channels: int) -> int | None:
     """Returns how many groups GroupNorm takes over a branch of `channels` channels, None where `norm` is no GroupNorm.
 
@@ -156,12 +179,9 @@ def norm_groups(norm: str, channels: int) -> int | None:
         return channels
     if norm == "layer":
         return 1
-    kind, _, number = norm.partition(":")
-    if kind != "group" or not number.isdecimal():
-        raise OptionError("norm", norm, "is not known", NORMS)
-    groups = int(number)
-    if groups < 1 or channels % groups:
-        fitting = [f"group:{k}" for k in range(1, channels + 1) if channels % k == 0]
+    groups = _number_of_groups(norm)
+    if channels % groups:
+        fitting = [f"group:{k}" for k in range(2, channels + 1) if channels % k == 0]
         raise OptionError("norm", norm, f"does not divide the {channels} channels of a branch", fitting)
     return groups
 
@@ -233,6 +253,12 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         half = channels // (2 * self.groups_on(channels))
         return 2 * half if self.removed == "reassign" else half
 
+    def check_values(self) -> None:
+        """Checks each knob by itself, the name of the norm included."""
+        super().check_values()
+        if self.norm not in ("instance", "layer", "batch", "none"):
+            _number_of_groups(self.norm)
+
     def check_channels(self, channels: int) -> None:
         """Checks the split of the channels, the norm over a branch's share of them, and the shuffle."""
         norm_groups(self.norm, self.branch_channels(channels))
@@ -242,6 +268,9 @@ class ShuffleAttentionKnobs(GroupedKnobs):
     def idle(self) -> dict[str, str]:
         """Names the knobs that the others leave nothing to do."""
         idle: dict[str, str] = {}
+        if self.transform == "affine_channel" and self.branches in ("channel", "spatial"):
+            same = "affine" if self.branches == "channel" else "none"
+            idle["transform"] = f"with branches={self.branches} it is {same} under another name"
         if not self.has_channel_branch:
             idle["pooling"] = f"with branches={self.branches} there is no channel branch to pool"
         if not self.has_spatial_branch:

@@ -56,7 +56,9 @@ def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
     effects = factorial_effects(results.cells, design)
     if effects:
         frame = effects_frame(effects)
-        key = "Bars: 95 % CI (Student's t)." if effects[0].estimate.has_interval else ""
+        key = (
+            "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
+        )
         replicates = count(effects[0].estimate.n, "replicate")
         about = f"n = {replicates} of every combination. {protocol_line(design, results)}."
         written += style.save(draw_effects(frame, f"{design.question} {key} {about}"), frame, folder / "effects")

@@ -54,13 +54,19 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 marker = style.MARKERS[index % len(style.MARKERS)]
                 axes.plot(own["value"][means], place[means], linestyle="", marker=marker, color=colour, label=name)
                 if own["n"].max() > 1:
-                    axes.plot(own["value"][dots], place[dots], **style.DOTS)
+                    label = "replicates" if index == len(series) - 1 else None
+                    axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)
             if metric != "top1":
                 axes.set_xscale("log")
-                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                shown = frame.loc[frame["metric"] == metric, "value"]
+                wide = shown.min() > 0 and shown.max() / shown.min() > 8
+                axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.margins(x=0.12)
+            else:
+                low, high = axes.get_xlim()
+                axes.set_xlim(max(low, 0), min(high, 100))
             axes.set_xlabel(METRICS[metric].axis)
             axes.set_yticks(range(len(rows)), style.row_labels(rows))
             axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -80,6 +80,23 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
         (["sweep.variants.x={attention.position: inside}"], r"x: position=inside is not known; valid: residual, pre"),
         (["sweep.variants.x={attention.stages: 2+4}"], r"x: stages=2\+4 names no stages of resnet8, which has 1 to 3"),
         (["sweep.variants.x={model: {stem: cifar}}"], r"x: stem=cifar is not to be had: resnet8 has a stem of its own"),
+        (["sweep=norm", "attention.norm=batch"], r"^attention.norm=batch: has no effect: it is a factor of this sweep"),
+        (
+            ["attention.groups=64"],
+            r"^attention.groups=64: has no effect: it is a factor of this sweep, with the levels",
+        ),
+        (["sweep=backbones", "model=resnet56"], r"^model=resnet56: has no effect: it is a factor of this sweep"),
+        (["attention.norm=qqq"], r"^attention.norm=qqq: is not known; valid: instance"),
+        (["attention.norm=group:1"], r"^attention.norm=group:1: is layer under another name"),
+        (
+            ["sweep=transform", "attention.branches=spatial"],
+            r"=affine_channel has no effect: .*it is none",
+        ),
+        (
+            ["sweep.factors={atention.groups: [1]}"],
+            r"no atention.groups to vary; did you mean attention.groups",
+        ),
+        (["sweep.variants.x={train.epochs: 3}"], r"train.epochs belongs to the protocol"),
         (["model.stem=imagenet"], r"^model.stem=imagenet: is not to be had: resnet8 has a stem of its own"),
         (["sweep.variants.x={model: resnet18, model.stem: small}"], r"x: stem=small is not known; valid: auto, imag"),
         (["model=timm/vit_tiny_patch16_224"], r"^model=timm/vit_tiny_patch16_224: takes an attn_layer for tokens"),
@@ -129,8 +146,8 @@ def test_auto_groups_are_in_proportion_to_the_backbone(model: str, module: str, 
 def test_auto_groups_are_the_same_wherever_attention_is() -> None:
     made = design("sweep=placement", "model=resnet50")
     assert {variant.attention["groups"] for variant in made.variants if variant.name != "none"} == {64}
-    pre = next(variant for variant in made.variants if variant.name == "pre")
-    assert pre.clamped == {"64": 32}
+    clamped = {variant.name: variant.clamped for variant in made.variants if variant.clamped}
+    assert clamped == {"position=pre": {"64": 32}}
 
 
 def test_what_was_clamped_is_known_by_the_width_of_the_place() -> None:
@@ -157,5 +174,5 @@ def test_small_images_get_a_small_stem_where_there_is_a_choice() -> None:
 
 
 def test_a_stem_that_is_asked_for_holds_for_the_backbones_that_have_it() -> None:
-    made = design("sweep=backbones", "model=resnet18", "model.stem=imagenet")
+    made = design("sweep=backbones", "model=resnet18", "model.stem=imagenet", "sweep.variants.x={attention: se}")
     assert {variant.model.get("stem") for variant in made.variants} == {None, "imagenet"}

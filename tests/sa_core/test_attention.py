@@ -55,6 +55,7 @@ def test_cbam_is_that_of_its_paper(
     case: tuple[int, int, int, int, int], reduction: int, kernel_size: int, mlp_bias: bool
 ) -> None:
     module, x = make("cbam", case, reduction=reduction, kernel_size=kernel_size, mlp_bias=mlp_bias)
+    assert module.get_parameter("spatial.conv.conv.weight").shape == (1, 2, kernel_size, kernel_size)
     assert ("channel.fc1.bias" in module.state_dict()) == ("channel.fc2.bias" in module.state_dict()) == mlp_bias
     assert_computes(module, x, reference.cbam(x.numpy(), arrays(module)))
 

@@ -170,6 +170,13 @@ def test_with_one_seed_a_network_is_the_same_every_time_and_with_another_it_is_n
         assert not torch.equal(other[name], first[name]), name
 
 
+def test_attention_is_drawn_from_a_stream_of_its_own() -> None:
+    # A backbone that draws more numbers leaves attention the same ones.
+    few, many = (create_model("resnet8", attention="frozen", groups=4, num_classes=n, seed=0) for n in (2, 1000))
+    noise_of_few, noise_of_many = (model.get_parameter("layer1.0.sa.cweight") for model in (few, many))
+    assert torch.equal(noise_of_few, noise_of_many)
+
+
 def test_the_attention_of_one_place_is_drawn_apart_from_that_of_another() -> None:
     model = create_model("resnet20", attention="frozen", groups=1, seed=0)
     first, second = (model.get_parameter(f"layer1.{block}.sa.cweight") for block in (0, 1))
@@ -332,6 +339,21 @@ def test_the_stem_for_small_images_is_a_convolution_of_three_by_three(name: str,
     assert (first.kernel_size, first.stride, first.padding, first.bias) == ((3, 3), (1, 1), (1, 1), None)
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "path"),
+    [
+        ("resnet20", None, "conv1"),
+        ("resnet20", None, "layer2.0.conv1"),
+        ("resnet20", None, "layer3.0.conv1"),
+        ("resnet18", "cifar", "conv1"),
+    ],
+)
+def test_convolutions_start_with_the_variance_of_he_over_the_outputs(name: str, stem: str | None, path: str) -> None:
+    weight = create_model(name, stem=stem, seed=0).get_parameter(f"{path}.weight")
+    outputs, _, height, width = weight.shape
+    assert weight.std().item() == pytest.approx((2 / (outputs * height * width)) ** 0.5, rel=0.1)
+
+
 def test_an_image_becomes_as_many_logits_as_there_are_classes() -> None:
     model = create_model("resnet8", attention="sa", groups=8, num_classes=7)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
@@ -374,7 +396,7 @@ def test_what_cannot_be_built_is_refused_with_the_reason(arguments: dict[str, An
 
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_an_unknown_knob_is_refused(attention: str) -> None:
-    with pytest.raises(TypeError, match="groop"):
+    with pytest.raises(TypeError, match=f"attention {attention} has no knob groop; it has: "):
         create_model("resnet8", attention=attention, groop=2)
 
 

@@ -129,12 +129,21 @@ def test_a_norm_says_how_many_groups_it_takes(norm: str, channels: int, groups: 
         ("group:-1", "norm=group:-1 is not known"),
         ("groups:2", "norm=groups:2 is not known"),
         ("", "norm= is not known"),
-        ("group:0", "norm=group:0 does not divide the 6 channels of a branch; valid: group:1, group:2, group:3, gro"),
-        ("group:4", "norm=group:4 does not divide the 6 channels of a branch"),
+        ("group:0", "norm=group:0 is not known"),
+        ("group:1", "norm=group:1 is layer under another name"),
+        ("group:4", "norm=group:4 does not divide the 6 channels of a branch; valid: "),
     ],
 )
 def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
+        norm_groups(norm, 6)
+
+
+def test_the_groups_of_channels_that_a_refused_norm_comes_with_can_be_had() -> None:
+    with pytest.raises(OptionError, match="norm=group:4 does not divide") as refused:
+        norm_groups("group:4", 6)
+    assert {"group:2", "group:3", "group:6"} <= set(refused.value.choices)
+    for norm in refused.value.choices:
         norm_groups(norm, 6)
 
 
@@ -150,7 +159,9 @@ def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, mes
         ({"branches": "none", "norm_affine": False}, {"norm_affine"}),
         ({"norm": "none", "norm_affine": False}, {"norm_affine"}),
         ({"transform": "none", "gate_bias": 0.0}, {"gate_bias"}),
-        ({"branches": "spatial", "transform": "affine_channel", "gate_bias": 0.0}, {"gate_bias"}),
+        ({"branches": "spatial", "transform": "affine_channel", "gate_bias": 0.0}, {"gate_bias", "transform"}),
+        ({"branches": "spatial", "transform": "affine_channel"}, {"transform"}),
+        ({"branches": "channel", "transform": "affine_channel"}, {"transform"}),
         ({"branches": "none", "gate_bias": 0.0}, {"gate_bias"}),
         ({"branches": "none", "transform": "conv1x1"}, {"transform"}),
         ({"branches": "none", "gate": "tanh1"}, {"gate"}),
@@ -162,7 +173,7 @@ def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, mes
         # and what looks alike but does something
         ({"branches": "spatial", "norm": "batch", "norm_affine": False, "removed": "reassign"}, set()),
         ({"branches": "channel", "pooling": "max", "removed": "reassign", "gate": "none"}, set()),
-        ({"branches": "channel", "transform": "affine_channel", "gate_bias": 0.0}, set()),
+        ({"branches": "channel", "transform": "affine", "gate_bias": 0.0}, set()),
         ({"transform": "affine_channel", "gate_bias": 0.0}, set()),
         ({"branches": "spatial", "transform": "conv1x1", "gate_bias": 0.0}, set()),
         ({"norm": "none", "transform": "none", "gate": "none", "pooling": "max"}, set()),
@@ -195,14 +206,25 @@ def test_defaults_never_contradict_each_other(name: str) -> None:
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, shuffle: bool) -> None:
     refused = ShuffleAttentionKnobs(branches=branches, transform=transform, shuffle=shuffle).without_effect()
-    assert set(refused) <= {"transform"}
-    assert ("transform" in refused) == (branches == "none" and transform != "affine")
+    alone = branches in ("channel", "spatial")
+    names_twice = (branches == "none" and transform != "affine") or (alone and transform == "affine_channel")
+    assert set(refused) == ({"transform"} if names_twice else set())
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
         (ShuffleAttentionKnobs(groups=0), "groups=0 must be at least 1"),
+        (ShuffleAttentionKnobs(groups=2.0), "groups=2.0 is no whole number"),
+        (ShuffleAttentionKnobs(groups="4"), "groups=4 is no whole number"),
+        (ShuffleAttentionKnobs(groups=True), "groups=True is no whole number"),
+        (ShuffleAttentionKnobs(norm_affine="false"), "norm_affine=false is neither true nor false"),
+        (ShuffleAttentionKnobs(shuffle=1), "shuffle=1 is neither true nor false"),
+        (ShuffleAttentionKnobs(gate_bias="1"), "gate_bias=1 is no number"),
+        (ShuffleAttentionKnobs(gate_bias=True), "gate_bias=True is no number"),
+        (ShuffleAttentionKnobs(norm=None), "norm=None is no text"),
+        (ShuffleAttentionKnobs(norm="weight"), "norm=weight is not known"),
+        (ShuffleAttentionKnobs(norm="group:1"), "norm=group:1 is layer under another name"),
         (ShuffleAttentionKnobs(groups_policy="fit"), "groups_policy=fit is not known; valid: strict, clamp"),
         (ShuffleAttentionKnobs(branches="all"), "branches=all is not known; valid: both, channel, spatial, none"),
         (ShuffleAttentionKnobs(removed="gone"), "removed=gone is not known; valid: identity, reassign"),
@@ -236,7 +258,6 @@ def test_a_value_that_will_not_do_is_refused_with_the_reason(knobs: Knobs, messa
     ("knobs", "message"),
     [
         (ShuffleAttentionKnobs(2, norm="group:3"), "norm=group:3 does not divide the 4 channels of a branch; valid: g"),
-        (ShuffleAttentionKnobs(2, norm="weight"), "norm=weight is not known"),
         (ShuffleAttentionKnobs(2, shuffle_groups=3), "shuffle_groups=3 does not divide 16 channels"),
     ],
 )
@@ -244,6 +265,11 @@ def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -
     knobs.check_values()
     with pytest.raises(OptionError, match=message):
         knobs.check(16)
+
+
+def test_a_whole_number_does_as_a_number() -> None:
+    ShuffleAttentionKnobs(2, gate_bias=0).check(16)
+    ConstantKnobs(1).check(16)
 
 
 def test_a_branch_has_half_of_a_group_or_all_of_it_where_the_other_handed_its_half_over() -> None:

@@ -250,7 +250,7 @@ def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
         ({"channels": 16, "groups": 2, "branches": "all"}, "branches=all is not known; valid: both, channel"),
         ({"channels": 16, "groups": 2, "norm": "group"}, "norm=group is not known; valid: instance, group:<k>"),
         ({"channels": 16, "groups": 2, "norm": "group:3"}, "norm=group:3 does not divide the 4 .* group:2, group:4"),
-        ({"channels": 16, "groups": 2, "norm": "group:0"}, "norm=group:0 does not divide"),
+        ({"channels": 16, "groups": 2, "norm": "group:0"}, "norm=group:0 is not known"),
         ({"channels": 16, "groups": 2, "shuffle_groups": 3}, "shuffle_groups=3 does not divide 16 channels"),
         ({"channels": 16, "groups": 2, "branches": "none", "gate": "none"}, "gate=none has no effect: with branches=n"),
         ({"channels": 16, "groups": 2, "removed": "reassign"}, "removed=reassign has no effect: with branches=both"),
