@@ -183,7 +183,7 @@ def _contrast(summary: VariantSummary) -> str:
 
 def _top1(top1: Estimate) -> str:
     shown = METRICS["top1"].format
-    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_interval else ""
+    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
     return shown(top1.mean) + interval
 
 

@@ -215,14 +215,6 @@ def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, s
     ("knobs", "message"),
     [
         (ShuffleAttentionKnobs(groups=0), "groups=0 must be at least 1"),
-        (ShuffleAttentionKnobs(groups=2.0), "groups=2.0 is no whole number"),
-        (ShuffleAttentionKnobs(groups="4"), "groups=4 is no whole number"),
-        (ShuffleAttentionKnobs(groups=True), "groups=True is no whole number"),
-        (ShuffleAttentionKnobs(norm_affine="false"), "norm_affine=false is neither true nor false"),
-        (ShuffleAttentionKnobs(shuffle=1), "shuffle=1 is neither true nor false"),
-        (ShuffleAttentionKnobs(gate_bias="1"), "gate_bias=1 is no number"),
-        (ShuffleAttentionKnobs(gate_bias=True), "gate_bias=True is no number"),
-        (ShuffleAttentionKnobs(norm=None), "norm=None is no text"),
         (ShuffleAttentionKnobs(norm="weight"), "norm=weight is not known"),
         (ShuffleAttentionKnobs(norm="group:1"), "norm=group:1 is layer under another name"),
         (ShuffleAttentionKnobs(groups_policy="fit"), "groups_policy=fit is not known; valid: strict, clamp"),
@@ -265,6 +257,24 @@ def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -
     knobs.check_values()
     with pytest.raises(OptionError, match=message):
         knobs.check(16)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"groups": 2.0}, "groups=2.0 is no whole number"),
+        ({"groups": "4"}, "groups=4 is no whole number"),
+        ({"groups": True}, "groups=True is no whole number"),
+        ({"norm_affine": "false"}, "norm_affine=false is neither true nor false"),
+        ({"shuffle": 1}, "shuffle=1 is neither true nor false"),
+        ({"gate_bias": "1"}, "gate_bias=1 is no number"),
+        ({"gate_bias": True}, "gate_bias=True is no number"),
+        ({"norm": None}, "norm=None is no text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(value: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"^{message}"):
+        ShuffleAttentionKnobs(**value).check_values()
 
 
 def test_a_whole_number_does_as_a_number() -> None:
