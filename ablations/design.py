@@ -53,7 +53,7 @@ class Design:
 
     `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
     otherwise equal. `factors` are the levels of each factor, by its dotted name. The variants of a search are those
-    that are known so far; `objectives` is what it looks for.
+    that are known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit).
     """
 
     study: str

@@ -139,22 +139,21 @@ def _best_level(summaries: Sequence[VariantSummary], cells: pd.DataFrame) -> lis
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
     names = " and ".join(_called(summary) for summary in (best, *ties))
-    start = (
-        f"Highest: {names}, {_top1(best.top1) if not ties else METRICS['top1'].format(highest)} % (n = {best.top1.n})"
-    )
+    shown = METRICS["top1"].format(highest) if ties else _top1(best.top1)
+    start = f"Highest: {names}, {shown} % (n = {best.top1.n})"
     if best.top1.n < 2:
         return [f"{start}; one replicate says nothing about how sure that is."]
+    sentences = [f"{start}, picked after seeing the results, which flatters it."]
     told: list[str] = []
     not_told: list[str] = []
-    for other in summaries:
-        if other is not best and other not in ties:
+    for other in summaries if not ties else ():
+        if other is not best:
             difference = paired_difference(cells, best.variant, other.variant)
             told_apart = difference is not None and difference.has_spread and difference.low > 0
-            (told if told_apart and not ties else not_told).append(_called(other))
-    sentences = [f"{start}, picked after seeing the results, which flatters it."]
+            (told if told_apart else not_told).append(_called(other))
     if told:
         sentences.append(f"The paired 95 % CI of what it has over {'; '.join(told)} excludes 0.")
-    if not_told and not ties:
+    if not_told:
         sentences.append(f"This study cannot tell it from {'; '.join(not_told)}.")
     return [" ".join(sentences)]
 

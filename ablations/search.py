@@ -66,14 +66,17 @@ def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Mak
     """Returns the design of a search with the variants of its space that it has picked so far, in that order."""
     found: dict[str, Variant] = {}
     for cell in stored:
-        within = all(level in design.factors.get(path, ()) for path, level in cell.levels.items())
-        if cell.levels and within and cell.levels.keys() == design.factors.keys() and cell.variant not in found:
+        if cell.variant not in found and _is_in(cell.levels, design.factors):
             variant = maker.variant(cell.levels)
             if variant and variant.network == cell.network:  # otherwise it is of another base network
                 found[cell.variant] = variant
     variants = (*design.variants, *found.values())
     check_distinct(variants)
     return replace(design, variants=variants)
+
+
+def _is_in(levels: Settings, space: Mapping[str, Sequence[Any]]) -> bool:
+    return levels.keys() == space.keys() and all(level in space[path] for path, level in levels.items())
 
 
 class Search:
@@ -186,19 +189,16 @@ def history(
     objectives: Sequence[str],
     space: Mapping[str, CategoricalDistribution],
 ) -> list[FrozenTrial]:
-    """Returns a trial for each variant of the space that has a result: the means over its replicates."""
+    """Returns a trial for each variant that has a result, with the means over its replicates; all are of the space."""
     cells: dict[str, list[StoredCell]] = {}
     for cell in stored:
         cells.setdefault(cell.variant, []).append(cell)
     trials = []
     for variant in variants:
-        if not _is_in(variant.levels, space):
-            continue
         own = [cell for cell in cells.get(variant.name, ()) if cell.outcome is not None]
         finished = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.COMPLETE]
         given_up = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.PRUNED]
         common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
-        common["user_attrs"] = {"variant": variant.name}
         if given_up:
             steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in given_up[0]["epochs"]}
             trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
@@ -206,10 +206,6 @@ def history(
             values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
             trials.append(create_trial(values=values, **common))
     return trials
-
-
-def _is_in(levels: Settings, space: Mapping[str, CategoricalDistribution]) -> bool:
-    return levels.keys() == space.keys() and all(levels[path] in space[path].choices for path in space)
 
 
 class MedianStopper:

@@ -23,7 +23,6 @@ class CifarBlock(SlottedBlock):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.sa = nn.Identity()
 
     def residual(self, x: Tensor) -> Tensor:
         """Two convolutions, each with its norm."""

@@ -13,7 +13,10 @@ class SlottedBlock(nn.Module):
     """
 
     position: str = "residual"
-    sa: nn.Module
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.sa: nn.Module = nn.Identity()
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what the residual path and the shortcut start from: in ResNets, the same."""

@@ -32,7 +32,7 @@ class Slot(nn.Identity):
 
 @dataclass(frozen=True)
 class TimmBackbone(Backbone):
-    """A model of timm; it has attention where timm puts it, after a block's last norm."""
+    """A model of timm; it has attention where timm puts it: in ResNets, after a block's last norm."""
 
     slots: tuple[Place, ...] = ()
 

@@ -18,8 +18,8 @@ from sa_core.places import Backbone
 from sa_core.slots import SlottedBlock
 
 
-class SlottedBasicBlock(SlottedBlock, BasicBlock):  # type: ignore[misc]
-    """The block of ResNet-18 and ResNet-34."""
+class _ResidualBlock(SlottedBlock):
+    """What torchvision's two residual blocks share."""
 
     conv1: nn.Module
     bn1: nn.Module
@@ -27,16 +27,6 @@ class SlottedBasicBlock(SlottedBlock, BasicBlock):  # type: ignore[misc]
     bn2: nn.Module
     relu: nn.Module
     downsample: nn.Module | None
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)
-        self.sa = nn.Identity()
-
-    def residual(self, x: Tensor) -> Tensor:
-        """Two 3x3 convolutions, each with its norm."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        result: Tensor = self.bn2(self.conv2(out))
-        return result
 
     def shortcut(self, x: Tensor) -> Tensor:
         """The input, projected where the shape changes."""
@@ -44,21 +34,21 @@ class SlottedBasicBlock(SlottedBlock, BasicBlock):  # type: ignore[misc]
         return projected
 
 
-class SlottedBottleneck(SlottedBlock, Bottleneck):  # type: ignore[misc]
+class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
+    """The block of ResNet-18 and ResNet-34."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Two 3x3 convolutions, each with its norm."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        result: Tensor = self.bn2(self.conv2(out))
+        return result
+
+
+class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
     """The block of ResNet-50 and ResNet-101."""
 
-    conv1: nn.Module
-    bn1: nn.Module
-    conv2: nn.Module
-    bn2: nn.Module
     conv3: nn.Module
     bn3: nn.Module
-    relu: nn.Module
-    downsample: nn.Module | None
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)
-        self.sa = nn.Identity()
 
     def residual(self, x: Tensor) -> Tensor:
         """A 1x1, a 3x3 and a 1x1 convolution, each with its norm."""
@@ -67,11 +57,6 @@ class SlottedBottleneck(SlottedBlock, Bottleneck):  # type: ignore[misc]
         result: Tensor = self.bn3(self.conv3(out))
         return result
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        """The input, projected where the shape changes."""
-        projected: Tensor = x if self.downsample is None else self.downsample(x)
-        return projected
-
 
 class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
     """The unit of ShuffleNetV2: half of the channels is convolved, the other half kept; both where the map shrinks."""
@@ -79,10 +64,6 @@ class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
     stride: int
     branch1: nn.Module
     branch2: nn.Module
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__(in_channels, channels, stride)
-        self.sa = nn.Identity()
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Splits the channels, or hands all of them to both paths where the map shrinks."""
