@@ -6,7 +6,7 @@ The command line, the help text, the validation and the protocol of a study are 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, get_type_hints
 
 from omegaconf import MISSING
 
@@ -23,9 +23,15 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: tuple[str, ...] = (),
+    local: bool = False,
 ) -> Any:
-    """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "words": words}
+    """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
+
+    A `local` option says where this machine has something, and decides no result: it is no part of a protocol.
+    """
+    metadata = {
+        "help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "words": words, "local": local,
+    }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -72,19 +78,34 @@ class DataConfig:
     """What every data set has."""
 
     name: str = MISSING
-    crop: int = option(
-        2, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
-    )
     flip: bool = option(True, "Whether training images are mirrored, one in two.")
-    side: ClassVar[int] = 224  # pixels
+    cutout: int = option(
+        0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
+    )
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images that networks see, in pixels."""
+        return 32
 
 
 @dataclass
-class DigitsConfig(DataConfig):
+class ShiftedConfig(DataConfig):
+    """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
+
+    crop: int = option(
+        4, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
+
+
+@dataclass
+class DigitsConfig(ShiftedConfig):
     """The embedded data set: real digits on cluttered 32x32 colour scenes."""
 
-    side: ClassVar[int] = 32
     name: str = "digits"
+    crop: int = option(
+        2, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
     flip: bool = option(False, "Whether training images are mirrored, one in two.")
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
@@ -93,6 +114,76 @@ class DigitsConfig(DataConfig):
     clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
     noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
     seed: int = option(0, "Seed of the scenes and of the split of source digits.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass
+class StoredConfig(DataConfig):
+    """Real images, which lie in files."""
+
+    root: str = option("data", "Folder that has the data set, or gets it.", local=True)
+    cache: str = option(
+        "", "Folder of decoded images, made when needed; ~/.cache/ablations where it is empty.", local=True
+    )
+    memory: str = option(
+        "auto",
+        "Where images are kept: on the device they train on, or mapped from disk; auto is device where they fit.",
+        choices=("auto", "device", "mapped"),
+        local=True,
+    )
+    train_per_class: int = option(0, "Training images of each class; 0 is all.", minimum=0, maximum=10_000_000)
+    val_per_class: int = option(0, "Test images of each class; 0 is all.", minimum=0, maximum=10_000_000)
+    seed: int = option(0, "Seed of which images, and which classes, a subset has.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass
+class Cifar10Config(StoredConfig, ShiftedConfig):
+    """CIFAR-10 (Krizhevsky 2009), downloaded where `data.root` has none."""
+
+    name: str = "cifar10"
+
+
+@dataclass
+class Cifar100Config(StoredConfig, ShiftedConfig):
+    """CIFAR-100 (Krizhevsky 2009), downloaded where `data.root` has none."""
+
+    name: str = "cifar100"
+
+
+@dataclass
+class ImageTreeConfig(StoredConfig):
+    """Any ImageFolder tree: `train/<class>/` and `val/<class>/` with images in them."""
+
+    name: str = "imagenet_subset"
+    classes: Any = option(
+        0, "Classes: how many (0 is all), a list of their folders, or a file that lists them, one a line."
+    )
+    resolution: int = option(64, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+    min_area: float = option(
+        0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
+    )
+    skip_corrupt: bool = option(False, "Whether images that cannot be decoded are left out.", local=True)
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images that networks see, in pixels."""
+        return self.resolution
+
+
+@dataclass
+class ImagenetteConfig(ImageTreeConfig):
+    """Imagenette (fast.ai): ten classes of ImageNet that are easily told apart."""
+
+    name: str = "imagenette"
+    root: str = option("data/imagenette2-320", "Folder that has the data set.", local=True)
+    resolution: int = option(128, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+
+
+@dataclass
+class TinyImagenetConfig(ImageTreeConfig):
+    """Tiny ImageNet (CS231n): 200 classes at 64x64 pixels."""
+
+    name: str = "tiny_imagenet"
+    root: str = option("data/tiny-imagenet-200", "Folder that has the data set.", local=True)
 
 
 @dataclass
@@ -139,6 +230,12 @@ class TrainConfig:
         5e-4, "Weight decay of convolution and linear weights; nothing else decays.", minimum=0.0, maximum=10.0
     )
     label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
+    test_flip: bool = option(False, "Whether a test image is judged by the mean of it and its mirror image.")
+    compile: str = option(
+        "none",
+        "Mode of torch.compile for training, none being eager; reduce-overhead replays CUDA graphs on a GPU.",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+    )
     precision: str = option(
         "auto",
         "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
@@ -177,7 +274,14 @@ class Config:
     results_dir: str = option("results", "Folder of the stores, figures and reports.")
 
 
-DATA: dict[str, type[DataConfig]] = {"digits": DigitsConfig}
+DATA: dict[str, type[DataConfig]] = {
+    "digits": DigitsConfig,
+    "cifar10": Cifar10Config,
+    "cifar100": Cifar100Config,
+    "imagenet_subset": ImageTreeConfig,
+    "imagenette": ImagenetteConfig,
+    "tiny_imagenet": TinyImagenetConfig,
+}
 
 
 AUTO_GROUPS = "auto"
@@ -199,6 +303,15 @@ def _attention_schema(name: str) -> type[AttentionConfig]:
 
 
 ATTENTION: dict[str, type[AttentionConfig]] = {name: _attention_schema(name) for name in ATTENTIONS}
+
+
+def decisive(config: Any) -> dict[str, Any]:
+    """Returns the options that decide results, by name: all but the local ones."""
+    return {
+        declared.name: getattr(config, declared.name)
+        for declared in fields(config)
+        if not declared.metadata.get("local")
+    }
 
 
 def check_ranges(config: Any, path: str = "") -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations import machine
-from ablations.config import ATTENTION, OBJECTIVES, Config, ModelConfig, SweepConfig
+from ablations.config import ATTENTION, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
 from ablations.errors import UsageError
 from ablations.variants import (
     Settings,
@@ -234,8 +234,8 @@ def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) ->
 
 def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     """Returns everything that must be equal for two cells to be compared, with `auto` resolved."""
-    if config.train.batch_size > getattr(config.data, "train_images", config.train.batch_size):
-        raise UsageError("train.batch_size", config.train.batch_size, "is more than data.train_images")
+    if config.data.cutout >= config.data.side:
+        raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
     train = asdict(config.train)
     if stored is None:
         device = machine.resolve_device(config.device)
@@ -246,7 +246,7 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         for name in ("precision", "memory_format"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
     return {
-        "data": asdict(config.data),
+        "data": decisive(config.data),
         "train": train,
         "seed": config.seed,
         "device": device,

@@ -153,7 +153,7 @@ class Driver:
             UsageError: if the data are not those that the study's other cells were trained on.
         """
         self._check_data()
-        self._launcher.prepare()
+        display.say(f"Data: {self._launcher.prepare()}")
         if self._tracker:
             self._tracker.begin(self._store.attributes["data_fingerprint"], environment.get("commit"))
         with Interrupts() as interrupts:
@@ -198,7 +198,8 @@ class Driver:
             self._tracker.finish_cell(cell, outcome)
 
     def _check_data(self) -> None:
-        fingerprint = self._launcher.images.fingerprint()
+        images = self._launcher.images
+        fingerprint = images.fingerprint
         stored = self._store.attributes.get("data_fingerprint", fingerprint)
         if stored != fingerprint:
             raise UsageError(
@@ -208,3 +209,4 @@ class Driver:
                 f"to start another study, add study={self._design.study}-2 (or any name)",
             )
         self._store.remember("data_fingerprint", fingerprint)
+        self._store.remember("data", {"train": len(images.train), "test": len(images.test), "classes": images.classes})

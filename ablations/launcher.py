@@ -10,9 +10,12 @@ from ablations import machine
 from ablations.config import DataConfig, TrainConfig
 from ablations.data import load_images
 from ablations.design import Cell, Design
+from ablations.errors import UsageError
 from ablations.variants import Variant
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ablations.data.device import DeviceImages
     from ablations.data.images import Images
     from ablations.train import Result, Watcher
@@ -21,14 +24,22 @@ if TYPE_CHECKING:
 class SerialLauncher:
     """Trains a design's cells; torch is imported and data are loaded when the first cell needs them."""
 
-    def __init__(self, design: Design, data: DataConfig) -> None:
-        self._design, self._data = design, data
+    def __init__(self, design: Design, data: DataConfig, console: Console | None = None) -> None:
+        self._design, self._data, self._console = design, data, console
         self._recipe = TrainConfig(**design.protocol["train"])
 
     @cached_property
     def images(self) -> Images:
-        """The data set, loaded once."""
-        return load_images(self._data)
+        """The data set, loaded once.
+
+        Raises:
+            UsageError: if it is not to be had, or smaller than a batch.
+        """
+        images = load_images(self._data, self._console)
+        if len(images.train) < self._recipe.batch_size:
+            reason = f"is more than the {len(images.train):,} training images"
+            raise UsageError("train.batch_size", self._recipe.batch_size, reason)
+        return images
 
     @cached_property
     def _device_images(self) -> DeviceImages:
@@ -37,14 +48,21 @@ class SerialLauncher:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         import torch
 
+        from ablations.data.augment import augmentation_of
         from ablations.data.device import DeviceImages
 
         device = torch.device(self._design.protocol["device"])
-        return DeviceImages(self.images, device, crop=self._data.crop, flip=self._data.flip)
+        augmentation = augmentation_of(self._data, self.images.train.pixels.shape[-1])
+        return DeviceImages(self.images, device, augmentation, memory=getattr(self._data, "memory", "auto"))
 
-    def prepare(self) -> None:
-        """Imports torch and moves the data to the device, so that the first cell takes as long as any other."""
-        _ = self._device_images
+    def prepare(self) -> str:
+        """Imports torch and moves the data to the device, so that the first cell takes as long as any other.
+
+        Returns:
+            what the data are, how much they take, and where they are kept.
+        """
+        where = "on the device" if self._device_images.resident else "mapped from disk"
+        return f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
 
     @property
     def threads(self) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ablations.config import Config
     from ablations.design import Design
+    from ablations.launcher import SerialLauncher
     from ablations.study import StudyStore
     from ablations.track import Tracker
 
@@ -25,6 +26,7 @@ def run(config: Config, command: str) -> int:
 
     from ablations.design import make_design
     from ablations.folder import claimed, storage_url, study_folder
+    from ablations.launcher import SerialLauncher
     from ablations.progress import make_console
     from ablations.study import open_store
 
@@ -34,9 +36,12 @@ def run(config: Config, command: str) -> int:
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
     with claimed(folder, storage_url(config)):
         store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
+        launcher = SerialLauncher(design, config.data, console)
+        if store.is_new:
+            _ = launcher.images  # what is wrong with the data is said before the study has a protocol
         store.begin(design)
         tracker = _open_tracker(config, design, store.id, console)
-        status = _train(config, design, store, tracker, command, console)
+        status = _train(config, design, store, tracker, launcher, command, console)
         if status >= 128:
             return status
         _report(config, design, store, tracker, console, failed=status != 0)
@@ -59,17 +64,21 @@ def _open_tracker(config: Config, design: Design, study_id: str, console: Consol
 
 
 def _train(
-    config: Config, design: Design, store: StudyStore, tracker: Tracker | None, command: str, console: Console
+    config: Config,
+    design: Design,
+    store: StudyStore,
+    tracker: Tracker | None,
+    launcher: SerialLauncher,
+    command: str,
+    console: Console,
 ) -> int:
     from itertools import chain
 
     from ablations import machine
     from ablations.driver import Driver, StudyInterruptedError
-    from ablations.launcher import SerialLauncher
     from ablations.progress import Display
     from ablations.search import MedianStopper, Search
 
-    launcher = SerialLauncher(design, config.data)
     search = Search(config, design, store, launcher.count_parameters) if design.is_search else None
     known = search.design if search else design
     epochs = config.train.epochs

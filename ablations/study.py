@@ -70,6 +70,11 @@ class StudyStore:
         return self._study.user_attrs
 
     @property
+    def is_new(self) -> bool:
+        """Whether nobody has begun the study yet."""
+        return "identity" not in self.attributes
+
+    @property
     def id(self) -> str:
         """What tells this study from others of its name, in a store that several people share."""
         return str(self.attributes["identity"]["id"])
@@ -111,7 +116,7 @@ class StudyStore:
             UsageError: if the stored study has another protocol, other networks under the same names, or was written
                 by another version of the suite.
         """
-        if "identity" in self.attributes:
+        if not self.is_new:
             self.check(design, f"to start another study, add study={design.study}-2 (or any name)")
         else:
             self.cells()  # a study of another program is left alone

@@ -13,7 +13,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from ablations.data.device import DeviceImages
 from ablations.measure import parameter_count, peak_memory
 from sa_core import create_model
 
-_EVALUATION_BATCH = 512
+_EVALUATION_PIXELS = 512 * 32 * 32  # of a batch of test images, unless training has more in one
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
     _be_deterministic()
     device = images.device
     model = build_network(network, len(images.classes), seed).to(device).to(memory_format=_layout(recipe))
+    learner = _compiled(model, recipe)
     optimizer = _optimizer(model, recipe)
     count = images.train_images(recipe.batch_size)
     steps = count // recipe.batch_size
@@ -112,7 +113,7 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
         model.train()
         total = torch.zeros((), device=device)
         for step, batch in enumerate(images.train_batches(recipe.batch_size, seed, number)):
-            total += _training_step(model, optimizer, recipe, *batch)
+            total += _training_step(learner, optimizer, recipe, *batch)
             scheduler.step()
             watcher.on_step(number * steps + step + 1, recipe.epochs * steps)
         train_loss = total.item() / steps  # waits for the device
@@ -128,7 +129,7 @@ def train(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
     sample = next(images.train_batches(recipe.batch_size, seed, 0))
 
     def one_more_step() -> None:
-        _training_step(model, optimizer, recipe, *sample)
+        _training_step(learner, optimizer, recipe, *sample)
 
     state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)]
     return Result(
@@ -147,6 +148,14 @@ def build_network(network: dict[str, Any], num_classes: int, seed: int) -> nn.Mo
     """Builds the network that a variant describes."""
     attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
     return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed)
+
+
+def _compiled(model: nn.Module, recipe: TrainConfig) -> nn.Module:
+    """Returns the network as it is trained; evaluation, whose last batch has a shape of its own, stays eager."""
+    if recipe.compile == "none":
+        return model
+    torch.compiler.reset()  # after a few networks dynamo would give up and silently run what follows eagerly
+    return cast(nn.Module, torch.compile(model, mode=recipe.compile, dynamic=False))
 
 
 def decayed_weights(model: nn.Module) -> list[Tensor]:
@@ -195,9 +204,12 @@ def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tup
     """Returns the mean cross-entropy (without label smoothing) and the top-1 accuracy in percent on the test images."""
     model.eval()
     loss, correct = torch.zeros(2, device=images.device, dtype=torch.float64)
+    batch_size = max(recipe.batch_size, _EVALUATION_PIXELS // images.augmentation.side**2)
     with torch.inference_mode():
-        for pixels, labels in images.test_batches(_EVALUATION_BATCH):
+        for pixels, labels in images.test_batches(batch_size):
             logits = _forward(model, recipe, pixels)
+            if recipe.test_flip:
+                logits = (logits + _forward(model, recipe, pixels.flip(3))) / 2
             loss += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
     return loss.item() / images.test_images, 100 * correct.item() / images.test_images

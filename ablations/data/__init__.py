@@ -1,18 +1,58 @@
-"""Data sets, as uint8 images in memory, and their batches on the device."""
+"""Data sets, as uint8 images in memory or mapped from disk, and their batches on the device."""
 
 from __future__ import annotations
 
-from ablations.config import DataConfig, DigitsConfig
-from ablations.data.digits import make_digits
+from pathlib import Path
+
+from rich.console import Console
+
+from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
 from ablations.data.images import Images
+from ablations.data.source import Source
+from ablations.errors import UsageError
 
 
-def load_images(config: DataConfig) -> Images:
-    """Loads the data set that `config` describes.
+def load_images(config: DataConfig, console: Console | None = None) -> Images:
+    """Loads the data set that `config` describes; `console` shows how that gets on where it takes time.
 
     Raises:
+        UsageError: if it is not to be had, or images of it cannot be decoded.
         TypeError: if there is no loader for this kind of configuration.
     """
     if isinstance(config, DigitsConfig):
+        from ablations.data.digits import make_digits
+
         return make_digits(config.train_images, config.test_images, config.clutter, config.noise, config.seed)
-    raise TypeError(f"no loader for {type(config).__name__}")
+    if not isinstance(config, StoredConfig):
+        raise TypeError(f"no loader for {type(config).__name__}")
+    from ablations.data.cache import decoded, default_folder, refuse_damaged
+
+    folder = Path(config.cache).expanduser() if config.cache else default_folder()
+    console = console or Console()
+    entry = decoded(_source(config), folder, console)
+    if isinstance(config, ImageTreeConfig) and config.skip_corrupt:
+        for damaged in entry.damaged:
+            console.print(f"Left out: {damaged}", markup=False, soft_wrap=True)
+    else:
+        refuse_damaged(entry, config.name)
+    _check_classes(entry.images, config.name)
+    return entry.images
+
+
+def _source(config: StoredConfig) -> Source:
+    if isinstance(config, ImageTreeConfig):
+        from ablations.data.image_tree import ImageTreeSource
+
+        return ImageTreeSource(config)
+    from ablations.data.cifar import CifarSource
+
+    return CifarSource(config)
+
+
+def _check_classes(images: Images, name: str) -> None:
+    """Checks that what was left out was not all of a class."""
+    for part, labels in (("training", images.train.labels), ("test", images.test.labels)):
+        missing = sorted(set(range(len(images.classes))) - set(labels.tolist()))
+        if missing:
+            reason = f"no {part} image of class {images.classes[missing[0]]} can be decoded"
+            raise UsageError("data", name, reason)

@@ -7,95 +7,142 @@ device is that of airbench (github.com/KellerJordan/cifar10-airbench).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
+import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
+from ablations.data.augment import Augmentation
 from ablations.data.images import Images, ImageSet
 from sa_core.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
 
+_SHARE = 0.5  # of the free memory of a device that images may take
+_AHEAD = 4  # batches that are read from disk before they are needed
+_MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
+
 
 class DeviceImages:
-    """A data set on a device as uint8; batches come out as float32 of shape (B, 3, H, W), normalised, with labels (B,).
+    """A data set for a device, as uint8; batches come out as float32 of shape (B, 3, H, W), normalised, with labels.
 
     Args:
         images: the data set.
-        device: where the pixels and labels stay.
-        crop: how many pixels a training image is shifted at most, in each direction; its border is reflected.
-        flip: whether training images are mirrored left to right, one in two.
+        device: where batches are made.
+        augmentation: of training images.
+        memory: `device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read
+            in memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where
+            they take at most half of what is free.
     """
 
-    def __init__(self, images: Images, device: torch.device, *, crop: int, flip: bool) -> None:
+    def __init__(
+        self, images: Images, device: torch.device, augmentation: Augmentation, *, memory: str = "auto"
+    ) -> None:
         self.classes = images.classes
-        self.crop, self.flip, self.device = crop, flip, device
-        self._train = _to_device(images.train, device)
-        self._test = _to_device(images.test, device)
-        channel_mean, channel_std = _moments(self._train[0])
-        self._mean, self._scale = channel_mean, 1 / channel_std
-        height, width = images.train.pixels.shape[1:3]
-        self._rows = _reflected(height, crop).to(device)
-        self._columns = _reflected(width, crop).to(device)
-
-    def train_images(self, batch_size: int) -> int:
-        """Returns how many images an epoch trains on: the last batch is left out where it would be smaller."""
-        return len(self._train[1]) // batch_size * batch_size
+        self.device, self.augmentation = device, augmentation
+        self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
+        self._train, self._test = (self._place(part) for part in (images.train, images.test))
+        mean, std = (moment.to(device).view(3, 1, 1) for moment in _moments(images.train))
+        self._mean, self._scale = mean, 1 / std
 
     @property
     def test_images(self) -> int:
         """How many images an evaluation looks at."""
         return len(self._test[1])
 
+    def train_images(self, batch_size: int) -> int:
+        """Returns how many images an epoch trains on: the last batch is left out where it would be smaller."""
+        return len(self._train[1]) // batch_size * batch_size
+
     def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """Yields an epoch's training batches; equal arguments yield equal batches, on any device."""
-        pixels, labels = self._train
+        labels = self._train[1]
         count = self.train_images(batch_size)
         order = torch.randperm(len(labels), generator=_generator(seed, "order", epoch))[:count]
-        random = _generator(seed, "augmentation", epoch)
-        shifts = torch.randint(2 * self.crop + 1, (2, count), generator=random)
-        mirrored = torch.randint(2, (count,), generator=random) == 1
-        order, shifts, mirrored = (drawn.to(self.device) for drawn in (order, shifts, mirrored))
-        for start in range(0, count, batch_size):
+        drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
+        drawn = {name: values.to(self.device) for name, values in drawn.items()}
+        labels = labels[order.to(self.device)]
+        for start, raw in zip(
+            range(0, count, batch_size), self._read(self._train[0], order.split(batch_size)), strict=True
+        ):
             part = slice(start, start + batch_size)
-            rows, columns = self._rows[shifts[0, part]], self._columns[shifts[1, part]]
-            if self.flip:
-                columns = torch.where(mirrored[part, None], columns.flip(1), columns)
-            cut = pixels[order[part, None, None], rows[:, :, None], columns[:, None, :]]
-            yield self._normalise(cut), labels[order[part]]
+            own = {name: values[part] for name, values in drawn.items()}
+            batch = self._normalise(self.augmentation.train(raw, own))
+            self.augmentation.cut_out(batch, own)
+            yield batch, labels[part]
 
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""
-        for pixels, labels in zip(*(part.split(batch_size) for part in self._test), strict=True):
-            yield self._normalise(pixels), labels
+        pixels, labels = self._test
+        order = torch.arange(len(labels)).split(batch_size)
+        for raw, part in zip(self._read(pixels, order), labels.split(batch_size), strict=True):
+            yield self._normalise(self.augmentation.test(raw)), part
+
+    def _place(self, part: ImageSet) -> Batch:
+        if self.resident and isinstance(part.pixels, np.memmap):
+            _read_ahead(part.pixels)
+        pixels = torch.from_numpy(part.pixels)
+        return pixels.to(self.device) if self.resident else pixels, torch.from_numpy(part.labels).to(self.device)
+
+    def _read(self, pixels: Tensor, orders: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yields batches of raw images on the device, in the given orders."""
+        if self.resident:
+            # All places at once: a transfer a batch would have the device wait.
+            orders = tuple(orders)
+            on_device = torch.cat(orders).to(self.device) if orders else torch.empty(0, dtype=torch.int64)
+            yield from (pixels.index_select(0, places) for places in on_device.split([len(part) for part in orders]))
+            return
+        pinned = self.device.type == "cuda"
+
+        def read(places: Tensor) -> Tensor:
+            raw = torch.empty((len(places), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+            return torch.index_select(pixels, 0, places, out=raw)
+
+        waiting = iter(orders)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = deque(reader.submit(read, places) for places in islice(waiting, _AHEAD))
+            while ahead:
+                raw = ahead.popleft().result()
+                ahead.extend(reader.submit(read, places) for places in islice(waiting, 1))
+                yield raw.to(self.device, non_blocking=True)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        # (B, H, W, 3) seen as (B, 3, H, W) is channels_last already.
-        return ((pixels - self._mean) * self._scale).permute(0, 3, 1, 2)
+        return pixels.float().sub_(self._mean).mul_(self._scale)
 
 
-def _to_device(part: ImageSet, device: torch.device) -> Batch:
-    return torch.from_numpy(part.pixels).to(device), torch.from_numpy(part.labels).to(device)
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
-def _moments(pixels: Tensor) -> Batch:
-    """Returns the mean and standard deviation of each colour channel in grey levels, shapes (3,)."""
-    total, squares = torch.zeros(2, 3, dtype=torch.float64)
-    for part in pixels.cpu().split(4096):
-        grey = part.to(torch.float64)
-        total += grey.sum((0, 1, 2))
-        squares += grey.square().sum((0, 1, 2))
-    count = pixels[..., 0].numel()
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
-    return mean.float().to(pixels.device), std.float().to(pixels.device)
+def _read_ahead(pixels: np.memmap) -> None:
+    """Has the system read a mapped file in one go: images are asked for in a random order, which disks dislike."""
+    mapping = getattr(pixels, "_mmap", None)
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+        mapping.madvise(mmap.MADV_WILLNEED)
 
 
-def _reflected(size: int, margin: int) -> Tensor:
-    """Returns for each shift of 0 to 2 * margin which source lines an image of `size` lines is made of."""
-    lines = torch.arange(2 * margin + 1)[:, None] + torch.arange(size) - margin
-    return (size - 1) - ((size - 1) - lines.abs()).abs()
+def _moments(images: ImageSet) -> Batch:
+    """Returns the mean and standard deviation of each colour channel in grey levels, shapes (3,).
+
+    Of more images than 50,000, those of as many at equal distances are taken.
+    """
+    pixels = images.pixels[:: -(-len(images) // _MOST_FOR_MOMENTS)]
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for start in range(0, len(pixels), 512):
+        for channel, grey in enumerate(pixels[start : start + 512].transpose(1, 0, 2, 3)):
+            counts[channel] += np.bincount(grey.ravel(), minlength=256)
+    level = np.arange(256)
+    mean = (counts @ level) / counts.sum(1)
+    std = np.sqrt(np.maximum((counts @ level**2) / counts.sum(1) - mean**2, 1e-12))
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.data.images import Images, ImageSet
+from ablations.data.images import Images, ImageSet, in_memory
 
 SIZE = 32
 _SOURCE = 8
@@ -28,7 +28,7 @@ _Ints = NDArray[np.int32]
 
 
 def make_digits(train_images: int, test_images: int, clutter: int, noise: int, seed: int) -> Images:
-    """Draws the data set: uint8 scenes of shape (N, 32, 32, 3) with labels 0 to 9.
+    """Draws the data set: uint8 scenes of shape (N, 3, 32, 32) with labels 0 to 9.
 
     Args:
         train_images, test_images: how many scenes; each class gets an equal share, up to one.
@@ -46,7 +46,7 @@ def make_digits(train_images: int, test_images: int, clutter: int, noise: int, s
     sets = {}
     for name, members, count in (("train", ~held_out, train_images), ("test", held_out, test_images)):
         sets[name] = _draw_set(glyphs[members], labels[members], count, clutter, noise, random)
-    return Images(train=sets["train"], test=sets["test"], classes=tuple(str(digit) for digit in range(10)))
+    return in_memory(sets["train"], sets["test"], tuple(str(digit) for digit in range(10)))
 
 
 def _held_out(labels: NDArray[np.int64], random: np.random.RandomState) -> NDArray[np.bool_]:
@@ -75,7 +75,8 @@ def _draw_set(
         canvas = _paint(canvas, _place(fragments, random), _FRAGMENT_CONTRAST, random)
     canvas = _paint(canvas, _place(glyphs[chosen], random), _DIGIT_CONTRAST, random)
     canvas += random.randint(-noise, noise + 1, size=canvas.shape, dtype=np.int32)
-    return ImageSet(np.clip(canvas, 0, 255).astype(np.uint8), labels[chosen])
+    scenes = np.clip(canvas, 0, 255).astype(np.uint8)
+    return ImageSet(np.ascontiguousarray(scenes.transpose(0, 3, 1, 2)), labels[chosen])
 
 
 def _backgrounds(count: int, random: np.random.RandomState) -> _Ints:

@@ -1,17 +1,20 @@
-"""Labelled images in memory: what every data set becomes before it reaches a device."""
+"""Labelled images as bytes: what every data set becomes before it reaches a device."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+_STEP = 64 * 2**20  # bytes that are read at a time
+
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as uint8 of shape (N, H, W, 3), labels as int64 of shape (N,)."""
+    """Images as uint8 of shape (N, 3, H, W), in memory or mapped from a file, and labels as int64 of shape (N,)."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -22,18 +25,38 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: its two parts and the names of its classes, in the order of the labels."""
+    """A data set: its two parts, the names of its classes in the order of the labels, and its fingerprint."""
 
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
+    fingerprint: str
 
-    def fingerprint(self) -> str:
-        """Returns 16 hex digits that tell these images and labels from any others."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.test):
-            digest.update(repr(part.pixels.shape).encode())
-            digest.update(np.ascontiguousarray(part.pixels).data)
-            digest.update(np.ascontiguousarray(part.labels).data)
-        digest.update(repr(self.classes).encode())
-        return digest.hexdigest()[:16]
+    @property
+    def nbytes(self) -> int:
+        """How many bytes all pixels are."""
+        return self.train.pixels.nbytes + self.test.pixels.nbytes
+
+    def describe(self, side: int) -> str:
+        """Says how many images there are; networks see `side` x `side` pixels of each."""
+        return (
+            f"{len(self.train):,} training and {len(self.test):,} test images of {side}x{side} pixels "
+            f"in {len(self.classes)} classes"
+        )
+
+
+def in_memory(train: ImageSet, test: ImageSet, classes: tuple[str, ...]) -> Images:
+    """Makes a data set of images that are in memory."""
+    return Images(train, test, classes, fingerprint_of((train, test), classes))
+
+
+def fingerprint_of(parts: Sequence[ImageSet], classes: Sequence[str]) -> str:
+    """Returns 16 hex digits that tell these images, labels and classes from any others."""
+    digest = hashlib.sha256(repr(tuple(classes)).encode())
+    for part in parts:
+        digest.update(repr(part.pixels.shape).encode())
+        rows = max(1, _STEP // max(1, part.pixels[0].nbytes))
+        for start in range(0, len(part), rows):
+            digest.update(np.ascontiguousarray(part.pixels[start : start + rows]).data)
+        digest.update(np.ascontiguousarray(part.labels).data)
+    return digest.hexdigest()[:16]

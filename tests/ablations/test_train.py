@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.config import TrainConfig
+from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.design import Settings
 from ablations.train import DivergedError, Epoch, build_network, decayed_weights, evaluate, learning_rate_share, train
 from sa_core import create_model
 
+SHIFTED = Augmentation(32, 32, crop=1)
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
 
 
@@ -34,7 +36,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def images() -> DeviceImages:
-    return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), crop=1, flip=False)
+    return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
 
 
 def network(**attention: Any) -> Settings:
@@ -82,7 +84,7 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
 
 
 def test_a_network_learns_to_tell_plain_digits_apart() -> None:
-    images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), crop=1, flip=False)
+    images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), SHIFTED)
     result = train(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0, Recorder())
     assert result.top1 > 60  # chance is 10
 
@@ -160,7 +162,7 @@ def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
     drawn = make_digits(400, 100, 0, 4, 0)
     recipe = dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2, memory_format=memory_format)
     results = [
-        train(SA, recipe, DeviceImages(drawn, torch.device(device), crop=1, flip=False), 0, Recorder())
+        train(SA, recipe, DeviceImages(drawn, torch.device(device), SHIFTED), 0, Recorder())
         for device in ("cpu", "cuda", "cuda")
     ]
     assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablations.data import device as module
+from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
-from ablations.data.images import Images, ImageSet
+from ablations.data.images import Images, ImageSet, in_memory
 
 CPU = torch.device("cpu")
 
@@ -16,20 +21,25 @@ def make_images(count: int = 20, size: int = 6, seed: int = 0) -> Images:
     random = np.random.RandomState(seed)
 
     def part(length: int) -> ImageSet:
-        pixels = random.randint(256, size=(length, size, size, 3), dtype=np.uint8)
+        pixels = random.randint(256, size=(length, 3, size, size), dtype=np.uint8)
         return ImageSet(pixels, np.arange(length, dtype=np.int64) % 10)
 
-    return Images(part(count), part(7), tuple("0123456789"))
+    return in_memory(part(count), part(7), tuple("0123456789"))
+
+
+def on(
+    images: Images, device: torch.device = CPU, *, crop: int = 0, flip: bool = False, memory: str = "auto"
+) -> DeviceImages:
+    side = images.train.pixels.shape[-1]
+    return DeviceImages(images, device, Augmentation(side, side, crop=crop, flip=flip), memory=memory)
 
 
 def test_test_batches_are_all_images_in_order_normalised_by_the_training_set() -> None:
     images = make_images()
-    pixels, labels = (
-        torch.cat(parts) for parts in zip(*DeviceImages(images, CPU, crop=0, flip=False).test_batches(3), strict=True)
-    )
-    grey = images.train.pixels.reshape(-1, 3).astype(np.float64)
-    expected = (images.test.pixels - grey.mean(0)) / grey.std(0)
-    np.testing.assert_allclose(pixels.permute(0, 2, 3, 1).numpy(), expected, rtol=1e-4, atol=1e-4)
+    pixels, labels = (torch.cat(parts) for parts in zip(*on(images, crop=0, flip=False).test_batches(3), strict=True))
+    grey = images.train.pixels.astype(np.float64)
+    mean, std = (moment(grey, axis=(0, 2, 3), keepdims=True) for moment in (np.mean, np.std))
+    np.testing.assert_allclose(pixels.numpy(), (images.test.pixels - mean) / std, rtol=1e-4, atol=1e-4)
     assert labels.tolist() == images.test.labels.tolist()
 
 
@@ -37,7 +47,7 @@ def test_an_epoch_is_a_permutation_without_its_last_partial_batch() -> None:
     images = make_images(count=20)
     # Every pixel of an image tells which it is.
     images.train.pixels[:] = np.arange(20, dtype=np.uint8)[:, None, None, None]
-    device_images = DeviceImages(images, CPU, crop=2, flip=True)
+    device_images = on(images, crop=2, flip=True)
     batches = list(device_images.train_batches(6, seed=1, epoch=0))
     assert [len(labels) for _, labels in batches] == [6, 6, 6]
     assert device_images.train_images(6) == 18
@@ -48,7 +58,7 @@ def test_an_epoch_is_a_permutation_without_its_last_partial_batch() -> None:
 
 
 def test_equal_seeds_give_equal_batches_and_others_do_not() -> None:
-    device_images = DeviceImages(make_images(), CPU, crop=2, flip=True)
+    device_images = on(make_images(), crop=2, flip=True)
 
     def epoch(seed: int, number: int) -> torch.Tensor:
         return torch.cat([pixels for pixels, _ in device_images.train_batches(5, seed, number)])
@@ -62,16 +72,16 @@ def test_equal_seeds_give_equal_batches_and_others_do_not() -> None:
 @given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 1000))
 def test_every_training_image_is_a_shift_of_its_reflected_source(crop: int, flip: bool, seed: int) -> None:
     images = make_images(count=4, size=6, seed=seed)
-    device_images = DeviceImages(images, CPU, crop=crop, flip=flip)
+    device_images = on(images, crop=crop, flip=flip)
     sources = {}
     for label, pixels in zip(images.train.labels, images.train.pixels, strict=True):
-        padded = np.pad(pixels, ((crop, crop), (crop, crop), (0, 0)), mode="reflect")
-        windows = [padded[y : y + 6, x : x + 6] for y in range(2 * crop + 1) for x in range(2 * crop + 1)]
-        sources[int(label)] = windows + [window[:, ::-1] for window in windows if flip]
+        padded = np.pad(pixels, ((0, 0), (crop, crop), (crop, crop)), mode="reflect")
+        windows = [padded[:, y : y + 6, x : x + 6] for y in range(2 * crop + 1) for x in range(2 * crop + 1)]
+        sources[int(label)] = windows + [window[:, :, ::-1] for window in windows if flip]
     grey = torch.from_numpy(images.train.pixels).double()
-    mean, std = grey.mean((0, 1, 2)), grey.std((0, 1, 2), correction=0)
+    mean, std = grey.mean((0, 2, 3), keepdim=True), grey.std((0, 2, 3), correction=0, keepdim=True)
     for pixels, labels in device_images.train_batches(2, seed, 0):
-        restored = (pixels.permute(0, 2, 3, 1) * std + mean).round().to(torch.uint8).numpy()
+        restored = (pixels * std + mean).round().to(torch.uint8).numpy()
         for image, label in zip(restored, labels.tolist(), strict=True):
             assert any(np.array_equal(image, window) for window in sources[label])
 
@@ -79,22 +89,76 @@ def test_every_training_image_is_a_shift_of_its_reflected_source(crop: int, flip
 def test_augmentation_differs_from_image_to_image() -> None:
     images = make_images(count=64)
     images.train.pixels[:] = images.train.pixels[0]
-    (pixels, _), *_ = DeviceImages(images, CPU, crop=2, flip=True).train_batches(64, 0, 0)
+    (pixels, _), *_ = on(images, crop=2, flip=True).train_batches(64, 0, 0)
     assert len(pixels.flatten(1).unique(dim=0)) > 20  # of 25 shifts, mirrored or not
 
 
-def test_batches_are_laid_out_channels_last_without_a_copy() -> None:
-    pixels, _ = next(DeviceImages(make_images(), CPU, crop=2, flip=False).train_batches(4, 0, 0))
-    assert pixels.shape == (4, 3, 6, 6)
-    assert pixels.is_contiguous(memory_format=torch.channels_last)
+def test_images_that_are_mapped_from_disk_come_in_the_same_batches(tmp_path: Path) -> None:
+    images = make_images(count=40)
+    path = tmp_path / "train.u8"
+    path.write_bytes(images.train.pixels.tobytes())
+    mapped = np.memmap(path, np.uint8, mode="c", shape=images.train.pixels.shape)
+    stored = Images(ImageSet(mapped, images.train.labels), images.test, images.classes, images.fingerprint)
+    resident, on_disk = on(images, crop=2, flip=True, memory="device"), on(stored, crop=2, flip=True, memory="mapped")
+    assert resident.resident
+    assert not on_disk.resident
+    for ours, theirs in (
+        (resident.train_batches(3, 5, 1), on_disk.train_batches(3, 5, 1)),
+        (resident.test_batches(3), on_disk.test_batches(3)),
+    ):
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+
+
+def test_whoever_leaves_an_epoch_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        next(on(make_images(count=200), memory="mapped").train_batches(4, 0, 0))
+    assert threading.active_count() == before
+
+
+def test_images_stay_on_disk_where_they_would_take_more_than_half_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = make_images()
+    free = {"bytes": 2 * images.nbytes}
+    monkeypatch.setattr(module, "_free_bytes", lambda _: free["bytes"])
+    assert on(images).resident
+    free["bytes"] -= 1
+    assert not on(images).resident
+    assert on(images, memory="device").resident
+
+
+def test_mean_and_spread_of_many_images_are_those_of_some_at_equal_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_images(count=30)
+    monkeypatch.setattr(module, "_MOST_FOR_MOMENTS", 10)
+    mean, std = module._moments(images.train)
+    some = images.train.pixels[::3].astype(np.float64)
+    np.testing.assert_allclose(mean, some.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std, some.std((0, 2, 3)), rtol=1e-6)
+
+
+def test_an_epoch_of_resized_crops_sees_other_parts_of_every_image() -> None:
+    images = make_images(count=8, size=16)
+    augmented = DeviceImages(images, CPU, Augmentation(16, 14, flip=True, cutout=4, min_area=0.3))
+    (pixels, _), *_ = augmented.train_batches(8, 0, 0)
+    (again, _), *_ = augmented.train_batches(8, 0, 0)
+    assert pixels.shape == (8, 3, 14, 14)
+    assert torch.equal(pixels, again)
+    (tested, _), *_ = augmented.test_batches(7)
+    assert tested.shape == (7, 3, 14, 14)
+    assert ((pixels == 0).all(1).flatten(1).sum(1) >= 4).all()  # the hole, of which an edge may cut off three quarters
 
 
 @pytest.mark.cuda
-def test_a_gpu_sees_the_batches_of_the_cpu() -> None:
+@pytest.mark.parametrize("memory", ["device", "mapped"])
+@pytest.mark.parametrize("augmentation", [Augmentation(6, 6, 2, flip=True), Augmentation(6, 5, 0, True, 2, 0.3)])
+def test_a_gpu_sees_the_batches_of_the_cpu(memory: str, augmentation: Augmentation) -> None:
     images = make_images()
     for cpu, gpu in zip(
-        DeviceImages(images, CPU, crop=2, flip=True).train_batches(4, 0, 0),
-        DeviceImages(images, torch.device("cuda"), crop=2, flip=True).train_batches(4, 0, 0),
+        DeviceImages(images, CPU, augmentation).train_batches(4, 0, 0),
+        DeviceImages(images, torch.device("cuda"), augmentation, memory=memory).train_batches(4, 0, 0),
         strict=True,
     ):
         torch.testing.assert_close(gpu[0].cpu(), cpu[0])

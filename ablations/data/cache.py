@@ -1,0 +1,234 @@
+"""Decoded images on disk, mapped into memory: every source is decoded once, however many runs use it.
+
+An entry is a folder of raw bytes: `train.u8` and `test.u8`, (N, 3, side, side) each, their labels, and `meta.json`.
+It is written under another name and renamed when it is whole, by whoever holds its lock; the lock of a process that
+died is free, and what it had written is thrown away. An entry may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ablations.data.images import Images, ImageSet, fingerprint_of
+from ablations.data.source import Part, Piece, Plan, Source
+from ablations.errors import UsageError
+
+_VERSION = 1
+_PARTS = ("train", "test")
+_NAMED = 5  # damaged images that a message names
+_SPARE = 64 * 2**20  # bytes that are left free on a disk
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was decoded, and the images that could not be: their names with the reasons."""
+
+    images: Images
+    damaged: tuple[str, ...]
+
+
+def default_folder() -> Path:
+    """Returns where decoded images are kept where nothing else is said."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablations"
+
+
+def decoded(source: Source, folder: Path, console: Console) -> Entry:
+    """Returns the images of a source, decoding them if nobody has yet.
+
+    Args:
+        source: where the images come from.
+        folder: of all entries.
+        console: shows how decoding gets on.
+
+    Raises:
+        UsageError: if the folder cannot be written, the disk is too small, or no image can be decoded.
+    """
+    identity = json.dumps([_VERSION, source.identity], sort_keys=True)
+    entry = folder / f"{source.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    found = _read(entry)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(entry, console):
+            found = _read(entry)  # whoever held the lock may have made it
+            if found is None:
+                _write(source.plan(), entry, source.name, console)
+                found = _read(entry)
+    except OSError as error:
+        raise UsageError("data.cache", folder, f"cannot be written: {error.strerror or error}") from None
+    assert found is not None
+    return found
+
+
+@contextmanager
+def _only_one(entry: Path, console: Console) -> Iterator[None]:
+    lock = FileLock(f"{entry}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print("Another run is decoding these images; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(entry: Path) -> Entry | None:
+    """Maps an entry; None where there is none, or not a whole one."""
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        parts = []
+        for name in _PARTS:
+            shape = tuple(meta["shapes"][name])
+            path = entry / f"{name}.u8"
+            if path.stat().st_size != int(np.prod(shape)):
+                return None
+            # Copy-on-write: nothing that a program does to its images reaches the file.
+            pixels = np.memmap(path, np.uint8, mode="c", shape=shape)
+            parts.append(ImageSet(pixels, np.load(entry / f"{name}-labels.npy")))
+    except (OSError, ValueError, KeyError):
+        return None
+    return Entry(Images(parts[0], parts[1], tuple(meta["classes"]), meta["fingerprint"]), tuple(meta["damaged"]))
+
+
+def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
+    partial = entry.with_name(f"{entry.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(entry, ignore_errors=True)
+    _check_disk(plan, entry.parent)
+    partial.mkdir()
+    try:
+        with _progress(console, f"decoding {name}", len(plan.train.labels) + len(plan.test.labels)) as advance:
+            damaged = [
+                text
+                for part_name, part in zip(_PARTS, (plan.train, plan.test), strict=True)
+                for text in _write_part(part, plan.side, partial / part_name, advance)
+            ]
+        sets = {part: _written(partial / part, plan.side) for part in _PARTS}
+        if not all(map(len, sets.values())):
+            raise UsageError("data", name, f"none of its images can be decoded, as {damaged[0]}")
+        meta = {
+            "shapes": {part: list(images.pixels.shape) for part, images in sets.items()},
+            "classes": list(plan.classes),
+            "fingerprint": fingerprint_of(list(sets.values()), plan.classes),
+            "damaged": damaged,
+        }
+        (partial / "meta.json").write_text(json.dumps(meta))
+        partial.rename(entry)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _check_disk(plan: Plan, folder: Path) -> None:
+    needed = (len(plan.train.labels) + len(plan.test.labels)) * 3 * plan.side**2
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE > free:
+        reason = (
+            f"needs {needed / _GIB:.2f} GiB for decoded images, and {free / _GIB:.2f} GiB are free; another folder "
+            "(data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution would do"
+        )
+        raise UsageError("data.cache", folder, reason)
+
+
+def _write_part(part: Part, side: int, path: Path, advance: Any) -> list[str]:
+    """Decodes a part into a file, in as many threads as there are processors; returns what is damaged."""
+    row = 3 * side**2
+    failures: dict[int, str] = {}
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with path.with_suffix(".u8").open("w+b") as file, ThreadPoolExecutor(threads) as pool:
+
+        def decode(piece: Piece) -> dict[int, str]:
+            pixels, failed = piece.decode()
+            # Written, not mapped: what is mapped counts as this process's memory.
+            _put(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"), piece.start * row)
+            advance(piece.count)
+            return {piece.start + place: reason for place, reason in failed.items()}
+
+        for found in _in_turn(pool, decode, part.pieces, 2 * threads):
+            failures |= found
+        kept = np.ones(len(part.labels), dtype=bool)
+        kept[list(failures)] = False
+        if failures:
+            _close_gaps(file.fileno(), kept, row)
+        os.fsync(file.fileno())
+    np.save(path.with_name(f"{path.name}-labels.npy"), part.labels[kept])
+    return [failures[place] for place in sorted(failures)]
+
+
+def _in_turn(pool: ThreadPoolExecutor, work: Any, pieces: Sequence[Piece], most: int) -> Iterator[dict[int, str]]:
+    """Yields what the pieces come to, a few of them under way at a time, so that an interrupted run ends soon."""
+    waiting = iter(pieces)
+    running: set[Future[dict[int, str]]] = {pool.submit(work, piece) for piece in islice(waiting, most)}
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {pool.submit(work, piece) for piece in islice(waiting, len(done))}
+        for future in done:
+            yield future.result()
+
+
+def _put(file: int, content: memoryview, place: int) -> None:
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
+
+
+def _close_gaps(file: int, kept: NDArray[np.bool_], row: int) -> None:
+    for place, source in enumerate(np.flatnonzero(kept).tolist()):
+        if place != source:
+            _put(file, memoryview(os.pread(file, row, source * row)), place * row)
+    os.ftruncate(file, int(kept.sum()) * row)
+
+
+def _written(path: Path, side: int) -> ImageSet:
+    labels = np.load(path.with_name(f"{path.name}-labels.npy"))
+    shape = (len(labels), 3, side, side)
+    if not len(labels):
+        return ImageSet(np.empty(shape, dtype=np.uint8), labels)  # an empty file cannot be mapped
+    return ImageSet(np.memmap(path.with_suffix(".u8"), np.uint8, mode="r", shape=shape), labels)
+
+
+@contextmanager
+def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        if not console.is_terminal:
+            console.print(f"{title[0].upper()}{title[1:]}: {total:,} images, once.")
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, advance=count)
+
+
+def refuse_damaged(entry: Entry, name: str) -> None:
+    """Refuses images of which some could not be decoded.
+
+    Raises:
+        UsageError: with how many, and the first of them.
+    """
+    if entry.damaged:
+        some = "; ".join(entry.damaged[:_NAMED]) + ("; ..." if len(entry.damaged) > _NAMED else "")
+        images = entry.images
+        total = len(images.train) + len(images.test) + len(entry.damaged)
+        reason = (
+            f"{len(entry.damaged)} of {total:,} images cannot be decoded: {some}; mend them, or leave them out with "
+            "data.skip_corrupt=true"
+        )
+        raise UsageError("data", name, reason)

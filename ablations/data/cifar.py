@@ -1,0 +1,169 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official python archives, with torchvision's names and checksums."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablations.config import StoredConfig
+from ablations.data.source import Decoded, Part, Piece, Plan, pick_images
+from ablations.errors import UsageError
+
+SIDE = 32
+_SILENCE = 30  # seconds after which a host counts as one that does not answer
+
+# Folder, training and test batches, and where the names of the classes are.
+_LAYOUT: dict[str, tuple[str, tuple[str, ...], str, str, str]] = {
+    "cifar10": (
+        "cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch",
+        "batches.meta", "label_names",
+    ),
+    "cifar100": ("cifar-100-python", ("train",), "test", "meta", "fine_label_names"),
+}  # fmt: skip
+
+
+class CifarSource:
+    """CIFAR as its python archive unpacks; it is downloaded where `root` has neither the folder nor the archive.
+
+    Raises:
+        UsageError: if a file is missing, or the download fails.
+    """
+
+    def __init__(self, config: StoredConfig) -> None:
+        self.name, self._config = config.name, config
+        self._root = Path(config.root).expanduser()
+        folder, self._train, self._test, self._meta, self._names_key = _LAYOUT[config.name]
+        # A tree that was unpacked by hand may be named itself.
+        self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder
+        if not self._folder.is_dir():
+            _fetch(config.name, self._root)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells its images from any others."""
+        stats = {}
+        for name in (*self._train, self._test, self._meta):
+            path = self._folder / name
+            if not path.is_file():
+                raise UsageError("data.root", self._root, f"{path} is missing; {_mend(self._folder)}")
+            stats[name] = [path.stat().st_size, path.stat().st_mtime_ns]
+        options = {key: getattr(self._config, key) for key in ("train_per_class", "val_per_class", "seed")}
+        return {"data": self.name, "files": stats, **options}
+
+    def plan(self) -> Plan:
+        """Checks every file against its checksum and says what there is to decode."""
+        self._check()
+        classes = tuple(self._read(self._meta)[self._names_key])
+        config = self._config
+        train = self._part(self._train, classes, config.train_per_class, "data.train_per_class")
+        test = self._part((self._test,), classes, config.val_per_class, "data.val_per_class")
+        return Plan(SIDE, classes, train, test)
+
+    def _part(self, files: Sequence[str], classes: Sequence[str], per_class: int, option: str) -> Part:
+        labels = [self._labels(name) for name in files]
+        first = np.cumsum([0, *map(len, labels)])
+        joined = np.concatenate(labels)
+        chosen = pick_images(joined, classes, per_class, option, self._config.seed)
+        pieces, start = [], 0
+        for number, name in enumerate(files):
+            rows = chosen[(chosen >= first[number]) & (chosen < first[number + 1])] - first[number]
+            if len(rows):
+                pieces.append(Piece(start, len(rows), partial(self._decode, name, rows)))
+                start += len(rows)
+        return Part(joined[chosen], pieces)
+
+    def _labels(self, name: str) -> NDArray[np.int64]:
+        content = self._read(name)
+        return np.asarray(content.get("labels", content.get("fine_labels")), dtype=np.int64)
+
+    def _decode(self, name: str, rows: NDArray[np.int64]) -> Decoded:
+        pixels: NDArray[np.uint8] = self._read(name)["data"].reshape(-1, 3, SIDE, SIDE)
+        return pixels if len(rows) == len(pixels) else pixels[rows], {}
+
+    def _read(self, name: str) -> dict[str, Any]:
+        # Unpickled only after `_check`. As bytes, pixels are not copied into text and back.
+        with (self._folder / name).open("rb") as file:
+            content = pickle.load(file, encoding="bytes")
+        return {key.decode(): _decoded_names(value) for key, value in content.items()}
+
+    def _check(self) -> None:
+        from torchvision.datasets.utils import calculate_md5
+
+        kind = _torchvision_class(self.name)
+        expected = dict([*kind.train_list, *kind.test_list]) | {kind.meta["filename"]: kind.meta["md5"]}
+        for name, md5 in expected.items():
+            path = self._folder / name
+            if calculate_md5(path) != md5:
+                reason = f"{path} is truncated or damaged: it has {path.stat().st_size:,} bytes and another md5 than"
+                raise UsageError("data.root", self._root, f"{reason} {md5}; {_mend(self._folder)}")
+
+
+def _decoded_names(value: Any) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return [name.decode() for name in value]
+    return value
+
+
+def _torchvision_class(name: str) -> Any:
+    from torchvision import datasets
+
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+
+
+def _mend(folder: Path) -> str:
+    return f"copy it from a whole data set, or remove {folder} to have it downloaded again"
+
+
+def _fetch(name: str, root: Path) -> None:
+    """Downloads and unpacks an archive; one that is there and whole is only unpacked.
+
+    Whoever is cut off begins again: a part of an archive has another checksum.
+    """
+    from filelock import FileLock
+    from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+
+    kind = _torchvision_class(name)
+    archive = root / kind.filename
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            if (root / kind.base_folder).is_dir():
+                return  # another run has fetched it meanwhile
+            if not check_integrity(str(archive), kind.tgz_md5):
+                print(f"Downloading {name} to {root.resolve()}", flush=True)
+                with _patience(_SILENCE):
+                    download_url(kind.url, str(root), kind.filename, kind.tgz_md5)
+            unpacked = root / f".{name}.partial"
+            extract_archive(str(archive), str(unpacked))
+            (unpacked / kind.base_folder).rename(root / kind.base_folder)
+            unpacked.rmdir()
+    except (OSError, RuntimeError) as error:
+        ways = (
+            f"to use a copy, name the folder that has {kind.base_folder} or {kind.filename} as data.root; "
+            f"to fetch it by hand, put {kind.url} into {root}; or try again: a download that was cut off starts anew"
+        )
+        reason = f"{name} is not there and cannot be downloaded ({_first_line(error)}); {ways}"
+        raise UsageError("data.root", root, reason) from None
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Makes whoever waits for the network give up after a silence."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,128 @@
+"""Where images come from: what a data set is made of before it is decoded, and the choice of a subset.
+
+A source knows without decoding anything what it would give (`identity`), and decodes in pieces, any of them at a time
+and in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablations.errors import UsageError
+from sa_core.seeds import stream_seed
+
+# Images that were decoded, uint8 of shape (n, 3, side, side), and of those that could not be, the reasons by place.
+Decoded = tuple[NDArray[np.uint8], Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images `start` to `start + count` of a part, which are decoded together."""
+
+    start: int
+    count: int
+    decode: Callable[[], Decoded]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training or the test images of a source."""
+
+    labels: NDArray[np.int64]
+    pieces: Sequence[Piece]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a source gives: squares of `side` pixels, in two parts, and the names of the classes."""
+
+    side: int
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+
+
+class Source(Protocol):
+    """A data set in files, or a subset of one."""
+
+    name: str
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells its images from any others, as far as that is known without decoding them; for JSON."""
+
+    def plan(self) -> Plan:
+        """Says what there is to decode.
+
+        Raises:
+            UsageError: if a file is missing or damaged.
+        """
+
+
+def pick_images(
+    labels: NDArray[np.int64], classes: Sequence[str], per_class: int, option: str, seed: int
+) -> NDArray[np.int64]:
+    """Returns which images of a part a subset has, in their order; of fewer images, those of more are picked from.
+
+    Args:
+        labels: of all images.
+        classes: names of the labels.
+        per_class: images of each class; 0 for all.
+        option: what asks for them, for the message.
+        seed: of the choice.
+
+    Raises:
+        UsageError: if a class has too few.
+    """
+    if not per_class:
+        return np.arange(len(labels))
+    counts = np.bincount(labels, minlength=len(classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < per_class:
+        reason = f"class {classes[fewest]} has {counts[fewest]}; up to {counts[fewest]}, or 0 for all, can be had"
+        raise UsageError(option, per_class, reason)
+    chosen = [
+        np.random.RandomState(stream_seed(seed, option, label) % 2**32).permutation(np.flatnonzero(labels == label))
+        for label in range(len(classes))
+    ]
+    return np.sort(np.concatenate([members[:per_class] for members in chosen]))
+
+
+def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> list[str]:
+    """Returns the classes of a subset, in the order of their names.
+
+    Args:
+        known: the classes that there are.
+        wanted: how many (0 for all), or their names.
+        seed: of the choice, where it is a number.
+        root: where they are, for the message.
+
+    Raises:
+        UsageError: if there are fewer, or none of such a name.
+    """
+    option = "data.classes"
+    if isinstance(wanted, int):
+        if wanted < 0 or wanted == 1 or wanted > len(known):
+            raise UsageError(option, wanted, f"must be 0, for all, or 2 to {len(known)}: {root} has {len(known)}")
+        order = np.random.RandomState(stream_seed(seed, option) % 2**32).permutation(len(known))
+        return sorted(known[place] for place in order[: wanted or len(known)])
+    names = [str(name) for name in wanted]
+    _check_names(names, known, option, root)
+    return sorted(names)
+
+
+def _check_names(names: Iterable[str], known: Sequence[str], option: str, root: object) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name not in known:
+            raise UsageError(option, name, f"there is no such class in {root}", known)
+        if name in seen:
+            raise UsageError(option, name, "is listed twice")
+        seen.add(name)
+    if len(seen) < 2:
+        raise UsageError(option, ", ".join(seen) or "[]", "a data set has two classes at least")
