@@ -28,6 +28,9 @@ _HEADERS = (
 )  # fmt: skip
 
 
+_NAMED_CLASSES = 100
+
+
 @dataclass(frozen=True)
 class Report:
     """A study's report: the table, the sentences, further tables, and the files that were written.
@@ -231,12 +234,21 @@ def _details(
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
             lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
     lines += ["## Protocol", "", "What all cells share:", ""]
-    lines += _table(("option", "value"), [[name, str(value)] for name, value in flatten(design.protocol).items()])
-    lines += ["", f"Data fingerprint: {attributes.get('data_fingerprint', 'unknown')}.", ""]
+    rows = [[name, str(value)] for name, value in flatten(design.protocol).items()]
+    rows.append(["data fingerprint", str(attributes.get("data_fingerprint", "unknown"))])
+    lines += [*_table(("option", "value"), rows), "", *_data(attributes.get("data"))]
     lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]
     for environment in results.environments:
         lines += [*_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
     return "\n".join(lines)
+
+
+def _data(data: Mapping[str, Any] | None) -> list[str]:
+    if data is None:
+        return []
+    names = ", ".join(data["classes"][:_NAMED_CLASSES]) + (", ..." if len(data["classes"]) > _NAMED_CLASSES else "")
+    images = f"{data['train']:,} training and {data['test']:,} test images"
+    return [f"Data: {images} of {len(data['classes'])} classes: {names}.", ""]
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

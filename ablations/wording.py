@@ -10,9 +10,9 @@ def points(difference: float) -> str:
     return f"{difference:+.2f}".replace("-0.00", "+0.00")
 
 
-def count(number: int, noun: str) -> str:
-    """Writes a number of things: `1 replicate`, `3 replicates`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Writes a number of things: `1 replicate`, `3 replicates`; `plural` is a noun's with another ending than s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def points_with_interval(difference: Estimate) -> str:

@@ -25,16 +25,19 @@ def load_images(config: DataConfig, console: Console | None = None) -> Images:
         return make_digits(config.train_images, config.test_images, config.clutter, config.noise, config.seed)
     if not isinstance(config, StoredConfig):
         raise TypeError(f"no loader for {type(config).__name__}")
-    from ablations.data.cache import decoded, default_folder, refuse_damaged
+    from ablations.data.cache import decoded, default_folder
+    from ablations.data.source import reading
 
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     console = console or Console()
-    entry = decoded(_source(config), folder, console)
-    if isinstance(config, ImageTreeConfig) and config.skip_corrupt:
-        for damaged in entry.damaged:
-            console.print(f"Left out: {damaged}", markup=False, soft_wrap=True)
-    else:
-        refuse_damaged(entry, config.name)
+    with reading():
+        source = _source(config)
+    entry = decoded(source, folder, console)
+    if entry.damaged:
+        if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
+            reason = f"{entry.say_damaged()}; mend them, or leave them out with data.skip_corrupt=true"
+            raise UsageError("data", config.name, reason)
+        console.print(f"Left out: {entry.say_damaged()}.", markup=False, soft_wrap=True)
     _check_classes(entry.images, config.name)
     return entry.images
 

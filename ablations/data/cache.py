@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ablations.data.images import Images, ImageSet, fingerprint_of
-from ablations.data.source import Part, Piece, Plan, Source
+from ablations.data.source import Part, Piece, Plan, Source, reading
 from ablations.errors import UsageError
 
 _VERSION = 1
@@ -42,6 +42,12 @@ class Entry:
 
     images: Images
     damaged: tuple[str, ...]
+
+    def say_damaged(self) -> str:
+        """Says how many images could not be decoded, of how many, and names the first of them."""
+        total = len(self.images.train) + len(self.images.test) + len(self.damaged)
+        some = "; ".join(self.damaged[:_NAMED]) + ("; ..." if len(self.damaged) > _NAMED else "")
+        return f"{len(self.damaged):,} of {total:,} images cannot be decoded: {some}"
 
 
 def default_folder() -> Path:
@@ -60,7 +66,8 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     Raises:
         UsageError: if the folder cannot be written, the disk is too small, or no image can be decoded.
     """
-    identity = json.dumps([_VERSION, source.identity], sort_keys=True)
+    with reading():
+        identity = json.dumps([_VERSION, source.identity], sort_keys=True)
     entry = folder / f"{source.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     found = _read(entry)
     if found is not None:
@@ -70,7 +77,9 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
         with _only_one(entry, console):
             found = _read(entry)  # whoever held the lock may have made it
             if found is None:
-                _write(source.plan(), entry, source.name, console)
+                with reading():
+                    plan = source.plan()
+                _write(plan, entry, source.name, console)
                 found = _read(entry)
     except OSError as error:
         raise UsageError("data.cache", folder, f"cannot be written: {error.strerror or error}") from None
@@ -215,20 +224,3 @@ def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
             console.print(f"{title[0].upper()}{title[1:]}: {total:,} images, once.")
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)
-
-
-def refuse_damaged(entry: Entry, name: str) -> None:
-    """Refuses images of which some could not be decoded.
-
-    Raises:
-        UsageError: with how many, and the first of them.
-    """
-    if entry.damaged:
-        some = "; ".join(entry.damaged[:_NAMED]) + ("; ..." if len(entry.damaged) > _NAMED else "")
-        images = entry.images
-        total = len(images.train) + len(images.test) + len(entry.damaged)
-        reason = (
-            f"{len(entry.damaged)} of {total:,} images cannot be decoded: {some}; mend them, or leave them out with "
-            "data.skip_corrupt=true"
-        )
-        raise UsageError("data", name, reason)

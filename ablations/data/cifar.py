@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,7 @@ def _fetch(name: str, root: Path) -> None:
 
     kind = _torchvision_class(name)
     archive = root / kind.filename
+    missing = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):
@@ -150,6 +152,8 @@ def _fetch(name: str, root: Path) -> None:
             f"to use a copy, name the folder that has {kind.base_folder} or {kind.filename} as data.root; "
             f"to fetch it by hand, put {kind.url} into {root}; or try again: a download that was cut off starts anew"
         )
+        if missing:
+            shutil.rmtree(root, ignore_errors=True)  # it may have been a slip of the pen
         reason = f"{name} is not there and cannot be downloaded ({_first_line(error)}); {ways}"
         raise UsageError("data.root", root, reason) from None
 
@@ -166,4 +170,4 @@ def _patience(seconds: float) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip("<>.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -68,9 +68,8 @@ class DeviceImages:
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
         labels = labels[order.to(self.device)]
-        for start, raw in zip(
-            range(0, count, batch_size), self._read(self._train[0], order.split(batch_size)), strict=True
-        ):
+        raws = self._read(self._train[0], order, batch_size)
+        for start, raw in zip(range(0, count, batch_size), raws, strict=True):
             part = slice(start, start + batch_size)
             own = {name: values[part] for name, values in drawn.items()}
             batch = self._normalise(self.augmentation.train(raw, own))
@@ -80,8 +79,8 @@ class DeviceImages:
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""
         pixels, labels = self._test
-        order = torch.arange(len(labels)).split(batch_size)
-        for raw, part in zip(self._read(pixels, order), labels.split(batch_size), strict=True):
+        raws = self._read(pixels, torch.arange(len(labels)), batch_size)
+        for raw, part in zip(raws, labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
 
     def _place(self, part: ImageSet) -> Batch:
@@ -90,21 +89,21 @@ class DeviceImages:
         pixels = torch.from_numpy(part.pixels)
         return pixels.to(self.device) if self.resident else pixels, torch.from_numpy(part.labels).to(self.device)
 
-    def _read(self, pixels: Tensor, orders: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yields batches of raw images on the device, in the given orders."""
+    def _read(self, pixels: Tensor, order: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """Yields raw images on the device in the given order, a batch at a time; from disk, some batches ahead."""
         if self.resident:
             # All places at once: a transfer a batch would have the device wait.
-            orders = tuple(orders)
-            on_device = torch.cat(orders).to(self.device) if orders else torch.empty(0, dtype=torch.int64)
-            yield from (pixels.index_select(0, places) for places in on_device.split([len(part) for part in orders]))
+            yield from (pixels.index_select(0, places) for places in order.to(self.device).split(batch_size))
             return
         pinned = self.device.type == "cuda"
 
         def read(places: Tensor) -> Tensor:
             raw = torch.empty((len(places), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-            return torch.index_select(pixels, 0, places, out=raw)
+            # Not torch.index_select: its threads would contend with those of the training step.
+            np.take(pixels.numpy(), places.numpy(), axis=0, out=raw.numpy(), mode="clip")
+            return raw
 
-        waiting = iter(orders)
+        waiting = iter(order.split(batch_size))
         with ThreadPoolExecutor(1) as reader:
             ahead = deque(reader.submit(read, places) for places in islice(waiting, _AHEAD))
             while ahead:

@@ -6,7 +6,8 @@ and in any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,10 +65,23 @@ class Source(Protocol):
         """
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turns what goes wrong with reading a data set's files into a message.
+
+    Raises:
+        UsageError: for any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError("data.root", error.filename, f"cannot be read: {error.strerror or error}") from None
+
+
 def pick_images(
     labels: NDArray[np.int64], classes: Sequence[str], per_class: int, option: str, seed: int
 ) -> NDArray[np.int64]:
-    """Returns which images of a part a subset has, in their order; of fewer images, those of more are picked from.
+    """Returns which images of a part a subset has, in their order; a smaller subset is a part of a larger one.
 
     Args:
         labels: of all images.

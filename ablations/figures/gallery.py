@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ablations.design import Design
 from ablations.effects import factorial_effects
@@ -82,6 +84,22 @@ def protocol_line(design: Design, results: Results) -> str:
     )
     models = " and ".join(dict.fromkeys(variant.model["name"] for variant in design.variants))
     return (
-        f"{protocol['data']['name']}, {models}, {count(protocol['train']['epochs'], 'epoch')}, "
+        f"{data_line(protocol['data'])}, {models}, {count(protocol['train']['epochs'], 'epoch')}, "
         f"{protocol['train']['precision']}, last epoch; {machines}"
     )
+
+
+def data_line(data: Mapping[str, Any]) -> str:
+    """Names a data set, and says of a subset that it is one: `cifar10 (500 training images of each class)`."""
+    parts = []
+    classes = data.get("classes")
+    if isinstance(classes, str):
+        parts.append(f"the classes of {classes}")
+    elif classes:
+        parts.append(count(len(classes) if isinstance(classes, list) else classes, "class", "classes"))
+    for option, what in (("train_per_class", "training"), ("val_per_class", "test")):
+        if data.get(option):
+            parts.append(f"{data[option]:,} {what} images of each class")
+    if "resolution" in data:
+        parts.append(f"{data['resolution']}x{data['resolution']} pixels")
+    return f"{data['name']} ({', '.join(parts)})" if parts else str(data["name"])

@@ -169,7 +169,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
         (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
         (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),
-        (["train.batch_size=4096"], r"train.batch_size=4096: is more than data.train_images"),
+        (["data.cutout=32"], r"data.cutout=32: must be less than the image's 32 pixels"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:
@@ -187,6 +187,19 @@ def test_a_variant_has_a_name() -> None:
 def test_the_identity_of_a_cell_is_plain_json() -> None:
     made = design()
     assert json.loads(json.dumps(made.protocol)) == made.protocol
+
+
+def test_where_this_machine_has_the_data_is_no_part_of_the_protocol() -> None:
+    made = design("data=imagenet_subset", "data.root=/somewhere", "data.cache=/tmp", "data.memory=mapped")
+    assert made.protocol == design("data=imagenet_subset", "data.skip_corrupt=true").protocol
+    assert not {"root", "cache", "memory", "skip_corrupt"} & made.protocol["data"].keys()
+    assert made.protocol["data"]["resolution"] == 64
+
+
+@pytest.mark.parametrize(("resolution", "stem"), [(64, "cifar"), (65, "imagenet")])
+def test_small_images_of_any_data_set_get_the_stem_for_small_images(resolution: int, stem: str) -> None:
+    made = design("data=imagenet_subset", f"data.resolution={resolution}", "model=resnet18")
+    assert {variant.model["stem"] for variant in made.variants} == {stem}
 
 
 def test_cuda_without_a_cuda_device_is_refused() -> None:

@@ -34,7 +34,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         "![variants](figures/variants.png)",
         "| train.epochs | 6 |",
         "python -m ablations.run sweep=groups",
-        "Data fingerprint: f00d",
+        "| data fingerprint | f00d |",
         "| cpu | one |",
     ):
         assert part in text

@@ -156,6 +156,50 @@ def test_evaluation_is_the_mean_over_all_test_images(images: DeviceImages) -> No
     assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
+def test_with_flips_a_test_image_is_judged_by_the_mean_of_it_and_its_mirror_image(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0).eval()
+    recipe = dataclasses.replace(RECIPE, test_flip=True)
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
+    with torch.no_grad():
+        logits = (model(pixels) + model(pixels.flip(3))) / 2
+    loss, top1 = evaluate(model, recipe, images)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert (loss, top1) != evaluate(model, RECIPE, images)
+
+
+def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
+    eager = train(SA, RECIPE, images, 3, Recorder())
+    compiled = train(SA, dataclasses.replace(RECIPE, compile="default"), images, 3, Recorder())
+    assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
+    assert compiled.parameters == eager.parameters
+
+
+@pytest.mark.parametrize(("side", "batch_size", "expected"), [(32, 16, 512), (64, 16, 128), (224, 16, 16), (8, 4, 60)])
+def test_large_test_images_come_in_smaller_batches(side: int, batch_size: int, expected: int) -> None:
+    seen = []
+
+    class Spy:
+        device, augmentation, test_images = torch.device("cpu"), Augmentation(side, side), 60
+
+        def test_batches(self, size: int) -> Any:
+            seen.append(min(size, 60) if side == 8 else size)
+            yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
+    evaluate(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), recipe, Spy())  # type: ignore[arg-type]
+    assert seen == [expected]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_gpu_trains_a_compiled_network_like_an_eager_one(mode: str) -> None:
+    images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), SHIFTED)
+    eager = train(SA, RECIPE, images, 3, Recorder())
+    compiled = train(SA, dataclasses.replace(RECIPE, compile=mode), images, 3, Recorder())
+    assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=0.01)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
 def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ablations.compose import compose_config
+from ablations.data import cache as module
+from ablations.data import load_images
+from ablations.data.cache import Entry, decoded, default_folder
+from ablations.data.image_tree import ImageTreeSource
+from ablations.errors import UsageError
+from tests.ablations.data.helpers import make_tree
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "tree", train=40, val=3)
+
+
+def source(tree: Path, *options: str) -> ImageTreeSource:
+    config = compose_config(["data=imagenet_subset", f"data.root={tree}", *options]).data
+    return ImageTreeSource(config)  # type: ignore[arg-type]
+
+
+def load(tree: Path, *options: str) -> Entry:
+    return decoded(source(tree, *options), tree.parent / "cache", QUIET)
+
+
+def entries(tree: Path) -> list[str]:
+    return sorted(path.name for path in (tree.parent / "cache").iterdir() if path.suffix != ".lock")
+
+
+def test_images_are_decoded_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(tree).images
+    monkeypatch.setattr(ImageTreeSource, "plan", lambda _: pytest.fail("decoded again"))
+    second = load(tree).images
+    assert first.fingerprint == second.fingerprint
+    assert np.array_equal(first.train.pixels, second.train.pixels)
+    assert np.array_equal(first.train.labels, second.train.labels)
+
+
+@pytest.mark.parametrize("change", ["touched", "another", "subset", "resolution"])
+def test_whatever_decides_the_images_makes_another_entry(tree: Path, change: str) -> None:
+    load(tree)
+    path = tree / "train" / "n01" / "0.jpg"
+    if change == "touched":
+        os.utime(path, (1, 1))
+    elif change == "another":
+        shutil.copy(path, tree / "train" / "n01" / "more.jpg")
+    load(tree, *{"subset": ["data.train_per_class=7"], "resolution": ["data.resolution=70"]}.get(change, []))
+    assert len(entries(tree)) == 2
+
+
+def test_what_a_program_does_to_its_images_does_not_reach_the_file(tree: Path) -> None:
+    before = load(tree).images
+    before.train.pixels[:] = 7
+    assert (load(tree).images.train.pixels != 7).any()
+
+
+@pytest.mark.parametrize("part", ["train.u8", "meta.json", "test-labels.npy"])
+def test_an_entry_with_a_damaged_file_is_made_anew(tree: Path, part: str) -> None:
+    fingerprint = load(tree).images.fingerprint
+    path = tree.parent / "cache" / entries(tree)[0] / part
+    path.write_bytes(path.read_bytes()[:-1])
+    again = load(tree).images
+    assert again.fingerprint == fingerprint
+    assert len(again.train) == 120
+
+
+PROGRAM = """
+    import sys, time
+    from pathlib import Path
+    from rich.console import Console
+    from ablations.compose import compose_config
+    from ablations.data import image_tree
+    from ablations.data.cache import decoded
+
+    tree, delay = Path(sys.argv[1]), float(sys.argv[2])
+    square = image_tree._square
+
+    def slow(path, side):
+        time.sleep(delay)
+        print("decoding", flush=True)
+        return square(path, side)
+
+    image_tree._square = slow
+    source = image_tree.ImageTreeSource(compose_config(["data=imagenet_subset", f"data.root={tree}"]).data)
+    images = decoded(source, tree.parent / "cache", Console(file=sys.stderr)).images
+    print("fingerprint", images.fingerprint, flush=True)
+"""
+
+
+def start(tree: Path, delay: float) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tree), str(delay)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    return subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tree
+    )
+
+
+def test_two_runs_that_want_the_images_at_once_decode_them_once(tree: Path) -> None:
+    runs = [start(tree, 0.02) for _ in range(2)]
+    outputs = [run.communicate(timeout=60) for run in runs]
+    assert sorted(output.count("decoding") for output, _ in outputs) == [0, 129]
+    assert len({output.splitlines()[-1] for output, _ in outputs}) == 1
+    assert sum("Another run is decoding these images" in errors for _, errors in outputs) == 1
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tree: Path, kind: signal.Signals) -> None:
+    run = start(tree, 0.05)
+    assert run.stdout is not None
+    run.stdout.readline()
+    deadline = time.monotonic() + 20
+    while not any(name.endswith(".partial") for name in entries(tree)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(kind)
+    run.communicate(timeout=20)
+    left = entries(tree)
+    assert not left if kind == signal.SIGINT else left == [left[0]] and left[0].endswith(".partial")
+    assert len(load(tree).images.train) == 120
+    assert not any(name.endswith(".partial") for name in entries(tree))
+
+
+def test_too_little_disk_is_said_before_anything_is_written(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    with pytest.raises(
+        UsageError, match=r"data.cache=.*: needs 0.00 GiB for decoded images, and 0.00 GiB are free; ano"
+    ):
+        load(tree)
+    assert entries(tree) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"data.cache=.*file/cache: cannot be written: Not a directory"):
+        decoded(source(tree), tmp_path / "file" / "cache", QUIET)
+
+
+def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_put", full)
+    with pytest.raises(UsageError, match=r"data.cache=.*cannot be written: No space left on device"):
+        load(tree)
+    assert entries(tree) == []
+
+
+def test_where_nothing_is_said_the_entries_are_where_caches_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "ablations"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "ablations"
+
+
+def test_a_source_without_a_loader_is_an_error_of_the_program() -> None:
+    from ablations.config import DataConfig
+
+    with pytest.raises(TypeError, match="no loader for DataConfig"):
+        load_images(DataConfig(name="nothing"))

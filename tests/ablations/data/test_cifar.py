@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import http.server
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ablations.compose import compose_config
+from ablations.data import cifar as module
+from ablations.data import load_images
+from ablations.data.images import Images
+from ablations.errors import UsageError
+from tests.ablations.data.helpers import FakeCifar
+
+Make = Callable[..., FakeCifar]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    def make(name: str = "cifar10", count: int = 20) -> FakeCifar:
+        fake = FakeCifar(tmp_path / "data", name, count)
+        monkeypatch.setattr(module, "_torchvision_class", lambda _: fake.kind)
+        return fake
+
+    return make
+
+
+def load(fake: FakeCifar, *options: str, name: str = "cifar10") -> Images:
+    overrides = [f"data={name}", f"data.root={fake.root}", f"data.cache={fake.root.parent / 'cache'}", *options]
+    return load_images(compose_config(overrides).data, Console(quiet=True))
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_images_labels_and_classes_are_those_of_the_archive(make: Make, name: str) -> None:
+    fake = make(name)
+    images = load(fake, name=name)
+    files = list(fake.pixels)
+    expected = np.concatenate([fake.pixels[file] for file in files[:-1]]).reshape(-1, 3, 32, 32)
+    assert np.array_equal(images.train.pixels, expected)
+    assert np.array_equal(images.test.pixels.reshape(-1, 3072), fake.pixels[files[-1]])
+    assert images.train.labels.tolist() == [label for file in files[:-1] for label in fake.labels[file]]
+    assert images.classes == tuple(fake.classes)
+
+
+def test_a_subset_has_as_many_images_of_each_class_and_a_larger_one_contains_it(make: Make) -> None:
+    fake = make()
+    small, large = (load(fake, f"data.train_per_class={count}", "data.val_per_class=1") for count in (3, 6))
+    assert np.bincount(small.train.labels).tolist() == [3] * 10
+    assert np.bincount(small.test.labels).tolist() == [1] * 10
+    everything = {pixels.tobytes(): label for pixels, label in zip(large.train.pixels, large.train.labels, strict=True)}
+    for pixels, label in zip(small.train.pixels, small.train.labels, strict=True):
+        assert everything[pixels.tobytes()] == label
+
+
+def test_which_images_a_subset_has_depends_on_its_seed_alone(make: Make) -> None:
+    fake = make()
+    one, same, other = (load(fake, "data.train_per_class=3", f"data.seed={seed}") for seed in (1, 1, 2))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_the_folder_itself_may_be_named_as_the_root(make: Make) -> None:
+    fake = make()
+    fingerprint = load(fake).fingerprint
+    assert load(fake, f"data.root={fake.folder}").fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, damage: str) -> None:
+    fake = make()
+    load(fake)
+    path = fake.folder / "data_batch_3"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError, match=rf"data.root=.*data_batch_3 is {damage}.*copy it from a whole data set"):
+        load(fake)
+
+
+def test_a_class_with_too_few_images_is_named_with_what_can_be_had(make: Make) -> None:
+    with pytest.raises(UsageError, match=r"data.train_per_class=11: class class0 has 10; up to 10, or 0 for all"):
+        load(make(), "data.train_per_class=11")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None], str]]:
+    """A real host of files; `cut` makes it break off after that many bytes."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    most = {"bytes": -1}
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, directory=str(folder), **options)  # type: ignore[arg-type]
+
+        def copyfile(self, source: object, outputfile: object) -> None:
+            content = source.read()  # type: ignore[attr-defined]
+            outputfile.write(content if most["bytes"] < 0 else content[: most["bytes"]])  # type: ignore[attr-defined]
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    def cut(count: int) -> None:
+        most["bytes"] = count
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        yield folder, cut, f"http://127.0.0.1:{host.server_address[1]}"
+        host.shutdown()
+
+
+def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_starts_anew(
+    make: Make, server: tuple[Path, Callable[[int], None], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = make()
+    expected = load(fake).fingerprint
+    folder, cut, address = server
+    archive = fake.archive(folder)
+    fake.kind.url = f"{address}/{archive.name}"
+    cut(1000)
+    with pytest.raises(UsageError, match=r"cifar10 is not there and cannot be downloaded .*starts anew"):
+        load(fake)
+    assert not fake.folder.exists()
+    cut(-1)
+    assert load(fake).fingerprint == expected
+    archive.unlink()
+    assert load(fake).fingerprint == expected
+    assert f"Downloading cifar10 to {fake.root}" in capsys.readouterr().out
+
+
+def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:
+    fake = make()
+    expected = load(fake).fingerprint
+    fake.archive(fake.root)
+    assert load(fake).fingerprint == expected
+    assert sorted(path.name for path in fake.root.iterdir() if not path.name.startswith(".")) == [
+        "cifar-10-batches-py", "cifar10.tar.gz",
+    ]  # fmt: skip
+
+
+def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = make()
+    fake.archive(fake.root).unlink()
+    monkeypatch.setattr(module, "_SILENCE", 0.5)
+    with pytest.raises(UsageError) as caught:
+        load(fake)
+    message = str(caught.value)
+    assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
+    assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message
+    assert f"put {fake.kind.url} into {fake.root}" in message

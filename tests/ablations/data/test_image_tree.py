@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from ablations.compose import compose_config
+from ablations.data import load_images
+from ablations.data.image_tree import stored_side
+from ablations.data.images import Images
+from ablations.errors import UsageError
+from tests.ablations.data.helpers import NAMES, colour, make_tree
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "tree")
+
+
+def load(tree: Path, *options: str) -> Images:
+    overrides = ["data=imagenet_subset", f"data.root={tree}", f"data.cache={tree.parent / 'cache'}", *options]
+    return load_images(compose_config(overrides).data, Console(quiet=True))
+
+
+def test_images_are_squares_of_the_stored_side_in_the_order_of_their_classes(tree: Path) -> None:
+    images = load(tree)
+    assert images.train.pixels.shape == (12, 3, 73, 73)
+    assert images.classes == NAMES
+    assert images.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert images.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    for number, pixels in enumerate(images.train.pixels):
+        middle = pixels[:, 36, 36].astype(int)
+        assert np.abs(middle - colour(number // 4, number % 4)).max() <= 6  # it was a JPEG
+
+
+@pytest.mark.parametrize(("resolution", "side"), [(64, 73), (128, 146), (224, 256)])
+def test_a_stored_image_is_larger_than_what_a_network_sees_as_256_is_than_224(resolution: int, side: int) -> None:
+    assert stored_side(resolution) == side
+
+
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (30, 20)])
+def test_the_shorter_side_is_scaled_and_the_middle_of_the_longer_one_kept(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    tree = make_tree(tmp_path / "tree")
+    # Red on the left and above, blue on the right and below, as a diagonal: the middle has both.
+    width, height = size
+    slope = np.add.outer(np.linspace(0, 1, height), np.linspace(0, 1, width)) / 2
+    picture = np.stack([255 * (1 - slope), 0 * slope, 255 * slope], axis=2).astype(np.uint8)
+    Image.fromarray(picture).save(tree / "train" / "n01" / "0.png")
+    (tree / "train" / "n01" / "0.jpg").unlink()
+    pixels = load(tree).train.pixels[0].astype(int)
+    long, short = max(size), min(size)
+    edge = (long - short) / 2 / long  # of the longer side, what is cut off
+    expected = 255 * (edge / 2)  # blue at the first corner
+    assert abs(pixels[2, 0, 0] - expected) < 6
+    assert abs(pixels[2, -1, -1] - (255 - expected)) < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_pictures_of_all_kinds_become_colours(tree: Path, mode: str) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.new("RGB", (80, 80), (255, 255, 255)).convert(mode).save(tree / "train" / "n02" / f"0.{suffix}")
+    (tree / "train" / "n02" / "0.jpg").unlink()
+    assert load(tree).train.pixels[4].min() > 240
+
+
+def test_a_number_of_classes_is_a_seeded_choice(tree: Path) -> None:
+    chosen = {load(tree, "data.classes=2", f"data.seed={seed}").classes for seed in range(8)}
+    assert len(chosen) > 1
+    assert all(len(classes) == 2 and list(classes) == sorted(classes) for classes in chosen)
+    assert load(tree, "data.classes=2", "data.seed=3").classes == load(tree, "data.classes=2", "data.seed=3").classes
+
+
+def test_classes_are_named_in_a_list_or_in_a_file(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("# mine\nn03\ttench\n\nn01 English springer\n")
+    listed, filed = load(tree, "data.classes=[n03,n01]"), load(tree, f"data.classes={path}")
+    assert listed.classes == filed.classes == ("n01", "n03")
+    assert listed.fingerprint == filed.fingerprint
+    assert listed.train.labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_subset_has_as_many_images_of_each_class(tree: Path) -> None:
+    images = load(tree, "data.train_per_class=3", "data.val_per_class=1")
+    assert np.bincount(images.train.labels).tolist() == [3, 3, 3]
+    assert np.bincount(images.test.labels).tolist() == [1, 1, 1]
+
+
+def test_tiny_imagenets_own_layout_is_read(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tiny")
+    lines = []
+    (tree / "val" / "images").mkdir()
+    for label, name in enumerate(NAMES):
+        (tree / "train" / name / "images").mkdir()
+        for path in sorted((tree / "train" / name).glob("*.jpg")):
+            path.rename(tree / "train" / name / "images" / path.name)
+        for path in sorted((tree / "val" / name).glob("*.jpg")):
+            path.rename(tree / "val" / "images" / f"val_{label}_{path.name}")
+            lines.append(f"val_{label}_{path.name}\t{name}\t0\t0\t63\t63\n")
+        (tree / "val" / name).rmdir()
+    (tree / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    images = load(tree)
+    assert images.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert images.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert abs(int(images.test.pixels[2, 0, 36, 36]) - colour(1, 0)[0]) <= 6
+
+
+def test_corrupt_images_are_counted_and_named_and_left_out_only_when_told(tree: Path) -> None:
+    whole = load(tree)
+    truncated, empty, text = (tree / "train" / "n02" / f"{place}.jpg" for place in (0, 1, 3))
+    truncated.write_bytes(truncated.read_bytes()[:400])
+    empty.write_bytes(b"")
+    text.write_text("no picture")
+    message = (
+        r"data=imagenet_subset: 3 of 18 images cannot be decoded: train/n02/0.jpg \(.*[Tt]runcated.*data.skip_corrupt=t"
+    )
+    for _ in range(2):  # also when what is whole has been decoded
+        with pytest.raises(UsageError, match=message) as caught:
+            load(tree)
+        assert str(tree) not in re.sub(r"data.root=\S+", "", str(caught.value))
+    images = load(tree, "data.skip_corrupt=true")
+    assert images.train.labels.tolist() == [0] * 4 + [1] + [2] * 4
+    kept = [0, 1, 2, 3, 6, 8, 9, 10, 11]
+    assert np.array_equal(images.train.pixels, whole.train.pixels[kept])
+    assert np.array_equal(images.test.pixels, whole.test.pixels)
+    assert images.fingerprint != whole.fingerprint
+
+
+def test_a_class_of_which_nothing_can_be_decoded_is_named(tree: Path) -> None:
+    for path in (tree / "val" / "n03").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="no test image of class n03 can be decoded"):
+        load(tree, "data.skip_corrupt=true")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["data.classes=[n01,n0]"], r"data.classes=n0: there is no such class in .*did you mean n0"),
+        (["data.classes=[n01,n01]"], r"data.classes=n01: is listed twice"),
+        (["data.classes=[n01]"], r"data.classes=n01: a data set has two classes at least"),
+        (["data.classes=4"], r"data.classes=4: must be 0, for all, or 2 to 3"),
+        (["data.classes=1"], r"data.classes=1: must be 0, for all, or 2 to 3"),
+        (["data.classes=true"], r"data.classes=True: is given as a number, as a list"),
+        (["data.classes=mine.txt"], r"data.classes=mine.txt: cannot be read as a file of classes: No such file"),
+        (["data.train_per_class=5"], r"data.train_per_class=5: class n01 has 4; up to 4"),
+        (["data.val_per_class=3"], r"data.val_per_class=3: class n01 has 2; up to 2"),
+    ],
+)
+def test_a_subset_that_is_not_there_is_refused(tree: Path, options: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(tree, *options)
+
+
+@pytest.mark.parametrize("resolution", [63, 225])
+def test_a_resolution_out_of_range_is_refused(tree: Path, resolution: int) -> None:
+    with pytest.raises(UsageError, match=rf"data.resolution={resolution}: must be at (least 64|most 224)"):
+        load(tree, f"data.resolution={resolution}")
+
+
+def test_a_folder_that_is_no_tree_is_refused_with_what_it_has(tmp_path: Path, tree: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no such folder; imagenette is to be had from http"):
+        load(tmp_path / "nowhere", "data=imagenette", f"data.root={tmp_path / 'nowhere'}")
+    with pytest.raises(
+        UsageError, match=r"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has n01, "
+    ):
+        load(tree / "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"it has nothing"):
+        load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("part", "message"), [("train", "val has no n09"), ("val", "val has no n03")])
+def test_classes_that_differ_between_the_parts_are_refused(tree: Path, part: str, message: str) -> None:
+    (tree / part / "n03").rename(tree / part / "n09")
+    with pytest.raises(UsageError, match=rf"train and val have other classes: .*{message}"):
+        load(tree)
+
+
+def test_a_class_that_is_tested_but_not_trained_is_refused(tree: Path) -> None:
+    make_tree(tree / "more")
+    (tree / "more" / "val" / "n01").rename(tree / "val" / "n09")
+    with pytest.raises(UsageError, match=r"train and val have other classes: .*train has no n09"):
+        load(tree)
+
+
+def test_a_class_without_images_is_named(tree: Path) -> None:
+    for path in (tree / "train" / "n02").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match=r"train/n02 has no images in it"):
+        load(tree)

@@ -1,0 +1,83 @@
+"""Studies on images in files, as a person runs them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.ablations.data.helpers import make_tree
+from tests.conftest import Command
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> list[str]:
+    """The smallest study on a tree of JPEGs."""
+    tree = make_tree(tmp_path / "tree", train=4, val=2)
+    return [
+        "data=imagenet_subset", f"data.root={tree}", f"data.cache={tmp_path / 'cache'}",
+        f"results_dir={tmp_path / 'results'}", "sweep.factors.attention.groups=[4]", "replicates=1",
+        "train.epochs=1", "train.batch_size=4", "tracking.enabled=false", "device=cpu",
+    ]  # fmt: skip
+
+
+def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_were(
+    command: Command, study: list[str], tmp_path: Path
+) -> None:
+    done = command("run", *study, "data.train_per_class=3")
+    assert done.returncode == 0, done.stderr
+    assert "Decoding imagenet_subset: 15 images, once." in done.stdout
+    assert "Data: 9 training and 6 test images of 64x64 pixels in 3 classes; 0.2 MiB on the device." in done.stdout
+    folder = tmp_path / "results" / "groups-imagenet_subset-resnet8"
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == {"variants", "learning_curves"}
+    report = (folder / "report.md").read_text()
+    assert "Data: 9 training and 6 test images of 3 classes: n01, n02, n03." in report
+    assert "| data.train_per_class | 3 |" in report
+    assert "| data.root |" not in report
+
+    shutil.rmtree(tmp_path / "tree")  # what is finished needs no data any more
+    again = command("run", *study, "data.train_per_class=3")
+    assert again.returncode == 0
+    assert "nothing to train" in again.stdout
+
+
+def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is_right(
+    command: Command, study: list[str], tmp_path: Path
+) -> None:
+    for options, message in (
+        (["data.classes=[n01,n04]"], "error: data.classes=n04: there is no such class"),
+        (["data.train_per_class=99"], "error: data.train_per_class=99: class n01 has 4"),
+        ([f"data.root={tmp_path / 'tre'}"], f"error: data.root={tmp_path / 'tre'}: there is no such folder"),
+        (["train.batch_size=13"], "error: train.batch_size=13: is more than the 12 training images"),
+        (["data.resolution=400"], "error: data.resolution=400: must be at most 224"),
+    ):
+        done = command("run", *study, *options)
+        assert done.returncode == 2
+        assert done.stderr.startswith(message)
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert command("run", *study).returncode == 0
+
+
+def test_a_study_goes_on_only_with_the_images_that_it_began_with(
+    command: Command, study: list[str], tmp_path: Path
+) -> None:
+    assert command("run", *study).returncode == 0
+    (tmp_path / "tree" / "train" / "n01" / "0.jpg").write_bytes(
+        (tmp_path / "tree" / "train" / "n02" / "0.jpg").read_bytes()
+    )
+    done = command("run", *study, "replicates=2")
+    assert done.returncode == 2
+    assert "the study's other cells were trained on" in done.stderr
+
+
+def test_mapped_images_train_to_the_same_result(command: Command, study: list[str], tmp_path: Path) -> None:
+    reports = []
+    for memory in ("device", "mapped"):
+        done = command("run", *study, f"data.memory={memory}", f"results_dir={tmp_path / memory}")
+        assert done.returncode == 0, done.stderr
+        assert ("mapped from disk" in done.stdout) == (memory == "mapped")
+        curves = tmp_path / memory / "groups-imagenet_subset-resnet8" / "figures" / "learning_curves.csv"
+        reports.append(curves.read_text())
+    assert reports[0] == reports[1]

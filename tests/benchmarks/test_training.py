@@ -1,0 +1,170 @@
+"""How far training is from what the machine can do: `pytest tests/benchmarks/test_training.py -s`.
+
+Each figure is a ratio of medians within one run, what is compared alternating; nothing is asserted of times. CIFAR-10
+is needed, in `data/` or where CIFAR_ROOT says. Goals: the input path at 20 times the images per second of a DataLoader,
+an epoch at 1.02 times one that is fed a fixed batch, a cell twice as fast as a plain script, and the data path at 1.2
+times the memory of the pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
+
+from ablations import machine
+from ablations.compose import compose_config
+from ablations.config import TrainConfig
+from ablations.data import load_images
+from ablations.data.augment import Augmentation
+from ablations.data.device import DeviceImages
+from ablations.data.images import Images
+from ablations.train import _optimizer, _training_step, build_network
+
+REPOSITORY = Path(__file__).parents[2]
+ROOT = Path(os.environ.get("CIFAR_ROOT", REPOSITORY / "data"))
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "cifar-10-batches-py").is_dir(), reason=f"needs CIFAR-10 in {ROOT}; CIFAR_ROOT names another folder"
+)
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    machine.keep_freed_memory()  # as a run does
+    return load_images(compose_config(["data=cifar10", f"data.root={ROOT}", "data.train_per_class=1000"]).data)
+
+
+def seconds(act: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def compare(
+    benchmark: BenchmarkFixture, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Times both in turn, after a round that does not count; pytest-benchmark records ours."""
+    times: tuple[list[float], list[float]] = ([], [])
+
+    def one_of_ours() -> None:
+        times[0].append(seconds(ours))
+
+    def one_of_theirs() -> None:
+        times[1].append(seconds(theirs))
+
+    benchmark.pedantic(one_of_ours, setup=one_of_theirs, rounds=rounds, warmup_rounds=1)
+    return times[0][1:], times[1][1:]
+
+
+def say(benchmark: BenchmarkFixture, name: str, ratios: list[float]) -> None:
+    median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    benchmark.extra_info[name] = median
+    print(f"\n{name}: {median:.3g} (median of {len(ratios)} pairs, {low:.3g} to {high:.3g})")
+
+
+class Pictures(Dataset[Any]):
+    """As torchvision.datasets.CIFAR10 gives them."""
+
+    def __init__(self, images: Images) -> None:
+        self.pixels = images.train.pixels.transpose(0, 2, 3, 1).copy()
+        self.labels = images.train.labels.tolist()
+        usual = [ToTensor(), Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))]
+        self.transform = Compose([RandomCrop(32, padding=4, padding_mode="reflect"), RandomHorizontalFlip(), *usual])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
+def test_the_input_path_against_a_data_loader(benchmark: BenchmarkFixture, images: Images) -> None:
+    batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True))
+    loader = DataLoader(Pictures(images), 128, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    ours, theirs = compare(
+        benchmark, lambda: [None for _ in batches.train_batches(128, 0, 0)], lambda: [None for _ in loader], 7
+    )
+    say(benchmark, "images/s of the input path over a DataLoader's", [b / a for a, b in zip(ours, theirs, strict=True)])
+
+
+@pytest.mark.parametrize("batch_size", [32, 128])
+def test_an_epoch_against_one_that_is_fed_a_fixed_batch(
+    benchmark: BenchmarkFixture, images: Images, batch_size: int
+) -> None:
+    recipe = TrainConfig(precision=machine.resolve_precision("auto", "cpu"), memory_format="contiguous")
+    batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True))
+    model = build_network({"model": {"name": "resnet8"}, "attention": {"name": "none"}}, 10, 0).train()
+    optimizer = _optimizer(model, recipe)
+    fixed = next(batches.train_batches(batch_size, 0, 0))
+    steps = 4096 // batch_size
+
+    def fed() -> None:
+        for _, batch in zip(range(steps), batches.train_batches(batch_size, 0, 0), strict=False):
+            _training_step(model, optimizer, recipe, *batch)
+
+    def not_fed() -> None:
+        for _ in range(steps):
+            _training_step(model, optimizer, recipe, *fixed)
+
+    ours, theirs = compare(benchmark, fed, not_fed, 15)
+    say(
+        benchmark,
+        f"time of an epoch over one with a fixed batch of {batch_size}",
+        [a / b for a, b in zip(ours, theirs, strict=True)],
+    )
+
+
+def in_a_process(program: str, *arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-m", f"tests.benchmarks.{program}", *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_a_cell_against_a_plain_script(benchmark: BenchmarkFixture) -> None:
+    results: dict[str, list[dict[str, float]]] = {"our_cell": [], "plain_script": []}
+
+    def one(program: str) -> None:
+        results[program].append(in_a_process(program, ROOT, 500, 500, 5, 64, len(results[program])))
+
+    one("plain_script")
+    one("our_cell")
+    benchmark.pedantic(lambda: one("our_cell"), setup=lambda: one("plain_script"), rounds=4)
+    ours, theirs = results["our_cell"][1:], results["plain_script"][1:]
+    say(
+        benchmark,
+        "time of a plain script over a cell's",
+        [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)],
+    )
+    for name, known in (("cell", ours), ("script", theirs)):
+        top1 = [result["top1"] for result in known]
+        print(f"top-1 of the {name}: mean {statistics.mean(top1):.1f} %, {min(top1):.1f} to {max(top1):.1f} (n = 4)")
+
+
+@pytest.mark.parametrize("state", ["first", "second"])
+def test_the_memory_of_the_data_path(benchmark: BenchmarkFixture, tmp_path: Path, state: str) -> None:
+    """The first run decodes, the second finds the cache."""
+    if state == "second":
+        in_a_process("data_path", ROOT, tmp_path)
+    measured: list[dict[str, float]] = []
+    benchmark.pedantic(lambda: measured.append(in_a_process("data_path", ROOT, tmp_path)), rounds=1)
+    say(
+        benchmark,
+        f"peak memory of the {state} run over the pixels'",
+        [one["grown"] / one["pixels"] for one in measured],
+    )
