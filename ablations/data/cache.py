@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
 _SPARE = 64 * 2**20  # bytes that are left free on a disk
 _GIB = 2**30
+
+_Found = dict[int, str]  # images that are damaged, by place, with the reasons
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
             damaged = [
                 text
                 for part_name, part in zip(_PARTS, (plan.train, plan.test), strict=True)
-                for text in _write_part(part, plan.side, partial / part_name, advance)
+                for text in _write_part(part, plan, partial / part_name, advance)
             ]
         sets = {part: _written(partial / part, plan.side) for part in _PARTS}
         if not all(map(len, sets.values())):
@@ -159,21 +161,20 @@ def _check_disk(plan: Plan, folder: Path) -> None:
         raise UsageError("data.cache", folder, reason)
 
 
-def _write_part(part: Part, side: int, path: Path, advance: Any) -> list[str]:
-    """Decodes a part into a file, in as many threads as there are processors; returns what is damaged."""
-    row = 3 * side**2
+def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
+    """Decodes a part into a file; returns what is damaged."""
+    row = 3 * plan.side**2
     failures: dict[int, str] = {}
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with path.with_suffix(".u8").open("w+b") as file, ThreadPoolExecutor(threads) as pool:
+    with path.with_suffix(".u8").open("w+b") as file:
 
-        def decode(piece: Piece) -> dict[int, str]:
+        def decode(piece: Piece) -> _Found:
             pixels, failed = piece.decode()
             # Written, not mapped: what is mapped counts as this process's memory.
             _put(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"), piece.start * row)
             advance(piece.count)
             return {piece.start + place: reason for place, reason in failed.items()}
 
-        for found in _in_turn(pool, decode, part.pieces, 2 * threads):
+        for found in _in_threads(decode, part.pieces) if plan.takes_time else map(decode, part.pieces):
             failures |= found
         kept = np.ones(len(part.labels), dtype=bool)
         kept[list(failures)] = False
@@ -184,15 +185,20 @@ def _write_part(part: Part, side: int, path: Path, advance: Any) -> list[str]:
     return [failures[place] for place in sorted(failures)]
 
 
-def _in_turn(pool: ThreadPoolExecutor, work: Any, pieces: Sequence[Piece], most: int) -> Iterator[dict[int, str]]:
-    """Yields what the pieces come to, a few of them under way at a time, so that an interrupted run ends soon."""
+def _in_threads(work: Callable[[Piece], _Found], pieces: Sequence[Piece]) -> Iterator[_Found]:
+    """Yields what the pieces come to, in as many threads as there are processors.
+
+    Only a few pieces wait at a time, so that an interrupted run ends soon.
+    """
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting = iter(pieces)
-    running: set[Future[dict[int, str]]] = {pool.submit(work, piece) for piece in islice(waiting, most)}
-    while running:
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        running |= {pool.submit(work, piece) for piece in islice(waiting, len(done))}
-        for future in done:
-            yield future.result()
+    with ThreadPoolExecutor(threads) as pool:
+        running: set[Future[_Found]] = {pool.submit(work, piece) for piece in islice(waiting, 2 * threads)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(work, piece) for piece in islice(waiting, len(done))}
+            for future in done:
+                yield future.result()
 
 
 def _put(file: int, content: memoryview, place: int) -> None:

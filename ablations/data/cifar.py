@@ -66,7 +66,7 @@ class CifarSource:
         config = self._config
         train = self._part(self._train, classes, config.train_per_class, "data.train_per_class")
         test = self._part((self._test,), classes, config.val_per_class, "data.val_per_class")
-        return Plan(SIDE, classes, train, test)
+        return Plan(SIDE, classes, train, test, takes_time=False)
 
     def _part(self, files: Sequence[str], classes: Sequence[str], per_class: int, option: str) -> Part:
         labels = [self._labels(name) for name in files]

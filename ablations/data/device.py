@@ -25,6 +25,7 @@ from sa_core.seeds import stream_seed
 Batch = tuple[Tensor, Tensor]
 
 _SHARE = 0.5  # of the free memory of a device that images may take
+_PIXELS_AT_ONCE = 512 * 32 * 32  # that are augmented together, where a batch has fewer
 _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
@@ -68,13 +69,15 @@ class DeviceImages:
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
         labels = labels[order.to(self.device)]
-        raws = self._read(self._train[0], order, batch_size)
-        for start, raw in zip(range(0, count, batch_size), raws, strict=True):
-            part = slice(start, start + batch_size)
+        # Several small batches at once: what is done to an image is little beside the start of doing it.
+        at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
+        raws = self._read(self._train[0], order, at_once)
+        for start, raw in zip(range(0, count, at_once), raws, strict=True):
+            part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
-            batch = self._normalise(self.augmentation.train(raw, own))
-            self.augmentation.cut_out(batch, own)
-            yield batch, labels[part]
+            made = self._normalise(self.augmentation.train(raw, own))
+            self.augmentation.cut_out(made, own)
+            yield from zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
 
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""

@@ -64,7 +64,7 @@ class ImageTreeSource:
     def plan(self) -> Plan:
         """Says what there is to decode."""
         train, test = (Part(labels, list(self._pieces(paths))) for paths, labels in (self._train, self._test))
-        return Plan(self._side, tuple(self._classes), train, test)
+        return Plan(self._side, tuple(self._classes), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
         for start in range(0, len(paths), _PIECE):

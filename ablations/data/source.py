@@ -40,12 +40,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a source gives: squares of `side` pixels, in two parts, and the names of the classes."""
+    """All that a source gives: squares of `side` pixels, in two parts, and the names of the classes.
+
+    `takes_time` is whether decoding is worth several threads; what is merely read is not, and glibc would keep as much
+    memory for each of them.
+    """
 
     side: int
     classes: tuple[str, ...]
     train: Part
     test: Part
+    takes_time: bool
 
 
 class Source(Protocol):

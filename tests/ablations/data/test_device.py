@@ -111,6 +111,18 @@ def test_images_that_are_mapped_from_disk_come_in_the_same_batches(tmp_path: Pat
             assert torch.equal(one[1], other[1])
 
 
+def test_how_many_images_are_augmented_at_once_changes_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_images(count=30)
+    augmented = DeviceImages(images, CPU, Augmentation(6, 5, flip=True, cutout=2, min_area=0.3))
+    together = list(augmented.train_batches(4, 1, 2))
+    monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 1)
+    alone = list(augmented.train_batches(4, 1, 2))
+    assert len(together) == len(alone) == 7
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
 def test_whoever_leaves_an_epoch_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
     for _ in range(3):
