@@ -33,7 +33,7 @@ _VERSION = 1
 _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
 _SPARE = 64 * 2**20  # bytes that are left free on a disk
-_GIB = 2**30
+_MIB = 2**20
 
 _Found = dict[int, str]  # images that are damaged, by place, with the reasons
 
@@ -155,7 +155,7 @@ def _check_disk(plan: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         reason = (
-            f"needs {needed / _GIB:.2f} GiB for decoded images, and {free / _GIB:.2f} GiB are free; another folder "
+            f"needs {needed / _MIB:,.1f} MiB for decoded images, and {free / _MIB:,.1f} MiB are free; another folder "
             "(data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution would do"
         )
         raise UsageError("data.cache", folder, reason)
