@@ -63,7 +63,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["data=digit"], r"data=digit: there is no such data; did you mean digits\?"),
         (["model=resnet19"], r"model=resnet19: there is no such model; did you mean resnet18"),
         (["model=tim/resnet50"], r"model=tim/resnet50: there is no such model; did you mean resnet50 .*timm/<name>"),
-        (["train="], r"train=: there is no such train; valid: quick"),
+        (["train="], r"train=: there is no such train; valid: cifar, imagenet, quick"),
         (["epochs=3"], r"epochs: there is no such option; did you mean train.epochs\?"),
         (
             ["attention=se", "attention.groups=3"],

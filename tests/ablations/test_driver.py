@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from ablations.compose import compose_config
 from ablations.config import Config
-from ablations.data.images import Images
+from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.driver import Driver, Interrupts, StudyInterruptedError
 from ablations.errors import UsageError
@@ -145,8 +144,8 @@ def test_data_that_changed_under_a_study_are_refused(study: Study, monkeypatch: 
     study.drive(Launcher(study.config))
     more = compose_config([*TINY, "device=cpu", "replicates=3"])
     launcher = Launcher(more)
-    other: Images = dataclasses.replace(launcher.images, classes=("a",) * 10)
-    monkeypatch.setitem(launcher.__dict__, "images", other)
+    images = launcher.images
+    monkeypatch.setitem(launcher.__dict__, "images", in_memory(images.train, images.test, ("a",) * 10))
     study.design = make_design(more)
     with pytest.raises(UsageError, match=r"data=digits: has fingerprint .* add study=groups-digits-resnet8-2"):
         study.drive(launcher)

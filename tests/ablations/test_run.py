@@ -106,12 +106,16 @@ def test_analyze_makes_all_of_it_again_from_what_is_stored(undisturbed: tuple[Pa
 def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     undisturbed: tuple[Path, str], tmp_path: Path
 ) -> None:
-    arguments = [sys.executable, "-m", "ablations.run", "sweep=groups", *TINY, f"results_dir={tmp_path}"]
+    arguments = [sys.executable, "-u", "-m", "ablations.run", "sweep=groups", *TINY, f"results_dir={tmp_path}"]
     moments = random.Random(0)
     kills = 0
     for _ in range(KILLS):
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            time.sleep(moments.uniform(0.5, 12))
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            # Some lines and a moment: by the clock alone, a fast machine would be done before it is killed.
+            assert process.stdout is not None
+            for _ in range(moments.randint(0, 6)):
+                process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.5))
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 kills += 1

@@ -137,9 +137,7 @@ def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tre
 
 def test_too_little_disk_is_said_before_anything_is_written(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
-    with pytest.raises(
-        UsageError, match=r"data.cache=.*: needs 2.0 MiB for decoded images, and 1.0 MiB are free; ano"
-    ):
+    with pytest.raises(UsageError, match=r"data.cache=.*: needs 2.0 MiB for decoded images, and 1.0 MiB are free; ano"):
         load(tree)
     assert entries(tree) == []
 

@@ -189,6 +189,23 @@ def test_a_class_that_is_tested_but_not_trained_is_refused(tree: Path) -> None:
         load(tree)
 
 
+def test_who_names_classes_does_not_mind_those_that_only_one_part_has(tree: Path) -> None:
+    (tree / "val" / "n02").rename(tree / "val" / "n09")
+    assert load(tree, "data.classes=[n01,n03]").classes == ("n01", "n03")
+    with pytest.raises(UsageError, match=r"train and val have other classes: .*val has no n02"):
+        load(tree, "data.classes=[n01,n02]")
+    with pytest.raises(UsageError, match=r"val has no n02; data.classes=\[...\] would take those that both have"):
+        load(tree, "data.classes=2")
+
+
+def test_names_of_classes_in_a_file_may_have_spaces(tree: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tree / part / "n02").rename(tree / part / "English springer")
+    path = tmp_path / "classes.txt"
+    path.write_text("English springer\nn03 tench\n")
+    assert load(tree, f"data.classes={path}").classes == ("English springer", "n03")
+
+
 def test_a_class_without_images_is_named(tree: Path) -> None:
     for path in (tree / "train" / "n02").iterdir():
         path.unlink()
