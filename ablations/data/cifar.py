@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,11 +131,11 @@ def _fetch(name: str, root: Path) -> None:
     from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
     kind = _torchvision_class(name)
-    archive = root / kind.filename
+    archive, lock = root / kind.filename, root / f".{name}.lock"
     missing = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
+        with FileLock(lock):
             if (root / kind.base_folder).is_dir():
                 return  # another run has fetched it meanwhile
             if not check_integrity(str(archive), kind.tgz_md5):
@@ -152,8 +151,11 @@ def _fetch(name: str, root: Path) -> None:
             f"to use a copy, name the folder that has {kind.base_folder} or {kind.filename} as data.root; "
             f"to fetch it by hand, put {kind.url} into {root}; or try again: a download that was cut off starts anew"
         )
-        if missing:
-            shutil.rmtree(root, ignore_errors=True)  # it may have been a slip of the pen
+        if missing:  # the folder may have been a slip of the pen
+            for left in (archive, lock):
+                left.unlink(missing_ok=True)
+            with suppress(OSError):
+                root.rmdir()
         reason = f"{name} is not there and cannot be downloaded ({_first_line(error)}); {ways}"
         raise UsageError("data.root", root, reason) from None
 

@@ -45,8 +45,9 @@ class ImageTreeSource:
         self._root = Path(config.root).expanduser()
         train, test = self._folders()
         known = _subfolders(train)
-        self._classes = pick_classes(known, self._wanted(config.classes), config.seed, train)
-        self._check_classes(known, train, test)
+        wanted = self._wanted(config.classes, known)
+        self._classes = pick_classes(known, wanted, config.seed, train)
+        self._check_classes(set(known), isinstance(wanted, list), train, test)
         self._side = stored_side(config.resolution)
         self._train = self._choose(train, config.train_per_class, "data.train_per_class", config.seed)
         self._test = self._choose(test, config.val_per_class, "data.val_per_class", config.seed)
@@ -84,8 +85,8 @@ class ImageTreeSource:
             raise UsageError("data.root", self._root, reason + where)
         return train, test
 
-    def _wanted(self, classes: Any) -> Any:
-        """Returns the option as a number or a list of names; a file is read."""
+    def _wanted(self, classes: Any, known: Sequence[str]) -> Any:
+        """Returns the option as a number or a list of names; a file is read, what follows a name on its line is not."""
         if isinstance(classes, bool) or not isinstance(classes, (int, str, list)):
             raise UsageError("data.classes", classes, "is given as a number, as a list [this,that], or as a file")
         if not isinstance(classes, str):
@@ -96,14 +97,19 @@ class ImageTreeSource:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
             raise UsageError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
-        return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        return [name if name in known else name.split()[0] for name in names]
 
-    def _check_classes(self, known: Sequence[str], train: Path, test: Path) -> None:
+    def _check_classes(self, trained: set[str], named: bool, train: Path, test: Path) -> None:
         tested = set(_annotated(test).values()) if (test / _ANNOTATIONS).is_file() else set(_subfolders(test))
-        for folder, lacking in ((test, set(self._classes) - tested), (train, tested - set(known))):
+        untested, untrained = trained - tested, tested - trained
+        if named:  # then it does not matter what becomes of the others
+            untested, untrained = untested & set(self._classes), set()
+        for folder, lacking in ((test, untested), (train, untrained)):
             if lacking:
                 some = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
                 reason = f"{train.name} and {test.name} have other classes: {folder} has no {some}"
+                reason += "" if named else "; data.classes=[...] would take those that both have"
                 raise UsageError("data.root", self._root, reason)
 
     def _choose(self, folder: Path, per_class: int, option: str, seed: int) -> tuple[list[Path], NDArray[np.int64]]:
