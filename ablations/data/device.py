@@ -25,7 +25,7 @@ from sa_core.seeds import stream_seed
 Batch = tuple[Tensor, Tensor]
 
 _SHARE = 0.5  # of the free memory of a device that images may take
-_PIXELS_AT_ONCE = 512 * 32 * 32  # that are augmented together, where a batch has fewer
+_PIXELS_AT_ONCE = 256 * 32 * 32  # that are augmented together, where a batch has fewer
 _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
@@ -77,7 +77,9 @@ class DeviceImages:
             own = {name: values[part] for name, values in drawn.items()}
             made = self._normalise(self.augmentation.train(raw, own))
             self.augmentation.cut_out(made, own)
-            yield from zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
+            batches = zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
+            del raw, own, made  # not held while the next ones are made
+            yield from batches
 
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""
