@@ -41,11 +41,15 @@ def option(
 OBJECTIVES = {
     "top1": "maximize",
     "test_loss": "minimize",
+    "train_time_ratio": "minimize",
+    "test_time_ratio": "minimize",
     "train_images_per_second": "maximize",
     "test_images_per_second": "maximize",
     "peak_memory_mib": "minimize",
     "parameters": "minimize",
 }
+# Of these, the ones that are measured, not computed or counted.
+COSTS = {name for name in OBJECTIVES if name.endswith(("_ratio", "_per_second", "_mib"))}
 
 
 @dataclass
@@ -268,6 +272,11 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     replicates: int = option(3, "Times each variant is trained, each time with other seeds.", minimum=1, maximum=10_000)
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
+    measure: str = option(
+        "quick",
+        "Whether each cell's speed and memory are measured once it is trained, in a tenth of its time at most.",
+        choices=("quick", "off"),
+    )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations import machine
-from ablations.config import ATTENTION, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
+from ablations.config import ATTENTION, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
 from ablations.errors import UsageError
 from ablations.variants import (
     Settings,
@@ -197,6 +197,12 @@ def _check_search(config: Config, factors: Mapping[str, list[Any]]) -> None:
             raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
     if len(set(sweep.objectives)) < len(sweep.objectives):
         raise UsageError("sweep.objectives", sweep.objectives, "names an objective twice")
+    if config.measure == "off" and (measured := COSTS.intersection(sweep.objectives)):
+        raise UsageError("measure", "off", f"leaves the search without its objective {min(measured)}")
+    ratios = [objective for objective in sweep.objectives if objective.endswith("_ratio")]
+    if ratios and config.train.compile != "none":
+        reason = "is not measured of compiled networks, as another one would have to be compiled for every cell"
+        raise UsageError("sweep.objectives", ratios[0], reason)
     _check_levels(config, factors)
 
 

@@ -188,7 +188,7 @@ class Driver:
             display.fail_cell(f"{type(error).__name__}: {error}")
             return False
         self._finish(cell, {"result": result.to_dict()}, environment)
-        display.finish_cell(result.top1, result.seconds, result.train_images_per_second)
+        display.finish_cell(result.top1, result.seconds, result.cost.train_images_per_second)
         return True
 
     def _finish(self, cell: Cell, outcome: dict[str, Any], environment: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ablations import machine
-from ablations.config import DataConfig, TrainConfig
+from ablations.config import COSTS, DataConfig, TrainConfig
 from ablations.data import load_images
 from ablations.design import Cell, Design
 from ablations.errors import UsageError
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 class SerialLauncher:
     """Trains a design's cells; torch is imported and data are loaded when the first cell needs them."""
 
-    def __init__(self, design: Design, data: DataConfig, console: Console | None = None) -> None:
+    def __init__(
+        self, design: Design, data: DataConfig, console: Console | None = None, measure: str = "quick"
+    ) -> None:
         self._design, self._data, self._console = design, data, console
+        # A search for what costs little cannot go on without knowing what something costs.
+        self._measure = "needed" if set(design.objectives) & COSTS else measure
         self._recipe = TrainConfig(**design.protocol["train"])
 
     @cached_property
@@ -75,8 +79,8 @@ class SerialLauncher:
         """Counts what a variant would learn, without giving it memory."""
         import torch
 
-        from ablations.measure import parameter_count
-        from ablations.train import build_network
+        from ablations.learner import build_network
+        from ablations.measure.memory import parameter_count
 
         with torch.device("meta"):
             return parameter_count(build_network(variant.network, len(self.images.classes), seed=0))
@@ -86,4 +90,4 @@ class SerialLauncher:
         images = self._device_images
         from ablations.train import train
 
-        return train(cell.variant.network, self._recipe, images, cell.seed, watcher)
+        return train(cell.variant.network, self._recipe, images, cell.seed, watcher, self._measure)

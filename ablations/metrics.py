@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,8 +23,8 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def format(self, value: float) -> str:
-        """Writes a value with the digits that mean something."""
-        return f"{value:,.{self.digits}f}"
+        """Writes a value with the digits that mean something; a dash for what was not measured."""
+        return "–" if math.isnan(value) else f"{value:,.{self.digits}f}"
 
 
 _DECLARED = (
@@ -31,6 +32,8 @@ _DECLARED = (
     Metric("test_loss", "Test loss", "nats", 3),
     Metric("train_loss", "Training loss", "nats", 3),
     Metric("learning_rate", "Learning rate", "", 4),
+    Metric("train_time_ratio", "Time of a step", "× plain", 2),
+    Metric("test_time_ratio", "Time of inference", "× plain", 2),
     Metric("train_images_per_second", "Training", "images/s", 0),
     Metric("test_images_per_second", "Inference", "images/s", 0),
     Metric("peak_memory_mib", "Peak memory", "MiB", 1),
@@ -39,11 +42,13 @@ _DECLARED = (
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
 
-# What a cell has once, and what it has after every epoch.
+# What a cell has once, as far as it was measured, and what it has after every epoch.
 CELL_METRICS = (
     "top1",
     "test_loss",
     "parameters",
+    "train_time_ratio",
+    "test_time_ratio",
     "train_images_per_second",
     "test_images_per_second",
     "peak_memory_mib",

@@ -82,12 +82,11 @@ class Display:
         if self._cell_task is not None:
             self._progress.update(self._cell_task, note=self._running(), refresh=True)
 
-    def finish_cell(self, top1: float, seconds: float, images_per_second: float) -> None:
-        """Counts a finished cell and says what it came to."""
-        self._count(
-            f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s  "
-            f"{METRICS['train_images_per_second'].format(images_per_second)} images/s"
-        )
+    def finish_cell(self, top1: float, seconds: float, images_per_second: float | None) -> None:
+        """Counts a finished cell and says what it came to; its speed where that was measured."""
+        speed = METRICS["train_images_per_second"]
+        shown = "" if images_per_second is None else f"  {speed.format(images_per_second)} {speed.unit}"
+        self._count(f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
 
     def prune_cell(self, reason: str) -> None:
         """Counts a cell that was given up and says why."""

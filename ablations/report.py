@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,17 @@ from ablations.variants import flatten
 from ablations.wording import count, points, points_with_interval
 
 _HEADERS = (
-    "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "train images/s", "peak memory MiB", "parameters",
+    "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "step time × plain", "train images/s",
+    "peak memory MiB", "parameters",
 )  # fmt: skip
 
 
+_COSTS = (
+    "Step time is that of a training step over the plain network's, timed in turns with it after training (mean over "
+    "replicates with its 95 % CI); a plain network's own is an A/A comparison and says how far the noise goes. "
+    "Images/s and memory are medians over replicates; peak memory is that of one training step, without the data set. "
+    "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
+)
 _NAMED_CLASSES = 100
 
 
@@ -198,7 +206,14 @@ def _row(summary: VariantSummary) -> list[str]:
         METRICS[key].format(getattr(summary, key))
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
     )
-    return [summary.variant, str(summary.top1.n), _top1(summary.top1), shown, *cost]
+    return [summary.variant, str(summary.top1.n), _top1(summary.top1), shown, _step_time(summary), *cost]
+
+
+def _step_time(summary: VariantSummary) -> str:
+    ratio, shown = summary.train_time_ratio, METRICS["train_time_ratio"].format
+    if ratio is None:
+        return shown(math.nan)
+    return shown(ratio.mean) + (f" [{shown(ratio.low)}, {shown(ratio.high)}]" if ratio.has_interval else "")
 
 
 def _findings(
@@ -206,7 +221,7 @@ def _findings(
 ) -> str:
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
     lines += _table(_HEADERS, [_row(summary) for summary in summaries])
-    lines += ["", "Costs are medians over replicates; peak memory is that of one training step, without the data set."]
+    lines += ["", _COSTS]
     for section in sections:
         lines += ["", f"## {section.title}", "", section.note]
         lines += ["", *_table(section.headers, section.rows)] if section.rows else []

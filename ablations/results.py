@@ -73,8 +73,9 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
             if cell.outcome["environment"] not in environments:
                 environments.append(cell.outcome["environment"])
     factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
+    cells = pd.DataFrame(rows, columns=["variant", "replicate", *factors, *CELL_METRICS])
     return Results(
-        cells=pd.DataFrame(rows, columns=["variant", "replicate", *factors, *CELL_METRICS]),
+        cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
         curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,

@@ -36,7 +36,7 @@ def run(config: Config, command: str) -> int:
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
     with claimed(folder, storage_url(config)):
         store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
-        launcher = SerialLauncher(design, config.data, console)
+        launcher = SerialLauncher(design, config.data, console, config.measure)
         if store.is_new:
             _ = launcher.images  # what is wrong with the data is said before the study has a protocol
         store.begin(design)

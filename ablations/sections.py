@@ -62,7 +62,7 @@ def _search_sections(design: Design, results: Results) -> list[Section]:
     )
     note += " Picked after seeing the results, which flatters it."
     if any(key.endswith("per_second") for key in design.objectives):
-        note += " Speeds are those of training itself, and noisy."
+        note += " Speeds are those of the moment: what else the machine did is in them."
     if design.max_parameters:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
     headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))

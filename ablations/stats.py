@@ -66,14 +66,23 @@ def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: 
     return estimate(differences.to_numpy()) if len(differences) else None
 
 
+def _estimate_of_known(values: pd.Series) -> Estimate | None:
+    known = values.dropna().to_numpy()
+    return estimate(known) if len(known) else None
+
+
 @dataclass(frozen=True)
 class VariantSummary:
-    """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself)."""
+    """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself).
+
+    What was measured of no replicate is None, or nan.
+    """
 
     variant: str
     baseline: str | None
     top1: Estimate
     difference: Estimate | None
+    train_time_ratio: Estimate | None
     train_images_per_second: float
     peak_memory_mib: float
     parameters: int
@@ -104,6 +113,7 @@ def summarise(cells: pd.DataFrame, variants: Sequence[str], baselines: Mapping[s
                 baseline=baseline,
                 top1=estimate(own["top1"].to_numpy()),
                 difference=paired_difference(cells, variant, baseline) if baseline not in (None, variant) else None,
+                train_time_ratio=_estimate_of_known(own["train_time_ratio"]),
                 train_images_per_second=float(own["train_images_per_second"].median()),
                 peak_memory_mib=float(own["peak_memory_mib"].median()),
                 parameters=int(own["parameters"].iloc[0]),

@@ -283,7 +283,8 @@ class Tracker:
         once = [
             Metric(key, float(result[key]), stamp, 0)
             for key in CELL_METRICS
-            if key in result and key not in EPOCH_METRICS  # a pruned cell has its epochs alone
+            # A pruned cell has its epochs alone; what was not measured is None.
+            if result.get(key) is not None and key not in EPOCH_METRICS
         ]
         self._pending = []
         self._client.log_batch(run_id, metrics=epochs + once)

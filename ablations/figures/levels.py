@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 
 import pandas as pd
@@ -13,7 +14,7 @@ from ablations.figures import style
 from ablations.metrics import METRICS
 from ablations.stats import estimate
 
-_SHOWN = ("top1", "train_images_per_second", "peak_memory_mib")
+_SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 
 
 def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
@@ -30,12 +31,15 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
         own = cells[cells["variant"] == variant.name]
         level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
         place = {"variant": variant.name, "level": level, "is_baseline": baselines.get(variant.name) == variant.name}
-        for metric in _SHOWN if len(own) else ():
+        for metric in _SHOWN:
+            known = own[own[metric].notna()]  # costs are not measured of every cell
+            if known.empty:
+                continue
             rows += [
                 place | {"metric": metric, "kind": "replicate", "replicate": replicate, "value": value}
-                for replicate, value in zip(own["replicate"], own[metric], strict=True)
+                for replicate, value in zip(known["replicate"], known[metric], strict=True)
             ]
-            mean = estimate(own[metric].to_numpy())
+            mean = estimate(known[metric].to_numpy())
             rows.append(
                 place
                 | {
@@ -52,7 +56,7 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
-    """Draws top-1, training speed and memory, a panel each.
+    """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
 
     Levels that are numbers stand along the horizontal axis, joined by a line; otherwise variants are rows, as names
     need room.
@@ -63,12 +67,13 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
         caption: what stands below.
     """
     levels = frame[(frame["kind"] == "mean") & ~frame["is_baseline"]].drop_duplicates("variant")
+    shown = shown_metrics(frame)
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
     labels = style.row_labels(levels["variant"])
     height = 2.6 if numeric else 0.9 + max(style.rows_height(labels), 0.8)
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
-        panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1], sharey=not numeric)
-        for axes, metric in zip(panels, _SHOWN, strict=True):
+        panels = panels_of(drawn, shown, sharey=not numeric)
+        for axes, metric in zip(panels, shown, strict=True):
             panel = frame[frame["metric"] == metric]
             title = METRICS[metric].axis
             if numeric:
@@ -88,6 +93,17 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
         handles, labels = panels[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside upper left", ncols=3)
     return drawn
+
+
+def shown_metrics(frame: pd.DataFrame) -> list[str]:
+    """Returns the metrics that a frame has values of, in the order of their panels."""
+    return [metric for metric in _SHOWN if (frame["metric"] == metric).any()]
+
+
+def panels_of(drawn: Figure, metrics: Sequence[str], *, sharey: bool) -> list[Axes]:
+    """Makes a panel a metric, the first one, of top-1, wider than the others."""
+    widths = [1.7] + [1.0] * (len(metrics) - 1)
+    return list(drawn.subplots(1, len(metrics), width_ratios=widths, sharey=sharey, squeeze=False)[0])
 
 
 def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tuple[float, float]:

@@ -8,11 +8,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablations.design import Design
 from ablations.figures import style
-from ablations.figures.levels import levels_frame
+from ablations.figures.levels import levels_frame, panels_of, shown_metrics
 from ablations.metrics import METRICS
 from ablations.variants import level_name
-
-_SHOWN = ("top1", "train_images_per_second", "peak_memory_mib")
 
 
 def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
@@ -31,7 +29,9 @@ def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws top-1, training speed and memory, a panel each; costs on logarithmic scales, where ratios are lengths.
+    """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
+
+    Costs have logarithmic scales, where ratios are lengths.
 
     Args:
         frame: from `pairs_frame`.
@@ -42,8 +42,9 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
         dict.fromkeys(frame["series"]), key=lambda name: not frame["is_baseline"][frame["series"] == name].any()
     )
     with style.figure(style.TWO_COLUMNS, 1.2 + 0.3 * max(len(rows), 3), caption) as drawn:
-        panels = drawn.subplots(1, len(_SHOWN), width_ratios=[1.7, 1, 1], sharey=True)
-        for axes, metric in zip(panels, _SHOWN, strict=True):
+        shown = shown_metrics(frame)
+        panels = panels_of(drawn, shown, sharey=True)
+        for axes, metric in zip(panels, shown, strict=True):
             for index, name in enumerate(series):
                 own = frame[(frame["metric"] == metric) & (frame["series"] == name)]
                 shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
@@ -58,8 +59,8 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                     axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)
             if metric != "top1":
                 axes.set_xscale("log")
-                shown = frame.loc[frame["metric"] == metric, "value"]
-                wide = shown.min() > 0 and shown.max() / shown.min() > 8
+                values = frame.loc[frame["metric"] == metric, "value"]
+                wide = values.min() > 0 and values.max() / values.min() > 8
                 axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
                 axes.xaxis.set_minor_formatter(NullFormatter())

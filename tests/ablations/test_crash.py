@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.compose import compose_config
+from ablations.cost import Cost
 from ablations.design import Cell, Design, make_design
 from ablations.driver import Driver
 from ablations.launcher import SerialLauncher
@@ -54,7 +55,7 @@ class InstantLauncher(SerialLauncher):
         epochs = tuple(Epoch(i, 1.0, 1.0, 50.0 + i, 0.1, 1.0, 1e9 + i) for i in range(2))
         for epoch in epochs:
             watcher.on_epoch(epoch)
-        return Result(51.0, 1.0, 10, 1.0, 1.0, 1.0, 1.0, epochs)
+        return Result(51.0, 1.0, Cost(10), 1.0, epochs)
 
 
 def drive(design: Design, folder: Path, uri: str) -> None:

@@ -60,7 +60,9 @@ def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None
     ],
 )
 def test_a_contrast_is_said_in_words_that_its_interval_bears(low: float, high: float, words: str) -> None:
-    summary = VariantSummary("sa", "none", Estimate(4, 50.0, 49.0, 51.0), Estimate(4, 1.0, low, high), 1.0, 1.0, 1)
+    summary = VariantSummary(
+        "sa", "none", Estimate(4, 50.0, 49.0, 51.0), Estimate(4, 1.0, low, high), None, 1.0, 1.0, 1
+    )
     assert _contrast(summary).endswith(words)
 
 

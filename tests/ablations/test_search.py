@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ablations.compose import compose_config
 from ablations.config import Config
+from ablations.cost import Cost
 from ablations.design import Cell, make_design
 from ablations.driver import Driver
 from ablations.errors import UsageError
@@ -50,7 +51,7 @@ class FormulaLauncher(SerialLauncher):
             epochs.append(Epoch(index, 1.0, 100 - top1, top1, 0.1, 1.0, 1e9 + index))
             watcher.on_epoch(epochs[-1])
         memory = float(cell.variant.attention.get("groups", 0))
-        return Result(value, 1.0, 10, 1.0, 1.0, memory, 1.0, tuple(epochs))
+        return Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs))
 
 
 class Study:
@@ -229,6 +230,14 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
         (["sweep.objectives=[]"], r"sweep.objectives=\[\]: is empty; valid: top1"),
         (["sweep.objectives=[accuracy]"], r"sweep.objectives=accuracy: is no metric to look for; valid: top1"),
         (["sweep.objectives=[top1,top1]"], r"names an objective twice"),
+        (
+            ["sweep.objectives=[top1,train_time_ratio]", "measure=off"],
+            r"measure=off: leaves the search without its objective train_time_ratio",
+        ),
+        (
+            ["sweep.objectives=[top1,test_time_ratio]", "train.compile=default"],
+            r"sweep.objectives=test_time_ratio: is not measured of compiled networks",
+        ),
         (["sweep.trials=0"], r"sweep.trials=0: must be at least 1"),
         (["sweep.factors.attention.gate=[sigmoid,relu]"], r"gate=relu is not known; valid: sigmoid, hard_sigmoid"),
         (["sweep.factors.attention.groups=[1,3]"], r"attention.groups=3.*: at layer1.0.sa of resnet8: groups=3 does"),

@@ -38,7 +38,7 @@ def test_no_values_have_no_mean() -> None:
 def frame(**top1: list[float]) -> pd.DataFrame:
     rows = [
         {"variant": variant, "replicate": replicate, "top1": value, "train_images_per_second": 100.0 + replicate,
-         "peak_memory_mib": 5.0, "parameters": 10}
+         "train_time_ratio": [1.2, math.nan, 1.4][replicate], "peak_memory_mib": 5.0, "parameters": 10}
         for variant, values in top1.items()
         for replicate, value in enumerate(values)
     ]  # fmt: skip
@@ -71,3 +71,11 @@ def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design(
     assert made[0].difference is None
     assert made[1].difference is not None
     assert (made[1].difference.mean, made[1].top1.mean, made[1].train_images_per_second) == (2.0, 52.0, 100.5)
+
+
+def test_costs_are_those_of_the_replicates_that_they_were_measured_of() -> None:
+    (made,) = summarise(frame(sa=[51.0, 53.0, 55.0]), ["sa"], {})
+    assert made.train_time_ratio is not None
+    assert (made.train_time_ratio.n, made.train_time_ratio.mean) == (2, pytest.approx(1.3))
+    (unknown,) = summarise(frame(sa=[51.0, 53.0, 55.0]).assign(train_time_ratio=math.nan), ["sa"], {})
+    assert unknown.train_time_ratio is None

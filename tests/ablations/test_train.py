@@ -15,7 +15,8 @@ from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.design import Settings
-from ablations.train import DivergedError, Epoch, build_network, decayed_weights, evaluate, learning_rate_share, train
+from ablations.learner import build_network, decayed_weights
+from ablations.train import DivergedError, Epoch, evaluate, learning_rate_share, train
 from sa_core import create_model
 
 SHIFTED = Augmentation(32, 32, crop=1)
@@ -53,7 +54,7 @@ def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, pr
     assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
         (epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in other.epochs
     ]
-    assert one.peak_memory_mib == other.peak_memory_mib
+    assert one.cost.peak_memory_mib == other.cost.peak_memory_mib
 
 
 def test_another_seed_gives_another_result(images: DeviceImages) -> None:
@@ -99,7 +100,7 @@ def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None
 def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
     result = train(network(), RECIPE, images, 0, Recorder())
     assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
-    assert result.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
+    assert result.cost.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
     stored = result.to_dict()
     assert stored | {"epochs": list(stored["epochs"])} == json.loads(json.dumps(stored))
 
@@ -172,7 +173,7 @@ def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> No
     eager = train(SA, RECIPE, images, 3, Recorder())
     compiled = train(SA, dataclasses.replace(RECIPE, compile="default"), images, 3, Recorder())
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
-    assert compiled.parameters == eager.parameters
+    assert compiled.cost.parameters == eager.cost.parameters
 
 
 @pytest.mark.parametrize(

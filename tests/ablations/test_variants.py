@@ -9,7 +9,7 @@ import torch
 from ablations.compose import compose_config, sweep_questions
 from ablations.design import Design, make_design
 from ablations.errors import UsageError
-from ablations.train import build_network
+from ablations.learner import build_network
 from ablations.variants import Settings
 
 

@@ -15,6 +15,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ablations.compose import compose_config
+from ablations.cost import Cost
 from ablations.design import Cell, Design, make_design
 from ablations.driver import Driver
 from ablations.launcher import SerialLauncher
@@ -25,8 +26,8 @@ from ablations.train import Epoch, Result, Watcher
 
 ENVIRONMENT = {"cpu": "a processor", "gpu": "none", "commit": "0" * 40}
 RESULT = Result(
-    top1=90.0, test_loss=0.4, parameters=75_000, train_images_per_second=900.0, test_images_per_second=3000.0,
-    peak_memory_mib=12.0, seconds=9.0, epochs=tuple(Epoch(i, 1.0, 1.0, 80.0 + i, 0.1, 1.0, 1e9 + i) for i in range(6)),
+    top1=90.0, test_loss=0.4, cost=Cost(75_000, 12.0, 900.0, 3000.0, 1.2, 1.3), seconds=9.0,
+    epochs=tuple(Epoch(i, 1.0, 1.0, 80.0 + i, 0.1, 1.0, 1e9 + i) for i in range(6)),
 )  # fmt: skip
 
 

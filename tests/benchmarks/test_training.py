@@ -33,7 +33,7 @@ from ablations.data import load_images
 from ablations.data.augment import Augmentation
 from ablations.data.device import Batch, DeviceImages
 from ablations.data.images import Images
-from ablations.train import _optimizer, _training_step, build_network
+from ablations.learner import Learner
 
 REPOSITORY = Path(__file__).parents[2]
 ROOT = Path(os.environ.get("CIFAR_ROOT", REPOSITORY / "data"))
@@ -109,15 +109,14 @@ def test_an_epoch_against_one_that_is_fed_a_fixed_batch(
 ) -> None:
     recipe = TrainConfig(precision=machine.resolve_precision("auto", "cpu"), memory_format="contiguous")
     batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True))
-    model = build_network({"model": {"name": "resnet8"}, "attention": {"name": "none"}}, 10, 0).train()
-    optimizer = _optimizer(model, recipe)
+    learner = Learner({"model": {"name": "resnet8"}, "attention": {"name": "none"}}, recipe, 10, 0, CPU)
     fixed = next(batches.train_batches(batch_size, 0, 0))
     fed = (batch for epoch in count() for batch in batches.train_batches(batch_size, 0, epoch))
     steps = 512 // batch_size  # a part of an epoch at a time: what else the machine does takes longer than that
 
     def part(source: Iterator[Batch]) -> None:
         for batch in islice(source, steps):
-            _training_step(model, optimizer, recipe, *batch)
+            learner.step(*batch)
 
     ours, theirs = compare(benchmark, lambda: part(fed), lambda: part(repeat(fixed)), 81)
     say(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +35,17 @@ def test_a_single_replicate_has_no_interval() -> None:
 @pytest.mark.parametrize("finished", [1, 2, 3, 5, 6])
 def test_a_partial_study_is_drawn(finished: int) -> None:
     drawn = draw_levels(frame(finished), "Groups", "caption")
-    assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Training (images/s)", "Peak memory (MiB)"]
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
+
+
+def test_what_nobody_measured_has_no_panel_and_what_some_cells_lack_is_the_mean_of_the_others() -> None:
+    made = design()
+    cells = collect(made, stored(made, 6)).cells
+    rows = levels_frame(cells.assign(train_time_ratio=math.nan), made)
+    assert [axes.get_ylabel() for axes in draw_levels(rows, "Groups", "c").axes] == ["Top-1 (%)", "Peak memory (MiB)"]
+    cells.loc[cells["replicate"] == 0, "train_time_ratio"] = math.nan
+    means = levels_frame(cells, made).query("metric == 'train_time_ratio' and kind == 'mean'")
+    assert means["n"].tolist() == [1] * 3
 
 
 def test_costs_are_drawn_from_zero() -> None:
@@ -58,7 +69,7 @@ def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
     assert [label.get_text() for label in top1.get_yticklabels()] == ["groups=2", "groups=4"]
     lines = {line.get_label(): list(line.get_xdata()) for line in top1.lines}  # type: ignore[arg-type]
     assert lines["mean and 95 % CI"] == [2.5, 3.5]
-    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Training (images/s)")
+    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Time of a step (× plain)")
     assert top1.get_ylim() == speed.get_ylim() == (1.5, -0.5)
 
 

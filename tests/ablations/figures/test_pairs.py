@@ -25,7 +25,7 @@ def test_a_variant_shares_its_row_with_its_baseline() -> None:
 
 def test_the_panels_show_the_means_and_the_replicates_of_each_series() -> None:
     drawn = draw_pairs(frame(), "caption")
-    assert [axes.get_xlabel() for axes in drawn.axes] == ["Top-1 (%)", "Training (images/s)", "Peak memory (MiB)"]
+    assert [axes.get_xlabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
     lines = {str(line.get_label()): list(line.get_xdata()) for line in drawn.axes[0].lines}  # type: ignore[arg-type]
     assert lines["none"] == [2.0, 4.0]  # cells 0 and 4, 2 and 6
     assert lines["sa"] == [3.0, 5.0]

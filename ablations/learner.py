@@ -1,0 +1,105 @@
+"""A network with its optimizer, under a recipe: what a training step and an inference are, and nothing of when.
+
+SGD with Nesterov momentum, label smoothing, and no weight decay on norms, biases and gates.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ablations.config import TrainConfig
+from sa_core import create_model
+
+PLAIN = {"name": "none"}  # the attention of a plain network
+
+
+class Learner:
+    """A network that can be trained; the same arguments make the same weights.
+
+    Args:
+        network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
+        recipe: with precision and memory format resolved.
+        num_classes: length of the logits.
+        seed: of the initial weights.
+        device: where it is.
+    """
+
+    def __init__(
+        self, network: dict[str, Any], recipe: TrainConfig, num_classes: int, seed: int, device: torch.device
+    ) -> None:
+        be_deterministic()
+        self.recipe, self.num_classes = recipe, num_classes
+        self.model = build_network(network, num_classes, seed).to(device).to(memory_format=_layout(recipe))
+        self.optimizer = _optimizer(self.model, recipe)
+        self._trained = _compiled(self.model, recipe)
+
+    def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Takes one training step and returns its loss, still on the device."""
+        logits = forward(self._trained, self.recipe, pixels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    @property
+    def persistent(self) -> list[Tensor]:
+        """What it keeps between steps: weights, buffers and the optimizer's state."""
+        state = [value for entry in self.optimizer.state.values() for value in entry.values()]
+        kept = [*self.model.parameters(), *self.model.buffers(), *state]
+        return [value for value in kept if isinstance(value, Tensor)]
+
+
+def build_network(network: dict[str, Any], num_classes: int, seed: int) -> nn.Module:
+    """Builds the network that a variant describes."""
+    attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
+    return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed)
+
+
+def forward(model: nn.Module, recipe: TrainConfig, pixels: Tensor) -> Tensor:
+    """Returns a network's logits, float32 of shape (B, classes), in the recipe's precision and memory format."""
+    pixels = pixels.contiguous(memory_format=_layout(recipe))
+    with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+        logits: Tensor = model(pixels)
+    return logits.float()
+
+
+def decayed_weights(model: nn.Module) -> list[Tensor]:
+    """Returns the parameters that weight decay acts on: weights of convolutions and linear layers."""
+    return [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))]
+
+
+def be_deterministic() -> None:
+    """Has torch choose algorithms that give the same result each time, and compute fp32 as fp32."""
+    # cuBLAS reads the variable when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Otherwise every new tensor is written once for nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+
+
+def _compiled(model: nn.Module, recipe: TrainConfig) -> nn.Module:
+    """Returns the network as it is trained; evaluation, whose last batch has a shape of its own, stays eager."""
+    if recipe.compile == "none":
+        return model
+    torch.compiler.reset()  # after a few networks dynamo would give up and silently run what follows eagerly
+    return cast(nn.Module, torch.compile(model, mode=recipe.compile, dynamic=False))
+
+
+def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
+    decayed = decayed_weights(model)
+    chosen = {id(parameter) for parameter in decayed}
+    free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)
+
+
+def _layout(recipe: TrainConfig) -> torch.memory_format:
+    return torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format

@@ -1,0 +1,118 @@
+"""What a benchmark writes down: one row a measurement, and one a timing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+NONE = math.nan
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured.
+
+    Args:
+        kind: `module`, or `network`.
+        name: of the attention module, as `sa`; `none` is the plain network, `copy` a module that copies its input.
+        place: the stage that a module's shape is that of, as `layer3`; of a network, the backbone's name.
+        batch, channels, height, width: shape of the input.
+    """
+
+    kind: str
+    name: str
+    place: str
+    batch: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under which circumstances it was measured.
+
+    Args:
+        mode: `forward` (without gradients), `forward+backward`, or `training step` (with loss and optimizer).
+        compile: `eager`, or `compiled`.
+        precision: `fp32`, or `bf16` (autocast in networks, bf16 tensors in modules).
+        layout: `contiguous` (NCHW), or `channels_last` (NHWC).
+    """
+
+    mode: str
+    compile: str
+    precision: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a module or network takes that no clock is needed for; NaN where it was not measured.
+
+    Args:
+        parameters, buffers: how many numbers.
+        multiply_adds: of one image, as papers count them (`ablations.measure.complexity`).
+        uncounted: operations on single elements of one image that papers do not count.
+        moved_mib: what its operations read and write one by one, for the batch, forward.
+        least_mib: what had to be read and written if all were one operation: input, output and parameters.
+        saved_mib: what autograd keeps for backward, for the batch.
+        peak_mib: the most that is allocated at a time in the mode that was measured, parameters included.
+    """
+
+    parameters: float = NONE
+    buffers: float = NONE
+    multiply_adds: float = NONE
+    uncounted: float = NONE
+    moved_mib: float = NONE
+    least_mib: float = NONE
+    saved_mib: float = NONE
+    peak_mib: float = NONE
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long it takes beside its baseline; NaN where it could not be measured.
+
+    Args:
+        rounds: in each of which every subject was timed twice.
+        ms: median time in milliseconds.
+        ratio, ratio_low, ratio_high: median over the rounds of the time over the baseline's, and its 95 % CI.
+        noise_low, noise_high: the same CI of the baseline over another copy of itself, in the same rounds.
+        verdict: `baseline`, `slower`, `faster`, or `no difference seen`.
+    """
+
+    rounds: int = 0
+    ms: float = NONE
+    ratio: float = NONE
+    ratio_low: float = NONE
+    ratio_high: float = NONE
+    noise_low: float = NONE
+    noise_high: float = NONE
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row of a benchmark: what, how, and what came of it.
+
+    `status` is `measured`, `out of memory`, or why it failed; `joules` are those of an image, where the device counts
+    them.
+    """
+
+    subject: Subject
+    setting: Setting
+    status: str
+    timing: Timing = field(default_factory=Timing)
+    costs: Costs = field(default_factory=Costs)
+    joules: float = NONE
+
+    def to_row(self) -> dict[str, object]:
+        """Returns it flat, a column a field."""
+        return {
+            **vars(self.subject),
+            **vars(self.setting),
+            "status": self.status,
+            **vars(self.timing),
+            **vars(self.costs),
+            "joules": self.joules,
+        }
