@@ -28,7 +28,13 @@ class CommandLine:
     help: bool
 
 
-def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: Sequence[str] | None = None) -> int:
+def main(
+    verb: str,
+    purpose: str,
+    act: Callable[[Config, str], int],
+    arguments: Sequence[str] | None = None,
+    defaults: Sequence[str] = (),
+) -> int:
     """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
 
     Args:
@@ -36,6 +42,7 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
         purpose: what it does, in a sentence, for the help.
         act: does it; gets the configuration and the command that was typed.
         arguments: the command line's, by default this process's.
+        defaults: overrides that hold unless others are typed.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -43,11 +50,14 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
         if line.help:
             from ablations.help import help_text
 
-            print(help_text(verb, purpose, line.overrides, line.config_dir), flush=True)
+            print(help_text(verb, purpose, [*defaults, *line.overrides], line.config_dir), flush=True)
             return 0
         from ablations.compose import compose_config
 
-        config = compose_config(line.overrides, line.config_dir)
+        if verb != "bench" and (typed_for_bench := [text for text in line.overrides if _is_of_bench(text)]):
+            name, _, value = typed_for_bench[0].partition("=")
+            raise UsageError(name, value or None, f"is an option of `python -m ablations.bench`, and not of {verb}")
+        config = compose_config([*defaults, *line.overrides], line.config_dir)
         return act(config, _command(verb, typed))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,6 +69,10 @@ def main(verb: str, purpose: str, act: Callable[[Config, str], int], arguments: 
     except KeyboardInterrupt:
         print("Interrupted; what was finished is stored.", file=sys.stderr)
         return INTERRUPTED_STATUS
+
+
+def _is_of_bench(override: str) -> bool:
+    return override.partition("=")[0].partition(".")[0] == "bench"
 
 
 def _read(typed: list[str]) -> CommandLine:

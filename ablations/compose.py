@@ -24,13 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ablations.config import ATTENTION, DATA, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
+from ablations.config import ATTENTION, DATA, BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
 from ablations.errors import UsageError, nearest, type_reason
 from ablations.variants import flatten
 from sa_core.places import BACKBONES, TIMM
 
 _CONF = Path(str(files("ablations") / "conf"))
-GROUPS = ("sweep", "data", "model", "attention", "train")
+GROUPS = ("sweep", "data", "model", "attention", "train", "bench")
 # Below these, keys are the user's own: a person's factors and variants are in no schema.
 _FREE = ("sweep.factors", "sweep.variants")
 
@@ -101,6 +101,7 @@ def group_choices(config_dir: str | None = None) -> dict[str, tuple[str, ...]]:
         "attention": ATTENTION,
         "sweep": _yaml_names("sweep"),
         "train": _yaml_names("train"),
+        "bench": _yaml_names("bench"),
     }
     choices = {group: set(names) for group, names in builtin.items()}
     if config_dir is not None:
@@ -146,7 +147,7 @@ def _check_file(path: Path, group: str) -> None:
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(str(path), None, f"cannot be read as YAML: {reason[:200]}") from None
-    schema = {"sweep": SweepConfig, "train": TrainConfig}.get(group)
+    schema = {"sweep": SweepConfig, "train": TrainConfig, "bench": BenchConfig}.get(group)
     if schema is None:
         return
     known = [declared.name for declared in fields(schema)]

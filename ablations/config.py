@@ -27,7 +27,8 @@ def option(
 ) -> Any:
     """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
 
-    A `local` option says where this machine has something, and decides no result: it is no part of a protocol.
+    Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
+    machine has something, and decides no result: it is no part of a protocol.
     """
     metadata = {
         "help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "words": words, "local": local,
@@ -253,6 +254,56 @@ class TrainConfig:
 
 
 @dataclass
+class BenchConfig:
+    """What `bench` measures of a sweep's variants, and how."""
+
+    of: list[str] = option(
+        ["modules", "networks"],
+        "What is measured: attention modules by themselves on the shapes of each stage, and whole networks.",
+        choices=("modules", "networks"),
+    )
+    modes: list[str] = option(
+        ["forward", "backward", "step"],
+        "What is timed: forward; forward and backward, of modules; a training step, of networks.",
+        choices=("forward", "backward", "step"),
+    )
+    metrics: list[str] = option(
+        ["speed", "memory", "complexity", "energy"],
+        "What is measured of each; energy where the GPU counts it.",
+        choices=("speed", "memory", "complexity", "energy"),
+    )
+    compile: list[str] = option(["eager"], "Eager or compiled by torch.compile.", choices=("eager", "compiled"))
+    precision: list[str] = option(
+        ["fp32"],
+        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        choices=("fp32", "bf16", "auto"),
+    )
+    layout: list[str] = option(["contiguous"], "Memory format.", choices=("contiguous", "channels_last"))
+    crossed: bool = option(
+        False, "Whether all combinations of these three are measured, or each other entry alone against the first ones."
+    )
+    compile_networks: bool = option(
+        False, "Whether compiled stands for whole networks, too, each of which takes minutes to compile on a CPU."
+    )
+    also: list[str] = option(
+        ["tests.sa_core.official:OfficialShuffleAttention"],
+        "Further attention modules, as package.module:Class, made with the channels (and groups, where it takes them).",
+    )
+    resolution: int = option(
+        0,
+        "Side of the images in pixels; 0 is that of the data where others than digits are chosen, otherwise 32 for "
+        "CIFAR ResNets and 224.",
+        minimum=0,
+        maximum=1024,
+    )
+    module_batch: int = option(0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
+    network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
+    seconds: float = option(
+        3.0, "Seconds for which subjects are timed in turns; three rounds are timed in any case.", minimum=0.0
+    )
+
+
+@dataclass
 class TrackingConfig:
     """Where MLflow keeps what people browse."""
 
@@ -269,6 +320,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     replicates: int = option(3, "Times each variant is trained, each time with other seeds.", minimum=1, maximum=10_000)
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
@@ -337,8 +389,12 @@ def check_ranges(config: Any, path: str = "") -> None:
         allowed = declared.metadata
         if isinstance(value, str) and value == MISSING:
             raise UsageError(name, None, "needs a value")
-        if allowed.get("choices") and value not in allowed["choices"]:
-            raise UsageError(name, value, "is not known", allowed["choices"])
+        if choices := allowed.get("choices"):
+            for entry in value if isinstance(value, list) else [value]:
+                if entry not in choices:
+                    raise UsageError(name, entry, "is not known", choices)
+            if value == []:
+                raise UsageError(name, "[]", "is empty", choices)
         if (words := allowed.get("words")) and isinstance(value, str):
             if value not in words:
                 raise UsageError(name, value, f"is no number; a number is, and so is {' or '.join(words)}")

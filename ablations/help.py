@@ -17,7 +17,10 @@ _INDENT = 34
 def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str | None) -> str:
     """Returns the help: what there is to choose, and every option with its value under the given overrides."""
     config = compose_config(overrides, config_dir)
-    chosen = default_choices()
+    chosen = default_choices() | {
+        group: getattr(config, group).name for group in ("sweep", "data", "model", "attention")
+    }
+    groups = [group for group in GROUPS if group != "bench" or verb == "bench"]
     lines = [
         purpose,
         "",
@@ -25,7 +28,7 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         "",
     ]
     lines.append("Groups:")
-    for group in GROUPS:
+    for group in groups:
         names = ", ".join(group_choices(config_dir)[group])
         if group == "model":
             names += f", {TIMM}<name> for a model of timm whose blocks take attn_layer"
@@ -35,6 +38,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
     for name, value, sentence in _options(config):
+        if name.startswith("bench.") and "bench" not in groups:
+            continue
         lines += _entry(f"{name}={value}", sentence)
     lines += [
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -48,8 +47,7 @@ class SerialLauncher:
     @cached_property
     def _device_images(self) -> DeviceImages:
         machine.keep_freed_memory()
-        # Kineto, behind torch's profiler, writes notices to standard error where there is no GPU.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        machine.quiet_profiler()
         import torch
 
         from ablations.data.augment import augmentation_of

@@ -6,6 +6,7 @@ SGD with Nesterov momentum, label smoothing, and no weight decay on norms, biase
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -27,14 +28,23 @@ class Learner:
         num_classes: length of the logits.
         seed: of the initial weights.
         device: where it is.
+        prepare: does something to the network as it was built, such as putting other modules into it.
     """
 
     def __init__(
-        self, network: dict[str, Any], recipe: TrainConfig, num_classes: int, seed: int, device: torch.device
+        self,
+        network: dict[str, Any],
+        recipe: TrainConfig,
+        num_classes: int,
+        seed: int,
+        device: torch.device,
+        prepare: Callable[[nn.Module], object] = lambda _: None,
     ) -> None:
         be_deterministic()
         self.recipe, self.num_classes = recipe, num_classes
-        self.model = build_network(network, num_classes, seed).to(device).to(memory_format=_layout(recipe))
+        model = build_network(network, num_classes, seed)
+        prepare(model)
+        self.model = model.to(device).to(memory_format=_layout(recipe))
         self.optimizer = _optimizer(self.model, recipe)
         self._trained = _compiled(self.model, recipe)
 

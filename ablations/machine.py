@@ -62,6 +62,23 @@ def environment() -> dict[str, str]:
     return found | ({"commit": commit} if commit else {})
 
 
+def clock_mhz(device: str) -> str:
+    """Says at what clock a device runs at the moment, in MHz; empty where that is not known."""
+    try:
+        if device == "cuda":
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            return f"{pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM):.0f}"
+        import psutil
+
+        frequency = psutil.cpu_freq()
+        return f"{frequency.current:.0f}" if frequency else ""
+    except Exception:  # no driver, no permission, a virtual machine that hides it
+        return ""
+
+
 @cache
 def git_commit() -> str | None:
     """Returns the commit of the code that runs, with `+changes` where files differ from it; None outside git."""
@@ -89,6 +106,11 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def quiet_profiler() -> None:
+    """Keeps Kineto, behind torch's profiler, from writing notices to standard error; to be called before torch is."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def _git(folder: Path, *arguments: str) -> str:

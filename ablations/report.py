@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ablations.config import ATTENTION
 from ablations.design import Design
@@ -21,6 +19,7 @@ from ablations.metrics import METRICS
 from ablations.results import Results
 from ablations.sections import Section, make_sections
 from ablations.stats import Estimate, VariantSummary, paired_difference, summarise
+from ablations.tables import markdown_table, print_table
 from ablations.variants import flatten
 from ablations.wording import count, points, points_with_interval
 
@@ -91,23 +90,14 @@ def make_report(design: Design, results: Results, attributes: Mapping[str, Any],
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
-    _print_table(console, _HEADERS, [_row(summary) for summary in report.summaries])
+    print_table(console, _HEADERS, [_row(summary) for summary in report.summaries])
     for sentence in report.sentences:
         console.print(sentence, soft_wrap=True, markup=False)
     for section in report.sections:
         console.print(f"\n[bold]{section.title}[/]")
         if section.rows:
-            _print_table(console, section.headers, section.rows, section.names)
+            print_table(console, section.headers, section.rows, section.names)
         console.print(section.note, soft_wrap=True, markup=False)
-
-
-def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
-    table = Table(*headers, title=None, header_style="bold")
-    for column in table.columns[names:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
 
 
 def conclusions(summaries: Sequence[VariantSummary], results: Results, design: Design) -> list[str]:
@@ -220,11 +210,11 @@ def _findings(
     design: Design, summaries: Sequence[VariantSummary], sentences: Sequence[str], sections: Sequence[Section]
 ) -> str:
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += _table(_HEADERS, [_row(summary) for summary in summaries])
+    lines += markdown_table(_HEADERS, [_row(summary) for summary in summaries])
     lines += ["", _COSTS]
     for section in sections:
         lines += ["", f"## {section.title}", "", section.note]
-        lines += ["", *_table(section.headers, section.rows)] if section.rows else []
+        lines += ["", *markdown_table(section.headers, section.rows)] if section.rows else []
     return "\n".join([*lines, "", ""])
 
 
@@ -238,11 +228,11 @@ def _details(
             [str(row["variant"]), str(row["replicate"]), str(row["state"]), _last_line(row["reason"])]
             for row in results.unfinished.to_dict("records")
         ]
-        lines += [*_table(("variant", "replicate", "state", "reason"), rows), ""]
+        lines += [*markdown_table(("variant", "replicate", "state", "reason"), rows), ""]
     lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
     lines += ["## Networks", ""]
     networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in design.variants]
-    lines += [*_table(("variant", "model", "attention"), networks), ""]
+    lines += [*markdown_table(("variant", "model", "attention"), networks), ""]
     lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
     for variant in design.variants:
         if variant.clamped:
@@ -251,10 +241,10 @@ def _details(
     lines += ["## Protocol", "", "What all cells share:", ""]
     rows = [[name, str(value)] for name, value in flatten(design.protocol).items()]
     rows.append(["data fingerprint", str(attributes.get("data_fingerprint", "unknown"))])
-    lines += [*_table(("option", "value"), rows), "", *_data(attributes.get("data"))]
+    lines += [*markdown_table(("option", "value"), rows), "", *_data(attributes.get("data"))]
     lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]
     for environment in results.environments:
-        lines += [*_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
+        lines += [*markdown_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
     return "\n".join(lines)
 
 
@@ -264,13 +254,6 @@ def _data(data: Mapping[str, Any] | None) -> list[str]:
     names = ", ".join(data["classes"][:_NAMED_CLASSES]) + (", ..." if len(data["classes"]) > _NAMED_CLASSES else "")
     images = f"{data['train']:,} training and {data['test']:,} test images"
     return [f"Data: {images} of {len(data['classes'])} classes: {names}.", ""]
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(headers), line(["---"] * len(headers)), *(line(row) for row in rows)]
 
 
 def _model(model: Mapping[str, Any]) -> str:

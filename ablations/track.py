@@ -66,7 +66,7 @@ def _tolerant(method: Callable[Concatenate[Tracker, _P], None]) -> Callable[Conc
             try:
                 method(self, *args, **kwargs)
             except Exception as error:  # whatever ails the mirror is no failure of the study
-                self.lost = _reason(error)
+                self.lost = reason_of(error)
 
     return cast("Callable[Concatenate[Tracker, _P], None]", guarded)
 
@@ -95,16 +95,18 @@ class Tracker:
         self._pending: list[Metric] = []
         self._written = time.monotonic()
         try:
-            _make_store(uri)
+            make_store(uri)
             self._client = MlflowClient(uri)
-            self.experiment_id = self._find_or_make_experiment(artifacts)
+            self.experiment_id = experiment_id(self._client, design.study, uri, artifacts)
             self._runs = self._index()
             parent = self._runs.pop(_PARENT, None)
             self.parent_id = parent.info.run_id if parent else self._make_parent()
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
-            raise UsageError("tracking.uri", hide_passwords(uri), f"MLflow does not answer: {_reason(error)}") from None
+            raise UsageError(
+                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error)}"
+            ) from None
 
     @_tolerant
     def begin(self, fingerprint: str, commit: str | None) -> None:
@@ -214,16 +216,6 @@ class Tracker:
         command = shlex.join([_python(), "-m", "mlflow", "ui", "--backend-store-uri", uri])
         return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
-    def _find_or_make_experiment(self, artifacts: Path) -> str:
-        experiment = self._client.get_experiment_by_name(self._design.study)
-        if experiment is None:
-            local = None if self.uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
-            made = self._client.create_experiment(self._design.study, artifact_location=local, tags=_EXPERIMENT_TAGS)
-            return str(made)
-        if experiment.lifecycle_stage == "deleted":
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-
     def _index(self) -> dict[str, Run]:
         """Returns the run of each cell by its key, and that of the study under `_PARENT`."""
         found: dict[str, Run] = {}
@@ -306,7 +298,25 @@ class Tracker:
         self._client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 
-def _make_store(uri: str) -> None:
+def experiment_id(client: MlflowClient, name: str, uri: str, artifacts: Path) -> str:
+    """Returns the experiment of a name, which is made where there is none.
+
+    Args:
+        client: of the store.
+        name: of the experiment.
+        uri: of the store.
+        artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        local = None if uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
+        return str(client.create_experiment(name, artifact_location=local, tags=_EXPERIMENT_TAGS))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+def make_store(uri: str) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or path.exists():
@@ -328,7 +338,8 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Returns what an error of MLflow or its database says, in a line without passwords."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return hide_passwords(lines[0])[:300]
 

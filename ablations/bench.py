@@ -1,0 +1,174 @@
+"""`python -m ablations.bench`: measures what the variants of a sweep cost, as modules and as whole networks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ablations import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from rich.console import Console
+
+    from ablations.benchmarking.execute import Benchmark
+    from ablations.benchmarking.plan import Comparison, Plan
+    from ablations.config import Config
+
+PURPOSE = (
+    "Measures speed, memory, complexity and energy of a sweep's variants (sweep=rivals where none is named), by "
+    "themselves and in whole networks. Trains nothing."
+)
+
+
+def bench(config: Config, command: str) -> int:
+    """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
+    from ablations import machine
+    from ablations.folder import claimed, results_folder
+    from ablations.progress import make_console
+
+    machine.keep_freed_memory()
+    machine.quiet_profiler()
+    from ablations.benchmarking.plan import make_plan
+
+    plan = make_plan(config)
+    console = make_console()
+    models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
+    folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
+    console.print(f"[bold]{folder.name}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
+    for note in plan.notes:
+        console.print(note, markup=False, soft_wrap=True)
+    with claimed(folder, ""):
+        return _measure(config, command, plan, folder, console)
+
+
+def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Console) -> int:
+    import time
+
+    import pandas as pd
+
+    from ablations.benchmarking.execute import Benchmark
+    from ablations.benchmarking.report import MEASUREMENTS, SAMPLES, frame_of, write_csv
+    from ablations.measure.record import Measurement
+
+    measurements: list[Measurement] = []
+    environment = _environment(plan)
+    status, started = 0, time.monotonic()
+    with _Display(console, len(plan.comparisons)) as display:
+        benchmark = Benchmark(plan, config.bench, display.note)
+        try:
+            for comparison in plan.comparisons:
+                display.begin(comparison)
+                measurements += benchmark.measure(comparison)
+                write_csv(frame_of(measurements, environment), folder / MEASUREMENTS)
+                write_csv(pd.DataFrame(benchmark.samples), folder / SAMPLES)
+                display.done()
+        except KeyboardInterrupt:
+            status = cli.INTERRUPTED_STATUS
+    if status:
+        console.print(f"Interrupted; what was measured is reported and in {folder / MEASUREMENTS}.", soft_wrap=True)
+    if not measurements:
+        return status
+    frame = frame_of(measurements, environment)
+    _report(config, command, plan, folder, console, frame, _left_out(benchmark, plan), environment)
+    console.print(f"Took {time.monotonic() - started:,.0f} s.")
+    return status or int(not (frame["status"] == "measured").any())
+
+
+def _report(
+    config: Config, command: str, plan: Plan, folder: Path, console: Console, frame: pd.DataFrame,
+    left_out: dict[str, dict[str, float]], environment: dict[str, str],
+) -> None:  # fmt: skip
+    from ablations.benchmarking.report import MEASUREMENTS, NOTE, draw, sections_of, text_of
+    from ablations.tables import print_table
+
+    sections = sections_of(frame, left_out)
+    for section in sections:
+        console.print(f"\n[bold]{section.title}[/]")
+        print_table(console, section.headers, section.rows, section.names)
+        console.print(section.note, markup=False, soft_wrap=True)
+    console.print(f"\n{NOTE}", markup=False, soft_wrap=True)
+    where = f"{environment['gpu'] if plan.device.type == 'cuda' else environment['cpu']}; torch {environment['torch']}."
+    figures = draw(frame, folder / "figures", where)
+    text = text_of(folder.name, command, sections, figures, environment, plan.notes, folder)
+    (folder / "report.md").write_text(text)
+    for name, path in (("Report", folder / "report.md"), ("Rows", folder / MEASUREMENTS)):
+        console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
+    if config.tracking.enabled:
+        _track(config, folder, frame, environment, console)
+
+
+def _track(config: Config, folder: Path, frame: pd.DataFrame, environment: dict[str, str], console: Console) -> None:
+    from ablations.benchmarking.report import metrics_of
+    from ablations.folder import results_folder, tracking_uri
+    from ablations.track_benchmark import log_benchmark
+
+    artifacts = results_folder(config) / "mlflow-artifacts" / folder.name
+    lost = log_benchmark(tracking_uri(config), folder, metrics_of(frame), environment, artifacts)
+    if lost:
+        console.print(f"Not in MLflow, which did not answer ({lost}).", markup=False, soft_wrap=True)
+
+
+def _left_out(benchmark: Benchmark, plan: Plan) -> dict[str, dict[str, float]]:
+    """Returns what each network does beyond the plain one that papers do not count, by kind, for an image."""
+    from ablations.benchmarking.plan import NETWORK
+
+    first = next((one for one in plan.comparisons if one.kind == NETWORK), None)
+    if first is None or (plain := benchmark.count(first, first.baseline)) is None:
+        return {}
+    found = {}
+    for candidate in first.candidates:
+        counted = benchmark.count(first, candidate.name)
+        if counted is not None:
+            ours, theirs = counted.uncounted_kinds, plain.uncounted_kinds
+            added = {kind: ours.get(kind, 0) - theirs.get(kind, 0) for kind in ours.keys() | theirs.keys()}
+            found[candidate.name] = {kind: number for kind, number in added.items() if number}
+    return found
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    import torch
+
+    from ablations import machine
+
+    clocks = machine.clock_mhz(plan.device.type)
+    known = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
+    return machine.environment() | known | ({"clock_mhz": clocks} if clocks else {})
+
+
+class _Display:
+    """Shows how a benchmark gets on: a bar on a terminal, a line a comparison elsewhere."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self._console = console
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def begin(self, comparison: Comparison) -> None:
+        """Says what comes next."""
+        if not self._console.is_terminal:
+            self._console.print(comparison.title, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Says what is being done."""
+        self._progress.update(self._task, description=text)
+
+    def done(self) -> None:
+        """Counts a comparison."""
+        self._progress.advance(self._task)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("bench", PURPOSE, bench, defaults=("sweep=rivals",)))

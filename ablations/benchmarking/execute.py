@@ -1,0 +1,213 @@
+"""Measures what a plan lists: speed in turns, memory, complexity and energy; whatever fails is a row that says why.
+
+Modules are compared with a copy of their input, networks with the plain one (`ablations.measure.speed`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.workloads import (
+    BACKWARD,
+    FORWARD,
+    STEP,
+    Copy,
+    Workload,
+    memory_format,
+    module_inputs,
+    module_workload,
+    network_workload,
+    with_attention,
+)
+from ablations.config import BenchConfig
+from ablations.learner import build_network
+from ablations.measure.complexity import Complexity, count
+from ablations.measure.energy import joules_per_image
+from ablations.measure.memory import MIB, buffer_count, peak_memory
+from ablations.measure.record import Costs, Measurement, Subject, Timing
+from ablations.measure.speed import TWIN, Act, clock_of, compare
+from ablations.variants import SMALL_SIDE
+
+_MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
+_ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
+
+
+Note = Callable[[str], object]
+
+
+class Benchmark:
+    """Measures one comparison after the other.
+
+    Args:
+        plan: what there is to measure.
+        bench: how.
+        say: hears what is being done, as a progress display does.
+
+    Attributes:
+        samples: raw times, a row each.
+    """
+
+    def __init__(self, plan: Plan, bench: BenchConfig, say: Note = lambda _: None) -> None:
+        self._plan, self._bench, self._say = plan, bench, say
+        self._counts: dict[tuple[Subject, str], Complexity | None] = {}
+        self.samples: list[dict[str, object]] = []
+        if "compiled" in bench.compile:
+            # Every network runs the same lines of Python; dynamo would give up after eight and go on eagerly.
+            torch._dynamo.config.recompile_limit = 4096
+            torch._dynamo.config.accumulated_recompile_limit = 65536
+
+    def measure(self, comparison: Comparison) -> list[Measurement]:
+        """Measures all subjects of a comparison in all modes; what fails is a row that says why."""
+        status: dict[str, str] = {}
+        workloads: dict[str, Workload] = {}
+        for name, build in self._builders(comparison).items():
+            self._say(f"{comparison.title}: making {name}")
+            try:
+                workloads[name] = build()
+            except Exception as error:
+                status[name] = _why(error)
+        rows = []
+        for mode in self._modes(comparison.kind):
+            rows += self._measure_mode(comparison, mode, workloads, dict(status))
+        workloads.clear()
+        gc.collect()
+        return rows
+
+    def _modes(self, kind: str) -> list[str]:
+        return [mode for name, mode in _MODES[kind].items() if name in self._bench.modes]
+
+    def _builders(self, comparison: Comparison) -> dict[str, Callable[[], Workload]]:
+        device, batch = self._plan.device, comparison.batch
+        setting, shape = comparison.setting(""), comparison.shape
+        if comparison.kind == MODULE:
+            x, gradient = module_inputs((batch, shape.channels, shape.height, shape.width), setting, device)
+            eager = replace(setting, compile="eager")  # of a copy there is nothing to compile
+            copy = partial(module_workload, lambda _: Copy(), x, gradient, eager)
+            return {
+                comparison.baseline: copy,
+                TWIN: copy,
+                **{one.name: partial(module_workload, one.make, x, gradient, setting) for one in comparison.candidates},
+            }
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randn(batch, 3, shape.height, shape.width, generator=generator).to(device)
+        labels = torch.randint(self._classes, (batch,), generator=generator).to(device)
+        make = partial(
+            network_workload, model=comparison.model, pixels=pixels, labels=labels, classes=self._classes,
+            setting=setting,
+        )  # fmt: skip
+        return {
+            comparison.baseline: partial(make, None),
+            TWIN: partial(make, None),
+            **{one.name: partial(make, one) for one in comparison.candidates},
+        }
+
+    @property
+    def _classes(self) -> int:
+        return 10 if self._plan.resolution <= SMALL_SIDE else 1000
+
+    def _measure_mode(
+        self,
+        comparison: Comparison,
+        mode: str,
+        workloads: Mapping[str, Workload],
+        status: dict[str, str],
+    ) -> list[Measurement]:
+        acts: dict[str, Act] = {}
+        for name, workload in workloads.items():
+            self._say(f"{comparison.title}, {mode}: first call of {name}")
+            workload.module.train(mode != FORWARD)
+            try:
+                workload.acts[mode]()
+                acts[name] = workload.acts[mode]
+            except Exception as error:
+                status[name] = _why(error)
+        timings: dict[str, Timing] = {}
+        if "speed" in self._bench.metrics and comparison.baseline in acts:
+            self._say(f"{comparison.title}, {mode}: timing {len(acts)} in turns")
+            try:
+                timings = self._time(comparison, mode, acts)
+            except Exception as error:
+                status |= dict.fromkeys(acts, _why(error))
+        rows = []
+        for name in (comparison.baseline, *(candidate.name for candidate in comparison.candidates)):
+            costs, joules = Costs(), math.nan
+            if name not in status:
+                self._say(f"{comparison.title}, {mode}: memory and complexity of {name}")
+                costs = self._costs(comparison, name, workloads[name], mode)
+                joules = self._joules(workloads[name], mode, comparison.batch)
+            state, timing = status.get(name, "measured"), timings.get(name, Timing())
+            subject, setting = comparison.subject(name), comparison.setting(mode)
+            rows.append(Measurement(subject, setting, state, timing, costs, joules))
+        return rows
+
+    def _time(self, comparison: Comparison, mode: str, acts: dict[str, Act]) -> dict[str, Timing]:
+        samples = compare(acts, comparison.baseline, clock_of(self._plan.device), seconds=self._bench.seconds)
+        place = vars(comparison.subject("")) | vars(comparison.setting(mode))
+        place.pop("name")
+        self.samples += [place | row for row in samples.rows()]
+        return {name: samples.timing(name) for name in acts}
+
+    def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
+        module, costs = workload.module, Costs()
+        if "complexity" in self._bench.metrics:
+            parameters = sum(parameter.numel() for parameter in module.parameters())
+            costs = replace(costs, parameters=parameters, buffers=buffer_count(module))
+            counted = self.count(comparison, name)
+            if counted is not None:
+                costs = replace(costs, multiply_adds=counted.multiply_adds, uncounted=counted.uncounted)
+            if counted is not None and comparison.precision == "fp32":  # autocast moves other bytes
+                costs = replace(costs, moved_mib=counted.moved_bytes / MIB, least_mib=counted.least_bytes / MIB)
+        if "memory" in self._bench.metrics:
+            peak = peak_memory(workload.acts[mode], workload.persistent, self._plan.device)
+            saved = workload.saved_bytes() / MIB if comparison.compile == "eager" else math.nan
+            costs = replace(costs, peak_mib=peak, saved_mib=saved)
+        return costs
+
+    def count(self, comparison: Comparison, name: str) -> Complexity | None:
+        """Counts what an eager forward pass of a subject does, in fp32; None where it cannot run on the meta device."""
+        key = (comparison.subject(name), comparison.layout)
+        if key not in self._counts:
+            try:
+                self._counts[key] = _count(comparison, name, self._classes)
+            except Exception:  # a module from elsewhere may do what the meta device cannot
+                self._counts[key] = None
+        return self._counts[key]
+
+    def _joules(self, workload: Workload, mode: str, batch: int) -> float:
+        if "energy" not in self._bench.metrics:
+            return math.nan
+        joules = joules_per_image(workload.acts[mode], batch, self._plan.device, _ENERGY_SECONDS)
+        return math.nan if joules is None else joules
+
+
+def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
+    shape = (comparison.batch, comparison.shape.channels, comparison.shape.height, comparison.shape.width)
+    candidate = next((one for one in comparison.candidates if one.name == name), None)
+    with torch.device("meta"):
+        x = torch.empty(shape).contiguous(memory_format=memory_format(comparison.setting("")))
+        if comparison.kind == MODULE:
+            return count(Copy() if candidate is None else candidate.make(shape[1]), x)
+        variant = candidate.variant if candidate else None
+        network = variant.network if variant else {"model": comparison.model, "attention": {"name": PLAIN}}
+        model = build_network(network, classes, 0)
+        with_attention(candidate, comparison.model["name"])(model)
+        return count(model, x)
+
+
+def _why(error: Exception) -> str:
+    """Says in a row's words why a subject could not be measured, and frees what it had taken."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # On the CPU, torch's allocator raises a RuntimeError as any other.
+    texts = ("can't allocate memory", "not enough memory", "out of memory")
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts):
+        return "out of memory"
+    return f"failed: {first_line(error)}"

@@ -1,0 +1,209 @@
+"""What is written of a benchmark: a tidy CSV, tables, figures and a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
+from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
+from ablations.figures import memory, promise, roofline, style
+from ablations.figures.rows import SETTING, one_setting, percent
+from ablations.measure.record import Measurement
+from ablations.sections import Section
+from ablations.tables import markdown_table
+
+MEASUREMENTS, SAMPLES = "measurements.csv", "samples.csv"
+NOTE = (
+    "Times are medians over rounds in which all ran in turns, as ratios to the first row's, with their 95 % CI. "
+    "`no difference seen`: the interval includes 1, or the ratio is within the noise floor, which is how far the first "
+    "row differs from another copy of itself in the same rounds."
+)
+_MEGA = 1e6
+
+
+def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
+    """Returns a row a measurement, with the machine and its versions in columns of their own."""
+    return pd.DataFrame([one.to_row() for one in measurements]).assign(**environment)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a frame whole or not at all: a run may be cut off meanwhile."""
+    partial = path.with_name(f".{path.name}.partial")
+    frame.to_csv(partial, index=False)
+    partial.replace(path)
+
+
+def sections_of(frame: pd.DataFrame, left_out: Mapping[str, Mapping[str, float]]) -> list[Section]:
+    """Returns the tables: of each setting one of the networks and one of the modules.
+
+    Args:
+        frame: from `frame_of`.
+        left_out: what the multiply-adds of each network do not count, by kind, for an image.
+    """
+    sections = []
+    for setting, rows in frame.groupby([*SETTING], sort=False):
+        where = ", ".join(map(str, setting))
+        for (place, batch), own in rows[rows["kind"] == NETWORK].groupby(["place", "batch"], sort=False):
+            sections.append(_networks(f"{place}, batch {batch} of {_shape(own)}: {where}", own))
+        modules = rows[rows["kind"] == MODULE]
+        if len(modules):
+            sections.append(_modules(f"Modules, batch {modules['batch'].iloc[0]}: {where}", modules))
+    if left_out:
+        sections.append(_uncounted(left_out))
+    return sections
+
+
+def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
+    """Draws what there is to draw into `folder`; returns the files that were written.
+
+    Args:
+        frame: from `frame_of`.
+        folder: of the figures.
+        where: machine and versions, for the captions.
+    """
+    written: list[Path] = []
+    for name, computed, drawn, shown in (
+        ("promise", promise.promise_frame, promise.draw_promise, "What attention adds to a network."),
+        ("memory", memory.memory_frame, memory.draw_memory, "What attention takes in memory."),
+        ("roofline", roofline.roofline_frame, roofline.draw_roofline, "How near modules come to a copy's speed."),
+    ):
+        rows = computed(frame)
+        if len(rows):
+            kind = MODULE if name == "roofline" else NETWORK
+            own = one_setting(frame[frame["kind"] == kind])
+            caption = f"{shown} {_protocol(own)} {where}"
+            written += style.save(drawn(rows, caption), rows, folder / f"{name}.png")
+    return written
+
+
+def text_of(
+    title: str, command: str, sections: Sequence[Section], figures: Sequence[Path], environment: Mapping[str, str],
+    notes: Sequence[str], folder: Path,
+) -> str:  # fmt: skip
+    """Returns the report as Markdown."""
+    lines = [f"# {title}", "", NOTE, "", *(f"{note}\n" for note in notes)]
+    for section in sections:
+        lines += [f"## {section.title}", "", *markdown_table(section.headers, section.rows), ""]
+        lines += [section.note, ""] if section.note else []
+    lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
+    lines += ["## Made by", "", "```", command, "```", ""]
+    lines += [*markdown_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
+    return "\n".join(lines)
+
+
+def _networks(title: str, rows: pd.DataFrame) -> Section:
+    modes = [mode for mode in (FORWARD, STEP) if (rows["mode"] == mode).any()]
+    spoken = {FORWARD: "inference", STEP: "training step"}
+    joules = rows["joules"].notna().any()
+    headers = ["network", "parameters", "multiply-adds M", "over plain", *(spoken[mode] for mode in modes)]
+    headers += ["kept for backward MiB", "peak MiB"] + (["J an image"] if joules else [])
+    plain = _first(rows[rows["name"] == PLAIN], "multiply_adds")
+    table = []
+    for name, own in rows.groupby("name", sort=False):
+        adds = _first(own, "multiply_adds")
+        last = own.iloc[-1]
+        table.append([
+            str(name), _number(_first(own, "parameters")), _number(adds / _MEGA, 2),
+            "" if name == PLAIN else _share(adds, plain),
+            *(_time(own[own["mode"] == mode]) for mode in modes),
+            _number(_first(own, "saved_mib"), 1), _number(last["peak_mib"], 1),
+            *([_number(last["joules"], 3)] if joules else []),
+        ])  # fmt: skip
+    note = f"Noise floor (A/A): {_noise(rows)}. Peak: of {spoken[modes[-1]]}."
+    return Section(title, note, tuple(headers), table)
+
+
+def _modules(title: str, rows: pd.DataFrame) -> Section:
+    places = list(dict.fromkeys(rows["place"]))
+    shapes = {place: _shape(rows[rows["place"] == place]) for place in places}
+    table = []
+    for mode in (FORWARD, BACKWARD):
+        for name, own in rows[rows["mode"] == mode].groupby("name", sort=False):
+            table.append([mode, str(name), *(_time(own[own["place"] == place]) for place in places)])
+    note = f"Times over those of a copy of the feature map. Noise floor (A/A): {_noise(rows)}."
+    headers = ("mode", "module", *(f"{place} {shapes[place]}" for place in places))
+    return Section(title, note, headers, table, names=2)
+
+
+def _uncounted(left_out: Mapping[str, Mapping[str, float]]) -> Section:
+    rows = [[name, _number(sum(kinds.values()) / _MEGA, 2), _kinds(kinds)] for name, kinds in left_out.items() if kinds]
+    note = "Operations on single elements of an image that attention adds and papers do not count; they move memory."
+    return Section("What the multiply-adds leave out", note, ("network", "M", "of these, M"), rows)
+
+
+def _kinds(kinds: Mapping[str, float]) -> str:
+    largest = sorted(kinds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{kind} {number / _MEGA:.2f}" for kind, number in largest if abs(number) >= _MEGA / 200)
+
+
+def _time(own: pd.DataFrame) -> str:
+    """Says how long it took: the baseline in milliseconds, others as a ratio, what failed in words."""
+    if own.empty:
+        return "–"
+    row = own.iloc[0]
+    if row["status"] != "measured":
+        return str(row["status"])
+    if math.isnan(row["ms"]):
+        return "–"
+    if row["verdict"] == "baseline":
+        return f"{row['ms']:.3g} ms"
+    if row["verdict"] == "no difference seen":
+        return "no difference seen"
+    return f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _noise(rows: pd.DataFrame) -> str:
+    known = rows.dropna(subset=["noise_low"])
+    if known.empty:
+        return "not measured"
+    parts = []
+    for mode, own in known.groupby("mode", sort=False):
+        floor = max(own["noise_high"].max() - 1, 1 - own["noise_low"].min())
+        parts.append(f"{mode} ±{100 * floor:.1f} %")
+    return ", ".join(parts)
+
+
+def _protocol(rows: pd.DataFrame) -> str:
+    rounds, row = rows["rounds"], rows.iloc[0]
+    count = f"{rounds.min()} to {rounds.max()}" if rounds.min() < rounds.max() else f"{rounds.min()}"
+    setting = ", ".join(str(row[name]) for name in SETTING)
+    return f"{setting}; batch {row['batch']}; n = {count} rounds in turns, medians with 95 % CI."
+
+
+def _shape(rows: pd.DataFrame) -> str:
+    row = rows.iloc[0]
+    return f"{row['channels']}x{row['height']}x{row['width']}"
+
+
+def _first(rows: pd.DataFrame, column: str) -> float:
+    known = rows[column].dropna()
+    return float(known.iloc[0]) if len(known) else math.nan
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return "–" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _share(value: float, plain: float) -> str:
+    return "–" if math.isnan(value) or math.isnan(plain) else percent(100 * (value / plain - 1))
+
+
+def metrics_of(frame: pd.DataFrame) -> dict[str, float]:
+    """Returns the numbers that people compare between benchmarks, by names that a dashboard can group."""
+    metrics: dict[str, float] = {}
+    for row in frame.to_dict("records"):
+        place: list[Any] = [row[name] for name in ("kind", "place", *SETTING, "mode", "name")]
+        path = "/".join(str(part).replace("+", " and ").replace(":", " ") for part in place)
+        for quantity in ("ms", "ratio", "saved_mib", "peak_mib", "joules", "multiply_adds"):
+            if not math.isnan(row[quantity]):
+                metrics[f"{path}/{quantity}"] = float(row[quantity])
+    return metrics
