@@ -326,7 +326,7 @@ class Config:
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
     measure: str = option(
         "quick",
-        "Whether each cell's speed and memory are measured once it is trained, in a tenth of its time at most.",
+        "Whether each cell's memory and, in a tenth of its time at most, its speed are measured once it is trained.",
         choices=("quick", "off"),
     )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))

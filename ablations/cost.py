@@ -54,7 +54,8 @@ def measure_cost(
         learner: the network, as it was trained.
         network: what describes it.
         sample: a training batch.
-        seconds: that measuring may take; speed is left out where a single round would take more.
+        seconds: that measuring may take; speed is left out where a single round would take more. Memory, which takes a
+            step, is measured in any case.
         step_seconds: what a training step takes, roughly.
         needed: whether speed is measured in any case.
     """
@@ -69,9 +70,9 @@ def measure_cost(
     costs: dict[str, float | None] = {}
 
     def compare_speeds(mode: str, acts: Mapping[str, Act], share: float, call_seconds: float) -> None:
-        left = share * (seconds - (time.perf_counter() - started))
+        left = seconds - (time.perf_counter() - started)
         if needed or left > _FEWEST * call_seconds:
-            samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=left, least_rounds=1)
+            samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=share * left, least_rounds=1)
             timing = samples.timing("own")
             costs[f"{mode}_images_per_second"] = len(labels) / timing.ms * 1000
             costs[f"{mode}_time_ratio"] = timing.ratio if "plain" in acts else None
