@@ -55,7 +55,7 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
 
     measurements: list[Measurement] = []
     environment = _environment(plan)
-    status, started = 0, time.monotonic()
+    status, started = 0, time.time()
     with _Display(console, len(plan.comparisons)) as display:
         benchmark = Benchmark(plan, config.bench, display.note)
         try:
@@ -72,14 +72,14 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
     if not measurements:
         return status
     frame = frame_of(measurements, environment)
-    _report(config, command, plan, folder, console, frame, _left_out(benchmark, plan), environment)
-    console.print(f"Took {time.monotonic() - started:,.0f} s.")
+    _report(config, command, plan, folder, console, frame, _left_out(benchmark, plan), environment, started)
+    console.print(f"Took {time.time() - started:,.0f} s.")
     return status or int(not (frame["status"] == "measured").any())
 
 
 def _report(
     config: Config, command: str, plan: Plan, folder: Path, console: Console, frame: pd.DataFrame,
-    left_out: dict[str, dict[str, float]], environment: dict[str, str],
+    left_out: dict[str, dict[str, float]], environment: dict[str, str], started: float,
 ) -> None:  # fmt: skip
     from ablations.benchmarking.report import MEASUREMENTS, NOTE, draw, sections_of, text_of
     from ablations.tables import print_table
@@ -97,18 +97,21 @@ def _report(
     for name, path in (("Report", folder / "report.md"), ("Rows", folder / MEASUREMENTS)):
         console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
     if config.tracking.enabled:
-        _track(config, folder, frame, environment, console)
+        _track(config, folder, frame, environment, started, console)
 
 
-def _track(config: Config, folder: Path, frame: pd.DataFrame, environment: dict[str, str], console: Console) -> None:
-    from ablations.benchmarking.report import metrics_of
+def _track(
+    config: Config, folder: Path, frame: pd.DataFrame, environment: dict[str, str], started: float, console: Console
+) -> None:
+    from ablations.benchmarking.report import tracked_of
     from ablations.folder import results_folder, tracking_uri
     from ablations.track_benchmark import log_benchmark
 
     artifacts = results_folder(config) / "mlflow-artifacts" / folder.name
-    lost = log_benchmark(tracking_uri(config), folder, metrics_of(frame), environment, artifacts)
-    if lost:
-        console.print(f"Not in MLflow, which did not answer ({lost}).", markup=False, soft_wrap=True)
+    tracked = tracked_of(frame)
+    opens, lost = log_benchmark(tracking_uri(config), folder, tracked, environment, artifacts, started)
+    text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _left_out(benchmark: Benchmark, plan: Plan) -> dict[str, dict[str, float]]:

@@ -206,15 +206,7 @@ class Tracker:
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the dashboard."""
-        place = (
-            f"/#/experiments/{self.experiment_id}/runs"
-            f"?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={_VIEW}"
-        )
-        uri = hide_passwords(self.uri)
-        if uri.startswith(("http://", "https://")):
-            return uri.rstrip("/") + place
-        command = shlex.join([_python(), "-m", "mlflow", "ui", "--backend-store-uri", uri])
-        return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
+        return dashboard(self.uri, self.experiment_id, f"viewStateShareKey={_VIEW}")
 
     def _index(self) -> dict[str, Run]:
         """Returns the run of each cell by its key, and that of the study under `_PARENT`."""
@@ -296,6 +288,16 @@ class Tracker:
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
         data_set = Dataset(data["name"], fingerprint, "options", source)
         self._client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+
+
+def dashboard(uri: str, experiment: str, query: str) -> str:
+    """Returns the command and the address, or of a server the address, that open an experiment's runs as charts."""
+    place = f"/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART&{query}"
+    shown = hide_passwords(uri)
+    if shown.startswith(("http://", "https://")):
+        return shown.rstrip("/") + place
+    command = shlex.join([_python(), "-m", "mlflow", "ui", "--backend-store-uri", shown])
+    return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str, artifacts: Path) -> str:

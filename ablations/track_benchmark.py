@@ -1,45 +1,64 @@
-"""A benchmark in MLflow: one run of the experiment of its name, with its numbers and files."""
+"""A benchmark in MLflow: a run for each module and network in each setting, and one with the benchmark's files.
+
+They stand side by side, as the dashboard hides what is below another run; the parameter `benchmark` joins them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.utils.time import get_current_time_millis
 
-from ablations.track import FINISHED, experiment_id, make_store, reason_of
-
-_AT_ONCE = 1000  # metrics that MLflow takes in one call
+from ablations.benchmarking.report import Tracked
+from ablations.track import FINISHED, dashboard, experiment_id, make_store, reason_of
 
 
 def log_benchmark(
-    uri: str, folder: Path, metrics: Mapping[str, float], environment: Mapping[str, str], artifacts: Path
-) -> str | None:
-    """Writes a benchmark as a run; returns why it could not, None where it could.
+    uri: str, folder: Path, tracked: Sequence[Tracked], environment: Mapping[str, str], artifacts: Path, started: float
+) -> tuple[str | None, str]:
+    """Writes a benchmark; returns what opens it, or None and why it could not be written.
 
     Args:
         uri: MLflow tracking URI.
         folder: of the benchmark's files, whose name is that of the experiment.
-        metrics: by name.
+        tracked: what was measured, something at least.
         environment: machine and versions.
         artifacts: folder of the artifacts where the store is a database of our own.
+        started: when the benchmark began, in Unix time.
     """
     try:
         make_store(uri)
         client = MlflowClient(uri)
-        run = client.create_run(experiment_id(client, folder.name, uri, artifacts), run_name=folder.name)
-        run_id, stamp = run.info.run_id, get_current_time_millis()
-        client.log_batch(run_id, params=[Param(name, value) for name, value in environment.items()])
-        logged = [Metric(name, value, stamp, 0) for name, value in metrics.items()]
-        for start in range(0, len(logged), _AT_ONCE):
-            client.log_batch(run_id, metrics=logged[start : start + _AT_ONCE])
+        experiment = experiment_id(client, folder.name, uri, artifacts)
+        common = {"benchmark": stamp_of(started)}
+        for one in tracked:
+            run_id = client.create_run(experiment, run_name=one.name).info.run_id
+            now = get_current_time_millis()
+            metrics = [Metric(name, value, now, 0) for name, value in one.metrics.items()]
+            params = [Param(*item) for item in (common | one.params).items()]
+            client.log_batch(run_id, metrics=metrics, params=params)
+            client.set_terminated(run_id, FINISHED)
+        report = client.create_run(experiment, run_name="report").info.run_id
+        client.log_batch(report, params=[Param(*item) for item in (common | dict(environment)).items()])
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 inside = path.parent.relative_to(folder).as_posix()
-                client.log_artifact(run_id, str(path), None if inside == "." else inside)
-        client.set_terminated(run_id, FINISHED)
+                client.log_artifact(report, str(path), None if inside == "." else inside)
+        client.set_terminated(report, FINISHED)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
-        return reason_of(error)
-    return None
+        return None, reason_of(error)
+    # The dashboard draws ten runs at first: those of the first setting.
+    first = tracked[0].params
+    chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common
+    condition = " and ".join(f"params.{name} = '{value}'" for name, value in chosen.items())
+    return dashboard(uri, experiment, f"searchFilter={quote(condition)}"), ""
+
+
+def stamp_of(started: float) -> str:
+    """Says when a benchmark began, to the second."""
+    return datetime.fromtimestamp(started).astimezone().isoformat(" ", "seconds")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -197,13 +197,27 @@ def _share(value: float, plain: float) -> str:
     return "–" if math.isnan(value) or math.isnan(plain) else percent(100 * (value / plain - 1))
 
 
-def metrics_of(frame: pd.DataFrame) -> dict[str, float]:
-    """Returns the numbers that people compare between benchmarks, by names that a dashboard can group."""
-    metrics: dict[str, float] = {}
-    for row in frame.to_dict("records"):
-        place: list[Any] = [row[name] for name in ("kind", "place", *SETTING, "mode", "name")]
-        path = "/".join(str(part).replace("+", " and ").replace(":", " ") for part in place)
-        for quantity in ("ms", "ratio", "saved_mib", "peak_mib", "joules", "multiply_adds"):
-            if not math.isnan(row[quantity]):
-                metrics[f"{path}/{quantity}"] = float(row[quantity])
-    return metrics
+@dataclass(frozen=True)
+class Tracked:
+    """A module or network in one setting, as a dashboard shows it: a run with parameters to filter by, and metrics."""
+
+    name: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+def tracked_of(frame: pd.DataFrame) -> list[Tracked]:
+    """Returns what a dashboard gets, networks first."""
+    found = []
+    by = ["kind", "place", "batch", *SETTING, "name"]
+    groups = frame.sort_values("kind", key=lambda kinds: kinds != NETWORK, kind="stable").groupby(by, sort=False)
+    for place, rows in groups:
+        params = dict(zip(by, map(str, place), strict=True)) | {"shape": _shape(rows)}
+        metrics: dict[str, float] = {}
+        for row in rows.to_dict("records"):
+            mode = row["mode"].replace("+", "_").replace(" ", "_")
+            quantities = {f"{mode}_{name}": row[name] for name in ("ms", "ratio", "peak_mib", "joules")}
+            quantities |= {name: row[name] for name in ("saved_mib", "multiply_adds", "uncounted", "parameters")}
+            metrics |= {name: float(value) for name, value in quantities.items() if not math.isnan(value)}
+        found.append(Tracked(f"{params['name']} {params['place']}", params, metrics))
+    return found
