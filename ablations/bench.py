@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from ablations.benchmarking.execute import Benchmark
+    from ablations.benchmarking.execute import Counted
     from ablations.benchmarking.plan import Comparison, Plan
     from ablations.config import Config
 
@@ -50,7 +50,7 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
     import pandas as pd
 
     from ablations.benchmarking.execute import Benchmark
-    from ablations.benchmarking.report import MEASUREMENTS, SAMPLES, frame_of, write_csv
+    from ablations.benchmarking.report import LAYERS, MEASUREMENTS, SAMPLES, frame_of, layers_frame, write_csv
     from ablations.measure.record import Measurement
 
     measurements: list[Measurement] = []
@@ -71,20 +71,22 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
         console.print(f"Interrupted; what was measured is reported and in {folder / MEASUREMENTS}.", soft_wrap=True)
     if not measurements:
         return status
-    frame = frame_of(measurements, environment)
-    _report(config, command, plan, folder, console, frame, _left_out(benchmark, plan), environment, started)
+    frame, counted = frame_of(measurements, environment), benchmark.counted_networks()
+    if counted:
+        write_csv(layers_frame(counted), folder / LAYERS)
+    _report(config, command, plan, folder, console, frame, counted, environment, started)
     console.print(f"Took {time.time() - started:,.0f} s.")
     return status or int(not (frame["status"] == "measured").any())
 
 
 def _report(
     config: Config, command: str, plan: Plan, folder: Path, console: Console, frame: pd.DataFrame,
-    left_out: dict[str, dict[str, float]], environment: dict[str, str], started: float,
+    counted: Counted, environment: dict[str, str], started: float,
 ) -> None:  # fmt: skip
     from ablations.benchmarking.report import MEASUREMENTS, NOTE, draw, sections_of, text_of
     from ablations.tables import print_table
 
-    sections = sections_of(frame, left_out)
+    sections = sections_of(frame, counted)
     for section in sections:
         console.print(f"\n[bold]{section.title}[/]")
         print_table(console, section.headers, section.rows, section.names)
@@ -112,23 +114,6 @@ def _track(
     opens, lost = log_benchmark(tracking_uri(config), folder, tracked, environment, artifacts, started)
     text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
     console.print(text, markup=False, soft_wrap=True)
-
-
-def _left_out(benchmark: Benchmark, plan: Plan) -> dict[str, dict[str, float]]:
-    """Returns what each network does beyond the plain one that papers do not count, by kind, for an image."""
-    from ablations.benchmarking.plan import NETWORK
-
-    first = next((one for one in plan.comparisons if one.kind == NETWORK), None)
-    if first is None or (plain := benchmark.count(first, first.baseline)) is None:
-        return {}
-    found = {}
-    for candidate in first.candidates:
-        counted = benchmark.count(first, candidate.name)
-        if counted is not None:
-            ours, theirs = counted.uncounted_kinds, plain.uncounted_kinds
-            added = {kind: ours.get(kind, 0) - theirs.get(kind, 0) for kind in ours.keys() | theirs.keys()}
-            found[candidate.name] = {kind: number for kind, number in added.items() if number}
-    return found
 
 
 def _environment(plan: Plan) -> dict[str, str]:

@@ -40,6 +40,7 @@ _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and 
 
 
 Note = Callable[[str], object]
+Counted = dict[str, dict[str, Complexity]]  # by backbone, then by network
 
 
 class Benchmark:
@@ -179,6 +180,16 @@ class Benchmark:
             except Exception:  # a module from elsewhere may do what the meta device cannot
                 self._counts[key] = None
         return self._counts[key]
+
+    def counted_networks(self) -> Counted:
+        """Returns what was counted of whole networks: by backbone, then by name."""
+        found: Counted = {}
+        for comparison in self._plan.comparisons if "complexity" in self._bench.metrics else ():
+            if comparison.kind == NETWORK and comparison.model["name"] not in found:
+                names = (comparison.baseline, *(candidate.name for candidate in comparison.candidates))
+                known = {name: self.count(comparison, name) for name in names}
+                found[comparison.model["name"]] = {name: one for name, one in known.items() if one is not None}
+        return found
 
     def _joules(self, workload: Workload, mode: str, batch: int) -> float:
         if "energy" not in self._bench.metrics:

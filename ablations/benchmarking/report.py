@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
 from ablations.figures import memory, promise, roofline, style
 from ablations.figures.rows import SETTING, one_setting, percent
+from ablations.measure.complexity import Complexity
+from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
 from ablations.sections import Section
 from ablations.tables import markdown_table
 
-MEASUREMENTS, SAMPLES = "measurements.csv", "samples.csv"
+MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 NOTE = (
     "Times are medians over rounds in which all ran in turns, as ratios to the first row's, with their 95 % CI. "
     "`no difference seen`: the interval includes 1, or the ratio is within the noise floor, which is how far the first "
@@ -38,12 +41,31 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     partial.replace(path)
 
 
-def sections_of(frame: pd.DataFrame, left_out: Mapping[str, Mapping[str, float]]) -> list[Section]:
-    """Returns the tables: of each setting one of the networks and one of the modules.
+def layers_frame(counted: Counted) -> pd.DataFrame:
+    """Returns a row a layer of each network: what one forward pass does in it.
+
+    Columns: `backbone`, `name`, `path`, `kind`, `shape` of the output, `multiply_adds` and `uncounted` of an image, and
+    `moved_mib` of the batch.
+    """
+    rows = [
+        {
+            "backbone": backbone, "name": name, "path": layer.path, "kind": layer.kind,
+            "shape": "x".join(map(str, layer.shape)), "multiply_adds": layer.multiply_adds,
+            "uncounted": layer.uncounted, "moved_mib": layer.moved_bytes / MIB,
+        }
+        for backbone, networks in counted.items()
+        for name, complexity in networks.items()
+        for layer in complexity.layers
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def sections_of(frame: pd.DataFrame, counted: Counted) -> list[Section]:
+    """Returns the tables: of each setting one of the networks and one of the modules, and what papers do not count.
 
     Args:
         frame: from `frame_of`.
-        left_out: what the multiply-adds of each network do not count, by kind, for an image.
+        counted: what each network does.
     """
     sections = []
     for setting, rows in frame.groupby([*SETTING], sort=False):
@@ -53,9 +75,7 @@ def sections_of(frame: pd.DataFrame, left_out: Mapping[str, Mapping[str, float]]
         modules = rows[rows["kind"] == MODULE]
         if len(modules):
             sections.append(_modules(f"Modules, batch {modules['batch'].iloc[0]}: {where}", modules))
-    if left_out:
-        sections.append(_uncounted(left_out))
-    return sections
+    return [*sections, *(_uncounted(backbone, networks) for backbone, networks in counted.items() if PLAIN in networks)]
 
 
 def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
@@ -130,10 +150,16 @@ def _modules(title: str, rows: pd.DataFrame) -> Section:
     return Section(title, note, headers, table, names=2)
 
 
-def _uncounted(left_out: Mapping[str, Mapping[str, float]]) -> Section:
-    rows = [[name, _number(sum(kinds.values()) / _MEGA, 2), _kinds(kinds)] for name, kinds in left_out.items() if kinds]
+def _uncounted(backbone: str, networks: Mapping[str, Complexity]) -> Section:
+    plain = networks[PLAIN].uncounted_kinds
+    rows = []
+    for name, complexity in networks.items():
+        kinds = complexity.uncounted_kinds
+        added = {kind: kinds.get(kind, 0) - plain.get(kind, 0) for kind in kinds.keys() | plain.keys()}
+        if name != PLAIN:
+            rows.append([name, _number(sum(added.values()) / _MEGA, 2), _kinds(added)])
     note = "Operations on single elements of an image that attention adds and papers do not count; they move memory."
-    return Section("What the multiply-adds leave out", note, ("network", "M", "of these, M"), rows)
+    return Section(f"What the multiply-adds leave out in {backbone}", note, ("network", "M", "of these, M"), rows)
 
 
 def _kinds(kinds: Mapping[str, float]) -> str:
