@@ -61,22 +61,32 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
         try:
             for comparison in plan.comparisons:
                 display.begin(comparison)
-                measurements += benchmark.measure(comparison)
+                rows = benchmark.measure(comparison)
+                if not measurements:
+                    _clear(folder)  # of an earlier benchmark, now that there is something of this one
+                measurements += rows
                 write_csv(frame_of(measurements, environment), folder / MEASUREMENTS)
-                write_csv(pd.DataFrame(benchmark.samples), folder / SAMPLES)
+                if benchmark.samples:
+                    write_csv(pd.DataFrame(benchmark.samples), folder / SAMPLES)
                 display.done()
         except KeyboardInterrupt:
             status = cli.INTERRUPTED_STATUS
+    if not measurements:
+        console.print("Interrupted before anything was measured.")
+        return status
     if status:
         console.print(f"Interrupted; what was measured is reported and in {folder / MEASUREMENTS}.", soft_wrap=True)
-    if not measurements:
-        return status
     frame, counted = frame_of(measurements, environment), benchmark.counted_networks()
     if counted:
         write_csv(layers_frame(counted), folder / LAYERS)
     _report(config, command, plan, folder, console, frame, counted, environment, started)
     console.print(f"Took {time.time() - started:,.0f} s.")
     return status or int(not (frame["status"] == "measured").any())
+
+
+def _clear(folder: Path) -> None:
+    for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *(folder / "figures").glob("*")):
+        path.unlink()
 
 
 def _report(

@@ -6,6 +6,7 @@ They stand side by side, as the dashboard hides what is below another run; the p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from mlflow.entities import Metric, Param
 from mlflow.utils.time import get_current_time_millis
 
 from ablations.benchmarking.report import Tracked
-from ablations.track import FINISHED, dashboard, experiment_id, make_store, reason_of
+from ablations.track import FAILED, FINISHED, dashboard, experiment_id, make_store, reason_of
 
 
 def log_benchmark(
@@ -31,6 +32,7 @@ def log_benchmark(
         artifacts: folder of the artifacts where the store is a database of our own.
         started: when the benchmark began, in Unix time.
     """
+    run_id = ""
     try:
         make_store(uri)
         client = MlflowClient(uri)
@@ -43,14 +45,17 @@ def log_benchmark(
             params = [Param(*item) for item in (common | one.params).items()]
             client.log_batch(run_id, metrics=metrics, params=params)
             client.set_terminated(run_id, FINISHED)
-        report = client.create_run(experiment, run_name="report").info.run_id
-        client.log_batch(report, params=[Param(*item) for item in (common | dict(environment)).items()])
+        run_id = client.create_run(experiment, run_name="report").info.run_id
+        client.log_batch(run_id, params=[Param(*item) for item in (common | dict(environment)).items()])
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 inside = path.parent.relative_to(folder).as_posix()
-                client.log_artifact(report, str(path), None if inside == "." else inside)
-        client.set_terminated(report, FINISHED)
+                client.log_artifact(run_id, str(path), None if inside == "." else inside)
+        client.set_terminated(run_id, FINISHED)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
+        if run_id:
+            with suppress(Exception):  # what would not be written may not be closed either
+                client.set_terminated(run_id, FAILED)
         return None, reason_of(error)
     # The dashboard draws ten runs at first: those of the first setting.
     first = tracked[0].params

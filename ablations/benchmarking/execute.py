@@ -13,11 +13,9 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
 from ablations.benchmarking.workloads import (
-    BACKWARD,
     FORWARD,
-    STEP,
     Copy,
     Workload,
     memory_format,
@@ -35,7 +33,6 @@ from ablations.measure.record import Costs, Measurement, Subject, Timing
 from ablations.measure.speed import TWIN, Act, clock_of, compare
 from ablations.variants import SMALL_SIDE
 
-_MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
 _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
 
 
@@ -68,7 +65,12 @@ class Benchmark:
         """Measures all subjects of a comparison in all modes; what fails is a row that says why."""
         status: dict[str, str] = {}
         workloads: dict[str, Workload] = {}
-        for name, build in self._builders(comparison).items():
+        try:
+            builders = self._builders(comparison)
+        except Exception as error:  # of the input, which all share
+            builders = {}
+            status = dict.fromkeys(_names(comparison), _why(error))
+        for name, build in builders.items():
             self._say(f"{comparison.title}: making {name}")
             try:
                 workloads[name] = build()
@@ -82,7 +84,7 @@ class Benchmark:
         return rows
 
     def _modes(self, kind: str) -> list[str]:
-        return [mode for name, mode in _MODES[kind].items() if name in self._bench.modes]
+        return [mode for name, mode in MODES[kind].items() if name in self._bench.modes]
 
     def _builders(self, comparison: Comparison) -> dict[str, Callable[[], Workload]]:
         device, batch = self._plan.device, comparison.batch
@@ -132,28 +134,42 @@ class Benchmark:
         timings: dict[str, Timing] = {}
         if "speed" in self._bench.metrics and comparison.baseline in acts:
             self._say(f"{comparison.title}, {mode}: timing {len(acts)} in turns")
-            try:
-                timings = self._time(comparison, mode, acts)
-            except Exception as error:
-                status |= dict.fromkeys(acts, _why(error))
+            timings = self._time(comparison, mode, acts, status)
         rows = []
-        for name in (comparison.baseline, *(candidate.name for candidate in comparison.candidates)):
+        for name in _names(comparison):
             costs, joules = Costs(), math.nan
             if name not in status:
                 self._say(f"{comparison.title}, {mode}: memory and complexity of {name}")
-                costs = self._costs(comparison, name, workloads[name], mode)
-                joules = self._joules(workloads[name], mode, comparison.batch)
-            state, timing = status.get(name, "measured"), timings.get(name, Timing())
+                try:
+                    costs = self._costs(comparison, name, workloads[name], mode)
+                    joules = self._joules(workloads[name], mode, comparison.batch)
+                except Exception as error:
+                    status[name] = _why(error)
+            state = status.get(name, "measured")
+            timing = timings.get(name, Timing()) if name not in status else Timing()
             subject, setting = comparison.subject(name), comparison.setting(mode)
             rows.append(Measurement(subject, setting, state, timing, costs, joules))
         return rows
 
-    def _time(self, comparison: Comparison, mode: str, acts: dict[str, Act]) -> dict[str, Timing]:
-        samples = compare(acts, comparison.baseline, clock_of(self._plan.device), seconds=self._bench.seconds)
-        place = vars(comparison.subject("")) | vars(comparison.setting(mode))
-        place.pop("name")
-        self.samples += [place | row for row in samples.rows()]
-        return {name: samples.timing(name) for name in acts}
+    def _time(
+        self, comparison: Comparison, mode: str, acts: dict[str, Act], status: dict[str, str]
+    ) -> dict[str, Timing]:
+        """Times what there is in turns; what fails meanwhile is left out, and the others are timed anew."""
+        while comparison.baseline in acts:
+            guarded = {name: _Guarded(name, act) for name, act in acts.items()}
+            try:
+                samples = compare(
+                    guarded, comparison.baseline, clock_of(self._plan.device), seconds=self._bench.seconds
+                )
+            except _FailedError as error:
+                del acts[error.name]
+                status[error.name] = _why(error.reason)
+                continue
+            place = vars(comparison.subject("")) | vars(comparison.setting(mode))
+            place.pop("name")
+            self.samples += [place | row for row in samples.rows()]
+            return {name: samples.timing(name) for name in acts}
+        return {}
 
     def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
         module, costs = workload.module, Costs()
@@ -185,10 +201,9 @@ class Benchmark:
         """Returns what was counted of whole networks: by backbone, then by name."""
         found: Counted = {}
         for comparison in self._plan.comparisons if "complexity" in self._bench.metrics else ():
-            if comparison.kind == NETWORK and comparison.model["name"] not in found:
-                names = (comparison.baseline, *(candidate.name for candidate in comparison.candidates))
-                known = {name: self.count(comparison, name) for name in names}
-                found[comparison.model["name"]] = {name: one for name, one in known.items() if one is not None}
+            if comparison.kind == NETWORK and comparison.place not in found:
+                known = {name: self.count(comparison, name) for name in _names(comparison)}
+                found[comparison.place] = {name: one for name, one in known.items() if one is not None}
         return found
 
     def _joules(self, workload: Workload, mode: str, batch: int) -> float:
@@ -196,6 +211,31 @@ class Benchmark:
             return math.nan
         joules = joules_per_image(workload.acts[mode], batch, self._plan.device, _ENERGY_SECONDS)
         return math.nan if joules is None else joules
+
+
+class _FailedError(Exception):
+    """What was timed failed; says what it was."""
+
+    def __init__(self, name: str, reason: Exception) -> None:
+        super().__init__(name)
+        self.name, self.reason = name, reason
+
+
+class _Guarded:
+    """A call that says whose it is when it fails."""
+
+    def __init__(self, name: str, act: Act) -> None:
+        self._name, self._act = name, act
+
+    def __call__(self) -> None:
+        try:
+            self._act()
+        except Exception as error:
+            raise _FailedError(self._name, error) from error
+
+
+def _names(comparison: Comparison) -> list[str]:
+    return [comparison.baseline, *(candidate.name for candidate in comparison.candidates)]
 
 
 def _count(comparison: Comparison, name: str, classes: int) -> Complexity:

@@ -11,18 +11,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablations.benchmarking.workloads import Candidate, Shape, candidate_from, candidate_of, shapes_of
+from ablations.benchmarking.workloads import (
+    BACKWARD,
+    FORWARD,
+    STEP,
+    Candidate,
+    Shape,
+    candidate_from,
+    candidate_of,
+    shapes_of,
+)
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
 from ablations.errors import UsageError
 from ablations.machine import resolve_device, resolve_precision
 from ablations.measure.record import Setting, Subject
+from ablations.measure.speed import TWIN
 from ablations.variants import SMALL_SIDE, Variant
 from sa_core.knobs import ShuffleAttentionKnobs, default_groups
 from sa_core.places import BACKBONES, find_backbone
 
 COPY, PLAIN = "copy", "none"
 MODULE, NETWORK = "module", "network"
+# What each is timed in, by the option that asks for it.
+MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
+_BATCHES = {"cpu": {MODULE: 8, NETWORK: 4}, "cuda": {MODULE: 64, NETWORK: 64}}
 _SMALLEST = 8  # pixels
 _FALLBACK_ALSO = BenchConfig().also  # what is left out with a note where the tests are not installed
 
@@ -32,6 +45,7 @@ class Comparison:
     """Subjects that are timed in turns: all of one backbone's networks, or all modules on one shape, in one setting."""
 
     kind: str
+    place: str  # a stage, or a backbone
     model: dict[str, Any]
     shape: Shape
     batch: int
@@ -48,13 +62,13 @@ class Comparison:
     @property
     def title(self) -> str:
         """Says what it is in a line."""
-        place = self.model["name"] if self.kind == NETWORK else f"modules on {self.shape.stage}"
+        place = self.place if self.kind == NETWORK else f"modules on {self.place}"
         return f"{place}, {self.compile}, {self.precision}, {self.layout}"
 
     def subject(self, name: str) -> Subject:
         """Returns what stands in a row for a candidate of that name."""
-        place = self.model["name"] if self.kind == NETWORK else self.shape.stage
-        return Subject(self.kind, name, place, self.batch, self.shape.channels, self.shape.height, self.shape.width)
+        shape = self.shape
+        return Subject(self.kind, name, self.place, self.batch, shape.channels, shape.height, shape.width)
 
     def setting(self, mode: str) -> Setting:
         """Returns what stands in a row for a mode."""
@@ -89,37 +103,64 @@ def make_plan(config: Config) -> Plan:
     data = DigitsConfig() if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
-    cpu = device.type == "cpu"
-    module_batch, network_batch = bench.module_batch or (8 if cpu else 64), bench.network_batch or (4 if cpu else 64)
-    also, notes = _others(bench)
+    also, notes = _others(bench, {variant.name for variant in design.variants})
     comparisons: list[Comparison] = []
-    models = {variant.model["name"]: variant.model for variant in design.variants}
-    for name, model in models.items():
+    for label, model in _models(design).items():
         attended = [variant for variant in design.variants if variant.model == model and _has_attention(variant)]
-        groups = default_groups(ShuffleAttentionKnobs, [place.channels for place in find_backbone(name).places()])
-        others = [candidate_from(other, made, groups) for other, made in also.items()]
+        widths = [place.channels for place in find_backbone(model["name"]).places()]
+        groups = default_groups(ShuffleAttentionKnobs, widths)
+        others = [candidate_from(name, made, groups) for name, made in also.items()]
         candidates = (*(candidate_of(variant) for variant in attended), *others)
-        image = Shape("", 3, side, side)
-        for kind in ("modules", "networks"):
-            if kind not in bench.of:
-                continue
-            if kind == "networks":
-                comparisons += [
-                    Comparison(NETWORK, model, image, network_batch, *setting, candidates)
-                    for setting in settings
-                    if bench.compile_networks or setting[2] == "eager"
-                ]
-                continue
-            try:
-                shapes = shapes_of(model, "residual", side)
-            except RuntimeError as error:
-                raise UsageError("bench.resolution", side, f"does not fit {name}: {first_line(error)}") from None
+        for kind, place, shape in _places(bench, label, model, side, several=len(_models(design)) > 1):
+            batch = _batch(bench, kind, device.type)
             comparisons += [
-                Comparison(MODULE, model, shape, module_batch, *setting, candidates)
+                Comparison(kind, place, model, shape, batch, *setting, candidates)
                 for setting in settings
-                for shape in shapes
+                if kind == MODULE or bench.compile_networks or setting[2] == "eager"
             ]
+    if not comparisons:
+        reason = (
+            "leaves nothing to measure: modules are timed forward and backward, networks forward and in a training "
+            "step, and compiled networks with bench.compile_networks=true"
+        )
+        raise UsageError("bench.of", f"[{','.join(bench.of)}]", reason)
     return Plan(design, device, side, tuple(comparisons), tuple(notes))
+
+
+def _models(design: Design) -> dict[str, dict[str, Any]]:
+    """Returns the backbones of a design by what tables call them: their names, with the stem where that differs."""
+    models: list[dict[str, Any]] = []
+    for variant in design.variants:
+        if variant.model not in models:
+            models.append(variant.model)
+    names = [model["name"] for model in models]
+    return {
+        model["name"] if names.count(model["name"]) == 1 else f"{model['name']} {model['stem']} stem": model
+        for model in models
+    }
+
+
+def _places(
+    bench: BenchConfig, label: str, model: dict[str, Any], side: int, *, several: bool
+) -> Iterator[tuple[str, str, Shape]]:
+    """Yields what is compared of a backbone: kind, place as tables have it, and shape of the input."""
+    for kind, name in ((MODULE, "modules"), (NETWORK, "networks")):
+        if name not in bench.of or not set(MODES[kind]) & set(bench.modes):
+            continue
+        if kind == NETWORK:
+            yield kind, label, Shape("", 3, side, side)
+            continue
+        try:
+            shapes = shapes_of(model, "residual", side)
+        except RuntimeError as error:
+            raise UsageError("bench.resolution", side, f"does not fit {label}: {first_line(error)}") from None
+        for shape in shapes:
+            yield kind, f"{label} {shape.stage}" if several else shape.stage, shape
+
+
+def _batch(bench: BenchConfig, kind: str, device: str) -> int:
+    asked = bench.module_batch if kind == MODULE else bench.network_batch
+    return asked or _BATCHES[device][kind]
 
 
 def _has_attention(variant: Variant) -> bool:
@@ -157,30 +198,43 @@ def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]
             yield setting
 
 
-def _others(bench: BenchConfig) -> tuple[dict[str, Callable[..., nn.Module]], list[str]]:
+def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[..., nn.Module]], list[str]]:
     """Imports the modules from elsewhere; returns them by name, and what is left out.
 
+    A class is called what its module is, as `official`, and by its whole path where something else is called so.
+
     Raises:
-        UsageError: if one that was asked for cannot be had.
+        UsageError: if one that was asked for cannot be had, or two subjects have one name.
     """
+    for taken in variants & {COPY, TWIN}:
+        raise UsageError("sweep.variants", taken, "is the name of what modules are compared with; another is needed")
     found: dict[str, Callable[..., nn.Module]] = {}
     notes = []
     for path in bench.also:
-        package, colon, name = path.partition(":")
         try:
-            if not (package and colon and name):
-                raise ImportError("it is given as package.module:Class")
-            found[_short_name(path)] = getattr(importlib.import_module(package), name)
-        except (ImportError, AttributeError) as error:
+            made = _imported(path)
+        except Exception as error:  # whatever a module from elsewhere does when it is imported
             if bench.also != _FALLBACK_ALSO:
                 raise UsageError("bench.also", path, f"cannot be imported: {first_line(error)}") from None
             notes.append(f"Left out: {path}, the official way of computing, is only where the tests are.")
+            continue
+        taken_names = {COPY, PLAIN, *variants, *found}
+        short = path.partition(":")[0].rpartition(".")[2]
+        name = path if short in taken_names else short
+        if name in taken_names:
+            raise UsageError("bench.also", path, "is listed twice, or called as a variant is")
+        found[name] = made
     return found, notes
 
 
-def _short_name(path: str) -> str:
-    """Returns what tables call a class from elsewhere: its module, as `official`."""
-    return path.partition(":")[0].rpartition(".")[2]
+def _imported(path: str) -> type[nn.Module]:
+    package, colon, name = path.partition(":")
+    if not (package and colon and name) or package.startswith("."):
+        raise ImportError("it is given as package.module:Class")
+    made = getattr(importlib.import_module(package), name)
+    if not (isinstance(made, type) and issubclass(made, nn.Module)):
+        raise ImportError("it is no class of a torch.nn.Module")
+    return made
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
 from ablations.figures import memory, promise, roofline, style
-from ablations.figures.rows import SETTING, one_setting, percent
+from ablations.figures.rows import SETTING, percent
 from ablations.measure.complexity import Complexity
 from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
@@ -95,8 +95,8 @@ def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
         rows = computed(frame)
         if len(rows):
             kind = MODULE if name == "roofline" else NETWORK
-            own = one_setting(frame[frame["kind"] == kind])
-            caption = f"{shown} {_protocol(own)} {where}"
+            own = frame[frame["kind"] == kind].merge(rows[SETTING].drop_duplicates(), on=SETTING)
+            caption = f"{shown} {_protocol(own[own['status'] == 'measured'])} {where}"
             written += style.save(drawn(rows, caption), rows, folder / f"{name}.png")
     return written
 
@@ -202,7 +202,8 @@ def _protocol(rows: pd.DataFrame) -> str:
     rounds, row = rows["rounds"], rows.iloc[0]
     count = f"{rounds.min()} to {rounds.max()}" if rounds.min() < rounds.max() else f"{rounds.min()}"
     setting = ", ".join(str(row[name]) for name in SETTING)
-    return f"{setting}; batch {row['batch']}; n = {count} rounds in turns, medians with 95 % CI."
+    timed = f"; n = {count} rounds in turns, medians with 95 % CI" if rounds.max() else ""
+    return f"{setting}; batch {row['batch']}{timed}."
 
 
 def _shape(rows: pd.DataFrame) -> str:

@@ -79,7 +79,7 @@ def shapes_of(model: dict[str, Any], position: str, resolution: int) -> list[Sha
         return hook
 
     with torch.device("meta"), torch.no_grad():
-        network = build_network({"model": model, "attention": PLAIN}, 10, 0).eval()
+        network = build_network({"model": model, "attention": PLAIN | {"position": position}}, 10, 0).eval()
         for place in places:
             network.get_submodule(place.path).register_forward_pre_hook(note(place))
         network(torch.empty(1, 3, resolution, resolution))

@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablations import machine
+from ablations.benchmarking import plan
+from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
+from ablations.benchmarking.workloads import Shape, candidate_of
+from ablations.compose import compose_config
+from ablations.config import BenchConfig, Config
+from ablations.design import make_design
+from ablations.errors import UsageError
+from ablations.measure.record import Setting, Subject
+from sa_core import ShuffleAttention
+from tests.sa_core.official import OfficialShuffleAttention
+
+# One backbone, one module, one setting.
+SMALL = ("device=cpu", "sweep=rivals", "sweep.factors.attention=[sa]", "bench=quick", "bench.also=[]")
+OFFICIAL = "tests.sa_core.official:OfficialShuffleAttention"
+WHOLE = "bench.compile_networks"
+LISTS = [one.name for one in fields(BenchConfig) if one.metadata["choices"]]
+
+
+@cache
+def configured(*overrides: str) -> Config:
+    return compose_config([*SMALL, *overrides])
+
+
+def planned(*overrides: str) -> Plan:
+    return make_plan(configured(*overrides))
+
+
+def settings_of(made: Plan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
+    found = [(one.precision, one.layout, one.compile) for one in made.comparisons if one.kind == kind]
+    return list(dict.fromkeys(found))
+
+
+def names_of(comparison: Comparison) -> list[str]:
+    return [candidate.name for candidate in comparison.candidates]
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"avx512_bf16"})
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"avx2"})
+
+
+FULL = ("bench.precision=[fp32,auto]", "bench.layout=[contiguous,channels_last]", "bench.compile=[eager,compiled]",
+        "bench.compile_networks=true")  # fmt: skip
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_each_other_entry_is_measured_alone_against_the_first_ones() -> None:
+    assert settings_of(planned(*FULL)) == [
+        ("fp32", "contiguous", "eager"),
+        ("fp32", "contiguous", "compiled"),
+        ("fp32", "channels_last", "eager"),
+        ("bf16", "contiguous", "eager"),
+    ]
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_all_combinations_are_measured_where_they_are_crossed() -> None:
+    every = itertools.product(("fp32", "bf16"), ("contiguous", "channels_last"), ("eager", "compiled"))
+    assert settings_of(planned(*FULL, "bench.crossed=true")) == list(every)
+
+
+PRECISIONS = st.lists(st.sampled_from(["fp32", "auto", "bf16"]), min_size=1, max_size=4)
+LAYOUTS = st.lists(st.sampled_from(["contiguous", "channels_last"]), min_size=1, max_size=3)
+COMPILES = st.lists(st.sampled_from(["eager", "compiled"]), min_size=1, max_size=3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(PRECISIONS, LAYOUTS, COMPILES, st.booleans())
+def test_whatever_is_listed_is_measured_once(
+    precisions: list[str], layouts: list[str], compiles: list[str], crossed: bool
+) -> None:
+    bench = BenchConfig(
+        of=["networks"], precision=precisions, layout=layouts, compile=compiles, crossed=crossed,
+        compile_networks=True, also=[],
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "_cpu_flags", lambda: {"amx_bf16"})
+        found = settings_of(made := make_plan(replace(configured(), bench=bench)))
+    assert len(found) == len(made.comparisons)  # none twice
+    asked = [
+        list(dict.fromkeys(names))
+        for names in ([name.replace("auto", "bf16") for name in precisions], layouts, compiles)
+    ]
+    assert found[0] == tuple(names[0] for names in asked)
+    assert [set(column) for column in zip(*found, strict=True)] == [set(names) for names in asked]
+    sizes = [len(names) for names in asked]
+    assert len(found) == (sizes[0] * sizes[1] * sizes[2] if crossed else 1 + sum(size - 1 for size in sizes))
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked", "expected"),
+    [
+        ({"avx512_bf16"}, "[fp32,auto]", ["fp32", "bf16"]),
+        ({"amx_bf16"}, "[auto]", ["bf16"]),
+        ({"avx512_bf16"}, "[auto,bf16]", ["bf16"]),
+        ({"avx2"}, "[fp32,auto]", ["fp32"]),
+        ({"avx2"}, "[auto,fp32]", ["fp32"]),
+        ({"avx2"}, "[fp32,fp32]", ["fp32"]),
+    ],
+)
+def test_auto_is_the_best_precision_of_the_machine_and_none_is_measured_twice(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], asked: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: flags)
+    made = planned(f"bench.precision={asked}")
+    assert [precision for precision, _, _ in settings_of(made)] == expected
+    assert len(made.comparisons) == 4 * len(expected)  # three stages and the network
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_bf16_on_a_cpu_without_it_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        planned("bench.precision=[fp32,bf16]")
+    assert str(caught.value) == (
+        "bench.precision=bf16: is not to be had: this CPU has no instructions for it; valid: fp32"
+    )
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU of before bf16, as far as plans are concerned."""
+    monkeypatch.setattr(plan, "resolve_device", lambda _: "cuda")
+    monkeypatch.setattr(machine, "_gpus", lambda: (("old", (7, 5)),))
+
+
+@pytest.mark.usefixtures("gpu", "with_bf16")
+def test_bf16_on_a_gpu_without_it_is_refused_whatever_the_cpu_can_do() -> None:
+    with pytest.raises(UsageError, match=r"^bench\.precision=bf16: is not to be had: this GPU has no instructions"):
+        planned("bench.precision=[bf16]")
+    assert settings_of(planned("bench.precision=[auto]")) == [("fp32", "contiguous", "eager")]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_batches_are_larger_on_a_gpu() -> None:
+    assert {(one.kind, one.batch) for one in planned("bench.network_batch=0").comparisons} == {
+        (MODULE, 64), (NETWORK, 64),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "module", "network"),
+    [
+        (["bench.network_batch=0"], 8, 4),
+        (["bench.module_batch=3", "bench.network_batch=5"], 3, 5),
+        ([], 8, 2),  # of bench=quick
+    ],
+)
+def test_batches_are_those_that_are_given_or_what_suits_a_cpu(overrides: list[str], module: int, network: int) -> None:
+    assert {(one.kind, one.batch) for one in planned(*overrides).comparisons} == {(MODULE, module), (NETWORK, network)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "modules", "networks"),
+    [
+        (["bench.compile=[eager,compiled]"], ["eager", "compiled"], ["eager"]),
+        (["bench.compile=[compiled,eager]"], ["eager", "compiled"], ["eager"]),
+        (["bench.compile=[eager,compiled]", f"{WHOLE}=true"], ["eager", "compiled"], ["eager", "compiled"]),
+        ([f"{WHOLE}=true"], ["eager"], ["eager"]),
+    ],
+)
+def test_networks_are_compiled_only_where_that_is_asked_for(
+    overrides: list[str], modules: list[str], networks: list[str]
+) -> None:
+    made = planned(*overrides)
+    assert {compiled for _, _, compiled in settings_of(made, MODULE)} == set(modules)
+    assert {compiled for _, _, compiled in settings_of(made, NETWORK)} == set(networks)
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ("[modules]", [(MODULE, "layer1"), (MODULE, "layer2"), (MODULE, "layer3")]),
+        ("[networks]", [(NETWORK, "")]),
+        ("[networks,modules]", [(MODULE, "layer1"), (MODULE, "layer2"), (MODULE, "layer3"), (NETWORK, "")]),
+    ],
+)
+def test_modules_networks_or_both_are_measured(of: str, expected: list[tuple[str, str]]) -> None:
+    assert [(one.kind, one.shape.stage) for one in planned(f"bench.of={of}").comparisons] == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "side", "model"),
+    [
+        ([], 32, {"name": "resnet8"}),
+        (["model=resnet18"], 224, {"name": "resnet18", "stem": "imagenet"}),
+        (["model=shufflenet_v2_x0_5"], 224, {"name": "shufflenet_v2_x0_5", "stem": "imagenet"}),
+        # That of the data, where others than digits are chosen.
+        (["model=resnet18", "data=cifar10"], 32, {"name": "resnet18", "stem": "cifar"}),
+        (["model=resnet18", "data=imagenet_subset"], 64, {"name": "resnet18", "stem": "cifar"}),
+        (["data=imagenet_subset", "data.resolution=160"], 160, {"name": "resnet8"}),
+        (["model=resnet18", "data=imagenette"], 128, {"name": "resnet18", "stem": "imagenet"}),
+        # What is given wins, and the stem follows it.
+        (["bench.resolution=40"], 40, {"name": "resnet8"}),
+        (["bench.resolution=8"], 8, {"name": "resnet8"}),
+        (["model=resnet18", "data=imagenette", "bench.resolution=64"], 64, {"name": "resnet18", "stem": "cifar"}),
+        (["model=resnet18", "data=cifar10", "bench.resolution=65"], 65, {"name": "resnet18", "stem": "imagenet"}),
+        (["model=resnet18", "bench.resolution=9", "model.stem=imagenet"], 9, {"name": "resnet18", "stem": "imagenet"}),
+    ],
+)
+def test_images_are_as_large_as_asked_as_the_data_or_as_suits_the_backbone(
+    overrides: list[str], side: int, model: dict[str, str]
+) -> None:
+    made = planned(*overrides, "bench.of=[networks]")
+    (comparison,) = made.comparisons
+    assert made.resolution == side
+    assert comparison.shape == Shape("", 3, side, side)
+    assert comparison.model == model
+    assert [candidate.variant.model for candidate in comparison.candidates if candidate.variant] == [model]
+
+
+@pytest.mark.parametrize("side", [1, 3, 7])
+def test_images_that_are_too_small_are_refused(side: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(f"bench.resolution={side}")
+    assert str(caught.value) == f"bench.resolution={side}: must be 0, or at least 8"
+
+
+def test_a_resolution_that_a_backbone_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_small(*_: object) -> list[Shape]:
+        raise RuntimeError("the kernel is larger than the input\nand a second line")
+
+    monkeypatch.setattr(plan, "shapes_of", too_small)  # of our own backbones all take 8 pixels
+    with pytest.raises(UsageError) as caught:
+        planned("bench.resolution=9")
+    assert str(caught.value) == "bench.resolution=9: does not fit resnet8: the kernel is larger than the input"
+
+
+def test_a_class_from_elsewhere_is_called_by_its_module_and_gets_the_backbone_s_groups() -> None:
+    made = planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")
+    for comparison in made.comparisons:
+        assert names_of(comparison) == ["sa", "official", "nn"]
+    official, norm = (candidate.make(64) for candidate in made.comparisons[0].candidates[1:])
+    assert isinstance(official, OfficialShuffleAttention)
+    assert official.groups == 4  # what suits CIFAR ResNets
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    wide = planned(f"bench.also=[{OFFICIAL}]", "model=resnet50", "bench.of=[networks]")
+    made_wide = wide.comparisons[0].candidates[1].make(256)
+    assert isinstance(made_wide, OfficialShuffleAttention)
+    assert made_wide.groups == 64
+    assert made.notes == wide.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nowhere", "it is given as package.module:Class"),
+        (":Class", "it is given as package.module:Class"),
+        ("torch.nn:", "it is given as package.module:Class"),
+        ("nowhere.at_all:Class", "No module named 'nowhere'"),
+        ("torch.nn:NoSuchLayer", "module 'torch.nn' has no attribute 'NoSuchLayer'"),
+    ],
+)
+def test_a_class_that_cannot_be_imported_is_refused(path: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(f"bench.also=[{OFFICIAL},'{path}']")
+    assert str(caught.value) == f"bench.also={path}: cannot be imported: {reason}"
+
+
+@pytest.mark.parametrize("path", ["math:pi", "builtins:dict", ".relative:Class", "broken_on_purpose:Class"])
+def test_what_is_no_class_of_a_module_is_refused_in_a_line(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_on_purpose.py").write_text("class Class(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        planned(f"bench.also=['{path}']")
+    assert str(caught.value).startswith(f"bench.also={path}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_the_tests_the_official_form_is_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tests.sa_core.official", None)
+    made = planned(f"bench.also=[{OFFICIAL}]")
+    (note,) = made.notes
+    assert OFFICIAL in note
+    assert {tuple(names_of(comparison)) for comparison in made.comparisons} == {("sa",)}
+    with pytest.raises(UsageError, match=f"^bench.also={OFFICIAL}: cannot be imported: "):
+        planned(f"bench.also=[{OFFICIAL},torch.nn:BatchNorm2d]")  # not the default: it was asked for
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["bench.also=[torch.nn:BatchNorm2d,torch.nn:InstanceNorm2d]"], 3),  # both called nn
+        ([f"bench.also=[{OFFICIAL}]", "sweep.variants.official={attention: se}"], 3),  # called as a variant is
+        (["bench.also=[copy:Copier]"], 2),  # likewise, by its module
+        (["sweep.variants.copy={attention: identity}"], 2),  # called as the baseline of modules is
+        (["sweep.variants.none={attention: se}"], 2),  # called as the baseline of networks is, and is not plain
+    ],
+)
+def test_no_two_subjects_of_a_comparison_have_one_name(
+    overrides: list[str], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("copy.Copier", torch.nn.Identity, raising=False)
+    # Rows, times and counts are kept by name: one of the two would stand for both. They may be refused, or renamed.
+    try:
+        made = planned(*overrides)
+    except UsageError:
+        return
+    for comparison in made.comparisons:
+        assert len({comparison.baseline, *names_of(comparison)}) == 1 + count
+
+
+def test_a_search_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        make_plan(compose_config(["device=cpu", "sweep=search"]))
+    assert str(caught.value) == "sweep=search: picks its variants while it trains; a grid of them can be measured"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sweep.factors.attention.groups=[1,3]"],
+        ["sweep.factors.attention.groups=[32]"],
+        ["attention.norm=batch", "attention.branches=channel"],
+    ],
+)
+def test_what_a_run_refuses_is_refused_in_the_same_words(overrides: list[str]) -> None:
+    config = compose_config(["device=cpu", "sweep=groups", *overrides])
+    with pytest.raises(UsageError) as refused:
+        make_design(config)
+    with pytest.raises(UsageError) as caught:
+        make_plan(config)
+    assert str(caught.value) == str(refused.value)
+
+
+TWO_BACKBONES = ("sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}")
+
+
+def test_a_sweep_over_backbones_makes_comparisons_of_each() -> None:
+    made = planned(*TWO_BACKBONES)
+    assert [(one.kind, one.model["name"], one.shape.channels, names_of(one)) for one in made.comparisons] == [
+        (kind, model, channels, [f"{model}, sa"])
+        for model in ("resnet8", "resnet20")
+        for kind, channels in ((MODULE, 16), (MODULE, 32), (MODULE, 64), (NETWORK, 3))
+    ]
+
+
+@pytest.mark.parametrize("models", ["[resnet8, resnet20]", "[resnet8, resnet18]"])
+def test_modules_of_two_backbones_are_told_apart(models: str) -> None:
+    made = planned("sweep=backbones", f"sweep.factors={{model: {models}, attention: [none, sa]}}")
+    shapes: dict[str, Subject] = {}
+    subjects = [comparison.subject("copy") for comparison in made.comparisons if comparison.kind == MODULE]
+    assert len(set(subjects)) == len(subjects)  # a row of two would be one
+    for subject in subjects:  # and a column of a table is one shape
+        assert shapes.setdefault(subject.place, subject) == subject
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sweep=rivals", "sweep.factors.attention=[sa,se,eca,cbam,gc,sge]"],
+        ["sweep=groups"],
+        ["sweep=paper"],
+        ["sweep=placement"],
+        ["sweep=controls"],
+        ["sweep=factorial"],
+        list(TWO_BACKBONES),
+        ["model=resnet18", "sweep.factors={model: {stem: [imagenet, cifar]}, attention: [none, sa]}",
+         "sweep.variants={}", "sweep.baseline=stem=cifar"],
+    ],
+)  # fmt: skip
+def test_every_variant_with_attention_is_measured(overrides: list[str]) -> None:
+    config = compose_config(["device=cpu", "bench=quick", "bench.also=[]", *overrides])
+    attended = {one.name for one in make_design(config).variants if one.attention["name"] != "none"}
+    made = make_plan(config)
+    for kind in (MODULE, NETWORK):
+        measured = {name for one in made.comparisons if one.kind == kind for name in names_of(one)}
+        assert measured == attended
+
+
+def test_the_attention_of_a_variant_has_its_knobs() -> None:
+    made = make_plan(
+        compose_config(["device=cpu", "sweep=groups", "sweep.factors.attention.groups=[2,8]", "attention.gate=tanh1"])
+    )
+    modules = [candidate.make(64) for candidate in made.comparisons[0].candidates]
+    assert [(module.groups, module.knobs.gate) for module in modules if isinstance(module, ShuffleAttention)] == [
+        (2, "tanh1"), (8, "tanh1"),
+    ]  # fmt: skip
+    variant = made.design.variants[1]
+    assert candidate_of(variant).name == variant.name
+
+
+def test_a_comparison_says_what_it_is() -> None:
+    made = planned("bench.precision=[fp32]", "bench.layout=[channels_last]", "bench.module_batch=3")
+    module, network = made.comparisons[1], made.comparisons[3]
+    assert (module.title, network.title) == (
+        "modules on layer2, eager, fp32, channels_last", "resnet8, eager, fp32, channels_last",
+    )  # fmt: skip
+    assert (module.baseline, network.baseline) == ("copy", "none")
+    assert module.subject("sa") == Subject("module", "sa", "layer2", 3, 32, 16, 16)
+    assert network.subject("sa") == Subject("network", "sa", "resnet8", 2, 3, 32, 32)
+    assert network.setting("forward") == Setting("forward", "eager", "fp32", "channels_last")
+
+
+@pytest.mark.usefixtures("with_bf16")
+@pytest.mark.parametrize(
+    ("choice", "modules", "networks"), [("quick", 1, 1), ("standard", 4, 3), ("full", 8, 8)]
+)  # fmt: skip
+def test_each_choice_of_bench_is_so_many_settings(choice: str, modules: int, networks: int) -> None:
+    made = planned(f"bench={choice}")
+    assert (len(settings_of(made, MODULE)), len(settings_of(made, NETWORK))) == (modules, networks)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_a_list_does_not_know_is_refused(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        configured(f"bench.{name}=[nonsense]")
+    assert str(caught.value).startswith(f"bench.{name}=nonsense: is not known; valid: ")
+    for value, reason in (("[]", f"bench.{name}=[]: is empty"), ("nonsense", "is given as a list, as [this,that]")):
+        with pytest.raises(UsageError) as caught:
+            configured(f"bench.{name}={value}")
+        assert reason in str(caught.value)
+
+
+def test_lists_of_choices_are_known() -> None:
+    assert LISTS == ["of", "modes", "metrics", "compile", "precision", "layout"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bench.resolution=-1", "bench.resolution=-1: must be at least 0"),
+        ("bench.resolution=2000", "bench.resolution=2000: must be at most 1024"),
+        ("bench.module_batch=-1", "bench.module_batch=-1: must be at least 0"),
+        ("bench.seconds=-0.5", "bench.seconds=-0.5: must be at least 0.0"),
+        ("bench.seconds=nan", "bench.seconds=nan: must be at least 0.0"),
+        ("bench=quik", "bench=quik: there is no such bench; did you mean quick?"),
+    ],
+)
+def test_values_out_of_range_are_refused(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        configured(override)
+    assert str(caught.value).startswith(message)

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+from torch import Tensor, nn
+
+from ablations.benchmarking import report
+from ablations.benchmarking.report import (
+    draw,
+    frame_of,
+    layers_frame,
+    sections_of,
+    text_of,
+    tracked_of,
+    write_csv,
+)
+from ablations.measure.complexity import Complexity, count
+from ablations.measure.record import Costs, Measurement, Setting, Subject, Timing
+from ablations.sections import Section
+from tests.ablations.figures.test_promise import FORWARD, MODULES, NETWORKS, STEP, benchmark_rows, module, network
+
+BACKWARD = Setting("forward+backward", "eager", "fp32", "contiguous")
+COMPILED = Setting("forward", "compiled", "fp32", "contiguous")
+ENVIRONMENT = {"cpu": "one", "gpu": "none", "torch": "2.11", "commit": "abc"}
+
+
+def rows_of(*rows: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame(rows)
+
+
+def cells(section: Section, column: str) -> dict[str, str]:
+    """A column of a table by the names of its rows."""
+    at = section.headers.index(column)
+    return {row[section.names - 1]: row[at] for row in section.rows}
+
+
+def timed(ms: float, ratio: float, low: float, high: float, verdict: str) -> dict[str, object]:
+    subject = Subject("network", "sa", "resnet50", 8, 3, 224, 224)
+    return Measurement(subject, FORWARD, "measured", Timing(20, ms, ratio, low, high, 0.99, 1.01, verdict)).to_row()
+
+
+@pytest.mark.parametrize(
+    ("row", "cell"),
+    [
+        (network("none"), "290 ms"),
+        (network("sa"), "1.24 [1.22, 1.28]"),
+        (timed(2.0, 0.875, 0.8, 0.95, "faster"), "0.88 [0.80, 0.95]"),
+        (timed(2.0, 12.34, 9.876, 23.45, "slower"), "12.3 [9.88, 23.4]"),
+        (timed(2.0, 1.01, 0.99, 1.03, "no difference seen"), "no difference seen"),
+        (timed(0.01234, 1.0, 1.0, 1.0, "baseline"), "0.0123 ms"),
+        (network("sa", status="out of memory"), "out of memory"),
+        (network("sa", status="failed: no kernel"), "failed: no kernel"),
+        (Measurement(Subject("network", "sa", "resnet50", 8, 3, 224, 224), FORWARD, "measured").to_row(), "–"),
+    ],
+)
+def test_a_time_is_shown_by_what_came_of_it(row: dict[str, object], cell: str) -> None:
+    (section,) = sections_of(rows_of(row), {})
+    assert section.rows[0][section.headers.index("inference")] == cell
+
+
+def test_there_is_a_table_of_each_setting_s_networks_and_modules() -> None:
+    found = sections_of(benchmark_rows(), {})
+    assert [section.title for section in found] == [
+        "resnet50, batch 8 of 3x224x224: eager, fp32, contiguous",
+        "Modules, batch 8: eager, fp32, contiguous",
+        "resnet50, batch 8 of 3x224x224: compiled, fp32, contiguous",
+        "resnet50, batch 8 of 3x224x224: eager, bf16, contiguous",
+    ]
+    both = rows_of(*(network(name, place=place) for place in ("resnet18", "resnet50") for name in ("none", "sa")))
+    assert [section.title.partition(",")[0] for section in sections_of(both, {})] == ["resnet18", "resnet50"]
+
+
+def test_the_table_of_networks_has_costs_and_both_modes() -> None:
+    section = sections_of(benchmark_rows(), {})[0]
+    assert section.headers == (
+        "network", "parameters", "multiply-adds M", "over plain", "inference", "training step",
+        "kept for backward MiB", "peak MiB",
+    )  # fmt: skip
+    assert [row[0] for row in section.rows] == list(NETWORKS)
+    assert section.rows[0] == ["none", "25,557,032", "4,089.18", "", "290 ms", "290 ms", "712.0", "1,024.0"]
+    assert section.rows[1] == [
+        "sa", "25,557,032", "4,091.94", "+0.067 %", "1.24 [1.22, 1.28]", "1.21 [1.19, 1.25]", "962.5", "1,291.0",
+    ]  # fmt: skip
+    assert cells(section, "over plain")["sge"] == "0 %"
+    assert section.note == (
+        "Noise floor (A/A): forward ±2.0 %, training step ±2.0 %. Peak: of training step."
+    )  # fmt: skip
+
+
+def test_what_was_not_measured_is_no_number() -> None:
+    row = Measurement(Subject("network", "none", "resnet50", 8, 3, 224, 224), STEP, "measured").to_row()
+    (section,) = sections_of(rows_of(row), {})
+    assert section.rows == [["none", "–", "–", "", "–", "–", "–"]]
+    assert section.note == "Noise floor (A/A): not measured. Peak: of training step."
+    (section,) = sections_of(rows_of(network("sa")), {})  # the plain network is not there to compare with
+    assert cells(section, "over plain") == {"sa": "–"}
+
+
+def test_a_mode_that_was_not_measured_is_no_column() -> None:
+    (section,) = sections_of(rows_of(network("none"), network("sa")), {})
+    assert "inference" in section.headers
+    assert "training step" not in section.headers
+    assert section.note.endswith("Peak: of inference.")
+
+
+def test_energy_is_a_column_where_it_was_counted() -> None:
+    rows = rows_of(network("none"), network("sa"))
+    assert "J an image" not in sections_of(rows, {})[0].headers
+    (section,) = sections_of(rows.assign(joules=[0.1234, math.nan]), {})
+    assert cells(section, "J an image") == {"none": "0.123", "sa": "–"}
+
+
+def test_the_table_of_modules_has_a_column_a_stage_and_a_row_a_mode_and_module() -> None:
+    modules = [module(name, place, mode) for mode in (FORWARD, BACKWARD) for place in ("layer1", "layer2")
+               for name in ("copy", "sa")]  # fmt: skip
+    frame = rows_of(*modules)
+    frame.loc[frame["name"] == "copy", "verdict"] = "baseline"
+    frame.loc[(frame["name"] == "sa") & (frame["place"] == "layer2"), "status"] = "out of memory"
+    (section,) = sections_of(frame, {})
+    assert section.headers == ("mode", "module", "layer1 256x56x56", "layer2 512x28x28")
+    assert section.names == 2
+    assert section.rows == [
+        ["forward", "copy", "4 ms", "2 ms"],
+        ["forward", "sa", "2.10 [2.06, 2.14]", "out of memory"],
+        ["forward+backward", "copy", "4 ms", "2 ms"],
+        ["forward+backward", "sa", "2.10 [2.06, 2.14]", "out of memory"],
+    ]
+    assert section.note.startswith("Times over those of a copy of the feature map. Noise floor (A/A): forward ±1.0 %")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "floor"),
+    [(0.985, 1.02, "2.0"), (0.9, 1.02, "10.0"), (1.03, 1.05, "5.0")],  # the farther side counts
+)
+def test_the_noise_floor_is_the_farther_side(low: float, high: float, floor: str) -> None:
+    rows = rows_of(network("none"), network("sa")).assign(noise_low=low, noise_high=high)
+    assert sections_of(rows, {})[0].note.startswith(f"Noise floor (A/A): forward ±{floor} %.")
+
+
+class Gate(nn.Module):
+    """A multiplication for every element, and an addition."""
+
+    def __init__(self, added: bool) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.5 + 1 if self.added else x * 0.5
+
+
+def counted(gate: bool) -> Complexity:
+    return count(nn.Sequential(nn.Conv2d(10, 10, 1), Gate(gate)), torch.ones(2, 10, 1000, 100))
+
+
+def test_what_multiply_adds_leave_out_is_a_table_a_backbone() -> None:
+    networks = {"none": counted(False), "sa": counted(True)}
+    found = sections_of(rows_of(network("none")), {"resnet50": networks, "resnet18": {"sa": networks["sa"]}})
+    assert [section.title for section in found[1:]] == ["What the multiply-adds leave out in resnet50"]
+    assert found[1].rows == [["sa", "1.00", "addition 1.00"]]  # of an image; the multiplication is the plain one's, too
+
+
+def test_a_row_a_layer_says_what_it_does() -> None:
+    frame = layers_frame({"resnet50": {"none": counted(False), "sa": counted(True)}})
+    assert frame.columns.tolist() == [
+        "backbone", "name", "path", "kind", "shape", "multiply_adds", "uncounted", "moved_mib",
+    ]  # fmt: skip
+    assert frame[["backbone", "name", "path", "kind", "shape"]].to_numpy().tolist() == [
+        ["resnet50", name, path, kind, "2x10x1000x100"]
+        for name in ("none", "sa")
+        for path, kind in (("0", "Conv2d"), ("1", "Gate"))
+    ]
+    assert frame["multiply_adds"].tolist() == [11e6, 0, 11e6, 0]
+    assert frame["uncounted"].tolist() == [0, 1e6, 0, 2e6]
+    assert frame["moved_mib"].iloc[1] == pytest.approx(2 * 4 * 2e6 / 2**20)
+
+
+def test_a_frame_has_every_field_and_the_environment() -> None:
+    subject = Subject("network", "sa", "resnet50", 8, 3, 224, 224)
+    one = Measurement(subject, FORWARD, "measured", Timing(rounds=3, ms=1.5), Costs(buffers=7.0), joules=0.5)
+    frame = frame_of([one, one], ENVIRONMENT)
+    assert frame.columns.tolist() == [*one.to_row(), *ENVIRONMENT]
+    assert len(frame) == 2
+    for name, value in (one.to_row() | ENVIRONMENT).items():
+        assert frame[name].iloc[1] == value or math.isnan(frame[name].iloc[1])
+
+
+def test_a_csv_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    frame = frame_of(
+        [Measurement(Subject("module", "sa", "layer1", 8, 3, 4, 5), FORWARD, 'failed: a,"b"')], ENVIRONMENT
+    )
+    write_csv(frame, tmp_path / "rows.csv")
+    read = pd.read_csv(tmp_path / "rows.csv", keep_default_na=True, na_values=[""])
+    assert read.columns.tolist() == frame.columns.tolist()
+    assert read["status"].tolist() == ['failed: a,"b"']
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_a_csv_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.csv"
+    write_csv(pd.DataFrame({"a": [1]}), path)
+
+    def cut_off(_: pd.DataFrame, target: Path, **__: object) -> None:
+        target.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        write_csv(pd.DataFrame({"a": [2]}), path)
+    assert path.read_text() == "a\n1\n"
+    assert not [other for other in tmp_path.iterdir() if other != path and not other.name.startswith(".")]
+
+
+# What a dashboard gets.
+
+
+def test_a_dashboard_gets_a_run_a_subject_and_setting_networks_first() -> None:
+    found = tracked_of(benchmark_rows())
+    assert [one.name for one in found[:2]] == ["none resnet50", "sa resnet50"]
+    kinds = [one.params["kind"] for one in found]
+    assert kinds == sorted(kinds, reverse=True)
+    compiled, bf16 = 2, 1  # networks of two other settings
+    assert len(found) == len(NETWORKS) + compiled + bf16 + 4 * len(MODULES)
+    assert len({tuple(one.params.items()) for one in found}) == len(found)
+
+
+def test_a_run_of_the_dashboard_has_its_setting_and_the_numbers_of_all_modes() -> None:
+    found = tracked_of(benchmark_rows())
+    (one,) = [
+        one for one in found
+        if one.name == "sa resnet50" and (one.params["compile"], one.params["precision"]) == ("eager", "fp32")
+    ]  # fmt: skip
+    assert one.params == {
+        "kind": "network", "place": "resnet50", "batch": "8", "compile": "eager", "precision": "fp32",
+        "layout": "contiguous", "name": "sa", "shape": "3x224x224",
+    }  # fmt: skip
+    assert one.metrics == {
+        "forward_ms": pytest.approx(290 * 1.24), "forward_ratio": 1.24,
+        "training_step_ms": pytest.approx(290 * 1.21), "training_step_ratio": 1.21,
+        "training_step_peak_mib": 1291.0, "saved_mib": 962.5,
+        "multiply_adds": 4_091_943_936.0, "parameters": 25_557_032.0,
+    }  # fmt: skip
+    assert all(type(value) is float for value in one.metrics.values())
+
+
+def test_what_was_not_measured_is_no_metric() -> None:
+    failed = network("sa", STEP, status="out of memory") | {"saved_mib": math.nan, "peak_mib": math.nan}
+    (one,) = tracked_of(rows_of(failed))
+    assert one.metrics == {"parameters": 25_557_032.0}
+
+
+@pytest.mark.parametrize("name", ["groups=4", "w/o GN", "resnet20, sa", "norm=group:2, gate=tanh1", "2+3", "a (b) %"])
+def test_whatever_a_variant_is_called_mlflow_takes_its_metrics_and_parameters(name: str) -> None:
+    row = module("sa", "layer1", BACKWARD) | {"name": name}
+    for one in tracked_of(rows_of(row, network("sa", STEP) | {"name": name})):
+        assert one.params["name"] == name
+        assert one.metrics
+        for metric in one.metrics:
+            _validate_metric_name(metric)
+        for parameter in one.params:
+            _validate_param_name(parameter)
+
+
+# Figures and text.
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (benchmark_rows(), ["promise", "memory", "roofline"]),
+        (benchmark_rows().query("kind == 'network'"), ["promise", "memory"]),
+        (benchmark_rows().query("kind == 'module'"), ["roofline"]),
+        (benchmark_rows().assign(ms=math.nan, ratio=math.nan), ["memory"]),
+    ],
+    ids=["all", "networks", "modules", "no times"],
+)
+def test_what_there_is_to_draw_is_drawn(rows: pd.DataFrame, expected: list[str], tmp_path: Path) -> None:
+    written = draw(rows, tmp_path / "figures", "here.")
+    assert written == [tmp_path / "figures" / f"{name}.{end}" for name in expected for end in ("png", "pdf", "csv")]
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(written)
+    assert all(path.stat().st_size for path in written)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        benchmark_rows().assign(status="out of memory"),
+        benchmark_rows().query("kind == 'network' and name == 'none'"),
+        benchmark_rows().query("kind == 'module' and name == 'copy'"),
+        benchmark_rows().iloc[:0],
+    ],
+    ids=["failed", "plain", "copy", "nothing"],
+)
+def test_where_there_is_nothing_to_draw_there_is_no_file(rows: pd.DataFrame, tmp_path: Path) -> None:
+    assert draw(rows, tmp_path / "figures", "here.") == []
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+@pytest.fixture
+def captions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What stands below each figure, which is not really drawn."""
+    found: dict[str, str] = {}
+
+    def note(name: str) -> None:
+        monkeypatch.setattr(
+            getattr(report, name), f"draw_{name}", lambda _, caption: found.setdefault(name, caption)
+        )  # fmt: skip
+
+    for name in ("promise", "memory", "roofline"):
+        note(name)
+    monkeypatch.setattr(report.style, "save", lambda *_: [])
+    return found
+
+
+def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: Path) -> None:
+    rows = benchmark_rows()
+    rows.loc[rows["kind"] == "module", "batch"] = 4
+    rows.loc[(rows["kind"] == "network") & (rows["name"] == "sa"), "rounds"] = 31
+    draw(rows, tmp_path, "One CPU; torch 2.")
+    setting, how = "eager, fp32, contiguous; batch", "rounds in turns, medians with 95 % CI. One CPU; torch 2."
+    assert captions["promise"] == f"What attention adds to a network. {setting} 8; n = 20 to 31 {how}"
+    assert captions["roofline"] == f"How near modules come to a copy's speed. {setting} 4; n = 20 {how}"
+    assert captions["memory"].startswith(f"What attention takes in memory. {setting} 8")
+    assert captions["memory"].endswith(" One CPU; torch 2.")
+
+
+def test_a_caption_names_the_setting_that_is_drawn(captions: dict[str, str], tmp_path: Path) -> None:
+    # Where the plainest setting could not be timed, another one is drawn.
+    untimed = [network(name) | {"ms": math.nan, "ratio": math.nan} for name in ("none", "sa")]
+    timed = [network(name, COMPILED) for name in ("none", "sa")]
+    draw(rows_of(*untimed, *timed), tmp_path, "here.")
+    assert " compiled, fp32, contiguous; " in captions["promise"]
+
+
+def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], tmp_path: Path) -> None:
+    rows = rows_of(network("none", STEP), network("sa", STEP)).assign(rounds=0, ms=math.nan, ratio=math.nan)
+    draw(rows, tmp_path, "here.")
+    assert list(captions) == ["memory"]
+    assert "n = 0 rounds" not in captions["memory"]
+
+
+def test_the_report_has_tables_notes_figures_command_and_environment(tmp_path: Path) -> None:
+    table = Section("A title", "A note of it.", ("network", "time"), [["a|b", "1 ms"]])
+    figures = [tmp_path / "figures" / f"promise.{end}" for end in ("png", "pdf", "csv")]
+    text = text_of("bench-x", "python -m ablations.bench", [table], figures, ENVIRONMENT, ["Left out: y."], tmp_path)
+    for part in (
+        "# bench-x\n\n",
+        report.NOTE,
+        "Left out: y.\n",
+        "## A title\n\n| network | time |\n| --- | --- |\n| a\\|b | 1 ms |\n\nA note of it.\n\n",
+        "![promise](figures/promise.png)\n",
+        "```\npython -m ablations.bench\n```\n",
+        "| cpu | one |\n",
+        "| commit | abc |\n",
+    ):
+        assert part in text
+    assert text.count("![") == 1
+    assert text.endswith("|\n")

@@ -1,0 +1,325 @@
+"""Benchmarks as a person makes them: most in real processes, the rest through the same command line."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from ablations import bench, cli
+from ablations.benchmarking.execute import Benchmark
+from ablations.benchmarking.plan import Comparison
+from ablations.config import BenchConfig
+from ablations.folder import claimed
+from ablations.measure.record import Measurement, Setting, Subject
+from tests.conftest import Command
+
+NAME = "bench-rivals-resnet8-cpu"
+TINY = (
+    "device=cpu", "sweep.factors.attention=[sa]", "bench=quick", "bench.seconds=0", "bench.module_batch=2",
+    "bench.network_batch=2",
+)  # fmt: skip
+UNTRACKED = "tracking.enabled=false"
+FIGURES = {f"{name}.{end}" for name in ("promise", "memory", "roofline") for end in ("png", "pdf", "csv")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """Lets the tests take seconds instead of minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # on tiny maps, on a machine that does other work, threads do little but wait for each other
+    gc.freeze()  # what was imported, which each collection would look through for nothing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # of processes
+        yield
+    gc.unfreeze()
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Done:
+    results: Path
+    printed: str
+    errors: str
+    status: int
+
+    @property
+    def folder(self) -> Path:
+        return self.results / NAME
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Done:
+    """The smallest whole benchmark."""
+    results = tmp_path_factory.mktemp("bench")
+    process = command("bench", *TINY, f"results_dir={results}")
+    return Done(results, process.stdout, process.stderr, process.returncode)
+
+
+def call(*overrides: str) -> int:
+    """Benchmarks in this process, which saves the seconds that imports take."""
+    return cli.main("bench", bench.PURPOSE, bench.bench, [*TINY, UNTRACKED, *overrides], ("sweep=rivals",))
+
+
+def test_a_benchmark_ends_in_tables_rows_figures_and_a_report(done: Done) -> None:
+    assert (done.status, done.errors) == (0, "")
+    files = {path.name for path in done.folder.iterdir() if not path.name.startswith(".")}
+    assert files == {"figures", "measurements.csv", "samples.csv", "layers.csv", "report.md"}
+    assert {path.name for path in (done.folder / "figures").iterdir()} == FIGURES
+    lines = done.printed.splitlines()
+    assert lines[0] == f"{NAME}: 4 comparisons"
+    assert lines[1:5] == [
+        *(f"modules on layer{stage}, eager, fp32, contiguous" for stage in (1, 2, 3)),
+        "resnet8, eager, fp32, contiguous",
+    ]
+    for start in (
+        "│ none     │     75,290 │",
+        "│ sa       │     75,374 │",
+        "│ official │     75,374 │",
+        "│ forward          │ copy     │",
+        "│ forward+backward │ official │",
+        f"Report:     {done.folder / 'report.md'}",
+        f"Rows:       {done.folder / 'measurements.csv'}",
+    ):
+        assert any(line.startswith(start) for line in lines)
+
+
+def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
+    rows = pd.read_csv(done.folder / "measurements.csv", keep_default_na=False, na_values=[""])
+    empty = Measurement(Subject("", "", "", 0, 0, 0, 0), Setting("", "", "", ""), "").to_row()
+    assert rows.columns.tolist()[: len(empty)] == list(empty)
+    assert {"cpu", "gpu", "torch", "device", "threads"} <= set(rows.columns[len(empty) :])
+    assert set(rows["device"]) == {"cpu"}
+    assert set(rows["threads"]) == {1}
+    assert len(rows) == 3 * 2 * 3 + 2 * 3  # stages, modes and modules; modes and networks
+    assert set(rows["status"]) == {"measured"}
+    samples = pd.read_csv(done.folder / "samples.csv")
+    assert len(samples) == sum(
+        2 * (own["rounds"].iloc[0]) * (len(own) + 1) for _, own in rows.groupby(["place", "mode"])
+    )
+
+
+def test_the_report_says_how_it_was_made(done: Done) -> None:
+    text = (done.folder / "report.md").read_text()
+    assert f"# {NAME}\n" in text
+    assert f"python -m ablations.bench {' '.join(TINY[:1])} 'sweep.factors.attention=[sa]' " in text
+    for name in ("promise", "memory", "roofline"):
+        assert f"![{name}](figures/{name}.png)" in text
+    assert "| threads | 1 |" in text
+    assert "## What the multiply-adds leave out in resnet8" in text
+
+
+def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
+    uri = f"sqlite:///{done.results / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    named = {run.info.run_name: run for run in runs}
+    assert set(named) == {"report"} | {f"{name} resnet8" for name in ("none", "sa", "official")} | {
+        f"{name} layer{stage}" for name in ("copy", "sa", "official") for stage in (1, 2, 3)
+    }
+    rows = pd.read_csv(done.folder / "measurements.csv", keep_default_na=False, na_values=[""])
+    row = rows[(rows["kind"] == "network") & (rows["name"] == "sa") & (rows["mode"] == "training step")].iloc[0]
+    metrics = named["sa resnet8"].data.metrics
+    assert metrics["training_step_ratio"] == pytest.approx(row["ratio"])
+    assert metrics["multiply_adds"] == row["multiply_adds"]
+    stored = {one.path for one in client.list_artifacts(named["report"].info.run_id)}
+    assert stored == {"figures", "measurements.csv", "samples.csv", "layers.csv", "report.md"}
+    assert f"mlflow ui --backend-store-uri {uri}\n" in done.printed
+    assert "Not in MLflow" not in done.printed
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "message"),
+    [
+        ("bench", ["bench.metrics=[speed,beauty]"], "error: bench.metrics=beauty: is not known; valid: speed, memory,"),
+        ("bench", ["bench.precision=[fp64]"], "error: bench.precision=fp64: is not known; "),
+        ("bench", ["bench.resolution=3"], "error: bench.resolution=3: must be 0, or at least 8"),
+        ("bench", ["bench.also=[nowhere:Nothing]"], "error: bench.also=nowhere:Nothing: cannot be imported: No module"),
+        (
+            "bench",
+            ["sweep=groups", "sweep.factors.attention.groups=[3]"],
+            "error: sweep.factors.attention.groups=3: at",
+        ),
+        ("run", ["bench.seconds=1"], "error: bench.seconds=1: is an option of `python -m ablations.bench`, and not of"),
+        ("analyze", ["bench=quick"], "error: bench=quick: is an option of `python -m ablations.bench`, and not of"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    verb: str, arguments: list[str], message: str, tmp_path: Path, command: Command
+) -> None:
+    process = command(verb, "device=cpu", f"results_dir={tmp_path}", *arguments)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith(message)
+    assert len(process.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bench.secs=1", "error: bench.secs: there is no such option; did you mean "),
+        ("results_dir=/dev/null/x", "error: results_dir=/dev/null/x: cannot be written: Not a directory"),
+        ("device=cuda", "error: device=cuda: there is no CUDA device"),
+        ("bench=fast", "error: bench=fast: there is no such bench; valid: full, quick, standard"),
+    ],
+)
+def test_other_bad_input_is_so_too(
+    override: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert call(override) == cli.USAGE_STATUS
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_the_help_of_bench_lists_its_options_and_its_sweep(command: Command) -> None:
+    process = command("bench", "--help")
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = [line.strip() for line in process.stdout.splitlines()]
+    assert any(line.startswith("sweep=rivals") and "one of:" in line for line in lines)  # chosen where none is named
+    assert any(line.startswith("bench ") or line.startswith("bench=") for line in lines)
+    for declared in fields(BenchConfig):
+        assert any(line.startswith(f"bench.{declared.name}=") for line in lines)
+
+
+@pytest.mark.parametrize("verb", ["run", "analyze"])
+def test_the_help_of_other_verbs_speaks_of_no_benchmark(verb: str, command: Command) -> None:
+    process = command(verb, "--help")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "bench" not in process.stdout
+
+
+def test_an_interrupted_benchmark_reports_what_it_has(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-u", "-m", "ablations.bench", *TINY, "bench.seconds=1", "bench.metrics=[speed]",
+                 UNTRACKED, f"results_dir={tmp_path}"]  # fmt: skip
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("modules on layer2"):
+                process.send_signal(signal.SIGINT)
+                break
+        printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (cli.INTERRUPTED_STATUS, "")
+    assert f"Interrupted; what was measured is reported and in {tmp_path / NAME / 'measurements.csv'}." in printed
+    rows = pd.read_csv(tmp_path / NAME / "measurements.csv", keep_default_na=False, na_values=[""])
+    assert rows[["place", "mode", "name"]].to_numpy().tolist() == [
+        ["layer1", mode, name] for mode in ("forward", "forward+backward") for name in ("copy", "sa", "official")
+    ]
+    assert set(rows["status"]) == {"measured"}
+    assert (tmp_path / NAME / "report.md").exists()
+
+
+def test_an_interrupt_before_anything_is_measured_names_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> list[Measurement]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Benchmark, "measure", interrupted)
+    assert call(f"results_dir={tmp_path}") == cli.INTERRUPTED_STATUS
+    assert not (tmp_path / NAME / "measurements.csv").exists()
+    assert "measurements.csv" not in capsys.readouterr().out
+
+
+def test_a_benchmark_whose_rows_all_failed_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("bench.of=[modules]", f"bench.module_batch={2**38}", f"results_dir={tmp_path}") == 1
+    rows = pd.read_csv(tmp_path / NAME / "measurements.csv")
+    assert set(rows["status"]) == {"out of memory"}
+    assert "out of memory" in capsys.readouterr().out
+    assert list((tmp_path / NAME / "figures").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["bench.of=[modules]", "bench.modes=[step]"],
+        ["bench.of=[networks]", "bench.modes=[backward]"],
+        ["bench.of=[networks]", "bench.compile=[compiled]"],  # of which compile_networks=false leaves nothing
+    ],
+)
+def test_a_benchmark_that_has_nothing_to_measure_is_no_success(overrides: list[str], tmp_path: Path) -> None:
+    assert call(*overrides, f"results_dir={tmp_path}") in (1, cli.USAGE_STATUS)
+
+
+def test_a_second_process_on_the_same_benchmark_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with claimed(tmp_path / NAME, ""):
+        assert call(f"results_dir={tmp_path}") == cli.USAGE_STATUS
+    assert "is being run by another process" in capsys.readouterr().err
+    assert not (tmp_path / NAME / "measurements.csv").exists()
+
+
+def test_a_dashboard_that_does_not_answer_is_said_and_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*TINY, "bench.of=[networks]", "bench.metrics=[complexity]", "bench.modes=[forward]", "bench.also=[]",
+                 "tracking.uri=sqlite:////nowhere/mlflow.db", f"results_dir={tmp_path}"]  # fmt: skip
+    assert cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",)) == 0
+    assert "Not in MLflow, which did not answer (tracking.uri=sqlite:////nowhere/mlflow.db: there is no folder" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.fixture(scope="module")
+def counted(done: Done, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a benchmark that came after the whole one, and counted modules alone."""
+    results = tmp_path_factory.mktemp("again")
+    shutil.copytree(done.folder, results / NAME)
+    assert call("bench.of=[modules]", "bench.metrics=[complexity]", f"results_dir={results}") == 0
+    return results / NAME
+
+
+def test_another_benchmark_of_the_name_leaves_nothing_of_the_one_before(counted: Path) -> None:
+    rows = pd.read_csv(counted / "measurements.csv")
+    assert set(rows["kind"]) == {"module"}
+    assert rows["ms"].isna().all()
+    # Whatever lies in the folder is said to be this benchmark's, and goes to the dashboard.
+    assert list((counted / "figures").iterdir()) == []
+    assert not (counted / "layers.csv").exists()
+
+
+def test_without_times_there_is_no_table_of_times_that_cannot_be_read(counted: Path) -> None:
+    samples = counted / "samples.csv"
+    assert not samples.exists() or len(pd.read_csv(samples)) == 0
+
+
+def test_what_was_not_asked_for_is_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("bench.of=[networks]", "bench.modes=[forward]", "bench.metrics=[speed]", "bench.also=[]")
+    assert call(*options, f"results_dir={tmp_path}") == 0
+    assert "leave out" not in capsys.readouterr().out
+    assert not (tmp_path / NAME / "layers.csv").exists()
+
+
+def test_several_backbones_are_in_the_folder_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+
+    def note(_: Benchmark, comparison: Comparison) -> list[Measurement]:
+        seen.append(comparison.model["name"])
+        return []
+
+    monkeypatch.setattr(Benchmark, "measure", note)
+    factors = "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}"
+    arguments = ["device=cpu", "bench=quick", UNTRACKED, "sweep=backbones", factors, f"results_dir={tmp_path}"]
+    cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",))
+    assert list(dict.fromkeys(seen)) == ["resnet8", "resnet20"]
+    assert capsys.readouterr().out.startswith("bench-backbones-resnet8-resnet20-cpu: 8 comparisons\n")
+    assert (tmp_path / "bench-backbones-resnet8-resnet20-cpu").is_dir()
