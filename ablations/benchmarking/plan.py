@@ -95,7 +95,9 @@ def make_plan(config: Config) -> Plan:
     bench = config.bench
     if config.sweep.sampler == "tpe":
         raise UsageError(
-            "sweep", config.sweep.name, "picks its variants while it trains; a grid of them can be measured"
+            "sweep",
+            config.sweep.name,
+            "picks its variants while it trains; only variants that are listed can be measured",
         )
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)

@@ -87,6 +87,9 @@ def test_the_table_of_networks_has_costs_and_both_modes() -> None:
         "sa", "25,557,032", "4,091.94", "+0.067 %", "1.24 [1.22, 1.28]", "1.21 [1.19, 1.25]", "962.5", "1,291.0",
     ]  # fmt: skip
     assert cells(section, "over plain")["sge"] == "0 %"
+    twice = network("sa") | {"multiply_adds": 2 * 4_089_184_256}
+    (other,) = sections_of(rows_of(network("none"), twice), {})
+    assert cells(other, "over plain") == {"none": "", "sa": "+100 %"}
     assert section.note == (
         "Noise floor (A/A): forward ±2.0 %, training step ±2.0 %. Peak: of training step."
     )  # fmt: skip
