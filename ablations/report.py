@@ -30,8 +30,8 @@ _HEADERS = (
 
 
 _COSTS = (
-    "Step time is that of a training step over the plain network's, timed in turns with it after training (mean over "
-    "replicates with its 95 % CI); a plain network's own is an A/A comparison and says how far the noise goes. "
+    "Step time is that of a training step over the plain network's, timed in turns with it after training (median over "
+    "replicates, lowest to highest); a plain network's own is an A/A comparison and says how far the noise goes. "
     "Images/s and memory are medians over replicates; peak memory is that of one training step, without the data set. "
     "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
 )
@@ -203,7 +203,7 @@ def _step_time(summary: VariantSummary) -> str:
     ratio, shown = summary.train_time_ratio, METRICS["train_time_ratio"].format
     if ratio is None:
         return shown(math.nan)
-    return shown(ratio.mean) + (f" [{shown(ratio.low)}, {shown(ratio.high)}]" if ratio.has_interval else "")
+    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if ratio.n > 1 else "")
 
 
 def _findings(

@@ -55,6 +55,28 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     return Estimate(len(values), mean, mean - half, mean + half)
 
 
+@dataclass(frozen=True)
+class Typical:
+    """The median of `n` values, and the lowest and the highest of them.
+
+    Costs are summed up so: what else a machine did while one of them was measured is no part of what is typical.
+    """
+
+    n: int
+    median: float
+    low: float
+    high: float
+
+
+def typical(values: Sequence[float] | NDArray[np.float64]) -> Typical | None:
+    """Sums up the values that are known, which are those that are not nan; None where there are none."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return None
+    return Typical(len(known), float(np.median(known)), float(known.min()), float(known.max()))
+
+
 def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> Estimate | None:
     """Estimates how much `variant` exceeds `baseline` over the replicates that both have; None where there are none."""
     wide = cells[cells["variant"].isin([variant, baseline])].pivot_table(
@@ -64,11 +86,6 @@ def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: 
         return None
     differences = (wide[variant] - wide[baseline]).dropna()
     return estimate(differences.to_numpy()) if len(differences) else None
-
-
-def _estimate_of_known(values: pd.Series) -> Estimate | None:
-    known = values.dropna().to_numpy()
-    return estimate(known) if len(known) else None
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class VariantSummary:
     baseline: str | None
     top1: Estimate
     difference: Estimate | None
-    train_time_ratio: Estimate | None
+    train_time_ratio: Typical | None
     train_images_per_second: float
     peak_memory_mib: float
     parameters: int
@@ -113,7 +130,7 @@ def summarise(cells: pd.DataFrame, variants: Sequence[str], baselines: Mapping[s
                 baseline=baseline,
                 top1=estimate(own["top1"].to_numpy()),
                 difference=paired_difference(cells, variant, baseline) if baseline not in (None, variant) else None,
-                train_time_ratio=_estimate_of_known(own["train_time_ratio"]),
+                train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
                 train_images_per_second=float(own["train_images_per_second"].median()),
                 peak_memory_mib=float(own["peak_memory_mib"].median()),
                 parameters=int(own["parameters"].iloc[0]),

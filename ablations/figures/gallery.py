@@ -31,7 +31,11 @@ def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
     least, most = counts.min(), counts.max()
     n = f"{least} to {most} replicates" if least != most else count(most, "replicate")
     protocol = f"n = {n} a variant. {protocol_line(design, results)}."
-    levels_key = "Dots: replicates; bands and bars: 95 % CI of the mean (Student's t)." if least > 1 else ""
+    levels_key = (
+        "Dots: replicates; top-1: mean and 95 % CI (Student's t); costs: median, lowest to highest."
+        if least > 1
+        else ""
+    )
     curves_key = "Lines: means over replicates; bands: lowest to highest." if most > 1 else ""
     caption = f"{design.question} {levels_key} {protocol}"
     baselines = set(design.baselines.values())

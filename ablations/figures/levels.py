@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ablations.design import Design
 from ablations.figures import style
 from ablations.metrics import METRICS
-from ablations.stats import estimate
+from ablations.stats import estimate, typical
 
 _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 
@@ -21,8 +24,9 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     """Computes what the figure shows.
 
     Returns:
-        One row a finished cell and metric (`kind` is `replicate`), and one a variant and metric (`kind` is `mean`, with
-        `n` and the bounds of the 95 % CI, empty where n is 1). `level` is the level of a sweep with one factor, else
+        One row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`: of top-1 the
+        `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest; bounds are empty where n
+        is 1. `level` is the level of a sweep with one factor, else
         the variant's name.
     """
     rows: list[dict[str, object]] = []
@@ -39,20 +43,19 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
                 place | {"metric": metric, "kind": "replicate", "replicate": replicate, "value": value}
                 for replicate, value in zip(known["replicate"], known[metric], strict=True)
             ]
-            mean = estimate(known[metric].to_numpy())
-            rows.append(
-                place
-                | {
-                    "metric": metric,
-                    "kind": "mean",
-                    "value": mean.mean,
-                    "n": mean.n,
-                    "low": mean.low,
-                    "high": mean.high,
-                }
-            )
+            rows.append(place | {"metric": metric} | _summary(metric, known[metric].to_numpy()))
     columns = ["variant", "level", "is_baseline", "metric", "kind", "replicate", "value", "n", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _summary(metric: str, values: NDArray[np.float64]) -> dict[str, object]:
+    if metric == "top1":
+        mean = estimate(values)
+        return {"kind": "mean", "value": mean.mean, "n": mean.n, "low": mean.low, "high": mean.high}
+    cost = typical(values)
+    assert cost is not None
+    low, high = (cost.low, cost.high) if cost.n > 1 else (math.nan, math.nan)
+    return {"kind": "median", "value": cost.median, "n": cost.n, "low": low, "high": high}
 
 
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
@@ -66,7 +69,7 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
         factor: what the levels are levels of.
         caption: what stands below.
     """
-    levels = frame[(frame["kind"] == "mean") & ~frame["is_baseline"]].drop_duplicates("variant")
+    levels = frame[(frame["kind"] != "replicate") & ~frame["is_baseline"]].drop_duplicates("variant")
     shown = shown_metrics(frame)
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
     labels = style.row_labels(levels["variant"])
@@ -142,7 +145,7 @@ def _parts(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFram
 
     Where there is one replicate of each, it is the mean, and not returned again.
     """
-    means = frame[frame["kind"] == "mean"]
+    means = frame[frame["kind"] != "replicate"]
     levels = means[~means["is_baseline"]].reset_index(drop=True)
     dots = frame[(frame["kind"] == "replicate") & ~frame["is_baseline"]]
     places = {variant: place for place, variant in enumerate(levels["variant"])}

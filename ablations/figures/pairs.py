@@ -50,7 +50,7 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
                 place = own["row"].map(rows.index) + shift
                 colour = style.BASELINE if own["is_baseline"].all() else style.COLOURS[index % len(style.COLOURS)]
-                means, dots = own["kind"] == "mean", own["kind"] == "replicate"
+                means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
                 axes.hlines(place[means], own["low"][means], own["high"][means], color=colour)
                 marker = style.MARKERS[index % len(style.MARKERS)]
                 axes.plot(own["value"][means], place[means], linestyle="", marker=marker, color=colour, label=name)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import estimate, paired_difference, summarise
+from ablations.stats import Typical, estimate, paired_difference, summarise
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
@@ -76,6 +76,6 @@ def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design(
 def test_costs_are_those_of_the_replicates_that_they_were_measured_of() -> None:
     (made,) = summarise(frame(sa=[51.0, 53.0, 55.0]), ["sa"], {})
     assert made.train_time_ratio is not None
-    assert (made.train_time_ratio.n, made.train_time_ratio.mean) == (2, pytest.approx(1.3))
+    assert made.train_time_ratio == Typical(2, pytest.approx(1.3), 1.2, 1.4)
     (unknown,) = summarise(frame(sa=[51.0, 53.0, 55.0]).assign(train_time_ratio=math.nan), ["sa"], {})
     assert unknown.train_time_ratio is None

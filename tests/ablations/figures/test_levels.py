@@ -44,8 +44,17 @@ def test_what_nobody_measured_has_no_panel_and_what_some_cells_lack_is_the_mean_
     rows = levels_frame(cells.assign(train_time_ratio=math.nan), made)
     assert [axes.get_ylabel() for axes in draw_levels(rows, "Groups", "c").axes] == ["Top-1 (%)", "Peak memory (MiB)"]
     cells.loc[cells["replicate"] == 0, "train_time_ratio"] = math.nan
-    means = levels_frame(cells, made).query("metric == 'train_time_ratio' and kind == 'mean'")
-    assert means["n"].tolist() == [1] * 3
+    medians = levels_frame(cells, made).query("metric == 'train_time_ratio' and kind == 'median'")
+    assert medians["n"].tolist() == [1] * 3
+
+
+def test_costs_are_medians_with_their_range_so_that_one_bad_moment_decides_nothing() -> None:
+    made = design(replicates=3)
+    cells = collect(made, stored(made, 9)).cells
+    cells["train_time_ratio"] = [1.2, 1.3, 9.0] * 3
+    rows = levels_frame(cells.sort_values(["variant", "replicate"]), made)
+    costs = rows[(rows["metric"] == "train_time_ratio") & (rows["kind"] == "median")]
+    assert costs[["value", "low", "high"]].drop_duplicates().to_numpy().tolist() == [[1.3, 1.2, 9.0]]
 
 
 def test_costs_are_drawn_from_zero() -> None:
