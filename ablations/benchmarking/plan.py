@@ -105,6 +105,10 @@ def make_plan(config: Config) -> Plan:
     data = DigitsConfig() if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
+    for variant in design.variants:
+        if variant.name in (COPY, TWIN) or (variant.name == PLAIN and _has_attention(variant)):
+            reason = "is the name of what others are compared with; another is needed"
+            raise UsageError("sweep.variants", variant.name, reason)
     also, notes = _others(bench, {variant.name for variant in design.variants})
     comparisons: list[Comparison] = []
     for label, model in _models(design).items():
@@ -206,10 +210,8 @@ def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[
     A class is called what its module is, as `official`, and by its whole path where something else is called so.
 
     Raises:
-        UsageError: if one that was asked for cannot be had, or two subjects have one name.
+        UsageError: if one that was asked for cannot be had, or is called as another.
     """
-    for taken in variants & {COPY, TWIN}:
-        raise UsageError("sweep.variants", taken, "is the name of what modules are compared with; another is needed")
     found: dict[str, Callable[..., nn.Module]] = {}
     notes = []
     for path in bench.also:
