@@ -94,11 +94,8 @@ def make_plan(config: Config) -> Plan:
     """
     bench = config.bench
     if config.sweep.sampler == "tpe":
-        raise UsageError(
-            "sweep",
-            config.sweep.name,
-            "picks its variants while it trains; only variants that are listed can be measured",
-        )
+        reason = "picks its variants while it trains; only variants that are listed can be measured"
+        raise UsageError("sweep", config.sweep.name, reason)
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)
     # The design knows images by their data set: any of that side will do.
@@ -110,19 +107,20 @@ def make_plan(config: Config) -> Plan:
             reason = "is the name of what others are compared with; another is needed"
             raise UsageError("sweep.variants", variant.name, reason)
     also, notes = _others(bench, {variant.name for variant in design.variants})
+    models = _models(design)
     comparisons: list[Comparison] = []
-    for label, model in _models(design).items():
+    for label, model in models.items():
         attended = [variant for variant in design.variants if variant.model == model and _has_attention(variant)]
         widths = [place.channels for place in find_backbone(model["name"]).places()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
         others = [candidate_from(name, made, groups) for name, made in also.items()]
         candidates = (*(candidate_of(variant) for variant in attended), *others)
-        for kind, place, shape in _places(bench, label, model, side, several=len(_models(design)) > 1):
+        for kind, place, shape in _places(bench, label, model, side, several=len(models) > 1):
             batch = _batch(bench, kind, device.type)
             comparisons += [
-                Comparison(kind, place, model, shape, batch, *setting, candidates)
-                for setting in settings
-                if kind == MODULE or bench.compile_networks or setting[2] == "eager"
+                Comparison(kind, place, model, shape, batch, precision, layout, compiled, candidates)
+                for precision, layout, compiled in settings
+                if kind == MODULE or bench.compile_networks or compiled == "eager"
             ]
     if not comparisons:
         reason = (

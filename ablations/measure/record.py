@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-NONE = math.nan
+_UNKNOWN = math.nan
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Costs:
         peak_mib: the most that is allocated at a time in the mode that was measured, parameters included.
     """
 
-    parameters: float = NONE
-    buffers: float = NONE
-    multiply_adds: float = NONE
-    uncounted: float = NONE
-    moved_mib: float = NONE
-    least_mib: float = NONE
-    saved_mib: float = NONE
-    peak_mib: float = NONE
+    parameters: float = _UNKNOWN
+    buffers: float = _UNKNOWN
+    multiply_adds: float = _UNKNOWN
+    uncounted: float = _UNKNOWN
+    moved_mib: float = _UNKNOWN
+    least_mib: float = _UNKNOWN
+    saved_mib: float = _UNKNOWN
+    peak_mib: float = _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Timing:
     """
 
     rounds: int = 0
-    ms: float = NONE
-    ratio: float = NONE
-    ratio_low: float = NONE
-    ratio_high: float = NONE
-    noise_low: float = NONE
-    noise_high: float = NONE
+    ms: float = _UNKNOWN
+    ratio: float = _UNKNOWN
+    ratio_low: float = _UNKNOWN
+    ratio_high: float = _UNKNOWN
+    noise_low: float = _UNKNOWN
+    noise_high: float = _UNKNOWN
     verdict: str = ""
 
 
@@ -104,7 +104,7 @@ class Measurement:
     status: str
     timing: Timing = field(default_factory=Timing)
     costs: Costs = field(default_factory=Costs)
-    joules: float = NONE
+    joules: float = _UNKNOWN
 
     def to_row(self) -> dict[str, object]:
         """Returns it flat, a column a field."""
