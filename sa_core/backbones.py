@@ -10,9 +10,12 @@ from torch import nn
 
 from sa_core.attention import ATTENTION
 from sa_core.errors import OptionError
-from sa_core.knobs import ATTENTIONS
+from sa_core.fused import FUSED
+from sa_core.knobs import ATTENTIONS, ShuffleAttentionKnobs
 from sa_core.places import Backbone, find_backbone
 from sa_core.seeds import stream_seed
+from sa_core.shuffle_attention import ShuffleAttention
+from sa_core.slots import SlottedBlock
 
 
 def create_model(
@@ -24,6 +27,8 @@ def create_model(
     stages: str = "all",
     position: str = "residual",
     seed: int | None = None,
+    fused: str = "auto",
+    fused_block: bool = False,
     **knobs: Any,
 ) -> nn.Module:
     """Builds a backbone and puts attention into its blocks.
@@ -41,6 +46,9 @@ def create_model(
         stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
         position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.places`.
         seed: of the initial weights; None draws one from torch's global generator.
+        fused: of every module of shuffle attention, as `ShuffleAttention` takes it.
+        fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
+            ReLU in one pass where `sa_core.fused` can; parameters, buffers and their names stay the same.
         **knobs: of the attention module, as `groups=8`.
 
     Raises:
@@ -53,6 +61,10 @@ def create_model(
     if stem is not None and stem not in backbone.stems:
         reason = "is not known" if backbone.stems else f"is not to be had: {name} has a stem of its own"
         raise OptionError("stem", stem, reason, backbone.stems)
+    if fused not in FUSED:
+        raise OptionError("fused", fused, "is not known", FUSED)
+    if fused_block:
+        _check_fused_block(backbone, attention, position, fused)
     known = [declared.name for declared in fields(ATTENTIONS[attention])]
     if unknown := sorted(set(knobs) - set(known)):
         raise TypeError(f"attention {attention} has no knob {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
@@ -70,7 +82,26 @@ def create_model(
                 raise OptionError(
                     error.option, error.value, f"{error.reason} (at {place.path} of {name})", error.choices
                 ) from None
+    for module in model.modules():
+        if isinstance(module, ShuffleAttention):
+            module.fuse(fused)
+        elif isinstance(module, SlottedBlock):
+            module.fused = fused_block
     return model
+
+
+def _check_fused_block(backbone: Backbone, attention: str, position: str, fused: str) -> None:
+    reason = None
+    if backbone.family not in ("cifar_resnet", "resnet"):
+        reason = f"cannot be had: the blocks of {backbone.name} do not end in a batch norm, an addition and a ReLU"
+    elif not issubclass(ATTENTIONS[attention], ShuffleAttentionKnobs) and attention not in ("none", "identity"):
+        reason = f"cannot be had: there is no kernel for a block with attention={attention}"
+    elif position != "residual":
+        reason = f"cannot be had: with position={position} attention is not at the end of the residual path"
+    elif fused == "off":
+        reason = "cannot be had with fused=off"
+    if reason:
+        raise OptionError("fused_block", True, reason, (False,))
 
 
 def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:

@@ -16,6 +16,8 @@ from sa_core.slots import SlottedBlock
 class CifarBlock(SlottedBlock):
     """Two 3x3 convolutions beside a shortcut; (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
 
+    last_norm = "bn2"
+
     def __init__(self, in_channels: int, channels: int, stride: int, position: str) -> None:
         super().__init__()
         self.stride, self.grown, self.position = stride, channels - in_channels, position
@@ -24,10 +26,9 @@ class CifarBlock(SlottedBlock):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
-    def residual(self, x: Tensor) -> Tensor:
-        """Two convolutions, each with its norm."""
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        result: Tensor = self.bn2(self.conv2(out))
+    def convolved(self, x: Tensor) -> Tensor:
+        """Two convolutions, with a norm and a ReLU between."""
+        result: Tensor = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return result
 
     def shortcut(self, x: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core.errors import OptionError
+from sa_core.fused import FUSED, Form, Parameters, can_take, form_of, is_bare, leaves_to_eager, reason_against
+from sa_core.fused import shuffle_attention as fused_shuffle_attention
 from sa_core.knobs import ShuffleAttentionKnobs, norm_groups
 
 _GATES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -64,11 +67,14 @@ class ShuffleAttention(nn.Module):
         shuffle_groups: the blocks of channels that the shuffle interleaves.
         permutation: `interleave` (the official shuffle) or `random`: one order, drawn when the module is made from
             torch's generator and kept in the buffer `permutation`.
+        fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that, `off` takes torch's own
+            operations. The numbers are the same to the precision of the type; `repr` says what happens.
         device, dtype: as in every `torch.nn` module.
 
     Raises:
         OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
-            the message says which values would.
+            the message says which values would. Also if `fused` is `on` and this variant has no kernel, or, when the
+            module is called, what it is called with.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class ShuffleAttention(nn.Module):
         shuffle: bool = True,
         shuffle_groups: int = 2,
         permutation: str = "interleave",
+        fused: str = "auto",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -122,9 +129,22 @@ class ShuffleAttention(nn.Module):
             self.gn = _make_norm(norm, c, {"affine": norm_affine, **factory})
         if shuffle and permutation == "random":
             self.register_buffer("permutation", torch.randperm(channels, device=device))
+        self._form = form_of(knobs, channels)
+        self.fuse(fused)
+
+    def fuse(self, fused: str) -> None:
+        """Sets `fused` anew, and raises as the constructor does."""
+        if fused not in FUSED:
+            raise OptionError("fused", fused, "is not known", FUSED)
+        if fused == "on" and isinstance(self._form, str):
+            raise OptionError("fused", fused, f"cannot be had: {self._form}", ("auto", "off"))
+        self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
+        form = self.fused_form(x)
+        if form is not None:
+            return fused_shuffle_attention(form, self.fused_parameters(), x, permutation=self.fused_permutation())[0]
         batch, channels, height, width = x.shape
         grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
         if self.knobs.removed == "reassign":
@@ -160,10 +180,42 @@ class ShuffleAttention(nn.Module):
             return x.index_select(1, self.get_buffer("permutation"))
         return channel_shuffle(x, self.knobs.shuffle_groups)
 
+    def fused_form(self, x: Tensor) -> Form | None:
+        """Returns what the fused operator is told if it is to work on x, otherwise None; raises as `forward` does."""
+        form = self._form
+        if self.fused == "off" or isinstance(form, str):
+            return None
+        bare = form.spatial_gate != "instance" or is_bare(self.gn, _GroupNorm)
+        if bare and can_take(x) and (self.fused == "on" or not leaves_to_eager()):
+            return form
+        if self.fused == "on" and x.dim() == 4 and x.numel():
+            reason = reason_against(x.device.type, x.dtype) or "its norm was replaced, or has hooks"
+            raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
+        return None
+
+    def fused_parameters(self) -> Parameters:
+        """Returns what the variant has of the parameters that the fused operator knows."""
+        norm = self._modules.get("gn")
+        weight, bias = (None, None) if norm is None else (_own(norm, "weight"), _own(norm, "bias"))
+        cweight, cbias, sweight, sbias = [_own(self, name) for name in _NAMES]
+        return Parameters(cweight, cbias, sweight, sbias, weight, bias)
+
+    def fused_permutation(self) -> Tensor | None:
+        """Returns the order of the channels where a buffer keeps it."""
+        return self._buffers.get("permutation")
+
     def extra_repr(self) -> str:
-        """Shows every knob: two variants that differ look different."""
-        shown = {**vars(self.knobs), "groups": self.groups}
-        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items())])
+        """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
+        shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
+        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), self._computed()])
+
+    def _computed(self) -> str:
+        """Says how: `computed by the kernels for cpu`, or by torch, and why."""
+        if self.fused == "off":
+            return "computed by torch"
+        device = next((parameter.device.type for parameter in self.parameters()), "cpu")
+        reason = self._form if isinstance(self._form, str) else reason_against(device, torch.float32)
+        return f"computed by torch: {reason}" if reason else f"computed by the kernels for {device}"
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -178,6 +230,16 @@ def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
     if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         return out.contiguous(memory_format=torch.channels_last)
     return out
+
+
+_NAMES = ("cweight", "cbias", "sweight", "sbias")
+
+
+def _own(module: nn.Module, name: str) -> Tensor | None:
+    """Returns a module's parameter, None where it has none; quickly where it is none that is computed."""
+    parameters = module._parameters
+    value: Tensor | None = parameters[name] if name in parameters else getattr(module, name, None)
+    return value
 
 
 def _weight_shape(transform: str, channels: int) -> tuple[int, int, int, int]:

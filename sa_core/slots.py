@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core.fused.block import end_of_block
+
 
 class SlottedBlock(nn.Module):
     """A block of a residual path and a shortcut, with a slot for attention that is named `sa` as in the official code.
@@ -13,6 +15,8 @@ class SlottedBlock(nn.Module):
     """
 
     position: str = "residual"
+    fused: bool = False  # whether the block's end is computed in one pass where that can be had
+    last_norm: str = ""  # the name of the norm that ends the residual path, where addition and ReLU follow
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
@@ -22,9 +26,14 @@ class SlottedBlock(nn.Module):
         """Returns what the residual path and the shortcut start from: in ResNets, the same."""
         return x, x
 
+    def convolved(self, x: Tensor) -> Tensor:
+        """The block's convolutions, with the norms between them."""
+        raise NotImplementedError
+
     def residual(self, x: Tensor) -> Tensor:
         """The block's convolutions and norms."""
-        raise NotImplementedError
+        normed: Tensor = self.get_submodule(self.last_norm)(self.convolved(x))
+        return normed
 
     def shortcut(self, x: Tensor) -> Tensor:
         """What stands beside them."""
@@ -39,6 +48,8 @@ class SlottedBlock(nn.Module):
         residual, shortcut = self.paths(x)
         if self.position == "pre":
             residual = self.sa(residual)
+        if self.fused and self.position == "residual":
+            return self._fused_forward(residual, shortcut)
         residual, shortcut = self.residual(residual), self.shortcut(shortcut)
         if self.position == "residual":
             residual = self.sa(residual)
@@ -46,3 +57,10 @@ class SlottedBlock(nn.Module):
             shortcut = self.sa(shortcut)
         out = self.join(residual, shortcut)
         return self.sa(out) if self.position == "post" else out
+
+    def _fused_forward(self, residual: Tensor, shortcut: Tensor) -> Tensor:
+        """The same with attention at the end of the residual path; what cannot be fused is computed as it stands."""
+        convolved, shortcut = self.convolved(residual), self.shortcut(shortcut)
+        norm = self.get_submodule(self.last_norm)
+        out = end_of_block(convolved, norm, self.sa, shortcut)
+        return self.join(self.sa(norm(convolved)), shortcut) if out is None else out

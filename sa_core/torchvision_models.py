@@ -37,10 +37,11 @@ class _ResidualBlock(SlottedBlock):
 class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
     """The block of ResNet-18 and ResNet-34."""
 
-    def residual(self, x: Tensor) -> Tensor:
-        """Two 3x3 convolutions, each with its norm."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        result: Tensor = self.bn2(self.conv2(out))
+    last_norm = "bn2"
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Two 3x3 convolutions, with a norm and a ReLU between."""
+        result: Tensor = self.conv2(self.relu(self.bn1(self.conv1(x))))
         return result
 
 
@@ -48,13 +49,12 @@ class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
     """The block of ResNet-50 and ResNet-101."""
 
     conv3: nn.Module
-    bn3: nn.Module
+    last_norm = "bn3"
 
-    def residual(self, x: Tensor) -> Tensor:
-        """A 1x1, a 3x3 and a 1x1 convolution, each with its norm."""
+    def convolved(self, x: Tensor) -> Tensor:
+        """A 1x1, a 3x3 and a 1x1 convolution, with a norm and a ReLU between."""
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        result: Tensor = self.bn3(self.conv3(out))
+        result: Tensor = self.conv3(self.relu(self.bn2(self.conv2(out))))
         return result
 
 

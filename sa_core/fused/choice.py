@@ -1,0 +1,63 @@
+"""Where the fused operator can be had: of which variants, on which device, for which type, under which tracer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sa_core.fused.form import Form
+from sa_core.fused.operator import KERNELS
+from sa_core.knobs import ShuffleAttentionKnobs
+
+FUSED = ("auto", "on", "off")
+
+
+def form_of(knobs: ShuffleAttentionKnobs, channels: int) -> Form | str:
+    """Returns what the operator is told of a variant, or why it does not have it, as a clause."""
+    lacking = {
+        "transform": knobs.transform if knobs.transform == "conv1x1" else None,
+        "norm": knobs.norm if knobs.has_spatial_branch and knobs.norm not in ("instance", "none") else None,
+        "pooling": knobs.pooling if knobs.has_channel_branch and knobs.pooling != "avg" else None,
+        "gate": knobs.gate if knobs.branches != "none" and knobs.gate != "sigmoid" else None,
+    }
+    for name, value in lacking.items():
+        if value is not None:
+            return f"there is no kernel for {name}={value}"
+    groups, c = knobs.groups_on(channels), knobs.branch_channels(channels)
+    split = 0 if knobs.removed == "reassign" and knobs.has_spatial_branch else c
+    spatial = ("instance" if knobs.norm == "instance" else "plain") if knobs.has_spatial_branch else "none"
+    blocks = knobs.shuffle_groups if knobs.shuffle else 1
+    return Form(groups, split, knobs.has_channel_branch, spatial, blocks)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def reason_against(device: str, dtype: torch.dtype) -> str | None:
+    """Returns why maps of a type cannot be worked on by kernels on a device (`cpu`, `cuda`), None where they can."""
+    kernels = KERNELS.get(device)
+    if kernels is not None and kernels.supports(dtype):
+        return None
+    kind = str(dtype).removeprefix("torch.")
+    if kernels is None or kernels.supports(torch.float32):
+        return f"there is no kernel for {kind} on {device}"
+    missing = {"cpu": "the installation found no C++ compiler", "cuda": "triton is not installed"}
+    return f"there are no kernels for {device} here: {missing[device]}"
+
+
+def leaves_to_eager() -> bool:
+    """Whether torch's own operations are wanted: in what is exported to run elsewhere, and under torch.func."""
+    if torch.compiler.is_exporting():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is what it was made as, and nobody waits for it to be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) is kind and not any(hooks)
+
+
+def can_take(x: Tensor) -> bool:
+    """Whether there are kernels for a map as it is."""
+    return x.dim() == 4 and x.numel() > 0 and reason_against(x.device.type, x.dtype) is None

@@ -1,0 +1,116 @@
+"""The operator on CPUs: finds the library that the installation has built from `kernels/`, and calls it.
+
+There is a library for every instruction set that it gains from. Where the installation had no compiler there is none
+at all, and shuffle attention is computed by torch's own operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sa_core.fused.form import Form, Parameters, layout_of, new_gradients, new_results
+
+_BUILDS = {"AVX512": ("avx512", "avx2", "generic"), "AVX2": ("avx2", "generic")}  # by what torch says of the CPU
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_SPATIAL_GATES = {"none": 0, "instance": 1, "plain": 2}
+_NORMS = {"none": 0, "running": 1, "batch": 2}
+_PROBLEM = struct.Struct("=12q9q2d10q")  # `Problem` of kernels/problem.h; addresses are numbers
+_NO_GRADIENTS = (None,) * 4
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Returns the library for this CPU, None where there is none."""
+    for build in _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("generic",)):
+        path = Path(__file__).with_name(f"_{build}{sysconfig.get_config_var('EXT_SUFFIX')}")
+        try:
+            found = ctypes.CDLL(str(path))
+        except OSError:  # not built, or for another system
+            continue
+        found.shuffle_attention.argtypes = (ctypes.c_char_p,)
+        return found
+    return None
+
+
+@cache
+def supports(dtype: torch.dtype) -> bool:
+    """Whether feature maps of this type can be worked on here."""
+    found = library()
+    return found is not None and dtype in _DTYPES and (dtype != torch.float16 or bool(found.has_half()))
+
+
+def forward(
+    form: Form,
+    parameters: Parameters,
+    x: Tensor,
+    shortcut: Tensor | None,
+    running: tuple[Tensor, Tensor] | None,
+    permutation: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says."""
+    out, rows, moments = results = new_results(x, form)
+    if running is not None:
+        torch.stack((*running, torch.zeros_like(running[0])), out=moments)
+    _call(form, (permutation, *parameters), (x, shortcut, out, None), (rows, moments), ())
+    return results
+
+
+def backward(
+    form: Form,
+    parameters: Parameters,
+    grad_out: Tensor,
+    x: Tensor,
+    out: Tensor | None,
+    rows: Tensor,
+    moments: Tensor | None,
+    permutation: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Computes the gradients, `out` being the result where that ended in a ReLU; returns what `new_gradients` says."""
+    gradients = new_gradients(x, form, joined=out is not None)
+    _call(form, (permutation, *parameters), (x, None, out, grad_out), (rows, moments), gradients)
+    return gradients
+
+
+def _call(
+    form: Form,
+    parameters: tuple[Tensor | None, ...],
+    maps: tuple[Tensor | None, ...],
+    kept: tuple[Tensor | None, ...],
+    gradients: tuple[Tensor | None, ...],
+) -> None:
+    """Calls the library; `maps` are x, shortcut, out and the gradient of out."""
+    x, found = maps[0], library()
+    assert x is not None
+    assert found is not None, "supports() says beforehand whether there is a library"
+    images, channels, height, width = x.shape
+    layout = layout_of(x)
+    # Held until the call has returned, because what is not contiguous is copied here.
+    maps = tuple([tensor if tensor is None else tensor.contiguous(memory_format=layout) for tensor in maps])
+    parameters = tuple([tensor if tensor is None else tensor.contiguous() for tensor in parameters])
+    problem = _PROBLEM.pack(
+        images,
+        channels,
+        height * width,
+        channels // form.groups,
+        form.split,
+        form.shuffle_groups,
+        form.channel_gate,
+        _SPATIAL_GATES[form.spatial_gate],
+        _NORMS[form.norm],
+        _DTYPES[x.dtype],
+        layout is torch.channels_last,
+        torch.get_num_threads(),
+        *[0 if tensor is None else tensor.data_ptr() for tensor in parameters],
+        form.gn_epsilon,
+        form.bn_epsilon,
+        *[0 if tensor is None else tensor.data_ptr() for tensor in (*kept, *maps, *(gradients or _NO_GRADIENTS))],
+    )
+    if found.shuffle_attention(problem):
+        raise AssertionError("supports() says beforehand which types there are")

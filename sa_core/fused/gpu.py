@@ -1,0 +1,335 @@
+"""The operator on GPUs: plans how maps are cut into tiles, and launches the kernels of `sa_core.fused.triton_kernels`.
+
+    forward                    a row at a time: 1 kernel     in parts: 2     batch statistics: 3
+    backward                                    3            4               4
+
+A row (a channel of an image) is worked on by one program if there are enough rows for all processors, and read from
+memory once if it fits into a tile. Otherwise it is cut into parts, which are merged in a fixed order: results do not
+depend on which program comes first.
+
+Triton is imported when it is first asked for: it takes a while, and need not be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sa_core.fused.form import Form, Parameters, layout_of, new_gradients, new_results
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_PROGRAMS = 264  # two for every processor of an H100: with fewer, rows are cut into parts
+_TILE = 4096  # values of a map that a program holds at a time
+_WHOLE = 2  # how many times that where it saves reading the map once more
+_SHORT = 2048  # values up to which a program takes more rows
+_BYTES = 64  # of neighbouring channels: two sectors of memory, one for each of the blocks that are interleaved
+_CHANNELS = 8  # of a tile of kernels that add up over images: a sector of float32
+_IMAGES = 128
+
+
+@cache
+def _kernels() -> Any:
+    """Returns the kernels; None where there is no Triton."""
+    try:
+        return import_module("sa_core.fused.triton_kernels")
+    except ImportError:
+        return None
+
+
+@cache
+def supports(dtype: torch.dtype) -> bool:
+    """Whether feature maps of this type can be worked on here."""
+    somewhere = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+    return dtype in _DTYPES and somewhere and _kernels() is not None
+
+
+def forward(
+    form: Form,
+    parameters: Parameters,
+    x: Tensor,
+    shortcut: Tensor | None,
+    running: tuple[Tensor, Tensor] | None,
+    permutation: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says."""
+    out, rows, moments = results = new_results(x, form)
+    layout = layout_of(x)
+    x, shortcut = x.contiguous(memory_format=layout), _in(layout, shortcut)
+    plan = _plan(x, form, permutation)
+    images, channels, positions = x.shape[0], x.shape[1], x[0, 0].numel()
+    measured, known, norm = None, "not yet", (None, None, None)
+    with _on(x):
+        if not plan.is_whole:
+            measured, known = torch.empty((2, plan.parts, images, channels), device=x.device), "parts"
+            _kernels().statistics_kernel[plan.grid](
+                x,
+                measured,
+                permutation,
+                *plan.sizes,
+                plan.span,
+                plan.parts,
+                **plan.tiles,
+                num_warps=_warps(plan, 256),
+            )
+        if form.norm == "running":
+            assert running is not None, "the operator is told what this batch norm uses"
+            norm = (running[0].float().contiguous(), running[1].float().contiguous(), None)
+        elif moments is not None:
+            known, norm = "rows", tuple(moments)
+            _kernels().moments_kernel[(math.ceil(channels / _CHANNELS),)](
+                x,
+                measured,
+                rows,
+                moments,
+                images,
+                channels,
+                positions,
+                plan.span,
+                plan.parts,
+                channels_last=plan.tiles["channels_last"],
+                tile_images=_tile_images(images),
+                tile_channels=_CHANNELS,
+            )
+        _kernels().forward_kernel[plan.grid](
+            x,
+            shortcut,
+            out,
+            rows,
+            measured,
+            moments if form.norm == "running" else None,
+            *norm,
+            *_learnt(parameters),
+            permutation,
+            *plan.sizes,
+            x.shape[1] // form.groups,
+            form.split,
+            plan.span,
+            plan.parts,
+            form.gn_epsilon,
+            form.bn_epsilon,
+            **plan.tiles,
+            looped=plan.looped,
+            **_gates(form),
+            known=known,
+            tile_parts=_power_of_two(plan.parts),
+            num_warps=_warps(plan, 512),
+        )
+    return results
+
+
+def backward(
+    form: Form,
+    parameters: Parameters,
+    grad_out: Tensor,
+    x: Tensor,
+    out: Tensor | None,
+    rows: Tensor,
+    moments: Tensor | None,
+    permutation: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Computes the gradients, `out` being the result where that ended in a ReLU; returns what `new_gradients` says."""
+    grad_x, grad_shortcut, grad_gates, grad_bn = gradients = new_gradients(x, form, joined=out is not None)
+    layout = layout_of(x)
+    x, out, grad_out = x.contiguous(memory_format=layout), _in(layout, out), grad_out.contiguous(memory_format=layout)
+    plan = _plan(x, form, permutation)
+    images, channels, positions = x.shape[0], x.shape[1], x[0, 0].numel()
+    group_channels = channels // form.groups
+    device = x.device
+    sums = torch.empty((2 if moments is None else 4, plan.parts, images, channels), device=device)
+    totals = torch.empty((2, channels), dtype=torch.float64, device=device)
+    linear = None if plan.is_whole else torch.empty((2, images, channels), device=device)
+    batch_linear = torch.empty((2, channels), device=device) if form.norm == "batch" else None
+    norm = (None, None, None) if moments is None else tuple(moments)
+    learnt = _learnt(parameters)
+
+    def work_on(grad: Tensor, out: Tensor | None, sums_up: bool, writes: bool) -> None:
+        _kernels().backward_kernel[plan.grid](
+            grad,
+            x,
+            out,
+            grad_x,
+            None if out is None else grad_shortcut,
+            rows,
+            sums,
+            linear,
+            batch_linear,
+            *norm,
+            *learnt,
+            permutation,
+            *plan.sizes,
+            group_channels,
+            form.split,
+            plan.span,
+            plan.parts,
+            form.gn_epsilon,
+            form.bn_epsilon,
+            **plan.tiles,
+            looped=plan.looped,
+            **_gates(form),
+            sums_up=sums_up,
+            writes=writes,
+            num_warps=_warps(plan, 256),
+        )
+
+    with _on(x):
+        work_on(grad_out, out, True, plan.is_whole)
+        _kernels().channels_kernel[(math.ceil(channels / _CHANNELS),)](
+            x,
+            rows,
+            sums,
+            linear,
+            batch_linear,
+            totals,
+            grad_bn,
+            *norm,
+            *learnt,
+            images,
+            channels,
+            positions,
+            group_channels,
+            form.split,
+            plan.parts,
+            form.gn_epsilon,
+            form.bn_epsilon,
+            channels_last=plan.tiles["channels_last"],
+            **_gates(form),
+            tile_images=_tile_images(images),
+            tile_channels=_CHANNELS,
+        )
+        _kernels().gates_kernel[(math.ceil(group_channels / _CHANNELS),)](
+            totals,
+            grad_gates,
+            parameters.sweight,
+            parameters.gn_weight,
+            parameters.gn_bias,
+            channels,
+            group_channels,
+            form.split,
+            grad_gates.shape[1],
+            spatial_gate=form.spatial_gate,
+            tile_groups=min(64, _power_of_two(form.groups)),
+            tile_within=_CHANNELS,
+        )
+        if not plan.is_whole:
+            work_on(grad_out if grad_shortcut is None else grad_shortcut, None, False, True)
+    return gradients
+
+
+class _Plan(NamedTuple):
+    """How a map is cut.
+
+    Args:
+        grid: programs, by image and block of rows, and by part of rows.
+        sizes: images, channels and positions, the last two divided by what they are known to be divisible by.
+        span: positions of a part.
+        parts: parts of a row.
+        looped: whether a program takes several tiles, one after the other.
+        is_whole: whether a program can work on rows from statistics to results.
+        tiles: what the kernels are compiled for.
+    """
+
+    grid: tuple[int, int]
+    sizes: tuple[int, int, int]
+    span: int
+    parts: int
+    looped: bool
+    is_whole: bool
+    tiles: dict[str, Any]
+
+
+def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
+    """Returns how a map is cut; it depends on shape, type, layout and form alone."""
+    images, channels, height, width = x.shape
+    return _plan_of(
+        images,
+        channels,
+        height * width,
+        x.element_size(),
+        layout_of(x) is torch.channels_last,
+        1 if permutation is not None else form.shuffle_groups,
+        permutation is not None,
+        form.norm == "batch",
+    )
+
+
+@cache
+def _plan_of(
+    images: int,
+    channels: int,
+    positions: int,
+    size: int,
+    channels_last: bool,
+    shuffle_groups: int,
+    permuted: bool,
+    awaited: bool,
+) -> _Plan:
+    whole = _power_of_two(positions)
+    if channels_last:
+        rows = min(_power_of_two(channels), max(_BYTES // size, min(64, _TILE // whole)))
+        width = whole if whole * rows <= _WHOLE * _TILE else max(1, _TILE // rows)
+    else:
+        width = min(whole, _TILE)
+        rows = min(_power_of_two(channels), max(1, _SHORT // width))
+    steps = math.ceil(positions / width)
+    programs = images * math.ceil(channels / rows)
+    parts = max(1, min(steps, math.ceil(_PROGRAMS / max(1, programs))))
+    span = math.ceil(steps / parts) * width
+    parts = math.ceil(positions / span)
+    channel_align, position_align = math.gcd(channels, 16), math.gcd(positions, 16)
+    return _Plan(
+        grid=(programs, parts),
+        sizes=(images, channels // channel_align, positions // position_align),
+        span=span,
+        parts=parts,
+        looped=span > width,
+        is_whole=parts == 1 and not awaited,
+        tiles={
+            "channel_align": channel_align,
+            "position_align": position_align,
+            "channels_last": channels_last,
+            "shuffle_groups": shuffle_groups,
+            "paired": channels_last and shuffle_groups == 2 and not permuted,
+            "tile_rows": rows,
+            "tile_width": width,
+        },
+    )
+
+
+def _warps(plan: _Plan, values: int) -> int:
+    """Returns how many warps have a tile if each has `values` of it."""
+    return min(16, max(1, plan.tiles["tile_rows"] * plan.tiles["tile_width"] // values))
+
+
+def _tile_images(images: int) -> int:
+    return min(_IMAGES, _power_of_two(images))
+
+
+def _power_of_two(number: int) -> int:
+    """Returns the least power of two that is no less."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _gates(form: Form) -> dict[str, Any]:
+    return {"channel_gate": form.channel_gate, "spatial_gate": form.spatial_gate, "normed": form.norm != "none"}
+
+
+def _learnt(parameters: Parameters) -> tuple[Tensor | None, ...]:
+    """Returns the parameters in the order of the kernels: of the batch norm, then of the gates."""
+    each = [value if value is None else value.contiguous() for value in parameters]
+    return *each[6:], *each[:6]
+
+
+def _in(layout: torch.memory_format, tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous(memory_format=layout)
+
+
+def _on(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device: makes it that of x."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -1,0 +1,165 @@
+// Sixteen floats at a time, in the vector extension of GCC and Clang: the same source for every instruction set.
+//
+// Feature maps may be float, bfloat16 or half; what is computed is always float.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#ifdef __AVX512F__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // of the compiler's own header
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+constexpr int kLanes = 16;
+
+typedef float Lanes __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Mask __attribute__((vector_size(kLanes * 4)));  // -1 where a lane counts, otherwise 0
+typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(kLanes * 2)));
+
+struct BFloat16 {
+  uint16_t bits;
+};
+#ifdef __FLT16_MANT_DIG__
+#define HAS_HALF 1
+typedef _Float16 Half;
+typedef Half Halves __attribute__((vector_size(kLanes * 2)));
+#endif
+
+static inline Lanes splat(float value) { return value - Lanes{}; }
+
+static inline Lanes square_root(Lanes lanes) {
+  for (int i = 0; i < kLanes; ++i) lanes[i] = std::sqrt(lanes[i]);
+  return lanes;
+}
+
+static inline Lanes select(Mask mask, Lanes yes, Lanes no) { return mask ? yes : no; }
+
+// The sums over each of kLanes vectors, side by side: halves are added, of ever more vectors together.
+static inline Lanes sums(const Lanes (&v)[kLanes]) {
+  Lanes halves[8], quarters[4], pairs[2];
+  for (int i = 0; i < 8; ++i) {
+    const Lanes a = v[i], b = v[i + 8];
+    halves[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const Lanes a = halves[i], b = halves[i + 4];
+    quarters[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+                  __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+  }
+  for (int i = 0; i < 2; ++i) {
+    const Lanes a = quarters[i], b = quarters[i + 2];
+    pairs[i] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+               __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  }
+  return __builtin_shufflevector(pairs[0], pairs[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+         __builtin_shufflevector(pairs[0], pairs[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+// Reads and writes of kLanes neighbours.
+
+static inline Lanes load(const float* from) {
+  Lanes lanes;
+  memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+static inline void store(float* to, Lanes lanes) { memcpy(to, &lanes, sizeof lanes); }
+
+// Of fewer than kLanes: the others are 0.
+static inline Lanes load_some(const float* from, int count) {
+  Lanes lanes{};
+  memcpy(&lanes, from, count * sizeof(float));
+  return lanes;
+}
+
+static inline void store_some(float* to, Lanes lanes, int count) {
+  if (count == kLanes)
+    store(to, lanes);
+  else
+    memcpy(to, &lanes, count * sizeof(float));
+}
+
+static inline Lanes widen(Shorts shorts) {
+  const Bits bits = __builtin_convertvector(shorts, Bits) << 16;
+  return reinterpret_cast<Lanes>(bits);
+}
+
+static inline Shorts narrow(Lanes lanes) {
+  const Bits bits = reinterpret_cast<Bits>(lanes);
+  const Bits nearest_even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Bits not_a_number = (bits >> 16) | 0x40;
+  return __builtin_convertvector(lanes == lanes ? nearest_even : not_a_number, Shorts);
+}
+
+static inline Lanes load(const BFloat16* from) {
+  Shorts shorts;
+  memcpy(&shorts, from, sizeof shorts);
+  return widen(shorts);
+}
+
+static inline void store(BFloat16* to, Lanes lanes) {
+  const Shorts shorts = narrow(lanes);
+  memcpy(to, &shorts, sizeof shorts);
+}
+
+#ifdef HAS_HALF
+static inline Lanes load(const Half* from) {
+  Halves halves;
+  memcpy(&halves, from, sizeof halves);
+  return __builtin_convertvector(halves, Lanes);
+}
+
+static inline void store(Half* to, Lanes lanes) {
+  const Halves halves = __builtin_convertvector(lanes, Halves);
+  memcpy(to, &halves, sizeof halves);
+}
+#endif
+
+// The value that is pointed to.
+static inline float first(const float* from) { return *from; }
+
+static inline float first(const BFloat16* from) {
+  const uint32_t bits = uint32_t(from->bits) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+#ifdef HAS_HALF
+static inline float first(const Half* from) { return float(*from); }
+#endif
+
+// 1 / (1 + 2^t), which is the sigmoid of -t ln 2: t = n + f with |f| <= 1/2, a polynomial within 8 in 10^8 of 2^f, and n
+// added to the exponent.
+constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
+
+static inline Lanes inverse_of_one_plus_power(Lanes t) {
+#ifdef __AVX512F__
+  t = _mm512_min_ps(splat(126.0f), t);  // in this order nan stays nan
+  const Lanes n = _mm512_roundscale_ps(t, 0);
+#else
+  t = t > 126.0f ? splat(126.0f) : t;  // written so that nan stays nan
+  t = t < -126.0f ? splat(-126.0f) : t;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
+  const Lanes shifted = t + kRound, n = shifted - kRound;
+#endif
+  const Lanes f = t - n;
+  Lanes p = f * 1.3276472e-3f + 9.67554133e-3f;
+  p = p * f + 5.55071327e-2f;
+  p = p * f + 2.40221197e-1f;
+  p = p * f + 6.93146967e-1f;
+  p = p * f + 1.00000007f;
+#ifdef __AVX512F__
+  const Lanes d = 1.0f + Lanes(_mm512_scalef_ps(p, n));
+  const Lanes r = _mm512_rcp14_ps(d);
+  return r + r * (1.0f - d * r);
+#else
+  return 1.0f / (1.0f + reinterpret_cast<Lanes>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23)));
+#endif
+}

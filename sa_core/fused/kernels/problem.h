@@ -1,0 +1,220 @@
+// What the library is asked to compute, and the numbers of single rows that it computes with.
+//
+// A row is a channel of an image: positions x with mean m and variance v. For each,
+//
+//     u = scale (x - origin) + shift           the batch norm; without one, u = x
+//     t = slope (x - m) + level                F_c of the pooled or the normalised row; constant in the channel branch
+//     y = u sigmoid(t)
+//     out[where the shuffle puts the row] = relu(y + shortcut)        or y alone
+//
+// With dy the gradient of y, s = sigmoid(t) and D = dy u s (1 - s), every branch has a gradient of the form
+//
+//     du = dy s + c1 D + c2 (x - m) + c0
+//
+// whose c0 and c2 follow from sums over the row: of D and D (x - m). A batch norm that trains only changes those two.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "lanes.h"
+
+enum SpatialGate { kNoSpatial, kInstance, kPlain };
+enum Norm { kNoNorm, kRunning, kBatch };  // the batch norm before the gates: none, by running or by batch statistics
+enum Dtype { kFloat, kBFloat16, kHalf };
+
+// Mirrored by `cpu.py`, field by field. Maps are (images, channels, positions), or (images, positions, channels) where
+// `channels_last`; out, shortcut and their gradients are in the order that the shuffle makes.
+struct Problem {
+  int64_t images, channels, positions;
+  int64_t group_channels, split;  // channels in a group, and how many of them come before its spatial branch
+  int64_t shuffle_groups;         // blocks of channels that the shuffle interleaves; 1 is no shuffle
+  int64_t channel_gate, spatial_gate, norm, dtype, channels_last, threads;
+  const int64_t* permutation;  // the channel that each place gets; null is the interleaving of `shuffle_groups` blocks
+  // Parameters of a branch, one number for each of its channels in a group; null is a weight of 1 or a bias of 0.
+  const float *cweight, *cbias, *sweight, *sbias, *gn_weight, *gn_bias;
+  const float *bn_weight, *bn_bias;  // of the batch norm, one number a channel
+  double gn_epsilon, bn_epsilon;
+  float* rows;     // (2, images, places): mean of the row less its first value, and variance
+  float* moments;  // (3, channels): mean, variance, and what the mean lacks for being a float, of the batch norm
+  const void *x, *shortcut;
+  void* out;
+  // For backward alone; grad_gates is (6, channels of the wider branch), in the order of the parameters above.
+  const void* grad_out;
+  void *grad_x, *grad_shortcut;
+  float *grad_gates, *grad_bn;
+
+  float* offset(int64_t row) const { return rows + row; }
+  float* variance(int64_t row) const { return rows + images * channels + row; }
+  float& bn_mean(int64_t channel) const { return moments[channel]; }
+  float& bn_variance(int64_t channel) const { return moments[channels + channel]; }
+  float& bn_residue(int64_t channel) const { return moments[2 * channels + channel]; }
+};
+
+// A number for every place in an image. Beyond the last place the first ones follow again, so that a worker that goes
+// from image to image finds kLanes neighbours anywhere.
+class PerPlace {
+ public:
+  explicit PerPlace(int64_t places, float value = 0) : places(places), values(places + kLanes, value) {}
+  void set(int64_t place, float value) {
+    for (int64_t i = place; i < places + kLanes; i += places) values[i] = value;
+  }
+  Lanes operator()(int64_t place) const { return load(&values[place]); }
+
+ private:
+  int64_t places;
+  std::vector<float> values;
+};
+
+// Which channel the shuffle puts at each place.
+inline std::vector<int64_t> shuffled(const Problem& p) {
+  std::vector<int64_t> source(p.channels);
+  const int64_t size = p.channels / p.shuffle_groups;
+  for (int64_t block = 0; block < p.shuffle_groups; ++block)
+    for (int64_t i = 0; i < size; ++i) source[i * p.shuffle_groups + block] = block * size + i;
+  if (p.permutation) source.assign(p.permutation, p.permutation + p.channels);
+  return source;
+}
+
+inline std::vector<int64_t> as_they_are(const Problem& p) {
+  std::vector<int64_t> channels(p.channels);
+  for (int64_t i = 0; i < p.channels; ++i) channels[i] = i;
+  return channels;
+}
+
+// What channels have in all images, in the order in which they are worked on: a channel for every place.
+struct Channels {
+  std::vector<int64_t> at;     // the channel of each place
+  std::vector<int64_t> moved;  // where the shuffle puts it
+  PerPlace weight, bias;  // of F_c, with the affine part of the instance norm in it
+  PerPlace is_passed, is_channel, is_instance, is_plain;  // its branch: 1 or 0
+  PerPlace scale, origin, residue, shift;  // of the batch norm; its mean is origin + residue
+  bool any_instance;
+
+  Channels(const Problem& p, std::vector<int64_t> order)
+      : at(std::move(order)), moved(p.channels), weight(p.channels), bias(p.channels, 100),  // whose sigmoid is 1
+        is_passed(p.channels), is_channel(p.channels), is_instance(p.channels), is_plain(p.channels), scale(p.channels, 1),
+        origin(p.channels), residue(p.channels), shift(p.channels),
+        any_instance(p.spatial_gate == kInstance && p.split < p.group_channels) {
+    const auto one = [](const float* values, int64_t i) { return values ? values[i] : 1.0f; };
+    const auto zero = [](const float* values, int64_t i) { return values ? values[i] : 0.0f; };
+    const std::vector<int64_t> source = shuffled(p);
+    std::vector<int64_t> destination(p.channels);
+    for (int64_t to = 0; to < p.channels; ++to) destination[source[to]] = to;
+    for (int64_t i = 0; i < p.channels; ++i) {
+      moved[i] = destination[at[i]];
+      const int64_t within = at[i] % p.group_channels;
+      const bool spatial = within >= p.split;
+      const int64_t k = spatial ? within - p.split : within;
+      if (!spatial && p.channel_gate) {
+        is_channel.set(i, 1);
+        weight.set(i, one(p.cweight, k));
+        bias.set(i, zero(p.cbias, k));
+      } else if (spatial && p.spatial_gate == kInstance) {
+        is_instance.set(i, 1);
+        weight.set(i, one(p.sweight, k) * one(p.gn_weight, k));
+        bias.set(i, one(p.sweight, k) * zero(p.gn_bias, k) + zero(p.sbias, k));
+      } else if (spatial && p.spatial_gate == kPlain) {
+        is_plain.set(i, 1);
+        weight.set(i, one(p.sweight, k));
+        bias.set(i, zero(p.sbias, k));
+      } else {
+        is_passed.set(i, 1);
+      }
+    }
+    if (p.norm == kRunning || (p.norm == kBatch && p.grad_out)) set_norm(p);
+  }
+
+  // Takes over the moments of the batch norm, once they are known.
+  void set_norm(const Problem& p) {
+    for (int64_t i = 0; i < p.channels; ++i) {
+      const int64_t c = at[i];
+      const float factor = (p.bn_weight ? p.bn_weight[c] : 1.0f) / std::sqrt(p.bn_variance(c) + float(p.bn_epsilon));
+      scale.set(i, factor);
+      origin.set(i, p.bn_mean(c));
+      residue.set(i, p.bn_residue(c));
+      shift.set(i, (p.bn_bias ? p.bn_bias[c] : 0.0f) - factor * p.bn_residue(c));
+    }
+  }
+};
+
+// The numbers of kLanes rows, whose places are neighbours. A row is centred on a float next to its mean: x - centre is
+// exact where values are large and close together, and what the centre misses of the mean, `residue`, is made up for in
+// numbers of the whole row.
+struct Numbers {
+  Lanes scale, origin, shift;
+  Lanes centre, residue;
+  Lanes mean;          // of u
+  Lanes slope, level;  // of t as a function of x - centre, times kToPowersOfTwo
+  Lanes inverse_deviation;
+
+  Numbers() = default;
+  Numbers(const Problem& p, const Channels& c, int64_t place, Lanes first, Lanes offset, Lanes variance)
+      : scale(c.scale(place)), origin(c.origin(place)), shift(c.shift(place)) {
+    centre = first + offset;
+    const Lanes kept = centre - first;
+    residue = (first - (centre - kept)) + (offset - kept);
+    mean = scale * ((centre - origin) + residue) + shift;
+    inverse_deviation = 1.0f / square_root(scale * scale * variance + float(p.gn_epsilon));
+    const Mask instance = c.is_instance(place) != 0.0f, plain = c.is_plain(place) != 0.0f;
+    const Lanes weight = c.weight(place), none{};
+    slope = weight * scale * select(instance, inverse_deviation, c.is_plain(place));
+    level = c.bias(place) + select((c.is_channel(place) != 0.0f) | plain, weight * mean, none) - slope * residue;
+    slope *= kToPowersOfTwo;
+    level *= kToPowersOfTwo;
+  }
+
+  Lanes normed(Lanes x) const { return (x - origin) * scale + shift; }
+  Lanes gate(Lanes x) const { return inverse_of_one_plus_power((x - centre) * slope + level); }
+};
+
+// Over each of kLanes rows: of D, D (x - centre), dy s and dy s (x - centre).
+struct Sums {
+  Lanes d{}, dx{}, y{}, yx{};
+};
+
+// What follows from them; c2 belongs to x - centre.
+struct Gradients {
+  Lanes c0{}, c1{}, c2{};
+  Lanes weight{}, bias{};  // what the rows give to the gradients of weight and bias of their F_c
+  Lanes u{}, ux{};         // sums over the rows of du and du (x - mean of the channel)
+
+  // c1, which no sum is needed for. A single position is its own mean: whatever it is, an instance norm makes it 0.
+  static Lanes through_gate(const Problem& p, const Channels& c, int64_t place, const Numbers& row) {
+    const Mask instance = c.is_instance(place) != 0.0f, plain = c.is_plain(place) != 0.0f;
+    const Lanes w = c.weight(place), none{};
+    return select(instance, p.positions == 1 ? none : row.inverse_deviation * w, select(plain, w, none));
+  }
+
+  Gradients() = default;
+  Gradients(const Problem& p, const Channels& c, int64_t place, const Numbers& row, const Sums& sums) {
+    const Lanes dx = sums.dx - sums.d * row.residue, yx = sums.yx - sums.y * row.residue;
+    const Lanes n = splat(float(p.positions)), none{}, w = c.weight(place), r = row.inverse_deviation;
+    const Mask instance = c.is_instance(place) != 0.0f, plain = c.is_plain(place) != 0.0f;
+    const Mask pooled = c.is_channel(place) != 0.0f;
+    c1 = through_gate(p, c, place, row);
+    c2 = select(instance, -(r * row.scale) * (r * row.scale) * c1 * dx / n, none);
+    c0 = select(instance, -c1 * sums.d / n - c2 * row.residue, select(pooled, w * sums.d / n, none));
+    weight = select(instance, row.scale * r * dx,
+                    select(pooled, sums.d * row.mean, select(plain, row.scale * dx + row.mean * sums.d, none)));
+    bias = select(instance | pooled | plain, sums.d, none);
+    // c1, c2 and c0 cancel in the sums of an instance norm: but for its epsilon, it has neither mean nor slope.
+    u = sums.y + select(instance, none, w * sums.d);
+    ux = yx + c1 * dx * select(instance, r * r * float(p.gn_epsilon), splat(1.0f));
+    ux += ((row.centre - row.origin) + (row.residue - c.residue(place))) * u;
+  }
+};
+
+// Numbers of all rows, (images, places), with room for kLanes at the end.
+class PerRow {
+ public:
+  explicit PerRow(int64_t rows) : values(rows ? rows + kLanes : 0) {}
+  Lanes at(int64_t row) const { return load(&values[row]); }
+  void set(int64_t row, Lanes lanes, int count) { store_some(&values[row], lanes, count); }
+  float& operator[](int64_t row) { return values[row]; }
+
+ private:
+  std::vector<float> values;
+};

@@ -1,0 +1,353 @@
+// Maps whose positions are neighbours: (images, channels, positions). A worker takes a few rows at a time, so few that
+// they stay in the cache while they are read again, and so many that their numbers are computed side by side. They are
+// worked on in the order in which what is written lies in memory.
+#pragma once
+
+#include <algorithm>
+
+#include "problem.h"
+
+// A row in steps of kLanes. What is left over is a step of its own that ends with the row, of which only the lanes that
+// were not yet seen count: results may be written twice, sums may not be summed twice.
+struct Steps {
+  int64_t whole;     // positions in whole steps
+  int64_t last = 0;  // where the last step begins
+  bool ragged;       // whether there is one
+  Mask counted{};    // which of its lanes count
+
+  explicit Steps(int64_t positions) : whole(positions / kLanes * kLanes), ragged(positions % kLanes != 0) {
+    if (positions >= kLanes) last = positions - kLanes;
+    for (int i = 0; i < kLanes; ++i) counted[i] = last + i >= whole && last + i < positions ? -1 : 0;
+  }
+
+  template <class Step>
+  void each(Step step) const {
+    const int64_t end = whole;
+    for (int64_t i = 0; i < end; i += kLanes) step(i, Mask{} - 1);
+    if (ragged) step(last, counted);
+  }
+};
+
+// Rows that are shorter than a step are worked on in copies that are not.
+template <class T>
+class Staged {
+ public:
+  Staged(T* map, int64_t row, int64_t positions) : original(map ? map + row * positions : nullptr) {
+    if (positions >= kLanes || !map) return;
+    count = positions;
+    memset(values, 0, sizeof values);
+    memcpy(values, original, count * sizeof(T));
+  }
+  T* data() { return count ? values : original; }
+  void write_back() {
+    if (count) memcpy(original, values, count * sizeof(T));
+  }
+
+ private:
+  T* original;
+  int64_t count = 0;
+  T values[kLanes];
+};
+
+// Without a batch norm, u = x.
+template <class T, bool kNormed>
+class RowMaps {
+ public:
+  RowMaps(const Problem& problem, const Channels& channels)
+      : p(problem), channels(channels), steps(problem.positions) {
+    constexpr int64_t kBytes = 16384;  // of a map: half of a first-level cache holds two of them
+    const int64_t row = p.positions * int64_t(sizeof(T));
+    together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kBytes / std::max<int64_t>(1, row))));
+  }
+
+  static std::vector<int64_t> order(const Problem& p) { return shuffled(p); }
+
+  void statistics(bool of_all_branches) const {
+    each([&](const Run& run) { measure(run, of_all_branches); });
+  }
+
+  void forward(bool measured) const {
+    each([&](const Run& run) {
+      if (!measured) measure(run, false);
+      const Numbers numbers = numbers_of(run);
+      const Lanes gates = inverse_of_one_plus_power(numbers.level);
+      for (int i = 0; i < run.count; ++i) {
+        Staged<T> x = at(p.x, run.inner[i]), out = at(p.out, run.row + i);
+        if (p.shortcut)
+          write<true>(numbers, gates, i, run.next[i], x.data(), at(p.shortcut, run.row + i).data(), out.data());
+        else
+          write<false>(numbers, gates, i, run.next[i], x.data(), nullptr, out.data());
+        out.write_back();
+      }
+    });
+  }
+
+  // Calls use(row, place, count, numbers, sums) for rows together, and writes the gradient of x if it is to.
+  template <class Use>
+  void backward(Use use, bool write) const {
+    each([&](const Run& run) {
+      const Numbers numbers = numbers_of(run);
+      const Lanes gates = inverse_of_one_plus_power(numbers.level);
+      const Lanes through_gate = Gradients::through_gate(p, channels, run.place, numbers);
+      thread_local std::vector<float> kept;
+      if (write) kept.resize(size_t(together * (p.positions + kLanes)));
+      Totals totals;
+      for (int i = 0; i < run.count; ++i) {
+        const int64_t row = run.row + i;
+        Staged<T> x = at(p.x, run.inner[i]), dy = at(p.grad_out, row);
+        float* part = write ? &kept[size_t(i * (p.positions + kLanes))] : nullptr;
+        if (p.grad_shortcut) {
+          Staged<T> passed = at(p.grad_shortcut, row);
+          sum_up<true>(numbers, gates, through_gate, i, run.next[i], x.data(), dy.data(), at(p.out, row).data(),
+                       passed.data(), part, totals);
+          passed.write_back();
+        } else {
+          sum_up<false>(numbers, gates, through_gate, i, run.next[i], x.data(), dy.data(), nullptr, nullptr, part,
+                        totals);
+        }
+      }
+      const Gradients gradients = use(run.row, run.place, run.count, numbers, totals.summed());
+      if (!write) return;
+      for (int i = 0; i < run.count; ++i) {
+        Staged<T> x = at(p.x, run.inner[i]), grad_x = at(p.grad_x, run.inner[i]);
+        finish_gradient(numbers, gradients, i, x.data(), &kept[size_t(i * (p.positions + kLanes))], grad_x.data());
+        grad_x.write_back();
+      }
+    });
+  }
+
+  void write_gradients(const PerRow& c0, const PerRow& c1, const PerRow& c2) const {
+    each([&](const Run& run) {
+      const Numbers numbers = numbers_of(run);
+      Gradients gradients;
+      gradients.c0 = c0.at(run.row);
+      gradients.c1 = c1.at(run.row);
+      gradients.c2 = c2.at(run.row);
+      write_gradients(run, numbers, inverse_of_one_plus_power(numbers.level), gradients);
+    });
+  }
+
+  // Of the row of an image and a channel.
+  float first_of(int64_t row) const { return first(static_cast<const T*>(p.x) + row * p.positions); }
+
+ private:
+  // Rows of the result that are worked on together.
+  struct Run {
+    int64_t row, place;  // of the first of them
+    int count;
+    int64_t inner[kLanes];  // the rows of x that they come from
+    const T* next[kLanes];  // rows of x that come later: they are fetched meanwhile
+  };
+
+  // Sums, before the lanes of each row are added up.
+  struct Totals {
+    Lanes d[kLanes], dx[kLanes], y[kLanes], yx[kLanes];
+
+    Totals() {
+      for (int i = 0; i < kLanes; ++i) d[i] = dx[i] = y[i] = yx[i] = Lanes{};
+    }
+    Sums summed() const { return {sums(d), sums(dx), sums(y), sums(yx)}; }
+  };
+
+  // Calls body(run) until all rows were worked on; every worker has a part of them.
+  template <class Body>
+  void each(Body body) const {
+    const int64_t rows = p.images * p.channels, share = (rows + p.threads - 1) / p.threads;
+    // Rows of the result that follow each other come from `shuffle_groups` runs of rows of x.
+    const int64_t stride = std::max<int64_t>(1, together / p.shuffle_groups);
+#pragma omp parallel for schedule(static, 1) num_threads(p.threads)
+    for (int64_t worker = 0; worker < p.threads; ++worker) {
+      const int64_t end = std::min(rows, (worker + 1) * share);
+      int64_t row = worker * share, image = row / p.channels, place = row % p.channels;
+      Run run;
+      for (; row < end; row += run.count) {
+        run.row = row;
+        run.place = place;
+        run.count = int(std::min<int64_t>(together, end - row));
+        for (int i = 0; i < run.count; ++i) {
+          run.inner[i] = image * p.channels + channels.at[place];
+          const int64_t ahead = run.inner[i] + stride;
+          run.next[i] = static_cast<const T*>(p.x) + std::min(ahead, rows - 1) * p.positions;
+          if (++place == p.channels) {
+            place = 0;
+            ++image;
+          }
+        }
+        body(run);
+      }
+    }
+  }
+
+  Staged<T> at(const void* map, int64_t row) const {
+    return Staged<T>(static_cast<T*>(const_cast<void*>(map)), row, p.positions);
+  }
+
+  Lanes first_of(const Run& run) const {
+    Lanes values{};
+    for (int i = 0; i < run.count; ++i) values[i] = first_of(run.inner[i]);
+    return values;
+  }
+
+  Numbers numbers_of(const Run& run) const {
+    const Lanes offset = load_some(p.offset(run.row), run.count), variance = load_some(p.variance(run.row), run.count);
+    return Numbers(p, channels, run.place, first_of(run), offset, variance);
+  }
+
+  void measure(const Run& run, bool of_all_branches) const {
+    const Lanes passed = channels.is_passed(run.place), spread = channels.is_instance(run.place);
+    const Lanes values = first_of(run);
+    Lanes totals[kLanes], squares[kLanes];
+    for (int i = 0; i < kLanes; ++i) totals[i] = squares[i] = Lanes{};
+    for (int i = 0; i < run.count; ++i) {
+      if (passed[i] != 0 && !of_all_branches) continue;
+      Staged<T> x = at(p.x, run.inner[i]);
+      if (spread[i] != 0 || of_all_branches)
+        add_up<true>(x.data(), values[i], totals[i], squares[i]);
+      else
+        add_up<false>(x.data(), values[i], totals[i], squares[i]);
+    }
+    const Lanes n = splat(float(p.positions)), offset = sums(totals) / n;
+    Lanes variance = sums(squares) / n - offset * offset;
+    variance = variance < 0.0f ? Lanes{} : variance;
+    // Where a row's first value is far from all others, it was no good centre: too much has cancelled.
+    const Mask cancelled = (offset * offset > variance * 16.0f) & ((spread != 0.0f) | (of_all_branches ? -1 : 0));
+    for (int i = 0; i < run.count; ++i)
+      if (cancelled[i]) variance[i] = variance_of(at(p.x, run.inner[i]).data(), values[i] + offset[i]);
+    store_some(p.offset(run.row), offset, run.count);
+    store_some(p.variance(run.row), variance, run.count);
+  }
+
+  float variance_of(const T* x, float centre) const {
+    Lanes totals[kLanes] = {}, squares[kLanes] = {};
+    add_up<true>(x, centre, totals[0], squares[0]);
+    const float n = float(p.positions), rest = sums(totals)[0] / n;
+    return std::max(0.0f, sums(squares)[0] / n - rest * rest);
+  }
+
+  // Sums up what positions are above `centre`, and its square; four at a time, which do not wait for each other.
+  template <bool kSquares>
+  void add_up(const T* x, float centre, Lanes& total, Lanes& square) const {
+    Lanes totals[4] = {}, squares[4] = {};
+    const auto add = [&](Lanes centred, int j) {
+      totals[j] += centred;
+      if (kSquares) squares[j] += centred * centred;
+    };
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= steps.whole; i += 4 * kLanes)
+      for (int j = 0; j < 4; ++j) add(load(x + i + j * kLanes) - centre, j);
+    for (; i < steps.whole; i += kLanes) add(load(x + i) - centre, 0);
+    if (steps.ragged) add(select(steps.counted, load(x + steps.last) - centre, Lanes{}), 1);
+    total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
+    if (kSquares) square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+  }
+
+  template <bool kJoined>
+  void write(const Numbers& n, const Lanes& gates, int row, const T* next, const T* x, const T* shortcut, T* out) const {
+    const auto finish = [&](int64_t i, Lanes y) {
+      if (kJoined) {
+        y += load(shortcut + i);
+        y = y < 0.0f ? Lanes{} : y;  // written so that nan stays nan
+      }
+      store(out + i, y);
+    };
+    const float origin = n.origin[row], slope = n.slope[row];
+    if (slope == 0) {
+      const float scale = n.scale[row] * gates[row], shift = n.shift[row] * gates[row];
+      steps.each([&](int64_t i, Mask) {
+        __builtin_prefetch(next + i);
+        finish(i, kNormed ? (load(x + i) - origin) * scale + shift : load(x + i) * scale);
+      });
+      return;
+    }
+    const float scale = n.scale[row], shift = n.shift[row], centre = n.centre[row], level = n.level[row];
+    steps.each([&](int64_t i, Mask) {
+      __builtin_prefetch(next + i);
+      const Lanes value = load(x + i), gate = inverse_of_one_plus_power((value - centre) * slope + level);
+      finish(i, (kNormed ? (value - origin) * scale + shift : value) * gate);
+    });
+  }
+
+  // Where the block ends in a ReLU, also writes the gradient that it lets through; where the gradient of x will follow,
+  // keeps the part of it that is already known: dy s + c1 D.
+  template <bool kJoined>
+  void sum_up(const Numbers& n, const Lanes& gates, const Lanes& through, int row, const T* next, const T* x,
+              const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
+    const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
+    const float slope = n.slope[row], level = n.level[row], c1 = through[row];
+    Lanes d{}, dx{}, y{}, yx{};
+    const auto add = [&](int64_t i, Mask counted, auto gate_of) {
+      __builtin_prefetch(next + i);
+      Lanes dy = load(grad_out + i);
+      if (kJoined) {
+        dy = load(out + i) <= 0.0f ? Lanes{} : dy;
+        store(passed + i, dy);
+      }
+      const Lanes value = load(x + i), centred = value - centre, gate = gate_of(centred);
+      Lanes gated = dy * gate;
+      Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
+      if (part) store(part + i, gated + through_gate * c1);
+      gated = select(counted, gated, Lanes{});
+      through_gate = select(counted, through_gate, Lanes{});
+      d += through_gate;
+      dx += through_gate * centred;
+      if (kNormed) {
+        y += gated;
+        yx += gated * centred;
+      }
+    };
+    if (slope == 0) {
+      const Lanes gate = splat(gates[row]);
+      steps.each([&](int64_t i, Mask counted) { add(i, counted, [&](Lanes) { return gate; }); });
+    } else {
+      const auto gate_of = [&](Lanes centred) { return inverse_of_one_plus_power(centred * slope + level); };
+      steps.each([&](int64_t i, Mask counted) { add(i, counted, gate_of); });
+    }
+    totals.d[row] = d;
+    totals.dx[row] = dx;
+    totals.y[row] = y;
+    totals.yx[row] = yx;
+  }
+
+  void finish_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const float* part, T* grad_x) const {
+    const float scale = n.scale[row], c0 = g.c0[row] * scale, c2 = g.c2[row] * scale, centre = n.centre[row];
+    if (c2 == 0)
+      steps.each([&](int64_t i, Mask) { store(grad_x + i, load(part + i) * scale + c0); });
+    else
+      steps.each([&](int64_t i, Mask) {
+        store(grad_x + i, load(part + i) * scale + ((load(x + i) - centre) * c2 + c0));
+      });
+  }
+
+  void write_gradients(const Run& run, const Numbers& numbers, const Lanes& gates, const Gradients& gradients) const {
+    for (int i = 0; i < run.count; ++i) {
+      Staged<T> x = at(p.x, run.inner[i]), grad_x = at(p.grad_x, run.inner[i]);
+      Staged<T> dy = at(p.grad_shortcut ? p.grad_shortcut : p.grad_out, run.row + i);
+      write_gradient(numbers, gates, gradients, i, x.data(), dy.data(), grad_x.data());
+      grad_x.write_back();
+    }
+  }
+
+  void write_gradient(const Numbers& n, const Lanes& gates, const Gradients& g, int row, const T* x, const T* dy,
+                      T* grad_x) const {
+    const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
+    const float slope = n.slope[row], level = n.level[row], c0 = g.c0[row], c1 = g.c1[row], c2 = g.c2[row];
+    if (slope == 0) {
+      const float gate = gates[row];
+      steps.each([&](int64_t i, Mask) {
+        store(grad_x + i, (load(dy + i) * gate + ((load(x + i) - centre) * c2 + c0)) * scale);
+      });
+      return;
+    }
+    steps.each([&](int64_t i, Mask) {
+      const Lanes value = load(x + i), centred = value - centre;
+      const Lanes gate = inverse_of_one_plus_power(centred * slope + level), gated = load(dy + i) * gate;
+      const Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
+      store(grad_x + i, (gated + through_gate * c1 + (centred * c2 + c0)) * scale);
+    });
+  }
+
+  const Problem& p;
+  const Channels& channels;
+  const Steps steps;
+  int together;  // rows that a worker takes at a time
+};

@@ -1,0 +1,206 @@
+"""The operator `sa_core::shuffle_attention`: shuffle attention between a batch norm and an addition with ReLU.
+
+    u   = batch_norm(x)                          or x
+    y   = u * gate(u), a branch's gate a channel
+    out = relu(shuffle(y) + shortcut)            or shuffle(y)
+
+It is registered with torch, so that autograd, torch.compile and torch.export know it; the kernels are those of
+`sa_core.fused.cpu` and `sa_core.fused.gpu`. Forward keeps its input, its result where that ends in a ReLU, and two
+numbers a channel of an image; eager torch keeps about ten maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sa_core.fused import cpu, gpu
+from sa_core.fused.form import Form, Parameters, new_gradients, new_results
+
+_PARAMETERS = ", ".join(f"Tensor? {name}" for name in Parameters._fields)
+_FORM = "int groups, int split, bool channel_gate, str spatial_gate, int shuffle_groups, str norm, "
+_FORM += "float gn_epsilon, float bn_epsilon"
+_LIBRARY = torch.library.Library("sa_core", "DEF")
+_LIBRARY.define(
+    f"shuffle_attention(Tensor x, Tensor? shortcut, {_PARAMETERS}, Tensor? running_mean, Tensor? running_variance, "
+    f"Tensor? permutation, {_FORM}) -> (Tensor out, Tensor rows, Tensor moments)"
+)
+_LIBRARY.define(
+    f"shuffle_attention_backward(Tensor grad_out, Tensor x, Tensor? out, Tensor rows, Tensor moments, {_PARAMETERS}, "
+    f"Tensor? permutation, {_FORM}) -> (Tensor grad_x, Tensor grad_shortcut, Tensor grad_gates, Tensor grad_bn)"
+)
+_COUNT = len(Parameters._fields)
+KERNELS = {"cpu": cpu, "cuda": gpu}
+
+
+def shuffle_attention(
+    form: Form,
+    parameters: Parameters,
+    x: Tensor,
+    shortcut: Tensor | None = None,
+    running: tuple[Tensor, Tensor] | None = None,
+    permutation: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Computes the operator on feature maps (B, C, H, W); differentiable once.
+
+    Args:
+        form: which function.
+        parameters: what is learnt, in any floating type.
+        x: float32, or bfloat16 or float16, which are computed in float32.
+        shortcut: what is added before a ReLU, in the type and the shape of x; None is neither.
+        running: mean and variance of the batch norm where `form.norm` is `running`.
+        permutation: (C,), the channel that each place gets; None is the interleaving of `form.shuffle_groups` blocks.
+
+    Returns:
+        The result in type, shape and layout of x, and the (3, C) moments of the batch norm if there is one, whose first
+        two rows are mean and variance.
+    """
+    place = x.get_device()
+    for value in parameters:
+        if value is None:
+            continue
+        if value.get_device() != place:
+            raise RuntimeError(f"shuffle attention has parameters on {value.device} and gets a map on {x.device}")
+        if value.dtype is not torch.float32:
+            parameters = Parameters(*[value if value is None else value.float() for value in parameters])
+    if _is_traced(x):
+        mean, variance = (None, None) if running is None else (value.float() for value in running)
+        out, _, moments = torch.ops.sa_core.shuffle_attention(
+            x, shortcut, *parameters, mean, variance, permutation, *form
+        )
+        return out, moments if form.norm != "none" else None
+    if not torch.is_grad_enabled():
+        out, _, moments = KERNELS[x.device.type].forward(form, parameters, x, shortcut, running, permutation)
+        return out, moments
+    out, _, moments = _Function.apply(x, shortcut, *parameters, running, permutation, form)
+    return out, moments
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether anything looks on that knows of operators only: a compiler, a mode, a subclass of Tensor.
+
+    Otherwise autograd is told directly, which takes a third of the time: on small maps that counts.
+    """
+    return torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0
+
+
+class _Function(torch.autograd.Function):
+    """The operator without its registration."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Computes it and keeps what backward needs."""
+        *parameters, running, permutation, form = rest
+        kernels = KERNELS[x.device.type]
+        results: tuple[Tensor, Tensor, Tensor | None]
+        results = kernels.forward(form, Parameters(*parameters), x, shortcut, running, permutation)
+        out, rows, moments = results
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(rows, *(() if moments is None else (moments,)))
+        ctx.form = form
+        ctx.save_for_backward(x, None if shortcut is None else out, rows, moments, permutation, *parameters)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ...]:
+        """Computes the gradients of maps and parameters."""
+        if torch.is_grad_enabled():  # they are to be differentiated in their turn
+            _refuse()
+        if grad_out is None:
+            return (None,) * (_COUNT + 5)
+        x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
+        gradients = KERNELS[x.device.type].backward(
+            ctx.form, Parameters(*parameters), grad_out, x, out, rows, moments, permutation
+        )
+        return *_given(gradients, parameters), None, None, None
+
+
+def _given(
+    gradients: tuple[Tensor, Tensor | None, Tensor, Tensor | None], parameters: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Returns the gradients of x, the shortcut and the parameters from what `new_gradients` describes."""
+    grad_x, grad_shortcut, gates, bn = gradients
+    each = [*gates, *((None, None) if bn is None else bn)]
+    return [grad_x, grad_shortcut] + [
+        None if parameter is None else grad[: parameter.numel()].view(parameter.shape)
+        for parameter, grad in zip(parameters, each, strict=True)
+    ]
+
+
+def _registered_forward(kernels: ModuleType) -> Any:
+    def forward(x: Tensor, shortcut: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        parameters, (mean, variance, permutation, *form) = Parameters(*rest[:_COUNT]), rest[_COUNT:]
+        running = None if mean is None else (mean, variance)
+        out, rows, moments = kernels.forward(Form(*form), parameters, x, shortcut, running, permutation)
+        return out, rows, _or_empty(moments, x)
+
+    return forward
+
+
+def _registered_backward(kernels: ModuleType) -> Any:
+    def backward(
+        grad_out: Tensor, x: Tensor, out: Tensor | None, rows: Tensor, moments: Tensor, *rest: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        parameters, permutation, form = Parameters(*rest[:_COUNT]), rest[_COUNT], Form(*rest[_COUNT + 1 :])
+        kept = (rows, None if form.norm == "none" else moments)
+        grad_x, grad_shortcut, gates, bn = kernels.backward(form, parameters, grad_out, x, out, *kept, permutation)
+        return grad_x, _or_empty(grad_shortcut, x), gates, _or_empty(bn, x)
+
+    return backward
+
+
+def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
+    """Returns an empty tensor for none: what an operator returns is always there."""
+    return torch.empty(0, device=x.device) if tensor is None else tensor
+
+
+def _fake_forward(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out, rows, moments = new_results(x, Form(*rest[-len(Form._fields) :]))
+    return out, rows, _or_empty(moments, x)
+
+
+def _fake_backward(
+    grad_out: Tensor, x: Tensor, out: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    del grad_out
+    form = Form(*rest[-len(Form._fields) :])
+    grad_x, grad_shortcut, gates, bn = new_gradients(x, form, joined=out is not None)
+    return grad_x, _or_empty(grad_shortcut, x), gates, _or_empty(bn, x)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, shortcut, *rest = inputs
+    out, rows, moments = output
+    parameters, (_, _, permutation, *form) = rest[:_COUNT], rest[_COUNT:]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(rows, moments)
+    ctx.form = form
+    ctx.save_for_backward(x, None if shortcut is None else out, rows, moments, *parameters, permutation)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ...]:
+    kept = ctx.saved_tensors
+    others = (None,) * (3 + len(ctx.form))  # running mean and variance, the permutation, the form
+    if grad_out is None:
+        return (None,) * (2 + _COUNT) + others
+    grad_x, grad_shortcut, gates, bn = torch.ops.sa_core.shuffle_attention_backward(grad_out, *kept, *ctx.form)
+    joined, normed = kept[1] is not None, Form(*ctx.form).norm != "none"
+    gradients = (grad_x, grad_shortcut if joined else None, gates, bn if normed else None)
+    return *_given(gradients, kept[4:-1]), *others
+
+
+def _refuse(*_: Any) -> None:
+    raise RuntimeError("fused shuffle attention can be differentiated once; for second derivatives take fused='off'")
+
+
+for _key, _kernels in (("CPU", cpu), ("CUDA", gpu)):
+    _LIBRARY.impl("shuffle_attention", _registered_forward(_kernels), _key)
+    _LIBRARY.impl("shuffle_attention_backward", _registered_backward(_kernels), _key)
+torch.library.register_fake("sa_core::shuffle_attention", _fake_forward, lib=_LIBRARY)
+torch.library.register_fake("sa_core::shuffle_attention_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_autograd("sa_core::shuffle_attention", _differentiate, setup_context=_keep, lib=_LIBRARY)
+torch.library.register_autograd("sa_core::shuffle_attention_backward", _refuse, lib=_LIBRARY)
