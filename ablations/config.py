@@ -251,6 +251,12 @@ class TrainConfig:
         "Layout of the feature maps; auto is channels_last on a GPU, contiguous on a CPU.",
         choices=("auto", "contiguous", "channels_last"),
     )
+    fused: str = option(
+        "auto",
+        "Whether shuffle attention is computed by the kernels of sa_core.fused, in variants that have one; auto is on "
+        "where the machine has kernels.",
+        choices=("auto", "on", "off"),
+    )
 
 
 @dataclass

@@ -247,9 +247,10 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         device = machine.resolve_device(config.device)
         train["precision"] = machine.resolve_precision(config.train.precision, device)
         train["memory_format"] = machine.resolve_memory_format(config.train.memory_format, device)
+        train["fused"] = machine.resolve_fused(config.train.fused, device)
     else:
         device = stored["device"] if config.device == "auto" else config.device
-        for name in ("precision", "memory_format"):
+        for name in ("precision", "memory_format", "fused"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
     return {
         "data": decisive(config.data),

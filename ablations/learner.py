@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablations.config import TrainConfig
-from sa_core import create_model
+from sa_core import ShuffleAttention, create_model
 
 PLAIN = {"name": "none"}  # the attention of a plain network
 
@@ -42,7 +42,7 @@ class Learner:
     ) -> None:
         be_deterministic()
         self.recipe, self.num_classes = recipe, num_classes
-        model = build_network(network, num_classes, seed)
+        model = build_network(network, num_classes, seed, fused=recipe.fused)
         prepare(model)
         self.model = model.to(device).to(memory_format=_layout(recipe))
         self.optimizer = _optimizer(self.model, recipe)
@@ -58,6 +58,13 @@ class Learner:
         return loss.detach()
 
     @property
+    def attention_by(self) -> str:
+        """By what shuffle attention is computed: `kernels`, `torch`, or both; empty where there is none."""
+        dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        modules = [module for module in self.model.modules() if isinstance(module, ShuffleAttention)]
+        return " and ".join(sorted({"torch" if module.reason_against(dtype) else "kernels" for module in modules}))
+
+    @property
     def persistent(self) -> list[Tensor]:
         """What it keeps between steps: weights, buffers and the optimizer's state."""
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
@@ -65,10 +72,10 @@ class Learner:
         return [value for value in kept if isinstance(value, Tensor)]
 
 
-def build_network(network: dict[str, Any], num_classes: int, seed: int) -> nn.Module:
-    """Builds the network that a variant describes."""
+def build_network(network: dict[str, Any], num_classes: int, seed: int, *, fused: str = "auto") -> nn.Module:
+    """Builds the network that a variant describes; `fused` is the recipe's: `on` is for the variants that have one."""
     attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
-    return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed)
+    return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed, fused="off" if fused == "off" else "auto")
 
 
 def forward(model: nn.Module, recipe: TrainConfig, pixels: Tensor) -> Tensor:

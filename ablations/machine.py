@@ -9,8 +9,10 @@ import subprocess
 import sys
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+import sa_core
 from ablations.errors import UsageError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
@@ -47,6 +49,20 @@ def resolve_memory_format(memory_format: str, device: str) -> str:
     if memory_format != "auto":
         return memory_format
     return "channels_last" if device == "cuda" else "contiguous"
+
+
+def resolve_fused(fused: str, device: str) -> str:
+    """Turns `auto` into `on` where there are kernels of shuffle attention for `device`, otherwise into `off`.
+
+    Raises:
+        UsageError: if `on` is asked for where there are none.
+    """
+    # Found without importing torch: the libraries that the installation has built, or a Triton to build with.
+    built = find_spec("triton") if device == "cuda" else any(Path(sa_core.__path__[0]).glob("fused/_*.so"))
+    if fused == "on" and not built:
+        reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"
+        raise UsageError("train.fused", fused, f"there are no kernels for {device} here: {reason}", ("auto", "off"))
+    return ("on" if built else "off") if fused == "auto" else fused
 
 
 def environment() -> dict[str, str]:

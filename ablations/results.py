@@ -28,7 +28,8 @@ class Results:
     """What is known of a design's cells.
 
     Attributes:
-        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, and the metrics of a cell.
+        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`, `torch`,
+            or nothing where there is no shuffle attention), and the metrics of a cell.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
             search gave the variant up), `reason`.
@@ -65,7 +66,8 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
                     unfinished.append(place | {"state": state, "reason": _reason(cell)})
                 continue
             result = cell.outcome["result"]
-            rows.append(place | variant.levels | {key: result[key] for key in CELL_METRICS})
+            by = {"attention_by": result["attention_by"]}
+            rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
             curves += [
                 place | {"epoch": epoch["epoch"] + 1} | {key: epoch[key] for key in EPOCH_METRICS}
                 for epoch in result["epochs"]
@@ -73,7 +75,7 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
             if cell.outcome["environment"] not in environments:
                 environments.append(cell.outcome["environment"])
     factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
-    cells = pd.DataFrame(rows, columns=["variant", "replicate", *factors, *CELL_METRICS])
+    cells = pd.DataFrame(rows, columns=["variant", "replicate", *factors, "attention_by", *CELL_METRICS])
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
         curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),

@@ -34,7 +34,7 @@ from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.urls import hide_passwords
 
-_VERSION = 3  # of what is stored; another version's store is refused
+_VERSION = 4  # of what is stored; another version's store is refused
 _CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 
 

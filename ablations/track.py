@@ -271,7 +271,8 @@ class Tracker:
             if result.get(key) is not None and key not in EPOCH_METRICS
         ]
         self._pending = []
-        self._client.log_batch(run_id, metrics=epochs + once)
+        by = result.get("attention_by")
+        self._client.log_batch(run_id, metrics=epochs + once, tags=[RunTag("attention_by", by)] if by else [])
         if "pruned" in outcome:
             self._client.set_tag(run_id, "pruned", outcome["pruned"])
         if "failure" in self._client.get_run(run_id).data.tags:

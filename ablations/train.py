@@ -47,7 +47,8 @@ class Epoch:
 class Result:
     """What a cell came to: accuracy of its last epoch, what its network costs, and how long all of it took.
 
-    `top1` is in percent, `seconds` is the whole cell.
+    `top1` is in percent, `seconds` is the whole cell; `attention_by` says by what shuffle attention was computed, as
+    `Learner.attention_by` does.
     """
 
     top1: float
@@ -55,6 +56,7 @@ class Result:
     cost: Cost
     seconds: float
     epochs: tuple[Epoch, ...]
+    attention_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, as JSON keeps them, with the costs among them."""
@@ -128,7 +130,14 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    return Result(epochs[-1].top1, epochs[-1].test_loss, cost, time.perf_counter() - started, tuple(epochs))
+    return Result(
+        epochs[-1].top1,
+        epochs[-1].test_loss,
+        cost,
+        time.perf_counter() - started,
+        tuple(epochs),
+        learner.attention_by,
+    )
 
 
 def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:

@@ -209,13 +209,22 @@ class ShuffleAttention(nn.Module):
         shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
         return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), self._computed()])
 
-    def _computed(self) -> str:
-        """Says how: `computed by the kernels for cpu`, or by torch, and why."""
+    def reason_against(self, dtype: torch.dtype) -> str | None:
+        """Returns why maps of a type, on the module's device, are left to torch's operations; None where kernels work.
+
+        That is of a module as it stands: a map that is exported, or passes through torch.func, is left to them, too.
+        """
         if self.fused == "off":
-            return "computed by torch"
+            return "fused=off"
+        if isinstance(self._form, str):
+            return self._form
         device = next((parameter.device.type for parameter in self.parameters()), "cpu")
-        reason = self._form if isinstance(self._form, str) else reason_against(device, torch.float32)
-        return f"computed by torch: {reason}" if reason else f"computed by the kernels for {device}"
+        reason: str | None = reason_against(device, dtype)
+        return reason
+
+    def _computed(self) -> str:
+        reason = self.reason_against(torch.float32)
+        return f"computed by torch: {reason}" if reason else "computed by kernels"
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:

@@ -38,6 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ablations.measure.memory import mode
+from sa_core import ShuffleAttention
 
 COUNTED = ("convolution", "matrix product", "batch norm", "ReLU", "pooling")
 
@@ -141,6 +142,9 @@ def count(module: nn.Module, *inputs: Tensor) -> Complexity:
             # The first to run on the way in, the last on the way out: what other hooks do is done within the module.
             stack.enter_context(part.register_forward_pre_hook(partial(counter.enter, path), prepend=True))
             stack.enter_context(part.register_forward_hook(counter.leave))
+            if isinstance(part, ShuffleAttention):  # a kernel does the same in one operation, of which nothing is known
+                stack.callback(part.fuse, part.fused)
+                part.fuse("off")
         stack.enter_context(mode(module, training=False))
         # In inference mode operations arrive before they are taken apart: linear, not addmm.
         stack.enter_context(torch.inference_mode(False))

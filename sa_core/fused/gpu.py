@@ -64,7 +64,8 @@ def forward(
     x, shortcut = x.contiguous(memory_format=layout), _in(layout, shortcut)
     plan = _plan(x, form, permutation)
     images, channels, positions = x.shape[0], x.shape[1], x[0, 0].numel()
-    measured, known, norm = None, "not yet", (None, None, None)
+    measured, known = None, "not yet"
+    norm: tuple[Tensor | None, ...] = (None, None, None)
     with _on(x):
         if not plan.is_whole:
             measured, known = torch.empty((2, plan.parts, images, channels), device=x.device), "parts"
@@ -304,7 +305,8 @@ def _plan_of(
 
 def _warps(plan: _Plan, values: int) -> int:
     """Returns how many warps have a tile if each has `values` of it."""
-    return min(16, max(1, plan.tiles["tile_rows"] * plan.tiles["tile_width"] // values))
+    size: int = plan.tiles["tile_rows"] * plan.tiles["tile_width"]
+    return min(16, max(1, size // values))
 
 
 def _tile_images(images: int) -> int:

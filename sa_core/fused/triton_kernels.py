@@ -44,9 +44,9 @@ def _here(permutation, channels, shuffle_groups: tl.constexpr, tile_rows: tl.con
 def _in_image(row, position, sizes, channels_last: tl.constexpr):
     """Returns where in an image rows (R,) have positions (P,): (R, P)."""
     channels, _, positions = sizes
-    if channels_last:
-        return row[:, None] + position[None, :] * channels
-    return row[:, None] * positions + position[None, :]
+    return (
+        row[:, None] + position[None, :] * channels if channels_last else row[:, None] * positions + position[None, :]
+    )
 
 
 @triton.jit
@@ -113,9 +113,7 @@ def _moved(values):
     A thread that has many rows of a tile would otherwise compute the numbers of each, as would all others that have
     them: more work than the tile. This makes a row's numbers the work of one lane, and hands them on.
     """
-    if values.shape[0] < 8:
-        return values
-    return tl.gather(values, tl.arange(0, values.shape[0]), 0)
+    return values if values.shape[0] < 8 else tl.gather(values, tl.arange(0, values.shape[0]), 0)
 
 
 # --- statistics
@@ -253,9 +251,8 @@ def moments_kernel(
 @triton.jit
 def _parameter(values, at, mask, absent: tl.constexpr):
     """Returns parameters, or what stands for an absent one."""
-    if values is None:
-        return tl.zeros(at.shape, tl.float32) + absent
-    return tl.load(values + at, mask=mask, other=absent)
+    # Triton compiles what follows a return, so that the choice has to be an expression.
+    return tl.zeros(at.shape, tl.float32) + absent if values is None else tl.load(values + at, mask=mask, other=absent)
 
 
 @triton.jit

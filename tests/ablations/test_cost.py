@@ -68,10 +68,24 @@ def test_attention_in_every_block_is_seen_to_take_longer_than_none(sample: Batch
 
 
 def test_attention_takes_memory_for_what_backward_needs(sample: Batch) -> None:
-    plain, attended = (cost(sample, wanted, seconds=0.0).peak_memory_mib for wanted in (network(), SA))
+    recipe = dataclasses.replace(RECIPE, fused="off")
+    plain, attended = (cost(sample, wanted, recipe, seconds=0.0).peak_memory_mib for wanted in (network(), SA))
     assert plain is not None
     assert attended is not None
     assert attended > 1.2 * plain
+
+
+def test_kernels_take_less_memory_than_torchs_operations(sample: Batch) -> None:
+    learners = {fused: Learner(SA, dataclasses.replace(RECIPE, fused=fused), 10, 0, CPU) for fused in ("on", "off")}
+    if learners["on"].attention_by != "kernels":
+        pytest.skip("the installation has built no kernels")
+    assert learners["off"].attention_by == "torch"
+    on, off = (
+        cost(sample, SA, dataclasses.replace(RECIPE, fused=fused), seconds=0.0).peak_memory_mib for fused in learners
+    )
+    assert on is not None
+    assert off is not None
+    assert on < 0.95 * off
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(0.0, 1e-9), (1.0, HOURS)])

@@ -24,7 +24,8 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
     cells = []
     for number, cell in enumerate(made.cells()):
         curve = [{"epoch": i, **{key: float(number + i) for key in EPOCH_METRICS}} for i in range(2)]
-        result: dict[str, Any] = {key: float(number) for key in CELL_METRICS} | {"epochs": curve}
+        result: dict[str, Any] = {key: float(number) for key in CELL_METRICS}
+        result |= {"epochs": curve, "attention_by": "kernels"}
         outcome = {"result": result, "environment": {"cpu": machine, "gpu": "none"}}
         done = number < finished
         cells.append(
@@ -46,7 +47,7 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
 def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
     made = design()
     results = collect(made, stored(made, finished=6))
-    assert list(results.cells.columns) == ["variant", "replicate", "attention.groups", *CELL_METRICS]
+    assert list(results.cells.columns) == ["variant", "replicate", "attention.groups", "attention_by", *CELL_METRICS]
     row = results.cells[(results.cells["variant"] == "groups=4") & (results.cells["replicate"] == 1)].iloc[0]
     assert (row["attention.groups"], row["top1"]) == (4, 5.0)
     assert pd.isna(results.cells[results.cells["variant"] == "none"]["attention.groups"]).all()

@@ -122,7 +122,7 @@ def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
 def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.remember("identity", store.attributes["identity"] | {"version": 99})
-    with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 3"):
+    with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 4"):
         opened(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
 def test_a_network_learns_to_tell_plain_digits_apart() -> None:
     images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), SHIFTED)
     result = train(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0, Recorder())
-    assert result.top1 > 60  # chance is 10
+    assert result.top1 > 40  # chance is 10
 
 
 def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None:

@@ -84,7 +84,17 @@ def test_shuffle_attention_saves_twice_its_map(batch: int, side: int, groups: in
         # Additions, mean, concatenation and shuffle need no values; the weights are parameters.
     ]
     x = torch.ones(batch, channels, side, side, device=device, requires_grad=True)
-    assert saved_bytes(ShuffleAttention(channels, groups, device=device), x) == 4 * sum(saved)
+    assert saved_bytes(ShuffleAttention(channels, groups, fused="off", device=device), x) == 4 * sum(saved)
+
+
+@pytest.mark.parametrize("groups", [8, 64])
+@pytest.mark.parametrize(("batch", "side"), SHAPES)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_its_kernels_save_its_map_and_two_numbers_a_channel(batch: int, side: int, groups: int, device: str) -> None:
+    module, x = ShuffleAttention(128, groups, device=device), torch.ones(batch, 128, side, side, device=device)
+    if reason := module.reason_against(x.dtype):
+        pytest.skip(reason)
+    assert saved_bytes(module, x.requires_grad_()) == 4 * (x.numel() + 2 * batch * 128)
 
 
 @pytest.mark.parametrize(("batch", "side"), SHAPES)
