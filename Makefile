@@ -14,8 +14,8 @@ test: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-# Made anew when the dependencies change. The check comes first: an old Python would fail later and less clearly.
-$(VENV)/installed: pyproject.toml
+# Made anew when the dependencies or the kernels change. The check comes first: an old Python would fail later and less clearly.
+$(VENV)/installed: pyproject.toml $(wildcard sa_core/fused/kernels/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
 	@echo "Installing into $(VENV): about 5 GB, most of it torch; some minutes."
 	$(PYTHON) -m venv $(VENV)
@@ -23,4 +23,4 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build sa_core/fused/*.so $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

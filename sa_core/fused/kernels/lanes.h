@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX512F__
+#ifdef __SSE2__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"  // of the compiler's own header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -119,6 +119,36 @@ static inline void store(Half* to, Lanes lanes) {
   const Halves halves = __builtin_convertvector(lanes, Halves);
   memcpy(to, &halves, sizeof halves);
 }
+#endif
+
+// Writes past the cache: what is larger than the cache has left it before it is read again, and need not be read into it
+// to be written. What was written is seen by other threads after `finish_streams`.
+#ifdef __SSE2__
+constexpr bool kStreams = true;
+
+static inline void stream(void* target, const void* source, int64_t bytes) {
+  char* to = static_cast<char*>(target);
+  const char* from = static_cast<const char*>(source);
+  constexpr int64_t kLine = 64;
+  int64_t head = (kLine - reinterpret_cast<intptr_t>(to) % kLine) % kLine;
+  if (head > bytes) head = bytes;
+  memcpy(to, from, head);
+  int64_t i = head;
+  for (; i + kLine <= bytes; i += kLine)
+#ifdef __AVX512F__
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+#else
+    for (int64_t j = i; j < i + kLine; j += 16)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + j), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + j)));
+#endif
+  memcpy(to + i, from + i, bytes - i);
+}
+
+static inline void finish_streams() { _mm_sfence(); }
+#else
+constexpr bool kStreams = false;
+static inline void stream(void* to, const void* from, int64_t bytes) { memcpy(to, from, bytes); }
+static inline void finish_streams() {}
 #endif
 
 // The value that is pointed to.

@@ -28,25 +28,45 @@ struct Steps {
   }
 };
 
-// Rows that are shorter than a step are worked on in copies that are not.
+// A row that is read. One that is shorter than a step is worked on in a copy that is not.
 template <class T>
-class Staged {
+class Source {
  public:
-  Staged(T* map, int64_t row, int64_t positions) : original(map ? map + row * positions : nullptr) {
-    if (positions >= kLanes || !map) return;
-    count = positions;
-    memset(values, 0, sizeof values);
-    memcpy(values, original, count * sizeof(T));
+  Source(const void* map, int64_t row, int64_t positions) : row(static_cast<const T*>(map) + row * positions) {
+    if (positions >= kLanes) return;
+    memset(copy, 0, sizeof copy);
+    memcpy(copy, this->row, positions * sizeof(T));
+    this->row = copy;
   }
-  T* data() { return count ? values : original; }
-  void write_back() {
-    if (count) memcpy(original, values, count * sizeof(T));
-  }
+  Source(const Source&) = delete;
+  operator const T*() const { return row; }
 
  private:
-  T* original;
-  int64_t count = 0;
-  T values[kLanes];
+  const T* row;
+  T copy[kLanes];
+};
+
+// A row that is written. One that is short, or goes past the cache, is written beside first.
+template <class T>
+class Target {
+ public:
+  Target(void* map, int64_t row, int64_t positions, bool streams, T* beside)
+      : to(static_cast<T*>(map) + row * positions), positions(positions), streams(streams) {
+    written = streams || positions < kLanes ? beside : to;
+  }
+  Target(const Target&) = delete;
+  ~Target() {
+    if (streams)
+      stream(to, written, positions * int64_t(sizeof(T)));
+    else if (written != to)
+      memcpy(to, written, positions * sizeof(T));
+  }
+  operator T*() const { return written; }
+
+ private:
+  T *to, *written;
+  const int64_t positions;
+  const bool streams;
 };
 
 // Without a batch norm, u = x.
@@ -55,9 +75,11 @@ class RowMaps {
  public:
   RowMaps(const Problem& problem, const Channels& channels)
       : p(problem), channels(channels), steps(problem.positions) {
-    constexpr int64_t kBytes = 16384;  // of a map: half of a first-level cache holds two of them
-    const int64_t row = p.positions * int64_t(sizeof(T));
-    together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kBytes / std::max<int64_t>(1, row))));
+    constexpr int64_t kTogether = 200 << 10;  // bytes of a map: a second-level cache holds that of three
+    constexpr int64_t kCached = 16 << 20;     // bytes of a map that may be in a cache still when it is read next
+    bytes = p.positions * int64_t(sizeof(T));
+    streams = kStreams && p.images * p.channels * bytes > kCached;
+    together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kTogether / bytes)));
   }
 
   static std::vector<int64_t> order(const Problem& p) { return shuffled(p); }
@@ -72,12 +94,12 @@ class RowMaps {
       const Numbers numbers = numbers_of(run);
       const Lanes gates = inverse_of_one_plus_power(numbers.level);
       for (int i = 0; i < run.count; ++i) {
-        Staged<T> x = at(p.x, run.inner[i]), out = at(p.out, run.row + i);
+        const Source<T> x(p.x, run.inner[i], p.positions);
+        const Target<T> out = target(p.out, run.row + i);
         if (p.shortcut)
-          write<true>(numbers, gates, i, run.next[i], x.data(), at(p.shortcut, run.row + i).data(), out.data());
+          write<true>(numbers, gates, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), out);
         else
-          write<false>(numbers, gates, i, run.next[i], x.data(), nullptr, out.data());
-        out.write_back();
+          write<false>(numbers, gates, i, run.next[i], x, nullptr, out);
       }
     });
   }
@@ -89,29 +111,25 @@ class RowMaps {
       const Numbers numbers = numbers_of(run);
       const Lanes gates = inverse_of_one_plus_power(numbers.level);
       const Lanes through_gate = Gradients::through_gate(p, channels, run.place, numbers);
-      thread_local std::vector<float> kept;
-      if (write) kept.resize(size_t(together * (p.positions + kLanes)));
+      thread_local std::vector<float> parts;
+      const int64_t width = p.positions + kLanes;
+      if (write) parts.resize(size_t(together * width));
       Totals totals;
       for (int i = 0; i < run.count; ++i) {
         const int64_t row = run.row + i;
-        Staged<T> x = at(p.x, run.inner[i]), dy = at(p.grad_out, row);
-        float* part = write ? &kept[size_t(i * (p.positions + kLanes))] : nullptr;
-        if (p.grad_shortcut) {
-          Staged<T> passed = at(p.grad_shortcut, row);
-          sum_up<true>(numbers, gates, through_gate, i, run.next[i], x.data(), dy.data(), at(p.out, row).data(),
-                       passed.data(), part, totals);
-          passed.write_back();
-        } else {
-          sum_up<false>(numbers, gates, through_gate, i, run.next[i], x.data(), dy.data(), nullptr, nullptr, part,
-                        totals);
-        }
+        float* part = write ? &parts[size_t(i * width)] : nullptr;
+        const Source<T> x(p.x, run.inner[i], p.positions), dy(p.grad_out, row, p.positions);
+        if (p.grad_shortcut)
+          sum_up<true>(numbers, gates, through_gate, i, run.next[i], x, dy, Source<T>(p.out, row, p.positions),
+                       target(p.grad_shortcut, row), part, totals);
+        else
+          sum_up<false>(numbers, gates, through_gate, i, run.next[i], x, dy, nullptr, nullptr, part, totals);
       }
       const Gradients gradients = use(run.row, run.place, run.count, numbers, totals.summed());
       if (!write) return;
       for (int i = 0; i < run.count; ++i) {
-        Staged<T> x = at(p.x, run.inner[i]), grad_x = at(p.grad_x, run.inner[i]);
-        finish_gradient(numbers, gradients, i, x.data(), &kept[size_t(i * (p.positions + kLanes))], grad_x.data());
-        grad_x.write_back();
+        const Source<T> x(p.x, run.inner[i], p.positions);
+        finish_gradient(numbers, gradients, i, x, &parts[size_t(i * width)], target(p.grad_x, run.inner[i]));
       }
     });
   }
@@ -175,11 +193,15 @@ class RowMaps {
         }
         body(run);
       }
+      if (streams) finish_streams();
     }
   }
 
-  Staged<T> at(const void* map, int64_t row) const {
-    return Staged<T>(static_cast<T*>(const_cast<void*>(map)), row, p.positions);
+  // One at a time: a worker has one row beside its maps.
+  Target<T> target(void* map, int64_t row) const {
+    thread_local std::vector<T> beside;
+    beside.resize(size_t(p.positions + kLanes));
+    return Target<T>(map, row, p.positions, streams, beside.data());
   }
 
   Lanes first_of(const Run& run) const {
@@ -200,11 +222,11 @@ class RowMaps {
     for (int i = 0; i < kLanes; ++i) totals[i] = squares[i] = Lanes{};
     for (int i = 0; i < run.count; ++i) {
       if (passed[i] != 0 && !of_all_branches) continue;
-      Staged<T> x = at(p.x, run.inner[i]);
+      const Source<T> x(p.x, run.inner[i], p.positions);
       if (spread[i] != 0 || of_all_branches)
-        add_up<true>(x.data(), values[i], totals[i], squares[i]);
+        add_up<true>(x, values[i], totals[i], squares[i]);
       else
-        add_up<false>(x.data(), values[i], totals[i], squares[i]);
+        add_up<false>(x, values[i], totals[i], squares[i]);
     }
     const Lanes n = splat(float(p.positions)), offset = sums(totals) / n;
     Lanes variance = sums(squares) / n - offset * offset;
@@ -212,7 +234,8 @@ class RowMaps {
     // Where a row's first value is far from all others, it was no good centre: too much has cancelled.
     const Mask cancelled = (offset * offset > variance * 16.0f) & ((spread != 0.0f) | (of_all_branches ? -1 : 0));
     for (int i = 0; i < run.count; ++i)
-      if (cancelled[i]) variance[i] = variance_of(at(p.x, run.inner[i]).data(), values[i] + offset[i]);
+      if (cancelled[i])
+        variance[i] = variance_of(Source<T>(p.x, run.inner[i], p.positions), values[i] + offset[i]);
     store_some(p.offset(run.row), offset, run.count);
     store_some(p.variance(run.row), variance, run.count);
   }
@@ -319,11 +342,10 @@ class RowMaps {
   }
 
   void write_gradients(const Run& run, const Numbers& numbers, const Lanes& gates, const Gradients& gradients) const {
+    const void* grad = p.grad_shortcut ? p.grad_shortcut : p.grad_out;
     for (int i = 0; i < run.count; ++i) {
-      Staged<T> x = at(p.x, run.inner[i]), grad_x = at(p.grad_x, run.inner[i]);
-      Staged<T> dy = at(p.grad_shortcut ? p.grad_shortcut : p.grad_out, run.row + i);
-      write_gradient(numbers, gates, gradients, i, x.data(), dy.data(), grad_x.data());
-      grad_x.write_back();
+      const Source<T> x(p.x, run.inner[i], p.positions), dy(grad, run.row + i, p.positions);
+      write_gradient(numbers, gates, gradients, i, x, dy, target(p.grad_x, run.inner[i]));
     }
   }
 
@@ -349,5 +371,7 @@ class RowMaps {
   const Problem& p;
   const Channels& channels;
   const Steps steps;
-  int together;  // rows that a worker takes at a time
+  int64_t bytes;  // of a row
+  int together;   // rows that a worker takes at a time
+  bool streams;   // whether maps are larger than the cache
 };
