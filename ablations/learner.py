@@ -75,7 +75,9 @@ class Learner:
 def build_network(network: dict[str, Any], num_classes: int, seed: int, *, fused: str = "auto") -> nn.Module:
     """Builds the network that a variant describes; `fused` is the recipe's: `on` is for the variants that have one."""
     attention = {("attention" if key == "name" else key): value for key, value in network["attention"].items()}
-    return create_model(**network["model"], **attention, num_classes=num_classes, seed=seed, fused="off" if fused == "off" else "auto")
+    return create_model(
+        **network["model"], **attention, num_classes=num_classes, seed=seed, fused="off" if fused == "off" else "auto"
+    )
 
 
 def forward(model: nn.Module, recipe: TrainConfig, pixels: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class Results:
     """What is known of a design's cells.
 
     Attributes:
-        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`, `torch`,
-            or nothing where there is no shuffle attention), and the metrics of a cell.
+        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
+            `torch`, or nothing where there is no shuffle attention), and the metrics of a cell.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
             search gave the variant up), `reason`.

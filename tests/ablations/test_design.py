@@ -102,6 +102,7 @@ def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
 def test_the_protocol_says_what_auto_became() -> None:
     protocol = design().protocol
     assert protocol["train"]["precision"] in ("fp32", "bf16")
+    assert protocol["train"]["fused"] in ("on", "off")
     assert (protocol["train"]["memory_format"], protocol["device"]) == ("contiguous", "cpu")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablations import machine
+from ablations.errors import UsageError
 
 
 def test_the_machine_is_described_without_importing_torch() -> None:
@@ -31,6 +32,25 @@ def test_precision_follows_the_gpu(
 ) -> None:
     monkeypatch.setattr(machine, "_gpus", lambda: (("a GPU", capability),))
     assert machine.resolve_precision("auto", "cuda") == precision
+
+
+@pytest.mark.parametrize(("built", "fused"), [(["_avx2.cpython-311.so"], "on"), ([], "off")])
+def test_kernels_are_taken_where_the_installation_has_built_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: list[str], fused: str
+) -> None:
+    (tmp_path / "fused").mkdir()
+    for name in built:
+        (tmp_path / "fused" / name).touch()
+    monkeypatch.setattr(machine.sa_core, "__path__", [str(tmp_path)])
+    assert machine.resolve_fused("auto", "cpu") == fused
+    assert machine.resolve_fused("off", "cpu") == "off"
+    if built:
+        assert machine.resolve_fused("on", "cpu") == "on"
+    else:
+        with pytest.raises(
+            UsageError, match=r"train\.fused=on: there are no kernels for cpu here: .* no C\+\+ compiler"
+        ):
+            machine.resolve_fused("on", "cpu")
 
 
 def test_the_commit_tells_changed_files_from_clean_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -90,6 +90,20 @@ def test_a_network_learns_to_tell_plain_digits_apart() -> None:
     assert result.top1 > 40  # chance is 10
 
 
+def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImages) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    for attention, fused, by in (
+        ({"name": "none"}, "on", {""}),
+        ({"name": "sa", "groups": 4}, "off", {"torch"}),
+        ({"name": "sa", "groups": 4, "gate": "tanh1"}, "on", {"torch"}),
+        ({"name": "sa", "groups": 4}, "on", {"kernels", "torch"}),  # without a compiler there are no kernels
+    ):
+        network = {"model": {"name": "resnet8"}, "attention": attention}
+        result = train(network, dataclasses.replace(recipe, fused=fused), images, 0, Recorder(), measure="off")
+        assert result.attention_by in by, attention
+        assert result.to_dict()["attention_by"] == result.attention_by
+
+
 def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None:
     recorder = Recorder()
     result = train(network(), RECIPE, images, 0, recorder)
