@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core.errors import OptionError
-from sa_core.fused import FUSED, Form, Parameters, can_take, form_of, is_bare, leaves_to_eager, reason_against
+from sa_core.fused import FUSED, Form, Parameters, can_take, form_of, is_original, is_watched, leaves_to_eager, reason_against
 from sa_core.fused import shuffle_attention as fused_shuffle_attention
 from sa_core.knobs import ShuffleAttentionKnobs, norm_groups
 
@@ -67,8 +67,8 @@ class ShuffleAttention(nn.Module):
         shuffle_groups: the blocks of channels that the shuffle interleaves.
         permutation: `interleave` (the official shuffle) or `random`: one order, drawn when the module is made from
             torch's generator and kept in the buffer `permutation`.
-        fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that, `off` takes torch's own
-            operations. The numbers are the same to the precision of the type; `repr` says what happens.
+        fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that (hooks of `gn` are not
+            called then), `off` takes torch's own operations. The numbers are the same to the precision of the type; `repr` says what happens.
         device, dtype: as in every `torch.nn` module.
 
     Raises:
@@ -185,12 +185,21 @@ class ShuffleAttention(nn.Module):
         form = self._form
         if self.fused == "off" or isinstance(form, str):
             return None
-        bare = form.spatial_gate != "instance" or is_bare(self.gn, _GroupNorm)
-        if bare and can_take(x) and (self.fused == "on" or not leaves_to_eager()):
+        if self.fused == "auto" and leaves_to_eager():
+            return None
+        if not can_take(x, self.channels):
+            if self.fused == "on" and (reason := reason_against(x.device.type, x.dtype)):
+                raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
+            return None  # torch's operations say what is wrong with the shape
+        if form.spatial_gate != "instance":
             return form
-        if self.fused == "on" and x.dim() == 4 and x.numel():
-            reason = reason_against(x.device.type, x.dtype) or "its norm was replaced, or has hooks"
-            raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
+        norm: Any = self.gn
+        if is_original(norm, _GroupNorm) and norm.num_groups == norm.num_channels:
+            if self.fused == "auto" and is_watched(norm):
+                return None
+            return form if norm.eps == form.gn_epsilon else form._replace(gn_epsilon=norm.eps)
+        if self.fused == "on":
+            raise OptionError("fused", "on", "cannot be had: its norm was replaced", ("auto", "off"))
         return None
 
     def fused_parameters(self) -> Parameters:
@@ -236,7 +245,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 
 def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
     """Returns `out` in channels_last where `x` is: what comes after expects the layout that came in."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return out.contiguous(memory_format=torch.channels_last)
     return out
 

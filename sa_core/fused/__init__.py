@@ -6,7 +6,7 @@ takes a block's last batch norm, addition and ReLU in. What cannot be had is com
 
 from __future__ import annotations
 
-from sa_core.fused.choice import FUSED, can_take, form_of, is_bare, leaves_to_eager, reason_against
+from sa_core.fused.choice import FUSED, can_take, form_of, is_original, is_watched, leaves_to_eager, reason_against
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
 
@@ -16,7 +16,8 @@ __all__ = [
     "Parameters",
     "can_take",
     "form_of",
-    "is_bare",
+    "is_original",
+    "is_watched",
     "leaves_to_eager",
     "reason_against",
     "shuffle_attention",

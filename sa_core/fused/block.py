@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sa_core.fused.choice import can_take, is_bare, leaves_to_eager
+from sa_core.fused.choice import can_take, is_original, is_watched, leaves_to_eager
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
 from sa_core.shuffle_attention import ShuffleAttention
@@ -30,18 +30,20 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
         attention: `ShuffleAttention` or `nn.Identity`.
         shortcut: (B, C, H, W).
     """
-    if x.shape != shortcut.shape or x.dtype != shortcut.dtype or not can_take(x) or leaves_to_eager():
+    if leaves_to_eager() or is_watched(norm) or is_watched(attention):
         return None
-    if not isinstance(norm, nn.BatchNorm2d) or not is_bare(norm, nn.BatchNorm2d):
+    if not isinstance(norm, nn.BatchNorm2d) or not is_original(norm, nn.BatchNorm2d):
+        return None
+    if x.shape != shortcut.shape or x.dtype != shortcut.dtype or not can_take(x, norm.num_features):
         return None
     mean, variance = norm.running_mean, norm.running_var
     running = None if norm.training or mean is None or variance is None else (mean, variance)
     if running is None and x.shape[0] * x.shape[2] * x.shape[3] == 1:
         return None  # the norm says what is wrong with that
-    if isinstance(attention, ShuffleAttention) and is_bare(attention, type(attention)):
+    if isinstance(attention, ShuffleAttention) and is_original(attention, type(attention)):
         form, parameters = attention.fused_form(x), attention.fused_parameters()
         permutation = attention.fused_permutation()
-    elif is_bare(attention, nn.Identity):
+    elif is_original(attention, nn.Identity):
         form, parameters, permutation = _PLAIN, Parameters(), None
     else:
         return None
@@ -58,10 +60,12 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
 
 def _update(norm: nn.BatchNorm2d, moments: Tensor, count: int) -> None:
     """Moves running statistics towards those of a batch of so many values a channel, as `nn.BatchNorm2d` does."""
-    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+    if norm.num_batches_tracked is None:
         return
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)
+        if norm.running_mean is None or norm.running_var is None:
+            return
         share = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
         mean, variance, _ = moments
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from sa_core.fused.form import Form
 from sa_core.fused.operator import KERNELS
@@ -44,20 +46,30 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
 
 
 def leaves_to_eager() -> bool:
-    """Whether torch's own operations are wanted: in what is exported to run elsewhere, and under torch.func."""
+    """Whether torch's own operations are wanted: in what is exported to run elsewhere, under torch.func, and in forward mode."""
     if torch.compiler.is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False
-    return torch._C._is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
+    return (
+        torch._C._is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
-def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is what it was made as, and nobody waits for it to be called."""
+def is_original(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes what it was made for: it is of no other class, and has no `forward` of its own."""
+    return type(module) is kind and "forward" not in vars(module)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody waits for a module to be called."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return type(module) is kind and not any(hooks)
+    return any(hooks) or _has_any_global_hook()
 
 
-def can_take(x: Tensor) -> bool:
-    """Whether there are kernels for a map as it is."""
-    return x.dim() == 4 and x.numel() > 0 and reason_against(x.device.type, x.dtype) is None
+def can_take(x: Tensor, channels: int) -> bool:
+    """Whether x is a map of so many channels for which there are kernels."""
+    fits = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
+    return fits and reason_against(x.device.type, x.dtype) is None

@@ -23,6 +23,7 @@ _SPATIAL_GATES = {"none": 0, "instance": 1, "plain": 2}
 _NORMS = {"none": 0, "running": 1, "batch": 2}
 _PROBLEM = struct.Struct("=12q9q2d10q")  # `Problem` of kernels/problem.h; addresses are numbers
 _NO_GRADIENTS = (None,) * 4
+_NO_PERMUTATION = 2  # what the library returns for it
 
 
 @cache
@@ -112,5 +113,7 @@ def _call(
         form.bn_epsilon,
         *[0 if tensor is None else tensor.data_ptr() for tensor in (*kept, *maps, *(gradients or _NO_GRADIENTS))],
     )
-    if found.shuffle_attention(problem):
-        raise AssertionError("supports() says beforehand which types there are")
+    code = found.shuffle_attention(problem)
+    if code == _NO_PERMUTATION:
+        raise IndexError("the permutation of shuffle attention does not have every channel once")
+    assert code == 0, "supports() says beforehand which types there are"

@@ -31,6 +31,11 @@ class Form(NamedTuple):
     gn_epsilon: float = 1e-5
     bn_epsilon: float = 1e-5
 
+    def widths(self, channels: int) -> tuple[int, ...]:
+        """Returns how many numbers each of the `Parameters` has on so many channels."""
+        rest = channels // self.groups - self.split
+        return (self.split, self.split, rest, rest, rest, rest, channels, channels)
+
 
 class Parameters(NamedTuple):
     """What is learnt, in float32; None is a weight of 1 or a bias of 0.
@@ -59,14 +64,14 @@ def new_results(x: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns room for what forward computes.
 
     That is the map (B, C, H, W); `rows` (2, B, C), of each channel of each image its mean less its first value, and its
-    variance; and `moments` (3, C), mean and variance that the batch norm uses and what that mean lacks for being a
+    variance (kernels may keep others of which both follow); and `moments` (3, C), mean and variance that the batch norm uses and what that mean lacks for being a
     float32. Backward needs the last two beside x, and the first if it ends in a ReLU.
     """
     images, channels = x.shape[:2]
     return (
         torch.empty_like(x, memory_format=layout_of(x)),
-        torch.empty((2, images, channels), device=x.device),
-        None if form.norm == "none" else torch.empty((3, channels), device=x.device),
+        torch.empty((2, images, channels), dtype=torch.float32, device=x.device),
+        None if form.norm == "none" else torch.empty((3, channels), dtype=torch.float32, device=x.device),
     )
 
 
@@ -78,10 +83,10 @@ def new_gradients(x: Tensor, form: Form, *, joined: bool) -> tuple[Tensor, Tenso
     batch norm, (2, C).
     """
     channels, layout = x.shape[1], layout_of(x)
-    width = max(form.split, channels // form.groups - form.split)
+    width = max(form.widths(channels)[:6])
     return (
         torch.empty_like(x, memory_format=layout),
         torch.empty_like(x, memory_format=layout) if joined else None,
-        torch.zeros((6, width), device=x.device),
-        None if form.norm == "none" else torch.empty((2, channels), device=x.device),
+        torch.zeros((6, width), dtype=torch.float32, device=x.device),
+        None if form.norm == "none" else torch.empty((2, channels), dtype=torch.float32, device=x.device),
     )

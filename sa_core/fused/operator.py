@@ -58,15 +58,23 @@ def shuffle_attention(
     Returns:
         The result in type, shape and layout of x, and the (3, C) moments of the batch norm if there is one, whose first
         two rows are mean and variance.
+
+    Raises:
+        RuntimeError: if parameters or permutation do not fit the map, or are elsewhere.
+        IndexError: if the permutation is none.
     """
-    place = x.get_device()
-    for value in parameters:
+    device = x.device
+    for value, width in zip(parameters, form.widths(x.shape[1]), strict=True):
         if value is None:
             continue
-        if value.get_device() != place:
-            raise RuntimeError(f"shuffle attention has parameters on {value.device} and gets a map on {x.device}")
+        if value.device != device:
+            raise RuntimeError(f"shuffle attention has parameters on {value.device} and gets a map on {device}")
+        if value.numel() != width:
+            raise RuntimeError(f"shuffle attention has a parameter of {value.numel()} numbers instead of {width}")
         if value.dtype is not torch.float32:
             parameters = Parameters(*[value if value is None else value.float() for value in parameters])
+    if permutation is not None and (permutation.shape != x.shape[1:2] or permutation.dtype is not torch.int64):
+        raise RuntimeError(f"shuffle attention has no whole number for each of {x.shape[1]} channels as its permutation")
     if _is_traced(x):
         mean, variance = (None, None) if running is None else (value.float() for value in running)
         out, _, moments = torch.ops.sa_core.shuffle_attention(
@@ -108,10 +116,15 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ...]:
         """Computes the gradients of maps and parameters."""
-        if torch.is_grad_enabled():  # they are to be differentiated in their turn
-            _refuse()
         if grad_out is None:
             return (None,) * (_COUNT + 5)
+        if torch.is_grad_enabled():  # they are to be differentiated in their turn
+            _refuse()
+        try:
+            grad_out.data_ptr()
+        except RuntimeError as error:  # a batch of gradients in one, which has no memory of its own
+            message = "fused shuffle attention takes one gradient at a time; for batches of them take fused='off'"
+            raise RuntimeError(message) from error
         x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
         gradients = KERNELS[x.device.type].backward(
             ctx.form, Parameters(*parameters), grad_out, x, out, rows, moments, permutation
@@ -155,7 +168,7 @@ def _registered_backward(kernels: ModuleType) -> Any:
 
 def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
     """Returns an empty tensor for none: what an operator returns is always there."""
-    return torch.empty(0, device=x.device) if tensor is None else tensor
+    return torch.empty(0, dtype=torch.float32, device=x.device) if tensor is None else tensor
 
 
 def _fake_forward(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,8 @@
 // that they stay in the cache while they are read again.
 #pragma once
 
+#include <algorithm>
+
 #include "problem.h"
 
 // How the shuffle orders the two vectors of channels that are worked on together.
@@ -108,8 +110,8 @@ struct PairGradients {
 };
 
 inline Lanes gradient(const Numbers& n, const Gradients& g, Lanes x, Lanes dy) {
-  const Lanes gate = n.gate(x), gated = dy * gate, through_gate = gated * n.normed(x) * (1.0f - gate);
-  return (gated + through_gate * g.c1 + ((x - n.centre) * g.c2 + g.c0)) * n.scale;
+  const Lanes gate = n.gate(x), gated = dy * gate, through_gate = n.through_gate(gated, gate, x);
+  return (gated + through_gate * g.c1 + select(g.c2 == 0.0f, g.c0, (x - n.centre) * g.c2 + g.c0)) * n.scale;
 }
 
 // Sums of kPairLanes rows: float for some positions, then double.
@@ -186,8 +188,8 @@ class ChannelMaps {
           const Numbers &a = numbers[i].a, &b = numbers[i].b;
           const Pair v = work.read(work.pixel(p.x, position), i);
           const Lanes gate_a = a.gate(v.a), gate_b = b.gate(v.b), gated_a = dy.a * gate_a, gated_b = dy.b * gate_b;
-          const Lanes through_a = gated_a * a.normed(v.a) * (1.0f - gate_a);
-          const Lanes through_b = gated_b * b.normed(v.b) * (1.0f - gate_b);
+          const Lanes through_a = a.through_gate(gated_a, gate_a, v.a);
+          const Lanes through_b = b.through_gate(gated_b, gate_b, v.b);
           d[i].add(through_a, through_b);
           dx[i].add(through_a * (v.a - a.centre), through_b * (v.b - b.centre));
           y[i].add(gated_a, gated_b);
@@ -268,36 +270,46 @@ class ChannelMaps {
 
   void measure(const Work& work, bool of_all_branches) const {
     const double n = double(p.positions);
-    Pair centre[kPairs];  // at first the first values, then the means
-    double residue[kPairs][kPairLanes];
-    for (int i = 0; i < work.pairs; ++i) centre[i] = work.read(work.pixel(p.x, 0), i);
-    Accumulator sums[kPairs], squares[kPairs];
-    over_positions(work, sums, [&](int i, Pair x) { sums[i].add(x.a - centre[i].a, x.b - centre[i].b); });
-    for (int i = 0; i < work.pairs; ++i)
-      for (int lane = 0; lane < work.lanes(i); ++lane) {
-        const double mean = double(lane_of(centre[i], lane)) + sums[i].total[lane] / n;
-        lane_of(centre[i], lane) = float(mean);
-        residue[i][lane] = mean - lane_of(centre[i], lane);
-        *p.offset(work.row(i, lane)) = float(sums[i].total[lane] / n);
-        *p.variance(work.row(i, lane)) = 0;
-      }
-    if (!of_all_branches && !channels.any_instance) return;
-    over_positions(work, squares, [&](int i, Pair x) {
-      const Lanes a = x.a - centre[i].a, b = x.b - centre[i].b;
-      squares[i].add(a * a, b * b);
-    });
-    for (int i = 0; i < work.pairs; ++i)
+    Pair first[kPairs], centre[kPairs];
+    for (int i = 0; i < work.pairs; ++i) {
+      first[i] = centre[i] = work.read(work.pixel(p.x, 0), i);
       for (int lane = 0; lane < work.lanes(i); ++lane)
-        *p.variance(work.row(i, lane)) = float(squares[i].total[lane] / n - residue[i][lane] * residue[i][lane]);
+        *p.offset(work.row(i, lane)) = *p.variance(work.row(i, lane)) = 0;
+    }
+    if (!of_all_branches && !channels.any_measured) return;
+    bool far[kPairs][kPairLanes] = {}, any_far = false;  // first values that are far from all others: no good centres
+    for (int pass = 0; pass < 2 && (pass == 0 || any_far); ++pass) {
+      Accumulator sums[kPairs], squares[kPairs];
+      add_up(work, centre, sums, squares);
+      for (int i = 0; i < work.pairs; ++i)
+        for (int lane = 0; lane < work.lanes(i); ++lane) {
+          if (pass && !far[i][lane]) continue;
+          const double distance = sums[i].total[lane] / n, mean = lane_of(centre[i], lane) + distance;
+          const double variance = std::max(0.0, squares[i].total[lane] / n - distance * distance);
+          far[i][lane] |= distance * distance > 16 * variance;
+          any_far |= far[i][lane];
+          const Kept kept(mean, lane_of(first[i], lane), variance, far[i][lane]);
+          *p.offset(work.row(i, lane)) = kept.offset;
+          *p.variance(work.row(i, lane)) = kept.variance;
+          lane_of(centre[i], lane) = float(mean);
+        }
+    }
   }
 
-  template <class Add>
-  void over_positions(const Work& work, Accumulator* sums, Add add) const {
+  void add_up(const Work& work, const Pair* centre, Accumulator* sums, Accumulator* squares) const {
     for (int64_t position = 0; position < p.positions; ++position) {
-      const T* x = work.pixel(p.x, position);
-      for (int i = 0; i < work.pairs; ++i) add(i, work.read(x, i));
+      const T* pixel = work.pixel(p.x, position);
+      for (int i = 0; i < work.pairs; ++i) {
+        const Pair x = work.read(pixel, i);
+        const Lanes a = x.a - centre[i].a, b = x.b - centre[i].b;
+        sums[i].add(a, b);
+        squares[i].add(a * a, b * b);
+      }
       if (ends_run(position))
-        for (int i = 0; i < work.pairs; ++i) sums[i].flush();
+        for (int i = 0; i < work.pairs; ++i) {
+          sums[i].flush();
+          squares[i].flush();
+        }
     }
   }
 

@@ -17,13 +17,13 @@ void batch_statistics(const Problem& p, const Channels& channels, const Maps& ma
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t place = 0; place < p.channels; ++place) {
     const int64_t channel = channels.at[place], rows = p.images * p.channels;
-    const auto row_mean = [&](int64_t row) { return double(maps.first_of(row - place + channel)) + *p.offset(row); };
+    const auto row_mean = [&](int64_t row) { return mean_of(p, row, maps.first_of(row - place + channel)); };
     double mean = 0, variance = 0;
     for (int64_t row = place; row < rows; row += p.channels) mean += row_mean(row);
     mean /= double(p.images);
     for (int64_t row = place; row < rows; row += p.channels) {
       const double distance = row_mean(row) - mean;
-      variance += *p.variance(row) + distance * distance;
+      variance += std::abs(*p.variance(row)) + distance * distance;
     }
     p.bn_mean(channel) = float(mean);
     p.bn_residue(channel) = float(mean - double(p.bn_mean(channel)));
@@ -111,7 +111,7 @@ void backward(const Problem& p, const Channels& channels, const Maps& maps) {
     const double everything = double(p.positions) * double(p.images);
     const double constant = total_u / everything, linear = total_ux * precision / everything;
     for (int64_t row = place; row < rows; row += p.channels) {
-      const float centre = maps.first_of(row - place + channel) + *p.offset(row);
+      const float centre = float(mean_of(p, row, maps.first_of(row - place + channel)));
       const double distance = double(centre) - p.bn_mean(channel) - p.bn_residue(channel);
       c0[row] -= float(constant + linear * distance);
       c2[row] -= float(linear);
@@ -158,8 +158,10 @@ EXPORTED int has_half() {
 #endif
 }
 
-// Forward, or backward where there is a gradient to start from. Returns 0, or 1 where this build lacks the type.
+// Forward, or backward where there is a gradient to start from. Returns 0; 1 where this build lacks the type; 2 where the
+// permutation is none.
 EXPORTED int shuffle_attention(const Problem* problem) {
+  if (problem->permutation && !is_permutation(*problem)) return 2;
   switch (problem->dtype) {
     case kFloat:
       run_in<float>(*problem);

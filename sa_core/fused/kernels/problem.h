@@ -37,7 +37,8 @@ struct Problem {
   const float *cweight, *cbias, *sweight, *sbias, *gn_weight, *gn_bias;
   const float *bn_weight, *bn_bias;  // of the batch norm, one number a channel
   double gn_epsilon, bn_epsilon;
-  float* rows;     // (2, images, places): mean of the row less its first value, and variance
+  float* rows;     // (2, images, places): mean of the row less its first value, and variance; or, where that first
+                   // value is far from all others, mean and negative variance
   float* moments;  // (3, channels): mean, variance, and what the mean lacks for being a float, of the batch norm
   const void *x, *shortcut;
   void* out;
@@ -78,10 +79,33 @@ inline std::vector<int64_t> shuffled(const Problem& p) {
   return source;
 }
 
+// Whether every channel is there once.
+inline bool is_permutation(const Problem& p) {
+  std::vector<bool> seen(p.channels);
+  for (const int64_t channel : shuffled(p)) {
+    if (channel < 0 || channel >= p.channels || seen[channel]) return false;
+    seen[channel] = true;
+  }
+  return true;
+}
+
 inline std::vector<int64_t> as_they_are(const Problem& p) {
   std::vector<int64_t> channels(p.channels);
   for (int64_t i = 0; i < p.channels; ++i) channels[i] = i;
   return channels;
+}
+
+// What is kept of a row: its mean as the sum of `offset` and its first value, or of `offset` and nothing.
+struct Kept {
+  float offset, variance;
+
+  // `far` says that the first value is no good centre, as too much would cancel.
+  Kept(double mean, double first, double spread, bool far)
+      : offset(float(far ? mean : mean - first)), variance(float(far ? -spread : spread)) {}
+};
+
+inline double mean_of(const Problem& p, int64_t row, float first) {
+  return (*p.variance(row) < 0 ? 0.0 : double(first)) + *p.offset(row);
 }
 
 // What channels have in all images, in the order in which they are worked on: a channel for every place.
@@ -91,13 +115,13 @@ struct Channels {
   PerPlace weight, bias;  // of F_c, with the affine part of the instance norm in it
   PerPlace is_passed, is_channel, is_instance, is_plain;  // its branch: 1 or 0
   PerPlace scale, origin, residue, shift;  // of the batch norm; its mean is origin + residue
-  bool any_instance;
+  bool any_measured;  // whether a gate looks at its row
 
   Channels(const Problem& p, std::vector<int64_t> order)
       : at(std::move(order)), moved(p.channels), weight(p.channels), bias(p.channels, 100),  // whose sigmoid is 1
         is_passed(p.channels), is_channel(p.channels), is_instance(p.channels), is_plain(p.channels), scale(p.channels, 1),
         origin(p.channels), residue(p.channels), shift(p.channels),
-        any_instance(p.spatial_gate == kInstance && p.split < p.group_channels) {
+        any_measured(p.channel_gate || p.spatial_gate != kNoSpatial) {
     const auto one = [](const float* values, int64_t i) { return values ? values[i] : 1.0f; };
     const auto zero = [](const float* values, int64_t i) { return values ? values[i] : 0.0f; };
     const std::vector<int64_t> source = shuffled(p);
@@ -149,10 +173,13 @@ struct Numbers {
   Lanes mean;          // of u
   Lanes slope, level;  // of t as a function of x - centre, times kToPowersOfTwo
   Lanes inverse_deviation;
+  Mask passed;  // rows that no gate looks at, whatever is in them
 
   Numbers() = default;
   Numbers(const Problem& p, const Channels& c, int64_t place, Lanes first, Lanes offset, Lanes variance)
       : scale(c.scale(place)), origin(c.origin(place)), shift(c.shift(place)) {
+    first = select(variance < 0.0f, Lanes{}, first);
+    variance = variance < 0.0f ? -variance : variance;
     centre = first + offset;
     const Lanes kept = centre - first;
     residue = (first - (centre - kept)) + (offset - kept);
@@ -160,14 +187,22 @@ struct Numbers {
     inverse_deviation = 1.0f / square_root(scale * scale * variance + float(p.gn_epsilon));
     const Mask instance = c.is_instance(place) != 0.0f, plain = c.is_plain(place) != 0.0f;
     const Lanes weight = c.weight(place), none{};
-    slope = weight * scale * select(instance, inverse_deviation, c.is_plain(place));
-    level = c.bias(place) + select((c.is_channel(place) != 0.0f) | plain, weight * mean, none) - slope * residue;
+    passed = c.is_passed(place) != 0.0f;
+    slope = select(passed, none, weight * scale * select(instance, inverse_deviation, c.is_plain(place)));
+    level = c.bias(place) + select((c.is_channel(place) != 0.0f) | plain, weight * mean, none);
+    level -= select(passed, none, slope * residue);
     slope *= kToPowersOfTwo;
     level *= kToPowersOfTwo;
   }
 
   Lanes normed(Lanes x) const { return (x - origin) * scale + shift; }
-  Lanes gate(Lanes x) const { return inverse_of_one_plus_power((x - centre) * slope + level); }
+  Lanes gate(Lanes x) const {
+    return select(passed, splat(1.0f), inverse_of_one_plus_power((x - centre) * slope + level));
+  }
+  // What is gated goes back through the gate as well, by this.
+  Lanes through_gate(Lanes gated, Lanes gate, Lanes x) const {
+    return select(passed, Lanes{}, gated * normed(x) * (1.0f - gate));
+  }
 };
 
 // Over each of kLanes rows: of D, D (x - centre), dy s and dy s (x - centre).

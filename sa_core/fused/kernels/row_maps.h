@@ -216,44 +216,39 @@ class RowMaps {
   }
 
   void measure(const Run& run, bool of_all_branches) const {
-    const Lanes passed = channels.is_passed(run.place), spread = channels.is_instance(run.place);
-    const Lanes values = first_of(run);
+    const Lanes passed = channels.is_passed(run.place), values = first_of(run);
     Lanes totals[kLanes], squares[kLanes];
     for (int i = 0; i < kLanes; ++i) totals[i] = squares[i] = Lanes{};
-    for (int i = 0; i < run.count; ++i) {
-      if (passed[i] != 0 && !of_all_branches) continue;
-      const Source<T> x(p.x, run.inner[i], p.positions);
-      if (spread[i] != 0 || of_all_branches)
-        add_up<true>(x, values[i], totals[i], squares[i]);
-      else
-        add_up<false>(x, values[i], totals[i], squares[i]);
-    }
-    const Lanes n = splat(float(p.positions)), offset = sums(totals) / n;
-    Lanes variance = sums(squares) / n - offset * offset;
+    for (int i = 0; i < run.count; ++i)
+      if (passed[i] == 0 || of_all_branches)
+        add_up(Source<T>(p.x, run.inner[i], p.positions), values[i], totals[i], squares[i]);
+    const Lanes n = splat(float(p.positions));
+    Lanes offset = sums(totals) / n, variance = sums(squares) / n - offset * offset;
     variance = variance < 0.0f ? Lanes{} : variance;
     // Where a row's first value is far from all others, it was no good centre: too much has cancelled.
-    const Mask cancelled = (offset * offset > variance * 16.0f) & ((spread != 0.0f) | (of_all_branches ? -1 : 0));
+    const Mask cancelled = offset * offset > variance * 16.0f;
     for (int i = 0; i < run.count; ++i)
-      if (cancelled[i])
-        variance[i] = variance_of(Source<T>(p.x, run.inner[i], p.positions), values[i] + offset[i]);
+      if (cancelled[i]) measure_again(Source<T>(p.x, run.inner[i], p.positions), values[i], i, offset, variance);
     store_some(p.offset(run.row), offset, run.count);
     store_some(p.variance(run.row), variance, run.count);
   }
 
-  float variance_of(const T* x, float centre) const {
+  void measure_again(const T* x, float first, int row, Lanes& offset, Lanes& variance) const {
     Lanes totals[kLanes] = {}, squares[kLanes] = {};
-    add_up<true>(x, centre, totals[0], squares[0]);
-    const float n = float(p.positions), rest = sums(totals)[0] / n;
-    return std::max(0.0f, sums(squares)[0] / n - rest * rest);
+    const float centre = first + offset[row];
+    add_up(x, centre, totals[0], squares[0]);
+    const double n = double(p.positions), rest = sums(totals)[0] / n;
+    const Kept kept(centre + rest, first, std::max(0.0, sums(squares)[0] / n - rest * rest), true);
+    offset[row] = kept.offset;
+    variance[row] = kept.variance;
   }
 
   // Sums up what positions are above `centre`, and its square; four at a time, which do not wait for each other.
-  template <bool kSquares>
   void add_up(const T* x, float centre, Lanes& total, Lanes& square) const {
     Lanes totals[4] = {}, squares[4] = {};
     const auto add = [&](Lanes centred, int j) {
       totals[j] += centred;
-      if (kSquares) squares[j] += centred * centred;
+      squares[j] += centred * centred;
     };
     int64_t i = 0;
     for (; i + 4 * kLanes <= steps.whole; i += 4 * kLanes)
@@ -261,7 +256,7 @@ class RowMaps {
     for (; i < steps.whole; i += kLanes) add(load(x + i) - centre, 0);
     if (steps.ragged) add(select(steps.counted, load(x + steps.last) - centre, Lanes{}), 1);
     total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
-    if (kSquares) square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+    square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
   }
 
   template <bool kJoined>
@@ -297,6 +292,7 @@ class RowMaps {
               const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
+    const bool passed_row = n.passed[row];
     Lanes d{}, dx{}, y{}, yx{};
     const auto add = [&](int64_t i, Mask counted, auto gate_of) {
       __builtin_prefetch(next + i);
@@ -307,7 +303,7 @@ class RowMaps {
       }
       const Lanes value = load(x + i), centred = value - centre, gate = gate_of(centred);
       Lanes gated = dy * gate;
-      Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
+      Lanes through_gate = passed_row ? Lanes{} : gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
       if (part) store(part + i, gated + through_gate * c1);
       gated = select(counted, gated, Lanes{});
       through_gate = select(counted, through_gate, Lanes{});
