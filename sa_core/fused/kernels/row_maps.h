@@ -78,6 +78,7 @@ class RowMaps {
     constexpr int64_t kTogether = 200 << 10;  // bytes of a map: a second-level cache holds that of three
     constexpr int64_t kCached = 16 << 20;     // bytes of a map that may be in a cache still when it is read next
     bytes = p.positions * int64_t(sizeof(T));
+    width = p.positions + kLanes;
     streams = kStreams && p.images * p.channels * bytes > kCached;
     together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kTogether / bytes)));
   }
@@ -95,7 +96,7 @@ class RowMaps {
       const Lanes gates = inverse_of_one_plus_power(numbers.level);
       for (int i = 0; i < run.count; ++i) {
         const Source<T> x(p.x, run.inner[i], p.positions);
-        const Target<T> out = target(p.out, run.row + i);
+        const Target<T> out = target(run, p.out, run.row + i);
         if (p.shortcut)
           write<true>(numbers, gates, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), out);
         else
@@ -111,17 +112,14 @@ class RowMaps {
       const Numbers numbers = numbers_of(run);
       const Lanes gates = inverse_of_one_plus_power(numbers.level);
       const Lanes through_gate = Gradients::through_gate(p, channels, run.place, numbers);
-      thread_local std::vector<float> parts;
-      const int64_t width = p.positions + kLanes;
-      if (write) parts.resize(size_t(together * width));
       Totals totals;
       for (int i = 0; i < run.count; ++i) {
         const int64_t row = run.row + i;
-        float* part = write ? &parts[size_t(i * width)] : nullptr;
+        float* part = write ? run.parts + i * width : nullptr;
         const Source<T> x(p.x, run.inner[i], p.positions), dy(p.grad_out, row, p.positions);
         if (p.grad_shortcut)
           sum_up<true>(numbers, gates, through_gate, i, run.next[i], x, dy, Source<T>(p.out, row, p.positions),
-                       target(p.grad_shortcut, row), part, totals);
+                       target(run, p.grad_shortcut, row), part, totals);
         else
           sum_up<false>(numbers, gates, through_gate, i, run.next[i], x, dy, nullptr, nullptr, part, totals);
       }
@@ -129,7 +127,7 @@ class RowMaps {
       if (!write) return;
       for (int i = 0; i < run.count; ++i) {
         const Source<T> x(p.x, run.inner[i], p.positions);
-        finish_gradient(numbers, gradients, i, x, &parts[size_t(i * width)], target(p.grad_x, run.inner[i]));
+        finish_gradient(numbers, gradients, i, x, run.parts + i * width, target(run, p.grad_x, run.inner[i]));
       }
     });
   }
@@ -155,6 +153,8 @@ class RowMaps {
     int count;
     int64_t inner[kLanes];  // the rows of x that they come from
     const T* next[kLanes];  // rows of x that come later: they are fetched meanwhile
+    T* beside;              // room for one row that is not written where it belongs
+    float* parts;           // room for what is known of the gradients of rows
   };
 
   // Sums, before the lanes of each row are added up.
@@ -177,7 +177,11 @@ class RowMaps {
     for (int64_t worker = 0; worker < p.threads; ++worker) {
       const int64_t end = std::min(rows, (worker + 1) * share);
       int64_t row = worker * share, image = row / p.channels, place = row % p.channels;
+      std::vector<T> beside(size_t(streams || p.positions < kLanes ? p.positions + kLanes : 0));
+      std::vector<float> parts(size_t(p.grad_out ? together * width : 0));
       Run run;
+      run.beside = beside.data();
+      run.parts = parts.data();
       for (; row < end; row += run.count) {
         run.row = row;
         run.place = place;
@@ -197,11 +201,8 @@ class RowMaps {
     }
   }
 
-  // One at a time: a worker has one row beside its maps.
-  Target<T> target(void* map, int64_t row) const {
-    thread_local std::vector<T> beside;
-    beside.resize(size_t(p.positions + kLanes));
-    return Target<T>(map, row, p.positions, streams, beside.data());
+  Target<T> target(const Run& run, void* map, int64_t row) const {
+    return Target<T>(map, row, p.positions, streams, run.beside);
   }
 
   Lanes first_of(const Run& run) const {
@@ -341,7 +342,7 @@ class RowMaps {
     const void* grad = p.grad_shortcut ? p.grad_shortcut : p.grad_out;
     for (int i = 0; i < run.count; ++i) {
       const Source<T> x(p.x, run.inner[i], p.positions), dy(grad, run.row + i, p.positions);
-      write_gradient(numbers, gates, gradients, i, x, dy, target(p.grad_x, run.inner[i]));
+      write_gradient(numbers, gates, gradients, i, x, dy, target(run, p.grad_x, run.inner[i]));
     }
   }
 
@@ -368,6 +369,7 @@ class RowMaps {
   const Channels& channels;
   const Steps steps;
   int64_t bytes;  // of a row
+  int64_t width;  // of what is kept of one
   int together;   // rows that a worker takes at a time
   bool streams;   // whether maps are larger than the cache
 };

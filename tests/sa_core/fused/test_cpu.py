@@ -70,7 +70,8 @@ def test_all_gradients_are_those_of_the_function(case: dict[str, Any], dtype: to
     x, grad = LAYOUTS[case["layout"]](case["shape"], case["seed"]), LAYOUTS[case["grad_layout"]](case["shape"], 3)
     if dtype != torch.float32:
         x, grad = x.to(dtype), grad.to(dtype)
-    assert_exact(make_case(case), x, grad)
+    # What goes back through the deviation of a constant row is multiplied by 1 / sqrt(epsilon) = 316, and cancels.
+    assert_exact(make_case(case), x, grad, 4 * COMPUTED)
 
 
 @both_layouts
