@@ -18,7 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core.errors import OptionError
-from sa_core.fused import FUSED, Form, Parameters, can_take, form_of, is_original, is_watched, leaves_to_eager, reason_against
+from sa_core.fused import (
+    FUSED,
+    Form,
+    Parameters,
+    can_take,
+    form_of,
+    is_original,
+    is_watched,
+    leaves_to_eager,
+    reason_against,
+)
 from sa_core.fused import shuffle_attention as fused_shuffle_attention
 from sa_core.knobs import ShuffleAttentionKnobs, norm_groups
 
@@ -68,7 +78,8 @@ class ShuffleAttention(nn.Module):
         permutation: `interleave` (the official shuffle) or `random`: one order, drawn when the module is made from
             torch's generator and kept in the buffer `permutation`.
         fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that (hooks of `gn` are not
-            called then), `off` takes torch's own operations. The numbers are the same to the precision of the type; `repr` says what happens.
+            called then), `off` takes torch's own operations. The numbers are the same to the precision of the type;
+            `repr` says what happens.
         device, dtype: as in every `torch.nn` module.
 
     Raises:

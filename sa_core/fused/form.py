@@ -64,8 +64,8 @@ def new_results(x: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns room for what forward computes.
 
     That is the map (B, C, H, W); `rows` (2, B, C), of each channel of each image its mean less its first value, and its
-    variance (kernels may keep others of which both follow); and `moments` (3, C), mean and variance that the batch norm uses and what that mean lacks for being a
-    float32. Backward needs the last two beside x, and the first if it ends in a ReLU.
+    variance, or two others of which both follow; and `moments` (3, C), mean and variance that the batch norm uses, and
+    what that mean lacks for being a float32. Backward needs the last two beside x, and the first if it ends in a ReLU.
     """
     images, channels = x.shape[:2]
     return (

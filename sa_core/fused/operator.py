@@ -74,7 +74,9 @@ def shuffle_attention(
         if value.dtype is not torch.float32:
             parameters = Parameters(*[value if value is None else value.float() for value in parameters])
     if permutation is not None and (permutation.shape != x.shape[1:2] or permutation.dtype is not torch.int64):
-        raise RuntimeError(f"shuffle attention has no whole number for each of {x.shape[1]} channels as its permutation")
+        raise RuntimeError(
+            f"shuffle attention has no whole number for each of {x.shape[1]} channels as its permutation"
+        )
     if _is_traced(x):
         mean, variance = (None, None) if running is None else (value.float() for value in running)
         out, _, moments = torch.ops.sa_core.shuffle_attention(

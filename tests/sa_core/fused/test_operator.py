@@ -567,8 +567,9 @@ def test_a_batch_of_gradients_is_refused_and_goes_back_one_by_one() -> None:
     module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(1, C, 2, 2)
     with pytest.raises(RuntimeError, match="takes one gradient at a time; for batches of them take fused='off'"):
         torch.autograd.functional.jacobian(module, x, vectorize=True)
-    found, expected = torch.autograd.functional.jacobian(module, x), torch.autograd.functional.jacobian(
-        off, x, vectorize=True
+    found, expected = (
+        torch.autograd.functional.jacobian(module, x),
+        torch.autograd.functional.jacobian(off, x, vectorize=True),
     )
     torch.testing.assert_close(found, expected)
 
