@@ -46,7 +46,7 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
 
 
 def leaves_to_eager() -> bool:
-    """Whether torch's operations are wanted: in what is exported to run elsewhere, under torch.func, in forward mode."""
+    """Whether torch's operations are wanted: in what is exported to run elsewhere, in torch.func and forward mode."""
     if torch.compiler.is_exporting():
         return True
     if torch.compiler.is_compiling():
