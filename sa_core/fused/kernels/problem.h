@@ -89,6 +89,7 @@ inline bool is_permutation(const Problem& p) {
   return true;
 }
 
+// Every channel at its own place.
 inline std::vector<int64_t> as_they_are(const Problem& p) {
   std::vector<int64_t> channels(p.channels);
   for (int64_t i = 0; i < p.channels; ++i) channels[i] = i;
@@ -119,8 +120,8 @@ struct Channels {
 
   Channels(const Problem& p, std::vector<int64_t> order)
       : at(std::move(order)), moved(p.channels), weight(p.channels), bias(p.channels, 100),  // whose sigmoid is 1
-        is_passed(p.channels), is_channel(p.channels), is_instance(p.channels), is_plain(p.channels), scale(p.channels, 1),
-        origin(p.channels), residue(p.channels), shift(p.channels),
+        is_passed(p.channels), is_channel(p.channels), is_instance(p.channels), is_plain(p.channels),
+        scale(p.channels, 1), origin(p.channels), residue(p.channels), shift(p.channels),
         any_measured(p.channel_gate || p.spatial_gate != kNoSpatial) {
     const auto one = [](const float* values, int64_t i) { return values ? values[i] : 1.0f; };
     const auto zero = [](const float* values, int64_t i) { return values ? values[i] : 0.0f; };

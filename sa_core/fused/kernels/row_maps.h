@@ -293,7 +293,7 @@ class RowMaps {
               const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
-    const bool passed_row = n.passed[row];
+    const bool is_passed = n.passed[row];
     Lanes d{}, dx{}, y{}, yx{};
     const auto add = [&](int64_t i, Mask counted, auto gate_of) {
       __builtin_prefetch(next + i);
@@ -304,7 +304,8 @@ class RowMaps {
       }
       const Lanes value = load(x + i), centred = value - centre, gate = gate_of(centred);
       Lanes gated = dy * gate;
-      Lanes through_gate = passed_row ? Lanes{} : gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
+      const Lanes normed = kNormed ? (value - origin) * scale + shift : value;
+      Lanes through_gate = is_passed ? Lanes{} : gated * normed * (1.0f - gate);
       if (part) store(part + i, gated + through_gate * c1);
       gated = select(counted, gated, Lanes{});
       through_gate = select(counted, through_gate, Lanes{});
