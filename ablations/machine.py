@@ -57,20 +57,25 @@ def resolve_fused(fused: str, device: str) -> str:
     Raises:
         UsageError: if `on` is asked for where there are none.
     """
-    # Found without importing torch: the libraries that the installation has built, or a Triton to build with.
-    built = find_spec("triton") if device == "cuda" else any(Path(sa_core.__path__[0]).glob("fused/_*.so"))
+    built = find_spec("triton") if device == "cuda" else _kernels()
     if fused == "on" and not built:
         reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"
         raise UsageError("train.fused", fused, f"there are no kernels for {device} here: {reason}", ("auto", "off"))
     return ("on" if built else "off") if fused == "auto" else fused
 
 
+def _kernels() -> list[str]:
+    """Returns the instruction sets that the installation has built kernels of shuffle attention for, without torch."""
+    return sorted(path.name.partition(".")[0][1:] for path in Path(sa_core.__path__[0]).glob("fused/_*.so"))
+
+
 def environment() -> dict[str, str]:
-    """Describes machine and software for reports: processor, accelerator, versions, commit."""
+    """Describes machine and software for reports: processor, accelerator, kernels, versions, commit."""
     found = {
         "cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
         "gpu": ", ".join(name for name, _ in _gpus()) or "none",
         "system": f"{platform.system()} {platform.machine()}",
+        "kernels": ", ".join(_kernels()) or "none",
         "python": platform.python_version(),
     }
     found.update({name: metadata.version(name) for name in _PACKAGES})
