@@ -79,7 +79,8 @@ class RowMaps {
     constexpr int64_t kCached = 16 << 20;     // bytes of a map that may be in a cache still when it is read next
     bytes = p.positions * int64_t(sizeof(T));
     width = p.positions + kLanes;
-    streams = kStreams && p.images * p.channels * bytes > kCached;
+    // Backward writes rows of x in the order of the result: what is left of a line is better written as usual then.
+    streams = kStreams && (bytes % 64 == 0 || !p.grad_out) && p.images * p.channels * bytes > kCached;
     together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kTogether / bytes)));
   }
 
