@@ -27,7 +27,7 @@ _NO_PERMUTATION = 2  # what the library returns for it
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def load() -> ctypes.CDLL | None:
     """Returns the library for this CPU, None where there is none."""
     for build in _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("generic",)):
         path = Path(__file__).with_name(f"_{build}{sysconfig.get_config_var('EXT_SUFFIX')}")
@@ -43,7 +43,7 @@ def library() -> ctypes.CDLL | None:
 @cache
 def supports(dtype: torch.dtype) -> bool:
     """Whether feature maps of this type can be worked on here."""
-    found = library()
+    found = load()
     return found is not None and dtype in _DTYPES and (dtype != torch.float16 or bool(found.has_half()))
 
 
@@ -87,7 +87,7 @@ def _call(
     gradients: tuple[Tensor | None, ...],
 ) -> None:
     """Calls the library; `maps` are x, shortcut, out and the gradient of out."""
-    x, found = maps[0], library()
+    x, found = maps[0], load()
     assert x is not None
     assert found is not None, "supports() says beforehand whether there is a library"
     images, channels, height, width = x.shape

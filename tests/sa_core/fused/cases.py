@@ -25,7 +25,7 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDING = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 COMPUTED = 1e-5  # what is computed in float32 may be off by, relative to the largest of its kind
 NAMES = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
-needs_kernels = pytest.mark.skipif(cpu.library() is None, reason="no kernels for this CPU: there was no C++ compiler")
+needs_kernels = pytest.mark.skipif(cpu.load() is None, reason="no kernels for this CPU: there was no C++ compiler")
 
 # Channels and groups. In channels_last, multiples of 32 channels take paths of their own.
 SIZES = (
@@ -182,7 +182,7 @@ def check_fixed() -> dict[str, Any]:
             assert_exact(module, x)
         except AssertionError as error:
             wrong.append(f"{name}: {error}")
-    found = cpu.library()
+    found = cpu.load()
     types = [str(dtype) for dtype in TYPES if cpu.supports(dtype)]
     return {"library": found and found._name, "types": types, "count": count, "wrong": wrong}
 

@@ -653,7 +653,7 @@ def test_without_a_library_a_fused_network_is_computed_by_torch(
 ) -> None:
     fused, plain = both_networks("resnet8, sa")
     x = noise(2, 3, 16, 16)
-    monkeypatch.setattr(cpu, "library", lambda: None)
+    monkeypatch.setattr(cpu, "load", lambda: None)
     cpu.supports.cache_clear()
     try:
         assert torch.equal(fused(x), plain(x))

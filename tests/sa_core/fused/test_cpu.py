@@ -330,7 +330,7 @@ def test_every_build_computes_the_same_function(capability: str, build: str) -> 
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cpu, "library", lambda: None)
+    monkeypatch.setattr(cpu, "load", lambda: None)
     cpu.supports.cache_clear()
     yield
     monkeypatch.undo()
@@ -351,25 +351,25 @@ def test_without_a_library_torch_computes_it_and_says_why() -> None:
 
 
 def test_a_library_that_cannot_be_loaded_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = cpu.library()
+    found = cpu.load()
     assert found is not None
     suffix = Path(found._name).name.split(".", 1)[1]
     monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
-    cpu.library.cache_clear()
+    cpu.load.cache_clear()
     cpu.supports.cache_clear()
     try:
         for build in ("avx512", "avx2", "generic"):
             (tmp_path / f"_{build}.{suffix}").write_bytes(b"no library")
-        assert cpu.library() is None
+        assert cpu.load() is None
         assert not cpu.supports(torch.float32)
         (tmp_path / f"_generic.{suffix}").write_bytes(Path(found._name).read_bytes())
-        cpu.library.cache_clear()
-        loaded = cpu.library()
+        cpu.load.cache_clear()
+        loaded = cpu.load()
         assert loaded is not None
         assert loaded._name == str(tmp_path / f"_generic.{suffix}")
     finally:
         monkeypatch.undo()
-        cpu.library.cache_clear()
+        cpu.load.cache_clear()
         cpu.supports.cache_clear()
 
 
