@@ -65,11 +65,16 @@ def is_original(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody waits for a module to be called."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks) or _has_any_global_hook()
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _has_any_global_hook()
+    )
 
 
 def can_take(x: Tensor, channels: int) -> bool:
     """Whether x is a map of so many channels for which there are kernels."""
-    fits = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
-    return fits and reason_against(x.device.type, x.dtype) is None
+    shape, device = x.shape, "cpu" if x.is_cpu else x.device.type
+    return len(shape) == 4 and shape[1] == channels and 0 not in shape and reason_against(device, x.dtype) is None

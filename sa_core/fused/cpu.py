@@ -54,9 +54,11 @@ def forward(
     shortcut: Tensor | None,
     running: tuple[Tensor, Tensor] | None,
     permutation: Tensor | None,
+    *,
+    kept: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says."""
-    out, rows, moments = results = new_results(x, form)
+    out, rows, moments = results = new_results(x, form, kept=kept)
     if running is not None:
         torch.stack((*running, torch.zeros_like(running[0])), out=moments)
     _call(form, (permutation, *parameters), (x, shortcut, out, None), (rows, moments), ())

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_NOTHING = torch.empty(0)  # has no address
+
 
 class Form(NamedTuple):
     """Which function is computed.
@@ -60,17 +62,18 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def new_results(x: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor | None]:
+def new_results(x: Tensor, form: Form, *, kept: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns room for what forward computes.
 
     That is the map (B, C, H, W); `rows` (2, B, C), of each channel of each image its mean less its first value, and its
     variance, or two others of which both follow; and `moments` (3, C), mean and variance that the batch norm uses, and
-    what that mean lacks for being a float32. Backward needs the last two beside x, and the first if it ends in a ReLU.
+    what that mean lacks for being a float32. Backward needs the last two beside x, and the first if it ends in a ReLU;
+    unless they are `kept` for it, there is no room for the `rows`.
     """
     images, channels = x.shape[:2]
     return (
         torch.empty_like(x, memory_format=layout_of(x)),
-        torch.empty((2, images, channels), dtype=torch.float32, device=x.device),
+        torch.empty((2, images, channels), dtype=torch.float32, device=x.device) if kept else _NOTHING,
         None if form.norm == "none" else torch.empty((3, channels), dtype=torch.float32, device=x.device),
     )
 

@@ -57,8 +57,14 @@ def forward(
     shortcut: Tensor | None,
     running: tuple[Tensor, Tensor] | None,
     permutation: Tensor | None,
+    *,
+    kept: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says."""
+    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says.
+
+    It makes `rows` in any case: its kernels pass them on to each other.
+    """
+    del kept
     out, rows, moments = results = new_results(x, form)
     layout = layout_of(x)
     x, shortcut = x.contiguous(memory_format=layout), _in(layout, shortcut)

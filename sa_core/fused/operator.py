@@ -64,8 +64,8 @@ def shuffle_attention(
         RuntimeError: if parameters or permutation do not fit the map, or are elsewhere.
         IndexError: if the permutation is none.
     """
-    device = x.device
-    for value, width in zip(parameters, form.widths(x.shape[1]), strict=True):
+    device, widths = x.device, form.widths(x.shape[1])
+    for value, width in zip(parameters, widths, strict=True):
         if value is None:
             continue
         if value.device != device:
@@ -85,10 +85,14 @@ def shuffle_attention(
         )
         return out, moments if form.norm != "none" else None
     if not torch.is_grad_enabled():
-        out, _, moments = KERNELS[x.device.type].forward(form, parameters, x, shortcut, running, permutation)
+        out, _, moments = _kernels_of(x).forward(form, parameters, x, shortcut, running, permutation, kept=False)
         return out, moments
     out, _, moments = _Function.apply(x, shortcut, *parameters, running, permutation, form)
     return out, moments
+
+
+def _kernels_of(x: Tensor) -> ModuleType:
+    return cpu if x.is_cpu else KERNELS[x.device.type]  # to ask for the device takes six times as long
 
 
 def _is_traced(x: Tensor) -> bool:
@@ -106,7 +110,7 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Computes it and keeps what backward needs."""
         *parameters, running, permutation, form = rest
-        kernels = KERNELS[x.device.type]
+        kernels = _kernels_of(x)
         results: tuple[Tensor, Tensor, Tensor | None]
         results = kernels.forward(form, Parameters(*parameters), x, shortcut, running, permutation)
         out, rows, moments = results
@@ -129,7 +133,7 @@ class _Function(torch.autograd.Function):
             message = "fused shuffle attention takes one gradient at a time; for batches of them take fused='off'"
             raise RuntimeError(message) from error
         x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
-        gradients = KERNELS[x.device.type].backward(
+        gradients = _kernels_of(x).backward(
             ctx.form, Parameters(*parameters), grad_out, x, out, rows, moments, permutation
         )
         return *_given(gradients, parameters), None, None, None

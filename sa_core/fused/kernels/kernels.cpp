@@ -6,6 +6,8 @@
 //
 // The library depends on nothing but OpenMP; `cpu.py` fills in a Problem and calls it.
 
+#include <memory>
+
 #include "channel_maps.h"
 #include "row_maps.h"
 
@@ -121,7 +123,12 @@ void backward(const Problem& p, const Channels& channels, const Maps& maps) {
 }
 
 template <class Maps>
-void run(const Problem& p) {
+void run(Problem p) {
+  std::unique_ptr<float[]> rows;
+  if (!p.rows) {
+    rows.reset(new float[2 * p.images * p.channels]);
+    p.rows = rows.get();
+  }
   Channels channels(p, Maps::order(p));
   const Maps maps(p, channels);
   if (p.grad_out)

@@ -37,6 +37,12 @@ static inline Lanes square_root(Lanes lanes) {
   return lanes;
 }
 
+static inline bool any(Mask mask) {
+  int32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= mask[i];
+  return bits != 0;
+}
+
 static inline Lanes select(Mask mask, Lanes yes, Lanes no) { return mask ? yes : no; }
 
 // The sums over each of kLanes vectors, side by side: halves are added, of ever more vectors together.
@@ -73,6 +79,7 @@ static inline void store(float* to, Lanes lanes) { memcpy(to, &lanes, sizeof lan
 
 // Of fewer than kLanes: the others are 0.
 static inline Lanes load_some(const float* from, int count) {
+  if (count == kLanes) return load(from);
   Lanes lanes{};
   memcpy(&lanes, from, count * sizeof(float));
   return lanes;
@@ -165,31 +172,39 @@ static inline float first(const BFloat16* from) {
 static inline float first(const Half* from) { return float(*from); }
 #endif
 
-// 1 / (1 + 2^t), which is the sigmoid of -t ln 2: t = n + f with |f| <= 1/2, a polynomial within 8 in 10^8 of 2^f, and n
-// added to the exponent.
+// 1 / (1 + 2^t), which is the sigmoid of -t ln 2: t = n + f, and 2^f is a polynomial within 8 in 10^8. Beyond what float
+// holds it is 0 or 1; nan stays nan.
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-static inline Lanes inverse_of_one_plus_power(Lanes t) {
 #ifdef __AVX512F__
-  t = _mm512_min_ps(splat(126.0f), t);  // in this order nan stays nan
-  const Lanes n = _mm512_roundscale_ps(t, 0);
+// 2^(i / 32).
+alignas(64) constexpr float kRoots[32] = {
+    1.0f,        1.02189715f, 1.04427378f, 1.06714040f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
+    1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f, 1.29683955f, 1.32523664f, 1.35425555f, 1.38390988f,
+    1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
+    1.68179283f, 1.71861930f, 1.75625216f, 1.79470907f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
+
+// n is a number of 32nds, |f| <= 1/64. The division takes less time than a reciprocal that is made exact by
+// multiplications, of which there are enough already.
+static inline Lanes inverse_of_one_plus_power(Lanes t) {
+  constexpr float kRound = 393216.0f;  // 1.5 * 2^18: adding it leaves a number of 32nds in the low bits
+  const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
+  const Lanes root = _mm512_permutex2var_ps(load(kRoots), __m512i(shifted), load(kRoots + kLanes));
+  const Lanes p = (f * 2.40226507e-1f + 6.93157381e-1f) * f + 1.0f;
+  return 1.0f / (1.0f + p * Lanes(_mm512_scalef_ps(root, n)));  // of n, it takes what is whole
+}
 #else
+// n is a whole number, |f| <= 1/2.
+static inline Lanes inverse_of_one_plus_power(Lanes t) {
   t = t > 126.0f ? splat(126.0f) : t;  // written so that nan stays nan
   t = t < -126.0f ? splat(-126.0f) : t;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
-  const Lanes shifted = t + kRound, n = shifted - kRound;
-#endif
-  const Lanes f = t - n;
+  const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   Lanes p = f * 1.3276472e-3f + 9.67554133e-3f;
   p = p * f + 5.55071327e-2f;
   p = p * f + 2.40221197e-1f;
   p = p * f + 6.93146967e-1f;
   p = p * f + 1.00000007f;
-#ifdef __AVX512F__
-  const Lanes d = 1.0f + Lanes(_mm512_scalef_ps(p, n));
-  const Lanes r = _mm512_rcp14_ps(d);
-  return r + r * (1.0f - d * r);
-#else
   return 1.0f / (1.0f + reinterpret_cast<Lanes>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23)));
-#endif
 }
+#endif

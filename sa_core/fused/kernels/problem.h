@@ -38,7 +38,7 @@ struct Problem {
   const float *bn_weight, *bn_bias;  // of the batch norm, one number a channel
   double gn_epsilon, bn_epsilon;
   float* rows;     // (2, images, places): mean of the row less its first value, and variance; or, where that first
-                   // value is far from all others, mean and negative variance
+                   // value is far from all others, mean and negative variance; null where nobody wants them
   float* moments;  // (3, channels): mean, variance, and what the mean lacks for being a float, of the batch norm
   const void *x, *shortcut;
   void* out;

@@ -113,7 +113,7 @@ class RowMaps {
       const Numbers numbers = numbers_of(run);
       const Lanes gates = inverse_of_one_plus_power(numbers.level);
       const Lanes through_gate = Gradients::through_gate(p, channels, run.place, numbers);
-      Totals totals;
+      Totals totals(run.count);
       for (int i = 0; i < run.count; ++i) {
         const int64_t row = run.row + i;
         float* part = write ? run.parts + i * width : nullptr;
@@ -162,8 +162,8 @@ class RowMaps {
   struct Totals {
     Lanes d[kLanes], dx[kLanes], y[kLanes], yx[kLanes];
 
-    Totals() {
-      for (int i = 0; i < kLanes; ++i) d[i] = dx[i] = y[i] = yx[i] = Lanes{};
+    explicit Totals(int count) {  // of so many rows, which set theirs
+      for (int i = count; i < kLanes; ++i) d[i] = dx[i] = y[i] = yx[i] = Lanes{};
     }
     Sums summed() const { return {sums(d), sums(dx), sums(y), sums(yx)}; }
   };
@@ -220,16 +220,17 @@ class RowMaps {
   void measure(const Run& run, bool of_all_branches) const {
     const Lanes passed = channels.is_passed(run.place), values = first_of(run);
     Lanes totals[kLanes], squares[kLanes];
-    for (int i = 0; i < kLanes; ++i) totals[i] = squares[i] = Lanes{};
-    for (int i = 0; i < run.count; ++i)
-      if (passed[i] == 0 || of_all_branches)
+    for (int i = 0; i < kLanes; ++i)
+      if (i < run.count && (passed[i] == 0 || of_all_branches))
         add_up(Source<T>(p.x, run.inner[i], p.positions), values[i], totals[i], squares[i]);
+      else
+        totals[i] = squares[i] = Lanes{};
     const Lanes n = splat(float(p.positions));
     Lanes offset = sums(totals) / n, variance = sums(squares) / n - offset * offset;
     variance = variance < 0.0f ? Lanes{} : variance;
     // Where a row's first value is far from all others, it was no good centre: too much has cancelled.
     const Mask cancelled = offset * offset > variance * 16.0f;
-    for (int i = 0; i < run.count; ++i)
+    for (int i = 0; any(cancelled) && i < run.count; ++i)
       if (cancelled[i]) measure_again(Source<T>(p.x, run.inner[i], p.positions), values[i], i, offset, variance);
     store_some(p.offset(run.row), offset, run.count);
     store_some(p.variance(run.row), variance, run.count);
