@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
+_OWNERS = ("bench", "plan")  # verbs that have options of their own
 _FLAGS = ("--help", "--config-dir")
 
 
@@ -54,9 +55,12 @@ def main(
             return 0
         from ablations.compose import compose_config
 
-        if verb != "bench" and (typed_for_bench := [text for text in line.overrides if _is_of_bench(text)]):
-            name, _, value = typed_for_bench[0].partition("=")
-            raise UsageError(name, value or None, f"is an option of `python -m ablations.bench`, and not of {verb}")
+        for text in line.overrides:
+            name, _, value = text.partition("=")
+            owner = name.lstrip("+").partition(".")[0]
+            if owner in _OWNERS and owner != verb:
+                reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+                raise UsageError(name, value or None, reason)
         config = compose_config([*defaults, *line.overrides], line.config_dir)
         return act(config, _command(verb, typed))
     except UsageError as error:
@@ -69,10 +73,6 @@ def main(
     except KeyboardInterrupt:
         print("Interrupted; what was finished is stored.", file=sys.stderr)
         return INTERRUPTED_STATUS
-
-
-def _is_of_bench(override: str) -> bool:
-    return override.partition("=")[0].partition(".")[0] == "bench"
 
 
 def _read(typed: list[str]) -> CommandLine:

@@ -24,7 +24,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ablations.config import ATTENTION, DATA, BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig, check_ranges
+from ablations.config import (
+    ATTENTION,
+    DATA,
+    SHOWN_NAMES,
+    BenchConfig,
+    Config,
+    ModelConfig,
+    SweepConfig,
+    TrainConfig,
+    check_ranges,
+)
 from ablations.errors import UsageError, nearest, type_reason
 from ablations.variants import flatten
 from sa_core.places import BACKBONES, TIMM
@@ -120,7 +130,7 @@ def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
 def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yields the dotted name of every option that the command line can set."""
     for key in map(str, config):
-        path, node = prefix + key, OmegaConf.select(config, key)
+        path, node = prefix + SHOWN_NAMES.get(key, key), OmegaConf.select(config, key)
         if isinstance(node, DictConfig) and path not in _FREE:
             yield from option_leaves(node, f"{path}.")
         elif path not in (f"{group}.name" for group in GROUPS):
@@ -256,7 +266,8 @@ def _apply(config: DictConfig, override: Override) -> None:
         raise UsageError(key, None, "there is no such option", names)
     try:
         # All factors at once, as sweep.factors={...}, are those and no others.
-        OmegaConf.update(config, key, value, force_add=free is not None, merge=key not in _FREE)
+        known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
+        OmegaConf.update(config, known_as, value, force_add=free is not None, merge=key not in _FREE)
     except OmegaConfBaseException as error:
         raise UsageError(key, value, type_reason(error)) from None
     except (ValueError, TypeError):  # of a name below a list

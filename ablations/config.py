@@ -20,6 +20,7 @@ def option(
     help: str,
     *,
     minimum: float | None = None,
+    above: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] | None = None,
     words: tuple[str, ...] = (),
@@ -31,7 +32,8 @@ def option(
     machine has something, and decides no result: it is no part of a protocol.
     """
     metadata = {
-        "help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "words": words, "local": local,
+        "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
+        "local": local,
     }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
@@ -53,6 +55,11 @@ OBJECTIVES = {
 COSTS = {name for name in OBJECTIVES if name.endswith(("_ratio", "_per_second", "_mib"))}
 
 
+AUTO = "auto"
+# Options whose name on the command line is another one than in Python.
+SHOWN_NAMES = {"replicates_max": "replicates.max"}
+
+
 @dataclass
 class SweepConfig:
     """What a study varies, and what it compares with."""
@@ -63,6 +70,12 @@ class SweepConfig:
     variants: dict[str, Any] = option({}, "Further variants by name, each with the settings that make it.")
     baseline: str = option(
         "", "What variants are compared with: a variant's name, or a level, against which all else is equal."
+    )
+    margin: float = option(
+        0.2,
+        "Least difference in top-1 that matters, in points: variants that differ by less are equal.",
+        above=0.0,
+        maximum=100.0,
     )
     sampler: str = option(
         "grid",
@@ -310,6 +323,24 @@ class BenchConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `plan` finds out before a study is run."""
+
+    pilot: int = option(
+        0,
+        "Replicates that are trained first, as the study's first ones, to know how much they differ; 0 takes what is "
+        "stored.",
+        minimum=0,
+        maximum=100,
+    )
+    effect: float = option(
+        0.0,
+        "Difference in points that the study is to detect: how many replicates that needs is said; 0 is sweep.margin.",
+        minimum=0.0,
+    )
+
+
+@dataclass
 class TrackingConfig:
     """Where MLflow keeps what people browse."""
 
@@ -327,8 +358,16 @@ class Config:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    replicates: int = option(3, "Times each variant is trained, each time with other seeds.", minimum=1, maximum=10_000)
+    replicates: int | str = option(
+        3,
+        "Times each variant is trained, each time with other seeds; auto trains more where verdicts are undecided.",
+        minimum=1,
+        maximum=10_000,
+        words=(AUTO,),
+    )
+    replicates_max: int = option(32, "Most replicates of a variant under replicates=auto.", minimum=2, maximum=10_000)
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
     measure: str = option(
         "quick",
@@ -388,7 +427,7 @@ def check_ranges(config: Any, path: str = "") -> None:
         UsageError: for the first option that is out of them.
     """
     for declared in fields(config):
-        name, value = path + declared.name, getattr(config, declared.name)
+        name, value = path + SHOWN_NAMES.get(declared.name, declared.name), getattr(config, declared.name)
         if is_dataclass(value):
             check_ranges(value, f"{name}.")
             continue
@@ -409,5 +448,7 @@ def check_ranges(config: Any, path: str = "") -> None:
         # Written so that nan, which compares as false with everything, is refused.
         if low is not None and not value >= low:
             raise UsageError(name, value, f"must be at least {low}")
+        if (bound := allowed.get("above")) is not None and not value > bound:
+            raise UsageError(name, value, f"must be more than {bound:g}")
         if high is not None and not value <= high:
             raise UsageError(name, value, f"must be at most {high}")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablations import machine
-from ablations.config import ATTENTION, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
+from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
 from ablations.errors import UsageError
 from ablations.variants import (
     Settings,
@@ -52,8 +52,10 @@ class Design:
     """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained.
 
     `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
-    otherwise equal. `factors` are the levels of each factor, by its dotted name. The variants of a search are those
-    that are known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit).
+    otherwise equal. A difference of less than `margin` points does not matter. `factors` are the levels of each factor,
+    by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
+    and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
+    is what it looks for, among those with up to `max_parameters` (0: no limit).
     """
 
     study: str
@@ -67,6 +69,8 @@ class Design:
     is_search: bool = False
     objectives: tuple[str, ...] = ("top1",)
     max_parameters: int = 0
+    margin: float = SweepConfig.margin
+    replicates_max: int = 0
 
     @property
     def baseline_factor(self) -> str | None:
@@ -133,6 +137,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
     _check_search(config, factors)
     named = tuple(_named_variants(config))
     is_search = config.sweep.sampler == "tpe"
+    is_auto = _check_replicates(config)
     crossed = () if is_search else tuple(_crossed_variants(config, factors))
     variants = named + crossed
     if not variants and not is_search:
@@ -146,11 +151,13 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         variants=variants,
         baseline=config.sweep.baseline,
         protocol=_protocol(config, stored),
-        replicates=config.replicates,
+        replicates=1 if is_auto else int(config.replicates),
         factors=factors,
         is_search=is_search,
         objectives=tuple(config.sweep.objectives) if is_search else ("top1",),
         max_parameters=config.sweep.max_parameters,
+        margin=config.sweep.margin,
+        replicates_max=config.replicates_max if is_auto else 0,
     )
     if not design.baselines:
         names = [variant.name for variant in variants]
@@ -159,6 +166,17 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         reason = "is no variant of this sweep" if config.sweep.baseline else "is empty: name what to compare with"
         raise UsageError("sweep.baseline", config.sweep.baseline or None, reason, choices)
     return design
+
+
+def _check_replicates(config: Config) -> bool:
+    """Returns whether the study itself finds out how many replicates it needs."""
+    is_auto = config.replicates == AUTO
+    if is_auto and config.sweep.sampler == "tpe":
+        reason = "is for sweeps whose variants are all compared; a search takes a number of replicates"
+        raise UsageError("replicates", AUTO, reason)
+    if not is_auto and config.replicates_max != Config.replicates_max:
+        raise UsageError("replicates.max", config.replicates_max, "has no effect without replicates=auto")
+    return is_auto
 
 
 def _check_base_is_used(config: Config, factors: Mapping[str, list[Any]], named: Sequence[Variant]) -> None:

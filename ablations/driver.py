@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -130,7 +130,10 @@ class Driver:
         outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
         if self._tracker and outcomes:
             fingerprint = self._store.attributes["data_fingerprint"]
-            self._tracker.sync([(cell, outcomes[cell.key]) for cell in cells if cell.key in outcomes], fingerprint)
+            # Those of replicates, too, that the design does not ask for yet, or not any more.
+            most = max(self._design.replicates, *(cell.replicate + 1 for cell in stored.values()))
+            finished_cells = [c for c in replace(self._design, replicates=most).cells() if c.key in outcomes]
+            self._tracker.sync([(cell, outcomes[cell.key]) for cell in finished_cells], fingerprint)
         # A failed cell is tried again: whatever was in its way may be gone.
         self._store.enqueue(
             cell for cell in cells if cell.key not in stored or stored[cell.key].state == TrialState.FAIL

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ablations.compose import GROUPS, compose_config, default_choices, group_choices, sweep_questions
+from ablations.config import SHOWN_NAMES
 from sa_core.places import TIMM
 
 _WIDTH = 118
@@ -38,7 +39,7 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
     for name, value, sentence in _options(config):
-        if name.startswith("bench.") and "bench" not in groups:
+        if name.partition(".")[0] in ("bench", "plan") and not name.startswith(f"{verb}."):
             continue
         lines += _entry(f"{name}={value}", sentence)
     lines += [
@@ -57,7 +58,7 @@ def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         elif "help" in declared.metadata and not (prefix and declared.name == "name"):
             choices = declared.metadata.get("choices")
             sentence = declared.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
-            yield prefix + declared.name, str(value).replace("'", ""), sentence
+            yield prefix + SHOWN_NAMES.get(declared.name, declared.name), str(value).replace("'", ""), sentence
 
 
 def _entry(name: str, text: str) -> list[str]:

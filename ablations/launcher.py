@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ablations.data.device import DeviceImages
     from ablations.data.images import Images
+    from ablations.probe import Probe
     from ablations.train import Result, Watcher
 
 
@@ -82,6 +83,13 @@ class SerialLauncher:
 
         with torch.device("meta"):
             return parameter_count(build_network(variant.network, len(self.images.classes), seed=0))
+
+    def probe(self, variant: Variant, seconds: float) -> Probe:
+        """Finds out what a cell of a variant costs, by steps that take so many seconds."""
+        images = self._device_images
+        from ablations.probe import probe
+
+        return probe(variant.network, self._recipe, images, seconds, measured=self._measure != "off")
 
     def train(self, cell: Cell, watcher: Watcher) -> Result:
         """Trains one cell."""

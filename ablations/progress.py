@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ablations.metrics import METRICS
 
 _MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
-_PLAIN_WIDTH = 132  # where the output is no terminal, lines are not folded at 80
+_PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 80
 
 
 def make_console() -> Console:
@@ -62,6 +62,17 @@ class Display:
     def say(self, text: str) -> None:
         """Prints a line above the display."""
         self._progress.console.print(text, soft_wrap=True, markup=False)
+
+    @property
+    def total(self) -> int:
+        """How many cells the study has, as far as is known."""
+        return self._total
+
+    def add_cells(self, number: int, reason: str) -> None:
+        """Counts further cells to the study, and says why it needs them."""
+        self._total += number
+        self._progress.update(self._study_task, total=self._total)
+        self.say(reason)
 
     def start_cell(self, name: str) -> None:
         """Begins to show a cell."""

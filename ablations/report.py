@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 from ablations.config import ATTENTION
@@ -18,21 +17,23 @@ from ablations.figures.gallery import draw_figures
 from ablations.metrics import METRICS
 from ablations.results import Results
 from ablations.sections import Section, make_sections
-from ablations.stats import Estimate, VariantSummary, paired_difference, summarise
+from ablations.sentences import conclusions, top1_with_interval
+from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
 from ablations.tables import markdown_table, print_table
 from ablations.variants import flatten
-from ablations.wording import count, points, points_with_interval
+from ablations.wording import points_with_interval
 
 _HEADERS = (
-    "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "step time × plain", "train images/s",
-    "peak memory MiB", "parameters",
+    "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "verdict", "step time × plain", "images/s",
+    "peak MiB", "parameters",
 )  # fmt: skip
 
 
 _COSTS = (
     "Step time is that of a training step over the plain network's, timed in turns with it after training (median over "
     "replicates, lowest to highest); a plain network's own is an A/A comparison and says how far the noise goes. "
-    "Images/s and memory are medians over replicates; peak memory is that of one training step, without the data set. "
+    "Images/s are those of training, peak MiB the memory of a training step without the data set: medians over "
+    "replicates. "
     "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
 )
 _NAMED_CLASSES = 100
@@ -40,12 +41,13 @@ _NAMED_CLASSES = 100
 
 @dataclass(frozen=True)
 class Report:
-    """A study's report: the table, the sentences, further tables, and the files that were written.
+    """A study's report: the table, the verdicts, the sentences, further tables, and the files that were written.
 
     `findings` is the part of the Markdown `text` that needs no figures: question, sentences and table.
     """
 
     summaries: list[VariantSummary]
+    contrasts: list[Contrast]
     sentences: list[str]
     sections: list[Section]
     folder: Path
@@ -74,18 +76,20 @@ def make_report(design: Design, results: Results, attributes: Mapping[str, Any],
     if results.cells.empty and not (results.unfinished["state"] == "failed").any():
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
     names = [variant.name for variant in design.variants]
-    summaries = summarise(results.cells, names, design.baselines)
-    sentences = conclusions(summaries, results, design)
+    looks = Looks.stored(attributes.get("looks"))
+    contrasts = judge(results.cells, design.baselines, design.margin, looks)
+    summaries = summarise(results.cells, names, design.baselines, contrasts)
+    sentences = conclusions(summaries, contrasts, results, design, looks)
     sections = make_sections(design, results)
     try:
-        figures = draw_figures(design, results, folder / "figures") if summaries else []
+        figures = draw_figures(design, results, contrasts, folder / "figures") if summaries else []
         findings = _findings(design, summaries, sentences, sections)
         text = findings + _details(design, results, attributes, figures, folder)
         (folder / "report.md").write_text(text)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise UsageError("results_dir", error.filename or folder, reason) from None
-    return Report(summaries, sentences, sections, folder, figures, findings, text)
+    return Report(summaries, contrasts, sentences, sections, folder, figures, findings, text)
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -100,103 +104,18 @@ def print_report(console: Console, report: Report) -> None:
         console.print(section.note, soft_wrap=True, markup=False)
 
 
-def conclusions(summaries: Sequence[VariantSummary], results: Results, design: Design) -> list[str]:
-    """Says in plain words what the study shows, and how sure that is."""
-    if not summaries:
-        return ["No cell is finished: every one that was tried failed."]
-    contrasts = [summary for summary in summaries if summary.difference is not None]
-    sentences = _best_level(summaries, results.cells)
-    if design.is_search:
-        sentences.append("The differences in the table are those of variants that were picked for being good.")
-    elif contrasts and not any(_has_interval(summary) for summary in contrasts):
-        sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
-    else:
-        sentences += [_contrast(summary) for summary in contrasts]
-    if any(_has_interval(summary) for summary in contrasts):
-        sentences.append(
-            "Intervals are paired 95 % CIs over seeds, on one set of data, each on its own: "
-            "they are not corrected for how many there are, nor for looking before adding replicates."
-        )
-    given_up = int((results.unfinished["state"] == "pruned").sum())
-    if given_up:
-        verb = "is" if given_up == 1 else "are"
-        sentences.append(f"{count(given_up, 'variant')} {verb} in none of these means: the search gave up on them.")
-    failed = int((results.unfinished["state"] == "failed").sum())
-    if failed:
-        verb = "is" if failed == 1 else "are"
-        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
-    if len(results.environments) > 1:
-        sentences.append(
-            f"The cells were trained in {len(results.environments)} different environments, listed below: "
-            "speeds are not comparable, and accuracies only as far as the environments are."
-        )
-    return sentences
-
-
-def _best_level(summaries: Sequence[VariantSummary], cells: pd.DataFrame) -> list[str]:
-    """Says which variants are highest, and from which others the study can tell them."""
-    if len(summaries) < 3 or len({summary.baseline for summary in summaries}) > 1:
-        return []  # of different backbones, the highest says nothing about attention
-    highest = max(summary.top1.mean for summary in summaries)
-    best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
-    names = " and ".join(_called(summary) for summary in (best, *ties))
-    shown = METRICS["top1"].format(highest) if ties else _top1(best.top1)
-    start = f"Highest: {names}, {shown} % (n = {best.top1.n})"
-    if best.top1.n < 2:
-        return [f"{start}; one replicate says nothing about how sure that is."]
-    sentences = [f"{start}, picked after seeing the results, which flatters it."]
-    told: list[str] = []
-    not_told: list[str] = []
-    for other in summaries if not ties else ():
-        if other is not best:
-            difference = paired_difference(cells, best.variant, other.variant)
-            told_apart = difference is not None and difference.has_spread and difference.low > 0
-            (told if told_apart else not_told).append(_called(other))
-    if told:
-        sentences.append(f"The paired 95 % CI of what it has over {'; '.join(told)} excludes 0.")
-    if not_told:
-        sentences.append(f"This study cannot tell it from {'; '.join(not_told)}.")
-    return [" ".join(sentences)]
-
-
-def _called(summary: VariantSummary) -> str:
-    return f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant
-
-
-def _has_interval(summary: VariantSummary) -> bool:
-    return summary.difference is not None and summary.difference.has_interval
-
-
-def _contrast(summary: VariantSummary) -> str:
-    variant, difference = summary.variant, summary.difference
-    assert difference is not None
-    size = f"{points(difference.mean)} points against {summary.baseline}"
-    if not difference.has_interval:
-        return f"{variant}: {size}; one replicate says nothing about how sure that is."
-    if not difference.has_spread:
-        return f"{variant}: {size} (n = {difference.n}), the same in every replicate: no spread to judge it by."
-    where = f"n = {difference.n}, 95 % CI {points(difference.low)} to {points(difference.high)}"
-    if difference.low > 0 or difference.high < 0:
-        return f"{variant}: {size} ({where}): the interval excludes 0."
-    return f"{variant}: {size} ({where}): undecided, the interval includes 0."
-
-
-def _top1(top1: Estimate) -> str:
-    shown = METRICS["top1"].format
-    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
-    return shown(top1.mean) + interval
-
-
 def _row(summary: VariantSummary) -> list[str]:
-    if summary.difference is not None:
-        shown = points_with_interval(summary.difference)
+    contrast = summary.contrast
+    if contrast is not None and contrast.difference is not None:
+        shown, verdict = points_with_interval(contrast.difference), contrast.verdict.value
     else:
-        shown = "baseline" if summary.is_baseline else "no pair"
+        shown, verdict = "baseline" if summary.is_baseline else "no pair", ""
     cost = (
         METRICS[key].format(getattr(summary, key))
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
     )
-    return [summary.variant, str(summary.top1.n), _top1(summary.top1), shown, _step_time(summary), *cost]
+    top1 = top1_with_interval(summary.top1)
+    return [summary.variant, str(summary.top1.n), top1, shown, verdict, _step_time(summary), *cost]
 
 
 def _step_time(summary: VariantSummary) -> str:

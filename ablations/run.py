@@ -9,25 +9,32 @@ from typing import TYPE_CHECKING
 from ablations import cli
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from ablations.config import Config
-    from ablations.design import Design
+    from ablations.design import Cell, Design
     from ablations.launcher import SerialLauncher
+    from ablations.stats import Looks
     from ablations.study import StudyStore
     from ablations.track import Tracker
 
+_PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 PURPOSE = "Trains every cell of a study that has no result yet, and reports; running it again goes on where it stopped."
 
 
 def run(config: Config, command: str) -> int:
     """Runs a study; returns 0 when all its cells are finished, 1 when some failed, 128 + n after signal n."""
+    from dataclasses import replace
+
     from rich.markup import escape
 
     from ablations.design import make_design
     from ablations.folder import claimed, storage_url, study_folder
     from ablations.launcher import SerialLauncher
     from ablations.progress import make_console
+    from ablations.sequential import looks_of
     from ablations.study import open_store
 
     design = make_design(config)
@@ -40,8 +47,13 @@ def run(config: Config, command: str) -> int:
         if store.is_new:
             _ = launcher.images  # what is wrong with the data is said before the study has a protocol
         store.begin(design)
+        looks = None
+        if design.replicates_max:
+            looks = looks_of(design, store)
+            store.remember("looks", list(looks.sizes))
+            design = replace(design, replicates=looks.sizes[0])
         tracker = _open_tracker(config, design, store.id, console)
-        status = _train(config, design, store, tracker, launcher, command, console)
+        status = _train(config, design, looks, store, tracker, launcher, command, console)
         if status >= 128:
             return status
         _report(config, design, store, tracker, console, failed=status != 0)
@@ -66,18 +78,23 @@ def _open_tracker(config: Config, design: Design, study_id: str, console: Consol
 def _train(
     config: Config,
     design: Design,
+    looks: Looks | None,
     store: StudyStore,
     tracker: Tracker | None,
     launcher: SerialLauncher,
     command: str,
     console: Console,
 ) -> int:
-    from itertools import chain
+    from collections import Counter
+    from itertools import chain, islice
 
     from ablations import machine
     from ablations.driver import Driver, StudyInterruptedError
+    from ablations.estimate import estimate_costs, knowledge
     from ablations.progress import Display
+    from ablations.results import collect
     from ablations.search import MedianStopper, Search
+    from ablations.sequential import Sequential
 
     search = Search(config, design, store, launcher.count_parameters) if design.is_search else None
     known = search.design if search else design
@@ -88,33 +105,46 @@ def _train(
     )
     missing = driver.missing()
     picks = 0
+    further: Iterator[Cell] = search.cells() if search else iter(())
+    if looks:
+        further = Sequential(design, store, looks, lambda text, number: display.add_cells(number, text)).cells()
     if search:
         search.check()
         trials = min(config.sweep.trials, search.size())
         if trials < config.sweep.trials:
             console.print(f"There are {trials} combinations of levels to pick from, not {config.sweep.trials}.")
         picks = max(0, trials + len(design.variants) - len(known.variants))
-    total, to_train = ((count + picks * design.replicates) for count in (_cells(known), len(missing)))
+    to_train = len(missing) + picks * design.replicates
+    total = driver.count_finished() + to_train if looks else _cells(known) + picks * design.replicates
+    display = Display(console, total, total - to_train, _name_width(known))
+    if looks and not missing:
+        first = list(islice(further, 1))  # the study is looked at here
+        to_train = display.total - total
+        missing = [*first, *islice(further, max(0, to_train - 1))]
     if not to_train:
         console.print(f"All {total} cells are finished; nothing to train.")
         return 0
     store.remember("command", command)
+    replicates = f"{looks.sizes[0]} to {looks.sizes[-1]}" if looks else str(design.replicates)
     console.print(
-        f"Variants: {len(known.variants) + picks}, replicates: {design.replicates}, cells: {total}; "
+        f"Variants: {len(known.variants) + picks}, replicates: {replicates}, cells: {display.total}; "
         f"{to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
     )
+    stored = collect(known, store.cells())
+    to_come = Counter(cell.variant.name for cell in missing)
+    estimate = estimate_costs(known, stored.cells, launcher, to_come, _PROBED, picks * design.replicates)
+    for line in (estimate.sentence, knowledge(known, stored.cells, looks)):
+        console.print(line, soft_wrap=True, markup=False)
     failed = 0
     try:
-        width = _name_width(known)
-        with Display(console, total, total - to_train, width) as display:
-            cells = chain(missing, search.cells()) if search else missing
-            failed = driver.train(cells, machine.environment(), display)
+        with display:
+            failed = driver.train(chain(missing, further), machine.environment(), display)
     except (StudyInterruptedError, KeyboardInterrupt) as error:
         number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
         if tracker:
             tracker.end("KILLED")
         console.print(
-            f"Interrupted: {driver.count_finished()} of {total} cells are finished and stored. "
+            f"Interrupted: {driver.count_finished()} of {display.total} cells are finished and stored. "
             "The same command goes on with the others."
         )
         return 128 + number

@@ -157,13 +157,17 @@ def _cosine_fall(done: float) -> float:
     return (1 + math.cos(math.pi * done)) / 2
 
 
+def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:
+    """Returns how many test images are looked at together."""
+    return max(recipe.batch_size, _EVALUATION_PIXELS // images.augmentation.side**2)
+
+
 def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tuple[float, float]:
     """Returns the mean cross-entropy (without label smoothing) and the top-1 accuracy in percent on the test images."""
     model.eval()
     loss, correct = torch.zeros(2, device=images.device, dtype=torch.float64)
-    batch_size = max(recipe.batch_size, _EVALUATION_PIXELS // images.augmentation.side**2)
     with torch.inference_mode():
-        for pixels, labels in images.test_batches(batch_size):
+        for pixels, labels in images.test_batches(test_batch_size(recipe, images)):
             logits = forward(model, recipe, pixels)
             if recipe.test_flip:
                 logits = (logits + forward(model, recipe, pixels.flip(3))) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,23 @@ from ablations.effects import factorial_effects
 from ablations.figures import style
 from ablations.figures.curves import curves_frame, draw_curves
 from ablations.figures.effects import draw_effects, effects_frame
+from ablations.figures.forest import draw_forest, forest_frame
 from ablations.figures.levels import draw_levels, levels_frame
 from ablations.figures.pairs import draw_pairs, pairs_frame
 from ablations.figures.search import draw_search
 from ablations.results import Results
+from ablations.stats import Contrast
 from ablations.tradeoffs import importances, tradeoffs
 from ablations.wording import count
 
 
-def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
+def draw_figures(design: Design, results: Results, contrasts: Sequence[Contrast], folder: Path) -> list[Path]:
     """Draws a study's figures into `folder`; returns the files that were written.
 
     Args:
         design: the study.
         results: with a finished cell at least.
+        contrasts: its verdicts.
         folder: `results/<study>/figures`.
     """
     counts = results.cells.groupby("variant")["replicate"].count()
@@ -59,6 +62,11 @@ def draw_figures(design: Design, results: Results, folder: Path) -> list[Path]:
         frame = levels_frame(results.cells, design)
         drawn = draw_levels(frame, _factor_label(design), caption)
     written += style.save(drawn, frame, folder / "variants")
+    frame = forest_frame(contrasts)
+    if len(frame) and not design.is_search:
+        key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
+        drawn = draw_forest(frame, design.margin, f"{design.question} {key} {protocol}")
+        written += style.save(drawn, frame, folder / "forest")
     effects = factorial_effects(results.cells, design)
     if effects:
         frame = effects_frame(effects)

@@ -1,0 +1,99 @@
+"""What a cell will cost, found out by a few real steps with its network. Nothing is learnt by anyone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablations.config import TrainConfig
+from ablations.cost import SHARE
+from ablations.data.device import DeviceImages
+from ablations.learner import Learner, forward
+from ablations.measure.memory import parameter_count, peak_memory
+from ablations.train import test_batch_size
+
+_FEWEST = 3  # steps, of which the first third warms up
+_SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
+_RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may lie between
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a cell of a network takes: seconds (typical, and the range that its steps' times allow), memory, parameters.
+
+    `peak_memory_mib` is that of a training step, without the data set.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    peak_memory_mib: float
+    parameters: int
+
+
+def probe(
+    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, *, measured: bool
+) -> Probe:
+    """Takes a few training steps and a batch of inference, and says what a whole cell takes.
+
+    Args:
+        network: as for `train`.
+        recipe: its epochs are what the steps are multiplied with.
+        images: on the device to train on.
+        seconds: that the steps may take; some are taken in any case.
+        measured: whether each cell's cost will be measured when it is trained.
+    """
+    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
+    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    steps = images.train_images(recipe.batch_size) // recipe.batch_size
+    most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
+    begun = time.perf_counter()
+    batches = images.train_batches(recipe.batch_size, 0, 0)
+    times: list[float] = []
+    learner.model.train()
+    for batch in islice(batches, most):
+        started = time.perf_counter()
+        learner.step(*batch)
+        _wait(images.device)
+        times.append(time.perf_counter() - started)
+        if len(times) >= _FEWEST and time.perf_counter() - begun > seconds:
+            break
+    loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
+    peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
+    evaluation = _evaluation_seconds(learner, images)
+    own = np.array(times[len(times) // 3 :]) * loop
+
+    def cell(step: float, factor: float) -> float:
+        trained = recipe.epochs * (steps * step + evaluation * factor)
+        return trained * (1 + SHARE if measured else 1)
+
+    middle = float(np.median(own))
+    low, high = (float(np.quantile(own, share)) for share in _RANGE)
+    return Probe(
+        cell(middle, 1), cell(low, low / middle), cell(high, high / middle), peak, parameter_count(learner.model)
+    )
+
+
+def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
+    """Returns how long a pass over all test images takes, by a batch of them."""
+    size = test_batch_size(learner.recipe, images)
+    learner.model.eval()
+    pixels, _ = next(iter(images.test_batches(size)))
+    with torch.inference_mode():
+        forward(learner.model, learner.recipe, pixels)
+        _wait(images.device)
+        started = time.perf_counter()
+        forward(learner.model, learner.recipe, pixels)
+        _wait(images.device)
+    passes = 2 if learner.recipe.test_flip else 1
+    return (time.perf_counter() - started) * passes * images.test_images / len(pixels)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,48 @@
+"""From replicates to verdicts: estimates, tests, power, and looks on the way. Plain numpy and scipy on data frames."""
+
+from ablations.stats.estimates import (
+    CONFIDENCE,
+    Estimate,
+    Typical,
+    bca_interval,
+    estimate,
+    paired_difference,
+    pairs_of,
+    typical,
+)
+from ablations.stats.looks import Looks
+from ablations.stats.power import Spread, detectable, power, replicates_for, spread
+from ablations.stats.summaries import VariantSummary, summarise
+from ablations.stats.tests import equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
+from ablations.stats.verdicts import Contrast, Verdict, family, judge, missing_pairs, pairing_gain, undecided
+
+__all__ = [
+    "CONFIDENCE",
+    "Contrast",
+    "Estimate",
+    "Looks",
+    "Spread",
+    "Typical",
+    "VariantSummary",
+    "Verdict",
+    "bca_interval",
+    "detectable",
+    "equivalence_p",
+    "estimate",
+    "family",
+    "fewest_pairs",
+    "holm",
+    "judge",
+    "least_p",
+    "missing_pairs",
+    "paired_difference",
+    "pairing_gain",
+    "pairs_of",
+    "power",
+    "replicates_for",
+    "sign_flip_p",
+    "spread",
+    "summarise",
+    "typical",
+    "undecided",
+]

@@ -1,0 +1,66 @@
+"""What the replicates of each variant say, for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablations.stats.estimates import Estimate, Typical, estimate, typical
+from ablations.stats.verdicts import Contrast
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself).
+
+    What was measured of no replicate is None, or nan.
+    """
+
+    variant: str
+    baseline: str | None
+    top1: Estimate
+    contrast: Contrast | None
+    train_time_ratio: Typical | None
+    train_images_per_second: float
+    peak_memory_mib: float
+    parameters: int
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with this one."""
+        return self.baseline == self.variant
+
+
+def summarise(
+    cells: pd.DataFrame, variants: Sequence[str], baselines: Mapping[str, str], contrasts: Sequence[Contrast]
+) -> list[VariantSummary]:
+    """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
+
+    Args:
+        cells: a row a finished cell, as in `Results`.
+        variants: by name.
+        baselines: what each is compared with; baselines with themselves, others with nothing.
+        contrasts: of the study, from `judge`.
+    """
+    by_variant = {contrast.variant: contrast for contrast in contrasts}
+    summaries = []
+    for variant in variants:
+        own = cells[cells["variant"] == variant]
+        if own.empty:
+            continue
+        baseline = baselines.get(variant)
+        summaries.append(
+            VariantSummary(
+                variant=variant,
+                baseline=baseline,
+                top1=estimate(own["top1"].to_numpy()),
+                contrast=by_variant.get(variant),
+                train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
+                train_images_per_second=float(own["train_images_per_second"].median()),
+                peak_memory_mib=float(own["peak_memory_mib"].median()),
+                parameters=int(own["parameters"].iloc[0]),
+            )
+        )
+    return summaries

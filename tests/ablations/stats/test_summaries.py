@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from ablations.stats import judge, summarise
+from tests.ablations.stats.studies import against_nothing, frame
+
+
+def measured(**top1: list[float]) -> pd.DataFrame:
+    cells = frame(top1)
+    return cells.assign(
+        train_images_per_second=100.0 + cells["replicate"],
+        train_time_ratio=cells["replicate"].map({0: 1.2, 1: math.nan, 2: 1.4}),
+        peak_memory_mib=5.0 + cells["replicate"] ** 2,
+        parameters=10,
+    )
+
+
+def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design() -> None:
+    cells, baselines = measured(sa=[51.0, 53.0], none=[50.0, 50.0], other=[40.0]), against_nothing("sa", "untrained")
+    contrasts = judge(cells, baselines, 1.0)
+    made = summarise(cells, ["none", "sa", "untrained", "other"], baselines, contrasts)
+    assert [(summary.variant, summary.baseline, summary.is_baseline) for summary in made] == [
+        ("none", "none", True),
+        ("sa", "none", False),
+        ("other", None, False),
+    ]
+    assert [summary.contrast for summary in made] == [None, contrasts[0], None]
+    assert [summary.top1.mean for summary in made] == [50.0, 52.0, 40.0]
+
+
+def test_costs_are_the_medians_of_the_replicates_that_they_were_measured_of() -> None:
+    cells = measured(sa=[51.0, 53.0, 55.0])
+    (made,) = summarise(cells, ["sa"], {}, [])
+    assert made.train_time_ratio is not None
+    assert (made.train_time_ratio.n, made.train_time_ratio.low, made.train_time_ratio.high) == (2, 1.2, 1.4)
+    assert made.train_time_ratio.median == pytest.approx(1.3)
+    assert (made.train_images_per_second, made.peak_memory_mib, made.parameters) == (101.0, 6.0, 10)
+    (unknown,) = summarise(cells.assign(train_time_ratio=math.nan), ["sa"], {}, [])
+    assert unknown.train_time_ratio is None
