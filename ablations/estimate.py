@@ -118,6 +118,8 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     if n == 1:
         return "Detects: nothing; one replicate says nothing about how sure a difference is."
     found = detection_sentence(n, cells, design.baselines, share)
+    if found is None and spread(cells, design.baselines) is not None:
+        return "Detects: not known, as the paired differences of the stored replicates are all the same."
     if found is None:
         return (
             f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "

@@ -30,6 +30,7 @@ class SerialLauncher:
         self._design, self._data, self._console = design, data, console
         # A search for what costs little cannot go on without knowing what something costs.
         self._measure = "needed" if set(design.objectives) & COSTS else measure
+        self._is_warm = False
         self._recipe = TrainConfig(**design.protocol["train"])
 
     @cached_property
@@ -87,8 +88,11 @@ class SerialLauncher:
     def probe(self, variant: Variant, seconds: float) -> Probe:
         """Finds out what a cell of a variant costs, by steps that take so many seconds."""
         images = self._device_images
-        from ablations.probe import probe
+        from ablations.probe import probe, warm_up
 
+        if not self._is_warm:
+            warm_up(variant.network, self._recipe, images)
+            self._is_warm = True
         return probe(variant.network, self._recipe, images, seconds, measured=self._measure != "off")
 
     def train(self, cell: Cell, watcher: Watcher) -> Result:

@@ -79,6 +79,14 @@ def probe(
     )
 
 
+def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> None:
+    """Takes a step, with which torch does what it does once in a process."""
+    recipe = replace(recipe, compile="none")
+    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
+    _wait(images.device)
+
+
 def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
     """Returns how long a pass over all test images takes, by a batch of them."""
     size = test_batch_size(learner.recipe, images)

@@ -34,10 +34,12 @@ def run(config: Config, command: str) -> int:
     from ablations.folder import claimed, storage_url, study_folder
     from ablations.launcher import SerialLauncher
     from ablations.progress import make_console
-    from ablations.sequential import looks_of
+    from ablations.sequential import looks_of, planned_looks
     from ablations.study import open_store
 
     design = make_design(config)
+    if design.replicates_max:
+        planned_looks(design)  # which may be refused, before there is a study
     folder = study_folder(config)
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)

@@ -46,6 +46,48 @@ def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument:
     assert capsys.readouterr().err == message + "\n"
 
 
+@pytest.mark.parametrize(
+    ("verb", "typed", "owner"),
+    [
+        ("run", "bench.images=3", "bench"),
+        ("run", "plan.pilot=2", "plan"),
+        ("run", "+plan.pilot=2", "plan"),
+        ("analyze", "plan.effect=1", "plan"),
+        ("bench", "plan.pilot=2", "plan"),
+        ("plan", "bench.images=3", "bench"),
+        ("analyze", "plan={pilot: 2}", "plan"),
+    ],
+)
+def test_options_of_another_verb_are_refused(
+    capsys: pytest.CaptureFixture[str], verb: str, typed: str, owner: str
+) -> None:
+    assert cli.main(verb, "Does it.", lambda *_: 0, ["train.epochs=3", typed]) == 2
+    name, _, value = typed.partition("=")
+    reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+    assert capsys.readouterr().err == f"error: {name}={value}: {reason}\n"
+
+
+def test_a_verb_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def act(config: Config, _: str) -> int:
+        return config.plan.pilot
+
+    assert cli.main("plan", "Does it.", act, ["plan.pilot=4"]) == 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("verb", "shown"), [("run", False), ("analyze", False), ("plan", True)])
+def test_the_help_of_a_verb_has_its_own_options_and_no_others(
+    capsys: pytest.CaptureFixture[str], verb: str, shown: bool
+) -> None:
+    assert cli.main(verb, "Does it.", lambda *_: 0, ["--help", "replicates=auto"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("plan.pilot=0" in text) == ("plan.effect=0.0" in text) == shown
+    assert "bench." not in text
+    for part in ("replicates=auto", "auto trains more where verdicts are undecided", "replicates.max=32", "margin=0.2"):
+        assert part in text
+    assert "replicates_max" not in text
+
+
 def test_errors_that_are_not_the_users_are_not_hidden() -> None:
     def act(config: Config, command: str) -> int:
         raise RuntimeError(command + config.study)
@@ -72,7 +114,7 @@ def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.Capt
     assert "Mine?" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["run", "analyze"])
+@pytest.mark.parametrize("verb", ["run", "analyze", "plan"])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     code = (
         f"import sys, ablations.{verb} as verb; from ablations import cli; sys.argv[1:] = ['--help'];"

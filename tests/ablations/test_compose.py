@@ -23,6 +23,18 @@ def test_groups_and_options_are_taken_from_the_command_line() -> None:
     assert config.study == "groups-digits-resnet20"
 
 
+def test_replicates_are_a_number_or_found_out_with_a_limit() -> None:
+    assert compose_config(["replicates=7"]).replicates == 7
+    assert compose_config([]).replicates_max == 32
+    config = compose_config(["replicates=auto", "replicates.max=12"])
+    assert (config.replicates, config.replicates_max) == ("auto", 12)
+
+
+def test_a_sweep_says_which_difference_matters() -> None:
+    assert compose_config([]).sweep.margin == 0.2
+    assert compose_config(["sweep.margin=1"]).sweep.margin == 1.0
+
+
 def test_factors_and_variants_of_ones_own_need_no_file() -> None:
     config = compose_config(
         ["sweep.factors={}", "sweep.factors.attention.norm=[layer,batch]", "sweep.variants.off.attention=none",
@@ -83,6 +95,19 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["replicates=0"], r"replicates=0: must be at least 1"),
         (["replicates=99999999999999999999"], r"replicates=9+: must be at most 10000"),
         (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
+        (["replicates=many"], r"replicates=many: is no number; a number is, and so is auto"),
+        (["replicates=1.5"], r"replicates=1.5: is no whole number"),
+        (["replicates=true"], r"replicates=True: is no whole number"),
+        (["replicates=Auto"], r"replicates=Auto: is no number; a number is, and so is auto"),
+        (["replicates.max=1"], r"replicates.max=1: must be at least 2"),
+        (["replicates.max=auto"], r"replicates.max=auto: is no whole number"),
+        (["replicates.max=10001"], r"replicates.max=10001: must be at most 10000"),
+        (["replicates_max=8"], r"replicates_max: there is no such option; did you mean replicates.max"),
+        (["replicates.maximum=8"], r"replicates.maximum: there is no such option; did you mean replicates.max"),
+        (["sweep.margin=0"], r"sweep.margin=0.0: must be more than 0"),
+        (["sweep.margin=-0.1"], r"sweep.margin=-0.1: must be more than 0"),
+        (["sweep.margin=nan"], r"sweep.margin=nan: must be more than 0"),
+        (["plan.pilot=101"], r"plan.pilot=101: must be at most 100"),
         (["train.precision=fp16"], r"train.precision=fp16: is not known; did you mean bf16"),
         (["device=gpu"], r"device=gpu: is not known; .*valid: auto, cpu, cuda"),
         (["train.epochs=1,2"], r"train.epochs=1,2: takes one value; a list is written \[1,2\]"),

@@ -72,6 +72,13 @@ def test_cells_come_a_whole_replicate_after_the_other() -> None:
     assert len({cell.key for cell in cells}) == 10
 
 
+def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
+    assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(3, 0), (4, 0)]
+    assert design("replicates=auto").replicates_max == 32
+    made = design("replicates=auto", "replicates.max=12", "sweep.margin=0.5")
+    assert (made.replicates_max, made.margin) == (12, 0.5)
+
+
 def test_a_replicate_has_one_seed_for_all_variants() -> None:
     seeds = {(cell.replicate, cell.seed) for cell in design("replicates=3").cells()}
     assert len(seeds) == 3
@@ -93,7 +100,10 @@ def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() ->
     assert [name for name in base if base[name] == other[name]] == ["none"]
 
 
-@pytest.mark.parametrize("override", ["replicates=2", "results_dir=other", "study=other", "sweep.question=Why?"])
+@pytest.mark.parametrize(
+    "override",
+    ["replicates=2", "replicates=auto", "sweep.margin=1", "results_dir=other", "study=other", "sweep.question=Why?"],
+)
 def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
     base = {cell.key for cell in design("replicates=5").cells()}
     assert base.issuperset(cell.key for cell in design(override).cells())
@@ -170,6 +180,11 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
         (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
         (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),
+        (["replicates.max=8"], r"replicates.max=8: has no effect without replicates=auto"),
+        (
+            ["sweep=search", "replicates=auto"],
+            r"replicates=auto: is for sweeps whose variants are all compared; a search takes a number of replicates",
+        ),
         (["data.cutout=32"], r"data.cutout=32: must be less than the image's 32 pixels"),
     ],
 )

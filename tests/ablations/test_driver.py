@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from optuna.trial import TrialState
@@ -18,6 +19,7 @@ from ablations.errors import UsageError
 from ablations.launcher import SerialLauncher
 from ablations.progress import Display
 from ablations.study import StudyStore, open_store
+from ablations.track import Tracker
 from ablations.train import Result, Watcher
 from tests.conftest import TINY
 
@@ -150,3 +152,24 @@ def test_data_that_changed_under_a_study_are_refused(study: Study, monkeypatch: 
     with pytest.raises(UsageError, match=r"data=digits: has fingerprint .* add study=groups-digits-resnet8-2"):
         study.drive(launcher)
     assert launcher.trained == []
+
+
+def test_what_a_dashboard_lacks_is_written_of_further_replicates_too(tmp_path: Path) -> None:
+    # Those that replicates=auto has added are no part of the design of its first look.
+    more = Study(tmp_path, "replicates=3", "train.epochs=1")
+    more.drive(Launcher(more.config))
+    first = Study(tmp_path, "replicates=1", "train.epochs=1")
+
+    class Synced:
+        def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
+            self.names = [cell.name for cell, _ in finished]
+            self.top1 = [outcome["result"]["top1"] for _, outcome in finished]
+            self.fingerprint = fingerprint
+
+    tracker = Synced()
+    driver = Driver(first.design, first.store, cast(Tracker, tracker), Launcher(first.config))
+    assert driver.missing() == []
+    assert tracker.names == [cell.name for cell in more.design.cells()]
+    stored = {f"{cell.variant} r{cell.replicate}": cell.outcome for cell in first.store.cells()}
+    assert tracker.top1 == [(stored[name] or {})["result"]["top1"] for name in tracker.names]
+    assert tracker.fingerprint == first.store.attributes["data_fingerprint"]

@@ -44,3 +44,23 @@ def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
     assert "\x1b" in text
     assert "top-1 55.5 %" in text
     assert "9/12" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(terminal: bool) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
+    with Display(console, total=9, finished=8) as display:
+        display.start_cell("none r3")
+        display.finish_cell(50.0, 1.0, None)
+        display.add_cells(3, "Look at 4 replicates: [0] of 1 decided.")
+        assert display.total == 12
+        display.start_cell("none r4")
+        display.step(1, 2)
+        display.finish_cell(50.0, 1.0, None)
+    text = file.getvalue()
+    assert "[9/9] none r3" in text
+    assert "Look at 4 replicates: [0] of 1 decided.\n" in text
+    assert "[10/12] none r4" in text
+    assert " left" in text[text.index("[10/12]") :] or terminal
+    assert ("9/12" in text) == terminal

@@ -30,7 +30,7 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     assert "Decoding imagenet_subset: 15 images, once." in done.stdout
     assert "Data: 9 training and 6 test images of 64x64 pixels in 3 classes; 0.2 MiB on the device." in done.stdout
     folder = tmp_path / "results" / "groups-imagenet_subset-resnet8"
-    assert {path.stem for path in (folder / "figures").glob("*.png")} == {"variants", "learning_curves"}
+    assert {path.stem for path in (folder / "figures").glob("*.png")} == {"variants", "forest", "learning_curves"}
     report = (folder / "report.md").read_text()
     assert "Data: 9 training and 6 test images of 3 classes: n01, n02, n03." in report
     assert "| data.train_per_class | 3 |" in report

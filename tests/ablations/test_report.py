@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.errors import UsageError
-from ablations.report import Report, _contrast, make_report, print_report
+from ablations.report import Report, make_report, print_report
 from ablations.results import collect
-from ablations.stats import Estimate, VariantSummary
 from tests.ablations.test_results import design, stored
 
 ATTRIBUTES = {"command": "python -m ablations.run sweep=groups", "data_fingerprint": "f00d"}
@@ -26,12 +25,13 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
     text = report(tmp_path).path.read_text()
     for part in (
         "How many groups should shuffle attention use",
-        "- groups=4: +2.00 points against none (n = 2), the same in every replicate: no spread to judge it by.",
-        "- Highest: groups=4, 3.5 [-15.6, 22.6] % (n = 2), picked after seeing the results, which flatters it. This "
-        "study cannot tell it from none (the baseline); groups=2.",
-        "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 (no spread) |",
+        "- groups=4 against none: undecided (n = 2, difference +2.00): the same in every replicate: no spread to judge "
+        "it by.",
+        "- Highest: groups=4, 3.5 [-15.6, 22.6] % (n = 2), picked after seeing the results, which flatters it.",
+        "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 (no spread) | undecided |",
         "| groups=2 | resnet8 | sa groups=2 |",
         "![variants](figures/variants.png)",
+        "![forest](figures/forest.png)",
         "| train.epochs | 6 |",
         "python -m ablations.run sweep=groups",
         "| data fingerprint | f00d |",
@@ -44,26 +44,9 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
 
 def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:
     text = report(tmp_path, finished=3).text
-    assert "| groups=2 | 1 | 1.0 | +1.00 |" in text
+    assert "| groups=2 | 1 | 1.0 | +1.00 | no verdict |" in text
     assert "- One replicate a variant: nothing says how sure the differences in the table are." in text
     assert "95 % CI +" not in text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.01, 2.0, "(n = 4, 95 % CI +0.01 to +2.00): the interval excludes 0."),
-        (-2.0, -0.01, "(n = 4, 95 % CI -2.00 to -0.01): the interval excludes 0."),
-        (-0.001, 2.0, "(n = 4, 95 % CI +0.00 to +2.00): undecided, the interval includes 0."),
-        (1.0, 1.0, "(n = 4), the same in every replicate: no spread to judge it by."),
-        (math.nan, math.nan, "; one replicate says nothing about how sure that is."),
-    ],
-)
-def test_a_contrast_is_said_in_words_that_its_interval_bears(low: float, high: float, words: str) -> None:
-    summary = VariantSummary(
-        "sa", "none", Estimate(4, 50.0, 49.0, 51.0), Estimate(4, 1.0, low, high), None, 1.0, 1.0, 1
-    )
-    assert _contrast(summary).endswith(words)
 
 
 def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:
@@ -101,7 +84,7 @@ def test_a_study_without_its_baseline_is_reported_without_contrasts(tmp_path: Pa
     made = design()
     known = [cell for cell in stored(made, 6) if cell.variant != "none"]
     text = make_report(made, collect(made, known), ATTRIBUTES, tmp_path).text
-    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] | no pair |" in text
+    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] | no pair |  |" in text
 
 
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
@@ -120,4 +103,27 @@ def test_the_same_numbers_are_printed(tmp_path: Path) -> None:
     print_report(console, report(tmp_path))
     text = console.export_text()
     assert "2.5 [-16.6, 21.6]" in text
-    assert "groups=4: +2.00 points against none" in text
+    assert "groups=4 against none: undecided (n = 2, difference +2.00)" in text
+
+
+def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for_looks(tmp_path: Path) -> None:
+    made = design(9)
+    known = []
+    for cell in stored(made, 27):
+        assert cell.outcome is not None
+        top1 = {"none": 50.0, "groups=2": 55.0 + 0.1 * cell.replicate, "groups=4": 50 + (-1.5) ** cell.replicate}
+        result = cell.outcome["result"] | {"top1": top1[cell.variant]}
+        known.append(replace(cell, outcome=cell.outcome | {"result": result}))
+    once = make_report(made, collect(made, known), ATTRIBUTES, tmp_path)
+    assert "| +5.40 [+5.19, +5.61] | helps |" in once.text
+    assert "groups=2 against none: helps (n = 9, difference +5.40" in once.text
+    assert [contrast.look for contrast in once.contrasts] == [None, None]
+    looked_at = make_report(made, collect(made, known), ATTRIBUTES | {"looks": [9, 12, 16]}, tmp_path)
+    frame = pd.read_csv(tmp_path / "figures" / "forest.csv")
+    assert frame["verdict"].tolist() == ["helps", "undecided"]
+    assert frame["look"].tolist() == [9, 9]
+    before, after = once.contrasts[0].p, looked_at.contrasts[0].p
+    assert before is not None
+    assert after is not None
+    assert after == pytest.approx(before / (9 / 16) ** 2)
+    assert "Replicates were added where verdicts were open: 27 cells of 48 at most." in looked_at.text

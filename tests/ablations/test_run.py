@@ -73,7 +73,7 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     assert lines[-1].startswith("Then open:  http://127.0.0.1:5000/#/experiments/")
     written = {path.name for path in (folder / STUDY / "figures").iterdir()}
     assert written == {
-        f"{name}.{suffix}" for name in ("variants", "learning_curves") for suffix in ("png", "pdf", "csv")
+        f"{name}.{suffix}" for name in ("variants", "forest", "learning_curves") for suffix in ("png", "pdf", "csv")
     }
     assert (folder / STUDY / "report.md").exists()
     check_every_cell_is_stored_once(folder)

@@ -52,7 +52,8 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
         assert f"\n## {section}\n" in report
     figures = {path.name for path in (study / "figures").glob("*.png")}
     extra = {"search": {"tradeoffs.png"}, "factorial": {"effects.png"}, "backbones": {"effects.png"}}
-    assert figures == {"variants.png", "learning_curves.png"} | extra.get(sweep, set())
+    always = {"variants.png", "learning_curves.png"} | (set() if made.is_search else {"forest.png"})
+    assert figures == always | extra.get(sweep, set())
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(made.study)
     assert experiment is not None

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from ablations import cli
+from ablations.compose import compose_config
+from ablations.design import make_design
+from ablations.driver import Driver
+from ablations.launcher import SerialLauncher
+from ablations.plan import PURPOSE, plan
+from ablations.probe import Probe
+from ablations.run import run
+from ablations.study import StoredCell, open_store
+from ablations.variants import Variant
+from tests.ablations.test_search import FormulaLauncher
+from tests.ablations.test_search import Study as SearchStudy
+from tests.conftest import TINY, Command
+
+STUDY = "groups-digits-resnet8"
+PROBE = Probe(seconds=10.0, low=8.0, high=15.0, peak_memory_mib=12.0, parameters=75_290)
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cells cost what the tests say, and not what the machine makes of it; the variants that were asked for."""
+    asked: list[str] = []
+
+    def probe(self: SerialLauncher, variant: Variant, seconds: float) -> Probe:
+        del self, seconds
+        asked.append(variant.name)
+        return PROBE
+
+    monkeypatch.setattr(SerialLauncher, "probe", probe)
+    return asked
+
+
+def call(folder: Path, *arguments: str) -> int:
+    tiny = TINY[1:] if any(argument.startswith("sweep=") for argument in arguments) else TINY  # which varies groups
+    return cli.main("plan", PURPOSE, plan, [*tiny, "device=cpu", *arguments, f"results_dir={folder}"])
+
+
+def train(folder: Path, *arguments: str) -> int:
+    typed = [*TINY, "device=cpu", "tracking.enabled=false", *arguments, f"results_dir={folder}"]
+    return cli.main("run", "", run, typed)
+
+
+def stored(folder: Path, study: str = STUDY) -> list[StoredCell]:
+    return open_store(f"sqlite:///{folder / 'optuna.db'}", study, create=False).cells()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study of two replicates, which nobody may write into."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert train(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def known(finished: Path, tmp_path: Path) -> Path:
+    """A study of two replicates of its own."""
+    return shutil.copytree(finished, tmp_path / "known")
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The rows of the plan's table, by variant."""
+    cells = [[cell.strip() for cell in line.strip("|│").split("|")] for line in text.splitlines() if "|" in line]
+    return {first: others for first, *others in cells[2:]}
+
+
+def said(text: str) -> list[str]:
+    return [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+
+
+def test_a_plan_is_a_table_and_sentences_and_stores_nothing(tmp_path: Path, command: Command) -> None:
+    done = command("plan", "sweep=groups", *TINY, "device=cpu", f"results_dir={tmp_path}")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{STUDY}: How many groups should shuffle attention use, and does it help at all?"
+    assert any(line.startswith("│ groups=4 │     2 │        2 │") for line in lines)
+    assert lines[-1] == f"Plan:       {tmp_path / STUDY / 'plan.md'}"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan.md"]
+    text = (tmp_path / STUDY / "plan.md").read_text()
+    assert text.startswith(f"# Plan of {STUDY}\n\nHow many groups should")
+    assert text.endswith(f"results_dir={tmp_path}\n```\n")
+    assert "```\npython -m ablations.plan sweep=groups " in text
+    for sentence in said(text):
+        assert sentence in lines
+    found = rows(text)
+    assert list(found) == ["none", "groups=1", "groups=4"]
+    assert {name: (row[0], row[1], row[4], row[5]) for name, row in found.items()} == {
+        "none": ("2", "2", "75,290", "a few steps"),
+        "groups=1": ("2", "2", "75,626", "a few steps"),
+        "groups=4": ("2", "2", "75,374", "a few steps"),
+    }
+
+
+def test_the_sentences_of_a_study_of_which_nothing_is_stored(
+    tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(tmp_path) == 0
+    text = (tmp_path / STUDY / "plan.md").read_text()
+    precision = make_design(compose_config([*TINY, "device=cpu"])).protocol["train"]["precision"]
+    assert said(text) == [
+        f"All 3 variants fit their networks; 6 of 6 cells are to be trained on cpu in {precision}.",
+        "Cost: about 60 s (48 s to 2 min) for 6 cells, with up to 12 MiB beside the images.",
+        "Detects: not known before two replicates are stored, for 2 contrasts; `plan` with plan.pilot=3 trains three, "
+        "as the study's first ones.",
+    ]
+    assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps"]
+    assert probed == ["none", "groups=1", "groups=4"]
+    assert capsys.readouterr().err == ""
+
+
+def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path, probed: list[str]) -> None:
+    assert call(known, "replicates=8", "plan.effect=3") == 0
+    text = (known / STUDY / "plan.md").read_text()
+    assert probed == []
+    times = [cell.outcome["result"]["seconds"] for cell in stored(known) if cell.variant == "none" and cell.outcome]
+    seconds = f"{sum(times) / 2:.3g} ({min(times):.3g} to {max(times):.3g})"
+    assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells"]
+    sentences = said(text)
+    assert "; 18 of 24 cells are to be trained " in sentences[0]
+    assert sentences[2].startswith("Detects: with 8 replicates a difference of ")
+    assert sentences[3].startswith("To find a difference of 3 points in 80 % of studies takes ")
+    assert sentences[3].endswith(" of training.")
+
+
+def test_the_margin_is_the_effect_that_is_asked_for_unless_another_one_is(known: Path, probed: list[str]) -> None:
+    assert call(known, "sweep.margin=1.5") == 0
+    assert said((known / STUDY / "plan.md").read_text())[3].startswith("To find a difference of 1.5 points in 80 %")
+    assert probed == []
+
+
+def test_variants_that_have_no_stored_cell_are_probed(known: Path, probed: list[str]) -> None:
+    assert call(known, "sweep.factors.attention.groups=[1,2,4]") == 0
+    assert probed == ["groups=2"]
+    found = rows((known / STUDY / "plan.md").read_text())
+    assert [row[1] for row in found.values()] == ["0", "0", "2", "0"]
+    assert [row[5] for row in found.values()] == ["2 stored cells"] * 2 + ["a few steps", "2 stored cells"]
+
+
+def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("tracking.enabled=false", "train.epochs=1")
+    assert call(tmp_path, *options, "replicates=3", "plan.pilot=2") == 0
+    before = stored(tmp_path)
+    assert sorted((cell.variant, cell.replicate) for cell in before) == sorted(
+        (name, replicate) for name in ("none", "groups=1", "groups=4") for replicate in range(2)
+    )
+    assert {cell.state for cell in before} == {TrialState.COMPLETE}
+    text = (tmp_path / STUDY / "plan.md").read_text()
+    assert "; 3 of 9 cells are to be trained " in text
+    assert [row[5] for row in rows(text).values()] == ["2 stored cells"] * 3
+    # A study that is piloted already pilots nothing anew.
+    capsys.readouterr()
+    assert call(tmp_path, *options, "replicates=3", "plan.pilot=2") == 0
+    assert "All 6 cells are finished; nothing to train." in capsys.readouterr().out
+
+    assert train(tmp_path, *options, "replicates=3") == 0
+    printed = capsys.readouterr().out
+    assert "cells: 9; 3 to train on cpu" in printed
+    assert [cell for cell in stored(tmp_path) if cell.replicate < 2] == before
+    assert {cell.replicate for cell in stored(tmp_path)} == {0, 1, 2}
+
+
+def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_path: Path) -> None:
+    options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "measure=off", "tracking.enabled=false")
+    assert call(tmp_path, *options, "plan.pilot=2") == 0
+    text = (tmp_path / STUDY / "plan.md").read_text()
+    assert len(stored(tmp_path)) == 6
+    assert [row[:2] for row in rows(text).values()] == [["8", "6"]] * 3
+    sentences = said(text)
+    assert "; 18 of 24 cells are to be trained " in sentences[0]
+    assert sentences[1].endswith(" for 18 cells.")  # with measure=off nobody knows the memory
+    assert [row[3] for row in rows(text).values()] == ["–"] * 3
+    assert sentences[2] == (
+        "That is up to the first look. Looks are at 8, 12 replicates; if nothing is decided before the last, there are "
+        "36 cells."
+    )
+    # So few steps teach nothing: all networks are right by chance, in the same tenth of the images.
+    assert sentences[3] == "Detects: not known, as the paired differences of the stored replicates are all the same."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan.pilot=3"], "error: plan.pilot=3: is more than the 2 replicates of the study"),
+        (["plan.pilot=-1"], "error: plan.pilot=-1: must be at least 0"),
+        (["plan.pilot=101"], "error: plan.pilot=101: must be at most 100"),
+        (["plan.effect=-1"], "error: plan.effect=-1.0: must be at least 0"),
+        (["plan.effect=nan"], "error: plan.effect=nan: must be at least 0"),
+        (["plan.efect=1"], "error: plan.efect: there is no such option; did you mean plan.effect"),
+        (["bench.images=3"], "error: bench.images=3: is an option of `python -m ablations.bench`, and not of plan"),
+        (["sweep=search", "plan.pilot=2"],
+         "error: plan.pilot=2: has no effect on a search, which gives no verdicts"),
+        (["replicates=auto", "replicates.max=10", "plan.pilot=11"],
+         "error: plan.pilot=11: is more than the 10 replicates of the study"),
+        # Before anything is trained that the plan would then refuse.
+        (["replicates=auto", "replicates.max=3", "plan.pilot=2"], "error: replicates.max=3: cannot decide 2 contrasts"),
+        (["study=../x"], "error: study=../x: is no name for a folder"),
+        (["storage=sqlite:////nowhere/x.db", "study=x/y"], "error: study=x/y: is no name for a folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_one_message_and_status_2(
+    arguments: list[str], message: str, tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(tmp_path, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(message)
+    assert len(errors.splitlines()) == 1
+    assert probed == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert call(tmp_path / "file") == 2
+    assert "results_dir=" in capsys.readouterr().err
+    assert probed
+
+
+@pytest.mark.parametrize("pilot", ["plan.pilot=0", "plan.pilot=2"])
+def test_a_study_of_another_protocol_is_refused(pilot: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stored(finished)
+    assert call(finished, "train.epochs=3", pilot) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(
+        f"error: study={STUDY}: is stored with another protocol; to plan another study, add study="
+    )
+    assert errors.endswith("  train.epochs: 2 is stored, 3 is asked for\n")
+    assert stored(finished) == before
+    assert not (finished / STUDY / "plan.md").exists()
+
+
+def test_a_study_that_a_run_made_and_did_not_begin_is_planned_as_a_new_one(tmp_path: Path, probed: list[str]) -> None:
+    # As a run leaves it that found no data.
+    open_store(f"sqlite:///{tmp_path / 'optuna.db'}", STUDY, create=True)
+    assert call(tmp_path) == 0
+    assert "; 6 of 6 cells are to be trained " in (tmp_path / STUDY / "plan.md").read_text()
+    assert probed
+
+
+def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
+    store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
+    store.remember("looks", [9, 14])
+    assert call(known, "replicates=auto", "replicates.max=14") == 0
+    assert "Looks are at 9, 14 replicates; " in (known / STUDY / "plan.md").read_text()
+    assert call(known, "replicates=auto", "replicates.max=15") == 2
+    # The last look may spend a part of the errors alone, so it detects less than as many replicates otherwise would.
+    detected = []
+    for options in (["replicates=auto", "replicates.max=14"], ["replicates=14"]):
+        assert call(known, *options) == 0
+        (sentence,) = (one for one in said((known / STUDY / "plan.md").read_text()) if one.startswith("Detects: "))
+        assert sentence.startswith("Detects: with 14 replicates a difference of ")
+        detected.append(float(sentence.split()[7]))
+    assert detected[0] > detected[1]
+    assert probed == []
+
+
+def test_a_sweep_whose_baseline_is_a_level_is_planned(tmp_path: Path, probed: list[str]) -> None:
+    assert call(tmp_path, "sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}") == 0
+    text = next(tmp_path.glob("backbones*/plan.md")).read_text()
+    assert list(rows(text)) == probed == ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa"]
+    assert ", for 2 contrasts; " in text
+
+
+SPACE = "sweep.factors={attention: {gate: [sigmoid, tanh1], branches: [both, channel]}}"
+
+
+@pytest.mark.parametrize(("trials", "picks", "cost"), [(3, 3, "80 s"), (20, 4, "2 min")])
+def test_a_search_is_planned_with_what_it_will_pick(
+    trials: int, picks: int, cost: str, tmp_path: Path, probed: list[str]
+) -> None:
+    assert call(tmp_path, "sweep=search", SPACE, "sweep.objectives=[top1]", f"sweep.trials={trials}") == 0
+    text = next(tmp_path.glob("search*/plan.md")).read_text()
+    cells = 2 * (1 + picks)
+    assert probed == ["none"]
+    assert f"; {cells} of {cells} cells are to be trained " in text
+    assert f"- Cost: about {cost} (" in text  # of what the known variants cost in the mean
+    assert f" for {cells} cells, " in text
+    assert (
+        "- Detects: a search compares variants that were picked for being good; it gives no verdicts."
+        in text.splitlines()
+    )
+    assert "To find a difference" not in text
+
+
+def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list[str]) -> None:
+    overrides = ("sweep.trials=16", "study=mine", f"results_dir={tmp_path}")
+    study = SearchStudy(tmp_path, *overrides)
+    study.drive(FormulaLauncher(study.config), prune=True)
+    assert any(cell.state == TrialState.PRUNED for cell in study.store.cells())
+    assert plan(study.config, "") == 0
+    text = (tmp_path / "mine" / "plan.md").read_text()
+    assert "; 0 of 34 cells are to be trained " in text
+    assert {row[1] for row in rows(text).values()} == {"0"}
+    assert probed
+
+
+def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe(self: SerialLauncher, variant: Variant, seconds: float) -> Probe:
+        del self, seconds
+        if variant.name == "groups=4":
+            raise RuntimeError("out of memory\n of which a page is told")
+        return PROBE
+
+    monkeypatch.setattr(SerialLauncher, "probe", probe)
+    assert call(tmp_path) == 0
+    text = (tmp_path / STUDY / "plan.md").read_text()
+    assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory"]
+    assert "- Cost: not known, as that of groups=4 is not." in text
+
+
+def test_a_plan_leaves_what_is_stored_alone(known: Path, probed: list[str]) -> None:
+    before = {path: path.read_bytes() for path in known.rglob("*") if path.is_file()}
+    assert call(known, "replicates=5") == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in known.rglob("*") if path.is_file()} - {path.name for path in before} == {"plan.md"}
+    assert probed == []
+    design = make_design(compose_config([*TINY, "device=cpu"]))
+    store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
+    assert Driver(design, store, None, SerialLauncher(design, compose_config([]).data)).missing() == []
