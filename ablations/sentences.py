@@ -210,7 +210,8 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
         if contrast.is_decided and contrast.look
     ]
     others = [contrast.variant for contrast in contrasts if not contrast.is_decided]
-    parts = [*decided, *([f"undecided so far: {', '.join(others)}"] if others else [])]
+    rest = f"{'undecided' if decided else 'Undecided'} so far: {', '.join(others)}"
+    parts = [*decided, *([rest] if others else [])]
     return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(parts)}."
 
 

@@ -178,7 +178,7 @@ def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
 def test_before_the_first_look_nothing_is_decided() -> None:
     said = Study(mixed, 4).said(Looks((9, 12, 16)))
     assert any("undecided (n = 4" in one and one.endswith(": the first look is at 9 replicates.") for one in said)
-    assert said[-1].endswith("12 cells of 48 at most. undecided so far: groups=2, groups=4.")
+    assert said[-1].endswith("12 cells of 48 at most. Undecided so far: groups=2, groups=4.")
 
 
 def test_replicates_that_only_one_of_a_pair_has_are_named() -> None:
