@@ -37,7 +37,7 @@ class CellCost:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StudyCost:
     """What is left to train of a study, and what that takes in seconds: typical, and from and to."""
 
     costs: tuple[CellCost, ...]
@@ -65,7 +65,7 @@ def estimate_costs(
     missing: Mapping[str, int],
     seconds: float,
     picked: int = 0,
-) -> Estimate:
+) -> StudyCost:
     """Estimates what a study still costs.
 
     Args:
@@ -97,7 +97,7 @@ def estimate_costs(
         return found
 
     cells_to_train = sum(missing.values()) + picked
-    return Estimate(tuple(costs), cells_to_train, total("seconds"), total("low"), total("high"))
+    return StudyCost(tuple(costs), cells_to_train, total("seconds"), total("low"), total("high"))
 
 
 def _probed(variant: Variant, launcher: SerialLauncher, seconds: float) -> CellCost:

@@ -89,14 +89,13 @@ def warnings(results: Results, design: Design) -> list[str]:
     """Says what is missing, failed, or not alike."""
     sentences = []
     states = results.unfinished["state"]
-    for state, reason in (("pruned", "the search gave up on"), ("failed", "failed")):
-        number = int((states == state).sum())
-        if number and state == "pruned":
-            verb = "is" if number == 1 else "are"
-            sentences.append(f"{count(number, 'variant')} {verb} in none of these means: the search gave up on them.")
-        elif number:
-            verb = "is" if number == 1 else "are"
-            sentences.append(f"{count(number, 'cell')} {reason} and {verb} in none of these means.")
+    given_up, failed = (int((states == state).sum()) for state in ("pruned", "failed"))
+    if given_up:
+        verb = "is" if given_up == 1 else "are"
+        sentences.append(f"{count(given_up, 'variant')} {verb} in none of these means: the search gave up on them.")
+    if failed:
+        verb = "is" if failed == 1 else "are"
+        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
     missing = int(states.isin(["missing", "waiting", "running"]).sum())
     if missing:
         verb = "is" if missing == 1 else "are"

@@ -6,7 +6,6 @@ from ablations.stats.estimates import (
     Typical,
     bca_interval,
     estimate,
-    paired_difference,
     pairs_of,
     typical,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "judge",
     "least_p",
     "missing_pairs",
-    "paired_difference",
     "pairing_gain",
     "pairs_of",
     "power",

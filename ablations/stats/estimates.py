@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -87,22 +87,17 @@ def typical(values: Sequence[float] | NDArray[np.float64]) -> Typical | None:
 def bca_interval(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
     """Returns the bias-corrected and accelerated bootstrap 95 % interval of a mean (Efron 1987).
 
-    scipy's gives nan where a resample has no more than one value, as all do of equal ones; this gives what there is.
+    Args:
+        values: one at least.
+        seed: of the resamples.
     """
-    sample = np.asarray(values, dtype=np.float64)
-    n, mean = len(sample), float(sample.mean())
-    draws = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
-    means = sample[draws].mean(axis=1)
-    below = (np.count_nonzero(means < mean) + np.count_nonzero(means == mean) / 2) / _RESAMPLES
-    without_one = (sample.sum() - sample) / max(n - 1, 1)
-    distances = without_one.mean() - without_one
-    scale = float((distances**2).sum()) ** 1.5
-    acceleration = float((distances**3).sum()) / (6 * scale) if scale > 0 else 0.0
-    bias = float(ndtri(np.clip(below, 1 / _RESAMPLES, 1 - 1 / _RESAMPLES)))
-    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    shifted = bias + ndtri(tails)
-    low, high = np.quantile(means, ndtr(bias + shifted / (1 - acceleration * shifted)))
-    return float(low), float(high)
+    from scipy.stats import bootstrap  # takes a while to import, and only reports need it
+
+    if np.ptp(values) == 0:  # of which scipy's is nan
+        return float(values[0]), float(values[0])
+    draws = np.random.default_rng(seed)
+    found = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=draws)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def pairs_of(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> pd.DataFrame:
@@ -118,9 +113,3 @@ def pairs_of(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "to
         if len(twice):
             raise ValueError(f"replicate {twice[0]} of {of} is there twice")
     return pd.DataFrame(columns).dropna().sort_index()
-
-
-def paired_difference(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> Estimate | None:
-    """Estimates how much `variant` exceeds `baseline` over the replicates that both have; None where there are none."""
-    pairs = pairs_of(cells, variant, baseline, metric)
-    return estimate((pairs["variant"] - pairs["baseline"]).to_numpy()) if len(pairs) else None

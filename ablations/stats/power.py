@@ -15,8 +15,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy.special import nctdtr, ndtr, stdtrit
-from scipy.stats import chi2
+from scipy.special import chdtri, nctdtr, ndtr, stdtrit
 
 from ablations.stats.estimates import CONFIDENCE, pairs_of
 from ablations.stats.tests import ALPHA, fewest_pairs, signs
@@ -97,8 +96,8 @@ def spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> Spread | None:
         return None
     pooled = float(np.average(variances, weights=freedoms))
     freedom = sum(freedoms) / (1 + (len(freedoms) - 1) / 4)
-    tails = ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
-    low, high = (math.sqrt(freedom * pooled / float(chi2.ppf(tail, freedom))) for tail in tails)
+    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # above which the quantiles lie
+    low, high = (math.sqrt(freedom * pooled / float(chdtri(freedom, tail))) for tail in tails)
     return Spread(math.sqrt(pooled), low, high, max(freedoms) + 1, len(freedoms))
 
 

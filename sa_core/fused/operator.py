@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.library import Library, register_autograd, register_fake
+from torch import Tensor, library
 
 from sa_core.fused import cpu, gpu
 from sa_core.fused.form import Form, Parameters, new_gradients, new_results
@@ -25,7 +24,7 @@ from sa_core.fused.form import Form, Parameters, new_gradients, new_results
 _PARAMETERS = ", ".join(f"Tensor? {name}" for name in Parameters._fields)
 _FORM = "int groups, int split, bool channel_gate, str spatial_gate, int shuffle_groups, str norm, "
 _FORM += "float gn_epsilon, float bn_epsilon"
-_LIBRARY = Library("sa_core", "DEF")
+_LIBRARY = library.Library("sa_core", "DEF")
 _LIBRARY.define(
     f"shuffle_attention(Tensor x, Tensor? shortcut, {_PARAMETERS}, Tensor? running_mean, Tensor? running_variance, "
     f"Tensor? permutation, {_FORM}) -> (Tensor out, Tensor rows, Tensor moments)"
@@ -220,7 +219,7 @@ def _refuse(*_: Any) -> None:
 for _key, _kernels in (("CPU", cpu), ("CUDA", gpu)):
     _LIBRARY.impl("shuffle_attention", _registered_forward(_kernels), _key)
     _LIBRARY.impl("shuffle_attention_backward", _registered_backward(_kernels), _key)
-register_fake("sa_core::shuffle_attention", _fake_forward, lib=_LIBRARY)
-register_fake("sa_core::shuffle_attention_backward", _fake_backward, lib=_LIBRARY)
-register_autograd("sa_core::shuffle_attention", _differentiate, setup_context=_keep, lib=_LIBRARY)
-register_autograd("sa_core::shuffle_attention_backward", _refuse, lib=_LIBRARY)
+library.register_fake("sa_core::shuffle_attention", _fake_forward, lib=_LIBRARY)
+library.register_fake("sa_core::shuffle_attention_backward", _fake_backward, lib=_LIBRARY)
+library.register_autograd("sa_core::shuffle_attention", _differentiate, setup_context=_keep, lib=_LIBRARY)
+library.register_autograd("sa_core::shuffle_attention_backward", _refuse, lib=_LIBRARY)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import Typical, bca_interval, estimate, paired_difference, pairs_of, typical
+from ablations.stats import Estimate, Typical, bca_interval, estimate, judge, pairs_of, typical
 from tests.ablations.stats.studies import frame
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
@@ -37,22 +37,27 @@ def test_no_values_have_no_mean() -> None:
         estimate([])
 
 
+def difference_of(cells: pd.DataFrame) -> Estimate | None:
+    (made,) = judge(cells, {"none": "none", "sa": "none"}, margin=0.2)
+    return made.difference
+
+
 def test_a_difference_is_taken_replicate_by_replicate() -> None:
     # Far apart between replicates, always one point apart within: pairing sees that, a pooled comparison would not.
-    made = paired_difference(frame({"none": [50.0, 70.0, 90.0], "sa": [51.0, 71.0, 91.0]}), "sa", "none")
+    made = difference_of(frame({"none": [50.0, 70.0, 90.0], "sa": [51.0, 71.0, 91.0]}))
     assert made is not None
     assert (made.n, made.mean) == (3, 1.0)
     assert made.low == pytest.approx(1.0)
 
 
 def test_replicates_that_only_one_variant_has_are_left_out_of_the_difference() -> None:
-    made = paired_difference(frame({"none": [50.0, 70.0, 0.0], "sa": [51.0, 72.0]}), "sa", "none")
+    made = difference_of(frame({"none": [50.0, 70.0, 0.0], "sa": [51.0, 72.0]}))
     assert made is not None
     assert (made.n, made.mean) == (2, 1.5)
 
 
 def test_without_a_pair_there_is_no_difference() -> None:
-    assert paired_difference(frame({"sa": [51.0]}), "sa", "none") is None
+    assert difference_of(frame({"sa": [51.0]})) is None
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(0.5, 0.94))

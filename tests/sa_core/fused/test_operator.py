@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.library import opcheck
+from torch import Tensor, library, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,13 +83,13 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore")
 @every_form
 def test_torch_finds_nothing_wrong_with_the_operator(name: str) -> None:
-    opcheck(OPERATOR.default, arguments_of(name, grad=True))
+    library.opcheck(OPERATOR.default, arguments_of(name, grad=True))
 
 
 @pytest.mark.filterwarnings("ignore")
 @every_form
 def test_torch_finds_nothing_wrong_with_its_backward(name: str) -> None:
-    opcheck(BACKWARD.default, backward_arguments_of(name))
+    library.opcheck(BACKWARD.default, backward_arguments_of(name))
 
 
 def call_directly(arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
