@@ -93,11 +93,15 @@ def bca_interval(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -
     """
     from scipy.stats import bootstrap  # takes a while to import, and only reports need it
 
-    if np.ptp(values) == 0:  # of which scipy's is nan
-        return float(values[0]), float(values[0])
+    lowest, spread = float(np.min(values)), float(np.ptp(values))
+    if spread == 0:  # of which scipy's is nan
+        return lowest, lowest
+    # On a scale of 0 to 1: cubes of a small spread would underflow in the acceleration, and the interval be nan.
+    scaled = (np.asarray(values) - lowest) / spread
     draws = np.random.default_rng(seed)
-    found = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=draws)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    found = bootstrap((scaled,), np.mean, n_resamples=_RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=draws)
+    low, high = found.confidence_interval
+    return lowest + spread * float(low), lowest + spread * float(high)
 
 
 def pairs_of(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> pd.DataFrame:

@@ -55,7 +55,7 @@ def test_effects_that_add_up_are_found_and_do_not_interact() -> None:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-10, 10), min_size=12, max_size=12))
 def test_effects_are_differences_of_means_and_interactions_differences_of_those(values: list[float]) -> None:
     places = {

@@ -33,14 +33,14 @@ def assert_computes(module: nn.Module, x: torch.Tensor, expected: reference.Arra
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(inputs, st.sampled_from((1, 4, 16)))
 def test_squeeze_and_excitation_is_that_of_its_paper(case: tuple[int, int, int, int, int], reduction: int) -> None:
     module, x = make("se", case, reduction=reduction)
     assert_computes(module, x, reference.squeeze_excitation(x.numpy(), arrays(module)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(inputs, st.sampled_from((0, 1, 3, 5, 9)))
 def test_efficient_channel_attention_is_that_of_its_paper(
     case: tuple[int, int, int, int, int], kernel_size: int
@@ -49,7 +49,7 @@ def test_efficient_channel_attention_is_that_of_its_paper(
     assert_computes(module, x, reference.efficient_channel(x.numpy(), arrays(module)["conv.weight"].ravel()))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(inputs, st.sampled_from((2, 16)), st.sampled_from((1, 3, 7)), st.booleans())
 def test_cbam_is_that_of_its_paper(
     case: tuple[int, int, int, int, int], reduction: int, kernel_size: int, mlp_bias: bool
@@ -60,7 +60,7 @@ def test_cbam_is_that_of_its_paper(
     assert_computes(module, x, reference.cbam(x.numpy(), arrays(module)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(inputs, st.sampled_from((2, 8)), st.sampled_from(("add", "scale")))
 def test_global_context_is_that_of_its_paper(case: tuple[int, int, int, int, int], reduction: int, fusion: str) -> None:
     module, x = make("gc", case, reduction=reduction, fusion=fusion)

@@ -31,7 +31,7 @@ def test_the_constant_gate_shows_its_number() -> None:
     assert repr(ConstantGate(5)) == "ConstantGate(0.7311)"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(0, 2**16))
 def test_the_random_permutation_is_a_permutation(channels: int, seed: int) -> None:
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def test_frozen_noise_comes_from_the_generator_of_torch() -> None:
     assert not torch.equal(first.cweight, second.cweight)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(variants())
 def test_frozen_shuffle_attention_takes_every_variant(case: dict[str, Any]) -> None:
     module = FrozenShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_frozen_shuffle_attention_takes_every_variant(case: dict[str, Any]) -> N
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_matched_gate_has_the_parameters_of_shuffle_attention(groups: int, c: int) -> None:
     channels = 2 * groups * c
     assert count(MatchedSqueezeExcitation(channels, groups)) == count(ShuffleAttention(channels, groups)) == 6 * c
@@ -115,7 +115,7 @@ def test_the_matched_gate_is_matched_where_groups_are_clamped(channels: int) -> 
     assert count(matched) == count(ShuffleAttention(channels, groups_policy="clamp"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**16))
 def test_the_matched_gate_is_the_formula_of_squeeze_and_excitation(
     batch: int, groups: int, c: int, side: int, seed: int

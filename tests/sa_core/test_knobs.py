@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sa_core import ATTENTION
@@ -95,7 +95,6 @@ def test_default_groups_are_to_a_backbone_what_64_are_to_resnet50(backbone: str,
         assert default_groups(knobs, widths) == groups
 
 
-@settings(deadline=None)
 @given(grouped, st.lists(st.integers(1, 300), min_size=1, max_size=4))
 def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: list[int]) -> None:
     groups = default_groups(knobs, iter(widths))

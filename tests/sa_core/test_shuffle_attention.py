@@ -30,7 +30,7 @@ def make_input(case: dict[str, Any]) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last) if case["channels_last"] else x
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(variants())
 def test_the_forward_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case)
@@ -38,7 +38,7 @@ def test_the_forward_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(variants(largest=2))  # gradcheck moves every input by itself
 def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case | {"channels_last": False})
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     assert torch.autograd.gradcheck(function, [value.requires_grad_() for value in inputs])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(variants())
 def test_no_variant_has_a_parameter_without_a_gradient(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case).requires_grad_()
@@ -63,7 +63,7 @@ def test_no_variant_has_a_parameter_without_a_gradient(case: dict[str, Any]) -> 
     assert all(parameter.grad.isfinite().all() for parameter in [x, *module.parameters()] if parameter.grad is not None)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(variants())
 def test_a_variant_starts_with_weights_of_zero_and_the_bias_asked_for(case: dict[str, Any]) -> None:
     start = {
@@ -74,7 +74,7 @@ def test_a_variant_starts_with_weights_of_zero_and_the_bias_asked_for(case: dict
         assert (parameter == start[name]).all(), name
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(variants())
 def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case)
@@ -84,7 +84,7 @@ def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any])
     assert out.is_contiguous(memory_format=layout)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(variants(), st.integers(1, 3))
 def test_images_are_gated_one_by_one_unless_batch_statistics_join_them(case: dict[str, Any], more: int) -> None:
     module = make_module(case).eval()
@@ -277,7 +277,7 @@ def test_two_variants_that_differ_look_different() -> None:
     assert len(shown) == 2 * 2 * (2 * 3 + 2 * 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(variants())
 def test_what_a_variant_shows_is_what_it_was_told(case: dict[str, Any]) -> None:
     module = ShuffleAttention(case["shape"][1], **case["knobs"])

@@ -31,7 +31,7 @@ def make(case: dict[str, Any]) -> tuple[SpatialGroupEnhance, torch.Tensor]:
     return module, x.contiguous(memory_format=torch.channels_last) if case["channels_last"] else x
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(cases())
 def test_the_forward_is_that_of_the_official_code(case: dict[str, Any]) -> None:
     module, x = make(case)
@@ -40,7 +40,7 @@ def test_the_forward_is_that_of_the_official_code(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cases(largest=2).filter(lambda case: case["shape"][2] * case["shape"][3] > 2))
 def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     module, x = make(case)
@@ -52,7 +52,7 @@ def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
     assert torch.autograd.gradcheck(function, [value.requires_grad_() for value in inputs])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cases())
 def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any]) -> None:
     module, x = make(case)

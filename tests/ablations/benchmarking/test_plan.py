@@ -83,7 +83,7 @@ LAYOUTS = st.lists(st.sampled_from(["contiguous", "channels_last"]), min_size=1,
 COMPILES = st.lists(st.sampled_from(["eager", "compiled"]), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(PRECISIONS, LAYOUTS, COMPILES, st.booleans())
 def test_whatever_is_listed_is_measured_once(
     precisions: list[str], layouts: list[str], compiles: list[str], crossed: bool

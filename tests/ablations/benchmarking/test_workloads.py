@@ -235,7 +235,7 @@ def test_a_module_is_made_for_the_channels_of_its_input_and_each_time_the_same()
     assert first.module.training
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.tuples(*(st.integers(1, 5) for _ in range(4))),
     st.sampled_from([EAGER, BF16, CHANNELS_LAST]),

@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(side=st.integers(6, 40), min_area=st.floats(0.02, 1.0), seed=st.integers(0, 10_000))
 def test_a_resized_crop_is_what_torch_makes_of_the_same_box(side: int, min_area: float, seed: int) -> None:
     augmentation = Augmentation(stored=24, side=side, flip=True, min_area=min_area)
@@ -34,7 +34,6 @@ def test_a_resized_crop_is_what_torch_makes_of_the_same_box(side: int, min_area:
     torch.testing.assert_close(augmentation.train(raw, drawn), expected, rtol=1e-3, atol=0.05)
 
 
-@settings(deadline=None)
 @given(min_area=st.floats(0.01, 1.0), seed=st.integers(0, 10_000))
 def test_boxes_lie_within_the_image_and_have_the_area_and_the_ratio_that_were_asked_for(
     min_area: float, seed: int

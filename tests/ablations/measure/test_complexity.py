@@ -125,7 +125,7 @@ def test_pytorchs_own_counter_sees_the_same_products(name: str) -> None:
     bias=st.booleans(),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_convolution_takes_what_textbooks_say(
     kernel: int, stride: int, padding: int, dilation: int, groups: int, bias: bool, batch: int
 ) -> None:
@@ -209,7 +209,7 @@ def test_an_operation_that_no_table_has_is_uncounted_under_its_own_name() -> Non
     batch=st.integers(2, 5),
     side=st.integers(1, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_image_takes_the_same_in_a_batch_of_any_size(name: str, batch: int, side: int) -> None:
     module = ATTENTION[name](128, device=META)
     alone, together = (count(module, empty(images, 128, side, side)) for images in (1, batch))

@@ -6,7 +6,7 @@ from random import Random
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -101,6 +101,9 @@ def test_the_bootstrap_of_equal_values_is_their_value(value: float, n: int) -> N
 
 
 @given(VALUES)
+@example([0.0, 1.7625363148161514e-115])
+@example([0.0, 5e-324])
+@example([-1e3, 1e3, 1e3])
 def test_the_bootstraps_interval_is_within_the_values_and_the_same_again(values: list[float]) -> None:
     low, high = bca_interval(values)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9

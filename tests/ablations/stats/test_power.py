@@ -34,7 +34,7 @@ def test_the_first_replicates_that_can_decide_find_what_is_large(contrasts: int)
     assert detectable(1.0, n, contrasts) is not None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EFFECTS, st.floats(0.1, 5), st.integers(6, 40), CONTRASTS)
 def test_power_is_of_the_difference_in_standard_deviations_whatever_its_sign(
     effect: float, sd: float, n: int, contrasts: int
@@ -45,7 +45,7 @@ def test_power_is_of_the_difference_in_standard_deviations_whatever_its_sign(
     assert made == pytest.approx(power(effect, 1.0, n, contrasts), abs=1e-3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EFFECTS, st.integers(6, 40), CONTRASTS)
 def test_power_grows_with_the_difference_and_with_replicates_and_shrinks_with_contrasts(
     effect: float, n: int, contrasts: int
@@ -105,7 +105,7 @@ def test_looks_make_what_is_detectable_larger() -> None:
     assert with_looks > 1.05 * without
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0.2, 2.5), CONTRASTS)
 def test_replicates_are_the_fewest_that_find_a_difference(effect: float, contrasts: int) -> None:
     n = replicates_for(effect, 1.0, contrasts)

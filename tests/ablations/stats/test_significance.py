@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -24,7 +24,6 @@ def permutation_test(values: list[float]) -> float:
     return float(made.pvalue)
 
 
-@settings(deadline=None)
 @given(DIFFERENCES.filter(lambda values: len(values) > 1))
 def test_the_permutation_test_is_scipys(values: list[float]) -> None:
     assert sign_flip_p(values) == pytest.approx(permutation_test(values), abs=1e-12)
@@ -64,7 +63,6 @@ def test_differences_of_one_sign_have_the_least_p_that_there_is(n: int) -> None:
     assert sign_flip_p(values) == sign_flip_p(-values) == least_p(values) == 2.0 ** (1 - n)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-50, 50), max_size=20))
 def test_no_p_is_less_than_the_least_or_more_than_1(values: list[float]) -> None:
     assert least_p(values) <= sign_flip_p(values) <= 1
@@ -116,7 +114,6 @@ def test_the_fewest_pairs_of_very_many_contrasts_can_decide() -> None:
     assert contrasts * least_p([1.0] * fewest_pairs(contrasts)) <= ALPHA
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.floats(0.01, 10))
 def test_equivalence_is_two_one_sided_t_tests(values: list[float], margin: float) -> None:
     if np.std(values) < 1e-6:

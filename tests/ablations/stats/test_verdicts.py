@@ -161,7 +161,7 @@ def test_each_variant_is_compared_with_its_own_baseline() -> None:
 ROWS = st.lists(st.floats(-5, 5).map(lambda value: round(value, 1)), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ROWS, ROWS, st.randoms(use_true_random=False), st.lists(st.integers(-9, 9), min_size=8, max_size=8))
 def test_the_order_of_cells_and_what_replicates_share_do_not_matter(
     first: list[float], second: list[float], random: Random, moved: list[int]
@@ -176,7 +176,7 @@ def test_the_order_of_cells_and_what_replicates_share_do_not_matter(
         assert before.p_equivalence == pytest.approx(after.p_equivalence)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ROWS, ROWS)
 def test_variants_that_are_turned_round_have_verdicts_that_are_turned_round(
     first: list[float], second: list[float]

@@ -138,7 +138,7 @@ def ends(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(ends())
 def test_the_end_of_a_block_is_what_its_parts_compute(case: dict[str, Any]) -> None:
     if not cpu.supports(case["dtype"]):

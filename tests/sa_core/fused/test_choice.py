@@ -69,7 +69,7 @@ def test_a_variant_without_kernels_has_a_reason(knobs: dict[str, Any], lacking: 
 
 
 @needs_kernels
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(variants())
 def test_any_variant_is_computed_with_the_same_numbers(case: dict[str, Any]) -> None:
     torch.manual_seed(case["seed"])

@@ -51,7 +51,7 @@ def _types(request: pytest.FixtureRequest) -> None:
         pytest.skip(f"this build has no {dtype}")
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(cases())
 def test_the_result_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     module, x = make_case(case), LAYOUTS[case["layout"]](case["shape"], case["seed"])
@@ -61,7 +61,7 @@ def test_the_result_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=0, atol=limit)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(cases(), st.sampled_from(TYPES))
 def test_all_gradients_are_those_of_the_function(case: dict[str, Any], dtype: torch.dtype) -> None:
     if not cpu.supports(dtype):
