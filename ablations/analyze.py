@@ -8,58 +8,65 @@ from typing import TYPE_CHECKING
 from ablations import cli
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from ablations.config import Config
-    from ablations.design import Design
+    from ablations.findings import Findings
     from ablations.report import Report
-    from ablations.study import StudyStore
 
-PURPOSE = "Makes a study's table, figures and report from what is stored; works while the study is still running."
+PURPOSE = "Makes a study's tables, figures and report from what is stored; works while the study is still running."
 
 
 def analyze(config: Config, command: str) -> int:
-    """Reports a stored study; returns 0."""
+    """Reports a stored study, or draws the figures that were asked for; returns 0."""
     del command
     from rich.markup import escape
 
-    from ablations.design import make_design
-    from ablations.folder import storage_url, study_folder
+    from ablations.findings import read_findings
     from ablations.progress import make_console
-    from ablations.study import open_store
 
-    study_folder(config)
-    store = open_store(storage_url(config), config.study, create=False)
-    design = make_design(config, stored=store.protocol)
-    store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
+    findings = read_findings(config)
     console = make_console()
-    console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-    report_study(config, design, store, console)
+    console.print(f"[bold]{findings.design.study}[/]: {escape(findings.design.question)}", soft_wrap=True)
+    names = config.figures if isinstance(config.figures, list) else [config.figures]
+    if "all" in names:
+        report_study(findings, console)
+    else:
+        _draw(findings, names, console)
     return 0
 
 
-def report_study(config: Config, design: Design, store: StudyStore, console: Console) -> Report:
+def report_study(findings: Findings, console: Console) -> Report:
     """Writes a study's report and prints it; `run` ends with this too."""
-    from ablations.folder import study_folder
     from ablations.report import make_report, print_report
-    from ablations.results import collect
 
-    stored = store.cells()
-    if design.is_search:
-        from ablations.search import Maker, with_found_variants
-
-        design = with_found_variants(design, stored, Maker(config))
-    results = collect(design, stored)
-    report = make_report(design, results, store.attributes, study_folder(config))
+    report = make_report(findings)
     print_report(console, report)
-    unfinished = int((results.unfinished["state"] != "pruned").sum())
-    if unfinished:
-        console.print(f"Cells that are not finished: {unfinished}; the report names them.")
+    if findings.missing:
+        console.print(f"{findings.missing} The report says why.", soft_wrap=True, markup=False)
     console.print(f"Report:     {report.path}", soft_wrap=True, markup=False)
-    pictures = [str(path) for path in report.figures if path.suffix == ".png"]
+    pictures = [str(drawn.png) for drawn in report.gallery.drawn]
     if pictures:
         console.print(f"Figures:    {', '.join(pictures)}", soft_wrap=True, markup=False)
     return report
+
+
+def _draw(findings: Findings, names: Sequence[str], console: Console) -> None:
+    """Draws figures by name; those that the study does not have are an error, after the others are drawn."""
+    from ablations.errors import UsageError
+    from ablations.figures.gallery import draw_figures
+
+    try:
+        gallery = draw_figures(findings, names)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise UsageError("results_dir", error.filename or findings.folder, reason) from None
+    for drawn in gallery.drawn:
+        console.print(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}", soft_wrap=True, markup=False)
+    for name, reason in gallery.left_out.items():
+        raise UsageError("figures", name, f"cannot be drawn of this study: {reason}")
 
 
 if __name__ == "__main__":

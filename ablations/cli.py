@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
-_OWNERS = ("bench", "plan")  # verbs that have options of their own
+OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze"}  # options of one verb alone
 _FLAGS = ("--help", "--config-dir")
 
 
@@ -57,8 +57,8 @@ def main(
 
         for text in line.overrides:
             name, _, value = text.partition("=")
-            owner = name.lstrip("+").partition(".")[0]
-            if owner in _OWNERS and owner != verb:
+            owner = OWNERS.get(name.lstrip("+").partition(".")[0], verb)
+            if owner != verb:
                 reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
                 raise UsageError(name, value or None, reason)
         config = compose_config([*defaults, *line.overrides], line.config_dir)

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING
 
 from ablations.errors import UsageError
+from ablations.figures import FIGURES
 from sa_core.knobs import ATTENTIONS
 from sa_core.places import POSITIONS, STEMS
 
@@ -373,6 +374,17 @@ class Config:
         "quick",
         "Whether each cell's memory and, in a tenth of its time at most, its speed are measured once it is trained.",
         choices=("quick", "off"),
+    )
+    weights: str = option(
+        "first",
+        "Whose trained weights are kept in results_dir/<study>/weights: those of each variant's first replicate, which "
+        "some figures need, of all cells, or nobody's (off).",
+        choices=("first", "all", "off"),
+    )
+    figures: Any = option(
+        "all",
+        "Figures that `analyze` draws, one or a list; with all it writes table, page and report, too.",
+        choices=("all", *FIGURES),
     )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")

@@ -18,8 +18,11 @@ from ablations.progress import Display
 from ablations.study import StudyStore
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ablations.track import Tracker
     from ablations.train import Epoch
+    from ablations.weights import Weights
 
 
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -89,6 +92,8 @@ class CellWatcher:
     tracker: Tracker | None
     interrupts: Interrupts
     pruner: Pruner | None
+    weights: Weights | None
+    classes: tuple[str, ...]
     epochs: list[Epoch] = field(default_factory=list)
 
     def on_step(self, done: int, total: int) -> None:
@@ -106,6 +111,14 @@ class CellWatcher:
         if reason:
             raise PrunedError(reason)
 
+    def on_trained(self, model: nn.Module) -> None:
+        """Keeps the weights, if this cell's are wanted."""
+        if self.weights and self.weights.wants(self.cell):
+            try:
+                self.weights.keep(self.cell, model, self.classes)
+            except OSError as error:  # the result is worth more than they are
+                self.display.say(f"The weights of {self.cell.name} are not kept: {error.strerror or error}.")
+
 
 class Driver:
     """The one process that writes a study; see `ablations.study` for what a cell goes through."""
@@ -117,9 +130,10 @@ class Driver:
         tracker: Tracker | None,
         launcher: SerialLauncher,
         pruner: Pruner | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self._design, self._store, self._tracker, self._launcher = design, store, tracker, launcher
-        self._pruner = pruner
+        self._pruner, self._weights = pruner, weights
 
     def missing(self) -> list[Cell]:
         """Returns the cells without a result, after putting in order what a killed driver left."""
@@ -168,7 +182,8 @@ class Driver:
         self._store.claim(cell)
         if self._tracker:
             self._tracker.start_cell(cell, environment)
-        watcher = CellWatcher(cell, display, self._tracker, interrupts, self._pruner)
+        classes = self._launcher.images.classes
+        watcher = CellWatcher(cell, display, self._tracker, interrupts, self._pruner, self._weights, classes)
         try:
             result = self._launcher.train(cell, watcher)
         except PrunedError as reason:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from ablations.cli import OWNERS
 from ablations.compose import GROUPS, compose_config, default_choices, group_choices, sweep_questions
 from ablations.config import SHOWN_NAMES
 from sa_core.places import TIMM
@@ -39,7 +40,7 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
     for name, value, sentence in _options(config):
-        if name.partition(".")[0] in ("bench", "plan") and not name.startswith(f"{verb}."):
+        if OWNERS.get(name.partition(".")[0], verb) != verb:
             continue
         lines += _entry(f"{name}={value}", sentence)
     lines += [

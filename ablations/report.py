@@ -11,14 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from ablations.config import ATTENTION
-from ablations.design import Design
 from ablations.errors import UsageError
-from ablations.figures.gallery import draw_figures
+from ablations.figures.gallery import Gallery, draw_figures
+from ablations.findings import Findings
 from ablations.metrics import METRICS
-from ablations.results import Results
 from ablations.sections import Section, make_sections
 from ablations.sentences import conclusions, top1_with_interval
-from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
+from ablations.stats import VariantSummary
 from ablations.tables import markdown_table, print_table
 from ablations.variants import flatten
 from ablations.wording import points_with_interval
@@ -41,19 +40,22 @@ _NAMED_CLASSES = 100
 
 @dataclass(frozen=True)
 class Report:
-    """A study's report: the table, the verdicts, the sentences, further tables, and the files that were written.
+    """A study's report: the sentences, further tables, the figures, and the Markdown text.
 
-    `findings` is the part of the Markdown `text` that needs no figures: question, sentences and table.
+    `opening` is the part of the text that needs no figures: question, sentences and tables.
     """
 
-    summaries: list[VariantSummary]
-    contrasts: list[Contrast]
+    findings: Findings
     sentences: list[str]
     sections: list[Section]
-    folder: Path
-    figures: list[Path]
-    findings: str
+    gallery: Gallery
+    opening: str
     text: str
+
+    @property
+    def folder(self) -> Path:
+        """Where everything stands."""
+        return self.findings.folder
 
     @property
     def path(self) -> Path:
@@ -61,40 +63,32 @@ class Report:
         return self.folder / "report.md"
 
 
-def make_report(design: Design, results: Results, attributes: Mapping[str, Any], folder: Path) -> Report:
-    """Draws the figures and writes `report.md` into `folder`, from what is stored.
+def make_report(findings: Findings) -> Report:
+    """Draws the figures and writes `report.md` into the study's folder.
 
-    Args:
-        design: the study.
-        results: its cells; where none is finished, the report says why, and has no figures.
-        attributes: what the store remembers of the study, as the command that ran it.
-        folder: `results/<study>`.
+    Where no cell is finished, the report says why, and has no figures.
 
     Raises:
-        UsageError: if nothing was ever tried, or the folder cannot be written.
+        UsageError: if the folder cannot be written.
     """
-    if results.cells.empty and not (results.unfinished["state"] == "failed").any():
-        raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
-    names = [variant.name for variant in design.variants]
-    looks = Looks.stored(attributes.get("looks"))
-    contrasts = judge(results.cells, design.baselines, design.margin, looks)
-    summaries = summarise(results.cells, names, design.baselines, contrasts)
-    sentences = conclusions(summaries, contrasts, results, design, looks)
+    design, results = findings.design, findings.results
+    sentences = conclusions(findings.summaries, findings.contrasts, results, design, findings.looks)
     sections = make_sections(design, results)
     try:
-        figures = draw_figures(design, results, contrasts, folder / "figures") if summaries else []
-        findings = _findings(design, summaries, sentences, sections)
-        text = findings + _details(design, results, attributes, figures, folder)
-        (folder / "report.md").write_text(text)
+        gallery = draw_figures(findings)
+        opening = _opening(findings, sentences, sections)
+        text = opening + _details(findings, gallery)
+        findings.folder.mkdir(parents=True, exist_ok=True)
+        (findings.folder / "report.md").write_text(text)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
-        raise UsageError("results_dir", error.filename or folder, reason) from None
-    return Report(summaries, contrasts, sentences, sections, folder, figures, findings, text)
+        raise UsageError("results_dir", error.filename or findings.folder, reason) from None
+    return Report(findings, sentences, sections, gallery, opening, text)
 
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
-    print_table(console, _HEADERS, [_row(summary) for summary in report.summaries])
+    print_table(console, _HEADERS, [_row(summary) for summary in report.findings.summaries])
     for sentence in report.sentences:
         console.print(sentence, soft_wrap=True, markup=False)
     for section in report.sections:
@@ -125,11 +119,10 @@ def _step_time(summary: VariantSummary) -> str:
     return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if ratio.n > 1 else "")
 
 
-def _findings(
-    design: Design, summaries: Sequence[VariantSummary], sentences: Sequence[str], sections: Sequence[Section]
-) -> str:
+def _opening(findings: Findings, sentences: Sequence[str], sections: Sequence[Section]) -> str:
+    design = findings.design
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += markdown_table(_HEADERS, [_row(summary) for summary in summaries])
+    lines += markdown_table(_HEADERS, [_row(summary) for summary in findings.summaries])
     lines += ["", _COSTS]
     for section in sections:
         lines += ["", f"## {section.title}", "", section.note]
@@ -137,9 +130,8 @@ def _findings(
     return "\n".join([*lines, "", ""])
 
 
-def _details(
-    design: Design, results: Results, attributes: Mapping[str, Any], figures: Sequence[Path], folder: Path
-) -> str:
+def _details(findings: Findings, gallery: Gallery) -> str:
+    design, results, attributes = findings.design, findings.results, findings.attributes
     lines: list[str] = []
     if len(results.unfinished):
         lines += ["**Not finished:**", ""]
@@ -148,7 +140,11 @@ def _details(
             for row in results.unfinished.to_dict("records")
         ]
         lines += [*markdown_table(("variant", "replicate", "state", "reason"), rows), ""]
-    lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
+    for drawn in gallery.drawn:
+        lines += [f"![{drawn.title}]({drawn.png.relative_to(findings.folder).as_posix()})", ""]
+    if gallery.left_out:
+        lines += ["Figures that were left out:", ""]
+        lines += [*(f"- {name}: {reason}" for name, reason in gallery.left_out.items()), ""]
     lines += ["## Networks", ""]
     networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in design.variants]
     lines += [*markdown_table(("variant", "model", "attention"), networks), ""]

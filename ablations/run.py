@@ -93,18 +93,20 @@ def _train(
     from ablations import machine
     from ablations.driver import Driver, StudyInterruptedError
     from ablations.estimate import estimate_costs, knowledge
+    from ablations.folder import study_folder
     from ablations.progress import Display
     from ablations.results import collect
     from ablations.search import MedianStopper, Search
     from ablations.sequential import Sequential
+    from ablations.weights import Weights
 
     search = Search(config, design, store, launcher.count_parameters) if design.is_search else None
     known = search.design if search else design
     epochs = config.train.epochs
     prunes = search is not None and MedianStopper.suits(design.objectives)
-    driver = Driver(
-        known, store, tracker, launcher, MedianStopper(store, design.objectives[0], epochs) if prunes else None
-    )
+    stopper = MedianStopper(store, design.objectives[0], epochs) if prunes else None
+    weights = Weights(study_folder(config) / "weights", config.weights)
+    driver = Driver(known, store, tracker, launcher, stopper, weights)
     missing = driver.missing()
     picks = 0
     further: Iterator[Cell] = search.cells() if search else iter(())
@@ -178,12 +180,14 @@ def _report(
     config: Config, design: Design, store: StudyStore, tracker: Tracker | None, console: Console, *, failed: bool
 ) -> None:
     from ablations.analyze import report_study
+    from ablations.findings import findings_of
+    from ablations.folder import study_folder
 
-    report = report_study(config, design, store, console)
+    report = report_study(findings_of(config, design, store, study_folder(config)), console)
     if tracker is None:
         return
     if not tracker.complete or failed:
-        tracker.end("FAILED" if failed else "FINISHED", report.folder, report.findings)
+        tracker.end("FAILED" if failed else "FINISHED", report.folder, report.opening)
     if tracker.lost:
         console.print(f"MLflow stopped answering ({tracker.lost}); the next run writes what it missed.", soft_wrap=True)
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)

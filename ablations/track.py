@@ -194,7 +194,8 @@ class Tracker:
         if note:
             self._client.set_tag(self.parent_id, "mlflow.note.content", note)
         for path in sorted(folder.rglob("*")) if folder else []:
-            if path.is_file() and not path.name.startswith("."):
+            # Weights stay where they are: copies of large networks would fill the disk.
+            if path.is_file() and not path.name.startswith(".") and path.parent.name != "weights":
                 inside = path.parent.relative_to(folder).as_posix() if folder else ""
                 self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
         self._client.set_terminated(self.parent_id, status)

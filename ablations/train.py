@@ -78,6 +78,9 @@ class Watcher(Protocol):
     def on_epoch(self, epoch: Epoch) -> None:
         """Hears of each epoch."""
 
+    def on_trained(self, model: nn.Module) -> None:
+        """Gets the network once it is trained, before its cost is measured, which trains it further."""
+
 
 def train(
     network: dict[str, Any],
@@ -123,6 +126,7 @@ def train(
             raise DivergedError(f"the loss is {train_loss} in training and {test_loss} in testing at epoch {number}")
         epochs.append(Epoch(number, train_loss, test_loss, top1, rate, seconds, time.time()))
         watcher.on_epoch(epochs[-1])
+    watcher.on_trained(learner.model)
 
     if measure == "off":
         cost = Cost(parameter_count(learner.model))

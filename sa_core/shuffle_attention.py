@@ -169,20 +169,39 @@ class ShuffleAttention(nn.Module):
             out = torch.cat([x0, x1], dim=1)
         return in_layout_of(x, self._shuffle(out.reshape(batch, channels, height, width)))
 
+    def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Returns what a (B, C, H, W) map is multiplied by: the channel branch's gates and the spatial branch's.
+
+        Of shape (B, K, 1, 1) and (B, K, H, W), where K counts a branch's channels in the order of x; None of a branch
+        that is not there. They are computed by torch's operations, whatever `fused` says.
+        """
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
+        x0, x1 = (grouped, grouped) if self.knobs.removed == "reassign" else grouped.chunk(2, dim=1)
+        by_channel = self._channel_gate(x0).reshape(batch, -1, 1, 1) if self.knobs.has_channel_branch else None
+        by_space = self._spatial_gate(x1).reshape(batch, -1, height, width) if self.knobs.has_spatial_branch else None
+        return by_channel, by_space
+
     def _channel_branch(self, x: Tensor) -> Tensor:
+        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
+        return x * self._channel_gate(x).to(x.dtype)
+
+    def _spatial_branch(self, x: Tensor) -> Tensor:
+        return x * self._spatial_gate(x).to(x.dtype)
+
+    def _channel_gate(self, x: Tensor) -> Tensor:
         """Equations 1 and 2: global pooling, F_c, gate."""
         value = _POOLINGS[self.knobs.pooling](x)
         if self.knobs.channel_transform != "none":
             value = _transform(self.knobs.channel_transform, value, self.cweight, self.cbias)
-        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
-        return x * _GATES[self.knobs.gate](value).to(x.dtype)
+        return _GATES[self.knobs.gate](value)
 
-    def _spatial_branch(self, x: Tensor) -> Tensor:
+    def _spatial_gate(self, x: Tensor) -> Tensor:
         """Equation 3: norm, F_c, gate."""
         value = self.gn(x)
         if self.knobs.spatial_transform != "none":
             value = _transform(self.knobs.spatial_transform, value, self.sweight, self.sbias)
-        return x * _GATES[self.knobs.gate](value).to(x.dtype)
+        return _GATES[self.knobs.gate](value)
 
     def _shuffle(self, x: Tensor) -> Tensor:
         if not self.knobs.shuffle:

@@ -12,8 +12,10 @@ from ablations.data.source import Source
 from ablations.errors import UsageError
 
 
-def load_images(config: DataConfig, console: Console | None = None) -> Images:
+def load_images(config: DataConfig, console: Console | None = None, *, fetch: bool = True) -> Images:
     """Loads the data set that `config` describes; `console` shows how that gets on where it takes time.
+
+    Where it is not on this machine, it is downloaded if `fetch` allows that and there is a place to download it from.
 
     Raises:
         UsageError: if it is not to be had, or images of it cannot be decoded.
@@ -31,7 +33,7 @@ def load_images(config: DataConfig, console: Console | None = None) -> Images:
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     console = console or Console()
     with reading():
-        source = _source(config)
+        source = _source(config, fetch)
     entry = decoded(source, folder, console)
     if entry.damaged:
         if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
@@ -42,14 +44,14 @@ def load_images(config: DataConfig, console: Console | None = None) -> Images:
     return entry.images
 
 
-def _source(config: StoredConfig) -> Source:
+def _source(config: StoredConfig, fetch: bool) -> Source:
     if isinstance(config, ImageTreeConfig):
         from ablations.data.image_tree import ImageTreeSource
 
         return ImageTreeSource(config)
     from ablations.data.cifar import CifarSource
 
-    return CifarSource(config)
+    return CifarSource(config, fetch=fetch)
 
 
 def _check_classes(images: Images, name: str) -> None:

@@ -34,16 +34,18 @@ class CifarSource:
     """CIFAR as its python archive unpacks; it is downloaded where `root` has neither the folder nor the archive.
 
     Raises:
-        UsageError: if a file is missing, or the download fails.
+        UsageError: if a file is missing, or the download fails; without `fetch`, if the folder is.
     """
 
-    def __init__(self, config: StoredConfig) -> None:
+    def __init__(self, config: StoredConfig, *, fetch: bool = True) -> None:
         self.name, self._config = config.name, config
         self._root = Path(config.root).expanduser()
         folder, self._train, self._test, self._meta, self._names_key = _LAYOUT[config.name]
         # A tree that was unpacked by hand may be named itself.
         self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder
         if not self._folder.is_dir():
+            if not fetch:
+                raise UsageError("data.root", self._root, f"has no folder {folder}, which `run` puts there")
             _fetch(config.name, self._root)
 
     @property

@@ -88,6 +88,17 @@ class DeviceImages:
         for raw, part in zip(raws, labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
 
+    @property
+    def test_labels(self) -> Tensor:
+        """Those of all test images, in order."""
+        return self._test[1]
+
+    def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns test images by their places: as networks get them, and as people do, uint8 of shape (B, 3, H, W)."""
+        raw = torch.cat(list(self._read(self._test[0], places, max(1, len(places)))))
+        seen = self.augmentation.test(raw)
+        return self._normalise(seen), seen
+
     def _place(self, part: ImageSet) -> Batch:
         if self.resident and isinstance(part.pixels, np.memmap):
             _read_ahead(part.pixels)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 TWO_COLUMNS = 7.2  # inches
@@ -45,6 +46,20 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Returns colour and marker of each name, so that 36 of them can be told apart; those in `grey` are grey."""
+    coloured = [name for name in names if name not in grey]
+    looks = {}
+    for name in names:
+        if name in grey:
+            looks[name] = {"color": BASELINE, "marker": ("X", "*", "p", "h")[sorted(grey).index(name) % 4]}
+            continue
+        index = coloured.index(name)
+        marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+        looks[name] = {"color": COLOURS[index % len(COLOURS)], "marker": marker}
+    return looks
+
+
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     """Yields an empty figure in the suite's style; its caption stands below, folded to its width.
@@ -54,7 +69,7 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
         caption: what is shown, how many replicates, under which protocol, on which machine.
     """
     with mpl.rc_context(_STYLE):
-        lines = _fold(caption, int(width * 21))
+        lines = fold(caption, int(width * 21))
         room = 0.13 * len(lines) + 0.08
         drawn = Figure(figsize=(width, height + room), layout="constrained")
         engine = drawn.get_layout_engine()
@@ -75,9 +90,15 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     return written
 
 
+def keep_to_percent(axes: Axes) -> None:
+    """Cuts an axis of percentages at 0 and 100, which intervals of few replicates go beyond."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))
+
+
 def row_labels(names: Iterable[str]) -> list[str]:
     """Folds the names of rows, so that there is room beside them for what they are the names of."""
-    return ["\n".join(_fold(name, _LABEL_WIDTH)) for name in names]
+    return ["\n".join(fold(name, _LABEL_WIDTH)) for name in names]
 
 
 def rows_height(labels: Iterable[str]) -> float:
@@ -85,7 +106,8 @@ def rows_height(labels: Iterable[str]) -> float:
     return sum(0.08 + 0.12 * (label.count("\n") + 1) for label in labels)
 
 
-def _fold(text: str, width: int) -> list[str]:
+def fold(text: str, width: int) -> list[str]:
+    """Breaks a text into lines of up to so many letters; longer words are left whole."""
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + 1 + len(word) > width:

@@ -1,0 +1,115 @@
+"""Top-1 against parameters, with circles for multiply-adds: the paper's Figure 1, and published numbers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ablations.design import Design
+from ablations.figures import style
+from ablations.metrics import METRICS
+from ablations.published import published_results
+from ablations.stats import estimate
+
+_MODULES = ("none", "sa", "se", "eca", "cbam", "gc", "sge")
+_COLUMNS = [
+    "variant", "attention", "model", "n", "top1", "low", "high", "parameters", "multiply_adds", "source",
+]  # fmt: skip
+_AREA = 130.0  # of the largest circle, in points squared
+_PUBLISHED = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
+
+
+def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float]) -> pd.DataFrame:
+    """Returns a row a variant with a finished cell.
+
+    Columns: `variant`, `attention`, `model`, `n`, `top1` (mean) with its 95 % CI from `low` to `high` (empty where n is
+    1), `parameters`, `multiply_adds` of an image, and `source`, which is empty: this study.
+    """
+    rows = []
+    for variant in design.variants:
+        own = cells[cells["variant"] == variant.name]
+        if own.empty:
+            continue
+        top1 = estimate(own["top1"].to_numpy())
+        rows.append(
+            {"variant": variant.name, "attention": variant.attention["name"], "model": variant.model["name"]}
+            | {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
+            | {"parameters": own["parameters"].iloc[0], "multiply_adds": multiply_adds[variant.name], "source": ""}
+        )
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def published_frame(design: Design) -> pd.DataFrame:
+    """Returns what others published of the modules and backbones of a study, in the same columns, with the `source`.
+
+    Empty where the study compares no modules: their numbers would say nothing about what it varies.
+    """
+    modules = {variant.attention["name"] for variant in design.variants}
+    shown = published_results()
+    if len(modules & set(_MODULES)) < 3:  # sa against none is in most sweeps
+        return pd.DataFrame(columns=_COLUMNS)
+    shown = shown[shown["attention"].isin(modules)]
+    shown = shown.rename(columns={"backbone": "model"}).assign(variant=shown["attention"] + " " + shown["backbone"])
+    return shown.reindex(columns=_COLUMNS)
+
+
+def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, caption: str) -> Figure:
+    """Draws this study, and beside it what was published, on scales of its own.
+
+    Args:
+        frame: from `complexity_frame`, not empty.
+        published: from `published_frame`; may be empty.
+        caption: what stands below.
+    """
+    by_module = frame["attention"].nunique() == len(frame) or len(published)
+    names = list(dict.fromkeys([*frame["variant"], *published["attention"]] if by_module else frame["variant"]))
+    plain = {row["variant"] for row in frame.to_dict("records") if row["attention"] == "none"}
+    looks = style.looks_of(names, plain | ({"none"} & set(names)))
+    labels = dict(zip(names, style.row_labels(names), strict=True))
+    height = max(2.9, 0.5 + style.rows_height(labels.values()))
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+        panels: Sequence[Axes] = drawn.subplots(1, 2 if len(published) else 1, squeeze=False)[0]
+        _draw(panels[0], frame.assign(look=frame["variant"]), looks)
+        panels[0].set_title(f"This study: {_spread(frame)}", loc="left")
+        if len(published):
+            _draw(panels[1], published.assign(look=published["attention"]), looks)
+            for model, own in published.groupby("model"):
+                top = own["top1"].max()
+                place = (own["parameters"].mean(), top)
+                panels[1].annotate(_PUBLISHED[str(model)], place, (0, 9), textcoords="offset points", ha="center")
+            panels[1].set_title(f"Published, ImageNet-1k: {_spread(published)}", loc="left")
+            panels[1].set_ylabel("")
+        handles = [Line2D([], [], linestyle="", label=labels[name], **looks[name]) for name in names]
+        drawn.legend(handles=handles, loc="outside right upper")
+    return drawn
+
+
+def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]]) -> None:
+    largest = frame["multiply_adds"].max()
+    for row in frame.to_dict("records"):
+        colour, marker = looks[row["look"]]["color"], looks[row["look"]]["marker"]
+        area = _AREA * row["multiply_adds"] / largest
+        axes.vlines(row["parameters"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
+        axes.scatter(row["parameters"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0)
+        axes.plot(row["parameters"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4)
+    axes.margins(x=0.15, y=0.12)
+    style.keep_to_percent(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    axes.xaxis.set_major_formatter(FuncFormatter(_parameters))
+    axes.set(xlabel="Parameters", ylabel=METRICS["top1"].axis)
+
+
+def _parameters(value: float, _: object) -> str:
+    """Writes a number of parameters: `75,400`, or `25.6 M` where they are millions."""
+    return f"{value:,.0f}" if abs(value) < 1e6 else f"{value / 1e6:,.4g} M"
+
+
+def _spread(frame: pd.DataFrame) -> str:
+    """Says how many multiply-adds the smallest and the largest network have: `0.0125 to 0.0127 GFLOPs`."""
+    low, high = (f"{value / 1e9:.4g}" for value in (frame["multiply_adds"].min(), frame["multiply_adds"].max()))
+    return f"{low} GFLOPs" if low == high else f"{low} to {high} GFLOPs"
