@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ablations import cli
+from ablations.figures import FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,28 +22,28 @@ PURPOSE = "Makes a study's tables, figures and report from what is stored; works
 
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study, or draws the figures that were asked for; returns 0."""
-    del command
     from rich.markup import escape
 
+    from ablations.figures import chosen_figures
     from ablations.findings import read_findings
     from ablations.progress import make_console
 
-    findings = read_findings(config)
+    names, everything = chosen_figures(config.figures)
+    findings = read_findings(config, f"`{_run_command(command)}` makes it")
     console = make_console()
     console.print(f"[bold]{findings.design.study}[/]: {escape(findings.design.question)}", soft_wrap=True)
-    names = config.figures if isinstance(config.figures, list) else [config.figures]
-    if "all" in names:
-        report_study(findings, console)
+    if everything:
+        report_study(findings, console, names)
     else:
         _draw(findings, names, console)
     return 0
 
 
-def report_study(findings: Findings, console: Console) -> Report:
+def report_study(findings: Findings, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
     """Writes a study's report and prints it; `run` ends with this too."""
     from ablations.report import make_report, print_report
 
-    report = make_report(findings)
+    report = make_report(findings, figures)
     print_report(console, report)
     if findings.missing:
         console.print(f"{findings.missing} The report says why.", soft_wrap=True, markup=False)
@@ -51,6 +52,14 @@ def report_study(findings: Findings, console: Console) -> Report:
     if pictures:
         console.print(f"Figures:    {', '.join(pictures)}", soft_wrap=True, markup=False)
     return report
+
+
+def _run_command(command: str) -> str:
+    """Returns the command that makes what an `analyze` command reads."""
+    import shlex
+
+    words = [word for word in shlex.split(command) if not word.startswith("figures=")]
+    return shlex.join(words).replace("ablations.analyze", "ablations.run", 1)
 
 
 def _draw(findings: Findings, names: Sequence[str], console: Console) -> None:

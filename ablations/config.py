@@ -383,8 +383,8 @@ class Config:
     )
     figures: Any = option(
         "all",
-        "Figures that `analyze` draws, one or a list; with all it writes table, page and report, too.",
-        choices=("all", *FIGURES),
+        "Figures that `analyze` draws: all, or all but some as [all,-cams], with tables, page and report; or names, as "
+        f"[forest,pareto], these alone. One of: all, {', '.join(FIGURES)}.",
     )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")

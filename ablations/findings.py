@@ -14,7 +14,7 @@ from ablations.errors import UsageError
 from ablations.folder import storage_url, study_folder
 from ablations.results import Results, collect
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
-from ablations.study import StudyStore, open_store
+from ablations.study import NOT_RUN, StudyStore, open_store
 from ablations.wording import count
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ def read_study(*overrides: str) -> Findings:
     return read_findings(compose_config(overrides))
 
 
-def read_findings(config: Config) -> Findings:
-    """Reads a stored study.
+def read_findings(config: Config, otherwise: str = NOT_RUN) -> Findings:
+    """Reads a stored study; `otherwise` is what to do where there is none.
 
     Raises:
         UsageError: if nothing is stored under its name, or something else is.
     """
     folder = study_folder(config)
-    store = open_store(storage_url(config), config.study, create=False)
+    store = open_store(storage_url(config), config.study, create=False, otherwise=otherwise)
     design = make_design(config, stored=store.protocol)
     store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
     return findings_of(config, design, store, folder)

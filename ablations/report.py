@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ablations.config import ATTENTION
 from ablations.errors import UsageError
+from ablations.figures import FIGURES
 from ablations.figures.gallery import Gallery, draw_figures
 from ablations.findings import Findings
 from ablations.metrics import METRICS
@@ -63,8 +64,8 @@ class Report:
         return self.folder / "report.md"
 
 
-def make_report(findings: Findings) -> Report:
-    """Draws the figures and writes `report.md` into the study's folder.
+def make_report(findings: Findings, figures: Sequence[str] = tuple(FIGURES)) -> Report:
+    """Draws the figures of these names and writes `report.md` into the study's folder.
 
     Where no cell is finished, the report says why, and has no figures.
 
@@ -75,7 +76,7 @@ def make_report(findings: Findings) -> Report:
     sentences = conclusions(findings.summaries, findings.contrasts, results, design, findings.looks)
     sections = make_sections(design, results)
     try:
-        gallery = draw_figures(findings)
+        gallery = draw_figures(findings, figures)
         opening = _opening(findings, sentences, sections)
         text = opening + _details(findings, gallery)
         findings.folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,8 @@ from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.urls import hide_passwords
 
+NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
+
 _VERSION = 4  # of what is stored; another version's store is refused
 _CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 
@@ -226,7 +228,9 @@ class StudyStore:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
-def open_store(url: str, study: str, *, create: bool, directions: Sequence[str] = ("maximize",)) -> StudyStore:
+def open_store(
+    url: str, study: str, *, create: bool, directions: Sequence[str] = ("maximize",), otherwise: str = NOT_RUN
+) -> StudyStore:
     """Opens a study in the database at `url`.
 
     Args:
@@ -234,13 +238,14 @@ def open_store(url: str, study: str, *, create: bool, directions: Sequence[str] 
         study: its name.
         create: whether to make database and study where there are none.
         directions: of the objectives of a study that is made.
+        otherwise: what the message advises where the study is not there and is not to be made.
 
     Raises:
         UsageError: if the database does not answer, or the study is not there and is not to be made.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = hide_passwords(url)
-    nothing = f"nothing is stored under this name in {shown}; `run` with the same options makes it"
+    nothing = f"nothing is stored under this name in {shown}; {otherwise}"
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not parsed.database:

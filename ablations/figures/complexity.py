@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from ablations.design import Design
 from ablations.figures import style
@@ -58,18 +58,18 @@ def published_frame(design: Design) -> pd.DataFrame:
     return shown.reindex(columns=_COLUMNS)
 
 
-def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, caption: str) -> Figure:
+def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
     """Draws this study, and beside it what was published, on scales of its own.
 
     Args:
         frame: from `complexity_frame`, not empty.
         published: from `published_frame`; may be empty.
+        baselines: what each variant is compared with; what is its own baseline is grey.
         caption: what stands below.
     """
     by_module = frame["attention"].nunique() == len(frame) or len(published)
     names = list(dict.fromkeys([*frame["variant"], *published["attention"]] if by_module else frame["variant"]))
-    plain = {row["variant"] for row in frame.to_dict("records") if row["attention"] == "none"}
-    looks = style.looks_of(names, plain | ({"none"} & set(names)))
+    looks = style.looks_of(names, {name for name in names if baselines.get(name) == name})
     labels = dict(zip(names, style.row_labels(names), strict=True))
     height = max(2.9, 0.5 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
@@ -91,15 +91,16 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, caption: str) 
 
 def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]]) -> None:
     largest = frame["multiply_adds"].max()
+    frame = frame.assign(place=style.aside(frame["parameters"].astype(float)))
     for row in frame.to_dict("records"):
         colour, marker = looks[row["look"]]["color"], looks[row["look"]]["marker"]
         area = _AREA * row["multiply_adds"] / largest
-        axes.vlines(row["parameters"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
-        axes.scatter(row["parameters"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0)
-        axes.plot(row["parameters"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4)
+        axes.vlines(row["place"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
+        axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0)
+        axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4)
     axes.margins(x=0.15, y=0.12)
     style.keep_to_percent(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    style.scale_of_costs(axes, frame["parameters"].astype(float))
     axes.xaxis.set_major_formatter(FuncFormatter(_parameters))
     axes.set(xlabel="Parameters", ylabel=METRICS["top1"].axis)
 

@@ -28,6 +28,8 @@ from ablations.results import Results
 from ablations.tradeoffs import importances, tradeoffs
 from ablations.wording import count
 
+_ASIDE = "What would hide each other stands side by side."
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -162,7 +164,7 @@ def _pareto(findings: Findings) -> Sketch | str:
         return "neither speed nor memory was measured (measure=off)"
     key = (
         "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
-        "no other variant beats in both, going by means."
+        f"no other variant beats in both, going by means. {_ASIDE}"
     )
     return Sketch(frame, lambda caption: draw_pareto(frame, findings.design.baselines, caption), key)
 
@@ -171,10 +173,10 @@ def _complexity(findings: Findings) -> Sketch:
     frame = complexity_frame(findings.results.cells, findings.design, findings.multiply_adds)
     published = published_frame(findings.design)
     joined = pd.concat([frame, published], ignore_index=True)
-    key = "The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1."
+    key = f"The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1. {_ASIDE}"
     if len(published):
         key += " Published numbers are others' on ImageNet-1k, each source by its own recipe (sources: the CSV beside)."
-    return Sketch(joined, lambda caption: draw_complexity(frame, published, caption), key)
+    return Sketch(joined, lambda caption: draw_complexity(frame, published, findings.design.baselines, caption), key)
 
 
 def _promise(findings: Findings) -> Sketch | str:

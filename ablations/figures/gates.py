@@ -114,12 +114,15 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
         if len(every) > most
     ]
     classes = classes[:_CLASSES]
-    height = len(variants) * (0.45 + 0.15 * len(classes)) + 0.5
+    height = len(variants) * (0.6 + 0.15 * len(classes)) + 0.5
     with style.figure(style.TWO_COLUMNS, height, " ".join([caption, *left_out])) as drawn:
         grid = drawn.subplots(len(variants), len(stages), sharex="row", sharey=True, squeeze=False)
         for row, variant in zip(grid, variants, strict=True):
             for axes, stage in zip(row, stages, strict=True):
                 own = frame[(frame["variant"] == variant) & (frame["stage"] == stage)]
+                if own.empty:
+                    axes.set_axis_off()  # another backbone has this stage
+                    continue
                 _draw_stage(axes, own[own["class"].isin(classes)], classes)
                 axes.set_title(_title(own, stage), loc="left", fontsize=7.5)
             row[0].set_ylabel("\n".join(style.row_labels([variant])))
@@ -154,10 +157,8 @@ def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
 
 def _title(frame: pd.DataFrame, stage: int) -> str:
     """Says which stage it is, and how much of each branch's variance is between classes."""
-    if frame.empty:
-        return f"Stage {stage}: none"
     shares = frame.drop_duplicates("branch").set_index("branch")["between"]
     said = ", ".join(
         f"{branch} {max(100 * share, 0):.0f} %" for branch, share in shares.items() if not math.isnan(share)
     )
-    return f"Stage {stage}" + (f": {said}" if said else "")
+    return f"Stage {stage}\n{said}" if said else f"Stage {stage}"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ablations.design import Design
 from ablations.figures import style
@@ -63,18 +62,18 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
         panels = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
             own = frame[frame["metric"] == metric]
-            front = own[own["on_front"]].sort_values("cost")
-            axes.plot(front["cost"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
+            own = own.assign(place=style.aside(own["cost"]))
+            front = own[own["on_front"]].sort_values("place")
+            axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
             ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
-            axes.scatter(front["cost"], front["top1"], label="no other beats it in both", **ring)
+            axes.scatter(front["place"], front["top1"], label="no other beats it in both", **ring)
             for row in own.to_dict("records"):
                 look = looks[row["variant"]]
-                axes.vlines(row["cost"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
-                axes.plot(row["cost"], row["top1"], linestyle="", label=labels[row["variant"]], zorder=3, **look)
+                axes.vlines(row["place"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
+                axes.plot(row["place"], row["top1"], linestyle="", label=labels[row["variant"]], zorder=3, **look)
             axes.set_xlabel(f"{METRICS[metric].axis}, {'more' if _SHOWN[metric] == 'maximize' else 'less'} is better")
             axes.margins(x=0.12)
-            axes.xaxis.set_major_locator(MaxNLocator(5, min_n_ticks=2))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            style.scale_of_costs(axes, own["cost"])
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
@@ -94,6 +96,47 @@ def keep_to_percent(axes: Axes) -> None:
     """Cuts an axis of percentages at 0 and 100, which intervals of few replicates go beyond."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))
+
+
+def is_wide(values: pd.Series[float]) -> bool:
+    """Whether values are so far apart that a linear scale would press most of them into a corner."""
+    return bool(values.min() > 0 and values.max() / values.min() > 4)
+
+
+def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}") -> None:
+    """Gives a horizontal axis of costs few ticks, and a logarithmic scale where they are far apart.
+
+    Args:
+        axes: of the figure.
+        values: that it shows.
+        written: how a tick is written.
+    """
+    if is_wide(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / values.min() < 50 else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    axes.xaxis.set_major_formatter(StrMethodFormatter(written))
+
+
+def aside(values: pd.Series[float]) -> pd.Series[float]:
+    """Returns places on an axis at which values that would hide each other stand side by side, in their order.
+
+    Places are as far apart as the values, but for steps of a fiftieth of what the axis shows; on the scale that
+    `is_wide` asks for.
+    """
+    wide = is_wide(values)
+    exact = np.log(values.to_numpy(dtype=float)) if wide else values.to_numpy(dtype=float)
+    step = 0.02 * (float(np.ptp(exact)) or abs(exact).max(initial=0.0) or 1.0)
+    order = np.argsort(exact, kind="stable")
+    clusters = np.concatenate([[0], np.cumsum(np.diff(exact[order]) > step)]) if len(order) else order
+    places = exact.copy()
+    for cluster in np.unique(clusters):
+        members = order[clusters == cluster]
+        offsets = step * (np.arange(len(members)) - (len(members) - 1) / 2)
+        places[members] = exact[members].mean() + offsets if len(members) > 1 else exact[members]
+    return pd.Series(np.exp(places) if wide else places, index=values.index)
 
 
 def row_labels(names: Iterable[str]) -> list[str]:
