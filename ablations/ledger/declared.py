@@ -1,0 +1,201 @@
+"""The claims: what is said of shuffle attention, by whom, at which scale, and what would settle it.
+
+A claim about trained networks names a pair of them, which are equal but for what is claimed about. Studies are searched
+for such pairs, whatever they call them; a claim is about every pair that a study has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from ablations.config import ATTENTION
+from sa_core.knobs import PAPER_GROUPS
+
+
+class Outcome(Enum):
+    """What a claim comes to."""
+
+    REPRODUCED = "reproduced"
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "undecided at this scale"
+    DEPENDS = "depends on the scale"
+    NOT_RUN = "not run"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more has to be run."""
+        return self not in (Outcome.UNDECIDED, Outcome.NOT_RUN)
+
+
+class Expectation(Enum):
+    """What a trained claim says of its networks."""
+
+    HELPS = "the first of the pair is better"
+    EQUIVALENT = "the pair comes to the same"
+    TOP1 = "the network's top-1 is the published one"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks, by settings of their attention; all else that they have in common is equal."""
+
+    treatment: Mapping[str, Any]
+    control: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a claim was made; verdicts at another scale say nothing about it.
+
+    `images` are those to train on, of which corrupt ones may be missing: one in a thousand.
+    """
+
+    models: tuple[str, ...]
+    groups: int
+    classes: int
+    pixels: int
+    images: int
+
+    @property
+    def text(self) -> str:
+        """Says it in words."""
+        return (
+            f"{' and '.join(self.models)} with {self.groups} groups, {self.classes:,} classes, "
+            f"{self.images:,} training images, {self.pixels}x{self.pixels} pixels"
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the ledger.
+
+    Args:
+        id: its name.
+        statement: what is claimed.
+        source: where.
+        number: the number that is claimed, in the statement's unit; None where there is none.
+        expects: what is claimed of trained networks; None where the claim is about the module itself.
+        pairs: the networks that it is about; every one of them is claimed about.
+        top1: by model, the published top-1 of official shuffle attention in percent.
+        scale: where it was claimed; None where it is claimed of any network and data.
+        below: that it is about backbones with a place of fewer channels than this alone; 0 is any backbone.
+        command: what would settle it, for a shell, with `<ImageNet>` for the folder that has it; empty where the claim
+            is computed.
+    """
+
+    id: str
+    statement: str
+    source: str
+    number: float | None = None
+    expects: Expectation | None = None
+    pairs: tuple[Pair, ...] = ()
+    top1: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    scale: Scale | None = None
+    below: int = 0
+    command: str = ""
+
+
+_GROUPS = ("groups", "groups_policy")  # which depend on how wide a backbone is
+OFFICIAL: Mapping[str, Any] = MappingProxyType(
+    {knob: value for knob, value in vars(ATTENTION["sa"]()).items() if knob not in _GROUPS}
+)
+_IMAGENET = Scale(("resnet50",), PAPER_GROUPS, classes=1000, pixels=224, images=1_281_167)
+_ON_IMAGENET = "data=imagenet_subset data.root=<ImageNet> data.resolution=224 train=imagenet"
+_ON_CIFAR = "data=cifar10 model=resnet20 train=cifar replicates=auto"
+
+
+def _sa(**settings: Any) -> Mapping[str, Any]:
+    return {"name": "sa"} | settings
+
+
+CLAIMS = (
+    Claim(
+        "gain",
+        "SA lifts the top-1 of ResNet-50 on ImageNet-1k by more than 1.34 points",
+        "SA-Net (arXiv 2102.00240), abstract",
+        number=1.34,
+        expects=Expectation.HELPS,
+        pairs=(Pair(OFFICIAL, {"name": "none"}),),
+        scale=_IMAGENET,
+        command=f"python -m ablations.run sweep=rivals model=resnet50 {_ON_IMAGENET} replicates=auto",
+    ),
+    Claim("params", "SA adds 300 parameters to ResNet-50", "SA-Net (arXiv 2102.00240), abstract", number=300),
+    Claim("flops", "SA adds 2.76e-3 GFLOPs to ResNet-50", "SA-Net (arXiv 2102.00240), abstract", number=2.76e-3),
+    Claim(
+        "released",
+        "The released SA-ResNet-50 has a top-1 of 77.88 % on ImageNet-1k, SA-ResNet-101 of 78.95 %",
+        "wofmanaf/SA-Net, README",
+        expects=Expectation.TOP1,
+        top1=MappingProxyType({"resnet50": 77.88, "resnet101": 78.95}),
+        scale=replace(_IMAGENET, models=("resnet50", "resnet101")),
+        command=(
+            "python -m ablations.run sweep=backbones "
+            f"'sweep.factors={{model:[resnet50,resnet101],attention:[none,sa]}}' "
+            f"{_ON_IMAGENET} train.epochs=100 replicates=3"
+        ),
+    ),
+    Claim(
+        "affine",
+        "Learning W2 and b2 after the norm's own weight and bias is redundant: without them 0.12 points are lost",
+        "wofmanaf/SA-Net, issue #8, author",
+        expects=Expectation.EQUIVALENT,
+        # Beside a norm that has neither, they are not redundant in the sense of the claim.
+        pairs=(
+            Pair(
+                _sa(transform="affine_channel", norm="instance", norm_affine=True),
+                _sa(transform="affine", norm="instance", norm_affine=True),
+            ),
+        ),
+        command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
+    ),
+    Claim("norm", "The module's 'GroupNorm' is instance normalisation", "wofmanaf/SA-Net, issues #8 and #26"),
+    Claim(
+        "conv1x1",
+        "A 1x1 convolution instead of W and b gives about the same",
+        "wofmanaf/SA-Net, issue #8, author",
+        expects=Expectation.EQUIVALENT,
+        pairs=(Pair(_sa(transform="conv1x1"), _sa(transform="affine")),),
+        command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
+    ),
+    Claim(
+        "shuffle",
+        "The channel shuffle helps, although the next 1x1 convolution can absorb any permutation",
+        "wofmanaf/SA-Net, issues #5 and #11",
+        expects=Expectation.HELPS,
+        pairs=(Pair(_sa(shuffle=True), _sa(shuffle=False)),),
+        command=f"python -m ablations.run sweep=shuffle {_ON_CIFAR}",
+    ),
+    Claim(
+        "small",
+        f"SA with G = {PAPER_GROUPS} does not fit below {2 * PAPER_GROUPS} channels, as in ResNet-18 and CIFAR nets",
+        "wofmanaf/SA-Net, issue #1",
+        number=PAPER_GROUPS,
+        pairs=(Pair(OFFICIAL, {"name": "none"}),),
+        below=2 * PAPER_GROUPS,
+    ),
+    Claim(
+        "rivals",
+        "SA, SGE and ECA make about the same difference",
+        "wofmanaf/SA-Net, issue #4",
+        expects=Expectation.EQUIVALENT,
+        pairs=(Pair({"name": "sge"}, OFFICIAL), Pair(vars(ATTENTION["eca"]()), OFFICIAL)),
+        command=(
+            f"python -m ablations.run sweep=rivals sweep.baseline=sa 'sweep.factors.attention=[sa,sge,eca]' {_ON_CIFAR}"
+        ),
+    ),
+)
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """Returns what several studies come to together: one that is undecided takes nothing from one that is not."""
+    known = set(outcomes)
+    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= known:
+        return Outcome.DEPENDS
+    for outcome in (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED):
+        if outcome in known:
+            return outcome
+    return Outcome.NOT_RUN

@@ -1,0 +1,124 @@
+"""Claims about the module itself: counted, compared or built when they are asked for, without training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ablations.ledger.declared import Claim, Outcome
+from ablations.measure.complexity import count
+from sa_core import ShuffleAttention, create_model
+from sa_core.errors import OptionError
+from sa_core.knobs import PAPER_GROUPS, ShuffleAttentionKnobs, default_groups
+from sa_core.places import BACKBONES
+
+_SIDE, _CLASSES = 224, 1000
+_ROUNDING = 1e-9  # what float64 leaves of equal functions of numbers near 1
+_NARROW = "resnet18"  # its first stage has 64 channels
+
+_Checked = tuple[Outcome, str]
+
+
+def _resnet50(attention: str) -> nn.Module:
+    knobs: dict[str, Any] = {"groups": PAPER_GROUPS} if attention == "sa" else {}
+    with torch.device("meta"):  # nothing is allocated or drawn
+        return create_model("resnet50", attention=attention, num_classes=_CLASSES, seed=0, **knobs)
+
+
+def params(claim: Claim) -> _Checked:
+    """Counts the parameters of ResNet-50 with and without shuffle attention."""
+    counts = [sum(weight.numel() for weight in _resnet50(name).parameters()) for name in ("sa", "none")]
+    added = counts[0] - counts[1]
+    outcome = Outcome.REPRODUCED if added == claim.number else Outcome.CONTRADICTED
+    return outcome, f"counted: {added:,} more with G = {PAPER_GROUPS} ({counts[0]:,} against {counts[1]:,})"
+
+
+def flops(claim: Claim) -> _Checked:
+    """Counts the multiply-adds of ResNet-50 with and without shuffle attention, as papers count them."""
+    assert claim.number is not None
+    image = torch.empty(1, 3, _SIDE, _SIDE, device="meta")
+    sa, plain = (count(_resnet50(name), image) for name in ("sa", "none"))
+    added, uncounted = round(sa.multiply_adds - plain.multiply_adds), round(sa.uncounted - plain.uncounted)
+    # Equal as far as the claim's own digits go.
+    outcome = Outcome.REPRODUCED if f"{added / 1e9:.3g}" == f"{claim.number:.3g}" else Outcome.CONTRADICTED
+    return outcome, (
+        f"counted as papers count: {added:,} more multiply-adds at {_SIDE}x{_SIDE}; that leaves out {uncounted:,} "
+        "operations on elements (norm, gates, multiplications, copies)"
+    )
+
+
+def norm(claim: Claim) -> _Checked:
+    """Compares the module's norm with torch's instance norm on random maps."""
+    del claim
+    channels = ShuffleAttentionKnobs().branch_channels(2048)  # of a group in the widest stage of ResNet-50
+    module = ShuffleAttention(2048).double()
+    difference = distance_from_instance_norm(module.gn, channels)
+    outcome = Outcome.REPRODUCED if difference <= _ROUNDING else Outcome.CONTRADICTED
+    return outcome, (
+        f"computed: the greatest difference from torch's instance norm with the same weight and bias is "
+        f"{difference:.1e} on random maps of {channels} channels in float64"
+    )
+
+
+def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0) -> float:
+    """Returns the greatest difference between a norm and the instance norm that has its weight and bias.
+
+    Args:
+        module: a norm in float64 with `weight`, `bias` and `eps`; its weight and bias are drawn at random.
+        channels: of the maps (2, channels, 5, 7) that it is tried on.
+        seed: of what is drawn.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    weight, bias = (torch.randn(channels, generator=draws, dtype=torch.float64) for _ in range(2))
+    # Means and spreads that differ from channel to channel tell norms over one channel from those over several.
+    maps = torch.randn(2, channels, 5, 7, generator=draws, dtype=torch.float64) * weight.abs().view(-1, 1, 1)
+    maps = maps + 3 * torch.randn(2, channels, 1, 1, generator=draws, dtype=torch.float64)
+    eps = module.eps
+    assert isinstance(eps, float)
+    with torch.no_grad():
+        made = torch.func.functional_call(module, {"weight": weight, "bias": bias}, maps)
+        expected = F.instance_norm(maps, weight=weight, bias=bias, eps=eps)
+    return float((made - expected).abs().max())
+
+
+def small(claim: Claim) -> _Checked:
+    """Builds shuffle attention where it is claimed not to fit, where it is to fit, and in the ways that do work."""
+    assert claim.number is not None
+    groups = int(claim.number)
+    places = BACKBONES[_NARROW].places()
+    place = next(place for place in places if place.channels < claim.below)
+    where = f"{place.path} of {_NARROW}, which has {place.channels} channels"
+    refused = _refusal(groups=groups)
+    if refused is None or refused.option != "groups" or place.path not in refused.reason:
+        return Outcome.CONTRADICTED, f"built: G = {groups} is not refused at {where}"
+    with torch.device("meta"):
+        ShuffleAttention(claim.below, groups=groups)  # raises if it takes more channels than are claimed
+    auto = default_groups(ShuffleAttentionKnobs, (place.channels for place in places))
+    ways = {
+        f"groups=auto ({auto} there)": _refusal(groups=auto),
+        "groups_policy=clamp": _refusal(groups=groups, groups_policy="clamp"),
+    }
+    works = " and ".join(way for way, refusal in ways.items() if refusal is None) or "nothing that was tried"
+    return Outcome.REPRODUCED, (
+        f"built: G = {groups} is refused at {where}, and fits {claim.below}; what works there, built too: {works}"
+    )
+
+
+def _refusal(**knobs: Any) -> OptionError | None:
+    """Returns why a narrow backbone cannot have shuffle attention with these knobs; None where it can."""
+    try:
+        with torch.device("meta"):
+            create_model(_NARROW, attention="sa", num_classes=_CLASSES, seed=0, **knobs)
+    except OptionError as error:
+        return error
+    return None
+
+
+CHECKS: Mapping[str, Callable[[Claim], _Checked]] = MappingProxyType(
+    {"params": params, "flops": flops, "norm": norm, "small": small}
+)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations import cli
+from ablations.claims import PURPOSE, claims
+from ablations.ledger.declared import CLAIMS, Expectation
+from ablations.plan import plan
+from ablations.study import open_store
+from tests.ablations.ledger.test_studied import by_name, store_study
+from tests.conftest import TINY, Command
+
+COMPUTED = {"params": "contradicted", "flops": "reproduced", "norm": "reproduced", "small": "reproduced"}
+SHUFFLE = ("sweep=shuffle", "replicates=8", "sweep.variants={none: {attention: none}}")
+
+
+def call(folder: Path, *arguments: str) -> int:
+    return cli.main("claims", PURPOSE, claims, [*arguments, f"results_dir={folder}"])
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    frame = pd.read_csv(folder / "claims.csv", keep_default_na=False)
+    assert set(frame.groupby("claim")["verdict"].nunique()) == {1}
+    return dict(zip(frame["claim"], frame["verdict"], strict=True))
+
+
+def commands(text: str) -> dict[str, str]:
+    lines = [line.removeprefix("To settle ") for line in text.splitlines() if line.startswith("To settle ")]
+    return {name: command for name, _, command in (line.partition(": ") for line in lines)}
+
+
+def rows(lines: Sequence[str]) -> list[str]:
+    """The claims of the table, in its order."""
+    return [first for line in lines if line.startswith("│") and (first := line.split("│")[1].strip())]
+
+
+def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run(
+    tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "results"
+    done = command("claims", f"results_dir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert rows(lines) == [claim.id for claim in CLAIMS]
+    assert verdicts(folder) == {claim.id: COMPUTED.get(claim.id, "not run") for claim in CLAIMS}
+    assert commands(done.stdout) == {claim.id: claim.command for claim in CLAIMS if claim.expects is not None}
+    assert lines[-1] == f"Ledger:     {folder / 'claims.md'}, {folder / 'claims.csv'}"
+    assert sorted(path.name for path in folder.rglob("*")) == ["claims.csv", "claims.md"]
+    page = (folder / "claims.md").read_text()
+    assert page.endswith(f"```\npython -m ablations.claims results_dir={folder}\n```\n")
+    for claim in CLAIMS:
+        assert f"| {claim.id} | {claim.statement} | {claim.source} | {COMPUTED.get(claim.id, 'not run')} |" in page
+        assert f"## {claim.id}: {COMPUTED.get(claim.id, 'not run')}\n" in page
+        assert f"```\n{claim.command}\n```" in page or claim.expects is None
+    assert page.count("- no stored study has its networks") == len(CLAIMS) - len(COMPUTED)
+
+
+def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE, known={"train": 24, "test": 9, "classes": ["a", "b"]})
+    assert call(tmp_path) == 0
+    assert verdicts(tmp_path) == {
+        **{claim.id: COMPUTED.get(claim.id, "not run") for claim in CLAIMS},
+        "shuffle": "reproduced",
+        "gain": "undecided at this scale",
+    }
+    printed = capsys.readouterr().out
+    assert set(commands(printed)) == {"gain", "released", "affine", "conv1x1", "rivals"}
+    page = (tmp_path / "claims.md").read_text()
+    where = "shuffle-digits-resnet8 (digits (24 training images, 2 classes); resnet8; 6 epochs): shuffle=on against"
+    for name, control, end in (
+        ("shuffle", "shuffle=off", "; reproduced here"),
+        ("gain", "none", "; the claim is about another scale"),
+        ("small", "none", ""),
+    ):
+        section = page.partition(f"## {name}")[2].partition("##")[0]
+        start = rf"- {re.escape(where)} {control}, n = 8, \+2\.00 \[\+1\.9\d, \+2\.0\d\]: helps"
+        assert re.search(f"^{start}{end}$", section, re.MULTILINE)
+    frame = pd.read_csv(tmp_path / "claims.csv").set_index("claim")
+    row = frame.loc["shuffle"]
+    assert (row["study"], row["treatment"], row["control"]) == ("shuffle-digits-resnet8", "shuffle=on", "shuffle=off")
+    assert (row["n"], row["epochs"], row["model"], row["contrast"]) == (8, 6, "resnet8", "helps")
+    assert row["mean"] == pytest.approx(2.0, abs=0.01)
+    assert row["low"] < row["mean"] < row["high"]
+    assert "8.0" not in (tmp_path / "claims.csv").read_text()
+    assert not frame.loc["gain", "at_scale"]
+
+
+def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_path: Path) -> None:
+    store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE)
+    store_study(tmp_path / "reference", by_name({}), *SHUFFLE, "study=committed")
+    assert call(tmp_path) == 0
+    assert verdicts(tmp_path)["shuffle"] == "depends on the scale"
+    frame = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'").set_index("study")
+    assert frame["study_verdict"].to_dict() == {
+        "shuffle-digits-resnet8": "reproduced", "committed": "contradicted"
+    }  # fmt: skip
+    assert frame["storage"].nunique() == 2
+    page = (tmp_path / "claims.md").read_text().partition("## shuffle")[2].partition("## small")[0]
+    assert "What would settle it" not in page
+    assert page.count("\n- ") == 2
+
+
+def test_the_storage_that_is_named_is_read(tmp_path: Path) -> None:
+    url = store_study(tmp_path / "elsewhere", by_name({}), *SHUFFLE)
+    assert call(tmp_path / "mine", f"storage={url}") == 0
+    assert verdicts(tmp_path / "mine")["shuffle"] == "contradicted"
+
+
+def test_the_margin_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    sweep = ("sweep=transform", "replicates=8", "sweep.factors.attention.transform=[affine,conv1x1]",
+             "sweep.variants={}")  # fmt: skip
+    store_study(tmp_path, by_name({"transform=conv1x1": 0.5}), *sweep)
+    assert call(tmp_path) == 0
+    assert verdicts(tmp_path)["conv1x1"] == "contradicted"
+    assert call(tmp_path, "sweep.margin=1") == 0
+    assert verdicts(tmp_path)["conv1x1"] == "reproduced"
+    assert "with a margin of 1 points" in (tmp_path / "claims.md").read_text()
+
+
+def test_of_many_findings_the_table_shows_some_and_the_page_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_study(tmp_path, by_name({}), "replicates=2", "sweep.factors.attention.groups=[1,2,4,8]")
+    assert call(tmp_path) == 0
+    assert "more in claims.md" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    page = (tmp_path / "claims.md").read_text().partition("## gain")[2].partition("## params")[0]
+    assert page.count(" against none, n = 2, ") == 4
+
+
+def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store_study(tmp_path, by_name({}), *SHUFFLE)
+    open_store(url, "old", create=True).remember("identity", {"version": 1})
+    assert call(tmp_path) == 0
+    line = f"old in {url}: is stored in format 1; this version of the suite reads format "
+    assert f"\nSkipped: {line}" in capsys.readouterr().out
+    assert f"## Skipped studies\n\n- {line}" in (tmp_path / "claims.md").read_text()
+    assert verdicts(tmp_path)["shuffle"] == "contradicted"
+
+
+def test_a_ledger_is_the_same_when_it_is_made_again_and_changes_no_store(tmp_path: Path) -> None:
+    store_study(tmp_path, by_name({}), *SHUFFLE)
+    store = (tmp_path / "optuna.db").read_bytes()
+    assert call(tmp_path) == 0
+    files = [(tmp_path / name).read_bytes() for name in ("claims.md", "claims.csv")]
+    assert call(tmp_path) == 0
+    assert [(tmp_path / name).read_bytes() for name in ("claims.md", "claims.csv")] == files
+    assert (tmp_path / "optuna.db").read_bytes() == store
+
+
+def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
+    options = [*TINY[1:], "sweep=shuffle", "sweep.variants={}", "train.epochs=1", "device=cpu", "measure=off"]
+    places = ["tracking.enabled=false", f"results_dir={tmp_path}"]
+    assert cli.main("plan", "", plan, [*options, *places, "plan.pilot=2"]) == 0
+    assert call(tmp_path) == 0
+    row = pd.read_csv(tmp_path / "claims.csv").set_index("claim").loc["shuffle"]
+    assert (row["study"], row["n"], row["epochs"]) == ("shuffle-digits-resnet8", 2, 1)
+    assert (row["verdict"], row["data"]) == ("undecided at this scale", "digits (24 training images, 10 classes)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["results_dir="], "error: results_dir: needs the name of a folder"),
+        (["storage=nonsense"], "error: storage=nonsense: is no database URL; one looks like sqlite:///"),
+        (["sweep.margin=0"], "error: sweep.margin=0.0: must be more than 0"),
+        (["sweep.margn=1"], "error: sweep.margn: there is no such option; did you mean sweep.margin"),
+        (["plan.pilot=2"], "error: plan.pilot=2: is an option of `python -m ablations.plan`, and not of claims"),
+        (["--claim=gain"], "error: --claim: there is no such flag"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_and_status_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main("claims", PURPOSE, claims, [f"results_dir={tmp_path}", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert call(tmp_path / "file") == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: results_dir={tmp_path / 'file'}: cannot be written: ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, ablations.claims as verb; from ablations import cli;"
+        "cli.main('claims', verb.PURPOSE, verb.claims, ['--help']);"
+        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(PURPOSE)
+
+
+def test_every_claim_says_what_would_settle_it_unless_it_is_computed() -> None:
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) == 10
+    for claim in CLAIMS:
+        assert bool(claim.command) == (claim.expects is not None)
+        assert bool(claim.top1) == (claim.expects is Expectation.TOP1)
