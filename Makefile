@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test clean
+.PHONY: run test notebooks clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m ablations.run sweep=groups
@@ -13,6 +13,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Runs the notebooks and keeps what they put out.
+notebooks: $(VENV)/installed
+	cd notebooks && ../$(BIN)/jupyter execute --inplace *.ipynb
 
 # Made anew when the dependencies or the kernels change. The check comes first: an old Python would fail later and less clearly.
 $(VENV)/installed: pyproject.toml $(wildcard sa_core/fused/kernels/*)

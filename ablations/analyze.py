@@ -41,13 +41,17 @@ def analyze(config: Config, command: str) -> int:
 
 def report_study(findings: Findings, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
     """Writes a study's report and prints it; `run` ends with this too."""
+    from ablations.export import write_tables
+    from ablations.page import write_page
     from ablations.report import make_report, print_report
 
     report = make_report(findings, figures)
+    page = write_page(report, write_tables(findings, report.sections))
     print_report(console, report)
     if findings.missing:
         console.print(f"{findings.missing} The report says why.", soft_wrap=True, markup=False)
     console.print(f"Report:     {report.path}", soft_wrap=True, markup=False)
+    console.print(f"Page:       {page}", soft_wrap=True, markup=False)
     pictures = [str(drawn.png) for drawn in report.gallery.drawn]
     if pictures:
         console.print(f"Figures:    {', '.join(pictures)}", soft_wrap=True, markup=False)

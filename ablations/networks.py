@@ -87,8 +87,8 @@ class TrainedNetworks:
         path = self._weights.path(self.cells[variant.name])
         try:
             return self._weights.load(self.cells[variant.name])
-        except (OSError, RuntimeError, KeyError) as error:
-            reason = f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        except (OSError, ValueError) as error:
+            reason = f"cannot be read ({error})"
             raise UsageError("weights", path, reason) from None
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from ablations.figures.gallery import Gallery, draw_figures
 from ablations.findings import Findings
 from ablations.metrics import METRICS
 from ablations.sections import Section, make_sections
-from ablations.sentences import conclusions, top1_with_interval
+from ablations.sentences import conclusions, step_time, top1_with_interval
 from ablations.stats import VariantSummary
 from ablations.tables import markdown_table, print_table
 from ablations.variants import flatten
-from ablations.wording import points_with_interval
+from ablations.wording import last_line, points_with_interval
 
 _HEADERS = (
     "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "verdict", "step time × plain", "images/s",
@@ -110,14 +109,7 @@ def _row(summary: VariantSummary) -> list[str]:
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
     )
     top1 = top1_with_interval(summary.top1)
-    return [summary.variant, str(summary.top1.n), top1, shown, verdict, _step_time(summary), *cost]
-
-
-def _step_time(summary: VariantSummary) -> str:
-    ratio, shown = summary.train_time_ratio, METRICS["train_time_ratio"].format
-    if ratio is None:
-        return shown(math.nan)
-    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if ratio.n > 1 else "")
+    return [summary.variant, str(summary.top1.n), top1, shown, verdict, step_time(summary.train_time_ratio), *cost]
 
 
 def _opening(findings: Findings, sentences: Sequence[str], sections: Sequence[Section]) -> str:
@@ -137,7 +129,7 @@ def _details(findings: Findings, gallery: Gallery) -> str:
     if len(results.unfinished):
         lines += ["**Not finished:**", ""]
         rows = [
-            [str(row["variant"]), str(row["replicate"]), str(row["state"]), _last_line(row["reason"])]
+            [str(row["variant"]), str(row["replicate"]), str(row["state"]), last_line(row["reason"])]
             for row in results.unfinished.to_dict("records")
         ]
         lines += [*markdown_table(("variant", "replicate", "state", "reason"), rows), ""]
@@ -181,7 +173,3 @@ def _attention(attention: Mapping[str, Any]) -> str:
     defaults = vars(ATTENTION[attention["name"]]())
     shown = [f"{knob}={value}" for knob, value in attention.items() if knob == "groups" or value != defaults[knob]]
     return " ".join([attention["name"], *(text for text in shown if not text.startswith("name="))])
-
-
-def _last_line(reason: object) -> str:
-    return str(reason).strip().splitlines()[-1] if isinstance(reason, str) and reason.strip() else ""

@@ -193,9 +193,10 @@ class Tracker:
             self._monitor = None
         if note:
             self._client.set_tag(self.parent_id, "mlflow.note.content", note)
+        # Weights stay where they are: copies of large networks would fill the disk.
+        weights = folder / "weights" if folder else None
         for path in sorted(folder.rglob("*")) if folder else []:
-            # Weights stay where they are: copies of large networks would fill the disk.
-            if path.is_file() and not path.name.startswith(".") and path.parent.name != "weights":
+            if path.is_file() and not path.name.startswith(".") and weights not in path.parents:
                 inside = path.parent.relative_to(folder).as_posix() if folder else ""
                 self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
         self._client.set_terminated(self.parent_id, status)

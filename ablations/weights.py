@@ -8,6 +8,7 @@ is what `torch.save` makes of a dictionary with `network` (which `create_model` 
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,14 @@ class Weights:
         about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{cell.key}.partial"
-        torch.save(about | {"classes": list(classes), "state": state}, partial)
-        partial.replace(self.path(cell))
+        written = io.BytesIO()  # into a file torch.save would write itself, and call a full disk a RuntimeError
+        torch.save(about | {"classes": list(classes), "state": state}, written)
+        try:
+            partial.write_bytes(written.getbuffer())
+            partial.replace(self.path(cell))
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
     def load(self, cell: Cell) -> nn.Module:
         """Builds a cell's network with the weights that it learnt, in evaluation mode, on the CPU.
@@ -59,13 +66,20 @@ class Weights:
         Shuffle attention is computed by torch's operations, so that its parts can be watched.
 
         Raises:
-            OSError, RuntimeError: if the file is not there, or is not one of these.
+            OSError: if the file is not there.
+            ValueError: if it is not one of these.
         """
         import torch
 
         from ablations.learner import build_network
 
-        about: dict[str, Any] = torch.load(self.path(cell), map_location="cpu", weights_only=True)
-        model = build_network(about["network"], len(about["classes"]), seed=0, fused="off")
-        model.load_state_dict(about["state"])
+        try:
+            about: dict[str, Any] = torch.load(self.path(cell), map_location="cpu", weights_only=True)
+            model = build_network(about["network"], len(about["classes"]), seed=0, fused="off")
+            model.load_state_dict(about["state"])
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(reason) from error
         return model.eval()

@@ -15,6 +15,11 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def last_line(reason: object) -> str:
+    """Returns the last line of a traceback, which says what happened; nothing of what is no text."""
+    return str(reason).strip().splitlines()[-1] if isinstance(reason, str) and reason.strip() else ""
+
+
 def points_with_interval(difference: Estimate) -> str:
     """Writes a difference with its confidence interval, where it has one: `+0.35 [-0.10, +0.80]`."""
     if difference.has_interval and not difference.has_spread:

@@ -113,18 +113,18 @@ def draw_cams(cams: Cams, caption: str) -> Figure:
     variants = list(cams.maps)
     if cams.left_out:
         caption = f"{caption} Not shown: {cams.left_out} more variants."
-    names = ["\n".join(style.fold(name, 14)) for name in variants]
+    names = ["\n".join(style.shorten(line, 19) for line in style.fold(name, 15)) for name in variants]
     columns = len(variants) + 1
     side = min(style.TWO_COLUMNS / columns, 1.25)
-    head = 0.14 * max(name.count("\n") + 1 for name in names) + 0.1
-    with style.figure(max(side * columns, 3.4), (side + 0.2) * len(cams.images) + head, caption) as drawn:
+    head = 0.13 * max(name.count("\n") + 1 for name in names) + 0.1
+    with style.figure(max(side * columns, 3.4), (side + 0.28) * len(cams.images) + head, caption) as drawn:
         grid = drawn.subplots(len(cams.images), columns, squeeze=False)
         for image, row in enumerate(grid):
             for axes in row:
                 axes.set_axis_off()
             row[0].imshow(cams.images[image], interpolation="nearest")
             own = cams.frame[cams.frame["image"] == image]
-            row[0].set_title(own["class"].iloc[0], fontsize=7, pad=2)
+            row[0].set_title(style.shorten(own["class"].iloc[0], 14), loc="left", fontsize=6.5, pad=2)
             grey = cams.images[image].mean(2)
             for axes, variant in zip(row[1:], variants, strict=True):
                 axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -132,11 +132,11 @@ def draw_cams(cams: Cams, caption: str) -> Figure:
                 said = _answer(own[own["variant"] == variant].to_dict("records")[0])
                 axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=5.6)
         for axes, name in zip(grid[0, 1:], names, strict=True):
-            axes.set_title(name, fontsize=7, pad=3)
+            axes.set_title(name, fontsize=6.2, pad=3)
     return drawn
 
 
 def _answer(row: dict[Hashable, Any]) -> str:
     """Says what a network takes an image for, and how probable it finds the true class."""
-    wrong = "" if row["taken_for"] == row["class"] else " (wrong)"
-    return f"{row['taken_for']}{wrong}, p = {row['probability']:.2f}"
+    wrong = "" if row["taken_for"] == row["class"] else "wrong, "
+    return f"{style.shorten(row['taken_for'], 16)}\n{wrong}p = {row['probability']:.2f}"

@@ -67,22 +67,21 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
         baselines: what each variant is compared with; what is its own baseline is grey.
         caption: what stands below.
     """
-    by_module = frame["attention"].nunique() == len(frame) or len(published)
-    names = list(dict.fromkeys([*frame["variant"], *published["attention"]] if by_module else frame["variant"]))
+    names = list(dict.fromkeys([*frame["variant"], *published["attention"]]))
     looks = style.looks_of(names, {name for name in names if baselines.get(name) == name})
     labels = dict(zip(names, style.row_labels(names), strict=True))
     height = max(2.9, 0.5 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels: Sequence[Axes] = drawn.subplots(1, 2 if len(published) else 1, squeeze=False)[0]
         _draw(panels[0], frame.assign(look=frame["variant"]), looks)
-        panels[0].set_title(f"This study: {_spread(frame)}", loc="left")
+        panels[0].set_title(f"This study\n{_spread(frame)}", loc="left")
         if len(published):
             _draw(panels[1], published.assign(look=published["attention"]), looks)
             for model, own in published.groupby("model"):
                 top = own["top1"].max()
                 place = (own["parameters"].mean(), top)
                 panels[1].annotate(_PUBLISHED[str(model)], place, (0, 9), textcoords="offset points", ha="center")
-            panels[1].set_title(f"Published, ImageNet-1k: {_spread(published)}", loc="left")
+            panels[1].set_title(f"Published, ImageNet-1k\n{_spread(published)}", loc="left")
             panels[1].set_ylabel("")
         handles = [Line2D([], [], linestyle="", label=labels[name], **looks[name]) for name in names]
         drawn.legend(handles=handles, loc="outside right upper")
@@ -96,8 +95,8 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, obje
         colour, marker = looks[row["look"]]["color"], looks[row["look"]]["marker"]
         area = _AREA * row["multiply_adds"] / largest
         axes.vlines(row["place"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
-        axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0)
-        axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4)
+        axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0, clip_on=False)
+        axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4, clip_on=False)
     axes.margins(x=0.15, y=0.12)
     style.keep_to_percent(axes)
     style.scale_of_costs(axes, frame["parameters"].astype(float))
@@ -107,7 +106,10 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, obje
 
 def _parameters(value: float, _: object) -> str:
     """Writes a number of parameters: `75,400`, or `25.6 M` where they are millions."""
-    return f"{value:,.0f}" if abs(value) < 1e6 else f"{value / 1e6:,.4g} M"
+    if value != round(value):
+        return ""  # no network has half a parameter
+    millions = f"{value / 1e6:,.6f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if abs(value) < 1e6 else f"{millions} M"
 
 
 def _spread(frame: pd.DataFrame) -> str:

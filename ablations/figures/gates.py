@@ -114,20 +114,25 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
         if len(every) > most
     ]
     classes = classes[:_CLASSES]
-    height = len(variants) * (0.6 + 0.15 * len(classes)) + 0.5
+    names = {variant: style.fold(variant, 24) for variant in variants}  # upright, beside their row
+    longest = max(len(line) for lines in names.values() for line in lines)
+    height = len(variants) * max(0.75 + 0.15 * len(classes), 0.5 + 0.068 * longest) + 0.5
     with style.figure(style.TWO_COLUMNS, height, " ".join([caption, *left_out])) as drawn:
         grid = drawn.subplots(len(variants), len(stages), sharex="row", sharey=True, squeeze=False)
         for row, variant in zip(grid, variants, strict=True):
             for axes, stage in zip(row, stages, strict=True):
                 own = frame[(frame["variant"] == variant) & (frame["stage"] == stage)]
-                if own.empty:
-                    axes.set_axis_off()  # another backbone has this stage
+                if own.empty:  # another variant has this stage; the first panel keeps the names of row and classes
+                    axes.spines[:].set_visible(False)
+                    axes.tick_params(left=False, bottom=False, labelbottom=False)
+                    axes.grid(visible=False)
                     continue
                 _draw_stage(axes, own[own["class"].isin(classes)], classes)
                 axes.set_title(_title(own, stage), loc="left", fontsize=7.5)
-            row[0].set_ylabel("\n".join(style.row_labels([variant])))
+            row[0].set_ylabel("\n".join(names[variant]))
         for axes in grid[-1]:
-            axes.set_xlabel("Gate")
+            if axes.has_data():
+                axes.set_xlabel("Gate")
         named: dict[str, Artist] = {}
         for axes in grid.flat:
             handles, labels = axes.get_legend_handles_labels()
@@ -150,7 +155,7 @@ def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
     start = frame["start"].dropna()
     if len(start):
         axes.axvline(start.iloc[0], color=style.BASELINE, linestyle="--", linewidth=0.8, label="start")
-    axes.set_yticks(range(len(classes)), classes, fontsize=6.5)
+    axes.set_yticks(range(len(classes)), [style.shorten(name, 16) for name in classes], fontsize=6.5)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -158,7 +163,7 @@ def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
 def _title(frame: pd.DataFrame, stage: int) -> str:
     """Says which stage it is, and how much of each branch's variance is between classes."""
     shares = frame.drop_duplicates("branch").set_index("branch")["between"]
-    said = ", ".join(
+    said = "\n".join(
         f"{branch} {max(100 * share, 0):.0f} %" for branch, share in shares.items() if not math.isnan(share)
     )
     return f"Stage {stage}\n{said}" if said else f"Stage {stage}"

@@ -66,15 +66,27 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             front = own[own["on_front"]].sort_values("place")
             axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
             ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
-            axes.scatter(front["place"], front["top1"], label="no other beats it in both", **ring)
+            axes.scatter(front["place"], front["top1"], label="no other beats it in both", clip_on=False, **ring)
             for row in own.to_dict("records"):
                 look = looks[row["variant"]]
                 axes.vlines(row["place"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
-                axes.plot(row["place"], row["top1"], linestyle="", label=labels[row["variant"]], zorder=3, **look)
+                axes.plot(
+                    row["place"],
+                    row["top1"],
+                    linestyle="",
+                    label=labels[row["variant"]],
+                    zorder=3,
+                    clip_on=False,
+                    **look,
+                )
             axes.set_xlabel(f"{METRICS[metric].axis}, {'more' if _SHOWN[metric] == 'maximize' else 'less'} is better")
             axes.margins(x=0.12)
             style.scale_of_costs(axes, own["cost"])
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        known = {
+            name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        shown = ["no other beats it in both", *(labels[variant] for variant in variants)]
+        drawn.legend([known[name] for name in shown], shown, loc="outside right upper")
     return drawn

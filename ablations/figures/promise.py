@@ -114,6 +114,7 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
     ]
     modes = [mode for mode in _MODES if mode in set(frame["mode"])]
     low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
+    span = (high - low) or 1.0  # nothing was promised, and nothing measured
     with style.figure(style.TWO_COLUMNS, 1.05 + style.rows_height(names), caption) as drawn:
         panels = drawn.subplots(1, len(modes), sharey=True, squeeze=False)[0]
         for axes, mode in zip(panels, modes, strict=True):
@@ -133,7 +134,7 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
                 axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)
             axes.set_title(_MODES[mode], loc="left")
             axes.set_xlabel("Over the plain network (%)")
-            axes.set_xlim(low - 0.05 * (high - low), high + 0.25 * (high - low))  # room for the numbers
+            axes.set_xlim(low - 0.05 * span, high + 0.25 * span)  # room for the numbers
             axes.set_yticks(range(len(names)), names)
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.grid(visible=False, axis="y")

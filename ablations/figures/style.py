@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from scipy.optimize import isotonic_regression
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
@@ -71,7 +72,7 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
         caption: what is shown, how many replicates, under which protocol, on which machine.
     """
     with mpl.rc_context(_STYLE):
-        lines = fold(caption, int(width * 21))
+        lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
         drawn = Figure(figsize=(width, height + room), layout="constrained")
         engine = drawn.get_layout_engine()
@@ -117,25 +118,25 @@ def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}"
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    if values.min() == values.max():  # what stands side by side costs the same
+        axes.xaxis.set_major_locator(FixedLocator([float(values.iloc[0])]))
     axes.xaxis.set_major_formatter(StrMethodFormatter(written))
 
 
 def aside(values: pd.Series[float]) -> pd.Series[float]:
     """Returns places on an axis at which values that would hide each other stand side by side, in their order.
 
-    Places are as far apart as the values, but for steps of a fiftieth of what the axis shows; on the scale that
-    `is_wide` asks for.
+    Values that are a fiftieth of what the axis shows apart, or more, stay where they are, unless others push them; on
+    the scale that `is_wide` asks for.
     """
     wide = is_wide(values)
     exact = np.log(values.to_numpy(dtype=float)) if wide else values.to_numpy(dtype=float)
     step = 0.02 * (float(np.ptp(exact)) or abs(exact).max(initial=0.0) or 1.0)
     order = np.argsort(exact, kind="stable")
-    clusters = np.concatenate([[0], np.cumsum(np.diff(exact[order]) > step)]) if len(order) else order
-    places = exact.copy()
-    for cluster in np.unique(clusters):
-        members = order[clusters == cluster]
-        offsets = step * (np.arange(len(members)) - (len(members) - 1) / 2)
-        places[members] = exact[members].mean() + offsets if len(members) > 1 else exact[members]
+    # The nearest places (by least squares) that keep their order and a step between them.
+    steps = step * np.arange(len(exact))
+    places = np.empty_like(exact)
+    places[order] = isotonic_regression(exact[order] - steps).x + steps
     return pd.Series(np.exp(places) if wide else places, index=values.index)
 
 
@@ -147,6 +148,11 @@ def row_labels(names: Iterable[str]) -> list[str]:
 def rows_height(labels: Iterable[str]) -> float:
     """Returns the height in inches that rows with such labels need."""
     return sum(0.08 + 0.12 * (label.count("\n") + 1) for label in labels)
+
+
+def shorten(text: str, width: int) -> str:
+    """Cuts a text off that is longer than so many letters, and says so by an ellipsis."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def fold(text: str, width: int) -> list[str]:

@@ -38,7 +38,7 @@ class Assessment:
 
     @property
     def short_evidence(self) -> str:
-        """The same in short: of many evidence_of, those that say most."""
+        """The same in short: where there is much, what says most."""
         found = sorted(
             (one for own in self.found.values() for one in own),
             key=lambda one: (not one.at_scale, one.outcome is Outcome.UNDECIDED, -one.seen.n),

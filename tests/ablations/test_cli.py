@@ -56,6 +56,9 @@ def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument:
         ("bench", "plan.pilot=2", "plan"),
         ("plan", "bench.images=3", "bench"),
         ("analyze", "plan={pilot: 2}", "plan"),
+        ("run", "figures=cams", "analyze"),
+        ("plan", "figures=[all,-cams]", "analyze"),
+        ("bench", "figures=nonsense", "analyze"),
     ],
 )
 def test_options_of_another_verb_are_refused(
@@ -82,6 +85,8 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
     assert cli.main(verb, "Does it.", lambda *_: 0, ["--help", "replicates=auto"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert ("plan.pilot=0" in text) == ("plan.effect=0.0" in text) == shown
+    assert ("figures=all" in text) == (verb == "analyze")
+    assert "weights=first" in text
     assert "bench." not in text
     for part in ("replicates=auto", "auto trains more where verdicts are undecided", "replicates.max=32", "margin=0.2"):
         assert part in text

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ablations.config import TrainConfig
 from ablations.cost import Cost, measure_cost
@@ -24,6 +25,9 @@ class Silent:
         pass
 
     def on_epoch(self, epoch: Epoch) -> None:
+        pass
+
+    def on_trained(self, model: nn.Module) -> None:
         pass
 
 

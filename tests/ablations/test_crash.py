@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
@@ -22,10 +23,12 @@ from ablations.cost import Cost
 from ablations.design import Cell, Design, make_design
 from ablations.driver import Driver
 from ablations.launcher import SerialLauncher
+from ablations.learner import build_network
 from ablations.progress import Display
 from ablations.study import open_store
 from ablations.track import Tracker
 from ablations.train import Epoch, Result, Watcher
+from ablations.weights import Weights
 
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
 CONFIG = compose_config(
@@ -37,6 +40,8 @@ WRITES = (
     (optuna.storages.RDBStorage, "set_trial_state_values"),
     (optuna.storages.RDBStorage, "set_trial_user_attr"),
     (optuna.storages.RDBStorage, "set_study_user_attr"),
+    (Weights, "keep"),
+    (Path, "replace"),
     (MlflowClient, "create_run"),
     (MlflowClient, "log_batch"),
     (MlflowClient, "log_inputs"),
@@ -45,16 +50,22 @@ WRITES = (
 )
 
 
+NETWORKS = {
+    variant.name: build_network(variant.network, 10, seed).eval()
+    for seed, variant in enumerate(make_design(CONFIG).variants)
+}
+
+
 class Killed(BaseException):
     """No handler of the suite's catches this."""
 
 
 class InstantLauncher(SerialLauncher):
     def train(self, cell: Cell, watcher: Watcher) -> Result:
-        del cell
         epochs = tuple(Epoch(i, 1.0, 1.0, 50.0 + i, 0.1, 1.0, 1e9 + i) for i in range(2))
         for epoch in epochs:
             watcher.on_epoch(epoch)
+        watcher.on_trained(NETWORKS[cell.variant.name])
         return Result(51.0, 1.0, Cost(10), 1.0, epochs)
 
 
@@ -63,7 +74,8 @@ def drive(design: Design, folder: Path, uri: str) -> None:
     store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=True)
     store.begin(design)
     tracker = Tracker(uri, design, store.id, folder / "artifacts")
-    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data))
+    weights = Weights(folder / design.study / "weights")
+    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data), None, weights)
     try:
         if missing := driver.missing():
             with Display(Console(quiet=True), 2, 0) as display:
@@ -100,6 +112,12 @@ def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
 def check(design: Design, folder: Path, uri: str) -> None:
     trials = optuna.load_study(study_name=design.study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
     assert [(trial.state, trial.value) for trial in trials] == [(TrialState.COMPLETE, 51.0)] * 2, design.study
+    weights = Weights(folder / design.study / "weights")
+    for cell in design.cells():
+        state = NETWORKS[cell.variant.name].state_dict()
+        kept = weights.load(cell).state_dict()
+        assert all(torch.equal(kept[name], value) for name, value in state.items()), design.study
+    assert len(list(weights.folder.iterdir())) == 2, design.study
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
     assert sorted(run.info.run_name for run in runs) == sorted([design.study, "groups=4 r0", "none r0"])

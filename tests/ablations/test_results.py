@@ -7,16 +7,19 @@ import pytest
 from optuna.trial import TrialState
 
 from ablations.compose import compose_config
+from ablations.config import Config
 from ablations.design import Design, make_design
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
 from ablations.results import collect
 from ablations.study import StoredCell
 
 
+def configuration(replicates: int = 2) -> Config:
+    return compose_config(["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]"])
+
+
 def design(replicates: int = 2) -> Design:
-    return make_design(
-        compose_config(["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]"])
-    )
+    return make_design(configuration(replicates))
 
 
 def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell]:

@@ -92,6 +92,17 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert tracker.complete
 
 
+@pytest.mark.parametrize("name", ["study", "weights"])
+def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Tracker, tmp_path: Path, name: str) -> None:
+    tracker.begin("fingerprint0", None)
+    (tmp_path / name / "weights").mkdir(parents=True)
+    (tmp_path / name / "weights" / "0123456789abcdef.pt").write_bytes(b"weights")
+    (tmp_path / name / "report.md").write_text("# hello")
+    tracker.end(track.FINISHED, tmp_path / name)
+    artifacts = MlflowClient(tracker.uri).list_artifacts(tracker.parent_id)
+    assert [info.path for info in artifacts] == ["report.md"]
+
+
 def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     tracker.begin("fingerprint0", None)

@@ -27,12 +27,16 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
         self.epochs: list[Epoch] = []
+        self.trained: list[dict[str, torch.Tensor]] = []
 
     def on_step(self, done: int, total: int) -> None:
         self.steps.append((done, total))
 
     def on_epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
+
+    def on_trained(self, model: torch.nn.Module) -> None:
+        self.trained.append(copy.deepcopy(model.state_dict()))
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,30 @@ def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None
     result = train(network(), RECIPE, images, 0, recorder)
     assert recorder.steps == [(step, 8) for step in range(1, 9)]
     assert tuple(recorder.epochs) == result.epochs
+
+
+@pytest.mark.parametrize("measure", ["needed", "off"])
+def test_the_watcher_gets_the_trained_network_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
+    class Order(Recorder):
+        def on_epoch(self, epoch: Epoch) -> None:
+            assert self.trained == []
+            super().on_epoch(epoch)
+
+    recorder = Order()
+    # With weights that move in every step: those that measuring takes would show.
+    recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
+    result = train(SA, recipe, images, 4, recorder, measure)
+    (state,) = recorder.trained
+    model = build_network(SA, 10, 0)
+    model.load_state_dict(state)
+    assert evaluate(model, recipe, images) == (result.test_loss, result.top1)
+
+
+def test_a_network_that_diverges_is_nobodys(images: DeviceImages) -> None:
+    recorder = Recorder()
+    with pytest.raises(DivergedError):
+        train(network(), dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2), images, 0, recorder)
+    assert recorder.trained == []
 
 
 def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from torch import nn
+
 from ablations.compose import compose_config
 from ablations.design import make_design
 from ablations.launcher import SerialLauncher
@@ -16,6 +18,9 @@ class Silent:
         pass
 
     def on_epoch(self, epoch: Epoch) -> None:
+        pass
+
+    def on_trained(self, model: nn.Module) -> None:
         pass
 
 

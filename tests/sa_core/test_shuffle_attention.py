@@ -92,6 +92,57 @@ def test_images_are_gated_one_by_one_unless_batch_statistics_join_them(case: dic
     torch.testing.assert_close(module(x)[:more], module(x[:more]))
 
 
+@settings(max_examples=300)
+@given(variants())
+def test_the_map_times_its_gates_shuffled_is_the_output(case: dict[str, Any]) -> None:
+    x = make_input(case)
+    # Batch norm's statistics move with every call in training, and are those of the batch: one call a module.
+    module, twin = make_module(case), make_module(case)
+    batch, channels, height, width = x.shape
+    by_channel, by_space = module.gates(x)
+    has_channel, has_spatial = (case["knobs"]["branches"] in ("both", branch) for branch in ("channel", "spatial"))
+    assert (by_channel is not None, by_space is not None) == (has_channel, has_spatial)
+    # The channels of a branch, by their places in x: of each group the first half, the second half, or all.
+    places = np.arange(channels).reshape(module.groups, -1)
+    halves = [places, places] if case["knobs"]["removed"] == "reassign" else np.split(places, 2, axis=1)
+    gated = x.clone()
+    for gates, half, side in ((by_channel, halves[0], (1, 1)), (by_space, halves[1], (height, width))):
+        if gates is not None:
+            assert gates.shape == (batch, half.size, *side)
+            assert gates.dtype == x.dtype
+            gated[:, half.flatten()] = x[:, half.flatten()] * gates
+    knobs = case["knobs"]
+    if knobs["shuffle"] and knobs["permutation"] == "random":
+        gated = gated[:, module.get_buffer("permutation")]
+    elif knobs["shuffle"]:
+        gated = channel_shuffle(gated, knobs["shuffle_groups"])
+    torch.testing.assert_close(twin(x), gated, rtol=1e-9, atol=1e-9)
+
+
+def test_gates_start_from_their_bias_and_those_of_the_kernels_are_the_same() -> None:
+    x = torch.randn(2, 16, 5, 5)
+    for fused in ("auto", "off"):
+        module = ShuffleAttention(16, groups=2, fused=fused)
+        by_channel, by_space = module.gates(x)
+        assert by_channel is not None
+        assert by_space is not None
+        assert torch.equal(by_channel, torch.full((2, 8, 1, 1), torch.sigmoid(torch.ones(())).item()))
+        assert torch.equal(by_space, torch.full((2, 8, 5, 5), torch.sigmoid(torch.ones(())).item()))
+
+
+def test_gates_are_those_of_the_map_that_is_given_and_looking_at_them_changes_nothing() -> None:
+    module = randomised(ShuffleAttention(16, groups=2, norm="batch")).eval()
+    before = copy.deepcopy(module.state_dict())
+    x = torch.randn(3, 16, 4, 4)
+    together, alone = module.gates(x), module.gates(x[1:2])
+    for all_images, one_image in zip(together, alone, strict=True):
+        assert all_images is not None
+        assert one_image is not None
+        torch.testing.assert_close(all_images[1:2], one_image)
+        assert (all_images.flatten(1).std(0) > 0).any()
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
 def test_an_official_state_dict_loads_strictly() -> None:
     # Names and shapes of wofmanaf/SA-Net's layer for 512 channels and 64 groups.
     official = {name: torch.randn(1, 4, 1, 1) for name in OFFICIAL[:4]}

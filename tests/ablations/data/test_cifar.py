@@ -30,9 +30,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return make
 
 
-def load(fake: FakeCifar, *options: str, name: str = "cifar10") -> Images:
+def load(fake: FakeCifar, *options: str, name: str = "cifar10", fetch: bool = True) -> Images:
     overrides = [f"data={name}", f"data.root={fake.root}", f"data.cache={fake.root.parent / 'cache'}", *options]
-    return load_images(compose_config(overrides).data, Console(quiet=True))
+    return load_images(compose_config(overrides).data, Console(quiet=True), fetch=fetch)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -131,6 +131,22 @@ def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_st
     archive.unlink()
     assert load(fake).fingerprint == expected
     assert f"Downloading cifar10 to {fake.root}" in capsys.readouterr().out
+
+
+def test_who_only_looks_at_a_study_downloads_nothing(
+    make: Make, server: tuple[Path, Callable[[int], None], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = make()
+    expected = load(fake).fingerprint
+    assert load(fake, fetch=False).fingerprint == expected
+    folder, _, address = server
+    archive = fake.archive(folder)
+    fake.kind.url = f"{address}/{archive.name}"
+    with pytest.raises(UsageError, match=r"^data.root=.*/data: has no folder cifar-10-batches-py, which `run` puts"):
+        load(fake, fetch=False)
+    assert list(fake.root.iterdir()) == []
+    assert "Downloading" not in capsys.readouterr().out
+    assert load(fake).fingerprint == load(fake, fetch=False).fingerprint == expected
 
 
 def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:

@@ -163,6 +163,33 @@ def test_an_epoch_of_resized_crops_sees_other_parts_of_every_image() -> None:
     assert ((pixels == 0).all(1).flatten(1).sum(1) >= 4).all()  # the hole, of which an edge may cut off three quarters
 
 
+@pytest.mark.parametrize("memory", ["device", "mapped"])
+@pytest.mark.parametrize("places", [[0], [4, 1, 1], [6, 5, 4, 3, 2, 1, 0]])
+def test_some_test_images_are_those_of_the_test_batches_at_their_places(memory: str, places: list[int]) -> None:
+    device_images = on(make_images(), crop=2, flip=True, memory=memory)
+    pixels, labels = (torch.cat(parts) for parts in zip(*device_images.test_batches(3), strict=True))
+    some, seen = device_images.some_tests(torch.tensor(places))
+    assert torch.equal(some, pixels[places])
+    assert seen.dtype == torch.uint8
+    assert np.array_equal(seen.numpy(), make_images().test.pixels[places])
+    assert torch.equal(device_images.test_labels, labels)
+
+
+def test_some_test_images_are_shown_as_networks_see_them() -> None:
+    images = make_images(size=16)
+    device_images = DeviceImages(images, CPU, Augmentation(16, 14, flip=True, cutout=4, min_area=0.3))
+    some, seen = device_images.some_tests(torch.tensor([5, 0]))
+    assert some.shape == seen.shape == (2, 3, 14, 14)
+    assert np.array_equal(seen.numpy(), images.test.pixels[[5, 0], :, 1:15, 1:15])
+    grey = images.train.pixels.astype(np.float64)
+    mean, std = (moment(grey, axis=(0, 2, 3), keepdims=True) for moment in (np.mean, np.std))
+    np.testing.assert_allclose(some.numpy(), (seen.numpy() - mean) / std, rtol=1e-4, atol=1e-4)
+    before = images.test.pixels.copy()
+    some.zero_()
+    seen.zero_()
+    assert np.array_equal(images.test.pixels, before)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("memory", ["device", "mapped"])
 @pytest.mark.parametrize("augmentation", [Augmentation(6, 6, 2, flip=True), Augmentation(6, 5, 0, True, 2, 0.3)])
