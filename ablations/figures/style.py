@@ -88,6 +88,7 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
     with mpl.rc_context(_STYLE):
         drawn.savefig(written[0])
+        drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
         drawn.savefig(written[1], metadata={"CreationDate": None})  # equal figures are equal files
     frame.to_csv(written[2], index=False)
     return written
