@@ -61,43 +61,58 @@ def published_frame(design: Design) -> pd.DataFrame:
 def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
     """Draws this study, and beside it what was published, on scales of its own.
 
+    Colours are modules, and markers backbones, where a study has each module at most once on each of several backbones;
+    otherwise both are variants.
+
     Args:
         frame: from `complexity_frame`, not empty.
         published: from `published_frame`; may be empty.
         baselines: what each variant is compared with; what is its own baseline is grey.
         caption: what stands below.
     """
-    names = list(dict.fromkeys([*frame["variant"], *published["attention"]]))
-    looks = style.looks_of(names, {name for name in names if baselines.get(name) == name})
+    models = list(dict.fromkeys(frame["model"]))
+    by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
+    markers = {model: style.MARKERS[index % len(style.MARKERS)] for index, model in enumerate(models)}
+    markers = markers if by_module else {}
+    frame = frame.assign(look=frame["attention" if by_module else "variant"])
+    published = published.assign(look=published["attention"])
+    names = list(dict.fromkeys([*frame["look"], *published["look"]]))
+    own_baselines = [name for name in frame["variant"] if baselines.get(name) == name]
+    looks = style.looks_of(names, set(frame.loc[frame["variant"].isin(own_baselines), "look"]))
     labels = dict(zip(names, style.row_labels(names), strict=True))
     height = max(2.9, 0.5 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels: Sequence[Axes] = drawn.subplots(1, 2 if len(published) else 1, squeeze=False)[0]
-        _draw(panels[0], frame.assign(look=frame["variant"]), looks)
+        _draw(panels[0], frame, looks, markers)
         panels[0].set_title(f"This study\n{_spread(frame)}", loc="left")
         if len(published):
-            _draw(panels[1], published.assign(look=published["attention"]), looks)
+            _draw(panels[1], published, looks, {})
             for model, own in published.groupby("model"):
-                top = own["top1"].max()
-                place = (own["parameters"].mean(), top)
-                panels[1].annotate(_PUBLISHED[str(model)], place, (0, 9), textcoords="offset points", ha="center")
+                top = (own["parameters"].mean(), own["top1"].max())
+                panels[1].annotate(_PUBLISHED[str(model)], top, (0, 9), textcoords="offset points", ha="center")
             panels[1].set_title(f"Published, ImageNet-1k\n{_spread(published)}", loc="left")
             panels[1].set_ylabel("")
-        handles = [Line2D([], [], linestyle="", label=labels[name], **looks[name]) for name in names]
+        plain = {"marker": "o"} if markers else {}
+        handles = [Line2D([], [], linestyle="", label=labels[name], **(looks[name] | plain)) for name in names]
+        for model, marker in markers.items():
+            handles.append(Line2D([], [], linestyle="", label=model, marker=marker, color="#999999"))
         drawn.legend(handles=handles, loc="outside right upper")
     return drawn
 
 
-def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]]) -> None:
+def _draw(
+    axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]], markers: Mapping[str, str]
+) -> None:
+    """Draws networks in the colours of `looks`, and with the `markers` of their backbones where they have some."""
     largest = frame["multiply_adds"].max()
     frame = frame.assign(place=style.aside(frame["parameters"].astype(float)))
     for row in frame.to_dict("records"):
-        colour, marker = looks[row["look"]]["color"], looks[row["look"]]["marker"]
+        colour, marker = looks[row["look"]]["color"], markers.get(row["model"], looks[row["look"]]["marker"])
         area = _AREA * row["multiply_adds"] / largest
         axes.vlines(row["place"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
         axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0, clip_on=False)
         axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4, clip_on=False)
-    axes.margins(x=0.15, y=0.12)
+    axes.margins(x=0.15, y=0.15)
     style.keep_to_percent(axes)
     style.scale_of_costs(axes, frame["parameters"].astype(float))
     axes.xaxis.set_major_formatter(FuncFormatter(_parameters))

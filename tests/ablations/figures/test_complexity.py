@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from ablations.design import Design
+from ablations.compose import compose_config
+from ablations.design import Design, make_design
 from ablations.figures.complexity import complexity_frame, draw_complexity, published_frame
 from ablations.published import published_results
 from tests.ablations.figures.test_pareto import (
@@ -114,6 +115,28 @@ def test_published_numbers_have_a_panel_of_their_own_with_the_same_colours() -> 
     colours = [{(line.get_color(), line.get_marker()) for line in axes.lines} for axes in drawn.axes]
     assert colours[0] < colours[1]
     assert cut(drawn) == overlapping(drawn) == []
+
+
+def test_colours_are_modules_and_markers_backbones_where_a_study_has_several() -> None:
+    overrides = ["sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa, se, eca]}"]
+    made = make_design(compose_config(overrides))
+    adds = {variant.name: 1e7 * (1 + 2 * (variant.model["name"] == "resnet20")) for variant in made.variants}
+    counts = {name: [adds[name] / 100] * 2 for name in adds}
+    frame = complexity_frame(cells_of({name: [60.0, 61.0] for name in adds}, parameters=counts), made, adds)
+    drawn = draw_complexity(frame, published_frame(made), made.baselines, "A caption.")
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
+        "none",
+        "sa",
+        "se",
+        "eca",
+        "resnet8",
+        "resnet20",
+    ]
+    looks = {(line.get_color(), line.get_marker()) for line in drawn.axes[0].lines}
+    assert len(looks) == 8
+    assert len({colour for colour, _ in looks}) == 4
+    assert len({marker for _, marker in looks}) == 2
+    assert cut(drawn) == []
 
 
 @STRANGE
