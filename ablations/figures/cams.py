@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ablations.figures import style
 from ablations.networks import Sample, TrainedNetworks
+from ablations.wording import count
 
 _IMAGES, _VARIANTS = 5, 6  # that are shown
 
@@ -112,7 +113,7 @@ def draw_cams(cams: Cams, caption: str) -> Figure:
     """
     variants = list(cams.maps)
     if cams.left_out:
-        caption = f"{caption} Not shown: {cams.left_out} more variants."
+        caption = f"{caption} Not shown: {count(cams.left_out, 'more variant')}."
     names = ["\n".join(style.shorten(line, 19) for line in style.fold(name, 15)) for name in variants]
     columns = len(variants) + 1
     side = min(style.TWO_COLUMNS / columns, 1.25)

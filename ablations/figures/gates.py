@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ablations.figures import style
 from ablations.networks import TrainedNetworks
 from ablations.observe import CHANNEL, SPATIAL, Gates
+from ablations.wording import count
 
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 _LOOKS = {CHANNEL: (style.COLOURS[0], -0.18), SPATIAL: (style.COLOURS[1], 0.18)}
@@ -106,10 +107,10 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
     classes = list(dict.fromkeys(frame["class"]))
     stages = sorted(set(frame["stage"]))
     left_out = [
-        f"{len(every) - most} more {what} are in the CSV beside."
-        for every, most, what in (
-            (list(dict.fromkeys(frame["variant"])), _VARIANTS, "variants"),
-            (classes, _CLASSES, "classes"),
+        f"In the CSV beside: {count(len(every) - most, f'more {what}', f'more {plural}')}."
+        for every, most, what, plural in (
+            (list(dict.fromkeys(frame["variant"])), _VARIANTS, "variant", "variants"),
+            (classes, _CLASSES, "class", "classes"),
         )
         if len(every) > most
     ]

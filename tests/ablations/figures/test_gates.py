@@ -232,8 +232,8 @@ def test_strange_gates_are_drawn_and_nothing_is_cut(
         assert axes.get_window_extent().width > 0.5 * drawn.dpi  # inches
         assert axes.get_window_extent().height > 0.1 * min(number, 10) * drawn.dpi
     text = "\n".join(written(drawn)).replace("\n", " ")
-    assert ("8 more variants are in the CSV beside" in text) == (len(variants) == 12)
-    assert ("20 more classes are in the CSV beside" in text) == (number == 30)
+    assert ("In the CSV beside: 8 more variants." in text) == (len(variants) == 12)
+    assert ("In the CSV beside: 20 more classes." in text) == (number == 30)
 
 
 @STRANGE
