@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -17,8 +18,10 @@ _PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 8
 
 def make_console() -> Console:
     """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals.
+    return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False)
 
 
 class Display:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ablations.progress import Display, describe_seconds
+from ablations.progress import Display, describe_seconds, make_console
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,13 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
     assert "[10/12] none r4" in text
     assert " left" in text[text.index("[10/12]") :] or terminal
     assert ("9/12" in text) == terminal
+
+
+def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI have it
+    console = make_console()
+    assert not console.is_terminal
+    console.print("[bold]word[/]")
+    assert capsys.readouterr().out == "word\n"
