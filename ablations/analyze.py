@@ -70,12 +70,10 @@ def _draw(findings: Findings, names: Sequence[str], console: Console) -> None:
     """Draws figures by name; those that the study does not have are an error, after the others are drawn."""
     from ablations.errors import UsageError
     from ablations.figures.gallery import draw_figures
+    from ablations.folder import refusals_explained
 
-    try:
+    with refusals_explained(findings.folder):
         gallery = draw_figures(findings, names)
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
-        raise UsageError("results_dir", error.filename or findings.folder, reason) from None
     for drawn in gallery.drawn:
         console.print(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}", soft_wrap=True, markup=False)
     for name, reason in gallery.left_out.items():

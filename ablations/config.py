@@ -11,7 +11,6 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING
 
 from ablations.errors import UsageError
-from ablations.figures import FIGURES
 from sa_core.knobs import ATTENTIONS
 from sa_core.places import POSITIONS, STEMS
 
@@ -55,6 +54,21 @@ OBJECTIVES = {
 # Of these, the ones that are measured, not computed or counted.
 COSTS = {name for name in OBJECTIVES if name.endswith(("_ratio", "_per_second", "_mib"))}
 
+
+# The figures of a study by name, in the order of a report, with what each shows; the last three need trained weights.
+FIGURES = {
+    "forest": "Every contrast with its confidence interval and verdict",
+    "variants": "Top-1 and cost of every variant",
+    "effects": "Main effects and interactions of crossed factors",
+    "tradeoffs": "What a search tried, and which factors mattered",
+    "pareto": "Top-1 against speed and memory",
+    "complexity": "Top-1 against parameters and GFLOPs, beside published results",
+    "promise": "What the multiply-adds promise, and what the clock says",
+    "learning_curves": "Training loss and top-1 after every epoch",
+    "gates": "The gates of shuffle attention, by stage and class",
+    "subfeatures": "What each group of channels knows by itself",
+    "cams": "Where networks look: class activation maps on test images",
+}
 
 AUTO = "auto"
 # Options whose name on the command line is another one than in Python.

@@ -12,7 +12,6 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import pandas as pd
 
 from ablations.design import Design
 from ablations.effects import factorial_effects
-from ablations.errors import UsageError
 from ablations.findings import Findings
+from ablations.folder import refusals_explained
 from ablations.metrics import METRICS
 from ablations.sections import Section, make_sections
 from ablations.sentences import step_time, top1_with_interval
@@ -41,20 +40,6 @@ class Table:
     rows: list[list[str]]
     note: str
     names: int = 1
-
-
-@contextmanager
-def refusals_explained(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into `folder` into a message.
-
-    Raises:
-        UsageError: in place of an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
-        raise UsageError("results_dir", error.filename or folder, reason) from None
 
 
 def write_tables(findings: Findings, sections: Sequence[Section] | None = None) -> list[Path]:

@@ -48,6 +48,20 @@ def tracking_uri(config: Config) -> str:
 
 
 @contextmanager
+def refusals_explained(folder: Path) -> Iterator[None]:
+    """Turns a failure to write into `folder` into a message.
+
+    Raises:
+        UsageError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise UsageError("results_dir", error.filename or folder, reason) from None
+
+
+@contextmanager
 def claimed(folder: Path, storage: str) -> Iterator[None]:
     """Makes a study's folder and holds the study, so that it has one driver.
 

@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from ablations.export import Table, refusals_explained, variants_table
+from ablations.export import Table, variants_table
 from ablations.figures.gallery import Drawn, data_line, protocol_line
 from ablations.findings import Findings
+from ablations.folder import refusals_explained
 from ablations.report import Report
 from ablations.sentences import contrast_sentence
 from ablations.stats import Contrast, Verdict

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from ablations.config import ATTENTION
-from ablations.errors import UsageError
 from ablations.figures import FIGURES
 from ablations.figures.gallery import Gallery, draw_figures
 from ablations.findings import Findings
+from ablations.folder import refusals_explained
 from ablations.metrics import METRICS
 from ablations.sections import Section, make_sections
 from ablations.sentences import conclusions, step_time, top1_with_interval
@@ -74,15 +74,12 @@ def make_report(findings: Findings, figures: Sequence[str] = tuple(FIGURES)) -> 
     design, results = findings.design, findings.results
     sentences = conclusions(findings.summaries, findings.contrasts, results, design, findings.looks)
     sections = make_sections(design, results)
-    try:
+    with refusals_explained(findings.folder):
         gallery = draw_figures(findings, figures)
         opening = _opening(findings, sentences, sections)
         text = opening + _details(findings, gallery)
         findings.folder.mkdir(parents=True, exist_ok=True)
         (findings.folder / "report.md").write_text(text)
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
-        raise UsageError("results_dir", error.filename or findings.folder, reason) from None
     return Report(findings, sentences, sections, gallery, opening, text)
 
 

@@ -72,11 +72,6 @@ class Gallery:
     drawn: list[Drawn]
     left_out: Mapping[str, str]
 
-    @property
-    def files(self) -> list[Path]:
-        """All that was written."""
-        return [path for one in self.drawn for path in one.files]
-
 
 def draw_figures(findings: Findings, names: Iterable[str] = FIGURES) -> Gallery:
     """Draws a study's figures into its folder, those of `names` that it has."""
