@@ -27,10 +27,12 @@ from yaml import YAMLError
 from ablations.config import (
     ATTENTION,
     DATA,
+    LAUNCHERS,
     SHOWN_NAMES,
     BenchConfig,
     Config,
     ModelConfig,
+    RayConfig,
     SweepConfig,
     TrainConfig,
     check_ranges,
@@ -40,8 +42,9 @@ from ablations.variants import flatten
 from sa_core.places import BACKBONES, TIMM
 
 _CONF = Path(str(files("ablations") / "conf"))
-GROUPS = ("sweep", "data", "model", "attention", "train", "bench")
+GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "launcher")
 # Below these, keys are the user's own: a person's factors and variants are in no schema.
+_RAY_OPTIONS = tuple(declared.name for declared in fields(RayConfig))
 _FREE = ("sweep.factors", "sweep.variants")
 
 
@@ -112,6 +115,7 @@ def group_choices(config_dir: str | None = None) -> dict[str, tuple[str, ...]]:
         "sweep": _yaml_names("sweep"),
         "train": _yaml_names("train"),
         "bench": _yaml_names("bench"),
+        "launcher": LAUNCHERS,
     }
     choices = {group: set(names) for group, names in builtin.items()}
     if config_dir is not None:
@@ -238,6 +242,8 @@ def _register() -> None:
     store.store(name="schema", node=Config)
     for name, data in DATA.items():
         store.store(group="data", name=name, node=data)
+    for name, launcher in LAUNCHERS.items():
+        store.store(group="launcher", name=name, node=launcher)
     for name, attention in ATTENTION.items():
         store.store(group="attention", name=name, node=attention)
     for name in BACKBONES:
@@ -263,6 +269,8 @@ def _apply(config: DictConfig, override: Override) -> None:
         if group == "attention" and name:
             own = [known for known in names if known.startswith("attention.")]
             raise UsageError(key, None, f"attention {config.attention.name} has no such knob", own)
+        if group == "launcher" and name in _RAY_OPTIONS:
+            raise UsageError(key, value, "is an option of launcher=ray, which is to be chosen with it")
         raise UsageError(key, None, "there is no such option", names)
     try:
         # All factors at once, as sweep.factors={...}, are those and no others.

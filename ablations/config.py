@@ -364,6 +364,46 @@ class TrackingConfig:
 
 
 @dataclass
+class LauncherConfig:
+    """Who trains the cells."""
+
+    name: str = MISSING
+
+
+@dataclass
+class SerialConfig(LauncherConfig):
+    """This process, one cell after the other."""
+
+    name: str = "serial"
+
+
+@dataclass
+class RayConfig(LauncherConfig):
+    """Ray (ray.io): several cells at once, on this machine or on those of a cluster."""
+
+    name: str = "ray"
+    address: str = option(
+        "", "Address of a running cluster's head, as 10.0.0.1:6379; empty starts a Ray of its own on this machine."
+    )
+    workers: int = option(
+        0, "Cells that are trained at once, at most; 0 is as many as there is room for.", minimum=0, maximum=10_000
+    )
+    gpus_per_cell: float = option(
+        1.0, "GPUs that a cell takes, or the part of one: 0.25 has four share it; of no effect on CPUs.",
+        above=0.0, maximum=64.0,
+    )  # fmt: skip
+
+
+@dataclass
+class LimitsConfig:
+    """What ends a cell before its time."""
+
+    seconds: float = option(
+        0.0, "Seconds that a cell may take, after which it counts as failed; 0 is no limit.", minimum=0.0, maximum=1e9
+    )
+
+
+@dataclass
 class Config:
     """One study: a sweep under a protocol."""
 
@@ -373,6 +413,8 @@ class Config:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     replicates: int | str = option(
@@ -400,11 +442,28 @@ class Config:
         "Figures that `analyze` draws: all, or all but some as [all,-cams], with tables, page and report; or names, as "
         f"[forest,pareto], these alone. One of: all, {', '.join(FIGURES)}.",
     )
+    threads: int | str = option(
+        AUTO,
+        "Threads that a cell has on the CPU, on which the last digits of its results depend; auto is 1 for images of "
+        "up to 64 pixels and all cores for others, and what a study was begun with where it goes on.",
+        minimum=1,
+        maximum=1024,
+        words=(AUTO,),
+    )
+    retries: int = option(2, "Times that a cell is begun again whose worker went away.", minimum=0, maximum=1000)
+    checkpoint_every: float = option(
+        60.0,
+        "Seconds after which a cell is kept at the end of an epoch, so that one that is cut off goes on from there.",
+        minimum=0.0,
+        maximum=1e9,
+    )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")
     results_dir: str = option("results", "Folder of the stores, figures and reports.")
 
+
+LAUNCHERS: dict[str, type[LauncherConfig]] = {"serial": SerialConfig, "ray": RayConfig}
 
 DATA: dict[str, type[DataConfig]] = {
     "digits": DigitsConfig,

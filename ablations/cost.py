@@ -64,7 +64,9 @@ def measure_cost(
     learners = {"own": learner}
     # Compiling the plain network would take longer than the cell may be measured.
     if recipe.compile == "none":
-        learners["plain"] = Learner({**network, "attention": PLAIN}, recipe, learner.num_classes, 0, pixels.device)
+        plain = {**network, "attention": PLAIN}
+        parts = learner.micro_batches
+        learners["plain"] = Learner(plain, recipe, learner.num_classes, 0, pixels.device, micro_batches=parts)
     models = {name: one.model.train() for name, one in learners.items()}
     peak = peak_memory(lambda: learner.step(*sample), learner.persistent, pixels.device)
     costs: dict[str, float | None] = {}

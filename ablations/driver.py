@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import traceback
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from optuna.trial import TrialState
 
+from ablations import machine
+from ablations.checkpoints import Checkpoints
 from ablations.design import Cell, Design
 from ablations.errors import UsageError
-from ablations.launcher import SerialLauncher
+from ablations.events import (
+    DIVERGED,
+    ERROR,
+    LOST,
+    OUT_OF_MEMORY,
+    Epoch,
+    Failed,
+    Finished,
+    Learnt,
+    Note,
+    Progress,
+    Saved,
+    Step,
+)
+from ablations.job import Job, environment
+from ablations.launcher import Launcher
 from ablations.progress import Display
 from ablations.study import StudyStore
+from ablations.wording import last_line
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ablations.track import Tracker
-    from ablations.train import Epoch
     from ablations.weights import Weights
 
+_NO_MORE = object()
+_GRACE = 6.0  # seconds after which a signal ends the process in any case
 
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
-
-class StudyInterruptedError(Exception):
+class StudyInterruptedError(BaseException):
     """Someone asked the run to end: Ctrl-C or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
         super().__init__(signal.Signals(number).name)
-
-
-class PrunedError(Exception):
-    """A search gave a cell up; the message says why."""
 
 
 class Pruner(Protocol):
@@ -50,12 +65,16 @@ class Pruner(Protocol):
 class Interrupts:
     """Turns SIGINT and SIGTERM into an exception at a moment when nothing is half written.
 
-    The first signal is noted, and raised where `check` is called; a second one ends the process as it always would.
+    The first signal is noted, and raised where `check` is called or while code runs that may be left `at_once`; a
+    second one ends the process as it always would. A process that is still at it some seconds later, in an operation
+    that takes so long, ends without more ado: the next run puts in order what it leaves.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._at_once = False
         self._previous: dict[int, object] = {}
+        self._watchdog: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,16 +85,33 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._restore()
+        if self._watchdog:
+            self._watchdog.cancel()
 
     def check(self) -> None:
         """Raises StudyInterruptedError if a signal has come."""
         if self._received is not None:
             raise StudyInterruptedError(self._received)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Has a signal interrupt the code inside, instead of waiting for `check`."""
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._received = number
         self._restore()
+        self._watchdog = threading.Timer(_GRACE, _end, (number,))
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        if self._at_once:
+            raise StudyInterruptedError(number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -83,60 +119,62 @@ class Interrupts:
         self._previous = {}
 
 
+def _end(number: int) -> None:
+    print("Interrupted, unfinished; the same command goes on.", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
 @dataclass
-class CellWatcher:
-    """Passes on what a training cell says of itself, and remembers its epochs."""
+class _Attempt:
+    """A cell in the launcher's hands, and what it has said."""
 
-    cell: Cell
-    display: Display
-    tracker: Tracker | None
-    interrupts: Interrupts
-    pruner: Pruner | None
-    weights: Weights | None
-    classes: tuple[str, ...]
+    job: Job
     epochs: list[Epoch] = field(default_factory=list)
-
-    def on_step(self, done: int, total: int) -> None:
-        """Shows the step; this is where an interrupted run ends."""
-        self.interrupts.check()
-        self.display.step(done, total)
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """Shows and mirrors the epoch; this is where a pruned cell ends."""
-        self.epochs.append(epoch)
-        self.display.epoch(epoch.top1)
-        if self.tracker:
-            self.tracker.epoch(self.cell, epoch)
-        reason = self.pruner.reason_to_stop(self.cell, self.epochs) if self.pruner else None
-        if reason:
-            raise PrunedError(reason)
-
-    def on_trained(self, model: nn.Module) -> None:
-        """Keeps the weights, if this cell's are wanted."""
-        if self.weights and self.weights.wants(self.cell):
-            try:
-                self.weights.keep(self.cell, model, self.classes)
-            except OSError as error:  # the result is worth more than they are
-                self.display.say(f"The weights of {self.cell.name} are not kept: {error.strerror or error}.")
+    has_stepped: bool = False
 
 
 class Driver:
-    """The one process that writes a study; see `ablations.study` for what a cell goes through."""
+    """The one process that writes a study; see `ablations.study` for what a cell goes through.
+
+    Args:
+        design: the study.
+        store: its memory.
+        tracker: its mirror, if there is one.
+        launcher: trains cells.
+        pruner: gives up cells of a search.
+        weights: where trained weights are kept.
+        checkpoints: where cells that are being trained are kept.
+        seconds: that a cell may take; 0 is no limit.
+        retries: how often a cell is begun again after its worker went away.
+
+    Attributes:
+        diverged: cells that were found to diverge in this run.
+    """
 
     def __init__(
         self,
         design: Design,
         store: StudyStore,
         tracker: Tracker | None,
-        launcher: SerialLauncher,
+        launcher: Launcher,
         pruner: Pruner | None = None,
         weights: Weights | None = None,
+        checkpoints: Checkpoints | None = None,
+        *,
+        seconds: float = 0.0,
+        retries: int = 2,
     ) -> None:
         self._design, self._store, self._tracker, self._launcher = design, store, tracker, launcher
-        self._pruner, self._weights = pruner, weights
+        self._pruner, self._weights, self._checkpoints = pruner, weights, checkpoints
+        self._seconds, self._retries = seconds, retries
+        self._attempts: dict[str, _Attempt] = {}
+        self._again: deque[Job] = deque()
+        self._waits = False  # for a cell in hand to come to its end
+        self._failed = 0
+        self.diverged = 0
 
     def missing(self) -> list[Cell]:
-        """Returns the cells without a result, after putting in order what a killed driver left."""
+        """Returns the cells without an outcome, after putting in order what a killed driver left."""
         self._store.take_over()
         stored = {cell.key: cell for cell in self._store.cells()}
         given_up = {cell.variant for cell in stored.values() if cell.state == TrialState.PRUNED}
@@ -148,72 +186,181 @@ class Driver:
             most = max(self._design.replicates, *(cell.replicate + 1 for cell in stored.values()))
             finished_cells = [c for c in replace(self._design, replicates=most).cells() if c.key in outcomes]
             self._tracker.sync([(cell, outcomes[cell.key]) for cell in finished_cells], fingerprint)
+        missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].is_done]
         # A failed cell is tried again: whatever was in its way may be gone.
         self._store.enqueue(
-            cell for cell in cells if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
+            cell for cell in missing if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
         )
-        finished = {key for key, cell in stored.items() if cell.state in _DONE}
-        return [cell for cell in cells if cell.key not in finished]
+        return missing
 
     def count_finished(self) -> int:
         """Counts the study's cells that need no training any more."""
         wanted = {variant.name for variant in self._design.variants}
-        return sum(
-            cell.state in _DONE and (cell.variant in wanted or self._design.is_search) for cell in self._store.cells()
-        )
+        return sum(cell.is_done and (cell.variant in wanted or self._design.is_search) for cell in self._store.cells())
 
-    def train(self, cells: Iterable[Cell], environment: Mapping[str, str], display: Display) -> int:
+    def train(self, cells: Iterable[Cell | None], display: Display) -> int:
         """Trains cells, which are in the queue, and stores their outcomes; returns how many failed.
 
+        Args:
+            cells: None among them stands for "not before one of those in hand has come to its end".
+            display: shows how the study gets on.
+
         Raises:
-            StudyInterruptedError: after a signal; the cell that it stopped is back in the queue.
+            StudyInterruptedError: after a signal; the cells that it stopped are back in the queue.
             UsageError: if the data are not those that the study's other cells were trained on.
         """
         self._check_data()
         display.say(f"Data: {self._launcher.prepare()}")
         if self._tracker:
-            self._tracker.begin(self._store.attributes["data_fingerprint"], environment.get("commit"))
+            self._tracker.begin(self._store.attributes["data_fingerprint"], machine.git_commit())
+        waiting = iter(cells)
         with Interrupts() as interrupts:
-            return sum(not self._train_one(cell, environment, display, interrupts) for cell in cells)
+            try:
+                while self._fill(waiting, display, interrupts):
+                    with interrupts.at_once() if self._launcher.in_process else nullcontext():
+                        heard = list(self._launcher.events())
+                    for key, event in heard:
+                        self._hear(self._attempts[key], event, display)
+                    interrupts.check()
+            except BaseException:
+                self._release()
+                raise
+        return self._failed
 
-    def _train_one(self, cell: Cell, environment: Mapping[str, str], display: Display, interrupts: Interrupts) -> bool:
-        interrupts.check()
-        display.start_cell(cell.name)
-        self._store.claim(cell)
-        if self._tracker:
-            self._tracker.start_cell(cell, environment)
-        classes = self._launcher.images.classes
-        watcher = CellWatcher(cell, display, self._tracker, interrupts, self._pruner, self._weights, classes)
-        try:
-            result = self._launcher.train(cell, watcher)
-        except PrunedError as reason:
-            self._finish(
-                cell,
-                {"result": {"epochs": [vars(epoch) for epoch in watcher.epochs]}, "pruned": str(reason)},
-                environment,
-            )
-            display.prune_cell(str(reason))
-            return True
-        except (StudyInterruptedError, KeyboardInterrupt):
-            self._store.release(cell)
-            if self._tracker:
-                self._tracker.release_cell(cell)
-            raise
-        except Exception as error:
-            self._store.fail(cell, traceback.format_exc())
-            if self._tracker:
-                self._tracker.fail_cell(cell, traceback.format_exc())
-            display.fail_cell(f"{type(error).__name__}: {error}")
-            return False
-        self._finish(cell, {"result": result.to_dict()}, environment)
-        display.finish_cell(result.top1, result.seconds, result.cost.train_images_per_second)
-        return True
+    def _fill(self, waiting: Iterator[Cell | None], display: Display, interrupts: Interrupts) -> bool:
+        """Gives the launcher as many cells as it has room for; returns whether it has any."""
+        while len(self._attempts) < self._launcher.slots:
+            interrupts.check()
+            if self._again:
+                self._start(self._again.popleft(), display)
+                continue
+            if self._waits and self._attempts:
+                break
+            cell = next(waiting, _NO_MORE)
+            self._waits = cell is None
+            if isinstance(cell, Cell):
+                self._store.claim(cell)
+                self._start(self._job(cell), display)
+            elif cell is _NO_MORE:
+                break
+        return bool(self._attempts)
 
-    def _finish(self, cell: Cell, outcome: dict[str, Any], environment: Mapping[str, str]) -> None:
-        outcome["environment"] = dict(environment) | {"threads": str(self._launcher.threads)}
-        self._store.finish(cell, outcome)
+    def _job(self, cell: Cell) -> Job:
+        launcher, checkpoints = self._launcher, self._checkpoints
+        return Job(
+            cell,
+            launcher.recipe,
+            measure=launcher.measure,
+            threads=launcher.threads,
+            keeps_weights=self._weights is not None and self._weights.wants(cell),
+            seconds=self._seconds,
+            checkpoint_every=checkpoints.every if checkpoints else float("inf"),
+            checkpoint=checkpoints.read(cell) if checkpoints else None,
+        )
+
+    def _start(self, job: Job, display: Display) -> None:
+        display.start_cell(job.cell.name)
         if self._tracker:
-            self._tracker.finish_cell(cell, outcome)
+            self._tracker.start_cell(job.cell, machine.git_commit())
+        self._attempts[job.cell.key] = _Attempt(job)
+        self._launcher.start(job)
+
+    def _hear(self, attempt: _Attempt, event: Progress, display: Display) -> None:
+        cell = attempt.job.cell
+        match event:
+            case Step(done, total):
+                attempt.has_stepped = True
+                display.step(cell.name, done, total)
+            case Epoch():
+                self._hear_epoch(attempt, event, display)
+            case Note(text):
+                display.say(text)
+            case Saved(content):
+                self._keep(self._checkpoints, cell, content, "checkpoint", display)
+            case Learnt(content):
+                self._keep(self._weights, cell, content, "weights", display)
+            case Finished(result, environment):
+                self._finish(attempt, {"result": result, "environment": environment})
+                speed = result["train_images_per_second"]
+                display.finish_cell(cell.name, result["top1"], result["seconds"], speed)
+            case Failed():
+                self._hear_failure(attempt, event, display)
+
+    def _hear_epoch(self, attempt: _Attempt, epoch: Epoch, display: Display) -> None:
+        cell = attempt.job.cell
+        attempt.epochs.append(epoch)
+        display.epoch(cell.name, epoch.top1)
+        if self._tracker:
+            self._tracker.epoch(cell, epoch)
+        reason = self._pruner.reason_to_stop(cell, attempt.epochs) if self._pruner else None
+        if reason:
+            self._launcher.stop(cell.key)
+            epochs = {"epochs": [vars(each) for each in attempt.epochs]}
+            self._finish(attempt, {"result": epochs, "pruned": reason, "environment": environment(attempt.job.threads)})
+            display.prune_cell(cell.name, reason)
+
+    def _keep(
+        self, place: Checkpoints | Weights | None, cell: Cell, content: bytes, what: str, display: Display
+    ) -> None:
+        if place:
+            try:
+                place.write(cell, content)
+            except OSError as error:  # the result is worth more
+                display.say(f"The {what} of {cell.name} {_are(what)} not kept: {error.strerror or error}.")
+
+    def _finish(self, attempt: _Attempt, outcome: dict[str, Any]) -> None:
+        job = attempt.job
+        # What was in the way of a result belongs to it.
+        outcome |= {"micro_batches": job.micro_batches} if job.micro_batches > 1 else {}
+        outcome |= {"lost": job.lost} if job.lost else {}
+        if self._launcher.slots > 1:
+            outcome["environment"] = outcome["environment"] | {"cells at once": str(self._launcher.slots)}
+        self._store.finish(job.cell, outcome)
+        self._end(job.cell)
+        if self._tracker:
+            self._tracker.finish_cell(job.cell, outcome)
+
+    def _end(self, cell: Cell, *, keeps_checkpoint: bool = False) -> None:
+        del self._attempts[cell.key]
+        self._waits = False
+        if self._checkpoints and not keeps_checkpoint:
+            with suppress(OSError):
+                self._checkpoints.remove(cell)
+
+    def _hear_failure(self, attempt: _Attempt, failed: Failed, display: Display) -> None:
+        """Has a cell tried again, if that may help; otherwise stores why it has no result."""
+        job, cell = attempt.job, attempt.job.cell
+        if failed.kind == OUT_OF_MEMORY and job.micro_batches == 1:
+            display.say(f"{cell.name} ran out of memory; it is tried again with batches in two parts.")
+            self._end(cell)
+            self._again.append(replace(job, micro_batches=2, checkpoint=None))
+            return
+        if failed.kind == LOST and job.lost < self._retries:
+            display.say(f"{cell.name} was lost: {last_line(failed.reason)} It is begun again.")
+            self._end(cell, keeps_checkpoint=True)
+            checkpoint = self._checkpoints.read(cell) if self._checkpoints else None
+            self._again.append(replace(job, lost=job.lost + 1, checkpoint=checkpoint))
+            return
+        self._store.fail(cell, failed.kind, failed.reason)
+        # One that cannot even be begun with is not worth keeping.
+        self._end(cell, keeps_checkpoint=failed.kind != DIVERGED and (failed.kind != ERROR or attempt.has_stepped))
+        if self._tracker:
+            self._tracker.fail_cell(cell, failed.reason)
+        if failed.kind == DIVERGED:
+            self.diverged += 1
+        else:
+            self._failed += 1
+        display.fail_cell(cell.name, "diverged" if failed.kind == DIVERGED else "failed", last_line(failed.reason))
+
+    def _release(self) -> None:
+        """Puts the cells in hand, and those that were to be tried again, back into the queue, as far as that goes."""
+        jobs = [*(attempt.job for attempt in self._attempts.values()), *self._again]
+        for job in jobs:
+            with suppress(UsageError):  # of the store: the next run takes over what it does not let go of
+                self._store.release(job.cell)
+            if self._tracker:
+                self._tracker.release_cell(job.cell)
+        self._attempts = {}
 
     def _check_data(self) -> None:
         images = self._launcher.images
@@ -228,3 +375,7 @@ class Driver:
             )
         self._store.remember("data_fingerprint", fingerprint)
         self._store.remember("data", {"train": len(images.train), "test": len(images.test), "classes": images.classes})
+
+
+def _are(what: str) -> str:
+    return "are" if what.endswith("s") else "is"

@@ -16,8 +16,8 @@ from ablations.stats import Looks, family, replicates_for, spread
 from ablations.wording import count
 
 if TYPE_CHECKING:
-    from ablations.launcher import SerialLauncher
-    from ablations.variants import Variant
+    from ablations.launcher import Launcher
+    from ablations.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class StudyCost:
 def estimate_costs(
     design: Design,
     cells: pd.DataFrame,
-    launcher: SerialLauncher,
+    launcher: Launcher,
     missing: Mapping[str, int],
     seconds: float,
     picked: int = 0,
@@ -76,17 +76,17 @@ def estimate_costs(
         seconds: that the steps of a variant may take.
         picked: cells of variants that a search will pick: they are taken to cost what the known ones do in the mean.
     """
+    known = {variant.name: cells[cells["variant"] == variant.name] for variant in design.variants}
+    probes = launcher.probe([variant for variant in design.variants if known[variant.name].empty], seconds)
     costs = []
-    for variant in design.variants:
-        own = cells[cells["variant"] == variant.name]
-        if len(own):
-            times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
-            low, high = float(times.min()), float(times.max())
-            memory, parameters = float(own["peak_memory_mib"].median()), int(own["parameters"].iloc[0])
-            cost = CellCost(variant.name, float(times.median()), low, high, memory, parameters, by)
-        else:
-            cost = _probed(variant, launcher, seconds)
-        costs.append(cost)
+    for name, own in known.items():
+        if own.empty:
+            costs.append(_probed(name, probes[name]))
+            continue
+        times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
+        low, high = float(times.min()), float(times.max())
+        memory, parameters = float(own["peak_memory_mib"].median()), int(own["parameters"].iloc[0])
+        costs.append(CellCost(name, float(times.median()), low, high, memory, parameters, by))
 
     def total(key: str) -> float:
         known = [float(getattr(cost, key)) for cost in costs]
@@ -97,16 +97,15 @@ def estimate_costs(
         return found
 
     cells_to_train = sum(missing.values()) + picked
-    return StudyCost(tuple(costs), cells_to_train, total("seconds"), total("low"), total("high"))
+    rounds = 1 / max(1, min(launcher.slots, cells_to_train))  # cells that are trained at once share the time
+    sums = (total(key) * rounds for key in ("seconds", "low", "high"))
+    return StudyCost(tuple(costs), cells_to_train, *sums)
 
 
-def _probed(variant: Variant, launcher: SerialLauncher, seconds: float) -> CellCost:
-    try:
-        found = launcher.probe(variant, seconds)
-    except RuntimeError as error:  # such as too little memory: the other variants have their costs all the same
-        reason = str(error).strip().partition("\n")[0]
-        return CellCost(variant.name, math.nan, math.nan, math.nan, math.nan, 0, f"not known: {reason}")
-    return CellCost(variant.name, **vars(found), by="a few steps")
+def _probed(name: str, found: Probe | str) -> CellCost:
+    if isinstance(found, str):
+        return CellCost(name, math.nan, math.nan, math.nan, math.nan, 0, f"not known: {found}")
+    return CellCost(name, **vars(found), by="a few steps")
 
 
 def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:

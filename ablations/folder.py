@@ -47,6 +47,22 @@ def tracking_uri(config: Config) -> str:
     return config.tracking.uri or f"sqlite:///{results_folder(config) / 'mlflow.db'}"
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that under its name there is all of it or what was there before; makes its folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def refusals_explained(folder: Path) -> Iterator[None]:
     """Turns a failure to write into `folder` into a message.

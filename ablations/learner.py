@@ -29,6 +29,8 @@ class Learner:
         seed: of the initial weights.
         device: where it is.
         prepare: does something to the network as it was built, such as putting other modules into it.
+        micro_batches: parts that a batch is taken in, one after the other, with their gradients added up. It needs less
+            memory; batch norm sees the parts.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Learner:
         seed: int,
         device: torch.device,
         prepare: Callable[[nn.Module], object] = lambda _: None,
+        micro_batches: int = 1,
     ) -> None:
         be_deterministic()
-        self.recipe, self.num_classes = recipe, num_classes
+        self.recipe, self.num_classes, self.device = recipe, num_classes, device
+        self.micro_batches = micro_batches
         model = build_network(network, num_classes, seed, fused=recipe.fused)
         prepare(model)
         self.model = model.to(device).to(memory_format=_layout(recipe))
@@ -50,11 +54,19 @@ class Learner:
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Takes one training step and returns its loss, still on the device."""
-        logits = forward(self._trained, self.recipe, pixels)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        loss.backward()
+        losses = [
+            self._backward(part, own, len(own) / len(labels))
+            for part, own in zip(pixels.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
+        ]
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return sum(losses[1:], losses[0])
+
+    def _backward(self, pixels: Tensor, labels: Tensor, share: float) -> Tensor:
+        logits = forward(self._trained, self.recipe, pixels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = loss if share == 1 else loss * share
+        loss.backward()
         return loss.detach()
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 import sa_core
 from ablations.errors import UsageError
 
+_SMALL_SIDE = 64  # pixels
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
 
@@ -62,6 +63,22 @@ def resolve_fused(fused: str, device: str) -> str:
         reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"
         raise UsageError("train.fused", fused, f"there are no kernels for {device} here: {reason}", ("auto", "off"))
     return ("on" if built else "off") if fused == "auto" else fused
+
+
+def resolve_threads(threads: int | str, device: str, side: int) -> int:
+    """Turns `auto` into 1 on a GPU and for images of up to 64 pixels, otherwise into the cores of this process.
+
+    What a GPU is given to do takes one. A second one is worth little to small networks, and with one the digits are the
+    same on machines with any number of cores, however many cells they train at once.
+    """
+    if isinstance(threads, int):
+        return threads
+    return 1 if device == "cuda" or side <= _SMALL_SIDE else available_cores()
+
+
+def available_cores() -> int:
+    """Counts the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kernels() -> list[str]:

@@ -29,7 +29,8 @@ def plan(config: Config, command: str) -> int:
     from ablations.errors import UsageError
     from ablations.estimate import estimate_costs, knowledge, wanted
     from ablations.folder import study_folder
-    from ablations.launcher import SerialLauncher
+    from ablations.launcher import make_launcher
+    from ablations.machine import resolve_threads
     from ablations.metrics import METRICS
     from ablations.progress import make_console
     from ablations.tables import markdown_table, print_table
@@ -61,8 +62,9 @@ def plan(config: Config, command: str) -> int:
         for variant in design.variants
     }
     picked = _picked(config, design) * replicates
-    launcher = SerialLauncher(design, config.data, console, config.measure)
-    estimate = estimate_costs(design, results.cells, launcher, missing, _PROBED, picked)
+    threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+    with make_launcher(config.launcher, design, config.data, console, config.measure, threads) as launcher:
+        estimate = estimate_costs(design, results.cells, launcher, missing, _PROBED, picked)
     rows = [
         [
             cost.variant,

@@ -79,8 +79,20 @@ def probe(
     )
 
 
-def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> None:
+def probe_or_reason(
+    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int, *, measured: bool
+) -> Probe | str:
+    """Probes with so many threads; says why not where it cannot: other variants have their costs all the same."""
+    torch.set_num_threads(threads)
+    try:
+        return probe(network, recipe, images, seconds, measured=measured)
+    except RuntimeError as error:  # such as too little memory
+        return str(error).strip().partition("\n")[0]
+
+
+def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:
     """Takes a step, with which torch does what it does once in a process."""
+    torch.set_num_threads(threads)
     recipe = replace(recipe, compile="none")
     learner = Learner(network, recipe, len(images.classes), 0, images.device)
     learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))

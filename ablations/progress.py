@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -24,8 +25,21 @@ def make_console() -> Console:
     return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False)
 
 
+@dataclass
+class _Shown:
+    """A cell that is being trained, as it is shown."""
+
+    task: TaskID
+    share: float = 0.0
+    top1: float | None = None
+
+    @property
+    def note(self) -> str:
+        return "" if self.top1 is None else f"top-1 {METRICS['top1'].format(self.top1)} %"
+
+
 class Display:
-    """Shows how a study gets on: cells finished, time left, and the current cell with its running top-1.
+    """Shows how a study gets on: cells finished, time left, and the cells in training with their running top-1.
 
     Args:
         console: where to.
@@ -39,8 +53,7 @@ class Display:
         self._name_width = min(name_width, _MOST_NAME)
         self._started: float | None = None
         self._trained = 0
-        self._cell = ""
-        self._top1: float | None = None
+        self._cells: dict[str, _Shown] = {}
         self._progress = Progress(
             TextColumn("{task.description:32}"),
             BarColumn(),
@@ -51,7 +64,6 @@ class Display:
             disable=not console.is_terminal,
         )
         self._study_task = self._progress.add_task("study", total=total, completed=finished, note="")
-        self._cell_task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -78,61 +90,58 @@ class Display:
         self.say(reason)
 
     def start_cell(self, name: str) -> None:
-        """Begins to show a cell."""
+        """Begins to show a cell, or shows it from its beginning."""
         self._started = self._started or time.monotonic()
-        self._cell, self._top1 = name, None
-        self._end_cell()
-        self._cell_task = self._progress.add_task(name, total=None, note="starting")
+        self._forget(name)
+        self._cells[name] = _Shown(self._progress.add_task(name, total=None, note="starting"))
 
-    def step(self, done: int, total: int) -> None:
-        """Shows a training step."""
-        if self._cell_task is not None:
-            self._progress.update(self._cell_task, completed=done, total=total, note=self._running())
-            self._progress.update(self._study_task, note=self._time_left(done / total))
+    def step(self, name: str, done: int, total: int) -> None:
+        """Shows a training step of a cell."""
+        cell = self._cells[name]
+        cell.share = done / total
+        self._progress.update(cell.task, completed=done, total=total, note=cell.note)
+        self._progress.update(self._study_task, note=self._time_left())
 
-    def epoch(self, top1: float) -> None:
-        """Shows what the cell has come to so far."""
-        self._top1 = top1
-        if self._cell_task is not None:
-            self._progress.update(self._cell_task, note=self._running(), refresh=True)
+    def epoch(self, name: str, top1: float) -> None:
+        """Shows what a cell has come to so far."""
+        cell = self._cells[name]
+        cell.top1 = top1
+        self._progress.update(cell.task, note=cell.note, refresh=True)
 
-    def finish_cell(self, top1: float, seconds: float, images_per_second: float | None) -> None:
+    def finish_cell(self, name: str, top1: float, seconds: float, images_per_second: float | None) -> None:
         """Counts a finished cell and says what it came to; its speed where that was measured."""
         speed = METRICS["train_images_per_second"]
         shown = "" if images_per_second is None else f"  {speed.format(images_per_second)} {speed.unit}"
-        self._count(f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
+        self._count(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
 
-    def prune_cell(self, reason: str) -> None:
+    def prune_cell(self, name: str, reason: str) -> None:
         """Counts a cell that was given up and says why."""
-        self._count(f"pruned: {reason}")
+        self._count(name, f"pruned: {reason}")
 
-    def fail_cell(self, reason: str) -> None:
-        """Counts a cell that failed and says why."""
-        self._count(f"failed: {reason}")
+    def fail_cell(self, name: str, how: str, reason: str) -> None:
+        """Counts a cell that failed, or diverged, and says why."""
+        self._count(name, f"{how}: {reason}")
 
-    def _count(self, what: str) -> None:
+    def _count(self, name: str, what: str) -> None:
         self._done, self._trained = self._done + 1, self._trained + 1
-        self._end_cell()
+        self._forget(name)
         left = self._time_left()
         self._progress.update(self._study_task, completed=self._done, note=left)
         place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
         self.say(
-            f"{place} {self._cell:{self._name_width}} {what}"
-            + ("" if self._console.is_terminal or not left else f"  {left}")
+            f"{place} {name:{self._name_width}} {what}" + ("" if self._console.is_terminal or not left else f"  {left}")
         )
 
-    def _end_cell(self) -> None:
-        if self._cell_task is not None:
-            self._progress.remove_task(self._cell_task)
-            self._cell_task = None
+    def _forget(self, name: str) -> None:
+        shown = self._cells.pop(name, None)
+        if shown:
+            self._progress.remove_task(shown.task)
 
-    def _running(self) -> str:
-        return "" if self._top1 is None else f"top-1 {METRICS['top1'].format(self._top1)} %"
-
-    def _time_left(self, begun: float = 0.0) -> str:
-        """Says how long the missing cells will take, by those of this run; `begun` is a share of the current one."""
+    def _time_left(self) -> str:
+        """Says how long the missing cells will take, by those of this run and the shares of those in training."""
+        begun = sum(cell.share for cell in self._cells.values())
         trained, missing = self._trained + begun, self._total - self._done - begun
-        if not missing or not trained or self._started is None:
+        if missing <= 0 or not trained or self._started is None:
             return ""
         return f"{describe_seconds((time.monotonic() - self._started) / trained * missing)} left"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ablations.config import Config
     from ablations.design import Cell, Design
-    from ablations.launcher import SerialLauncher
+    from ablations.launcher import Launcher
     from ablations.stats import Looks
     from ablations.study import StudyStore
     from ablations.track import Tracker
@@ -32,12 +32,14 @@ def run(config: Config, command: str) -> int:
 
     from ablations.design import make_design
     from ablations.folder import claimed, storage_url, study_folder
-    from ablations.launcher import SerialLauncher
+    from ablations.launcher import check_installed, make_launcher
+    from ablations.machine import resolve_threads
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
     from ablations.study import open_store
 
     design = make_design(config)
+    check_installed(config.launcher)
     if design.replicates_max:
         planned_looks(design)  # which may be refused, before there is a study
     folder = study_folder(config)
@@ -45,7 +47,9 @@ def run(config: Config, command: str) -> int:
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
     with claimed(folder, storage_url(config)):
         store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
-        launcher = SerialLauncher(design, config.data, console, config.measure)
+        usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+        threads = store.settle_threads(config.threads, usual)
+        launcher = make_launcher(config.launcher, design, config.data, console, config.measure, threads)
         if store.is_new:
             _ = launcher.images  # what is wrong with the data is said before the study has a protocol
         store.begin(design)
@@ -55,7 +59,8 @@ def run(config: Config, command: str) -> int:
             store.remember("looks", list(looks.sizes))
             design = replace(design, replicates=looks.sizes[0])
         tracker = _open_tracker(config, design, store.id, console)
-        status = _train(config, design, looks, store, tracker, launcher, command, console)
+        with launcher:
+            status = _train(config, design, looks, store, tracker, launcher, command, console)
         if status >= 128:
             return status
         _report(config, design, store, tracker, console, failed=status != 0)
@@ -83,14 +88,14 @@ def _train(
     looks: Looks | None,
     store: StudyStore,
     tracker: Tracker | None,
-    launcher: SerialLauncher,
+    launcher: Launcher,
     command: str,
     console: Console,
 ) -> int:
     from collections import Counter
     from itertools import chain, islice
 
-    from ablations import machine
+    from ablations.checkpoints import Checkpoints
     from ablations.driver import Driver, StudyInterruptedError
     from ablations.estimate import estimate_costs, knowledge
     from ablations.folder import study_folder
@@ -105,11 +110,21 @@ def _train(
     epochs = config.train.epochs
     prunes = search is not None and MedianStopper.suits(design.objectives)
     stopper = MedianStopper(store, design.objectives[0], epochs) if prunes else None
-    weights = Weights(study_folder(config) / "weights", config.weights)
-    driver = Driver(known, store, tracker, launcher, stopper, weights)
+    folder = study_folder(config)
+    driver = Driver(
+        known,
+        store,
+        tracker,
+        launcher,
+        stopper,
+        Weights(folder / "weights", config.weights),
+        Checkpoints(folder / "checkpoints", config.checkpoint_every),
+        seconds=config.limits.seconds,
+        retries=config.retries,
+    )
     missing = driver.missing()
     picks = 0
-    further: Iterator[Cell] = search.cells() if search else iter(())
+    further: Iterator[Cell | None] = search.cells() if search else iter(())
     if looks:
         further = Sequential(design, store, looks, lambda text, number: display.add_cells(number, text)).cells()
     if search:
@@ -124,7 +139,7 @@ def _train(
     if looks and not missing:
         first = list(islice(further, 1))  # the study is looked at here
         to_train = display.total - total
-        missing = [*first, *islice(further, max(0, to_train - 1))]
+        missing = [cell for cell in (*first, *islice(further, max(0, to_train - 1))) if cell]
     if not to_train:
         console.print(f"All {total} cells are finished; nothing to train.")
         return 0
@@ -142,7 +157,7 @@ def _train(
     failed = 0
     try:
         with display:
-            failed = driver.train(chain(missing, further), machine.environment(), display)
+            failed = driver.train(chain(missing, further), display)
     except (StudyInterruptedError, KeyboardInterrupt) as error:
         number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
         if tracker:
@@ -154,6 +169,8 @@ def _train(
         return 128 + number
     if search and search.exhausted:
         console.print("No other combination of levels is left to pick.")
+    if driver.diverged:
+        console.print(f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again.")
     if failed:
         console.print(f"Cells that failed: {failed}; the report says why. The same command tries them again.")
     return 1 if failed else 0

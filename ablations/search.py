@@ -38,10 +38,11 @@ from ablations.variants import Settings, Variant, check_distinct, variant_of_lev
 from sa_core.seeds import stream_seed
 
 if TYPE_CHECKING:
-    from ablations.train import Epoch
+    from ablations.events import Epoch
 
 _ASKED = 200  # picks that the sampler may waste before the combinations that are left are looked through
 _LOOKED_THROUGH = 20_000
+_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
 
 class Maker:
@@ -121,15 +122,34 @@ class Search:
         """The design as far as it is known."""
         return with_found_variants(self._named, self._store.cells(), self._maker)
 
-    def cells(self) -> Iterator[Cell]:
-        """Picks variants and yields their cells, until there are as many variants as were asked for."""
-        while (variant := self._pick()) is not None:
-            for replicate in range(self._named.replicates):
-                cell = self._named.cell(variant, replicate)
-                self._store.enqueue([cell])
-                yield cell
-                if any(stored.key == cell.key and stored.state == TrialState.PRUNED for stored in self._store.cells()):
-                    break
+    def cells(self) -> Iterator[Cell | None]:
+        """Picks variants and yields their cells, until there are as many variants as were asked for.
+
+        The further replicates of a variant come when its first one has ended, unless that was given up. None says that
+        nothing can be told before one that is being trained has ended.
+        """
+        open_ones: list[Variant] = []  # whose first replicate is being trained
+        while True:
+            states = {cell.key: cell.state for cell in self._store.cells()}
+            first = {variant.name: states[self._named.cell(variant, 0).key] for variant in open_ones}
+            ended = next((variant for variant in open_ones if first[variant.name] not in _UNDER_WAY), None)
+            if ended is not None:
+                open_ones.remove(ended)
+                if first[ended.name] != TrialState.PRUNED:
+                    for replicate in range(1, self._named.replicates):
+                        yield self._enqueued(ended, replicate)
+            elif (variant := self._pick()) is not None:
+                open_ones.append(variant)
+                yield self._enqueued(variant, 0)
+            elif open_ones and self._named.replicates > 1:
+                yield None
+            else:
+                return
+
+    def _enqueued(self, variant: Variant, replicate: int) -> Cell:
+        cell = self._named.cell(variant, replicate)
+        self._store.enqueue([cell])
+        return cell
 
     def _pick(self) -> Variant | None:
         """Returns the next variant; None when there are enough, or none is left."""
@@ -140,10 +160,18 @@ class Search:
             return None
         # By how many there are, so that a search that goes on picks what it would have picked.
         seed = stream_seed(self._named.protocol["seed"], "search", len(picked)) % 2**32
+        under_way = {cell.variant for cell in stored if cell.state in _UNDER_WAY}
+        running = [
+            create_trial(state=TrialState.RUNNING, params=variant.levels, distributions=dict(self._space))
+            for variant in picked
+            if variant.name in under_way
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = TPESampler(seed=seed, multivariate=True)
+            # Variants that are being trained count as bad ones, so that those beside them are others.
+            sampler = TPESampler(seed=seed, multivariate=True, constant_liar=len(running) > 0)
         study = make_study(self._named.objectives, sampler)
+        study.add_trials(running)
         study.add_trials(history(picked, stored, self._named.objectives, self._space))
         known = [variant.network for variant in design.variants]
         for _ in range(_ASKED):

@@ -18,8 +18,6 @@ from ablations.stats import Looks, family, judge, undecided
 from ablations.study import StudyStore
 from ablations.wording import count
 
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-
 
 def looks_of(design: Design, store: StudyStore) -> Looks:
     """Returns when a study is looked at: as it was planned when it was first run so.
@@ -71,20 +69,25 @@ class Sequential:
     def __init__(self, design: Design, store: StudyStore, looks: Looks, announce: Callable[[str, int], None]) -> None:
         self._design, self._store, self._looks, self._announce = design, store, looks, announce
 
-    def cells(self) -> Iterator[Cell]:
-        """Yields cells without a result, each in the queue; judges the study when those of a look are trained."""
+    def cells(self) -> Iterator[Cell | None]:
+        """Yields cells without an outcome, each in the queue; judges the study when those of a look are trained.
+
+        None says that some of them are still being trained.
+        """
         for before, replicates in zip(self._looks.sizes, self._looks.sizes[1:], strict=False):
+            while any(cell.state == TrialState.RUNNING for cell in self._store.cells()):
+                yield None
             wanted = self._undecided()
             if not wanted:
                 return
-            stored = {cell.key: cell.state for cell in self._store.cells()}
+            stored = {cell.key: cell for cell in self._store.cells()}
             cells = [
                 self._design.cell(variant, replicate)
                 for replicate in range(replicates)
                 for variant in self._design.variants
                 if variant.name in wanted
             ]
-            missing = [cell for cell in cells if stored.get(cell.key) not in _FINISHED]
+            missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].is_done]
             if not missing:
                 continue
             contrasts = len(family(self._design.baselines))
@@ -94,7 +97,9 @@ class Sequential:
                 f"{', '.join(wanted)} get {replicates - before} more.",
                 len(missing),
             )
-            self._store.enqueue(cell for cell in missing if stored.get(cell.key) in (None, TrialState.FAIL))
+            self._store.enqueue(
+                cell for cell in missing if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
+            )
             yield from missing
 
     def _undecided(self) -> list[str]:

@@ -7,7 +7,7 @@ A cell is one trial, and a trial goes this way, with one driver as the only writ
                ^               |      prune
                |    release    |-------------> PRUNED       (a search gave it up; never trained again)
                +---------------+      fail
-                               |-------------> FAIL         (a later run enqueues the cell again)
+                               |-------------> FAIL         (a later run enqueues the cell again, unless it diverged)
 
 A driver that is interrupted releases its cell. One that was killed leaves a RUNNING trial; the next driver finds it
 when it takes over and finishes it, if its outcome was stored already, or releases it. The outcome is stored before the
@@ -32,6 +32,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
+from ablations.events import DIVERGED
 from ablations.urls import hide_passwords
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
@@ -45,7 +46,7 @@ class StoredCell:
     """A cell as the store knows it.
 
     `levels` are those of the factors that made its variant, `outcome` is there when it is finished (of a pruned cell,
-    its epochs alone), `failure` when it failed.
+    its epochs alone), `failure` when it failed, and then `failed_as` is the kind of failure (`ablations.events`).
     """
 
     key: str
@@ -57,6 +58,17 @@ class StoredCell:
     number: int
     outcome: dict[str, Any] | None
     failure: str | None
+    failed_as: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it needs no training any more: a cell that diverged would do so again."""
+        return self.state in (TrialState.COMPLETE, TrialState.PRUNED) or self.has_diverged
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether its loss became no number."""
+        return self.state == TrialState.FAIL and self.failed_as == DIVERGED
 
 
 class StudyStore:
@@ -151,6 +163,27 @@ class StudyStore:
                 reason = f"holds another network under the name {cell.variant}; {advice}. What differs:{lines}"
                 raise UsageError("study", design.study, reason)
 
+    def settle_threads(self, threads: int | str, otherwise: int) -> int:
+        """Returns how many threads the study's cells are computed with: from its beginning on, always as many.
+
+        Args:
+            threads: what was asked for; `auto` is what the study has, if it has begun.
+            otherwise: what `auto` is in a study that begins.
+
+        Raises:
+            UsageError: if it was begun with another number.
+        """
+        stored = self.attributes.get("threads")
+        asked = threads if isinstance(threads, int) else stored or otherwise
+        if stored is not None and stored != asked:
+            reason = (
+                f"the study was begun with {stored}, on which the last digits of its results depend; "
+                f"to start another study, add study={self._study.study_name}-2 (or any name)"
+            )
+            raise UsageError("threads", asked, reason)
+        self.remember("threads", asked)
+        return asked
+
     def take_over(self) -> None:
         """Puts in order what a killed driver left: finishes what has an outcome, releases what has none."""
         for cell in self.cells():
@@ -200,9 +233,10 @@ class StudyStore:
         self._storage.set_trial_user_attr(self._trial_id(number), "outcome", outcome)
         self._tell(number, outcome)
 
-    def fail(self, cell: Cell, reason: str) -> None:
-        """Stores why a claimed cell could not be trained."""
+    def fail(self, cell: Cell, kind: str, reason: str) -> None:
+        """Stores why a claimed cell could not be trained: the kind of failure (`ablations.events`) and the reason."""
         number = self._number(cell)
+        self._storage.set_trial_user_attr(self._trial_id(number), "failed_as", kind)
         self._storage.set_trial_user_attr(self._trial_id(number), "failure", reason)
         self._study.tell(number, state=TrialState.FAIL)
 
@@ -284,6 +318,7 @@ def _stored_cell(trial: FrozenTrial) -> StoredCell:
         number=trial.number,
         outcome=known.get("outcome"),
         failure=known.get("failure"),
+        failed_as=known.get("failed_as"),
     )
 
 

@@ -33,7 +33,7 @@ from ablations.urls import hide_passwords
 from ablations.variants import flatten
 
 if TYPE_CHECKING:
-    from ablations.train import Epoch
+    from ablations.events import Epoch
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a line for every table it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -124,16 +124,16 @@ class Tracker:
         self._monitor.start()
 
     @_tolerant
-    def start_cell(self, cell: Cell, environment: Mapping[str, str]) -> None:
+    def start_cell(self, cell: Cell, commit: str | None) -> None:
         """Opens the child run of a cell that is about to be trained."""
         self._discard_cut_off(cell)
         self._pending, self._written = [], time.monotonic()
         self._client.update_run(self._child(cell), status=RUNNING)
-        self._describe(cell, environment)
+        self._describe(cell, commit)
 
-    def _describe(self, cell: Cell, environment: Mapping[str, str]) -> None:
+    def _describe(self, cell: Cell, commit: str | None) -> None:
         run_id = self._child(cell)
-        tags = [RunTag("mlflow.source.git.commit", environment["commit"])] if "commit" in environment else []
+        tags = [RunTag("mlflow.source.git.commit", commit)] if commit else []
         params = {"variant": cell.variant.name, "replicate": cell.replicate, "key": cell.key}
         described = {
             "network": cell.variant.network,
@@ -182,7 +182,7 @@ class Tracker:
             self._describe_parent(fingerprint)
         for cell, outcome in missed:
             self._discard_cut_off(cell)
-            self._describe(cell, outcome["environment"])
+            self._describe(cell, outcome["environment"].get("commit"))
             self._complete(self._child(cell), outcome)
 
     @_tolerant
@@ -193,10 +193,10 @@ class Tracker:
             self._monitor = None
         if note:
             self._client.set_tag(self.parent_id, "mlflow.note.content", note)
-        # Weights stay where they are: copies of large networks would fill the disk.
-        weights = folder / "weights" if folder else None
+        # Weights and checkpoints stay where they are: copies of large networks would fill the disk.
+        heavy = {folder / "weights", folder / "checkpoints"} if folder else set()
         for path in sorted(folder.rglob("*")) if folder else []:
-            if path.is_file() and not path.name.startswith(".") and weights not in path.parents:
+            if path.is_file() and not path.name.startswith(".") and not heavy.intersection(path.parents):
                 inside = path.parent.relative_to(folder).as_posix() if folder else ""
                 self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
         self._client.set_terminated(self.parent_id, status)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,27 +21,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from ablations.config import TrainConfig
 from ablations.cost import SHARE, Cost, measure_cost
 from ablations.data.device import DeviceImages
+from ablations.events import Epoch, Step
 from ablations.learner import Learner, forward
 from ablations.measure.memory import parameter_count
+from sa_core.seeds import stream_seed
 
+_LOOKED_AT = 50  # steps after which it is seen whether the loss is still a number
 _EVALUATION_PIXELS = 512 * 32 * 32  # of a batch of test images, unless training has more in one
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What is known after an epoch.
-
-    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone, and
-    `finished` is Unix time.
-    """
-
-    epoch: int
-    train_loss: float
-    test_loss: float
-    top1: float
-    learning_rate: float
-    seconds: float
-    finished: float
 
 
 @dataclass(frozen=True)
@@ -65,21 +52,28 @@ class Result:
         return result | costs
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that training goes on from after an epoch: tensors, numbers and text, which `torch.load` reads safely.
+
+    The tensors are those of the network, and change when it is trained further.
+    """
+
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network is trained; its cost is measured next, which trains it further."""
+
+    model: nn.Module
+
+
+Event = Step | Epoch | Checkpoint | Trained | Result
+
+
 class DivergedError(RuntimeError):
     """The loss is no number any more."""
-
-
-class Watcher(Protocol):
-    """Who is told how a cell gets on; may end it by raising."""
-
-    def on_step(self, done: int, total: int) -> None:
-        """Hears of each training step."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """Hears of each epoch."""
-
-    def on_trained(self, model: nn.Module) -> None:
-        """Gets the network once it is trained, before its cost is measured, which trains it further."""
 
 
 def train(
@@ -87,30 +81,46 @@ def train(
     recipe: TrainConfig,
     images: DeviceImages,
     seed: int,
-    watcher: Watcher,
     measure: str = "quick",
-) -> Result:
-    """Trains a network and returns its result; on the CPU equal arguments give equal accuracies, bit for bit.
+    *,
+    micro_batches: int = 1,
+    checkpoint: Mapping[str, Any] | None = None,
+    checkpoint_every: float = math.inf,
+) -> Iterator[Event]:
+    """Trains a network and yields what happens, at last its result.
+
+    On the CPU equal arguments, and as many threads, give equal accuracies, bit for bit, whether training was gone on
+    with from a checkpoint or not. Whoever stops asking for events stops the training.
 
     Args:
         network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
         recipe: with precision and memory format resolved.
         images: on the device to train on.
         seed: of initial weights, order and augmentation; the same for all variants of a replicate.
-        watcher: is told of steps and epochs.
         measure: `quick` measures what the network costs, within a tenth of the time that the cell took so far, `needed`
             does so however long it takes, `off` does not.
+        micro_batches: parts that a batch is taken in, one after the other, to need less memory.
+        checkpoint: the state of one that the same arguments made, to go on from.
+        checkpoint_every: seconds after which an epoch ends with a checkpoint.
 
     Raises:
-        DivergedError: when the loss is no finite number at the end of an epoch.
+        DivergedError: when the loss is no finite number.
+        RuntimeError: if `checkpoint` is of another network.
     """
     started = time.perf_counter()
-    learner = Learner(network, recipe, len(images.classes), seed, images.device)
+    learner = Learner(network, recipe, len(images.classes), seed, images.device, micro_batches=micro_batches)
+    torch.manual_seed(stream_seed(seed, "network"))  # for what networks draw themselves, as dropout does
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
     shares = partial(learning_rate_share, recipe.schedule, recipe.warmup, steps=steps * recipe.epochs)
-    scheduler = LambdaLR(learner.optimizer, lambda step: shares(step=step))
     epochs: list[Epoch] = []
-    for number in range(recipe.epochs):
+    if checkpoint is not None:
+        epochs, spent = _restore(learner, checkpoint)
+        started -= spent
+        yield from epochs
+    first = len(epochs)
+    scheduler = LambdaLR(learner.optimizer, lambda step: shares(step=first * steps + step))
+    kept = time.perf_counter()
+    for number in range(first, recipe.epochs):
         rate = float(scheduler.get_last_lr()[0])
         begun = time.perf_counter()
         learner.model.train()
@@ -118,15 +128,20 @@ def train(
         for step, batch in enumerate(images.train_batches(recipe.batch_size, seed, number)):
             total += learner.step(*batch)
             scheduler.step()
-            watcher.on_step(number * steps + step + 1, recipe.epochs * steps)
+            if (step + 1) % _LOOKED_AT == 0:  # seldom, as it waits for the device
+                _check_finite(total.item(), f"training, by step {step + 1} of epoch {number + 1}")
+            yield Step(number * steps + step + 1, recipe.epochs * steps)
         train_loss = total.item() / steps  # waits for the device
         seconds = time.perf_counter() - begun
+        _check_finite(train_loss, f"training, in epoch {number + 1}")
         test_loss, top1 = evaluate(learner.model, recipe, images)
-        if not math.isfinite(train_loss) or not math.isfinite(test_loss):
-            raise DivergedError(f"the loss is {train_loss} in training and {test_loss} in testing at epoch {number}")
+        _check_finite(test_loss, f"testing, after epoch {number + 1}")
         epochs.append(Epoch(number, train_loss, test_loss, top1, rate, seconds, time.time()))
-        watcher.on_epoch(epochs[-1])
-    watcher.on_trained(learner.model)
+        yield epochs[-1]
+        if len(epochs) < recipe.epochs and time.perf_counter() - kept >= checkpoint_every:
+            yield Checkpoint(_state(learner, epochs, time.perf_counter() - started))
+            kept = time.perf_counter()
+    yield Trained(learner.model)
 
     if measure == "off":
         cost = Cost(parameter_count(learner.model))
@@ -134,7 +149,7 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    return Result(
+    yield Result(
         epochs[-1].top1,
         epochs[-1].test_loss,
         cost,
@@ -142,6 +157,37 @@ def train(
         tuple(epochs),
         learner.attention_by,
     )
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss} in {where}")
+
+
+def _state(learner: Learner, epochs: Sequence[Epoch], seconds: float) -> dict[str, Any]:
+    return {
+        "model": learner.model.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "random": _random_states(learner.device),
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "seconds": seconds,
+        "micro_batches": learner.micro_batches,
+    }
+
+
+def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], float]:
+    """Puts a learner where a checkpoint was made; returns its epochs and the seconds that it took up to there."""
+    learner.model.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"][0])
+    if learner.device.type == "cuda" and len(state["random"]) > 1:
+        torch.cuda.set_rng_state(state["random"][1], learner.device)
+    return [Epoch(**epoch) for epoch in state["epochs"]], float(state["seconds"])
+
+
+def _random_states(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:

@@ -8,12 +8,13 @@ is what `torch.save` makes of a dictionary with `network` (which `create_model` 
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.design import Cell
+from ablations.folder import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,26 +40,13 @@ class Weights:
         """Whether a cell's weights are to be kept."""
         return self.kept == "all" or (self.kept == "first" and cell.replicate == 0)
 
-    def keep(self, cell: Cell, model: nn.Module, classes: tuple[str, ...]) -> None:
-        """Writes a trained network's weights, whole or not at all.
+    def write(self, cell: Cell, content: bytes) -> None:
+        """Writes what `pack_weights` made of a trained network, whole or not at all.
 
         Raises:
-            OSError: if they cannot be written.
+            OSError: if it cannot be written.
         """
-        import torch
-
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{cell.key}.partial"
-        written = io.BytesIO()  # into a file torch.save would write itself, and call a full disk a RuntimeError
-        torch.save(about | {"classes": list(classes), "state": state}, written)
-        try:
-            partial.write_bytes(written.getbuffer())
-            partial.replace(self.path(cell))
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(self.path(cell), content)
 
     def load(self, cell: Cell) -> nn.Module:
         """Builds a cell's network with the weights that it learnt, in evaluation mode, on the CPU.
@@ -83,3 +71,12 @@ class Weights:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(reason) from error
         return model.eval()
+
+
+def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+    """Returns a trained network's weights, with what describes it, as the file of the cell has them."""
+    from ablations.job import pack
+
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
+    return pack(about | {"classes": list(classes), "state": state})

@@ -8,6 +8,7 @@ device is that of airbench (github.com/KellerJordan/cifar10-airbench).
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from ablations.data.augment import Augmentation
+from ablations.config import DataConfig
+from ablations.data.augment import Augmentation, augmentation_of
 from ablations.data.images import Images, ImageSet
 from sa_core.seeds import stream_seed
 
@@ -28,6 +30,12 @@ _SHARE = 0.5  # of the free memory of a device that images may take
 _PIXELS_AT_ONCE = 256 * 32 * 32  # that are augmented together, where a batch has fewer
 _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
+
+
+def on_device(images: Images, config: DataConfig, device: str) -> DeviceImages:
+    """Puts a data set on a device, with the augmentation that its configuration asks for."""
+    augmentation = augmentation_of(config, images.train.pixels.shape[-1])
+    return DeviceImages(images, torch.device(device), augmentation, memory=getattr(config, "memory", "auto"))
 
 
 class DeviceImages:
@@ -102,8 +110,11 @@ class DeviceImages:
     def _place(self, part: ImageSet) -> Batch:
         if self.resident and isinstance(part.pixels, np.memmap):
             _read_ahead(part.pixels)
-        pixels = torch.from_numpy(part.pixels)
-        return pixels.to(self.device) if self.resident else pixels, torch.from_numpy(part.labels).to(self.device)
+        with warnings.catch_warnings():
+            # Images that processes share are read-only. Nothing here writes to them.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+            pixels, labels = torch.from_numpy(part.pixels), torch.from_numpy(part.labels)
+        return pixels.to(self.device) if self.resident else pixels, labels.to(self.device)
 
     def _read(self, pixels: Tensor, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """Yields raw images on the device in the given order, a batch at a time; from disk, some batches ahead."""

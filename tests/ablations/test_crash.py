@@ -6,7 +6,7 @@ SIGKILL it leaves the stores as they are at that moment, and unlike SIGKILL it c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,20 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
 
+from ablations.checkpoints import Checkpoints
 from ablations.compose import compose_config
 from ablations.cost import Cost
-from ablations.design import Cell, Design, make_design
+from ablations.design import Design, make_design
 from ablations.driver import Driver
+from ablations.events import Finished, Learnt, Progress, Saved
+from ablations.job import Job
 from ablations.launcher import SerialLauncher
 from ablations.learner import build_network
 from ablations.progress import Display
 from ablations.study import open_store
 from ablations.track import Tracker
-from ablations.train import Epoch, Result, Watcher
-from ablations.weights import Weights
+from ablations.train import Epoch, Result
+from ablations.weights import Weights, pack_weights
 
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
 CONFIG = compose_config(
@@ -40,7 +43,9 @@ WRITES = (
     (optuna.storages.RDBStorage, "set_trial_state_values"),
     (optuna.storages.RDBStorage, "set_trial_user_attr"),
     (optuna.storages.RDBStorage, "set_study_user_attr"),
-    (Weights, "keep"),
+    (Weights, "write"),
+    (Checkpoints, "write"),
+    (Checkpoints, "remove"),
     (Path, "replace"),
     (MlflowClient, "create_run"),
     (MlflowClient, "log_batch"),
@@ -61,12 +66,13 @@ class Killed(BaseException):
 
 
 class InstantLauncher(SerialLauncher):
-    def train(self, cell: Cell, watcher: Watcher) -> Result:
+    def work(self, job: Job) -> Iterator[Progress]:
         epochs = tuple(Epoch(i, 1.0, 1.0, 50.0 + i, 0.1, 1.0, 1e9 + i) for i in range(2))
-        for epoch in epochs:
-            watcher.on_epoch(epoch)
-        watcher.on_trained(NETWORKS[cell.variant.name])
-        return Result(51.0, 1.0, Cost(10), 1.0, epochs)
+        yield epochs[0]
+        yield Saved(b"no checkpoint: nothing is gone on from it")
+        yield epochs[1]
+        yield Learnt(pack_weights(job.cell, NETWORKS[job.cell.variant.name], [*"0123456789"]))
+        yield Finished(Result(51.0, 1.0, Cost(10), 1.0, epochs).to_dict(), ENVIRONMENT)
 
 
 def drive(design: Design, folder: Path, uri: str) -> None:
@@ -75,11 +81,12 @@ def drive(design: Design, folder: Path, uri: str) -> None:
     store.begin(design)
     tracker = Tracker(uri, design, store.id, folder / "artifacts")
     weights = Weights(folder / design.study / "weights")
-    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data), None, weights)
+    checkpoints = Checkpoints(folder / design.study / "checkpoints")
+    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data), None, weights, checkpoints)
     try:
         if missing := driver.missing():
             with Display(Console(quiet=True), 2, 0) as display:
-                driver.train(missing, ENVIRONMENT, display)
+                driver.train(missing, display)
         if not tracker.complete:
             tracker.end("FINISHED")
     finally:
@@ -118,6 +125,8 @@ def check(design: Design, folder: Path, uri: str) -> None:
         kept = weights.load(cell).state_dict()
         assert all(torch.equal(kept[name], value) for name, value in state.items()), design.study
     assert len(list(weights.folder.iterdir())) == 2, design.study
+    # A driver that died between storing an outcome and removing the checkpoint leaves a file that nobody reads.
+    assert len(list((folder / design.study).glob("checkpoints/*"))) <= 1, design.study
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
     assert sorted(run.info.run_name for run in runs) == sorted([design.study, "groups=4 r0", "none r0"])

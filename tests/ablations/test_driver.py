@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,12 @@ from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.driver import Driver, Interrupts, StudyInterruptedError
 from ablations.errors import UsageError
+from ablations.events import ERROR, Failed, Progress
+from ablations.job import Job
 from ablations.launcher import SerialLauncher
 from ablations.progress import Display
 from ablations.study import StudyStore, open_store
 from ablations.track import Tracker
-from ablations.train import Result, Watcher
 from tests.conftest import TINY
 
 ENVIRONMENT = {"cpu": "one"}
@@ -33,10 +35,14 @@ class Launcher(SerialLauncher):
         super().__init__(make_design(config), config.data)
         self.before, self.trained = before, list[str]()
 
-    def train(self, cell: Cell, watcher: Watcher) -> Result:
-        self.before(cell)
-        self.trained.append(cell.name)
-        return super().train(cell, watcher)
+    def work(self, job: Job) -> Iterator[Progress]:
+        self.trained.append(job.cell.name)
+        try:
+            self.before(job.cell)
+        except Exception:
+            yield Failed(ERROR, traceback.format_exc())
+            return
+        yield from super().work(job)
 
 
 class Study:
@@ -57,7 +63,7 @@ class Study:
         driver = Driver(self.design, self.store, None, launcher)
         missing = driver.missing()
         with Display(Console(quiet=True), 6, 6 - len(missing)) as display:
-            return driver.train(missing, ENVIRONMENT, display) if missing else 0
+            return driver.train(missing, display) if missing else 0
 
     def states(self) -> list[TrialState]:
         return [cell.state for cell in self.store.cells()]

@@ -157,7 +157,7 @@ def test_a_study_of_which_nothing_was_tried_is_nothing_to_report(tmp_path: Path)
         findings_of(study.config, study.design, store, tmp_path)
     cell = next(study.design.cells())
     store.claim(cell)
-    store.fail(cell, "ValueError: planted")
+    store.fail(cell, "error", "ValueError: planted")
     read = findings_of(study.config, study.design, store, tmp_path)
     assert read.results.cells.empty
     assert read.summaries == []

@@ -25,7 +25,7 @@ from ablations.learner import build_network
 from ablations.measure.complexity import count
 from ablations.networks import TrainedNetworks, batches, count_multiply_adds, images_of_each_class
 from ablations.results import collect
-from ablations.weights import Weights
+from ablations.weights import Weights, pack_weights
 from tests.ablations.test_results import stored
 
 IMAGES = ("device=cpu", "data.train_images=20", "data.test_images=160")  # more than a batch of 128
@@ -62,7 +62,8 @@ def keep_weights(found: Findings, *without: str) -> None:
         if variant.name not in without:
             cell = found.design.cell(variant, 0)
             classes = tuple(found.attributes["data"]["classes"])
-            Weights(found.folder / "weights").keep(cell, random_network(variant.network), classes)
+            content = pack_weights(cell, random_network(variant.network), classes)
+            Weights(found.folder / "weights").write(cell, content)
 
 
 def trained(folder: Path, *overrides: str) -> TrainedNetworks:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from ablations import cli
+from ablations import cli, probe
 from ablations.compose import compose_config
-from ablations.design import make_design
+from ablations.design import Settings, make_design
 from ablations.driver import Driver
 from ablations.launcher import SerialLauncher
 from ablations.plan import PURPOSE, plan
@@ -29,10 +30,10 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Cells cost what the tests say, and not what the machine makes of it; the variants that were asked for."""
     asked: list[str] = []
 
-    def probe(self: SerialLauncher, variant: Variant, seconds: float) -> Probe:
+    def probe(self: SerialLauncher, variants: Sequence[Variant], seconds: float) -> dict[str, Probe]:
         del self, seconds
-        asked.append(variant.name)
-        return PROBE
+        asked.extend(variant.name for variant in variants)
+        return {variant.name: PROBE for variant in variants}
 
     monkeypatch.setattr(SerialLauncher, "probe", probe)
     return asked
@@ -306,13 +307,13 @@ def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list
 def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def probe(self: SerialLauncher, variant: Variant, seconds: float) -> Probe:
-        del self, seconds
-        if variant.name == "groups=4":
+    def fail(network: Settings, *arguments: object, measured: bool) -> Probe:
+        del arguments, measured
+        if network["attention"].get("groups") == 4:
             raise RuntimeError("out of memory\n of which a page is told")
         return PROBE
 
-    monkeypatch.setattr(SerialLauncher, "probe", probe)
+    monkeypatch.setattr(probe, "probe", fail)
     assert call(tmp_path) == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
     assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory"]

@@ -20,12 +20,12 @@ def show(*, terminal: bool) -> str:
     console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
     with Display(console, total=12, finished=9) as display:
         display.start_cell("groups=2 r0")
-        display.step(1, 4)
-        display.epoch(55.5)
-        display.step(2, 4)
-        display.finish_cell(61.25, 3.21, 1234.5)
+        display.step("groups=2 r0", 1, 4)
+        display.epoch("groups=2 r0", 55.5)
+        display.step("groups=2 r0", 2, 4)
+        display.finish_cell("groups=2 r0", 61.25, 3.21, 1234.5)
         display.start_cell("groups=4 r0")
-        display.fail_cell("ValueError: no [such] thing")
+        display.fail_cell("groups=4 r0", "failed", "ValueError: no [such] thing")
     return file.getvalue()
 
 
@@ -46,18 +46,39 @@ def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
     assert "9/12" in text
 
 
+def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=True, highlight=False)
+    with Display(console, total=3, finished=0) as display:
+        for name in ("none r0", "groups=1 r0"):
+            display.start_cell(name)
+        display.step("none r0", 1, 2)
+        display.epoch("none r0", 11.5)
+        display.epoch("groups=1 r0", 22.5)
+        display.start_cell("groups=1 r0")  # from its beginning: another worker has it
+        assert set(display._cells) == {"none r0", "groups=1 r0"}
+        assert display._cells["groups=1 r0"].top1 is None
+        display.finish_cell("groups=1 r0", 33.5, 1.0, None)
+        assert set(display._cells) == {"none r0"}
+        display.fail_cell("none r0", "diverged", "the loss is nan")
+        assert display._cells == {}
+    text = file.getvalue()
+    for shown in ("top-1 11.5 %", "top-1 22.5 %", "[1/3] groups=1 r0", "[2/3] none r0", "diverged: the loss is nan"):
+        assert shown in text
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(terminal: bool) -> None:
     file = io.StringIO()
     console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
     with Display(console, total=9, finished=8) as display:
         display.start_cell("none r3")
-        display.finish_cell(50.0, 1.0, None)
+        display.finish_cell("none r3", 50.0, 1.0, None)
         display.add_cells(3, "Look at 4 replicates: [0] of 1 decided.")
         assert display.total == 12
         display.start_cell("none r4")
-        display.step(1, 2)
-        display.finish_cell(50.0, 1.0, None)
+        display.step("none r4", 1, 2)
+        display.finish_cell("none r4", 50.0, 1.0, None)
     text = file.getvalue()
     assert "[9/9] none r3" in text
     assert "Look at 4 replicates: [0] of 1 decided.\n" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from rich.console import Console
 from ablations.compose import compose_config
 from ablations.config import Config
 from ablations.cost import Cost
-from ablations.design import Cell, make_design
+from ablations.design import make_design
 from ablations.driver import Driver
 from ablations.errors import UsageError
+from ablations.events import Finished, Progress
+from ablations.job import Job
 from ablations.launcher import SerialLauncher
 from ablations.progress import Display
 from ablations.results import collect
 from ablations.search import Maker, MedianStopper, Search, with_found_variants
 from ablations.study import StudyStore, open_store
-from ablations.train import Epoch, Result, Watcher
+from ablations.train import Epoch, Result
 from ablations.variants import Settings, Variant
 
 EPOCHS = 6
@@ -42,16 +44,17 @@ class FormulaLauncher(SerialLauncher):
         self._value = value
         self.trained: list[str] = []
 
-    def train(self, cell: Cell, watcher: Watcher) -> Result:
+    def work(self, job: Job) -> Iterator[Progress]:
+        cell = job.cell
         self.trained.append(cell.name)
         value = self._value(cell.variant.levels) + cell.replicate
         epochs = []
         for index in range(EPOCHS):
             top1 = value * (index + 1) / EPOCHS
             epochs.append(Epoch(index, 1.0, 100 - top1, top1, 0.1, 1.0, 1e9 + index))
-            watcher.on_epoch(epochs[-1])
+            yield epochs[-1]
         memory = float(cell.variant.attention.get("groups", 0))
-        return Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs))
+        yield Finished(Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs)).to_dict(), {"cpu": "one"})
 
 
 class Study:
@@ -79,7 +82,7 @@ class Study:
         driver = Driver(search.design, store, None, launcher, stopper)
         cells = (cell for cell, _ in zip(chain(driver.missing(), search.cells()), range(stop_after), strict=False))
         with Display(Console(quiet=True), 100, 0) as display:
-            driver.train(cells, {"cpu": "one"}, display)
+            driver.train(cells, display)
         return search
 
     def picked(self) -> list[str]:

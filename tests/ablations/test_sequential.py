@@ -21,6 +21,8 @@ from ablations.cost import Cost
 from ablations.design import Cell, make_design
 from ablations.driver import Driver
 from ablations.errors import UsageError
+from ablations.events import ERROR, Failed, Finished, Progress
+from ablations.job import Job
 from ablations.launcher import SerialLauncher
 from ablations.progress import Display
 from ablations.results import collect
@@ -28,7 +30,7 @@ from ablations.run import PURPOSE, run
 from ablations.sequential import Sequential, looks_of, planned_looks
 from ablations.stats import Looks, Verdict, judge
 from ablations.study import StudyStore, open_store
-from ablations.train import Epoch, Result, Watcher
+from ablations.train import Epoch, Result
 from tests.conftest import Command
 
 # With two contrasts and up to 16 replicates the study is looked at 9, 12 and 16 of them.
@@ -73,13 +75,15 @@ class MadeUpLauncher(SerialLauncher):
         self._top1, self._failing = top1, failing
         self.trained: list[str] = []
 
-    def train(self, cell: Cell, watcher: Watcher) -> Result:
-        del watcher
+    def work(self, job: Job) -> Iterator[Progress]:
+        cell = job.cell
         self.trained.append(cell.name)
         if cell.name == self._failing:
-            raise ValueError("planted")
+            yield Failed(ERROR, "ValueError: planted")
+            return
         top1 = self._top1(cell.variant.name, cell.replicate)
-        return Result(top1, 1.0, Cost(10), 1.0, (Epoch(0, 1.0, 1.0, top1, 0.1, 1.0, 1e9),))
+        result = Result(top1, 1.0, Cost(10), 1.0, (Epoch(0, 1.0, 1.0, top1, 0.1, 1.0, 1e9),))
+        yield Finished(result.to_dict(), {"cpu": "one"})
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +124,7 @@ class Study:
         """Goes on as `run` does; returns the cells that were trained."""
         store = self.store
         design = self.design
-        further: chain[Cell] = chain()
+        further: chain[Cell | None] = chain()
         if design.replicates_max:
             looks = looks_of(design, store)
             store.remember("looks", list(looks.sizes))
@@ -129,7 +133,7 @@ class Study:
         launcher = MadeUpLauncher(self.config, top1, failing)
         driver = Driver(design, store, None, launcher)
         with Display(Console(quiet=True), 100, 0) as display:
-            driver.train(islice(chain(driver.missing(), further), stop_after), {"cpu": "one"}, display)
+            driver.train(islice(chain(driver.missing(), further), stop_after), display)
         return launcher.trained
 
     def replicates(self) -> dict[str, list[int]]:

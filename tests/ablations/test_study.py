@@ -67,7 +67,7 @@ def test_a_failed_cell_keeps_its_reason_and_its_next_attempt_is_what_counts(tmp_
     store = opened(tmp_path)
     store.enqueue(cells[:1])
     store.claim(cells[0])
-    store.fail(cells[0], "ValueError: no")
+    store.fail(cells[0], "error", "ValueError: no")
     assert [(cell.state, cell.failure) for cell in store.cells()] == [(TrialState.FAIL, "ValueError: no")]
     store.enqueue(cells[:1])
     store.cells()

@@ -19,7 +19,8 @@ from ablations.errors import UsageError
 from ablations.track import Tracker
 from ablations.train import Epoch, Result
 
-ENVIRONMENT = {"cpu": "one", "commit": "abc123"}
+COMMIT = "abc123"
+ENVIRONMENT = {"cpu": "one", "commit": COMMIT}
 DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
 
 
@@ -62,7 +63,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
 ) -> None:
     tracker.begin("fingerprint0", "abc123")
     for cell in design.cells():
-        tracker.start_cell(cell, ENVIRONMENT)
+        tracker.start_cell(cell, COMMIT)
         for epoch in result().epochs:
             tracker.epoch(cell, epoch)
         tracker.finish_cell(cell, outcome())
@@ -119,7 +120,7 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
 def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
     cells = list(design.cells())
     tracker.begin("fingerprint0", None)
-    tracker.start_cell(cells[0], ENVIRONMENT)  # killed before the cell was finished here
+    tracker.start_cell(cells[0], COMMIT)  # killed before the cell was finished here
     tracker.end(track.KILLED)
     for _ in range(2):
         again = Tracker(tracker.uri, design, "mine", tmp_path)
@@ -132,7 +133,7 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
 
 def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     for _ in range(2):
         tracker.finish_cell(cell, outcome())
     history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
@@ -143,7 +144,7 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
     tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = next(design.cells())
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
     assert "top1" not in child(tracker, cell).data.metrics  # a batch at a time
     monkeypatch.setattr(track, "_LIVE_SECONDS", 0.0)
@@ -160,7 +161,7 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
 ) -> None:
     monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
     cell = next(design.cells())
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
     again = Tracker(tracker.uri, design, "mine", tmp_path)
     late = outcome()
@@ -169,7 +170,7 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
     if synced:
         again.sync([(cell, late)], "fingerprint0")
     else:
-        again.start_cell(cell, ENVIRONMENT)
+        again.start_cell(cell, COMMIT)
         again.finish_cell(cell, late)
     history = MlflowClient(tracker.uri).get_metric_history(child(again, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
@@ -180,7 +181,7 @@ def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
 ) -> None:
     cell = next(design.cells())
     tracker.begin("fingerprint0", None)
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     tracker.end(track.KILLED)
     renamed = replace(cell, variant=replace(cell.variant, name="plain"))
     again = Tracker(tracker.uri, replace(design, sweep="mine", question="Why?"), "mine", tmp_path)
@@ -192,11 +193,11 @@ def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
 def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design: Design) -> None:
     one, other = design.cells()
     for cell in (one, other):
-        tracker.start_cell(cell, ENVIRONMENT)
+        tracker.start_cell(cell, COMMIT)
     tracker.fail_cell(one, "Traceback: no")
     tracker.release_cell(other)
     assert (child(tracker, one).info.status, child(tracker, one).data.tags["failure"]) == ("FAILED", "Traceback: no")
-    tracker.start_cell(one, ENVIRONMENT)
+    tracker.start_cell(one, COMMIT)
     tracker.finish_cell(one, outcome())
     assert "failure" not in child(tracker, one).data.tags
     assert child(tracker, other).info.status == "KILLED"
@@ -204,7 +205,7 @@ def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design:
 
 def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     tracker._client = MlflowClient("http://127.0.0.1:9")
     tracker.finish_cell(cell, outcome())
     tracker.end(track.FINISHED)
@@ -245,10 +246,10 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_p
 
 def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, design: Design, tmp_path: Path) -> None:
     cell = next(design.cells())
-    tracker.start_cell(cell, ENVIRONMENT)
+    tracker.start_cell(cell, COMMIT)
     tracker.finish_cell(cell, outcome())
     other = Tracker(tracker.uri, design, "theirs", tmp_path)
-    other.start_cell(cell, ENVIRONMENT)
+    other.start_cell(cell, COMMIT)
     found = [run for run in runs(tracker) if "cell" in run.data.tags]
     assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
         ("mine", "FINISHED"), ("theirs", "RUNNING"),

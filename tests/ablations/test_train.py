@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 from typing import Any
 
@@ -10,33 +11,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations import learner
 from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.design import Settings
-from ablations.learner import build_network, decayed_weights
-from ablations.train import DivergedError, Epoch, evaluate, learning_rate_share, train
+from ablations.events import Epoch, Step
+from ablations.job import pack
+from ablations.learner import Learner, build_network, decayed_weights
+from ablations.train import Checkpoint, DivergedError, Event, Result, Trained, evaluate, learning_rate_share, train
 from sa_core import create_model
 
 SHIFTED = Augmentation(32, 32, crop=1)
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
 
 
-class Recorder:
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-        self.epochs: list[Epoch] = []
-        self.trained: list[dict[str, torch.Tensor]] = []
-
-    def on_step(self, done: int, total: int) -> None:
-        self.steps.append((done, total))
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self.epochs.append(epoch)
-
-    def on_trained(self, model: torch.nn.Module) -> None:
-        self.trained.append(copy.deepcopy(model.state_dict()))
+def result_of(*arguments: Any, **options: Any) -> Result:
+    *_, last = train(*arguments, **options)
+    assert isinstance(last, Result)
+    return last
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +48,96 @@ SA = network(name="sa", groups=4, branches="both", shuffle=True, norm="instance"
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, precision: str) -> None:
     recipe = dataclasses.replace(RECIPE, precision=precision)
-    one, other = (train(SA, recipe, images, 5, Recorder()) for _ in range(2))
+    one, other = (result_of(SA, recipe, images, 5) for _ in range(2))
     assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
         (epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in other.epochs
     ]
     assert one.cost.peak_memory_mib == other.cost.peak_memory_mib
 
 
+def checkpoints_of(*arguments: Any, **options: Any) -> tuple[list[bytes], Result]:
+    """Returns every checkpoint of a training, as a file has it, and the result."""
+    kept, last = [], None
+    for event in train(*arguments, checkpoint_every=0.0, **options):
+        if isinstance(event, Checkpoint):
+            kept.append(pack(event.state))
+        last = event
+    assert isinstance(last, Result)
+    return kept, last
+
+
+def digits_of(result: Result) -> list[tuple[float, ...]]:
+    """All that does not depend on the clock."""
+    return [(epoch.train_loss, epoch.test_loss, epoch.top1, epoch.learning_rate) for epoch in result.epochs]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_training_that_is_gone_on_with_ends_bit_for_bit_like_an_undisturbed_one(
+    images: DeviceImages, precision: str, schedule: str, micro_batches: int
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=4, precision=precision, schedule=schedule)
+    kept, whole = checkpoints_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)
+    assert len(kept) == 3  # after the last epoch there is nothing to go on with
+    for number, content in enumerate(kept):
+        torch.manual_seed(number)  # another process has other random numbers
+        state = torch.load(io.BytesIO(content), weights_only=True)
+        assert len(state["epochs"]) == number + 1
+        events = list(train(SA, recipe, images, 5, "off", micro_batches=micro_batches, checkpoint=state))
+        assert isinstance(events[-1], Result)
+        assert digits_of(events[-1]) == digits_of(whole)
+        assert [event for event in events if isinstance(event, Epoch)] == list(events[-1].epochs)
+        assert events[-1].epochs[: number + 1] == whole.epochs[: number + 1]
+        assert sum(isinstance(event, Step) for event in events) == (3 - number) * 4
+        assert events[-1].seconds > state["seconds"]
+    assert digits_of(result_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)) == digits_of(whole)
+
+
+def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_same_ones(
+    images: DeviceImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_dropout(*arguments: Any, **options: Any) -> torch.nn.Module:
+        model = build_network(*arguments, **options)
+        model.fc = torch.nn.Sequential(torch.nn.Dropout(0.5), model.fc)  # type: ignore[arg-type]
+        return model
+
+    monkeypatch.setattr(learner, "build_network", with_dropout)
+    kept, whole = checkpoints_of(SA, RECIPE, images, 5, "off")
+    state = torch.load(io.BytesIO(kept[0]), weights_only=True)
+    for checkpoint in (None, state):
+        torch.manual_seed(99)
+        assert digits_of(result_of(SA, RECIPE, images, 5, "off", checkpoint=checkpoint)) == digits_of(whole)
+
+
+def test_checkpoints_are_as_far_apart_as_asked_for(images: DeviceImages) -> None:
+    events = train(SA, dataclasses.replace(RECIPE, epochs=4), images, 5, "off", checkpoint_every=1e6)
+    assert not any(isinstance(event, Checkpoint) for event in events)
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole_one_where_no_norm_looks_at_the_batch() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.randn(7, 3, 32, 32), torch.arange(7)
+    states = []
+    for parts in (1, 2, 3):
+        taught = Learner(SA, RECIPE, 10, 0, torch.device("cpu"), frozen_norms, micro_batches=parts)
+        loss = taught.step(pixels, labels)
+        states.append((loss.item(), taught.model.state_dict()))
+    for loss, state in states[1:]:
+        assert loss == pytest.approx(states[0][0], rel=1e-5)
+        for name, value in state.items():
+            torch.testing.assert_close(value, states[0][1][name], rtol=1e-4, atol=1e-6)
+
+
+def frozen_norms(model: torch.nn.Module) -> None:
+    """Has batch norms use what they know, as in evaluation."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
 def test_another_seed_gives_another_result(images: DeviceImages) -> None:
-    assert train(SA, RECIPE, images, 5, Recorder()).test_loss != train(SA, RECIPE, images, 6, Recorder()).test_loss
+    assert result_of(SA, RECIPE, images, 5).test_loss != result_of(SA, RECIPE, images, 6).test_loss
 
 
 def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_batches(images: DeviceImages) -> None:
@@ -79,7 +154,7 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
         seen[name] = []
         spied = Spy.__new__(Spy)
         spied.__dict__.update(images.__dict__)
-        train(wanted, RECIPE, spied, 9, Recorder())
+        result_of(wanted, RECIPE, spied, 9)
         weights[name] = torch.cat([
             value.flatten() for key, value in build_network(wanted, 10, 9).state_dict().items() if ".sa." not in key
         ])  # fmt: skip
@@ -90,7 +165,7 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
 
 def test_a_network_learns_to_tell_plain_digits_apart() -> None:
     images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), SHIFTED)
-    result = train(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0, Recorder())
+    result = result_of(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0)
     assert result.top1 > 40  # chance is 10
 
 
@@ -103,44 +178,57 @@ def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImag
         ({"name": "sa", "groups": 4}, "on", {"kernels", "torch"}),  # without a compiler there are no kernels
     ):
         network = {"model": {"name": "resnet8"}, "attention": attention}
-        result = train(network, dataclasses.replace(recipe, fused=fused), images, 0, Recorder(), measure="off")
+        result = result_of(network, dataclasses.replace(recipe, fused=fused), images, 0, measure="off")
         assert result.attention_by in by, attention
         assert result.to_dict()["attention_by"] == result.attention_by
 
 
-def test_the_watcher_hears_of_every_step_and_epoch(images: DeviceImages) -> None:
-    recorder = Recorder()
-    result = train(network(), RECIPE, images, 0, recorder)
-    assert recorder.steps == [(step, 8) for step in range(1, 9)]
-    assert tuple(recorder.epochs) == result.epochs
+def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
+    *events, result = train(network(), RECIPE, images, 0)
+    steps = [(event.done, event.total) for event in events if isinstance(event, Step)]
+    assert steps == [(step, 8) for step in range(1, 9)]
+    assert isinstance(result, Result)
+    assert tuple(event for event in events if isinstance(event, Epoch)) == result.epochs
 
 
 @pytest.mark.parametrize("measure", ["needed", "off"])
-def test_the_watcher_gets_the_trained_network_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
-    class Order(Recorder):
-        def on_epoch(self, epoch: Epoch) -> None:
-            assert self.trained == []
-            super().on_epoch(epoch)
-
-    recorder = Order()
+def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
     # With weights that move in every step: those that measuring takes would show.
     recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
-    result = train(SA, recipe, images, 4, recorder, measure)
-    (state,) = recorder.trained
+    kinds, states, last = [], [], None
+    for event in train(SA, recipe, images, 4, measure):
+        kinds.append(type(event))
+        if isinstance(event, Trained):
+            states.append(copy.deepcopy(event.model.state_dict()))
+        last = event
+    assert isinstance(last, Result)
+    assert kinds[-3:] == [Epoch, Trained, Result]
+    (state,) = states
     model = build_network(SA, 10, 0)
     model.load_state_dict(state)
-    assert evaluate(model, recipe, images) == (result.test_loss, result.top1)
+    assert evaluate(model, recipe, images) == (last.test_loss, last.top1)
 
 
-def test_a_network_that_diverges_is_nobodys(images: DeviceImages) -> None:
-    recorder = Recorder()
-    with pytest.raises(DivergedError):
-        train(network(), dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2), images, 0, recorder)
-    assert recorder.trained == []
+DIVERGING = dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2)
+
+
+def test_a_network_that_diverges_is_nobodys_and_stops_early(images: DeviceImages) -> None:
+    heard: list[Event] = []
+    recipe = dataclasses.replace(DIVERGING, epochs=100)
+    with pytest.raises(DivergedError, match=r"the loss is nan in training, (by step|in epoch)"):
+        heard.extend(train(network(), recipe, images, 0))
+    assert not any(isinstance(event, Trained) for event in heard)
+    assert len(heard) < 200  # of more than 3,000
+
+
+def test_a_loss_that_is_no_number_is_seen_within_an_epoch() -> None:
+    many = DeviceImages(make_digits(256, 10, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    with pytest.raises(DivergedError, match=r"the loss is nan in training, by step \d+ of epoch \d$"):
+        list(train(network(), DIVERGING, many, 0))
 
 
 def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
-    result = train(network(), RECIPE, images, 0, Recorder())
+    result = result_of(network(), RECIPE, images, 0)
     assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
     assert result.cost.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
     stored = result.to_dict()
@@ -152,7 +240,7 @@ def test_the_learning_rate_follows_the_schedule(
     images: DeviceImages, schedule: str, rates: tuple[float, float]
 ) -> None:
     recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=0.5)
-    epochs = train(network(), recipe, images, 0, Recorder()).epochs
+    epochs = result_of(network(), recipe, images, 0).epochs
     assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
 
 
@@ -174,11 +262,6 @@ def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
     decayed = {id(weight) for weight in decayed_weights(model)}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
     assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
-
-
-def test_a_loss_that_is_no_number_ends_the_cell(images: DeviceImages) -> None:
-    with pytest.raises(DivergedError, match=r"the loss is nan in training .* at epoch"):
-        train(network(), dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2), images, 0, Recorder())
 
 
 def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None:
@@ -212,8 +295,8 @@ def test_with_flips_a_test_image_is_judged_by_the_mean_of_it_and_its_mirror_imag
 
 
 def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
-    eager = train(SA, RECIPE, images, 3, Recorder())
-    compiled = train(SA, dataclasses.replace(RECIPE, compile="default"), images, 3, Recorder())
+    eager = result_of(SA, RECIPE, images, 3)
+    compiled = result_of(SA, dataclasses.replace(RECIPE, compile="default"), images, 3)
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
     assert compiled.cost.parameters == eager.cost.parameters
 
@@ -240,8 +323,8 @@ def test_large_test_images_come_in_smaller_batches(side: int, batch_size: int, e
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_a_gpu_trains_a_compiled_network_like_an_eager_one(mode: str) -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), SHIFTED)
-    eager = train(SA, RECIPE, images, 3, Recorder())
-    compiled = train(SA, dataclasses.replace(RECIPE, compile=mode), images, 3, Recorder())
+    eager = result_of(SA, RECIPE, images, 3)
+    compiled = result_of(SA, dataclasses.replace(RECIPE, compile=mode), images, 3)
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=0.01)
 
 
@@ -251,7 +334,7 @@ def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
     drawn = make_digits(400, 100, 0, 4, 0)
     recipe = dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2, memory_format=memory_format)
     results = [
-        train(SA, recipe, DeviceImages(drawn, torch.device(device), SHIFTED), 0, Recorder())
+        result_of(SA, recipe, DeviceImages(drawn, torch.device(device), SHIFTED), 0)
         for device in ("cpu", "cuda", "cuda")
     ]
     assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +16,16 @@ from ablations.config import TrainConfig
 from ablations.design import Cell
 from ablations.driver import Driver
 from ablations.errors import UsageError
+from ablations.events import Finished, Progress
 from ablations.findings import Findings, findings_of
+from ablations.job import Job
 from ablations.learner import build_network
 from ablations.networks import TrainedNetworks
 from ablations.progress import Display
 from ablations.results import collect
-from ablations.train import Epoch, Result, Watcher, evaluate
-from ablations.weights import Weights
-from tests.ablations.test_driver import ENVIRONMENT, Launcher, Study
+from ablations.train import evaluate
+from ablations.weights import Weights, pack_weights
+from tests.ablations.test_driver import Launcher, Study
 
 
 class Keen(Launcher):
@@ -29,26 +33,21 @@ class Keen(Launcher):
 
     def __init__(self, study: Study, measure: str = "off") -> None:
         super().__init__(study.config)
-        self._measure = measure
+        self.measure = measure
         self.networks: dict[str, nn.Module] = {}
-        self.results: dict[str, Result] = {}
+        self.results: dict[str, dict[str, Any]] = {}
 
-    def train(self, cell: Cell, watcher: Watcher) -> Result:
-        keep = self.networks
+    def work(self, job: Job) -> Iterator[Progress]:
+        def keep(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+            self.networks[cell.name] = copy.deepcopy(model)
+            return pack_weights(cell, model, classes)
 
-        class Both:
-            def on_step(self, done: int, total: int) -> None:
-                watcher.on_step(done, total)
-
-            def on_epoch(self, epoch: Epoch) -> None:
-                watcher.on_epoch(epoch)
-
-            def on_trained(self, model: nn.Module) -> None:
-                keep[cell.name] = copy.deepcopy(model)
-                watcher.on_trained(model)
-
-        self.results[cell.name] = super().train(cell, Both())
-        return self.results[cell.name]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ablations.weights.pack_weights", keep)
+            for event in super().work(job):
+                if isinstance(event, Finished):
+                    self.results[job.cell.name] = event.result
+                yield event
 
 
 def drive(study: Study, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
@@ -56,7 +55,7 @@ def drive(study: Study, weights: Weights | None, launcher: Launcher | None = Non
     driver = Driver(study.design, study.store, None, launcher or Keen(study), None, weights)
     missing = driver.missing()
     with Display(Console(file=io.StringIO(), width=300), len(missing), 0) as display:
-        failed = driver.train(missing, ENVIRONMENT, display)
+        failed = driver.train(missing, display)
         printed = display._console.file
     assert isinstance(printed, io.StringIO)
     return failed, printed.getvalue()
@@ -114,10 +113,10 @@ def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_
     study, weights, launcher = trained
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
-        assert launcher.results[name].cost.train_time_ratio is not None
+        assert launcher.results[name]["train_time_ratio"] is not None
         loss, top1 = evaluate(weights.load(cell), recipe, launcher._device_images)
-        assert top1 == launcher.results[name].top1
-        assert loss == pytest.approx(launcher.results[name].test_loss, rel=1e-3)  # it may be computed in bfloat16
+        assert top1 == launcher.results[name]["top1"]
+        assert loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # it may be computed in bfloat16
 
 
 def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
@@ -197,10 +196,10 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", die)
         with pytest.raises(KilledError):
-            weights.keep(cell, model, classes)
+            weights.write(cell, pack_weights(cell, model, classes))
     assert not weights.path(cell).exists()
     assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
-    weights.keep(cell, model, classes)
+    weights.write(cell, pack_weights(cell, model, classes))
     assert names(weights.folder) == {f"{cell.key}.pt"}
     assert torch.equal(weights.load(cell).state_dict()["fc.weight"], whole.load(cell).state_dict()["fc.weight"])
 

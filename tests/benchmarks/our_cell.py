@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
-from torch import nn
+from torch import get_num_threads
 
 from ablations.compose import compose_config
 from ablations.design import make_design
+from ablations.events import Finished
+from ablations.job import Job
 from ablations.launcher import SerialLauncher
-from ablations.train import Epoch
-
-
-class Silent:
-    def on_step(self, done: int, total: int) -> None:
-        pass
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        pass
-
-    def on_trained(self, model: nn.Module) -> None:
-        pass
 
 
 def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch_size: int, seed: int) -> None:
@@ -31,10 +21,11 @@ def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch
         "device=cpu", f"seed={seed}", "sweep.factors={}",
     ])  # fmt: skip
     design = make_design(config)
-    launcher = SerialLauncher(design, config.data, measure="off")  # the script measures nothing either
+    launcher = SerialLauncher(design, config.data, measure="off", threads=get_num_threads())  # as the script
     launcher.prepare()
-    result = launcher.train(next(design.cells()), Silent())
-    print(json.dumps({"seconds": result.seconds, "top1": result.top1}))
+    *_, finished = launcher.work(Job(next(design.cells()), launcher.recipe, measure="off", threads=launcher.threads))
+    assert isinstance(finished, Finished)
+    print(json.dumps({name: finished.result[name] for name in ("seconds", "top1")}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""What is said of a cell while it is trained: plain data that can be sent anywhere.
+
+Note, Step, Epoch, Saved, Learnt   as they happen
+Finished or Failed                 at last
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Why a cell has no result.
+ERROR, OUT_OF_MEMORY, DIVERGED, TIME_LIMIT, LOST = "error", "out of memory", "diverged", "time limit", "lost"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step was taken: so many of so many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known after an epoch.
+
+    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone, and
+    `finished` is Unix time.
+    """
+
+    epoch: int
+    train_loss: float
+    test_loss: float
+    top1: float
+    learning_rate: float
+    seconds: float
+    finished: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that people are told."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint, as a file has it."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Trained weights, as a file has them."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A result as plain numbers, and the machine that it comes from."""
+
+    result: dict[str, Any]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why there is no result: one of the kinds above, and the reason, whose last line says it."""
+
+    kind: str
+    reason: str
+
+
+Progress = Step | Epoch | Note | Saved | Learnt | Finished | Failed

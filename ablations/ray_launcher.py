@@ -1,0 +1,242 @@
+"""The launcher of many cells at once: each is a task of Ray (ray.io), on this machine or on those of a cluster.
+
+A task is a generator: what it yields comes to the driver as it happens, and when its worker or its machine goes away,
+that comes in place of the next word. The images lie in Ray's object store, once for each machine, and every worker
+process puts them on its device once. Workers touch neither Optuna nor MLflow nor the study's folder.
+
+A Ray that is started here listens on the loopback interface alone, and ends with the driver, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ablations.config import DataConfig, RayConfig
+from ablations.design import Design
+from ablations.errors import UsageError
+from ablations.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Progress
+from ablations.job import Job
+from ablations.launcher import Launcher
+from ablations.machine import available_cores
+from ablations.variants import Variant
+
+# Read when Ray is imported: nothing is sent to its makers, and workers see the GPUs that they were given, or none.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError
+
+from ablations.ray_worker import Where, probe_variant, shared, train_job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ablations.probe import Probe
+
+_PATIENCE = 0.2  # seconds that words are waited for at a time
+_SPARE = 256 * 2**20  # bytes of a local object store beside the images
+_OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass
+class _Task:
+    job: Job
+    words: Any  # ray.ObjectRefGenerator
+    begun: float | None = None  # when it said its first word: before, it waits for room
+
+
+class RayLauncher(Launcher):
+    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed.
+
+    Args:
+        config: address of the cluster, most cells at once, GPUs of a cell.
+        design, data, console, measure, threads: as for `Launcher`.
+    """
+
+    in_process = False
+
+    def __init__(
+        self,
+        config: RayConfig,
+        design: Design,
+        data: DataConfig,
+        console: Console | None = None,
+        measure: str = "quick",
+        threads: int = 1,
+    ) -> None:
+        super().__init__(design, data, console, measure, threads)
+        self._config = config
+        self._tasks: dict[str, _Task] = {}
+        self._device = design.protocol["device"]
+        self._gpus = config.gpus_per_cell if self._device == "cuda" else 0.0
+        self._is_connected = False
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]
+        """How many cells there is room for at the moment; one at least, which waits for a machine to come back."""
+        self._connect()
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = int(total.get("CPU", 0) / self.threads)
+        if self._gpus:
+            room = min(room, int(total.get("GPU", 0) / self._gpus + 1e-6))
+        return max(1, min(room, self._config.workers or room))
+
+    def prepare(self) -> str:
+        """Puts the images into the object store; says what they are and where they are kept."""
+        self._connect()
+        _ = self._images_ref
+        where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
+        return (
+            f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
+            f"for {self.slots} cells at once."
+        )
+
+    def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
+        """Takes steps with several variants at once, as they will be trained."""
+        if not variants:
+            return {}
+        self._connect()
+        task = ray.remote(probe_variant).options(**self._needs)
+        measured = self.measure != "off"
+        asked = {
+            variant.name: task.remote(
+                variant.network, self.recipe, [self._images_ref], self._where, seconds, self.threads, measured
+            )
+            for variant in variants
+        }
+        found: dict[str, Probe | str] = {}
+        for name, answer in asked.items():
+            try:
+                found[name] = ray.get(answer)
+            except RayError as error:
+                found[name] = _said(error)
+        return found
+
+    def start(self, job: Job) -> None:
+        """Hands a cell to Ray, which trains it where there is room."""
+        task = ray.remote(train_job).options(num_returns="streaming", **self._needs)
+        words = task.remote(job, [self._images_ref], self._where)
+        self._tasks[job.cell.key] = _Task(job, words)
+
+    def events(self) -> Iterator[tuple[str, Progress]]:
+        """Waits a moment for what workers say."""
+        if not self._tasks:
+            return
+        by_words = {task.words: key for key, task in self._tasks.items()}
+        ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
+        for words in ready:
+            key = by_words[words]
+            yield key, self._next(key)
+        yield from self._overdue()
+
+    def _next(self, key: str) -> Progress:
+        """Returns what a worker says next; its last word is a failure where the worker went away."""
+        task = self._tasks[key]
+        task.begun = task.begun or time.monotonic()
+        try:
+            event: Progress = ray.get(next(task.words))
+        except StopIteration:
+            event = Failed(LOST, "its worker ended without a word.")
+        except OutOfMemoryError as error:  # Ray ended the worker, before the system would have ended anything
+            event = Failed(OUT_OF_MEMORY, _said(error))
+        except RayError as error:
+            event = Failed(LOST, _said(error))
+        if isinstance(event, (Finished, Failed)):
+            del self._tasks[key]
+        return event
+
+    def _overdue(self) -> Iterator[tuple[str, Progress]]:
+        """Ends workers that do not notice themselves that their time is over."""
+        for key, task in list(self._tasks.items()):
+            limit = task.job.seconds
+            if limit and task.begun and time.monotonic() - task.begun > limit + _OVERTIME:
+                self.stop(key)
+                yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
+
+    def stop(self, key: str) -> None:
+        """Ends a cell's task, with its worker."""
+        task = self._tasks.pop(key)
+        ray.cancel(task.words, force=True)
+
+    def close(self) -> None:
+        """Ends all tasks, and the Ray that was started here."""
+        if not self._is_connected:
+            return
+        for key in list(self._tasks):
+            self.stop(key)
+        self._is_connected = False
+        ray.shutdown()
+
+    @cached_property
+    def _images_ref(self) -> Any:
+        return ray.put(shared(self.images))
+
+    @property
+    def _where(self) -> Where:
+        return Where(self.images.fingerprint, self._data, self._device)
+
+    @property
+    def _needs(self) -> dict[str, Any]:
+        # Ray is not to begin lost cells again: the driver does, and counts.
+        return {
+            "num_cpus": self.threads,
+            "num_gpus": self._gpus,
+            "max_retries": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+
+    def _connect(self) -> None:
+        """Joins the cluster, or starts a Ray of our own.
+
+        Raises:
+            UsageError: if it does not answer, or none of its machines can train a cell.
+        """
+        if self._is_connected:
+            return
+        handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by one of its own
+        try:
+            ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            option = "launcher.address" if self._config.address else "launcher"
+            reason = f"Ray does not answer: {_said(error)}"
+            raise UsageError(option, self._config.address or "ray", reason) from None
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        self._is_connected = True
+        if not any(self._fits(node) for node in self._nodes()):
+            self.close()
+            needs = f"{self.threads} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
+            raise UsageError("launcher", "ray", f"no machine of the cluster has the {needs} that a cell needs")
+
+    def _place(self) -> dict[str, Any]:
+        if self._config.address:
+            return {"address": self._config.address}
+        return {
+            "address": "local",
+            "num_cpus": self._config.workers * self.threads or max(available_cores(), self.threads),
+            "include_dashboard": False,
+            "_node_ip_address": _LOOPBACK,
+            "object_store_memory": int(1.1 * self.images.nbytes) + _SPARE,
+        }
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+    def _fits(self, node: Mapping[str, Any]) -> bool:
+        has = node["Resources"]
+        return bool(has.get("CPU", 0) >= self.threads and has.get("GPU", 0) >= self._gpus)
+
+
+def _said(error: BaseException) -> str:
+    """Returns what an error of Ray says, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0][:300]
