@@ -383,7 +383,9 @@ class RayConfig(LauncherConfig):
 
     name: str = "ray"
     address: str = option(
-        "", "Address of a running cluster's head, as 10.0.0.1:6379; empty starts a Ray of its own on this machine."
+        "",
+        "Address of a cluster's head, as 10.0.0.1:6379, or auto for the one that this machine is in; empty starts one "
+        "for the run, on this machine.",
     )
     workers: int = option(
         0, "Cells that are trained at once, at most; 0 is as many as there is room for.", minimum=0, maximum=10_000

@@ -170,6 +170,7 @@ class Driver:
         self._attempts: dict[str, _Attempt] = {}
         self._again: deque[Job] = deque()
         self._waits = False  # for a cell in hand to come to its end
+        self._at_once = 1
         self._failed = 0
         self.diverged = 0
 
@@ -214,6 +215,7 @@ class Driver:
         if self._tracker:
             self._tracker.begin(self._store.attributes["data_fingerprint"], machine.git_commit())
         waiting = iter(cells)
+        self._at_once = self._launcher.slots
         with Interrupts() as interrupts:
             try:
                 while self._fill(waiting, display, interrupts):
@@ -222,7 +224,7 @@ class Driver:
                     for key, event in heard:
                         self._hear(self._attempts[key], event, display)
                     interrupts.check()
-            except BaseException:
+            except (Exception, KeyboardInterrupt, StudyInterruptedError):
                 self._release()
                 raise
         return self._failed
@@ -313,8 +315,8 @@ class Driver:
         # What was in the way of a result belongs to it.
         outcome |= {"micro_batches": job.micro_batches} if job.micro_batches > 1 else {}
         outcome |= {"lost": job.lost} if job.lost else {}
-        if self._launcher.slots > 1:
-            outcome["environment"] = outcome["environment"] | {"cells at once": str(self._launcher.slots)}
+        if self._at_once > 1:  # they slow each other down
+            outcome["environment"] = outcome["environment"] | {"cells at once": str(self._at_once)}
         self._store.finish(job.cell, outcome)
         self._end(job.cell)
         if self._tracker:
@@ -356,7 +358,7 @@ class Driver:
         """Puts the cells in hand, and those that were to be tried again, back into the queue, as far as that goes."""
         jobs = [*(attempt.job for attempt in self._attempts.values()), *self._again]
         for job in jobs:
-            with suppress(UsageError):  # of the store: the next run takes over what it does not let go of
+            with suppress(Exception):  # the next run takes over what cannot be released
                 self._store.release(job.cell)
             if self._tracker:
                 self._tracker.release_cell(job.cell)

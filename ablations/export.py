@@ -103,6 +103,7 @@ def variants_frame(findings: Findings) -> pd.DataFrame:
                 "parameters": summary.parameters,
                 "multiply_adds": int(findings.multiply_adds[summary.variant]),
                 "n": summary.top1.n,
+                "diverged": summary.diverged,
                 "top1": summary.top1.mean,
                 "top1_low": summary.top1.low,
                 "top1_high": summary.top1.high,
@@ -168,7 +169,7 @@ def variants_table(findings: Findings, is_short: bool = False) -> Table:
         rows.append(
             [
                 summary.variant,
-                str(summary.top1.n),
+                summary.replicates,
                 METRICS["parameters"].format(summary.parameters),
                 gflops[summary.variant],
                 top1_with_interval(summary.top1),
@@ -179,7 +180,7 @@ def variants_table(findings: Findings, is_short: bool = False) -> Table:
             ]
         )
     left_out = {"Verdict"} if design.is_search else set()
-    if is_short and len({summary.top1.n for summary in findings.summaries}) == 1:
+    if is_short and len({summary.replicates for summary in findings.summaries}) == 1:
         left_out.add("n")
     kept = [column for column, header in enumerate(headers) if header not in left_out]
     rows = [[row[column] for column in kept] for row in rows]

@@ -53,7 +53,8 @@ class Findings:
     def summaries(self) -> list[VariantSummary]:
         """What the replicates of each variant say; variants without a finished cell are left out."""
         names = [variant.name for variant in self.design.variants]
-        return summarise(self.results.cells, names, self.design.baselines, self.contrasts)
+        results = self.results
+        return summarise(results.cells, names, self.design.baselines, self.contrasts, results.diverged)
 
     @cached_property
     def multiply_adds(self) -> dict[str, float]:
@@ -94,7 +95,7 @@ class Findings:
     def missing(self) -> str:
         """Says in a sentence which cells are not finished; empty where all are."""
         left = self.results.unfinished
-        left = left[left["state"] != "pruned"]
+        left = left[~left["state"].isin(["pruned", "diverged"])]
         if left.empty:
             return ""
         total = len(left) + len(self.results.cells)
@@ -139,6 +140,6 @@ def findings_of(config: Config, design: Design, store: StudyStore, folder: Path)
 
         design = with_found_variants(design, stored, Maker(config))
     results = collect(design, stored)
-    if results.cells.empty and not (results.unfinished["state"] == "failed").any():
+    if results.cells.empty and not results.unfinished["state"].isin(["failed", "diverged"]).any():
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
     return Findings(config, design, results, store.attributes, folder)

@@ -29,13 +29,14 @@ def plan(config: Config, command: str) -> int:
     from ablations.errors import UsageError
     from ablations.estimate import estimate_costs, knowledge, wanted
     from ablations.folder import study_folder
-    from ablations.launcher import make_launcher
+    from ablations.launcher import check_launcher, make_launcher
     from ablations.machine import resolve_threads
     from ablations.metrics import METRICS
     from ablations.progress import make_console
     from ablations.tables import markdown_table, print_table
 
     design, pilot = make_design(config), config.plan.pilot
+    check_launcher(config.launcher)
     console = make_console()
     if pilot:
         most = design.replicates_max or design.replicates

@@ -27,9 +27,11 @@ from ablations.launcher import Launcher
 from ablations.machine import available_cores
 from ablations.variants import Variant
 
-# Read when Ray is imported: nothing is sent to its makers, and workers see the GPUs that they were given, or none.
+# Read when Ray is imported: nothing is sent to its makers, workers without GPUs are given no advice about them, and
+# what it says is not coloured.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
@@ -159,20 +161,20 @@ class RayLauncher(Launcher):
         for key, task in list(self._tasks.items()):
             limit = task.job.seconds
             if limit and task.begun and time.monotonic() - task.begun > limit + _OVERTIME:
-                self.stop(key)
+                ray.cancel(self._tasks.pop(key).words, force=True)
                 yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
 
     def stop(self, key: str) -> None:
         """Ends a cell's task, with its worker."""
-        task = self._tasks.pop(key)
-        ray.cancel(task.words, force=True)
+        ray.cancel(self._tasks.pop(key).words)
 
     def close(self) -> None:
         """Ends all tasks, and the Ray that was started here."""
         if not self._is_connected:
             return
-        for key in list(self._tasks):
-            self.stop(key)
+        for key in list(self._tasks) if self._config.address else ():  # a Ray of our own ends with all its workers
+            ray.cancel(self._tasks[key].words, force=True)
+        self._tasks = {}
         self._is_connected = False
         ray.shutdown()
 

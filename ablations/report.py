@@ -106,7 +106,7 @@ def _row(summary: VariantSummary) -> list[str]:
         for key in ("train_images_per_second", "peak_memory_mib", "parameters")
     )
     top1 = top1_with_interval(summary.top1)
-    return [summary.variant, str(summary.top1.n), top1, shown, verdict, step_time(summary.train_time_ratio), *cost]
+    return [summary.variant, summary.replicates, top1, shown, verdict, step_time(summary.train_time_ratio), *cost]
 
 
 def _opening(findings: Findings, sentences: Sequence[str], sections: Sequence[Section]) -> str:

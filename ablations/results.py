@@ -29,10 +29,11 @@ class Results:
 
     Attributes:
         cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
-            `torch`, or nothing where there is no shuffle attention), and the metrics of a cell.
+            `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
+            in), and the metrics of a cell.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
-            search gave the variant up), `reason`.
+            search gave the variant up, `diverged` where the loss became no number), `reason`.
         environments: the machines and versions that trained the cells, each once.
     """
 
@@ -40,6 +41,12 @@ class Results:
     curves: pd.DataFrame
     unfinished: pd.DataFrame
     environments: list[dict[str, str]]
+
+    @property
+    def diverged(self) -> dict[str, int]:
+        """How many replicates of a variant diverged, of those that have any."""
+        own = self.unfinished[self.unfinished["state"] == "diverged"]
+        return {str(variant): int(number) for variant, number in own.groupby("variant", sort=False).size().items()}
 
 
 def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
@@ -61,12 +68,12 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
                 continue  # its first replicate was pruned: there will be no others
             place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
             if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
-                if replicate < design.replicates:
-                    state = "missing" if cell is None else _STATES.get(cell.state, "unknown")
+                if replicate < design.replicates or (cell is not None and cell.has_diverged):
+                    state = "missing" if cell is None else _state(cell)
                     unfinished.append(place | {"state": state, "reason": _reason(cell)})
                 continue
             result = cell.outcome["result"]
-            by = {"attention_by": result["attention_by"]}
+            by = {"attention_by": result["attention_by"], "micro_batches": cell.outcome.get("micro_batches", 1)}
             rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
             curves += [
                 place | {"epoch": epoch["epoch"] + 1} | {key: epoch[key] for key in EPOCH_METRICS}
@@ -75,13 +82,19 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
             if cell.outcome["environment"] not in environments:
                 environments.append(cell.outcome["environment"])
     factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
-    cells = pd.DataFrame(rows, columns=["variant", "replicate", *factors, "attention_by", *CELL_METRICS])
+    cells = pd.DataFrame(
+        rows, columns=["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
+    )
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
         curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
+
+
+def _state(cell: StoredCell) -> str:
+    return "diverged" if cell.has_diverged else _STATES.get(cell.state, "unknown")
 
 
 def _reason(cell: StoredCell | None) -> str | None:

@@ -32,14 +32,14 @@ def run(config: Config, command: str) -> int:
 
     from ablations.design import make_design
     from ablations.folder import claimed, storage_url, study_folder
-    from ablations.launcher import check_installed, make_launcher
+    from ablations.launcher import check_launcher, make_launcher
     from ablations.machine import resolve_threads
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
     from ablations.study import open_store
 
     design = make_design(config)
-    check_installed(config.launcher)
+    check_launcher(config.launcher)
     if design.replicates_max:
         planned_looks(design)  # which may be refused, before there is a study
     folder = study_folder(config)

@@ -47,7 +47,9 @@ def conclusions(
         looks: when it was looked at on the way; None where nobody planned that.
     """
     if not summaries:
-        return ["No cell is finished: every one that was tried failed."]
+        diverged = sum(results.diverged.values())
+        how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")
+        return [f"No cell is finished: {how}."]
     sentences = _highest(summaries)
     judged = [contrast for contrast in contrasts if contrast.verdict is not Verdict.NONE]
     if design.is_search:
@@ -98,6 +100,10 @@ def warnings(results: Results, design: Design) -> list[str]:
     if failed:
         verb = "is" if failed == 1 else "are"
         sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
+    for variant, number in results.diverged.items():
+        finished = int((results.cells["variant"] == variant).sum())
+        mean = "its mean is of the others, which flatters it" if finished else "it has no mean"
+        sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
     missing = int(states.isin(["missing", "waiting", "running"]).sum())
     if missing:
         verb = "is" if missing == 1 else "are"
@@ -112,6 +118,13 @@ def warnings(results: Results, design: Design) -> list[str]:
         ways = sorted(set(own["attention_by"].dropna()) - {""})
         if len(ways) > 1:
             sentences.append(f"Protocols are mixed: {variant} was computed by {' and by '.join(ways)}.")
+    parted = results.cells["variant"][results.cells["micro_batches"] > 1]
+    for variant in dict.fromkeys(parted):
+        cells = count(int((parted == variant).sum()), "cell")
+        sentences.append(
+            f"Protocols are mixed: {cells} of {variant} ran out of memory and took each batch in two "
+            "parts, which batch norm sees one by one."
+        )
     if len(results.environments) > 1:
         sentences.append(
             f"Protocols are mixed: the cells were trained in {len(results.environments)} different environments, "

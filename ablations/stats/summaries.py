@@ -15,7 +15,7 @@ from ablations.stats.verdicts import Contrast
 class VariantSummary:
     """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself).
 
-    What was measured of no replicate is None, or nan.
+    What was measured of no replicate is None, or nan. Replicates that `diverged` are in no mean.
     """
 
     variant: str
@@ -26,6 +26,12 @@ class VariantSummary:
     train_images_per_second: float
     peak_memory_mib: float
     parameters: int
+    diverged: int = 0
+
+    @property
+    def replicates(self) -> str:
+        """How many replicates the means are of, and how many there are beside them: `2 (+1 diverged)`."""
+        return f"{self.top1.n}" + (f" (+{self.diverged} diverged)" if self.diverged else "")
 
     @property
     def is_baseline(self) -> bool:
@@ -34,7 +40,11 @@ class VariantSummary:
 
 
 def summarise(
-    cells: pd.DataFrame, variants: Sequence[str], baselines: Mapping[str, str], contrasts: Sequence[Contrast]
+    cells: pd.DataFrame,
+    variants: Sequence[str],
+    baselines: Mapping[str, str],
+    contrasts: Sequence[Contrast],
+    diverged: Mapping[str, int] | None = None,
 ) -> list[VariantSummary]:
     """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
 
@@ -43,6 +53,7 @@ def summarise(
         variants: by name.
         baselines: what each is compared with; baselines with themselves, others with nothing.
         contrasts: of the study, from `judge`.
+        diverged: replicates of a variant that have no result, of those that have such.
     """
     by_variant = {contrast.variant: contrast for contrast in contrasts}
     summaries = []
@@ -61,6 +72,7 @@ def summarise(
                 train_images_per_second=float(own["train_images_per_second"].median()),
                 peak_memory_mib=float(own["peak_memory_mib"].median()),
                 parameters=int(own["parameters"].iloc[0]),
+                diverged=(diverged or {}).get(variant, 0),
             )
         )
     return summaries

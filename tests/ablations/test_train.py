@@ -218,7 +218,7 @@ def test_a_network_that_diverges_is_nobodys_and_stops_early(images: DeviceImages
     with pytest.raises(DivergedError, match=r"the loss is nan in training, (by step|in epoch)"):
         heard.extend(train(network(), recipe, images, 0))
     assert not any(isinstance(event, Trained) for event in heard)
-    assert len(heard) < 200  # of more than 3,000
+    assert len(heard) < 1000  # of more than 3,000
 
 
 def test_a_loss_that_is_no_number_is_seen_within_an_epoch() -> None:
