@@ -210,6 +210,8 @@ class RayLauncher(Launcher):
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             option = "launcher.address" if self._config.address else "launcher"
             reason = f"Ray does not answer: {_said(error)}"
+            if self._config.address and "RAY_AUTH_MODE" not in os.environ:
+                reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, too"
             raise UsageError(option, self._config.address or "ray", reason) from None
         finally:
             signal.signal(signal.SIGTERM, handler)

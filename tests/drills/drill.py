@@ -1,0 +1,358 @@
+"""Kills a study's driver, workers, Ray nodes and MLflow server at random moments, and checks what comes out.
+
+    python -m tests.drills.drill --kills 50
+
+All parts are real processes, on the loopback interface, and end by SIGKILL: a Ray cluster of a head without CPUs and
+two nodes with one each, `mlflow server`, and `python -m ablations.run launcher=ray`, which is begun again whenever it
+has died. A study after the other is run until so many kills have struck. Of each, afterwards, the table must be that of
+an undisturbed study, and every cell be in both stores exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+# Cells of about a second: long enough to be struck in.
+STUDY = (
+    "device=cpu", "sweep.factors.attention.groups=[1,4]", "replicates=4", "train.epochs=8", "train.batch_size=8",
+    "data.train_images=96", "data.test_images=40", "checkpoint_every=0", "weights=off", "retries=1000",
+)  # fmt: skip
+HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")  # Ray would take 127.0.0.1 for another name of the machine
+CLOCK = {"seconds", "finished", "train_images_per_second", "test_images_per_second"}
+CLOCK |= {"train_time_ratio", "test_time_ratio"}
+_PATIENCE = 120.0  # seconds that a part may take to begin, or a driver to end
+_ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class DrillError(Exception):
+    """Something that must hold does not."""
+
+
+@dataclass
+class Part:
+    """A process of the drill with all its children, which can be killed and begun again."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    is_up: Callable[[], bool] = lambda: True
+    process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Starts it, and waits until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=_ENVIRONMENT, cwd=ROOT, start_new_session=True
+            )
+        wait_for(self.is_up, f"{self.name} to answer")
+
+    def kill(self) -> None:
+        """Ends it and its children by SIGKILL, wherever they are."""
+        if self.process is None:
+            return
+        try:
+            family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        except psutil.NoSuchProcess:
+            family = []
+        for process in family:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait()
+
+
+@dataclass
+class Drill:
+    """The parts, in a folder.
+
+    Args:
+        folder: of stores and logs.
+        seed: of the moments and victims.
+        say: prints a line.
+    """
+
+    folder: Path
+    seed: int = 0
+    say: Callable[[str], None] = print
+    struck: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        ray_port, mlflow_port = free_port(), free_port()
+        self.uri = f"http://127.0.0.1:{mlflow_port}"
+        self.address = f"{HEAD}:{ray_port}"
+        python, logs = sys.executable, self.folder / "logs"
+        logs.mkdir(parents=True)
+        ray = [str(Path(python).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+        head = [*ray, "--head", f"--port={ray_port}", f"--node-ip-address={HEAD}", "--num-cpus=0"]
+        head += ["--include-dashboard=false", f"--temp-dir={self._ray_folder()}", "--object-store-memory=100000000"]
+        self.head = Part("head", head, logs / "head.log", lambda: listens(HEAD, ray_port))
+        self.nodes = [
+            Part(
+                f"node {address}",
+                [*ray, f"--address={self.address}", f"--node-ip-address={address}", "--num-cpus=1",
+                 "--object-store-memory=100000000"],
+                logs / f"{address}.log",
+            )
+            for address in NODES
+        ]  # fmt: skip
+        store = f"sqlite:///{self.folder / 'mlflow.db'}"
+        mlflow = [python, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={mlflow_port}", "--workers=1"]
+        mlflow += [f"--backend-store-uri={store}", f"--artifacts-destination={self.folder / 'artifacts'}"]
+        self.mlflow = Part("MLflow server", mlflow, logs / "mlflow.log", lambda: listens("127.0.0.1", mlflow_port))
+        self.driver = Part("driver", [], logs / "driver.log")
+
+    def _ray_folder(self) -> Path:
+        """Returns a folder with a short name: sockets lie in it, whose paths may have 107 letters."""
+        self._short = Path(tempfile.mkdtemp(prefix="r"))
+        return self._short
+
+    def __enter__(self) -> Drill:
+        for part in (self.head, *self.nodes, self.mlflow):
+            part.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in (self.driver, *self.nodes, self.head, self.mlflow):
+            part.kill()
+        shutil.rmtree(self._short, ignore_errors=True)
+
+    def options(self, study: str) -> list[str]:
+        """Returns the options of a study that is to be struck."""
+        return [
+            *STUDY, f"study={study}", f"results_dir={self.folder}", f"tracking.uri={self.uri}",
+            "launcher=ray", f"launcher.address={self.address}",
+        ]  # fmt: skip
+
+    def run(self, study: str, kills: Sequence[str]) -> None:
+        """Runs a study to its end, while each of `kills` strikes; a kind of victim each.
+
+        Raises:
+            DrillError: if it does not come to its end.
+        """
+        self.driver.command = [sys.executable, "-m", "ablations.run", *self.options(study)]
+        left = list(kills)
+        self.driver.begin()
+        begun = time.monotonic()
+        next_strike = begun + self.random.uniform(1, 8)
+        while True:
+            assert self.driver.process
+            status = self.driver.process.poll()
+            if status == 0 and not left:
+                return
+            if status == 0:
+                raise DrillError(f"{study} was at its end with kills left: {left}; it is to be longer")
+            if status is not None:
+                self.say(f"  driver ended with status {status}; begun again")
+                self.driver.begin()
+            if left and time.monotonic() > next_strike:
+                if self.strike(left[0]):
+                    left.pop(0)
+                next_strike = time.monotonic() + self.random.uniform(0.3, 3.0)
+            if time.monotonic() - begun > 10 * _PATIENCE:
+                raise DrillError(f"{study} does not come to its end")
+            time.sleep(0.05)
+
+    def strike(self, kind: str) -> bool:
+        """Kills a victim of a kind, and begins it again where nobody else does; says whether there was one."""
+        if kind == "driver":
+            assert self.driver.process
+            if self.driver.process.poll() is not None:
+                return False
+            self.driver.kill()
+        elif kind == "worker":
+            workers = [
+                process
+                for node in self.nodes
+                for process in children(node)
+                if process.name().startswith("ray::train_job")
+            ]
+            if not workers:
+                return False
+            self.random.choice(workers).kill()
+        else:
+            part = self.random.choice(self.nodes) if kind == "node" else self.mlflow
+            part.kill()
+            time.sleep(self.random.uniform(0, 2))
+            part.begin()
+        self.struck[kind] += 1
+        self.say(f"  kill {self.struck.total()}: {kind}")
+        return True
+
+
+def children(part: Part) -> list[psutil.Process]:
+    """Returns all processes below a part's."""
+    try:
+        return psutil.Process(part.process.pid).children(recursive=True) if part.process else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+def undisturbed(folder: Path) -> dict[str, Any]:
+    """Runs the study by the serial launcher, and returns its results."""
+    options = [*STUDY, "study=calm", f"results_dir={folder}", "tracking.enabled=false"]
+    subprocess.run(
+        [sys.executable, "-m", "ablations.run", *options], check=True, env=_ENVIRONMENT, cwd=ROOT, capture_output=True
+    )
+    return stored(folder, "calm")
+
+
+def stored(folder: Path, study: str) -> dict[str, Any]:
+    """Returns the result of every cell without what the clock decides.
+
+    Raises:
+        DrillError: if a cell is in the store more than once, or not finished.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trials = optuna.load_study(study_name=study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
+    found: dict[str, Any] = {}
+    for trial in trials:
+        name = f"{trial.user_attrs['variant']} r{trial.user_attrs['replicate']}"
+        if name in found or trial.state != optuna.trial.TrialState.COMPLETE:
+            raise DrillError(f"{study}: {name} is in the store twice, or {trial.state.name}")
+        found[name] = timeless(trial.user_attrs["outcome"]["result"])
+    return found
+
+
+def check_mirror(uri: str, study: str, expected: dict[str, Any]) -> None:
+    """Checks that MLflow has every cell exactly once, with all its epochs, and the study itself.
+
+    Raises:
+        DrillError: if not.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(study)
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    names = Counter(run.info.run_name for run in runs)
+    if names != Counter([study, *expected]):
+        raise DrillError(f"{study}: MLflow has the runs {dict(names)}")
+    for run in runs:
+        if run.info.status != "FINISHED":
+            raise DrillError(f"{study}: the run {run.info.run_name} is {run.info.status}")
+        if run.info.run_name == study:
+            continue
+        history = client.get_metric_history(run.info.run_id, "top1")
+        curve = sorted((metric.step, metric.value) for metric in history)
+        epochs = expected[run.info.run_name]["epochs"]
+        if curve != [(epoch["epoch"] + 1, epoch["top1"]) for epoch in epochs]:
+            raise DrillError(f"{study}: MLflow has another curve of {run.info.run_name}: {curve}")
+
+
+def timeless(value: Any) -> Any:
+    """Returns a result without what the clock decides."""
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
+    return [timeless(each) for each in value] if isinstance(value, list) else value
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as made:
+        made.bind(("", 0))
+        return int(made.getsockname()[1])
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody answers at an address."""
+    try:
+        socket.create_connection((host, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(holds: Callable[[], bool], what: str) -> None:
+    """Waits until something holds.
+
+    Raises:
+        DrillError: if it does not in time.
+    """
+    begun = time.monotonic()
+    while not holds():
+        if time.monotonic() - begun > _PATIENCE:
+            raise DrillError(f"waited in vain for {what}")
+        time.sleep(0.1)
+
+
+KINDS = ("driver", "worker", "node", "MLflow server")
+
+
+def drill(folder: Path, kills: int, seed: int, say: Callable[[str], None], at_once: int = 6) -> Counter[str]:
+    """Runs studies until so many kills have struck, up to `at_once` of them a study; returns how often each did.
+
+    Raises:
+        DrillError: if a study does not end as an undisturbed one does.
+    """
+    begun = time.monotonic()
+    expected = undisturbed(folder)
+    say(f"undisturbed: {len(expected)} cells in {time.monotonic() - begun:.0f} s, serially")
+    with Drill(folder, seed, say) as made:
+        plan = [KINDS[number % len(KINDS)] for number in range(kills)]
+        made.random.shuffle(plan)
+        for number, first in enumerate(range(0, kills, at_once)):
+            study, begun = f"drill-{number}", time.monotonic()
+            made.run(study, plan[first : first + at_once])
+            if stored(folder, study) != expected:
+                raise DrillError(f"{study}: the results are not those of the undisturbed study")
+            check_mirror(made.uri, study, expected)
+            say(f"{study}: as undisturbed, every cell once in both stores ({time.monotonic() - begun:.0f} s)")
+        return made.struck
+
+
+def main() -> int:
+    """Drills, and prints what struck; returns 0, or 1 where something did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="kept afterwards, with the logs")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="drill-"))
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    try:
+        struck = drill(folder.resolve(), arguments.kills, arguments.seed, say)
+    except DrillError as error:
+        say(f"FAILED: {error}; the logs are in {folder / 'logs'}")
+        return 1
+    say(f"{struck.total()} kills: " + ", ".join(f"{number} of a {kind}" for kind, number in sorted(struck.items())))
+    if arguments.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all parts are ended with it
+    sys.exit(main())

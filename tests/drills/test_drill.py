@@ -1,0 +1,17 @@
+"""The drill's short form: each part is killed once, in one study. `python -m tests.drills.drill` is the long one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.drills.drill import KINDS, drill
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
+def test_a_study_whose_parts_are_killed_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    said: list[str] = []
+    struck = drill(tmp_path, len(KINDS), seed=0, say=said.append)
+    assert struck == dict.fromkeys(KINDS, 1), said
