@@ -31,7 +31,7 @@ def run(config: Config, command: str) -> int:
     from rich.markup import escape
 
     from ablations.design import make_design
-    from ablations.folder import claimed, storage_url, study_folder
+    from ablations.folder import claimed, storage_url, study_folder, tracking_uri
     from ablations.launcher import SerialLauncher
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
@@ -40,11 +40,13 @@ def run(config: Config, command: str) -> int:
     design = make_design(config)
     if design.replicates_max:
         planned_looks(design)  # which may be refused, before there is a study
-    folder = study_folder(config)
+    folder, url = study_folder(config), storage_url(config)
+    if config.tracking.enabled:
+        tracking_uri(config)  # which may be refused, too
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-    with claimed(folder, storage_url(config)):
-        store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
+    with claimed(folder, url):
+        store = open_store(url, design.study, create=True, directions=design.directions)
         launcher = SerialLauncher(design, config.data, console, config.measure)
         if store.is_new:
             _ = launcher.images  # what is wrong with the data is said before the study has a protocol
