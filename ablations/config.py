@@ -331,12 +331,8 @@ class BenchConfig:
         minimum=0,
         maximum=1024,
     )
-    module_batch: int = option(
-        0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0, maximum=65_536
-    )
-    network_batch: int = option(
-        0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0, maximum=65_536
-    )
+    module_batch: int = option(0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
+    network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
     seconds: float = option(
         3.0,
         "Seconds for which subjects are timed in turns; three rounds are timed in any case.",
