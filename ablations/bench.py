@@ -26,7 +26,7 @@ PURPOSE = (
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
     from ablations import machine
-    from ablations.folder import claimed, results_folder
+    from ablations.folder import claimed, results_folder, tracking_uri
     from ablations.progress import make_console
 
     machine.keep_freed_memory()
@@ -36,6 +36,8 @@ def bench(config: Config, command: str) -> int:
     plan = make_plan(config)
     console = make_console()
     models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
+    if config.tracking.enabled:
+        tracking_uri(config)  # which may be refused
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
     console.print(f"[bold]{folder.name}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
     for note in plan.notes:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import Any, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -21,7 +23,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationValidationError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 from yaml import YAMLError
 
 from ablations.config import (
@@ -36,8 +43,9 @@ from ablations.config import (
     SweepConfig,
     TrainConfig,
     check_ranges,
+    is_switch,
 )
-from ablations.errors import UsageError, nearest, type_reason
+from ablations.errors import REFERENCES, TAKES_LIST, TAKES_SETTINGS, UsageError, nearest, shown, type_reason
 from ablations.variants import flatten
 from sa_core.places import BACKBONES, TIMM
 
@@ -58,7 +66,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
     """
-    if config_dir is not None and not Path(config_dir).is_dir():
+    if config_dir is not None and not _is_folder(config_dir):
         raise UsageError("--config-dir", config_dir, "there is no such folder")
     overrides = [_parse(argument) for argument in arguments]
     choices = group_choices(config_dir)
@@ -73,6 +81,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         if override.key_or_group not in GROUPS:
             _apply(config, override)
     config.sweep.name = selected["sweep"]
+    _check_interpolations(config)
     try:
         result = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
@@ -134,7 +143,9 @@ def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
 def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yields the dotted name of every option that the command line can set."""
     for key in map(str, config):
-        path, node = prefix + SHOWN_NAMES.get(key, key), OmegaConf.select(config, key)
+        path = prefix + SHOWN_NAMES.get(key, key)
+        # What another option is to fill in may not be there to be looked at yet.
+        node = None if OmegaConf.is_interpolation(config, key) else OmegaConf.select(config, key)
         if isinstance(node, DictConfig) and path not in _FREE:
             yield from option_leaves(node, f"{path}.")
         elif path not in (f"{group}.name" for group in GROUPS):
@@ -144,7 +155,7 @@ def option_leaves(config: DictConfig, prefix: str = "") -> Iterator[str]:
 def _question(path: Path) -> str:
     try:
         return str(OmegaConf.select(OmegaConf.load(path), "question") or "")
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError):
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError):
         return f"(cannot be read: {path})"
 
 
@@ -158,8 +169,10 @@ def _check_file(path: Path, group: str) -> None:
         raise UsageError(str(path), None, "the name of the file may have letters, digits, '.', '-' and '_'")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
+    except RecursionError:
+        raise UsageError(str(path), None, "cannot be read as YAML: it is nested too deeply") from None
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = type_reason(error) if isinstance(error, OmegaConfBaseException) else " ".join(str(error).split())
         raise UsageError(str(path), None, f"cannot be read as YAML: {reason[:200]}") from None
     schema = {"sweep": SweepConfig, "train": TrainConfig, "bench": BenchConfig}.get(group)
     if schema is None:
@@ -169,11 +182,13 @@ def _check_file(path: Path, group: str) -> None:
         raise UsageError(str(path), None, "has no settings", known)
     for key in content:
         if key not in (*known, "defaults"):
-            raise UsageError(str(path), None, f"{group} has no option {key!s}", known)
-    try:
-        OmegaConf.merge(OmegaConf.structured(schema), {key: content[key] for key in content if key != "defaults"})
-    except OmegaConfBaseException as error:
-        raise UsageError(str(path), None, f"{error.full_key}: {type_reason(error)}") from None
+            raise UsageError(str(path), None, f"{group} has no option {shown(key)}", known)
+    content.pop("defaults", None)
+    for key, value in content.items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+        except OmegaConfBaseException as error:
+            raise UsageError(str(path), None, f"{shown(key)}={shown(value)}: {type_reason(error)}") from None
 
 
 def _yaml_names(group: str) -> list[str]:
@@ -182,6 +197,8 @@ def _yaml_names(group: str) -> list[str]:
 
 def _parse(argument: str) -> Override:
     key, equals, value = argument.partition("=")
+    if not key.strip("+~ "):
+        raise UsageError(argument or "''", None, "names no option; options are given as name=value")
     # Hydra's grammar wants quotes around text with `=` in it; where nothing else can be meant, they are put there, so
     # that sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are understood.
     readings = [argument]
@@ -189,11 +206,13 @@ def _parse(argument: str) -> Override:
         readings.append(f'{key}="{value}"')
     override = None
     for reading in readings:
-        with suppress(HydraException):
+        with suppress(HydraException, ValueError):  # of an integer of thousands of digits
             override = override or OverridesParser.create().parse_override(reading)
     if override is None:
         reason = "is not understood; options are given as name=value" if not equals else "is not understood"
         raise UsageError(key, value or None, reason)
+    if override.package is not None:
+        raise UsageError(key, value or None, f"'@' has no meaning here; {override.key_or_group} stands where it is")
     if override.is_sweep_override():
         raise UsageError(
             override.key_or_group,
@@ -207,7 +226,7 @@ def _selection(override: Override, choices: tuple[str, ...], config_dir: str | N
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add():
-        raise UsageError(group, value, "a group is chosen with name=choice", choices)
+        raise UsageError(str(override.input_line), None, f"a group is chosen with {group}=choice", choices, str(value))
     if isinstance(value, str) and (value in choices or (group == "model" and value.startswith(TIMM))):
         return value
     if group == "sweep":
@@ -221,11 +240,24 @@ def _selection(override: Override, choices: tuple[str, ...], config_dir: str | N
 
 
 def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
-    """Lets Hydra compose the groups."""
+    """Lets Hydra compose the groups; without files of a person's own, once for the same choices."""
+    if config_dir is None:
+        return deepcopy(_composed_once(tuple(selected.items())))
+    return _composed(selected, config_dir)
+
+
+@cache
+def _composed_once(selected: tuple[tuple[str, str], ...]) -> DictConfig:
+    return _composed(dict(selected), None)
+
+
+def _composed(selected: dict[str, str], config_dir: str | None) -> DictConfig:
     _register()
+    own_files: list[Path] = []
     if config_dir is not None:
-        for group, choice in selected.items():
-            _check_file(Path(config_dir) / group / f"{choice}.yaml", group)
+        own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected.items()]
+        for path in own_files:
+            _check_file(path, path.parent.name)
     overrides = [f"{group}={choice}" for group, choice in selected.items() if not choice.startswith(TIMM)]
     if config_dir is not None:
         overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
@@ -233,10 +265,14 @@ def _compose_groups(selected: dict[str, str], config_dir: str | None) -> DictCon
     try:
         with initialize_config_dir(str(_CONF), version_base="1.3"):
             return compose("config", overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError("configuration", " ".join(overrides) or None, type_reason(error)) from None
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        # The suite's own choices fit; what does not is in a person's file, and its types have been checked.
+        own = next((str(path) for path in own_files if path.exists()), None)
+        reason = "it includes itself" if isinstance(error, RecursionError) else type_reason(error)
+        raise UsageError(own or "configuration", None, f"its defaults do not do: {reason}") from None
 
 
+@cache
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -255,7 +291,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():
         parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(config, parent) if free and parent else None
+        node = OmegaConf.select(config, parent) if free and key not in _FREE else None
         if not isinstance(node, DictConfig) or last not in node:
             raise UsageError(f"~{key}", None, "only entries of sweep.factors and sweep.variants can be removed")
         OmegaConf.set_struct(node, False)
@@ -273,10 +309,88 @@ def _apply(config: DictConfig, override: Override) -> None:
             raise UsageError(key, value, "is an option of launcher=ray, which is to be chosen with it")
         raise UsageError(key, None, "there is no such option", names)
     try:
-        # All factors at once, as sweep.factors={...}, are those and no others.
         known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
+        if free is None:
+            value = _as_declared(config, known_as, value, override)
+        # All factors at once, as sweep.factors={...}, are those and no others.
         OmegaConf.update(config, known_as, value, force_add=free is not None, merge=key not in _FREE)
     except OmegaConfBaseException as error:
-        raise UsageError(key, value, type_reason(error)) from None
+        reason = type_reason(error)
+        if "Cannot merge" in str(error):
+            reason = TAKES_LIST if isinstance(value, dict) else TAKES_SETTINGS
+        raise UsageError(key, value, reason) from None
+    except OverflowError:
+        raise UsageError(key, value, "is too large for a number") from None
     except (ValueError, TypeError):  # of a name below a list
         raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None
+
+
+def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:
+    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false."""
+    parent, _, last = known_as.rpartition(".")
+    owner = OmegaConf.get_type(config, parent) if parent else Config
+    hint = get_type_hints(owner).get(last) if is_dataclass(owner) else None
+    if hint is bool and not is_switch(value):
+        raise UsageError(override.key_or_group, value, "is neither true nor false")
+    if hint is str and isinstance(value, (bool, int, float)):
+        return str(override.input_line).partition("=")[2].strip()
+    return value
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):  # of a name that no folder can have
+        return False
+
+
+def _check_interpolations(config: DictConfig) -> None:
+    """Checks what options take from others (`${seed}`) or from the environment (`${oc.env:HOME}`).
+
+    Raises:
+        UsageError: for the first that takes it from nowhere.
+    """
+    for path, text in _interpolations(OmegaConf.to_container(config, resolve=False)):
+        shown_path = SHOWN_NAMES.get(path, path)
+        try:
+            node = OmegaConf.select(config, path, throw_on_missing=True)
+            if OmegaConf.is_config(node):
+                OmegaConf.to_container(node, resolve=True)
+            if node is None:
+                raise UsageError(shown_path, text, "refers to nothing")
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a resolver does
+            raise UsageError(shown_path, text, _interpolation_reason(error)) from None
+
+
+def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted name and the text of what refers to something else."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _interpolations(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _interpolations(value, f"{path}[{number}]")
+    elif isinstance(node, str) and "${" in node:
+        yield path, node
+
+
+_UNRESOLVED = {
+    InterpolationKeyError: "refers to an option that there is not",
+    UnsupportedInterpolationType: REFERENCES,
+}
+
+
+def _interpolation_reason(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, InterpolationValidationError):
+        return f"what it refers to {type_reason(error)}"
+    for kind, reason in _UNRESOLVED.items():
+        if isinstance(error, kind):
+            return reason
+    if "Recursive interpolation" in first or isinstance(error, RecursionError):
+        return "refers to itself"
+    if found := re.search(r"Environment variable '(.*)' not found", first):
+        return f"there is no environment variable {found.group(1)}"
+    return "cannot be resolved"

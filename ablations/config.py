@@ -5,6 +5,7 @@ The command line, the help text, the validation and the protocol of a study are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Any, get_type_hints
 
@@ -333,7 +334,10 @@ class BenchConfig:
     module_batch: int = option(0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
     network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
     seconds: float = option(
-        3.0, "Seconds for which subjects are timed in turns; three rounds are timed in any case.", minimum=0.0
+        3.0,
+        "Seconds for which subjects are timed in turns; three rounds are timed in any case.",
+        minimum=0.0,
+        maximum=86_400.0,
     )
 
 
@@ -352,6 +356,7 @@ class PlanConfig:
         0.0,
         "Difference in points that the study is to detect: how many replicates that needs is said; 0 is sweep.margin.",
         minimum=0.0,
+        maximum=100.0,
     )
 
 
@@ -507,6 +512,16 @@ def decisive(config: Any) -> dict[str, Any]:
     }
 
 
+def is_switch(value: object) -> bool:
+    """Says whether a value can be that of an option that is on or off; another number than 0 and 1 is a slip."""
+    try:
+        return not isinstance(value, (int, float, str)) or float(value) in (0, 1)
+    except OverflowError:
+        return False
+    except ValueError:
+        return True  # a word, which may be one for true or false
+
+
 def check_ranges(config: Any, path: str = "") -> None:
     """Checks each option against its declared values.
 
@@ -521,6 +536,8 @@ def check_ranges(config: Any, path: str = "") -> None:
         allowed = declared.metadata
         if isinstance(value, str) and value == MISSING:
             raise UsageError(name, None, "needs a value")
+        if isinstance(value, list) and any(isinstance(entry, (list, dict)) for entry in value):
+            raise UsageError(name, value, "has more than one value where one stands")
         if choices := allowed.get("choices"):
             for entry in value if isinstance(value, list) else [value]:
                 if entry not in choices:
@@ -539,3 +556,5 @@ def check_ranges(config: Any, path: str = "") -> None:
             raise UsageError(name, value, f"must be more than {bound:g}")
         if high is not None and not value <= high:
             raise UsageError(name, value, f"must be at most {high}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(name, value, "is no finite number")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablations import machine
 from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
-from ablations.errors import UsageError
+from ablations.errors import UsageError, shown
 from ablations.variants import (
     Settings,
     Variant,
@@ -189,7 +189,7 @@ def _check_base_is_used(config: Config, factors: Mapping[str, list[Any]], named:
         if option not in base or base[option] == usual[option]:
             continue
         if not any(variant.network[root].get(name) == base[option] for variant in named):
-            reason = f"has no effect: it is a factor of this sweep, with the levels {levels}"
+            reason = f"has no effect: it is a factor of this sweep, with the levels {shown(levels)}"
             raise UsageError("model" if path == "model" else option, base[option], reason)
 
 
@@ -260,6 +260,10 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     """Returns everything that must be equal for two cells to be compared, with `auto` resolved."""
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
+    images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
+    if images is not None and config.train.batch_size > images:
+        reason = f"is more than the {images:,} training images"
+        raise UsageError("train.batch_size", config.train.batch_size, reason)
     train = asdict(config.train)
     if stored is None:
         device = machine.resolve_device(config.device)
@@ -292,14 +296,25 @@ def _named_variants(config: Config) -> Iterator[Variant]:
 def _factors(config: Config) -> dict[str, list[Any]]:
     """Returns the levels of each factor by its dotted name; a whole module is `attention`, a whole backbone `model`."""
     factors: dict[str, list[Any]] = {}
+    _check_nothing_is_empty(config.sweep.factors, "sweep.factors")
     for path, levels in leaves(config.sweep.factors):
         name = path.removesuffix(".name")
         if not isinstance(levels, list) or not levels:
             raise UsageError(f"sweep.factors.{path}", levels, "is given as a list of levels, as [1,2,4]")
         if name in factors:
-            raise UsageError(f"sweep.factors.{path}", levels, f"is given twice; the other time as {factors[name]}")
+            other = shown(factors[name])
+            raise UsageError(f"sweep.factors.{path}", levels, f"is given twice; the other time as {other}")
         factors[name] = levels
     return factors
+
+
+def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
+    """Checks that no factor is `{}`, which has no levels and no names below it."""
+    for name, below in settings.items():
+        if isinstance(below, Mapping):
+            if not below:
+                raise UsageError(f"{path}.{name}", below, "is given as a list of levels, as [1,2,4]")
+            _check_nothing_is_empty(below, f"{path}.{name}")
 
 
 def _crossed_variants(config: Config, factors: Mapping[str, list[Any]]) -> Iterator[Variant]:

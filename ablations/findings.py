@@ -121,8 +121,10 @@ def read_findings(config: Config, otherwise: str = NOT_RUN) -> Findings:
     Raises:
         UsageError: if nothing is stored under its name, or something else is.
     """
-    folder = study_folder(config)
-    store = open_store(storage_url(config), config.study, create=False, otherwise=otherwise)
+    folder, url = study_folder(config), storage_url(config)
+    # What no machine could run is said before what is not stored.
+    make_design(config, stored={"device": "cpu", "train": {}})
+    store = open_store(url, config.study, create=False, otherwise=otherwise)
     design = make_design(config, stored=store.protocol)
     store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
     return findings_of(config, design, store, folder)

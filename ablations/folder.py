@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +15,10 @@ from ablations.config import Config
 from ablations.errors import UsageError
 
 _RESERVED = ("reference", "mlflow-artifacts")
+# What MLflow keeps runs in.
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
+_KINDS = (*_DATABASES, "http", "https", "file")
 
 
 def study_folder(config: Config) -> Path:
@@ -38,13 +43,48 @@ def results_folder(config: Config) -> Path:
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database."""
-    return config.storage or f"sqlite:///{results_folder(config) / 'optuna.db'}"
+    """Returns the URL of Optuna's database.
+
+    Raises:
+        UsageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+    """
+    if not config.storage:
+        return f"sqlite:///{results_folder(config) / 'optuna.db'}"
+    _check_database("storage", config.storage)
+    return config.storage
 
 
 def tracking_uri(config: Config) -> str:
-    """Returns MLflow's tracking URI."""
-    return config.tracking.uri or f"sqlite:///{results_folder(config) / 'mlflow.db'}"
+    """Returns MLflow's tracking URI.
+
+    Raises:
+        UsageError: if it is of a kind that MLflow does not know, or no URL of a database that keeps something.
+    """
+    uri = config.tracking.uri
+    if not uri:
+        return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
+    scheme, is_url, _ = uri.partition("://")
+    if scheme.partition("+")[0] in _DATABASES:
+        _check_database("tracking.uri", uri)
+    elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
+        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", [f"{one}://" for one in _KINDS])
+    return uri
+
+
+def _check_database(option: str, url: str) -> None:
+    """Checks what can be known of a database without asking it, so that nothing is made for one that is none."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
+        raise UsageError(option, url, "is no database URL; one looks like sqlite:///results/optuna.db") from None
+    except ImportError as error:
+        raise UsageError(option, url, f"needs the Python package {error.name}, which is not installed") from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError(option, url, "is in memory, where nothing outlives the run; name a file")
 
 
 def write_whole(path: Path, content: bytes) -> None:

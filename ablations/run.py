@@ -31,7 +31,7 @@ def run(config: Config, command: str) -> int:
     from rich.markup import escape
 
     from ablations.design import make_design
-    from ablations.folder import claimed, storage_url, study_folder
+    from ablations.folder import claimed, storage_url, study_folder, tracking_uri
     from ablations.launcher import check_launcher, make_launcher
     from ablations.machine import resolve_threads
     from ablations.progress import make_console
@@ -42,11 +42,13 @@ def run(config: Config, command: str) -> int:
     check_launcher(config.launcher)
     if design.replicates_max:
         planned_looks(design)  # which may be refused, before there is a study
-    folder = study_folder(config)
+    folder, url = study_folder(config), storage_url(config)
+    if config.tracking.enabled:
+        tracking_uri(config)  # which may be refused, too
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-    with claimed(folder, storage_url(config)):
-        store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
+    with claimed(folder, url):
+        store = open_store(url, design.study, create=True, directions=design.directions)
         usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
         threads = store.settle_threads(config.threads, usual)
         launcher = make_launcher(config.launcher, design, config.data, console, config.measure, threads)

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablations.config import ATTENTION, AUTO_GROUPS, Config
-from ablations.errors import UsageError, type_reason
+from ablations.config import ATTENTION, AUTO_GROUPS, Config, is_switch
+from ablations.errors import UsageError, shown, type_reason
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
 from sa_core.places import Backbone, Place, find_backbone, select_stages
@@ -64,16 +64,16 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def variant_of_levels(config: Config, levels: Settings) -> Variant:
     """Makes the variant that a combination of levels is; raises as `make_design` does."""
     name = ", ".join(level_name(path, level) for path, level in levels.items())
-    option = "; ".join(f"sweep.factors.{path}={level}" for path, level in levels.items())
+    option = "; ".join(f"sweep.factors.{path}={shown(level)}" for path, level in levels.items())
     return make_variant(config, name, levels, levels, option)
 
 
 def level_name(path: str, level: object) -> str:
     """Returns what people call a level: `groups=8`, `shuffle=on`, or just `se` where it is a whole module."""
-    shown = {True: "on", False: "off"}[level] if isinstance(level, bool) else str(level)
+    text = {True: "on", False: "off"}[level] if isinstance(level, bool) else str(level)
     factor = path.rpartition(".")[2]
     # A whole module or backbone is its own name; a knob is named with its level.
-    return shown if "." not in path or factor == "name" else f"{factor}={shown}"
+    return text if "." not in path or factor == "name" else f"{factor}={text}"
 
 
 def make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
@@ -91,15 +91,20 @@ def make_variant(config: Config, name: str, settings: Settings, levels: Settings
     """
     chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
     for path, value in settings.items():
+        here = f"sweep.factors.{path}" if path in levels else option  # whatever the other factors are
         if isinstance(value, (list, dict)):
-            raise UsageError(option, None, f"{path}={value}: is one value, not several")
+            raise UsageError(option, None, f"{path}={shown(value)}: is one value, not several")
+        if value is None:
+            raise UsageError(option, None, f"{path} needs a value")
         root = path.partition(".")[0]
         if root not in ("attention", "model"):
             if root in {declared.name for declared in fields(config)}:
-                reason = f"{path} belongs to the protocol, which all cells share; attention.* and model.* can vary"
-                raise UsageError(option, None, reason)
+                reason = (
+                    f"{shown(path)} belongs to the protocol, which all cells share; attention.* and model.* can vary"
+                )
+                raise UsageError(here, None, reason)
             known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
-            raise UsageError(option, None, f"there is no {path} to vary", known, word=path)
+            raise UsageError(here, None, f"there is no {shown(path)} to vary", known, word=path)
     own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
            for root in ("model", "attention")}  # fmt: skip
     blame = _Blame(set(chosen), option)
@@ -119,7 +124,7 @@ class _Blame:
     def error(self, root: str, error: OptionError, place: str = "", advice: str = "") -> UsageError:
         path = f"{root}.{error.option}" if error.option != root else root
         if {path, f"{root}.name" if error.option == root else path} & self.chosen:
-            reason = f"{place}{error.option}={error.value} {error.reason}{advice}"
+            reason = f"{place}{error.option}={shown(error.value)} {error.reason}{advice}"
             return UsageError(self.option, None, reason, error.choices, word=str(error.value))
         return UsageError(path, error.value, f"{place}{error.reason}{advice}", error.choices)
 
@@ -191,18 +196,24 @@ def _typed_attention(inherited: Settings, own: Settings, option: str) -> Setting
     """Fills in defaults, and converts the variant's own settings to the types that the module's knobs declare."""
     name = str(own.get("name", inherited.get("name")))
     if name not in ATTENTION:
-        raise UsageError(option, None, f"there is no attention {name}", tuple(ATTENTION), word=name)
+        raise UsageError(option, None, f"there is no attention {shown(name)}", tuple(ATTENTION), word=name)
     schema = _schema(name)
     settings = asdict(ATTENTION[name]()) | inherited
     for knob, value in own.items():
         if knob not in schema:
             known = [known for known in schema if known != "name"]
-            reason = f"attention {name} has no knob {knob}" + ("" if known else ", nor any other")
+            reason = f"attention {name} has no knob {shown(knob)}" + ("" if known else ", nor any other")
             raise UsageError(option, None, reason, [str(known) for known in known], word=knob)
+        if isinstance(settings[knob], bool) and not is_switch(value):
+            raise UsageError(option, None, f"{knob}={shown(value)} is neither true nor false")
+        if isinstance(value, bool) and get_type_hints(ATTENTION[name])[knob] is str:
+            value = shown(value)  # as it is typed
         try:
             schema[knob] = value
         except OmegaConfBaseException as error:
-            raise UsageError(option, None, f"{knob}={value} {type_reason(error)}") from None
+            raise UsageError(option, None, f"{knob}={shown(value)} {type_reason(error)}") from None
+        except OverflowError:
+            raise UsageError(option, None, f"{knob}={shown(value)} is too large for a number") from None
         settings[knob] = schema[knob]
     return settings
 

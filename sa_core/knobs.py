@@ -6,6 +6,7 @@ seconds that importing torch takes are spent. The defaults are those of the pape
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -68,6 +69,8 @@ class Knobs:
                 raise OptionError(declared.name, value, f"must be at least {allowed['minimum']}")
             if allowed["maximum"] is not None and not value <= allowed["maximum"]:
                 raise OptionError(declared.name, value, f"must be at most {allowed['maximum']}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise OptionError(declared.name, value, "is no finite number")
 
     def without_effect(self) -> dict[str, str]:
         """Returns the knobs that were set although others leave them nothing to do, each with the reason.

@@ -98,8 +98,8 @@ def make_plan(config: Config) -> Plan:
         raise UsageError("sweep", config.sweep.name, reason)
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)
-    # The design knows images by their data set: any of that side will do.
-    data = DigitsConfig() if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
+    # The design knows images by their data set: any of that side will do, as many as a batch of any recipe takes.
+    data = DigitsConfig(train_images=65_536) if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
     for variant in design.variants:

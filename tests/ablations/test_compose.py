@@ -97,7 +97,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
         (["replicates=many"], r"replicates=many: is no number; a number is, and so is auto"),
         (["replicates=1.5"], r"replicates=1.5: is no whole number"),
-        (["replicates=true"], r"replicates=True: is no whole number"),
+        (["replicates=true"], r"replicates=true: is no whole number"),
         (["replicates=Auto"], r"replicates=Auto: is no number; a number is, and so is auto"),
         (["replicates.max=1"], r"replicates.max=1: must be at least 2"),
         (["replicates.max=auto"], r"replicates.max=auto: is no whole number"),
@@ -116,8 +116,8 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["study='open"], r"study='open: is not understood"),
         (["data.name=cifar"], r"data.name=cifar: is chosen with data=cifar"),
         (["~train.epochs"], r"~train.epochs: only entries of sweep.factors and sweep.variants can be removed"),
-        (["+sweep=groups"], r"sweep=groups: a group is chosen with name=choice"),
-        (["sweep.variants=3"], r"sweep.variants=3: cannot assign int"),
+        (["+sweep=groups"], r"\+sweep=groups: a group is chosen with sweep=choice; did you mean groups"),
+        (["sweep.variants=3"], r"sweep.variants=3: is given as settings"),
         (["data.flip=maybe"], r"data.flip=maybe: is neither true nor false"),
     ],
 )
@@ -136,7 +136,7 @@ def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: l
         ("", "has no settings"),
         ("- 1", "has no settings"),
         ("qestion: x", r"sweep has no option qestion; valid: name, question"),
-        ("factors: 7", "factors: "),
+        ("factors: 7", "factors=7: is given as settings"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:

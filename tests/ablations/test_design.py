@@ -146,11 +146,11 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
         (
             ["sweep.factors={attention: {groups: [1, 2]}, attention.groups: [4]}"],
-            r"sweep.factors.attention.groups=\[4\]: is given twice; the other time as \[1, 2\]",
+            r"sweep.factors.attention.groups=\[4\]: is given twice; the other time as \[1,2\]",
         ),
         (
             ["sweep.factors={model: [resnet8], model.name: [resnet20]}"],
-            r"sweep.factors.model.name=\['resnet20'\]: is given twice; the other time as \['resnet8'\]",
+            r"sweep.factors.model.name=\[resnet20\]: is given twice; the other time as \[resnet8\]",
         ),
         (
             ["sweep.max_parameters=9"],
@@ -171,8 +171,8 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: model=resnet21 is no backbone; .*resnet20"),
         (["sweep.variants.x={model:{depth:3}}"], r"sweep.variants.x: a model has no depth"),
         (["sweep.variants.x=3"], r"sweep.variants.x=3: is given as settings"),
-        (["sweep.variants.x={attention:[sa]}"], r"attention=\['sa'\]: is one value, not several"),
-        (["sweep.factors={model:[[resnet8]]}"], r"model=\['resnet8'\]: is one value, not several"),
+        (["sweep.variants.x={attention:[sa]}"], r"attention=\[sa\]: is one value, not several"),
+        (["sweep.factors={model:[[resnet8]]}"], r"model=\[resnet8\]: is one value, not several"),
         (
             ["attention.norm=Instance"],
             r"attention.norm=Instance: is not known; did you mean instance",

@@ -229,7 +229,7 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
     ("overrides", "message"),
     [
         (["sweep.factors={}"], r"sweep.factors: is empty: a search needs factors"),
-        (["sweep.factors.attention.groups=[1,2,1]"], r"groups=\[1, 2, 1\]: lists a level twice"),
+        (["sweep.factors.attention.groups=[1,2,1]"], r"groups=\[1,2,1\]: lists a level twice"),
         (["sweep.objectives=[]"], r"sweep.objectives=\[\]: is empty; valid: top1"),
         (["sweep.objectives=[accuracy]"], r"sweep.objectives=accuracy: is no metric to look for; valid: top1"),
         (["sweep.objectives=[top1,top1]"], r"names an objective twice"),
