@@ -86,8 +86,8 @@ def probe_or_reason(
     torch.set_num_threads(threads)
     try:
         return probe(network, recipe, images, seconds, measured=measured)
-    except RuntimeError as error:  # such as too little memory
-        return str(error).strip().partition("\n")[0]
+    except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
+        return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:

@@ -304,13 +304,14 @@ def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list
     assert probed
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, MemoryError])
 def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def fail(network: Settings, *arguments: object, measured: bool) -> Probe:
         del arguments, measured
         if network["attention"].get("groups") == 4:
-            raise RuntimeError("out of memory\n of which a page is told")
+            raise kind("out of memory\n of which a page is told")
         return PROBE
 
     monkeypatch.setattr(probe, "probe", fail)
