@@ -41,6 +41,7 @@ from ablations.progress import Display
 from ablations.study import StudyStore, open_store
 from ablations.track import Tracker
 from ablations.train import Result
+from tests.ablations.several import Several
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -179,44 +180,23 @@ def test_a_diverging_cell_is_recorded_as_such_and_not_tried_again(tmp_path: Path
     assert again.trained == []
 
 
-class Workers(SerialLauncher):
-    """Cells of a launcher with several slots, whose words a test puts into their mouths.
+class Workers(Several):
+    """Several cells at once, whose words a test puts into their mouths.
 
     `words` gives for each cell's name what each attempt at it says; beyond that an attempt finishes.
     """
 
-    in_process = False
-
     def __init__(self, config: Config, slots: int, words: Mapping[str, Sequence[Sequence[Progress]]]) -> None:
         super().__init__(make_design(config), config.data)
-        self.slots, self.words = slots, words
+        self.hold(slots)
+        self.words = words
         self.jobs: list[Job] = []
-        self.hands: dict[str, Iterator[Progress]] = {}
-        self.most = 0
-        self.stopped: list[str] = []
 
-    def prepare(self) -> str:
-        return "none"
-
-    def start(self, job: Job) -> None:
-        attempt = sum(earlier.cell.key == job.cell.key for earlier in self.jobs)
-        planned = self.words.get(job.cell.name, ())
-        said = planned[attempt] if attempt < len(planned) else [*EPOCHS, FINISHED]
+    def work(self, job: Job) -> Iterator[Progress]:
+        attempt = len(self.attempts(job.cell.name))
         self.jobs.append(job)
-        self.hands[job.cell.key] = iter(said)
-        self.most = max(self.most, len(self.hands))
-
-    def events(self) -> Iterator[tuple[str, Progress]]:
-        """The cell that began last speaks first: cells end in another order than they begin."""
-        key = list(self.hands)[-1]
-        event = next(self.hands[key])
-        if isinstance(event, (Finished, Failed)):
-            del self.hands[key]
-        yield key, event
-
-    def stop(self, key: str) -> None:
-        self.stopped.append(key)
-        del self.hands[key]
+        planned = self.words.get(job.cell.name, ())
+        return iter(planned[attempt] if attempt < len(planned) else [*EPOCHS, FINISHED])
 
     def attempts(self, name: str) -> list[Job]:
         return [job for job in self.jobs if job.cell.name == name]

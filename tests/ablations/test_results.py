@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from optuna.trial import TrialState
 from ablations.compose import compose_config
 from ablations.config import Config
 from ablations.design import Design, make_design
+from ablations.events import DIVERGED, ERROR
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
 from ablations.results import collect
 from ablations.study import StoredCell
@@ -50,7 +52,14 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
 def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
     made = design()
     results = collect(made, stored(made, finished=6))
-    assert list(results.cells.columns) == ["variant", "replicate", "attention.groups", "attention_by", *CELL_METRICS]
+    assert list(results.cells.columns) == [
+        "variant",
+        "replicate",
+        "attention.groups",
+        "attention_by",
+        "micro_batches",
+        *CELL_METRICS,
+    ]
     row = results.cells[(results.cells["variant"] == "groups=4") & (results.cells["replicate"] == 1)].iloc[0]
     assert (row["attention.groups"], row["top1"]) == (4, 5.0)
     assert pd.isna(results.cells[results.cells["variant"] == "none"]["attention.groups"]).all()
@@ -111,3 +120,36 @@ def test_machines_are_listed_once_each() -> None:
 @pytest.mark.parametrize("key", [*CELL_METRICS, *EPOCH_METRICS])
 def test_every_metric_that_is_stored_is_declared(key: str) -> None:
     assert METRICS[key].axis
+
+
+def diverged(cell: StoredCell) -> StoredCell:
+    return replace(cell, state=TrialState.FAIL, outcome=None, failure="DivergedError: nan", failed_as=DIVERGED)
+
+
+def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
+    made = design(3)
+    cells = stored(made, finished=9)
+    spoilt = [diverged(cell) if (cell.variant, cell.replicate) == ("groups=4", 1) else cell for cell in cells]
+    results = collect(made, spoilt)
+    assert len(results.cells) == 8
+    assert results.diverged == {"groups=4": 1}
+    (left,) = results.unfinished.to_dict("records")
+    assert left == {"variant": "groups=4", "replicate": 1, "state": "diverged", "reason": "DivergedError: nan"}
+    assert spoilt[5].is_done
+    # Of replicates, too, that are not asked for any more.
+    assert collect(design(1), spoilt).diverged == {"groups=4": 1}
+
+
+def test_a_failed_cell_is_not_one_that_diverged() -> None:
+    made = design()
+    failed = replace(stored(made, finished=0)[0], state=TrialState.FAIL, failure="ValueError: no", failed_as=ERROR)
+    assert not failed.is_done
+    assert collect(made, [failed]).diverged == {}
+
+
+def test_a_cell_says_in_how_many_parts_its_batches_were_taken() -> None:
+    made = design()
+    cells = stored(made, finished=6)
+    parted = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})
+    results = collect(made, [cells[0], parted, *cells[2:]])
+    assert sorted(results.cells["micro_batches"]) == [1, 1, 1, 1, 1, 2]

@@ -25,6 +25,7 @@ from ablations.search import Maker, MedianStopper, Search, with_found_variants
 from ablations.study import StudyStore, open_store
 from ablations.train import Epoch, Result
 from ablations.variants import Settings, Variant
+from tests.ablations.several import Several
 
 EPOCHS = 6
 SPACE = "sweep.factors={attention: {groups: [1, 2, 4, 8], branches: [both, channel, spatial], gate: [sigmoid, tanh1]}}"
@@ -36,11 +37,12 @@ def score(levels: Settings) -> float:
     return 25.0 + 25.0 * sum(levels.get(path) == level for path, level in BEST.items())
 
 
-class FormulaLauncher(SerialLauncher):
+class FormulaLauncher(Several):
     """Cells that take no time: their curves rise to the score of their levels."""
 
-    def __init__(self, config: Config, value: Callable[[Settings], float] = score) -> None:
+    def __init__(self, config: Config, value: Callable[[Settings], float] = score, slots: int = 1) -> None:
         super().__init__(make_design(config), config.data)
+        self.hold(slots)
         self._value = value
         self.trained: list[str] = []
 
@@ -121,6 +123,28 @@ def test_a_search_that_was_cut_off_picks_what_it_would_have_picked(tmp_path: Pat
     parts.drive(second)
     assert parts.picked() == whole.picked()
     assert not set(first.trained) & set(second.trained)
+
+
+@pytest.mark.parametrize("slots", [2, 5, 40])
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_search_of_several_cells_at_once_picks_as_many_variants_each_with_its_replicates(
+    tmp_path: Path, slots: int, prune: bool
+) -> None:
+    study = Study(tmp_path)
+    launcher = FormulaLauncher(study.config, slots=slots)
+    study.drive(launcher, prune=prune)
+    assert launcher.most == min(slots, 14)  # two of the plain network, and the first replicates of twelve
+    assert len(launcher.trained) == len(set(launcher.trained))
+    assert len(study.picked()) == len(set(study.picked())) == 12
+    cells = {(cell.variant, cell.replicate): cell.state for cell in study.store.cells()}
+    assert set(cells.values()) <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for name in study.picked():
+        given_up = cells[name, 0] == TrialState.PRUNED
+        assert ((name, 1) in cells) != given_up
+    assert len(launcher.stopped) == sum(state == TrialState.PRUNED for state in cells.values())
+    again = FormulaLauncher(study.config, slots=slots)
+    study.drive(again, prune=prune)
+    assert again.trained == []
 
 
 def test_more_trials_add_to_a_search(tmp_path: Path) -> None:

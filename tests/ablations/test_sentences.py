@@ -15,7 +15,7 @@ from ablations.results import Results, collect
 from ablations.sentences import conclusions, contrast_sentence, detection_sentence, warnings
 from ablations.stats import Contrast, Estimate, Looks, Verdict, judge, summarise
 from ablations.study import StoredCell
-from tests.ablations.test_results import design, stored
+from tests.ablations.test_results import design, diverged, stored
 
 CLEAR = Estimate(8, 1.5, 1.0, 2.0)
 LOST = Estimate(8, -1.5, -2.0, -1.0)
@@ -281,3 +281,35 @@ def test_what_a_study_detects_is_known_from_two_replicates_that_differ() -> None
         return float(sentence.split("a difference of ")[1].split(" ")[0])
 
     assert size(many) < size(part) < size(few)
+
+
+def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> None:
+    made = design(3)
+    cells = [
+        diverged(cell) if (cell.variant, cell.replicate) == ("groups=4", 1) or cell.variant == "groups=2" else cell
+        for cell in stored(made, finished=9)
+    ]
+    results = collect(made, cells)
+    said = warnings(results, made)
+    assert "groups=4 diverged in 1 of 3 replicates: its mean is of the others, which flatters it." in said
+    assert "groups=2 diverged in 3 of 3 replicates: it has no mean." in said
+    assert not any("failed" in sentence or "not trained yet" in sentence for sentence in said)
+    names = [variant.name for variant in made.variants]
+    summaries = summarise(results.cells, names, made.baselines, [], results.diverged)
+    assert {summary.variant: summary.replicates for summary in summaries} == {
+        "none": "3",
+        "groups=4": "2 (+1 diverged)",
+    }
+    everything = collect(made, [diverged(cell) for cell in cells])
+    assert conclusions([], [], everything, made, None) == ["No cell is finished: every one that was tried diverged."]
+
+
+def test_batches_in_parts_are_said_to_mix_protocols() -> None:
+    made = design()
+    cells = stored(made, finished=6)
+    parted = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})
+    said = warnings(collect(made, [cells[0], parted, *cells[2:]]), made)
+    assert said == [
+        f"Protocols are mixed: 1 cell of {cells[1].variant} ran out of memory and took each batch in two parts, which "
+        "batch norm sees one by one."
+    ]

@@ -23,7 +23,6 @@ from ablations.driver import Driver
 from ablations.errors import UsageError
 from ablations.events import ERROR, Failed, Finished, Progress
 from ablations.job import Job
-from ablations.launcher import SerialLauncher
 from ablations.progress import Display
 from ablations.results import collect
 from ablations.run import PURPOSE, run
@@ -31,6 +30,7 @@ from ablations.sequential import Sequential, looks_of, planned_looks
 from ablations.stats import Looks, Verdict, judge
 from ablations.study import StudyStore, open_store
 from ablations.train import Epoch, Result
+from tests.ablations.several import Several
 from tests.conftest import Command
 
 # With two contrasts and up to 16 replicates the study is looked at 9, 12 and 16 of them.
@@ -67,11 +67,12 @@ def later(variant: str, replicate: int) -> float:
     return 47.0 if replicate == 3 else 52.0 + 0.001 * wiggle(replicate)
 
 
-class MadeUpLauncher(SerialLauncher):
+class MadeUpLauncher(Several):
     """Cells that take no time and come to what a formula says."""
 
-    def __init__(self, config: Config, top1: Callable[[str, int], float], failing: str = "") -> None:
+    def __init__(self, config: Config, top1: Callable[[str, int], float], failing: str = "", slots: int = 1) -> None:
         super().__init__(make_design(config), config.data)
+        self.hold(slots)
         self._top1, self._failing = top1, failing
         self.trained: list[str] = []
 
@@ -120,6 +121,7 @@ class Study:
         stop_after: int = 1000,
         failing: str = "",
         looks: Looks | None = None,
+        slots: int = 1,
     ) -> list[str]:
         """Goes on as `run` does; returns the cells that were trained."""
         store = self.store
@@ -130,7 +132,7 @@ class Study:
             store.remember("looks", list(looks.sizes))
             design = make_design(compose_config([*TINY, f"replicates={looks.sizes[0]}"]))
             further = chain(Sequential(self.design, store, looks, lambda *said: self.said.append(said)).cells())
-        launcher = MadeUpLauncher(self.config, top1, failing)
+        launcher = MadeUpLauncher(self.config, top1, failing, slots)
         driver = Driver(design, store, None, launcher)
         with Display(Console(quiet=True), 100, 0) as display:
             driver.train(islice(chain(driver.missing(), further), stop_after), display)
@@ -222,6 +224,16 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
     assert "Cost: about 2 s for 2 cells." in printed.splitlines()
     assert "[32/33] none r11" in printed
     assert "Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more." in printed
+
+
+@pytest.mark.parametrize("slots", [2, 5, 40])
+def test_a_look_waits_for_all_cells_of_the_one_before_however_many_are_trained_at_once(
+    study: Study, slots: int
+) -> None:
+    trained = study.drive(mixed, slots=slots)
+    assert len(trained) == len(set(trained))
+    assert set(trained[:27]) == set(MIXED_ORDER[:27])
+    assert set(trained) == set(MIXED_ORDER)
 
 
 def test_a_cell_that_a_killed_run_had_begun_is_trained_once(study: Study) -> None:

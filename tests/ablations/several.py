@@ -1,0 +1,40 @@
+"""Cells of one process in several hands: what happens at once happens in an order that tests can count on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ablations.events import Failed, Finished, Progress
+from ablations.job import Job
+from ablations.launcher import SerialLauncher
+
+
+class Several(SerialLauncher):
+    """A launcher of several cells, of which the one that began last speaks first: they end in another order."""
+
+    in_process = False
+
+    def hold(self, slots: int) -> None:
+        """Has room for so many cells."""
+        self.slots = slots
+        self.hands: dict[str, Iterator[Progress]] = {}
+        self.most = 0
+        self.stopped: list[str] = []
+
+    def prepare(self) -> str:
+        return "none"
+
+    def start(self, job: Job) -> None:
+        self.hands[job.cell.key] = self.work(job)
+        self.most = max(self.most, len(self.hands))
+
+    def events(self) -> Iterator[tuple[str, Progress]]:
+        key = list(self.hands)[-1]
+        event = next(self.hands[key])
+        if isinstance(event, (Finished, Failed)):
+            del self.hands[key]
+        yield key, event
+
+    def stop(self, key: str) -> None:
+        self.stopped.append(key)
+        del self.hands[key]
