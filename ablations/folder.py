@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ablations.config import Config
 from ablations.errors import UsageError
 
@@ -61,15 +59,11 @@ def refusals_explained(folder: Path) -> Iterator[None]:
         raise UsageError("results_dir", error.filename or folder, reason) from None
 
 
-@contextmanager
-def claimed(folder: Path, storage: str) -> Iterator[None]:
-    """Makes a study's folder and holds the study, so that it has one driver.
-
-    The lock lies beside the database where that is a file, otherwise in the folder. The kernel lets go of it when the
-    process ends, however that ends.
+def make_folder(folder: Path) -> None:
+    """Makes a study's folder.
 
     Raises:
-        UsageError: if the folder cannot be written, or another process holds the study.
+        UsageError: if it cannot be written.
     """
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -77,16 +71,3 @@ def claimed(folder: Path, storage: str) -> Iterator[None]:
             pass
     except OSError as error:
         raise UsageError("results_dir", folder.parent, f"cannot be written: {error.strerror or error}") from None
-    database = Path(storage.removeprefix("sqlite:///"))
-    beside = storage.startswith("sqlite:///") and database.parent.is_dir()
-    lock = FileLock(database.with_name(f".{folder.name}.lock") if beside else folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError("study", folder.name, "is being run by another process, which is its only writer") from None
-    except OSError as error:
-        raise UsageError("storage", storage, f"cannot be written: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -31,8 +31,9 @@ def run(config: Config, command: str) -> int:
     from rich.markup import escape
 
     from ablations.design import make_design
-    from ablations.folder import claimed, storage_url, study_folder
+    from ablations.folder import storage_url, study_folder
     from ablations.launcher import SerialLauncher
+    from ablations.lock import claimed
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
     from ablations.study import open_store
@@ -43,8 +44,16 @@ def run(config: Config, command: str) -> int:
     folder = study_folder(config)
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-    with claimed(folder, storage_url(config)):
-        store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
+    with claimed(folder, storage_url(config)) as lock:
+        if lock.caveat:
+            say(lock.caveat)
+        store = open_store(
+            storage_url(config), design.study, create=True, directions=design.directions, guard=lock.keep, say=say
+        )
         launcher = SerialLauncher(design, config.data, console, config.measure)
         if store.is_new:
             _ = launcher.images  # what is wrong with the data is said before the study has a protocol
