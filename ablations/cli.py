@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
-OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze"}  # options of one verb alone
+OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
 _FLAGS = ("--help", "--config-dir")
 
 

@@ -198,7 +198,12 @@ def _report(
     if not tracker.complete or failed:
         tracker.end("FAILED" if failed else "FINISHED", report.folder, report.opening)
     if tracker.lost:
-        console.print(f"MLflow stopped answering ({tracker.lost}); the next run writes what it missed.", soft_wrap=True)
+        console.print(
+            f"MLflow stopped answering ({tracker.lost}); the next run sends what it missed, and so does `analyze` with "
+            "the same options and sync=true.",
+            soft_wrap=True,
+            markup=False,
+        )
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -115,6 +115,18 @@ class StudyStore:
         latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in trials}
         self._numbers = {key: cell.number for key, cell in latest.items()}
         return list(latest.values())
+
+    def outcomes(self, design: Design) -> list[tuple[Cell, dict[str, Any]]]:
+        """Returns the finished cells of a design with their outcomes.
+
+        Those of replicates, too, that the design does not ask for yet, or not any more.
+        """
+        stored = {cell.key: cell for cell in self.cells()}
+        most = max([design.replicates, *(cell.replicate + 1 for cell in stored.values())])
+        known = (
+            (cell, stored[cell.key].outcome) for cell in replace(design, replicates=most).cells() if cell.key in stored
+        )
+        return [(cell, outcome) for cell, outcome in known if outcome is not None]
 
     def begin(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is.

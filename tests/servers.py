@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import pwd
 import shutil
@@ -10,10 +11,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,10 @@ class MlflowServer:
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
@@ -171,3 +177,48 @@ def mlflow_server() -> Iterator[MlflowServer]:
         finally:
             server.thaw()
             server.kill()
+
+
+class Proxy:
+    """Stands before a server, and can keep an answer to itself: the request is carried out and never answered.
+
+    Args:
+        port: of the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._upstream = port
+        self.requests = 0
+        self.swallowed: Callable[[int], bool] = lambda _: False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with closing(client), closing(client.makefile("rb")) as asked, suppress(OSError):
+            while first := asked.readline():
+                method, path, _ = first.decode().split()
+                headers = {}
+                while (line := asked.readline().decode()) != "\r\n":
+                    name, _, value = line.partition(":")
+                    headers[name.lower()] = value.strip()
+                body = asked.read(int(headers.get("content-length", 0)))
+                self.requests += 1
+                swallowed = self.swallowed(self.requests)
+                with closing(http.client.HTTPConnection("127.0.0.1", self._upstream)) as onward:
+                    onward.request(method, path, body, headers)
+                    answer = onward.getresponse()
+                    content = answer.read()
+                if swallowed:
+                    return
+                head = f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Length: {len(content)}\r\n"
+                head += f"Content-Type: {answer.headers['content-type']}\r\n\r\n"
+                client.sendall(head.encode() + content)
