@@ -64,7 +64,9 @@ def main(
         config = compose_config([*defaults, *line.overrides], line.config_dir)
         return act(config, _command(verb, typed))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ablations.urls import hide_passwords
+
+        print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
         return USAGE_STATUS
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.

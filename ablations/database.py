@@ -76,7 +76,7 @@ def backend(url: str) -> str:
     """Returns `sqlite`, `postgresql`, ...; empty where the URL is none."""
     try:
         return make_url(url).get_backend_name()
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         return ""
 
 
@@ -88,21 +88,21 @@ def database_file(url: str) -> Path | None:
     return Path(name) if name and name != ":memory:" else None
 
 
-def cause(error: BaseException) -> str:
-    """Returns the first line of the innermost reason, without passwords."""
+def cause(url: str, error: BaseException) -> str:
+    """Returns the first line of the innermost reason, without the secrets of the URL."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return hide_passwords((str(error).strip() or type(error).__name__).splitlines()[0])
+    return hide_passwords((str(error).strip() or type(error).__name__).splitlines()[0], url)
 
 
 def explain(url: str, error: BaseException) -> UsageError:
     """Makes an error of a database one message: which, why, and what to do."""
-    shown, reason = hide_passwords(url), cause(error)
+    shown, reason = hide_passwords(url), cause(url, error)
     if isinstance(error, ImportError):
         package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
         hint = ": pip install '.[postgresql]'" if package in _DRIVERS else ""
         return UsageError("storage", shown, f"needs the Python package {package}, which is not installed{hint}")
-    if isinstance(error, ArgumentError):
+    if isinstance(error, (ArgumentError, ValueError)):
         return UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db")
     if backend(url) == "sqlite":
         for said, meaning in _SQLITE.items():
@@ -120,7 +120,7 @@ def explained(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
         raise explain(url, error) from None
 
 
@@ -181,7 +181,7 @@ class Persistence:
                 if deadline is None:
                     deadline = time.monotonic() + _PATIENCE
                     self._say(
-                        f"The study's database does not answer ({cause(error)}); it is asked again for "
+                        f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
                         f"{_PATIENCE / 60:.0f} minutes, with what there is to store kept."
                     )
                 if time.monotonic() > deadline:

@@ -233,7 +233,7 @@ class StudyStore:
     def fail(self, cell: Cell, reason: str) -> None:
         """Stores why a claimed cell could not be trained."""
         number = self._number(cell)
-        self._keep(number, "failure", reason)
+        self._keep(number, "failure", hide_passwords(reason))
         self._end(number, None, TrialState.FAIL)
 
     def _keep(self, number: int, name: str, value: Any) -> None:
@@ -322,7 +322,7 @@ def open_store(
             if study not in names:
                 raise UsageError("study", study, nothing, names)
             made = optuna.load_study(storage=storage, study_name=study)
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
         raise explain(url, error) from None
     return StudyStore(storage, made, Persistence(url, guard, say))
 

@@ -29,6 +29,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # A request that MLflow repeats by itself may be carried out twice, and make a run twice; here it is repeated otherwise.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a cell, with what a URL may hide
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -156,7 +157,7 @@ class Tracker:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
             raise UsageError(
-                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error)}"
+                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error, uri)}"
             ) from None
 
     def begin(self, fingerprint: str, commit: str | None) -> None:
@@ -188,7 +189,7 @@ class Tracker:
 
     def fail_cell(self, cell: Cell, reason: str) -> None:
         """Closes the child run of a cell that could not be trained."""
-        self._of(cell).failure = reason
+        self._of(cell).failure = hide_passwords(reason)
         self._send(cell.key)
 
     def release_cell(self, cell: Cell) -> None:
@@ -286,7 +287,7 @@ class Tracker:
 
     def _lose(self, error: Exception) -> None:
         """Notes that the store does not answer, and has a thread ask when it does again."""
-        self.lost = reason_of(error)
+        self.lost = reason_of(error, self.uri)
         self._was_lost = self._behind = True
         if self._monitor is not None:
             self._monitor._shutdown_event.set()  # without waiting for what it may be waiting for itself
@@ -531,10 +532,10 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
 
 
-def reason_of(error: Exception) -> str:
-    """Returns what an error of MLflow or its database says, in a line without passwords."""
+def reason_of(error: Exception, uri: str = "") -> str:
+    """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return hide_passwords(lines[0])[:300]
+    return hide_passwords(lines[0], uri)[:300]
 
 
 def _python() -> str:
