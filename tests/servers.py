@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 PASSWORD = "pa55/w@rd"  # of which a URL has to escape two characters
-_QUOTED = "pa55%2Fw%40rd"
+QUOTED_PASSWORD = "pa55%2Fw%40rd"
 
 
 def free_port() -> int:
@@ -61,7 +61,7 @@ class Cluster:
         self._do("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://me:{_QUOTED}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://me:{QUOTED_PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
         """Makes a database and returns its URL."""
@@ -113,7 +113,7 @@ class MlflowServer:
     """`mlflow server` with a SQLite file behind it, which can die and come back."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.port = folder, free_port()
+        self.folder, self.port = folder, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -128,17 +128,17 @@ class MlflowServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
              "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{self._folder / 'server.db'}",
-             "--artifacts-destination", str(self._folder / "artifacts")],
-            stdout=(self._folder / "server.log").open("ab"),
+             "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}",
+             "--artifacts-destination", str(self.folder / "artifacts")],
+            stdout=(self.folder / "server.log").open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while not self._answers():
-            assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            assert time.monotonic() < deadline, (self._folder / "server.log").read_text()
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
             time.sleep(0.1)
 
     def kill(self) -> None:
