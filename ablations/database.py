@@ -45,10 +45,10 @@ _SQLITE = {
     "disk is full": f"the disk is full; make room, {_GO_ON}",
     "disk I/O error": f"the disk cannot be read or written ({{cause}}); once it can, {_GO_ON}",
     "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, {_GO_ON}",
-    "unable to open": "the database does not answer: {cause}; it takes a file and a folder that may be written",
+    "unable to open database": "the database does not answer: {cause}; file and folder have to be writable",
     "not a database": f"is damaged, or something else ({{cause}}); {_ANEW}",
     "malformed": f"is damaged ({{cause}}); {_ANEW}",
-    "no such": f"is damaged, or not one of Optuna's ({{cause}}); {_ANEW}",
+    "no such table": f"is damaged, or not one of Optuna's ({{cause}}); {_ANEW}",
 }
 
 
@@ -95,6 +95,12 @@ def cause(url: str, error: BaseException) -> str:
     return hide_passwords((str(error).strip() or type(error).__name__).splitlines()[0], url)
 
 
+def sqlite_meaning(reason: str) -> str | None:
+    """Says what an error of SQLite means to whoever has to mend it; None where that is not known."""
+    found = (meaning for said, meaning in _SQLITE.items() if said in reason)
+    return next((meaning.replace("{cause}", reason) for meaning in found), None)
+
+
 def explain(url: str, error: BaseException) -> UsageError:
     """Makes an error of a database one message: which, why, and what to do."""
     shown, reason = hide_passwords(url), cause(url, error)
@@ -104,10 +110,8 @@ def explain(url: str, error: BaseException) -> UsageError:
         return UsageError("storage", shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
         return UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db")
-    if backend(url) == "sqlite":
-        for said, meaning in _SQLITE.items():
-            if said in reason:
-                return UsageError("storage", shown, meaning.format(cause=reason))
+    if backend(url) == "sqlite" and (meaning := sqlite_meaning(reason)):
+        return UsageError("storage", shown, meaning)
     return UsageError("storage", shown, f"the database does not answer: {reason}")
 
 

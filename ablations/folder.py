@@ -11,6 +11,7 @@ from pathlib import Path
 from ablations.config import Config
 from ablations.errors import UsageError
 
+GO_ON = "once it can be, the same command goes on with what is stored"
 _RESERVED = ("reference", "mlflow-artifacts")
 
 
@@ -55,7 +56,7 @@ def refusals_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
         raise UsageError("results_dir", error.filename or folder, reason) from None
 
 
@@ -70,4 +71,5 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
     except OSError as error:
-        raise UsageError("results_dir", folder.parent, f"cannot be written: {error.strerror or error}") from None
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
+        raise UsageError("results_dir", folder.parent, reason) from None

@@ -311,6 +311,9 @@ def open_store(
                 raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
             if not create and not file.is_file():
                 raise UsageError("study", study, nothing)
+            if file.is_file() and not file.stat().st_size and (file.with_name(study) / "report.md").exists():
+                reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
+                raise UsageError("storage", shown, reason)
         reached = engine_url(url)
         connect = connect_arguments(reached)
         storage = RDBStorage(reached, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})

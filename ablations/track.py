@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 import threading
@@ -38,7 +39,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from ablations.database import connect_arguments, engine_url
+from ablations.database import connect_arguments, engine_url, sqlite_meaning
 from ablations.design import Cell, Design
 from ablations.errors import UsageError
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
@@ -48,11 +49,10 @@ from ablations.variants import flatten
 if TYPE_CHECKING:
     from ablations.train import Epoch
 
-logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a line for every table it makes
+# Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
+logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
-# A server that does not answer is the tracker's to speak of.
-logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
 _LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
@@ -535,6 +535,9 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
 def reason_of(error: Exception, uri: str = "") -> str:
     """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = re.sub(r"^\(sqlite3\.\w+\) ", "", lines[0])
+    if (meaning := sqlite_meaning(said)) is not None:
+        lines = [f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning]
     return hide_passwords(lines[0], uri)[:300]
 
 
