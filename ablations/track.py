@@ -534,7 +534,9 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
 
 def reason_of(error: Exception, uri: str = "") -> str:
     """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # SQLAlchemy's first line may be about itself.
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of ")]
+    lines = lines or [type(error).__name__]
     said = re.sub(r"^\(sqlite3\.\w+\) ", "", lines[0])
     if (meaning := sqlite_meaning(said)) is not None:
         lines = [f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning]
