@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ablations import cli
 from ablations.figures import FIGURES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
     from ablations.config import Config
     from ablations.findings import Findings
     from ablations.report import Report
+    from ablations.track import Tracker
 
 PURPOSE = "Makes a study's tables, figures and report from what is stored; works while the study is still running."
 
 
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study, or draws the figures that were asked for; returns 0."""
+    from contextlib import ExitStack
+
     from rich.markup import escape
 
     from ablations.figures import chosen_figures
@@ -32,11 +36,56 @@ def analyze(config: Config, command: str) -> int:
     findings = read_findings(config, f"`{_run_command(command)}` makes it")
     console = make_console()
     console.print(f"[bold]{findings.design.study}[/]: {escape(findings.design.question)}", soft_wrap=True)
-    if everything:
-        report_study(findings, console, names)
-    else:
-        _draw(findings, names, console)
+    with ExitStack() as stack:
+        mirror = stack.enter_context(_mirror_of(findings)) if config.sync else None
+        report = None
+        if everything:
+            report = report_study(findings, console, names)
+        else:
+            _draw(findings, names, console)
+        if mirror is not None:
+            _sync(findings, mirror, report, console)
     return 0
+
+
+@contextmanager
+def _mirror_of(findings: Findings) -> Iterator[Tracker]:
+    """Holds the study, which has one writer, and finds out whether MLflow answers."""
+    from ablations.errors import UsageError
+    from ablations.folder import results_folder, storage_url, tracking_uri
+    from ablations.lock import claimed
+    from ablations.track import Tracker
+
+    config, design = findings.config, findings.design
+    if not config.tracking.enabled:
+        raise UsageError("sync", "true", "sends a study to MLflow, and tracking.enabled is false")
+    with claimed(findings.folder, storage_url(config)):
+        artifacts = results_folder(config) / "mlflow-artifacts" / design.study
+        yield Tracker(tracking_uri(config), design, findings.attributes["identity"]["id"], artifacts)
+
+
+def _sync(findings: Findings, tracker: Tracker, report: Report | None, console: Console) -> None:
+    """Sends MLflow what it has missed, and says how much that was."""
+    from ablations.errors import UsageError
+    from ablations.folder import storage_url
+    from ablations.study import open_store
+    from ablations.urls import hide_passwords
+    from ablations.wording import count
+
+    store = open_store(storage_url(findings.config), findings.design.study, create=False)
+    tracker.sync(store.outcomes(findings.design), findings.attributes["data_fingerprint"])
+    left = set(findings.results.unfinished["state"]) - {"pruned"}
+    status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
+    if report is not None:
+        tracker.end(status, report.folder, report.opening)
+    else:
+        tracker.end(status)
+    sent = count(tracker.sent, "cell")
+    if tracker.lost:
+        reason = f"MLflow stopped answering after {sent}: {tracker.lost}; the same command sends the rest"
+        raise UsageError("tracking.uri", hide_passwords(tracker.uri), reason)
+    console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
+    console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
 
 
 def report_study(findings: Findings, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
@@ -62,7 +111,7 @@ def _run_command(command: str) -> str:
     """Returns the command that makes what an `analyze` command reads."""
     import shlex
 
-    words = [word for word in shlex.split(command) if not word.startswith("figures=")]
+    words = [word for word in shlex.split(command) if not word.startswith(("figures=", "sync="))]
     return shlex.join(words).replace("ablations.analyze", "ablations.run", 1)
 
 

@@ -26,7 +26,8 @@ PURPOSE = (
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
     from ablations import machine
-    from ablations.folder import claimed, results_folder, tracking_uri
+    from ablations.folder import results_folder, tracking_uri
+    from ablations.lock import claimed
     from ablations.progress import make_console
 
     machine.keep_freed_memory()

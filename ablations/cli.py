@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
-OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze"}  # options of one verb alone
+OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
+# Of a disk that is full, may not be written, or is failing.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _FLAGS = ("--help", "--config-dir")
 
 
@@ -64,12 +67,21 @@ def main(
         config = compose_config([*defaults, *line.overrides], line.config_dir)
         return act(config, _command(verb, typed))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from ablations.urls import hide_passwords
+
+        print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
         return USAGE_STATUS
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_STATUS
+    except OSError as error:
+        # Whoever knows which option is at fault says so before; no place that writes is left without a message.
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = error.filename or "output"
+        print(f"error: {place}: {error.strerror}; what is stored stays, and the same command goes on", file=sys.stderr)
+        return USAGE_STATUS
     except KeyboardInterrupt:
         print("Interrupted; what was finished is stored.", file=sys.stderr)
         return INTERRUPTED_STATUS

@@ -464,6 +464,9 @@ class Config:
         minimum=0.0,
         maximum=1e9,
     )
+    sync: bool = option(
+        False, "Whether `analyze` sends MLflow what it has missed of the study, because a server did not answer."
+    )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")

@@ -180,13 +180,8 @@ class Driver:
         stored = {cell.key: cell for cell in self._store.cells()}
         given_up = {cell.variant for cell in stored.values() if cell.state == TrialState.PRUNED}
         cells = [cell for cell in self._design.cells() if cell.key in stored or cell.variant.name not in given_up]
-        outcomes = {key: cell.outcome for key, cell in stored.items() if cell.outcome is not None}
-        if self._tracker and outcomes:
-            fingerprint = self._store.attributes["data_fingerprint"]
-            # Those of replicates, too, that the design does not ask for yet, or not any more.
-            most = max(self._design.replicates, *(cell.replicate + 1 for cell in stored.values()))
-            finished_cells = [c for c in replace(self._design, replicates=most).cells() if c.key in outcomes]
-            self._tracker.sync([(cell, outcomes[cell.key]) for cell in finished_cells], fingerprint)
+        if self._tracker and (outcomes := self._store.outcomes(self._design)):
+            self._tracker.sync(outcomes, self._store.attributes["data_fingerprint"])
         missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].is_done]
         # A failed cell is tried again: whatever was in its way may be gone.
         self._store.enqueue(

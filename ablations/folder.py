@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ablations.config import Config
 from ablations.errors import UsageError
 
+GO_ON = "once it can be, the same command goes on with what is stored"
 _RESERVED = ("reference", "mlflow-artifacts")
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -113,36 +112,20 @@ def refusals_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
         raise UsageError("results_dir", error.filename or folder, reason) from None
 
 
-@contextmanager
-def claimed(folder: Path, storage: str) -> Iterator[None]:
-    """Makes a study's folder and holds the study, so that it has one driver.
-
-    The lock lies beside the database where that is a file, otherwise in the folder. The kernel lets go of it when the
-    process ends, however that ends.
+def make_folder(folder: Path) -> None:
+    """Makes a study's folder.
 
     Raises:
-        UsageError: if the folder cannot be written, or another process holds the study.
+        UsageError: if it cannot be written.
     """
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
     except OSError as error:
-        raise UsageError("results_dir", folder.parent, f"cannot be written: {error.strerror or error}") from None
-    database = Path(storage.removeprefix("sqlite:///"))
-    beside = storage.startswith("sqlite:///") and database.parent.is_dir()
-    lock = FileLock(database.with_name(f".{folder.name}.lock") if beside else folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError("study", folder.name, "is being run by another process, which is its only writer") from None
-    except OSError as error:
-        raise UsageError("storage", storage, f"cannot be written: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
+        raise UsageError("results_dir", folder.parent, reason) from None

@@ -31,8 +31,9 @@ def run(config: Config, command: str) -> int:
     from rich.markup import escape
 
     from ablations.design import make_design
-    from ablations.folder import claimed, storage_url, study_folder, tracking_uri
+    from ablations.folder import storage_url, study_folder, tracking_uri
     from ablations.launcher import check_launcher, make_launcher
+    from ablations.lock import claimed
     from ablations.machine import resolve_threads
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
@@ -47,8 +48,14 @@ def run(config: Config, command: str) -> int:
         tracking_uri(config)  # which may be refused, too
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-    with claimed(folder, url):
-        store = open_store(url, design.study, create=True, directions=design.directions)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
+    with claimed(folder, url) as lock:
+        if lock.caveat:
+            say(lock.caveat)
+        store = open_store(url, design.study, create=True, directions=design.directions, guard=lock.keep, say=say)
         usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
         threads = store.settle_threads(config.threads, usual)
         launcher = make_launcher(config.launcher, design, config.data, console, config.measure, threads)
@@ -208,7 +215,12 @@ def _report(
     if not tracker.complete or failed:
         tracker.end("FAILED" if failed else "FINISHED", report.folder, report.opening)
     if tracker.lost:
-        console.print(f"MLflow stopped answering ({tracker.lost}); the next run writes what it missed.", soft_wrap=True)
+        console.print(
+            f"MLflow stopped answering ({tracker.lost}); the next run sends what it missed, and so does `analyze` with "
+            "the same options and sync=true.",
+            soft_wrap=True,
+            markup=False,
+        )
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
 
 

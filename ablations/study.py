@@ -12,24 +12,27 @@ A cell is one trial, and a trial goes this way, with one driver as the only writ
 A driver that is interrupted releases its cell. One that was killed leaves a RUNNING trial; the next driver finds it
 when it takes over and finishes it, if its outcome was stored already, or releases it. The outcome is stored before the
 trial is told, so no kill loses a finished cell or makes it twice.
+
+A database that goes away is asked again for some minutes (`Persistence`). What was asked of it may have been done
+although no answer came, so whatever is tried again looks first, or does no harm twice.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from ablations.database import Persistence, backend, connect_arguments, database_file, engine_url, explain
 from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.events import DIVERGED
@@ -38,7 +41,6 @@ from ablations.urls import hide_passwords
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
 
 _VERSION = 4  # of what is stored; another version's store is refused
-_CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,19 @@ class StoredCell:
 
 
 class StudyStore:
-    """One study in Optuna's database; made by `open_store`."""
+    """One study in Optuna's database; made by `open_store`.
 
-    def __init__(self, storage: RDBStorage, study: optuna.Study) -> None:
-        self._storage, self._study = storage, study
+    Whatever it is asked raises UsageError where the database fails, or does not answer for minutes.
+    """
+
+    def __init__(self, storage: RDBStorage, study: optuna.Study, persistence: Persistence) -> None:
+        self._storage, self._study, self._persistence = storage, study, persistence
         self._numbers: dict[str, int] = {}
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What the study as a whole remembers."""
-        return self._study.user_attrs
+        return self._persistence.read(lambda: self._study.user_attrs)
 
     @property
     def is_new(self) -> bool:
@@ -112,16 +117,28 @@ class StudyStore:
     def remember(self, name: str, value: Any) -> None:
         """Keeps a fact about the study as a whole, unless it is known already."""
         if self.attributes.get(name) != value:
-            self._study.set_user_attr(name, value)
+            self._persistence.write(lambda _: self._study.set_user_attr(name, value))
 
     def cells(self) -> list[StoredCell]:
         """Returns the latest attempt at every cell, in the order in which they were first enqueued."""
-        trials = self._study.get_trials(deepcopy=False)
+        trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
         if any("cell" not in trial.user_attrs for trial in trials):
             raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
         latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in trials}
         self._numbers = {key: cell.number for key, cell in latest.items()}
         return list(latest.values())
+
+    def outcomes(self, design: Design) -> list[tuple[Cell, dict[str, Any]]]:
+        """Returns the finished cells of a design with their outcomes.
+
+        Those of replicates, too, that the design does not ask for yet, or not any more.
+        """
+        stored = {cell.key: cell for cell in self.cells()}
+        most = max([design.replicates, *(cell.replicate + 1 for cell in stored.values())])
+        known = (
+            (cell, stored[cell.key].outcome) for cell in replace(design, replicates=most).cells() if cell.key in stored
+        )
+        return [(cell, outcome) for cell, outcome in known if outcome is not None]
 
     def begin(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is.
@@ -190,7 +207,7 @@ class StudyStore:
             if cell.state == TrialState.RUNNING and cell.outcome is not None:
                 self._tell(cell.number, cell.outcome)
             elif cell.state == TrialState.RUNNING:
-                self._set_state(cell.number, TrialState.WAITING)
+                self._release(cell.number)
 
     def enqueue(self, cells: Iterable[Cell]) -> None:
         """Adds cells to the queue."""
@@ -203,8 +220,15 @@ class StudyStore:
                 "clamped": cell.variant.clamped,
                 "replicate": cell.replicate,
             }
-            self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+            self._persistence.write(partial(self._add, cell.key, attributes))
         self._numbers = {}  # read anew: a failed cell has another trial now
+
+    def _add(self, key: str, attributes: dict[str, Any], again: bool) -> None:
+        if again:
+            trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if any(trial.user_attrs.get("cell") == key for trial in trials):
+                return
+        self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
 
     def claim(self, cell: Cell) -> None:
         """Marks a queued cell as being trained.
@@ -212,14 +236,20 @@ class StudyStore:
         Raises:
             UsageError: if it is in nobody's queue any more: another process writes the study.
         """
-        if not self._set_state(self._number(cell), TrialState.RUNNING):
+
+        def claim(again: bool) -> bool:
+            claimed = self._storage.set_trial_state_values(self._trial_id(number), TrialState.RUNNING)
+            return claimed or (again and self._state(number) == TrialState.RUNNING)
+
+        number = self._number(cell)
+        if not self._persistence.write(claim):
             raise UsageError(
                 "study", self._study.study_name, "is being run by another process; it should be the only one"
             )
 
     def release(self, cell: Cell) -> None:
         """Puts a claimed cell back into the queue."""
-        self._set_state(self._number(cell), TrialState.WAITING)
+        self._release(self._number(cell))
 
     def finish(self, cell: Cell, outcome: dict[str, Any]) -> None:
         """Stores a claimed cell's outcome, for good.
@@ -230,21 +260,35 @@ class StudyStore:
                 why. Beside it what else is worth knowing.
         """
         number = self._number(cell)
-        self._storage.set_trial_user_attr(self._trial_id(number), "outcome", outcome)
+        self._keep(number, "outcome", outcome)
         self._tell(number, outcome)
 
     def fail(self, cell: Cell, kind: str, reason: str) -> None:
         """Stores why a claimed cell could not be trained: the kind of failure (`ablations.events`) and the reason."""
         number = self._number(cell)
-        self._storage.set_trial_user_attr(self._trial_id(number), "failed_as", kind)
-        self._storage.set_trial_user_attr(self._trial_id(number), "failure", reason)
-        self._study.tell(number, state=TrialState.FAIL)
+        self._keep(number, "failed_as", kind)
+        self._keep(number, "failure", hide_passwords(reason))
+        self._end(number, None, TrialState.FAIL)
+
+    def _keep(self, number: int, name: str, value: Any) -> None:
+        try:
+            self._persistence.write(lambda _: self._storage.set_trial_user_attr(self._trial_id(number), name, value))
+        except optuna.exceptions.UpdateFinishedTrialError:
+            reason = "has a cell finished by another process meanwhile; that one's outcome stays"
+            raise UsageError("study", self._study.study_name, reason) from None
 
     def _tell(self, number: int, outcome: dict[str, Any]) -> None:
         if "pruned" in outcome:
-            self._study.tell(number, state=TrialState.PRUNED)
+            self._end(number, None, TrialState.PRUNED)
         else:
-            self._study.tell(number, [outcome["result"][objective] for objective in self._objectives])
+            self._end(number, [outcome["result"][objective] for objective in self._objectives], None)
+
+    def _end(self, number: int, values: list[float] | None, state: TrialState | None) -> None:
+        def end(again: bool) -> None:
+            if not (again and self._state(number).is_finished()):
+                self._study.tell(number, values, state=state)
+
+        self._persistence.write(end)
 
     @property
     def _objectives(self) -> list[str]:
@@ -255,15 +299,27 @@ class StudyStore:
             self.cells()
         return self._numbers[cell.key]
 
-    def _set_state(self, number: int, state: TrialState) -> bool:
-        return self._storage.set_trial_state_values(self._trial_id(number), state)
+    def _release(self, number: int) -> None:
+        self._persistence.write(
+            lambda _: self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
+        )
+
+    def _state(self, number: int) -> TrialState:
+        return self._storage.get_trial(self._trial_id(number)).state
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
 def open_store(
-    url: str, study: str, *, create: bool, directions: Sequence[str] = ("maximize",), otherwise: str = NOT_RUN
+    url: str,
+    study: str,
+    *,
+    create: bool,
+    directions: Sequence[str] = ("maximize",),
+    otherwise: str = NOT_RUN,
+    guard: Callable[[], None] | None = None,
+    say: Callable[[str], None] = print,
 ) -> StudyStore:
     """Opens a study in the database at `url`.
 
@@ -273,6 +329,8 @@ def open_store(
         create: whether to make database and study where there are none.
         directions: of the objectives of a study that is made.
         otherwise: what the message advises where the study is not there and is not to be made.
+        guard: called before each write; raises where another process may write the study.
+        say: tells people that the database does not answer and is asked again.
 
     Raises:
         UsageError: if the database does not answer, or the study is not there and is not to be made.
@@ -281,13 +339,18 @@ def open_store(
     shown = hide_passwords(url)
     nothing = f"nothing is stored under this name in {shown}; {otherwise}"
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and not parsed.database:
-            raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
-        if not create and parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-            raise UsageError("study", study, nothing)
-        connect = _CONNECT_TIMEOUT.get(parsed.get_backend_name(), {})
-        storage = RDBStorage(url, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
+        if backend(url) == "sqlite":
+            file = database_file(url)
+            if file is None:
+                raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
+            if not create and not file.is_file():
+                raise UsageError("study", study, nothing)
+            if file.is_file() and not file.stat().st_size and (file.with_name(study) / "report.md").exists():
+                reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
+                raise UsageError("storage", shown, reason)
+        reached = engine_url(url)
+        connect = connect_arguments(reached)
+        storage = RDBStorage(reached, engine_kwargs={"connect_args": connect, "pool_pre_ping": True})
         if create:
             ways = [StudyDirection[direction.upper()] for direction in directions]
             made = optuna.create_study(storage=storage, study_name=study, directions=ways, load_if_exists=True)
@@ -296,14 +359,9 @@ def open_store(
             if study not in names:
                 raise UsageError("study", study, nothing, names)
             made = optuna.load_study(storage=storage, study_name=study)
-    except ArgumentError:
-        raise UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db") from None
-    except ImportError as error:
-        package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
-        raise UsageError("storage", shown, f"needs the Python package {package}, which is not installed") from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        raise UsageError("storage", shown, f"the database does not answer: {_cause(error)}") from None
-    return StudyStore(storage, made)
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
+        raise explain(url, error) from None
+    return StudyStore(storage, made, Persistence(url, guard, say))
 
 
 def _stored_cell(trial: FrozenTrial) -> StoredCell:
@@ -320,10 +378,3 @@ def _stored_cell(trial: FrozenTrial) -> StoredCell:
         failure=known.get("failure"),
         failed_as=known.get("failed_as"),
     )
-
-
-def _cause(error: BaseException) -> str:
-    """Returns the first line of the innermost reason."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,8 +1,12 @@
 """MLflow as a mirror of the study, for people to browse; never its memory.
 
 One experiment a study; in it a parent run for the study and a child run for each cell, found again by their tags. What
-is written twice is written the same, so a mirror that was cut off is completed by writing it again from the store. A
-server that goes away while cells are trained does not stop them: the next run writes what it missed.
+is written twice is written the same, so a mirror that was cut off is completed by writing it again from the store.
+
+A server that goes away does not stop the study, nor does one that accepts and never answers slow it: what it is to be
+told is kept, and a thread of its own asks from time to time whether it answers again. Then the runs are looked up anew,
+because a request may have been carried out although no answer came, and what was kept is sent. What a run could not
+send by its end is sent by the next one, or by `analyze sync=true`.
 """
 
 from __future__ import annotations
@@ -10,22 +14,32 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+# A request that MLflow repeats by itself may be carried out twice, and make a run twice; here it is repeated otherwise.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a cell, with what a URL may hide
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
+from ablations.database import connect_arguments, engine_url, sqlite_meaning
 from ablations.design import Cell, Design
 from ablations.errors import UsageError
 from ablations.metrics import CELL_METRICS, EPOCH_METRICS
@@ -35,11 +49,15 @@ from ablations.variants import flatten
 if TYPE_CHECKING:
     from ablations.events import Epoch
 
-logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a line for every table it makes
+# Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
+logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.ERROR)
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
 _LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two questions whether a lost server answers again
+_CATCH_UP_SECONDS = 2.0  # for which a training study sends at a time what a server missed
 _VIEW = "variants"
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each. The link that `Tracker.command` gives opens it.
@@ -58,17 +76,44 @@ _P = ParamSpec("_P")
 
 
 def _tolerant(method: Callable[Concatenate[Tracker, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
-    """Makes a method of the tracker do nothing once the store has stopped answering."""
+    """Makes a method of the tracker do nothing while the store does not answer."""
 
     @wraps(method)
     def guarded(self: Tracker, *args: _P.args, **kwargs: _P.kwargs) -> None:
-        if self.lost is None:
-            try:
-                method(self, *args, **kwargs)
-            except Exception as error:  # whatever ails the mirror is no failure of the study
-                self.lost = reason_of(error)
+        try:
+            if self.lost is not None:
+                if not self._answers.is_set():
+                    return
+                self._come_back()
+            if self._behind:
+                self._catch_up(_CATCH_UP_SECONDS)
+            method(self, *args, **kwargs)
+        except Exception as error:  # whatever ails the mirror is no failure of the study
+            self._lose(error)
 
     return cast("Callable[Concatenate[Tracker, _P], None]", guarded)
+
+
+@dataclass
+class _Told:
+    """What is known of a cell and may not be in MLflow yet.
+
+    `outcome`, `failure` or `released` say how it ended, where it did.
+    """
+
+    cell: Cell
+    commit: str | None = None
+    outcome: Mapping[str, Any] | None = None
+    failure: str | None = None
+    released: bool = False
+    cleared: bool = False  # what an earlier attempt left is out of the way
+    described: bool = False
+    pending: list[Metric] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome is not None or self.failure is not None or self.released
 
 
 class Tracker:
@@ -81,7 +126,8 @@ class Tracker:
         artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
 
     Attributes:
-        lost: why the mirror is incomplete: the store stopped answering; None while all is well.
+        lost: why the mirror is incomplete: the store does not answer; None while all is well.
+        sent: how many finished cells were written.
 
     Raises:
         UsageError: if the store does not answer.
@@ -90,25 +136,30 @@ class Tracker:
     def __init__(self, uri: str, design: Design, study_id: str, artifacts: Path) -> None:
         self.uri, self._design, self._study_id = uri, design, study_id
         self.lost: str | None = None
+        self.sent = 0
         self._fingerprint = ""
+        self._begun = False
+        self._commit: str | None = None
         self._monitor: SystemMetricsMonitor | None = None
-        self._pending: list[Metric] = []
-        self._written = time.monotonic()
+        self._told: dict[str, _Told] = {}
+        self._finished: set[str] = set()
+        self._was_lost = self._behind = False
+        self._answers, self._over = threading.Event(), threading.Event()
+        self._pause, self._back = _FIRST_PAUSE, time.monotonic()
+        self.parent_id = ""
         try:
             make_store(uri)
-            self._client = MlflowClient(uri)
+            self._reached = engine_url(uri)
+            self._client = MlflowClient(self._reached)
             self.experiment_id = experiment_id(self._client, design.study, uri, artifacts)
-            self._runs = self._index()
-            parent = self._runs.pop(_PARENT, None)
-            self.parent_id = parent.info.run_id if parent else self._make_parent()
+            self._look_up()
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
             raise UsageError(
-                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error)}"
+                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error, uri)}"
             ) from None
 
-    @_tolerant
     def begin(self, fingerprint: str, commit: str | None) -> None:
         """Opens the parent run, and starts watching the machine while cells are trained.
 
@@ -116,20 +167,196 @@ class Tracker:
             fingerprint: of the data set.
             commit: of the code.
         """
+        self._begun, self._fingerprint, self._commit = True, fingerprint, commit
+        self._open_parent()
+
+    def start_cell(self, cell: Cell, commit: str | None) -> None:
+        """Opens the child run of a cell that is about to be trained."""
+        self._told[cell.key] = _Told(cell, commit)
+        self._send(cell.key)
+
+    def epoch(self, cell: Cell, epoch: Epoch) -> None:
+        """Notes an epoch; writes what was noted once it has waited long enough."""
+        told = self._of(cell)
+        told.pending += _epoch_metrics(vars(epoch))
+        if time.monotonic() - told.written > _LIVE_SECONDS:
+            self._send(cell.key)
+
+    def finish_cell(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
+        """Completes the child run of a finished cell."""
+        self._of(cell, outcome["environment"].get("commit")).outcome = outcome
+        self._send(cell.key)
+
+    def fail_cell(self, cell: Cell, reason: str) -> None:
+        """Closes the child run of a cell that could not be trained."""
+        self._of(cell).failure = hide_passwords(reason)
+        self._send(cell.key)
+
+    def release_cell(self, cell: Cell) -> None:
+        """Closes the child run of a cell that was interrupted; it is taken up again."""
+        self._of(cell).released = True
+        self._send(cell.key)
+
+    def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
+        """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly.
+
+        Args:
+            finished: the cells with their outcomes.
+            fingerprint: of the data set that they were trained on.
+        """
+        self._fingerprint = fingerprint
+        mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
+        missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
+        for cell, outcome in missed:
+            self._told[cell.key] = _Told(cell, outcome["environment"].get("commit"), outcome)
+        if missed:
+            self._send_all()
+
+    def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
+        """Closes the parent run with the report as its description and the study's files as its artifacts.
+
+        What a lost server missed is sent, if it answers by now; a run that was interrupted does not wait for that.
+        """
+        self._over.set()
+        if self.lost is not None and status != KILLED:
+            self._answers.set()
+        self._close(status, folder, note)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the parent run was closed as finished, and not opened since."""
+        if self.lost is not None or self._behind:
+            return False
+        try:
+            return str(self._client.get_run(self.parent_id).info.status) == FINISHED
+        except Exception as error:
+            self._lose(error)
+            return False
+
+    def command(self) -> str:
+        """Returns the command, or the address, that opens the dashboard."""
+        return dashboard(self.uri, self.experiment_id, f"viewStateShareKey={_VIEW}")
+
+    def _of(self, cell: Cell, commit: str | None = None) -> _Told:
+        return self._told.setdefault(cell.key, _Told(cell, commit))
+
+    @_tolerant
+    def _open_parent(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
         self._client.update_run(self.parent_id, status=RUNNING)
-        self._describe_parent(fingerprint)
-        if commit:
-            self._client.set_tag(self.parent_id, "mlflow.source.git.commit", commit)
-        self._monitor = SystemMetricsMonitor(self.parent_id, resume_logging=True, tracking_uri=self.uri)
+        self._describe_parent(self._fingerprint)
+        if self._commit:
+            self._client.set_tag(self.parent_id, "mlflow.source.git.commit", self._commit)
+        self._monitor = SystemMetricsMonitor(self.parent_id, resume_logging=True, tracking_uri=self._reached)
         self._monitor.start()
 
     @_tolerant
-    def start_cell(self, cell: Cell, commit: str | None) -> None:
-        """Opens the child run of a cell that is about to be trained."""
-        self._discard_cut_off(cell)
-        self._pending, self._written = [], time.monotonic()
-        self._client.update_run(self._child(cell), status=RUNNING)
-        self._describe(cell, commit)
+    def _send(self, key: str) -> None:
+        if key in self._told:  # not sent with what a server had missed
+            self._write(self._told[key])
+
+    @_tolerant
+    def _send_all(self) -> None:
+        self._describe_parent(self._fingerprint)
+        self._behind = True
+        self._catch_up()
+
+    @_tolerant
+    def _close(self, status: str, folder: Path | None, note: str) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        if self._behind:
+            self._catch_up()
+        if self._was_lost:
+            self._look_up()  # a request whose answer was lost may have been carried out since
+            for key in self._finished:
+                if key in self._runs and self._runs[key].info.status != FINISHED:
+                    self._client.set_terminated(self._runs[key].info.run_id, FINISHED)
+        if note:
+            self._client.set_tag(self.parent_id, "mlflow.note.content", note)
+        # Weights and checkpoints stay where they are: copies of large networks would fill the disk.
+        heavy = {folder / "weights", folder / "checkpoints"} if folder else set()
+        for path in sorted(folder.rglob("*")) if folder else []:
+            if path.is_file() and not path.name.startswith(".") and not heavy.intersection(path.parents):
+                inside = path.parent.relative_to(folder).as_posix() if folder else ""
+                self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
+        self._client.set_terminated(self.parent_id, status)
+
+    def _lose(self, error: Exception) -> None:
+        """Notes that the store does not answer, and has a thread ask when it does again."""
+        self.lost = reason_of(error, self.uri)
+        self._was_lost = self._behind = True
+        if self._monitor is not None:
+            self._monitor._shutdown_event.set()  # without waiting for what it may be waiting for itself
+            self._monitor = None
+        # A server that comes and goes is asked less and less.
+        soon = time.monotonic() - self._back < _LONGEST_PAUSE
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if soon else _FIRST_PAUSE
+        self._answers.clear()
+        if not self._over.is_set():
+            threading.Thread(target=self._ask, args=(self._pause,), daemon=True, name="mlflow-answers").start()
+
+    def _ask(self, pause: float) -> None:
+        while not self._over.wait(pause):
+            try:
+                self._client.search_experiments(max_results=1)
+            except Exception:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._answers.set()
+                return
+
+    def _come_back(self) -> None:
+        """Finds out what a store knows that answers again; it is told the rest by `_catch_up`."""
+        self._look_up()
+        if self._begun and not self._over.is_set():
+            self._open()
+        elif self._fingerprint:
+            self._describe_parent(self._fingerprint)
+        self.lost, self._back = None, time.monotonic()
+
+    def _catch_up(self, seconds: float | None = None) -> None:
+        """Writes what the store has missed, for so many seconds at most."""
+        begun = time.monotonic()
+        for key, told in list(self._told.items()):
+            try:
+                self._write(told)
+            except Exception:
+                self._told[key] = self._told.pop(key)  # one that is refused for itself does not hold up the others
+                raise
+            if seconds is not None and time.monotonic() - begun > seconds:
+                return
+        self._behind = False
+
+    def _write(self, told: _Told) -> None:
+        """Brings a cell's run up to what is known of the cell; what was written before does no harm twice."""
+        cell = told.cell
+        if not told.cleared:
+            self._discard_cut_off(cell)
+            told.cleared = True
+        run_id = self._child(cell)
+        if not told.described:
+            if not told.ended:
+                self._client.update_run(run_id, status=RUNNING)
+            self._describe(cell, told.commit)
+            told.described = True
+        if told.outcome is not None:
+            self._complete(run_id, told.outcome)
+            self._finished.add(cell.key)
+            self.sent += 1
+        elif told.failure is not None:
+            self._client.set_tag(run_id, "failure", told.failure[:5000])
+            self._client.set_terminated(run_id, FAILED)
+        elif told.released:
+            self._client.set_terminated(run_id, KILLED)
+        elif told.pending:
+            self._client.log_batch(run_id, metrics=told.pending)
+            told.pending, told.written = [], time.monotonic()
+        if told.ended:
+            self._told.pop(cell.key, None)
 
     def _describe(self, cell: Cell, commit: str | None) -> None:
         run_id = self._child(cell)
@@ -144,81 +371,39 @@ class Tracker:
         self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=tags)
         self._log_data(run_id, self._fingerprint)
 
-    @_tolerant
-    def epoch(self, cell: Cell, epoch: Epoch) -> None:
-        """Notes an epoch; writes what was noted once it has waited long enough."""
-        self._pending += _epoch_metrics(vars(epoch))
-        if time.monotonic() - self._written > _LIVE_SECONDS:
-            self._flush(self._child(cell))
+    def _look_up(self) -> None:
+        """Finds the study's runs: one for each cell, and the parent, which is made where there is none.
 
-    @_tolerant
-    def finish_cell(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
-        """Completes the child run of a finished cell."""
-        self._complete(self._child(cell), outcome)
-
-    @_tolerant
-    def fail_cell(self, cell: Cell, reason: str) -> None:
-        """Closes the child run of a cell that could not be trained."""
-        run_id = self._child(cell)
-        self._client.set_tag(run_id, "failure", reason[:5000])
-        self._client.set_terminated(run_id, FAILED)
-
-    @_tolerant
-    def release_cell(self, cell: Cell) -> None:
-        """Closes the child run of a cell that was interrupted; it is taken up again."""
-        self._client.set_terminated(self._child(cell), KILLED)
-
-    @_tolerant
-    def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
-        """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly.
-
-        Args:
-            finished: the cells with their outcomes.
-            fingerprint: of the data set that they were trained on.
+        Where a request to make a run was carried out and never answered, there may be two of one cell; one stays.
         """
-        mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
-        missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
-        if missed:
-            self._describe_parent(fingerprint)
-        for cell, outcome in missed:
-            self._discard_cut_off(cell)
-            self._describe(cell, outcome["environment"].get("commit"))
-            self._complete(self._child(cell), outcome)
+        found = self._index()
+        parents = Counter(run.data.tags.get("mlflow.parentRunId", "") for runs in found.values() for run in runs)
 
-    @_tolerant
-    def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
-        """Closes the parent run with the report as its description and the study's files as its artifacts."""
-        if self._monitor is not None:
-            self._monitor.finish()
-            self._monitor = None
-        if note:
-            self._client.set_tag(self.parent_id, "mlflow.note.content", note)
-        # Weights and checkpoints stay where they are: copies of large networks would fill the disk.
-        heavy = {folder / "weights", folder / "checkpoints"} if folder else set()
-        for path in sorted(folder.rglob("*")) if folder else []:
-            if path.is_file() and not path.name.startswith(".") and not heavy.intersection(path.parents):
-                inside = path.parent.relative_to(folder).as_posix() if folder else ""
-                self._client.log_artifact(self.parent_id, str(path), None if inside == "." else inside)
-        self._client.set_terminated(self.parent_id, status)
+        def worth(run: Run) -> tuple[Any, ...]:
+            ours, finished = run.info.run_id == self.parent_id, run.info.status == FINISHED
+            return ours, parents[run.info.run_id], finished, len(run.data.metrics), -run.info.start_time
 
-    @property
-    def complete(self) -> bool:
-        """Whether the parent run was closed as finished, and not opened since."""
-        return self.lost is not None or str(self._client.get_run(self.parent_id).info.status) == FINISHED
+        kept: dict[str, Run] = {}
+        for key, runs in found.items():
+            kept[key], *others = sorted(runs, key=worth, reverse=True)
+            for other in others:
+                self._client.delete_run(other.info.run_id)
+        parent = kept.pop(_PARENT, None)
+        self.parent_id = parent.info.run_id if parent else self._make_parent()
+        for run in kept.values():
+            if run.data.tags.get("mlflow.parentRunId") != self.parent_id:
+                self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self.parent_id)
+        self._runs = kept
 
-    def command(self) -> str:
-        """Returns the command, or the address, that opens the dashboard."""
-        return dashboard(self.uri, self.experiment_id, f"viewStateShareKey={_VIEW}")
-
-    def _index(self) -> dict[str, Run]:
-        """Returns the run of each cell by its key, and that of the study under `_PARENT`."""
-        found: dict[str, Run] = {}
+    def _index(self) -> dict[str, list[Run]]:
+        """Returns the runs of each cell by its key, and those of the study under `_PARENT`."""
+        found: dict[str, list[Run]] = {}
         token: str | None = None
         while True:
             page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
             for run in page:
                 if run.data.tags.get("study_id") == self._study_id:
-                    found[run.data.tags.get("cell", _PARENT)] = run
+                    found.setdefault(run.data.tags.get("cell", _PARENT), []).append(run)
             token = page.token
             if not token:
                 return found
@@ -272,7 +457,6 @@ class Tracker:
             # A pruned cell has its epochs alone; what was not measured is None.
             if result.get(key) is not None and key not in EPOCH_METRICS
         ]
-        self._pending = []
         by = result.get("attention_by")
         self._client.log_batch(run_id, metrics=epochs + once, tags=[RunTag("attention_by", by)] if by else [])
         if "pruned" in outcome:
@@ -281,12 +465,7 @@ class Tracker:
             self._client.delete_tag(run_id, "failure")  # of an earlier attempt
         self._client.set_terminated(run_id, FINISHED)
 
-    def _flush(self, run_id: str) -> None:
-        self._client.log_batch(run_id, metrics=self._pending)
-        self._pending, self._written = [], time.monotonic()
-
     def _log_data(self, run_id: str, fingerprint: str) -> None:
-        self._fingerprint = fingerprint
         data = self._design.protocol["data"]
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
         data_set = Dataset(data["name"], fingerprint, "options", source)
@@ -324,7 +503,10 @@ def experiment_id(client: MlflowClient, name: str, uri: str, artifacts: Path) ->
 def make_store(uri: str) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
     path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or path.exists():
+    if not uri.startswith("sqlite:///"):
+        _check_database(uri)
+        return
+    if path.exists():
         return
     if not path.parent.is_dir():
         raise UsageError("tracking.uri", uri, f"there is no folder {path.parent}")
@@ -337,16 +519,28 @@ def make_store(uri: str) -> None:
             unfinished.replace(path)
 
 
+def _check_database(uri: str) -> None:
+    """Asks a database for a sign of life: MLflow would try for minutes before it says that there is none."""
+    if uri.startswith(("postgresql", "mysql", "mssql")):
+        engine = create_engine(engine_url(uri), poolclass=NullPool, connect_args=connect_arguments(engine_url(uri)))
+        engine.connect().close()
+
+
 def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     # The time stamp is the epoch's own: writing an epoch again adds nothing.
     stamp = int(epoch["finished"] * 1000)
     return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
 
 
-def reason_of(error: Exception) -> str:
-    """Returns what an error of MLflow or its database says, in a line without passwords."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return hide_passwords(lines[0])[:300]
+def reason_of(error: Exception, uri: str = "") -> str:
+    """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
+    # SQLAlchemy's first line may be about itself.
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of ")]
+    lines = lines or [type(error).__name__]
+    said = re.sub(r"^\(sqlite3\.\w+\) ", "", lines[0])
+    if (meaning := sqlite_meaning(said)) is not None:
+        lines = [f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning]
+    return hide_passwords(lines[0], uri)[:300]
 
 
 def _python() -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
 # The same examples every time: a test that passed does not fail elsewhere by chance. New ones are looked for by
 # `pytest --hypothesis-profile=explore`.
@@ -60,3 +62,17 @@ def command() -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server, which runs when a test begins."""
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[MlflowServer]:
+    """An MLflow server, which runs when a test begins."""
+    with mlflow_server() as running:
+        yield running

@@ -115,10 +115,13 @@ def _read(entry: Path) -> Entry | None:
                 return None
             # Copy-on-write: nothing that a program does to its images reaches the file.
             pixels = np.memmap(path, np.uint8, mode="c", shape=shape)
-            parts.append(ImageSet(pixels, np.load(entry / f"{name}-labels.npy")))
-    except (OSError, ValueError, KeyError):
+            labels = np.load(entry / f"{name}-labels.npy")
+            if labels.shape != shape[:1]:
+                return None
+            parts.append(ImageSet(pixels, labels))
+        return Entry(Images(parts[0], parts[1], tuple(meta["classes"]), meta["fingerprint"]), tuple(meta["damaged"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return Entry(Images(parts[0], parts[1], tuple(meta["classes"]), meta["fingerprint"]), tuple(meta["damaged"]))
 
 
 def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:

@@ -21,7 +21,7 @@ from ablations import bench, cli
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import Comparison
 from ablations.config import BenchConfig
-from ablations.folder import claimed
+from ablations.lock import claimed
 from ablations.measure.record import Measurement, Setting, Subject
 from tests.conftest import Command
 

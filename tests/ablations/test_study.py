@@ -146,8 +146,12 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
         ("sqlite://", r"storage=sqlite://: is in memory, where nothing outlives the run"),
         ("nosuch://host/db", r"storage=nosuch://host/db: is no database URL"),
         (
-            "postgresql://me:secret@127.0.0.1:9/db",
-            r"storage=postgresql://me:\*\*\*@127.0.0.1:9/db: needs the Python package psycopg",
+            "oracle://me:secret@127.0.0.1:9/db",
+            r"storage=oracle://me:\*\*\*@127.0.0.1:9/db: needs the Python package \w+, which is not installed",
+        ),
+        (
+            "postgresql+pg8000://me:secret@127.0.0.1:9/db",
+            r"storage=postgresql\+pg8000://me:\*\*\*@127.0.0.1:9/db: needs the Python package pg8000",
         ),
     ],
 )

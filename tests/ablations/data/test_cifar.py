@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import http.server
+import os
+import pickle
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -171,3 +174,17 @@ def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
     assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
     assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message
     assert f"put {fake.kind.url} into {fake.root}" in message
+
+
+def test_a_file_that_would_run_something_is_refused_whatever_its_checksum(make: Make, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'sprung'}",)
+
+    fake = make()
+    meta = fake.kind.meta["filename"]
+    (fake.folder / meta).write_bytes(pickle.dumps({b"label_names": Trap()}))
+    fake.kind.meta["md5"] = hashlib.md5((fake.folder / meta).read_bytes()).hexdigest()
+    with pytest.raises(pickle.UnpicklingError, match="system has no place in a data set"):
+        load(fake)
+    assert not (tmp_path / "sprung").exists()
