@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,21 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.urls import hide_passwords
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
+
+_CLAIMED = TrialState.RUNNING  # by a driver, which may store an outcome at any time
+_SHARED = ("variant", "network", "levels", "clamped")
+_AT_A_TIME = 500  # values in a statement; SQLite took 999 for long
 
 _VERSION = 4  # of what is stored; another version's store is refused
 _CONNECT_TIMEOUT = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}, "mysql": {"connect_timeout": 10}}
@@ -67,6 +72,8 @@ class StudyStore:
     def __init__(self, storage: RDBStorage, study: optuna.Study) -> None:
         self._storage, self._study = storage, study
         self._numbers: dict[str, int] = {}
+        self._read: dict[int, StoredCell] = {}  # by the number of the trial
+        self._shared: dict[str, Any] = {}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -105,13 +112,63 @@ class StudyStore:
             self._study.set_user_attr(name, value)
 
     def cells(self) -> list[StoredCell]:
-        """Returns the latest attempt at every cell, in the order in which they were first enqueued."""
-        trials = self._study.get_trials(deepcopy=False)
-        if any("cell" not in trial.user_attrs for trial in trials):
-            raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
-        latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in trials}
+        """Returns the latest attempt at every cell, in the order in which they were first enqueued.
+
+        What cannot change any more is read once: of a trial that is finished everything, of another one what it is.
+        """
+        self._read_trials()
+        latest = {cell.key: cell for cell in self._read.values()}
         self._numbers = {key: cell.number for key, cell in latest.items()}
         return list(latest.values())
+
+    def _read_trials(self) -> None:
+        """Brings `_read` up to date with the store, in the order of the trials."""
+        model = models.TrialModel
+        of_study = select(model.trial_id, model.number, model.state).where(model.study_id == self._study._study_id)
+        with self._storage.scoped_session() as session:
+            trials = session.execute(of_study.order_by(model.number)).tuples().all()
+            unread = {}
+            for trial_id, number, state in trials:
+                known = self._read.get(number)
+                if known is None or (known.state != state and state != TrialState.WAITING) or state == _CLAIMED:
+                    unread[trial_id] = (number, state)
+                elif known.state != state:
+                    self._read[number] = replace(known, state=state)
+            found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in unread}
+            for trial_id, key, text in self._attributes_of(session, unread, len(trials)):
+                if trial_id in found:
+                    found[trial_id][key] = self._decoded(key, text)
+        if any("cell" not in known for known in found.values()):
+            raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
+        order = [number for _, number, _ in trials]
+        read = {number: _stored_cell(found[trial_id], number, state) for trial_id, (number, state) in unread.items()}
+        known_before = len(self._read)
+        self._read |= read
+        if known_before and len(self._read) > known_before:
+            self._read = {number: self._read[number] for number in order}
+
+    def _attributes_of(
+        self, session: Session, trials: Collection[int], of_how_many: int
+    ) -> Iterable[tuple[int, str, str]]:
+        """Reads the attributes of some trials of the study; of all where they are many, as IN takes a few at a time."""
+        model = models.TrialUserAttributeModel
+        columns = select(model.trial_id, model.key, model.value_json)
+        if len(trials) > of_how_many // 4:
+            whole = columns.join(models.TrialModel, models.TrialModel.trial_id == model.trial_id)
+            yield from session.execute(whole.where(models.TrialModel.study_id == self._study._study_id)).tuples()
+            return
+        wanted = list(trials)
+        for start in range(0, len(wanted), _AT_A_TIME):
+            some = columns.where(model.trial_id.in_(wanted[start : start + _AT_A_TIME]))
+            yield from session.execute(some).tuples()
+
+    def _decoded(self, key: str, text: str) -> Any:
+        """Decodes an attribute; what cells share, as a variant's network, is one object in memory."""
+        if key not in _SHARED:
+            return json.loads(text)
+        if text not in self._shared:
+            self._shared[text] = json.loads(text)
+        return self._shared[text]
 
     def begin(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is.
@@ -301,16 +358,15 @@ def _add_waiting_trials(storage: RDBStorage, study_id: int, described: Sequence[
         session.execute(insert(models.TrialUserAttributeModel), attributes)
 
 
-def _stored_cell(trial: FrozenTrial) -> StoredCell:
-    known = trial.user_attrs
+def _stored_cell(known: Mapping[str, Any], number: int, state: TrialState) -> StoredCell:
     return StoredCell(
         key=known["cell"],
         variant=known["variant"],
         network=known["network"],
         levels=known.get("levels", {}),
         replicate=known["replicate"],
-        state=trial.state,
-        number=trial.number,
+        state=state,
+        number=number,
         outcome=known.get("outcome"),
         failure=known.get("failure"),
     )

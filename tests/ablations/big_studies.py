@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 import sqlalchemy
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.store.entities import PagedList
 from mlflow.store.tracking.dbmodels import models as mlflow_models
 from optuna.storages._rdb import models as optuna_models
 from optuna.trial import TrialState
@@ -277,10 +278,11 @@ class _BulkClient:
         next(run for run in reversed(self.runs) if run["run_uuid"] == run_id)["status"] = status
 
     def get_run(self, run_id: str) -> Any:
-        return SimpleNamespace(data=SimpleNamespace(tags={key: v for (run, key), v in [] if run == run_id}))
+        tags = {key: self.tags[run_id, key] for key in ("failure",) if (run_id, key) in self.tags}
+        return SimpleNamespace(data=SimpleNamespace(tags=tags))
 
-    def search_runs(self, *args: Any, **kwargs: Any) -> list[Any]:
-        return []
+    def search_runs(self, *_: Any, **__: Any) -> Any:
+        return PagedList([], None)
 
     def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         self.tags.update({(run_id, key): value for key, value in tags.items()})
