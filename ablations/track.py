@@ -7,13 +7,17 @@ server that goes away while cells are trained does not stop them: the next run w
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
 import logging
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
@@ -39,6 +43,7 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it sets INFO: a
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
+_MIRRORED = "mirrored"  # a tag of the study's run: which cells are finished here
 _LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 _VIEW = "variants"
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
@@ -98,9 +103,11 @@ class Tracker:
             make_store(uri)
             self._client = MlflowClient(uri)
             self.experiment_id = experiment_id(self._client, design.study, uri, artifacts)
-            self._runs = self._index()
-            parent = self._runs.pop(_PARENT, None)
-            self.parent_id = parent.info.run_id if parent else self._make_parent()
+            self._known: dict[str, _Known] | None = None
+            parent = self._find_parent()
+            self._mirrored = parent.mirrored if parent else ""
+            self.parent_id = parent.run_id if parent else self._make_parent()
+            self._finished: set[str] = set()
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
@@ -155,6 +162,7 @@ class Tracker:
     def finish_cell(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
         """Completes the child run of a finished cell."""
         self._complete(self._child(cell), outcome)
+        self._finished.add(cell.key)
 
     @_tolerant
     def fail_cell(self, cell: Cell, reason: str) -> None:
@@ -176,7 +184,12 @@ class Tracker:
             finished: the cells with their outcomes.
             fingerprint: of the data set that they were trained on.
         """
-        mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
+        self._finished = {cell.key for cell, _ in finished}
+        if self._mirrored == _digest(self._finished):
+            # Whatever else is here was not finished: looking through thousands of runs for it is left out.
+            self._known = self._index(f"attributes.status != '{FINISHED}'")
+            return
+        mirrored = {key for key, run in self._runs.items() if run.status == FINISHED}
         missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
         if missed:
             self._describe_parent(fingerprint)
@@ -184,6 +197,7 @@ class Tracker:
             self._discard_cut_off(cell)
             self._describe(cell, outcome["environment"])
             self._complete(self._child(cell), outcome)
+        self._remember_mirrored()
 
     @_tolerant
     def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
@@ -191,6 +205,7 @@ class Tracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
+        self._remember_mirrored()
         if note:
             self._client.set_tag(self.parent_id, "mlflow.note.content", note)
         # Weights stay where they are: copies of large networks would fill the disk.
@@ -210,18 +225,49 @@ class Tracker:
         """Returns the command, or the address, that opens the dashboard."""
         return dashboard(self.uri, self.experiment_id, f"viewStateShareKey={_VIEW}")
 
-    def _index(self) -> dict[str, Run]:
-        """Returns the run of each cell by its key, and that of the study under `_PARENT`."""
-        found: dict[str, Run] = {}
+    @property
+    def _runs(self) -> dict[str, _Known]:
+        """The run of each cell by its key; looked for when it is first needed, which takes a while where many are."""
+        if self._known is None:
+            self._known = self._index()
+            self._known.pop(_PARENT, None)
+        return self._known
+
+    def _find_parent(self) -> _Known | None:
+        """Finds the run of the study: by its name, or, if somebody gave it another one, among all runs."""
+        found = self._index(f"attributes.run_name = '{self._design.study}'").get(_PARENT)
+        if found is None:
+            self._known = self._index()
+            found = self._known.pop(_PARENT, None)
+        return found
+
+    def _index(self, condition: str = "") -> dict[str, _Known]:
+        """Returns the run of each cell by its key, and that of the study under `_PARENT`.
+
+        Args:
+            condition: of the runs that are looked at, in MLflow's language of filters.
+        """
+        found: dict[str, _Known] = {}
         token: str | None = None
         while True:
-            page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
-            for run in page:
-                if run.data.tags.get("study_id") == self._study_id:
-                    found[run.data.tags.get("cell", _PARENT)] = run
-            token = page.token
+            # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
+            # looking for garbage meanwhile takes two thirds of the time.
+            with _without_collecting_garbage():
+                page = self._client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
+                for run in page:
+                    if run.data.tags.get("study_id") == self._study_id:
+                        found[run.data.tags.get("cell", _PARENT)] = _Known.of(run)
+                token = page.token
+                del page
             if not token:
                 return found
+
+    def _remember_mirrored(self) -> None:
+        """Notes which cells are finished here, so that the next run need not ask for every one of them."""
+        digest = _digest(self._finished)
+        if digest != self._mirrored:
+            self._client.set_tag(self.parent_id, _MIRRORED, digest)
+            self._mirrored = digest
 
     def _make_parent(self) -> str:
         tags = {"study_id": self._study_id, "mlflow.source.name": "ablations.run", "mlflow.runColor": "#444444"}
@@ -242,11 +288,10 @@ class Tracker:
         That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
         """
         earlier = self._runs.get(cell.key)
-        if earlier is None or earlier.info.status == FINISHED:
+        if earlier is None or earlier.status == FINISHED:
             return
-        renamed = earlier.data.params.get("variant", cell.variant.name) != cell.variant.name
-        if earlier.data.metrics or renamed:
-            self._client.delete_run(earlier.info.run_id)
+        if earlier.has_metrics or earlier.variant not in (None, cell.variant.name):
+            self._client.delete_run(earlier.run_id)
             del self._runs[cell.key]
 
     def _child(self, cell: Cell) -> str:
@@ -257,8 +302,9 @@ class Tracker:
                 "mlflow.parentRunId": self.parent_id,
                 "mlflow.source.name": "ablations.run",
             }
-            self._runs[cell.key] = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
-        return str(self._runs[cell.key].info.run_id)
+            made = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
+            self._runs[cell.key] = _Known(str(made.info.run_id), RUNNING)
+        return self._runs[cell.key].run_id
 
     def _complete(self, run_id: str, outcome: Mapping[str, Any]) -> None:
         # All epochs, those that were written live included: the same numbers at the same times change nothing.
@@ -291,6 +337,41 @@ class Tracker:
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
         data_set = Dataset(data["name"], fingerprint, "options", source)
         self._client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is to be known of a run; whole runs of thousands of cells would fill the memory.
+
+    `mirrored` is of the study's run: a digest of the keys of the cells that are finished.
+    """
+
+    run_id: str
+    status: str
+    has_metrics: bool = False
+    variant: str | None = None
+    mirrored: str = ""
+
+    @classmethod
+    def of(cls, run: Run) -> _Known:
+        tags, variant = run.data.tags, run.data.params.get("variant")
+        return cls(str(run.info.run_id), run.info.status, bool(run.data.metrics), variant, tags.get(_MIRRORED, ""))
+
+
+def _digest(keys: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
+
+
+@contextmanager
+def _without_collecting_garbage() -> Iterator[None]:
+    """Lets no garbage be looked for, if it was before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def dashboard(uri: str, experiment: str, query: str) -> str:
