@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,24 @@ class StoredCell:
     replicate: int
     state: TrialState
     number: int
-    outcome: dict[str, Any] | None
+    outcome: Mapping[str, Any] | None
     failure: str | None
+
+
+class StoredOutcome(Mapping[str, Any]):
+    """An outcome as it is stored, decoded when it is looked at: those of thousands of cells would fill the memory."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self._text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(self._text))
+
+    def __len__(self) -> int:
+        return len(json.loads(self._text))
 
 
 class StudyStore:
@@ -164,6 +180,8 @@ class StudyStore:
 
     def _decoded(self, key: str, text: str) -> Any:
         """Decodes an attribute; what cells share, as a variant's network, is one object in memory."""
+        if key == "outcome":
+            return StoredOutcome(text)
         if key not in _SHARED:
             return json.loads(text)
         if text not in self._shared:
@@ -271,7 +289,7 @@ class StudyStore:
         self._storage.set_trial_user_attr(self._trial_id(number), "failure", reason)
         self._study.tell(number, state=TrialState.FAIL)
 
-    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
+    def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         if "pruned" in outcome:
             self._study.tell(number, state=TrialState.PRUNED)
         else:
