@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -94,6 +95,10 @@ def report_study(findings: Findings, console: Console, figures: Sequence[str] = 
     from ablations.page import write_page
     from ablations.report import make_report, print_report
 
+    # What is there by now, modules and results, is there to stay: whoever looks for garbage need not look at it again,
+    # which is a fifth of the time that a report of 10,000 cells takes.
+    gc.collect()
+    gc.freeze()
     report = make_report(findings, figures)
     page = write_page(report, write_tables(findings, report.sections))
     print_report(console, report)

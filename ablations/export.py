@@ -57,7 +57,7 @@ def write_tables(findings: Findings, sections: Sequence[Section] | None = None) 
     design, label = findings.design, f"tab:{findings.design.study}"
     texts = {"variants.csv": variants_frame(findings).to_csv(index=False, float_format="%.10g")}
     tables = {"variants": (variants_table(findings), variants_table(findings, is_short=True), label)}
-    found = make_sections(design, findings.results) if sections is None else sections
+    found = make_sections(findings) if sections is None else sections
     if found and found[0].rows:  # of a search, the front; the importances are no table for a paper
         name, frame = ("front", _front_frame(findings)) if design.is_search else ("effects", _effects_frame(findings))
         texts[f"{name}.csv"] = frame.to_csv(index=False, float_format="%.10g")
@@ -101,7 +101,7 @@ def variants_frame(findings: Findings) -> pd.DataFrame:
                 "model": variant.model["name"],
                 "attention": variant.attention["name"],
                 "parameters": summary.parameters,
-                "multiply_adds": int(findings.multiply_adds[summary.variant]),
+                "multiply_adds": findings.multiply_adds.get(summary.variant),
                 "n": summary.top1.n,
                 "diverged": summary.diverged,
                 "top1": summary.top1.mean,
@@ -121,7 +121,8 @@ def variants_frame(findings: Findings) -> pd.DataFrame:
                 "peak_memory_mib": summary.peak_memory_mib,
             }
         )
-    return pd.DataFrame(rows)
+    # Those of many variants are known of those alone that are shown.
+    return pd.DataFrame(rows).astype({"multiply_adds": "Int64"})
 
 
 def _effects_frame(findings: Findings) -> pd.DataFrame:
@@ -145,9 +146,7 @@ def _effects_frame(findings: Findings) -> pd.DataFrame:
 
 def _front_frame(findings: Findings) -> pd.DataFrame:
     """Returns a row a variant that no other beats."""
-    from ablations.tradeoffs import tradeoffs
-
-    frame = tradeoffs(findings.results.cells, findings.design)
+    frame = findings.tradeoffs
     return frame[frame["on_front"]].drop(columns=["on_front", "picked", "fits"])
 
 
@@ -163,7 +162,7 @@ def variants_table(findings: Findings, is_short: bool = False) -> Table:
     gflops = _gflops(findings.multiply_adds)
     headers = ["Variant", "n", "Param.", "GFLOPs", "Top-1 (%)", "Difference", "Verdict", "Step time", "Peak MiB"]
     rows = []
-    for summary in findings.summaries:
+    for summary in findings.shown_summaries:
         contrast = summary.contrast
         difference = points_with_interval(contrast.difference) if contrast and contrast.difference else "no pair"
         rows.append(
@@ -208,6 +207,8 @@ def _variants_note(findings: Findings, rows: Sequence[Sequence[str]], is_short: 
         )
     if any("–" in cell for row in rows for cell in row):
         parts.append("A dash: not measured.")
+    if findings.shown_note:
+        parts.append(findings.shown_note)
     return " ".join([*parts, _line(findings)])
 
 
@@ -297,7 +298,7 @@ def numbers(findings: Findings) -> str:
     lines = [f"\\newcommand{{\\{study}{quantity}}}{{{value}}}" for quantity, value in whole.items()]
     example = lines[0].partition("{")[2].partition("}")[0]
     gflops = _gflops(findings.multiply_adds)
-    for summary in findings.summaries:
+    for summary in findings.shown_summaries:
         lines.append(f"% {' '.join(summary.variant.split())}")
         for quantity, value in _variant_numbers(summary, gflops[summary.variant], design.is_search).items():
             name = f"\\{study}{words[summary.variant]}{quantity}"
@@ -307,6 +308,7 @@ def numbers(findings: Findings) -> str:
         f"% Numbers of the study {design.study}, for sentences. In the preamble: \\input{{numbers}}; in the text, as",
         f"%     The accuracy is {example}\\,\\%.",
         "% A number that the study does not have (an interval of one replicate, say) has no macro.",
+        *([f"% {findings.shown_note}"] if findings.shown_note else []),
         "% In names, digits are spelled one by one and everything that is no letter is left out.",
     ]
     return "\n".join([*header, *lines, ""])

@@ -18,7 +18,14 @@ from ablations.study import NOT_RUN, StudyStore, open_store
 from ablations.wording import count
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ablations.networks import TrainedNetworks
+
+
+MOST_SHOWN = 60  # variants; of more, tables, figures and text show the ends
+ENDS = 12  # variants of the highest top-1, and as many of the lowest
+_NAMED = 6  # variants that a sentence names
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,63 @@ class Findings:
         return summarise(results.cells, names, self.design.baselines, self.contrasts, results.diverged)
 
     @cached_property
+    def shown(self) -> frozenset[str]:
+        """The variants that tables, figures and text show: all but of very many, of which nobody could read them.
+
+        Then they are those of the highest and of the lowest top-1, and what these are compared with.
+        """
+        if len(self.summaries) <= MOST_SHOWN:
+            return frozenset(summary.variant for summary in self.summaries)
+        ordered = sorted(self.summaries, key=lambda summary: summary.top1.mean)
+        ends = [*ordered[:ENDS], *ordered[-ENDS:]]
+        finished = {summary.variant for summary in self.summaries}
+        baselines = {summary.baseline for summary in ends if summary.baseline in finished}
+        return frozenset({summary.variant for summary in ends} | {name for name in baselines if name})
+
+    @property
+    def shown_note(self) -> str:
+        """Says which variants are shown; empty where all are."""
+        if len(self.shown) == len(self.summaries):
+            return ""
+        return (
+            f"Of {len(self.summaries):,} variants the {ENDS} with the highest and the {ENDS} with the lowest top-1 are "
+            "shown, and what they are compared with; the CSV files have all."
+        )
+
+    @cached_property
+    def shown_summaries(self) -> list[VariantSummary]:
+        """The summaries of the variants that are shown."""
+        return [summary for summary in self.summaries if summary.variant in self.shown]
+
+    @cached_property
+    def shown_contrasts(self) -> list[Contrast]:
+        """The contrasts of the variants that are shown; all where all are, those without a finished cell included."""
+        is_all = len(self.shown) == len(self.summaries)
+        return [contrast for contrast in self.contrasts if is_all or contrast.variant in self.shown]
+
+    @cached_property
+    def tradeoffs(self) -> pd.DataFrame:
+        """What a search tried; see `ablations.tradeoffs`."""
+        from ablations.tradeoffs import tradeoffs
+
+        return tradeoffs(self.results.cells, self.design)
+
+    @cached_property
+    def importances(self) -> pd.DataFrame:
+        """How much each factor of a search matters; see `ablations.tradeoffs`."""
+        from ablations.tradeoffs import importances
+
+        return importances(self.tradeoffs, self.design)
+
+    @cached_property
     def multiply_adds(self) -> dict[str, float]:
-        """Those of an image, as papers count them, of each variant that has a finished cell."""
+        """Those of an image, as papers count them, of each variant that is shown: counting them takes 20 ms each."""
         from ablations.networks import count_multiply_adds
 
-        finished = set(self.results.cells["variant"])
         return {
             variant.name: count_multiply_adds(variant.network, self._classes, self.config.data.side)
             for variant in self.design.variants
-            if variant.name in finished
+            if variant.name in self.shown
         }
 
     @cached_property
@@ -77,7 +132,8 @@ class Findings:
             variant.name: {"model": variant.model, "attention": {"name": "none"}} for variant in self.design.variants
         }
         classes, side = self._classes, self.config.data.side
-        known = {str(network): count_multiply_adds(network, classes, side) for network in plain.values()}
+        distinct = {str(network): network for network in plain.values()}
+        known = {text: count_multiply_adds(network, classes, side) for text, network in distinct.items()}
         return {name: known[str(network)] for name, network in plain.items()}
 
     @property
@@ -100,7 +156,10 @@ class Findings:
             return ""
         total = len(left) + len(self.results.cells)
         by_variant = left.groupby("variant", sort=False)["replicate"].count()
-        named = ", ".join(f"{number} of {name}" for name, number in by_variant.items())
+        most = by_variant if len(by_variant) <= MOST_SHOWN else by_variant.head(_NAMED)
+        named = ", ".join(f"{number} of {name}" for name, number in most.items())
+        if len(most) < len(by_variant):
+            named += f", and of {len(by_variant) - len(most):,} other variants"
         return f"Not finished: {len(left)} of {count(total, 'cell')} ({named})."
 
 

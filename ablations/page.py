@@ -21,11 +21,11 @@ from ablations.export import Table, variants_table
 from ablations.figures.gallery import Drawn, data_line, protocol_line
 from ablations.findings import Findings
 from ablations.folder import refusals_explained
-from ablations.report import Report
-from ablations.sentences import contrast_sentence
-from ablations.stats import Contrast, Verdict
+from ablations.report import UNFINISHED, Report, unfinished_rows
+from ablations.sentences import contrast_sentence, tally
+from ablations.stats import Contrast
 from ablations.variants import flatten
-from ablations.wording import count, last_line, points, points_with_interval
+from ablations.wording import count, points, points_with_interval
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.
@@ -119,7 +119,7 @@ def _render(report: Report, tables: Sequence[Path]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations") / "page.html").read_text(encoding="utf-8"))
     # Of a search there is no verdict to show: its variants were picked for being good.
-    contrasts = [] if findings.design.is_search else findings.contrasts
+    contrasts = [] if findings.design.is_search else findings.shown_contrasts
     said = {contrast_sentence(contrast, findings.design.margin) for contrast in contrasts}
     scale = _Scale.of(contrasts, findings.design.margin)
     return template.render(
@@ -129,7 +129,8 @@ def _render(report: Report, tables: Sequence[Path]) -> str:
         is_finished=not findings.missing,
         protocol_line=protocol_line(findings.design, findings.results),
         unfinished=_unfinished(findings),
-        tally=_tally(contrasts),
+        tally=tally([] if findings.design.is_search else findings.contrasts),
+        shown_note=findings.shown_note,
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,
         margin=f"{findings.design.margin:g}",
@@ -157,21 +158,7 @@ def _state(findings: Findings) -> str:
 
 
 def _unfinished(findings: Findings) -> Table:
-    rows = [
-        [str(row["variant"]), str(row["replicate"]), str(row["state"]), last_line(row["reason"])]
-        for row in findings.results.unfinished.to_dict("records")
-    ]
-    return Table(("variant", "replicate", "state", "reason"), rows, "", names=4)
-
-
-def _tally(contrasts: Sequence[Contrast]) -> str:
-    """Counts the verdicts: `4 contrasts: 1 helps, 3 undecided`."""
-    verdicts = [contrast.verdict for contrast in contrasts]
-    words = {Verdict.NONE: "without a verdict"}
-    counted = [
-        f"{verdicts.count(verdict)} {words.get(verdict, verdict.value)}" for verdict in Verdict if verdict in verdicts
-    ]
-    return f"{count(len(contrasts), 'contrast')}: {', '.join(counted)}." if contrasts else ""
+    return Table(UNFINISHED, unfinished_rows(findings), "", names=4)
 
 
 def _row(contrast: Contrast, scale: _Scale) -> _Row:

@@ -36,6 +36,8 @@ _COSTS = (
     "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
 )
 _NAMED_CLASSES = 100
+_LISTED = 100  # cells that are not finished
+UNFINISHED = ("variant", "replicate", "state", "reason")
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def make_report(findings: Findings, figures: Sequence[str] = tuple(FIGURES)) -> 
     Raises:
         UsageError: if the folder cannot be written.
     """
-    design, results = findings.design, findings.results
-    sentences = conclusions(findings.summaries, findings.contrasts, results, design, findings.looks)
-    sections = make_sections(design, results)
+    sentences = conclusions(
+        findings.summaries, findings.contrasts, findings.results, findings.design, findings.looks, findings.shown
+    )
+    sections = make_sections(findings)
     with refusals_explained(findings.folder):
         gallery = draw_figures(findings, figures)
         opening = _opening(findings, sentences, sections)
@@ -85,7 +88,9 @@ def make_report(findings: Findings, figures: Sequence[str] = tuple(FIGURES)) -> 
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
-    print_table(console, _HEADERS, [_row(summary) for summary in report.findings.summaries])
+    print_table(console, _HEADERS, [_row(summary) for summary in report.findings.shown_summaries])
+    if report.findings.shown_note:
+        console.print(report.findings.shown_note, soft_wrap=True, markup=False)
     for sentence in report.sentences:
         console.print(sentence, soft_wrap=True, markup=False)
     for section in report.sections:
@@ -112,8 +117,8 @@ def _row(summary: VariantSummary) -> list[str]:
 def _opening(findings: Findings, sentences: Sequence[str], sections: Sequence[Section]) -> str:
     design = findings.design
     lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += markdown_table(_HEADERS, [_row(summary) for summary in findings.summaries])
-    lines += ["", _COSTS]
+    lines += markdown_table(_HEADERS, [_row(summary) for summary in findings.shown_summaries])
+    lines += ["", f"{_COSTS} {findings.shown_note}".strip()]
     for section in sections:
         lines += ["", f"## {section.title}", "", section.note]
         lines += ["", *markdown_table(section.headers, section.rows)] if section.rows else []
@@ -125,21 +130,19 @@ def _details(findings: Findings, gallery: Gallery) -> str:
     lines: list[str] = []
     if len(results.unfinished):
         lines += ["**Not finished:**", ""]
-        rows = [
-            [str(row["variant"]), str(row["replicate"]), str(row["state"]), last_line(row["reason"])]
-            for row in results.unfinished.to_dict("records")
-        ]
-        lines += [*markdown_table(("variant", "replicate", "state", "reason"), rows), ""]
+        lines += [*markdown_table(UNFINISHED, unfinished_rows(findings)), ""]
     for drawn in gallery.drawn:
         lines += [f"![{drawn.title}]({drawn.png.relative_to(findings.folder).as_posix()})", ""]
     if gallery.left_out:
         lines += ["Figures that were left out:", ""]
         lines += [*(f"- {name}: {reason}" for name, reason in gallery.left_out.items()), ""]
     lines += ["## Networks", ""]
-    networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in design.variants]
+    # Those without a finished cell too, unless there are too many.
+    listed = [variant for variant in design.variants if not findings.shown_note or variant.name in findings.shown]
+    networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in listed]
     lines += [*markdown_table(("variant", "model", "attention"), networks), ""]
     lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
-    for variant in design.variants:
+    for variant in listed:
         if variant.clamped:
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
             lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
@@ -151,6 +154,20 @@ def _details(findings: Findings, gallery: Gallery) -> str:
     for environment in results.environments:
         lines += [*markdown_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
     return "\n".join(lines)
+
+
+def unfinished_rows(findings: Findings) -> list[list[str]]:
+    """Returns a row a cell that is not finished, the failed ones first where they are too many to be listed."""
+    unfinished = findings.results.unfinished
+    if len(unfinished) > _LISTED:
+        unfinished = unfinished.sort_values("state", key=lambda states: states != "failed", kind="stable")
+    rows = [
+        [str(row["variant"]), str(row["replicate"]), str(row["state"]), last_line(row["reason"])]
+        for row in unfinished.head(_LISTED).to_dict("records")
+    ]
+    if len(unfinished) > _LISTED:
+        rows.append([f"and {len(unfinished) - _LISTED:,} others", "", "", ""])
+    return rows
 
 
 def _data(data: Mapping[str, Any] | None) -> list[str]:

@@ -54,14 +54,23 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
 
     Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
     """
-    by_place = {(_network(cell.network), cell.replicate): cell for cell in stored}
+    # Many cells have one network, and it may be one object in memory: each is written as text once.
+    texts: dict[int, tuple[Settings, str]] = {}
+
+    def identity(network: Settings) -> str:
+        if id(network) not in texts:
+            texts[id(network)] = network, _network(network)  # kept with it, so that no other object takes its id
+        return texts[id(network)][1]
+
+    by_place = {(identity(cell.network), cell.replicate): cell for cell in stored}
     replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
     rows: list[dict[str, object]] = []
-    curves: list[dict[str, object]] = []
+    curves: dict[str, list[object]] = {column: [] for column in ("variant", "replicate", "epoch", *EPOCH_METRICS)}
     unfinished: list[dict[str, object]] = []
     environments: list[dict[str, str]] = []
     for variant in design.variants:
-        own = {replicate: by_place.get((_network(variant.network), replicate)) for replicate in replicates}
+        network = _network(variant.network)
+        own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
         given_up = any(cell and cell.state == TrialState.PRUNED for cell in own.values())
         for replicate, cell in own.items():
             if cell is None and given_up:
@@ -72,22 +81,25 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
                     state = "missing" if cell is None else _state(cell)
                     unfinished.append(place | {"state": state, "reason": _reason(cell)})
                 continue
-            result = cell.outcome["result"]
-            by = {"attention_by": result["attention_by"], "micro_batches": cell.outcome.get("micro_batches", 1)}
+            outcome = dict(cell.outcome)
+            result = outcome["result"]
+            by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
             rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
-            curves += [
-                place | {"epoch": epoch["epoch"] + 1} | {key: epoch[key] for key in EPOCH_METRICS}
-                for epoch in result["epochs"]
-            ]
-            if cell.outcome["environment"] not in environments:
-                environments.append(cell.outcome["environment"])
+            for epoch in result["epochs"]:
+                curves["variant"].append(variant.name)
+                curves["replicate"].append(replicate)
+                curves["epoch"].append(epoch["epoch"] + 1)
+                for key in EPOCH_METRICS:
+                    curves[key].append(epoch[key])
+            if outcome["environment"] not in environments:
+                environments.append(outcome["environment"])
     factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
     cells = pd.DataFrame(
         rows, columns=["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
     )
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
-        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
+        curves=pd.DataFrame(curves),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.design import Design
 from ablations.effects import Effect, factorial_effects
+from ablations.findings import MOST_SHOWN, Findings
 from ablations.metrics import METRICS
-from ablations.results import Results
-from ablations.tradeoffs import LEAST_FOR_IMPORTANCES, importances, tradeoffs
+from ablations.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.wording import count, points_with_interval
 
 
@@ -24,13 +23,13 @@ class Section:
     names: int = 1
 
 
-def make_sections(design: Design, results: Results) -> list[Section]:
+def make_sections(findings: Findings) -> list[Section]:
     """Returns the tables that some sweeps have beyond the table of variants."""
-    if results.cells.empty:
+    if findings.results.cells.empty:
         return []
-    if design.is_search:
-        return _search_sections(design, results)
-    effects = factorial_effects(results.cells, design)
+    if findings.design.is_search:
+        return _search_sections(findings)
+    effects = factorial_effects(findings.results.cells, findings.design)
     return [_effects_section(effects)] if effects else []
 
 
@@ -48,18 +47,20 @@ def _effects_section(effects: Sequence[Effect]) -> Section:
     )
 
 
-def _search_sections(design: Design, results: Results) -> list[Section]:
-    frame = tradeoffs(results.cells, design)
+def _search_sections(findings: Findings) -> list[Section]:
+    design, frame = findings.design, findings.tradeoffs
     front = frame[frame["on_front"]].sort_values("label", key=lambda labels: labels.map(lambda text: (len(text), text)))
     shown = list(dict.fromkeys([*design.objectives, "parameters"]))
     rows = [
         [row["label"], str(row["variant"]), str(row["n"]), *(METRICS[key].format(row[key]) for key in shown)]
-        for row in front.to_dict("records")
+        for row in front.head(MOST_SHOWN).to_dict("records")
     ]
     several = len(design.objectives) > 1
     note = (
         "No other variant is at least as good in every objective and better in one." if several else "The best variant."
     )
+    if len(front) > MOST_SHOWN:
+        note += f" The first {MOST_SHOWN} of {len(front):,} are listed; tables/front.csv has all."
     note += " Picked after seeing the results, which flatters it."
     if any(key.endswith("per_second") for key in design.objectives):
         note += " Speeds are those of the moment: what else the machine did is in them."
@@ -67,7 +68,7 @@ def _search_sections(design: Design, results: Results) -> list[Section]:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
     headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
     sections = [Section("Pareto front" if several else "Best found", note, headers, rows, names=2)]
-    shares = importances(frame, design)
+    shares = findings.importances
     if shares.empty:
         note = (
             f"Unknown: fewer than {LEAST_FOR_IMPORTANCES} variants were tried, or no objective differed between them."
@@ -78,9 +79,11 @@ def _search_sections(design: Design, results: Results) -> list[Section]:
     per_factor = zip(table.index, table[known].to_numpy(), strict=True)
     rows = [[str(factor), *(f"{share:.2f}" for share in own)] for factor, own in per_factor]
     picked = int(frame["picked"].sum())
+    most = MOST_FOR_IMPORTANCES
+    of_which = str(picked) if picked <= most else f"{most}, drawn at random, of the {picked:,}"
     note = (
-        f"Shares of each objective's variance over {picked} variants that were picked and trained to the end (fANOVA), "
-        "the rest being interactions; they say nothing about direction, and little where few were tried."
+        f"Shares of each objective's variance over {of_which} variants that were picked and trained to the end "
+        "(fANOVA), the rest being interactions; they say nothing about direction, and little where few were tried."
     )
     headers = ("factor", *(METRICS[objective].label for objective in known))
     return [*sections, Section("Importance of factors", note, headers, rows)]

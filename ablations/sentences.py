@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -28,6 +29,7 @@ from ablations.stats.tests import ALPHA
 from ablations.wording import count, points
 
 _NAMED = 6  # replicates that are listed one by one
+_TOLD = 60  # variants that each have a sentence
 
 
 def conclusions(
@@ -36,6 +38,7 @@ def conclusions(
     results: Results,
     design: Design,
     looks: Looks | None,
+    shown: Collection[str] | None = None,
 ) -> list[str]:
     """Says what the study shows, how sure that is, and what is to be minded.
 
@@ -45,6 +48,7 @@ def conclusions(
         results: its cells.
         design: the study.
         looks: when it was looked at on the way; None where nobody planned that.
+        shown: the variants that are spoken of where not all of very many are; None otherwise.
     """
     if not summaries:
         diverged = sum(results.diverged.values())
@@ -57,13 +61,25 @@ def conclusions(
     elif contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
         sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
     else:
-        sentences += [contrast_sentence(contrast, design.margin) for contrast in contrasts]
+        is_all = shown is None or len(shown) >= len(summaries)
+        told = [contrast for contrast in contrasts if is_all or contrast.variant in (shown or ())]
+        if len(told) < len(contrasts):
+            sentences.append(f"{tally(contrasts)} Those of variants that the table shows:")
+        sentences += [contrast_sentence(contrast, design.margin) for contrast in told]
     if judged and not design.is_search:
         sentences += _how_sure(len(contrasts), looks)
         sentences += _worth(results.cells, design, looks)
     if looks and not design.is_search:
         sentences.append(_spent(summaries, contrasts, looks))
     return sentences + warnings(results, design)
+
+
+def tally(contrasts: Sequence[Contrast]) -> str:
+    """Counts the verdicts: `4 contrasts: 1 helps, 3 undecided.`"""
+    verdicts = Counter(contrast.verdict for contrast in contrasts)
+    words = {Verdict.NONE: "without a verdict"}
+    counted = [f"{verdicts[verdict]} {words.get(verdict, verdict.value)}" for verdict in Verdict if verdicts[verdict]]
+    return f"{count(len(contrasts), 'contrast')}: {', '.join(counted)}." if contrasts else ""
 
 
 def contrast_sentence(contrast: Contrast, margin: float) -> str:
@@ -109,15 +125,20 @@ def warnings(results: Results, design: Design) -> list[str]:
         verb = "is" if missing == 1 else "are"
         sentences.append(f"{count(missing, 'cell')} {verb} not trained yet; what is said here is of the others.")
     if not design.is_search:
-        for variant, replicates in missing_pairs(results.cells, design.baselines).items():
+        missing_ones = missing_pairs(results.cells, design.baselines)
+        if len(missing_ones) > _TOLD:
+            sentences.append(
+                f"Of {count(len(missing_ones), 'variant')} and what they are compared with only one has some "
+                "replicate, which the contrast leaves out."
+            )
+        for variant, replicates in missing_ones.items() if len(missing_ones) <= _TOLD else ():
             baseline = design.baselines[variant]
             listed = _listed(replicates)
             sentences.append(f"Of {variant} and {baseline} only one has {listed}, which the contrast leaves out.")
-    for variant in dict.fromkeys(results.cells["variant"]):
-        own = results.cells[results.cells["variant"] == variant]
-        ways = sorted(set(own["attention_by"].dropna()) - {""})
+    for name, own in results.cells.groupby("variant", sort=False)["attention_by"]:
+        ways = sorted(set(own.dropna()) - {""})
         if len(ways) > 1:
-            sentences.append(f"Protocols are mixed: {variant} was computed by {' and by '.join(ways)}.")
+            sentences.append(f"Protocols are mixed: {name} was computed by {' and by '.join(ways)}.")
     parted = results.cells["variant"][results.cells["micro_batches"] > 1]
     for variant in dict.fromkeys(parted):
         cells = count(int((parted == variant).sum()), "cell")
@@ -231,8 +252,10 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
         for contrast in contrasts
         if contrast.is_decided and contrast.look
     ]
+    if len(decided) > _TOLD:
+        decided = [f"{len(decided):,} contrasts were decided with {looks.sizes[0]} to {looks.sizes[-1]}"]
     others = [contrast.variant for contrast in contrasts if not contrast.is_decided]
-    rest = f"{'undecided' if decided else 'Undecided'} so far: {', '.join(others)}"
+    rest = f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}"
     parts = [*decided, *([rest] if others else [])]
     return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(parts)}."
 
@@ -240,6 +263,12 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
 def _listed(replicates: Sequence[int]) -> str:
     shown = ", ".join(map(str, replicates[:_NAMED])) + (", ..." if len(replicates) > _NAMED else "")
     return f"{'replicate' if len(replicates) == 1 else 'replicates'} {shown}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return (
+        ", ".join(names) if len(names) <= _TOLD else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} others"
+    )
 
 
 def _p(p: float) -> str:

@@ -21,16 +21,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState
+from sqlalchemy import insert, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from ablations.database import Persistence, backend, connect_arguments, database_file, engine_url, explain
 from ablations.design import Cell, Design, protocol_differences
@@ -39,6 +42,10 @@ from ablations.events import DIVERGED
 from ablations.urls import hide_passwords
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
+
+_CLAIMED = TrialState.RUNNING  # by a driver, which may store an outcome at any time
+_SHARED = ("variant", "network", "levels", "clamped")
+_AT_A_TIME = 500  # values in a statement; SQLite took 999 for long
 
 _VERSION = 4  # of what is stored; another version's store is refused
 
@@ -58,7 +65,7 @@ class StoredCell:
     replicate: int
     state: TrialState
     number: int
-    outcome: dict[str, Any] | None
+    outcome: Mapping[str, Any] | None
     failure: str | None
     failed_as: str | None = None
 
@@ -73,6 +80,22 @@ class StoredCell:
         return self.state == TrialState.FAIL and self.failed_as == DIVERGED
 
 
+class StoredOutcome(Mapping[str, Any]):
+    """An outcome as it is stored, decoded when it is looked at: those of thousands of cells would fill the memory."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self._text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(self._text))
+
+    def __len__(self) -> int:
+        return len(json.loads(self._text))
+
+
 class StudyStore:
     """One study in Optuna's database; made by `open_store`.
 
@@ -82,6 +105,8 @@ class StudyStore:
     def __init__(self, storage: RDBStorage, study: optuna.Study, persistence: Persistence) -> None:
         self._storage, self._study, self._persistence = storage, study, persistence
         self._numbers: dict[str, int] = {}
+        self._read: dict[int, StoredCell] = {}  # by the number of the trial
+        self._shared: dict[str, Any] = {}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -120,15 +145,16 @@ class StudyStore:
             self._persistence.write(lambda _: self._study.set_user_attr(name, value))
 
     def cells(self) -> list[StoredCell]:
-        """Returns the latest attempt at every cell, in the order in which they were first enqueued."""
-        trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
-        if any("cell" not in trial.user_attrs for trial in trials):
-            raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
-        latest = {trial.user_attrs["cell"]: _stored_cell(trial) for trial in trials}
+        """Returns the latest attempt at every cell, in the order in which they were first enqueued.
+
+        What cannot change any more is read once: of a trial that is finished everything, of another one what it is.
+        """
+        self._persistence.read(self._read_trials)
+        latest = {cell.key: cell for cell in self._read.values()}
         self._numbers = {key: cell.number for key, cell in latest.items()}
         return list(latest.values())
 
-    def outcomes(self, design: Design) -> list[tuple[Cell, dict[str, Any]]]:
+    def outcomes(self, design: Design) -> list[tuple[Cell, Mapping[str, Any]]]:
         """Returns the finished cells of a design with their outcomes.
 
         Those of replicates, too, that the design does not ask for yet, or not any more.
@@ -139,6 +165,57 @@ class StudyStore:
             (cell, stored[cell.key].outcome) for cell in replace(design, replicates=most).cells() if cell.key in stored
         )
         return [(cell, outcome) for cell, outcome in known if outcome is not None]
+
+    def _read_trials(self) -> None:
+        """Brings `_read` up to date with the store, in the order of the trials."""
+        model = models.TrialModel
+        of_study = select(model.trial_id, model.number, model.state).where(model.study_id == self._study._study_id)
+        with self._storage.scoped_session() as session:
+            trials = session.execute(of_study.order_by(model.number)).tuples().all()
+            unread = {}
+            for trial_id, number, state in trials:
+                known = self._read.get(number)
+                if known is None or (known.state != state and state != TrialState.WAITING) or state == _CLAIMED:
+                    unread[trial_id] = (number, state)
+                elif known.state != state:
+                    self._read[number] = replace(known, state=state)
+            found: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in unread}
+            for trial_id, key, text in self._attributes_of(session, unread, len(trials)):
+                if trial_id in found:
+                    found[trial_id][key] = self._decoded(key, text)
+        if any("cell" not in known for known in found.values()):
+            raise UsageError("study", self._study.study_name, "is a study of another program; another name is needed")
+        order = [number for _, number, _ in trials]
+        read = {number: _stored_cell(found[trial_id], number, state) for trial_id, (number, state) in unread.items()}
+        known_before = len(self._read)
+        self._read |= read
+        if known_before and len(self._read) > known_before:
+            self._read = {number: self._read[number] for number in order}
+
+    def _attributes_of(
+        self, session: Session, trials: Collection[int], of_how_many: int
+    ) -> Iterable[tuple[int, str, str]]:
+        """Reads the attributes of some trials of the study; of all where they are many, as IN takes a few at a time."""
+        model = models.TrialUserAttributeModel
+        columns = select(model.trial_id, model.key, model.value_json)
+        if len(trials) > of_how_many // 4:
+            whole = columns.join(models.TrialModel, models.TrialModel.trial_id == model.trial_id)
+            yield from session.execute(whole.where(models.TrialModel.study_id == self._study._study_id)).tuples()
+            return
+        wanted = list(trials)
+        for start in range(0, len(wanted), _AT_A_TIME):
+            some = columns.where(model.trial_id.in_(wanted[start : start + _AT_A_TIME]))
+            yield from session.execute(some).tuples()
+
+    def _decoded(self, key: str, text: str) -> Any:
+        """Decodes an attribute; what cells share, as a variant's network, is one object in memory."""
+        if key == "outcome":
+            return StoredOutcome(text)
+        if key not in _SHARED:
+            return json.loads(text)
+        if text not in self._shared:
+            self._shared[text] = json.loads(text)
+        return self._shared[text]
 
     def begin(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is.
@@ -210,9 +287,12 @@ class StudyStore:
                 self._release(cell.number)
 
     def enqueue(self, cells: Iterable[Cell]) -> None:
-        """Adds cells to the queue."""
-        for cell in cells:
-            attributes = {
+        """Adds cells to the queue, all of them or, if the process is killed meanwhile, none.
+
+        Optuna's own way is a transaction a trial, which for 10,000 cells takes minutes on a slow disk.
+        """
+        described = [
+            {
                 "cell": cell.key,
                 "variant": cell.variant.name,
                 "network": cell.variant.network,
@@ -220,15 +300,17 @@ class StudyStore:
                 "clamped": cell.variant.clamped,
                 "replicate": cell.replicate,
             }
-            self._persistence.write(partial(self._add, cell.key, attributes))
+            for cell in cells
+        ]
+        self._persistence.write(partial(self._add, described))
         self._numbers = {}  # read anew: a failed cell has another trial now
 
-    def _add(self, key: str, attributes: dict[str, Any], again: bool) -> None:
+    def _add(self, described: Sequence[dict[str, Any]], again: bool) -> None:
         if again:
-            trials = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if any(trial.user_attrs.get("cell") == key for trial in trials):
-                return
-        self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
+            waiting = {cell.key for cell in self.cells() if cell.state == TrialState.WAITING}
+            described = [attributes for attributes in described if attributes["cell"] not in waiting]
+        if described:
+            _add_waiting_trials(self._storage, self._study._study_id, described)
 
     def claim(self, cell: Cell) -> None:
         """Marks a queued cell as being trained.
@@ -277,7 +359,7 @@ class StudyStore:
             reason = "has a cell finished by another process meanwhile; that one's outcome stays"
             raise UsageError("study", self._study.study_name, reason) from None
 
-    def _tell(self, number: int, outcome: dict[str, Any]) -> None:
+    def _tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         if "pruned" in outcome:
             self._end(number, None, TrialState.PRUNED)
         else:
@@ -364,16 +446,36 @@ def open_store(
     return StudyStore(storage, made, Persistence(url, guard, say))
 
 
-def _stored_cell(trial: FrozenTrial) -> StoredCell:
-    known = trial.user_attrs
+def _add_waiting_trials(storage: RDBStorage, study_id: int, described: Sequence[dict[str, Any]]) -> None:
+    """Adds a waiting trial for each of the attributes that are given, in one transaction."""
+    with storage.scoped_session() as session, session.begin():
+        models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # as Optuna numbers trials
+        first = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id).count()
+        trials = [
+            {"study_id": study_id, "number": first + index, "state": TrialState.WAITING}
+            for index in range(len(described))
+        ]
+        session.execute(insert(models.TrialModel), trials)
+        added = select(models.TrialModel.trial_id, models.TrialModel.number).where(
+            models.TrialModel.study_id == study_id, models.TrialModel.number >= first
+        )
+        attributes = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for trial_id, number in session.execute(added)
+            for key, value in described[number - first].items()
+        ]
+        session.execute(insert(models.TrialUserAttributeModel), attributes)
+
+
+def _stored_cell(known: Mapping[str, Any], number: int, state: TrialState) -> StoredCell:
     return StoredCell(
         key=known["cell"],
         variant=known["variant"],
         network=known["network"],
         levels=known.get("levels", {}),
         replicate=known["replicate"],
-        state=trial.state,
-        number=trial.number,
+        state=state,
+        number=number,
         outcome=known.get("outcome"),
         failure=known.get("failure"),
         failed_as=known.get("failed_as"),

@@ -11,6 +11,8 @@ send by its end is sent by the next one, or by `analyze sync=true`.
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import json
 import logging
 import os
@@ -20,7 +22,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -55,6 +58,7 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
+_MIRRORED = "mirrored"  # a tag of the study's run: which cells are finished here
 _LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two questions whether a lost server answers again
 _CATCH_UP_SECONDS = 2.0  # for which a training study sends at a time what a server missed
@@ -146,13 +150,14 @@ class Tracker:
         self._was_lost = self._behind = False
         self._answers, self._over = threading.Event(), threading.Event()
         self._pause, self._back = _FIRST_PAUSE, time.monotonic()
-        self.parent_id = ""
+        self.parent_id = self._mirrored = ""
+        self._known: dict[str, _Known] | None = None
         try:
             make_store(uri)
             self._reached = engine_url(uri)
             self._client = MlflowClient(self._reached)
             self.experiment_id = experiment_id(self._client, design.study, uri, artifacts)
-            self._look_up()
+            self._look_up_parent()
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
@@ -205,12 +210,23 @@ class Tracker:
             fingerprint: of the data set that they were trained on.
         """
         self._fingerprint = fingerprint
-        mirrored = {key for key, run in self._runs.items() if run.info.status == FINISHED}
-        missed = [(cell, outcome) for cell, outcome in finished if cell.key not in mirrored]
+        self._find_mirrored({cell.key for cell, _ in finished})
+        missed = [(cell, outcome) for cell, outcome in finished if cell.key not in self._finished]
         for cell, outcome in missed:
             self._told[cell.key] = _Told(cell, outcome["environment"].get("commit"), outcome)
         if missed:
             self._send_all()
+
+    @_tolerant
+    def _find_mirrored(self, finished: set[str]) -> None:
+        """Finds out which of the cells that are finished in the store are finished here."""
+        if self._mirrored == _digest(finished):
+            # Whatever else is here was not finished: looking through thousands of runs for it is left out.
+            unfinished = self._index(f"attributes.status != '{FINISHED}'")
+            self._known = {key: runs[0] for key, runs in unfinished.items() if key != _PARENT}
+            self._finished = finished
+        else:
+            self._finished = {key for key, run in self._runs.items() if run.status == FINISHED and key in finished}
 
     def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
         """Closes the parent run with the report as its description and the study's files as its artifacts.
@@ -273,8 +289,10 @@ class Tracker:
         if self._was_lost:
             self._look_up()  # a request whose answer was lost may have been carried out since
             for key in self._finished:
-                if key in self._runs and self._runs[key].info.status != FINISHED:
-                    self._client.set_terminated(self._runs[key].info.run_id, FINISHED)
+                if key in self._runs and self._runs[key].status != FINISHED:
+                    self._client.set_terminated(self._runs[key].run_id, FINISHED)
+        if not self._behind:
+            self._remember_mirrored()
         if note:
             self._client.set_tag(self.parent_id, "mlflow.note.content", note)
         # Weights and checkpoints stay where they are: copies of large networks would fill the disk.
@@ -377,36 +395,69 @@ class Tracker:
         Where a request to make a run was carried out and never answered, there may be two of one cell; one stays.
         """
         found = self._index()
-        parents = Counter(run.data.tags.get("mlflow.parentRunId", "") for runs in found.values() for run in runs)
+        parents = Counter(run.parent for runs in found.values() for run in runs)
 
-        def worth(run: Run) -> tuple[Any, ...]:
-            ours, finished = run.info.run_id == self.parent_id, run.info.status == FINISHED
-            return ours, parents[run.info.run_id], finished, len(run.data.metrics), -run.info.start_time
+        def worth(run: _Known) -> tuple[Any, ...]:
+            return run.run_id == self.parent_id, parents[run.run_id], run.status == FINISHED, run.metrics, -run.started
 
-        kept: dict[str, Run] = {}
+        kept: dict[str, _Known] = {}
         for key, runs in found.items():
             kept[key], *others = sorted(runs, key=worth, reverse=True)
             for other in others:
-                self._client.delete_run(other.info.run_id)
-        parent = kept.pop(_PARENT, None)
-        self.parent_id = parent.info.run_id if parent else self._make_parent()
+                self._client.delete_run(other.run_id)
+        self._take_parent(kept.pop(_PARENT, None))
         for run in kept.values():
-            if run.data.tags.get("mlflow.parentRunId") != self.parent_id:
-                self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self.parent_id)
-        self._runs = kept
+            if run.parent != self.parent_id:
+                self._client.set_tag(run.run_id, "mlflow.parentRunId", self.parent_id)
+        self._known = kept
 
-    def _index(self) -> dict[str, list[Run]]:
-        """Returns the runs of each cell by its key, and those of the study under `_PARENT`."""
-        found: dict[str, list[Run]] = {}
+    def _look_up_parent(self) -> None:
+        """Finds the study's run by its name; all runs are looked up where there is none, or several."""
+        named = self._index(f"attributes.run_name = '{self._design.study}'").get(_PARENT, [])
+        if len(named) == 1:
+            self._take_parent(named[0])
+        else:
+            self._look_up()
+
+    def _take_parent(self, parent: _Known | None) -> None:
+        self.parent_id = parent.run_id if parent else self._make_parent()
+        self._mirrored = parent.mirrored if parent else ""
+
+    @property
+    def _runs(self) -> dict[str, _Known]:
+        """The run of each cell by its key; looked for when it is first needed, which takes a while where many are."""
+        if self._known is None:
+            self._look_up()
+        assert self._known is not None
+        return self._known
+
+    def _index(self, condition: str = "") -> dict[str, list[_Known]]:
+        """Returns the runs of each cell by its key, and those of the study under `_PARENT`.
+
+        Args:
+            condition: of the runs that are looked at, in MLflow's language of filters.
+        """
+        found: dict[str, list[_Known]] = {}
         token: str | None = None
         while True:
-            page = self._client.search_runs([self.experiment_id], max_results=1000, page_token=token)
-            for run in page:
-                if run.data.tags.get("study_id") == self._study_id:
-                    found.setdefault(run.data.tags.get("cell", _PARENT), []).append(run)
-            token = page.token
+            # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
+            # looking for garbage meanwhile takes two thirds of the time.
+            with _without_collecting_garbage():
+                page = self._client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
+                for run in page:
+                    if run.data.tags.get("study_id") == self._study_id:
+                        found.setdefault(run.data.tags.get("cell", _PARENT), []).append(_Known.of(run))
+                token = page.token
+                del page
             if not token:
                 return found
+
+    def _remember_mirrored(self) -> None:
+        """Notes which cells are finished here, so that the next run need not ask for every one of them."""
+        digest = _digest(self._finished)
+        if digest != self._mirrored:
+            self._client.set_tag(self.parent_id, _MIRRORED, digest)
+            self._mirrored = digest
 
     def _make_parent(self) -> str:
         tags = {"study_id": self._study_id, "mlflow.source.name": "ablations.run", "mlflow.runColor": "#444444"}
@@ -427,11 +478,10 @@ class Tracker:
         That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
         """
         earlier = self._runs.get(cell.key)
-        if earlier is None or earlier.info.status == FINISHED:
+        if earlier is None or earlier.status == FINISHED:
             return
-        renamed = earlier.data.params.get("variant", cell.variant.name) != cell.variant.name
-        if earlier.data.metrics or renamed:
-            self._client.delete_run(earlier.info.run_id)
+        if earlier.metrics or earlier.variant not in (None, cell.variant.name):
+            self._client.delete_run(earlier.run_id)
             del self._runs[cell.key]
 
     def _child(self, cell: Cell) -> str:
@@ -442,8 +492,9 @@ class Tracker:
                 "mlflow.parentRunId": self.parent_id,
                 "mlflow.source.name": "ablations.run",
             }
-            self._runs[cell.key] = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
-        return str(self._runs[cell.key].info.run_id)
+            made = self._client.create_run(self.experiment_id, run_name=cell.name, tags=tags)
+            self._runs[cell.key] = _Known(str(made.info.run_id), RUNNING, parent=self.parent_id)
+        return self._runs[cell.key].run_id
 
     def _complete(self, run_id: str, outcome: Mapping[str, Any]) -> None:
         # All epochs, those that were written live included: the same numbers at the same times change nothing.
@@ -470,6 +521,52 @@ class Tracker:
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
         data_set = Dataset(data["name"], fingerprint, "options", source)
         self._client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is to be known of a run; whole runs of thousands of cells would fill the memory.
+
+    `parent` is the run that it is a child of, `mirrored`, of the study's run, a digest of the keys of the cells that
+    are finished.
+    """
+
+    run_id: str
+    status: str
+    metrics: int = 0
+    variant: str | None = None
+    parent: str = ""
+    started: int = 0
+    mirrored: str = ""
+
+    @classmethod
+    def of(cls, run: Run) -> _Known:
+        info, tags = run.info, run.data.tags
+        return cls(
+            str(info.run_id),
+            info.status,
+            len(run.data.metrics),
+            run.data.params.get("variant"),
+            tags.get("mlflow.parentRunId", ""),
+            info.start_time or 0,
+            tags.get(_MIRRORED, ""),
+        )
+
+
+def _digest(keys: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
+
+
+@contextmanager
+def _without_collecting_garbage() -> Iterator[None]:
+    """Lets no garbage be looked for, if it was before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def dashboard(uri: str, experiment: str, query: str) -> str:

@@ -14,12 +14,13 @@ import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
 from ablations.design import Design
 
 LEAST_FOR_IMPORTANCES = 6  # variants
+MOST_FOR_IMPORTANCES = 150  # variants, drawn at random from more
+_FEWER = {"n_trees": 16, "max_depth": 6}  # of the forest, where variants are drawn
 
 
 def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArray[np.bool_]:
@@ -30,10 +31,10 @@ def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArr
         directions: `maximize` or `minimize` for each column.
     """
     better = np.where([direction == "maximize" for direction in directions], values, -values)
-    no_worse = (better[None, :, :] >= better[:, None, :]).all(2)
-    some_better = (better[None, :, :] > better[:, None, :]).any(2)
-    beaten: NDArray[np.bool_] = np.any(no_worse & some_better, axis=1)
-    return ~beaten
+    on_front = np.ones(len(better), dtype=np.bool_)
+    for row, own in enumerate(better):  # one by one: all pairs of thousands of variants would fill the memory
+        on_front[row] = not np.any((better >= own).all(1) & (better > own).any(1))
+    return on_front
 
 
 def tradeoffs(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
@@ -77,11 +78,17 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
 
     Returns:
         A row a factor and objective: `factor`, `objective`, `importance` (a share, from 0 to 1). An objective that
-        never differed has no rows; nothing has where fewer than six variants were tried.
+        never differed has no rows; nothing has where fewer than six variants were tried. Of more than 150 a random
+        sample is taken.
     """
+    from optuna.importance import FanovaImportanceEvaluator  # brings scikit-learn, 50 MiB that searches alone need
+
     rows: list[dict[str, object]] = []
     levels = {variant.name: variant.levels for variant in design.variants}
     tried = frame[frame["picked"]]
+    is_drawn = len(tried) > MOST_FOR_IMPORTANCES
+    if is_drawn:  # beyond that it takes minutes
+        tried = tried.sample(MOST_FOR_IMPORTANCES, random_state=0).sort_index()
     factors = _varied(design, [levels[name] for name in tried["variant"]])
     for objective in design.objectives if len(tried) >= LEAST_FOR_IMPORTANCES and factors else ():
         values = tried[objective].to_numpy()
@@ -91,7 +98,7 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
         for name, value in zip(tried["variant"], values, strict=True):
             params = {path: levels[name][path] for path in factors}
             study.add_trial(create_trial(value=float(value), params=params, distributions=dict(factors)))
-        shares = FanovaImportanceEvaluator(seed=0).evaluate(study)
+        shares = FanovaImportanceEvaluator(**(_FEWER if is_drawn else {}), seed=0).evaluate(study)
         rows += [
             {"factor": path.removeprefix("attention."), "objective": objective, "importance": share}
             for path, share in shares.items()

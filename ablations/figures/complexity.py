@@ -14,7 +14,7 @@ from ablations.design import Design
 from ablations.figures import style
 from ablations.metrics import METRICS
 from ablations.published import published_results
-from ablations.stats import estimate
+from ablations.stats import cells_by_variant, estimate
 
 _MODULES = ("none", "sa", "se", "eca", "cbam", "gc", "sge")
 _COLUMNS = [
@@ -25,15 +25,16 @@ _PUBLISHED = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
 
 
 def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float]) -> pd.DataFrame:
-    """Returns a row a variant with a finished cell.
+    """Returns a row a variant with a finished cell whose multiply-adds are known.
 
     Columns: `variant`, `attention`, `model`, `n`, `top1` (mean) with its 95 % CI from `low` to `high` (empty where n is
     1), `parameters`, `multiply_adds` of an image, and `source`, which is empty: this study.
     """
     rows = []
+    groups = cells_by_variant(cells)
     for variant in design.variants:
-        own = cells[cells["variant"] == variant.name]
-        if own.empty:
+        own = groups.get(variant.name)
+        if own is None or variant.name not in multiply_adds:
             continue
         top1 = estimate(own["top1"].to_numpy())
         rows.append(

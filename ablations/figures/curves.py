@@ -22,12 +22,12 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
     Returns:
         One row a variant, epoch and metric: `n`, `mean`, `low` and `high`, the last two empty where n is 1.
     """
-    order = [variant.name for variant in design.variants]
+    order = {variant.name: place for place, variant in enumerate(design.variants)}
     long = curves.melt(["variant", "epoch"], list(_SHOWN), var_name="metric")
     parts = long.groupby(["variant", "epoch", "metric"], sort=True)["value"]
     frame = parts.agg(n="count", mean="mean", low="min", high="max").reset_index()
     frame.loc[frame["n"] == 1, ["low", "high"]] = float("nan")
-    return frame.sort_values("variant", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+    return frame.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:

@@ -25,7 +25,6 @@ from ablations.figures.promise import draw_promise, promise_of_cells
 from ablations.figures.search import draw_search
 from ablations.findings import Findings
 from ablations.results import Results
-from ablations.tradeoffs import importances, tradeoffs
 from ablations.wording import count
 
 _ASIDE = "What would hide each other stands side by side."
@@ -103,6 +102,7 @@ def _caption(findings: Findings, sketch: Sketch) -> str:
         sketch.key,
         f"n = {sketch.n or f'{replicates} a variant'}.",
         f"{protocol_line(findings.design, findings.results)}.",
+        findings.shown_note,
         findings.missing,
     ]
     return " ".join(part for part in parts if part)
@@ -115,7 +115,8 @@ def _forest(findings: Findings) -> Sketch | str:
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
     key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
-    return Sketch(frame, lambda caption: draw_forest(frame, findings.design.margin, caption), key)
+    shown = _shown(frame, findings)
+    return Sketch(frame, lambda caption: draw_forest(shown, findings.design.margin, caption), key)
 
 
 def _variants(findings: Findings) -> Sketch:
@@ -124,9 +125,9 @@ def _variants(findings: Findings) -> Sketch:
     key = key if _repeated(findings) else ""
     if len(set(design.baselines.values())) > 1:
         frame = pairs_frame(cells, design)
-        return Sketch(frame, lambda caption: draw_pairs(frame, caption), key)
+        return Sketch(frame, lambda caption: draw_pairs(_shown(frame, findings), caption), key)
     frame = levels_frame(cells, design)
-    return Sketch(frame, lambda caption: draw_levels(frame, _factor_label(design), caption), key)
+    return Sketch(frame, lambda caption: draw_levels(_shown(frame, findings), _factor_label(design), caption), key)
 
 
 def _effects(findings: Findings) -> Sketch | str:
@@ -143,8 +144,7 @@ def _tradeoffs(findings: Findings) -> Sketch | str:
     design = findings.design
     if not design.is_search:
         return "it shows what a search tried, and this sweep is none"
-    frame = tradeoffs(findings.results.cells, design)
-    shares = importances(frame, design)
+    frame, shares = findings.tradeoffs, findings.importances
     given_up = int((findings.results.unfinished["state"] == "pruned").sum())
     key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
     maximized = [direction == "maximize" for direction in design.directions]
@@ -161,7 +161,8 @@ def _pareto(findings: Findings) -> Sketch | str:
         "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
         f"no other variant beats in both, going by means. {_ASIDE}"
     )
-    return Sketch(frame, lambda caption: draw_pareto(frame, findings.design.baselines, caption), key)
+    shown = _shown(frame, findings)
+    return Sketch(frame, lambda caption: draw_pareto(shown, findings.design.baselines, caption), key)
 
 
 def _complexity(findings: Findings) -> Sketch:
@@ -186,13 +187,14 @@ def _learning_curves(findings: Findings) -> Sketch:
     design, curves = findings.design, findings.results.curves
     key = "Lines: means over replicates; bands: lowest to highest." if _repeated(findings) else ""
     if design.is_search:
-        frame = tradeoffs(findings.results.cells, design)
+        frame = findings.tradeoffs
         curves = curves[curves["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
         key = f"Variants on the front, and those given by name. {key}"
     baselines = set(design.baselines.values())
     frame = curves_frame(curves, design)
+    shown = _shown(frame, findings)
     baseline = baselines.pop() if len(baselines) == 1 else None
-    return Sketch(frame, lambda caption: draw_curves(frame, baseline, caption), key, asks=False)
+    return Sketch(frame, lambda caption: draw_curves(shown, baseline, caption), key, asks=False)
 
 
 def _gates(findings: Findings) -> Sketch | str:
@@ -234,6 +236,11 @@ def _cams(findings: Findings) -> Sketch | str:
     )
     n = "one network of each variant (replicate 0)"
     return Sketch(cams.frame, lambda caption: draw_cams(cams, caption), key, n, asks=False)
+
+
+def _shown(frame: pd.DataFrame, findings: Findings) -> pd.DataFrame:
+    """Returns the rows of the variants that are shown."""
+    return frame[frame["variant"].isin(findings.shown)].reset_index(drop=True)
 
 
 def _repeated(findings: Findings) -> bool:

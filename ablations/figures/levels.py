@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ablations.design import Design
 from ablations.figures import style
 from ablations.metrics import METRICS
-from ablations.stats import estimate, typical
+from ablations.stats import cells_by_variant, estimate, typical
 
 _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 
@@ -31,19 +31,21 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     baselines = design.baselines
+    groups = cells_by_variant(cells)
     for variant in design.variants:
-        own = cells[cells["variant"] == variant.name]
+        own = groups.get(variant.name, cells.iloc[:0])
         level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
         place = {"variant": variant.name, "level": level, "is_baseline": baselines.get(variant.name) == variant.name}
         for metric in _SHOWN:
-            known = own[own[metric].notna()]  # costs are not measured of every cell
-            if known.empty:
+            values = own[metric].to_numpy()
+            known = ~np.isnan(values)  # costs are not measured of every cell
+            if not known.any():
                 continue
             rows += [
                 place | {"metric": metric, "kind": "replicate", "replicate": replicate, "value": value}
-                for replicate, value in zip(known["replicate"], known[metric], strict=True)
+                for replicate, value in zip(own["replicate"].to_numpy()[known], values[known], strict=True)
             ]
-            rows.append(place | {"metric": metric} | _summary(metric, known[metric].to_numpy()))
+            rows.append(place | {"metric": metric} | _summary(metric, values[known]))
     columns = ["variant", "level", "is_baseline", "metric", "kind", "replicate", "value", "n", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ablations.design import Design
 from ablations.figures import style
 from ablations.metrics import METRICS
-from ablations.stats import estimate, typical
+from ablations.stats import cells_by_variant, estimate, typical
 from ablations.tradeoffs import is_on_front
 
 # Costs, and whether more of each is better.
@@ -25,12 +25,13 @@ def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     no other variant has both a higher top-1 and a better cost.
     """
     rows = []
+    groups = cells_by_variant(cells)
     for metric, direction in _SHOWN.items():
         own_rows = []
         for variant in design.variants:
-            own = cells[cells["variant"] == variant.name]
-            cost = typical(own[metric].to_numpy())
-            if cost is None:
+            own = groups.get(variant.name)
+            cost = None if own is None else typical(own[metric].to_numpy())
+            if own is None or cost is None:
                 continue
             top1 = estimate(own["top1"].to_numpy())
             own_rows.append(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ablations.design import Design
 from ablations.figures import style
 from ablations.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
-from ablations.stats import typical
+from ablations.stats import cells_by_variant, typical
 
 _MODES = {"forward": "Inference", "training step": "Training step"}
 _NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
@@ -58,7 +58,7 @@ def promise_of_cells(
     Args:
         cells: a row a finished cell.
         design: the study.
-        multiply_adds: of each variant.
+        multiply_adds: of each variant that is to be shown.
         plain_adds: of each variant's backbone without attention.
 
     Returns:
@@ -66,10 +66,11 @@ def promise_of_cells(
         `noise_low` to `noise_high` those of plain networks that were timed against themselves (empty without one).
     """
     rows = []
+    groups = cells_by_variant(cells)
     several = len({variant.model["name"] for variant in design.variants}) > 1
     for mode, metric in {"training step": "train_time_ratio", "forward": "test_time_ratio"}.items():
         ratios = {
-            variant.name: typical(cells.loc[cells["variant"] == variant.name, metric].to_numpy())
+            variant.name: typical(groups[variant.name][metric].to_numpy()) if variant.name in groups else None
             for variant in design.variants
         }
         plain = {
@@ -79,7 +80,7 @@ def promise_of_cells(
         }
         for variant in design.variants:
             ratio, noise = ratios[variant.name], plain.get(variant.model["name"])
-            if ratio is None or variant.attention["name"] == "none":
+            if ratio is None or variant.attention["name"] == "none" or variant.name not in multiply_adds:
                 continue
             place = variant.model["name"]
             label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtri, nctdtr, ndtr, stdtrit
 
-from ablations.stats.estimates import CONFIDENCE, pairs_of
+from ablations.stats.estimates import CONFIDENCE, all_pairs
 from ablations.stats.tests import ALPHA, fewest_pairs, signs
 
 POWER = 0.8
@@ -87,11 +87,10 @@ def spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> Spread | None:
     correlate by a half and their variances by a quarter, and so much less do they say together.
     """
     variances, freedoms = [], []
-    for variant, baseline in baselines.items():
-        pairs = pairs_of(cells, variant, baseline)
-        if variant != baseline and len(pairs) > 1:
-            variances.append(float((pairs["variant"] - pairs["baseline"]).var()))
-            freedoms.append(len(pairs) - 1)
+    for pairs in all_pairs(cells, baselines):
+        if len(pairs.replicates) > 1:
+            variances.append(float(pairs.differences.var(ddof=1)))
+            freedoms.append(len(pairs.replicates) - 1)
     if not variances:
         return None
     pooled = float(np.average(variances, weights=freedoms))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from ablations.stats.estimates import Estimate, Typical, estimate, typical
+from ablations.stats.estimates import Estimate, Typical, cells_by_variant, estimate, typical
 from ablations.stats.verdicts import Contrast
 
 
@@ -56,10 +58,11 @@ def summarise(
         diverged: replicates of a variant that have no result, of those that have such.
     """
     by_variant = {contrast.variant: contrast for contrast in contrasts}
+    groups = cells_by_variant(cells)
     summaries = []
     for variant in variants:
-        own = cells[cells["variant"] == variant]
-        if own.empty:
+        own = groups.get(variant)
+        if own is None:
             continue
         baseline = baselines.get(variant)
         summaries.append(
@@ -69,10 +72,15 @@ def summarise(
                 top1=estimate(own["top1"].to_numpy()),
                 contrast=by_variant.get(variant),
                 train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
-                train_images_per_second=float(own["train_images_per_second"].median()),
-                peak_memory_mib=float(own["peak_memory_mib"].median()),
+                train_images_per_second=_median(own["train_images_per_second"]),
+                peak_memory_mib=_median(own["peak_memory_mib"]),
                 parameters=int(own["parameters"].iloc[0]),
                 diverged=(diverged or {}).get(variant, 0),
             )
         )
     return summaries
+
+
+def _median(values: pd.Series[float]) -> float:
+    known = typical(np.asarray(values, dtype=np.float64))
+    return known.median if known else math.nan

@@ -11,8 +11,8 @@ Whether it is small is asked by two one-sided t-tests against a margin (TOST, Sc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +23,35 @@ from ablations.stats.estimates import CONFIDENCE
 ALPHA = 1 - CONFIDENCE  # wrong claims of a kind, in a share of studies at most
 EXACT = 14  # differences of which every choice of signs is looked at
 _DRAWN = 19_999  # choices of signs of more differences
+_BLOCK = 2**18  # signs that are drawn at a time
+_KEPT = 2**20  # signs that are kept for the next contrast
 _ZERO = 1e-9  # of accuracies in percent, which are shares of whole images
 
 
-@cache
+@lru_cache(maxsize=16)
 def signs(n: int) -> NDArray[np.float64]:
     """Returns choices of signs for `n` differences, a row each: all of them, or a sample where those are too many.
 
     The first sign of all of them is +: turning all signs round does not change how large a mean is.
     """
-    if n <= EXACT:
-        numbers = np.arange(2 ** (n - 1), dtype=np.int64)[:, None] >> np.arange(n - 2, -1, -1)
-        others = 1.0 - 2.0 * (numbers & 1)
-    else:
-        others = np.random.default_rng(n).choice([-1.0, 1.0], size=(_DRAWN, n - 1))
+    if n > EXACT:
+        return np.vstack(list(_sampled_signs(n)))
+    numbers = np.arange(2 ** (n - 1), dtype=np.int64)[:, None] >> np.arange(n - 2, -1, -1)
+    others = 1.0 - 2.0 * (numbers & 1)
     return np.hstack([np.ones((len(others), 1)), others])
+
+
+def _blocks_of_signs(n: int) -> Iterable[NDArray[np.float64]]:
+    """Returns what `signs` does, in blocks where the whole would fill the memory: 300 MiB for 2,000 differences."""
+    return [signs(n)] if n <= EXACT or n * _DRAWN <= _KEPT else _sampled_signs(n)
+
+
+def _sampled_signs(n: int) -> Iterator[NDArray[np.float64]]:
+    draws = np.random.default_rng(n)
+    rows = max(1, _BLOCK // n)
+    for start in range(0, _DRAWN, rows):
+        others = draws.choice([-1.0, 1.0], size=(min(rows, _DRAWN - start), n - 1))
+        yield np.hstack([np.ones((len(others), 1)), others])
 
 
 def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
@@ -49,11 +63,11 @@ def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     values = _nonzero(differences)
     if not len(values):
         return 1.0
-    sums = np.abs(signs(len(values)) @ values)
-    as_far = int(np.count_nonzero(sums >= abs(values.sum()) * (1 - 1e-9)))
+    seen = abs(values.sum()) * (1 - 1e-9)
+    as_far = sum(int(np.count_nonzero(np.abs(some @ values) >= seen)) for some in _blocks_of_signs(len(values)))
     if len(values) <= EXACT:
-        return as_far / len(sums)
-    return (as_far + 1) / (len(sums) + 1)
+        return as_far / len(signs(len(values)))
+    return (as_far + 1) / (_DRAWN + 1)
 
 
 def least_p(differences: Sequence[float] | NDArray[np.float64]) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablations.stats.estimates import Estimate, bca_interval, estimate, pairs_of
+from ablations.stats.estimates import Estimate, Pairs, all_pairs, bca_interval, estimate
 from ablations.stats.looks import Looks
 from ablations.stats.tests import ALPHA, equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
 
@@ -103,11 +103,7 @@ def judge(
     """
     if not margin > 0:
         raise ValueError(f"margin={margin}: must be more than 0")
-    evidence = [
-        _weigh(variant, baseline, pairs_of(cells, variant, baseline), margin, looks)
-        for variant, baseline in baselines.items()
-        if variant != baseline
-    ]
+    evidence = [_weigh(pairs, margin, looks) for pairs in all_pairs(cells, baselines)]
     ps, equivalence_ps = holm([one.p for one in evidence]), holm([one.p_equivalence for one in evidence])
     # What could be decided if every contrast were as clear as so many replicates can make it.
     attainable = holm([one.least for one in evidence])
@@ -123,35 +119,35 @@ def pairing_gain(cells: pd.DataFrame, baselines: Mapping[str, str]) -> float | N
     That is the variance of unpaired differences over that of paired ones, over all contrasts.
     """
     paired = unpaired = 0.0
-    for variant, baseline in baselines.items():
-        pairs = pairs_of(cells, variant, baseline)
-        if variant != baseline and len(pairs) > 2:
-            paired += float((pairs["variant"] - pairs["baseline"]).var())
-            unpaired += float(pairs["variant"].var() + pairs["baseline"].var())
+    for pairs in all_pairs(cells, baselines):
+        if len(pairs.replicates) > 2:
+            paired += float(pairs.differences.var(ddof=1))
+            unpaired += float(pairs.of_variant.var(ddof=1) + pairs.of_baseline.var(ddof=1))
     return unpaired / paired if paired > 0 else None
 
 
 def missing_pairs(cells: pd.DataFrame, baselines: Mapping[str, str]) -> dict[str, list[int]]:
     """Returns the replicates that a contrast's variant or its baseline has and the other lacks, by variant."""
+    known = cells[cells["top1"].notna()]
+    replicates = {str(name): set(own.astype(int)) for name, own in known.groupby("variant")["replicate"]}
     found = {}
     for variant, baseline in baselines.items():
-        known = cells[cells["top1"].notna()]
-        own, other = (set(known.loc[known["variant"] == name, "replicate"].astype(int)) for name in (variant, baseline))
-        if own ^ other and variant != baseline:
-            found[variant] = sorted(own ^ other)
+        alone = replicates.get(variant, set()) ^ replicates.get(baseline, set())
+        if alone and variant != baseline:
+            found[variant] = sorted(alone)
     return found
 
 
-def _weigh(variant: str, baseline: str, pairs: pd.DataFrame, margin: float, looks: Looks | None) -> _Evidence:
-    differences = pairs["variant"] - pairs["baseline"]
-    whole = _evidence(variant, baseline, differences.to_numpy(), margin)
+def _weigh(pairs: Pairs, margin: float, looks: Looks | None) -> _Evidence:
+    variant, baseline, differences = pairs.variant, pairs.baseline, pairs.differences
+    whole = _evidence(variant, baseline, differences, margin)
     if looks is None:
         return whole
     reached = None
     for number, replicates in enumerate(looks.sizes):
-        if replicates - 1 not in differences.index:  # the last of its batch: the others were trained before
+        if replicates - 1 not in pairs.replicates:  # the last of its batch: the others were trained before
             continue
-        seen = _evidence(variant, baseline, differences[differences.index < replicates].to_numpy(), margin)
+        seen = _evidence(variant, baseline, differences[pairs.replicates < replicates], margin)
         share = looks.share(number)
         reached = replace(
             seen,

@@ -32,7 +32,6 @@ def form_of(knobs: ShuffleAttentionKnobs, channels: int) -> Form | str:
     return Form(groups, split, knobs.has_channel_branch, spatial, blocks)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def reason_against(device: str, dtype: torch.dtype) -> str | None:
     """Returns why maps of a type cannot be worked on by kernels on a device (`cpu`, `cuda`), None where they can."""
     kernels = KERNELS.get(device)
@@ -43,6 +42,11 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
         return f"there is no kernel for {kind} on {device}"
     missing = {"cpu": "the installation found no C++ compiler", "cuda": "triton is not installed"}
     return f"there are no kernels for {device} here: {missing[device]}"
+
+
+# What torch.compiler.assume_constant_result does; calling it imports the compiler, which takes 150 MiB and more than a
+# second even where nothing is compiled.
+reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def leaves_to_eager() -> bool:

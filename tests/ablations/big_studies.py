@@ -1,0 +1,344 @@
+"""Studies of many finished cells, made in seconds: for tests of what the suite does with them.
+
+Everything is the suite's own but the transactions: keys, networks and protocol come from the design, results from
+`Result.to_dict`, what MLflow is told from `Tracker.sync`. Only the writing is in bulk: a transaction a store instead of
+several a cell.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import sqlalchemy
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.store.entities import PagedList
+from mlflow.store.tracking.dbmodels import models as mlflow_models
+from optuna.storages._rdb import models as optuna_models
+from optuna.trial import TrialState
+
+from ablations.compose import compose_config
+from ablations.config import Config
+from ablations.cost import Cost
+from ablations.data import load_images
+from ablations.design import Cell, Design, make_design
+from ablations.folder import results_folder, storage_url, tracking_uri
+from ablations.search import Maker
+from ablations.study import StudyStore, open_store
+from ablations.track import Tracker
+from ablations.train import Epoch, Result
+
+ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
+Outcomes = list[tuple[Cell, dict[str, Any] | None]]  # None: the cell failed
+_BEGUN = 1_700_000_000.0  # Unix time
+
+
+@dataclass(frozen=True)
+class BigStudy:
+    """A study as it was stored: what to type for it, its design, and its cells with what came of them."""
+
+    overrides: list[str]
+    design: Design
+    outcomes: Outcomes
+
+
+def make_big_study(
+    folder: Path,
+    *overrides: str,
+    picked: int = 0,
+    failed: int = 0,
+    pruned: int = 0,
+    missing: int = 0,
+    mirrored: bool = True,
+) -> BigStudy:
+    """Stores a study in `folder` whose cells are all finished, but for those that are not to be.
+
+    Args:
+        folder: of results.
+        overrides: what is typed to run the study.
+        picked: variants that a search has picked, at random.
+        failed: cells that failed, the last ones of the study.
+        pruned: variants of a search that it gave up after a third of the epochs, the first ones that it picked.
+        missing: cells that are in the queue still, the last ones.
+        mirrored: whether MLflow knows what is finished.
+    """
+    typed = ["device=cpu", *overrides, f"results_dir={folder}"]
+    config = compose_config(typed)
+    design = make_design(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
+    store.begin(design)
+    images = load_images(config.data)
+    store.remember("data_fingerprint", images.fingerprint)
+    store.remember("data", {"train": len(images.train), "test": len(images.test), "classes": images.classes})
+    store.remember("command", f"python -m ablations.run {' '.join(typed)}")
+    cells = [*design.cells(), *_picked_cells(config, design, picked)]
+    given_up = list(dict.fromkeys(cell.variant.name for cell in cells if cell.variant.levels))[:pruned]
+    cells = [cell for cell in cells if cell.variant.name not in given_up or cell.replicate == 0]
+    outcomes: Outcomes = []
+    epochs = config.train.epochs
+    for number, cell in enumerate(cells[: len(cells) - missing]):
+        if number >= len(cells) - missing - failed:
+            outcomes.append((cell, None))
+            continue
+        if cell.variant.name in given_up:
+            result = result_of(cell, max(2, epochs // 3)).to_dict()
+            outcome = {"result": {"epochs": result["epochs"]}, "pruned": "worse than the median of the others"}
+        else:
+            outcome = {"result": result_of(cell, epochs).to_dict()}
+        outcomes.append((cell, outcome | {"environment": ENVIRONMENT | {"threads": "2"}}))
+    _store(store, design, outcomes, cells[len(cells) - missing :])
+    if mirrored:
+        _mirror(config, design, store, outcomes, images.fingerprint)
+    return BigStudy(typed, design, outcomes)
+
+
+def result_of(cell: Cell, epochs: int) -> Result:
+    """Returns a result as training gives it: what replicates share, what variants differ in, and noise of its own."""
+    shared = np.random.default_rng(cell.replicate).normal(0, 0.6)
+    of_variant = np.random.default_rng(list(cell.variant.name.encode()))
+    better, slower, larger = of_variant.normal(0, 0.5), abs(of_variant.normal(0.2, 0.1)), of_variant.integers(0, 900)
+    plain = cell.variant.attention["name"] == "none"
+    if plain:
+        better, slower, larger = 0.0, 0.0, 0
+    own = np.random.default_rng(int(cell.key, 16))
+    top1 = np.clip(62 + better + shared + own.normal(0, 0.4), 0, 100).round(2)
+    ratio = 1 + slower + own.normal(0, 0.01)
+    rate = 9000 / ratio
+    curve = tuple(
+        Epoch(
+            epoch=index,
+            train_loss=float(2.3 * 0.8 ** (index + 1) + own.normal(0, 0.02)),
+            test_loss=float(2.3 * 0.82 ** (index + 1) + own.normal(0, 0.02)),
+            top1=float(top1 if index == epochs - 1 else top1 * (1 - 0.5 ** (index + 1))),
+            learning_rate=0.1 * (1 - index / epochs),
+            seconds=float(1.4 * ratio + own.normal(0, 0.01)),
+            finished=_BEGUN + cell.replicate * 60 + index * 1.5,
+        )
+        for index in range(epochs)
+    )
+    cost = Cost(75_000 + int(larger), 12.0 + slower, rate, 2.5 * rate, ratio, 1 + 0.8 * slower)
+    by = "" if plain else "kernels"
+    return Result(curve[-1].top1, curve[-1].test_loss, cost, float(1.6 * epochs * ratio), curve, by)
+
+
+def _picked_cells(config: Config, design: Design, number: int) -> list[Cell]:
+    """Returns the cells of variants that a search might have picked, each variant's after the other's."""
+    draw = np.random.default_rng(0)
+    maker = Maker(config)
+    networks = {json.dumps(variant.network, sort_keys=True) for variant in design.variants}
+    cells: list[Cell] = []
+    for _ in range(50 * number):
+        if len(cells) >= number * design.replicates:
+            break
+        levels = {path: choices[draw.integers(len(choices))] for path, choices in design.factors.items()}
+        variant = maker.variant(levels)
+        if variant is None or (network := json.dumps(variant.network, sort_keys=True)) in networks:
+            continue
+        networks.add(network)
+        cells += [design.cell(variant, replicate) for replicate in range(design.replicates)]
+    return cells
+
+
+def _store(store: StudyStore, design: Design, outcomes: Outcomes, waiting: Sequence[Cell]) -> None:
+    """Writes what came of cells, as `StudyStore.finish` and `fail` do one by one."""
+    store.enqueue([*(cell for cell, _ in outcomes), *waiting])
+    numbers = {stored.key: stored.number for stored in store.cells()}
+    engine = store._storage.engine
+    trials, attributes, values = (
+        model.__table__
+        for model in (
+            optuna_models.TrialModel, optuna_models.TrialUserAttributeModel, optuna_models.TrialValueModel,
+        )
+    )  # fmt: skip
+    with engine.begin() as connection:
+        study_id = store._study._study_id
+        rows = connection.execute(
+            sqlalchemy.select(trials.c.number, trials.c.trial_id).where(trials.c.study_id == study_id)
+        )
+        ids = {int(number): int(trial) for number, trial in rows}
+        begun = datetime(2026, 1, 1)
+        updates, added, objectives = [], [], []
+        for cell, outcome in outcomes:
+            trial = ids[numbers[cell.key]]
+            state = TrialState.FAIL if outcome is None else TrialState.COMPLETE
+            if outcome is not None and "pruned" in outcome:
+                state = TrialState.PRUNED
+            ended = begun + timedelta(seconds=10 * len(updates))
+            updates.append({"of": trial, "state": state, "datetime_start": begun, "datetime_complete": ended})
+            key, value = ("failure", "RuntimeError: out of memory") if outcome is None else ("outcome", outcome)
+            added.append({"trial_id": trial, "key": key, "value_json": json.dumps(value)})
+            if state == TrialState.COMPLETE and outcome is not None:
+                objectives += [
+                    {
+                        "trial_id": trial,
+                        "objective": index,
+                        "value": outcome["result"][objective],
+                        "value_type": optuna_models.TrialValueModel.TrialValueType.FINITE,
+                    }
+                    for index, objective in enumerate(design.objectives)
+                ]
+        connection.execute(
+            sqlalchemy.update(trials)
+            .where(trials.c.trial_id == sqlalchemy.bindparam("of"))
+            .values({name: sqlalchemy.bindparam(name) for name in ("state", "datetime_start", "datetime_complete")}),
+            updates,
+        )
+        connection.execute(sqlalchemy.insert(attributes), added)
+        if objectives:
+            connection.execute(sqlalchemy.insert(values), objectives)
+
+
+def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcomes, fingerprint: str) -> None:
+    """Mirrors finished cells as a run that missed them all does."""
+    artifacts = results_folder(config) / "mlflow-artifacts" / design.study
+    tracker = Tracker(tracking_uri(config), design, store.id, artifacts)
+    real = tracker._client
+    bulk = _BulkClient(tracking_uri(config), artifacts)
+    tracker._client = bulk  # type: ignore[assignment]
+    finished = [(cell, outcome) for cell, outcome in outcomes if outcome is not None]
+    tracker.sync(finished, fingerprint)
+    assert tracker.lost is None, tracker.lost
+    bulk.write()
+    tracker._client = real
+    tracker.end("FINISHED")
+
+
+@dataclass
+class _BulkClient:
+    """Takes what a tracker tells MLflow, and writes all of it at once."""
+
+    uri: str
+    artifacts: Path
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    params: list[dict[str, Any]] = field(default_factory=list)
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+    data: dict[str, DatasetInput] = field(default_factory=dict)
+
+    def create_run(self, experiment_id: str, run_name: str, tags: dict[str, str]) -> Any:
+        run_id = uuid.uuid4().hex
+        begun = int(_BEGUN * 1000) + 10_000 * len(self.runs)
+        self.runs.append(
+            {
+                "run_uuid": run_id,
+                "name": run_name,
+                "source_type": "UNKNOWN",
+                "source_name": "",
+                "entry_point_name": "",
+                "user_id": "unknown",
+                "status": "RUNNING",
+                "start_time": begun,
+                "end_time": begun + 9000,
+                "source_version": "",
+                "lifecycle_stage": "active",
+                "artifact_uri": f"{self.artifacts.resolve().as_uri()}/{run_id}/artifacts",
+                "experiment_id": int(experiment_id),
+            }
+        )
+        self._set_tags(run_id, tags | {"mlflow.runName": run_name})
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, status="RUNNING"))
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Iterable[Metric] = (),
+        params: Iterable[Param] = (),
+        tags: Iterable[RunTag] = (),
+    ) -> None:
+        self.metrics += [
+            {
+                "run_uuid": run_id,
+                "key": one.key,
+                "value": one.value,
+                "timestamp": one.timestamp,
+                "step": one.step,
+                "is_nan": False,
+            }
+            for one in metrics
+        ]
+        self.params += [{"run_uuid": run_id, "key": one.key, "value": one.value} for one in params]
+        self._set_tags(run_id, {tag.key: tag.value for tag in tags})
+
+    def log_inputs(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        self.data[run_id] = datasets[0]
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self._set_tags(run_id, {key: value})
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        next(run for run in reversed(self.runs) if run["run_uuid"] == run_id)["status"] = status
+
+    def get_run(self, run_id: str) -> Any:
+        tags = {key: self.tags[run_id, key] for key in ("failure",) if (run_id, key) in self.tags}
+        return SimpleNamespace(data=SimpleNamespace(tags=tags))
+
+    def search_runs(self, *_: Any, **__: Any) -> Any:
+        return PagedList([], None)
+
+    def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self.tags.update({(run_id, key): value for key, value in tags.items()})
+
+    def write(self) -> None:
+        """Writes everything in a transaction."""
+        latest = {(row["run_uuid"], row["key"]): row for row in self.metrics}  # in the order of their steps
+        made = {(one.dataset.name, one.dataset.digest): one for one in self.data.values()}
+        names = {key: uuid.uuid4().hex for key in made}
+        inputs = {run: (uuid.uuid4().hex, one) for run, one in self.data.items()}
+        experiment = self.runs[0]["experiment_id"]
+        rows = {
+            mlflow_models.SqlRun: self.runs,
+            mlflow_models.SqlTag: [
+                {"run_uuid": run, "key": key, "value": value} for (run, key), value in self.tags.items()
+            ],
+            mlflow_models.SqlParam: self.params,
+            mlflow_models.SqlMetric: self.metrics,
+            mlflow_models.SqlLatestMetric: list(latest.values()),
+            mlflow_models.SqlDataset: [
+                {
+                    "dataset_uuid": names[key],
+                    "experiment_id": experiment,
+                    "name": one.dataset.name,
+                    "digest": one.dataset.digest,
+                    "dataset_source_type": one.dataset.source_type,
+                    "dataset_source": one.dataset.source,
+                }
+                for key, one in made.items()
+            ],
+            mlflow_models.SqlInput: [
+                {
+                    "input_uuid": own,
+                    "source_type": "DATASET",
+                    "source_id": names[one.dataset.name, one.dataset.digest],
+                    "destination_type": "RUN",
+                    "destination_id": run,
+                    "step": 0,
+                }
+                for run, (own, one) in inputs.items()
+            ],
+            mlflow_models.SqlInputTag: [
+                {"input_uuid": own, "name": tag.key, "value": tag.value}
+                for own, one in inputs.values()
+                for tag in one.tags
+            ],
+        }
+        engine = sqlalchemy.create_engine(self.uri)
+        with engine.begin() as connection:
+            for model, of in rows.items():
+                known = {column.name for column in model.__table__.columns}
+                connection.execute(
+                    sqlalchemy.insert(model.__table__).prefix_with("OR IGNORE"),
+                    [{key: value for key, value in row.items() if key in known} for row in of],
+                )
+        engine.dispose()
+
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
