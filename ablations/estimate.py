@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ablations.probe import Probe
 
 
+_MOST_PROBED = 24  # variants, whose probing takes seconds
+
+
 @dataclass(frozen=True)
 class CellCost:
     """What a cell of a variant takes; nan is what is not known.
@@ -71,17 +74,20 @@ def estimate_costs(
     Args:
         design: the study.
         cells: its finished ones, which say what others of the same variant take.
-        launcher: takes a few steps with variants that have none.
+        launcher: takes a few steps with variants that have none; of very many, with some at equal distances.
         missing: how many cells of each variant are to be trained.
         seconds: that the steps of a variant may take.
         picked: cells of variants that a search will pick: they are taken to cost what the known ones do in the mean.
     """
-    known = {variant.name: cells[cells["variant"] == variant.name] for variant in design.variants}
-    probes = launcher.probe([variant for variant in design.variants if known[variant.name].empty], seconds)
+    by_variant = dict(list(cells.groupby("variant", sort=False)))
+    unknown = [variant for variant in design.variants if variant.name not in by_variant]
+    every = -(-len(unknown) // _MOST_PROBED)
+    probes = launcher.probe(unknown[::every] if unknown else [], seconds)
     costs = []
-    for name, own in known.items():
-        if own.empty:
-            costs.append(_probed(name, probes[name]))
+    for name in (variant.name for variant in design.variants):
+        own = by_variant.get(name)
+        if own is None:
+            costs.append(_probed(name, probes[name]) if name in probes else _like(name, probes))
             continue
         times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
         low, high = float(times.min()), float(times.max())
@@ -100,6 +106,17 @@ def estimate_costs(
     rounds = 1 / max(1, min(launcher.slots, cells_to_train))  # cells that are trained at once share the time
     sums = (total(key) * rounds for key in ("seconds", "low", "high"))
     return StudyCost(tuple(costs), cells_to_train, *sums)
+
+
+def _like(name: str, probes: Mapping[str, Probe | str]) -> CellCost:
+    """Takes a variant to cost what those that were probed do in the mean."""
+    found = [probe for probe in probes.values() if not isinstance(probe, str)]
+
+    def mean(key: str) -> float:
+        return sum(float(getattr(probe, key)) for probe in found) / len(found) if found else math.nan
+
+    seconds, low, high, memory = map(mean, ("seconds", "low", "high", "peak_memory_mib"))
+    return CellCost(name, seconds, low, high, memory, 0, f"{len(found)} others")
 
 
 def _probed(name: str, found: Probe | str) -> CellCost:

@@ -25,7 +25,7 @@ PURPOSE = "Trains every cell of a study that has no result yet, and reports; run
 
 
 def run(config: Config, command: str) -> int:
-    """Runs a study; returns 0 when all its cells are finished, 1 when some failed, 128 + n after signal n."""
+    """Runs a study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n."""
     from dataclasses import replace
 
     from rich.markup import escape
@@ -37,7 +37,7 @@ def run(config: Config, command: str) -> int:
     from ablations.machine import resolve_threads
     from ablations.progress import make_console
     from ablations.sequential import looks_of, planned_looks
-    from ablations.study import open_store
+    from ablations.study import is_begun, open_store
 
     design = make_design(config)
     check_launcher(config.launcher)
@@ -48,6 +48,10 @@ def run(config: Config, command: str) -> int:
         tracking_uri(config)  # which may be refused, too
     console = make_console()
     console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+    usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+    launcher = make_launcher(config.launcher, design, config.data, console, config.measure, usual)
+    if not is_begun(url, design.study):
+        _ = launcher.images  # what is wrong with the data is said before there is a study
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
@@ -56,12 +60,8 @@ def run(config: Config, command: str) -> int:
         if lock.caveat:
             say(lock.caveat)
         store = open_store(url, design.study, create=True, directions=design.directions, guard=lock.keep, say=say)
-        usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
-        threads = store.settle_threads(config.threads, usual)
-        launcher = make_launcher(config.launcher, design, config.data, console, config.measure, threads)
-        if store.is_new:
-            _ = launcher.images  # what is wrong with the data is said before the study has a protocol
         store.begin(design)
+        launcher.threads = store.settle_threads(config.threads, usual)
         looks = None
         if design.replicates_max:
             looks = looks_of(design, store)
@@ -182,7 +182,7 @@ def _train(
         console.print(f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again.")
     if failed:
         console.print(f"Cells that failed: {failed}; the report says why. The same command tries them again.")
-    return 1 if failed else 0
+    return 1 if failed or driver.diverged == display.total else 0
 
 
 def _name_width(design: Design) -> int:

@@ -171,7 +171,7 @@ class StudyStore:
         model = models.TrialModel
         of_study = select(model.trial_id, model.number, model.state).where(model.study_id == self._study._study_id)
         with self._storage.scoped_session() as session:
-            trials = session.execute(of_study.order_by(model.number)).tuples().all()
+            trials = session.execute(of_study.order_by(model.number)).all()
             unread = {}
             for trial_id, number, state in trials:
                 known = self._read.get(number)
@@ -200,12 +200,12 @@ class StudyStore:
         columns = select(model.trial_id, model.key, model.value_json)
         if len(trials) > of_how_many // 4:
             whole = columns.join(models.TrialModel, models.TrialModel.trial_id == model.trial_id)
-            yield from session.execute(whole.where(models.TrialModel.study_id == self._study._study_id)).tuples()
+            yield from session.execute(whole.where(models.TrialModel.study_id == self._study._study_id))
             return
         wanted = list(trials)
         for start in range(0, len(wanted), _AT_A_TIME):
             some = columns.where(model.trial_id.in_(wanted[start : start + _AT_A_TIME]))
-            yield from session.execute(some).tuples()
+            yield from session.execute(some)
 
     def _decoded(self, key: str, text: str) -> Any:
         """Decodes an attribute; what cells share, as a variant's network, is one object in memory."""
@@ -444,6 +444,20 @@ def open_store(
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
         raise explain(url, error) from None
     return StudyStore(storage, made, Persistence(url, guard, say))
+
+
+def is_begun(url: str, study: str) -> bool:
+    """Whether a database has a study of this name that somebody has begun; makes nothing.
+
+    Raises:
+        UsageError: if the database does not answer.
+    """
+    try:
+        return not open_store(url, study, create=False).is_new
+    except UsageError as error:
+        if error.option != "study":
+            raise
+        return False
 
 
 def _add_waiting_trials(storage: RDBStorage, study_id: int, described: Sequence[dict[str, Any]]) -> None:

@@ -223,10 +223,11 @@ class Tracker:
         if self._mirrored == _digest(finished):
             # Whatever else is here was not finished: looking through thousands of runs for it is left out.
             unfinished = self._index(f"attributes.status != '{FINISHED}'")
-            self._known = {key: runs[0] for key, runs in unfinished.items() if key != _PARENT}
             self._finished = finished
-        else:
-            self._finished = {key for key, run in self._runs.items() if run.status == FINISHED and key in finished}
+            if not finished.intersection(unfinished):
+                self._known = {key: runs[0] for key, runs in unfinished.items() if key != _PARENT}
+                return
+        self._finished = {key for key, run in self._runs.items() if run.status == FINISHED and key in finished}
 
     def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
         """Closes the parent run with the report as its description and the study's files as its artifacts.

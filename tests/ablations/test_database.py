@@ -41,7 +41,7 @@ def store(cluster: Cluster, said: list[str]) -> StudyStore:
 WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], TrialState]] = {
     "claim": (StudyStore.claim, TrialState.RUNNING),
     "finish": (lambda store, cell: store.finish(cell, OUTCOME), TrialState.COMPLETE),
-    "fail": (lambda store, cell: store.fail(cell, "ValueError: no"), TrialState.FAIL),
+    "fail": (lambda store, cell: store.fail(cell, "error", "ValueError: no"), TrialState.FAIL),
     "release": (StudyStore.release, TrialState.WAITING),
 }
 

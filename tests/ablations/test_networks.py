@@ -48,7 +48,7 @@ def random_network(network: dict[str, object], classes: int = 10, seed: int = 0)
 
 def study(folder: Path, *overrides: str, finished: int | None = None) -> Findings:
     """A study as it would be stored, of which the first cells are finished."""
-    config = compose_config([*IMAGES, "replicates=1", *overrides])
+    config = compose_config([*IMAGES, "train.batch_size=8", "replicates=1", *overrides])
     design = make_design(config)
     images = load_images(config.data)
     attributes = {"data_fingerprint": images.fingerprint, "data": {"classes": list(images.classes)}}

@@ -216,9 +216,12 @@ def test_of_two_runs_of_a_cell_one_stays(running: MlflowServer, design: Design, 
     cells = list(design.cells())
     drive(tracker, cells)
     client = MlflowClient(running.uri)
-    for tags in ({"cell": cells[0].key, "mlflow.parentRunId": tracker.parent_id}, {}):
-        client.create_run(tracker.experiment_id, tags={"study_id": "mine", **tags})
-    Tracker(running.uri, design, "mine", tmp_path).end(track.FINISHED)
+    child = {"cell": cells[0].key, "mlflow.parentRunId": tracker.parent_id}
+    for name, tags in ((cells[0].name, child), (design.study, {})):
+        client.create_run(tracker.experiment_id, run_name=name, tags={"study_id": "mine", **tags})
+    again = Tracker(running.uri, design, "mine", tmp_path)
+    again.sync([(cell, OUTCOME) for cell in cells], "fingerprint")
+    again.end(track.FINISHED)
     check(running.uri, design.study, cells)
 
 

@@ -16,8 +16,7 @@ from ablations.data.digits import make_digits
 from ablations.learner import Learner
 from ablations.probe import Probe, probe
 from ablations.train import test_batch_size as batch_size_of_tests  # pytest would take it for a test
-from ablations.train import train
-from tests.ablations.test_train import SA, Recorder, network
+from tests.ablations.test_train import SA, network, result_of
 
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
 STEPS = 4  # of an epoch
@@ -176,7 +175,7 @@ def test_memory_and_parameters_are_what_a_cell_measures(images: DeviceImages, re
     for wanted in (SA, network()):
         one = probe(wanted, recipe, images, 0.0, measured=True)
         plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than all of this
-        cost = train(wanted, plain, images, 3, Recorder(), measure="needed").cost
+        cost = result_of(wanted, plain, images, 3, measure="needed").cost
         assert (one.peak_memory_mib, one.parameters) == (cost.peak_memory_mib, cost.parameters)
 
 
@@ -185,7 +184,7 @@ def test_a_probe_changes_nothing_about_what_is_trained_after_it(images: DeviceIm
     recipe = dataclasses.replace(RECIPE, precision=precision)
 
     def curve() -> list[tuple[float, float, float]]:
-        result = train(SA, recipe, images, 5, Recorder(), measure="off")
+        result = result_of(SA, recipe, images, 5, measure="off")
         return [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in result.epochs]
 
     before = curve()

@@ -206,12 +206,13 @@ def test_bad_input_is_one_message_and_status_2(
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_of_which_every_cell_fails_says_why_and_exits_with_1(tmp_path: Path, command: Command) -> None:
+def test_a_run_of_which_every_cell_diverges_says_so_and_exits_with_1(tmp_path: Path, command: Command) -> None:
     done = command("run", *TINY, "train.learning_rate=1000", "train.epochs=8", "train.batch_size=2",
                    "replicates=1", f"results_dir={tmp_path}")  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
     report = (tmp_path / STUDY / "report.md").read_text()
-    assert report.count("| failed | ablations.train.DivergedError: the loss is ") == 3
+    assert report.count("| diverged | DivergedError: the loss is ") == 3
+    assert "No cell is finished: every one that was tried diverged." in report
     (parent,) = [
         run
         for run in MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])

@@ -146,7 +146,7 @@ def test_a_class_of_which_nothing_can_be_decoded_is_named(tree: Path) -> None:
         (["data.classes=[n01]"], r"data.classes=n01: a data set has two classes at least"),
         (["data.classes=4"], r"data.classes=4: must be 0, for all, or 2 to 3"),
         (["data.classes=1"], r"data.classes=1: must be 0, for all, or 2 to 3"),
-        (["data.classes=true"], r"data.classes=True: is given as a number, as a list"),
+        (["data.classes=true"], r"data.classes=true: is given as a number, as a list"),
         (["data.classes=mine.txt"], r"data.classes=mine.txt: cannot be read as a file of classes: No such file"),
         (["data.train_per_class=5"], r"data.train_per_class=5: class n01 has 4; up to 4"),
         (["data.val_per_class=3"], r"data.val_per_class=3: class n01 has 2; up to 2"),

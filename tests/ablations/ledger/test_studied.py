@@ -524,5 +524,5 @@ def test_a_store_that_is_not_there_has_no_studies_and_is_not_made(tmp_path: Path
 
 def test_a_database_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("my notes" * 200)
-    with pytest.raises(UsageError, match="the database does not answer"):
+    with pytest.raises(UsageError, match="is damaged, or something else"):
         stored_studies([f"sqlite:///{tmp_path / 'notes.db'}"])
