@@ -217,7 +217,8 @@ class Driver:
                     with interrupts.at_once() if self._launcher.in_process else nullcontext():
                         heard = list(self._launcher.events())
                     for key, event in heard:
-                        self._hear(self._attempts[key], event, display)
+                        if key in self._attempts:  # it may have been given up for what it said before
+                            self._hear(self._attempts[key], event, display)
                     interrupts.check()
             except (Exception, KeyboardInterrupt, StudyInterruptedError):
                 self._release()

@@ -10,6 +10,7 @@ A Ray that is started here listens on the loopback interface alone, and ends wit
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from ablations.probe import Probe
 
+_RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
 _PATIENCE = 0.2  # seconds that words are waited for at a time
 _SPARE = 256 * 2**20  # bytes of a local object store beside the images
 _OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
@@ -81,16 +83,19 @@ class RayLauncher(Launcher):
         self._device = design.protocol["device"]
         self._gpus = config.gpus_per_cell if self._device == "cuda" else 0.0
         self._is_connected = False
+        self._room, self._counted = 0, -math.inf
 
     @property
     def slots(self) -> int:  # type: ignore[override]
         """How many cells there is room for at the moment; one at least, which waits for a machine to come back."""
         self._connect()
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        room = int(total.get("CPU", 0) / self.threads)
-        if self._gpus:
-            room = min(room, int(total.get("GPU", 0) / self._gpus + 1e-6))
-        return max(1, min(room, self._config.workers or room))
+        if time.monotonic() - self._counted > _RECOUNTED:
+            total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self._room = int(total.get("CPU", 0) / self.threads)
+            if self._gpus:
+                self._room = min(self._room, int(total.get("GPU", 0) / self._gpus + 1e-6))
+            self._counted = time.monotonic()
+        return max(1, min(self._room, self._config.workers or self._room))
 
     def prepare(self) -> str:
         """Puts the images into the object store; says what they are and where they are kept."""
@@ -166,7 +171,9 @@ class RayLauncher(Launcher):
 
     def stop(self, key: str) -> None:
         """Ends a cell's task, with its worker."""
-        ray.cancel(self._tasks.pop(key).words)
+        task = self._tasks.pop(key, None)
+        if task:
+            ray.cancel(task.words)
 
     def close(self) -> None:
         """Ends all tasks, and the Ray that was started here."""
