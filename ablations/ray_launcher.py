@@ -135,11 +135,19 @@ class RayLauncher(Launcher):
         self._tasks[job.cell.key] = _Task(job, words)
 
     def events(self) -> Iterator[tuple[str, Progress]]:
-        """Waits a moment for what workers say."""
+        """Waits a moment for what workers say.
+
+        Raises:
+            UsageError: if the cluster is gone. (Without its head Ray ends this process by itself, within a minute.)
+        """
         if not self._tasks:
             return
         by_words = {task.words: key for key, task in self._tasks.items()}
-        ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
+        try:
+            ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
+        except (RayError, OSError) as error:
+            reason = f"the cluster does not answer any more ({_said(error)}); the same command goes on when it does"
+            raise UsageError("launcher", "ray", reason) from None
         for words in ready:
             key = by_words[words]
             yield key, self._next(key)
