@@ -112,7 +112,7 @@ class RayLauncher(Launcher):
         if not variants:
             return {}
         self._connect()
-        task = ray.remote(probe_variant).options(**self._needs)
+        task = ray.remote(**self._needs)(probe_variant)
         measured = self.measure != "off"
         asked = {
             variant.name: task.remote(
@@ -130,8 +130,7 @@ class RayLauncher(Launcher):
 
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
-        task = ray.remote(train_job).options(num_returns="streaming", **self._needs)
-        words = task.remote(job, [self._images_ref], self._where)
+        words = self._training.remote(job, [self._images_ref], self._where)
         self._tasks[job.cell.key] = _Task(job, words)
 
     def events(self) -> Iterator[tuple[str, Progress]]:
@@ -201,12 +200,18 @@ class RayLauncher(Launcher):
     def _where(self) -> Where:
         return Where(self.images.fingerprint, self._data, self._device)
 
+    @cached_property
+    def _training(self) -> Any:
+        return ray.remote(num_returns="streaming", **self._needs)(train_job)
+
     @property
     def _needs(self) -> dict[str, Any]:
-        # Ray is not to begin lost cells again: the driver does, and counts.
+        # Ray is not to begin lost cells again: the driver does, and counts. A process with a GPU trains one cell, as
+        # CUDA stays with the GPU that it has begun with, and the next cell may be given another one.
         return {
             "num_cpus": self.threads,
             "num_gpus": self._gpus,
+            "max_calls": 1 if self._gpus else 0,
             "max_retries": 0,
             "scheduling_strategy": "SPREAD",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,32 @@ def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config:
         ]
     assert listening
     assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus_per_cell", "workers", "slots"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, 1.0, 0, 8),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.25, 0, 32),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.1, 0, 64),  # of which each needs a core
+        ({"CPU": 64.0, "GPU": 8.0}, 2.0, 3, 3),
+        ({"CPU": 2.0}, 1.0, 0, 1),  # which waits for a GPU to come back
+    ],
+)
+def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resources: dict[str, float],
+    gpus_per_cell: float,
+    workers: int,
+    slots: int,
+) -> None:
+    study = Study(tmp_path)
+    design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
+    config = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
+    launcher: Any = make_launcher(config, design, study.config.data, Console(quiet=True), "off", threads=1)
+    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    assert launcher.slots == slots
+    assert launcher._needs == {
+        "num_cpus": 1, "num_gpus": gpus_per_cell, "max_calls": 1, "max_retries": 0, "scheduling_strategy": "SPREAD",
+    }  # fmt: skip
