@@ -75,7 +75,7 @@ def _sync(findings: Findings, tracker: Tracker, report: Report | None, console: 
 
     store = open_store(storage_url(findings.config), findings.design.study, create=False)
     tracker.sync(store.outcomes(findings.design), findings.attributes["data_fingerprint"])
-    left = set(findings.results.unfinished["state"]) - {"pruned"}
+    left = set(findings.results.unfinished["state"]) - {"pruned", "diverged"}
     status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
     if report is not None:
         tracker.end(status, report.folder, report.opening)

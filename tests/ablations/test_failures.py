@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from torch import Tensor
 
 from ablations import cli
+from ablations.analyze import analyze
 from ablations.learner import Learner
 from ablations.run import PURPOSE, run
 from ablations.study import StoredCell, open_store
@@ -128,6 +129,17 @@ def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
     assert statuses(tmp_path)["groups=4 r1"] == "FAILED"
     assert call(tmp_path, "replicates=3", "measure=off") == 0
     assert "nothing to train" in capsys.readouterr().out
+    typed = [
+        *TINY,
+        "device=cpu",
+        f"results_dir={tmp_path}",
+        "replicates=3",
+        "measure=off",
+        "figures=[forest]",
+        "sync=true",
+    ]
+    assert cli.main("analyze", PURPOSE, analyze, typed) == 0
+    assert statuses(tmp_path)[STUDY] == "FINISHED"  # there is nothing left to train
 
 
 def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
