@@ -75,8 +75,10 @@ def _check_database(option: str, url: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    from ablations.database import engine_url
+
     try:
-        parsed = make_url(url)
+        parsed = make_url(engine_url(url))
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise UsageError(option, url, "is no database URL; one looks like sqlite:///results/optuna.db") from None
