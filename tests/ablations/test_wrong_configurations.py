@@ -35,7 +35,7 @@ VERBS = ("run", "plan", "analyze", "bench", "claims")
 DESIGNED = ("run", "plan", "analyze", "bench")  # the verbs that make cells of a sweep
 STUDIED = ("run", "plan", "analyze")  # the verbs that have a study of a name, with images
 STORED = ("run", "plan", "analyze", "claims")  # the verbs that open a database
-OWNED = {"bench": "bench", "plan": "plan", "figures": "analyze"}  # options of one verb alone
+OWNED = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
 FREE = ("sweep.factors", "sweep.variants")  # below these, names are a person's own
 EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # more to look for what is new
 
@@ -815,3 +815,7 @@ def test_the_worst_end_so_as_processes(
     done = command(verb, *arguments, cwd=tmp_path)
     line = CommandLine(verb, tuple(arguments), (named,))
     check(line, done.returncode, done.stdout, done.stderr, tmp_path, tmp_path)
+
+
+def test_options_of_one_verb_alone_are_those_that_the_command_line_knows() -> None:
+    assert OWNED == cli.OWNERS  # otherwise the right ones above are not right for every verb
