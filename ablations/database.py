@@ -64,6 +64,21 @@ def engine_url(url: str) -> str:
     return url
 
 
+def check_url(option: str, url: str) -> None:
+    """Checks what can be known of a database without asking it, so that nothing is made for one that is none.
+
+    Raises:
+        UsageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+    """
+    try:
+        parsed = make_url(engine_url(url))
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, ValueError, ImportError) as error:
+        raise explain(url, error, option) from None
+    if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
+        raise UsageError(option, url, "is in memory, where nothing outlives the run; name a file")
+
+
 def connect_arguments(url: str) -> dict[str, Any]:
     """Returns what a connection is opened with: limits on how long it is waited for."""
     parsed = make_url(url)
@@ -101,18 +116,18 @@ def sqlite_meaning(reason: str) -> str | None:
     return next((meaning.replace("{cause}", reason) for meaning in found), None)
 
 
-def explain(url: str, error: BaseException) -> UsageError:
-    """Makes an error of a database one message: which, why, and what to do."""
+def explain(url: str, error: BaseException, option: str = "storage") -> UsageError:
+    """Makes an error of a database one message: which, why, and what to do; `option` is the one that names it."""
     shown, reason = hide_passwords(url), cause(url, error)
     if isinstance(error, ImportError):
         package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
         hint = ": pip install '.[postgresql]'" if package in _DRIVERS else ""
-        return UsageError("storage", shown, f"needs the Python package {package}, which is not installed{hint}")
+        return UsageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
-        return UsageError("storage", shown, "is no database URL; one looks like sqlite:///results/optuna.db")
+        return UsageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
     if backend(url) == "sqlite" and (meaning := sqlite_meaning(reason)):
-        return UsageError("storage", shown, meaning)
-    return UsageError("storage", shown, f"the database does not answer: {reason}")
+        return UsageError(option, shown, meaning)
+    return UsageError(option, shown, f"the database does not answer: {reason}")
 
 
 @contextmanager

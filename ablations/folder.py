@@ -49,7 +49,9 @@ def storage_url(config: Config) -> str:
     """
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
-    _check_database("storage", config.storage)
+    from ablations.database import check_url
+
+    check_url("storage", config.storage)
     return config.storage
 
 
@@ -64,28 +66,12 @@ def tracking_uri(config: Config) -> str:
         return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
     scheme, is_url, _ = uri.partition("://")
     if scheme.partition("+")[0] in _DATABASES:
-        _check_database("tracking.uri", uri)
+        from ablations.database import check_url
+
+        check_url("tracking.uri", uri)
     elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
         raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", [f"{one}://" for one in _KINDS])
     return uri
-
-
-def _check_database(option: str, url: str) -> None:
-    """Checks what can be known of a database without asking it, so that nothing is made for one that is none."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    from ablations.database import engine_url
-
-    try:
-        parsed = make_url(engine_url(url))
-        parsed.get_dialect().import_dbapi()
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
-        raise UsageError(option, url, "is no database URL; one looks like sqlite:///results/optuna.db") from None
-    except ImportError as error:
-        raise UsageError(option, url, f"needs the Python package {error.name}, which is not installed") from None
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise UsageError(option, url, "is in memory, where nothing outlives the run; name a file")
 
 
 def write_whole(path: Path, content: bytes) -> None:

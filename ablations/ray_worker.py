@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _STEPS_APART = 0.5  # seconds between steps that are told
 
-_placed: dict[tuple[str, str], tuple[Images, DeviceImages]] = {}  # what this process has on its device
+_placed: list[tuple[Where, Images, DeviceImages]] = []  # the one data set that this process has on its device
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ def shared(images: Images) -> Images:
 
 def _on_device(references: Sequence[Any], where: Where) -> DeviceImages:
     """Returns the images on this process's device: put there for its first cell."""
-    key = where.fingerprint, repr(where)
-    if key not in _placed:
+    if not _placed or _placed[0][0] != where:
         machine.keep_freed_memory()
         machine.quiet_profiler()
         import ray
@@ -87,6 +86,6 @@ def _on_device(references: Sequence[Any], where: Where) -> DeviceImages:
         from ablations.data.device import on_device
 
         images: Images = ray.get(references[0])
-        _placed.clear()
-        _placed[key] = images, on_device(images, where.data, where.device)
-    return _placed[key][1]
+        _placed.clear()  # before others are put there
+        _placed.append((where, images, on_device(images, where.data, where.device)))
+    return _placed[0][2]

@@ -35,7 +35,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from ablations.database import Persistence, backend, connect_arguments, database_file, engine_url, explain
+from ablations.database import Persistence, check_url, connect_arguments, database_file, engine_url, explain
 from ablations.design import Cell, Design, protocol_differences
 from ablations.errors import UsageError
 from ablations.events import DIVERGED
@@ -421,10 +421,8 @@ def open_store(
     shown = hide_passwords(url)
     nothing = f"nothing is stored under this name in {shown}; {otherwise}"
     try:
-        if backend(url) == "sqlite":
-            file = database_file(url)
-            if file is None:
-                raise UsageError("storage", shown, "is in memory, where nothing outlives the run; name a file")
+        check_url("storage", url)
+        if (file := database_file(url)) is not None:
             if not create and not file.is_file():
                 raise UsageError("study", study, nothing)
             if file.is_file() and not file.stat().st_size and (file.with_name(study) / "report.md").exists():
