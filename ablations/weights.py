@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.design import Cell
 from ablations.folder import write_whole
+from ablations.job import pack
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,8 +76,6 @@ class Weights:
 
 def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
     """Returns a trained network's weights, with what describes it, as the file of the cell has them."""
-    from ablations.job import pack
-
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
     return pack(about | {"classes": list(classes), "state": state})
