@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ablations import cli
-from ablations.figures import FIGURES
+from ablations.reporting.figures import FIGURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
+    from ablations.analysis.study import Findings
     from ablations.config import Config
-    from ablations.findings import Findings
-    from ablations.report import Report
-    from ablations.track import Tracker
+    from ablations.reporting.report import Report
+    from ablations.tracking.tracker import Tracker
 
 PURPOSE = "Makes a study's tables, figures and report from what is stored; works while the study is still running."
 
@@ -29,9 +29,9 @@ def analyze(config: Config, command: str) -> int:
 
     from rich.markup import escape
 
-    from ablations.figures import chosen_figures
-    from ablations.findings import read_findings
-    from ablations.progress import make_console
+    from ablations.analysis.study import read_findings
+    from ablations.execution.progress import make_console
+    from ablations.reporting.figures import chosen_figures
 
     names, everything = chosen_figures(config.figures)
     findings = read_findings(config, f"`{_run_command(command)}` makes it")
@@ -52,10 +52,10 @@ def analyze(config: Config, command: str) -> int:
 @contextmanager
 def _mirror_of(findings: Findings) -> Iterator[Tracker]:
     """Holds the study, which has one writer, and finds out whether MLflow answers."""
-    from ablations.errors import UsageError
-    from ablations.folder import results_folder, storage_url, tracking_uri
-    from ablations.lock import claimed
-    from ablations.track import Tracker
+    from ablations.common.errors import UsageError
+    from ablations.storage.folder import results_folder, storage_url, tracking_uri
+    from ablations.storage.lock import claimed
+    from ablations.tracking.tracker import Tracker
 
     config, design = findings.config, findings.design
     if not config.tracking.enabled:
@@ -67,11 +67,11 @@ def _mirror_of(findings: Findings) -> Iterator[Tracker]:
 
 def _sync(findings: Findings, tracker: Tracker, report: Report | None, console: Console) -> None:
     """Sends MLflow what it has missed, and says how much that was."""
-    from ablations.errors import UsageError
-    from ablations.folder import storage_url
-    from ablations.study import open_store
-    from ablations.urls import hide_passwords
-    from ablations.wording import count
+    from ablations.common.errors import UsageError
+    from ablations.common.urls import hide_passwords
+    from ablations.common.wording import count
+    from ablations.storage.folder import storage_url
+    from ablations.storage.study import open_store
 
     store = open_store(storage_url(findings.config), findings.design.study, create=False)
     tracker.sync(store.outcomes(findings.design), findings.attributes["data_fingerprint"])
@@ -91,9 +91,9 @@ def _sync(findings: Findings, tracker: Tracker, report: Report | None, console: 
 
 def report_study(findings: Findings, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
     """Writes a study's report and prints it; `run` ends with this too."""
-    from ablations.export import write_tables
-    from ablations.page import write_page
-    from ablations.report import make_report, print_report
+    from ablations.reporting.page.page import write_page
+    from ablations.reporting.report import make_report, print_report
+    from ablations.reporting.tables.export import write_tables
 
     # What is there by now, modules and results, is there to stay: whoever looks for garbage need not look at it again,
     # which is a fifth of the time that a report of 10,000 cells takes.
@@ -122,9 +122,9 @@ def _run_command(command: str) -> str:
 
 def _draw(findings: Findings, names: Sequence[str], console: Console) -> None:
     """Draws figures by name; those that the study does not have are an error, after the others are drawn."""
-    from ablations.errors import UsageError
-    from ablations.figures.gallery import draw_figures
-    from ablations.folder import refusals_explained
+    from ablations.common.errors import UsageError
+    from ablations.reporting.figures.gallery import draw_figures
+    from ablations.storage.folder import refusals_explained
 
     with refusals_explained(findings.folder):
         gallery = draw_figures(findings, names)

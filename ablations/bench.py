@@ -25,10 +25,10 @@ PURPOSE = (
 
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
-    from ablations import machine
-    from ablations.folder import results_folder, tracking_uri
-    from ablations.lock import claimed
-    from ablations.progress import make_console
+    from ablations.common import machine
+    from ablations.execution.progress import make_console
+    from ablations.storage.folder import results_folder, tracking_uri
+    from ablations.storage.lock import claimed
 
     machine.keep_freed_memory()
     machine.quiet_profiler()
@@ -97,7 +97,7 @@ def _report(
     counted: Counted, environment: dict[str, str], started: float,
 ) -> None:  # fmt: skip
     from ablations.benchmarking.report import MEASUREMENTS, NOTE, draw, sections_of, text_of
-    from ablations.tables import print_table
+    from ablations.reporting.tables.render import print_table
 
     sections = sections_of(frame, counted)
     for section in sections:
@@ -119,8 +119,8 @@ def _track(
     config: Config, folder: Path, frame: pd.DataFrame, environment: dict[str, str], started: float, console: Console
 ) -> None:
     from ablations.benchmarking.report import tracked_of
-    from ablations.folder import results_folder, tracking_uri
-    from ablations.track_benchmark import log_benchmark
+    from ablations.storage.folder import results_folder, tracking_uri
+    from ablations.tracking.benchmark import log_benchmark
 
     artifacts = results_folder(config) / "mlflow-artifacts" / folder.name
     tracked = tracked_of(frame)
@@ -132,7 +132,7 @@ def _track(
 def _environment(plan: Plan) -> dict[str, str]:
     import torch
 
-    from ablations import machine
+    from ablations.common import machine
 
     clocks = machine.clock_mhz(plan.device.type)
     known = {"device": plan.device.type, "threads": str(torch.get_num_threads())}

@@ -21,10 +21,10 @@ _HEADERS = ("claim", "what is claimed", "source", "verdict", "evidence")
 
 def claims(config: Config, command: str) -> int:
     """Assesses every claim, prints and writes the ledger; returns 0."""
-    from ablations.folder import results_folder, storage_url
+    from ablations.execution.progress import make_console
     from ablations.ledger.assess import assess
-    from ablations.progress import make_console
-    from ablations.tables import print_table
+    from ablations.reporting.tables.render import print_table
+    from ablations.storage.folder import results_folder, storage_url
 
     folder = results_folder(config)
     urls = [storage_url(config), f"sqlite:///{folder / 'reference' / 'optuna.db'}"]  # one's own, and the committed one
@@ -59,7 +59,7 @@ def _write(ledger: Ledger, folder: Path, margin: float, command: str) -> Sequenc
     Raises:
         UsageError: if it cannot be written.
     """
-    from ablations.errors import UsageError
+    from ablations.common.errors import UsageError
     from ablations.ledger.assess import ledger_frame
 
     files = [folder / "claims.md", folder / "claims.csv"]
@@ -73,7 +73,7 @@ def _write(ledger: Ledger, folder: Path, margin: float, command: str) -> Sequenc
 
 
 def _page(ledger: Ledger, margin: float, command: str) -> str:
-    from ablations.tables import markdown_table
+    from ablations.reporting.tables.render import markdown_table
 
     lines = [
         "# Ledger of claims",

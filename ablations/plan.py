@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ablations import cli
 
 if TYPE_CHECKING:
+    from ablations.analysis.results import Results
     from ablations.config import Config
     from ablations.design import Design
-    from ablations.results import Results
     from ablations.stats import Looks
 
 PURPOSE = "Checks every cell of a study, estimates what they cost, and says which differences the study will detect."
@@ -25,15 +25,15 @@ def plan(config: Config, command: str) -> int:
 
     from rich.markup import escape
 
+    from ablations.common.errors import UsageError
+    from ablations.common.machine import resolve_threads
+    from ablations.common.metrics import METRICS
     from ablations.design import make_design
-    from ablations.errors import UsageError
-    from ablations.estimate import estimate_costs, knowledge, wanted
-    from ablations.folder import study_folder
-    from ablations.launcher import check_launcher, make_launcher
-    from ablations.machine import resolve_threads
-    from ablations.metrics import METRICS
-    from ablations.progress import make_console
-    from ablations.tables import markdown_table, print_table
+    from ablations.execution.estimate import estimate_costs, knowledge, wanted
+    from ablations.execution.launchers.select import check_launcher, make_launcher
+    from ablations.execution.progress import make_console
+    from ablations.reporting.tables.render import markdown_table, print_table
+    from ablations.storage.folder import study_folder
 
     design, pilot = make_design(config), config.plan.pilot
     check_launcher(config.launcher)
@@ -103,11 +103,11 @@ def plan(config: Config, command: str) -> int:
 
 def _known(config: Config, design: Design) -> tuple[Design, Results, Looks | None, set[tuple[str, int]]]:
     """Returns the design with what is stored of it: results, looks, and which variants' replicates are finished."""
-    from ablations.errors import UsageError
-    from ablations.folder import storage_url
-    from ablations.results import collect
-    from ablations.sequential import looks_of, planned_looks
-    from ablations.study import open_store
+    from ablations.analysis.results import collect
+    from ablations.common.errors import UsageError
+    from ablations.execution.schedules.sequential import looks_of, planned_looks
+    from ablations.storage.folder import storage_url
+    from ablations.storage.study import open_store
 
     try:
         store = open_store(storage_url(config), design.study, create=False)
@@ -122,7 +122,7 @@ def _known(config: Config, design: Design) -> tuple[Design, Results, Looks | Non
         store.check(design, f"to plan another study, add study={design.study}-2 (or any name)")
         stored = store.cells()
     if design.is_search:
-        from ablations.search import Maker, with_found_variants
+        from ablations.analysis.picked import Maker, with_found_variants
 
         design = with_found_variants(design, stored, Maker(config))
     results = collect(design, stored)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from ablations.config import Config
     from ablations.design import Cell, Design
-    from ablations.launcher import Launcher
+    from ablations.execution.launchers.base import Launcher
     from ablations.stats import Looks
-    from ablations.study import StudyStore
-    from ablations.track import Tracker
+    from ablations.storage.study import StudyStore
+    from ablations.tracking.tracker import Tracker
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 PURPOSE = "Trains every cell of a study that has no result yet, and reports; running it again goes on where it stopped."
@@ -30,14 +30,14 @@ def run(config: Config, command: str) -> int:
 
     from rich.markup import escape
 
+    from ablations.common.machine import resolve_threads
     from ablations.design import make_design
-    from ablations.folder import storage_url, study_folder, tracking_uri
-    from ablations.launcher import check_launcher, make_launcher
-    from ablations.lock import claimed
-    from ablations.machine import resolve_threads
-    from ablations.progress import make_console
-    from ablations.sequential import looks_of, planned_looks
-    from ablations.study import is_begun, open_store
+    from ablations.execution.launchers.select import check_launcher, make_launcher
+    from ablations.execution.progress import make_console
+    from ablations.execution.schedules.sequential import looks_of, planned_looks
+    from ablations.storage.folder import storage_url, study_folder, tracking_uri
+    from ablations.storage.lock import claimed
+    from ablations.storage.study import is_begun, open_store
 
     design = make_design(config)
     check_launcher(config.launcher)
@@ -81,12 +81,12 @@ def _open_tracker(config: Config, design: Design, study_id: str, console: Consol
         return None
     from pathlib import Path
 
-    from ablations.folder import results_folder, tracking_uri
+    from ablations.storage.folder import results_folder, tracking_uri
 
     uri = tracking_uri(config)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         console.print("Making the MLflow store, once; this takes some seconds.")
-    from ablations.track import Tracker
+    from ablations.tracking.tracker import Tracker
 
     return Tracker(uri, design, study_id, results_folder(config) / "mlflow-artifacts" / design.study)
 
@@ -104,15 +104,15 @@ def _train(
     from collections import Counter
     from itertools import chain, islice
 
-    from ablations.checkpoints import Checkpoints
-    from ablations.driver import Driver, StudyInterruptedError
-    from ablations.estimate import estimate_costs, knowledge
-    from ablations.folder import study_folder
-    from ablations.progress import Display
-    from ablations.results import collect
-    from ablations.search import MedianStopper, Search
-    from ablations.sequential import Sequential
-    from ablations.weights import Weights
+    from ablations.analysis.results import collect
+    from ablations.execution.driver import Driver, StudyInterruptedError
+    from ablations.execution.estimate import estimate_costs, knowledge
+    from ablations.execution.progress import Display
+    from ablations.execution.schedules.search import MedianStopper, Search
+    from ablations.execution.schedules.sequential import Sequential
+    from ablations.storage.checkpoints import Checkpoints
+    from ablations.storage.folder import study_folder
+    from ablations.storage.weights import Weights
 
     search = Search(config, design, store, launcher.count_parameters) if design.is_search else None
     known = search.design if search else design
@@ -187,7 +187,7 @@ def _train(
 
 def _name_width(design: Design) -> int:
     """Returns the letters of the longest name of a cell, those included that a search may still pick."""
-    from ablations.variants import level_name
+    from ablations.design.variants import level_name
 
     names = [variant.name for variant in design.variants]
     if design.is_search:
@@ -205,9 +205,9 @@ def _cells(design: Design) -> int:
 def _report(
     config: Config, design: Design, store: StudyStore, tracker: Tracker | None, console: Console, *, failed: bool
 ) -> None:
+    from ablations.analysis.study import findings_of
     from ablations.analyze import report_study
-    from ablations.findings import findings_of
-    from ablations.folder import study_folder
+    from ablations.storage.folder import study_folder
 
     report = report_study(findings_of(config, design, store, study_folder(config)), console)
     if tracker is None:

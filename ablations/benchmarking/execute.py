@@ -25,13 +25,13 @@ from ablations.benchmarking.workloads import (
     with_attention,
 )
 from ablations.config import BenchConfig
-from ablations.learner import build_network
+from ablations.design.variants import SMALL_SIDE
 from ablations.measure.complexity import Complexity, count
 from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
 from ablations.measure.speed import TWIN, Act, clock_of, compare
-from ablations.variants import SMALL_SIDE
+from ablations.training.learner import build_network
 
 _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
 

@@ -21,13 +21,13 @@ from ablations.benchmarking.workloads import (
     candidate_of,
     shapes_of,
 )
+from ablations.common.errors import UsageError
+from ablations.common.machine import resolve_device, resolve_precision
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
-from ablations.errors import UsageError
-from ablations.machine import resolve_device, resolve_precision
+from ablations.design.variants import SMALL_SIDE, Variant
 from ablations.measure.record import Setting, Subject
 from ablations.measure.speed import TWIN
-from ablations.variants import SMALL_SIDE, Variant
 from sa_core.knobs import ShuffleAttentionKnobs, default_groups
 from sa_core.places import BACKBONES, find_backbone
 

@@ -12,13 +12,13 @@ import pandas as pd
 from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
-from ablations.figures import memory, promise, roofline, style
-from ablations.figures.rows import SETTING, percent
 from ablations.measure.complexity import Complexity
 from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
-from ablations.sections import Section
-from ablations.tables import markdown_table
+from ablations.reporting.figures import memory, promise, roofline, style
+from ablations.reporting.figures.rows import SETTING, percent
+from ablations.reporting.tables.render import markdown_table
+from ablations.reporting.tables.sections import Section
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 NOTE = (

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ablations.config import TrainConfig
-from ablations.learner import PLAIN, Learner, build_network, forward
+from ablations.design.variants import Variant
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
-from ablations.variants import Variant
+from ablations.training.learner import PLAIN, Learner, build_network, forward
 from sa_core import ATTENTION
 from sa_core.places import Place, find_backbone
 

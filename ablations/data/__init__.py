@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ablations.common.errors import UsageError
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
 from ablations.data.images import Images
 from ablations.data.source import Source
-from ablations.errors import UsageError
 
 
 def load_images(config: DataConfig, console: Console | None = None, *, fetch: bool = True) -> Images:

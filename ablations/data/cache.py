@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ablations.common.errors import UsageError
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import Part, Piece, Plan, Source, reading
-from ablations.errors import UsageError
 
 _VERSION = 1
 _PARTS = ("train", "test")

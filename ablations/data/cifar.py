@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.errors import UsageError
 from ablations.config import StoredConfig
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_images
-from ablations.errors import UsageError
 
 SIDE = 32
 _SILENCE = 30  # seconds after which a host counts as one that does not answer

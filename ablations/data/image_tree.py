@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.errors import UsageError
 from ablations.config import ImageTreeConfig
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_classes, pick_images
-from ablations.errors import UsageError
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

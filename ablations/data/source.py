@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.errors import UsageError
+from ablations.common.errors import UsageError
 from sa_core.seeds import stream_seed
 
 # Images that were decoded, uint8 of shape (n, 3, side, side), and of those that could not be, the reasons by place.

@@ -10,12 +10,13 @@ from typing import Any, cast
 import pandas as pd
 from optuna.trial import TrialState
 
-from ablations.errors import UsageError
+from ablations.common.errors import UsageError
+from ablations.common.urls import hide_passwords
+from ablations.common.wording import count
 from ablations.ledger.declared import OFFICIAL, Claim, Expectation, Outcome, Pair, Scale
+from ablations.reporting.text.numbers import points_with_interval
 from ablations.stats import Contrast, Estimate, Looks, Verdict, estimate, judge
-from ablations.study import StoredCell, StudyStore, open_store
-from ablations.urls import hide_passwords
-from ablations.wording import count, points_with_interval
+from ablations.storage.study import StoredCell, StudyStore, open_store
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS
 from sa_core.places import find_backbone

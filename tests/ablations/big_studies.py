@@ -25,16 +25,16 @@ from mlflow.store.tracking.dbmodels import models as mlflow_models
 from optuna.storages._rdb import models as optuna_models
 from optuna.trial import TrialState
 
-from ablations.compose import compose_config
+from ablations.analysis.picked import Maker
 from ablations.config import Config
-from ablations.cost import Cost
+from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import Cell, Design, make_design
-from ablations.folder import results_folder, storage_url, tracking_uri
-from ablations.search import Maker
-from ablations.study import StudyStore, open_store
-from ablations.track import Tracker
-from ablations.train import Epoch, Result
+from ablations.storage.folder import results_folder, storage_url, tracking_uri
+from ablations.storage.study import StudyStore, open_store
+from ablations.tracking.tracker import Tracker
+from ablations.training.cost import Cost
+from ablations.training.train import Epoch, Result
 
 ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
 Outcomes = list[tuple[Cell, dict[str, Any] | None]]  # None: the cell failed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ablations.events import Failed, Finished, Progress
-from ablations.job import Job
-from ablations.launcher import SerialLauncher
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.training.events import Failed, Finished, Progress
+from ablations.training.job import Job
 
 
 class Several(SerialLauncher):

@@ -21,8 +21,8 @@ from ablations import bench, cli
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import Comparison
 from ablations.config import BenchConfig
-from ablations.lock import claimed
 from ablations.measure.record import Measurement, Setting, Subject
+from ablations.storage.lock import claimed
 from tests.conftest import Command
 
 NAME = "bench-rivals-resnet8-cpu"

@@ -13,7 +13,7 @@ from ablations import cli
 from ablations.claims import PURPOSE, claims
 from ablations.ledger.declared import CLAIMS, Expectation
 from ablations.plan import plan
-from ablations.study import open_store
+from ablations.storage.study import open_store
 from tests.ablations.ledger.test_studied import by_name, store_study
 from tests.conftest import TINY, Command
 

@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from ablations import cli, probe
-from ablations.compose import compose_config
+from ablations import cli
+from ablations.config.compose import compose_config
 from ablations.design import Settings, make_design
-from ablations.driver import Driver
-from ablations.launcher import SerialLauncher
+from ablations.design.variants import Variant
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.serial import SerialLauncher
 from ablations.plan import PURPOSE, plan
-from ablations.probe import Probe
 from ablations.run import run
-from ablations.study import StoredCell, open_store
-from ablations.variants import Variant
-from tests.ablations.test_search import FormulaLauncher
-from tests.ablations.test_search import Study as SearchStudy
+from ablations.storage.study import StoredCell, open_store
+from ablations.training import probe
+from ablations.training.probe import Probe
+from tests.ablations.execution.schedules.test_search import FormulaLauncher
+from tests.ablations.execution.schedules.test_search import Study as SearchStudy
 from tests.conftest import TINY, Command
 
 STUDY = "groups-digits-resnet8"

@@ -17,7 +17,7 @@ import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from ablations.figures import FIGURES
+from ablations.reporting.figures import FIGURES
 from tests.conftest import TINY, Command
 
 STUDY = "groups-digits-resnet8"

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ablations import machine
-from ablations.compose import compose_config
+from ablations.common import machine
+from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages

@@ -7,11 +7,11 @@ import sys
 
 from torch import get_num_threads
 
-from ablations.compose import compose_config
+from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.events import Finished
-from ablations.job import Job
-from ablations.launcher import SerialLauncher
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.training.events import Finished
+from ablations.training.job import Job
 
 
 def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch_size: int, seed: int) -> None:

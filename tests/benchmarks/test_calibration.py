@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from ablations import machine
+from ablations.common import machine
 from ablations.measure.speed import TWIN, Act, compare, wall_clock
 from sa_core import ATTENTION
 

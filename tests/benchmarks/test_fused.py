@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ablations import machine
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, Make, module_inputs, module_workload
+from ablations.common import machine
 from ablations.config import TrainConfig
-from ablations.learner import forward
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act, clock_of, compare
+from ablations.training.learner import forward
 from sa_core import ShuffleAttention, create_model
 from tests.sa_core.official import OfficialShuffleAttention
 

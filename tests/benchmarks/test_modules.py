@@ -12,8 +12,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ablations import machine
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, Make, module_inputs, module_workload
+from ablations.common import machine
 from ablations.measure.record import Setting
 from sa_core import ATTENTION
 from tests.sa_core.official import OfficialShuffleAttention

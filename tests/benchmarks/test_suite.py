@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ablations.compose import compose_config
-from ablations.cost import Cost
+from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
-from ablations.driver import Driver
-from ablations.events import Epoch, Finished, Progress
-from ablations.job import Job
-from ablations.launcher import SerialLauncher
-from ablations.progress import Display, make_console
-from ablations.study import open_store
-from ablations.track import Tracker
-from ablations.train import Result
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.execution.progress import Display, make_console
+from ablations.storage.study import open_store
+from ablations.tracking.tracker import Tracker
+from ablations.training.cost import Cost
+from ablations.training.events import Epoch, Finished, Progress
+from ablations.training.job import Job
+from ablations.training.train import Result
 
 ENVIRONMENT = {"cpu": "a processor", "gpu": "none", "commit": "0" * 40}
 RESULT = Result(

@@ -26,14 +26,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-from ablations import machine
-from ablations.compose import compose_config
+from ablations.common import machine
 from ablations.config import TrainConfig
+from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.data.augment import Augmentation
 from ablations.data.device import Batch, DeviceImages
 from ablations.data.images import Images
-from ablations.learner import Learner
+from ablations.training.learner import Learner
 
 REPOSITORY = Path(__file__).parents[2]
 ROOT = Path(os.environ.get("CIFAR_ROOT", REPOSITORY / "data"))

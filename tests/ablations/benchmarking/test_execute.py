@@ -18,8 +18,8 @@ from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
 from ablations.benchmarking.report import frame_of
 from ablations.benchmarking.workloads import Candidate, candidate_from
-from ablations.compose import compose_config
 from ablations.config import Config
+from ablations.config.compose import compose_config
 from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
 from ablations.measure.speed import TWIN

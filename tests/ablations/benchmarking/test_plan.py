@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations import machine
 from ablations.benchmarking import plan
 from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
 from ablations.benchmarking.workloads import Shape, candidate_of
-from ablations.compose import compose_config
+from ablations.common import machine
+from ablations.common.errors import UsageError
 from ablations.config import BenchConfig, Config
+from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.errors import UsageError
 from ablations.measure.record import Setting, Subject
 from sa_core import ShuffleAttention
 from tests.sa_core.official import OfficialShuffleAttention

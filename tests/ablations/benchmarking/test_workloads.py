@@ -25,12 +25,12 @@ from ablations.benchmarking.workloads import (
     network_workload,
     shapes_of,
 )
-from ablations.compose import compose_config
 from ablations.config import TrainConfig
+from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.learner import PLAIN, Learner, build_network
+from ablations.design.variants import Variant
 from ablations.measure.record import Setting
-from ablations.variants import Variant
+from ablations.training.learner import PLAIN, Learner, build_network
 from sa_core import ATTENTION, ShuffleAttention
 from sa_core.places import find_backbone
 from tests.sa_core.official import OfficialShuffleAttention

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from ablations.compose import compose_config
+from ablations.config.compose import compose_config
 from ablations.data.augment import Augmentation, augmentation_of
 
 RANDOM = torch.Generator().manual_seed(0)

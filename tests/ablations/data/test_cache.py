@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ablations.compose import compose_config
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
 from ablations.data import cache as module
 from ablations.data import load_images
 from ablations.data.cache import Entry, decoded, default_folder
 from ablations.data.image_tree import ImageTreeSource
-from ablations.errors import UsageError
 from tests.ablations.data.helpers import make_tree
 
 QUIET = Console(quiet=True)
@@ -87,7 +87,7 @@ PROGRAM = """
     import sys, time
     from pathlib import Path
     from rich.console import Console
-    from ablations.compose import compose_config
+    from ablations.config.compose import compose_config
     from ablations.data import image_tree
     from ablations.data.cache import decoded
 

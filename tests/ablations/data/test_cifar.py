@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ablations.compose import compose_config
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
 from ablations.data import cifar as module
 from ablations.data import load_images
 from ablations.data.images import Images
-from ablations.errors import UsageError
 from tests.ablations.data.helpers import FakeCifar
 
 Make = Callable[..., FakeCifar]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablations.compose import compose_config
+from ablations.config.compose import compose_config
 from ablations.data import digits as module
 from ablations.data import load_images
 from ablations.data.digits import SIZE, make_digits

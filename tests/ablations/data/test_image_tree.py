@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ablations.compose import compose_config
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.data.image_tree import stored_side
 from ablations.data.images import Images
-from ablations.errors import UsageError
 from tests.ablations.data.helpers import NAMES, colour, make_tree
 
 

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.compose import compose_config
+from ablations.common.errors import UsageError
 from ablations.config import AUTO, Config
+from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.errors import UsageError
+from ablations.design.variants import make_variant
+from ablations.execution.schedules.sequential import planned_looks
 from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Expectation, Outcome, joined
 from ablations.ledger.studied import (
     Evidence,
@@ -30,10 +32,8 @@ from ablations.ledger.studied import (
     stored_studies,
     study_outcome,
 )
-from ablations.sequential import planned_looks
 from ablations.stats import Contrast, Estimate, Verdict
-from ablations.study import open_store
-from ablations.variants import make_variant
+from ablations.storage.study import open_store
 
 MARGIN = 0.2
 TRAINED = [claim for claim in CLAIMS if claim.expects is not None]

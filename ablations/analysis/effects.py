@@ -1,0 +1,91 @@
+"""Main effects and interactions of factors that are fully crossed.
+
+A main effect is the difference that a level makes to its factor's first level, averaged over all combinations of the
+other factors. An interaction is by how much such a difference changes with the level of another factor: the difference
+of the differences, averaged over the factors that are left. Each is computed in every replicate, whose cells share
+backbone weights and batches, and estimated from these numbers (Montgomery, Design and Analysis of Experiments, chapters
+5 and 6, without the halving that 2-level designs often have: effects are in the units of the metric).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablations.design import Design
+from ablations.design.variants import level_name
+from ablations.stats import Estimate, estimate
+
+_MOST = 24  # more effects than this are no table to read
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An effect; `order` is the number of factors in it, 1 for a main effect.
+
+    `name` says which levels, `reference` those that they are compared with.
+    """
+
+    order: int
+    name: str
+    reference: str
+    estimate: Estimate
+
+
+def factorial_effects(cells: pd.DataFrame, design: Design, metric: str = "top1") -> list[Effect]:
+    """Estimates main effects, then interactions of two, of three and so on while they are not too many.
+
+    Args:
+        cells: a row a finished cell, as in `Results`.
+        design: its factors; named variants are in no crossing and play no part.
+        metric: in whose units the effects are.
+
+    Returns:
+        Nothing where fewer than two factors vary, or no replicate has all combinations.
+    """
+    factors = {path: levels for path, levels in design.factors.items() if len(levels) > 1}
+    if design.is_search or len(factors) < 2 or len(factors) < len(design.factors):
+        return []
+    values = _crossing(cells, design, metric)
+    if not len(values):
+        return []
+    effects: list[Effect] = []
+    for order in range(1, len(factors) + 1):
+        found = [
+            effect
+            for chosen in itertools.combinations(range(len(factors)), order)
+            for effect in _effects(values, list(factors.items()), chosen)
+        ]
+        if order > 1 and len(effects) + len(found) > _MOST:
+            break
+        effects += found
+    return effects
+
+
+def _crossing(cells: pd.DataFrame, design: Design, metric: str) -> NDArray[np.float64]:
+    """Returns the metric by replicate and the level of each factor; only replicates with all combinations."""
+    crossed = [variant for variant in design.variants if variant.levels]  # in the order of itertools.product
+    wide = cells.pivot_table(index="replicate", columns="variant", values=metric)
+    wide = wide.reindex(columns=[variant.name for variant in crossed]).dropna()
+    return wide.to_numpy().reshape(len(wide), *(len(levels) for levels in design.factors.values()))
+
+
+def _effects(
+    values: NDArray[np.float64], factors: list[tuple[str, list[object]]], chosen: tuple[int, ...]
+) -> list[Effect]:
+    """Returns the effects of the chosen factors: one for every combination of levels that are not the first."""
+    effects = []
+    for levels in itertools.product(*(range(1, len(factors[index][1])) for index in chosen)):
+        contrast = values
+        for axis in reversed(range(len(factors))):  # from the last axis, so that those before keep their numbers
+            taken = [np.take(contrast, level, axis=axis + 1) for level in range(len(factors[axis][1]))]
+            contrast = taken[levels[chosen.index(axis)]] - taken[0] if axis in chosen else np.mean(taken, axis=0)
+        taken_levels = [factors[index][1][level] for index, level in zip(chosen, levels, strict=True)]
+        names = [level_name(factors[index][0], level) for index, level in zip(chosen, taken_levels, strict=True)]
+        references = [level_name(factors[index][0], factors[index][1][0]) for index in chosen]
+        effects.append(Effect(len(chosen), " x ".join(names), " x ".join(references), estimate(contrast)))
+    return effects

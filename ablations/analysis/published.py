@@ -1,0 +1,21 @@
+"""Published results on ImageNet-1k: others' numbers, each with its source; nothing that this suite measured.
+
+Accuracies are those of the sources, which trained by recipes of their own: compare within one source. Parameters and
+multiply-adds were counted from the official code, in the convention of `ablations.measure.complexity`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+
+import pandas as pd
+
+
+def published_results() -> pd.DataFrame:
+    """Returns a row a network.
+
+    Columns: `attention` and `backbone` by their names in `sa_core`, `top1` and `top5` in percent (validation images,
+    one crop of 224 x 224 pixels), `parameters`, `multiply_adds` of an image, `source`.
+    """
+    with as_file(files("ablations.analysis") / "published.csv") as path:
+        return pd.read_csv(path, keep_default_na=False, na_values={"top5": ""})

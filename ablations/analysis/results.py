@@ -1,0 +1,120 @@
+"""Stored cells as tidy data frames: one row a cell, or one row a cell and epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+from optuna.trial import TrialState
+
+from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.common.settings import Settings
+from ablations.design import Design
+from ablations.storage.study import StoredCell
+
+_STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a design's cells.
+
+    Attributes:
+        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
+            `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
+            in), and the metrics of a cell.
+        curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
+        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
+            search gave the variant up, `diverged` where the loss became no number), `reason`.
+        environments: the machines and versions that trained the cells, each once.
+    """
+
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    unfinished: pd.DataFrame
+    environments: list[dict[str, str]]
+
+    @property
+    def diverged(self) -> dict[str, int]:
+        """How many replicates of a variant diverged, of those that have any."""
+        own = self.unfinished[self.unfinished["state"] == "diverged"]
+        return {str(variant): int(number) for variant, number in own.groupby("variant", sort=False).size().items()}
+
+
+def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
+    """Sorts what is stored by the design's variants; cells of networks that it does not have are left out.
+
+    Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
+    """
+    # Many cells have one network, and it may be one object in memory: each is written as text once.
+    texts: dict[int, tuple[Settings, str]] = {}
+
+    def identity(network: Settings) -> str:
+        if id(network) not in texts:
+            texts[id(network)] = network, _network(network)  # kept with it, so that no other object takes its id
+        return texts[id(network)][1]
+
+    by_place = {(identity(cell.network), cell.replicate): cell for cell in stored}
+    replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
+    rows: list[dict[str, object]] = []
+    curves: dict[str, list[object]] = {column: [] for column in ("variant", "replicate", "epoch", *EPOCH_METRICS)}
+    unfinished: list[dict[str, object]] = []
+    environments: list[dict[str, str]] = []
+    for variant in design.variants:
+        network = _network(variant.network)
+        own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
+        given_up = any(cell and cell.state == TrialState.PRUNED for cell in own.values())
+        for replicate, cell in own.items():
+            if cell is None and given_up:
+                continue  # its first replicate was pruned: there will be no others
+            place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
+            if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
+                if replicate < design.replicates or (cell is not None and cell.has_diverged):
+                    state = "missing" if cell is None else _state(cell)
+                    unfinished.append(place | {"state": state, "reason": _reason(cell)})
+                continue
+            outcome = dict(cell.outcome)
+            result = outcome["result"]
+            by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
+            rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
+            for epoch in result["epochs"]:
+                curves["variant"].append(variant.name)
+                curves["replicate"].append(replicate)
+                curves["epoch"].append(epoch["epoch"] + 1)
+                for key in EPOCH_METRICS:
+                    curves[key].append(epoch[key])
+            if outcome["environment"] not in environments:
+                environments.append(outcome["environment"])
+    factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
+    cells = pd.DataFrame(
+        rows, columns=["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
+    )
+    return Results(
+        cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
+        curves=pd.DataFrame(curves),
+        unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
+        environments=environments,
+    )
+
+
+def _state(cell: StoredCell) -> str:
+    return "diverged" if cell.has_diverged else _STATES.get(cell.state, "unknown")
+
+
+def _reason(cell: StoredCell | None) -> str | None:
+    if cell is None:
+        return None
+    return cell.failure or (cell.outcome or {}).get("pruned")
+
+
+def _network(network: Settings) -> str:
+    """Returns a network's identity: the same one may have had another name when it was stored."""
+    return json.dumps(network, sort_keys=True)

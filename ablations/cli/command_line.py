@@ -1,0 +1,116 @@
+"""The command line that all verbs share: Hydra overrides, `--help`, `--config-dir`, and errors in one message."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablations.common.errors import UsageError
+
+if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
+    from ablations.config import Config
+
+USAGE_STATUS = 2
+BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
+OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
+# Of a disk that is full, may not be written, or is failing.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_FLAGS = ("--help", "--config-dir")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed."""
+
+    overrides: list[str]
+    config_dir: str | None
+    help: bool
+
+
+def main(
+    verb: str,
+    purpose: str,
+    act: Callable[[Config, str], int],
+    arguments: Sequence[str] | None = None,
+    defaults: Sequence[str] = (),
+) -> int:
+    """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
+
+    Args:
+        verb: as in `python -m ablations.<verb>`.
+        purpose: what it does, in a sentence, for the help.
+        act: does it; gets the configuration and the command that was typed.
+        arguments: the command line's, by default this process's.
+        defaults: overrides that hold unless others are typed.
+    """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        line = _read(typed)
+        if line.help:
+            from ablations.cli.help import help_text
+
+            print(help_text(verb, purpose, [*defaults, *line.overrides], line.config_dir), flush=True)
+            return 0
+        from ablations.config.compose import compose_config
+
+        for text in line.overrides:
+            name, _, value = text.partition("=")
+            owner = OWNERS.get(name.lstrip("+").partition(".")[0], verb)
+            if owner != verb:
+                reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+                raise UsageError(name, value or None, reason)
+        config = compose_config([*defaults, *line.overrides], line.config_dir)
+        return act(config, _command(verb, typed))
+    except UsageError as error:
+        from ablations.common.urls import hide_passwords
+
+        print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
+        return USAGE_STATUS
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
+    except OSError as error:
+        # Whoever knows which option is at fault says so before; no place that writes is left without a message.
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = error.filename or "output"
+        print(f"error: {place}: {error.strerror}; what is stored stays, and the same command goes on", file=sys.stderr)
+        return USAGE_STATUS
+    except KeyboardInterrupt:
+        print("Interrupted; what was finished is stored.", file=sys.stderr)
+        return INTERRUPTED_STATUS
+
+
+def _read(typed: list[str]) -> CommandLine:
+    overrides: list[str] = []
+    config_dir: str | None = None
+    wants_help = False
+    rest = iter(typed)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--help", "-h") and not equals:
+            wants_help = True
+        elif flag == "--config-dir":
+            config_dir = value if equals else next(rest, None)
+            if not config_dir:
+                raise UsageError(flag, None, "needs a folder")
+        elif flag.startswith("-"):
+            raise UsageError(flag, None, "there is no such flag", _FLAGS)
+        else:
+            overrides.append(argument)
+    return CommandLine(overrides, config_dir, wants_help)
+
+
+def _command(verb: str, typed: list[str]) -> str:
+    import shlex
+
+    from ablations.common.urls import hide_passwords
+
+    # It goes into reports and to the dashboard.
+    return hide_passwords(shlex.join(["python", "-m", f"ablations.{verb}", *typed]))

@@ -1,0 +1,13 @@
+"""How counts and the last line of a message are written."""
+
+from __future__ import annotations
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Writes a number of things: `1 replicate`, `3 replicates`; `plural` is a noun's with another ending than s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def last_line(reason: object) -> str:
+    """Returns the last line of a traceback, which says what happened; nothing of what is no text."""
+    return str(reason).strip().splitlines()[-1] if isinstance(reason, str) and reason.strip() else ""

@@ -1,0 +1,295 @@
+"""A variant: a network to be trained, made from settings and checked at every place where attention is to stand.
+
+Everything is checked with what `sa_core` says of its modules and backbones without importing torch; only the models of
+timm have to be built to be known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import cast, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablations.common.errors import UsageError, shown, type_reason
+from ablations.common.settings import Settings
+from ablations.config import ATTENTION, AUTO_GROUPS, Config, is_switch
+from sa_core.errors import OptionError
+from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
+from sa_core.places import Backbone, Place, find_backbone, select_stages
+
+SMALL_SIDE = 64  # pixels; smaller images would be a point before they reach the last stage of an ImageNet network
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network to be trained: a backbone with attention.
+
+    `levels` holds the factors that made it (`{"attention.groups": 8}`) and is empty for a variant given by name.
+    `clamped` says how many groups there are on places that are too narrow for those asked for, by their channels.
+    """
+
+    name: str
+    model: Settings
+    attention: Settings
+    levels: Settings
+    clamped: dict[str, int]
+
+    @property
+    def network(self) -> Settings:
+        """What tells this network from any other."""
+        return {"model": self.model, "attention": self.attention}
+
+
+def variant_of_levels(config: Config, levels: Settings) -> Variant:
+    """Makes the variant that a combination of levels is; raises as `make_design` does."""
+    name = ", ".join(level_name(path, level) for path, level in levels.items())
+    option = "; ".join(f"sweep.factors.{path}={shown(level)}" for path, level in levels.items())
+    return make_variant(config, name, levels, levels, option)
+
+
+def level_name(path: str, level: object) -> str:
+    """Returns what people call a level: `groups=8`, `shuffle=on`, or just `se` where it is a whole module."""
+    text = {True: "on", False: "off"}[level] if isinstance(level, bool) else str(level)
+    factor = path.rpartition(".")[2]
+    # A whole module or backbone is its own name; a knob is named with its level.
+    return text if "." not in path or factor == "name" else f"{factor}={text}"
+
+
+def make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
+    """Applies a variant's settings to the base network and checks what comes out.
+
+    Args:
+        config: has the base network.
+        name: of the variant.
+        settings: by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names.
+        levels: those of the settings that are levels of factors.
+        option: where the settings come from, for messages.
+
+    Raises:
+        UsageError: if a setting is unknown, has no effect, or does not fit.
+    """
+    chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
+    for path, value in settings.items():
+        here = f"sweep.factors.{path}" if path in levels else option  # whatever the other factors are
+        if isinstance(value, (list, dict)):
+            raise UsageError(option, None, f"{path}={shown(value)}: is one value, not several")
+        if value is None:
+            raise UsageError(option, None, f"{path} needs a value")
+        root = path.partition(".")[0]
+        if root not in ("attention", "model"):
+            if root in {declared.name for declared in fields(config)}:
+                reason = (
+                    f"{shown(path)} belongs to the protocol, which all cells share; attention.* and model.* can vary"
+                )
+                raise UsageError(here, None, reason)
+            known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
+            raise UsageError(here, None, f"there is no {shown(path)} to vary", known, word=path)
+    own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
+           for root in ("model", "attention")}  # fmt: skip
+    blame = _Blame(set(chosen), option)
+    model, backbone = _model(config, own["model"], blame)
+    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]), own["attention"], option)
+    clamped = _place(attention, backbone, blame)
+    return Variant(name, model, attention, levels, clamped)
+
+
+@dataclass(frozen=True)
+class _Blame:
+    """Says of an option that does not do where it was set: in the variant, or in the base network."""
+
+    chosen: set[str]
+    option: str
+
+    def error(self, root: str, error: OptionError, place: str = "", advice: str = "") -> UsageError:
+        path = f"{root}.{error.option}" if error.option != root else root
+        if {path, f"{root}.name" if error.option == root else path} & self.chosen:
+            reason = f"{place}{error.option}={shown(error.value)} {error.reason}{advice}"
+            return UsageError(self.option, None, reason, error.choices, word=str(error.value))
+        return UsageError(path, error.value, f"{place}{error.reason}{advice}", error.choices)
+
+
+def _model(config: Config, own: Settings, blame: _Blame) -> tuple[Settings, Backbone]:
+    """Returns the settings of the backbone, with `auto` resolved, and the backbone."""
+    settings = asdict(config.model) | own
+    if unknown := sorted(set(settings) - {declared.name for declared in fields(config.model)}):
+        raise UsageError(blame.option, None, f"a model has no {', '.join(unknown)}", ("name", "stem"))
+    try:
+        backbone = find_backbone(str(settings["name"]))
+    except OptionError as error:
+        raise blame.error("model", error) from None
+    stem = settings["stem"]
+    if not backbone.stems:
+        # A stem that was asked for all backbones says nothing of one that has no choice.
+        asked = "stem" in own or (stem != "auto" and settings["name"] == config.model.name)
+        if asked and stem != "auto":
+            reason = f"is not to be had: {backbone.name} has a stem of its own"
+            raise blame.error("model", OptionError("stem", stem, reason))
+        return {"name": backbone.name}, backbone
+    if stem not in ("auto", *backbone.stems):
+        raise blame.error("model", OptionError("stem", stem, "is not known", ("auto", *backbone.stems)))
+    if stem == "auto":
+        stem = "cifar" if config.data.side <= SMALL_SIDE else "imagenet"
+    return {"name": backbone.name, "stem": stem}, backbone
+
+
+def _inherited(base: Settings, own: Settings) -> Settings:
+    """Returns what a variant has from the base network's attention.
+
+    Another module has its own knobs, and takes over where attention is. A module that is a kind of the base module, as
+    frozen shuffle attention is, has its knobs too, as far as they mean the same. A knob that the variant's own settings
+    leave without an effect is as if it had not been set.
+    """
+    name = str(own.get("name", base["name"]))
+    if name not in ATTENTIONS:
+        return {}  # what is wrong with the name is said later
+    kept = {"name"} | ({"stages", "position"} if name != "none" else set())
+    kept |= ATTENTIONS[name].shared_with(ATTENTIONS[base["name"]])
+    inherited = {key: value for key, value in base.items() if key in kept}
+    with suppress(TypeError):  # an unknown knob: said later
+        for idle in _knobs(inherited | own).idle():
+            inherited.pop(idle, None)
+    return inherited
+
+
+def check_base(config: Config) -> None:
+    """Checks that the base network's knobs do not contradict each other."""
+    try:
+        knobs = _knobs(asdict(config.attention))
+        knobs.check_values()
+        for name, reason in knobs.without_effect().items():
+            raise OptionError(name, getattr(knobs, name), f"has no effect: {reason}")
+    except OptionError as error:
+        raise UsageError(f"attention.{error.option}", error.value, error.reason, error.choices) from None
+
+
+def _knobs(attention: Settings) -> Knobs:
+    """Returns the knobs of a module; a number of groups that is still to be found is the paper's."""
+    made = ATTENTIONS[attention["name"]]
+    settings = {knob: value for knob, value in attention.items() if knob not in ("name", "stages", "position")}
+    if settings.get("groups") == AUTO_GROUPS:
+        settings["groups"] = default_of(made, "groups")
+    return made(**settings)
+
+
+def _typed_attention(inherited: Settings, own: Settings, option: str) -> Settings:
+    """Fills in defaults, and converts the variant's own settings to the types that the module's knobs declare."""
+    name = str(own.get("name", inherited.get("name")))
+    if name not in ATTENTION:
+        raise UsageError(option, None, f"there is no attention {shown(name)}", tuple(ATTENTION), word=name)
+    schema = _schema(name)
+    settings = asdict(ATTENTION[name]()) | inherited
+    for knob, value in own.items():
+        if knob not in schema:
+            known = [known for known in schema if known != "name"]
+            reason = f"attention {name} has no knob {shown(knob)}" + ("" if known else ", nor any other")
+            raise UsageError(option, None, reason, [str(known) for known in known], word=knob)
+        if isinstance(settings[knob], bool) and not is_switch(value):
+            raise UsageError(option, None, f"{knob}={shown(value)} is neither true nor false")
+        if isinstance(value, bool) and get_type_hints(ATTENTION[name])[knob] is str:
+            value = shown(value)  # as it is typed
+        try:
+            schema[knob] = value
+        except OmegaConfBaseException as error:
+            raise UsageError(option, None, f"{knob}={shown(value)} {type_reason(error)}") from None
+        except OverflowError:
+            raise UsageError(option, None, f"{knob}={shown(value)} is too large for a number") from None
+        settings[knob] = schema[knob]
+    return settings
+
+
+@cache
+def _schema(name: str) -> DictConfig:
+    """Returns what converts a module's knobs; making it takes milliseconds, and a sweep may have many levels."""
+    return cast(DictConfig, OmegaConf.structured(ATTENTION[name]))
+
+
+def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, int]:
+    """Checks attention at every place that it is to stand, resolves what depends on the backbone, in place.
+
+    Returns:
+        The groups on places that were too narrow for those asked for, by their channels.
+    """
+    if attention["name"] == "none":
+        return {}
+    made = ATTENTIONS[attention["name"]]
+    try:
+        places = backbone.selected_places(attention["position"], attention["stages"])
+        widths = list(dict.fromkeys(place.channels for place in backbone.places()))
+        attention["stages"] = _canonical(attention["stages"], backbone)
+        if "groups" in attention:
+            _resolve_groups(attention, cast(type[GroupedKnobs], made), widths, places)
+        knobs = _knobs(attention)
+        knobs.check_values()
+    except OptionError as error:
+        raise blame.error("attention", error) from None
+    for name, reason in knobs.without_effect().items():
+        raise blame.error("attention", OptionError(name, getattr(knobs, name), f"has no effect: {reason}"))
+    clamped: dict[str, int] = {}
+    for place in _one_a_width(places):
+        try:
+            knobs.check_channels(place.channels)
+        except OptionError as error:
+            where, advice = f"at {place.path} of {backbone.name}: ", _advice(error, knobs, places)
+            raise blame.error("attention", error, where, advice) from None
+        if isinstance(knobs, GroupedKnobs) and knobs.groups_on(place.channels) != knobs.groups:
+            clamped[str(place.channels)] = knobs.groups_on(place.channels)
+    return dict(sorted(clamped.items(), key=lambda item: int(item[0])))
+
+
+def _one_a_width(places: list[Place]) -> list[Place]:
+    """Returns the first place of each width: what fits one fits all."""
+    first: dict[int, Place] = {}
+    for place in places:
+        first.setdefault(place.channels, place)
+    return list(first.values())
+
+
+def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
+    groups = attention["groups"]
+    if groups == AUTO_GROUPS:
+        # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
+        attention["groups"] = groups = default_groups(made, widths)
+        if not all(groups in made.fitting_groups(place.channels) for place in places):
+            attention["groups_policy"] = "clamp"
+    elif isinstance(groups, str) and groups.isdecimal():
+        attention["groups"] = int(groups)
+    elif isinstance(groups, str):
+        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO_GROUPS}")
+
+
+def _canonical(stages: str, backbone: Backbone) -> str:
+    """Returns one spelling for the same stages, so that the same network is known again."""
+    count = max(place.stage for place in backbone.places())
+    chosen = select_stages(stages, count, backbone.name)
+    return "all" if len(chosen) == count else "+".join(str(stage) for stage in sorted(chosen))
+
+
+def _advice(error: OptionError, knobs: Knobs, places: list[Place]) -> str:
+    if error.option != "groups" or not isinstance(knobs, GroupedKnobs):
+        return ""
+    everywhere = set.intersection(*(set(knobs.fitting_groups(place.channels)) for place in places))
+    fitting = f"these fit at every place: {', '.join(map(str, sorted(everywhere)))}; " if everywhere else ""
+    return f"; {fitting}groups_policy=clamp takes fewer where it must"
+
+
+def check_distinct(variants: Iterable[Variant]) -> None:
+    """Checks that no variant is listed twice.
+
+    Raises:
+        UsageError: if two have one name, or are one network.
+    """
+    by_name: dict[str, Variant] = {}
+    by_network: dict[str, Variant] = {}
+    for variant in variants:
+        network = json.dumps(variant.network, sort_keys=True)
+        if variant.name in by_name:
+            raise UsageError("sweep", None, f"the variant {variant.name} is listed twice")
+        if network in by_network:
+            raise UsageError("sweep", None, f"{variant.name} is the same network as {by_network[network].name}")
+        by_name[variant.name] = by_network[network] = variant

@@ -1,0 +1,164 @@
+"""What a study will cost and what it will know, before it is run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ablations.common.wording import count
+from ablations.design import Design
+from ablations.execution.progress import describe_seconds
+from ablations.reporting.text.conclusions import detection_sentence
+from ablations.stats import Looks, family, replicates_for, spread
+
+if TYPE_CHECKING:
+    from ablations.execution.launchers.base import Launcher
+    from ablations.training.probe import Probe
+
+
+_MOST_PROBED = 24  # variants, whose probing takes seconds
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What a cell of a variant takes; nan is what is not known.
+
+    `seconds` are typical, `low` and `high` their range; `by` says what that rests on.
+    """
+
+    variant: str
+    seconds: float
+    low: float
+    high: float
+    peak_memory_mib: float
+    parameters: int
+    by: str
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """What is left to train of a study, and what that takes in seconds: typical, and from and to."""
+
+    costs: tuple[CellCost, ...]
+    missing: int
+    seconds: float
+    low: float
+    high: float
+
+    @property
+    def sentence(self) -> str:
+        """Says it in a line."""
+        if math.isnan(self.seconds):
+            unknown = [cost.variant for cost in self.costs if math.isnan(cost.seconds)]
+            reason = f", as that of {', '.join(unknown)} is not" if unknown else " before a variant is picked"
+            return f"Cost: not known{reason}."
+        known = [cost.peak_memory_mib for cost in self.costs if not math.isnan(cost.peak_memory_mib)]
+        memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
+        return f"Cost: {_about(self.seconds, self.low, self.high)} for {count(self.missing, 'cell')}{memory}."
+
+
+def estimate_costs(
+    design: Design,
+    cells: pd.DataFrame,
+    launcher: Launcher,
+    missing: Mapping[str, int],
+    seconds: float,
+    picked: int = 0,
+) -> StudyCost:
+    """Estimates what a study still costs.
+
+    Args:
+        design: the study.
+        cells: its finished ones, which say what others of the same variant take.
+        launcher: takes a few steps with variants that have none; of very many, with some at equal distances.
+        missing: how many cells of each variant are to be trained.
+        seconds: that the steps of a variant may take.
+        picked: cells of variants that a search will pick: they are taken to cost what the known ones do in the mean.
+    """
+    by_variant = dict(list(cells.groupby("variant", sort=False)))
+    unknown = [variant for variant in design.variants if variant.name not in by_variant]
+    every = -(-len(unknown) // _MOST_PROBED)
+    probes = launcher.probe(unknown[::every] if unknown else [], seconds)
+    costs = []
+    for name in (variant.name for variant in design.variants):
+        own = by_variant.get(name)
+        if own is None:
+            costs.append(_probed(name, probes[name]) if name in probes else _like(name, probes))
+            continue
+        times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
+        low, high = float(times.min()), float(times.max())
+        memory, parameters = float(own["peak_memory_mib"].median()), int(own["parameters"].iloc[0])
+        costs.append(CellCost(name, float(times.median()), low, high, memory, parameters, by))
+
+    def total(key: str) -> float:
+        known = [float(getattr(cost, key)) for cost in costs]
+        counts = [missing.get(cost.variant, 0) for cost in costs]
+        found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
+        if picked:
+            found += picked * (sum(known) / len(known) if known else math.nan)
+        return found
+
+    cells_to_train = sum(missing.values()) + picked
+    rounds = 1 / max(1, min(launcher.slots, cells_to_train))  # cells that are trained at once share the time
+    sums = (total(key) * rounds for key in ("seconds", "low", "high"))
+    return StudyCost(tuple(costs), cells_to_train, *sums)
+
+
+def _like(name: str, probes: Mapping[str, Probe | str]) -> CellCost:
+    """Takes a variant to cost what those that were probed do in the mean."""
+    found = [probe for probe in probes.values() if not isinstance(probe, str)]
+
+    def mean(key: str) -> float:
+        return sum(float(getattr(probe, key)) for probe in found) / len(found) if found else math.nan
+
+    seconds, low, high, memory = map(mean, ("seconds", "low", "high", "peak_memory_mib"))
+    return CellCost(name, seconds, low, high, memory, 0, f"{len(found)} others")
+
+
+def _probed(name: str, found: Probe | str) -> CellCost:
+    if isinstance(found, str):
+        return CellCost(name, math.nan, math.nan, math.nan, math.nan, 0, f"not known: {found}")
+    return CellCost(name, **vars(found), by="a few steps")
+
+
+def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
+    """Says in a line what a study will detect, as far as stored replicates tell."""
+    contrasts = len(family(design.baselines))
+    if design.is_search:
+        return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
+    n, share = (looks.sizes[-1], looks.share(len(looks.sizes) - 1)) if looks else (design.replicates, 1.0)
+    if n == 1:
+        return "Detects: nothing; one replicate says nothing about how sure a difference is."
+    found = detection_sentence(n, cells, design.baselines, share)
+    if found is None and spread(cells, design.baselines) is not None:
+        return "Detects: not known, as the paired differences of the stored replicates are all the same."
+    if found is None:
+        return (
+            f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "
+            "`plan` with plan.pilot=3 trains three, as the study's first ones."
+        )
+    return f"Detects: {found[0].lower()}{found[1:]}"
+
+
+def wanted(design: Design, cells: pd.DataFrame, effect: float, costs: Sequence[CellCost]) -> list[str]:
+    """Says how many replicates a difference needs, and what those take; nothing where nothing tells."""
+    known = spread(cells, design.baselines)
+    if design.is_search or known is None or known.value <= 0:
+        return []
+    contrasts = len(family(design.baselines))
+    numbers = [replicates_for(effect, sd, contrasts) for sd in (known.value, known.low, known.high)]
+    middle, low, high = (f"{number:,}" if number else "more than 100,000" for number in numbers)
+    text = f"To find a difference of {effect:g} points in 80 % of studies takes {middle} replicates ({low} to {high})"
+    seconds = sum(cost.seconds for cost in costs)
+    if numbers[0] and not math.isnan(seconds):
+        text += f", which is {describe_seconds(numbers[0] * seconds)} of training"
+    return [f"{text}."]
+
+
+def _about(seconds: float, low: float, high: float) -> str:
+    shown, bounds = describe_seconds(seconds), [describe_seconds(low), describe_seconds(high)]
+    return f"about {shown}" + (f" ({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else "")

@@ -1,0 +1,1 @@
+"""Launchers train the cells that a driver hands over."""

@@ -1,0 +1,156 @@
+"""What a person sees while a study runs: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from ablations.common.metrics import METRICS
+
+_MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
+_PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 80
+
+
+def make_console() -> Console:
+    """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals.
+    return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False)
+
+
+@dataclass
+class _Shown:
+    """A cell that is being trained, as it is shown."""
+
+    task: TaskID
+    share: float = 0.0
+    top1: float | None = None
+
+    @property
+    def note(self) -> str:
+        return "" if self.top1 is None else f"top-1 {METRICS['top1'].format(self.top1)} %"
+
+
+class Display:
+    """Shows how a study gets on: cells finished, time left, and the cells in training with their running top-1.
+
+    Args:
+        console: where to.
+        total: cells of the study.
+        finished: of these, the ones that need no training.
+        name_width: letters of the longest name of a cell.
+    """
+
+    def __init__(self, console: Console, total: int, finished: int, name_width: int = 24) -> None:
+        self._console, self._total, self._done = console, total, finished
+        self._name_width = min(name_width, _MOST_NAME)
+        self._started: float | None = None
+        self._trained = 0
+        self._cells: dict[str, _Shown] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:32}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._study_task = self._progress.add_task("study", total=total, completed=finished, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the display."""
+        self._progress.console.print(text, soft_wrap=True, markup=False)
+
+    @property
+    def total(self) -> int:
+        """How many cells the study has, as far as is known."""
+        return self._total
+
+    def add_cells(self, number: int, reason: str) -> None:
+        """Counts further cells to the study, and says why it needs them."""
+        self._total += number
+        self._progress.update(self._study_task, total=self._total)
+        self.say(reason)
+
+    def start_cell(self, name: str) -> None:
+        """Begins to show a cell, or shows it from its beginning."""
+        self._started = self._started or time.monotonic()
+        self._forget(name)
+        self._cells[name] = _Shown(self._progress.add_task(name, total=None, note="starting"))
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Shows a training step of a cell."""
+        cell = self._cells[name]
+        cell.share = done / total
+        self._progress.update(cell.task, completed=done, total=total, note=cell.note)
+        self._progress.update(self._study_task, note=self._time_left())
+
+    def epoch(self, name: str, top1: float) -> None:
+        """Shows what a cell has come to so far."""
+        cell = self._cells[name]
+        cell.top1 = top1
+        self._progress.update(cell.task, note=cell.note, refresh=True)
+
+    def finish_cell(self, name: str, top1: float, seconds: float, images_per_second: float | None) -> None:
+        """Counts a finished cell and says what it came to; its speed where that was measured."""
+        speed = METRICS["train_images_per_second"]
+        shown = "" if images_per_second is None else f"  {speed.format(images_per_second)} {speed.unit}"
+        self._count(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
+
+    def prune_cell(self, name: str, reason: str) -> None:
+        """Counts a cell that was given up and says why."""
+        self._count(name, f"pruned: {reason}")
+
+    def fail_cell(self, name: str, how: str, reason: str) -> None:
+        """Counts a cell that failed, or diverged, and says why."""
+        self._count(name, f"{how}: {reason}")
+
+    def _count(self, name: str, what: str) -> None:
+        self._done, self._trained = self._done + 1, self._trained + 1
+        self._forget(name)
+        left = self._time_left()
+        self._progress.update(self._study_task, completed=self._done, note=left)
+        place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
+        self.say(
+            f"{place} {name:{self._name_width}} {what}" + ("" if self._console.is_terminal or not left else f"  {left}")
+        )
+
+    def _forget(self, name: str) -> None:
+        shown = self._cells.pop(name, None)
+        if shown:
+            self._progress.remove_task(shown.task)
+
+    def _time_left(self) -> str:
+        """Says how long the missing cells will take, by those of this run and the shares of those in training."""
+        begun = sum(cell.share for cell in self._cells.values())
+        trained, missing = self._trained + begun, self._total - self._done - begun
+        if missing <= 0 or not trained or self._started is None:
+            return ""
+        return f"{describe_seconds((time.monotonic() - self._started) / trained * missing)} left"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Says a duration the way people do: `45 s`, `3 min`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,1 @@
+"""Schedules say which cells come next, and how many there will be."""

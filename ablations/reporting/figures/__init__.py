@@ -1,0 +1,31 @@
+"""One file a figure: one function computes a tidy frame, another draws it; `gallery` knows which apply to a study."""
+
+from __future__ import annotations
+
+from ablations.common.errors import UsageError
+from ablations.config import FIGURES
+
+__all__ = ["FIGURES", "chosen_figures"]
+
+
+def chosen_figures(asked: object) -> tuple[list[str], bool]:
+    """Returns the names that `figures=` asks for, in the order of a report, and whether those are all but some.
+
+    Args:
+        asked: `all`, a name, or a list of these and of `-name`, which leaves one out.
+
+    Raises:
+        UsageError: if there is no such figure.
+    """
+    words = [str(word) for word in (asked if isinstance(asked, list) else [asked])]
+    choices = ("all", *FIGURES)
+    for word in words:
+        if word.removeprefix("-") not in choices or word == "-all":
+            raise UsageError("figures", word, "is no figure", choices)
+    left_out = {word.removeprefix("-") for word in words if word.startswith("-")}
+    named = {word for word in words if not word.startswith("-")}
+    if not named:
+        reason = "names no figure to draw; all but some are asked for as [all,-cams]"
+        raise UsageError("figures", ",".join(words) or "[]", reason)
+    everything = "all" in named
+    return [name for name in FIGURES if (everything or name in named) and name not in left_out], everything

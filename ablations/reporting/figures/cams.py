@@ -1,0 +1,143 @@
+"""Where networks look: class activation maps of variants side by side, on real test images.
+
+Grad-CAM (Selvaraju et al. 2017) as the package `grad-cam` computes it, of the true class, at the last feature map
+before the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ablations.analysis.networks import Sample, TrainedNetworks
+from ablations.common.wording import count
+from ablations.reporting.figures import style
+
+_IMAGES, _VARIANTS = 5, 6  # that are shown
+
+
+@dataclass(frozen=True)
+class Cams:
+    """Maps of some test images.
+
+    Args:
+        frame: a row an image and variant: `image` (which of those shown), `class`, `variant`, `taken_for` (the class of
+            the highest logit), `probability` of the true class, and `focus`, the smallest share of the pixels that have
+            half of the map's sum.
+        images: uint8 of shape (N, H, W, 3).
+        maps: by variant, (N, H, W) from 0 to 1.
+        left_out: how many variants are not shown.
+    """
+
+    frame: pd.DataFrame
+    images: NDArray[np.uint8]
+    maps: dict[str, NDArray[np.float32]]
+    left_out: int
+
+
+def cams_of(networks: TrainedNetworks) -> Cams:
+    """Computes the maps: of the first image of up to five classes, at equal distances in their order."""
+    sample, classes = networks.sample, networks.classes
+    shown = np.unique(np.linspace(0, len(classes) - 1, min(_IMAGES, len(classes))).round().astype(int))
+    first = [int((sample.labels == int(label)).nonzero()[0]) for label in shown]
+    chosen = Sample(sample.pixels[first], sample.labels[first], sample.shown[first])
+    rows: list[dict[str, Any]] = []
+    maps = {}
+    for variant in networks.variants[:_VARIANTS]:
+        own, probabilities = class_activation_maps(networks.load(variant), chosen.pixels, chosen.labels)
+        maps[variant.name] = own
+        for image, (label, chances) in enumerate(zip(chosen.labels.tolist(), probabilities, strict=True)):
+            rows.append(
+                {"image": image, "class": classes[label], "variant": variant.name}
+                | {"taken_for": classes[int(chances.argmax())], "probability": float(chances[label])}
+                | {"focus": focus(own[image])}
+            )
+    return Cams(pd.DataFrame(rows), chosen.shown, maps, max(0, len(networks.variants) - _VARIANTS))
+
+
+def class_activation_maps(
+    model: nn.Module, pixels: Tensor, labels: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the map of each image for its class, (N, H, W) from 0 to 1, and the probabilities, (N, classes)."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with torch.no_grad():
+        probabilities = model(pixels).softmax(1).numpy()
+    layer = last_map(model, pixels[:1])
+    with GradCAM(model=model, target_layers=[layer]) as compute:
+        maps = compute(input_tensor=pixels, targets=[ClassifierOutputTarget(label) for label in labels.tolist()])
+    return np.asarray(maps, dtype=np.float32), probabilities
+
+
+def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
+    """Returns the module whose output is the last feature map with more than one place: the end of the last stage."""
+    found: list[nn.Module] = []
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1 and module is not model:
+            found.append(module)
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(pixels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[-1]
+
+
+def focus(cam: NDArray[np.float32]) -> float:
+    """Returns the smallest share of the pixels that have half of a map's sum; nan where it is nothing everywhere."""
+    falling = np.sort(cam.astype(np.float64).ravel())[::-1].cumsum()
+    if falling[-1] <= 0:
+        return float("nan")
+    return float((np.searchsorted(falling, falling[-1] / 2) + 1) / falling.size)
+
+
+def draw_cams(cams: Cams, caption: str) -> Figure:
+    """Draws a row an image and a column a variant, the image itself first; light is what speaks for the true class.
+
+    Args:
+        cams: from `cams_of`.
+        caption: what stands below.
+    """
+    variants = list(cams.maps)
+    if cams.left_out:
+        caption = f"{caption} Not shown: {count(cams.left_out, 'more variant')}."
+    names = ["\n".join(style.shorten(line, 19) for line in style.fold(name, 15)) for name in variants]
+    columns = len(variants) + 1
+    side = min(style.TWO_COLUMNS / columns, 1.25)
+    head = 0.13 * max(name.count("\n") + 1 for name in names) + 0.1
+    with style.figure(max(side * columns, 3.4), (side + 0.28) * len(cams.images) + head, caption) as drawn:
+        grid = drawn.subplots(len(cams.images), columns, squeeze=False)
+        for image, row in enumerate(grid):
+            for axes in row:
+                axes.set_axis_off()
+            row[0].imshow(cams.images[image], interpolation="nearest")
+            own = cams.frame[cams.frame["image"] == image]
+            row[0].set_title(style.shorten(own["class"].iloc[0], 14), loc="left", fontsize=6.5, pad=2)
+            grey = cams.images[image].mean(2)
+            for axes, variant in zip(row[1:], variants, strict=True):
+                axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axes.imshow(cams.maps[variant][image], cmap="inferno", vmin=0, vmax=1, alpha=0.6)
+                said = _answer(own[own["variant"] == variant].to_dict("records")[0])
+                axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=5.6)
+        for axes, name in zip(grid[0, 1:], names, strict=True):
+            axes.set_title(name, fontsize=6.2, pad=3)
+    return drawn
+
+
+def _answer(row: dict[Hashable, Any]) -> str:
+    """Says what a network takes an image for, and how probable it finds the true class."""
+    wrong = "" if row["taken_for"] == row["class"] else "wrong, "
+    return f"{style.shorten(row['taken_for'], 16)}\n{wrong}p = {row['probability']:.2f}"

@@ -1,0 +1,134 @@
+"""Top-1 against parameters, with circles for multiply-adds: the paper's Figure 1, and published numbers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from ablations.analysis.published import published_results
+from ablations.common.metrics import METRICS
+from ablations.design import Design
+from ablations.reporting.figures import style
+from ablations.stats import cells_by_variant, estimate
+
+_MODULES = ("none", "sa", "se", "eca", "cbam", "gc", "sge")
+_COLUMNS = [
+    "variant", "attention", "model", "n", "top1", "low", "high", "parameters", "multiply_adds", "source",
+]  # fmt: skip
+_AREA = 130.0  # of the largest circle, in points squared
+_PUBLISHED = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
+
+
+def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float]) -> pd.DataFrame:
+    """Returns a row a variant with a finished cell whose multiply-adds are known.
+
+    Columns: `variant`, `attention`, `model`, `n`, `top1` (mean) with its 95 % CI from `low` to `high` (empty where n is
+    1), `parameters`, `multiply_adds` of an image, and `source`, which is empty: this study.
+    """
+    rows = []
+    groups = cells_by_variant(cells)
+    for variant in design.variants:
+        own = groups.get(variant.name)
+        if own is None or variant.name not in multiply_adds:
+            continue
+        top1 = estimate(own["top1"].to_numpy())
+        rows.append(
+            {"variant": variant.name, "attention": variant.attention["name"], "model": variant.model["name"]}
+            | {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
+            | {"parameters": own["parameters"].iloc[0], "multiply_adds": multiply_adds[variant.name], "source": ""}
+        )
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def published_frame(design: Design) -> pd.DataFrame:
+    """Returns what others published of the modules and backbones of a study, in the same columns, with the `source`.
+
+    Empty where the study compares no modules: their numbers would say nothing about what it varies.
+    """
+    modules = {variant.attention["name"] for variant in design.variants}
+    shown = published_results()
+    if len(modules & set(_MODULES)) < 3:  # sa against none is in most sweeps
+        return pd.DataFrame(columns=_COLUMNS)
+    shown = shown[shown["attention"].isin(modules)]
+    shown = shown.rename(columns={"backbone": "model"}).assign(variant=shown["attention"] + " " + shown["backbone"])
+    return shown.reindex(columns=_COLUMNS)
+
+
+def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
+    """Draws this study, and beside it what was published, on scales of its own.
+
+    Colours are modules, and markers backbones, where a study has each module at most once on each of several backbones;
+    otherwise both are variants.
+
+    Args:
+        frame: from `complexity_frame`, not empty.
+        published: from `published_frame`; may be empty.
+        baselines: what each variant is compared with; what is its own baseline is grey.
+        caption: what stands below.
+    """
+    models = list(dict.fromkeys(frame["model"]))
+    by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
+    markers = {model: style.MARKERS[index % len(style.MARKERS)] for index, model in enumerate(models)}
+    markers = markers if by_module else {}
+    frame = frame.assign(look=frame["attention" if by_module else "variant"])
+    published = published.assign(look=published["attention"])
+    names = list(dict.fromkeys([*frame["look"], *published["look"]]))
+    own_baselines = [name for name in frame["variant"] if baselines.get(name) == name]
+    looks = style.looks_of(names, set(frame.loc[frame["variant"].isin(own_baselines), "look"]))
+    labels = dict(zip(names, style.row_labels(names), strict=True))
+    height = max(2.9, 0.5 + style.rows_height(labels.values()))
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+        panels: Sequence[Axes] = drawn.subplots(1, 2 if len(published) else 1, squeeze=False)[0]
+        _draw(panels[0], frame, looks, markers)
+        panels[0].set_title(f"This study\n{_spread(frame)}", loc="left")
+        if len(published):
+            _draw(panels[1], published, looks, {})
+            for model, own in published.groupby("model"):
+                top = (own["parameters"].mean(), own["top1"].max())
+                panels[1].annotate(_PUBLISHED[str(model)], top, (0, 9), textcoords="offset points", ha="center")
+            panels[1].set_title(f"Published, ImageNet-1k\n{_spread(published)}", loc="left")
+            panels[1].set_ylabel("")
+        plain = {"marker": "o"} if markers else {}
+        handles = [Line2D([], [], linestyle="", label=labels[name], **(looks[name] | plain)) for name in names]
+        for model, marker in markers.items():
+            handles.append(Line2D([], [], linestyle="", label=model, marker=marker, color="#999999"))
+        drawn.legend(handles=handles, loc="outside right upper")
+    return drawn
+
+
+def _draw(
+    axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]], markers: Mapping[str, str]
+) -> None:
+    """Draws networks in the colours of `looks`, and with the `markers` of their backbones where they have some."""
+    largest = frame["multiply_adds"].max()
+    frame = frame.assign(place=style.aside(frame["parameters"].astype(float)))
+    for row in frame.to_dict("records"):
+        colour, marker = looks[row["look"]]["color"], markers.get(row["model"], looks[row["look"]]["marker"])
+        area = _AREA * row["multiply_adds"] / largest
+        axes.vlines(row["place"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
+        axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0, clip_on=False)
+        axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4, clip_on=False)
+    axes.margins(x=0.15, y=0.15)
+    style.keep_to_percent(axes)
+    style.scale_of_costs(axes, frame["parameters"].astype(float))
+    axes.xaxis.set_major_formatter(FuncFormatter(_parameters))
+    axes.set(xlabel="Parameters", ylabel=METRICS["top1"].axis)
+
+
+def _parameters(value: float, _: object) -> str:
+    """Writes a number of parameters: `75,400`, or `25.6 M` where they are millions."""
+    if value != round(value):
+        return ""  # no network has half a parameter
+    millions = f"{value / 1e6:,.6f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if abs(value) < 1e6 else f"{millions} M"
+
+
+def _spread(frame: pd.DataFrame) -> str:
+    """Says how many multiply-adds the smallest and the largest network have: `0.0125 to 0.0127 GFLOPs`."""
+    low, high = (f"{value / 1e9:.4g}" for value in (frame["multiply_adds"].min(), frame["multiply_adds"].max()))
+    return f"{low} GFLOPs" if low == high else f"{low} to {high} GFLOPs"

@@ -1,0 +1,52 @@
+"""Main effects and interactions of crossed factors, each with its confidence interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.analysis.effects import Effect
+from ablations.common.metrics import METRICS
+from ablations.reporting.figures import style
+
+
+def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, and `low` and `high`, empty where n is 1."""
+    rows = [
+        {"order": effect.order, "name": effect.name, "reference": effect.reference} | asdict(effect.estimate)
+        for effect in effects
+    ]
+    return pd.DataFrame(rows, columns=["order", "name", "reference", "n", "mean", "low", "high"])
+
+
+def draw_effects(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws an effect a row, in percentage points of top-1; main effects above, interactions below.
+
+    Args:
+        frame: from `effects_frame`.
+        caption: what stands below.
+    """
+    labels = style.row_labels(
+        row["name"] if row["order"] > 1 else f"{row['name']} against {row['reference']}" for _, row in frame.iterrows()
+    )
+    with style.figure(style.TWO_COLUMNS, 0.8 + style.rows_height(labels), caption) as drawn:
+        axes = drawn.subplots()
+        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
+        for order, own in frame.groupby("order"):
+            colour = style.COLOURS[(int(str(order)) - 1) % len(style.COLOURS)]
+            axes.hlines(own.index, own["low"], own["high"], color=colour)
+            marker = style.MARKERS[(int(str(order)) - 1) % len(style.MARKERS)]
+            axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=_kind(int(str(order))))
+        axes.set_yticks(frame.index, labels)
+        axes.set_ylim(len(frame) - 0.5, -0.5)
+        axes.set_xlabel(f"Effect on {METRICS['top1'].label.lower()} (percentage points)")
+        axes.grid(visible=False, axis="y")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return drawn
+
+
+def _kind(order: int) -> str:
+    return "main effect" if order == 1 else f"interaction of {order} factors"

@@ -1,0 +1,82 @@
+"""Every contrast of a study with its confidence interval and its verdict: a forest plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.common.metrics import METRICS
+from ablations.reporting.figures import style
+from ablations.stats import Contrast, Verdict
+
+_MARKS = {
+    Verdict.HELPS: (style.COLOURS[2], "^"),
+    Verdict.HURTS: (style.COLOURS[1], "v"),
+    Verdict.EQUIVALENT: (style.COLOURS[0], "o"),
+    Verdict.UNDECIDED: ("#777777", "D"),
+    Verdict.NONE: ("#aaaaaa", "x"),
+}
+
+
+def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """Returns a row a contrast that has a difference.
+
+    Columns: `variant`, `baseline`, `n`, `mean` (points), `low` and `high` (95 % CI, empty where n is 1), `bca_low` and
+    `bca_high` (the bootstrap's), `p` and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`,
+    `reason`, and `look`, the replicates of the last look, empty where there are none.
+    """
+    rows = []
+    for contrast in contrasts:
+        if contrast.difference is None:
+            continue
+        low, high = contrast.bca or (math.nan, math.nan)
+        rows.append(
+            {"variant": contrast.variant, "baseline": contrast.baseline, **vars(contrast.difference)}
+            | {"bca_low": low, "bca_high": high, "p": contrast.p, "p_equivalence": contrast.p_equivalence}
+            | {"verdict": contrast.verdict.value, "reason": contrast.reason, "look": contrast.look}
+        )
+    columns = ["variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "p", "p_equivalence"]
+    return pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "look"])
+
+
+def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
+    """Draws a contrast a row, its verdict at the right, and the margin as a band.
+
+    Args:
+        frame: from `forest_frame`.
+        margin: the least difference that matters, in points.
+        caption: what stands below.
+    """
+    several = len(set(frame["baseline"])) > 1
+    records = frame.to_dict("records")
+    names = [f"{row['variant']} against {row['baseline']}" if several else row["variant"] for row in records]
+    labels = style.row_labels(names)
+    with style.figure(style.TWO_COLUMNS, 0.9 + max(style.rows_height(labels), 0.4), caption) as drawn:
+        axes = drawn.subplots()
+        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0, label=f"within {margin:g} points")
+        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
+        for verdict, (colour, marker) in _MARKS.items():
+            own = frame[frame["verdict"] == verdict.value]
+            if own.empty:
+                continue
+            axes.hlines(own.index, own["low"], own["high"], color=colour)
+            axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
+        beside: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "va": "center",
+            "fontsize": 7.5,
+            "annotation_clip": False,
+        }
+        for place, row in enumerate(records):
+            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), **beside)
+        axes.set_yticks(frame.index, labels)
+        axes.set_ylim(len(frame) - 0.5, -0.5)
+        baseline = "its baseline" if several else frame["baseline"].iloc[0]
+        axes.set_xlabel(f"Difference in {METRICS['top1'].label.lower()} to {baseline} (percentage points)")
+        axes.grid(visible=False, axis="y")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
+    return drawn

@@ -1,0 +1,93 @@
+"""Top-1 against what a variant costs: speed and memory, and which variants no other beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.analysis.tradeoffs import is_on_front
+from ablations.common.metrics import METRICS
+from ablations.design import Design
+from ablations.reporting.figures import style
+from ablations.stats import cells_by_variant, estimate, typical
+
+# Costs, and whether more of each is better.
+_SHOWN = {"train_images_per_second": "maximize", "peak_memory_mib": "minimize"}
+
+
+def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Returns a row a variant and cost, of those that were measured.
+
+    Columns: `variant`, `metric` (`train_images_per_second` or `peak_memory_mib`), `n`, `top1` (mean) with its 95 % CI
+    from `low` to `high` (empty where n is 1), `cost` (median) from `cost_low` to `cost_high`, and `on_front`, whether
+    no other variant has both a higher top-1 and a better cost.
+    """
+    rows = []
+    groups = cells_by_variant(cells)
+    for metric, direction in _SHOWN.items():
+        own_rows = []
+        for variant in design.variants:
+            own = groups.get(variant.name)
+            cost = None if own is None else typical(own[metric].to_numpy())
+            if own is None or cost is None:
+                continue
+            top1 = estimate(own["top1"].to_numpy())
+            own_rows.append(
+                {"variant": variant.name, "metric": metric, "n": top1.n, "top1": top1.mean, "low": top1.low}
+                | {"high": top1.high, "cost": cost.median, "cost_low": cost.low, "cost_high": cost.high}
+            )
+        if own_rows:
+            part = pd.DataFrame(own_rows)
+            on_front = is_on_front(part[["top1", "cost"]].to_numpy(), ["maximize", direction])
+            rows += part.assign(on_front=on_front).to_dict("records")
+    columns = ["variant", "metric", "n", "top1", "low", "high", "cost", "cost_low", "cost_high", "on_front"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
+    """Draws a panel a cost; better is up and, for speed, right, for memory, left.
+
+    Args:
+        frame: from `pareto_frame`, not empty.
+        baselines: what each variant is compared with; what is its own baseline is grey.
+        caption: what stands below.
+    """
+    variants = list(dict.fromkeys(frame["variant"]))
+    looks = style.looks_of(variants, {name for name in variants if baselines.get(name) == name})
+    labels = dict(zip(variants, style.row_labels(variants), strict=True))
+    metrics = [metric for metric in _SHOWN if metric in set(frame["metric"])]
+    height = max(2.7, 0.4 + style.rows_height(labels.values()))
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+        panels = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axes, metric in zip(panels, metrics, strict=True):
+            own = frame[frame["metric"] == metric]
+            own = own.assign(place=style.aside(own["cost"]))
+            front = own[own["on_front"]].sort_values("place")
+            axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
+            ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
+            axes.scatter(front["place"], front["top1"], label="no other beats it in both", clip_on=False, **ring)
+            for row in own.to_dict("records"):
+                look = looks[row["variant"]]
+                axes.vlines(row["place"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
+                axes.plot(
+                    row["place"],
+                    row["top1"],
+                    linestyle="",
+                    label=labels[row["variant"]],
+                    zorder=3,
+                    clip_on=False,
+                    **look,
+                )
+            axes.set_xlabel(f"{METRICS[metric].axis}, {'more' if _SHOWN[metric] == 'maximize' else 'less'} is better")
+            axes.margins(x=0.12)
+            style.scale_of_costs(axes, own["cost"])
+        panels[0].set_ylabel(METRICS["top1"].axis)
+        style.keep_to_percent(panels[0])
+        known = {
+            name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        shown = ["no other beats it in both", *(labels[variant] for variant in variants)]
+        drawn.legend([known[name] for name in shown], shown, loc="outside right upper")
+    return drawn

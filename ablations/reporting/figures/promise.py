@@ -1,0 +1,143 @@
+"""What the multiply-adds of attention promise, and what the clock says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.design import Design
+from ablations.reporting.figures import style
+from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
+from ablations.stats import cells_by_variant, typical
+
+_MODES = {"forward": "Inference", "training step": "Training step"}
+_NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
+
+
+def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
+    """Computes what the figure shows of a benchmark's networks.
+
+    Args:
+        rows: of a benchmark, as `Measurement.to_row` returns them.
+
+    Returns:
+        One row a mode and network with attention, the quickest first: `place` (the backbone), `batch`, `name`, `label`,
+        `mode`, and the setting (`compile`, `precision`, `layout`); and by how many percent they exceed the plain
+        network's: `promised` of the multiply-adds, `measured` of the time, with its 95 % CI from `low` to `high`, and
+        `noise_low` to `noise_high` of the plain network's own time. Empty where there is nothing to show: then there is
+        no figure to draw.
+    """
+    networks = rows[rows["kind"] == "network"]
+    # What papers count depends on no mode, so any row of a network may have it.
+    networks = networks.assign(multiply_adds=networks.groupby(SUBJECT)["multiply_adds"].transform("first"))
+    plain = networks[networks["name"] == "none"].groupby(["place", "batch"])["multiply_adds"].first()
+    shown = networks[networks["mode"].isin(_MODES) & (networks["name"] != "none")]
+    shown = shown.merge(plain.rename("plain").reset_index(), on=["place", "batch"])
+    shown = one_setting(shown.dropna(subset=["ratio", "multiply_adds", "plain"]))
+    shown = shown.assign(
+        label=labels(shown),
+        promised=100 * (shown["multiply_adds"] / shown["plain"] - 1),
+        measured=100 * (shown["ratio"] - 1),
+        low=100 * (shown["ratio_low"] - 1),
+        high=100 * (shown["ratio_high"] - 1),
+        noise_low=100 * (shown["noise_low"] - 1),
+        noise_high=100 * (shown["noise_high"] - 1),
+    )
+    shown = shown.sort_values(["place", "batch", "mode", "measured"], ignore_index=True)
+    return shown[[*SUBJECT, "label", "mode", *SETTING, *_NUMBERS]]
+
+
+def promise_of_cells(
+    cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
+) -> pd.DataFrame:
+    """Computes the same of a study's cells, whose networks were timed in turns with the plain one once trained.
+
+    Args:
+        cells: a row a finished cell.
+        design: the study.
+        multiply_adds: of each variant that is to be shown.
+        plain_adds: of each variant's backbone without attention.
+
+    Returns:
+        The columns of `promise_frame` that the figure needs; `low` to `high` are the lowest and the highest replicate,
+        `noise_low` to `noise_high` those of plain networks that were timed against themselves (empty without one).
+    """
+    rows = []
+    groups = cells_by_variant(cells)
+    several = len({variant.model["name"] for variant in design.variants}) > 1
+    for mode, metric in {"training step": "train_time_ratio", "forward": "test_time_ratio"}.items():
+        ratios = {
+            variant.name: typical(groups[variant.name][metric].to_numpy()) if variant.name in groups else None
+            for variant in design.variants
+        }
+        plain = {
+            variant.model["name"]: ratios[variant.name]
+            for variant in design.variants
+            if variant.attention["name"] == "none"
+        }
+        for variant in design.variants:
+            ratio, noise = ratios[variant.name], plain.get(variant.model["name"])
+            if ratio is None or variant.attention["name"] == "none" or variant.name not in multiply_adds:
+                continue
+            place = variant.model["name"]
+            label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name
+            low, high = (ratio.low, ratio.high) if ratio.n > 1 else (math.nan, math.nan)
+            noise_low, noise_high = (noise.low, noise.high) if noise else (math.nan, math.nan)
+            promised = multiply_adds[variant.name] / plain_adds[variant.name]
+            numbers = {"promised": promised, "measured": ratio.median, "low": low, "high": high}
+            numbers |= {"noise_low": noise_low, "noise_high": noise_high}
+            rows.append(
+                {"place": place, "name": variant.name, "label": label, "mode": mode, "n": ratio.n}
+                | {name: 100 * (value - 1) for name, value in numbers.items()}
+            )
+    frame = pd.DataFrame(rows, columns=["place", "name", "label", "mode", "n", *_NUMBERS])
+    return frame.sort_values(["place", "mode", "measured"], ignore_index=True)
+
+
+def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Figure:
+    """Draws a row a network and a panel a mode: the overhead that was promised, joined to the measured one.
+
+    Both stand on one linear scale, so that they compare as lengths; what is promised is mostly too short to be read
+    off, and is written beside the name.
+
+    Args:
+        frame: from `promise_frame` or `promise_of_cells`, not empty.
+        caption: what stands below.
+        bars: what `low` to `high` is.
+    """
+    promised = frame.drop_duplicates("label").set_index("label")["promised"]
+    names = [
+        f"{label}\npromised {percent(value)}"
+        for label, value in zip(style.row_labels(promised.index), promised, strict=True)
+    ]
+    modes = [mode for mode in _MODES if mode in set(frame["mode"])]
+    low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
+    span = (high - low) or 1.0  # nothing was promised, and nothing measured
+    with style.figure(style.TWO_COLUMNS, 1.05 + style.rows_height(names), caption) as drawn:
+        panels = drawn.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+        for axes, mode in zip(panels, modes, strict=True):
+            own = frame[frame["mode"] == mode]
+            place = own["label"].map(list(promised.index).index)
+            noise, width = f"the plain network against itself, {bars}", own["noise_high"] - own["noise_low"]
+            axes.barh(place, width, height=1, left=own["noise_low"], color="#d4d4d4", linewidth=0, label=noise)
+            axes.axvline(0, color=style.BASELINE, linewidth=0.8)
+            axes.hlines(place, own["promised"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
+            axes.hlines(place, own["low"], own["high"], color=style.COLOURS[0], linewidth=2.2)
+            look = {"linestyle": "", "marker": "D", "markerfacecolor": "white", "color": style.COLOURS[1]}
+            axes.plot(own["promised"], place, label="promised by the multiply-adds", zorder=4, **look)
+            look = {"linestyle": "", "marker": "o", "color": style.COLOURS[0]}
+            axes.plot(own["measured"], place, label=f"measured time, {bars}", zorder=3, **look)
+            ends = own[["measured", "high", "promised"]].max(axis="columns")
+            for row, end, value in zip(place, ends, own["measured"], strict=True):
+                axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)
+            axes.set_title(_MODES[mode], loc="left")
+            axes.set_xlabel("Over the plain network (%)")
+            axes.set_xlim(low - 0.05 * span, high + 0.25 * span)  # room for the numbers
+            axes.set_yticks(range(len(names)), names)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.grid(visible=False, axis="y")
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return drawn

@@ -1,0 +1,101 @@
+"""How near each attention module comes to what memory allows: the speed of a copy is the roof.
+
+Attention modules do about an operation for each byte that they have to move, where processors can do ten and more: the
+sloping part of the roofline of Williams, Waterman and Patterson 2009, where time is bytes over bandwidth. The roof is
+therefore measured, as a copy of the same shape, and a module's distance from it is what could be saved.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ablations.reporting.figures import style
+from ablations.reporting.figures.rows import SETTING, SUBJECT, one_setting
+
+_ACROSS = 4  # panels beside each other
+_MIB = 2**20
+_SHAPE = ["channels", "height", "width"]
+_COLOURS = {"sa": style.COLOURS[0], "official": style.COLOURS[1]}
+_OTHERS = "#a6a6a6"
+
+
+def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
+    """Computes what the figure shows of a benchmark's modules, forward.
+
+    A module's bandwidth is what it had to move at the least, as one operation, over its time.
+
+    Args:
+        rows: of a benchmark, as `Measurement.to_row` returns them.
+
+    Returns:
+        One row a shape and module, the modules that come nearest to the roof first, `official` next to `sa`: `place`
+        (the stage), `batch`, `name`, `channels`, `height`, `width`, the setting (`compile`, `precision`, `layout`),
+        `operations_per_byte`, `gb_per_s`, `copy_gb_per_s`, `share` (the former of the latter, in percent), and
+        `unfused_share`, what the share were if each operation read and wrote memory at the copy's speed. Empty where
+        there is no copy, or nothing beside it: then there is no figure to draw.
+    """
+    modules = rows[(rows["kind"] == "module") & (rows["mode"] == "forward")]
+    modules = one_setting(modules.dropna(subset=["ms", "least_mib"]))
+    operations = (modules["multiply_adds"] + modules["uncounted"]) * modules["batch"]
+    modules = modules.assign(
+        operations_per_byte=operations / (modules["least_mib"] * _MIB),
+        gb_per_s=modules["least_mib"] * _MIB / (modules["ms"] * 1e6),
+        unfused_share=100 * modules["least_mib"] / modules["moved_mib"],
+    )
+    roof = modules.loc[modules["name"] == "copy", ["place", "batch", "gb_per_s"]]
+    roof = roof.rename(columns={"gb_per_s": "copy_gb_per_s"})
+    shown = modules[modules["name"] != "copy"].merge(roof, on=["place", "batch"])
+    shown = shown.assign(share=100 * shown["gb_per_s"] / shown["copy_gb_per_s"])
+    mean = shown.groupby("name")["share"].mean()
+    shown = shown.assign(
+        stage=shown.groupby(["place", "batch"], sort=False).ngroup(),
+        mean=shown["name"].replace({"official": "sa"} if "sa" in mean else {}).map(mean),
+        second=shown["name"] == "official",
+    )
+    shown = shown.sort_values(["stage", "mean", "second"], ascending=[True, False, True], ignore_index=True)
+    numbers = ["operations_per_byte", "gb_per_s", "copy_gb_per_s", "share", "unfused_share"]
+    return shown[[*SUBJECT, *_SHAPE, *SETTING, *numbers]]
+
+
+def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's.
+
+    Args:
+        frame: from `roofline_frame`, not empty.
+        caption: what stands below.
+    """
+    names = list(dict.fromkeys(frame["name"]))
+    shapes = [own for _, own in frame.groupby(["place", "batch"], sort=False)]
+    across, down = min(len(shapes), _ACROSS), -(-len(shapes) // _ACROSS)
+    right = 1.32 * max(100, frame[["share", "unfused_share"]].max().max())  # room for the numbers
+    with style.figure(style.TWO_COLUMNS, 0.6 + down * (0.6 + 0.2 * len(names)), caption) as drawn:
+        panels = iter(drawn.subplots(down, across, sharey=True, squeeze=False).flat)
+        for own, axes in zip(shapes, panels, strict=False):
+            place = own["name"].map(names.index)
+            colours = own["name"].map(_COLOURS).fillna(_OTHERS)
+            hatches = ["////" if name == "official" else "" for name in own["name"]]
+            axes.barh(place, own["share"], height=0.68, color=colours, hatch=hatches, edgecolor="white", linewidth=0)
+            look = {"linestyle": "", "marker": "|", "color": "black", "markersize": 8, "markeredgewidth": 1.4}
+            axes.plot(own["unfused_share"], place, label="if each of its operations ran at the copy's speed", **look)
+            axes.axvline(100, color=style.BASELINE, linestyle="--", linewidth=1, label="a copy of the same shape")
+            for row, share in zip(place, own["share"], strict=True):
+                axes.annotate(_short(share) + " %", (right, row), ha="right", va="center", fontsize=7)
+            shape = " x ".join(str(own.iloc[0][side]) for side in ("batch", *_SHAPE))
+            title = f"{own.iloc[0]['place']}\n{shape}\ncopy: {_short(own.iloc[0]['copy_gb_per_s'])} GB/s"
+            axes.set_title(title, loc="left", fontsize=7.5)
+            axes.set_xlabel("Bandwidth (% of copy)")
+            axes.set_xlim(0, right)
+            axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axes.set_yticks(range(len(names)), style.row_labels(names))
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.grid(visible=False, axis="y")
+        for axes in panels:  # of a last line that is not full
+            axes.remove()
+        drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return drawn
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"

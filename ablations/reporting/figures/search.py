@@ -1,0 +1,94 @@
+"""What a search tried: its trade-offs, or its progress where it has one objective, and which factors mattered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablations.common.metrics import METRICS
+from ablations.reporting.figures import style
+
+
+def draw_search(
+    frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], maximized: Sequence[bool], caption: str
+) -> Figure:
+    """Draws the trade-off between the first two objectives, with the third as colour, beside the importances.
+
+    With one objective, its course is drawn instead: every variant that was tried, and the best so far.
+
+    Args:
+        frame: from `tradeoffs`.
+        importances: from `importances`; may be empty.
+        objectives: the metrics that were looked for.
+        maximized: whether more of each is better.
+        caption: what stands below.
+    """
+    factors = list(dict.fromkeys(importances["factor"]))
+    with style.figure(style.TWO_COLUMNS, 3.2, caption) as drawn:
+        panels = drawn.subplots(1, 2 if factors else 1, width_ratios=[1.9, 1] if factors else [1], squeeze=False)[0]
+        if len(objectives) == 1:
+            _draw_course(panels[0], frame, objectives[0], maximized[0])
+        else:
+            _draw_tradeoff(drawn, panels[0], frame, objectives)
+        if factors:
+            _draw_importances(panels[1], importances, factors, objectives)
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return drawn
+
+
+def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: Sequence[str]) -> None:
+    vertical, horizontal = objectives[:2]
+    third = objectives[2] if len(objectives) > 2 else None
+    front = frame[frame["on_front"]].sort_values(horizontal)
+    limits = {"vmin": frame[third].min(), "vmax": frame[third].max(), "cmap": "viridis"} if third else {}
+    if len(objectives) == 2:
+        axes.plot(front[horizontal], front[vertical], color="#bbbbbb", linewidth=0.8, zorder=1)
+    points = None
+    for picked, marker, label in ((True, "o", "picked"), (False, "X", "given by name")):
+        own = frame[frame["picked"] == picked]
+        if len(own):
+            colours = {"c": own[third], **limits} if third else {"color": style.COLOURS[0]}
+            points = axes.scatter(own[horizontal], own[vertical], s=22, marker=marker, label=label, **colours)
+    axes.scatter(
+        front[horizontal], front[vertical], s=70, facecolors="none", edgecolors="#D55E00", label="nothing beats it"
+    )
+    over = frame[~frame["fits"]]
+    if len(over):
+        axes.plot(over[horizontal], over[vertical], "x", color="#222222", markersize=8, label="too many parameters")
+    for _, place in front.iterrows():
+        axes.annotate(
+            place["label"], (place[horizontal], place[vertical]), (5, 4), textcoords="offset points", fontsize=7
+        )
+    axes.set(xlabel=METRICS[horizontal].axis, ylabel=METRICS[vertical].axis)
+    if third and points is not None:
+        drawn.colorbar(points, ax=axes, label=METRICS[third].axis)
+
+
+def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str, maximized: bool) -> None:
+    tried = frame[frame["picked"] & frame["fits"]].reset_index(drop=True)
+    best = tried[objective].cummax() if maximized else tried[objective].cummin()
+    axes.plot(tried.index + 1, tried[objective], "o", color=style.COLOURS[0], label="picked")
+    axes.plot(tried.index + 1, best, color=style.COLOURS[1], drawstyle="steps-post", label="best so far")
+    for index, (_, named) in enumerate(frame[~frame["picked"]].iterrows()):
+        dashes = style.DASHES[(index + 1) % len(style.DASHES)]
+        axes.axhline(named[objective], color=style.BASELINE, linestyle=dashes, label=named["variant"])
+    axes.set(xlabel="Variant, in the order of the search", ylabel=METRICS[objective].axis)
+
+
+def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], objectives: Sequence[str]) -> None:
+    shown = [objective for objective in objectives if (frame["objective"] == objective).any()]
+    height = 0.8 / len(shown)
+    for index, objective in enumerate(shown):
+        own = frame[frame["objective"] == objective].set_index("factor")["importance"].reindex(list(factors))
+        places = [place + height * (index - (len(shown) - 1) / 2) for place in range(len(factors))]
+        colour = style.COLOURS[index % len(style.COLOURS)]
+        axes.barh(places, own, height * 0.9, color=colour, label=METRICS[objective].label)
+    axes.set_yticks(range(len(factors)), factors)
+    axes.set_ylim(len(factors) - 0.5, -0.5)
+    axes.set_xlabel("Importance (share of variance)")
+    axes.set_xlim(0, 1)
+    axes.grid(visible=False, axis="y")
+    axes.legend(fontsize=6.5)

@@ -1,0 +1,99 @@
+"""What each group of channels knows by itself, with and without the shuffle: the question of the paper's Figure 4.
+
+The official code's issue #1 asks how that figure came about. Here: the classifier averages the last feature map and is
+linear, so the logits are sums of what each group's channels contribute. A sub-feature's score is the top-1 of its own
+contribution alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.observe import Observation
+from ablations.common.metrics import METRICS
+from ablations.common.wording import count
+from ablations.reporting.figures import style
+
+
+def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
+    """Returns a row a variant and sub-feature, and one a variant for all of them together (`group` is -1).
+
+    Columns: `variant`, `shuffle` (`on`, `off`, or empty where there is no shuffle attention at the end of the last
+    stage), `groups`, `group`, `images`, `top1`. Networks without shuffle attention there are cut into as many groups as
+    most others have; the frame is empty where there are no others.
+    """
+    labels = networks.sample.labels.numpy()
+    known = networks.observations
+    usual = Counter(observation.groups for observation in known.values() if observation.groups)
+    if not usual:
+        return pd.DataFrame(columns=["variant", "shuffle", "groups", "group", "images", "top1"])
+    rows = []
+    for variant in networks.variants:
+        observation = known[variant.name]
+        groups = observation.groups or max(usual, key=lambda groups: (usual[groups], groups))
+        if observation.features.shape[1] % groups:
+            continue
+        shuffle = ("on" if variant.attention["shuffle"] else "off") if observation.groups else ""
+        place = {"variant": variant.name, "shuffle": shuffle, "groups": groups, "images": len(labels)}
+        whole = 100 * float((observation.logits.argmax(1) == labels).mean())
+        rows.append(place | {"group": -1, "top1": whole})
+        scores = subfeature_scores(observation, labels, groups)
+        rows += [place | {"group": group, "top1": float(score)} for group, score in enumerate(scores)]
+    return pd.DataFrame(rows, columns=["variant", "shuffle", "groups", "group", "images", "top1"])
+
+
+def subfeature_scores(observation: Observation, labels: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
+    """Returns the top-1 in percent of each group's part of the logits, (groups,)."""
+    images, channels = observation.features.shape
+    features = observation.features.reshape(images, groups, channels // groups)
+    weight = observation.weight.reshape(-1, groups, channels // groups)
+    parts = np.einsum("ngc,kgc->ngk", features, weight)
+    scores: NDArray[np.float64] = 100 * (parts.argmax(2) == labels[:, None]).mean(0)
+    return scores
+
+
+def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
+    """Draws a row a variant: a dot a sub-feature, their mean, and the whole network.
+
+    Args:
+        frame: from `subfeatures_frame`, not empty.
+        classes: how many there are; one in as many would be right by chance.
+        caption: what stands below.
+    """
+    variants = list(dict.fromkeys(frame["variant"]))
+    groups = frame.drop_duplicates("variant").set_index("variant")["groups"]
+    labels = style.row_labels([f"{variant} ({count(groups[variant], 'group')})" for variant in variants])
+    colours = {"on": style.COLOURS[0], "off": style.COLOURS[1], "": style.BASELINE}
+    marks = {"on": "o", "off": "^", "": "x"}
+    names = {"on": "sub-feature, shuffle on", "off": "sub-feature, shuffle off", "": "without shuffle attention"}
+    with style.figure(style.TWO_COLUMNS, 0.9 + 1.5 * style.rows_height(labels), caption) as drawn:
+        axes = drawn.subplots()
+        axes.axvline(100 / classes, color=style.BASELINE, linestyle="--", linewidth=0.8, label="chance")
+        for shuffle, colour in colours.items():
+            own = frame[(frame["shuffle"] == shuffle) & (frame["group"] >= 0)]
+            if own.empty:
+                continue
+            # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
+            place = own["variant"].map(variants.index) + 0.22 * ((own["group"] * 0.618) % 1 - 0.5)
+            axes.plot(
+                own["top1"], place, marks[shuffle], color=colour, alpha=0.65, markersize=3.6, label=names[shuffle]
+            )
+        means = frame[frame["group"] >= 0].groupby("variant")["top1"].mean()
+        places = [variants.index(str(variant)) for variant in means.index]
+        axes.plot(means, places, linestyle="", marker="|", markersize=13, color="#222222", label="their mean")
+        whole = frame[frame["group"] < 0]
+        place = whole["variant"].map(variants.index)
+        axes.plot(whole["top1"], place, "D", color="#222222", markerfacecolor="white", label="the whole network")
+        axes.set_yticks(range(len(variants)), labels)
+        axes.set_ylim(len(variants) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(METRICS["top1"].axis)
+        axes.grid(visible=False, axis="y")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return drawn

@@ -1,0 +1,1 @@
+"""A study on one self-contained web page."""

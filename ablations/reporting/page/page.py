@@ -1,0 +1,209 @@
+"""A study as one HTML file: the report with its pictures inside, to be opened from disk, sent by mail or printed.
+
+The page asks nobody for anything: pictures are data URIs, there is no script and no font. Links lead to the files that
+lie beside it (PDF, CSV, tables), which are not there when the page travels alone; everything that is to be read is.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+
+from ablations.analysis.study import Findings
+from ablations.common.settings import flatten
+from ablations.common.wording import count
+from ablations.reporting.figures.gallery import Drawn, data_line, protocol_line
+from ablations.reporting.report import UNFINISHED, Report, unfinished_rows
+from ablations.reporting.tables.export import Table, variants_table
+from ablations.reporting.text.conclusions import contrast_sentence, tally
+from ablations.reporting.text.numbers import points, points_with_interval
+from ablations.stats import Contrast
+from ablations.storage.folder import refusals_explained
+
+# Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
+# known to nothing must not make all the others too small to see.
+_OF_LARGEST, _OF_MARGIN = 2.5, 5.0
+_BEYOND = 1.08  # times the longest that is shown whole
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The common scale of all intervals: from `-limit` to `limit` points, in percent of a drawing's width."""
+
+    limit: float
+    margin: float
+
+    @classmethod
+    def of(cls, contrasts: Sequence[Contrast], margin: float) -> _Scale:
+        differences = [contrast.difference for contrast in contrasts if contrast.difference]
+        means = [abs(one.mean) for one in differences]
+        reaches = [_BEYOND * max(-one.low, one.high) for one in differences if one.has_spread]
+        room = max(_OF_LARGEST * max(means, default=0), _OF_MARGIN * margin, min(reaches, default=0))
+        return cls(min(room, max([2 * margin, *reaches, *(_BEYOND * mean for mean in means)])), margin)
+
+    def at(self, value: float) -> float:
+        """Returns where a difference stands; what is beyond the scale stands at its end."""
+        within = max(-self.limit, min(self.limit, value))
+        return round(50 + 48 * within / self.limit, 2)
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Where the margin begins and how wide it is."""
+        return self.at(-self.margin), round(self.at(self.margin) - self.at(-self.margin), 2)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What stands at the ends."""
+        return f"-{self.limit:.3g}", f"+{self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """A difference as it is drawn, in percent of the width; without `bar` where there is one replicate or no spread."""
+
+    dot: float
+    bar: tuple[float, float] | None
+    is_cut_low: bool
+    is_cut_high: bool
+    label: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A contrast as it is shown."""
+
+    contrast: Contrast
+    kind: str
+    shown: str
+    interval: _Interval | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A figure with its picture as a data URI."""
+
+    drawn: Drawn
+    uri: str
+    width: int
+    height: int
+    links: list[tuple[str, str]]
+
+
+def write_page(report: Report, tables: Sequence[Path]) -> Path:
+    """Writes a study's page into its folder and returns its path.
+
+    Args:
+        report: what is to be shown.
+        tables: files that lie in the study's folder, which the page links to.
+
+    Raises:
+        UsageError: if the folder cannot be written, or a figure that was drawn is not there any more.
+    """
+    with refusals_explained(report.folder):
+        path = report.folder / "index.html"
+        path.write_text(_render(report, tables), encoding="utf-8")
+    return path
+
+
+def _render(report: Report, tables: Sequence[Path]) -> str:
+    findings = report.findings
+    # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
+    # Of a search there is no verdict to show: its variants were picked for being good.
+    contrasts = [] if findings.design.is_search else findings.shown_contrasts
+    said = {contrast_sentence(contrast, findings.design.margin) for contrast in contrasts}
+    scale = _Scale.of(contrasts, findings.design.margin)
+    return template.render(
+        study=findings.design.study,
+        question=findings.design.question,
+        state=_state(findings),
+        is_finished=not findings.missing,
+        protocol_line=protocol_line(findings.design, findings.results),
+        unfinished=_unfinished(findings),
+        tally=tally([] if findings.design.is_search else findings.contrasts),
+        shown_note=findings.shown_note,
+        rows=[_row(contrast, scale) for contrast in contrasts],
+        scale=scale,
+        margin=f"{findings.design.margin:g}",
+        sentences=[sentence for sentence in report.sentences if sentence not in said],
+        variants=variants_table(findings) if findings.summaries else None,
+        sections=report.sections,
+        figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
+        left_out=report.gallery.left_out,
+        files=[(path.name, _link(path, report.folder)) for path in tables],
+        report_link=_link(report.path, report.folder),
+        command=str(findings.attributes.get("command", "unknown")),
+        protocol=_protocol(findings),
+        environments=findings.results.environments,
+        data=_data(findings),
+    )
+
+
+def _state(findings: Findings) -> str:
+    """Says in a sentence whether the study is finished."""
+    if findings.missing:
+        return findings.missing
+    pruned = int((findings.results.unfinished["state"] == "pruned").sum())
+    given_up = f"; the search gave up on {count(pruned, 'variant')}" if pruned else ""
+    return f"All {count(len(findings.results.cells), 'cell')} are finished{given_up}."
+
+
+def _unfinished(findings: Findings) -> Table:
+    return Table(UNFINISHED, unfinished_rows(findings), "", names=4)
+
+
+def _row(contrast: Contrast, scale: _Scale) -> _Row:
+    difference = contrast.difference
+    interval = None
+    shown = ""
+    if difference is not None:
+        shown = points_with_interval(difference)
+        bar = (scale.at(difference.low), scale.at(difference.high)) if difference.has_spread else None
+        between = f", 95 % CI {points(difference.low)} to {points(difference.high)}" if bar else ""
+        label = f"Difference {points(difference.mean)} points{between}; margin {scale.margin:g} points either way"
+        is_cut = (bool(bar) and difference.low < -scale.limit, bool(bar) and difference.high > scale.limit)
+        interval = _Interval(scale.at(difference.mean), bar, *is_cut, label)
+    kind = contrast.verdict.name.lower()
+    return _Row(contrast, kind, shown, interval, contrast_sentence(contrast, scale.margin))
+
+
+def _figure(drawn: Drawn, folder: Path) -> _Figure:
+    content = drawn.png.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # of a PNG's first chunk: the page need not jump when it loads
+    uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    links = [(path.suffix[1:].upper(), _link(path, folder)) for path in drawn.files]
+    return _Figure(drawn, uri, width, height, links)
+
+
+def _link(path: Path, folder: Path) -> str:
+    """Returns a relative link that leads from the page to a file, whatever its name is."""
+    return quote(path.relative_to(folder).as_posix())
+
+
+def _protocol(findings: Findings) -> dict[str, str]:
+    """Returns what all cells share, by the names of the options."""
+    options = {name: str(value) for name, value in flatten(findings.design.protocol).items()}
+    return options | {"data fingerprint": str(findings.attributes.get("data_fingerprint", "unknown"))}
+
+
+def _data(findings: Findings) -> dict[str, str]:
+    """Says what the cells were trained and tested on."""
+    known: Mapping[str, Any] | None = findings.attributes.get("data")
+    shown = {"data set": data_line(findings.design.protocol["data"])}
+    if known is None:
+        return shown
+    return shown | {
+        "training images": f"{known['train']:,}",
+        "test images": f"{known['test']:,}",
+        f"{count(len(known['classes']), 'class', 'classes')}": ", ".join(map(str, known["classes"])),
+    }

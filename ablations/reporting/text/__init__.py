@@ -1,0 +1,1 @@
+"""Sentences: what a study found, and how sure that is."""

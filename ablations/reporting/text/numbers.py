@@ -1,0 +1,18 @@
+"""How differences in percentage points are written."""
+
+from __future__ import annotations
+
+from ablations.stats import Estimate
+
+
+def points(difference: float) -> str:
+    """Writes a difference in percentage points, with its sign: `+0.35`."""
+    return f"{difference:+.2f}".replace("-0.00", "+0.00")
+
+
+def points_with_interval(difference: Estimate) -> str:
+    """Writes a difference with its confidence interval, where it has one: `+0.35 [-0.10, +0.80]`."""
+    if difference.has_interval and not difference.has_spread:
+        return f"{points(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
+    interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
+    return f"{points(difference.mean)}{interval}"

@@ -1,0 +1,119 @@
+"""The folder of a study's results, and the stores beside it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ablations.common.errors import UsageError
+from ablations.config import Config
+
+GO_ON = "once it can be, the same command goes on with what is stored"
+_RESERVED = ("reference", "mlflow-artifacts")
+# What MLflow keeps runs in.
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
+_KINDS = (*_DATABASES, "http", "https", "file")
+
+
+def study_folder(config: Config) -> Path:
+    """Returns `results_dir/<study>`.
+
+    Raises:
+        UsageError: if the study's name is no name of a folder.
+    """
+    if not re.fullmatch(r"\w[\w.+=-]{0,99}", config.study):
+        reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
+        raise UsageError("study", config.study, reason)
+    if config.study in _RESERVED:
+        raise UsageError("study", config.study, "is the name of a folder of the suite's own")
+    return results_folder(config) / config.study
+
+
+def results_folder(config: Config) -> Path:
+    """Returns the folder of all studies."""
+    if not config.results_dir.strip():
+        raise UsageError("results_dir", None, "needs the name of a folder")
+    return Path(config.results_dir).expanduser()
+
+
+def storage_url(config: Config) -> str:
+    """Returns the URL of Optuna's database.
+
+    Raises:
+        UsageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+    """
+    if not config.storage:
+        return f"sqlite:///{results_folder(config) / 'optuna.db'}"
+    from ablations.storage.database import check_url
+
+    check_url("storage", config.storage)
+    return config.storage
+
+
+def tracking_uri(config: Config) -> str:
+    """Returns MLflow's tracking URI.
+
+    Raises:
+        UsageError: if it is of a kind that MLflow does not know, or no URL of a database that keeps something.
+    """
+    uri = config.tracking.uri
+    if not uri:
+        return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
+    scheme, is_url, _ = uri.partition("://")
+    if scheme.partition("+")[0] in _DATABASES:
+        from ablations.storage.database import check_url
+
+        check_url("tracking.uri", uri)
+    elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
+        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", [f"{one}://" for one in _KINDS])
+    return uri
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that under its name there is all of it or what was there before; makes its folder.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def refusals_explained(folder: Path) -> Iterator[None]:
+    """Turns a failure to write into `folder` into a message.
+
+    Raises:
+        UsageError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
+        raise UsageError("results_dir", error.filename or folder, reason) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a study's folder.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "figures"):
+            pass
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
+        raise UsageError("results_dir", folder.parent, reason) from None

@@ -1,0 +1,69 @@
+"""A benchmark in MLflow: a run for each module and network in each setting, and one with the benchmark's files.
+
+They stand side by side, as the dashboard hides what is below another run; the parameter `benchmark` joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.utils.time import get_current_time_millis
+
+from ablations.benchmarking.report import Tracked
+from ablations.tracking.tracker import FAILED, FINISHED, dashboard, experiment_id, make_store, reason_of
+
+
+def log_benchmark(
+    uri: str, folder: Path, tracked: Sequence[Tracked], environment: Mapping[str, str], artifacts: Path, started: float
+) -> tuple[str | None, str]:
+    """Writes a benchmark; returns what opens it, or None and why it could not be written.
+
+    Args:
+        uri: MLflow tracking URI.
+        folder: of the benchmark's files, whose name is that of the experiment.
+        tracked: what was measured, something at least.
+        environment: machine and versions.
+        artifacts: folder of the artifacts where the store is a database of our own.
+        started: when the benchmark began, in Unix time.
+    """
+    run_id = ""
+    try:
+        make_store(uri)
+        client = MlflowClient(uri)
+        experiment = experiment_id(client, folder.name, uri, artifacts)
+        common = {"benchmark": stamp_of(started)}
+        for one in tracked:
+            run_id = client.create_run(experiment, run_name=one.name).info.run_id
+            now = get_current_time_millis()
+            metrics = [Metric(name, value, now, 0) for name, value in one.metrics.items()]
+            params = [Param(*item) for item in (common | one.params).items()]
+            client.log_batch(run_id, metrics=metrics, params=params)
+            client.set_terminated(run_id, FINISHED)
+        run_id = client.create_run(experiment, run_name="report").info.run_id
+        client.log_batch(run_id, params=[Param(*item) for item in (common | dict(environment)).items()])
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                inside = path.parent.relative_to(folder).as_posix()
+                client.log_artifact(run_id, str(path), None if inside == "." else inside)
+        client.set_terminated(run_id, FINISHED)
+    except Exception as error:  # whatever ails the mirror is no failure of the benchmark
+        if run_id:
+            with suppress(Exception):  # what would not be written may not be closed either
+                client.set_terminated(run_id, FAILED)
+        return None, reason_of(error, uri)
+    # The dashboard draws ten runs at first: those of the first setting.
+    first = tracked[0].params
+    chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common
+    condition = " and ".join(f"params.{name} = '{value}'" for name, value in chosen.items())
+    return dashboard(uri, experiment, f"searchFilter={quote(condition)}"), ""
+
+
+def stamp_of(started: float) -> str:
+    """Says when a benchmark began, to the second."""
+    return datetime.fromtimestamp(started).astimezone().isoformat(" ", "seconds")

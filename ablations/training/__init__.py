@@ -1,0 +1,1 @@
+"""One cell in, one result out; knows nothing of Optuna, MLflow or files."""

@@ -1,0 +1,119 @@
+"""What a cell will cost, found out by a few real steps with its network. Nothing is learnt by anyone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablations.config import TrainConfig
+from ablations.data.device import DeviceImages
+from ablations.measure.memory import parameter_count, peak_memory
+from ablations.training.cost import SHARE
+from ablations.training.learner import Learner, forward
+from ablations.training.train import test_batch_size
+
+_FEWEST = 3  # steps, of which the first third warms up
+_SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
+_RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may lie between
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a cell of a network takes: seconds (typical, and the range that its steps' times allow), memory, parameters.
+
+    `peak_memory_mib` is that of a training step, without the data set.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    peak_memory_mib: float
+    parameters: int
+
+
+def probe(
+    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, *, measured: bool
+) -> Probe:
+    """Takes a few training steps and a batch of inference, and says what a whole cell takes.
+
+    Args:
+        network: as for `train`.
+        recipe: its epochs are what the steps are multiplied with.
+        images: on the device to train on.
+        seconds: that the steps may take; some are taken in any case.
+        measured: whether each cell's cost will be measured when it is trained.
+    """
+    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
+    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    steps = images.train_images(recipe.batch_size) // recipe.batch_size
+    most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
+    begun = time.perf_counter()
+    batches = images.train_batches(recipe.batch_size, 0, 0)
+    times: list[float] = []
+    learner.model.train()
+    for batch in islice(batches, most):
+        started = time.perf_counter()
+        learner.step(*batch)
+        _wait(images.device)
+        times.append(time.perf_counter() - started)
+        if len(times) >= _FEWEST and time.perf_counter() - begun > seconds:
+            break
+    loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
+    peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
+    evaluation = _evaluation_seconds(learner, images)
+    own = np.array(times[len(times) // 3 :]) * loop
+
+    def cell(step: float, factor: float) -> float:
+        trained = recipe.epochs * (steps * step + evaluation * factor)
+        return trained * (1 + SHARE if measured else 1)
+
+    middle = float(np.median(own))
+    low, high = (float(np.quantile(own, share)) for share in _RANGE)
+    return Probe(
+        cell(middle, 1), cell(low, low / middle), cell(high, high / middle), peak, parameter_count(learner.model)
+    )
+
+
+def probe_or_reason(
+    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int, *, measured: bool
+) -> Probe | str:
+    """Probes with so many threads; says why not where it cannot: other variants have their costs all the same."""
+    torch.set_num_threads(threads)
+    try:
+        return probe(network, recipe, images, seconds, measured=measured)
+    except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:
+    """Takes a step, with which torch does what it does once in a process."""
+    torch.set_num_threads(threads)
+    recipe = replace(recipe, compile="none")
+    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
+    _wait(images.device)
+
+
+def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
+    """Returns how long a pass over all test images takes, by a batch of them."""
+    size = test_batch_size(learner.recipe, images)
+    learner.model.eval()
+    pixels, _ = next(iter(images.test_batches(size)))
+    with torch.inference_mode():
+        forward(learner.model, learner.recipe, pixels)
+        _wait(images.device)
+        started = time.perf_counter()
+        forward(learner.model, learner.recipe, pixels)
+        _wait(images.device)
+    passes = 2 if learner.recipe.test_flip else 1
+    return (time.perf_counter() - started) * passes * images.test_images / len(pixels)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,226 @@
+"""One cell in, one result out. Knows nothing of Optuna, MLflow or files.
+
+The schedule is one-cycle or cosine; what a step is, `training.learner` says. What is reported is the last epoch,
+never the best: picking the best by test accuracy would be choosing with the test set.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from ablations.config import TrainConfig
+from ablations.data.device import DeviceImages
+from ablations.measure.memory import parameter_count
+from ablations.training.cost import SHARE, Cost, measure_cost
+from ablations.training.events import Epoch, Step
+from ablations.training.learner import Learner, forward
+from sa_core.seeds import stream_seed
+
+_LOOKED_AT = 50  # steps after which it is seen whether the loss is still a number
+_EVALUATION_PIXELS = 512 * 32 * 32  # of a batch of test images, unless training has more in one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell came to: accuracy of its last epoch, what its network costs, and how long all of it took.
+
+    `top1` is in percent, `seconds` is the whole cell; `attention_by` says by what shuffle attention was computed, as
+    `Learner.attention_by` does.
+    """
+
+    top1: float
+    test_loss: float
+    cost: Cost
+    seconds: float
+    epochs: tuple[Epoch, ...]
+    attention_by: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers, as JSON keeps them, with the costs among them."""
+        result = asdict(self)
+        costs: dict[str, Any] = result.pop("cost")
+        return result | costs
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that training goes on from after an epoch: tensors, numbers and text, which `torch.load` reads safely.
+
+    The tensors are those of the network, and change when it is trained further.
+    """
+
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network is trained; its cost is measured next, which trains it further."""
+
+    model: nn.Module
+
+
+Event = Step | Epoch | Checkpoint | Trained | Result
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more."""
+
+
+def train(
+    network: dict[str, Any],
+    recipe: TrainConfig,
+    images: DeviceImages,
+    seed: int,
+    measure: str = "quick",
+    *,
+    micro_batches: int = 1,
+    checkpoint: Mapping[str, Any] | None = None,
+    checkpoint_every: float = math.inf,
+) -> Iterator[Event]:
+    """Trains a network and yields what happens, at last its result.
+
+    On the CPU equal arguments, and as many threads, give equal accuracies, bit for bit, whether training was gone on
+    with from a checkpoint or not. Whoever stops asking for events stops the training.
+
+    Args:
+        network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
+        recipe: with precision and memory format resolved.
+        images: on the device to train on.
+        seed: of initial weights, order and augmentation; the same for all variants of a replicate.
+        measure: `quick` measures what the network costs, within a tenth of the time that the cell took so far, `needed`
+            does so however long it takes, `off` does not.
+        micro_batches: parts that a batch is taken in, one after the other, to need less memory.
+        checkpoint: the state of one that the same arguments made, to go on from.
+        checkpoint_every: seconds after which an epoch ends with a checkpoint.
+
+    Raises:
+        DivergedError: when the loss is no finite number.
+        RuntimeError: if `checkpoint` is of another network.
+    """
+    started = time.perf_counter()
+    learner = Learner(network, recipe, len(images.classes), seed, images.device, micro_batches=micro_batches)
+    torch.manual_seed(stream_seed(seed, "network"))  # for what networks draw themselves, as dropout does
+    steps = images.train_images(recipe.batch_size) // recipe.batch_size
+    shares = partial(learning_rate_share, recipe.schedule, recipe.warmup, steps=steps * recipe.epochs)
+    epochs: list[Epoch] = []
+    if checkpoint is not None:
+        epochs, spent = _restore(learner, checkpoint)
+        started -= spent
+        yield from epochs
+    first = len(epochs)
+    scheduler = LambdaLR(learner.optimizer, lambda step: shares(step=first * steps + step))
+    kept = time.perf_counter()
+    for number in range(first, recipe.epochs):
+        rate = float(scheduler.get_last_lr()[0])
+        begun = time.perf_counter()
+        learner.model.train()
+        total = torch.zeros((), device=images.device)
+        for step, batch in enumerate(images.train_batches(recipe.batch_size, seed, number)):
+            total += learner.step(*batch)
+            scheduler.step()
+            if (step + 1) % _LOOKED_AT == 0:  # seldom, as it waits for the device
+                _check_finite(total.item(), f"training, by step {step + 1} of epoch {number + 1}")
+            yield Step(number * steps + step + 1, recipe.epochs * steps)
+        train_loss = total.item() / steps  # waits for the device
+        seconds = time.perf_counter() - begun
+        _check_finite(train_loss, f"training, in epoch {number + 1}")
+        test_loss, top1 = evaluate(learner.model, recipe, images)
+        _check_finite(test_loss, f"testing, after epoch {number + 1}")
+        epochs.append(Epoch(number, train_loss, test_loss, top1, rate, seconds, time.time()))
+        yield epochs[-1]
+        if len(epochs) < recipe.epochs and time.perf_counter() - kept >= checkpoint_every:
+            yield Checkpoint(_state(learner, epochs, time.perf_counter() - started))
+            kept = time.perf_counter()
+    yield Trained(learner.model)
+
+    if measure == "off":
+        cost = Cost(parameter_count(learner.model))
+    else:
+        sample = next(images.train_batches(recipe.batch_size, seed, 0))
+        allowed = SHARE * (time.perf_counter() - started)
+        cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
+    yield Result(
+        epochs[-1].top1,
+        epochs[-1].test_loss,
+        cost,
+        time.perf_counter() - started,
+        tuple(epochs),
+        learner.attention_by,
+    )
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss} in {where}")
+
+
+def _state(learner: Learner, epochs: Sequence[Epoch], seconds: float) -> dict[str, Any]:
+    return {
+        "model": learner.model.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "random": _random_states(learner.device),
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "seconds": seconds,
+        "micro_batches": learner.micro_batches,
+    }
+
+
+def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], float]:
+    """Puts a learner where a checkpoint was made; returns its epochs and the seconds that it took up to there."""
+    learner.model.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"][0])
+    if learner.device.type == "cuda" and len(state["random"]) > 1:
+        torch.cuda.set_rng_state(state["random"][1], learner.device)
+    return [Epoch(**epoch) for epoch in state["epochs"]], float(state["seconds"])
+
+
+def _random_states(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:
+    """Returns the share of the greatest learning rate that a step is taken with.
+
+    `cosine` falls from 1 to 0 over the steps. `onecycle` first rises from 1/25 to 1 over the `warmup` share of the
+    steps, then falls likewise (Smith and Topin 2018, with the cosine arcs of torch's OneCycleLR, which divides by zero
+    where the rise is one step long).
+    """
+    rise = min(round(warmup * steps), steps - 1) if schedule == "onecycle" else 0
+    if step < rise:
+        return 1 - (1 - 1 / 25) * _cosine_fall(step / rise)
+    return _cosine_fall((step - rise) / (steps - rise))
+
+
+def _cosine_fall(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:
+    """Returns how many test images are looked at together."""
+    return max(recipe.batch_size, _EVALUATION_PIXELS // images.augmentation.side**2)
+
+
+def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tuple[float, float]:
+    """Returns the mean cross-entropy (without label smoothing) and the top-1 accuracy in percent on the test images."""
+    model.eval()
+    loss, correct = torch.zeros(2, device=images.device, dtype=torch.float64)
+    with torch.inference_mode():
+        for pixels, labels in images.test_batches(test_batch_size(recipe, images)):
+            logits = forward(model, recipe, pixels)
+            if recipe.test_flip:
+                logits = (logits + forward(model, recipe, pixels.flip(3))) / 2
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+    return loss.item() / images.test_images, 100 * correct.item() / images.test_images

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ablations.analysis import observe as module
+from ablations.analysis.networks import Sample
+from ablations.analysis.observe import CHANNEL, SPATIAL, Observation, observe
+from ablations.config.compose import compose_config
+from ablations.design import make_design
+from ablations.design.variants import Variant
+from sa_core import ShuffleAttention
+from tests.ablations.analysis.test_networks import random_network
+
+
+def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -> Variant:
+    """A variant as a study has it, with all its knobs."""
+    settings = {"attention": attention, "model": model} | {f"attention.{name}": value for name, value in knobs.items()}
+    shown = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    overrides = ["sweep.factors.attention.groups=[1]", f"sweep.variants={{it: {{{shown}}}}}", "sweep.baseline=it"]
+    config = compose_config(["device=cpu", "sweep=groups", *overrides])
+    return next(variant for variant in make_design(config).variants if variant.name == "it")
+
+
+def sample_of(images: int, side: int = 32) -> Sample:
+    pixels = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(images) % 10
+    return Sample(pixels, labels, np.zeros((images, side, side, 3), dtype=np.uint8))
+
+
+def gates_in_float64(layer: ShuffleAttention, x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Equations 1 to 3 of the paper, written out for a map of all groups at once: (B, C/2) and (B, C/2, H, W)."""
+    layer, x = layer.double(), x.double()
+    batch, channels, height, width = x.shape
+    grouped = x.reshape(batch, layer.groups, 2, channels // layer.groups // 2, height, width)
+    by_channel, by_space = grouped[:, :, 0], grouped[:, :, 1]
+    mean = by_channel.mean((3, 4))  # (B, G, c)
+    opened = 1 / (1 + torch.exp(-(layer.cweight.flatten() * mean + layer.cbias.flatten())))
+    centred = by_space - by_space.mean((3, 4), keepdim=True)
+    norm = centred / (centred.square().mean((3, 4), keepdim=True) + 1e-5).sqrt()
+    parts = [value.flatten()[:, None, None] for value in (layer.gn.weight, layer.gn.bias, layer.sweight, layer.sbias)]
+    value = parts[2] * (norm * parts[0] + parts[1]) + parts[3]
+    spread = 1 / (1 + torch.exp(-value))
+    return (
+        opened.reshape(batch, -1).detach().numpy(),
+        spread.reshape(batch, -1, height, width).detach().numpy(),
+    )
+
+
+def inputs_of(model: nn.Module, paths: list[str], pixels: Tensor) -> dict[str, Tensor]:
+    """What modules get, caught by replacing their forward in a copy in float64."""
+    caught: dict[str, Tensor] = {}
+    twin = copy.deepcopy(model).double()
+
+    def catch(path: str, layer: nn.Module) -> None:
+        forward = layer.forward
+
+        def caught_forward(x: Tensor) -> Any:
+            caught[path] = x
+            return forward(x)
+
+        layer.forward = caught_forward  # type: ignore[method-assign]
+
+    for path in paths:
+        catch(path, twin.get_submodule(path))
+    with torch.no_grad():
+        twin(pixels.double())
+    return caught
+
+
+def hooks_of(model: nn.Module) -> int:
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
+
+
+def logits_in_float64(observation: Observation, bias: Tensor) -> NDArray[np.float64]:
+    features, weight = observation.features.astype(np.float64), observation.weight.astype(np.float64)
+    return np.asarray(features @ weight.T + bias.detach().double().numpy())
+
+
+@pytest.fixture(scope="module")
+def seen() -> tuple[nn.Module, Variant, Sample, Observation]:
+    """A network that looked at more images than one batch has."""
+    variant, sample = variant_of(groups=4), sample_of(140)
+    model = random_network(variant.network)
+    return model, variant, sample, observe(model, variant.network, sample)
+
+
+def test_gates_are_those_of_the_last_module_of_each_stage(
+    seen: tuple[nn.Module, Variant, Sample, Observation],
+) -> None:
+    model, _, sample, observation = seen
+    assert [(gates.path, gates.stage, gates.branch) for gates in observation.gates] == [
+        (f"layer{stage}.0.sa", stage, branch) for stage in (1, 2, 3) for branch in (CHANNEL, SPATIAL)
+    ]
+    inputs = inputs_of(model, ["layer1.0.sa", "layer2.0.sa", "layer3.0.sa"], sample.pixels)
+    for channel, spatial in zip(observation.gates[::2], observation.gates[1::2], strict=True):
+        layer = copy.deepcopy(model.get_submodule(channel.path))
+        assert isinstance(layer, ShuffleAttention)
+        by_channel, by_space = gates_in_float64(layer, inputs[channel.path])
+        assert channel.opened.shape == by_channel.shape
+        assert np.abs(channel.opened - by_channel).max() < 1e-5
+        assert spatial.opened.shape == (140, 1024)
+        # Which gates of a large map are looked at is any choice, the same for all images.
+        every = by_space.reshape(140, -1)
+        some = spatial.opened[:, ::64]
+        near = [int(np.abs(every - column[:, None]).max(0).argmin()) for column in some.T]
+        assert len(set(near)) == 16
+        assert np.abs(every[:, near] - some).max() < 1e-4
+
+
+def test_all_gates_of_a_small_map_are_looked_at_and_of_a_large_one_each_once() -> None:
+    small = torch.rand(3, module._UNITS)
+    assert torch.equal(module._some(small), small)
+    large = torch.arange(5000.0).expand(2, -1)
+    chosen = module._some(large)
+    assert chosen.shape == (2, module._UNITS)
+    assert len(set(chosen[0].tolist())) == module._UNITS
+    assert torch.equal(chosen[0], chosen[1])
+    assert torch.equal(chosen, module._some(large))
+
+
+def test_what_the_classifier_gets_makes_the_logits(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, _, sample, observation = seen
+    classifier = model.get_submodule("fc")
+    assert isinstance(classifier, nn.Linear)
+    assert np.abs(logits_in_float64(observation, classifier.bias) - observation.logits).max() < 1e-4
+    with torch.no_grad():
+        assert np.abs(copy.deepcopy(model).double()(sample.pixels.double()).numpy() - observation.logits).max() < 1e-3
+    assert observation.groups == 4
+
+
+def test_no_hook_stays_behind_even_where_looking_fails(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, variant, _, _ = seen
+    assert hooks_of(model) == 0
+    pixels = torch.zeros(2, 5, 32, 32)  # too many colours
+    with pytest.raises(RuntimeError):
+        observe(model, variant.network, Sample(pixels, torch.zeros(2).long(), np.zeros((2, 1, 1, 3), np.uint8)))
+    assert hooks_of(model) == 0
+
+
+@pytest.mark.parametrize("attention", ["none", "se", "sge", "identity", "permute", "constant", "se_matched"])
+def test_networks_without_shuffle_attention_have_features_and_no_gates(attention: str) -> None:
+    variant = variant_of(attention=attention)
+    model, sample = random_network(variant.network), sample_of(4)
+    observation = observe(model, variant.network, sample)
+    assert observation.gates == []
+    assert observation.groups == 0
+    bias = model.get_submodule("fc").bias
+    assert isinstance(bias, Tensor)
+    assert np.abs(logits_in_float64(observation, bias) - observation.logits).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs", "stages", "groups"),
+    [
+        ("resnet8", {"groups": 2}, [1, 2, 3], 2),
+        ("resnet8", {"groups": 2, "position": "pre"}, [1, 2, 3], 0),  # convolutions come after
+        ("resnet8", {"groups": 2, "position": "shortcut"}, [1, 2, 3], 0),
+        ("resnet8", {"groups": 2, "position": "post"}, [1, 2, 3], 2),
+        ("resnet8", {"groups": 2, "stages": "first"}, [1], 0),
+        ("resnet8", {"groups": 2, "stages": "last"}, [3], 2),
+        ("resnet8", {"groups": 2, "stages": "1+3"}, [1, 3], 2),
+        ("resnet20", {"groups": 8}, [1, 2, 3], 8),
+        ("resnet20", {"groups": 8, "position": "pre"}, [1, 2, 3], 0),
+        ("resnet20", {"groups": 8, "position": "shortcut"}, [1, 2, 3], 0),
+        ("resnet18", {"groups": 4}, [1, 2, 3, 4], 4),
+        ("shufflenet_v2_x0_5", {"groups": 4}, [1, 2, 3], 0),  # another convolution comes after
+        ("shufflenet_v2_x0_5", {"groups": 4, "position": "post"}, [1, 2, 3], 0),
+        ("timm/resnet26", {"groups": 4}, [1, 2, 3, 4], 4),
+    ],
+)
+def test_groups_are_known_where_nothing_stands_between_the_last_module_and_the_classifier(
+    model: str, knobs: dict[str, object], stages: list[int], groups: int
+) -> None:
+    variant = variant_of(model, **knobs)
+    built = random_network(variant.network)
+    observation = observe(built, variant.network, sample_of(2))
+    assert [gates.stage for gates in observation.gates if gates.branch == CHANNEL] == stages
+    assert observation.groups == groups
+    blocks = {gates.path.rsplit(".", 2)[0]: gates.path for gates in observation.gates}
+    for stage, path in blocks.items():  # the last block of the stage
+        assert int(path.split(".")[1]) == len(list(built.get_submodule(stage).children())) - 1
+    if groups:
+        assert observation.features.shape == (2, observation.weight.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "branches"),
+    [
+        ({"branches": "channel"}, [CHANNEL]),
+        ({"branches": "spatial"}, [SPATIAL]),
+        ({"branches": "none"}, []),
+        ({"branches": "channel", "removed": "reassign"}, [CHANNEL]),
+        ({"gate": "none"}, []),
+        ({"gate": "tanh1"}, [CHANNEL, SPATIAL]),
+        ({"norm": "none", "transform": "none"}, [CHANNEL, SPATIAL]),
+    ],
+)
+def test_only_branches_that_gate_are_looked_at(knobs: dict[str, object], branches: list[str]) -> None:
+    variant = variant_of(groups=2, **knobs)
+    observation = observe(random_network(variant.network), variant.network, sample_of(3))
+    assert [gates.branch for gates in observation.gates] == branches * 3
+    assert observation.groups == 2
+    for gates in observation.gates:
+        half = {1: 8, 2: 16, 3: 32}[gates.stage] * (2 if "removed" in knobs else 1)
+        if gates.branch == CHANNEL:
+            assert gates.opened.shape == (3, half)
+
+
+def test_the_gates_of_the_frozen_control_are_looked_at_too() -> None:
+    variant = variant_of(attention="frozen", groups=2)
+    observation = observe(random_network(variant.network), variant.network, sample_of(3))
+    assert len(observation.gates) == 6
+    assert observation.groups == 2
+
+
+def test_a_network_that_is_observed_stays_as_it_was(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, variant, sample, observation = seen
+    state = copy.deepcopy(model.state_dict())
+    again = observe(model, variant.network, sample)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert (again.logits == observation.logits).all()
+    assert all((one.opened == other.opened).all() for one, other in zip(again.gates, observation.gates, strict=True))

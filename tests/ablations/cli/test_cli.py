@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations import cli
+from ablations.config import Config
+
+
+def call(*arguments: str) -> int:
+    def act(config: Config, command: str) -> int:
+        print(config.train.epochs, command)
+        return 7
+
+    return cli.main("run", "Does it.", act, arguments)
+
+
+def test_a_verb_gets_its_configuration_and_the_command_that_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train.epochs=3", "sweep.factors.attention.groups=[2, 4]") == 7
+    assert (
+        capsys.readouterr().out == "3 python -m ablations.run train.epochs=3 'sweep.factors.attention.groups=[2, 4]'\n"
+    )
+
+
+def test_what_the_user_can_mend_is_one_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train.epochs=none") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: train.epochs=none: ")
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--hlep", "error: --hlep: there is no such flag; did you mean --help? valid: --help, --config-dir"),
+        ("--config-dir", "error: --config-dir: needs a folder"),
+    ],
+)
+def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument: str, message: str) -> None:
+    assert call(argument) == 2
+    assert capsys.readouterr().err == message + "\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "typed", "owner"),
+    [
+        ("run", "bench.images=3", "bench"),
+        ("run", "plan.pilot=2", "plan"),
+        ("run", "+plan.pilot=2", "plan"),
+        ("analyze", "plan.effect=1", "plan"),
+        ("bench", "plan.pilot=2", "plan"),
+        ("plan", "bench.images=3", "bench"),
+        ("analyze", "plan={pilot: 2}", "plan"),
+        ("run", "figures=cams", "analyze"),
+        ("plan", "figures=[all,-cams]", "analyze"),
+        ("bench", "figures=nonsense", "analyze"),
+    ],
+)
+def test_options_of_another_verb_are_refused(
+    capsys: pytest.CaptureFixture[str], verb: str, typed: str, owner: str
+) -> None:
+    assert cli.main(verb, "Does it.", lambda *_: 0, ["train.epochs=3", typed]) == 2
+    name, _, value = typed.partition("=")
+    reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+    assert capsys.readouterr().err == f"error: {name}={value}: {reason}\n"
+
+
+def test_a_verb_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    def act(config: Config, _: str) -> int:
+        return config.plan.pilot
+
+    assert cli.main("plan", "Does it.", act, ["plan.pilot=4"]) == 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("verb", "shown"), [("run", False), ("analyze", False), ("plan", True)])
+def test_the_help_of_a_verb_has_its_own_options_and_no_others(
+    capsys: pytest.CaptureFixture[str], verb: str, shown: bool
+) -> None:
+    assert cli.main(verb, "Does it.", lambda *_: 0, ["--help", "replicates=auto"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("plan.pilot=0" in text) == ("plan.effect=0.0" in text) == shown
+    assert ("figures=all" in text) == (verb == "analyze")
+    assert "weights=first" in text
+    assert "bench." not in text
+    for part in ("replicates=auto", "auto trains more where verdicts are undecided", "replicates.max=32", "margin=0.2"):
+        assert part in text
+    assert "replicates_max" not in text
+
+
+def test_errors_that_are_not_the_users_are_not_hidden() -> None:
+    def act(config: Config, command: str) -> int:
+        raise RuntimeError(command + config.study)
+
+    with pytest.raises(RuntimeError, match=r"python -m ablations\.run"):
+        cli.main("run", "Does it.", act, [])
+
+
+def test_the_help_lists_sweeps_with_questions_and_every_option_with_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("--help", "train.epochs=9") == 0
+    text = capsys.readouterr().out
+    for part in ("Does it.", "python -m ablations.run [group=choice", "sweep=groups  ", "How many groups should",
+                 "train.epochs=9", "Passes over the training images.", "device=auto"):  # fmt: skip
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text("question: Mine?\n")
+    assert call("--help", f"--config-dir={tmp_path}", "sweep=mine") == 0
+    assert "Mine?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["run", "analyze", "plan"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    code = (
+        f"import sys, ablations.{verb} as verb; from ablations import cli; sys.argv[1:] = ['--help'];"
+        "cli.main('x', 'y', lambda *_: 0);"
+        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_design_is_checked_without_importing_anything_heavy() -> None:
+    code = (
+        "import sys; from ablations.config.compose import compose_config; from ablations.design import make_design;"
+        "make_design(compose_config(['device=cpu']));"
+        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ablations.run", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE_STATUS, b"")

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from ablations.common.errors import UsageError, nearest
+
+
+@pytest.mark.parametrize(
+    ("word", "choices", "expected"),
+    [
+        ("group", ["groups", "shuffle"], ["groups"]),
+        ("epochs", ["train.epochs", "seed"], ["train.epochs"]),  # the end of a dotted name
+        ("x", ["alpha", "beta"], []),
+        ("", [], []),
+    ],
+)
+def test_the_nearest_names_are_those_that_look_alike(word: str, choices: list[str], expected: list[str]) -> None:
+    assert nearest(word, choices) == expected
+
+
+def test_a_message_names_option_value_reason_and_choices() -> None:
+    error = UsageError("sweep", "group", "there is no such sweep", ["groups", "norm"])
+    assert str(error) == "sweep=group: there is no such sweep; did you mean groups? valid: groups, norm"
+
+
+def test_a_message_without_near_choices_lists_them_all() -> None:
+    assert str(UsageError("device", "quantum", "is not known", ["auto", "cpu"])).endswith("; valid: auto, cpu")
+
+
+def test_choices_that_are_too_many_to_read_are_left_to_the_help() -> None:
+    text = str(UsageError("zzz", None, "there is no such option", [f"option{i}" for i in range(40)]))
+    assert text == "zzz: there is no such option; --help lists what there is"

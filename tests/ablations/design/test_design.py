@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.common.errors import UsageError
+from ablations.common.settings import flatten
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design, protocol_differences
+
+
+def design(*overrides: str) -> Design:
+    return make_design(compose_config(["device=cpu", *overrides]))
+
+
+def test_a_sweep_becomes_its_named_variants_and_its_levels() -> None:
+    made = design()
+    assert [variant.name for variant in made.variants] == ["none", "groups=1", "groups=2", "groups=4", "groups=8"]
+    assert made.variants[0].attention == {"name": "none"}
+    assert made.variants[3].attention == {
+        "name": "sa", "stages": "all", "position": "residual", "groups": 4, "groups_policy": "strict",
+        "branches": "both", "removed": "identity", "transform": "affine", "norm": "instance", "norm_affine": True,
+        "pooling": "avg", "gate": "sigmoid", "gate_bias": 1.0, "shuffle": True, "shuffle_groups": 2,
+        "permutation": "interleave",
+    }  # fmt: skip
+    assert made.variants[3].levels == {"attention.groups": 4}
+
+
+def test_factors_are_crossed_and_named_by_their_levels() -> None:
+    made = design(
+        "sweep.factors={attention:{groups:[2,4],shuffle:[true,false]}}", "sweep.variants={}",
+        'sweep.baseline="groups=2, shuffle=on"',
+    )  # fmt: skip
+    assert [variant.name for variant in made.variants] == [
+        "groups=2, shuffle=on", "groups=2, shuffle=off", "groups=4, shuffle=on", "groups=4, shuffle=off",
+    ]  # fmt: skip
+
+
+def test_a_whole_module_or_backbone_can_be_a_level() -> None:
+    made = design("sweep.factors={model:[resnet8,resnet20]}", "attention.groups=2")
+    assert [(variant.name, variant.model["name"]) for variant in made.variants[1:]] == [
+        ("resnet8", "resnet8"), ("resnet20", "resnet20"),
+    ]  # fmt: skip
+
+
+def test_a_level_can_be_the_baseline_of_all_that_are_otherwise_equal() -> None:
+    made = design("sweep=backbones", "sweep.variants={extra: {attention: se}}")
+    assert made.baselines == {
+        "resnet20, none": "resnet20, none", "resnet20, sa": "resnet20, none",
+        "resnet18, none": "resnet18, none", "resnet18, sa": "resnet18, none",
+        "shufflenet_v2_x0_5, none": "shufflenet_v2_x0_5, none", "shufflenet_v2_x0_5, sa": "shufflenet_v2_x0_5, none",
+    }  # fmt: skip
+    assert made.baseline_factor == "attention"
+    with pytest.raises(
+        UsageError, match=r"sweep.baseline=se: is no variant of this sweep; .*valid: .*resnet20, none, "
+    ):
+        design("sweep=backbones", "sweep.baseline=se")
+
+
+def test_the_knobs_of_the_base_hold_for_every_variant_that_has_them() -> None:
+    made = design("attention.norm=layer")
+    assert made.variants[0].attention == {"name": "none"}
+    assert {variant.attention["norm"] for variant in made.variants[1:]} == {"layer"}
+
+
+def test_cells_come_a_whole_replicate_after_the_other() -> None:
+    cells = list(design("replicates=2").cells())
+    assert [cell.replicate for cell in cells] == [0] * 5 + [1] * 5
+    assert len({cell.key for cell in cells}) == 10
+
+
+def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
+    assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(3, 0), (4, 0)]
+    assert design("replicates=auto").replicates_max == 32
+    made = design("replicates=auto", "replicates.max=12", "sweep.margin=0.5")
+    assert (made.replicates_max, made.margin) == (12, 0.5)
+
+
+def test_a_replicate_has_one_seed_for_all_variants() -> None:
+    seeds = {(cell.replicate, cell.seed) for cell in design("replicates=3").cells()}
+    assert len(seeds) == 3
+    assert len({seed for _, seed in seeds}) == 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs=7", "data.clutter=1", "seed=1", "train.precision=fp32", "data.flip=true"],
+)
+def test_whatever_decides_a_result_changes_the_key_of_a_cell(override: str) -> None:
+    base = {cell.key for cell in design("train.precision=bf16").cells()}
+    assert base.isdisjoint(cell.key for cell in design("train.precision=bf16", override).cells())
+
+
+def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() -> None:
+    base = {cell.variant.name: cell.key for cell in design("replicates=1").cells()}
+    other = {cell.variant.name: cell.key for cell in design("replicates=1", "attention.norm=layer").cells()}
+    assert [name for name in base if base[name] == other[name]] == ["none"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["replicates=2", "replicates=auto", "sweep.margin=1", "results_dir=other", "study=other", "sweep.question=Why?"],
+)
+def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
+    base = {cell.key for cell in design("replicates=5").cells()}
+    assert base.issuperset(cell.key for cell in design(override).cells())
+
+
+def test_the_protocol_says_what_auto_became() -> None:
+    protocol = design().protocol
+    assert protocol["train"]["precision"] in ("fp32", "bf16")
+    assert protocol["train"]["fused"] in ("on", "off")
+    assert (protocol["train"]["memory_format"], protocol["device"]) == ("contiguous", "cpu")
+
+
+def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it() -> None:
+    stored = design("train.precision=bf16", "train.memory_format=channels_last").protocol | {"device": "cuda"}
+    assert make_design(compose_config([]), stored=stored).protocol == stored
+    asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
+    assert protocol_differences(stored, asked) == ["train.precision: bf16 is stored, fp32 is asked for"]
+
+
+@given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=8))
+def test_flattening_keeps_every_leaf(settings: object) -> None:
+    if not isinstance(settings, dict):
+        return
+
+    def leaves(node: object) -> int:
+        return sum(map(leaves, node.values())) if isinstance(node, dict) else 1
+
+    assert len(flatten(settings)) == leaves(settings)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["sweep.factors.attention.groups=[8,16]"],
+            r"sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16 does not split 16 channels .*"
+            r"these fit at every place: 1, 2, 4, 8; groups_policy=clamp takes fewer where it must",
+        ),
+        (["sweep.factors.attention.groups=[4,4]"], r"sweep: the variant groups=4 is listed twice"),
+        (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
+        (
+            ["sweep.factors={attention: {groups: [1, 2]}, attention.groups: [4]}"],
+            r"sweep.factors.attention.groups=\[4\]: is given twice; the other time as \[1,2\]",
+        ),
+        (
+            ["sweep.factors={model: [resnet8], model.name: [resnet20]}"],
+            r"sweep.factors.model.name=\[resnet20\]: is given twice; the other time as \[resnet8\]",
+        ),
+        (
+            ["sweep.max_parameters=9"],
+            r"sweep.max_parameters=9: is an option of a search alone; sweep.sampler=tpe makes",
+        ),
+        (["sweep.trials=9"], r"sweep.trials=9: is an option of a search alone"),
+        (["sweep.factors.attention.groups=[]"], r"sweep.factors.attention.groups=\[\]: is given as a list of levels"),
+        (["sweep.factors.attention.groups=4"], r"sweep.factors.attention.groups=4: is given as a list of levels"),
+        (["sweep.factors.attention.groups=[four]"], r"groups=four is no number; a number is, and so is auto"),
+        (["sweep.factors.attention.group=[4]"], r"attention sa has no knob group; did you mean groups"),
+        (["attention=none"], r"attention none has no knob groups, nor any other"),
+        (
+            ["sweep.factors.attention.norm=[group:3]", "attention.groups=2"],
+            r"norm=group:3 does not divide the",
+        ),
+        (["sweep.factors.train.epochs=[1,2]"], r"train.epochs belongs to the protocol"),
+        (["sweep.variants.x={attention:sea}"], r"sweep.variants.x: there is no attention sea; did you mean se or sa"),
+        (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: model=resnet21 is no backbone; .*resnet20"),
+        (["sweep.variants.x={model:{depth:3}}"], r"sweep.variants.x: a model has no depth"),
+        (["sweep.variants.x=3"], r"sweep.variants.x=3: is given as settings"),
+        (["sweep.variants.x={attention:[sa]}"], r"attention=\[sa\]: is one value, not several"),
+        (["sweep.factors={model:[[resnet8]]}"], r"model=\[resnet8\]: is one value, not several"),
+        (
+            ["attention.norm=Instance"],
+            r"attention.norm=Instance: is not known; did you mean instance",
+        ),
+        (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
+        (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
+        (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),
+        (["replicates.max=8"], r"replicates.max=8: has no effect without replicates=auto"),
+        (
+            ["sweep=search", "replicates=auto"],
+            r"replicates=auto: is for sweeps whose variants are all compared; a search takes a number of replicates",
+        ),
+        (["data.cutout=32"], r"data.cutout=32: must be less than the image's 32 pixels"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        design(*overrides)
+
+
+def test_a_variant_has_a_name() -> None:
+    config = compose_config(["device=cpu"])
+    config.sweep.variants[" "] = {"attention": "none"}
+    with pytest.raises(UsageError, match=r"sweep.variants: a variant has no name"):
+        make_design(config)
+
+
+def test_the_identity_of_a_cell_is_plain_json() -> None:
+    made = design()
+    assert json.loads(json.dumps(made.protocol)) == made.protocol
+
+
+def test_where_this_machine_has_the_data_is_no_part_of_the_protocol() -> None:
+    made = design("data=imagenet_subset", "data.root=/somewhere", "data.cache=/tmp", "data.memory=mapped")
+    assert made.protocol == design("data=imagenet_subset", "data.skip_corrupt=true").protocol
+    assert not {"root", "cache", "memory", "skip_corrupt"} & made.protocol["data"].keys()
+    assert made.protocol["data"]["resolution"] == 64
+
+
+@pytest.mark.parametrize(("resolution", "stem"), [(64, "cifar"), (65, "imagenet")])
+def test_small_images_of_any_data_set_get_the_stem_for_small_images(resolution: int, stem: str) -> None:
+    made = design("data=imagenet_subset", f"data.resolution={resolution}", "model=resnet18")
+    assert {variant.model["stem"] for variant in made.variants} == {stem}
+
+
+def test_cuda_without_a_cuda_device_is_refused() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UsageError, match=r"device=cuda: there is no CUDA device that torch can use.*valid: auto"):
+        make_design(compose_config(["device=cuda"]))

@@ -1,0 +1,78 @@
+"""Every sweep of the suite at the smallest size: trained, tabled, drawn, mirrored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ablations import cli
+from ablations.analyze import PURPOSE, analyze
+from ablations.config.compose import compose_config, sweep_questions
+from ablations.design import make_design
+from ablations.run import run
+from tests.conftest import TINY, Command
+
+SWEEPS = sweep_questions()
+SMALL = [*TINY[1:], "train.epochs=1", "replicates=1"]
+
+
+SECTIONS = {
+    "factorial": ["Main effects and interactions"],
+    "backbones": ["Main effects and interactions"],
+    "search": ["Pareto front", "Importance of factors"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.mark.parametrize("sweep", sorted(SWEEPS))
+def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    is_looked_at = sweep in ("backbones", "controls", "search")  # trained networks are, in these; it takes seconds
+    arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}", *(["sweep.trials=6"] if sweep == "search" else [])]
+    arguments += [] if is_looked_at else ["weights=off"]
+    assert cli.main("run", "", run, arguments) == 0
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    config = compose_config(arguments)
+    made = make_design(config)
+    study = folder / made.study
+    report = (study / "report.md").read_text()
+    assert SWEEPS[sweep] in printed
+    assert SWEEPS[sweep] in report
+    variants = [variant.name for variant in made.variants]
+    for variant in variants:
+        assert f"\n| {variant} | 1 | " in report
+    count = len(variants) + (config.sweep.trials if made.is_search else 0)
+    assert f"cells: {count};" in printed
+    for section in SECTIONS.get(sweep, ()):
+        assert f"\n{section}\n" in printed
+        assert f"\n## {section}\n" in report
+    figures = {path.stem for path in (study / "figures").glob("*.png")}
+    extra = {"search": {"tradeoffs"}, "factorial": {"effects"}, "backbones": {"effects"}}
+    of_networks = {"gates", "subfeatures", "cams"} if is_looked_at else set()
+    always = {"variants", "complexity", "learning_curves"} | of_networks
+    judged = set() if made.is_search else {"forest", "pareto"}
+    # Cells as short as these may leave no time to be timed in, which `promise` needs.
+    assert figures - {"promise"} == always | judged | extra.get(sweep, set())
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(made.study)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * (count + 1)
+
+    table = printed[printed.index("┏") : printed.index("Report:")]
+    assert cli.main("analyze", PURPOSE, analyze, [*arguments, "figures=[all,-gates,-subfeatures,-cams]"]) == 0
+    assert table in capsys.readouterr().out
+
+
+def test_an_unknown_sweep_is_answered_with_all_and_their_questions(command: Command) -> None:
+    done = command("run", "sweep=everything")
+    assert done.returncode == 2
+    for sweep, question in SWEEPS.items():
+        assert question
+        assert f"\n  {sweep:12} {question}" in done.stderr

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ablations.common.errors import UsageError
+from ablations.common.settings import Settings
+from ablations.config.compose import compose_config, sweep_questions
+from ablations.design import Design, make_design
+from ablations.training.learner import build_network
+
+
+def design(*overrides: str) -> Design:
+    return make_design(compose_config(["device=cpu", *overrides]))
+
+
+def attention(made: Design, variant: str) -> Settings:
+    return next(found.attention for found in made.variants if found.name == variant)
+
+
+def only(*overrides: str) -> Settings:
+    """The attention of a sweep of one variant, made of the base network."""
+    made = design("sweep.factors={}", "sweep.variants={one:{}}", "sweep.baseline=one", *overrides)
+    return made.variants[0].attention
+
+
+@pytest.mark.parametrize("sweep", sorted(sweep_questions()))
+def test_every_variant_of_every_sweep_can_be_built(sweep: str) -> None:
+    made = design(f"sweep={sweep}")
+    assert made.variants
+    for variant in made.variants:
+        with torch.device("meta"):
+            build_network(variant.network, 10, seed=0)
+
+
+def test_variants_are_checked_without_importing_torch() -> None:
+    code = (
+        "import sys; from ablations.config.compose import compose_config, sweep_questions; "
+        "from ablations.design import make_design; "
+        "[make_design(compose_config(['device=cpu', f'sweep={sweep}'])) for sweep in sweep_questions()]; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_were_not_set() -> None:
+    made = design("sweep=branches", "attention.norm=batch", "attention.pooling=max")
+    assert [attention(made, f"branches={branch}")["norm"] for branch in ("both", "channel", "spatial", "none")] == [
+        "batch", "instance", "batch", "instance",
+    ]  # fmt: skip
+    assert [attention(made, f"branches={branch}")["pooling"] for branch in ("both", "channel", "spatial")] == [
+        "max", "max", "avg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["attention.branches=none", "attention.shuffle=false", "attention.norm=batch"],
+            r"^attention.norm=batch: has no effect: with branches=none there is no spatial branch to normalise$",
+        ),
+        (["attention.shuffle=false", "attention.permutation=random"], r"permutation=random: has no effect: .*stay in"),
+        (["attention.transform=none", "attention.gate_bias=0"], r"attention.gate_bias=0.0: has no effect: .*no F_c"),
+        (
+            ["sweep=norm", "attention.branches=channel"],
+            r"sweep.factors.attention.norm=layer: norm=layer has no effect: with branches=channel",
+        ),
+        (
+            ["sweep.factors.attention={branches: [both, channel], norm: [instance, batch]}"],
+            r"attention.branches=channel; sweep.factors.attention.norm=batch: norm=batch has no effect",
+        ),
+        (["sweep.variants.x={attention.removed: reassign}"], r"sweep.variants.x: removed=reassign has no effect"),
+        (["sweep.variants.x={attention: se, attention.groups: 3}"], r"x: attention se has no knob groups; .*reduction"),
+        (["sweep.variants.x={attention: none, attention.stages: last}"], r"attention none has no knob stages"),
+        (["sweep.variants.x={attention.gate: relu}"], r"x: gate=relu is not known; valid: sigmoid, hard_sigmoid"),
+        (["sweep.variants.x={attention.position: inside}"], r"x: position=inside is not known; valid: residual, pre"),
+        (["sweep.variants.x={attention.stages: 2+4}"], r"x: stages=2\+4 names no stages of resnet8, which has 1 to 3"),
+        (["sweep.variants.x={model: {stem: cifar}}"], r"x: stem=cifar is not to be had: resnet8 has a stem of its own"),
+        (["sweep=norm", "attention.norm=batch"], r"^attention.norm=batch: has no effect: it is a factor of this sweep"),
+        (
+            ["attention.groups=64"],
+            r"^attention.groups=64: has no effect: it is a factor of this sweep, with the levels",
+        ),
+        (["sweep=backbones", "model=resnet56"], r"^model=resnet56: has no effect: it is a factor of this sweep"),
+        (["attention.norm=qqq"], r"^attention.norm=qqq: is not known; valid: instance"),
+        (["attention.norm=group:1"], r"^attention.norm=group:1: is layer under another name"),
+        (
+            ["sweep=transform", "attention.branches=spatial"],
+            r"=affine_channel has no effect: .*it is none",
+        ),
+        (
+            ["sweep.factors={atention.groups: [1]}"],
+            r"no atention.groups to vary; did you mean attention.groups",
+        ),
+        (["sweep.variants.x={train.epochs: 3}"], r"train.epochs belongs to the protocol"),
+        (["model.stem=imagenet"], r"^model.stem=imagenet: is not to be had: resnet8 has a stem of its own"),
+        (["sweep.variants.x={model: resnet18, model.stem: small}"], r"x: stem=small is not known; valid: auto, imag"),
+        (["model=timm/vit_tiny_patch16_224"], r"^model=timm/vit_tiny_patch16_224: takes an attn_layer for tokens"),
+        (["model=timm/convnext_tiny"], r"^model=timm/convnext_tiny: has blocks that take no attn_layer; some that do"),
+        (["model=timm/resnet5"], r"^model=timm/resnet5: is no model of timm; did you mean timm/resnet50"),
+        (
+            ["model=timm/resnet26", "attention.position=pre"],
+            r"^attention.position=pre: is not to be had in timm/resnet26; valid: residual",
+        ),
+    ],
+)
+def test_what_contradicts_itself_or_is_not_there_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        design(*overrides)
+
+
+def test_another_module_takes_over_where_attention_is_and_none_of_the_knobs() -> None:
+    made = design("sweep=rivals", "attention.stages=last", "attention.position=post", "attention.groups=2")
+    assert attention(made, "se") == {"name": "se", "stages": "3", "position": "post", "reduction": 16}
+    assert attention(made, "sge")["groups"] == 4
+    assert attention(made, "sa")["groups"] == 2
+    assert attention(made, "none") == {"name": "none"}
+
+
+def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base() -> None:
+    made = design("sweep=controls", "attention.groups=2", "attention.norm=layer")
+    assert (attention(made, "frozen")["groups"], attention(made, "frozen")["norm"]) == (2, "layer")
+    assert attention(made, "se_matched")["groups"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "module", "groups"),
+    [
+        ("resnet8", "sa", 4),
+        ("resnet18", "sa", 16),
+        ("resnet50", "sa", 64),
+        ("resnet101", "sge", 64),
+        ("shufflenet_v2_x0_5", "sa", 6),
+        ("shufflenet_v2_x1_0", "sa", 1),
+        ("timm/resnet26", "sa", 64),
+    ],
+)
+def test_auto_groups_are_in_proportion_to_the_backbone(model: str, module: str, groups: int) -> None:
+    assert only(f"model={model}", f"attention={module}")["groups"] == groups
+
+
+def test_auto_groups_are_the_same_wherever_attention_is() -> None:
+    made = design("sweep=placement", "model=resnet50")
+    assert {variant.attention["groups"] for variant in made.variants if variant.name != "none"} == {64}
+    clamped = {variant.name: variant.clamped for variant in made.variants if variant.clamped}
+    assert clamped == {"position=pre": {"64": 32}}
+
+
+def test_what_was_clamped_is_known_by_the_width_of_the_place() -> None:
+    clamp = ["sweep.factors.attention.groups=[8,64]", "attention.groups_policy=clamp"]
+    _, eight, sixty_four = design(*clamp).variants
+    assert eight.clamped == {}
+    assert sixty_four.clamped == {"16": 8, "32": 16, "64": 32}
+    assert sixty_four.attention["groups"] == 64
+
+
+@pytest.mark.parametrize(
+    ("stages", "canonical"),
+    [("all", "all"), ("1+2+3", "all"), ("3+1", "1+3"), ("last", "3"), ("first", "1"), ("2", "2")],
+)
+def test_stages_have_one_spelling(stages: str, canonical: str) -> None:
+    assert only(f"attention.stages={stages}")["stages"] == canonical
+
+
+def test_small_images_get_a_small_stem_where_there_is_a_choice() -> None:
+    made = design("sweep=backbones")
+    assert {variant.model["name"]: variant.model.get("stem") for variant in made.variants} == {
+        "resnet20": None, "resnet18": "cifar", "shufflenet_v2_x0_5": "cifar",
+    }  # fmt: skip
+
+
+def test_a_stem_that_is_asked_for_holds_for_the_backbones_that_have_it() -> None:
+    made = design("sweep=backbones", "model=resnet18", "model.stem=imagenet", "sweep.variants.x={attention: se}")
+    assert {variant.model.get("stem") for variant in made.variants} == {None, "imagenet"}

@@ -1,0 +1,252 @@
+"""Cells as tasks of a real Ray of two workers, which is started for these tests, and killed at in some of them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from ablations.config import RayConfig
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.select import make_launcher
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.execution.progress import Display
+from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.study import StudyStore
+from ablations.training.events import ERROR, Epoch, Finished, Progress
+from tests.ablations.execution.test_driver import Study
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
+
+CLOCK = {"seconds", "finished"}  # what the clock decides
+LONG = ("train.epochs=40", "data.train_images=64", "sweep.factors.attention.groups=[4]", "replicates=1")
+
+
+@pytest.fixture(scope="module")
+def ray_config() -> RayConfig:
+    return RayConfig(workers=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray is started once: launchers of these tests leave it running, as they do a cluster's."""
+    study = Study(tmp_path_factory.mktemp("ray"))
+    launcher_of(study, ray_config)  # imports Ray as the suite does
+    from ablations.execution.launchers.ray import RayLauncher
+
+    close = RayLauncher.close
+
+    def leave(self: Any) -> None:
+        for key in list(self._tasks):
+            self.stop(key)
+        self._is_connected = False
+
+    connect = RayLauncher._connect
+    first: list[Any] = []
+
+    def join(self: Any) -> None:
+        if not first:
+            connect(self)
+            first.append(self)
+        self._is_connected = True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayLauncher, "_connect", join)
+        patch.setattr(RayLauncher, "close", leave)
+        yield
+    if first:
+        first[0]._is_connected = True
+        close(first[0])
+
+
+def launcher_of(study: Study, config: RayConfig | None, measure: str = "off") -> Launcher:
+    if config is None:
+        return SerialLauncher(study.design, study.config.data, measure=measure)
+    return make_launcher(config, study.design, study.config.data, Console(quiet=True), measure, threads=1)
+
+
+def timeless(value: Any) -> Any:
+    """Returns a result without what depends on the clock."""
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
+    return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def results(store: StudyStore) -> dict[str, Any]:
+    return {
+        f"{cell.variant} r{cell.replicate}": timeless(cell.outcome["result"])
+        for cell in store.cells()
+        if cell.outcome and cell.state == TrialState.COMPLETE
+    }
+
+
+def workers() -> list[psutil.Process]:
+    """The processes that train for this one."""
+    mine = psutil.Process().children(recursive=True)
+    return [process for process in mine if process.name().startswith("ray::train_job")]
+
+
+def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path, ray_config: RayConfig) -> None:
+    stores = []
+    for name, config in (("serial", None), ("ray", ray_config)):
+        (tmp_path / name).mkdir()
+        study = Study(tmp_path / name)
+        with launcher_of(study, config) as launcher:
+            assert study.drive(launcher) == 0
+        stores.append(study.store)
+    serial, ray = map(results, stores)
+    assert len(serial) == 6
+    assert ray == serial
+    environments = [cell.outcome["environment"] for cell in stores[1].cells() if cell.outcome]
+    assert {environment["cells at once"] for environment in environments} == {"2"}
+
+
+def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path, ray_config: RayConfig) -> None:
+    study = Study(tmp_path, *LONG)
+    with launcher_of(study, ray_config) as launcher:
+        launcher.prepare()
+        driver = Driver(study.design, study.store, None, launcher)
+        job = driver._job(next(study.design.cells()))
+        launcher.start(job)
+        heard: list[tuple[float, Progress]] = []
+        while not heard or not isinstance(heard[-1][1], Finished):
+            heard += [(time.monotonic(), event) for _, event in launcher.events()]
+    epochs = [(when, event) for when, event in heard if isinstance(event, Epoch)]
+    assert [event.epoch for _, event in epochs] == list(range(40))
+    assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end
+
+
+def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
+    tmp_path: Path, ray_config: RayConfig
+) -> None:
+    import ray
+
+    study = Study(tmp_path)
+    with launcher_of(study, ray_config) as launcher:
+        reference = launcher._images_ref  # type: ignore[attr-defined]
+        assert launcher._images_ref is reference  # type: ignore[attr-defined]
+        images = ray.get(reference)
+    assert images.fingerprint == launcher.images.fingerprint
+    assert not images.train.pixels.flags.writeable  # the store's own bytes, not a copy of them
+    assert (images.train.pixels == launcher.images.train.pixels).all()
+
+
+class Striking(Display):
+    """A display that does something when the first epoch of a cell is shown."""
+
+    def __init__(self, strike: Callable[[str], None]) -> None:
+        super().__init__(Console(quiet=True), 6, 0)
+        self.strike: Callable[[str], None] | None = strike
+
+    def epoch(self, name: str, top1: float) -> None:
+        super().epoch(name, top1)
+        if self.strike:
+            strike, self.strike = self.strike, None
+            strike(name)
+
+
+def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_config: RayConfig) -> None:
+    for name in ("calm", "struck"):
+        (tmp_path / name).mkdir()
+    calm, struck = (Study(tmp_path / name, *LONG) for name in ("calm", "struck"))
+    with launcher_of(calm, ray_config) as launcher:
+        assert calm.drive(launcher) == 0
+    killed = []
+
+    def kill(name: str) -> None:
+        del name
+        for process in workers():
+            killed.append(process.pid)
+            process.send_signal(signal.SIGKILL)
+
+    with launcher_of(struck, ray_config) as launcher:
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        driver = Driver(struck.design, struck.store, None, launcher, checkpoints=checkpoints)
+        with Striking(kill) as display:
+            assert driver.train(driver.missing(), display) == 0
+    assert killed
+    assert results(struck.store) == results(calm.store)
+    lost = [cell.outcome.get("lost", 0) for cell in struck.store.cells() if cell.outcome]
+    assert sum(lost) in (1, 2)
+    assert not checkpoints.folder.exists()
+
+
+def test_a_cell_that_is_given_up_ends_and_leaves_its_worker_to_others(tmp_path: Path, ray_config: RayConfig) -> None:
+    class Hasty:
+        def reason_to_stop(self, cell: Any, epochs: Any) -> str | None:
+            del epochs
+            return "planted" if cell.variant.name == "groups=4" else None
+
+    study = Study(tmp_path, *LONG)
+    with launcher_of(study, ray_config) as launcher:
+        driver = Driver(study.design, study.store, None, launcher, Hasty())
+        before = {process.pid for process in psutil.Process().children(recursive=True)}
+        with Display(Console(quiet=True), 2, 0) as display:
+            assert driver.train(driver.missing(), display) == 0
+        assert {process.pid for process in psutil.Process().children(recursive=True)} - before == set()
+    states = {cell.variant: cell.state for cell in study.store.cells()}
+    assert states == {"none": TrialState.COMPLETE, "groups=4": TrialState.PRUNED}
+
+
+def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_config: RayConfig) -> None:
+    study = Study(tmp_path, "replicates=1")
+    with launcher_of(study, ray_config) as launcher:
+        launcher.recipe.momentum = "much"  # type: ignore[assignment]
+        assert study.drive(launcher) == 3
+    for cell in study.store.cells():
+        assert cell.failed_as == ERROR
+        assert (cell.failure or "").startswith("Traceback")
+        assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config: RayConfig) -> None:
+    with launcher_of(Study(tmp_path), ray_config) as launcher:
+        launcher.prepare()
+        processes = psutil.Process().children(recursive=True)
+        listening = [
+            connection.laddr.ip
+            for process in [psutil.Process(), *processes]
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus_per_cell", "workers", "slots"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, 1.0, 0, 8),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.25, 0, 32),
+        ({"CPU": 64.0, "GPU": 8.0}, 0.1, 0, 64),  # of which each needs a core
+        ({"CPU": 64.0, "GPU": 8.0}, 2.0, 3, 3),
+        ({"CPU": 2.0}, 1.0, 0, 1),  # which waits for a GPU to come back
+    ],
+)
+def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resources: dict[str, float],
+    gpus_per_cell: float,
+    workers: int,
+    slots: int,
+) -> None:
+    study = Study(tmp_path)
+    design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
+    config = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
+    launcher: Any = make_launcher(config, design, study.config.data, Console(quiet=True), "off", threads=1)
+    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    assert launcher.slots == slots
+    assert launcher._needs == {
+        "num_cpus": 1, "num_gpus": gpus_per_cell, "max_calls": 1, "max_retries": 0, "scheduling_strategy": "SPREAD",
+    }  # fmt: skip

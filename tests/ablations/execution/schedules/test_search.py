@@ -1,0 +1,289 @@
+"""Searches on a real Optuna database, with results that are a formula of the levels instead of hours of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from ablations.analysis.picked import Maker, with_found_variants
+from ablations.analysis.results import collect
+from ablations.common.errors import UsageError
+from ablations.common.settings import Settings
+from ablations.config import Config
+from ablations.config.compose import compose_config
+from ablations.design import make_design
+from ablations.design.variants import Variant
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.execution.progress import Display
+from ablations.execution.schedules.search import MedianStopper, Search
+from ablations.storage.study import StudyStore, open_store
+from ablations.training.cost import Cost
+from ablations.training.events import Finished, Progress
+from ablations.training.job import Job
+from ablations.training.train import Epoch, Result
+from tests.ablations.several import Several
+
+EPOCHS = 6
+SPACE = "sweep.factors={attention: {groups: [1, 2, 4, 8], branches: [both, channel, spatial], gate: [sigmoid, tanh1]}}"
+BEST = {"attention.groups": 4, "attention.branches": "channel", "attention.gate": "tanh1"}
+
+
+def score(levels: Settings) -> float:
+    """How many levels are the best ones: a smooth slope for the sampler, in percent."""
+    return 25.0 + 25.0 * sum(levels.get(path) == level for path, level in BEST.items())
+
+
+class FormulaLauncher(Several):
+    """Cells that take no time: their curves rise to the score of their levels."""
+
+    def __init__(self, config: Config, value: Callable[[Settings], float] = score, slots: int = 1) -> None:
+        super().__init__(make_design(config), config.data)
+        self.hold(slots)
+        self._value = value
+        self.trained: list[str] = []
+
+    def work(self, job: Job) -> Iterator[Progress]:
+        cell = job.cell
+        self.trained.append(cell.name)
+        value = self._value(cell.variant.levels) + cell.replicate
+        epochs = []
+        for index in range(EPOCHS):
+            top1 = value * (index + 1) / EPOCHS
+            epochs.append(Epoch(index, 1.0, 100 - top1, top1, 0.1, 1.0, 1e9 + index))
+            yield epochs[-1]
+        memory = float(cell.variant.attention.get("groups", 0))
+        yield Finished(Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs)).to_dict(), {"cpu": "one"})
+
+
+class Study:
+    """A search in a folder, gone on with as often as a test wants."""
+
+    def __init__(self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10) -> None:
+        self.config = compose_config(
+            ["device=cpu", "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=12",
+             "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides]
+        )  # fmt: skip
+        self.design = make_design(self.config)
+        self.url = f"sqlite:///{folder / 'optuna.db'}"
+        self.count = count
+
+    @property
+    def store(self) -> StudyStore:
+        store = open_store(self.url, self.design.study, create=True, directions=self.design.directions)
+        store.begin(self.design)
+        return store
+
+    def drive(self, launcher: SerialLauncher, *, stop_after: int = 1000, prune: bool = False) -> Search:
+        store = self.store
+        search = Search(self.config, self.design, store, self.count)
+        stopper = MedianStopper(store, self.design.objectives[0], EPOCHS) if prune else None
+        driver = Driver(search.design, store, None, launcher, stopper)
+        cells = (cell for cell, _ in zip(chain(driver.missing(), search.cells()), range(stop_after), strict=False))
+        with Display(Console(quiet=True), 100, 0) as display:
+            driver.train(cells, display)
+        return search
+
+    def picked(self) -> list[str]:
+        found = with_found_variants(self.design, self.store.cells(), Maker(self.config))
+        return [variant.name for variant in found.variants if variant.levels]
+
+    def results(self, objective: str = "top1") -> list[float]:
+        return [
+            cell.outcome["result"][objective]
+            for cell in self.store.cells()
+            if cell.outcome and cell.state == TrialState.COMPLETE and cell.replicate == 0 and cell.levels
+        ]
+
+
+def test_a_search_picks_as_many_variants_as_asked_for_each_with_its_replicates(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    launcher = FormulaLauncher(study.config)
+    study.drive(launcher)
+    assert len(study.picked()) == len(set(study.picked())) == 12
+    assert sorted(launcher.trained) == sorted(f"{name} r{i}" for name in ["none", *study.picked()] for i in range(2))
+    assert {cell.state for cell in study.store.cells()} == {TrialState.COMPLETE}
+
+    again = FormulaLauncher(study.config)
+    study.drive(again)
+    assert again.trained == []
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 9])
+def test_a_search_that_was_cut_off_picks_what_it_would_have_picked(tmp_path: Path, stop_after: int) -> None:
+    whole, parts = (Study(tmp_path / name) for name in ("whole", "parts"))
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole.drive(FormulaLauncher(whole.config))
+    first, second = FormulaLauncher(parts.config), FormulaLauncher(parts.config)
+    parts.drive(first, stop_after=stop_after)
+    parts.drive(second)
+    assert parts.picked() == whole.picked()
+    assert not set(first.trained) & set(second.trained)
+
+
+@pytest.mark.parametrize("slots", [2, 5, 40])
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_search_of_several_cells_at_once_picks_as_many_variants_each_with_its_replicates(
+    tmp_path: Path, slots: int, prune: bool
+) -> None:
+    study = Study(tmp_path)
+    launcher = FormulaLauncher(study.config, slots=slots)
+    study.drive(launcher, prune=prune)
+    assert launcher.most == min(slots, 14)  # two of the plain network, and the first replicates of twelve
+    assert len(launcher.trained) == len(set(launcher.trained))
+    assert len(study.picked()) == len(set(study.picked())) == 12
+    cells = {(cell.variant, cell.replicate): cell.state for cell in study.store.cells()}
+    assert set(cells.values()) <= {TrialState.COMPLETE, TrialState.PRUNED}
+    for name in study.picked():
+        given_up = cells[name, 0] == TrialState.PRUNED
+        assert ((name, 1) in cells) != given_up
+    assert len(launcher.stopped) == sum(state == TrialState.PRUNED for state in cells.values())
+    again = FormulaLauncher(study.config, slots=slots)
+    study.drive(again, prune=prune)
+    assert again.trained == []
+
+
+def test_more_trials_add_to_a_search(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.drive(FormulaLauncher(study.config))
+    before = study.picked()
+    more = Study(tmp_path, "sweep.trials=15")
+    launcher = FormulaLauncher(more.config)
+    more.drive(launcher)
+    assert more.picked()[:12] == before
+    assert len(launcher.trained) == 3 * 2
+
+
+def test_the_sampler_learns_from_what_came_before(tmp_path: Path) -> None:
+    study = Study(tmp_path, "sweep.trials=20", "sweep.factors.attention.transform=[affine,conv1x1,none]",
+                  "sweep.factors.attention.shuffle=[true,false]", "replicates=1")  # fmt: skip
+    study.drive(FormulaLauncher(study.config))
+    assert max(study.results()) == score(BEST)  # 6 of the 144 combinations have it
+
+
+def test_an_objective_that_is_to_be_small_is_made_small(tmp_path: Path) -> None:
+    study = Study(tmp_path, "sweep.objectives=[peak_memory_mib]", "sweep.trials=16", "replicates=1")
+    study.drive(FormulaLauncher(study.config))
+    memory = study.results("peak_memory_mib")  # the number of groups, here
+    assert sum(memory[-6:]) < sum(memory[:6])
+    assert memory[-6:].count(1.0) >= 3
+
+
+def test_variants_with_too_many_parameters_are_not_trained(tmp_path: Path) -> None:
+    study = Study(tmp_path, "sweep.max_parameters=5", count=lambda variant: variant.attention["groups"])
+    launcher = FormulaLauncher(study.config)
+    search = study.drive(launcher)
+    assert launcher.trained
+    assert not any("groups=8" in name for name in launcher.trained)
+    assert not search.exhausted
+
+
+def test_parameters_are_counted_as_they_are_trained() -> None:
+    config = compose_config(["device=cpu", "sweep=search"])
+    made = make_design(config)
+    launcher = SerialLauncher(made, config.data)
+    assert launcher.count_parameters(made.variants[0]) == 75_290
+
+
+def test_a_search_ends_when_no_combination_is_left(tmp_path: Path) -> None:
+    study = Study(tmp_path, "sweep.factors={attention: {branches: [both, channel], norm: [instance, batch]}}")
+    launcher = FormulaLauncher(study.config)
+    search = study.drive(launcher)
+    assert search.exhausted
+    # branches=channel with norm=batch is no network of its own.
+    assert sorted(study.picked()) == [
+        "branches=both, norm=batch", "branches=both, norm=instance", "branches=channel, norm=instance",
+    ]  # fmt: skip
+
+
+def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
+    study = Study(tmp_path, "sweep.trials=16")
+    launcher = FormulaLauncher(study.config)
+    study.drive(launcher, prune=True)
+    cells = study.store.cells()
+    given_up = [cell for cell in cells if cell.state == TrialState.PRUNED]
+    finished = {cell.variant for cell in cells if cell.state == TrialState.COMPLETE}
+    assert given_up
+    assert {cell.replicate for cell in given_up} == {0}
+    assert not {cell.variant for cell in given_up} & finished
+    for cell in given_up:
+        assert score(cell.levels) < max(study.results())
+        assert cell.outcome is not None
+        assert 1 <= len(cell.outcome["result"]["epochs"]) < EPOCHS
+        assert "is worse than the median" in cell.outcome["pruned"]
+
+    again = FormulaLauncher(study.config)
+    study.drive(again, prune=True)
+    assert again.trained == []
+
+    made = with_found_variants(study.design, cells, Maker(study.config))
+    unfinished = collect(made, cells).unfinished
+    assert set(unfinished["state"]) == {"pruned"}
+    assert sorted(unfinished["variant"]) == sorted(cell.variant for cell in given_up)
+    assert unfinished["reason"].str.contains("median").all()
+
+
+def test_a_driver_that_died_after_giving_a_cell_up_finds_it_given_up(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    store = study.store
+    search = Search(study.config, study.design, store, study.count)
+    cell = next(search.cells())
+    store.claim(cell)
+    epochs = [{"epoch": 0, "top1": 3.0}]
+    number = store._number(cell)
+    outcome = {"result": {"epochs": epochs}, "pruned": "hopeless", "environment": {}}
+    store._storage.set_trial_user_attr(store._trial_id(number), "outcome", outcome)  # and dies
+    again = study.store
+    again.take_over()
+    assert [cell.state for cell in again.cells()] == [TrialState.PRUNED]
+
+
+def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -> None:
+    assert MedianStopper.suits(["top1"])
+    assert MedianStopper.suits(["test_loss"])
+    assert not MedianStopper.suits(["peak_memory_mib"])
+    assert not MedianStopper.suits(["top1", "test_loss"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sweep.factors={}"], r"sweep.factors: is empty: a search needs factors"),
+        (["sweep.factors.attention.groups=[1,2,1]"], r"groups=\[1,2,1\]: lists a level twice"),
+        (["sweep.objectives=[]"], r"sweep.objectives=\[\]: is empty; valid: top1"),
+        (["sweep.objectives=[accuracy]"], r"sweep.objectives=accuracy: is no metric to look for; valid: top1"),
+        (["sweep.objectives=[top1,top1]"], r"names an objective twice"),
+        (
+            ["sweep.objectives=[top1,train_time_ratio]", "measure=off"],
+            r"measure=off: leaves the search without its objective train_time_ratio",
+        ),
+        (
+            ["sweep.objectives=[top1,test_time_ratio]", "train.compile=default"],
+            r"sweep.objectives=test_time_ratio: is not measured of compiled networks",
+        ),
+        (["sweep.trials=0"], r"sweep.trials=0: must be at least 1"),
+        (["sweep.factors.attention.gate=[sigmoid,relu]"], r"gate=relu is not known; valid: sigmoid, hard_sigmoid"),
+        (["sweep.factors.attention.groups=[1,3]"], r"attention.groups=3.*: at layer1.0.sa of resnet8: groups=3 does"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused_before_anything_is_trained(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_design(compose_config(["device=cpu", "sweep=search", *overrides]))
+
+
+def test_a_level_that_fits_beside_some_others_is_no_slip() -> None:
+    make_design(compose_config(["device=cpu", "sweep=search", "sweep.factors.attention.removed=[identity,reassign]"]))
+
+
+def test_a_stored_search_for_other_objectives_is_refused(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.drive(FormulaLauncher(study.config), stop_after=1)
+    other = Study(tmp_path, "sweep.objectives=[test_loss]")
+    with pytest.raises(UsageError, match=r"is stored with the objectives top1, not test_loss; to start another study"):
+        _ = other.store

@@ -1,0 +1,163 @@
+"""A driver that dies at each of its writes in turn, and the next one that goes on.
+
+The kill is an exception that nothing in the suite catches, raised before or after a write to Optuna or MLflow: like
+SIGKILL it leaves the stores as they are at that moment, and unlike SIGKILL it can be put at every place there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from rich.console import Console
+
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.serial import SerialLauncher
+from ablations.execution.progress import Display
+from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.study import open_store
+from ablations.storage.weights import Weights
+from ablations.tracking.tracker import Tracker
+from ablations.training.cost import Cost
+from ablations.training.events import Finished, Learnt, Progress, Saved
+from ablations.training.job import Job
+from ablations.training.learner import build_network
+from ablations.training.packing import pack_weights
+from ablations.training.train import Epoch, Result
+
+ENVIRONMENT = {"cpu": "one", "gpu": "none"}
+CONFIG = compose_config(
+    ["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10"]
+)
+# Everything that a driver writes with.
+WRITES = (
+    (optuna.storages.RDBStorage, "create_new_trial"),
+    (optuna.storages.RDBStorage, "set_trial_state_values"),
+    (optuna.storages.RDBStorage, "set_trial_user_attr"),
+    (optuna.storages.RDBStorage, "set_study_user_attr"),
+    (Weights, "write"),
+    (Checkpoints, "write"),
+    (Checkpoints, "remove"),
+    (Path, "replace"),
+    (MlflowClient, "create_run"),
+    (MlflowClient, "log_batch"),
+    (MlflowClient, "log_inputs"),
+    (MlflowClient, "update_run"),
+    (MlflowClient, "set_terminated"),
+)
+
+
+NETWORKS = {
+    variant.name: build_network(variant.network, 10, seed).eval()
+    for seed, variant in enumerate(make_design(CONFIG).variants)
+}
+
+
+class Killed(BaseException):
+    """No handler of the suite's catches this."""
+
+
+class InstantLauncher(SerialLauncher):
+    def work(self, job: Job) -> Iterator[Progress]:
+        epochs = tuple(Epoch(i, 1.0, 1.0, 50.0 + i, 0.1, 1.0, 1e9 + i) for i in range(2))
+        yield epochs[0]
+        yield Saved(b"no checkpoint: nothing is gone on from it")
+        yield epochs[1]
+        yield Learnt(pack_weights(job.cell, NETWORKS[job.cell.variant.name], [*"0123456789"]))
+        yield Finished(Result(51.0, 1.0, Cost(10), 1.0, epochs).to_dict(), ENVIRONMENT)
+
+
+def drive(design: Design, folder: Path, uri: str) -> None:
+    """What `run` does, without its report."""
+    store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=True)
+    store.begin(design)
+    tracker = Tracker(uri, design, store.id, folder / "artifacts")
+    weights = Weights(folder / design.study / "weights")
+    checkpoints = Checkpoints(folder / design.study / "checkpoints")
+    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data), None, weights, checkpoints)
+    try:
+        if missing := driver.missing():
+            with Display(Console(quiet=True), 2, 0) as display:
+                driver.train(missing, display)
+        if not tracker.complete:
+            tracker.end("FINISHED")
+    finally:
+        if tracker._monitor:  # a thread, which a killed process would take with it
+            tracker._monitor._shutdown_event.set()
+
+
+def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """Arranges for the `number`-th write to kill the driver."""
+    written = 0
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any, **kwargs: Any) -> Any:
+            nonlocal written
+            written += 1
+            mine = written
+            if mine == number and not after:
+                raise Killed
+            result = original(*args, **kwargs)
+            if mine == number:
+                raise Killed
+            return result
+
+        return write
+
+    for owner, name in WRITES:
+        patch.setattr(owner, name, wrap(getattr(owner, name)))
+
+
+def check(design: Design, folder: Path, uri: str) -> None:
+    trials = optuna.load_study(study_name=design.study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
+    assert [(trial.state, trial.value) for trial in trials] == [(TrialState.COMPLETE, 51.0)] * 2, design.study
+    weights = Weights(folder / design.study / "weights")
+    for cell in design.cells():
+        state = NETWORKS[cell.variant.name].state_dict()
+        kept = weights.load(cell).state_dict()
+        assert all(torch.equal(kept[name], value) for name, value in state.items()), design.study
+    assert len(list(weights.folder.iterdir())) == 2, design.study
+    # A driver that died between storing an outcome and removing the checkpoint leaves a file that nobody reads.
+    assert len(list((folder / design.study).glob("checkpoints/*"))) <= 1, design.study
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted([design.study, "groups=4 r0", "none r0"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        assert run.data.params, (design.study, run.info.run_name)
+        assert run.inputs.dataset_inputs, (design.study, run.info.run_name)
+        if "cell" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "top1")
+            assert [(metric.step, metric.value) for metric in history] == [(1, 50.0), (2, 51.0)]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_driver_that_dies_at_any_write_loses_and_doubles_nothing(tmp_path: Path, uri: str, after: bool) -> None:
+    number, died = 0, True
+    while died:
+        number += 1
+        design = replace(make_design(CONFIG), study=f"killed-{number}-{after}")
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(number, patch, after=after)
+            try:
+                drive(design, tmp_path, uri)
+                died = False
+            except Killed:
+                pass
+        drive(design, tmp_path, uri)
+        check(design, tmp_path, uri)
+    assert number > 20  # one undisturbed drive makes more than twenty writes, and each was the last one once

@@ -1,0 +1,188 @@
+"""What goes wrong in a cell, planted into real runs, from the first command to the report and the next run."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from torch import Tensor
+
+from ablations import cli
+from ablations.analyze import analyze
+from ablations.run import PURPOSE, run
+from ablations.storage.study import StoredCell, open_store
+from ablations.training.learner import Learner
+from tests.conftest import TINY
+
+STUDY = "groups-digits-resnet8"
+Plant = Callable[[Learner, Tensor], None]
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: int | None = None) -> None:
+    """Has something happen before each (micro-)batch that a variant is trained with, or one replicate of it alone."""
+    made: list[Learner] = []
+
+    class Planted(Learner):
+        def __init__(self, network: dict[str, Any], *arguments: Any, **options: Any) -> None:
+            super().__init__(network, *arguments, **options)
+            if network["attention"].get("groups") == groups:
+                made.append(self)
+
+        def _backward(self, pixels: Tensor, labels: Tensor, share: float) -> Tensor:
+            if self in made and replicate in (None, made.index(self)):
+                what(self, pixels)
+            return super()._backward(pixels, labels, share)
+
+    monkeypatch.setattr("ablations.training.train.Learner", Planted)
+
+
+def call(folder: Path, *arguments: str) -> int:
+    return cli.main("run", PURPOSE, run, [*TINY, "device=cpu", f"results_dir={folder}", *arguments])
+
+
+def cells(folder: Path) -> dict[str, StoredCell]:
+    stored = open_store(f"sqlite:///{folder / 'optuna.db'}", STUDY, create=False).cells()
+    return {f"{cell.variant} r{cell.replicate}": cell for cell in stored}
+
+
+def report(folder: Path) -> str:
+    return (folder / STUDY / "report.md").read_text()
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """The state of each cell's run in MLflow."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(STUDY)
+    assert experiment
+    return {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhaust(_: Learner, pixels: Tensor) -> None:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    plant(monkeypatch, 4, exhaust)
+    assert call(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert said.count("ran out of memory; it is tried again with batches in two parts.") == 2
+    found = cells(tmp_path)
+    assert all(cell.state == TrialState.COMPLETE for cell in found.values())
+    parts = {name: (cell.outcome or {}).get("micro_batches") for name, cell in found.items()}
+    assert parts == dict.fromkeys(found) | {"groups=4 r0": 2, "groups=4 r1": 2}
+    assert "2 cells of groups=4 ran out of memory and took each batch in two parts" in report(tmp_path)
+    assert set(statuses(tmp_path).values()) == {"FINISHED"}
+    assert call(tmp_path) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_a_real_lack_of_memory_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhaust(_: Learner, pixels: Tensor) -> None:
+        if len(pixels) > 4:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    plant(monkeypatch, 4, exhaust)
+    assert call(tmp_path, "replicates=1", "tracking.enabled=false") == 0
+    assert (cells(tmp_path)["groups=4 r0"].outcome or {})["micro_batches"] == 2
+
+
+def test_memory_that_does_not_suffice_for_half_a_batch_is_the_cells_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhaust(_: Learner, pixels: Tensor) -> None:
+        del pixels
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    plant(monkeypatch, 4, exhaust)
+    assert call(tmp_path, "replicates=1") == 1
+    failed = cells(tmp_path)["groups=4 r0"]
+    assert (failed.state, failed.failed_as) == (TrialState.FAIL, "out of memory")
+    assert "failed: torch.OutOfMemoryError: CUDA out of memory." in capsys.readouterr().out
+    assert statuses(tmp_path)["groups=4 r0"] == "FAILED"
+
+
+def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(learner: Learner, _: Tensor) -> None:
+        with torch.no_grad():
+            next(learner.model.parameters()).fill_(float("nan"))
+
+    plant(monkeypatch, 4, spoil, replicate=1)
+    assert call(tmp_path, "replicates=3", "measure=off") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"groups=4 r1 +diverged: DivergedError: the loss is nan in training, in epoch 1", said)
+    assert "Cells that diverged: 1; they would do so again, and are not tried again." in said
+    text = report(tmp_path)
+    assert "groups=4 diverged in 1 of 3 replicates: its mean is of the others, which flatters it." in text
+    assert re.search(r"\| groups=4 +\| 2 \(\+1 diverged\) +\|", text)
+    assert re.search(r"\| groups=4 +\| 1 +\| diverged +\| DivergedError: the loss is nan in training", text)
+    assert statuses(tmp_path)["groups=4 r1"] == "FAILED"
+    assert call(tmp_path, "replicates=3", "measure=off") == 0
+    assert "nothing to train" in capsys.readouterr().out
+    typed = [
+        *TINY,
+        "device=cpu",
+        f"results_dir={tmp_path}",
+        "replicates=3",
+        "measure=off",
+        "figures=[forest]",
+        "sync=true",
+    ]
+    assert cli.main("analyze", PURPOSE, analyze, typed) == 0
+    assert statuses(tmp_path)[STUDY] == "FINISHED"  # there is nothing left to train
+
+
+def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def fail(_: Learner, pixels: Tensor) -> None:
+            raise ValueError(f"planted at {tuple(pixels.shape)}")
+
+        plant(patch, 1, fail)
+        assert call(tmp_path) == 1
+    found = cells(tmp_path)
+    assert [name for name, cell in found.items() if cell.state == TrialState.FAIL] == ["groups=1 r0", "groups=1 r1"]
+    for name in ("groups=1 r0", "groups=1 r1"):
+        reason = found[name].failure or ""
+        assert reason.startswith("Traceback")
+        assert reason.endswith("ValueError: planted at (8, 3, 32, 32)\n")
+    assert "2 cells failed and are in none of these means." in report(tmp_path)
+    assert "The same command tries them again." in capsys.readouterr().out
+    assert call(tmp_path) == 0
+    assert set(statuses(tmp_path).values()) == {"FINISHED"}
+
+
+def test_a_cell_that_takes_too_long_is_ended_and_goes_on_under_a_longer_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wait(_: Learner, pixels: Tensor) -> None:
+        del pixels
+        time.sleep(0.2)
+
+    with monkeypatch.context() as patch:
+        plant(patch, 4, wait)
+        options = ("replicates=1", "train.epochs=40", "checkpoint_every=0", "measure=off")
+        assert call(tmp_path, *options, "limits.seconds=4") == 1
+    failed = cells(tmp_path)["groups=4 r0"]
+    assert failed.failed_as == "time limit"
+    assert "failed: It took longer than limits.seconds=4." in capsys.readouterr().out
+    (kept,) = (tmp_path / STUDY / "checkpoints").iterdir()
+    epochs: list[Any] = torch.load(kept, weights_only=True)["epochs"]
+    assert 0 < len(epochs) < 40
+    assert call(tmp_path, *options) == 0
+    outcome = cells(tmp_path)["groups=4 r0"].outcome or {}
+    assert outcome["result"]["epochs"][: len(epochs)] == epochs
+    assert len(outcome["result"]["epochs"]) == 40
+    assert not kept.parent.exists()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ablations.execution.progress import Display, describe_seconds, make_console
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89.4, "89 s"), (100, "2 min"), (5300, "88 min"), (7860, "2 h 11 min")]
+)
+def test_a_duration_is_said_the_way_people_do(seconds: float, text: str) -> None:
+    assert describe_seconds(seconds) == text
+
+
+def show(*, terminal: bool) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
+    with Display(console, total=12, finished=9) as display:
+        display.start_cell("groups=2 r0")
+        display.step("groups=2 r0", 1, 4)
+        display.epoch("groups=2 r0", 55.5)
+        display.step("groups=2 r0", 2, 4)
+        display.finish_cell("groups=2 r0", 61.25, 3.21, 1234.5)
+        display.start_cell("groups=4 r0")
+        display.fail_cell("groups=4 r0", "failed", "ValueError: no [such] thing")
+    return file.getvalue()
+
+
+def test_without_a_terminal_every_cell_is_one_plain_line() -> None:
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[10/12] groups=2 r0")
+    assert "top-1 61.2 %" in lines[0]
+    assert lines[0].endswith(" left")
+    assert "failed: ValueError: no [such] thing" in lines[1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
+    text = show(terminal=True)
+    assert "\x1b" in text
+    assert "top-1 55.5 %" in text
+    assert "9/12" in text
+
+
+def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=True, highlight=False)
+    with Display(console, total=3, finished=0) as display:
+        for name in ("none r0", "groups=1 r0"):
+            display.start_cell(name)
+        display.step("none r0", 1, 2)
+        display.epoch("none r0", 11.5)
+        display.epoch("groups=1 r0", 22.5)
+        display.start_cell("groups=1 r0")  # from its beginning: another worker has it
+        assert set(display._cells) == {"none r0", "groups=1 r0"}
+        assert display._cells["groups=1 r0"].top1 is None
+        display.finish_cell("groups=1 r0", 33.5, 1.0, None)
+        assert set(display._cells) == {"none r0"}
+        display.fail_cell("none r0", "diverged", "the loss is nan")
+        assert display._cells == {}
+    text = file.getvalue()
+    for shown in ("top-1 11.5 %", "top-1 22.5 %", "[1/3] groups=1 r0", "[2/3] none r0", "diverged: the loss is nan"):
+        assert shown in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(terminal: bool) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
+    with Display(console, total=9, finished=8) as display:
+        display.start_cell("none r3")
+        display.finish_cell("none r3", 50.0, 1.0, None)
+        display.add_cells(3, "Look at 4 replicates: [0] of 1 decided.")
+        assert display.total == 12
+        display.start_cell("none r4")
+        display.step("none r4", 1, 2)
+        display.finish_cell("none r4", 50.0, 1.0, None)
+    text = file.getvalue()
+    assert "[9/9] none r3" in text
+    assert "Look at 4 replicates: [0] of 1 decided.\n" in text
+    assert "[10/12] none r4" in text
+    assert " left" in text[text.index("[10/12]") :] or terminal
+    assert ("9/12" in text) == terminal
+
+
+def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI have it
+    console = make_console()
+    assert not console.is_terminal
+    console.print("[bold]word[/]")
+    assert capsys.readouterr().out == "word\n"

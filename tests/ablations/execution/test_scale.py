@@ -1,0 +1,107 @@
+"""What the suite asks of its stores, and keeps in memory, when a study has a thousand cells; times are not asserted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from ablations.analysis.study import ENDS, findings_of, read_findings
+from ablations.config.compose import compose_config
+from ablations.storage.folder import study_folder
+from ablations.storage.study import StudyStore, open_store
+from ablations.tracking import tracker as track
+from ablations.tracking.tracker import Tracker
+from tests.ablations.big_studies import BigStudy, make_big_study
+
+MANY_VARIANTS = "sweep.factors.attention={groups:[1,2,4,8],gate_bias:[0.2,0.4,0.6,0.8,1.0,1.2,1.4,1.6,1.8,2.0]}"
+MOST_MIB = 1024
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("big")
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path) -> BigStudy:
+    """A thousand finished cells, mirrored."""
+    return make_big_study(folder, "replicates=200")
+
+
+def opened(study: BigStudy, folder: Path) -> StudyStore:
+    return open_store(f"sqlite:///{folder / 'optuna.db'}", study.design.study, create=False)
+
+
+def test_finished_cells_are_read_once(study: BigStudy, folder: Path) -> None:
+    store = opened(study, folder)
+    statements: list[str] = []
+    engine = store._storage.engine
+    event.listen(engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+    assert len(store.cells()) == 1000
+    assert len([text for text in statements if "trial_user_attributes" in text]) == 1
+    statements.clear()
+    store.cells()
+    assert [text for text in statements if "trial_user_attributes" in text] == []
+    assert len(statements) == 1
+
+
+def test_a_thousand_cells_are_queued_in_one_transaction(study: BigStudy, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", study.design.study, create=True)
+    store.begin(study.design)
+    commits: list[object] = []
+    event.listen(store._storage.engine, "commit", commits.append)
+    store.enqueue(study.design.cells())
+    assert len(commits) == 1
+    assert {cell.state for cell in store.cells()} == {TrialState.WAITING}
+    assert [cell.number for cell in store.cells()] == list(range(1000))
+
+
+def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
+    study: BigStudy, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    search = track.MlflowClient.search_runs
+
+    def counted(self: track.MlflowClient, *arguments: object, **options: object) -> object:
+        page = search(self, *arguments, **options)
+        seen.append(len(page))
+        return page
+
+    monkeypatch.setattr(track.MlflowClient, "search_runs", counted)
+    store = opened(study, folder)
+    tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", study.design, store.id, folder / "artifacts")
+    tracker.sync([(cell, outcome) for cell, outcome in study.outcomes if outcome], "fingerprint")
+    assert tracker.lost is None
+    assert seen == [1, 0]  # the study's run, and what is not finished
+
+
+def test_of_very_many_variants_the_ends_are_shown(tmp_path: Path) -> None:
+    study = make_big_study(tmp_path, MANY_VARIANTS, "sweep.factors.attention.shuffle=[true,false]", mirrored=False)
+    findings = read_findings(compose_config(study.overrides))
+    assert len(findings.summaries) > 60
+    assert len(findings.shown) <= 2 * ENDS + 1
+    assert "none" in findings.shown
+    assert "are shown" in findings.shown_note
+    assert findings_of(findings.config, findings.design, opened(study, tmp_path), study_folder(findings.config)).shown
+
+
+@pytest.mark.parametrize("verb", ["run", "analyze"])
+def test_a_thousand_finished_cells_fit_into_memory(study: BigStudy, verb: str) -> None:
+    script = (
+        "import re, runpy, sys\n"
+        "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        # Not what getrusage says, which counts the process that this one was forked from.
+        "print('peak', int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
+    )
+    start = f"import sys; sys.argv = ['ablations.{verb}', *sys.argv[1:]]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + script, *study.overrides], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) <= MOST_MIB

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ablations.reporting.figures import style
+from ablations.reporting.figures.forest import draw_forest, forest_frame
+from ablations.stats import Contrast, Estimate, Verdict
+
+HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), (1.1, 1.9), 0.008, 1.0, Verdict.HELPS, look=8)
+HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), (-1.5, -0.5), 0.016, 1.0, Verdict.HURTS)
+EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), (-0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
+UNDECIDED = Contrast("groups=8", "none", Estimate(3, 0.5, -2, 3), (0, 1), None, 0.6, Verdict.UNDECIDED, "too few")
+SINGLE = Contrast("se", "none", Estimate(1, 2.0, math.nan, math.nan), None, None, None, Verdict.NONE, "one")
+UNPAIRED = Contrast("eca", "none", None, None, None, None, Verdict.NONE, "no replicate of both is finished")
+ALL = [HELPS, HURTS, EQUIVALENT, UNDECIDED, SINGLE]
+LONG = "position=residual, norm=instance, gate=hard_sigmoid, shuffle=off, transform=conv1x1"
+TWO_BASELINES = [
+    Contrast("resnet8, sa", "resnet8, none", HELPS.difference, HELPS.bca, 0.008, 1.0, Verdict.HELPS),
+    Contrast(f"{LONG}, sa", f"{LONG}, none", UNDECIDED.difference, UNDECIDED.bca, None, 0.6, Verdict.UNDECIDED),
+]
+MANY = [
+    Contrast(f"{LONG} {number}", "none", Estimate(1000, number - 10, number - 12, number - 8), None, 0.5, 1.0, verdict)
+    for number, verdict in enumerate(list(Verdict)[:4] * 5)
+]
+
+
+def drawn_texts(drawn: Figure) -> list[Text]:
+    """Every text of a figure that one sees, laid out as it is saved."""
+    with mpl.rc_context(style._STYLE):
+        FigureCanvasAgg(drawn).draw()  # type: ignore[no-untyped-call]
+    return [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
+
+
+def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
+    frame = forest_frame(ALL)
+    assert list(frame.columns) == [
+        "variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "p", "p_equivalence", "verdict",
+        "reason", "look",
+    ]  # fmt: skip
+    first, _, _, undecided, single = frame.to_dict("records")
+    assert first == {
+        "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0, "bca_low": 1.1,
+        "bca_high": 1.9, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps", "reason": "", "look": 8,
+    }  # fmt: skip
+    assert (undecided["reason"], undecided["verdict"]) == ("too few", "undecided")
+    assert pd.isna(undecided["p"])
+    assert all(pd.isna(single[name]) for name in ("low", "high", "bca_low", "bca_high", "p", "p_equivalence", "look"))
+
+
+def test_a_contrast_without_a_pair_has_no_row() -> None:
+    assert forest_frame([UNPAIRED, HELPS])["variant"].tolist() == ["groups=4"]
+    assert list(forest_frame([UNPAIRED]).columns) == list(forest_frame(ALL).columns)
+
+
+def test_the_picture_shows_what_the_frame_says() -> None:
+    (axes,) = draw_forest(forest_frame(ALL), 0.2, "caption").axes
+    points = {
+        str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))  # type: ignore[arg-type]
+        for line in axes.lines
+    }
+    assert {name: points[name] for name in ("helps", "hurts", "equivalent", "undecided", "no verdict")} == {
+        "helps": ([1.5], [0]), "hurts": ([-1.0], [1]), "equivalent": ([0.0], [2]), "undecided": ([0.5], [3]),
+        "no verdict": ([2.0], [4]),
+    }  # fmt: skip
+    spans = [np.asarray(path.vertices).tolist() for group in axes.collections for path in group.get_paths()]
+    assert spans[:4] == [[[1.0, 0], [2.0, 0]], [[-1.6, 1], [-0.4, 1]], [[-0.1, 2], [0.1, 2]], [[-2, 3], [3, 3]]]
+    assert math.isnan(spans[4][0][0])  # of a single replicate
+    band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((-0.2, 0.2))
+    assert [label.get_text() for label in axes.get_yticklabels()] == [contrast.variant for contrast in ALL]
+    assert [text.get_text() for text in axes.texts] == [
+        "helps (n = 8)", "hurts (n = 8)", "equivalent (n = 8)", "undecided (n = 3)", "no verdict (n = 1)",
+    ]  # fmt: skip
+    assert [float(text.xy[1]) for text in axes.texts] == [0, 1, 2, 3, 4]  # type: ignore[attr-defined]
+    assert axes.get_ylim() == (4.5, -0.5)
+    assert axes.get_xlabel() == "Difference in top-1 to none (percentage points)"
+
+
+def test_only_verdicts_that_occur_are_in_the_legend() -> None:
+    drawn = draw_forest(forest_frame([HELPS, UNDECIDED]), 0.25, "caption")
+    (legend,) = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["within 0.25 points", "helps", "undecided"]
+
+
+def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
+    (axes,) = draw_forest(forest_frame(TWO_BASELINES), 0.2, "caption").axes
+    labels = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert labels == ["resnet8, sa against resnet8, none", f"{LONG}, sa against {LONG}, none"]
+    assert axes.get_xlabel() == "Difference in top-1 to its baseline (percentage points)"
+
+
+@pytest.mark.parametrize(
+    "contrasts", [[HELPS], [SINGLE], ALL, TWO_BASELINES, MANY], ids=["one", "n=1", "all", "two baselines", "many"]
+)
+def test_no_text_is_outside_the_picture_or_on_another_one(contrasts: list[Contrast]) -> None:
+    caption = "A caption that is folded, as it is longer than the picture is wide. " * 4
+    drawn = draw_forest(forest_frame(contrasts), 0.2, caption)
+    texts = drawn_texts(drawn)
+    whole = drawn.bbox
+    (axes,) = drawn.axes
+    for text in texts:
+        box = text.get_window_extent()
+        if text in axes.get_xticklabels() and not axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1:
+            continue  # a tick outside the view, which is not drawn
+        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
+        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text
+    beside = [text.get_window_extent() for text in axes.texts]
+    assert len(beside) == len(contrasts)
+    assert all(box.x0 >= axes.bbox.x1 for box in beside)
+    rows = sorted(beside, key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(rows))
+    labels = sorted((label.get_window_extent() for label in axes.get_yticklabels()), key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(labels))
+
+
+def test_it_is_saved_beside_its_numbers(tmp_path: Path) -> None:
+    frame = forest_frame(ALL)
+    written = style.save(draw_forest(frame, 0.2, "caption"), frame, tmp_path / "forest")
+    assert [path.name for path in written] == ["forest.png", "forest.pdf", "forest.csv"]
+    again = pd.read_csv(written[2], keep_default_na=True)
+    assert again["mean"].tolist() == frame["mean"].tolist()
+    assert again["p"].isna().tolist() == [False, False, False, True, True]

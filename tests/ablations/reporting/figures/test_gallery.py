@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from optuna.trial import TrialState
+
+from ablations import analyze, cli
+from ablations.analysis.picked import Maker
+from ablations.analysis.results import collect
+from ablations.analysis.study import Findings, read_findings
+from ablations.common.metrics import CELL_METRICS
+from ablations.config import Config
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.reporting.figures import FIGURES
+from ablations.reporting.figures.gallery import data_line, draw_figures
+from ablations.storage.study import StoredCell
+from ablations.storage.weights import Weights
+from tests.ablations.analysis.test_results import stored
+from tests.ablations.execution.test_driver import Study
+from tests.ablations.reporting.test_report import ATTRIBUTES
+from tests.ablations.storage.test_weights import drive
+
+OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
+MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
+OF_WEIGHTS = ["gates", "subfeatures", "cams"]
+NO_WEIGHTS = "no weights are kept in "
+TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
+         "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
+
+
+def unlike(cells: Iterable[StoredCell], *, costs: bool = True) -> list[StoredCell]:
+    """Gives cells costs that can be, or none, as with `measure=off`."""
+    changed = []
+    for cell in cells:
+        if cell.outcome is not None:
+            result = dict(cell.outcome["result"])
+            for key in MEASURED:
+                result[key] = 1.0 + result[key] if costs else None
+            cell = replace(cell, outcome=cell.outcome | {"result": result})
+        changed.append(cell)
+    return changed
+
+
+def studied(
+    folder: Path, *overrides: str, finished: int = 1000, made: Design | None = None, costs: bool = True
+) -> Findings:
+    """A study of which no network was trained."""
+    config = compose_config(["device=cpu", "replicates=2", *overrides])
+    made = made or make_design(config)
+    return Findings(config, made, collect(made, unlike(stored(made, finished), costs=costs)), ATTRIBUTES, folder)
+
+
+def drawn(findings: Findings, names: Iterable[str] = FIGURES) -> tuple[list[str], dict[str, str]]:
+    """Draws, checks that each figure has its three files, and returns the names and what was left out."""
+    gallery = draw_figures(findings, names)
+    for figure in gallery.drawn:
+        folder = findings.folder / "figures"
+        assert sorted(figure.files) == [folder / f"{figure.name}.{suffix}" for suffix in ("csv", "pdf", "png")]
+        assert figure.png == folder / f"{figure.name}.png"
+        assert figure.title == FIGURES[figure.name]
+        assert imread(figure.png).std() > 0
+        assert (folder / f"{figure.name}.pdf").read_bytes().startswith(b"%PDF-")
+        assert len(pd.read_csv(folder / f"{figure.name}.csv")) > 0
+    assert all(len(reason.splitlines()) == 1 for reason in gallery.left_out.values())
+    return [figure.name for figure in gallery.drawn], dict(gallery.left_out)
+
+
+def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -> None:
+    names, left_out = drawn(studied(tmp_path, "sweep=groups", "sweep.factors.attention.groups=[2,4]"))
+    assert names == ["forest", *OF_CELLS]
+    assert list(left_out) == ["effects", "tradeoffs", *OF_WEIGHTS]
+    assert left_out["effects"].startswith("it needs two crossed factors")
+    assert left_out["tradeoffs"] == "it shows what a search tried, and this sweep is none"
+    for name in OF_WEIGHTS:
+        assert f"{NO_WEIGHTS}{tmp_path / 'weights'}; `run study=<another name> weights=first` keeps" in left_out[name]
+
+
+def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
+    findings = studied(tmp_path, "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")
+    names, _ = drawn(findings)
+    assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
+    rows = pd.read_csv(tmp_path / "figures" / "variants.csv", keep_default_na=False)
+    assert set(rows["series"]) == {"none", "sa"}
+    assert set(pd.read_csv(tmp_path / "figures" / "promise.csv")["place"]) == {"resnet8", "resnet20"}
+
+
+def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tmp_path: Path) -> None:
+    crossed = ["sweep=factorial", "sweep.factors={attention: {branches: [both, spatial], shuffle: [true, false]}}"]
+    names, left_out = drawn(studied(tmp_path, *crossed))
+    assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
+    (caption,) = [figure.caption for figure in draw_figures(studied(tmp_path, *crossed), ["effects"]).drawn]
+    assert "n = 2 replicates of every combination." in caption
+    assert "effects" not in left_out
+    _, left_out = drawn(studied(tmp_path, *crossed, finished=4), ["effects"])
+    assert left_out["effects"] == "it needs two crossed factors, and a replicate that all combinations have"
+
+
+def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
+    overrides = ["sweep=search", "sweep.objectives=[top1,peak_memory_mib]"]
+    config = compose_config(["device=cpu", "replicates=2", *overrides])
+    made, maker = make_design(config), Maker(config)
+    levels = {"attention.groups": 4, "attention.branches": "both", "attention.transform": "affine",
+              "attention.gate": "sigmoid", "attention.shuffle": True}  # fmt: skip
+    picked = [maker.variant(levels | {"attention.groups": groups}) for groups in (1, 2, 4)]
+    made = replace(made, variants=(*made.variants, *(variant for variant in picked if variant)))
+    findings = studied(tmp_path, *overrides, made=made)
+    names, left_out = drawn(findings)
+    assert names == ["variants", "tradeoffs", "complexity", "promise", "learning_curves"]
+    assert left_out["forest"] == "a search's variants were picked for being good; verdicts on them would flatter"
+    assert left_out["pareto"] == "`tradeoffs` shows what the search looked for"
+    known = unlike(stored(made, 1000))
+    known[1] = replace(known[1], state=TrialState.PRUNED, outcome={"pruned": "below the median"})
+    del known[5]  # its other replicate
+    findings = Findings(config, made, collect(made, known), ATTRIBUTES, tmp_path)
+    (tradeoffs, curves) = draw_figures(findings, ["tradeoffs", "learning_curves"]).drawn
+    assert "Not shown: 1 variant that the search gave up." in tradeoffs.caption
+    assert "Not finished" not in tradeoffs.caption
+    assert "Variants on the front, and those given by name." in curves.caption
+
+
+def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
+    names, left_out = drawn(studied(tmp_path, "sweep.factors.attention.groups=[2,4]", costs=False))
+    assert names == ["forest", "variants", "complexity", "learning_curves"]
+    assert left_out["pareto"] == "neither speed nor memory was measured (measure=off)"
+    assert left_out["promise"] == "no time was measured of a variant with attention"
+
+
+def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Path) -> None:
+    findings = studied(tmp_path, "replicates=1", "sweep.factors.attention.groups=[2,4]")
+    captions = {figure.name: figure.caption for figure in draw_figures(findings).drawn}
+    assert list(captions) == ["forest", *OF_CELLS]
+    for caption in captions.values():
+        assert "n = 1 replicate a variant." in caption
+    assert "95 % CI" not in captions["forest"] + captions["variants"]
+    assert "means over replicates" not in captions["learning_curves"]
+    assert pd.read_csv(tmp_path / "figures" / "forest.csv")["low"].isna().all()
+
+
+def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(tmp_path: Path) -> None:
+    findings = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", finished=2)  # none and groups=2, once
+    gallery = draw_figures(findings)
+    assert [figure.name for figure in gallery.drawn] == ["forest", *OF_CELLS]
+    for figure in gallery.drawn:
+        assert figure.caption.endswith("Not finished: 4 of 6 cells (1 of none, 1 of groups=2, 2 of groups=4).")
+        rows = pd.read_csv(tmp_path / "figures" / f"{figure.name}.csv", keep_default_na=False)
+        shown = set(rows["name" if figure.name == "promise" else "variant"])
+        assert shown - {"none"} == {"groups=2"}, figure.name
+
+
+def test_no_finished_cell_is_no_figure(tmp_path: Path) -> None:
+    names, left_out = drawn(studied(tmp_path, finished=0))
+    assert names == []
+    assert left_out == dict.fromkeys(FIGURES, "no cell is finished")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> None:
+    made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
+    known = [cell for cell in unlike(stored(made, 6)) if cell.variant != "none"]
+    findings = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
+    _, left_out = drawn(findings, ["forest"])
+    assert left_out == {"forest": "no variant and its baseline have a finished replicate in common"}
+
+
+def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path: Path) -> None:
+    findings = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
+    forest, variants, curves = draw_figures(findings, ["forest", "variants", "learning_curves"]).drawn
+    tail = (
+        "n = 1 to 2 replicates a variant. digits, resnet8, 9 epochs, fp32, last epoch; one. "
+        "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."
+    )
+    precision = findings.design.protocol["train"]["precision"]
+    tail = tail.replace("fp32", precision)
+    for figure in (forest, variants, curves):
+        assert figure.caption.endswith(tail), figure.name
+    assert variants.caption.startswith(f"{findings.design.question} Dots: replicates; top-1: mean and 95 % CI")
+    assert forest.caption.startswith(findings.design.question)
+    assert not curves.caption.startswith(findings.design.question)
+
+
+def test_machines_are_those_that_trained(tmp_path: Path) -> None:
+    made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
+    known = unlike([*stored(made, 6)[:3], *stored(made, 6, machine="two")[3:]])
+    findings = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
+    (figure,) = draw_figures(findings, ["variants"]).drawn
+    assert figure.caption.endswith("last epoch; one and two.")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a real study of one replicate whose weights are there."""
+    folder = tmp_path_factory.mktemp("kept")
+    study = Study(folder, *TYPED, f"results_dir={folder}")
+    assert drive(study, Weights(folder / study.design.study / "weights"))[0] == 0
+    return folder
+
+
+@pytest.fixture
+def results(kept: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(kept, tmp_path / "results"))
+
+
+def config_of(results: Path, *overrides: str) -> Config:
+    return compose_config([*TYPED, f"results_dir={results}", *overrides])
+
+
+def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: Path) -> None:
+    findings = read_findings(config_of(results))
+    names, left_out = drawn(findings, OF_WEIGHTS)
+    assert (names, left_out) == (OF_WEIGHTS, {})
+    gates, subfeatures, cams = draw_figures(findings, OF_WEIGHTS).drawn
+    assert "n = one network of each variant (replicate 0), 20 test images." in gates.caption
+    assert "n = one network of each variant (replicate 0), 20 test images." in subfeatures.caption
+    assert "n = one network of each variant (replicate 0)." in cams.caption
+    assert "Grad-CAM (Selvaraju et al. 2017)" in cams.caption
+    for name, variants in (
+        ("gates", {"groups=1", "groups=4"}),
+        ("subfeatures", {"none", "groups=1", "groups=4"}),
+        ("cams", {"none", "groups=1", "groups=4"}),
+    ):
+        rows = pd.read_csv(findings.folder / "figures" / f"{name}.csv", keep_default_na=False)
+        assert set(rows["variant"]) == variants, name
+
+
+def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
+    findings = read_findings(config_of(results))
+    weights = Weights(findings.folder / "weights")
+    weights.path(findings.design.cell(findings.design.variants[1], 0)).unlink()
+    assert drawn(findings, OF_WEIGHTS)[0] == OF_WEIGHTS
+    rows = pd.read_csv(findings.folder / "figures" / "gates.csv")
+    assert set(rows["variant"]) == {"groups=4"}
+    weights.path(findings.design.cell(findings.design.variants[2], 0)).unlink()
+    _, left_out = drawn(read_findings(config_of(results)), ["gates", "subfeatures"])
+    assert left_out == {
+        "gates": "no variant whose weights are kept has shuffle attention with gates",
+        "subfeatures": "no variant whose weights are kept has shuffle attention in the stage before the classifier",
+    }
+
+
+def test_other_images_than_those_of_training_are_not_looked_at(results: Path) -> None:
+    findings = read_findings(config_of(results))
+    known = findings.attributes["data_fingerprint"]
+    changed = replace(findings, attributes={**findings.attributes, "data_fingerprint": "f00d"})
+    names, left_out = drawn(changed, ["variants", *OF_WEIGHTS])
+    assert names == ["variants"]
+    for name in OF_WEIGHTS:
+        assert left_out[name] == f"data=digits: has fingerprint {known}; the study's networks were trained on f00d"
+
+
+def test_images_that_are_gone_are_not_downloaded_to_look_at(results: Path) -> None:
+    findings = read_findings(config_of(results))
+    data = compose_config(["data=cifar10", f"data.root={results / 'nowhere'}"]).data
+    _, left_out = drawn(replace(findings, config=replace(findings.config, data=data)), OF_WEIGHTS)
+    reason = f"data.root={results / 'nowhere'}: has no folder cifar-10-batches-py, which `run` puts there"
+    assert left_out == dict.fromkeys(OF_WEIGHTS, reason)
+    assert not (results / "nowhere").exists()
+
+
+def test_a_damaged_file_costs_the_figures_that_need_it(results: Path) -> None:
+    findings = read_findings(config_of(results))
+    path = Weights(findings.folder / "weights").path(findings.design.cell(findings.design.variants[1], 0))
+    path.write_bytes(path.read_bytes()[:1000])
+    names, left_out = drawn(findings, ["variants", *OF_WEIGHTS])
+    assert names == ["variants"]
+    for name in OF_WEIGHTS:
+        assert left_out[name].startswith(f"weights={path}: cannot be read (")
+
+
+def call(results: Path, *arguments: str) -> int:
+    return cli.main("analyze", analyze.PURPOSE, analyze.analyze, [*TYPED, f"results_dir={results}", *arguments])
+
+
+def files(results: Path) -> set[str]:
+    folder = results / "groups-digits-resnet8"
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".pt"} - {"weights"}
+
+
+def test_figures_that_are_named_are_drawn_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = results / "groups-digits-resnet8" / "report.md"
+    report.write_text("as it was")
+    assert call(results, "figures=[learning_curves,variants]") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert report.read_text() == "as it was"
+    drawn_files = {
+        f"figures/{name}.{suffix}" for name in ("variants", "learning_curves") for suffix in ("png", "pdf", "csv")
+    }
+    assert files(results) == {"report.md", "figures", *drawn_files}
+    for path in drawn_files:
+        assert str(results / "groups-digits-resnet8" / path) in printed.out
+    assert call(results, "figures=gates") == 0
+    assert "figures/gates.png" in files(results)
+
+
+def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(results) == 0
+    assert capsys.readouterr().err == ""
+    names = ["forest", "variants", "complexity", "learning_curves", *OF_WEIGHTS]
+    assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
+    text = (results / "groups-digits-resnet8" / "report.md").read_text()
+    places = [text.index(f"![{FIGURES[name]}](figures/{name}.png)") for name in names]
+    assert places == sorted(places)
+    assert text.index("Figures that were left out:") > places[-1]
+    for name in set(FIGURES) - set(names):
+        assert f"\n- {name}: " in text
+
+
+def test_some_figures_can_be_left_out_of_a_report(results: Path) -> None:
+    assert call(results, "figures=[all,-cams,-gates,-subfeatures,-forest]") == 0
+    names = ["variants", "complexity", "learning_curves"]
+    assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
+    assert "- forest: " not in (results / "groups-digits-resnet8" / "report.md").read_text()
+
+
+def test_an_unknown_figure_is_one_message_that_names_the_nearest(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(results)
+    assert call(results, "figures=[variants,parteo]") == 2
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: figures=parteo: ")
+    assert "did you mean pareto" in printed.err
+    assert files(results) == before
+
+
+@pytest.mark.parametrize("asked", ["[effects,learning_curves]", "[learning_curves,effects]"])
+def test_a_figure_that_the_study_does_not_have_is_one_message_after_the_others_are_drawn(
+    results: Path, capsys: pytest.CaptureFixture[str], asked: str
+) -> None:
+    assert call(results, f"figures={asked}") == 2
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "error: figures=effects: cannot be drawn of this study: it needs two crossed factors, and a replicate that all "
+        "combinations have\n"
+    )
+    assert "figures/learning_curves.png" in printed.out
+    assert "figures/learning_curves.png" in files(results)
+
+
+def test_a_folder_of_figures_that_cannot_be_written_is_one_message(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results / "groups-digits-resnet8" / "figures").write_text("")
+    assert call(results, "figures=variants") == 2
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: results_dir=")
+    assert "cannot be written: " in printed.err
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"name": "digits"}, "digits"),
+        ({"name": "cifar10", "train_per_class": 0, "val_per_class": 0}, "cifar10"),
+        (
+            {"name": "cifar10", "train_per_class": 5000, "val_per_class": 50},
+            "cifar10 (5,000 training images of each class, 50 test images of each class)",
+        ),
+        ({"name": "imagenet_subset", "classes": 0, "resolution": 64}, "imagenet_subset (64x64 pixels)"),
+        ({"name": "imagenet_subset", "classes": 100, "resolution": 64}, "imagenet_subset (100 classes, 64x64 pixels)"),
+        ({"name": "imagenette", "classes": ["a", "b"], "resolution": 128}, "imagenette (2 classes, 128x128 pixels)"),
+        ({"name": "x", "classes": "my.txt", "resolution": 64}, "x (the classes of my.txt, 64x64 pixels)"),
+    ],
+)
+def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line: str) -> None:
+    assert data_line(data) == line

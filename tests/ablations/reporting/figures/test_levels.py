@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from ablations.analysis.results import collect
+from ablations.reporting.figures import style
+from ablations.reporting.figures.levels import draw_levels, levels_frame
+from tests.ablations.analysis.test_results import design, stored
+
+
+def frame(finished: int = 6) -> pd.DataFrame:
+    made = design()
+    return levels_frame(collect(made, stored(made, finished)).cells, made)
+
+
+def test_the_frame_has_every_replicate_and_the_mean_with_its_interval() -> None:
+    rows = frame()
+    groups_2 = rows[(rows["variant"] == "groups=2") & (rows["metric"] == "top1")]
+    assert groups_2[groups_2["kind"] == "replicate"]["value"].tolist() == [1.0, 4.0]
+    (mean,) = groups_2[groups_2["kind"] == "mean"].to_dict("records")
+    assert (mean["value"], mean["n"], mean["level"]) == (2.5, 2, 2)
+    assert mean["low"] < 1.0 < 4.0 < mean["high"]
+
+
+def test_a_single_replicate_has_no_interval() -> None:
+    rows = frame(finished=3)
+    assert rows[rows["kind"] == "mean"]["low"].isna().all()
+
+
+@pytest.mark.parametrize("finished", [1, 2, 3, 5, 6])
+def test_a_partial_study_is_drawn(finished: int) -> None:
+    drawn = draw_levels(frame(finished), "Groups", "caption")
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
+
+
+def test_what_nobody_measured_has_no_panel_and_what_some_cells_lack_is_the_mean_of_the_others() -> None:
+    made = design()
+    cells = collect(made, stored(made, 6)).cells
+    rows = levels_frame(cells.assign(train_time_ratio=math.nan), made)
+    assert [axes.get_ylabel() for axes in draw_levels(rows, "Groups", "c").axes] == ["Top-1 (%)", "Peak memory (MiB)"]
+    cells.loc[cells["replicate"] == 0, "train_time_ratio"] = math.nan
+    medians = levels_frame(cells, made).query("metric == 'train_time_ratio' and kind == 'median'")
+    assert medians["n"].tolist() == [1] * 3
+
+
+def test_costs_are_medians_with_their_range_so_that_one_bad_moment_decides_nothing() -> None:
+    made = design(replicates=3)
+    cells = collect(made, stored(made, 9)).cells
+    cells["train_time_ratio"] = [1.2, 1.3, 9.0] * 3
+    rows = levels_frame(cells.sort_values(["variant", "replicate"]), made)
+    costs = rows[(rows["metric"] == "train_time_ratio") & (rows["kind"] == "median")]
+    assert costs[["value", "low", "high"]].drop_duplicates().to_numpy().tolist() == [[1.3, 1.2, 9.0]]
+
+
+def test_costs_are_drawn_from_zero() -> None:
+    _, *costs = draw_levels(frame(), "Groups", "caption").axes
+    assert [axes.get_ylim()[0] for axes in costs] == [0, 0]
+
+
+def test_the_panel_shows_what_the_frame_says() -> None:
+    axes = draw_levels(frame(), "Groups", "caption").axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}  # type: ignore[arg-type]
+    assert lines["mean and 95 % CI"] == [2.5, 3.5]
+    assert lines["none (baseline)"] == [1.5, 1.5]
+    assert lines["replicates"] == [1.0, 4.0, 2.0, 5.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
+
+
+def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
+    rows = frame()
+    rows["level"] = rows["variant"]
+    top1, speed, _ = draw_levels(rows, "Variant", "caption").axes
+    assert [label.get_text() for label in top1.get_yticklabels()] == ["groups=2", "groups=4"]
+    lines = {line.get_label(): list(line.get_xdata()) for line in top1.lines}  # type: ignore[arg-type]
+    assert lines["mean and 95 % CI"] == [2.5, 3.5]
+    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Time of a step (× plain)")
+    assert top1.get_ylim() == speed.get_ylim() == (1.5, -0.5)
+
+
+def test_a_figure_is_saved_as_png_and_pdf_beside_its_data(tmp_path: Path) -> None:
+    rows = frame()
+    caption = "Half a sentence about the protocol. " * 9
+    written = style.save(draw_levels(rows, "Groups", caption), rows, tmp_path / "figures" / "groups")
+    assert [path.name for path in written] == ["groups.png", "groups.pdf", "groups.csv"]
+    assert imread(written[0]).shape[1] == pytest.approx(style.TWO_COLUMNS * 200, abs=2)
+    assert written[1].read_bytes().startswith(b"%PDF")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(written[2], dtype={"level": object}), rows.astype({"level": str}), check_dtype=False
+    )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import pytest
+
+from ablations.reporting.figures.promise import draw_promise, promise_of_cells
+from tests.ablations.reporting.figures.test_pareto import (
+    LONG,
+    SHORT,
+    STRANGE,
+    UNBROKEN,
+    cells_of,
+    cut,
+    design_of,
+    overlapping,
+    written,
+)
+
+NAMES = ["none", "sa", "se"]
+ADDS = {"none": 4e6, "sa": 4.1e6, "se": 4.0e6}
+PLAIN = dict.fromkeys(NAMES, 4e6)
+STEPS = {"none": [0.98, 1.01, 1.02], "sa": [1.2, 1.5, 1.3], "se": [0.9]}
+FORWARDS = {"none": [1.0, 1.0, 1.0], "sa": [2.0, 2.2, 2.4], "se": [1.1]}
+
+
+def frame_of(steps: Mapping[str, Sequence[float]] = STEPS, forwards: Mapping[str, Sequence[float]] = FORWARDS,
+             attentions: Sequence[str] = NAMES, models: Sequence[str] = ()) -> pd.DataFrame:  # fmt: skip
+    names = list(steps)
+    tops = {name: [50.0] * len(values) for name, values in steps.items()}
+    cells = cells_of(tops, train_time_ratio=steps, test_time_ratio=forwards)
+    return promise_of_cells(cells, design_of(names, attentions, models), ADDS, PLAIN)
+
+
+def rows_of(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
+    return {(str(row["name"]), str(row["mode"])): row for row in frame.to_dict("records")}  # type: ignore[misc]
+
+
+def test_percentages_are_those_over_the_plain_network() -> None:
+    rows = rows_of(frame_of())
+    assert set(rows) == {(name, mode) for name in ("sa", "se") for mode in ("forward", "training step")}
+    row = rows["sa", "training step"]
+    assert row["promised"] == pytest.approx(2.5)
+    assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, 20, 50, 3))
+    assert (row["noise_low"], row["noise_high"]) == pytest.approx((-2, 2))
+    row = rows["sa", "forward"]
+    assert (row["measured"], row["low"], row["high"]) == pytest.approx((120, 100, 140))
+    assert (row["noise_low"], row["noise_high"]) == (0, 0)
+    row = rows["se", "training step"]
+    assert (row["promised"], row["measured"], row["n"]) == pytest.approx((0, -10, 1))
+    assert math.isnan(row["low"])
+    assert math.isnan(row["high"])
+
+
+def test_the_quickest_stand_first_in_each_mode() -> None:
+    frame = frame_of()
+    assert frame[["mode", "name"]].to_numpy().tolist() == [
+        ["forward", "se"], ["forward", "sa"], ["training step", "se"], ["training step", "sa"],
+    ]  # fmt: skip
+    assert frame["label"].tolist() == ["se", "sa", "se", "sa"]
+    assert set(frame["place"]) == {"resnet8"}
+
+
+def test_without_a_plain_network_no_noise_is_known() -> None:
+    frame = frame_of({name: STEPS[name] for name in ("sa", "se")}, attentions=["sa", "se"])
+    assert len(frame) == 4
+    assert frame[["noise_low", "noise_high"]].isna().all(axis=None)
+    assert frame["measured"].notna().all()
+
+
+def test_what_was_not_timed_is_left_out() -> None:
+    untimed = [math.nan] * 3
+    frame = frame_of(STEPS | {"sa": untimed}, FORWARDS | {"none": untimed})
+    assert set(rows_of(frame)) == {("se", "training step"), ("se", "forward"), ("sa", "forward")}
+    assert math.isnan(rows_of(frame)["sa", "forward"]["noise_low"])
+    some = frame_of(STEPS | {"sa": [math.nan, 1.4, math.nan]})
+    assert rows_of(some)["sa", "training step"]["n"] == 1
+    nothing = frame_of(dict.fromkeys(NAMES, untimed), dict.fromkeys(NAMES, untimed))
+    assert nothing.empty
+    assert list(nothing.columns) == list(frame.columns)
+
+
+def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
+    names = ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa", "other"]
+    steps = {names[0]: [0.9, 1.1], names[1]: [1.2] * 2, names[2]: [0.7, 1.3], names[3]: [1.4] * 2, names[4]: [1.5] * 2}
+    cells = cells_of({name: [50.0] * 2 for name in names}, train_time_ratio=steps)
+    design = design_of(names, ["none", "sa", "none", "sa", "se"], ["resnet8"] * 2 + ["resnet20"] * 3)
+    adds = dict(zip(names, (4e6, 5e6, 8e6, 9e6, 8e6), strict=True))
+    frame = promise_of_cells(cells, design, adds, dict(zip(names, (4e6, 4e6, 8e6, 8e6, 8e6), strict=True)))
+    rows = rows_of(frame)
+    assert set(frame["mode"]) == {"training step"}
+    assert rows["resnet8, sa", "training step"]["noise_high"] == pytest.approx(10)
+    assert rows["resnet20, sa", "training step"]["noise_high"] == pytest.approx(30)
+    assert rows["resnet8, sa", "training step"]["promised"] == pytest.approx(25)
+    assert rows["resnet20, sa", "training step"]["promised"] == pytest.approx(12.5)
+    assert frame["label"].tolist() == ["resnet20, sa", "resnet20, other", "resnet8, sa"]
+
+
+def test_a_name_that_only_begins_with_a_backbone_s_does_not_hide_which_it_is() -> None:
+    names = ["resnet18 wide", "resnet101 wide"]
+    cells = cells_of({name: [50.0] for name in names}, train_time_ratio={name: [1.2] for name in names})
+    frame = promise_of_cells(
+        cells, design_of(names, ["sa", "sa"], ["resnet18", "resnet101"]), dict.fromkeys(names, 2.0),
+        dict.fromkeys(names, 1.0),
+    )  # fmt: skip
+    assert sorted(frame["label"]) == sorted(names)
+
+
+def test_the_figure_says_what_the_bars_are() -> None:
+    drawn = draw_promise(frame_of(), "caption", "lowest to highest")
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
+    assert "measured time, lowest to highest" in written(drawn)
+    assert "the plain network against itself, lowest to highest" in written(drawn)
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [
+        "se\npromised 0 %",
+        "sa\npromised +2.5 %",
+    ]
+    assert cut(drawn) == overlapping(drawn) == []
+
+
+@STRANGE
+@pytest.mark.parametrize(
+    ("names", "step", "replicates", "plain"),
+    [
+        (SHORT[:2], 0.0, 1, False),  # nothing promised and nothing measured
+        (SHORT[:2], 0.0, 2, True),
+        (SHORT[:2], 0.3, 1, True),
+        (SHORT, 0.3, 8, True),
+        (SHORT, 4.0, 8, False),
+        (LONG, 0.3, 8, True),
+        (LONG[:2], 0.3, 1, False),
+        (UNBROKEN, -0.02, 2, True),
+    ],
+)
+def test_strange_studies_are_drawn_and_nothing_is_cut(
+    names: list[str], step: float, replicates: int, plain: bool
+) -> None:
+    ratios = {
+        name: [1.0 + step * number * (1 + 0.1 * i) for i in range(replicates)] for number, name in enumerate(names)
+    }
+    tops = {name: [50.0] * replicates for name in names}
+    cells = cells_of(tops, train_time_ratio=ratios, test_time_ratio=ratios)
+    kinds = ["none" if plain else "sa", *["sa"] * (len(names) - 1)]
+    adds = {name: 1.0 + (step != 0) * 0.001 * number for number, name in enumerate(names)}
+    frame = promise_of_cells(cells, design_of(names, kinds), adds, dict.fromkeys(names, 1.0))
+    drawn = draw_promise(frame, "A caption of many words. " * 12, "lowest to highest")
+    assert cut(drawn) == []
+    assert overlapping(drawn) == []
+    for axes in drawn.axes:
+        assert axes.get_window_extent().width > 0.8 * drawn.dpi  # inches

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from ablations.analysis.results import collect
+from ablations.analysis.study import Findings
+from ablations.common.errors import UsageError
+from ablations.design import Design
+from ablations.reporting.figures import FIGURES
+from ablations.reporting.report import Report, make_report, print_report
+from ablations.storage.study import StoredCell
+from tests.ablations.analysis.test_results import configuration, design, stored
+
+ATTRIBUTES: dict[str, Any] = {
+    "command": "python -m ablations.run sweep=groups",
+    "data_fingerprint": "f00d",
+    "data": {"train": 1500, "test": 500, "classes": [str(digit) for digit in range(10)]},
+}
+
+
+def findings(folder: Path, made: Design, known: Iterable[StoredCell], **attributes: object) -> Findings:
+    return Findings(configuration(), made, collect(made, known), ATTRIBUTES | attributes, folder)
+
+
+def report(folder: Path, finished: int = 6, figures: Sequence[str] = ("variants", "forest")) -> Report:
+    made = design()
+    return make_report(findings(folder, made, stored(made, finished)), figures)
+
+
+def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_path: Path) -> None:
+    text = report(tmp_path, figures=tuple(FIGURES)).path.read_text()
+    for part in (
+        "How many groups should shuffle attention use",
+        "- groups=4 against none: undecided (n = 2, difference +2.00): the same in every replicate: no spread to judge "
+        "it by.",
+        "- Highest: groups=4, 3.5 [-15.6, 22.6] % (n = 2), picked after seeing the results, which flatters it.",
+        "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 (no spread) | undecided |",
+        "| groups=2 | resnet8 | sa groups=2 |",
+        "![Top-1 and cost of every variant](figures/variants.png)",
+        "![Every contrast with its confidence interval and verdict](figures/forest.png)",
+        "- effects: it needs two crossed factors, and a replicate that all combinations have",
+        "- tradeoffs: it shows what a search tried, and this sweep is none",
+        f"- gates: study=groups-digits-resnet8: no weights are kept in {tmp_path / 'weights'}; `run study=",
+        "| train.epochs | 6 |",
+        "python -m ablations.run sweep=groups",
+        "| data fingerprint | f00d |",
+        "Data: 1,500 training and 500 test images of 10 classes: 0, 1, 2,",
+        "| cpu | one |",
+    ):
+        assert part in text
+    assert "Not finished" not in text
+    assert (tmp_path / "figures" / "variants.png").exists()
+
+
+def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:
+    text = report(tmp_path, finished=3).text
+    assert "| groups=2 | 1 | 1.0 | +1.00 | no verdict |" in text
+    assert "- One replicate a variant: nothing says how sure the differences in the table are." in text
+    assert "95 % CI +" not in text
+
+
+def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:
+    made = design()
+    known = stored(made, 6)
+    known[4] = replace(known[4], state=TrialState.FAIL, outcome=None, failure="Traceback\nValueError: planted\n")
+    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    assert "- 1 cell failed and is in none of these means." in text
+    assert "| groups=2 | 1 | failed | ValueError: planted |" in text
+
+
+def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_path: Path) -> None:
+    made = design()
+    known = [replace(cell, state=TrialState.FAIL, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
+    made_report = make_report(findings(tmp_path, made, known), ["forest"])
+    assert "No cell is finished: every one that was tried failed." in made_report.text
+    assert made_report.text.count("| failed | ValueError: no |") == 6
+    assert made_report.gallery.drawn == []
+    assert made_report.gallery.left_out == {"forest": "no cell is finished"}
+
+
+def test_cells_of_different_machines_are_not_compared_in_silence(tmp_path: Path) -> None:
+    made = design()
+    known = stored(made, 6)[:3] + stored(made, 6, machine="two")[3:]
+    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    assert "trained in 2 different environments" in text
+
+
+def test_a_partial_study_says_what_is_missing(tmp_path: Path) -> None:
+    text = report(tmp_path, finished=4).text
+    assert "**Not finished:**" in text
+    assert "| groups=4 | 1 | waiting |  |" in text
+
+
+def test_a_study_without_its_baseline_is_reported_without_contrasts(tmp_path: Path) -> None:
+    made = design()
+    known = [cell for cell in stored(made, 6) if cell.variant != "none"]
+    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] | no pair |  |" in text
+
+
+def test_the_opening_is_the_text_down_to_the_tables(tmp_path: Path) -> None:
+    made = report(tmp_path)
+    assert made.text.startswith(made.opening)
+    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] |" in made.opening
+    assert "![" not in made.opening
+    assert (made.folder, made.path) == (tmp_path, tmp_path / "report.md")
+
+
+def test_a_report_without_figures_is_written_into_a_folder_that_is_made(tmp_path: Path) -> None:
+    made = report(tmp_path / "new", figures=())
+    assert made.path.read_text() == made.text
+    assert "Figures that were left out" not in made.text
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"results_dir=.*: cannot be written: "):
+        report(tmp_path / "file")
+
+
+def test_the_same_numbers_are_printed(tmp_path: Path) -> None:
+    console = Console(width=132, record=True, quiet=False, file=(tmp_path / "out").open("w"))
+    print_report(console, report(tmp_path))
+    text = console.export_text()
+    assert "2.5 [-16.6, 21.6]" in text
+    assert "groups=4 against none: undecided (n = 2, difference +2.00)" in text
+
+
+def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for_looks(tmp_path: Path) -> None:
+    made = design(9)
+    known = []
+    for cell in stored(made, 27):
+        assert cell.outcome is not None
+        top1 = {"none": 50.0, "groups=2": 55.0 + 0.1 * cell.replicate, "groups=4": 50 + (-1.5) ** cell.replicate}
+        result = cell.outcome["result"] | {"top1": top1[cell.variant]}
+        known.append(replace(cell, outcome=cell.outcome | {"result": result}))
+    once = make_report(findings(tmp_path, made, known), ["forest"])
+    assert "| +5.40 [+5.19, +5.61] | helps |" in once.text
+    assert "groups=2 against none: helps (n = 9, difference +5.40" in once.text
+    assert [contrast.look for contrast in once.findings.contrasts] == [None, None]
+    looked_at = make_report(findings(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
+    frame = pd.read_csv(tmp_path / "figures" / "forest.csv")
+    assert frame["verdict"].tolist() == ["helps", "undecided"]
+    assert frame["look"].tolist() == [9, 9]
+    before, after = once.findings.contrasts[0].p, looked_at.findings.contrasts[0].p
+    assert before is not None
+    assert after is not None
+    assert after == pytest.approx(before / (9 / 16) ** 2)
+    assert "Replicates were added where verdicts were open: 27 cells of 48 at most." in looked_at.text

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import TrialState
+from rich.console import Console
+from torch import Tensor, nn
+
+from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.results import collect
+from ablations.analysis.study import Findings, findings_of
+from ablations.common.errors import UsageError
+from ablations.config import TrainConfig
+from ablations.design import Cell
+from ablations.execution.driver import Driver
+from ablations.execution.progress import Display
+from ablations.storage.weights import Weights
+from ablations.training.events import Finished, Progress
+from ablations.training.job import Job
+from ablations.training.learner import build_network
+from ablations.training.packing import pack_weights
+from ablations.training.train import evaluate
+from tests.ablations.execution.test_driver import Launcher, Study
+
+
+class Keen(Launcher):
+    """A launcher that takes a copy of every network when it is trained."""
+
+    def __init__(self, study: Study, measure: str = "off") -> None:
+        super().__init__(study.config)
+        self.measure = measure
+        self.networks: dict[str, nn.Module] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def work(self, job: Job) -> Iterator[Progress]:
+        def keep(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+            self.networks[cell.name] = copy.deepcopy(model)
+            return pack_weights(cell, model, classes)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ablations.training.packing.pack_weights", keep)
+            for event in super().work(job):
+                if isinstance(event, Finished):
+                    self.results[job.cell.name] = event.result
+                yield event
+
+
+def drive(study: Study, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
+    """Trains what is missing; returns how many cells failed, and what was printed."""
+    driver = Driver(study.design, study.store, None, launcher or Keen(study), None, weights)
+    missing = driver.missing()
+    with Display(Console(file=io.StringIO(), width=300), len(missing), 0) as display:
+        failed = driver.train(missing, display)
+        printed = display._console.file
+    assert isinstance(printed, io.StringIO)
+    return failed, printed.getvalue()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def cells(study: Study) -> dict[str, Cell]:
+    return {cell.name: cell for cell in study.design.cells()}
+
+
+def inputs(launcher: Launcher) -> Tensor:
+    return torch.cat([pixels for pixels, _ in launcher._device_images.test_batches(8)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Weights, Keen]:
+    """A study of a replicate whose costs were measured, which trains networks further after their results are there."""
+    folder = tmp_path_factory.mktemp("trained")
+    study = Study(folder, "replicates=1")
+    weights = Weights(folder / "study" / "weights")
+    launcher = Keen(study, measure="needed")  # however little time the cells take
+    assert drive(study, weights, launcher)[0] == 0
+    return study, weights, launcher
+
+
+def of(study: Study, weights: Weights) -> Findings:
+    return findings_of(study.config, study.design, study.store, weights.folder.parent)
+
+
+def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
+    trained: tuple[Study, Weights, Keen],
+) -> None:
+    study, weights, launcher = trained
+    pixels = inputs(launcher)
+    for name, cell in cells(study).items():
+        model, loaded = launcher.networks[name].eval(), weights.load(cell)
+        assert not loaded.training
+        learnt = model.state_dict()
+        assert list(loaded.state_dict()) == list(learnt)
+        assert all(torch.equal(value, learnt[key]) for key, value in loaded.state_dict().items())
+        # Computed by the same operations: the kernels' last digits are others.
+        same = build_network(cell.variant.network, 10, 1, fused="off").eval()
+        same.load_state_dict(learnt)
+        with torch.no_grad():
+            assert torch.equal(loaded(pixels), same(pixels))
+            torch.testing.assert_close(loaded(pixels), model(pixels.contiguous()), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_costs_left(
+    trained: tuple[Study, Weights, Keen],
+) -> None:
+    study, weights, launcher = trained
+    recipe = TrainConfig(**study.design.protocol["train"])
+    for name, cell in cells(study).items():
+        assert launcher.results[name]["train_time_ratio"] is not None
+        loss, top1 = evaluate(weights.load(cell), recipe, launcher._device_images)
+        assert top1 == launcher.results[name]["top1"]
+        assert loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # it may be computed in bfloat16
+
+
+def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
+    trained: tuple[Study, Weights, Keen],
+) -> None:
+    study, weights, _ = trained
+    assert names(weights.folder) == {f"{cell.key}.pt" for cell in study.design.cells()}
+    for cell in study.design.cells():
+        about = torch.load(weights.path(cell), weights_only=True)
+        assert (about["variant"], about["replicate"]) == (cell.variant.name, 0)
+        assert about["network"] == cell.variant.network
+        assert about["classes"] == [str(digit) for digit in range(10)]
+        assert all(value.device.type == "cpu" for value in about["state"].values())
+
+
+@pytest.mark.parametrize(("kept", "replicates"), [("first", {0}), ("all", {0, 1}), ("off", set())])
+def test_weights_are_kept_of_the_replicates_that_were_asked_for(
+    tmp_path: Path, kept: str, replicates: set[int]
+) -> None:
+    study = Study(tmp_path, "train.epochs=1", "sweep.factors.attention.groups=[4]")
+    folder = tmp_path / "weights"
+    assert drive(study, Weights(folder, kept))[0] == 0
+    wanted = {f"{cell.key}.pt" for cell in study.design.cells() if cell.replicate in replicates}
+    assert names(folder) == wanted
+    assert len(wanted) == 2 * len(replicates)
+    assert folder.exists() == bool(wanted)
+
+
+def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
+    study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    drive(study, None)
+    assert names(tmp_path) == {"optuna.db"}
+
+
+@pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a folder in place of the file", "full disk"])
+def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: Path, obstacle: str) -> None:
+    study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    weights = Weights(tmp_path / "weights")
+    plain, other = (cells(study)[name] for name in ("none r0", "groups=4 r0"))
+    if obstacle == "a file in place of the folder":
+        weights.folder.write_text("")
+    elif obstacle == "a folder in place of the file":
+        weights.path(plain).mkdir(parents=True)
+        (weights.path(plain) / "x").write_text("")
+    else:
+        weights.folder.mkdir()
+        (weights.folder / f".{plain.key}.partial").symlink_to("/dev/full")
+    failed, printed = drive(study, weights)
+    assert failed == 0
+    assert study.states() == [TrialState.COMPLETE] * 2
+    assert "The weights of none r0 are not kept: " in printed
+    if obstacle == "a file in place of the folder":
+        assert "The weights of groups=4 r0 are not kept: " in printed
+    else:
+        assert "groups=4 r0 are not kept" not in printed
+        assert weights.path(other).is_file()
+        assert not weights.path(plain).is_file()
+
+
+def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
+    tmp_path: Path, trained: tuple[Study, Weights, Keen], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, whole, launcher = trained
+    cell, model = cells(study)["none r0"], launcher.networks["none r0"]
+    weights = Weights(tmp_path / "weights")
+    classes = tuple("0123456789")
+    seen = []
+
+    class KilledError(BaseException):
+        pass
+
+    def die(path: Path, target: Path) -> Path:
+        seen.append(path)
+        path.write_bytes(path.read_bytes()[:-1000])
+        raise KilledError(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KilledError):
+            weights.write(cell, pack_weights(cell, model, classes))
+    assert not weights.path(cell).exists()
+    assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
+    weights.write(cell, pack_weights(cell, model, classes))
+    assert names(weights.folder) == {f"{cell.key}.pt"}
+    assert torch.equal(weights.load(cell).state_dict()["fc.weight"], whole.load(cell).state_dict()["fc.weight"])
+
+
+@pytest.mark.parametrize("damage", ["empty", "one byte", "cut off early", "cut off late", "text", "other"])
+def test_a_damaged_file_is_named_and_is_no_traceback(
+    tmp_path: Path, trained: tuple[Study, Weights, Keen], damage: str
+) -> None:
+    study, whole, _ = trained
+    findings = of(study, Weights(tmp_path / "weights"))
+    weights = Weights(findings.folder / "weights")
+    weights.folder.mkdir()
+    variant = study.design.variants[1]
+    cell = study.design.cell(variant, 0)
+    good = whole.path(cell).read_bytes()
+    contents = {"empty": b"", "one byte": b"P", "cut off early": good[:100], "cut off late": good[:-10]}
+    path = weights.path(cell)
+    if damage == "other":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(contents.get(damage, b"no weights at all"))
+    networks = TrainedNetworks(findings)
+    with pytest.raises(UsageError, match=r"^weights=.*\.pt: cannot be read \(.+\)") as caught:
+        networks.load(variant)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_of_another_network_are_no_weights_of_this_one(
+    tmp_path: Path, trained: tuple[Study, Weights, Keen]
+) -> None:
+    study, whole, _ = trained
+    weights = Weights(tmp_path / "weights")
+    weights.folder.mkdir()
+    variant = study.design.variants[2]
+    cell = study.design.cell(variant, 0)
+    about = torch.load(whole.path(cell), weights_only=True)
+    torch.save(about | {"state": {}}, weights.path(cell))
+    with pytest.raises(UsageError, match=r"cannot be read \(Error\(s\) in loading state_dict"):
+        TrainedNetworks(of(study, weights)).load(variant)
+
+
+def test_networks_are_those_of_finished_cells_whose_weights_are_there(
+    tmp_path: Path, trained: tuple[Study, Weights, Keen]
+) -> None:
+    study, whole, _ = trained
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for cell in list(study.design.cells())[1:]:
+        Weights(folder).path(cell).write_bytes(whole.path(cell).read_bytes())
+    findings = of(study, Weights(folder))
+    assert [variant.name for variant in TrainedNetworks(findings).variants] == ["groups=1", "groups=4"]
+    without = [cell for cell in study.store.cells() if cell.variant != "groups=1"]
+    fewer = Findings(findings.config, findings.design, collect(findings.design, without), findings.attributes, tmp_path)
+    assert list(TrainedNetworks(fewer).cells) == ["groups=4"]
+    assert isinstance(TrainedNetworks(fewer).load(study.design.variants[2]), nn.Module)
+
+
+def test_a_study_without_weights_says_how_to_get_them(tmp_path: Path, trained: tuple[Study, Weights, Keen]) -> None:
+    with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
+        TrainedNetworks(of(trained[0], Weights(tmp_path / "weights")))

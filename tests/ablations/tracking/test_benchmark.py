@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from ablations.benchmarking.report import Tracked, tracked_of
+from ablations.tracking.benchmark import log_benchmark, stamp_of
+from tests.ablations.reporting.figures.test_promise import benchmark_rows
+
+ENVIRONMENT = {"cpu": "one", "commit": "abc123", "threads": "2"}
+STARTED = 1_700_000_000.4
+SETTING = {
+    "kind": "network", "place": "resnet8", "compile": "eager", "precision": "fp32", "layout": "contiguous",
+}  # fmt: skip
+ONE = [Tracked("sa resnet8", SETTING, {"forward_ms": 1.5, "saved_mib": 2.0})]
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real store; making its tables takes seconds, so the tests share it and use a benchmark each."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The files of a benchmark of its own name."""
+    made = tmp_path / f"bench-{request.node.originalname}"
+    (made / "figures").mkdir(parents=True)
+    (made / "measurements.csv").write_text("name,ms\nsa,1.5\n")
+    (made / "report.md").write_text("# hello")
+    (made / "figures" / "promise.png").write_bytes(b"png")
+    (made / ".lock").write_text("")
+    return made
+
+
+def runs(uri: str, folder: Path) -> list[Run]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(folder.name)
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def log(uri: str, folder: Path, tracked: list[Tracked], started: float = STARTED) -> str:
+    opens, lost = log_benchmark(uri, folder, tracked, ENVIRONMENT, folder.parent / "artifacts", started)
+    assert lost == ""
+    assert opens is not None
+    return opens
+
+
+def test_each_subject_is_a_run_with_its_setting_and_all_of_its_numbers(uri: str, folder: Path) -> None:
+    tracked = tracked_of(benchmark_rows())[::5]  # networks and modules
+    log(uri, folder, tracked)
+    found = [run for run in runs(uri, folder) if run.info.run_name != "report"]
+    assert len(found) == len(tracked) > 8
+    by_params = {tuple(sorted(run.data.params.items())): run for run in found}
+    for one in tracked:
+        run = by_params[tuple(sorted((one.params | {"benchmark": stamp_of(STARTED)}).items()))]
+        assert run.data.metrics == one.metrics
+        assert run.info.run_name == one.name
+        assert run.info.status == "FINISHED"
+
+
+def test_a_thousand_metrics_are_all_there(uri: str, folder: Path) -> None:
+    many = [Tracked("sa", SETTING, {f"m{at}": float(at) for at in range(1000)})]
+    log(uri, folder, [*many, *ONE])
+    stored = next(run for run in runs(uri, folder) if run.info.run_name == "sa")
+    assert stored.data.metrics == many[0].metrics
+
+
+def test_the_benchmark_s_files_and_machine_stand_with_a_run_of_their_own(uri: str, folder: Path) -> None:
+    log(uri, folder, ONE)
+    (report,) = [run for run in runs(uri, folder) if run.info.run_name == "report"]
+    assert report.data.params == ENVIRONMENT | {"benchmark": stamp_of(STARTED)}
+    assert report.info.status == "FINISHED"
+    client = MlflowClient(uri)
+    assert [one.path for one in client.list_artifacts(report.info.run_id)] == [
+        "figures", "measurements.csv", "report.md",
+    ]  # fmt: skip
+    assert [one.path for one in client.list_artifacts(report.info.run_id, "figures")] == ["figures/promise.png"]
+    stored = Path(client.download_artifacts(report.info.run_id, "measurements.csv"))
+    assert stored.read_text() == "name,ms\nsa,1.5\n"
+    assert report.info.artifact_uri.startswith((folder.parent / "artifacts").as_uri())
+
+
+def test_a_second_benchmark_of_the_name_is_told_apart(uri: str, folder: Path) -> None:
+    log(uri, folder, ONE)
+    log(uri, folder, ONE, STARTED + 60)
+    found = runs(uri, folder)
+    assert sorted((run.info.run_name, run.data.params["benchmark"]) for run in found) == [
+        (name, stamp_of(started)) for name in ("report", "sa resnet8") for started in (STARTED, STARTED + 60)
+    ]
+
+
+def test_a_deleted_experiment_is_taken_up_again(uri: str, folder: Path) -> None:
+    log(uri, folder, ONE)
+    client = MlflowClient(uri)
+    client.delete_experiment(client.get_experiment_by_name(folder.name).experiment_id)
+    log(uri, folder, ONE, STARTED + 60)
+    assert stamp_of(STARTED + 60) in {run.data.params["benchmark"] for run in runs(uri, folder)}
+
+
+def test_what_opens_it_shows_the_first_setting_of_this_benchmark(uri: str, folder: Path) -> None:
+    other = Tracked("sa layer1", SETTING | {"kind": "module", "place": "layer1"}, {"forward_ms": 3.0})
+    log(uri, folder, ONE, STARTED - 60)
+    opens = log(uri, folder, [*ONE, other])
+    experiment = MlflowClient(uri).get_experiment_by_name(folder.name).experiment_id
+    command, _, address = opens.partition("\nThen open:  ")
+    assert command.endswith(f"mlflow ui --backend-store-uri {uri}")
+    assert address.startswith(f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?")
+    query = unquote(address.partition("searchFilter=")[2])
+    (shown,) = MlflowClient(uri).search_runs([experiment], query)  # MLflow understands it
+    assert (shown.data.params["kind"], shown.data.params["benchmark"]) == ("network", stamp_of(STARTED))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+def test_a_benchmark_is_known_by_when_it_began_to_the_second(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        expected = {"UTC": "2023-11-14 22:13:20+00:00", "Asia/Kolkata": "2023-11-15 03:43:20+05:30"}
+        assert stamp_of(STARTED) == expected[zone]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9", "127.0.0.1"),
+        ("sqlite:////nowhere/mlflow.db", "there is no folder /nowhere"),
+        ("postgresql://me:secret@127.0.0.1:9/db", ""),
+        ("http://me:secret@127.0.0.1:9", ""),
+    ],
+)
+def test_a_store_that_does_not_answer_is_a_reason_without_passwords(
+    folder: Path, address: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    opens, lost = log_benchmark(address, folder, ONE, ENVIRONMENT, folder.parent / "artifacts", STARTED)
+    assert opens is None
+    assert lost
+    assert reason in lost
+    assert "secret" not in lost
+    assert len(lost.splitlines()) == 1
+
+
+def test_what_mlflow_refuses_is_a_reason_and_leaves_no_run_that_seems_to_go_on(uri: str, folder: Path) -> None:
+    refused = [Tracked("sa resnet8", SETTING, {"a=b": 1.0})]
+    opens, lost = log_benchmark(uri, folder, refused, ENVIRONMENT, folder.parent / "artifacts", STARTED)
+    assert opens is None
+    assert "a=b" in lost
+    assert "RUNNING" not in {run.info.status for run in runs(uri, folder)}

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
+from ablations.design import Cell, Design, make_design
+from ablations.tracking import tracker as track
+from ablations.tracking.tracker import Tracker
+from ablations.training.cost import Cost
+from ablations.training.train import Epoch, Result
+
+COMMIT = "abc123"
+ENVIRONMENT = {"cpu": "one", "commit": COMMIT}
+DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real store; making its tables takes seconds, so the tests share it and use a study each."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def design(request: pytest.FixtureRequest) -> Design:
+    return replace(DESIGN, study=request.node.name)
+
+
+@pytest.fixture
+def tracker(uri: str, design: Design, tmp_path: Path) -> Tracker:
+    return Tracker(uri, design, "mine", tmp_path / "artifacts")
+
+
+def result(top1: float = 61.5, epochs: int = 3) -> Result:
+    curve = tuple(Epoch(i, 2.0 - i / 4, 2.1, 40.0 + i, 0.1, 1.0, 1_700_000_000.25 + i) for i in range(epochs))
+    return Result(top1, 1.5, Cost(75_000, 12.5, 900.0, 3000.0), 4.0, curve)
+
+
+def outcome(**kwargs: Any) -> dict[str, Any]:
+    return {"result": result(**kwargs).to_dict(), "environment": ENVIRONMENT}
+
+
+def runs(tracker: Tracker) -> list[Run]:
+    return list(MlflowClient(tracker.uri).search_runs([tracker.experiment_id], max_results=1000))
+
+
+def child(tracker: Tracker, cell: Cell) -> Run:
+    (found,) = [run for run in runs(tracker) if run.data.tags.get("cell") == cell.key]
+    return found
+
+
+def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
+    tracker.begin("fingerprint0", "abc123")
+    for cell in design.cells():
+        tracker.start_cell(cell, COMMIT)
+        for epoch in result().epochs:
+            tracker.epoch(cell, epoch)
+        tracker.finish_cell(cell, outcome())
+    (tmp_path / "study" / "figures").mkdir(parents=True)
+    (tmp_path / "study" / "report.md").write_text("# hello")
+    (tmp_path / "study" / "figures" / "groups.png").write_bytes(b"png")
+    tracker.end(track.FINISHED, tmp_path / "study", "# hello")
+
+    found = {run.info.run_name: run for run in runs(tracker)}
+    assert set(found) == {design.study, "none r0", "groups=4 r0"}
+    parent, cell_run = found[design.study], found["groups=4 r0"]
+    assert parent.info.status == cell_run.info.status == "FINISHED"
+    assert cell_run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert cell_run.data.tags["mlflow.source.git.commit"] == "abc123"
+    assert parent.data.tags["mlflow.note.content"] == "# hello"
+    assert cell_run.data.params["variant"] == "groups=4"
+    assert cell_run.data.params["network.attention.groups"] == "4"
+    assert cell_run.data.params["protocol.train.epochs"] == "6"
+    assert cell_run.data.metrics["top1"] == 42.0
+    assert cell_run.data.metrics["peak_memory_mib"] == 12.5
+    assert cell_run.data.metrics["parameters"] == 75_000
+    assert cell_run.inputs.dataset_inputs[0].dataset.digest == "fingerprint0"
+    client = MlflowClient(tracker.uri)
+    history = client.get_metric_history(cell_run.info.run_id, "train_loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 2.0), (2, 1.75), (3, 1.5)]
+    assert {artifact.path for artifact in client.list_artifacts(parent.info.run_id)} == {"report.md", "figures"}
+    assert tracker.complete
+
+
+@pytest.mark.parametrize("name", ["study", "weights"])
+def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Tracker, tmp_path: Path, name: str) -> None:
+    tracker.begin("fingerprint0", None)
+    (tmp_path / name / "weights").mkdir(parents=True)
+    (tmp_path / name / "weights" / "0123456789abcdef.pt").write_bytes(b"weights")
+    (tmp_path / name / "report.md").write_text("# hello")
+    tracker.end(track.FINISHED, tmp_path / name)
+    artifacts = MlflowClient(tracker.uri).list_artifacts(tracker.parent_id)
+    assert [info.path for info in artifacts] == ["report.md"]
+
+
+def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    tracker.begin("fingerprint0", None)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        parent = MlflowClient(tracker.uri).get_run(tracker.parent_id)
+        if "system/cpu_utilization_percentage" in parent.data.metrics:
+            break
+        time.sleep(0.1)
+    tracker.end(track.FINISHED)
+    assert "system/cpu_utilization_percentage" in parent.data.metrics
+
+
+def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+    cells = list(design.cells())
+    tracker.begin("fingerprint0", None)
+    tracker.start_cell(cells[0], COMMIT)  # killed before the cell was finished here
+    tracker.end(track.KILLED)
+    for _ in range(2):
+        again = Tracker(tracker.uri, design, "mine", tmp_path)
+        again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
+    assert sorted(run.info.run_name for run in runs(tracker) if "cell" in run.data.tags) == ["groups=4 r0", "none r0"]
+    assert {run.info.status for run in runs(tracker) if "cell" in run.data.tags} == {"FINISHED"}
+    assert child(tracker, cells[0]).data.metrics["top1"] == 42.0
+    assert {run.inputs.dataset_inputs[0].dataset.digest for run in runs(tracker)} == {"fingerprint0"}
+
+
+def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -> None:
+    cell = next(design.cells())
+    tracker.start_cell(cell, COMMIT)
+    for _ in range(2):
+        tracker.finish_cell(cell, outcome())
+    history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_epochs_of_a_long_cell_are_written_while_it_trains(
+    tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = next(design.cells())
+    tracker.start_cell(cell, COMMIT)
+    tracker.epoch(cell, result().epochs[0])
+    assert "top1" not in child(tracker, cell).data.metrics  # a batch at a time
+    monkeypatch.setattr(track, "_LIVE_SECONDS", 0.0)
+    tracker.epoch(cell, result().epochs[1])
+    assert child(tracker, cell).data.metrics["top1"] == 41.0
+    tracker.finish_cell(cell, outcome())
+    history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
+    tracker: Tracker, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
+) -> None:
+    monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
+    cell = next(design.cells())
+    tracker.start_cell(cell, COMMIT)
+    tracker.epoch(cell, result().epochs[0])
+    again = Tracker(tracker.uri, design, "mine", tmp_path)
+    late = outcome()
+    for epoch in late["result"]["epochs"]:
+        epoch["finished"] += 1000
+    if synced:
+        again.sync([(cell, late)], "fingerprint0")
+    else:
+        again.start_cell(cell, COMMIT)
+        again.finish_cell(cell, late)
+    history = MlflowClient(tracker.uri).get_metric_history(child(again, cell).info.run_id, "top1")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
+    cell = next(design.cells())
+    tracker.begin("fingerprint0", None)
+    tracker.start_cell(cell, COMMIT)
+    tracker.end(track.KILLED)
+    renamed = replace(cell, variant=replace(cell.variant, name="plain"))
+    again = Tracker(tracker.uri, replace(design, sweep="mine", question="Why?"), "mine", tmp_path)
+    again.sync([(renamed, outcome())], "fingerprint0")
+    assert again.lost is None
+    assert (child(again, cell).data.params["variant"], child(again, cell).info.status) == ("plain", "FINISHED")
+
+
+def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design: Design) -> None:
+    one, other = design.cells()
+    for cell in (one, other):
+        tracker.start_cell(cell, COMMIT)
+    tracker.fail_cell(one, "Traceback: no")
+    tracker.release_cell(other)
+    assert (child(tracker, one).info.status, child(tracker, one).data.tags["failure"]) == ("FAILED", "Traceback: no")
+    tracker.start_cell(one, COMMIT)
+    tracker.finish_cell(one, outcome())
+    assert "failure" not in child(tracker, one).data.tags
+    assert child(tracker, other).info.status == "KILLED"
+
+
+def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design) -> None:
+    cell = next(design.cells())
+    tracker.start_cell(cell, COMMIT)
+    tracker._client = MlflowClient("http://127.0.0.1:9")
+    tracker.finish_cell(cell, outcome())
+    tracker.end(track.FINISHED)
+    assert tracker.lost
+    assert child(tracker, cell).info.status == "RUNNING"  # for the next run's sync to complete
+
+
+def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Design, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", design, "mine", tmp_path / "artifacts")
+    assert [run.info.run_name for run in runs(tracker)] == [design.study]
+    assert not (tmp_path / "mlflow.db.unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9", "MLflow does not answer"),
+        ("sqlite:////nowhere/mlflow.db", "there is no folder /nowhere"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not answer"),
+    ],
+)
+def test_a_store_that_does_not_answer_at_the_start_is_refused(
+    design: Design, tmp_path: Path, address: str, reason: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Tracker(address, design, "mine", tmp_path)
+    assert str(caught.value).startswith(f"tracking.uri={address.replace('secret', '***')}: {reason}")
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_text("my notes" * 500)
+    with pytest.raises(UsageError, match=r"MLflow does not answer: .*not a database"):
+        Tracker(f"sqlite:///{path}", design, "mine", tmp_path)
+    assert path.read_text() == "my notes" * 500
+
+
+def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+    cell = next(design.cells())
+    tracker.start_cell(cell, COMMIT)
+    tracker.finish_cell(cell, outcome())
+    other = Tracker(tracker.uri, design, "theirs", tmp_path)
+    other.start_cell(cell, COMMIT)
+    found = [run for run in runs(tracker) if "cell" in run.data.tags]
+    assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
+        ("mine", "FINISHED"), ("theirs", "RUNNING"),
+    ]  # fmt: skip
+    assert other.parent_id != tracker.parent_id
+
+
+def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:
+    assert f"mlflow ui --backend-store-uri {tracker.uri}\n" in tracker.command()
+    assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment_id}/runs?" in tracker.command()
+
+
+def test_the_link_opens_a_view_of_the_experiment_grouped_by_variant(tracker: Tracker) -> None:
+    key = re.search(r"viewStateShareKey=(\w+)", tracker.command())
+    assert key is not None
+    experiment = MlflowClient(tracker.uri).get_experiment(tracker.experiment_id)
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key[1]}"])
+    assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "variant"}]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

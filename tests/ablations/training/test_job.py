@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ablations.config import TrainConfig
+from ablations.config.compose import compose_config
+from ablations.data import load_images
+from ablations.data.device import DeviceImages, on_device
+from ablations.design import make_design
+from ablations.training.events import (
+    DIVERGED,
+    ERROR,
+    OUT_OF_MEMORY,
+    TIME_LIMIT,
+    Epoch,
+    Failed,
+    Finished,
+    Learnt,
+    Note,
+    Progress,
+    Saved,
+    Step,
+)
+from ablations.training.job import Job, kind_of, work
+from ablations.training.packing import pack
+from tests.conftest import TINY
+
+CONFIG = compose_config([*TINY, "device=cpu", "train.epochs=3"])
+DESIGN = make_design(CONFIG)
+CELL = next(DESIGN.cells())
+JOB = Job(CELL, TrainConfig(**DESIGN.protocol["train"]), measure="off", checkpoint_every=0.0)
+
+
+@pytest.fixture(scope="module")
+def images() -> DeviceImages:
+    return on_device(load_images(CONFIG.data), CONFIG.data, "cpu")
+
+
+def said(job: Job, images: DeviceImages) -> list[Progress]:
+    return list(work(job, images))
+
+
+def digits(event: Progress) -> list[tuple[float, ...]]:
+    assert isinstance(event, Finished)
+    return [tuple(epoch[key] for key in ("train_loss", "test_loss", "top1")) for epoch in event.result["epochs"]]
+
+
+def test_a_cell_says_its_steps_epochs_checkpoints_and_its_result_in_plain_data(images: DeviceImages) -> None:
+    events = said(replace(JOB, keeps_weights=True), images)
+    kinds = [type(event) for event in events]
+    epoch = [Step, Step, Step, Epoch]
+    assert kinds == [*epoch, Saved, *epoch, Saved, *epoch, Learnt, Finished]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].environment["threads"] == "1"
+    assert torch.get_num_threads() == 1
+    for event in events:
+        assert pickle.loads(pickle.dumps(event)) == event  # as it is sent between processes
+    assert pickle.loads(pickle.dumps(JOB)) == JOB
+
+
+def test_a_job_goes_on_from_its_checkpoint(images: DeviceImages) -> None:
+    whole = said(JOB, images)
+    saved = [event.content for event in whole if isinstance(event, Saved)]
+    for number, content in enumerate(saved, 1):
+        events = said(replace(JOB, checkpoint=content), images)
+        assert digits(events[-1]) == digits(whole[-1])
+        assert sum(isinstance(event, Step) for event in events) == 3 * (3 - number)
+        assert [event.epoch for event in events if isinstance(event, Epoch)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "text", "other", "other micro-batches"])
+def test_a_checkpoint_that_is_of_no_use_is_done_without_and_it_is_said(images: DeviceImages, damage: str) -> None:
+    whole = said(JOB, images)
+    saved = next(event.content for event in whole if isinstance(event, Saved))
+    content = {"empty": b"", "cut off": saved[:-50], "text": b"no checkpoint", "other": saved}.get(damage, saved)
+    job = replace(JOB, checkpoint=content)
+    if damage == "other":
+        other = next(cell for cell in DESIGN.cells() if cell.variant.name == "groups=4")
+        failed = said(replace(job, cell=other), images)[-1]
+        assert isinstance(failed, Failed)  # the driver removes the checkpoint of a cell that took no step
+        assert "Error(s) in loading state_dict" in failed.reason
+        return
+    if damage == "other micro-batches":
+        job, whole = replace(job, micro_batches=2), said(replace(JOB, micro_batches=2), images)
+    events = said(job, images)
+    assert isinstance(events[0], Note)
+    assert events[0].text.startswith("none r0 begins anew, as its checkpoint is of no use: ")
+    assert digits(events[-1]) == digits(whole[-1])
+
+
+def test_the_limit_of_time_counts_what_was_spent_before_the_checkpoint(images: DeviceImages) -> None:
+    saved = next(event.content for event in said(JOB, images) if isinstance(event, Saved))
+    state = torch.load(io.BytesIO(saved), weights_only=True)
+    old = pack(state | {"seconds": 1e6})
+    events = said(replace(JOB, checkpoint=old, seconds=1e5), images)
+    assert events[-1] == Failed(TIME_LIMIT, "It took longer than limits.seconds=100000.")
+    assert not any(isinstance(event, Finished) for event in events)
+    assert isinstance(said(replace(JOB, checkpoint=old, seconds=1e7), images)[-1], Finished)
+
+
+def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
+    diverged = said(replace(JOB, recipe=replace(JOB.recipe, learning_rate=1e30, epochs=9)), images)[-1]
+    assert isinstance(diverged, Failed)
+    assert diverged.kind == DIVERGED
+    assert diverged.reason.startswith("DivergedError: the loss is ")
+    broken: Any = "much"
+    failed = said(replace(JOB, recipe=replace(JOB.recipe, momentum=broken)), images)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == ERROR
+    assert failed.reason.startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), OUT_OF_MEMORY),
+        (RuntimeError("shape mismatch"), ERROR),
+        (ValueError("no"), ERROR),
+    ],
+)  # fmt: skip
+def test_a_lack_of_memory_is_known_by_what_torch_and_the_system_say(error: Exception, kind: str) -> None:
+    assert kind_of(error) == kind

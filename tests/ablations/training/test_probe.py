@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from ablations.config import TrainConfig
+from ablations.data.augment import Augmentation
+from ablations.data.device import DeviceImages
+from ablations.data.digits import make_digits
+from ablations.training import probe as probing
+from ablations.training.cost import SHARE
+from ablations.training.learner import Learner
+from ablations.training.probe import Probe, probe
+from ablations.training.train import test_batch_size as batch_size_of_tests  # pytest would take it for a test
+from tests.ablations.training.test_train import SA, network, result_of
+
+RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
+STEPS = 4  # of an epoch
+
+
+@pytest.fixture(scope="module")
+def images() -> DeviceImages:
+    return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
+
+
+class Clock:
+    """Time that passes only where something takes some."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed:
+    """A probe by a clock of its own: what steps, batches and inference take is what the test says.
+
+    Args:
+        step: seconds of a step, by its number; those of the step for memory count as the last one's.
+        fetch: of a batch.
+        inference: of a batch of test images, after a first one, which takes ten times as long.
+    """
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, step: Callable[[int], float], fetch: float = 0.0, inference: float = 0.0
+    ) -> None:
+        clock = Clock()
+        self.taken = 0  # steps
+        self.flips: list[int] = []
+        outer = self
+
+        class TimedLearner(Learner):
+            def step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+                clock.now += step(outer.taken)
+                outer.taken += 1
+                return super().step(pixels, labels)
+
+        passes = 0
+
+        def forward(model: Any, recipe: TrainConfig, pixels: torch.Tensor) -> None:
+            nonlocal passes
+            del model, recipe
+            assert not torch.is_grad_enabled()
+            clock.now += inference * (10 if passes % 2 == 0 else 1)
+            passes += 1
+            outer.flips.append(len(pixels))
+
+        batches = DeviceImages.train_batches
+
+        def train_batches(self: DeviceImages, *arguments: Any) -> Iterator[Any]:
+            for batch in batches(self, *arguments):
+                clock.now += fetch
+                yield batch
+
+        patch.setattr(probing, "time", clock)
+        patch.setattr(probing, "Learner", TimedLearner)
+        patch.setattr(probing, "forward", forward)
+        patch.setattr(DeviceImages, "train_batches", train_batches)
+
+
+def found(images: DeviceImages, *, seconds: float = 60.0, measured: bool = False, **recipe: Any) -> Probe:
+    return probe(SA, dataclasses.replace(RECIPE, **recipe), images, seconds, measured=measured)
+
+
+def times(one: Probe) -> tuple[float, float, float]:
+    return one.seconds, one.low, one.high
+
+
+def test_a_cell_takes_its_steps_with_their_batches_and_a_pass_over_the_test_images_an_epoch(
+    images: DeviceImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Timed(monkeypatch, lambda _: 2.0, fetch=0.5, inference=3.0)
+    assert times(found(images)) == pytest.approx((2 * (STEPS * 2.5 + 3.0),) * 3)
+
+
+def test_measuring_what_a_cell_costs_takes_its_share(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    Timed(monkeypatch, lambda _: 2.0, inference=3.0)
+    assert found(images, measured=True).seconds == pytest.approx(2 * (STEPS * 2.0 + 3.0) * (1 + SHARE))
+
+
+@pytest.mark.parametrize("epochs", [4, 20])
+def test_a_cell_of_more_epochs_takes_so_much_longer(
+    images: DeviceImages, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    Timed(monkeypatch, lambda _: 2.0, fetch=0.25, inference=3.0)
+    two, more = found(images), found(images, epochs=epochs)
+    assert times(more) == pytest.approx([epochs / 2 * each for each in times(two)])
+    assert (more.peak_memory_mib, more.parameters) == (two.peak_memory_mib, two.parameters)
+
+
+def test_mirrored_test_images_are_looked_at_twice(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
+    once, twice = found(images), found(images, test_flip=True)
+    assert twice.seconds - once.seconds == pytest.approx(2 * 3.0)  # an epoch each
+
+
+def test_more_test_images_than_a_batch_take_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = DeviceImages(make_digits(64, 1100, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
+    timed = Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
+    seconds = probe(SA, RECIPE, many, 60.0, measured=False).seconds
+    size = batch_size_of_tests(RECIPE, many)
+    assert timed.flips == [size, size]  # one batch to warm up, one that counts
+    assert size < 1100
+    assert seconds == pytest.approx(2 * 3.0 * 1100 / size, rel=1e-3)
+
+
+def test_the_first_third_of_the_steps_warms_up(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed(monkeypatch, lambda number: 50.0 if number == 0 else 2.0)
+    assert times(found(images)) == pytest.approx((2 * STEPS * 2.0,) * 3)
+    assert timed.taken == 3 + 1  # and one for memory
+
+
+def test_the_range_is_that_of_the_steps(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of 12 steps (a tenth of 30 epochs) an epoch's 4 are taken; those after the first take 1, 2 and 6 seconds.
+    seconds = (9.0, 1.0, 2.0, 6.0)
+    Timed(monkeypatch, lambda number: seconds[min(number, 3)], inference=3.0)
+    one = found(images, epochs=30)
+    low, high = 1.0 + 0.2 * 1.0, 2.0 + 0.8 * 4.0  # a tenth from the ends
+    # What evaluation takes scales with the steps: what slows one slows the other.
+    assert times(one) == pytest.approx([30 * (STEPS * each + 3.0 * each / 2.0) for each in (2.0, low, high)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seconds", "taken"),
+    [
+        (2, 60.0, 3),  # a tenth of a cell's steps would be one
+        (40, 60.0, 4),  # a tenth would be 16, an epoch has 4
+        (40, 5.0, 3),  # time is over after three
+        (40, 0.0, 3),  # some are taken in any case
+        (40, 6.5, 4),
+    ],
+)
+def test_no_more_steps_are_taken_than_time_allows_and_a_cell_has(
+    images: DeviceImages, monkeypatch: pytest.MonkeyPatch, epochs: int, seconds: float, taken: int
+) -> None:
+    timed = Timed(monkeypatch, lambda _: 2.0)
+    found(images, epochs=epochs, seconds=seconds)
+    assert timed.taken == taken + 1
+
+
+def test_a_tenth_of_a_cells_steps_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = DeviceImages(make_digits(160, 10, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
+    timed = Timed(monkeypatch, lambda _: 0.001)
+    probe(SA, dataclasses.replace(RECIPE, epochs=5), many, 60.0, measured=False)
+    assert timed.taken == 5 + 1  # of 50
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, dataclasses.replace(RECIPE, precision="bf16", compile="default")])
+def test_memory_and_parameters_are_what_a_cell_measures(images: DeviceImages, recipe: TrainConfig) -> None:
+    for wanted in (SA, network()):
+        one = probe(wanted, recipe, images, 0.0, measured=True)
+        plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than all of this
+        cost = result_of(wanted, plain, images, 3, measure="needed").cost
+        assert (one.peak_memory_mib, one.parameters) == (cost.peak_memory_mib, cost.parameters)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_probe_changes_nothing_about_what_is_trained_after_it(images: DeviceImages, precision: str) -> None:
+    recipe = dataclasses.replace(RECIPE, precision=precision)
+
+    def curve() -> list[tuple[float, float, float]]:
+        result = result_of(SA, recipe, images, 5, measure="off")
+        return [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in result.epochs]
+
+    before = curve()
+    state = torch.random.get_rng_state()
+    probe(SA, recipe, images, 0.0, measured=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert curve() == before
+
+
+def test_a_probe_by_the_real_clock_comes_to_something(images: DeviceImages) -> None:
+    one = probe(SA, RECIPE, images, 0.1, measured=True)
+    assert 0 < one.low <= one.seconds <= one.high

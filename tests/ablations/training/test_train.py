@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.config import TrainConfig
+from ablations.data.augment import Augmentation
+from ablations.data.device import DeviceImages
+from ablations.data.digits import make_digits
+from ablations.design import Settings
+from ablations.training import learner
+from ablations.training.events import Epoch, Step
+from ablations.training.learner import Learner, build_network, decayed_weights
+from ablations.training.packing import pack
+from ablations.training.train import (
+    Checkpoint,
+    DivergedError,
+    Event,
+    Result,
+    Trained,
+    evaluate,
+    learning_rate_share,
+    train,
+)
+from sa_core import create_model
+
+SHIFTED = Augmentation(32, 32, crop=1)
+RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
+
+
+def result_of(*arguments: Any, **options: Any) -> Result:
+    *_, last = train(*arguments, **options)
+    assert isinstance(last, Result)
+    return last
+
+
+@pytest.fixture(scope="module")
+def images() -> DeviceImages:
+    return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
+
+
+def network(**attention: Any) -> Settings:
+    return {"model": {"name": "resnet8"}, "attention": attention or {"name": "none"}}
+
+
+SA = network(name="sa", groups=4, branches="both", shuffle=True, norm="instance")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, precision: str) -> None:
+    recipe = dataclasses.replace(RECIPE, precision=precision)
+    one, other = (result_of(SA, recipe, images, 5) for _ in range(2))
+    assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
+        (epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in other.epochs
+    ]
+    assert one.cost.peak_memory_mib == other.cost.peak_memory_mib
+
+
+def checkpoints_of(*arguments: Any, **options: Any) -> tuple[list[bytes], Result]:
+    """Returns every checkpoint of a training, as a file has it, and the result."""
+    kept, last = [], None
+    for event in train(*arguments, checkpoint_every=0.0, **options):
+        if isinstance(event, Checkpoint):
+            kept.append(pack(event.state))
+        last = event
+    assert isinstance(last, Result)
+    return kept, last
+
+
+def digits_of(result: Result) -> list[tuple[float, ...]]:
+    """All that does not depend on the clock."""
+    return [(epoch.train_loss, epoch.test_loss, epoch.top1, epoch.learning_rate) for epoch in result.epochs]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_training_that_is_gone_on_with_ends_bit_for_bit_like_an_undisturbed_one(
+    images: DeviceImages, precision: str, schedule: str, micro_batches: int
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=4, precision=precision, schedule=schedule)
+    kept, whole = checkpoints_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)
+    assert len(kept) == 3  # after the last epoch there is nothing to go on with
+    for number, content in enumerate(kept):
+        torch.manual_seed(number)  # another process has other random numbers
+        state = torch.load(io.BytesIO(content), weights_only=True)
+        assert len(state["epochs"]) == number + 1
+        events = list(train(SA, recipe, images, 5, "off", micro_batches=micro_batches, checkpoint=state))
+        assert isinstance(events[-1], Result)
+        assert digits_of(events[-1]) == digits_of(whole)
+        assert [event for event in events if isinstance(event, Epoch)] == list(events[-1].epochs)
+        assert events[-1].epochs[: number + 1] == whole.epochs[: number + 1]
+        assert sum(isinstance(event, Step) for event in events) == (3 - number) * 4
+        assert events[-1].seconds > state["seconds"]
+    assert digits_of(result_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)) == digits_of(whole)
+
+
+def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_same_ones(
+    images: DeviceImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_dropout(*arguments: Any, **options: Any) -> torch.nn.Module:
+        model = build_network(*arguments, **options)
+        model.fc = torch.nn.Sequential(torch.nn.Dropout(0.5), model.fc)  # type: ignore[arg-type]
+        return model
+
+    monkeypatch.setattr(learner, "build_network", with_dropout)
+    kept, whole = checkpoints_of(SA, RECIPE, images, 5, "off")
+    state = torch.load(io.BytesIO(kept[0]), weights_only=True)
+    for checkpoint in (None, state):
+        torch.manual_seed(99)
+        assert digits_of(result_of(SA, RECIPE, images, 5, "off", checkpoint=checkpoint)) == digits_of(whole)
+
+
+def test_checkpoints_are_as_far_apart_as_asked_for(images: DeviceImages) -> None:
+    events = train(SA, dataclasses.replace(RECIPE, epochs=4), images, 5, "off", checkpoint_every=1e6)
+    assert not any(isinstance(event, Checkpoint) for event in events)
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole_one_where_no_norm_looks_at_the_batch() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.randn(7, 3, 32, 32), torch.arange(7)
+    states = []
+    for parts in (1, 2, 3):
+        taught = Learner(SA, RECIPE, 10, 0, torch.device("cpu"), frozen_norms, micro_batches=parts)
+        loss = taught.step(pixels, labels)
+        states.append((loss.item(), taught.model.state_dict()))
+    for loss, state in states[1:]:
+        assert loss == pytest.approx(states[0][0], rel=1e-5)
+        for name, value in state.items():
+            torch.testing.assert_close(value, states[0][1][name], rtol=1e-4, atol=1e-6)
+
+
+def frozen_norms(model: torch.nn.Module) -> None:
+    """Has batch norms use what they know, as in evaluation."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+
+
+def test_another_seed_gives_another_result(images: DeviceImages) -> None:
+    assert result_of(SA, RECIPE, images, 5).test_loss != result_of(SA, RECIPE, images, 6).test_loss
+
+
+def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_batches(images: DeviceImages) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    weights: dict[str, torch.Tensor] = {}
+
+    class Spy(DeviceImages):
+        def train_batches(self, batch_size: int, seed: int, epoch: int) -> Any:
+            for pixels, labels in images.train_batches(batch_size, seed, epoch):
+                seen[name].append(pixels.clone())
+                yield pixels, labels
+
+    for name, wanted in {"none": network(), "sa": SA}.items():
+        seen[name] = []
+        spied = Spy.__new__(Spy)
+        spied.__dict__.update(images.__dict__)
+        result_of(wanted, RECIPE, spied, 9)
+        weights[name] = torch.cat([
+            value.flatten() for key, value in build_network(wanted, 10, 9).state_dict().items() if ".sa." not in key
+        ])  # fmt: skip
+    assert torch.equal(weights["none"], weights["sa"])
+    assert len(seen["none"]) == len(seen["sa"]) == 2 * 4 + 1  # and one step to measure memory
+    assert all(torch.equal(*pair) for pair in zip(seen["none"], seen["sa"], strict=True))
+
+
+def test_a_network_learns_to_tell_plain_digits_apart() -> None:
+    images = DeviceImages(make_digits(400, 100, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    result = result_of(SA, dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2), images, 0)
+    assert result.top1 > 40  # chance is 10
+
+
+def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImages) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    for attention, fused, by in (
+        ({"name": "none"}, "on", {""}),
+        ({"name": "sa", "groups": 4}, "off", {"torch"}),
+        ({"name": "sa", "groups": 4, "gate": "tanh1"}, "on", {"torch"}),
+        ({"name": "sa", "groups": 4}, "on", {"kernels", "torch"}),  # without a compiler there are no kernels
+    ):
+        network = {"model": {"name": "resnet8"}, "attention": attention}
+        result = result_of(network, dataclasses.replace(recipe, fused=fused), images, 0, measure="off")
+        assert result.attention_by in by, attention
+        assert result.to_dict()["attention_by"] == result.attention_by
+
+
+def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
+    *events, result = train(network(), RECIPE, images, 0)
+    steps = [(event.done, event.total) for event in events if isinstance(event, Step)]
+    assert steps == [(step, 8) for step in range(1, 9)]
+    assert isinstance(result, Result)
+    assert tuple(event for event in events if isinstance(event, Epoch)) == result.epochs
+
+
+@pytest.mark.parametrize("measure", ["needed", "off"])
+def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
+    # With weights that move in every step: those that measuring takes would show.
+    recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
+    kinds, states, last = [], [], None
+    for event in train(SA, recipe, images, 4, measure):
+        kinds.append(type(event))
+        if isinstance(event, Trained):
+            states.append(copy.deepcopy(event.model.state_dict()))
+        last = event
+    assert isinstance(last, Result)
+    assert kinds[-3:] == [Epoch, Trained, Result]
+    (state,) = states
+    model = build_network(SA, 10, 0)
+    model.load_state_dict(state)
+    assert evaluate(model, recipe, images) == (last.test_loss, last.top1)
+
+
+DIVERGING = dataclasses.replace(RECIPE, learning_rate=1e3, batch_size=2)
+
+
+def test_a_network_that_diverges_is_nobodys_and_stops_early(images: DeviceImages) -> None:
+    heard: list[Event] = []
+    recipe = dataclasses.replace(DIVERGING, epochs=100)
+    with pytest.raises(DivergedError, match=r"the loss is nan in training, (by step|in epoch)"):
+        heard.extend(train(network(), recipe, images, 0))
+    assert not any(isinstance(event, Trained) for event in heard)
+    assert len(heard) < 1000  # of more than 3,000
+
+
+def test_a_loss_that_is_no_number_is_seen_within_an_epoch() -> None:
+    many = DeviceImages(make_digits(256, 10, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    with pytest.raises(DivergedError, match=r"the loss is nan in training, by step \d+ of epoch \d$"):
+        list(train(network(), DIVERGING, many, 0))
+
+
+def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
+    result = result_of(network(), RECIPE, images, 0)
+    assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
+    assert result.cost.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
+    stored = result.to_dict()
+    assert stored | {"epochs": list(stored["epochs"])} == json.loads(json.dumps(stored))
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("onecycle", (0.012, 0.3)), ("cosine", (0.3, 0.15))])
+def test_the_learning_rate_follows_the_schedule(
+    images: DeviceImages, schedule: str, rates: tuple[float, float]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=0.5)
+    epochs = result_of(network(), recipe, images, 0).epochs
+    assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
+
+
+@given(st.sampled_from(["onecycle", "cosine"]), st.floats(0, 0.9), st.integers(1, 400))
+def test_a_schedule_of_any_length_rises_once_to_its_greatest_rate_and_falls(
+    schedule: str, warmup: float, steps: int
+) -> None:
+    shares = [learning_rate_share(schedule, warmup, step, steps) for step in range(steps + 1)]
+    assert all(0 <= share <= 1 for share in shares)
+    peak = shares.index(max(shares))
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert peak == (min(round(warmup * steps), steps - 1) if schedule == "onecycle" else 0)
+    assert shares[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
+    model = create_model("resnet8", attention="sa", groups=4)
+    decayed = {id(weight) for weight in decayed_weights(model)}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+    assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
+
+
+def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0)
+    before = copy.deepcopy(model.state_dict())
+    one, other = (evaluate(model, RECIPE, images) for _ in range(2))
+    assert one == other
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_evaluation_is_the_mean_over_all_test_images(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0).eval()
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
+    with torch.no_grad():
+        logits = model(pixels.contiguous())
+    loss, top1 = evaluate(model, RECIPE, images)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+
+
+def test_with_flips_a_test_image_is_judged_by_the_mean_of_it_and_its_mirror_image(images: DeviceImages) -> None:
+    model = build_network(SA, 10, 0).eval()
+    recipe = dataclasses.replace(RECIPE, test_flip=True)
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
+    with torch.no_grad():
+        logits = (model(pixels) + model(pixels.flip(3))) / 2
+    loss, top1 = evaluate(model, recipe, images)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert (loss, top1) != evaluate(model, RECIPE, images)
+
+
+def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
+    eager = result_of(SA, RECIPE, images, 3)
+    compiled = result_of(SA, dataclasses.replace(RECIPE, compile="default"), images, 3)
+    assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
+    assert compiled.cost.parameters == eager.cost.parameters
+
+
+@pytest.mark.parametrize(
+    ("side", "batch_size", "expected"), [(32, 16, 512), (64, 16, 128), (224, 16, 16), (8, 4, 8192)]
+)
+def test_large_test_images_come_in_smaller_batches(side: int, batch_size: int, expected: int) -> None:
+    seen = []
+
+    class Spy:
+        device, augmentation, test_images = torch.device("cpu"), Augmentation(side, side), 60
+
+        def test_batches(self, size: int) -> Any:
+            seen.append(size)
+            yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
+    evaluate(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), recipe, Spy())  # type: ignore[arg-type]
+    assert seen == [expected]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_gpu_trains_a_compiled_network_like_an_eager_one(mode: str) -> None:
+    images = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cuda"), SHIFTED)
+    eager = result_of(SA, RECIPE, images, 3)
+    compiled = result_of(SA, dataclasses.replace(RECIPE, compile=mode), images, 3)
+    assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=0.01)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
+    drawn = make_digits(400, 100, 0, 4, 0)
+    recipe = dataclasses.replace(RECIPE, epochs=8, learning_rate=0.2, memory_format=memory_format)
+    results = [
+        result_of(SA, recipe, DeviceImages(drawn, torch.device(device), SHIFTED), 0)
+        for device in ("cpu", "cuda", "cuda")
+    ]
+    assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)
+    assert [epoch.top1 for epoch in results[1].epochs] == [epoch.top1 for epoch in results[2].epochs]
