@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError, UsageError
 
 if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config import Config
@@ -66,7 +66,7 @@ def main(
                 raise UsageError(name, value or None, reason)
         config = compose_config([*defaults, *line.overrides], line.config_dir)
         return act(config, _command(verb, typed))
-    except UsageError as error:
+    except SuiteError as error:
         from ablations.common.urls import hide_passwords
 
         print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
