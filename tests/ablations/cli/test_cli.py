@@ -97,7 +97,7 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
 
 
 def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
-    def act(config: Config, command: str) -> int:
+    def act(*_: object) -> int:
         raise DataError("data.root", "data", "there is no such folder")
 
     assert cli.main("run", "Does it.", act, []) == cli.USAGE_STATUS

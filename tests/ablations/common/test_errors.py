@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from ablations.common.errors import SuiteError, UsageError, nearest
-from ablations.data.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -33,14 +32,9 @@ def test_choices_that_are_too_many_to_read_are_left_to_the_help() -> None:
     assert text == "zzz: there is no such option; --help lists what there is"
 
 
-@pytest.mark.parametrize("kind", [SuiteError, UsageError, DataError])
+@pytest.mark.parametrize("kind", [SuiteError, UsageError])
 def test_the_parts_of_a_message_can_be_read_without_its_text(kind: type[SuiteError]) -> None:
     error = kind("sweep", "group", "there is no such sweep", ["groups", "norm"])
     assert (error.option, error.value, error.reason) == ("sweep", "group", "there is no such sweep")
     assert error.choices == ("groups", "norm")
     assert isinstance(error, SuiteError)
-
-
-def test_what_was_typed_and_what_is_wrong_with_data_can_be_told_apart() -> None:
-    assert not issubclass(DataError, UsageError)
-    assert not issubclass(UsageError, DataError)
