@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ablations.common.errors import SuiteError, UsageError
@@ -22,16 +21,6 @@ _DISTRIBUTION = "shuffle-attention-ablations"
 # Of a disk that is full, may not be written, or is failing.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _FLAGS = ("--help", "--config-dir", "--version")
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """What was typed."""
-
-    overrides: list[str]
-    config_dir: str | None = None
-    help: bool = False
-    version: bool = False
 
 
 def main(
@@ -53,20 +42,19 @@ def main(
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> int:
-        line = _read(typed)
-        if line.version:
+        overrides, config_dir, flags = _read(typed)
+        if "--version" in flags:
             print(version(), flush=True)
             return 0
-        if line.help:
+        if "--help" in flags:
             from ablations.cli.help import help_text
 
-            print(help_text(verb, purpose, [*defaults, *line.overrides], line.config_dir), flush=True)
+            print(help_text(verb, purpose, [*defaults, *overrides], config_dir), flush=True)
             return 0
         from ablations.config.compose import compose_config
 
-        _check_owners(verb, line.overrides)
-        config = compose_config([*defaults, *line.overrides], line.config_dir)
-        return act(config, _command(verb, typed))
+        _check_owners(verb, overrides)
+        return act(compose_config([*defaults, *overrides], config_dir), _command(verb, typed))
 
     return exit_status(run)
 
@@ -113,17 +101,16 @@ def _check_owners(verb: str, overrides: Sequence[str]) -> None:
             raise UsageError(name, value or None, reason)
 
 
-def _read(typed: list[str]) -> CommandLine:
+def _read(typed: Sequence[str]) -> tuple[list[str], str | None, set[str]]:
+    """Returns the overrides, the folder of `--config-dir`, and the other flags that were typed."""
     overrides: list[str] = []
     config_dir: str | None = None
-    wants_help = wants_version = False
+    flags: set[str] = set()
     rest = iter(typed)
     for argument in rest:
         flag, equals, value = argument.partition("=")
-        if flag in ("--help", "-h") and not equals:
-            wants_help = True
-        elif flag == "--version" and not equals:
-            wants_version = True
+        if argument in ("--help", "-h", "--version"):
+            flags.add("--help" if argument == "-h" else argument)
         elif flag == "--config-dir":
             config_dir = value if equals else next(rest, None)
             if not config_dir:
@@ -132,7 +119,7 @@ def _read(typed: list[str]) -> CommandLine:
             raise UsageError(flag, None, "there is no such flag", _FLAGS)
         else:
             overrides.append(argument)
-    return CommandLine(overrides, config_dir, wants_help, wants_version)
+    return overrides, config_dir, flags
 
 
 def _command(verb: str, typed: list[str]) -> str:

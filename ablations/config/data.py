@@ -10,12 +10,26 @@ from omegaconf import MISSING
 from ablations.config.option import option
 
 
+def _flip(default: bool) -> Any:
+    return option(default, "Whether training images are mirrored, one in two.")
+
+
+def _crop(default: int) -> Any:
+    return option(
+        default, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
+
+
+def _resolution(default: int) -> Any:
+    return option(default, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+
+
 @dataclass
 class DataConfig:
     """What every data set has."""
 
     name: str = MISSING
-    flip: bool = option(True, "Whether training images are mirrored, one in two.")
+    flip: bool = _flip(True)
     cutout: int = option(
         0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
     )
@@ -30,9 +44,7 @@ class DataConfig:
 class ShiftedConfig(DataConfig):
     """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
 
-    crop: int = option(
-        4, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
-    )
+    crop: int = _crop(4)
 
 
 @dataclass
@@ -40,10 +52,8 @@ class DigitsConfig(ShiftedConfig):
     """The embedded data set: real digits on cluttered 32x32 colour scenes."""
 
     name: str = "digits"
-    crop: int = option(
-        2, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
-    )
-    flip: bool = option(False, "Whether training images are mirrored, one in two.")
+    crop: int = _crop(2)
+    flip: bool = _flip(False)
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
         1000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
@@ -94,7 +104,7 @@ class ImageTreeConfig(StoredConfig):
     classes: Any = option(
         0, "Classes: how many (0 is all), a list of their folders, or a file that lists them, one a line."
     )
-    resolution: int = option(64, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+    resolution: int = _resolution(64)
     min_area: float = option(
         0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
     )
@@ -112,7 +122,7 @@ class ImagenetteConfig(ImageTreeConfig):
 
     name: str = "imagenette"
     root: str = option("data/imagenette2-320", "Folder that has the data set.", local=True)
-    resolution: int = option(128, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+    resolution: int = _resolution(128)
 
 
 @dataclass

@@ -13,11 +13,6 @@ from ablations.common.errors import UsageError
 from ablations.config.messages import REFERENCES, type_reason
 from ablations.config.option import SHOWN_NAMES
 
-_UNRESOLVED = {
-    InterpolationKeyError: "refers to an option that there is not",
-    UnsupportedInterpolationType: REFERENCES,
-}
-
 
 def check_interpolations(config: DictConfig) -> None:
     """Checks that there is something where options take their values from.
@@ -31,12 +26,10 @@ def check_interpolations(config: DictConfig) -> None:
             node = OmegaConf.select(config, path, throw_on_missing=True)
             if OmegaConf.is_config(node):
                 OmegaConf.to_container(node, resolve=True)
-            if node is None:
-                raise UsageError(shown_path, text, "refers to nothing")
-        except UsageError:
-            raise
         except Exception as error:  # whatever a resolver does
             raise UsageError(shown_path, text, _interpolation_reason(error)) from None
+        if node is None:
+            raise UsageError(shown_path, text, "refers to nothing")
 
 
 def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -55,9 +48,10 @@ def _interpolation_reason(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, InterpolationValidationError):
         return f"what it refers to {type_reason(error)}"
-    for kind, reason in _UNRESOLVED.items():
-        if isinstance(error, kind):
-            return reason
+    if isinstance(error, InterpolationKeyError):
+        return "refers to an option that there is not"
+    if isinstance(error, UnsupportedInterpolationType):
+        return REFERENCES
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "refers to itself"
     if found := re.search(r"Environment variable '(.*)' not found", first):
