@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, BenchmarkPlan, Comparison, first_line
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
@@ -52,7 +52,7 @@ class Benchmark:
         samples: raw times, a row each.
     """
 
-    def __init__(self, plan: Plan, bench: BenchConfig, say: Note = lambda _: None) -> None:
+    def __init__(self, plan: BenchmarkPlan, bench: BenchConfig, say: Note = lambda _: None) -> None:
         self._plan, self._bench, self._say = plan, bench, say
         self._counts: dict[tuple[Subject, str], Complexity | None] = {}
         self.samples: list[dict[str, object]] = []

@@ -76,7 +76,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What is to be measured, and what of the defaults cannot be (`notes`)."""
 
     design: Design
@@ -86,7 +86,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def make_plan(config: Config) -> Plan:
+def make_plan(config: Config) -> BenchmarkPlan:
     """Lists what a configuration asks for, and checks it.
 
     Raises:
@@ -128,7 +128,7 @@ def make_plan(config: Config) -> Plan:
             "step, and compiled networks with bench.compile_networks=true"
         )
         raise UsageError("bench.of", f"[{','.join(bench.of)}]", reason)
-    return Plan(design, device, side, tuple(comparisons), tuple(notes))
+    return BenchmarkPlan(design, device, side, tuple(comparisons), tuple(notes))
 
 
 def _models(design: Design) -> dict[str, dict[str, Any]]:
