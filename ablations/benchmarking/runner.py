@@ -10,21 +10,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 
+from ablations.benchmarking import report
 from ablations.benchmarking.display import Display, print_sections
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import BenchmarkPlan, make_plan
-from ablations.benchmarking.report import (
-    LAYERS,
-    MEASUREMENTS,
-    SAMPLES,
-    draw,
-    frame_of,
-    layers_frame,
-    sections_of,
-    text_of,
-    tracked_of,
-    write_csv,
-)
 from ablations.common import machine
 from ablations.config import Config
 from ablations.execution.progress import make_console
@@ -82,13 +71,13 @@ class _Runner:
         if not measurements:
             self._console.print("Interrupted before anything was measured.")
             return ending
-        rows = self._folder / MEASUREMENTS
+        rows = self._folder / report.MEASUREMENTS
         if is_interrupted:
             self._console.print(f"Interrupted; what was measured is reported and in {rows}.", soft_wrap=True)
-        frame, counted = frame_of(measurements, self._environment), benchmark.counted_networks()
+        frame, counted = report.frame_of(measurements, self._environment), benchmark.counted_networks()
         if counted:
-            write_csv(layers_frame(counted), self._folder / LAYERS)
-        self._report(frame, sections_of(frame, counted))
+            report.write_csv(report.layers_frame(counted), self._folder / report.LAYERS)
+        self._report(frame, report.sections_of(frame, counted))
         if self._config.tracking.enabled:
             self._track(frame)
         self._console.print(f"Took {time.time() - self._started:,.0f} s.")
@@ -105,9 +94,9 @@ class _Runner:
                 if not measurements:
                     _clear(self._folder)  # of an earlier benchmark, now that there is something of this one
                 measurements += measured
-                write_csv(frame_of(measurements, self._environment), self._folder / MEASUREMENTS)
+                report.write_csv(report.frame_of(measurements, self._environment), self._folder / report.MEASUREMENTS)
                 if benchmark.samples:
-                    write_csv(pd.DataFrame(benchmark.samples), self._folder / SAMPLES)
+                    report.write_csv(pd.DataFrame(benchmark.samples), self._folder / report.SAMPLES)
                 display.done()
         except KeyboardInterrupt:
             return measurements, True
@@ -117,10 +106,10 @@ class _Runner:
         print_sections(self._console, sections)
         folder, environment = self._folder, self._environment
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
-        figures = draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
-        text = text_of(folder.name, self._command, sections, figures, environment, self._plan.notes, folder)
+        figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
+        text = report.text_of(folder.name, self._command, sections, figures, environment, self._plan.notes, folder)
         (folder / "report.md").write_text(text)
-        for name, path in (("Report", folder / "report.md"), ("Rows", folder / MEASUREMENTS)):
+        for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
             self._console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
 
     def _track(self, frame: pd.DataFrame) -> None:
@@ -128,7 +117,12 @@ class _Runner:
 
         artifacts = results_folder(self._config) / "mlflow-artifacts" / self._folder.name
         opens, lost = log_benchmark(
-            tracking_uri(self._config), self._folder, tracked_of(frame), self._environment, artifacts, self._started
+            tracking_uri(self._config),
+            self._folder,
+            report.tracked_of(frame),
+            self._environment,
+            artifacts,
+            self._started,
         )
         text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
         self._console.print(text, markup=False, soft_wrap=True)

@@ -86,11 +86,26 @@ def evidence_of(claim: Claim, study: Study, margin: float) -> list[Evidence]:
         return [_of_released(claim, study, network) for network in released_networks(claim, study)]
     pairs = claimed_pairs(claim, study)
     contrasts = _contrasts([(treatment, control) for _, treatment, control in pairs], study, margin)
-    return [
-        _of_contrast(claim, study, number, (treatment, control), contrast, contrast.difference)
-        for (number, treatment, control), contrast in zip(pairs, contrasts, strict=True)
-        if contrast.difference is not None
-    ]
+    found = []
+    for (number, treatment, control), contrast in zip(pairs, contrasts, strict=True):
+        if contrast.difference is None:
+            continue
+        at_scale = is_at_scale(claim.scale, study, treatment)
+        found.append(
+            Evidence(
+                study=study,
+                model=str(treatment.model["name"]),
+                treatment=treatment.name,
+                control=control.name,
+                pair=number,
+                seen=contrast.difference,
+                verdict=contrast.verdict.value,
+                reason=contrast.reason,
+                at_scale=at_scale,
+                outcome=None if claim.expects is None else outcome_of(claim, contrast, at_scale),
+            )
+        )
+    return found
 
 
 def study_outcome(claim: Claim, found: Sequence[Evidence]) -> Outcome:
@@ -140,25 +155,6 @@ def _contrasts(pairs: Sequence[tuple[Network, Network]], study: Study, margin: f
     frame = pd.DataFrame(rows, columns=["variant", "replicate", "top1"])
     baselines = {f"treatment {number}": f"control {number}" for number in range(len(pairs))}
     return judge(frame, baselines, margin, Looks.stored(study.attributes.get("looks")))
-
-
-def _of_contrast(
-    claim: Claim, study: Study, number: int, networks: tuple[Network, Network], contrast: Contrast, seen: Estimate
-) -> Evidence:
-    treatment, control = networks
-    at_scale = is_at_scale(claim.scale, study, treatment)
-    return Evidence(
-        study=study,
-        model=str(treatment.model["name"]),
-        treatment=treatment.name,
-        control=control.name,
-        pair=number,
-        seen=seen,
-        verdict=contrast.verdict.value,
-        reason=contrast.reason,
-        at_scale=at_scale,
-        outcome=None if claim.expects is None else outcome_of(claim, contrast, at_scale),
-    )
 
 
 def _of_released(claim: Claim, study: Study, network: Network) -> Evidence:

@@ -60,34 +60,20 @@ def ledger_frame(ledger: Ledger) -> pd.DataFrame:
 def _frame_rows(assessment: Assessment) -> list[dict[str, object]]:
     claim = assessment.claim
     shared: dict[str, object] = {
-        "claim": claim.id,
-        "statement": claim.statement,
-        "source": claim.source,
-        "verdict": assessment.outcome.value,
+        "claim": claim.id, "statement": claim.statement, "source": claim.source, "verdict": assessment.outcome.value,
         "computed": assessment.computed,
-    }
+    }  # fmt: skip
     return [
-        shared
-        | {
-            "study": name,
-            "storage": store,
+        shared | {
+            "study": name, "storage": store, "data": evidence.study.data, "epochs": evidence.study.epochs,
             "study_verdict": "" if claim.expects is None else study_outcome(claim, found).value,
-            "data": evidence.study.data,
-            "model": evidence.model,
-            "epochs": evidence.study.epochs,
-            "treatment": evidence.treatment,
-            "control": evidence.control,
-            "n": evidence.seen.n,
-            "mean": evidence.seen.mean,
-            "low": evidence.seen.low,
-            "high": evidence.seen.high,
-            "contrast": evidence.verdict,
-            "reason": evidence.reason,
-            "at_scale": evidence.at_scale,
+            "model": evidence.model, "treatment": evidence.treatment, "control": evidence.control,
+            "n": evidence.seen.n, "mean": evidence.seen.mean, "low": evidence.seen.low, "high": evidence.seen.high,
+            "contrast": evidence.verdict, "reason": evidence.reason, "at_scale": evidence.at_scale,
         }
         for (name, store), found in assessment.found.items()
         for evidence in found
-    ] or [shared]
+    ] or [shared]  # fmt: skip
 
 
 def _rows(ledger: Ledger) -> list[list[str]]:
