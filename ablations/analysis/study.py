@@ -183,7 +183,7 @@ def read_findings(config: Config, otherwise: str = NOT_RUN) -> Findings:
     folder, url = study_folder(config), storage_url(config)
     # What no machine could run is said before what is not stored.
     make_design(config, stored={"device": "cpu", "train": {}})
-    store = open_store(url, config.study, create=False, otherwise=otherwise)
+    store = open_store(url, config.study, create=False, advice=otherwise)
     design = make_design(config, stored=store.protocol)
     store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
     return findings_of(config, design, store, folder)

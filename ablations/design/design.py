@@ -46,7 +46,8 @@ class Design:
     otherwise equal. A difference of less than `margin` points does not matter. `factors` are the levels of each factor,
     by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
     and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
-    is what it looks for, among those with up to `max_parameters` (0: no limit).
+    is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are the options that differ
+    between variants: the factors, and whatever variants that are given by name set.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Design:
     max_parameters: int = 0
     margin: float = SweepConfig.margin
     replicates_max: int = 0
+    varied: tuple[str, ...] = ()
 
     @property
     def baseline_factor(self) -> str | None:
@@ -149,6 +151,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         max_parameters=config.sweep.max_parameters,
         margin=config.sweep.margin,
         replicates_max=config.replicates_max if is_auto else 0,
+        varied=_varied(config, factors),
     )
     if not design.baselines:
         names = [variant.name for variant in variants]
@@ -157,6 +160,12 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         reason = "is no variant of this sweep" if config.sweep.baseline else "is empty: name what to compare with"
         raise UsageError("sweep.baseline", config.sweep.baseline or None, reason, choices)
     return design
+
+
+def _varied(config: Config, factors: Mapping[str, list[Any]]) -> tuple[str, ...]:
+    """Returns the options that differ between variants; a module or a backbone is `attention` or `model`."""
+    named = (path for settings in config.sweep.variants.values() for path in flatten(settings))
+    return tuple(dict.fromkeys([*factors, *(path.removesuffix(".name") for path in named)]))
 
 
 def _check_replicates(config: Config) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pandas as pd
-from optuna.trial import TrialState
 
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
@@ -16,7 +15,8 @@ from ablations.common.wording import count
 from ablations.ledger.declared import OFFICIAL, Claim, Expectation, Outcome, Pair, Scale
 from ablations.reporting.text.numbers import points_with_interval
 from ablations.stats import Contrast, Estimate, Looks, Verdict, estimate, judge
-from ablations.storage.study import StoredCell, StudyStore, open_store
+from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.study import StudyStore, open_store
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS
 from sa_core.places import find_backbone
@@ -322,7 +322,7 @@ def _study(store: StudyStore, name: str, url: str) -> Study | None:
     Raises:
         UsageError: if it is another program's, of another version, or a search.
     """
-    if store.is_new and not store.cells():
+    if store.is_empty and not store.cells():
         return None
     protocol = store.protocol
     if store.attributes["identity"]["objectives"] != ["top1"] or store.attributes.get("sweep") == "search":
@@ -346,7 +346,7 @@ def _networks(cells: Iterable[StoredCell]) -> tuple[Network, ...]:
             {
                 cell.replicate: float(cell.outcome["result"]["top1"])
                 for cell in own
-                if cell.state == TrialState.COMPLETE and cell.outcome is not None
+                if cell.state is CellState.FINISHED and cell.outcome is not None
             },
         )
         for own in by_network.values()

@@ -16,7 +16,7 @@ from ablations.storage.folder import study_folder
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking import tracker as track
 from ablations.tracking.tracker import Tracker
-from tests.ablations.big_studies import BigStudy, make_big_study
+from tests.builders.big_studies import BigStudy, make_big_study
 
 MANY_VARIANTS = "sweep.factors.attention={groups:[1,2,4,8],gate_bias:[0.2,0.4,0.6,0.8,1.0,1.2,1.4,1.6,1.8,2.0]}"
 MOST_MIB = 1024
