@@ -32,6 +32,31 @@ def knob(
     return field(default=default, metadata=metadata)
 
 
+def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
+    """Checks a value against what was declared of its option.
+
+    Args:
+        name: of the option.
+        value: of a type that the option has.
+        allowed: any of `choices`, `minimum`, `above` and `maximum`; one that is None or empty allows everything.
+
+    Raises:
+        OptionError: naming the option, the value received, the reason and what would do.
+    """
+    if (choices := allowed.get("choices")) and value not in choices:
+        raise OptionError(name, value, "is not known", choices)
+    low, bound, high = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
+    # Written so that nan, which compares as false with everything, is refused.
+    if low is not None and not value >= low:
+        raise OptionError(name, value, f"must be at least {low}")
+    if bound is not None and not value > bound:
+        raise OptionError(name, value, f"must be more than {bound:g}")
+    if high is not None and not value <= high:
+        raise OptionError(name, value, f"must be at most {high}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(name, value, "is no finite number")
+
+
 _KINDS: Mapping[type, tuple[tuple[type, ...], str]] = MappingProxyType(
     {
         int: ((int,), "is no whole number"),
@@ -64,15 +89,7 @@ class Knobs:
             kinds, reason = _KINDS[type(declared.default)]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise OptionError(declared.name, value, reason)
-            if allowed["choices"] and value not in allowed["choices"]:
-                raise OptionError(declared.name, value, "is not known", allowed["choices"])
-            # Written so that nan, which compares as false with everything, is refused.
-            if allowed["minimum"] is not None and not value >= allowed["minimum"]:
-                raise OptionError(declared.name, value, f"must be at least {allowed['minimum']}")
-            if allowed["maximum"] is not None and not value <= allowed["maximum"]:
-                raise OptionError(declared.name, value, f"must be at most {allowed['maximum']}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(declared.name, value, "is no finite number")
+            check_value(declared.name, value, allowed)
 
     def without_effect(self) -> dict[str, str]:
         """Returns the knobs that were set although others leave them nothing to do, each with the reason.

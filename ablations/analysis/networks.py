@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ablations.common.errors import UsageError
+from ablations.common.sizes import SMALL_SIDE
 from ablations.data import load_images
 from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages
 from ablations.design import Cell
-from ablations.design.variants import SMALL_SIDE, Variant
+from ablations.design.variants import Variant
 from ablations.measure.complexity import count
 from ablations.storage.weights import Weights
 from ablations.training.learner import build_network

@@ -24,8 +24,8 @@ from ablations.benchmarking.workloads import (
     network_workload,
     with_attention,
 )
+from ablations.common.sizes import SMALL_SIDE
 from ablations.config import BenchConfig
-from ablations.design.variants import SMALL_SIDE
 from ablations.measure.complexity import Complexity, count
 from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory

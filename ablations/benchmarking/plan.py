@@ -23,9 +23,10 @@ from ablations.benchmarking.workloads import (
 )
 from ablations.common.errors import UsageError
 from ablations.common.machine import resolve_device, resolve_precision
+from ablations.common.sizes import SMALL_SIDE
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
-from ablations.design.variants import SMALL_SIDE, Variant
+from ablations.design.variants import Variant
 from ablations.measure.record import Setting, Subject
 from ablations.measure.speed import TWIN
 from sa_core.knobs import ShuffleAttentionKnobs, default_groups

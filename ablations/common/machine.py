@@ -14,8 +14,8 @@ from pathlib import Path
 
 import sa_core
 from ablations.common.errors import UsageError
+from ablations.common.sizes import SMALL_SIDE
 
-_SMALL_SIDE = 64  # pixels
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
 
@@ -66,14 +66,14 @@ def resolve_fused(fused: str, device: str) -> str:
 
 
 def resolve_threads(threads: int | str, device: str, side: int) -> int:
-    """Turns `auto` into 1 on a GPU and for images of up to 64 pixels, otherwise into the cores of this process.
+    """Turns `auto` into 1 on a GPU and for small images, otherwise into the cores of this process.
 
     What a GPU is given to do takes one. A second one makes a small network half as fast again, a second cell beside the
     first twice; and with one the digits are the same on machines with any number of cores.
     """
     if isinstance(threads, int):
         return threads
-    return 1 if device == "cuda" or side <= _SMALL_SIDE else available_cores()
+    return 1 if device == "cuda" or side <= SMALL_SIDE else available_cores()
 
 
 def available_cores() -> int:

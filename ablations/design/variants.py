@@ -16,14 +16,14 @@ from typing import cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablations.common.errors import UsageError, shown, type_reason
+from ablations.common.errors import UsageError, shown
 from ablations.common.settings import Settings
-from ablations.config import ATTENTION, AUTO_GROUPS, Config, is_switch
+from ablations.common.sizes import SMALL_SIDE
+from ablations.config import ATTENTION, AUTO, Config, is_switch
+from ablations.config.messages import type_reason
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
 from sa_core.places import Backbone, Place, find_backbone, select_stages
-
-SMALL_SIDE = 64  # pixels; smaller images would be a point before they reach the last stage of an ImageNet network
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _knobs(attention: Settings) -> Knobs:
     """Returns the knobs of a module; a number of groups that is still to be found is the paper's."""
     made = ATTENTIONS[attention["name"]]
     settings = {knob: value for knob, value in attention.items() if knob not in ("name", "stages", "position")}
-    if settings.get("groups") == AUTO_GROUPS:
+    if settings.get("groups") == AUTO:
         settings["groups"] = default_of(made, "groups")
     return made(**settings)
 
@@ -252,7 +252,7 @@ def _one_a_width(places: list[Place]) -> list[Place]:
 
 def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
     groups = attention["groups"]
-    if groups == AUTO_GROUPS:
+    if groups == AUTO:
         # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
         attention["groups"] = groups = default_groups(made, widths)
         if not all(groups in made.fitting_groups(place.channels) for place in places):
@@ -260,7 +260,7 @@ def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[
     elif isinstance(groups, str) and groups.isdecimal():
         attention["groups"] = int(groups)
     elif isinstance(groups, str):
-        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO_GROUPS}")
+        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO}")
 
 
 def _canonical(stages: str, backbone: Backbone) -> str:

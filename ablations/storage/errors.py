@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError
 
 
-class StorageError(UsageError):
+class StorageError(SuiteError):
     """A store cannot do what it is asked for."""
 
 

@@ -26,6 +26,7 @@ from sa_core.knobs import (
     ShuffleAttentionKnobs,
     SpatialGroupEnhanceKnobs,
     SqueezeExcitationKnobs,
+    check_value,
     default_groups,
     default_of,
     norm_groups,
@@ -331,3 +332,21 @@ def test_the_tables_are_reached_without_importing_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "reason"),
+    [
+        ("c", {"choices": ("a", "b")}, "is not known"),
+        (0, {"minimum": 1}, "must be at least 1"),
+        (0.0, {"above": 0.0}, "must be more than 0"),
+        (2, {"maximum": 1}, "must be at most 1"),
+        (math.nan, {"minimum": 0.0}, "must be at least 0.0"),
+        (math.inf, {}, "is no finite number"),
+    ],
+)
+def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, allowed: Any, reason: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        check_value("option", value, allowed)
+    assert (caught.value.option, caught.value.reason) == ("option", reason)
+    check_value("option", 1, dict.fromkeys(("choices", "minimum", "above", "maximum")))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ablations.analysis.effects import factorial_effects
 from ablations.analysis.results import Results
 from ablations.analysis.study import Findings
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES, style
@@ -82,7 +82,7 @@ def draw_figures(findings: Findings, names: Iterable[str] = FIGURES) -> Gallery:
             continue
         try:
             sketch = _SKETCHES[name](findings)
-        except UsageError as error:  # weights or images that it needs are not here
+        except SuiteError as error:  # weights or images that it needs are not here
             sketch = str(error)
         if isinstance(sketch, str):
             left_out[name] = sketch

@@ -11,7 +11,10 @@ from ablations.common.errors import UsageError
 
 
 def test_the_machine_is_described_without_importing_torch() -> None:
-    code = "from ablations import machine; import sys; print(machine.environment()); sys.exit('torch' in sys.modules)"
+    code = (
+        "from ablations.common import machine; import sys; print(machine.environment()); "
+        "sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'torch'" in done.stdout
