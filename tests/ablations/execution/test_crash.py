@@ -91,8 +91,8 @@ def drive(design: Design, folder: Path, uri: str) -> None:
         if not tracker.complete:
             tracker.end("FINISHED")
     finally:
-        if tracker._monitor:  # a thread, which a killed process would take with it
-            tracker._monitor._shutdown_event.set()
+        if tracker.monitor:  # a thread, which a killed process would take with it
+            tracker.monitor.finish()
 
 
 def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
