@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
+from ablations.tracking import outage
 from ablations.tracking import tracker as track
 from ablations.tracking.store import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
@@ -21,6 +22,7 @@ from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
 
 COMMIT = "abc123"
+CPU = "system/cpu_utilization_percentage"
 ENVIRONMENT = {"cpu": "one", "commit": COMMIT}
 DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
 
@@ -111,11 +113,38 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         parent = MlflowClient(tracker.uri).get_run(tracker.runs.parent_id)
-        if "system/cpu_utilization_percentage" in parent.data.metrics:
+        if CPU in parent.data.metrics:
             break
         time.sleep(0.1)
     tracker.end(FINISHED)
-    assert "system/cpu_utilization_percentage" in parent.data.metrics
+    assert CPU in parent.data.metrics
+
+
+def test_the_machine_is_watched_again_after_an_outage(
+    tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.01)
+    one, other = design.cells()
+    tracker.begin("fingerprint0", None)
+    first, answering = tracker.monitor, tracker.experiment.client
+    tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
+    tracker.start_cell(one, COMMIT)
+    assert tracker.lost
+    tracker.experiment.client = answering
+    deadline = time.monotonic() + 60
+    while tracker.lost:
+        assert time.monotonic() < deadline
+        tracker.start_cell(other, COMMIT)
+    assert tracker.monitor not in (None, first)
+    written = len(answering.get_metric_history(tracker.runs.parent_id, CPU))
+    while len(answering.get_metric_history(tracker.runs.parent_id, CPU)) < written + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tracker.end(FINISHED)
+    assert tracker.monitor is None
+    assert tracker.complete
 
 
 def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
