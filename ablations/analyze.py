@@ -53,7 +53,7 @@ def analyze(config: Config, command: str) -> int:
 def _mirror_of(findings: Findings) -> Iterator[Tracker]:
     """Holds the study, which has one writer, and finds out whether MLflow answers."""
     from ablations.common.errors import UsageError
-    from ablations.storage.folder import results_folder, storage_url, tracking_uri
+    from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
     from ablations.storage.lock import claimed
     from ablations.tracking.tracker import Tracker
 
@@ -61,7 +61,7 @@ def _mirror_of(findings: Findings) -> Iterator[Tracker]:
     if not config.tracking.enabled:
         raise UsageError("sync", "true", "sends a study to MLflow, and tracking.enabled is false")
     with claimed(findings.folder, storage_url(config)):
-        artifacts = results_folder(config) / "mlflow-artifacts" / design.study
+        artifacts = artifacts_folder(config, design.study)
         yield Tracker(tracking_uri(config), design, findings.attributes["identity"]["id"], artifacts)
 
 

@@ -119,10 +119,10 @@ def _track(
     config: Config, folder: Path, frame: pd.DataFrame, environment: dict[str, str], started: float, console: Console
 ) -> None:
     from ablations.benchmarking.report import tracked_of
-    from ablations.storage.folder import results_folder, tracking_uri
+    from ablations.storage.folder import artifacts_folder, tracking_uri
     from ablations.tracking.benchmark import log_benchmark
 
-    artifacts = results_folder(config) / "mlflow-artifacts" / folder.name
+    artifacts = artifacts_folder(config, folder.name)
     tracked = tracked_of(frame)
     opens, lost = log_benchmark(tracking_uri(config), folder, tracked, environment, artifacts, started)
     text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."

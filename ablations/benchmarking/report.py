@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from ablations.reporting.figures import memory, promise, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
+
+if TYPE_CHECKING:
+    from ablations.tracking.benchmark import Tracked
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 NOTE = (
@@ -224,17 +227,10 @@ def _share(value: float, plain: float) -> str:
     return "–" if math.isnan(value) or math.isnan(plain) else percent(100 * (value / plain - 1))
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """A module or network in one setting, as a dashboard shows it: a run with parameters to filter by, and metrics."""
-
-    name: str
-    params: dict[str, str]
-    metrics: dict[str, float]
-
-
 def tracked_of(frame: pd.DataFrame) -> list[Tracked]:
     """Returns what a dashboard gets, networks first."""
+    from ablations.tracking.benchmark import Tracked  # which loads MLflow
+
     found = []
     by = ["kind", "place", "batch", *SETTING, "name"]
     groups = frame.sort_values("kind", key=lambda kinds: kinds != NETWORK, kind="stable").groupby(by, sort=False)

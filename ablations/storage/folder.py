@@ -13,7 +13,8 @@ from ablations.common.errors import UsageError
 from ablations.config import Config
 
 GO_ON = "once it can be, the same command goes on with what is stored"
-_RESERVED = ("reference", "mlflow-artifacts")
+_ARTIFACTS = "mlflow-artifacts"
+_RESERVED = ("reference", _ARTIFACTS)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
@@ -39,6 +40,11 @@ def results_folder(config: Config) -> Path:
     if not config.results_dir.strip():
         raise UsageError("results_dir", None, "needs the name of a folder")
     return Path(config.results_dir).expanduser()
+
+
+def artifacts_folder(config: Config, name: str) -> Path:
+    """Returns the folder of the artifacts of a study or benchmark, where MLflow's store is a database of our own."""
+    return results_folder(config) / _ARTIFACTS / name
 
 
 def storage_url(config: Config) -> str:

@@ -27,7 +27,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import Cell, Design, make_design
-from ablations.storage.folder import results_folder, storage_url, tracking_uri
+from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.parameters import distributions_of, parameters_of
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
@@ -168,16 +168,16 @@ def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> N
 
 def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcomes, fingerprint: str) -> None:
     """Mirrors finished cells as a run that missed them all does."""
-    artifacts = results_folder(config) / "mlflow-artifacts" / design.study
+    artifacts = artifacts_folder(config, design.study)
     tracker = Tracker(tracking_uri(config), design, store.id, artifacts)
-    real = tracker._client
+    real = tracker.experiment.client
     bulk = _BulkClient(tracking_uri(config), artifacts)
-    tracker._client = bulk  # type: ignore[assignment]
+    tracker.experiment.client = bulk  # type: ignore[assignment]
     finished = [(cell, outcome) for cell, outcome in outcomes if outcome is not None]
     tracker.sync(finished, fingerprint)
     assert tracker.lost is None, tracker.lost
     bulk.write()
-    tracker._client = real
+    tracker.experiment.client = real
     tracker.end("FINISHED")
 
 

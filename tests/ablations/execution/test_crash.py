@@ -92,8 +92,8 @@ class Study(DrivenStudy):
             if not mirror.complete:
                 mirror.end("FINISHED")
         finally:
-            if mirror._monitor:  # a thread, which a killed process would take with it
-                mirror._monitor._shutdown_event.set()
+            if mirror.monitor:  # a thread, which a killed process would take with it
+                mirror.monitor.finish()
 
 
 def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:

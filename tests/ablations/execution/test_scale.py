@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 from sqlalchemy import event
 
@@ -14,7 +15,6 @@ from ablations.analysis.study import ENDS, findings_of, read_findings
 from ablations.config.compose import compose_config
 from ablations.storage.folder import study_folder
 from ablations.storage.study import StudyStore, open_store
-from ablations.tracking import tracker as track
 from ablations.tracking.tracker import Tracker
 from tests.builders.big_studies import BigStudy, make_big_study
 
@@ -65,14 +65,14 @@ def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
     study: BigStudy, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    search = track.MlflowClient.search_runs
+    search = MlflowClient.search_runs
 
-    def counted(self: track.MlflowClient, *arguments: object, **options: object) -> object:
+    def counted(self: MlflowClient, *arguments: object, **options: object) -> object:
         page = search(self, *arguments, **options)
         seen.append(len(page))
         return page
 
-    monkeypatch.setattr(track.MlflowClient, "search_runs", counted)
+    monkeypatch.setattr(MlflowClient, "search_runs", counted)
     store = opened(study, folder)
     tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", study.design, store.id, folder / "artifacts")
     tracker.sync([(cell, outcome) for cell, outcome in study.outcomes if outcome], "fingerprint")
