@@ -25,13 +25,13 @@ PURPOSE = (
 
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
-    from ablations.common import machine
+    from ablations.common.process import keep_freed_memory, quiet_profiler
     from ablations.execution.progress import make_console
     from ablations.storage.folder import results_folder, tracking_uri
     from ablations.storage.lock import claimed
 
-    machine.keep_freed_memory()
-    machine.quiet_profiler()
+    keep_freed_memory()
+    quiet_profiler()
     from ablations.benchmarking.plan import make_plan
 
     plan = make_plan(config)

@@ -26,8 +26,8 @@ def plan(config: Config, command: str) -> int:
     from rich.markup import escape
 
     from ablations.common.errors import UsageError
-    from ablations.common.machine import resolve_threads
     from ablations.common.metrics import METRICS
+    from ablations.common.resolve import resolve_threads
     from ablations.design import make_design
     from ablations.execution.estimate import estimate_costs, knowledge, wanted
     from ablations.execution.launchers.select import check_launcher, make_launcher

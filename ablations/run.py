@@ -30,7 +30,7 @@ def run(config: Config, command: str) -> int:
 
     from rich.markup import escape
 
-    from ablations.common.machine import resolve_threads
+    from ablations.common.resolve import resolve_threads
     from ablations.design import make_design
     from ablations.execution.launchers.select import check_launcher, make_launcher
     from ablations.execution.progress import make_console

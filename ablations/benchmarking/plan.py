@@ -22,7 +22,7 @@ from ablations.benchmarking.workloads import (
     shapes_of,
 )
 from ablations.common.errors import UsageError
-from ablations.common.machine import resolve_device, resolve_precision
+from ablations.common.resolve import resolve_device, resolve_precision
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
 from ablations.design.variants import SMALL_SIDE, Variant

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ablations.common import machine
 from ablations.common.errors import UsageError, shown
+from ablations.common.resolve import resolve_device, resolve_fused, resolve_memory_format, resolve_precision
 from ablations.common.settings import Settings, flatten, leaves
 from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig, decisive
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
@@ -257,10 +257,10 @@ def _protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         raise UsageError("train.batch_size", config.train.batch_size, reason)
     train = asdict(config.train)
     if stored is None:
-        device = machine.resolve_device(config.device)
-        train["precision"] = machine.resolve_precision(config.train.precision, device)
-        train["memory_format"] = machine.resolve_memory_format(config.train.memory_format, device)
-        train["fused"] = machine.resolve_fused(config.train.fused, device)
+        device = resolve_device(config.device)
+        train["precision"] = resolve_precision(config.train.precision, device)
+        train["memory_format"] = resolve_memory_format(config.train.memory_format, device)
+        train["fused"] = resolve_fused(config.train.fused, device)
     else:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):
