@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
@@ -24,6 +24,7 @@ from ablations.benchmarking.workloads import (
     network_workload,
     with_attention,
 )
+from ablations.common.wording import first_line
 from ablations.config import BenchConfig
 from ablations.design.variants import SMALL_SIDE
 from ablations.measure.complexity import Complexity, count
@@ -261,4 +262,4 @@ def _why(error: Exception) -> str:
     texts = ("can't allocate memory", "not enough memory", "out of memory")
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts):
         return "out of memory"
-    return f"failed: {first_line(error)}"
+    return f"failed: {first_line(error)[:200]}"

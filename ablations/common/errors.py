@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 from ablations.common.urls import hide_passwords
+from ablations.common.wording import first_line
 
 _LISTED = 12  # more choices than this are too many to read
 _LONGEST = 300  # characters of a value that are repeated
@@ -86,11 +87,10 @@ _TYPES = {
 
 def type_reason(error: Exception) -> str:
     """Says in plain words what OmegaConf says of a value of the wrong type; other errors keep their first line."""
-    whole = str(error).strip() or type(error).__name__
     for known, reason in _TYPES.items():
-        if known in whole:
+        if known in str(error):
             return reason
-    text = shown(whole.splitlines()[0].rstrip("."))
+    text = shown(first_line(error).rstrip("."))
     return text[:1].lower() + text[1:]
 
 

@@ -33,6 +33,7 @@ from yaml import YAMLError
 
 from ablations.common.errors import REFERENCES, TAKES_LIST, TAKES_SETTINGS, UsageError, nearest, shown, type_reason
 from ablations.common.settings import flatten
+from ablations.common.wording import first_line
 from ablations.config import (
     ATTENTION,
     DATA,
@@ -383,7 +384,7 @@ _UNRESOLVED = {
 
 
 def _interpolation_reason(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
+    first = first_line(error)
     if isinstance(error, InterpolationValidationError):
         return f"what it refers to {type_reason(error)}"
     for kind, reason in _UNRESOLVED.items():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.common.errors import UsageError
+from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_classes, pick_images
 
@@ -159,7 +160,7 @@ def _decode(paths: Sequence[Path], side: int, root: Path) -> Decoded:
             pixels[place] = _square(path, side).transpose(2, 0, 1)
         # Pillow's decoders raise whatever they like on bytes that make no sense.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).replace(str(path), path.name)
+            reason = first_line(error).replace(str(path), path.name)
             failures[place] = f"{path.relative_to(root)} ({reason})"
     return pixels, failures
 

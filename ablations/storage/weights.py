@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.common.wording import first_line
 from ablations.design import Cell
 from ablations.storage.folder import write_whole
 
@@ -67,6 +68,5 @@ class Weights:
         except OSError:
             raise
         except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(reason) from error
+            raise ValueError(first_line(error)) from error
         return model.eval()

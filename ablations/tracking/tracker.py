@@ -46,6 +46,7 @@ from ablations.common.errors import UsageError
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
+from ablations.common.wording import first_line
 from ablations.design import Cell, Design
 from ablations.storage.database import connect_arguments, engine_url, sqlite_meaning
 
@@ -632,13 +633,10 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
 
 def reason_of(error: Exception, uri: str = "") -> str:
     """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
-    # SQLAlchemy's first line may be about itself.
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of ")]
-    lines = lines or [type(error).__name__]
-    said = re.sub(r"^\(sqlite3\.\w+\) ", "", lines[0])
-    if (meaning := sqlite_meaning(said)) is not None:
-        lines = [f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning]
-    return hide_passwords(lines[0], uri)[:300]
+    line = first_line(error, skipping="(raised as a result of ")  # SQLAlchemy says this of itself
+    if (meaning := sqlite_meaning(re.sub(r"^\(sqlite3\.\w+\) ", "", line))) is not None:
+        line = f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning
+    return hide_passwords(line, uri)[:300]
 
 
 def _python() -> str:
