@@ -94,7 +94,7 @@ class ImageTreeSource:
             return classes
         path = Path(classes).expanduser()
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
             raise UsageError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
@@ -148,7 +148,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _annotated(folder: Path) -> dict[str, str]:
     """Reads which class each of Tiny ImageNet's test images has."""
-    lines = (folder / _ANNOTATIONS).read_text().splitlines()
+    lines = (folder / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()
     return {name: known for name, known, *_ in (line.split("\t") for line in lines if line.strip())}
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.common.files import discard_partials, write_whole
 from ablations.common.wording import first_line
 from ablations.design import Cell
-from ablations.storage.folder import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +46,7 @@ class Weights:
         Raises:
             OSError: if it cannot be written.
         """
+        discard_partials(self.path(cell))
         write_whole(self.path(cell), content)
 
     def load(self, cell: Cell) -> nn.Module:
