@@ -123,10 +123,11 @@ def _run_command(command: str) -> str:
 def _draw(findings: Findings, names: Sequence[str], console: Console) -> None:
     """Draws figures by name; those that the study does not have are an error, after the others are drawn."""
     from ablations.common.errors import UsageError
+    from ablations.common.files import refusals_explained
     from ablations.reporting.figures.gallery import draw_figures
-    from ablations.storage.folder import refusals_explained
+    from ablations.storage.folder import GO_ON
 
-    with refusals_explained(findings.folder):
+    with refusals_explained("results_dir", findings.folder, GO_ON, names_file=True):
         gallery = draw_figures(findings, names)
     for drawn in gallery.drawn:
         console.print(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}", soft_wrap=True, markup=False)

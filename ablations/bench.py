@@ -25,13 +25,13 @@ PURPOSE = (
 
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
-    from ablations.common import machine
+    from ablations.common.process import keep_freed_memory, quiet_profiler
     from ablations.execution.progress import make_console
     from ablations.storage.folder import results_folder, tracking_uri
     from ablations.storage.lock import claimed
 
-    machine.keep_freed_memory()
-    machine.quiet_profiler()
+    keep_freed_memory()
+    quiet_profiler()
     from ablations.benchmarking.plan import make_plan
 
     plan = make_plan(config)
@@ -53,7 +53,8 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
     import pandas as pd
 
     from ablations.benchmarking.execute import Benchmark
-    from ablations.benchmarking.report import LAYERS, MEASUREMENTS, SAMPLES, frame_of, layers_frame, write_csv
+    from ablations.benchmarking.report import LAYERS, MEASUREMENTS, SAMPLES, frame_of, layers_frame
+    from ablations.common.files import write_whole
     from ablations.measure.record import Measurement
 
     measurements: list[Measurement] = []
@@ -68,9 +69,9 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
                 if not measurements:
                     _clear(folder)  # of an earlier benchmark, now that there is something of this one
                 measurements += rows
-                write_csv(frame_of(measurements, environment), folder / MEASUREMENTS)
+                write_whole(folder / MEASUREMENTS, frame_of(measurements, environment).to_csv(index=False))
                 if benchmark.samples:
-                    write_csv(pd.DataFrame(benchmark.samples), folder / SAMPLES)
+                    write_whole(folder / SAMPLES, pd.DataFrame(benchmark.samples).to_csv(index=False))
                 display.done()
         except KeyboardInterrupt:
             status = cli.INTERRUPTED_STATUS
@@ -81,7 +82,7 @@ def _measure(config: Config, command: str, plan: Plan, folder: Path, console: Co
         console.print(f"Interrupted; what was measured is reported and in {folder / MEASUREMENTS}.", soft_wrap=True)
     frame, counted = frame_of(measurements, environment), benchmark.counted_networks()
     if counted:
-        write_csv(layers_frame(counted), folder / LAYERS)
+        write_whole(folder / LAYERS, layers_frame(counted).to_csv(index=False))
     _report(config, command, plan, folder, console, frame, counted, environment, started)
     console.print(f"Took {time.time() - started:,.0f} s.")
     return status or int(not (frame["status"] == "measured").any())
@@ -97,6 +98,7 @@ def _report(
     counted: Counted, environment: dict[str, str], started: float,
 ) -> None:  # fmt: skip
     from ablations.benchmarking.report import MEASUREMENTS, NOTE, draw, sections_of, text_of
+    from ablations.common.files import write_whole
     from ablations.reporting.tables.render import print_table
 
     sections = sections_of(frame, counted)
@@ -108,7 +110,7 @@ def _report(
     where = f"{environment['gpu'] if plan.device.type == 'cuda' else environment['cpu']}; torch {environment['torch']}."
     figures = draw(frame, folder / "figures", where)
     text = text_of(folder.name, command, sections, figures, environment, plan.notes, folder)
-    (folder / "report.md").write_text(text)
+    write_whole(folder / "report.md", text)
     for name, path in (("Report", folder / "report.md"), ("Rows", folder / MEASUREMENTS)):
         console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
     if config.tracking.enabled:

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
@@ -25,6 +25,7 @@ from ablations.benchmarking.workloads import (
     with_attention,
 )
 from ablations.common.sizes import SMALL_SIDE
+from ablations.common.wording import first_line
 from ablations.config import BenchConfig
 from ablations.measure.complexity import Complexity, count
 from ablations.measure.energy import joules_per_image
@@ -261,4 +262,4 @@ def _why(error: Exception) -> str:
     texts = ("can't allocate memory", "not enough memory", "out of memory")
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts):
         return "out of memory"
-    return f"failed: {first_line(error)}"
+    return f"failed: {first_line(error)[:200]}"

@@ -22,8 +22,9 @@ from ablations.benchmarking.workloads import (
     shapes_of,
 )
 from ablations.common.errors import UsageError
-from ablations.common.machine import resolve_device, resolve_precision
+from ablations.common.resolve import resolve_device, resolve_precision
 from ablations.common.sizes import SMALL_SIDE
+from ablations.common.wording import first_line
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
 from ablations.design.variants import Variant
@@ -158,7 +159,7 @@ def _places(
         try:
             shapes = shapes_of(model, "residual", side)
         except RuntimeError as error:
-            raise UsageError("bench.resolution", side, f"does not fit {label}: {first_line(error)}") from None
+            raise UsageError("bench.resolution", side, f"does not fit {label}: {first_line(error)[:200]}") from None
         for shape in shapes:
             yield kind, f"{label} {shape.stage}" if several else shape.stage, shape
 
@@ -218,7 +219,7 @@ def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[
             made = _imported(path)
         except Exception as error:  # whatever a module from elsewhere does when it is imported
             if bench.also != _FALLBACK_ALSO:
-                raise UsageError("bench.also", path, f"cannot be imported: {first_line(error)}") from None
+                raise UsageError("bench.also", path, f"cannot be imported: {first_line(error)[:200]}") from None
             notes.append(f"Left out: {path}, the official way of computing, is only where the tests are.")
             continue
         taken_names = {COPY, PLAIN, *variants, *found}
@@ -238,8 +239,3 @@ def _imported(path: str) -> type[nn.Module]:
     if not (isinstance(made, type) and issubclass(made, nn.Module)):
         raise ImportError("it is no class of a torch.nn.Module")
     return made
-
-
-def first_line(error: Exception) -> str:
-    """Returns what an error says, in a line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -37,13 +37,6 @@ def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]
     return pd.DataFrame([one.to_row() for one in measurements]).assign(**environment)
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a frame whole or not at all: a run may be cut off meanwhile."""
-    partial = path.with_name(f".{path.name}.partial")
-    frame.to_csv(partial, index=False)
-    partial.replace(path)
-
-
 def layers_frame(counted: Counted) -> pd.DataFrame:
     """Returns a row a layer of each network: what one forward pass does in it.
 

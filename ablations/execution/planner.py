@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
-from ablations.common.machine import resolve_threads
+from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
+from ablations.common.resolve import resolve_threads
 from ablations.config import Config
 from ablations.design import Design, make_design
 from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
@@ -22,7 +23,7 @@ from ablations.execution.schedules.select import make_schedule
 from ablations.execution.schedules.sequential import planned_looks
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.stats import Looks
-from ablations.storage.folder import refusals_explained, storage_url, study_folder, write_whole
+from ablations.storage.folder import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ class StudyPlanner:
         lines = [f"# Plan of {design.study}", "", design.question, "", *(f"- {text}" for text in sentences), ""]
         lines += [*markdown_table(_HEADERS, rows), "", "```", self.command, "```", ""]
         path = study_folder(self.config) / "plan.md"
-        with refusals_explained(path.parent):
-            write_whole(path, "\n".join(lines).encode())
+        with refusals_explained("results_dir", path.parent):
+            write_whole(path, "\n".join(lines))
         self.console.print(f"Plan:       {path}", soft_wrap=True, markup=False)
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ablations.analysis.results import collect
 from ablations.analysis.study import findings_of
-from ablations.common.machine import resolve_threads
+from ablations.common.resolve import resolve_threads
 from ablations.config import Config
 from ablations.design import Design, make_design
 from ablations.design.variants import level_name

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from ablations.analysis.study import Findings
+from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.settings import flatten
 from ablations.common.wording import last_line
@@ -21,7 +22,7 @@ from ablations.reporting.tables.sections import Section, make_sections
 from ablations.reporting.text.conclusions import conclusions, step_time, top1_with_interval
 from ablations.reporting.text.numbers import points_with_interval
 from ablations.stats import VariantSummary
-from ablations.storage.folder import refusals_explained
+from ablations.storage.folder import GO_ON
 
 _HEADERS = (
     "variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "verdict", "step time × plain", "images/s",
@@ -78,12 +79,11 @@ def make_report(findings: Findings, figures: Sequence[str] = tuple(FIGURES)) -> 
         findings.summaries, findings.contrasts, findings.results, findings.design, findings.looks, findings.shown
     )
     sections = make_sections(findings)
-    with refusals_explained(findings.folder):
+    with refusals_explained("results_dir", findings.folder, GO_ON, names_file=True):
         gallery = draw_figures(findings, figures)
         opening = _opening(findings, sentences, sections)
         text = opening + _details(findings, gallery)
-        findings.folder.mkdir(parents=True, exist_ok=True)
-        (findings.folder / "report.md").write_text(text)
+        write_whole(findings.folder / "report.md", text)
     return Report(findings, sentences, sections, gallery, opening, text)
 
 

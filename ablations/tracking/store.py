@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
+from ablations.common.wording import first_line
 from ablations.storage.database import connect_arguments, engine_url, sqlite_meaning
 
 # Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
@@ -93,13 +94,10 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
 
 def reason_of(error: Exception, uri: str = "") -> str:
     """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
-    # SQLAlchemy's first line may be about itself.
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result of ")]
-    lines = lines or [type(error).__name__]
-    said = re.sub(r"^\(sqlite3\.\w+\) ", "", lines[0])
-    if (meaning := sqlite_meaning(said)) is not None:
-        lines = [f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning]
-    return hide_passwords(lines[0], uri)[:300]
+    line = first_line(error, skipping="(raised as a result of ")  # SQLAlchemy says this of itself
+    if (meaning := sqlite_meaning(re.sub(r"^\(sqlite3\.\w+\) ", "", line))) is not None:
+        line = f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning
+    return hide_passwords(line, uri)[:300]
 
 
 def _make_store(uri: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
@@ -87,7 +88,7 @@ def probe_or_reason(
     try:
         return probe(network, recipe, images, seconds, measured=measured)
     except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return first_line(error)
 
 
 def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:

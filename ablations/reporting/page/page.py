@@ -18,6 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from ablations.analysis.study import Findings
+from ablations.common.files import refusals_explained, write_whole
 from ablations.common.settings import flatten
 from ablations.common.wording import count
 from ablations.reporting.figures.gallery import Drawn, data_line, protocol_line
@@ -26,7 +27,7 @@ from ablations.reporting.tables.export import Table, variants_table
 from ablations.reporting.text.conclusions import contrast_sentence, tally
 from ablations.reporting.text.numbers import points, points_with_interval
 from ablations.stats import Contrast
-from ablations.storage.folder import refusals_explained
+from ablations.storage.folder import GO_ON
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.
@@ -108,9 +109,9 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
     Raises:
         UsageError: if the folder cannot be written, or a figure that was drawn is not there any more.
     """
-    with refusals_explained(report.folder):
+    with refusals_explained("results_dir", report.folder, GO_ON, names_file=True):
         path = report.folder / "index.html"
-        path.write_text(_render(report, tables), encoding="utf-8")
+        write_whole(path, _render(report, tables))
     return path
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 from ablations.analysis.effects import factorial_effects
 from ablations.analysis.study import Findings
+from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.tables.render import markdown_table
@@ -26,7 +27,7 @@ from ablations.reporting.tables.sections import Section, make_sections
 from ablations.reporting.text.conclusions import step_time, top1_with_interval
 from ablations.reporting.text.numbers import points, points_with_interval
 from ablations.stats import VariantSummary
-from ablations.storage.folder import refusals_explained
+from ablations.storage.folder import GO_ON
 
 _PICKED = "picked by a search, which flatters it"
 _WIDE_NAMES = 26  # letters; longer ones are folded in a column of their own width
@@ -71,10 +72,9 @@ def write_tables(findings: Findings, sections: Sequence[Section] | None = None) 
         texts[f"{name}.tex"] = latex_table(_asked(design, short), own_label)
     texts["numbers.tex"] = numbers(findings)
     folder = findings.folder / "tables"
-    with refusals_explained(findings.folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with refusals_explained("results_dir", findings.folder, GO_ON, names_file=True):
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text)
     return [folder / name for name in texts]
 
 

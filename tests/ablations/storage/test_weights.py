@@ -27,6 +27,7 @@ from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
 from ablations.training.train import evaluate
 from tests.ablations.execution.test_driver import Launcher, Study
+from tests.disks import fill_disk_for, leave_partial
 
 
 class Keen(Launcher):
@@ -153,7 +154,9 @@ def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a folder in place of the file", "full disk"])
-def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: Path, obstacle: str) -> None:
+def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
     study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     weights = Weights(tmp_path / "weights")
     plain, other = (cells(study)[name] for name in ("none r0", "groups=4 r0"))
@@ -163,8 +166,7 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: 
         weights.path(plain).mkdir(parents=True)
         (weights.path(plain) / "x").write_text("")
     else:
-        weights.folder.mkdir()
-        (weights.folder / f".{plain.key}.partial").symlink_to("/dev/full")
+        fill_disk_for(weights.path(plain), monkeypatch)
     failed, printed = drive(study, weights)
     assert failed == 0
     assert study.states() == [TrialState.COMPLETE] * 2
@@ -175,6 +177,9 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: 
         assert "groups=4 r0 are not kept" not in printed
         assert weights.path(other).is_file()
         assert not weights.path(plain).is_file()
+    if obstacle == "full disk":
+        assert "No space left on device" in printed
+        assert names(weights.folder) == {weights.path(other).name}
 
 
 def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
@@ -199,6 +204,8 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
         with pytest.raises(KilledError):
             weights.write(cell, pack_weights(cell, model, classes))
     assert not weights.path(cell).exists()
+    leave_partial(weights.path(cell))
+    assert len(names(weights.folder)) == 1
     assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
     weights.write(cell, pack_weights(cell, model, classes))
     assert names(weights.folder) == {f"{cell.key}.pt"}
