@@ -12,7 +12,8 @@ from sa_core.attention import ATTENTION
 from sa_core.errors import OptionError
 from sa_core.fused import FUSED
 from sa_core.knobs import ATTENTIONS, ShuffleAttentionKnobs
-from sa_core.places import Backbone, find_backbone
+from sa_core.places import Backbone
+from sa_core.registry import find_backbone
 from sa_core.seeds import stream_seed
 from sa_core.shuffle_attention import ShuffleAttention
 from sa_core.slots import SlottedBlock
@@ -37,7 +38,7 @@ def create_model(
     `seed`, two networks that differ in attention alone start from identical backbone weights.
 
     Args:
-        name: a name from `sa_core.places.BACKBONES` (CIFAR ResNets, torchvision's ResNets and ShuffleNetV2), or
+        name: a name from `sa_core.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and ShuffleNetV2), or
             `timm/<name>` for a model of timm whose blocks take `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
         num_classes: length of the logits.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ablations.analysis.networks import Sample, batches
 from sa_core import ShuffleAttention
-from sa_core.places import find_backbone
+from sa_core.registry import find_backbone
 
 CHANNEL, SPATIAL = "channel", "spatial"
 _UNITS = 1024  # gates of a branch that are looked at, of a map that has more

@@ -29,7 +29,7 @@ from ablations.design.variants import SMALL_SIDE, Variant
 from ablations.measure.record import Setting, Subject
 from ablations.measure.speed import TWIN
 from sa_core.knobs import ShuffleAttentionKnobs, default_groups
-from sa_core.places import BACKBONES, find_backbone
+from sa_core.registry import BACKBONES, find_backbone
 
 COPY, PLAIN = "copy", "none"
 MODULE, NETWORK = "module", "network"

@@ -21,7 +21,8 @@ from ablations.measure.record import Setting
 from ablations.measure.speed import Act
 from ablations.training.learner import PLAIN, Learner, build_network, forward
 from sa_core import ATTENTION
-from sa_core.places import Place, find_backbone
+from sa_core.places import Place
+from sa_core.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 

@@ -47,7 +47,8 @@ from ablations.config import (
     check_ranges,
     is_switch,
 )
-from sa_core.places import BACKBONES, TIMM
+from sa_core.places import TIMM
+from sa_core.registry import BACKBONES
 
 _CONF = Path(str(files("ablations.config") / "conf"))
 GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "launcher")

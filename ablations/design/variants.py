@@ -21,7 +21,8 @@ from ablations.common.settings import Settings
 from ablations.config import ATTENTION, AUTO_GROUPS, Config, is_switch
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
-from sa_core.places import Backbone, Place, find_backbone, select_stages
+from sa_core.places import Backbone, Place, select_stages
+from sa_core.registry import find_backbone
 
 SMALL_SIDE = 64  # pixels; smaller images would be a point before they reach the last stage of an ImageNet network
 

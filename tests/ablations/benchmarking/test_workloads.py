@@ -32,7 +32,7 @@ from ablations.design.variants import Variant
 from ablations.measure.record import Setting
 from ablations.training.learner import PLAIN, Learner, build_network
 from sa_core import ATTENTION, ShuffleAttention
-from sa_core.places import find_backbone
+from sa_core.registry import find_backbone
 from tests.sa_core.official import OfficialShuffleAttention
 
 CPU = torch.device("cpu")
