@@ -17,7 +17,7 @@ from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages
 from ablations.design import Cell
 from ablations.design.variants import SMALL_SIDE, Variant
-from ablations.measure.complexity import count
+from ablations.measure.complexity import count_operations
 from ablations.storage.weights import Weights
 from ablations.training.learner import build_network
 
@@ -138,7 +138,7 @@ def count_multiply_adds(network: dict[str, Any], classes: int, side: int) -> flo
     """
     with torch.device("cpu" if side <= SMALL_SIDE else "meta"):
         model = build_network(network, classes, seed=0, fused="off").eval()
-        return count(model, torch.empty(1, 3, side, side)).multiply_adds
+        return count_operations(model, torch.empty(1, 3, side, side)).multiply_adds
 
 
 def batches(pixels: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODES, MODULE, NETWORK, PLAIN, Comparison, Plan, first_line
+from ablations.benchmarking.plan import MODES, MODULE, NETWORK, Comparison, Plan, first_line
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
@@ -25,8 +25,8 @@ from ablations.benchmarking.workloads import (
     with_attention,
 )
 from ablations.config import BenchConfig
-from ablations.design.variants import SMALL_SIDE
-from ablations.measure.complexity import Complexity, count
+from ablations.design.variants import SMALL_SIDE, plain_network
+from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
@@ -244,12 +244,12 @@ def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
     with torch.device("meta"):
         x = torch.empty(shape).contiguous(memory_format=memory_format(comparison.setting("")))
         if comparison.kind == MODULE:
-            return count(Copy() if candidate is None else candidate.make(shape[1]), x)
+            return count_operations(Copy() if candidate is None else candidate.make(shape[1]), x)
         variant = candidate.variant if candidate else None
-        network = variant.network if variant else {"model": comparison.model, "attention": {"name": PLAIN}}
+        network = variant.network if variant else plain_network(comparison.model)
         model = build_network(network, classes, 0)
         with_attention(candidate, comparison.model["name"])(model)
-        return count(model, x)
+        return count_operations(model, x)
 
 
 def _why(error: Exception) -> str:

@@ -23,7 +23,7 @@ from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.images import Images, ImageSet, in_memory
 from ablations.design import Design, make_design
-from ablations.measure.complexity import count
+from ablations.measure.complexity import count_operations
 from ablations.storage.weights import Weights
 from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
@@ -194,10 +194,13 @@ def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(groups: T
     design: Design = groups._findings.design
     for variant in design.variants:
         model = random_network(variant.network)
-        expected = count(model, torch.zeros(1, 3, 32, 32)).multiply_adds
+        expected = count_operations(model, torch.zeros(1, 3, 32, 32)).multiply_adds
         assert count_multiply_adds(variant.network, 10, 32) == groups._findings.multiply_adds[variant.name] == expected
         plain = random_network({"model": variant.model, "attention": {"name": "none"}})
-        assert groups._findings.plain_adds[variant.name] == count(plain, torch.zeros(1, 3, 32, 32)).multiply_adds
+        assert (
+            groups._findings.plain_adds[variant.name]
+            == count_operations(plain, torch.zeros(1, 3, 32, 32)).multiply_adds
+        )
 
 
 @given(st.integers(1, 300), st.sampled_from([8, 32, 64, 224, 1024]))

@@ -17,7 +17,7 @@ from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.measure.complexity import count
+from ablations.measure.complexity import count_operations
 from ablations.storage.study import StoredCell
 from ablations.training.learner import build_network
 from tests.ablations.analysis.test_results import configuration, design, stored
@@ -87,9 +87,11 @@ def test_multiply_adds_are_those_that_are_counted_of_a_real_network(tmp_path: Pa
     assert list(known.plain_adds) == names
     pixels = torch.zeros(1, 3, 32, 32)
     for variant in made.variants:
-        counted = count(build_network(variant.network, 7, 0, fused="off").eval(), pixels).multiply_adds
+        counted = count_operations(build_network(variant.network, 7, 0, fused="off").eval(), pixels).multiply_adds
         plain = {"model": variant.model, "attention": {"name": "none"}}
-        assert known.plain_adds[variant.name] == count(build_network(plain, 7, 0).eval(), pixels).multiply_adds
+        assert (
+            known.plain_adds[variant.name] == count_operations(build_network(plain, 7, 0).eval(), pixels).multiply_adds
+        )
         if variant.name in known.multiply_adds:
             assert known.multiply_adds[variant.name] == counted
         assert (counted > known.plain_adds[variant.name]) == (variant.attention["name"] != "none")
