@@ -205,11 +205,11 @@ def _cells(design: Design) -> int:
 def _report(
     config: Config, design: Design, store: StudyStore, tracker: Tracker | None, console: Console, *, failed: bool
 ) -> None:
-    from ablations.analysis.study import findings_of
-    from ablations.analyze import report_study
+    from ablations.analysis.load import analyze_stored
+    from ablations.reporting.publish import report_study
     from ablations.storage.folder import study_folder
 
-    report = report_study(findings_of(config, design, store, study_folder(config)), console)
+    report = report_study(analyze_stored(config, design, store, study_folder(config)), console)
     if tracker is None:
         return
     if not tracker.complete or failed:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablations.analysis.networks import Sample, batches
+from ablations.analysis.sample import Sample, batches
 from ablations.design.variants import NO_ATTENTION
 from sa_core import ShuffleAttention
 from sa_core.registry import find_backbone
