@@ -34,6 +34,11 @@ class Results:
     environments: list[dict[str, str]]
 
     @property
+    def pending(self) -> pd.DataFrame:
+        """The rows of `unfinished` that another run would train: neither pruned nor diverged."""
+        return self.unfinished[~self.unfinished["state"].isin(["pruned", "diverged"])]
+
+    @property
     def diverged(self) -> dict[str, int]:
         """How many replicates of a variant diverged, of those that have any."""
         own = self.unfinished[self.unfinished["state"] == "diverged"]

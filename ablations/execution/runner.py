@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from ablations.analysis.load import analyze_stored
 from ablations.analysis.results import collect
-from ablations.analysis.study import findings_of
 from ablations.common.resolve import resolve_threads
 from ablations.config import Config
 from ablations.design import Design, make_design
@@ -159,9 +159,10 @@ class StudyRunner:
         self._say(knowledge(design, cells, schedule.looks))
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
-        from ablations.analyze import report_study
+        # Importing what draws takes seconds, which nobody has to wait before cells are trained.
+        from ablations.reporting.publish import report_study
 
-        report = report_study(findings_of(self.config, design, store, study_folder(self.config)), self.console)
+        report = report_study(analyze_stored(self.config, design, store, study_folder(self.config)), self.console)
         if not mirror.complete or has_failed:
             mirror.end("FAILED" if has_failed else "FINISHED", report.folder, report.opening)
         if mirror.lost:

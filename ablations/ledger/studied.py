@@ -19,7 +19,7 @@ from ablations.storage.cells import CellState, StoredCell
 from ablations.storage.study import StudyStore, open_store
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS
-from sa_core.places import find_backbone
+from sa_core.registry import find_backbone
 
 _PLACED = {"stages", "position"}  # settings that every attention module has, whatever its knobs
 _CORRUPT = 1000  # of so many training images one may be missing: those that cannot be decoded

@@ -19,7 +19,7 @@ from ablations.benchmarking.report import (
     text_of,
     tracked_of,
 )
-from ablations.measure.complexity import Complexity, count
+from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.record import Costs, Measurement, Setting, Subject, Timing
 from ablations.reporting.tables.sections import Section
 from tests.ablations.reporting.figures.test_promise import (
@@ -165,7 +165,7 @@ class Gate(nn.Module):
 
 
 def counted(gate: bool) -> Complexity:
-    return count(nn.Sequential(nn.Conv2d(10, 10, 1), Gate(gate)), torch.ones(2, 10, 1000, 100))
+    return count_operations(nn.Sequential(nn.Conv2d(10, 10, 1), Gate(gate)), torch.ones(2, 10, 1000, 100))
 
 
 def test_what_multiply_adds_leave_out_is_a_table_a_backbone() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ablations.ledger.declared import CLAIMS, Claim, Outcome
 from ablations.ledger.structural import CHECKS, distance_from_instance_norm
 from sa_core import ShuffleAttention
-from sa_core.places import BACKBONES
+from sa_core.registry import BACKBONES
 
 PLACES = BACKBONES["resnet50"].places()
 SIDES = {1: 56, 2: 28, 3: 14, 4: 7}  # of a stage's feature maps, of images of 224 pixels

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 from torch import Tensor, nn
 
-from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.load import analyze_stored
 from ablations.analysis.results import collect
-from ablations.analysis.study import Findings, findings_of
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import TrainConfig
 from ablations.design import Cell
@@ -86,8 +86,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Weights, K
     return study, weights, launcher
 
 
-def of(study: Study, weights: Weights) -> Findings:
-    return findings_of(study.config, study.design, study.store, weights.folder.parent)
+def of(study: Study, weights: Weights) -> StudyAnalysis:
+    return analyze_stored(study.config, study.design, study.store, weights.folder.parent)
 
 
 def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
@@ -217,8 +217,8 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
     tmp_path: Path, trained: tuple[Study, Weights, Keen], damage: str
 ) -> None:
     study, whole, _ = trained
-    findings = of(study, Weights(tmp_path / "weights"))
-    weights = Weights(findings.folder / "weights")
+    analysis = of(study, Weights(tmp_path / "weights"))
+    weights = Weights(analysis.folder / "weights")
     weights.folder.mkdir()
     variant = study.design.variants[1]
     cell = study.design.cell(variant, 0)
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
         torch.save([1, 2], path)
     else:
         path.write_bytes(contents.get(damage, b"no weights at all"))
-    networks = TrainedNetworks(findings)
+    networks = analysis.networks
     with pytest.raises(UsageError, match=r"^weights=.*\.pt: cannot be read \(.+\)") as caught:
         networks.load(variant)
     assert str(path) in str(caught.value)
@@ -247,7 +247,7 @@ def test_weights_of_another_network_are_no_weights_of_this_one(
     about = torch.load(whole.path(cell), weights_only=True)
     torch.save(about | {"state": {}}, weights.path(cell))
     with pytest.raises(UsageError, match=r"cannot be read \(Error\(s\) in loading state_dict"):
-        TrainedNetworks(of(study, weights)).load(variant)
+        of(study, weights).networks.load(variant)
 
 
 def test_networks_are_those_of_finished_cells_whose_weights_are_there(
@@ -258,14 +258,16 @@ def test_networks_are_those_of_finished_cells_whose_weights_are_there(
     folder.mkdir()
     for cell in list(study.design.cells())[1:]:
         Weights(folder).path(cell).write_bytes(whole.path(cell).read_bytes())
-    findings = of(study, Weights(folder))
-    assert [variant.name for variant in TrainedNetworks(findings).variants] == ["groups=1", "groups=4"]
+    analysis = of(study, Weights(folder))
+    assert [variant.name for variant in analysis.networks.variants] == ["groups=1", "groups=4"]
     without = [cell for cell in study.store.cells() if cell.variant != "groups=1"]
-    fewer = Findings(findings.config, findings.design, collect(findings.design, without), findings.attributes, tmp_path)
-    assert list(TrainedNetworks(fewer).cells) == ["groups=4"]
-    assert isinstance(TrainedNetworks(fewer).load(study.design.variants[2]), nn.Module)
+    fewer = StudyAnalysis(
+        analysis.config, analysis.design, collect(analysis.design, without), analysis.attributes, tmp_path
+    )
+    assert list(fewer.networks.cells) == ["groups=4"]
+    assert isinstance(fewer.networks.load(study.design.variants[2]), nn.Module)
 
 
 def test_a_study_without_weights_says_how_to_get_them(tmp_path: Path, trained: tuple[Study, Weights, Keen]) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
-        TrainedNetworks(of(trained[0], Weights(tmp_path / "weights")))
+        _ = of(trained[0], Weights(tmp_path / "weights")).networks
