@@ -18,10 +18,10 @@ PURPOSE = (
 
 def bench(config: Config, command: str) -> int:
     """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
-    from ablations.common import machine
+    from ablations.common.process import keep_freed_memory, quiet_profiler
 
-    machine.keep_freed_memory()
-    machine.quiet_profiler()
+    keep_freed_memory()
+    quiet_profiler()
     from ablations.benchmarking.runner import Ending, run_benchmark  # torch reads what was set when it is imported
 
     ending = run_benchmark(config, command)

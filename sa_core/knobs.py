@@ -23,11 +23,38 @@ def knob(
     help: str,
     *,
     choices: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> Any:
-    """Declares a knob: one sentence about it, and the values that it may have."""
-    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum})
+    """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
+    metadata = {"help": help, "choices": choices, "known": known, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata=metadata)
+
+
+def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
+    """Checks a value against what was declared of its option.
+
+    Args:
+        name: of the option.
+        value: of a type that the option has.
+        allowed: any of `choices`, `minimum`, `above` and `maximum`; one that is None or empty allows everything.
+
+    Raises:
+        OptionError: naming the option, the value received, the reason and what would do.
+    """
+    if (choices := allowed.get("choices")) and value not in choices:
+        raise OptionError(name, value, "is not known", choices)
+    low, bound, high = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
+    # Written so that nan, which compares as false with everything, is refused.
+    if low is not None and not value >= low:
+        raise OptionError(name, value, f"must be at least {low}")
+    if bound is not None and not value > bound:
+        raise OptionError(name, value, f"must be more than {bound:g}")
+    if high is not None and not value <= high:
+        raise OptionError(name, value, f"must be at most {high}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(name, value, "is no finite number")
 
 
 _KINDS: Mapping[type, tuple[tuple[type, ...], str]] = MappingProxyType(
@@ -62,15 +89,7 @@ class Knobs:
             kinds, reason = _KINDS[type(declared.default)]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise OptionError(declared.name, value, reason)
-            if allowed["choices"] and value not in allowed["choices"]:
-                raise OptionError(declared.name, value, "is not known", allowed["choices"])
-            # Written so that nan, which compares as false with everything, is refused.
-            if allowed["minimum"] is not None and not value >= allowed["minimum"]:
-                raise OptionError(declared.name, value, f"must be at least {allowed['minimum']}")
-            if allowed["maximum"] is not None and not value <= allowed["maximum"]:
-                raise OptionError(declared.name, value, f"must be at most {allowed['maximum']}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise OptionError(declared.name, value, "is no finite number")
+            check_value(declared.name, value, allowed)
 
     def without_effect(self) -> dict[str, str]:
         """Returns the knobs that were set although others leave them nothing to do, each with the reason.
@@ -154,6 +173,7 @@ def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
 
 BRANCHES = ("both", "channel", "spatial", "none")
 TRANSFORMS = ("affine", "affine_channel", "conv1x1", "none")
+_NAMED_NORMS = ("instance", "layer", "batch", "none")
 NORMS = ("instance", "group:<k>", "layer", "batch", "none")
 POOLINGS = ("avg", "max", "avg_max")
 GATES = ("sigmoid", "hard_sigmoid", "tanh1", "none")
@@ -206,7 +226,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         "convolution within the group, or nothing.",
         choices=TRANSFORMS,
     )
-    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.")
+    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.", known=_NAMED_NORMS)
     norm_affine: bool = knob(True, "Whether that norm has a weight and a bias of its own.")
     pooling: str = knob("avg", "Pooling of the channel branch; avg_max is the mean of both.", choices=POOLINGS)
     gate: str = knob(
@@ -259,7 +279,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
     def check_values(self) -> None:
         """Checks each knob by itself, the name of the norm included."""
         super().check_values()
-        if self.norm not in ("instance", "layer", "batch", "none"):
+        if self.norm not in _NAMED_NORMS:
             _number_of_groups(self.norm)
 
     def check_channels(self, channels: int) -> None:

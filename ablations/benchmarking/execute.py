@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, PLAIN, BenchmarkPlan, Comparison
+from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, BenchmarkPlan, Comparison
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
@@ -23,10 +23,11 @@ from ablations.benchmarking.workloads import (
     network_workload,
     with_attention,
 )
+from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig
-from ablations.design.variants import SMALL_SIDE
-from ablations.measure.complexity import Complexity, count
+from ablations.design.variants import plain_network
+from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
@@ -249,12 +250,12 @@ def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
     with torch.device("meta"):
         x = torch.empty(shape).contiguous(memory_format=layout(comparison.layout))
         if comparison.kind == MODULE:
-            return count(Copy() if candidate is None else candidate.make(shape[1]), x)
+            return count_operations(Copy() if candidate is None else candidate.make(shape[1]), x)
         variant = candidate.variant if candidate else None
-        network = variant.network if variant else {"model": comparison.model, "attention": {"name": PLAIN}}
+        network = variant.network if variant else plain_network(comparison.model)
         model = build_network(network, classes, 0)
         with_attention(candidate, comparison.model["name"])(model)
-        return count(model, x)
+        return count_operations(model, x)
 
 
 def _status_of(error: Exception) -> str:

@@ -22,17 +22,18 @@ from ablations.benchmarking.workloads import (
     shapes_of,
 )
 from ablations.common.errors import UsageError
-from ablations.common.machine import resolve_device, resolve_precision
+from ablations.common.resolve import resolve_device, resolve_precision
+from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
 from ablations.design import Design, make_design
-from ablations.design.variants import SMALL_SIDE, Variant
+from ablations.design.variants import NO_ATTENTION
 from ablations.measure.record import Setting, Subject
 from ablations.measure.speed import TWIN
 from sa_core.knobs import ShuffleAttentionKnobs, default_groups
-from sa_core.places import BACKBONES, find_backbone
+from sa_core.registry import BACKBONES, find_backbone
 
-COPY, PLAIN = "copy", "none"
+COPY, PLAIN = "copy", NO_ATTENTION
 MODULE, NETWORK = "module", "network"
 # What each is timed in, by the option that asks for it.
 MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
@@ -105,14 +106,14 @@ def make_plan(config: Config) -> BenchmarkPlan:
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
     for variant in design.variants:
-        if variant.name in (COPY, TWIN) or (variant.name == PLAIN and _has_attention(variant)):
+        if variant.name in (COPY, TWIN) or (variant.name == PLAIN and not variant.is_plain):
             reason = "is the name of what others are compared with; another is needed"
             raise UsageError("sweep.variants", variant.name, reason)
     also, notes = _imported_modules(bench, {variant.name for variant in design.variants})
     models = _models(design)
     comparisons: list[Comparison] = []
     for label, model in models.items():
-        attended = [variant for variant in design.variants if variant.model == model and _has_attention(variant)]
+        attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
         widths = [place.channels for place in find_backbone(model["name"]).places()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
         others = [candidate_from(name, module, groups) for name, module in also.items()]
@@ -168,10 +169,6 @@ def _places(
 def _batch(bench: BenchConfig, kind: str, device: str) -> int:
     asked = bench.module_batch if kind == MODULE else bench.network_batch
     return asked or _BATCHES[device][kind]
-
-
-def _has_attention(variant: Variant) -> bool:
-    return bool(variant.attention["name"] != PLAIN)
 
 
 def _resolution(config: Config) -> int:

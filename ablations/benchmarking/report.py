@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -20,6 +20,9 @@ from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
 
+if TYPE_CHECKING:
+    from ablations.tracking.benchmark import Tracked
+
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 NOTE = (
     "Times are medians over rounds in which all ran in turns, as ratios to the first row's, with their 95 % CI. "
@@ -32,13 +35,6 @@ _MEGA = 1e6
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
     """Returns a row a measurement, with the machine and its versions in columns of their own."""
     return pd.DataFrame([measurement.to_row() for measurement in measurements]).assign(**environment)
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a frame whole or not at all: a run may be cut off meanwhile."""
-    partial = path.with_name(f".{path.name}.partial")
-    frame.to_csv(partial, index=False)
-    partial.replace(path)
 
 
 def layers_frame(counted: Counted) -> pd.DataFrame:
@@ -224,17 +220,10 @@ def _share(value: float, plain: float) -> str:
     return "–" if math.isnan(value) or math.isnan(plain) else percent(100 * (value / plain - 1))
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """A module or network in one setting, as a dashboard shows it: a run with parameters to filter by, and metrics."""
-
-    name: str
-    params: dict[str, str]
-    metrics: dict[str, float]
-
-
 def tracked_of(frame: pd.DataFrame) -> list[Tracked]:
     """Returns what a dashboard gets, networks first."""
+    from ablations.tracking.benchmark import Tracked  # which loads MLflow
+
     found = []
     by = ["kind", "place", "batch", *SETTING, "name"]
     groups = frame.sort_values("kind", key=lambda kinds: kinds != NETWORK, kind="stable").groupby(by, sort=False)

@@ -15,11 +15,12 @@ from ablations.benchmarking.display import Display, print_sections
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import BenchmarkPlan, make_plan
 from ablations.common import machine
+from ablations.common.files import write_whole
 from ablations.config import Config
 from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
 from ablations.reporting.tables.sections import Section
-from ablations.storage.folder import results_folder, tracking_uri
+from ablations.storage.folder import artifacts_folder, results_folder, tracking_uri
 from ablations.storage.lock import claimed
 
 
@@ -76,7 +77,7 @@ class _Runner:
             self._console.print(f"Interrupted; what was measured is reported and in {rows}.", soft_wrap=True)
         frame, counted = report.frame_of(measurements, self._environment), benchmark.counted_networks()
         if counted:
-            report.write_csv(report.layers_frame(counted), self._folder / report.LAYERS)
+            write_whole(self._folder / report.LAYERS, report.layers_frame(counted).to_csv(index=False))
         self._report(frame, report.sections_of(frame, counted))
         if self._config.tracking.enabled:
             self._track(frame)
@@ -94,9 +95,12 @@ class _Runner:
                 if not measurements:
                     _clear(self._folder)  # of an earlier benchmark, now that there is something of this one
                 measurements += measured
-                report.write_csv(report.frame_of(measurements, self._environment), self._folder / report.MEASUREMENTS)
+                write_whole(
+                    self._folder / report.MEASUREMENTS,
+                    report.frame_of(measurements, self._environment).to_csv(index=False),
+                )
                 if benchmark.samples:
-                    report.write_csv(pd.DataFrame(benchmark.samples), self._folder / report.SAMPLES)
+                    write_whole(self._folder / report.SAMPLES, pd.DataFrame(benchmark.samples).to_csv(index=False))
                 display.done()
         except KeyboardInterrupt:
             return measurements, True
@@ -108,14 +112,14 @@ class _Runner:
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
         figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
         text = report.text_of(folder.name, self._command, sections, figures, environment, self._plan.notes, folder)
-        (folder / "report.md").write_text(text)
+        write_whole(folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
             self._console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
 
     def _track(self, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
 
-        artifacts = results_folder(self._config) / "mlflow-artifacts" / self._folder.name
+        artifacts = artifacts_folder(self._config, self._folder.name)
         opens, lost = log_benchmark(
             tracking_uri(self._config),
             self._folder,

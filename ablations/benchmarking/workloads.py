@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ablations.config import TrainConfig
-from ablations.design.variants import Variant
+from ablations.design.variants import NO_ATTENTION, Variant, plain_network
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
-from ablations.training.learner import PLAIN, Learner, autocast, build_network, forward, layout
+from ablations.training.learner import Learner, autocast, build_network, forward, layout
 from sa_core import ATTENTION
-from sa_core.places import Place, find_backbone
+from sa_core.places import Place
+from sa_core.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 
@@ -78,7 +79,9 @@ def shapes_of(model: dict[str, Any], position: str, resolution: int) -> list[Sha
         return hook
 
     with torch.device("meta"), torch.no_grad():
-        network = build_network({"model": model, "attention": PLAIN | {"position": position}}, 10, 0).eval()
+        network = build_network(
+            {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}, 10, 0
+        ).eval()
         for place in places:
             network.get_submodule(place.path).register_forward_pre_hook(note(place))
         network(torch.empty(1, 3, resolution, resolution))
@@ -186,7 +189,7 @@ def network_workload(
         memory_format=setting.layout,
     )
     variant = candidate.variant if candidate else None
-    network = variant.network if variant else {"model": model, "attention": PLAIN}
+    network = variant.network if variant else plain_network(model)
     learner = Learner(network, recipe, classes, 0, pixels.device, with_attention(candidate, model["name"]))
     run = _compiled(learner.model, setting)
 

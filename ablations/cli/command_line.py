@@ -1,4 +1,4 @@
-"""The command line that all verbs share: Hydra overrides, `--help`, `--config-dir`, and errors in one message."""
+"""The command line that all verbs share: Hydra overrides, flags, and errors in one message."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError, UsageError
+from ablations.common.urls import hide_passwords
 
 if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config import Config
@@ -17,19 +17,10 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
-OWNERS = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
+_DISTRIBUTION = "shuffle-attention-ablations"
 # Of a disk that is full, may not be written, or is failing.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_FLAGS = ("--help", "--config-dir")
-
-
-@dataclass(frozen=True)
-class CommandLine:
-    """What was typed."""
-
-    overrides: list[str]
-    config_dir: str | None
-    help: bool
+_FLAGS = ("--help", "--config-dir", "--version")
 
 
 def main(
@@ -49,26 +40,30 @@ def main(
         defaults: overrides that hold unless others are typed.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        line = _read(typed)
-        if line.help:
+
+    def run() -> int:
+        overrides, config_dir, flags = _read(typed)
+        if "--version" in flags:
+            print(version(), flush=True)
+            return 0
+        if "--help" in flags:
             from ablations.cli.help import help_text
 
-            print(help_text(verb, purpose, [*defaults, *line.overrides], line.config_dir), flush=True)
+            print(help_text(verb, purpose, [*defaults, *overrides], config_dir), flush=True)
             return 0
         from ablations.config.compose import compose_config
 
-        for text in line.overrides:
-            name, _, value = text.partition("=")
-            owner = OWNERS.get(name.lstrip("+").partition(".")[0], verb)
-            if owner != verb:
-                reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
-                raise UsageError(name, value or None, reason)
-        config = compose_config([*defaults, *line.overrides], line.config_dir)
-        return act(config, _command(verb, typed))
-    except UsageError as error:
-        from ablations.common.urls import hide_passwords
+        _check_owners(verb, overrides)
+        return act(compose_config([*defaults, *overrides], config_dir), _command(verb, typed))
 
+    return exit_status(run)
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """Returns what `run` returns, or the exit status of what it raises, after a message; a defect is raised on."""
+    try:
+        return run()
+    except SuiteError as error:
         print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
         return USAGE_STATUS
     except BrokenPipeError:
@@ -87,15 +82,35 @@ def main(
         return INTERRUPTED_STATUS
 
 
-def _read(typed: list[str]) -> CommandLine:
+def version() -> str:
+    """Returns the name and the version that is installed, as `--version` prints them."""
+    from importlib import metadata
+
+    return f"{_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}"
+
+
+def _check_owners(verb: str, overrides: Sequence[str]) -> None:
+    """Checks that no override is of an option that another verb has alone."""
+    from ablations.config import OWNERS
+
+    for text in overrides:
+        name, _, value = text.partition("=")
+        owner = OWNERS.get(name.lstrip("+").partition(".")[0], verb)
+        if owner != verb:
+            reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+            raise UsageError(name, value or None, reason)
+
+
+def _read(typed: Sequence[str]) -> tuple[list[str], str | None, set[str]]:
+    """Returns the overrides, the folder of `--config-dir`, and the other flags that were typed."""
     overrides: list[str] = []
     config_dir: str | None = None
-    wants_help = False
+    flags: set[str] = set()
     rest = iter(typed)
     for argument in rest:
         flag, equals, value = argument.partition("=")
-        if flag in ("--help", "-h") and not equals:
-            wants_help = True
+        if argument in ("--help", "-h", "--version"):
+            flags.add("--help" if argument == "-h" else argument)
         elif flag == "--config-dir":
             config_dir = value if equals else next(rest, None)
             if not config_dir:
@@ -104,13 +119,11 @@ def _read(typed: list[str]) -> CommandLine:
             raise UsageError(flag, None, "there is no such flag", _FLAGS)
         else:
             overrides.append(argument)
-    return CommandLine(overrides, config_dir, wants_help)
+    return overrides, config_dir, flags
 
 
 def _command(verb: str, typed: list[str]) -> str:
     import shlex
-
-    from ablations.common.urls import hide_passwords
 
     # It goes into reports and to the dashboard.
     return hide_passwords(shlex.join(["python", "-m", f"ablations.{verb}", *typed]))

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ablations.cli.command_line import OWNERS
-from ablations.config import SHOWN_NAMES
-from ablations.config.compose import GROUPS, compose_config, default_choices, group_choices, sweep_questions
+from ablations.config import OWNERS, SHOWN_NAMES
+from ablations.config.compose import compose_config
+from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
 from sa_core.places import TIMM
 
 _WIDTH = 118

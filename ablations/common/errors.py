@@ -12,8 +12,8 @@ _LONGEST = 300  # characters of a value that are repeated
 _LONGEST_NAME = 100  # longer ones are no misspellings, and looking for what is near them takes seconds
 
 
-class UsageError(Exception):
-    """Something that was asked for cannot be done; the message says what would.
+class SuiteError(Exception):
+    """Something cannot be done for a reason that the user can mend; the message says what would do.
 
     Args:
         option: what the user named, as `train.epochs`.
@@ -43,6 +43,10 @@ class UsageError(Exception):
         return text
 
 
+class UsageError(SuiteError):
+    """An option, or a combination of options, that was typed cannot be had."""
+
+
 def shown(value: object) -> str:
     """Spells a value as the command line has it, in one line of bearable length, without what is secret."""
     if isinstance(value, bool):
@@ -57,41 +61,6 @@ def shown(value: object) -> str:
         text = hide_passwords(str(value))
     text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
-
-
-TAKES_LIST = "is given as a list, as [this,that]"
-TAKES_SETTINGS = "is given as settings, as {attention: {groups: [1,2]}}"
-REFERENCES = "is not understood; ${name} is another option, ${oc.env:NAME} of the environment"
-_TYPES = {
-    "converted to Integer": "is no whole number",
-    "converted to Float": "is no number",
-    "is not a valid bool": "is neither true nor false",
-    "hint 'Union[int, str]'": "is no whole number",
-    "is not Optional": "needs a value",
-    "Incompatible value 'None'": "needs a value",
-    "NoneType is not a subclass": "has an entry without a value",
-    "Incompatible key type": "has a name that is no text",
-    "Cannot convert 'list' to string": "is one value, not several",
-    "Cannot convert 'dict' to string": "is one value, not settings",
-    "is not a ListConfig": TAKES_LIST,
-    "is not a subclass of Dict": TAKES_SETTINGS,
-    "to Dict[": TAKES_SETTINGS,
-    "Invalid loaded object type": "has no settings",
-    "no viable alternative": REFERENCES,
-    "mismatched input": REFERENCES,
-    "token recognition error": REFERENCES,
-    "(int) is incompatible with (str)": "has a name that is a number; quotes around it make it text",
-}
-
-
-def type_reason(error: Exception) -> str:
-    """Says in plain words what OmegaConf says of a value of the wrong type; other errors keep their first line."""
-    whole = str(error).strip() or type(error).__name__
-    for known, reason in _TYPES.items():
-        if known in whole:
-            return reason
-    text = shown(whole.splitlines()[0].rstrip("."))
-    return text[:1].lower() + text[1:]
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The metrics of a cell, declared once: names, labels, units, digits; for tables, figures and MLflow."""
+"""The metrics of a cell, declared once: names, labels, units, digits, directions; for tables, figures and MLflow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a cell has, under `key` in its result."""
+    """A number that a cell has, under `key` in its result.
+
+    `direction` says which values are better, `maximize` or `minimize`; it is empty where no search can look for them.
+    `measured` says whether the number is a cost that `measure` finds out, instead of a computed or counted one.
+    """
 
     key: str
     label: str
     unit: str
     digits: int
+    direction: str = ""
+    measured: bool = False
 
     @property
     def axis(self) -> str:
@@ -28,19 +34,23 @@ class Metric:
 
 
 _DECLARED = (
-    Metric("top1", "Top-1", "%", 1),
-    Metric("test_loss", "Test loss", "nats", 3),
+    Metric("top1", "Top-1", "%", 1, "maximize"),
+    Metric("test_loss", "Test loss", "nats", 3, "minimize"),
     Metric("train_loss", "Training loss", "nats", 3),
     Metric("learning_rate", "Learning rate", "", 4),
-    Metric("train_time_ratio", "Time of a step", "× plain", 2),
-    Metric("test_time_ratio", "Time of inference", "× plain", 2),
-    Metric("train_images_per_second", "Training", "images/s", 0),
-    Metric("test_images_per_second", "Inference", "images/s", 0),
-    Metric("peak_memory_mib", "Peak memory", "MiB", 1),
-    Metric("parameters", "Parameters", "", 0),
+    Metric("train_time_ratio", "Time of a step", "× plain", 2, "minimize", measured=True),
+    Metric("test_time_ratio", "Time of inference", "× plain", 2, "minimize", measured=True),
+    Metric("train_images_per_second", "Training", "images/s", 0, "maximize", measured=True),
+    Metric("test_images_per_second", "Inference", "images/s", 0, "maximize", measured=True),
+    Metric("peak_memory_mib", "Peak memory", "MiB", 1, "minimize", measured=True),
+    Metric("parameters", "Parameters", "", 0, "minimize"),
     Metric("seconds", "Time", "s", 1),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
+
+# The metrics that a search can look for, with their directions, and those of them that are measured costs.
+OBJECTIVES: Mapping[str, str] = {metric.key: metric.direction for metric in _DECLARED if metric.direction}
+COSTS = frozenset(metric.key for metric in _DECLARED if metric.measured)
 
 # What a cell has once, as far as it was measured, and what it has after every epoch.
 CELL_METRICS = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ablations.common.errors import UsageError
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
+from ablations.data.errors import DataError
 from ablations.data.images import Images
 from ablations.data.source import Source
 
@@ -18,7 +18,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
     Where it is not on this machine, it is downloaded if `fetch` allows that and there is a place to download it from.
 
     Raises:
-        UsageError: if it is not to be had, or images of it cannot be decoded.
+        DataError: if it is not to be had, or images of it cannot be decoded.
         TypeError: if there is no loader for this kind of configuration.
     """
     if isinstance(config, DigitsConfig):
@@ -38,7 +38,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
     if entry.damaged:
         if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
             reason = f"{entry.say_damaged()}; mend them, or leave them out with data.skip_corrupt=true"
-            raise UsageError("data", config.name, reason)
+            raise DataError("data", config.name, reason)
         console.print(f"Left out: {entry.say_damaged()}.", markup=False, soft_wrap=True)
     _check_classes(entry.images, config.name)
     return entry.images
@@ -60,4 +60,4 @@ def _check_classes(images: Images, name: str) -> None:
         missing = sorted(set(range(len(images.classes))) - set(labels.tolist()))
         if missing:
             reason = f"no {part} image of class {images.classes[missing[0]]} can be decoded"
-            raise UsageError("data", name, reason)
+            raise DataError("data", name, reason)

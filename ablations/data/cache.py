@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ablations.common.errors import UsageError
+from ablations.common.files import refusals_explained
+from ablations.data.errors import DataError
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import Part, Piece, Plan, Source, reading
 
@@ -66,7 +67,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
         console: shows how decoding gets on.
 
     Raises:
-        UsageError: if the folder cannot be written, the disk is too small, or no image can be decoded.
+        DataError: if the folder cannot be written, the disk is too small, or no image can be decoded.
     """
     with reading():
         identity = json.dumps([_VERSION, source.identity], sort_keys=True)
@@ -74,7 +75,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     found = _read(entry)
     if found is not None:
         return found
-    try:
+    with refusals_explained("data.cache", folder, error=DataError):
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(entry, console):
             found = _read(entry)  # whoever held the lock may have made it
@@ -83,8 +84,6 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
                     plan = source.plan()
                 _write(plan, entry, source.name, console)
                 found = _read(entry)
-    except OSError as error:
-        raise UsageError("data.cache", folder, f"cannot be written: {error.strerror or error}") from None
     assert found is not None
     return found
 
@@ -106,7 +105,7 @@ def _only_one(entry: Path, console: Console) -> Iterator[None]:
 def _read(entry: Path) -> Entry | None:
     """Maps an entry; None where there is none, or not a whole one."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         parts = []
         for name in _PARTS:
             shape = tuple(meta["shapes"][name])
@@ -139,14 +138,14 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
             ]
         sets = {part: _written(partial / part, plan.side) for part in _PARTS}
         if not all(map(len, sets.values())):
-            raise UsageError("data", name, f"none of its images can be decoded, as {damaged[0]}")
+            raise DataError("data", name, f"none of its images can be decoded, as {damaged[0]}")
         meta = {
             "shapes": {part: list(images.pixels.shape) for part, images in sets.items()},
             "classes": list(plan.classes),
             "fingerprint": fingerprint_of(list(sets.values()), plan.classes),
             "damaged": damaged,
         }
-        (partial / "meta.json").write_text(json.dumps(meta))
+        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         partial.rename(entry)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -161,7 +160,7 @@ def _check_disk(plan: Plan, folder: Path) -> None:
             f"needs {needed / _MIB:,.1f} MiB for decoded images, and {free / _MIB:,.1f} MiB are free; another folder "
             "(data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution would do"
         )
-        raise UsageError("data.cache", folder, reason)
+        raise DataError("data.cache", folder, reason)
 
 
 def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.common.errors import UsageError
+from ablations.common.wording import first_line
 from ablations.config import StoredConfig
+from ablations.data.errors import DataError
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_images
 
 SIDE = 32
@@ -43,7 +44,7 @@ class CifarSource:
     """CIFAR as its python archive unpacks; it is downloaded where `root` has neither the folder nor the archive.
 
     Raises:
-        UsageError: if a file is missing, or the download fails; without `fetch`, if the folder is.
+        DataError: if a file is missing, or the download fails; without `fetch`, if the folder is.
     """
 
     def __init__(self, config: StoredConfig, *, fetch: bool = True) -> None:
@@ -54,7 +55,7 @@ class CifarSource:
         self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder
         if not self._folder.is_dir():
             if not fetch:
-                raise UsageError("data.root", self._root, f"has no folder {folder}, which `run` puts there")
+                raise DataError("data.root", self._root, f"has no folder {folder}, which `run` puts there")
             _fetch(config.name, self._root)
 
     @property
@@ -64,7 +65,7 @@ class CifarSource:
         for name in (*self._train, self._test, self._meta):
             path = self._folder / name
             if not path.is_file():
-                raise UsageError("data.root", self._root, f"{path} is missing; {_mend(self._folder)}")
+                raise DataError("data.root", self._root, f"{path} is missing; {_mend(self._folder)}")
             stats[name] = [path.stat().st_size, path.stat().st_mtime_ns]
         options = {key: getattr(self._config, key) for key in ("train_per_class", "val_per_class", "seed")}
         return {"data": self.name, "files": stats, **options}
@@ -114,7 +115,7 @@ class CifarSource:
             path = self._folder / name
             if calculate_md5(path) != md5:
                 reason = f"{path} is truncated or damaged: it has {path.stat().st_size:,} bytes and another md5 than"
-                raise UsageError("data.root", self._root, f"{reason} {md5}; {_mend(self._folder)}")
+                raise DataError("data.root", self._root, f"{reason} {md5}; {_mend(self._folder)}")
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -177,8 +178,8 @@ def _fetch(name: str, root: Path) -> None:
                 left.unlink(missing_ok=True)
             with suppress(OSError):
                 root.rmdir()
-        reason = f"{name} is not there and cannot be downloaded ({_first_line(error)}); {ways}"
-        raise UsageError("data.root", root, reason) from None
+        reason = f"{name} is not there and cannot be downloaded ({first_line(error).strip('<>.')}); {ways}"
+        raise DataError("data.root", root, reason) from None
 
 
 @contextmanager
@@ -190,7 +191,3 @@ def _patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip("<>.")

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.common.errors import UsageError
+from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
+from ablations.data.errors import DataError
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_classes, pick_images
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
@@ -37,7 +38,7 @@ class ImageTreeSource:
     """The images of `root/train/<class>/` and `root/val/<class>/`, or a subset of them.
 
     Raises:
-        UsageError: if there is no such tree, or it has not what the options ask for.
+        DataError: if there is no such tree, or it has not what the options ask for.
     """
 
     def __init__(self, config: ImageTreeConfig) -> None:
@@ -75,28 +76,28 @@ class ImageTreeSource:
     def _folders(self) -> tuple[Path, Path]:
         where = f"; {self.name} is to be had from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
         if not self._root.is_dir():
-            raise UsageError("data.root", self._root, f"there is no such folder{where}")
+            raise DataError("data.root", self._root, f"there is no such folder{where}")
         train = self._root / "train"
         test = next((self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()), None)
         if not train.is_dir() or test is None or not _subfolders(train):
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
             found = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
             reason = f"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has {found or 'nothing'}"
-            raise UsageError("data.root", self._root, reason + where)
+            raise DataError("data.root", self._root, reason + where)
         return train, test
 
     def _wanted(self, classes: Any, known: Sequence[str]) -> Any:
         """Returns the option as a number or a list of names; a file is read, what follows a name on its line is not."""
         if isinstance(classes, bool) or not isinstance(classes, (int, str, list)):
-            raise UsageError("data.classes", classes, "is given as a number, as a list [this,that], or as a file")
+            raise DataError("data.classes", classes, "is given as a number, as a list [this,that], or as a file")
         if not isinstance(classes, str):
             return classes
         path = Path(classes).expanduser()
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
-            raise UsageError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
+            raise DataError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
         names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         return [name if name in known else name.split()[0] for name in names]
 
@@ -110,7 +111,7 @@ class ImageTreeSource:
                 some = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
                 reason = f"{train.name} and {test.name} have other classes: {folder} has no {some}"
                 reason += "" if named else "; data.classes=[...] would take those that both have"
-                raise UsageError("data.root", self._root, reason)
+                raise DataError("data.root", self._root, reason)
 
     def _choose(self, folder: Path, per_class: int, option: str, seed: int) -> tuple[list[Path], NDArray[np.int64]]:
         if (folder / _ANNOTATIONS).is_file():
@@ -122,7 +123,7 @@ class ImageTreeSource:
         labels = np.array([label for _, label in found], dtype=np.int64)
         counts = np.bincount(labels, minlength=len(self._classes))
         if not counts.all():
-            raise UsageError(
+            raise DataError(
                 "data.root", self._root, f"{folder / self._classes[int(counts.argmin())]} has no images in it"
             )
         chosen = pick_images(labels, self._classes, per_class, option, seed)
@@ -147,7 +148,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _annotated(folder: Path) -> dict[str, str]:
     """Reads which class each of Tiny ImageNet's test images has."""
-    lines = (folder / _ANNOTATIONS).read_text().splitlines()
+    lines = (folder / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()
     return {name: known for name, known, *_ in (line.split("\t") for line in lines if line.strip())}
 
 
@@ -159,7 +160,7 @@ def _decode(paths: Sequence[Path], side: int, root: Path) -> Decoded:
             pixels[place] = _square(path, side).transpose(2, 0, 1)
         # Pillow's decoders raise whatever they like on bytes that make no sense.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).replace(str(path), path.name)
+            reason = first_line(error).replace(str(path), path.name)
             failures[place] = f"{path.relative_to(root)} ({reason})"
     return pixels, failures
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.common.errors import UsageError
+from ablations.data.errors import DataError
 from sa_core.seeds import stream_seed
 
 # Images that were decoded, uint8 of shape (n, 3, side, side), and of those that could not be, the reasons by place.
@@ -66,7 +66,7 @@ class Source(Protocol):
         """Says what there is to decode.
 
         Raises:
-            UsageError: if a file is missing or damaged.
+            DataError: if a file is missing or damaged.
         """
 
 
@@ -75,12 +75,12 @@ def reading() -> Iterator[None]:
     """Turns what goes wrong with reading a data set's files into a message.
 
     Raises:
-        UsageError: for any OSError.
+        DataError: for any OSError.
     """
     try:
         yield
     except OSError as error:
-        raise UsageError("data.root", error.filename, f"cannot be read: {error.strerror or error}") from None
+        raise DataError("data.root", error.filename, f"cannot be read: {error.strerror or error}") from None
 
 
 def pick_images(
@@ -96,7 +96,7 @@ def pick_images(
         seed: of the choice.
 
     Raises:
-        UsageError: if a class has too few.
+        DataError: if a class has too few.
     """
     if not per_class:
         return np.arange(len(labels))
@@ -104,7 +104,7 @@ def pick_images(
     fewest = int(counts.argmin())
     if counts[fewest] < per_class:
         reason = f"class {classes[fewest]} has {counts[fewest]}; up to {counts[fewest]}, or 0 for all, can be had"
-        raise UsageError(option, per_class, reason)
+        raise DataError(option, per_class, reason)
     chosen = [
         np.random.RandomState(stream_seed(seed, option, label) % 2**32).permutation(np.flatnonzero(labels == label))
         for label in range(len(classes))
@@ -122,12 +122,12 @@ def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> 
         root: where they are, for the message.
 
     Raises:
-        UsageError: if there are fewer, or none of such a name.
+        DataError: if there are fewer, or none of such a name.
     """
     option = "data.classes"
     if isinstance(wanted, int):
         if wanted < 0 or wanted == 1 or wanted > len(known):
-            raise UsageError(option, wanted, f"must be 0, for all, or 2 to {len(known)}: {root} has {len(known)}")
+            raise DataError(option, wanted, f"must be 0, for all, or 2 to {len(known)}: {root} has {len(known)}")
         order = np.random.RandomState(stream_seed(seed, option) % 2**32).permutation(len(known))
         return sorted(known[place] for place in order[: wanted or len(known)])
     names = [str(name) for name in wanted]
@@ -139,9 +139,9 @@ def _check_names(names: Iterable[str], known: Sequence[str], option: str, root: 
     seen: set[str] = set()
     for name in names:
         if name not in known:
-            raise UsageError(option, name, f"there is no such class in {root}", known)
+            raise DataError(option, name, f"there is no such class in {root}", known)
         if name in seen:
-            raise UsageError(option, name, "is listed twice")
+            raise DataError(option, name, "is listed twice")
         seen.add(name)
     if len(seen) < 2:
-        raise UsageError(option, ", ".join(seen) or "[]", "a data set has two classes at least")
+        raise DataError(option, ", ".join(seen) or "[]", "a data set has two classes at least")

@@ -16,14 +16,17 @@ from typing import cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablations.common.errors import UsageError, shown, type_reason
+from ablations.common.errors import UsageError, shown
 from ablations.common.settings import Settings
-from ablations.config import ATTENTION, AUTO_GROUPS, Config, is_switch
+from ablations.common.sizes import SMALL_SIDE
+from ablations.config import ATTENTION, AUTO, Config, is_switch
+from ablations.config.messages import type_reason
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
-from sa_core.places import Backbone, Place, find_backbone, select_stages
+from sa_core.places import Backbone, Place, select_stages
+from sa_core.registry import find_backbone
 
-SMALL_SIDE = 64  # pixels; smaller images would be a point before they reach the last stage of an ImageNet network
+NO_ATTENTION = "none"  # the name of a plain network's attention
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Variant:
     def network(self) -> Settings:
         """What tells this network from any other."""
         return {"model": self.model, "attention": self.attention}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a backbone without attention."""
+        return bool(self.attention["name"] == NO_ATTENTION)
+
+
+def plain_network(model: Settings) -> Settings:
+    """Returns the network that is a backbone without attention."""
+    return {"model": model, "attention": {"name": NO_ATTENTION}}
 
 
 def variant_of_levels(config: Config, levels: Settings) -> Variant:
@@ -148,7 +161,7 @@ def _inherited(base: Settings, own: Settings) -> Settings:
     name = str(own.get("name", base["name"]))
     if name not in ATTENTIONS:
         return {}  # what is wrong with the name is said later
-    kept = {"name"} | ({"stages", "position"} if name != "none" else set())
+    kept = {"name"} | ({"stages", "position"} if name != NO_ATTENTION else set())
     kept |= ATTENTIONS[name].shared_with(ATTENTIONS[base["name"]])
     inherited = {key: value for key, value in base.items() if key in kept}
     with suppress(TypeError):  # an unknown knob: said later
@@ -172,7 +185,7 @@ def _knobs(attention: Settings) -> Knobs:
     """Returns the knobs of a module; a number of groups that is still to be found is the paper's."""
     made = ATTENTIONS[attention["name"]]
     settings = {knob: value for knob, value in attention.items() if knob not in ("name", "stages", "position")}
-    if settings.get("groups") == AUTO_GROUPS:
+    if settings.get("groups") == AUTO:
         settings["groups"] = default_of(made, "groups")
     return made(**settings)
 
@@ -215,7 +228,7 @@ def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, 
     Returns:
         The groups on places that were too narrow for those asked for, by their channels.
     """
-    if attention["name"] == "none":
+    if attention["name"] == NO_ATTENTION:
         return {}
     made = ATTENTIONS[attention["name"]]
     try:
@@ -252,7 +265,7 @@ def _one_a_width(places: list[Place]) -> list[Place]:
 
 def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
     groups = attention["groups"]
-    if groups == AUTO_GROUPS:
+    if groups == AUTO:
         # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
         attention["groups"] = groups = default_groups(made, widths)
         if not all(groups in made.fitting_groups(place.channels) for place in places):
@@ -260,7 +273,7 @@ def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[
     elif isinstance(groups, str) and groups.isdecimal():
         attention["groups"] = int(groups)
     elif isinstance(groups, str):
-        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO_GROUPS}")
+        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO}")
 
 
 def _canonical(stages: str, backbone: Backbone) -> str:

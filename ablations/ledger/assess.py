@@ -72,7 +72,7 @@ def assess(urls: Sequence[str], margin: float) -> Ledger:
         margin: the least difference in top-1 that matters, in points.
 
     Raises:
-        UsageError: if a database does not answer.
+        StorageError: if a database does not answer.
     """
     studies, skipped = stored_studies(urls)
     assessments = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from ablations.common.errors import UsageError
+from ablations.common.files import refusals_explained, write_whole
 from ablations.ledger.assess import Assessment, Ledger
 from ablations.ledger.evidence import study_outcome
 from ablations.reporting.tables.render import markdown_table, print_table
@@ -42,12 +42,9 @@ def write_ledger(ledger: Ledger, folder: Path, margin: float, command: str) -> S
         UsageError: if it cannot be written.
     """
     files = [folder / "claims.md", folder / "claims.csv"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files[0].write_text(_page(ledger, margin, command))
-        ledger_frame(ledger).to_csv(files[1], index=False)
-    except OSError as error:
-        raise UsageError("results_dir", folder, f"cannot be written: {error.strerror or error}") from None
+    with refusals_explained("results_dir", folder):
+        write_whole(files[0], _page(ledger, margin, command))
+        write_whole(files[1], ledger_frame(ledger).to_csv(index=False))
     return files
 
 

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-import optuna
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
-
-from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
-from ablations.storage.database import check_url, connect_arguments, database_file, engine_url, explain
-from ablations.storage.study import _VERSION as VERSION  # stand-in: made public by the new ablations.storage.study
-from ablations.storage.study import StoredCell, StudyStore, open_store
+from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.study import FORMAT, open_store, study_names
 from sa_core.knobs import ATTENTIONS
 
 
@@ -92,7 +85,7 @@ def stored_studies(urls: Sequence[str]) -> tuple[list[Study], list[Skipped]]:
         The studies, and those that are skipped. A study that has not been begun is neither.
 
     Raises:
-        UsageError: if a database does not answer.
+        StorageError: if a database does not answer.
     """
     studies: list[Study] = []
     skipped: list[Skipped] = []
@@ -110,29 +103,24 @@ def read_study(url: str, name: str) -> Study | Skipped | None:
     """Reads a study that is stored; None where it has not been begun.
 
     Raises:
-        UsageError: if the database does not answer.
+        StorageError: if the database does not answer.
     """
     store = open_store(url, name, create=False)
     shown_url = hide_passwords(url)
     skipped = partial(Skipped, name, shown_url)
+    if store.is_foreign:
+        return skipped("is a study of another program")
+    if store.is_empty:
+        return None
+    if store.format != FORMAT:
+        return skipped(f"is stored in format {store.format}; this version of the suite reads format {FORMAT}")
     attributes = store.attributes
-    identity = attributes.get("identity")
-    if identity is None:
-        return skipped(_FOREIGN) if is_foreign(store) else None
-    version = identity.get("version")
-    if version != VERSION:
-        return skipped(f"is stored in format {version}; this version of the suite reads format {VERSION}")
-    if identity["objectives"] != ["top1"] or attributes.get("sweep") == "search":
+    if store.objectives != ["top1"] or attributes.get("sweep") == "search":
         return skipped("is a search, whose variants were picked for being good")
-    if is_foreign(store):
-        return skipped(_FOREIGN)
     cells = store.cells()
     if unknown := {cell.network["attention"]["name"] for cell in cells} - set(ATTENTIONS):
         return skipped(f"has attention that this version of the suite does not know: {', '.join(sorted(unknown))}")
-    return Study(name, shown_url, identity["protocol"], attributes, _networks(cells))
-
-
-_FOREIGN = "is a study of another program"
+    return Study(name, shown_url, store.protocol, attributes, _networks(cells))
 
 
 def _networks(cells: Iterable[StoredCell]) -> tuple[Network, ...]:
@@ -147,41 +135,8 @@ def _networks(cells: Iterable[StoredCell]) -> tuple[Network, ...]:
             {
                 cell.replicate: float(cell.outcome["result"]["top1"])
                 for cell in replicates
-                if cell.state == TrialState.COMPLETE and cell.outcome is not None
+                if cell.state is CellState.FINISHED and cell.outcome is not None
             },
         )
         for replicates in by_network.values()
     )
-
-
-# Stand-ins, to be deleted when ablations.storage.study answers these two questions itself:
-# `study_names(url)` of the same signature, and a property of StudyStore in place of `is_foreign(store)`.
-
-
-def study_names(url: str) -> list[str]:
-    """Lists the studies of a database: none where a SQLite file is not there.
-
-    Raises:
-        UsageError: if the database does not answer.
-    """
-    check_url("storage", url)
-    if (file := database_file(url)) is not None and not file.is_file():
-        return []
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    reached = engine_url(url)
-    try:
-        storage = RDBStorage(reached, engine_kwargs={"connect_args": connect_arguments(reached), "pool_pre_ping": True})
-        return optuna.get_all_study_names(storage)
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
-        raise explain(url, error) from None
-
-
-def is_foreign(store: StudyStore) -> bool:
-    """Whether a study has trials of another program."""
-    try:
-        store.cells()
-    except UsageError as error:
-        if error.option != "study":
-            raise
-        return True
-    return False

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from ablations.data.device import Batch
+from ablations.design.variants import plain_network
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.measure.speed import Act, clock_of, compare
-from ablations.training.learner import PLAIN, Learner, forward
+from ablations.training.learner import Learner, forward
 
 SHARE = 0.1  # of a cell's time that measuring may take
 _SHARE_OF_STEPS = 0.75  # of that; the rest is for inference
@@ -64,8 +65,7 @@ def measure_cost(
     learners = {"cell": learner}
     # Compiling the plain network would take longer than the cell may be measured.
     if recipe.compile == "none":
-        plain = {**network, "attention": PLAIN}
-        parts = learner.micro_batches
+        plain, parts = plain_network(network["model"]), learner.micro_batches
         learners["plain"] = Learner(plain, recipe, learner.num_classes, 0, pixels.device, micro_batches=parts)
     models = {name: timed.model.train() for name, timed in learners.items()}
     peak = peak_memory(lambda: learner.step(*sample), learner.persistent, pixels.device)

@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from ablations.config import TrainConfig
 from sa_core import ShuffleAttention, create_model
 
-PLAIN = {"name": "none"}  # the attention of a plain network
-
 
 class Learner:
     """A network that can be trained; the same arguments make the same weights.

@@ -26,11 +26,12 @@ from sa_core.knobs import (
     ShuffleAttentionKnobs,
     SpatialGroupEnhanceKnobs,
     SqueezeExcitationKnobs,
+    check_value,
     default_groups,
     default_of,
     norm_groups,
 )
-from sa_core.places import BACKBONES
+from sa_core.registry import BACKBONES
 
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
@@ -325,9 +326,27 @@ def test_the_constant_is_where_the_official_gates_start() -> None:
 
 def test_the_tables_are_reached_without_importing_torch() -> None:
     code = (
-        "import sa_core, sa_core.knobs, sa_core.places, sa_core.seeds, sys;"
+        "import sa_core, sa_core.knobs, sa_core.registry, sa_core.seeds, sys;"
         "sa_core.knobs.ATTENTIONS['sa'](groups=4).check(16);"
-        "sa_core.places.find_backbone('resnet50').places('pre');"
+        "sa_core.registry.find_backbone('resnet50').places('pre');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "reason"),
+    [
+        ("c", {"choices": ("a", "b")}, "is not known"),
+        (0, {"minimum": 1}, "must be at least 1"),
+        (0.0, {"above": 0.0}, "must be more than 0"),
+        (2, {"maximum": 1}, "must be at most 1"),
+        (math.nan, {"minimum": 0.0}, "must be at least 0.0"),
+        (math.inf, {}, "is no finite number"),
+    ],
+)
+def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, allowed: Any, reason: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        check_value("option", value, allowed)
+    assert (caught.value.option, caught.value.reason) == ("option", reason)
+    check_value("option", 1, dict.fromkeys(("choices", "minimum", "above", "maximum")))

@@ -13,8 +13,7 @@ from ablations.design import Design
 from ablations.reporting.figures import style
 from ablations.stats import cells_by_variant, estimate, typical
 
-# Costs, and whether more of each is better.
-_SHOWN = {"train_images_per_second": "maximize", "peak_memory_mib": "minimize"}
+_COSTS = ("train_images_per_second", "peak_memory_mib")
 
 
 def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     """
     rows = []
     groups = cells_by_variant(cells)
-    for metric, direction in _SHOWN.items():
+    for metric in _COSTS:
         own_rows = []
         for variant in design.variants:
             own = groups.get(variant.name)
@@ -40,7 +39,8 @@ def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
             )
         if own_rows:
             part = pd.DataFrame(own_rows)
-            on_front = is_on_front(part[["top1", "cost"]].to_numpy(), ["maximize", direction])
+            directions = [METRICS["top1"].direction, METRICS[metric].direction]
+            on_front = is_on_front(part[["top1", "cost"]].to_numpy(), directions)
             rows += part.assign(on_front=on_front).to_dict("records")
     columns = ["variant", "metric", "n", "top1", "low", "high", "cost", "cost_low", "cost_high", "on_front"]
     return pd.DataFrame(rows, columns=columns)
@@ -57,7 +57,7 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
     variants = list(dict.fromkeys(frame["variant"]))
     looks = style.looks_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
-    metrics = [metric for metric in _SHOWN if metric in set(frame["metric"])]
+    metrics = [metric for metric in _COSTS if metric in set(frame["metric"])]
     height = max(2.7, 0.4 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -80,7 +80,8 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
                     clip_on=False,
                     **look,
                 )
-            axes.set_xlabel(f"{METRICS[metric].axis}, {'more' if _SHOWN[metric] == 'maximize' else 'less'} is better")
+            better = "more" if METRICS[metric].direction == "maximize" else "less"
+            axes.set_xlabel(f"{METRICS[metric].axis}, {better} is better")
             axes.margins(x=0.12)
             style.scale_of_costs(axes, own["cost"])
         panels[0].set_ylabel(METRICS["top1"].axis)

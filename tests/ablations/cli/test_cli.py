@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from ablations import cli
 from ablations.config import Config
+from ablations.data.errors import DataError
+from tests.ablations.cli.imports import HEAVY, imported_by
 
 
 def call(*arguments: str) -> int:
@@ -37,7 +40,7 @@ def test_what_the_user_can_mend_is_one_message_and_status_2(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--hlep", "error: --hlep: there is no such flag; did you mean --help? valid: --help, --config-dir"),
+        ("--hlep", "error: --hlep: there is no such flag; did you mean --help? valid: --help, --config-dir, --version"),
         ("--config-dir", "error: --config-dir: needs a folder"),
     ],
 )
@@ -93,6 +96,35 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
     assert "replicates_max" not in text
 
 
+def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    def act(*_: object) -> int:
+        raise DataError("data.root", "data", "there is no such folder")
+
+    assert cli.main("run", "Does it.", act, []) == cli.USAGE_STATUS
+    assert capsys.readouterr().err == "error: data.root=data: there is no such folder\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (KeyboardInterrupt(), cli.INTERRUPTED_STATUS, "Interrupted; what was finished is stored.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "results"),
+            cli.USAGE_STATUS,
+            "error: results: No space left on device; what is stored stays, and the same command goes on\n",
+        ),
+    ],
+)
+def test_what_ends_a_verb_from_outside_is_a_message_and_a_status(
+    capsys: pytest.CaptureFixture[str], raised: BaseException, status: int, message: str
+) -> None:
+    def run() -> int:
+        raise raised
+
+    assert cli.exit_status(run) == status
+    assert capsys.readouterr().err == message
+
+
 def test_errors_that_are_not_the_users_are_not_hidden() -> None:
     def act(config: Config, command: str) -> int:
         raise RuntimeError(command + config.study)
@@ -119,15 +151,14 @@ def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.Capt
     assert "Mine?" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["run", "analyze", "plan"])
-def test_help_imports_nothing_heavy(verb: str) -> None:
-    code = (
-        f"import sys, ablations.{verb} as verb; from ablations import cli; sys.argv[1:] = ['--help'];"
-        "cli.main('x', 'y', lambda *_: 0);"
-        "sys.exit(', '.join({'torch', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)) or None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("verb", ["run", "plan", "analyze", "bench", "claims"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version_import_nothing_heavy(verb: str, arguments: list[str]) -> None:
+    assert not imported_by(f"ablations.{verb}", *arguments) & HEAVY
+
+
+def test_the_imports_of_a_command_are_seen() -> None:
+    assert {"ablations", "hydra"} <= imported_by("ablations.run", "--help")
 
 
 def test_a_design_is_checked_without_importing_anything_heavy() -> None:

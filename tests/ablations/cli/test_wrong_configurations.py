@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 
 from ablations import cli
 from ablations.benchmarking.execute import Benchmark
-from ablations.config import SHOWN_NAMES
-from ablations.config.compose import GROUPS, compose_config, group_choices
+from ablations.config import OWNERS, SHOWN_NAMES
+from ablations.config.compose import compose_config
+from ablations.config.groups import GROUPS, group_choices
 from tests.conftest import Command
 
 VERBS = ("run", "plan", "analyze", "bench", "claims")
@@ -818,4 +819,4 @@ def test_the_worst_end_so_as_processes(
 
 
 def test_options_of_one_verb_alone_are_those_that_the_command_line_knows() -> None:
-    assert OWNED == cli.OWNERS  # otherwise the right ones above are not right for every verb
+    assert OWNED == OWNERS  # otherwise the right ones above are not right for every verb

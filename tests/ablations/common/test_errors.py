@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.common.errors import UsageError, nearest
+from ablations.common.errors import SuiteError, UsageError, nearest
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,11 @@ def test_a_message_without_near_choices_lists_them_all() -> None:
 def test_choices_that_are_too_many_to_read_are_left_to_the_help() -> None:
     text = str(UsageError("zzz", None, "there is no such option", [f"option{i}" for i in range(40)]))
     assert text == "zzz: there is no such option; --help lists what there is"
+
+
+@pytest.mark.parametrize("kind", [SuiteError, UsageError])
+def test_the_parts_of_a_message_can_be_read_without_its_text(kind: type[SuiteError]) -> None:
+    error = kind("sweep", "group", "there is no such sweep", ["groups", "norm"])
+    assert (error.option, error.value, error.reason) == ("sweep", "group", "there is no such sweep")
+    assert error.choices == ("groups", "norm")
+    assert isinstance(error, SuiteError)

@@ -6,7 +6,8 @@ import pytest
 
 from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
-from ablations.config.compose import compose_config, default_choices, group_choices, sweep_questions
+from ablations.config.compose import compose_config
+from ablations.config.groups import default_choices, group_choices, sweep_questions
 
 
 def test_without_overrides_the_main_study_is_composed() -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.data import cache as module
 from ablations.data import load_images
 from ablations.data.cache import Entry, decoded, default_folder
+from ablations.data.errors import DataError
 from ablations.data.image_tree import ImageTreeSource
 from tests.ablations.data.helpers import make_tree
 
@@ -147,14 +147,14 @@ def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tre
 
 def test_too_little_disk_is_said_before_anything_is_written(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
-    with pytest.raises(UsageError, match=r"data.cache=.*: needs 2.0 MiB for decoded images, and 1.0 MiB are free; ano"):
+    with pytest.raises(DataError, match=r"data.cache=.*: needs 2.0 MiB for decoded images, and 1.0 MiB are free; ano"):
         load(tree)
     assert entries(tree) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"data.cache=.*file/cache: cannot be written: Not a directory"):
+    with pytest.raises(DataError, match=r"data.cache=.*file/cache: cannot be written: Not a directory"):
         decoded(source(tree), tmp_path / "file" / "cache", QUIET)
 
 
@@ -165,7 +165,7 @@ def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_put", full)
-    with pytest.raises(UsageError, match=r"data.cache=.*cannot be written: No space left on device"):
+    with pytest.raises(DataError, match=r"data.cache=.*cannot be written: No space left on device"):
         load(tree)
     assert entries(tree) == []
 

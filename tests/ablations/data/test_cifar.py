@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.data import cifar as module
 from ablations.data import load_images
+from ablations.data.errors import DataError
 from ablations.data.images import Images
 from tests.ablations.data.helpers import FakeCifar
 
@@ -81,12 +81,12 @@ def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, dama
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UsageError, match=rf"data.root=.*data_batch_3 is {damage}.*copy it from a whole data set"):
+    with pytest.raises(DataError, match=rf"data.root=.*data_batch_3 is {damage}.*copy it from a whole data set"):
         load(fake)
 
 
 def test_a_class_with_too_few_images_is_named_with_what_can_be_had(make: Make) -> None:
-    with pytest.raises(UsageError, match=r"data.train_per_class=11: class class0 has 10; up to 10, or 0 for all"):
+    with pytest.raises(DataError, match=r"data.train_per_class=11: class class0 has 10; up to 10, or 0 for all"):
         load(make(), "data.train_per_class=11")
 
 
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_st
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
     cut(1000)
-    with pytest.raises(UsageError, match=r"cifar10 is not there and cannot be downloaded .*starts anew"):
+    with pytest.raises(DataError, match=r"cifar10 is not there and cannot be downloaded .*starts anew"):
         load(fake)
     assert not fake.folder.exists()
     cut(-1)
@@ -145,7 +145,7 @@ def test_who_only_looks_at_a_study_downloads_nothing(
     folder, _, address = server
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
-    with pytest.raises(UsageError, match=r"^data.root=.*/data: has no folder cifar-10-batches-py, which `run` puts"):
+    with pytest.raises(DataError, match=r"^data.root=.*/data: has no folder cifar-10-batches-py, which `run` puts"):
         load(fake, fetch=False)
     assert list(fake.root.iterdir()) == []
     assert "Downloading" not in capsys.readouterr().out
@@ -168,7 +168,7 @@ def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
     fake = make()
     fake.archive(fake.root).unlink()
     monkeypatch.setattr(module, "_SILENCE", 0.5)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(DataError) as caught:
         load(fake)
     message = str(caught.value)
     assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message

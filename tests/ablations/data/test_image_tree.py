@@ -11,6 +11,7 @@ from rich.console import Console
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.data import load_images
+from ablations.data.errors import DataError
 from ablations.data.image_tree import stored_side
 from ablations.data.images import Images
 from tests.ablations.data.helpers import NAMES, colour, make_tree
@@ -120,7 +121,7 @@ def test_corrupt_images_are_counted_and_named_and_left_out_only_when_told(tree: 
         r"data=imagenet_subset: 3 of 18 images cannot be decoded: train/n02/0.jpg \(.*[Tt]runcated.*data.skip_corrupt=t"
     )
     for _ in range(2):  # also when what is whole has been decoded
-        with pytest.raises(UsageError, match=message) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             load(tree)
         assert str(tree) not in re.sub(r"data.root=\S+", "", str(caught.value))
     images = load(tree, "data.skip_corrupt=true")
@@ -134,7 +135,7 @@ def test_corrupt_images_are_counted_and_named_and_left_out_only_when_told(tree: 
 def test_a_class_of_which_nothing_can_be_decoded_is_named(tree: Path) -> None:
     for path in (tree / "val" / "n03").iterdir():
         path.write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="no test image of class n03 can be decoded"):
+    with pytest.raises(DataError, match="no test image of class n03 can be decoded"):
         load(tree, "data.skip_corrupt=true")
 
 
@@ -153,7 +154,7 @@ def test_a_class_of_which_nothing_can_be_decoded_is_named(tree: Path) -> None:
     ],
 )
 def test_a_subset_that_is_not_there_is_refused(tree: Path, options: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(DataError, match=message):
         load(tree, *options)
 
 
@@ -164,37 +165,37 @@ def test_a_resolution_out_of_range_is_refused(tree: Path, resolution: int) -> No
 
 
 def test_a_folder_that_is_no_tree_is_refused_with_what_it_has(tmp_path: Path, tree: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no such folder; imagenette is to be had from http"):
+    with pytest.raises(DataError, match=r"there is no such folder; imagenette is to be had from http"):
         load(tmp_path / "nowhere", "data=imagenette", f"data.root={tmp_path / 'nowhere'}")
     with pytest.raises(
-        UsageError, match=r"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has n01, "
+        DataError, match=r"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has n01, "
     ):
         load(tree / "train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"it has nothing"):
+    with pytest.raises(DataError, match=r"it has nothing"):
         load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(("part", "message"), [("train", "val has no n09"), ("val", "val has no n03")])
 def test_classes_that_differ_between_the_parts_are_refused(tree: Path, part: str, message: str) -> None:
     (tree / part / "n03").rename(tree / part / "n09")
-    with pytest.raises(UsageError, match=rf"train and val have other classes: .*{message}"):
+    with pytest.raises(DataError, match=rf"train and val have other classes: .*{message}"):
         load(tree)
 
 
 def test_a_class_that_is_tested_but_not_trained_is_refused(tree: Path) -> None:
     make_tree(tree / "more")
     (tree / "more" / "val" / "n01").rename(tree / "val" / "n09")
-    with pytest.raises(UsageError, match=r"train and val have other classes: .*train has no n09"):
+    with pytest.raises(DataError, match=r"train and val have other classes: .*train has no n09"):
         load(tree)
 
 
 def test_who_names_classes_does_not_mind_those_that_only_one_part_has(tree: Path) -> None:
     (tree / "val" / "n02").rename(tree / "val" / "n09")
     assert load(tree, "data.classes=[n01,n03]").classes == ("n01", "n03")
-    with pytest.raises(UsageError, match=r"train and val have other classes: .*val has no n02"):
+    with pytest.raises(DataError, match=r"train and val have other classes: .*val has no n02"):
         load(tree, "data.classes=[n01,n02]")
-    with pytest.raises(UsageError, match=r"val has no n02; data.classes=\[...\] would take those that both have"):
+    with pytest.raises(DataError, match=r"val has no n02; data.classes=\[...\] would take those that both have"):
         load(tree, "data.classes=2")
 
 
@@ -209,5 +210,5 @@ def test_names_of_classes_in_a_file_may_have_spaces(tree: Path, tmp_path: Path) 
 def test_a_class_without_images_is_named(tree: Path) -> None:
     for path in (tree / "train" / "n02").iterdir():
         path.unlink()
-    with pytest.raises(UsageError, match=r"train/n02 has no images in it"):
+    with pytest.raises(DataError, match=r"train/n02 has no images in it"):
         load(tree)

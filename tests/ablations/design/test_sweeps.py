@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from ablations import cli
 from ablations.analyze import PURPOSE, analyze
-from ablations.config.compose import compose_config, sweep_questions
+from ablations.config.compose import compose_config
+from ablations.config.groups import sweep_questions
 from ablations.design import make_design
 from ablations.run import run
 from tests.conftest import TINY, Command

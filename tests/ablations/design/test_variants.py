@@ -8,7 +8,8 @@ import torch
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings
-from ablations.config.compose import compose_config, sweep_questions
+from ablations.config.compose import compose_config
+from ablations.config.groups import sweep_questions
 from ablations.design import Design, make_design
 from ablations.training.learner import build_network
 
@@ -38,8 +39,8 @@ def test_every_variant_of_every_sweep_can_be_built(sweep: str) -> None:
 
 def test_variants_are_checked_without_importing_torch() -> None:
     code = (
-        "import sys; from ablations.config.compose import compose_config, sweep_questions; "
-        "from ablations.design import make_design; "
+        "import sys; from ablations.config.compose import compose_config; "
+        "from ablations.config.groups import sweep_questions; from ablations.design import make_design; "
         "[make_design(compose_config(['device=cpu', f'sweep={sweep}'])) for sweep in sweep_questions()]; "
         "sys.exit('torch' in sys.modules)"
     )

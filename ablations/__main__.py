@@ -1,0 +1,52 @@
+"""`python -m ablations` and the console script `ablations`: lists the verbs, or runs the one that is named."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+from ablations import cli
+from ablations.common.errors import UsageError
+
+VERBS = ("plan", "run", "analyze", "bench", "claims")  # in the order in which they are usually needed
+_FLAGS = ("--help", "--version")
+_WIDTH, _INDENT = 118, 11
+
+
+def main() -> int:
+    """Runs what this process's command line asks for, and returns its exit status."""
+    return cli.exit_status(lambda: _dispatch(sys.argv[1:]))
+
+
+def _dispatch(typed: Sequence[str]) -> int:
+    first = typed[0] if typed else "--help"
+    if first in ("--help", "-h"):
+        print("\n".join(_listing()), flush=True)
+    elif first == "--version":
+        print(cli.version(), flush=True)
+    elif first in VERBS:
+        # Exactly as `python -m ablations.<verb>` does, whatever processes the verb starts.
+        sys.argv[1:] = typed[1:]
+        runpy.run_module(f"ablations.{first}", run_name="__main__", alter_sys=True)
+    elif first.startswith("-"):
+        raise UsageError(first, None, "there is no such flag", _FLAGS)
+    else:
+        raise UsageError(first, None, "there is no such verb", VERBS)
+    return 0
+
+
+def _listing() -> Iterator[str]:
+    yield "usage: python -m ablations VERB [group=choice ...] [option=value ...]"
+    yield "       python -m ablations VERB --help    lists the options of a verb"
+    yield ""
+    yield "Verbs:"
+    for verb in VERBS:
+        purpose = import_module(f"ablations.{verb}").PURPOSE
+        yield textwrap.fill(purpose, _WIDTH, initial_indent=f"  {verb:{_INDENT - 2}}", subsequent_indent=" " * _INDENT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The options of each data set, and the data sets by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from ablations.config.option import option
+
+
+def _flip(default: bool) -> Any:
+    return option(default, "Whether training images are mirrored, one in two.")
+
+
+def _crop(default: int) -> Any:
+    return option(
+        default, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
+
+
+def _resolution(default: int) -> Any:
+    return option(default, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+
+
+@dataclass
+class DataConfig:
+    """What every data set has."""
+
+    name: str = MISSING
+    flip: bool = _flip(True)
+    cutout: int = option(
+        0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
+    )
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images that networks see, in pixels."""
+        return 32
+
+
+@dataclass
+class ShiftedConfig(DataConfig):
+    """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
+
+    crop: int = _crop(4)
+
+
+@dataclass
+class DigitsConfig(ShiftedConfig):
+    """The embedded data set: real digits on cluttered 32x32 colour scenes."""
+
+    name: str = "digits"
+    crop: int = _crop(2)
+    flip: bool = _flip(False)
+    train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
+    test_images: int = option(
+        1000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+    )
+    clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
+    noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
+    seed: int = option(0, "Seed of the scenes and of the split of source digits.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass
+class StoredConfig(DataConfig):
+    """Real images, which lie in files."""
+
+    root: str = option("data", "Folder that has the data set, or gets it.", local=True)
+    cache: str = option(
+        "", "Folder of decoded images, made when needed; ~/.cache/ablations where it is empty.", local=True
+    )
+    memory: str = option(
+        "auto",
+        "Where images are kept: on the device they train on, or mapped from disk; auto is device where they fit.",
+        choices=("auto", "device", "mapped"),
+        local=True,
+    )
+    train_per_class: int = option(0, "Training images of each class; 0 is all.", minimum=0, maximum=10_000_000)
+    val_per_class: int = option(0, "Test images of each class; 0 is all.", minimum=0, maximum=10_000_000)
+    seed: int = option(0, "Seed of which images, and which classes, a subset has.", minimum=0, maximum=2**32 - 1)
+
+
+@dataclass
+class Cifar10Config(StoredConfig, ShiftedConfig):
+    """CIFAR-10 (Krizhevsky 2009), downloaded where `data.root` has none."""
+
+    name: str = "cifar10"
+
+
+@dataclass
+class Cifar100Config(StoredConfig, ShiftedConfig):
+    """CIFAR-100 (Krizhevsky 2009), downloaded where `data.root` has none."""
+
+    name: str = "cifar100"
+
+
+@dataclass
+class ImageTreeConfig(StoredConfig):
+    """Any ImageFolder tree: `train/<class>/` and `val/<class>/` with images in them."""
+
+    name: str = "imagenet_subset"
+    classes: Any = option(
+        0, "Classes: how many (0 is all), a list of their folders, or a file that lists them, one a line."
+    )
+    resolution: int = _resolution(64)
+    min_area: float = option(
+        0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
+    )
+    skip_corrupt: bool = option(False, "Whether images that cannot be decoded are left out.", local=True)
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images that networks see, in pixels."""
+        return self.resolution
+
+
+@dataclass
+class ImagenetteConfig(ImageTreeConfig):
+    """Imagenette (fast.ai): ten classes of ImageNet that are easily told apart."""
+
+    name: str = "imagenette"
+    root: str = option("data/imagenette2-320", "Folder that has the data set.", local=True)
+    resolution: int = _resolution(128)
+
+
+@dataclass
+class TinyImagenetConfig(ImageTreeConfig):
+    """Tiny ImageNet (CS231n): 200 classes at 64x64 pixels."""
+
+    name: str = "tiny_imagenet"
+    root: str = option("data/tiny-imagenet-200", "Folder that has the data set.", local=True)
+
+
+DATA: dict[str, type[DataConfig]] = {
+    "digits": DigitsConfig,
+    "cifar10": Cifar10Config,
+    "cifar100": Cifar100Config,
+    "imagenet_subset": ImageTreeConfig,
+    "imagenette": ImagenetteConfig,
+    "tiny_imagenet": TinyImagenetConfig,
+}

@@ -1,0 +1,97 @@
+"""How an option is declared: with a sentence about it and the values it may have; and what is read from that."""
+
+from __future__ import annotations
+
+from dataclasses import field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from ablations.common.errors import UsageError
+from sa_core.errors import OptionError
+from sa_core.knobs import check_value
+
+AUTO = "auto"
+# Options whose name on the command line is another one than in Python.
+SHOWN_NAMES = {"replicates_max": "replicates.max"}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    words: tuple[str, ...] = (),
+    local: bool = False,
+    verb: str = "",
+) -> Any:
+    """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
+
+    Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
+    machine has something, and decides no result: it is no part of a protocol. `verb` is the only one that has it,
+    where that is not every verb.
+    """
+    metadata = {
+        "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
+        "local": local, "verb": verb,
+    }  # fmt: skip
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def group(schema: type[Any], verb: str = "") -> Any:
+    """Declares a group of options, those of `schema`; `verb` as in `option`."""
+    return field(default_factory=schema, metadata={"verb": verb})
+
+
+def decisive(config: Any) -> dict[str, Any]:
+    """Returns the options that decide results, by name: all but the local ones."""
+    return {
+        declared.name: getattr(config, declared.name)
+        for declared in fields(config)
+        if not declared.metadata.get("local")
+    }
+
+
+def is_switch(value: object) -> bool:
+    """Says whether a value can be that of an option that is on or off; another number than 0 and 1 is a slip."""
+    try:
+        return not isinstance(value, (int, float, str)) or float(value) in (0, 1)
+    except OverflowError:
+        return False
+    except ValueError:
+        return True  # a word, which may be one for true or false
+
+
+def check_ranges(config: Any, path: str = "") -> None:
+    """Checks each option against its declared values.
+
+    Raises:
+        UsageError: for the first option that is out of them.
+    """
+    for declared in fields(config):
+        name, value = path + SHOWN_NAMES.get(declared.name, declared.name), getattr(config, declared.name)
+        if is_dataclass(value):
+            check_ranges(value, f"{name}.")
+            continue
+        allowed = declared.metadata
+        choices, words = allowed.get("choices"), allowed.get("words")
+        if isinstance(value, str) and value == MISSING:
+            raise UsageError(name, None, "needs a value")
+        if isinstance(value, list) and any(isinstance(entry, (list, dict)) for entry in value):
+            raise UsageError(name, value, "has more than one value where one stands")
+        if choices and value == []:
+            raise UsageError(name, "[]", "is empty", choices)
+        if words and isinstance(value, str):
+            if value not in words:
+                raise UsageError(name, value, f"is no number; a number is, and so is {' or '.join(words)}")
+            continue
+        for entry in value if choices and isinstance(value, list) else [value]:
+            try:
+                check_value(name, entry, allowed)
+            except OptionError as error:
+                raise UsageError(name, entry, error.reason, error.choices) from None

@@ -1,0 +1,108 @@
+"""Cells and the design that they belong to: what is trained, and how often.
+
+A cell is one training run: variant x replicate x protocol. Its key is a hash of everything that decides its result, so
+a cell that was trained once is known again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ablations.common.settings import Settings
+from ablations.config import OBJECTIVES, SweepConfig
+from ablations.design.variants import Variant, level_name
+from sa_core.seeds import stream_seed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run, the unit of work, of resuming and of storage."""
+
+    variant: Variant
+    replicate: int
+    seed: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        """How people see it: variant and replicate."""
+        return f"{self.variant.name} r{self.replicate}"
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained.
+
+    `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
+    otherwise equal. A difference of less than `margin` points does not matter. `factors` are the levels of each factor,
+    by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
+    and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
+    is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are the options that differ
+    between variants: the factors, and whatever variants that are given by name set.
+    """
+
+    study: str
+    sweep: str
+    question: str
+    variants: tuple[Variant, ...]
+    baseline: str
+    protocol: Settings
+    replicates: int
+    factors: dict[str, list[Any]]
+    is_search: bool = False
+    objectives: tuple[str, ...] = ("top1",)
+    max_parameters: int = 0
+    margin: float = SweepConfig.margin
+    replicates_max: int = 0
+    varied: tuple[str, ...] = ()
+
+    @property
+    def baseline_factor(self) -> str | None:
+        """The factor that the baseline is a level of; None where it is a variant."""
+        if any(variant.name == self.baseline for variant in self.variants):
+            return None
+        for path, levels in self.factors.items():
+            if any(level_name(path, level) == self.baseline for level in levels):
+                return path
+        return None
+
+    @property
+    def directions(self) -> list[str]:
+        """Whether each objective is to be maximized or minimized."""
+        return [OBJECTIVES[objective] for objective in self.objectives]
+
+    @property
+    def baselines(self) -> dict[str, str]:
+        """The variant that each variant is compared with, by name; baselines are their own."""
+        names = {variant.name for variant in self.variants}
+        if self.baseline in names:
+            return dict.fromkeys((variant.name for variant in self.variants), self.baseline)
+        factor = self.baseline_factor
+        if factor is None:
+            return {}
+        baseline = next(level for level in self.factors[factor] if level_name(factor, level) == self.baseline)
+        by_levels = {json.dumps(variant.levels, sort_keys=True): variant.name for variant in self.variants}
+        partners = {
+            variant.name: by_levels.get(json.dumps(variant.levels | {factor: baseline}, sort_keys=True))
+            for variant in self.variants
+            if factor in variant.levels
+        }
+        return {name: partner for name, partner in partners.items() if partner is not None}
+
+    def cells(self) -> Iterator[Cell]:
+        """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced."""
+        for replicate in range(self.replicates):
+            for variant in self.variants:
+                yield self.cell(variant, replicate)
+
+    def cell(self, variant: Variant, replicate: int) -> Cell:
+        """Returns the cell of a variant and a replicate."""
+        identity = {"protocol": self.protocol, "network": variant.network, "replicate": replicate}
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        # The seed does not depend on the variant: a replicate's networks start from the same backbone weights and see
+        # the same batches.
+        return Cell(variant, replicate, stream_seed(self.protocol["seed"], "replicate", replicate), key)

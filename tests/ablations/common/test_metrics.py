@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import math
+
+from ablations.common.metrics import CELL_METRICS, COSTS, METRICS, OBJECTIVES, Metric
+
+
+def test_the_directions_of_objectives_are_those_of_the_metrics() -> None:
+    assert OBJECTIVES == {
+        "top1": "maximize",
+        "test_loss": "minimize",
+        "train_time_ratio": "minimize",
+        "test_time_ratio": "minimize",
+        "train_images_per_second": "maximize",
+        "test_images_per_second": "maximize",
+        "peak_memory_mib": "minimize",
+        "parameters": "minimize",
+    }
+    assert all(METRICS[name].direction == direction for name, direction in OBJECTIVES.items())
+
+
+def test_costs_are_the_objectives_that_are_measured() -> None:
+    assert OBJECTIVES.keys() - {"top1", "test_loss", "parameters"} == COSTS
+
+
+def test_a_search_looks_for_metrics_of_cells_alone() -> None:
+    assert OBJECTIVES.keys() <= set(CELL_METRICS)
+
+
+def test_a_metric_writes_its_axis_and_its_values() -> None:
+    metric = Metric("peak_memory_mib", "Peak memory", "MiB", 1)
+    assert (metric.axis, metric.format(1234.56), metric.format(math.nan)) == ("Peak memory (MiB)", "1,234.6", "–")
+    assert Metric("parameters", "Parameters", "", 0).axis == "Parameters"

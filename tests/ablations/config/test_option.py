@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+
+from ablations.common.errors import UsageError
+from ablations.common.machine import resolve_threads
+from ablations.common.sizes import SMALL_SIDE
+from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, check_ranges, decisive
+from ablations.config.option import group, option
+
+
+@dataclass
+class Inner:
+    """Options of a group."""
+
+    share: float = option(0.5, "A share.", above=0.0, maximum=1.0)
+
+
+@dataclass
+class Outer:
+    """Options of every kind."""
+
+    number: int = option(3, "A number.", minimum=1)
+    words: int | str = option(3, "A number, or a word.", minimum=1, words=("auto",))
+    names: list[str] = option(["a"], "Some names.", choices=("a", "b"))
+    folder: str = option("x", "A folder.", local=True)
+    inner: Inner = group(Inner, verb="bench")
+
+
+def test_options_have_the_values_that_they_are_declared_with() -> None:
+    check_ranges(Outer())
+    check_ranges(Outer(words="auto", names=["b", "a"], inner=Inner(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Outer(number=0), "number=0: must be at least 1"),
+        (Outer(words="many"), "words=many: is no number; a number is, and so is auto"),
+        (Outer(words=0), "words=0: must be at least 1"),
+        (Outer(names=["a", "c"]), "names=c: is not known; valid: a, b"),
+        (Outer(names=[]), "names=[]: is empty; valid: a, b"),
+        (Outer(names=[["a"]]), "names=[[a]]: has more than one value where one stands"),  # type: ignore[list-item]
+        (Outer(folder="???"), "folder: needs a value"),
+        (Outer(inner=Inner(0.0)), "inner.share=0.0: must be more than 0"),
+        (Outer(inner=Inner(1.5)), "inner.share=1.5: must be at most 1.0"),
+        (Outer(inner=Inner(float("nan"))), "inner.share=nan: must be more than 0"),
+    ],
+)
+def test_a_value_that_is_not_among_the_declared_ones_is_one_message(config: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_ranges(config)
+    assert str(caught.value) == message
+
+
+def test_where_this_machine_has_something_decides_no_result() -> None:
+    assert "folder" not in decisive(Outer())
+    assert {"root", "cache", "memory"}.isdisjoint(decisive(StoredConfig()))
+
+
+def test_the_options_of_one_verb_alone_say_so_where_they_are_declared() -> None:
+    assert OWNERS == {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}
+
+
+def test_what_is_a_small_image_is_said_as_it_is_done() -> None:
+    def sentence(config: type, name: str) -> str:
+        return next(str(declared.metadata["help"]) for declared in fields(config) if declared.name == name)
+
+    assert f"auto is 1 for images of up to {SMALL_SIDE} pixels" in sentence(Config, "threads")
+    assert f"for images of up to {SMALL_SIDE} pixels" in sentence(ModelConfig, "stem")
+    assert resolve_threads("auto", "cpu", SMALL_SIDE) == 1

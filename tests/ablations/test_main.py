@@ -1,0 +1,115 @@
+"""`python -m ablations` and the console script, as real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from ablations.__main__ import VERBS
+from tests.ablations.cli.imports import HEAVY, imported_by
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULE = (sys.executable, "-m", "ablations")
+# What the installed script does, from what pyproject.toml declares of it.
+SCRIPT = (
+    sys.executable,
+    "-c",
+    "import sys; from importlib.metadata import EntryPoint; "
+    f"sys.exit(EntryPoint('ablations', {PROJECT['scripts']['ablations']!r}, 'console_scripts').load()())",
+)
+
+
+def call(program: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+@pytest.mark.parametrize("program", [MODULE, SCRIPT])
+def test_the_verbs_are_listed_with_a_sentence_each(program: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+    done = call(program, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "usage: python -m ablations VERB [group=choice ...] [option=value ...]"
+    listed = [line.split()[0] for line in lines[lines.index("Verbs:") + 1 :] if line[2] != " "]
+    assert tuple(listed) == VERBS
+    text = " ".join(done.stdout.split())
+    for sentence in (
+        "Trains every cell of a study",
+        "Checks every cell of a study",
+        "Says which published claims hold",
+    ):
+        assert sentence in text
+    assert max(map(len, lines)) <= 120
+
+
+def test_every_verb_of_the_package_is_listed() -> None:
+    # A verb is a module directly under the package that can be run.
+    modules = {path.stem for path in (ROOT / "ablations").glob("*.py") if "cli.main(" in path.read_text()}
+    assert set(VERBS) == modules
+
+
+@pytest.mark.parametrize(
+    "program", [MODULE, SCRIPT, (*MODULE, "run"), *((sys.executable, "-m", f"ablations.{verb}") for verb in VERBS)]
+)
+def test_the_version_is_that_of_the_project(program: tuple[str, ...]) -> None:
+    done = call(program, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{PROJECT['name']} {PROJECT['version']}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("rnu", "rnu: there is no such verb; did you mean run? valid: plan, run, analyze, bench, claims"),
+        ("analyse", "analyse: there is no such verb; did you mean analyze? valid: plan, run, analyze, bench, claims"),
+        ("sweep=groups", "sweep=groups: there is no such verb; valid: plan, run, analyze, bench, claims"),
+        ("--hlep", "--hlep: there is no such flag; did you mean --help? valid: --help, --version"),
+    ],
+)
+@pytest.mark.parametrize("program", [MODULE, SCRIPT])
+def test_an_unknown_verb_is_one_message_with_the_nearest(program: tuple[str, ...], typed: str, message: str) -> None:
+    done = call(program, typed, "train.epochs=3")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
+
+
+def test_a_verb_has_the_help_and_the_messages_that_it_has_by_itself() -> None:
+    for arguments in (("--help", "train.epochs=9"), ("train.epochs=none",), ("bench.seconds=1",)):
+        through, directly = call(MODULE, "run", *arguments), call((*MODULE[:2], "ablations.run"), *arguments)
+        assert (through.returncode, through.stdout, through.stderr) == (
+            directly.returncode, directly.stdout, directly.stderr
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("program", [MODULE, SCRIPT])
+def test_a_verb_records_the_command_that_makes_its_study_again(program: tuple[str, ...], tiny: list[str]) -> None:
+    results = Path(tiny[-1].removeprefix("results_dir="))
+    done = call(program, "plan", "sweep=groups", *tiny)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python -m ablations.plan sweep=groups " in (results / "groups-digits-resnet8" / "plan.md").read_text()
+
+
+def test_a_study_runs_through_the_list_of_verbs(tiny: list[str]) -> None:
+    results = Path(tiny[-1].removeprefix("results_dir="))
+    done = call(MODULE, "run", "sweep=groups", *tiny, "tracking.enabled=false", "figures=forest")
+    assert done.returncode == 2
+    assert "figures=forest: is an option of `python -m ablations.analyze`, and not of run" in done.stderr
+    done = call(MODULE, "run", "sweep=groups", *tiny, "tracking.enabled=false")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python -m ablations.run sweep=groups " in (results / "groups-digits-resnet8" / "report.md").read_text()
+
+
+def test_the_list_of_verbs_imports_nothing_heavy() -> None:
+    assert not imported_by("ablations") & HEAVY
+
+
+def test_the_console_script_is_a_function_that_is_there() -> None:
+    assert callable(EntryPoint("ablations", PROJECT["scripts"]["ablations"], "console_scripts").load())
+
+
+def test_the_packages_say_that_they_are_typed() -> None:
+    assert (ROOT / "ablations" / "py.typed").is_file()
