@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,8 @@ from sa_core.attention import ATTENTION
 from sa_core.errors import OptionError
 from sa_core.fused import FUSED
 from sa_core.knobs import ATTENTIONS, ShuffleAttentionKnobs
-from sa_core.places import Backbone, find_backbone
+from sa_core.places import Backbone, Place
+from sa_core.registry import find_backbone
 from sa_core.seeds import stream_seed
 from sa_core.shuffle_attention import ShuffleAttention
 from sa_core.slots import SlottedBlock
@@ -37,7 +39,7 @@ def create_model(
     `seed`, two networks that differ in attention alone start from identical backbone weights.
 
     Args:
-        name: a name from `sa_core.places.BACKBONES` (CIFAR ResNets, torchvision's ResNets and ShuffleNetV2), or
+        name: a name from `sa_core.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and ShuffleNetV2), or
             `timm/<name>` for a model of timm whose blocks take `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
         num_classes: length of the logits.
@@ -58,16 +60,12 @@ def create_model(
     if attention not in ATTENTION:
         raise OptionError("attention", attention, "is not known", ATTENTION)
     backbone = find_backbone(name)
-    if stem is not None and stem not in backbone.stems:
-        reason = "is not known" if backbone.stems else f"is not to be had: {name} has a stem of its own"
-        raise OptionError("stem", stem, reason, backbone.stems)
+    _check_stem(backbone, stem)
     if fused not in FUSED:
         raise OptionError("fused", fused, "is not known", FUSED)
     if fused_block:
         _check_fused_block(backbone, attention, position, fused)
-    known = [declared.name for declared in fields(ATTENTIONS[attention])]
-    if unknown := sorted(set(knobs) - set(known)):
-        raise TypeError(f"attention {attention} has no knob {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
+    _check_names(attention, knobs)
     places = backbone.selected_places(position, stages)
     if seed is None:
         seed = int(torch.randint(2**62, ()).item())
@@ -75,19 +73,35 @@ def create_model(
         torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs too
         model = _build_plain(backbone, num_classes, position, stem or "imagenet")
         torch.default_generator.manual_seed(stream_seed(seed, "attention"))
-        for place in places:
-            try:
-                model.set_submodule(place.path, ATTENTION[attention](place.channels, **knobs))
-            except OptionError as error:
-                raise OptionError(
-                    error.option, error.value, f"{error.reason} (at {place.path} of {name})", error.choices
-                ) from None
+        _insert(model, attention, knobs, places, name)
     for module in model.modules():
         if isinstance(module, ShuffleAttention):
             module.fuse(fused)
         elif isinstance(module, SlottedBlock):
             module.fused = fused_block
     return model
+
+
+def _check_stem(backbone: Backbone, stem: str | None) -> None:
+    if stem is not None and stem not in backbone.stems:
+        reason = "is not known" if backbone.stems else f"is not to be had: {backbone.name} has a stem of its own"
+        raise OptionError("stem", stem, reason, backbone.stems)
+
+
+def _check_names(attention: str, knobs: Iterable[str]) -> None:
+    known = [declared.name for declared in fields(ATTENTIONS[attention])]
+    if unknown := sorted(set(knobs) - set(known)):
+        raise TypeError(f"attention {attention} has no knob {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
+
+
+def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Sequence[Place], name: str) -> None:
+    """Puts attention into the slots of a model; an error names the place where it does not fit."""
+    for place in places:
+        try:
+            model.set_submodule(place.path, ATTENTION[attention](place.channels, **knobs))
+        except OptionError as error:
+            reason = f"{error.reason} (at {place.path} of {name})"
+            raise OptionError(error.option, error.value, reason, error.choices) from None
 
 
 def _check_fused_block(backbone: Backbone, attention: str, position: str, fused: str) -> None:

@@ -23,11 +23,13 @@ def knob(
     help: str,
     *,
     choices: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> Any:
-    """Declares a knob: one sentence about it, and the values that it may have."""
-    return field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum, "maximum": maximum})
+    """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
+    metadata = {"help": help, "choices": choices, "known": known, "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata=metadata)
 
 
 def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
@@ -171,6 +173,7 @@ def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
 
 BRANCHES = ("both", "channel", "spatial", "none")
 TRANSFORMS = ("affine", "affine_channel", "conv1x1", "none")
+_NAMED_NORMS = ("instance", "layer", "batch", "none")
 NORMS = ("instance", "group:<k>", "layer", "batch", "none")
 POOLINGS = ("avg", "max", "avg_max")
 GATES = ("sigmoid", "hard_sigmoid", "tanh1", "none")
@@ -223,7 +226,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         "convolution within the group, or nothing.",
         choices=TRANSFORMS,
     )
-    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.")
+    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.", known=_NAMED_NORMS)
     norm_affine: bool = knob(True, "Whether that norm has a weight and a bias of its own.")
     pooling: str = knob("avg", "Pooling of the channel branch; avg_max is the mean of both.", choices=POOLINGS)
     gate: str = knob(
@@ -276,7 +279,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
     def check_values(self) -> None:
         """Checks each knob by itself, the name of the norm included."""
         super().check_values()
-        if self.norm not in ("instance", "layer", "batch", "none"):
+        if self.norm not in _NAMED_NORMS:
             _number_of_groups(self.norm)
 
     def check_channels(self, channels: int) -> None:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablations.analysis.networks import Sample, batches
+from ablations.analysis.sample import Sample, batches
+from ablations.design.variants import NO_ATTENTION
 from sa_core import ShuffleAttention
-from sa_core.places import find_backbone
+from sa_core.registry import find_backbone
 
 CHANNEL, SPATIAL = "channel", "spatial"
 _UNITS = 1024  # gates of a branch that are looked at, of a map that has more
@@ -80,7 +81,7 @@ def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observ
 
 def _last_of_each_stage(model: nn.Module, network: dict[str, Any]) -> list[tuple[str, int, ShuffleAttention]]:
     attention = network["attention"]
-    if attention["name"] == "none":
+    if attention["name"] == NO_ATTENTION:
         return []
     places = find_backbone(network["model"]["name"]).selected_places(attention["position"], attention["stages"])
     found = {}

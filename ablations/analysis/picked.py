@@ -12,7 +12,7 @@ from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Design
 from ablations.design.variants import Variant, check_distinct, variant_of_levels
-from ablations.storage.study import StoredCell
+from ablations.storage.cells import StoredCell
 
 
 class Maker:

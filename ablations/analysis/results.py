@@ -7,20 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
-from optuna.trial import TrialState
 
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.common.settings import Settings
 from ablations.design import Design
-from ablations.storage.study import StoredCell
-
-_STATES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.FAIL: "failed",
-    TrialState.PRUNED: "pruned",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
+from ablations.storage.cells import CellState, StoredCell
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,11 @@ class Results:
     curves: pd.DataFrame
     unfinished: pd.DataFrame
     environments: list[dict[str, str]]
+
+    @property
+    def pending(self) -> pd.DataFrame:
+        """The rows of `unfinished` that another run would train: neither pruned nor diverged."""
+        return self.unfinished[~self.unfinished["state"].isin(["pruned", "diverged"])]
 
     @property
     def diverged(self) -> dict[str, int]:
@@ -71,14 +67,14 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     for variant in design.variants:
         network = _network(variant.network)
         own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
-        given_up = any(cell and cell.state == TrialState.PRUNED for cell in own.values())
+        given_up = any(cell and cell.state is CellState.PRUNED for cell in own.values())
         for replicate, cell in own.items():
             if cell is None and given_up:
                 continue  # its first replicate was pruned: there will be no others
             place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
-            if cell is None or cell.outcome is None or cell.state != TrialState.COMPLETE:
-                if replicate < design.replicates or (cell is not None and cell.has_diverged):
-                    state = "missing" if cell is None else _state(cell)
+            if cell is None or cell.outcome is None or cell.state is not CellState.FINISHED:
+                if replicate < design.replicates or (cell is not None and cell.state is CellState.DIVERGED):
+                    state = "missing" if cell is None else cell.state.value
                     unfinished.append(place | {"state": state, "reason": _reason(cell)})
                 continue
             outcome = dict(cell.outcome)
@@ -103,10 +99,6 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
-
-
-def _state(cell: StoredCell) -> str:
-    return "diverged" if cell.has_diverged else _STATES.get(cell.state, "unknown")
 
 
 def _reason(cell: StoredCell | None) -> str | None:

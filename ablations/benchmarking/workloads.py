@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ablations.config import TrainConfig
-from ablations.design.variants import Variant
+from ablations.design.variants import NO_ATTENTION, Variant, plain_network
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
-from ablations.training.learner import PLAIN, Learner, build_network, forward
+from ablations.training.learner import Learner, autocast, build_network, forward, layout
 from sa_core import ATTENTION
-from sa_core.places import Place, find_backbone
+from sa_core.places import Place
+from sa_core.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 
@@ -49,10 +49,10 @@ def candidate_of(variant: Variant) -> Candidate:
     return Candidate(variant.name, lambda channels: ATTENTION[variant.attention["name"]](channels, **knobs), variant)
 
 
-def candidate_from(name: str, made: Callable[..., nn.Module], groups: int | None) -> Candidate:
+def candidate_from(name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
     """Returns a class from elsewhere; it gets `groups` where it takes them."""
-    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(made).parameters else {}
-    return Candidate(name, lambda channels: made(channels, **knobs))
+    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
+    return Candidate(name, lambda channels: module(channels, **knobs))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def shapes_of(model: dict[str, Any], position: str, resolution: int) -> list[Sha
         return hook
 
     with torch.device("meta"), torch.no_grad():
-        network = build_network({"model": model, "attention": PLAIN | {"position": position}}, 10, 0).eval()
+        network = build_network(
+            {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}, 10, 0
+        ).eval()
         for place in places:
             network.get_submodule(place.path).register_forward_pre_hook(note(place))
         network(torch.empty(1, 3, resolution, resolution))
@@ -100,7 +102,7 @@ class Workload:
 
     def saved_bytes(self) -> int:
         """Counts the bytes that autograd keeps for backward."""
-        with _autocast(self._setting, self.x.device):
+        with autocast(self._setting.precision, self.x.device):
             return saved_bytes(self.module, self.x)
 
 
@@ -142,11 +144,11 @@ def module_workload(make: Make, x: Tensor, gradient: Tensor, setting: Setting) -
     plain = x.detach()
 
     def act_forward() -> None:
-        with torch.inference_mode(), _autocast(setting, x.device):
+        with torch.inference_mode(), autocast(setting.precision, x.device):
             run(plain)
 
     def act_backward() -> None:
-        with _autocast(setting, x.device):
+        with autocast(setting.precision, x.device):
             out = run(x)
         torch.autograd.grad(out, inputs, gradient)
 
@@ -162,7 +164,7 @@ def module_inputs(shape: Sequence[int], setting: Setting, device: torch.device) 
     x, gradient = (
         torch.randn(tuple(shape), generator=generator)
         .to(device, dtype)
-        .contiguous(memory_format=memory_format(setting))
+        .contiguous(memory_format=layout(setting.layout))
         for _ in range(2)
     )
     return x.requires_grad_(), gradient
@@ -187,7 +189,7 @@ def network_workload(
         memory_format=setting.layout,
     )
     variant = candidate.variant if candidate else None
-    network = variant.network if variant else {"model": model, "attention": PLAIN}
+    network = variant.network if variant else plain_network(model)
     learner = Learner(network, recipe, classes, 0, pixels.device, with_attention(candidate, model["name"]))
     run = _compiled(learner.model, setting)
 
@@ -211,16 +213,7 @@ def with_attention(candidate: Candidate | None, backbone: str) -> Callable[[nn.M
     return insert
 
 
-def memory_format(setting: Setting) -> torch.memory_format:
-    """Returns what torch calls a setting's layout."""
-    return torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
-
-
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
     if setting.compile == "eager":
         return module
     return cast(nn.Module, torch.compile(module, dynamic=False))
-
-
-def _autocast(setting: Setting, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.precision == "bf16")

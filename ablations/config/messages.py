@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ablations.common.errors import shown
+from ablations.common.wording import first_line
 
 TAKES_LIST = "is given as a list, as [this,that]"
 TAKES_SETTINGS = "is given as settings, as {attention: {groups: [1,2]}}"
@@ -31,9 +32,8 @@ _TYPES = {
 
 def type_reason(error: Exception) -> str:
     """Says in plain words what OmegaConf says of a value of the wrong type; other errors keep their first line."""
-    whole = str(error).strip() or type(error).__name__
     for known, reason in _TYPES.items():
-        if known in whole:
+        if known in str(error):
             return reason
-    text = shown(whole.splitlines()[0].rstrip("."))
+    text = shown(first_line(error).rstrip("."))
     return text[:1].lower() + text[1:]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ablations.common.files import refusals_explained
 from ablations.data.errors import DataError
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import Part, Piece, Plan, Source, reading
@@ -74,7 +75,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     found = _read(entry)
     if found is not None:
         return found
-    try:
+    with refusals_explained("data.cache", folder, error=DataError):
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(entry, console):
             found = _read(entry)  # whoever held the lock may have made it
@@ -83,8 +84,6 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
                     plan = source.plan()
                 _write(plan, entry, source.name, console)
                 found = _read(entry)
-    except OSError as error:
-        raise DataError("data.cache", folder, f"cannot be written: {error.strerror or error}") from None
     assert found is not None
     return found
 
@@ -106,7 +105,7 @@ def _only_one(entry: Path, console: Console) -> Iterator[None]:
 def _read(entry: Path) -> Entry | None:
     """Maps an entry; None where there is none, or not a whole one."""
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         parts = []
         for name in _PARTS:
             shape = tuple(meta["shapes"][name])
@@ -146,7 +145,7 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
             "fingerprint": fingerprint_of(list(sets.values()), plan.classes),
             "damaged": damaged,
         }
-        (partial / "meta.json").write_text(json.dumps(meta))
+        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         partial.rename(entry)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

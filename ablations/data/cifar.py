@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.wording import first_line
 from ablations.config import StoredConfig
 from ablations.data.errors import DataError
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_images
@@ -177,7 +178,7 @@ def _fetch(name: str, root: Path) -> None:
                 left.unlink(missing_ok=True)
             with suppress(OSError):
                 root.rmdir()
-        reason = f"{name} is not there and cannot be downloaded ({_first_line(error)}); {ways}"
+        reason = f"{name} is not there and cannot be downloaded ({first_line(error).strip('<>.')}); {ways}"
         raise DataError("data.root", root, reason) from None
 
 
@@ -190,7 +191,3 @@ def _patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip("<>.")

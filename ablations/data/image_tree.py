@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
 from ablations.data.errors import DataError
 from ablations.data.source import Decoded, Part, Piece, Plan, pick_classes, pick_images
@@ -93,7 +94,7 @@ class ImageTreeSource:
             return classes
         path = Path(classes).expanduser()
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
             raise DataError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
@@ -147,7 +148,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _annotated(folder: Path) -> dict[str, str]:
     """Reads which class each of Tiny ImageNet's test images has."""
-    lines = (folder / _ANNOTATIONS).read_text().splitlines()
+    lines = (folder / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()
     return {name: known for name, known, *_ in (line.split("\t") for line in lines if line.strip())}
 
 
@@ -159,7 +160,7 @@ def _decode(paths: Sequence[Path], side: int, root: Path) -> Decoded:
             pixels[place] = _square(path, side).transpose(2, 0, 1)
         # Pillow's decoders raise whatever they like on bytes that make no sense.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).replace(str(path), path.name)
+            reason = first_line(error).replace(str(path), path.name)
             failures[place] = f"{path.relative_to(root)} ({reason})"
     return pixels, failures
 

@@ -41,7 +41,8 @@ class Design:
     otherwise equal. A difference of less than `margin` points does not matter. `factors` are the levels of each factor,
     by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
     and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
-    is what it looks for, among those with up to `max_parameters` (0: no limit).
+    is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are the options that differ
+    between variants: the factors, and whatever variants that are given by name set.
     """
 
     study: str
@@ -57,6 +58,7 @@ class Design:
     max_parameters: int = 0
     margin: float = SweepConfig.margin
     replicates_max: int = 0
+    varied: tuple[str, ...] = ()
 
     @property
     def baseline_factor(self) -> str | None:

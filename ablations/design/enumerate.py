@@ -52,6 +52,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         max_parameters=config.sweep.max_parameters,
         margin=config.sweep.margin,
         replicates_max=config.replicates_max if is_auto else 0,
+        varied=_varied(config, factors),
     )
     _check_baseline(design)
     return design
@@ -90,6 +91,12 @@ def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
             if not below:
                 raise UsageError(f"{path}.{name}", below, "is given as a list of levels, as [1,2,4]")
             _check_nothing_is_empty(below, f"{path}.{name}")
+
+
+def _varied(config: Config, factors: Mapping[str, list[Any]]) -> tuple[str, ...]:
+    """Returns the options that differ between variants; a module or a backbone is `attention` or `model`."""
+    named = (path for settings in config.sweep.variants.values() for path in flatten(settings))
+    return tuple(dict.fromkeys([*factors, *(path.removesuffix(".name") for path in named)]))
 
 
 def _named_variants(config: Config) -> Iterator[Variant]:

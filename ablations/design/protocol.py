@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ablations.common import machine
+from ablations.common import resolve
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings, flatten
 from ablations.config import Config, decisive
@@ -26,10 +26,10 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         raise UsageError("train.batch_size", config.train.batch_size, reason)
     train = asdict(config.train)
     if stored is None:
-        device = machine.resolve_device(config.device)
-        train["precision"] = machine.resolve_precision(config.train.precision, device)
-        train["memory_format"] = machine.resolve_memory_format(config.train.memory_format, device)
-        train["fused"] = machine.resolve_fused(config.train.fused, device)
+        device = resolve.resolve_device(config.device)
+        train["precision"] = resolve.resolve_precision(config.train.precision, device)
+        train["memory_format"] = resolve.resolve_memory_format(config.train.memory_format, device)
+        train["fused"] = resolve.resolve_fused(config.train.fused, device)
     else:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):

@@ -23,7 +23,10 @@ from ablations.config import ATTENTION, AUTO, Config, is_switch
 from ablations.config.messages import type_reason
 from sa_core.errors import OptionError
 from sa_core.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
-from sa_core.places import Backbone, Place, find_backbone, select_stages
+from sa_core.places import Backbone, Place, select_stages
+from sa_core.registry import find_backbone
+
+NO_ATTENTION = "none"  # the name of a plain network's attention
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Variant:
     def network(self) -> Settings:
         """What tells this network from any other."""
         return {"model": self.model, "attention": self.attention}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a backbone without attention."""
+        return bool(self.attention["name"] == NO_ATTENTION)
+
+
+def plain_network(model: Settings) -> Settings:
+    """Returns the network that is a backbone without attention."""
+    return {"model": model, "attention": {"name": NO_ATTENTION}}
 
 
 def variant_of_levels(config: Config, levels: Settings) -> Variant:
@@ -148,7 +161,7 @@ def _inherited(base: Settings, own: Settings) -> Settings:
     name = str(own.get("name", base["name"]))
     if name not in ATTENTIONS:
         return {}  # what is wrong with the name is said later
-    kept = {"name"} | ({"stages", "position"} if name != "none" else set())
+    kept = {"name"} | ({"stages", "position"} if name != NO_ATTENTION else set())
     kept |= ATTENTIONS[name].shared_with(ATTENTIONS[base["name"]])
     inherited = {key: value for key, value in base.items() if key in kept}
     with suppress(TypeError):  # an unknown knob: said later
@@ -215,7 +228,7 @@ def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, 
     Returns:
         The groups on places that were too narrow for those asked for, by their channels.
     """
-    if attention["name"] == "none":
+    if attention["name"] == NO_ATTENTION:
         return {}
     made = ATTENTIONS[attention["name"]]
     try:

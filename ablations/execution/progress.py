@@ -83,11 +83,10 @@ class Display:
         """How many cells the study has, as far as is known."""
         return self._total
 
-    def add_cells(self, number: int, reason: str) -> None:
-        """Counts further cells to the study, and says why it needs them."""
-        self._total += number
-        self._progress.update(self._study_task, total=self._total)
-        self.say(reason)
+    def set_total(self, total: int) -> None:
+        """Sets how many cells the study has, as far as is known by now."""
+        self._total = total
+        self._progress.update(self._study_task, total=total)
 
     def start_cell(self, name: str) -> None:
         """Begins to show a cell, or shows it from its beginning."""

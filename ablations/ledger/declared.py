@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ablations.config import ATTENTION
+from ablations.design.variants import NO_ATTENTION
 from sa_core.knobs import PAPER_GROUPS
 
 
@@ -119,7 +120,7 @@ CLAIMS = (
         "SA-Net (arXiv 2102.00240), abstract",
         number=1.34,
         expects=Expectation.HELPS,
-        pairs=(Pair(OFFICIAL, {"name": "none"}),),
+        pairs=(Pair(OFFICIAL, {"name": NO_ATTENTION}),),
         scale=_IMAGENET,
         command=f"python -m ablations.run sweep=rivals model=resnet50 {_ON_IMAGENET} replicates=auto",
     ),
@@ -174,7 +175,7 @@ CLAIMS = (
         f"SA with G = {PAPER_GROUPS} does not fit below {2 * PAPER_GROUPS} channels, as in ResNet-18 and CIFAR nets",
         "wofmanaf/SA-Net, issue #1",
         number=PAPER_GROUPS,
-        pairs=(Pair(OFFICIAL, {"name": "none"}),),
+        pairs=(Pair(OFFICIAL, {"name": NO_ATTENTION}),),
         below=2 * PAPER_GROUPS,
     ),
     Claim(
@@ -192,10 +193,10 @@ CLAIMS = (
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
     """Returns what several studies come to together: one that is undecided takes nothing from one that is not."""
-    known = set(outcomes)
-    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= known:
+    found = set(outcomes)
+    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= found:
         return Outcome.DEPENDS
     for outcome in (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED):
-        if outcome in known:
+        if outcome in found:
             return outcome
     return Outcome.NOT_RUN

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablations.ledger.declared import Claim, Outcome
-from ablations.measure.complexity import count
+from ablations.measure.complexity import count_operations
 from sa_core import ShuffleAttention, create_model
 from sa_core.errors import OptionError
 from sa_core.knobs import PAPER_GROUPS, ShuffleAttentionKnobs, default_groups
-from sa_core.places import BACKBONES
+from sa_core.registry import BACKBONES
 
 _SIDE, _CLASSES = 224, 1000
 _ROUNDING = 1e-9  # what float64 leaves of equal functions of numbers near 1
@@ -42,7 +42,7 @@ def flops(claim: Claim) -> _Checked:
     """Counts the multiply-adds of ResNet-50 with and without shuffle attention, as papers count them."""
     assert claim.number is not None
     image = torch.empty(1, 3, _SIDE, _SIDE, device="meta")
-    sa, plain = (count(_resnet50(name), image) for name in ("sa", "none"))
+    sa, plain = (count_operations(_resnet50(name), image) for name in ("sa", "none"))
     added, uncounted = round(sa.multiply_adds - plain.multiply_adds), round(sa.uncounted - plain.uncounted)
     # Equal as far as the claim's own digits go.
     outcome = Outcome.REPRODUCED if f"{added / 1e9:.3g}" == f"{claim.number:.3g}" else Outcome.CONTRADICTED
@@ -81,9 +81,9 @@ def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0)
     eps = module.eps
     assert isinstance(eps, float)
     with torch.no_grad():
-        made = torch.func.functional_call(module, {"weight": weight, "bias": bias}, maps)
+        normed = torch.func.functional_call(module, {"weight": weight, "bias": bias}, maps)
         expected = F.instance_norm(maps, weight=weight, bias=bias, eps=eps)
-    return float((made - expected).abs().max())
+    return float((normed - expected).abs().max())
 
 
 def small(claim: Claim) -> _Checked:

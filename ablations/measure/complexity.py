@@ -124,7 +124,7 @@ class Complexity:
         return sum(layer.moved_bytes for layer in self.layers)
 
 
-def count(module: nn.Module, *inputs: Tensor) -> Complexity:
+def count_operations(module: nn.Module, *inputs: Tensor) -> Complexity:
     """Counts what one forward pass in evaluation mode does, and leaves the module as it was.
 
     Args:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.common.files import discard_partials, write_whole
 from ablations.design import Cell
-from ablations.storage.folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,6 @@ class Checkpoints:
     def remove(self, cell: Cell) -> None:
         """Removes the checkpoint of a cell, and the folder with the last one."""
         self.path(cell).unlink(missing_ok=True)
+        discard_partials(self.path(cell))
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()

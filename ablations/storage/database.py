@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
+from ablations.common.wording import first_line
 
 _T = TypeVar("_T")
 
@@ -107,7 +108,7 @@ def cause(url: str, error: BaseException) -> str:
     """Returns the first line of the innermost reason, without the secrets of the URL."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return hide_passwords((str(error).strip() or type(error).__name__).splitlines()[0], url)
+    return hide_passwords(first_line(error), url)
 
 
 def sqlite_meaning(reason: str) -> str | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from ablations.common.errors import UsageError
+from ablations.common.files import refusals_explained
 from ablations.config import Config
 
-GO_ON = "once it can be, the same command goes on with what is stored"
-_RESERVED = ("reference", "mlflow-artifacts")
+# Where a study cannot be written: what follows the reason.
+GO_ON = "; once it can be, the same command goes on with what is stored"
+_ARTIFACTS = "mlflow-artifacts"
+_RESERVED = ("reference", _ARTIFACTS)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
@@ -39,6 +40,11 @@ def results_folder(config: Config) -> Path:
     if not config.results_dir.strip():
         raise UsageError("results_dir", None, "needs the name of a folder")
     return Path(config.results_dir).expanduser()
+
+
+def artifacts_folder(config: Config, name: str) -> Path:
+    """Returns the folder of the artifacts of a study or benchmark, where MLflow's store is a database of our own."""
+    return results_folder(config) / _ARTIFACTS / name
 
 
 def storage_url(config: Config) -> str:
@@ -74,46 +80,13 @@ def tracking_uri(config: Config) -> str:
     return uri
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that under its name there is all of it or what was there before; makes its folder.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def refusals_explained(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into `folder` into a message.
-
-    Raises:
-        UsageError: in place of an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
-        raise UsageError("results_dir", error.filename or folder, reason) from None
-
-
 def make_folder(folder: Path) -> None:
     """Makes a study's folder.
 
     Raises:
         UsageError: if it cannot be written.
     """
-    try:
+    with refusals_explained("results_dir", folder.parent, GO_ON):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}; {GO_ON}"
-        raise UsageError("results_dir", folder.parent, reason) from None

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.common.files import discard_partials, write_whole
+from ablations.common.wording import first_line
 from ablations.design import Cell
-from ablations.storage.folder import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +46,7 @@ class Weights:
         Raises:
             OSError: if it cannot be written.
         """
+        discard_partials(self.path(cell))
         write_whole(self.path(cell), content)
 
     def load(self, cell: Cell) -> nn.Module:
@@ -67,6 +69,5 @@ class Weights:
         except OSError:
             raise
         except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(reason) from error
+            raise ValueError(first_line(error)) from error
         return model.eval()

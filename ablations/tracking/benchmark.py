@@ -5,18 +5,27 @@ They stand side by side, as the dashboard hides what is below another run; the p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
-from mlflow.utils.time import get_current_time_millis
 
-from ablations.benchmarking.report import Tracked
-from ablations.tracking.tracker import FAILED, FINISHED, dashboard, experiment_id, make_store, reason_of
+from ablations.tracking.content import log_files
+from ablations.tracking.store import FAILED, FINISHED, open_experiment, reason_of
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A module or network in one setting, as a dashboard shows it: a run with parameters to filter by, and metrics."""
+
+    name: str
+    params: dict[str, str]
+    metrics: dict[str, float]
 
 
 def log_benchmark(
@@ -34,23 +43,19 @@ def log_benchmark(
     """
     run_id = ""
     try:
-        make_store(uri)
-        client = MlflowClient(uri)
-        experiment = experiment_id(client, folder.name, uri, artifacts)
+        experiment = open_experiment(uri, folder.name, artifacts)
+        client = experiment.client
         common = {"benchmark": stamp_of(started)}
         for one in tracked:
-            run_id = client.create_run(experiment, run_name=one.name).info.run_id
-            now = get_current_time_millis()
+            run_id = experiment.create_run(one.name)
+            now = int(time.time() * 1000)
             metrics = [Metric(name, value, now, 0) for name, value in one.metrics.items()]
             params = [Param(*item) for item in (common | one.params).items()]
             client.log_batch(run_id, metrics=metrics, params=params)
             client.set_terminated(run_id, FINISHED)
-        run_id = client.create_run(experiment, run_name="report").info.run_id
+        run_id = experiment.create_run("report")
         client.log_batch(run_id, params=[Param(*item) for item in (common | dict(environment)).items()])
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                inside = path.parent.relative_to(folder).as_posix()
-                client.log_artifact(run_id, str(path), None if inside == "." else inside)
+        log_files(client, run_id, folder)
         client.set_terminated(run_id, FINISHED)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
         if run_id:
@@ -61,7 +66,7 @@ def log_benchmark(
     first = tracked[0].params
     chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common
     condition = " and ".join(f"params.{name} = '{value}'" for name, value in chosen.items())
-    return dashboard(uri, experiment, f"searchFilter={quote(condition)}"), ""
+    return experiment.dashboard(f"searchFilter={quote(condition)}"), ""
 
 
 def stamp_of(started: float) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from ablations.data.device import Batch
+from ablations.design.variants import plain_network
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.measure.speed import Act, clock_of, compare
-from ablations.training.learner import PLAIN, Learner, forward
+from ablations.training.learner import Learner, forward
 
 SHARE = 0.1  # of a cell's time that measuring may take
 _SHARE_OF_STEPS = 0.75  # of that; the rest is for inference
@@ -61,13 +62,12 @@ def measure_cost(
     """
     started = time.perf_counter()
     recipe, (pixels, labels) = learner.recipe, sample
-    learners = {"own": learner}
+    learners = {"cell": learner}
     # Compiling the plain network would take longer than the cell may be measured.
     if recipe.compile == "none":
-        plain = {**network, "attention": PLAIN}
-        parts = learner.micro_batches
+        plain, parts = plain_network(network["model"]), learner.micro_batches
         learners["plain"] = Learner(plain, recipe, learner.num_classes, 0, pixels.device, micro_batches=parts)
-    models = {name: one.model.train() for name, one in learners.items()}
+    models = {name: timed.model.train() for name, timed in learners.items()}
     peak = peak_memory(lambda: learner.step(*sample), learner.persistent, pixels.device)
     costs: dict[str, float | None] = {}
 
@@ -75,11 +75,11 @@ def measure_cost(
         left = seconds - (time.perf_counter() - started)
         if needed or left > _FEWEST * call_seconds:
             samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=share * left, least_rounds=1)
-            timing = samples.timing("own")
+            timing = samples.timing("cell")
             costs[f"{mode}_images_per_second"] = len(labels) / timing.ms * 1000
             costs[f"{mode}_time_ratio"] = timing.ratio if "plain" in acts else None
 
-    steps: dict[str, Act] = {name: partial(one.step, *sample) for name, one in learners.items()}
+    steps: dict[str, Act] = {name: partial(timed.step, *sample) for name, timed in learners.items()}
     compare_speeds("train", steps, _SHARE_OF_STEPS, step_seconds)
     with torch.inference_mode():
         passes: dict[str, Act] = {

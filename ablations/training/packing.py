@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablations.common.wording import first_line
 from ablations.design import Cell
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         made_with = state["micro_batches"]
     except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
-        raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise ValueError(first_line(error)) from error
     if made_with != micro_batches:
         raise ValueError(f"it was made with {made_with} micro-batches")
     return state

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
@@ -66,14 +67,14 @@ def probe(
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
     evaluation = _evaluation_seconds(learner, images)
-    own = np.array(times[len(times) // 3 :]) * loop
+    step_seconds = np.array(times[len(times) // 3 :]) * loop
 
     def cell(step: float, factor: float) -> float:
         trained = recipe.epochs * (steps * step + evaluation * factor)
         return trained * (1 + SHARE if measured else 1)
 
-    middle = float(np.median(own))
-    low, high = (float(np.quantile(own, share)) for share in _RANGE)
+    middle = float(np.median(step_seconds))
+    low, high = (float(np.quantile(step_seconds, share)) for share in _RANGE)
     return Probe(
         cell(middle, 1), cell(low, low / middle), cell(high, high / middle), peak, parameter_count(learner.model)
     )
@@ -87,7 +88,7 @@ def probe_or_reason(
     try:
         return probe(network, recipe, images, seconds, measured=measured)
     except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return first_line(error)
 
 
 def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory
 from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.data.augment import augmentation_of
@@ -35,7 +35,7 @@ def main(root: str, cache: str) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
     before = resident("VmRSS")
     images = load_images(config, Console(quiet=True))
-    machine.keep_freed_memory()  # as a run does, once it has its images
+    keep_freed_memory()  # as a run does, once it has its images
     batches = DeviceImages(images, torch.device("cpu"), augmentation_of(config, 32))
     seen = sum(len(labels) for _, labels in batches.train_batches(128, 0, 0))
     seen += sum(len(labels) for _, labels in batches.test_batches(512))

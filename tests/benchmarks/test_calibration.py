@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory
 from ablations.measure.speed import TWIN, Act, compare, wall_clock
 from sa_core import ATTENTION
 
@@ -44,7 +44,7 @@ def act_of(module: nn.Module, x: Tensor) -> Act:
 
 
 def verdicts(make: Callable[[], nn.Module], other: Callable[[], nn.Module], x: Tensor, count: int) -> list[str]:
-    machine.keep_freed_memory()  # as `bench` does
+    keep_freed_memory()  # as `bench` does
     found = []
     for seed in range(count):
         acts = {"plain": act_of(make(), x), TWIN: act_of(make(), x), "other": act_of(other(), x)}

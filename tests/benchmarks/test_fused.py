@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, Make, module_inputs, module_workload
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory
 from ablations.config import TrainConfig
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act, clock_of, compare
@@ -64,7 +64,7 @@ def show(what: str, acts: Mapping[str, Act], baseline: str) -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _as_in_a_run() -> None:
     if DEVICE.type == "cpu":
-        machine.keep_freed_memory()
+        keep_freed_memory()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -13,7 +13,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, Make, module_inputs, module_workload
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory
 from ablations.measure.record import Setting
 from sa_core import ATTENTION
 from tests.sa_core.official import OfficialShuffleAttention
@@ -40,7 +40,7 @@ def make(name: str, groups: int) -> Make:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", MODULES)
 def test_module(benchmark: BenchmarkFixture, name: str, shape: str, mode: str) -> None:
-    machine.keep_freed_memory()  # as training does
+    keep_freed_memory()  # as training does
     *sizes, groups = SHAPES[shape]
     setting = Setting(mode, "eager", "fp32", "contiguous")
     workload = module_workload(make(name, groups), *module_inputs(sizes, setting, torch.device("cpu")), setting)

@@ -1,6 +1,6 @@
 """What `run` (with nothing to do) and `analyze` take where 10,000 cells are finished: `pytest -s` prints it.
 
-Made in bulk by `tests.ablations.big_studies`, then measured in processes of their own, as people run them.
+Made in bulk by `tests.builders.big_studies`, then measured in processes of their own, as people run them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ablations.big_studies import BigStudy, make_big_study
+from tests.builders.big_studies import BigStudy, make_big_study
 
 _BIASES = ",".join(str(number / 32) for number in range(256))
 SHAPES = {

@@ -26,7 +26,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToTensor
 
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory
+from ablations.common.resolve import resolve_precision
 from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.data import load_images
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    machine.keep_freed_memory()  # as a run does
+    keep_freed_memory()  # as a run does
     return load_images(compose_config(["data=cifar10", f"data.root={ROOT}", "data.train_per_class=1000"]).data)
 
 
@@ -107,7 +108,7 @@ def test_the_input_path_against_a_data_loader(benchmark: BenchmarkFixture, image
 def test_an_epoch_against_one_that_is_fed_a_fixed_batch(
     benchmark: BenchmarkFixture, images: Images, batch_size: int
 ) -> None:
-    recipe = TrainConfig(precision=machine.resolve_precision("auto", "cpu"), memory_format="contiguous")
+    recipe = TrainConfig(precision=resolve_precision("auto", "cpu"), memory_format="contiguous")
     batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True))
     learner = Learner({"model": {"name": "resnet8"}, "attention": {"name": "none"}}, recipe, 10, 0, CPU)
     fixed = next(batches.train_batches(batch_size, 0, 0))

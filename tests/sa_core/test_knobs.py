@@ -31,7 +31,7 @@ from sa_core.knobs import (
     default_of,
     norm_groups,
 )
-from sa_core.places import BACKBONES
+from sa_core.registry import BACKBONES
 
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
@@ -326,9 +326,9 @@ def test_the_constant_is_where_the_official_gates_start() -> None:
 
 def test_the_tables_are_reached_without_importing_torch() -> None:
     code = (
-        "import sa_core, sa_core.knobs, sa_core.places, sa_core.seeds, sys;"
+        "import sa_core, sa_core.knobs, sa_core.registry, sa_core.seeds, sys;"
         "sa_core.knobs.ATTENTIONS['sa'](groups=4).check(16);"
-        "sa_core.places.find_backbone('resnet50').places('pre');"
+        "sa_core.registry.find_backbone('resnet50').places('pre');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

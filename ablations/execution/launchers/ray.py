@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
+from ablations.common.wording import first_line
 from ablations.config import DataConfig, RayConfig
 from ablations.design import Design
 from ablations.design.variants import Variant
@@ -125,7 +126,7 @@ class RayLauncher(Launcher):
             try:
                 found[name] = ray.get(answer)
             except RayError as error:
-                found[name] = _said(error)
+                found[name] = first_line(error)[:300]
         return found
 
     def start(self, job: Job) -> None:
@@ -145,7 +146,8 @@ class RayLauncher(Launcher):
         try:
             ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
         except (RayError, OSError) as error:
-            reason = f"the cluster does not answer any more ({_said(error)}); the same command goes on when it does"
+            said = first_line(error)[:300]
+            reason = f"the cluster does not answer any more ({said}); the same command goes on when it does"
             raise UsageError("launcher", "ray", reason) from None
         for words in ready:
             key = by_words[words]
@@ -161,9 +163,9 @@ class RayLauncher(Launcher):
         except StopIteration:
             event = Failed(LOST, "its worker ended without a word.")
         except OutOfMemoryError as error:  # Ray ended the worker, before the system would have ended anything
-            event = Failed(OUT_OF_MEMORY, _said(error))
+            event = Failed(OUT_OF_MEMORY, first_line(error)[:300])
         except RayError as error:
-            event = Failed(LOST, _said(error))
+            event = Failed(LOST, first_line(error)[:300])
         if isinstance(event, (Finished, Failed)):
             del self._tasks[key]
         return event
@@ -229,7 +231,7 @@ class RayLauncher(Launcher):
             ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             option = "launcher.address" if self._config.address else "launcher"
-            reason = f"Ray does not answer: {_said(error)}"
+            reason = f"Ray does not answer: {first_line(error)[:300]}"
             if self._config.address and "RAY_AUTH_MODE" not in os.environ:
                 reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, too"
             raise UsageError(option, self._config.address or "ray", reason) from None
@@ -258,9 +260,3 @@ class RayLauncher(Launcher):
     def _fits(self, node: Mapping[str, Any]) -> bool:
         has = node["Resources"]
         return bool(has.get("CPU", 0) >= self.threads and has.get("GPU", 0) >= self._gpus)
-
-
-def _said(error: BaseException) -> str:
-    """Returns what an error of Ray says, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0][:300]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.config import DataConfig, TrainConfig
 from ablations.data.images import Images
 from ablations.training.events import Failed, Progress, Step
@@ -79,8 +79,8 @@ def shared(images: Images) -> Images:
 def _on_device(references: Sequence[Any], where: Where) -> DeviceImages:
     """Returns the images on this process's device: put there for its first cell."""
     if not _placed or _placed[0][0] != where:
-        machine.keep_freed_memory()
-        machine.quiet_profiler()
+        keep_freed_memory()
+        quiet_profiler()
         import ray
 
         from ablations.data.device import on_device

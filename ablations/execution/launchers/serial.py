@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ablations.common import machine
+from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Progress
@@ -28,8 +28,8 @@ class SerialLauncher(Launcher):
     def _device_images(self) -> DeviceImages:
         from ablations.data.device import on_device
 
-        machine.keep_freed_memory()
-        machine.quiet_profiler()
+        keep_freed_memory()
+        quiet_profiler()
         return on_device(self.images, self._data, self._design.protocol["device"])
 
     def prepare(self) -> str:

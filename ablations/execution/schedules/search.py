@@ -1,13 +1,14 @@
 """An open search: Optuna's TPE picks combinations of levels one by one, from what came of those before.
 
-A combination that is picked becomes a variant like any other, with its replicates as cells. The sampler works on a
-study in memory that is built anew from the stored cells before each pick, so a search that was cut off goes on as if it
-had not been. Combinations that cannot be built, were trained before, or have more parameters than
+A combination that is picked becomes a variant like any other, with its replicates as cells. The pruner works on the
+stored study itself. The sampler cannot: it sees levels as categories and a variant as one observation, the mean over
+its replicates, while the stored study has a trial a replicate and parameters over all that an option may be. So it
+works on a study in memory that is built anew from the stored one before each pick, and a search that was cut off goes
+on as if it had not been. Combinations that cannot be built, were trained before, or have more parameters than
 `sweep.max_parameters` are never trained: the sampler is asked again.
 
 With one objective that is known after every epoch, Optuna's median pruner gives hopeless cells up. Only a variant's
-first replicate is judged, against the first replicates of others, which saw the same batches; the others of a
-variant that was given up are not trained.
+first replicate is judged, against all finished cells; the others of a variant that was given up are not trained.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from ablations.analysis.picked import Maker, with_found_variants
 from ablations.common.errors import UsageError
 from ablations.common.metrics import EPOCH_METRICS, METRICS
 from ablations.common.settings import Settings
-from ablations.config import OBJECTIVES, Config
+from ablations.config import Config
 from ablations.design import Cell, Design
 from ablations.design.variants import Variant
-from ablations.storage.study import StoredCell, StudyStore
+from ablations.execution.schedules.base import Outlook, Schedule, count_by_variant
+from ablations.storage.cells import CellState, StoredCell
 from sa_core.seeds import stream_seed
 
 if TYPE_CHECKING:
@@ -42,34 +44,42 @@ if TYPE_CHECKING:
 
 _ASKED = 200  # picks that the sampler may waste before the combinations that are left are looked through
 _LOOKED_THROUGH = 20_000
-_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
+_STARTUP = 5  # variants that are trained to their end before any is given up
 
 
-class Search:
+class SearchSchedule(Schedule):
     """Picks the variants of a search.
 
     Args:
         config: the sweep's factors are the space, their levels the choices.
         design: its named variants, without those that were picked.
-        store: what is known; the cells of what is picked are put into its queue.
+        stored: returns what is known of its cells.
         count_parameters: says how many parameters a variant has.
-
-    Attributes:
-        exhausted: whether fewer variants were to be had than were asked for.
+        should_prune: asks a pruner about a cell in training.
     """
 
     def __init__(
-        self, config: Config, design: Design, store: StudyStore, count_parameters: Callable[[Variant], int]
+        self,
+        config: Config,
+        design: Design,
+        stored: Callable[[], list[StoredCell]],
+        count_parameters: Callable[[Variant], int],
+        should_prune: Callable[[Cell, MedianPruner], bool],
     ) -> None:
-        self._config, self._named, self._store, self._count_parameters = config, design, store, count_parameters
-        self.exhausted = False
+        super().__init__(design, stored)
+        self._trials, self._epochs = config.sweep.trials, config.train.epochs
+        self._count_parameters, self._should_prune = count_parameters, should_prune
+        self._exhausted = False
         self._maker = Maker(config)
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
+        warmup = max(1, self._epochs // 3)
+        self._pruner = MedianPruner(n_startup_trials=_STARTUP * design.replicates, n_warmup_steps=warmup + 1)
 
-    def size(self) -> int:
-        """Counts the combinations of levels."""
-        return math.prod(len(levels) for levels in self._named.factors.values())
+    @property
+    def design(self) -> Design:
+        """The design with the variants that were picked so far."""
+        return with_found_variants(self._design, self._stored(), self._maker)
 
     def check(self) -> None:
         """Checks that something can be picked.
@@ -77,67 +87,85 @@ class Search:
         Raises:
             UsageError: if every combination has too many parameters.
         """
-        known = self.design.variants[len(self._named.variants) :]
-        if self._named.max_parameters and not known and self._pick() is None:
+        most = self._design.max_parameters
+        if most and len(self.design.variants) == len(self._design.variants) and self._pick() is None:
             reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
-            raise UsageError("sweep.max_parameters", self._named.max_parameters, reason)
+            raise UsageError("sweep.max_parameters", most, reason)
+
+    def outlook(self) -> Outlook:
+        """Returns what there is to train."""
+        design, asked = self.design, self._trials
+        size = math.prod(len(levels) for levels in design.factors.values())
+        trials = min(asked, size)
+        to_pick = max(0, trials - (len(design.variants) - len(self._design.variants)))
+        note = f"There are {trials} combinations of levels to pick from, not {asked}." if trials < asked else ""
+        total = (len(design.variants) + to_pick) * design.replicates
+        return Outlook(design, count_by_variant(self.missing()), to_pick, total, str(design.replicates), note)
 
     @property
-    def design(self) -> Design:
-        """The design as far as it is known."""
-        return with_found_variants(self._named, self._store.cells(), self._maker)
+    def ending(self) -> str:
+        """Says that fewer variants were to be had than were asked for."""
+        return "No other combination of levels is left to pick." if self._exhausted else ""
 
     def cells(self) -> Iterator[Cell | None]:
-        """Picks variants and yields their cells, until there are as many variants as were asked for.
+        """Yields what is missing of known variants, then picks others until there are as many as were asked for.
 
         The further replicates of a variant come when its first one has ended, unless that was given up. None says that
         nothing can be told before one that is being trained has ended.
         """
+        yield from self.missing()
         open_ones: list[Variant] = []  # whose first replicate is being trained
         while True:
-            states = {cell.key: cell.state for cell in self._store.cells()}
-            first = {variant.name: states[self._named.cell(variant, 0).key] for variant in open_ones}
-            ended = next((variant for variant in open_ones if first[variant.name] not in _UNDER_WAY), None)
+            stored = {cell.key: cell for cell in self._stored()}
+            first = {variant.name: stored[self._design.cell(variant, 0).key] for variant in open_ones}
+            ended = next((variant for variant in open_ones if not first[variant.name].is_open), None)
             if ended is not None:
                 open_ones.remove(ended)
-                if first[ended.name] != TrialState.PRUNED:
-                    for replicate in range(1, self._named.replicates):
-                        yield self._enqueued(ended, replicate)
+                if first[ended.name].state is not CellState.PRUNED:
+                    for replicate in range(1, self._design.replicates):
+                        yield self._design.cell(ended, replicate)
             elif (variant := self._pick()) is not None:
                 open_ones.append(variant)
-                yield self._enqueued(variant, 0)
-            elif open_ones and self._named.replicates > 1:
+                yield self._design.cell(variant, 0)
+            elif open_ones and self._design.replicates > 1:
                 yield None
             else:
                 return
 
-    def _enqueued(self, variant: Variant, replicate: int) -> Cell:
-        cell = self._named.cell(variant, replicate)
-        self._store.enqueue([cell])
-        return cell
+    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
+        """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
+        objective = self._design.objectives[0]
+        is_judged = cell.variant.levels and cell.replicate == 0 and len(epochs) < self._epochs
+        if not is_judged or not can_prune(self._design.objectives) or not self._should_prune(cell, self._pruner):
+            return None
+        metric = METRICS[objective]
+        value = f"{metric.label.lower()} {metric.format(getattr(epochs[-1], objective))} {metric.unit}"
+        return f"after epoch {len(epochs)}, {value} is worse than the median of the others"
 
     def _pick(self) -> Variant | None:
         """Returns the next variant; None when there are enough, or none is left."""
-        stored = self._store.cells()
-        design = with_found_variants(self._named, stored, self._maker)
+        stored = self._stored()
+        design = with_found_variants(self._design, stored, self._maker)
         picked = [variant for variant in design.variants if variant.levels]
-        if len(picked) >= self._config.sweep.trials:
+        if len(picked) >= self._trials:
             return None
         # By how many there are, so that a search that goes on picks what it would have picked.
-        seed = stream_seed(self._named.protocol["seed"], "search", len(picked)) % 2**32
-        under_way = {cell.variant for cell in stored if cell.state in _UNDER_WAY}
+        seed = stream_seed(self._design.protocol["seed"], "search", len(picked)) % 2**32
+        in_training = {cell.variant for cell in stored if cell.is_open}
         running = [
             create_trial(state=TrialState.RUNNING, params=variant.levels, distributions=dict(self._space))
             for variant in picked
-            if variant.name in under_way
+            if variant.name in in_training
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # Variants that are being trained count as bad ones, so that those beside them are others.
             sampler = TPESampler(seed=seed, multivariate=True, constant_liar=len(running) > 0)
-        study = make_study(self._named.objectives, sampler)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        directions = [StudyDirection[direction.upper()] for direction in design.directions]
+        study = optuna.create_study(directions=directions, sampler=sampler)
         study.add_trials(running)
-        study.add_trials(history(picked, stored, self._named.objectives, self._space))
+        study.add_trials(observations(picked, stored, design.objectives, self._space))
         known = [variant.network for variant in design.variants]
         for _ in range(_ASKED):
             trial = study.ask(dict(self._space))
@@ -148,7 +176,7 @@ class Search:
         return self._first_left(known, seed)
 
     def _is_wanted(self, variant: Variant, known: Sequence[Settings]) -> bool:
-        most = self._named.max_parameters
+        most = self._design.max_parameters
         if variant.network in known or not most:
             return variant.network not in known
         if variant.name not in self._counts:
@@ -157,26 +185,23 @@ class Search:
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""
-        factors = self._named.factors
+        factors = self._design.factors
         combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
         random.Random(seed).shuffle(combinations)
         for combination in combinations:
             variant = self._maker.variant(dict(zip(factors, combination, strict=True)))
             if variant and self._is_wanted(variant, known):
                 return variant
-        self.exhausted = True
+        self._exhausted = True
         return None
 
 
-def make_study(objectives: Sequence[str], sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-    """Makes a study in memory with the directions of the objectives."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        directions=[StudyDirection[OBJECTIVES[objective].upper()] for objective in objectives], sampler=sampler
-    )
+def can_prune(objectives: Sequence[str]) -> bool:
+    """Returns whether there is one objective, which is known after every epoch."""
+    return len(objectives) == 1 and objectives[0] in EPOCH_METRICS
 
 
-def history(
+def observations(
     variants: Sequence[Variant],
     stored: Iterable[StoredCell],
     objectives: Sequence[str],
@@ -188,51 +213,15 @@ def history(
         cells.setdefault(cell.variant, []).append(cell)
     trials = []
     for variant in variants:
-        own = [cell for cell in cells.get(variant.name, ()) if cell.outcome is not None]
-        finished = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.COMPLETE]
-        given_up = [cell.outcome["result"] for cell in own if cell.outcome and cell.state == TrialState.PRUNED]
+        results: dict[CellState, list[Any]] = {CellState.FINISHED: [], CellState.PRUNED: []}
+        for cell in cells.get(variant.name, ()):
+            if cell.outcome is not None and cell.state in results:
+                results[cell.state].append(cell.outcome["result"])
         common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
-        if given_up:
-            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in given_up[0]["epochs"]}
+        if results[CellState.PRUNED]:
+            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in results[CellState.PRUNED][0]["epochs"]}
             trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
-        elif finished:
+        elif finished := results[CellState.FINISHED]:
             values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
             trials.append(create_trial(values=values, **common))
     return trials
-
-
-class MedianStopper:
-    """Gives up first replicates that are worse than the median of others at the same epoch.
-
-    Args:
-        store: knows the others.
-        objective: the metric; higher or lower is better as `OBJECTIVES` has it.
-        epochs: of a whole training; after the last one there is nothing to save.
-    """
-
-    def __init__(self, store: StudyStore, objective: str, epochs: int) -> None:
-        self._store, self._objective, self._epochs = store, objective, epochs
-        self._pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
-
-    @classmethod
-    def suits(cls, objectives: Sequence[str]) -> bool:
-        """Says whether there is one objective, which is known after every epoch."""
-        return len(objectives) == 1 and objectives[0] in EPOCH_METRICS
-
-    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
-        """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
-        if not cell.variant.levels or cell.replicate != 0 or len(epochs) >= self._epochs:
-            return None
-        study = make_study([self._objective])
-        for other in self._store.cells():
-            if other.levels and other.replicate == 0 and other.state == TrialState.COMPLETE and other.outcome:
-                result = other.outcome["result"]
-                steps = {epoch["epoch"]: epoch[self._objective] for epoch in result["epochs"]}
-                study.add_trial(create_trial(value=result[self._objective], intermediate_values=steps))
-        own = {epoch.epoch: getattr(epoch, self._objective) for epoch in epochs}
-        trial = create_trial(state=TrialState.RUNNING, intermediate_values=own)
-        if not self._pruner.prune(study, trial):
-            return None
-        metric = METRICS[self._objective]
-        value = f"{metric.label.lower()} {metric.format(own[epochs[-1].epoch])} {metric.unit}"
-        return f"after epoch {len(epochs)}, {value} is worse than the median of the others"

@@ -7,35 +7,42 @@ get those of the next look. `ablations.stats.looks` says when looks are taken, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-from optuna.trial import TrialState
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
 from ablations.common.wording import count
 from ablations.config import AUTO
 from ablations.design import Cell, Design
+from ablations.execution.schedules.base import Outlook, Schedule, count_by_variant
 from ablations.stats import Looks, family, judge, undecided
-from ablations.storage.study import StudyStore
+from ablations.storage.cells import StoredCell
+from ablations.storage.errors import StorageError
 
 
-def looks_of(design: Design, store: StudyStore) -> Looks:
+def looks_of(design: Design, stored: Any) -> Looks:
     """Returns when a study is looked at: as it was planned when it was first run so.
 
+    Args:
+        design: the study.
+        stored: what the study remembers of its looks; None where it was not run so yet.
+
     Raises:
-        UsageError: if `replicates.max` can decide nothing, or the study was begun with another one.
+        StorageError: if the study was begun with another `replicates.max`.
+        UsageError: if `replicates.max` can decide nothing.
     """
-    most = design.replicates_max
-    stored = Looks.stored(store.attributes.get("looks"))
-    if stored is not None:
-        if stored.sizes[-1] != most:
-            reason = (
-                f"the study was begun with replicates.max={stored.sizes[-1]}, which its verdicts allow for; "
-                f"to start another study, add study={design.study}-2 (or any name)"
-            )
-            raise UsageError("replicates.max", most, reason)
-        return stored
-    return planned_looks(design)
+    known, most = Looks.stored(stored), design.replicates_max
+    if known is None:
+        return planned_looks(design)
+    if known.sizes[-1] != most:
+        reason = (
+            f"the study was begun with replicates.max={known.sizes[-1]}, which its verdicts allow for; "
+            f"to start another study, add study={design.study}-2 (or any name)"
+        )
+        raise StorageError("replicates.max", most, reason)
+    return known
 
 
 def planned_looks(design: Design) -> Looks:
@@ -56,55 +63,82 @@ def planned_looks(design: Design) -> Looks:
     return looks
 
 
-class Sequential:
-    """Yields the cells that a study needs beyond its first look.
+class SequentialSchedule(Schedule):
+    """Trains a look's replicates, judges, and goes on with what is undecided.
 
     Args:
-        design: its `replicates` are those of the first look.
-        store: what is known; cells are put into its queue.
+        design: the study.
+        stored: returns what is known of its cells.
         looks: when the study is looked at.
-        announce: hears, in words, what a look found, and how many cells it adds.
+        notify: is told, in words, what a look found.
     """
 
-    def __init__(self, design: Design, store: StudyStore, looks: Looks, announce: Callable[[str, int], None]) -> None:
-        self._design, self._store, self._looks, self._announce = design, store, looks, announce
+    def __init__(
+        self, design: Design, stored: Callable[[], list[StoredCell]], looks: Looks, notify: Callable[[str], None]
+    ) -> None:
+        super().__init__(replace(design, replicates=looks.sizes[0]), stored)
+        self._looks, self._notify = looks, notify
+        self._batch: list[Cell] | None = None  # the cells of the look that is being taken
+        self._done_before = 0
+
+    @property
+    def looks(self) -> Looks | None:
+        """When the study is looked at."""
+        return self._looks
+
+    @property
+    def total(self) -> int:
+        """How many cells the study has up to the look that is being taken."""
+        return super().total if self._batch is None else self._done_before + len(self._batch)
 
     def cells(self) -> Iterator[Cell | None]:
-        """Yields cells without an outcome, each in the queue; judges the study when those of a look are trained.
-
-        None says that some of them are still being trained.
-        """
-        for before, replicates in zip(self._looks.sizes, self._looks.sizes[1:], strict=False):
-            while any(cell.state == TrialState.RUNNING for cell in self._store.cells()):
+        """Yields the cells of a look after the other; judges the study when those of one are trained."""
+        for found, batch in self._batches():
+            self._done_before, self._batch = self.count_done(), batch
+            if found:
+                self._notify(found)
+            yield from batch
+            while any(cell.is_open for cell in self._stored()):
                 yield None
+
+    def outlook(self) -> Outlook:
+        """Returns what there is to train up to the next look."""
+        batch = next((batch for _, batch in self._batches()), [])
+        sizes = self._looks.sizes
+        replicates = f"{sizes[0]} to {sizes[-1]}"
+        return Outlook(self.design, count_by_variant(batch), 0, self.count_done() + len(batch), replicates)
+
+    def _batches(self) -> Iterator[tuple[str, list[Cell]]]:
+        """Yields the cells that each look lacks, with what the look before it found, for looks that lack any."""
+        if first := self.missing():
+            yield "", first
+        for before, replicates in pairwise(self._looks.sizes):
             wanted = self._undecided()
             if not wanted:
                 return
-            stored = {cell.key: cell for cell in self._store.cells()}
-            cells = [
+            stored = {cell.key: cell for cell in self._stored()}
+            cells = (
                 self._design.cell(variant, replicate)
                 for replicate in range(replicates)
                 for variant in self._design.variants
                 if variant.name in wanted
-            ]
-            missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].is_done]
-            if not missing:
-                continue
-            contrasts = len(family(self._design.baselines))
-            decided = contrasts - len(family({name: self._design.baselines[name] for name in wanted}))
-            self._announce(
-                f"Look at {before} replicates: {decided} of {count(contrasts, 'contrast')} decided; "
-                f"{', '.join(wanted)} get {replicates - before} more.",
-                len(missing),
             )
-            self._store.enqueue(
-                cell for cell in missing if cell.key not in stored or stored[cell.key].state == TrialState.FAIL
-            )
-            yield from missing
+            missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].state.is_done]
+            if missing:
+                yield self._found(before, replicates, wanted), missing
+
+    def _found(self, before: int, replicates: int, wanted: list[str]) -> str:
+        baselines = self._design.baselines
+        contrasts = len(family(baselines))
+        decided = contrasts - len(family({name: baselines[name] for name in wanted}))
+        return (
+            f"Look at {before} replicates: {decided} of {count(contrasts, 'contrast')} decided; "
+            f"{', '.join(wanted)} get {replicates - before} more."
+        )
 
     def _undecided(self) -> list[str]:
         """Returns the variants that need more replicates, and their baselines, in the order of the design."""
-        cells = collect(self._design, self._store.cells()).cells
-        open_ones = undecided(judge(cells, self._design.baselines, self._design.margin, self._looks))
-        wanted = {name for contrast in open_ones for name in (contrast.variant, contrast.baseline)}
+        cells = collect(self._design, self._stored()).cells
+        contrasts = judge(cells, self._design.baselines, self._design.margin, self._looks)
+        wanted = {name for contrast in undecided(contrasts) for name in (contrast.variant, contrast.baseline)}
         return [variant.name for variant in self._design.variants if variant.name in wanted]

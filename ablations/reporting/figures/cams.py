@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablations.analysis.networks import Sample, TrainedNetworks
+from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.sample import Sample
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from ablations.design.variants import NO_ATTENTION
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
 
@@ -29,13 +30,13 @@ def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
     networks = one_setting(networks.dropna(subset=[*_PANELS], how="all"))
     long = networks.melt([*SUBJECT, *SETTING], [*_PANELS], "quantity", "mib").dropna(subset="mib")
     long = long.drop_duplicates([*SUBJECT, "quantity"])
-    plain = long.loc[long["name"] == "none", ["place", "batch", "quantity", "mib"]]
+    plain = long.loc[long["name"] == NO_ATTENTION, ["place", "batch", "quantity", "mib"]]
     long = long.merge(plain.rename(columns={"mib": "plain_mib"}), on=["place", "batch", "quantity"])
     long = long.assign(
         label=labels(long),
         over=100 * (long["mib"] / long["plain_mib"] - 1),
         panel=long["quantity"].map([*_PANELS].index),
-        attended=long["name"] != "none",
+        attended=long["name"] != NO_ATTENTION,
     )
     long = long.sort_values(["panel", "place", "batch", "attended", "mib"], ignore_index=True)
     shown = long if long["attended"].any() else long.iloc[:0]
@@ -62,7 +63,7 @@ def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
             axes.barh(place, added, height=0.62, left=own["plain_mib"], label="what attention adds", **look)
             ends = own[["mib", "plain_mib"]].max(axis="columns")
             for row, end, mib, name, over in zip(place, ends, own["mib"], own["name"], own["over"], strict=True):
-                text = f"{mib:,.0f}" if name == "none" else f"{mib:,.0f} ({percent(over)})"
+                text = f"{mib:,.0f}" if name == NO_ATTENTION else f"{mib:,.0f} ({percent(over)})"
                 axes.annotate(text, (end, row), (3, 0), textcoords="offset points", va="center", fontsize=7)
             axes.set_title(_PANELS[quantity], loc="left")
             axes.set_xlabel("MiB")

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations.design import Design
+from ablations.design.variants import NO_ATTENTION
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
 from ablations.stats import cells_by_variant, typical
@@ -33,8 +34,8 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
     networks = rows[rows["kind"] == "network"]
     # What papers count depends on no mode, so any row of a network may have it.
     networks = networks.assign(multiply_adds=networks.groupby(SUBJECT)["multiply_adds"].transform("first"))
-    plain = networks[networks["name"] == "none"].groupby(["place", "batch"])["multiply_adds"].first()
-    shown = networks[networks["mode"].isin(_MODES) & (networks["name"] != "none")]
+    plain = networks[networks["name"] == NO_ATTENTION].groupby(["place", "batch"])["multiply_adds"].first()
+    shown = networks[networks["mode"].isin(_MODES) & (networks["name"] != NO_ATTENTION)]
     shown = shown.merge(plain.rename("plain").reset_index(), on=["place", "batch"])
     shown = one_setting(shown.dropna(subset=["ratio", "multiply_adds", "plain"]))
     shown = shown.assign(
@@ -73,14 +74,10 @@ def promise_of_cells(
             variant.name: typical(groups[variant.name][metric].to_numpy()) if variant.name in groups else None
             for variant in design.variants
         }
-        plain = {
-            variant.model["name"]: ratios[variant.name]
-            for variant in design.variants
-            if variant.attention["name"] == "none"
-        }
+        plain = {variant.model["name"]: ratios[variant.name] for variant in design.variants if variant.is_plain}
         for variant in design.variants:
             ratio, noise = ratios[variant.name], plain.get(variant.model["name"])
-            if ratio is None or variant.attention["name"] == "none" or variant.name not in multiply_adds:
+            if ratio is None or variant.is_plain or variant.name not in multiply_adds:
                 continue
             place = variant.model["name"]
             label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from scipy.optimize import isotonic_regression
+
+from ablations.common.files import write_whole
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
@@ -84,13 +87,15 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
 
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
+    png, pdf = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(_STYLE):
-        drawn.savefig(written[0])
+        drawn.savefig(png, format="png")
         drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
-        drawn.savefig(written[1], metadata={"CreationDate": None})  # equal figures are equal files
-    frame.to_csv(written[2], index=False)
+        drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
+    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
+    contents: list[bytes | str] = [png.getvalue(), pdf.getvalue(), frame.to_csv(index=False)]
+    for file, content in zip(written, contents, strict=True):
+        write_whole(file, content)
     return written
 
 

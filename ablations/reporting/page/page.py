@@ -17,16 +17,19 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from ablations.analysis.study import Findings
-from ablations.common.settings import flatten
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.files import refusals_explained, write_whole
 from ablations.common.wording import count
-from ablations.reporting.figures.gallery import Drawn, data_line, protocol_line
-from ablations.reporting.report import UNFINISHED, Report, unfinished_rows
-from ablations.reporting.tables.export import Table, variants_table
+from ablations.reporting.figures.gallery import Drawn
+from ablations.reporting.report import Report
+from ablations.reporting.tables.overview import unfinished_table
+from ablations.reporting.tables.variants import variants_table
 from ablations.reporting.text.conclusions import contrast_sentence, tally
+from ablations.reporting.text.coverage import shown_sentence, state_sentence
 from ablations.reporting.text.numbers import points, points_with_interval
+from ablations.reporting.text.protocol import data_line, protocol_line, protocol_options
 from ablations.stats import Contrast
-from ablations.storage.folder import refusals_explained
+from ablations.storage.folder import GO_ON
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.
@@ -108,58 +111,45 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
     Raises:
         UsageError: if the folder cannot be written, or a figure that was drawn is not there any more.
     """
-    with refusals_explained(report.folder):
+    with refusals_explained("results_dir", report.folder, GO_ON, names_file=True):
         path = report.folder / "index.html"
-        path.write_text(_render(report, tables), encoding="utf-8")
+        write_whole(path, _render(report, tables))
     return path
 
 
 def _render(report: Report, tables: Sequence[Path]) -> str:
-    findings = report.findings
+    analysis = report.analysis
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
     # Of a search there is no verdict to show: its variants were picked for being good.
-    contrasts = [] if findings.design.is_search else findings.shown_contrasts
-    said = {contrast_sentence(contrast, findings.design.margin) for contrast in contrasts}
-    scale = _Scale.of(contrasts, findings.design.margin)
+    contrasts = [] if analysis.design.is_search else analysis.shown_contrasts
+    said = {contrast_sentence(contrast, analysis.design.margin) for contrast in contrasts}
+    scale = _Scale.of(contrasts, analysis.design.margin)
     return template.render(
-        study=findings.design.study,
-        question=findings.design.question,
-        state=_state(findings),
-        is_finished=not findings.missing,
-        protocol_line=protocol_line(findings.design, findings.results),
-        unfinished=_unfinished(findings),
-        tally=tally([] if findings.design.is_search else findings.contrasts),
-        shown_note=findings.shown_note,
+        study=analysis.design.study,
+        question=analysis.design.question,
+        state=state_sentence(analysis.results),
+        is_finished=analysis.results.pending.empty,
+        protocol_line=protocol_line(analysis.design, analysis.results),
+        unfinished=unfinished_table(analysis),
+        tally=tally([] if analysis.design.is_search else analysis.contrasts),
+        shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,
-        margin=f"{findings.design.margin:g}",
+        margin=f"{analysis.design.margin:g}",
         sentences=[sentence for sentence in report.sentences if sentence not in said],
-        variants=variants_table(findings) if findings.summaries else None,
+        variants=variants_table(analysis) if analysis.summaries else None,
         sections=report.sections,
         figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
         left_out=report.gallery.left_out,
         files=[(path.name, _link(path, report.folder)) for path in tables],
         report_link=_link(report.path, report.folder),
-        command=str(findings.attributes.get("command", "unknown")),
-        protocol=_protocol(findings),
-        environments=findings.results.environments,
-        data=_data(findings),
+        command=str(analysis.attributes.get("command", "unknown")),
+        protocol=protocol_options(analysis),
+        environments=analysis.results.environments,
+        data=_data(analysis),
     )
-
-
-def _state(findings: Findings) -> str:
-    """Says in a sentence whether the study is finished."""
-    if findings.missing:
-        return findings.missing
-    pruned = int((findings.results.unfinished["state"] == "pruned").sum())
-    given_up = f"; the search gave up on {count(pruned, 'variant')}" if pruned else ""
-    return f"All {count(len(findings.results.cells), 'cell')} are finished{given_up}."
-
-
-def _unfinished(findings: Findings) -> Table:
-    return Table(UNFINISHED, unfinished_rows(findings), "", names=4)
 
 
 def _row(contrast: Contrast, scale: _Scale) -> _Row:
@@ -190,16 +180,10 @@ def _link(path: Path, folder: Path) -> str:
     return quote(path.relative_to(folder).as_posix())
 
 
-def _protocol(findings: Findings) -> dict[str, str]:
-    """Returns what all cells share, by the names of the options."""
-    options = {name: str(value) for name, value in flatten(findings.design.protocol).items()}
-    return options | {"data fingerprint": str(findings.attributes.get("data_fingerprint", "unknown"))}
-
-
-def _data(findings: Findings) -> dict[str, str]:
+def _data(analysis: StudyAnalysis) -> dict[str, str]:
     """Says what the cells were trained and tested on."""
-    known: Mapping[str, Any] | None = findings.attributes.get("data")
-    shown = {"data set": data_line(findings.design.protocol["data"])}
+    known: Mapping[str, Any] | None = analysis.attributes.get("data")
+    shown = {"data set": data_line(analysis.design.protocol["data"])}
     if known is None:
         return shown
     return shown | {

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import rich.table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed: the first `names` columns are text, the others numbers; `note` is how to read it."""
+
+    headers: tuple[str, ...]
+    rows: list[list[str]]
+    note: str
+    names: int = 1
 
 
 def print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
     """Prints a table whose first `names` columns are text and whose others are numbers."""
-    table = Table(*headers, title=None, header_style="bold")
+    table = rich.table.Table(*headers, title=None, header_style="bold")
     for column in table.columns[names:]:
         column.justify = "right"
     for row in rows:

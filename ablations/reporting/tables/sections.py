@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ablations.analysis.effects import Effect, factorial_effects
-from ablations.analysis.study import MOST_SHOWN, Findings
+from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
@@ -24,13 +24,13 @@ class Section:
     names: int = 1
 
 
-def make_sections(findings: Findings) -> list[Section]:
+def make_sections(analysis: StudyAnalysis) -> list[Section]:
     """Returns the tables that some sweeps have beyond the table of variants."""
-    if findings.results.cells.empty:
+    if analysis.results.cells.empty:
         return []
-    if findings.design.is_search:
-        return _search_sections(findings)
-    effects = factorial_effects(findings.results.cells, findings.design)
+    if analysis.design.is_search:
+        return _search_sections(analysis)
+    effects = factorial_effects(analysis.results.cells, analysis.design)
     return [_effects_section(effects)] if effects else []
 
 
@@ -48,8 +48,8 @@ def _effects_section(effects: Sequence[Effect]) -> Section:
     )
 
 
-def _search_sections(findings: Findings) -> list[Section]:
-    design, frame = findings.design, findings.tradeoffs
+def _search_sections(analysis: StudyAnalysis) -> list[Section]:
+    design, frame = analysis.design, analysis.tradeoffs
     front = frame[frame["on_front"]].sort_values("label", key=lambda labels: labels.map(lambda text: (len(text), text)))
     shown = list(dict.fromkeys([*design.objectives, "parameters"]))
     rows = [
@@ -69,7 +69,7 @@ def _search_sections(findings: Findings) -> list[Section]:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
     headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
     sections = [Section("Pareto front" if several else "Best found", note, headers, rows, names=2)]
-    shares = findings.importances
+    shares = analysis.importances
     if shares.empty:
         note = (
             f"Unknown: fewer than {LEAST_FOR_IMPORTANCES} variants were tried, or no objective differed between them."

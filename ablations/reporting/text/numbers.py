@@ -1,6 +1,9 @@
-"""How differences in percentage points are written."""
+"""How differences in percentage points and multiply-adds are written."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
 
 from ablations.stats import Estimate
 
@@ -16,3 +19,10 @@ def points_with_interval(difference: Estimate) -> str:
         return f"{points(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
     interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
     return f"{points(difference.mean)}{interval}"
+
+
+def in_gflops(multiply_adds: Mapping[str, float]) -> dict[str, str]:
+    """Writes multiply-adds in billions, all with the decimals that give the largest four digits."""
+    largest = max(multiply_adds.values(), default=0) / 1e9
+    decimals = max(0, 3 - math.floor(math.log10(largest))) if largest > 0 else 0
+    return {name: f"{value / 1e9:,.{decimals}f}" for name, value in multiply_adds.items()}

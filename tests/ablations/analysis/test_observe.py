@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ablations.analysis import observe as module
-from ablations.analysis.networks import Sample
 from ablations.analysis.observe import CHANNEL, SPATIAL, Observation, observe
+from ablations.analysis.sample import Sample
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.design.variants import Variant
 from sa_core import ShuffleAttention
-from tests.ablations.analysis.test_networks import random_network
+from tests.ablations.analysis.helpers import random_network
 
 
 def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -> Variant:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.benchmarking import plan
-from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
+from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.workloads import Shape, candidate_of
 from ablations.common import machine
 from ablations.common.errors import UsageError
@@ -35,11 +35,11 @@ def configured(*overrides: str) -> Config:
     return compose_config([*SMALL, *overrides])
 
 
-def planned(*overrides: str) -> Plan:
+def planned(*overrides: str) -> BenchmarkPlan:
     return make_plan(configured(*overrides))
 
 
-def settings_of(made: Plan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
+def settings_of(made: BenchmarkPlan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
     found = [(one.precision, one.layout, one.compile) for one in made.comparisons if one.kind == kind]
     return list(dict.fromkeys(found))
 
@@ -50,12 +50,12 @@ def names_of(comparison: Comparison) -> list[str]:
 
 @pytest.fixture
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx512_bf16"})
 
 
 @pytest.fixture
 def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2"})
 
 
 FULL = ("bench.precision=[fp32,auto]", "bench.layout=[contiguous,channels_last]", "bench.compile=[eager,compiled]",
@@ -93,7 +93,7 @@ def test_whatever_is_listed_is_measured_once(
         compile_networks=True, also=[],
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "_cpu_flags", lambda: {"amx_bf16"})
+        patch.setattr(machine, "cpu_flags", lambda: {"amx_bf16"})
         found = settings_of(made := make_plan(replace(configured(), bench=bench)))
     assert len(found) == len(made.comparisons)  # none twice
     asked = [
@@ -120,7 +120,7 @@ def test_whatever_is_listed_is_measured_once(
 def test_auto_is_the_best_precision_of_the_machine_and_none_is_measured_twice(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], asked: str, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(machine, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
     made = planned(f"bench.precision={asked}")
     assert [precision for precision, _, _ in settings_of(made)] == expected
     assert len(made.comparisons) == 4 * len(expected)  # three stages and the network
@@ -139,7 +139,7 @@ def test_bf16_on_a_cpu_without_it_is_refused() -> None:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU of before bf16, as far as plans are concerned."""
     monkeypatch.setattr(plan, "resolve_device", lambda _: "cuda")
-    monkeypatch.setattr(machine, "_gpus", lambda: (("old", (7, 5)),))
+    monkeypatch.setattr(machine, "gpus", lambda: (("old", (7, 5)),))
 
 
 @pytest.mark.usefixtures("gpu", "with_bf16")

@@ -28,11 +28,11 @@ from ablations.benchmarking.workloads import (
 from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.design.variants import Variant
+from ablations.design.variants import Variant, plain_network
 from ablations.measure.record import Setting
-from ablations.training.learner import PLAIN, Learner, build_network
+from ablations.training.learner import Learner, build_network
 from sa_core import ATTENTION, ShuffleAttention
-from sa_core.places import find_backbone
+from sa_core.registry import find_backbone
 from tests.sa_core.official import OfficialShuffleAttention
 
 CPU = torch.device("cpu")
@@ -334,7 +334,7 @@ def test_an_inference_is_in_the_setting_s_precision() -> None:
 
 def test_the_plain_network_is_plain_and_others_have_its_weights() -> None:
     plain, _ = network(None)
-    expected = build_network({"model": RESNET8, "attention": PLAIN}, 10, 0).state_dict()
+    expected = build_network(plain_network(RESNET8), 10, 0).state_dict()
     assert state_of(plain).keys() == expected.keys()
     for candidate in (None, VARIANT, OFFICIAL):
         own = state_of(network(candidate)[0])

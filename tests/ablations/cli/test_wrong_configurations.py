@@ -701,7 +701,7 @@ def nothing_works() -> Iterator[None]:
 
 def _reads_the_stores_only(urls: Sequence[str], margin: float) -> Any:
     """Stands for the ledger of claims, which would take seconds to compute."""
-    importlib.import_module("ablations.ledger.studied").stored_studies(urls)
+    importlib.import_module("ablations.ledger.stored").stored_studies(urls)
     _work(margin)
 
 

@@ -7,7 +7,6 @@ SIGKILL it leaves the stores as they are at that moment, and unlike SIGKILL it c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from rich.console import Console
 
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
-from ablations.execution.driver import Driver
+from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.progress import Display
 from ablations.storage.checkpoints import Checkpoints
-from ablations.storage.study import open_store
 from ablations.storage.weights import Weights
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
@@ -33,16 +28,17 @@ from ablations.training.job import Job
 from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
 from ablations.training.train import Epoch, Result
+from tests.builders.driven import DrivenStudy
 
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
-CONFIG = compose_config(
-    ["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10"]
-)
+TYPED = ("replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10")
 # Everything that a driver writes with.
 WRITES = (
     (optuna.storages.RDBStorage, "create_new_trial"),
     (optuna.storages.RDBStorage, "set_trial_state_values"),
     (optuna.storages.RDBStorage, "set_trial_user_attr"),
+    (optuna.storages.RDBStorage, "set_trial_param"),
+    (optuna.storages.RDBStorage, "set_trial_intermediate_value"),
     (optuna.storages.RDBStorage, "set_study_user_attr"),
     (Weights, "write"),
     (Checkpoints, "write"),
@@ -58,7 +54,7 @@ WRITES = (
 
 NETWORKS = {
     variant.name: build_network(variant.network, 10, seed).eval()
-    for seed, variant in enumerate(make_design(CONFIG).variants)
+    for seed, variant in enumerate(make_design(compose_config(["device=cpu", *TYPED])).variants)
 }
 
 
@@ -76,23 +72,28 @@ class InstantLauncher(SerialLauncher):
         yield Finished(Result(51.0, 1.0, Cost(10), 1.0, epochs).to_dict(), ENVIRONMENT)
 
 
-def drive(design: Design, folder: Path, uri: str) -> None:
-    """What `run` does, without its report."""
-    store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=True)
-    store.begin(design)
-    tracker = Tracker(uri, design, store.id, folder / "artifacts")
-    weights = Weights(folder / design.study / "weights")
-    checkpoints = Checkpoints(folder / design.study / "checkpoints")
-    driver = Driver(design, store, tracker, InstantLauncher(design, CONFIG.data), None, weights, checkpoints)
-    try:
-        if missing := driver.missing():
-            with Display(Console(quiet=True), 2, 0) as display:
-                driver.train(missing, display)
-        if not tracker.complete:
-            tracker.end("FINISHED")
-    finally:
-        if tracker._monitor:  # a thread, which a killed process would take with it
-            tracker._monitor._shutdown_event.set()
+class Study(DrivenStudy):
+    """A study that is run as `run` does, without its report."""
+
+    def __init__(self, folder: Path, name: str, uri: str) -> None:
+        super().__init__(folder, *TYPED, f"study={name}")
+        self.uri = uri
+        self.mine = folder / name
+
+    def run(self) -> None:
+        mirror = Tracker(self.uri, self.design, self.store.id, self.folder / "artifacts")
+        try:
+            self.drive(
+                InstantLauncher(self.design, self.config.data),
+                mirror=mirror,
+                weights=Weights(self.mine / "weights"),
+                checkpoints=Checkpoints(self.mine / "checkpoints"),
+            )
+            if not mirror.complete:
+                mirror.end("FINISHED")
+        finally:
+            if mirror.monitor:  # a thread, which a killed process would take with it
+                mirror.monitor.finish()
 
 
 def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
@@ -117,9 +118,14 @@ def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
         patch.setattr(owner, name, wrap(getattr(owner, name)))
 
 
-def check(design: Design, folder: Path, uri: str) -> None:
-    trials = optuna.load_study(study_name=design.study, storage=f"sqlite:///{folder / 'optuna.db'}").trials
-    assert [(trial.state, trial.value) for trial in trials] == [(TrialState.COMPLETE, 51.0)] * 2, design.study
+def check(study: Study) -> None:
+    design, folder = study.design, study.folder
+    stored = optuna.load_study(study_name=design.study, storage=study.url)
+    done = [trial for trial in stored.trials if trial.state == TrialState.COMPLETE]
+    assert [(trial.value, trial.intermediate_values) for trial in done] == [(51.0, {1: 50.0, 2: 51.0})] * 2
+    assert len({trial.user_attrs["cell"] for trial in done}) == 2
+    # An attempt that was cut off stays, as one that failed.
+    assert [trial.state for trial in stored.trials if trial not in done] in ([], [TrialState.FAIL])
     weights = Weights(folder / design.study / "weights")
     for cell in design.cells():
         state = NETWORKS[cell.variant.name].state_dict()
@@ -128,7 +134,7 @@ def check(design: Design, folder: Path, uri: str) -> None:
     assert len(list(weights.folder.iterdir())) == 2, design.study
     # A driver that died between storing an outcome and removing the checkpoint leaves a file that nobody reads.
     assert len(list((folder / design.study).glob("checkpoints/*"))) <= 1, design.study
-    client = MlflowClient(uri)
+    client = MlflowClient(study.uri)
     runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
     assert sorted(run.info.run_name for run in runs) == sorted([design.study, "groups=4 r0", "none r0"])
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -150,14 +156,14 @@ def test_a_driver_that_dies_at_any_write_loses_and_doubles_nothing(tmp_path: Pat
     number, died = 0, True
     while died:
         number += 1
-        design = replace(make_design(CONFIG), study=f"killed-{number}-{after}")
+        study = Study(tmp_path, f"killed-{number}-{after}", uri)
         with pytest.MonkeyPatch.context() as patch:
             kill_at(number, patch, after=after)
             try:
-                drive(design, tmp_path, uri)
+                study.run()
                 died = False
             except Killed:
                 pass
-        drive(design, tmp_path, uri)
-        check(design, tmp_path, uri)
+        study.run()
+        check(study)
     assert number > 20  # one undisturbed drive makes more than twenty writes, and each was the last one once

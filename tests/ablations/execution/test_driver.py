@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -8,23 +7,20 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from optuna.trial import TrialState
-from rich.console import Console
 
 from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
-from ablations.execution.driver import Driver, Interrupts, StudyInterruptedError
+from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.progress import Display
+from ablations.storage.cells import CellState
 from ablations.storage.checkpoints import Checkpoints
-from ablations.storage.study import StudyStore, open_store
-from ablations.tracking.tracker import Tracker
+from ablations.tracking.base import NoTracker
 from ablations.training.cost import Cost
 from ablations.training.events import (
     DIVERGED,
@@ -41,10 +37,11 @@ from ablations.training.events import (
 )
 from ablations.training.job import Job
 from ablations.training.train import Result
-from tests.ablations.several import Several
+from tests.builders.driven import DrivenStudy
+from tests.builders.several import Several
 from tests.conftest import TINY
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Launcher(SerialLauncher):
@@ -64,60 +61,38 @@ class Launcher(SerialLauncher):
         yield from super().work(job)
 
 
-class Study:
-    """A study in a folder, driven as often as a test wants."""
-
-    def __init__(self, folder: Path, *overrides: str) -> None:
-        self.config = compose_config([*TINY, "device=cpu", *overrides])
-        self.design = make_design(self.config)
-        self.url = f"sqlite:///{folder / 'optuna.db'}"
-        self.said = io.StringIO()
-
-    @property
-    def store(self) -> StudyStore:
-        store = open_store(self.url, self.design.study, create=True)
-        store.begin(self.design)
-        return store
-
-    def driver(self, launcher: SerialLauncher, **options: Any) -> tuple[Driver, io.StringIO]:
-        """Makes a driver; what it says is in the second thing."""
-        return Driver(self.design, self.store, None, launcher, **options), self.said
-
-    def drive(self, launcher: SerialLauncher, driver: Driver | None = None) -> int:
-        driver = driver or self.driver(launcher)[0]
-        missing = driver.missing()
-        with Display(Console(file=self.said, width=300), 6, 6 - len(missing)) as display:
-            return driver.train(missing, display) if missing else 0
-
-    def states(self) -> list[TrialState]:
-        return [cell.state for cell in self.store.cells()]
-
-
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return Study(tmp_path)
+def study(tmp_path: Path) -> DrivenStudy:
+    return DrivenStudy(tmp_path, *TINY)
 
 
-def test_every_cell_is_trained_once_a_replicate_after_the_other(study: Study) -> None:
+def states(study: DrivenStudy) -> list[CellState]:
+    return [cell.state for cell in study.store.cells()]
+
+
+def test_every_cell_is_trained_once_a_replicate_after_the_other(study: DrivenStudy) -> None:
     launcher = Launcher(study.config)
-    assert study.drive(launcher) == 0
+    assert study.drive(launcher).failed == 0
     assert launcher.trained == ["none r0", "groups=1 r0", "groups=4 r0", "none r1", "groups=1 r1", "groups=4 r1"]
-    assert study.states() == [TrialState.COMPLETE] * 6
+    assert states(study) == [CellState.FINISHED] * 6
     again = Launcher(study.config)
     study.drive(again)
     assert again.trained == []
 
 
 def test_more_replicates_train_only_what_is_new(tmp_path: Path) -> None:
-    Study(tmp_path, "replicates=1").drive(Launcher(Study(tmp_path, "replicates=1").config))
-    more = Study(tmp_path)
+    less = DrivenStudy(tmp_path, *TINY, "replicates=1")
+    less.drive(Launcher(less.config))
+    more = DrivenStudy(tmp_path, *TINY)
     launcher = Launcher(more.config)
     more.drive(launcher)
     assert launcher.trained == ["none r1", "groups=1 r1", "groups=4 r1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_its_cell_back_in_the_queue(study: Study, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_and_the_next_one_begins_with_its_cell(
+    study: DrivenStudy, number: signal.Signals
+) -> None:
     def interrupt(cell: Cell) -> None:
         if cell.name == "groups=1 r0":
             os.kill(os.getpid(), number)
@@ -127,11 +102,11 @@ def test_a_signal_ends_the_run_with_its_cell_back_in_the_queue(study: Study, num
         study.drive(Launcher(study.config, interrupt))
     assert caught.value.signal == number
     assert signal.getsignal(number) == handler
-    assert study.states() == [TrialState.COMPLETE] + [TrialState.WAITING] * 5
+    assert states(study) == [CellState.FINISHED, CellState.INTERRUPTED]
     resumed = Launcher(study.config)
     study.drive(resumed)
     assert resumed.trained[0] == "groups=1 r0"
-    assert study.states() == [TrialState.COMPLETE] * 6
+    assert states(study) == [CellState.FINISHED] * 6
 
 
 def test_a_second_signal_is_not_waited_for() -> None:
@@ -146,37 +121,39 @@ def test_a_second_signal_is_not_waited_for() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_cell_that_fails_is_recorded_and_the_others_go_on(study: Study) -> None:
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(study: DrivenStudy) -> None:
     def fail(cell: Cell) -> None:
         if cell.name == "groups=1 r0":
             raise ValueError("planted")
 
-    assert study.drive(Launcher(study.config, fail)) == 1
+    assert study.drive(Launcher(study.config, fail)).failed == 1
     cells = {(cell.variant, cell.replicate): cell for cell in study.store.cells()}
     failed = cells["groups=1", 0]
-    assert failed.state == TrialState.FAIL
+    assert failed.state == CellState.FAILED
     assert failed.failure is not None
     assert failed.failure.startswith("Traceback")
     assert failed.failure.endswith("ValueError: planted\n")
-    assert sum(cell.state == TrialState.COMPLETE for cell in cells.values()) == 5
+    assert sum(cell.state == CellState.FINISHED for cell in cells.values()) == 5
     retry = Launcher(study.config)
-    assert study.drive(retry) == 0
+    assert study.drive(retry).failed == 0
     assert retry.trained == ["groups=1 r0"]
 
 
 def test_a_diverging_cell_is_recorded_as_such_and_not_tried_again(tmp_path: Path) -> None:
-    study = Study(tmp_path, "train.learning_rate=1000", "train.batch_size=2", "train.epochs=4", "replicates=1")
+    study = DrivenStudy(
+        tmp_path, *TINY, "train.learning_rate=1000", "train.batch_size=2", "train.epochs=4", "replicates=1"
+    )
     launcher = Launcher(study.config)
-    driver, _ = study.driver(launcher)
-    assert study.drive(launcher, driver) == 0
+    driver = study.drive(launcher)
+    assert driver.failed == 0
     cells = study.store.cells()
-    assert driver.diverged == sum(cell.has_diverged for cell in cells) > 0
+    assert driver.diverged == sum(cell.state is CellState.DIVERGED for cell in cells) > 0
     for cell in cells:
-        assert cell.is_done
-        if cell.has_diverged:
+        assert cell.state.is_done
+        if cell.state is CellState.DIVERGED:
             assert (cell.failure or "").startswith("DivergedError: the loss is nan in training, ")
     again = Launcher(study.config)
-    assert study.drive(again) == 0
+    assert study.drive(again).failed == 0
     assert again.trained == []
 
 
@@ -208,37 +185,36 @@ TOO_MUCH = Failed(OUT_OF_MEMORY, "Traceback\nRuntimeError: CUDA out of memory")
 GONE = Failed(LOST, "The worker died.")
 
 
-def outcomes(study: Study) -> dict[str, dict[str, Any]]:
+def outcomes(study: DrivenStudy) -> dict[str, dict[str, Any]]:
     return {f"{cell.variant} r{cell.replicate}": cell.outcome or {} for cell in study.store.cells()}
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4, 100])
-def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: Study, slots: int) -> None:
+def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: DrivenStudy, slots: int) -> None:
     launcher = Workers(study.config, slots, {})
-    assert study.drive(launcher) == 0
+    assert study.drive(launcher).failed == 0
     assert launcher.most == min(slots, 6)
     assert sorted(job.cell.name for job in launcher.jobs) == sorted(cell.name for cell in study.design.cells())
-    assert study.states() == [TrialState.COMPLETE] * 6
+    assert states(study) == [CellState.FINISHED] * 6
     at_once = {outcome["environment"].get("cells at once") for outcome in outcomes(study).values()}
     assert at_once == {None if slots == 1 else str(slots)}
 
 
-def test_a_cell_that_runs_out_of_memory_is_tried_once_with_half_the_micro_batch(study: Study) -> None:
+def test_a_cell_that_runs_out_of_memory_is_tried_once_with_half_the_micro_batch(study: DrivenStudy) -> None:
     launcher = Workers(study.config, 2, {"none r0": [[TOO_MUCH]], "groups=1 r0": [[TOO_MUCH], [TOO_MUCH]]})
-    assert study.drive(launcher) == 1
+    assert study.drive(launcher).failed == 1
     for name in ("none r0", "groups=1 r0"):
         assert [job.micro_batches for job in launcher.attempts(name)] == [1, 2]
     assert outcomes(study)["none r0"]["micro_batches"] == 2
     assert "micro_batches" not in outcomes(study)["groups=4 r0"]
-    (failed,) = [cell for cell in study.store.cells() if cell.state == TrialState.FAIL]
+    (failed,) = [cell for cell in study.store.cells() if cell.state == CellState.FAILED]
     assert (failed.variant, failed.failed_as, failed.failure) == ("groups=1", OUT_OF_MEMORY, TOO_MUCH.reason)
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_cell_whose_worker_went_away_is_begun_again_so_often(study: Study, retries: int) -> None:
+def test_a_cell_whose_worker_went_away_is_begun_again_so_often(study: DrivenStudy, retries: int) -> None:
     launcher = Workers(study.config, 2, {"none r0": [[GONE]] * 9, "groups=4 r1": [[*EPOCHS, GONE]]})
-    driver, _ = study.driver(launcher, retries=retries)
-    assert study.drive(launcher, driver) == (1 if retries else 2)
+    assert study.drive(launcher, retries=retries).failed == (1 if retries else 2)
     assert [job.lost for job in launcher.attempts("none r0")] == list(range(retries + 1))
     cells = {f"{cell.variant} r{cell.replicate}": cell for cell in study.store.cells()}
     assert (cells["none r0"].failed_as, cells["none r0"].failure) == (LOST, GONE.reason)
@@ -248,13 +224,12 @@ def test_a_cell_whose_worker_went_away_is_begun_again_so_often(study: Study, ret
 
 
 def test_a_lost_cell_goes_on_from_its_last_checkpoint_and_one_without_memory_from_its_beginning(
-    study: Study, tmp_path: Path
+    study: DrivenStudy, tmp_path: Path
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", 7.0)
     saved = [Saved(b"first"), Saved(b"second")]
     launcher = Workers(study.config, 1, {"none r0": [[*saved, GONE]], "groups=1 r0": [[*saved, TOO_MUCH]]})
-    driver, _ = study.driver(launcher, checkpoints=checkpoints)
-    assert study.drive(launcher, driver) == 0
+    assert study.drive(launcher, checkpoints=checkpoints).failed == 0
     assert [job.checkpoint for job in launcher.attempts("none r0")] == [None, b"second"]
     assert [job.checkpoint for job in launcher.attempts("groups=1 r0")] == [None, None]
     assert {job.checkpoint_every for job in launcher.jobs} == {7.0}
@@ -271,28 +246,26 @@ def test_a_lost_cell_goes_on_from_its_last_checkpoint_and_one_without_memory_fro
     ],
 )
 def test_a_checkpoint_is_kept_where_it_may_be_gone_on_from(
-    study: Study, tmp_path: Path, words: list[Progress], kept: bool
+    study: DrivenStudy, tmp_path: Path, words: list[Progress], kept: bool
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     first = next(study.design.cells())
     checkpoints.write(first, b"x")
     launcher = Workers(study.config, 1, {"none r0": [words]})
-    driver, _ = study.driver(launcher, checkpoints=checkpoints)
-    study.drive(launcher, driver)
+    study.drive(launcher, checkpoints=checkpoints)
     assert launcher.jobs[0].checkpoint == b"x"
     assert checkpoints.read(first) == (b"x" if kept else None)
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_no_cell_and_it_is_said(study: Study, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_costs_no_cell_and_it_is_said(study: DrivenStudy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     launcher = Workers(study.config, 1, {"none r0": [[Saved(b"x"), *EPOCHS, FINISHED]]})
-    driver, said = study.driver(launcher, checkpoints=Checkpoints(tmp_path / "file" / "checkpoints"))
-    assert study.drive(launcher, driver) == 0
-    assert "The checkpoint of none r0 is not kept: " in said.getvalue()
+    assert study.drive(launcher, checkpoints=Checkpoints(tmp_path / "file" / "checkpoints")).failed == 0
+    assert "The checkpoint of none r0 is not kept: " in study.said.getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_puts_all_cells_in_hand_back_into_the_queue(study: Study, number: signal.Signals) -> None:
+def test_a_signal_interrupts_all_cells_in_hand(study: DrivenStudy, number: signal.Signals) -> None:
     class Interrupted(Workers):
         def events(self) -> Iterator[tuple[str, Progress]]:
             if len(self.jobs) == 4:
@@ -301,38 +274,36 @@ def test_a_signal_puts_all_cells_in_hand_back_into_the_queue(study: Study, numbe
 
     with pytest.raises(StudyInterruptedError):
         study.drive(Interrupted(study.config, 3, {}))
-    states = study.states()
-    assert states.count(TrialState.COMPLETE) in (1, 2)
-    assert states.count(TrialState.WAITING) == 6 - states.count(TrialState.COMPLETE)
-    assert study.drive(Workers(study.config, 3, {})) == 0
-    assert study.states() == [TrialState.COMPLETE] * 6
+    left = states(study)
+    assert left.count(CellState.FINISHED) in (1, 2)
+    assert left.count(CellState.INTERRUPTED) == len(left) - left.count(CellState.FINISHED) > 0
+    assert study.drive(Workers(study.config, 3, {})).failed == 0
+    assert states(study) == [CellState.FINISHED] * 6
 
 
-def test_what_is_not_to_be_begun_yet_waits_for_a_cell_in_hand_to_end(study: Study) -> None:
+def test_what_is_not_to_be_begun_yet_waits_for_a_cell_in_hand_to_end(study: DrivenStudy) -> None:
     launcher = Workers(study.config, 3, {})
-    driver, _ = study.driver(launcher)
-    missing = driver.missing()
     asked = []
 
-    def cells() -> Iterator[Cell | None]:
+    def choose(cells: Iterator[Cell | None]) -> Iterator[Cell | None]:
+        missing = list(cells)
         yield from missing[:2]
-        while any(cell.state == TrialState.RUNNING for cell in study.store.cells()):
+        while any(cell.is_open for cell in study.store.cells()):
             asked.append(len(launcher.hands))
             yield None
         yield from missing[2:]
 
-    with Display(Console(quiet=True), 6, 0) as display:
-        assert driver.train(cells(), display) == 0
+    assert study.drive(launcher, choose=choose).failed == 0
     assert asked == [2, 1]  # and not after every word
-    assert study.states() == [TrialState.COMPLETE] * 6
+    assert states(study) == [CellState.FINISHED] * 6
 
 
 def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_same() -> None:
     program = (
-        "import signal, time, ablations.execution.driver as driver\n"
-        "driver._GRACE = 0.3\n"
+        "import signal, time, ablations.execution.interrupts as interrupts\n"
+        "interrupts._GRACE = 0.3\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # for the parent to know when it may send one
-        "with driver.Interrupts() as interrupts, interrupts.at_once():\n"
+        "with interrupts.Interrupts() as answered, answered.at_once():\n"
         "    print('ready', flush=True)\n"
         "    try:\n"
         "        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])\n"
@@ -351,7 +322,7 @@ def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_s
     assert said == "Interrupted, unfinished; the same command goes on.\n"
 
 
-def test_data_that_changed_under_a_study_are_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     study.drive(Launcher(study.config))
     more = compose_config([*TINY, "device=cpu", "replicates=3"])
     launcher = Launcher(more)
@@ -365,20 +336,21 @@ def test_data_that_changed_under_a_study_are_refused(study: Study, monkeypatch: 
 
 def test_what_a_dashboard_lacks_is_written_of_further_replicates_too(tmp_path: Path) -> None:
     # Those that replicates=auto has added are no part of the design of its first look.
-    more = Study(tmp_path, "replicates=3", "train.epochs=1")
+    more = DrivenStudy(tmp_path, *TINY, "replicates=3", "train.epochs=1")
     more.drive(Launcher(more.config))
-    first = Study(tmp_path, "replicates=1", "train.epochs=1")
+    first = DrivenStudy(tmp_path, *TINY, "replicates=1", "train.epochs=1")
 
-    class Synced:
+    class Synced(NoTracker):
         def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
             self.names = [cell.name for cell, _ in finished]
             self.top1 = [outcome["result"]["top1"] for _, outcome in finished]
             self.fingerprint = fingerprint
 
-    tracker = Synced()
-    driver = Driver(first.design, first.store, cast(Tracker, tracker), Launcher(first.config))
-    assert driver.missing() == []
-    assert tracker.names == [cell.name for cell in more.design.cells()]
+    mirror = Synced()
+    launcher = Launcher(first.config)
+    first.drive(launcher, mirror=mirror)
+    assert launcher.trained == []
+    assert mirror.names == [cell.name for cell in more.design.cells()]
     stored = {f"{cell.variant} r{cell.replicate}": cell.outcome for cell in first.store.cells()}
-    assert tracker.top1 == [(stored[name] or {})["result"]["top1"] for name in tracker.names]
-    assert tracker.fingerprint == first.store.attributes["data_fingerprint"]
+    assert mirror.top1 == [(stored[name] or {})["result"]["top1"] for name in mirror.names]
+    assert mirror.fingerprint == first.store.attributes["data_fingerprint"]

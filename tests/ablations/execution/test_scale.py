@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from ablations.analysis.study import ENDS, findings_of, read_findings
+from ablations.analysis.load import analyze_stored, load_configured
+from ablations.analysis.study import ENDS
 from ablations.config.compose import compose_config
+from ablations.reporting.text.coverage import shown_sentence
 from ablations.storage.folder import study_folder
 from ablations.storage.study import StudyStore, open_store
-from ablations.tracking import tracker as track
 from ablations.tracking.tracker import Tracker
-from tests.ablations.big_studies import BigStudy, make_big_study
+from tests.builders.big_studies import BigStudy, make_big_study
 
 MANY_VARIANTS = "sweep.factors.attention={groups:[1,2,4,8],gate_bias:[0.2,0.4,0.6,0.8,1.0,1.2,1.4,1.6,1.8,2.0]}"
 MOST_MIB = 1024
@@ -65,14 +67,14 @@ def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
     study: BigStudy, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    search = track.MlflowClient.search_runs
+    search = MlflowClient.search_runs
 
-    def counted(self: track.MlflowClient, *arguments: object, **options: object) -> object:
+    def counted(self: MlflowClient, *arguments: object, **options: object) -> object:
         page = search(self, *arguments, **options)
         seen.append(len(page))
         return page
 
-    monkeypatch.setattr(track.MlflowClient, "search_runs", counted)
+    monkeypatch.setattr(MlflowClient, "search_runs", counted)
     store = opened(study, folder)
     tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", study.design, store.id, folder / "artifacts")
     tracker.sync([(cell, outcome) for cell, outcome in study.outcomes if outcome], "fingerprint")
@@ -82,12 +84,14 @@ def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
 
 def test_of_very_many_variants_the_ends_are_shown(tmp_path: Path) -> None:
     study = make_big_study(tmp_path, MANY_VARIANTS, "sweep.factors.attention.shuffle=[true,false]", mirrored=False)
-    findings = read_findings(compose_config(study.overrides))
-    assert len(findings.summaries) > 60
-    assert len(findings.shown) <= 2 * ENDS + 1
-    assert "none" in findings.shown
-    assert "are shown" in findings.shown_note
-    assert findings_of(findings.config, findings.design, opened(study, tmp_path), study_folder(findings.config)).shown
+    analysis = load_configured(compose_config(study.overrides))
+    assert len(analysis.summaries) > 60
+    assert len(analysis.shown) <= 2 * ENDS + 1
+    assert "none" in analysis.shown
+    assert "are shown" in shown_sentence(analysis)
+    assert analyze_stored(
+        analysis.config, analysis.design, opened(study, tmp_path), study_folder(analysis.config)
+    ).shown
 
 
 @pytest.mark.parametrize("verb", ["run", "analyze"])

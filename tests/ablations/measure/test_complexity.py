@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ablations.measure.complexity import COUNTED, Complexity, count
+from ablations.measure.complexity import COUNTED, Complexity, count_operations
 from sa_core import ATTENTION, ShuffleAttention, create_model
 
 META = torch.device("meta")
@@ -83,13 +83,14 @@ def test_multiply_adds_are_those_of_the_official_counter_but_for_what_it_cannot_
 ) -> None:
     difference = sum(DIFFERENCES[attention](*place) for place in places(backbone))
     model = on_meta(backbone, attention=attention, num_classes=1000)
-    assert count(model, empty(1, 3, 224, 224)).multiply_adds == ours
+    assert count_operations(model, empty(1, 3, 224, 224)).multiply_adds == ours
     assert round((ours - difference) / 1e9, 6) == official
 
 
 def test_the_gflops_of_shuffle_attention_in_the_abstract_are_the_input_of_its_average_pools() -> None:
     plain, attended = (
-        count(on_meta("resnet50", attention=name, num_classes=1000), empty(1, 3, 224, 224)) for name in ("none", "sa")
+        count_operations(on_meta("resnet50", attention=name, num_classes=1000), empty(1, 3, 224, 224))
+        for name in ("none", "sa")
     )
     half = sum(channels // 2 * positions for channels, positions in places("resnet50"))
     pooled = sum(channels // 2 for channels, _ in places("resnet50"))
@@ -112,7 +113,7 @@ def test_pytorchs_own_counter_sees_the_same_products(name: str) -> None:
     model, images = on_meta(name), empty(2, 3, 64, 64)
     with FlopCounterMode(display=False) as theirs, torch.no_grad():
         model.eval()(images)
-    ours = count(model, images).operations
+    ours = count_operations(model, images).operations
     assert theirs.get_total_flops() / 2 / 2 == ours["convolution"] + ours["matrix product"]
 
 
@@ -132,7 +133,7 @@ def test_a_convolution_takes_what_textbooks_say(
     layer = nn.Conv2d(8, 12, kernel, stride, padding, dilation, groups, bias, device=META)
     high, wide = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in (11, 16))
     expected = 12 * high * wide * (8 // groups * kernel**2 + bias)
-    counted = count(layer, empty(batch, 8, 11, 16))
+    counted = count_operations(layer, empty(batch, 8, 11, 16))
     assert counted.multiply_adds == expected
     assert counted.layers[0].shape == (batch, 12, high, wide)
 
@@ -163,7 +164,7 @@ def test_a_convolution_takes_what_textbooks_say(
     ids=str,
 )
 def test_what_papers_count(layer: nn.Module, shape: tuple[int, ...], expected: int) -> None:
-    counted = count(layer, empty(2, *shape))
+    counted = count_operations(layer, empty(2, *shape))
     assert (counted.multiply_adds, counted.uncounted) == (expected, 0)
 
 
@@ -194,13 +195,13 @@ def test_what_papers_count(layer: nn.Module, shape: tuple[int, ...], expected: i
     ids=str,
 )
 def test_what_papers_do_not_count(layer: nn.Module, expected: dict[str, int]) -> None:
-    counted = count(layer, empty(2, 4, 5, 5))
+    counted = count_operations(layer, empty(2, 4, 5, 5))
     assert counted.uncounted_kinds == expected
     assert counted.uncounted == sum(expected.values())
 
 
 def test_an_operation_that_no_table_has_is_uncounted_under_its_own_name() -> None:
-    counted = count(Function(lambda x: torch.special.erfinv(x) + torch.cdist(x, x).sum()), empty(2, 3, 4))
+    counted = count_operations(Function(lambda x: torch.special.erfinv(x) + torch.cdist(x, x).sum()), empty(2, 3, 4))
     assert counted.uncounted_kinds == {"erfinv": 12, "_cdist_forward": 9, "reduction": 9, "addition": 12}
 
 
@@ -212,7 +213,7 @@ def test_an_operation_that_no_table_has_is_uncounted_under_its_own_name() -> Non
 @settings(max_examples=40)
 def test_an_image_takes_the_same_in_a_batch_of_any_size(name: str, batch: int, side: int) -> None:
     module = ATTENTION[name](128, device=META)
-    alone, together = (count(module, empty(images, 128, side, side)) for images in (1, batch))
+    alone, together = (count_operations(module, empty(images, 128, side, side)) for images in (1, batch))
     assert alone.operations == together.operations
     assert together.moved_bytes <= batch * alone.moved_bytes  # the parameters are read once
 
@@ -220,7 +221,7 @@ def test_an_image_takes_the_same_in_a_batch_of_any_size(name: str, batch: int, s
 @pytest.mark.parametrize("name", ["resnet8", "shufflenet_v2_x0_5"])
 @pytest.mark.parametrize(("attention", "knobs"), [("none", {}), ("sa", {"groups": 4}), ("cbam", {})])
 def test_the_whole_is_the_sum_of_its_layers(name: str, attention: str, knobs: dict[str, Any]) -> None:
-    counted = count(on_meta(name, attention=attention, **knobs), empty(2, 3, 64, 64))
+    counted = count_operations(on_meta(name, attention=attention, **knobs), empty(2, 3, 64, 64))
     assert counted.multiply_adds == sum(layer.multiply_adds for layer in counted.layers)
     assert counted.uncounted == sum(layer.uncounted for layer in counted.layers)
     assert counted.uncounted == sum(counted.uncounted_kinds.values())
@@ -247,7 +248,7 @@ SHUFFLES: list[dict[str, Any]] = [
 def test_meta_tensors_count_as_those_of_the_cpu(name: str, knobs: dict[str, Any], layout: torch.memory_format) -> None:
     def counted(device: str) -> Complexity:
         images = torch.zeros(2, 128, 6, 6, device=device).contiguous(memory_format=layout)
-        return count(ATTENTION[name](128, device=torch.device(device), **knobs), images)
+        return count_operations(ATTENTION[name](128, device=torch.device(device), **knobs), images)
 
     assert counted("meta") == counted("cpu")
 
@@ -257,7 +258,7 @@ def test_meta_tensors_count_as_those_of_the_cpu(name: str, knobs: dict[str, Any]
 def test_meta_tensors_count_as_those_of_a_gpu(attention: str, knobs: dict[str, Any]) -> None:
     def counted(device: str) -> Complexity:
         model = create_model("resnet8", attention=attention, seed=0, **knobs).to(device)
-        return count(model, torch.zeros(2, 3, 32, 32, device=device))
+        return count_operations(model, torch.zeros(2, 3, 32, 32, device=device))
 
     assert counted("meta") == counted("cuda")
 
@@ -265,7 +266,7 @@ def test_meta_tensors_count_as_those_of_a_gpu(attention: str, knobs: dict[str, A
 @pytest.mark.parametrize("name", ["resnet26", "seresnet50", "mobilenetv3_small_050", "convnext_atto", "regnety_002"])
 def test_networks_of_timm_are_counted(name: str) -> None:
     with META:
-        counted = count(timm.create_model(name), empty(1, 3, 224, 224))
+        counted = count_operations(timm.create_model(name), empty(1, 3, 224, 224))
     known = {"addition", "multiplication", "copy", "sigmoid", "hardsigmoid", "hardswish", "gelu", "layer norm"}
     assert counted.operations.keys() <= {*COUNTED, *known}
     assert counted.multiply_adds > counted.uncounted > 0
@@ -291,12 +292,12 @@ def test_networks_of_timm_are_counted(name: str) -> None:
     ids=str,
 )
 def test_operations_read_their_tensors_and_write_their_results(layer: nn.Module, read: int, written: int) -> None:
-    assert count(layer, empty(2, 4, 5, 5)).moved_bytes == 4 * (read + written)
+    assert count_operations(layer, empty(2, 4, 5, 5)).moved_bytes == 4 * (read + written)
 
 
 def test_bytes_are_those_of_the_numbers() -> None:
-    assert count(nn.ReLU(), empty(2, 4, 5, 5).bfloat16()).moved_bytes == 2 * 400
-    assert count(Function(lambda x: x.bfloat16()), empty(2, 4, 5, 5)).moved_bytes == (4 + 2) * 200
+    assert count_operations(nn.ReLU(), empty(2, 4, 5, 5).bfloat16()).moved_bytes == 2 * 400
+    assert count_operations(Function(lambda x: x.bfloat16()), empty(2, 4, 5, 5)).moved_bytes == (4 + 2) * 200
 
 
 @pytest.mark.parametrize(("batch", "groups", "side"), [(1, 64, 7), (3, 8, 5)])
@@ -321,7 +322,7 @@ def test_shuffle_attention_moves_eleven_times_its_map_where_one_operation_would_
         full + full,  # shuffle
     ]
     assert sum(moved) == 11 * full + 10 * pooled + 6 * c
-    counted = count(ShuffleAttention(channels, groups, device=META), empty(batch, channels, side, side))
+    counted = count_operations(ShuffleAttention(channels, groups, device=META), empty(batch, channels, side, side))
     assert counted.moved_bytes == 4 * sum(moved)
     assert counted.least_bytes == 4 * (2 * full + 6 * c)
 
@@ -329,11 +330,14 @@ def test_shuffle_attention_moves_eleven_times_its_map_where_one_operation_would_
 def test_the_least_is_input_output_parameters_and_buffers() -> None:
     layer = nn.Sequential(nn.Conv2d(4, 6, 3, device=META), nn.BatchNorm2d(6, device=META))
     parameters, statistics, batches_seen = 6 * 4 * 9 + 6 + 2 * 6, 2 * 6, 8
-    assert count(layer, empty(2, 4, 5, 5)).least_bytes == 4 * (200 + 108 + parameters + statistics) + batches_seen
+    assert (
+        count_operations(layer, empty(2, 4, 5, 5)).least_bytes
+        == 4 * (200 + 108 + parameters + statistics) + batches_seen
+    )
 
 
 def test_an_operation_belongs_to_the_innermost_module() -> None:
-    layers = count(on_meta("resnet8", attention="sa", groups=4), empty(2, 3, 32, 32)).layers
+    layers = count_operations(on_meta("resnet8", attention="sa", groups=4), empty(2, 3, 32, 32)).layers
     expected = [
         ("conv1", "Conv2d", (2, 16, 32, 32), {"convolution"}),
         ("bn1", "BatchNorm2d", (2, 16, 32, 32), {"batch norm"}),
@@ -356,16 +360,16 @@ def test_an_operation_belongs_to_the_innermost_module() -> None:
 
 def test_a_module_that_is_called_twice_has_two_rows() -> None:
     relu = nn.ReLU()
-    layers = count(nn.Sequential(relu, nn.MaxPool2d(2), relu), empty(1, 4, 8, 8)).layers
+    layers = count_operations(nn.Sequential(relu, nn.MaxPool2d(2), relu), empty(1, 4, 8, 8)).layers
     assert [(layer.path, layer.multiply_adds) for layer in layers] == [("0", 256), ("1", 256), ("0", 64)]
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_callers_mode_makes_no_difference(context: Callable[[], AbstractContextManager[Any]]) -> None:
     model, images = on_meta("resnet8", attention="se"), empty(2, 3, 32, 32)
-    expected = count(model, images)
+    expected = count_operations(model, images)
     with context():
-        assert count(model, images) == expected
+        assert count_operations(model, images) == expected
 
 
 def test_the_module_is_left_as_it_was() -> None:
@@ -373,9 +377,9 @@ def test_the_module_is_left_as_it_was() -> None:
     model.get_submodule("layer2").eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     training = [part.training for part in model.modules()]
-    count(model, torch.ones(2, 3, 32, 32))
+    count_operations(model, torch.ones(2, 3, 32, 32))
     with pytest.raises(RuntimeError, match="channels"):
-        count(model, torch.ones(2, 4, 32, 32))
+        count_operations(model, torch.ones(2, 4, 32, 32))
     assert [part.training for part in model.modules()] == training
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
     for name, tensor in model.state_dict().items():
@@ -386,11 +390,11 @@ def test_what_other_hooks_do_belongs_to_their_module() -> None:
     layer = nn.ReLU()
     layer.register_forward_pre_hook(lambda _, inputs: inputs[0] * 2)
     layer.register_forward_hook(lambda _module, _inputs, output: output + 1)
-    counted = count(layer, empty(1, 4))
+    counted = count_operations(layer, empty(1, 4))
     assert [dict(row.operations) for row in counted.layers] == [{"multiplication": 4, "ReLU": 4, "addition": 4}]
 
 
 @pytest.mark.parametrize("inputs", [[], [empty(0, 4)], [empty()]])
 def test_without_an_image_there_is_nothing_to_count_for(inputs: list[Tensor]) -> None:
     with pytest.raises(ValueError, match="inputs: there is no image to count for"):
-        count(nn.ReLU(), *inputs)
+        count_operations(nn.ReLU(), *inputs)

@@ -11,11 +11,12 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.analysis.results import collect
-from ablations.analysis.study import Findings
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.report import Report, make_report, print_report
+from ablations.reporting.publish import print_report
+from ablations.reporting.report import Report, make_report
 from ablations.storage.study import StoredCell
 from tests.ablations.analysis.test_results import configuration, design, stored
 
@@ -26,13 +27,13 @@ ATTRIBUTES: dict[str, Any] = {
 }
 
 
-def findings(folder: Path, made: Design, known: Iterable[StoredCell], **attributes: object) -> Findings:
-    return Findings(configuration(), made, collect(made, known), ATTRIBUTES | attributes, folder)
+def analysis(folder: Path, made: Design, known: Iterable[StoredCell], **attributes: object) -> StudyAnalysis:
+    return StudyAnalysis(configuration(), made, collect(made, known), ATTRIBUTES | attributes, folder)
 
 
 def report(folder: Path, finished: int = 6, figures: Sequence[str] = ("variants", "forest")) -> Report:
     made = design()
-    return make_report(findings(folder, made, stored(made, finished)), figures)
+    return make_report(analysis(folder, made, stored(made, finished)), figures)
 
 
 def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -
     made = design()
     known = stored(made, 6)
     known[4] = replace(known[4], state=TrialState.FAIL, outcome=None, failure="Traceback\nValueError: planted\n")
-    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    text = make_report(analysis(tmp_path, made, known), ["forest"]).text
     assert "- 1 cell failed and is in none of these means." in text
     assert "| groups=2 | 1 | failed | ValueError: planted |" in text
 
@@ -79,7 +80,7 @@ def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -
 def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_path: Path) -> None:
     made = design()
     known = [replace(cell, state=TrialState.FAIL, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
-    made_report = make_report(findings(tmp_path, made, known), ["forest"])
+    made_report = make_report(analysis(tmp_path, made, known), ["forest"])
     assert "No cell is finished: every one that was tried failed." in made_report.text
     assert made_report.text.count("| failed | ValueError: no |") == 6
     assert made_report.gallery.drawn == []
@@ -89,7 +90,7 @@ def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_pat
 def test_cells_of_different_machines_are_not_compared_in_silence(tmp_path: Path) -> None:
     made = design()
     known = stored(made, 6)[:3] + stored(made, 6, machine="two")[3:]
-    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    text = make_report(analysis(tmp_path, made, known), ["forest"]).text
     assert "trained in 2 different environments" in text
 
 
@@ -102,7 +103,7 @@ def test_a_partial_study_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_study_without_its_baseline_is_reported_without_contrasts(tmp_path: Path) -> None:
     made = design()
     known = [cell for cell in stored(made, 6) if cell.variant != "none"]
-    text = make_report(findings(tmp_path, made, known), ["forest"]).text
+    text = make_report(analysis(tmp_path, made, known), ["forest"]).text
     assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] | no pair |  |" in text
 
 
@@ -142,15 +143,15 @@ def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for
         top1 = {"none": 50.0, "groups=2": 55.0 + 0.1 * cell.replicate, "groups=4": 50 + (-1.5) ** cell.replicate}
         result = cell.outcome["result"] | {"top1": top1[cell.variant]}
         known.append(replace(cell, outcome=cell.outcome | {"result": result}))
-    once = make_report(findings(tmp_path, made, known), ["forest"])
+    once = make_report(analysis(tmp_path, made, known), ["forest"])
     assert "| +5.40 [+5.19, +5.61] | helps |" in once.text
     assert "groups=2 against none: helps (n = 9, difference +5.40" in once.text
-    assert [contrast.look for contrast in once.findings.contrasts] == [None, None]
-    looked_at = make_report(findings(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
+    assert [contrast.look for contrast in once.analysis.contrasts] == [None, None]
+    looked_at = make_report(analysis(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
     frame = pd.read_csv(tmp_path / "figures" / "forest.csv")
     assert frame["verdict"].tolist() == ["helps", "undecided"]
     assert frame["look"].tolist() == [9, 9]
-    before, after = once.findings.contrasts[0].p, looked_at.findings.contrasts[0].p
+    before, after = once.analysis.contrasts[0].p, looked_at.analysis.contrasts[0].p
     assert before is not None
     assert after is not None
     assert after == pytest.approx(before / (9 / 16) ** 2)

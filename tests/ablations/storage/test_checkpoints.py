@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ablations.config.compose import compose_config
-from ablations.design import Cell, make_design
+from ablations.design import make_design
 from ablations.storage.checkpoints import Checkpoints
+from tests.disks import NEEDS_FULL_DISK, fill_disk_for, leave_partial
 
 CELLS = list(make_design(compose_config(["device=cpu"])).cells())
 
@@ -35,20 +36,27 @@ def test_the_latest_checkpoint_of_each_cell_is_read_until_it_is_removed(checkpoi
     assert not checkpoints.folder.exists()
 
 
-def full(checkpoints: Checkpoints, cell: Cell) -> None:
-    """Has the next write find a full disk."""
-    (checkpoints.folder / f".{cell.key}.partial").symlink_to("/dev/full")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@NEEDS_FULL_DISK
 def test_a_checkpoint_that_cannot_be_written_takes_the_one_before_with_it_and_no_other(
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = CELLS[:2]
     checkpoints.write(one, b"first")
     checkpoints.write(other, b"other")
-    full(checkpoints, one)
+    fill_disk_for(checkpoints.path(one), monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.write(one, b"second")
     assert (checkpoints.read(one), checkpoints.read(other)) == (None, b"other")
     assert names(checkpoints) == [f"{other.key}.pt"]
+
+
+def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(checkpoints: Checkpoints) -> None:
+    one, other = CELLS[:2]
+    for cell in (one, other):
+        checkpoints.write(cell, b"whole")
+        leave_partial(checkpoints.path(cell))
+    checkpoints.remove(one)
+    assert len(names(checkpoints)) == 2
+    assert all(other.key in name for name in names(checkpoints))
+    checkpoints.remove(other)
+    assert not checkpoints.folder.exists()

@@ -11,7 +11,10 @@ from optuna.trial import TrialState
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
-from ablations.storage.study import StudyStore, open_store
+from ablations.storage.cells import CellState
+from ablations.storage.errors import StudyInUseError
+from ablations.storage.study import StudyStore, find_study, open_store, study_names
+from ablations.training.events import Epoch
 
 OUTCOME: dict[str, Any] = {"result": {"top1": 61.5, "epochs": []}, "environment": {"cpu": "one"}}
 
@@ -27,7 +30,7 @@ def url(folder: Path) -> str:
 def opened(folder: Path, made: Design | None = None) -> StudyStore:
     made = made or design()
     store = open_store(url(folder), made.study, create=True)
-    store.begin(made)
+    store.initialise(made)
     return store
 
 
@@ -36,18 +39,26 @@ def cells() -> list[Cell]:
     return list(design().cells())
 
 
-def states(store: StudyStore) -> list[TrialState]:
+def states(store: StudyStore) -> list[CellState]:
     return [cell.state for cell in store.cells()]
 
 
-def test_a_cell_is_queued_claimed_and_finished(tmp_path: Path, cells: list[Cell]) -> None:
+def optuna_study(folder: Path) -> optuna.Study:
+    return optuna.load_study(storage=url(folder), study_name=design().study)
+
+
+def epoch(number: int, top1: float) -> Epoch:
+    return Epoch(number, 1.0, 1.0, top1, 0.1, 1.0, 1e9)
+
+
+def test_a_cell_is_a_trial_from_its_beginning_to_its_end(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
-    store.enqueue(cells[:2])
-    assert states(store) == [TrialState.WAITING, TrialState.WAITING]
-    store.claim(cells[1])
-    assert states(store) == [TrialState.WAITING, TrialState.RUNNING]
+    assert states(store) == []
+    store.start(cells[0])
+    assert states(store) == [CellState.RUNNING]
+    store.start(cells[1])
     store.finish(cells[1], OUTCOME)
-    assert states(store) == [TrialState.WAITING, TrialState.COMPLETE]
+    assert states(store) == [CellState.RUNNING, CellState.FINISHED]
 
     again = opened(tmp_path).cells()[1]
     assert (again.key, again.variant, again.replicate) == (cells[1].key, "groups=1", 0)
@@ -55,44 +66,105 @@ def test_a_cell_is_queued_claimed_and_finished(tmp_path: Path, cells: list[Cell]
     assert again.outcome == OUTCOME
 
 
-def test_a_released_cell_is_in_the_queue_again(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_trial_has_parameters_epochs_and_an_objective_by_its_name(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
-    store.enqueue(cells[:1])
-    store.claim(cells[0])
-    store.release(cells[0])
-    assert states(store) == [TrialState.WAITING]
+    for cell in cells[:2]:
+        store.start(cell)
+        store.report(cell, epoch(0, 40.0))
+        store.report(cell, epoch(0, 41.0))  # a cell that is begun again: what was reported stays
+        store.report(cell, epoch(1, 50.0))
+        store.finish(cell, OUTCOME)
+    study = optuna_study(tmp_path)
+    assert study.metric_names == ["top1"]
+    assert [trial.params for trial in study.trials] == [
+        {"attention": "none", "attention.groups": 0}, {"attention": "sa", "attention.groups": 1},
+    ]  # fmt: skip
+    assert [trial.intermediate_values for trial in study.trials] == [{1: 40.0, 2: 50.0}] * 2
+    assert [trial.value for trial in study.trials] == [61.5] * 2
+
+
+def test_an_interrupted_cell_is_begun_again(tmp_path: Path, cells: list[Cell]) -> None:
+    store = opened(tmp_path)
+    store.start(cells[0])
+    store.interrupt(cells[0])
+    assert states(store) == [CellState.INTERRUPTED]
+    store.start(cells[0])
+    assert states(store) == [CellState.RUNNING]
+    assert [trial.state for trial in optuna_study(tmp_path).trials] == [TrialState.FAIL, TrialState.RUNNING]
 
 
 def test_a_failed_cell_keeps_its_reason_and_its_next_attempt_is_what_counts(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
-    store.enqueue(cells[:1])
-    store.claim(cells[0])
+    store.start(cells[0])
     store.fail(cells[0], "error", "ValueError: no")
-    assert [(cell.state, cell.failure) for cell in store.cells()] == [(TrialState.FAIL, "ValueError: no")]
-    store.enqueue(cells[:1])
-    store.cells()
-    store.claim(cells[0])
+    (failed,) = store.cells()
+    assert (failed.state, failed.failed_as, failed.failure) == (CellState.FAILED, "error", "ValueError: no")
+    store.start(cells[0])
     store.finish(cells[0], OUTCOME)
-    assert [cell.state for cell in store.cells()] == [TrialState.COMPLETE]
+    assert states(store) == [CellState.FINISHED]
 
 
-def test_taking_over_releases_what_a_killed_driver_was_training(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_cell_that_diverged_needs_no_other_attempt(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
-    store.enqueue(cells[:1])
-    store.claim(cells[0])
+    store.start(cells[0])
+    store.fail(cells[0], "diverged", "the loss is nan")
+    (diverged,) = store.cells()
+    assert diverged.state is CellState.DIVERGED
+    assert diverged.state.is_done
+
+
+def test_taking_over_closes_what_a_killed_driver_was_training(tmp_path: Path, cells: list[Cell]) -> None:
+    opened(tmp_path).start(cells[0])
     again = opened(tmp_path)
     again.take_over()
-    assert states(again) == [TrialState.WAITING]
+    assert states(again) == [CellState.INTERRUPTED]
 
 
-def test_taking_over_finishes_what_a_killed_driver_had_stored(tmp_path: Path, cells: list[Cell]) -> None:
+def test_taking_over_closes_what_a_killed_driver_was_about_to_begin(tmp_path: Path, cells: list[Cell]) -> None:
+    opened(tmp_path)
+    variant = cells[1].variant
+    described = {"cell": cells[1].key, "variant": variant.name, "network": variant.network, "levels": variant.levels}
+    optuna_study(tmp_path).enqueue_trial({"attention": "sa"}, user_attrs=described | {"replicate": 0})  # and is killed
+    again = opened(tmp_path)
+    assert again.cells() == []
+    again.take_over()
+    again.start(cells[0])
+    again.finish(cells[0], OUTCOME)
+    assert states(opened(tmp_path)) == [CellState.INTERRUPTED, CellState.FINISHED]
+
+
+def test_taking_over_finishes_what_a_killed_driver_had_stored(
+    tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
     store = opened(tmp_path)
-    store.enqueue(cells[:1])
-    store.claim(cells[0])
-    store._storage.set_trial_user_attr(store._trial_id(0), "outcome", OUTCOME)  # killed before the trial was told
+    store.start(cells[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", killed)
+        with pytest.raises(Killed):
+            store.finish(cells[0], OUTCOME)
     again = opened(tmp_path)
     again.take_over()
-    assert [(cell.state, cell.outcome) for cell in again.cells()] == [(TrialState.COMPLETE, OUTCOME)]
+    assert [(cell.state, cell.outcome) for cell in again.cells()] == [(CellState.FINISHED, OUTCOME)]
+
+
+def test_names_of_studies_are_asked_for_without_making_any(tmp_path: Path) -> None:
+    assert study_names(url(tmp_path)) == []
+    assert find_study(url(tmp_path), "any") is None
+    assert not list(tmp_path.iterdir())
+    store = open_store(url(tmp_path), "made and no more", create=True)
+    assert store.is_empty
+    assert find_study(url(tmp_path), "made and no more") is None
+    opened(tmp_path)
+    assert sorted(study_names(url(tmp_path))) == ["groups-digits-resnet8", "made and no more"]
+    found = find_study(url(tmp_path), "groups-digits-resnet8")
+    assert found is not None
+    assert found.protocol == json.loads(json.dumps(design().protocol))
 
 
 def test_more_replicates_and_levels_are_the_same_study(tmp_path: Path) -> None:
@@ -114,7 +186,7 @@ def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
 def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
     one = design("sweep.variants.mine={attention:{groups:8,norm:layer}}")
     store = opened(tmp_path, one)
-    store.enqueue(one.cells())
+    store.start(next(cell for cell in one.cells() if cell.variant.name == "mine"))
     with pytest.raises(UsageError, match="holds another network under the name mine"):
         opened(tmp_path, design("sweep.variants.mine={attention:{groups:8,norm:batch}}"))
 
@@ -122,7 +194,7 @@ def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
 def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.remember("identity", store.attributes["identity"] | {"version": 99})
-    with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 4"):
+    with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 5"):
         opened(tmp_path)
 
 
@@ -177,9 +249,19 @@ def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) ->
     assert not foreign.user_attrs
 
 
-def test_a_cell_that_another_process_claimed_cannot_be_claimed(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_cell_that_another_process_is_training_cannot_be_begun(tmp_path: Path, cells: list[Cell]) -> None:
     one, other = opened(tmp_path), opened(tmp_path)
-    one.enqueue(cells[:1])
-    one.claim(cells[0])
-    with pytest.raises(UsageError, match="is being run by another process"):
-        other.claim(cells[0])
+    one.start(cells[0])
+    with pytest.raises(StudyInUseError, match="is being run by another process"):
+        other.start(cells[0])
+
+
+def test_an_outcome_that_another_process_has_stored_meanwhile_stays(tmp_path: Path, cells: list[Cell]) -> None:
+    one, other = opened(tmp_path), opened(tmp_path)
+    one.start(cells[0])
+    other.take_over()  # which a lock keeps it from, where there is one
+    other.start(cells[0])
+    other.finish(cells[0], OUTCOME)
+    with pytest.raises(StudyInUseError, match="has a cell finished by another process meanwhile"):
+        one.finish(cells[0], OUTCOME | {"lost": 1})
+    assert [cell.outcome for cell in opened(tmp_path).cells()] == [OUTCOME]

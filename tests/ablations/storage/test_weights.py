@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 from torch import Tensor, nn
 
-from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.load import analyze_stored
 from ablations.analysis.results import collect
-from ablations.analysis.study import Findings, findings_of
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import TrainConfig
 from ablations.design import Cell
@@ -27,6 +27,7 @@ from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
 from ablations.training.train import evaluate
 from tests.ablations.execution.test_driver import Launcher, Study
+from tests.disks import fill_disk_for, leave_partial
 
 
 class Keen(Launcher):
@@ -85,8 +86,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Weights, K
     return study, weights, launcher
 
 
-def of(study: Study, weights: Weights) -> Findings:
-    return findings_of(study.config, study.design, study.store, weights.folder.parent)
+def of(study: Study, weights: Weights) -> StudyAnalysis:
+    return analyze_stored(study.config, study.design, study.store, weights.folder.parent)
 
 
 def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
@@ -153,7 +154,9 @@ def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a folder in place of the file", "full disk"])
-def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: Path, obstacle: str) -> None:
+def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
     study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     weights = Weights(tmp_path / "weights")
     plain, other = (cells(study)[name] for name in ("none r0", "groups=4 r0"))
@@ -163,8 +166,7 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: 
         weights.path(plain).mkdir(parents=True)
         (weights.path(plain) / "x").write_text("")
     else:
-        weights.folder.mkdir()
-        (weights.folder / f".{plain.key}.partial").symlink_to("/dev/full")
+        fill_disk_for(weights.path(plain), monkeypatch)
     failed, printed = drive(study, weights)
     assert failed == 0
     assert study.states() == [TrialState.COMPLETE] * 2
@@ -175,6 +177,9 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: 
         assert "groups=4 r0 are not kept" not in printed
         assert weights.path(other).is_file()
         assert not weights.path(plain).is_file()
+    if obstacle == "full disk":
+        assert "No space left on device" in printed
+        assert names(weights.folder) == {weights.path(other).name}
 
 
 def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
@@ -199,6 +204,8 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
         with pytest.raises(KilledError):
             weights.write(cell, pack_weights(cell, model, classes))
     assert not weights.path(cell).exists()
+    leave_partial(weights.path(cell))
+    assert len(names(weights.folder)) == 1
     assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
     weights.write(cell, pack_weights(cell, model, classes))
     assert names(weights.folder) == {f"{cell.key}.pt"}
@@ -210,8 +217,8 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
     tmp_path: Path, trained: tuple[Study, Weights, Keen], damage: str
 ) -> None:
     study, whole, _ = trained
-    findings = of(study, Weights(tmp_path / "weights"))
-    weights = Weights(findings.folder / "weights")
+    analysis = of(study, Weights(tmp_path / "weights"))
+    weights = Weights(analysis.folder / "weights")
     weights.folder.mkdir()
     variant = study.design.variants[1]
     cell = study.design.cell(variant, 0)
@@ -222,7 +229,7 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
         torch.save([1, 2], path)
     else:
         path.write_bytes(contents.get(damage, b"no weights at all"))
-    networks = TrainedNetworks(findings)
+    networks = analysis.networks
     with pytest.raises(UsageError, match=r"^weights=.*\.pt: cannot be read \(.+\)") as caught:
         networks.load(variant)
     assert str(path) in str(caught.value)
@@ -240,7 +247,7 @@ def test_weights_of_another_network_are_no_weights_of_this_one(
     about = torch.load(whole.path(cell), weights_only=True)
     torch.save(about | {"state": {}}, weights.path(cell))
     with pytest.raises(UsageError, match=r"cannot be read \(Error\(s\) in loading state_dict"):
-        TrainedNetworks(of(study, weights)).load(variant)
+        of(study, weights).networks.load(variant)
 
 
 def test_networks_are_those_of_finished_cells_whose_weights_are_there(
@@ -251,14 +258,16 @@ def test_networks_are_those_of_finished_cells_whose_weights_are_there(
     folder.mkdir()
     for cell in list(study.design.cells())[1:]:
         Weights(folder).path(cell).write_bytes(whole.path(cell).read_bytes())
-    findings = of(study, Weights(folder))
-    assert [variant.name for variant in TrainedNetworks(findings).variants] == ["groups=1", "groups=4"]
+    analysis = of(study, Weights(folder))
+    assert [variant.name for variant in analysis.networks.variants] == ["groups=1", "groups=4"]
     without = [cell for cell in study.store.cells() if cell.variant != "groups=1"]
-    fewer = Findings(findings.config, findings.design, collect(findings.design, without), findings.attributes, tmp_path)
-    assert list(TrainedNetworks(fewer).cells) == ["groups=4"]
-    assert isinstance(TrainedNetworks(fewer).load(study.design.variants[2]), nn.Module)
+    fewer = StudyAnalysis(
+        analysis.config, analysis.design, collect(analysis.design, without), analysis.attributes, tmp_path
+    )
+    assert list(fewer.networks.cells) == ["groups=4"]
+    assert isinstance(fewer.networks.load(study.design.variants[2]), nn.Module)
 
 
 def test_a_study_without_weights_says_how_to_get_them(tmp_path: Path, trained: tuple[Study, Weights, Keen]) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
-        TrainedNetworks(of(trained[0], Weights(tmp_path / "weights")))
+        _ = of(trained[0], Weights(tmp_path / "weights")).networks

@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ablations.benchmarking.report import Tracked, tracked_of
-from ablations.tracking.benchmark import log_benchmark, stamp_of
+from ablations.benchmarking.report import tracked_of
+from ablations.tracking.benchmark import Tracked, log_benchmark, stamp_of
 from tests.ablations.reporting.figures.test_promise import benchmark_rows
 
 ENVIRONMENT = {"cpu": "one", "commit": "abc123", "threads": "2"}

@@ -19,7 +19,10 @@ from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.storage.lock import claimed
+from ablations.tracking import outage
 from ablations.tracking import tracker as track
+from ablations.tracking.outage import State
+from ablations.tracking.store import FINISHED
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
@@ -47,9 +50,9 @@ def running(server: MlflowServer) -> Iterator[MlflowServer]:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(track, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(track, "_LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
 
 
@@ -103,23 +106,23 @@ def drive(tracker: Tracker, cells: list[Cell], between: Callable[[int], None] = 
 def test_cells_that_are_trained_at_a_time_keep_their_epochs_apart(
     running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "_LIVE_SECONDS", 1e9)
+    monkeypatch.setattr(track, "LIVE_SECONDS", 1e9)
     tracker = Tracker(running.uri, design, "mine", tmp_path)
     one, other = design.cells()
     tracker.begin("fingerprint0", None)
     for cell in (one, other):
         tracker.start_cell(cell, ENVIRONMENT["commit"])
     tracker.epoch(one, CURVE[0])
-    monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
+    monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
     tracker.epoch(other, CURVE[1])
     client = MlflowClient(running.uri)
-    metrics = {run.data.tags.get("cell"): run.data.metrics for run in client.search_runs([tracker.experiment_id])}
+    metrics = {run.data.tags.get("cell"): run.data.metrics for run in client.search_runs([tracker.experiment.id])}
     assert "top1" not in metrics[one.key]
     assert metrics[other.key]["top1"] == 41.0
     tracker.epoch(one, CURVE[1])
     for cell in (one, other):
         tracker.finish_cell(cell, OUTCOME)
-    tracker.end(track.FINISHED)
+    tracker.end(FINISHED)
     check(running.uri, design.study, [one, other])
 
 
@@ -131,11 +134,11 @@ def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, des
     drive(tracker, cells, lambda now: running.kill() if now == 2 else None)
     assert tracker.lost is not None
     running.start()
-    wait_until(tracker._answers.is_set)
+    wait_until(lambda: tracker.connection.state is State.REACHABLE)
     drive(tracker, last)
     assert tracker.lost is None
     check_children = [*cells, *last]
-    tracker.end(track.FINISHED)
+    tracker.end(FINISHED)
     check(running.uri, design.study, check_children)
 
 
@@ -146,23 +149,22 @@ def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alo
     cells = list(design.cells())
     calls = 0
     drive(tracker, cells, lambda now: running.freeze() if now == 1 else None)
-    original = tracker._client.log_batch
+    original = tracker.experiment.client.log_batch
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
         return original(*args, **kwargs)
 
-    tracker._client.log_batch = counted
+    tracker.experiment.client.log_batch = counted
     for epoch in CURVE * 50:
         tracker.epoch(cells[0], epoch)
     assert calls == 0
-    tracker._client.log_batch = original
-    tracker._told[cells[0].key].pending.clear()
+    tracker.experiment.client.log_batch = original
     running.thaw()  # what it had accepted is carried out now
-    wait_until(tracker._answers.is_set)
+    wait_until(lambda: tracker.connection.state is State.REACHABLE)
     tracker.finish_cell(cells[0], OUTCOME)
-    tracker.end(track.FINISHED)
+    tracker.end(FINISHED)
     assert tracker.lost is None
     check(running.uri, design.study, cells)
 
@@ -182,9 +184,9 @@ def test_a_request_that_was_carried_out_and_never_answered_makes_nothing_twice(
             start = proxy.requests
             proxy.swallowed = (start + number).__eq__
             drive(tracker, cells)
-            tracker.end(track.FINISHED)
+            tracker.end(FINISHED)
             if tracker.lost:
-                tracker.end(track.FINISHED)
+                tracker.end(FINISHED)
             swallowed = proxy.requests >= start + number
             assert tracker.lost is None
             check(running.uri, design.study, cells)
@@ -208,7 +210,7 @@ def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
     tracker = Tracker(running.uri, design, "mine", tmp_path)
     cells = list(design.cells())
     drive(tracker, cells)
-    tracker.end(track.FINISHED)
+    tracker.end(FINISHED)
     check(running.uri, design.study, cells)
 
 
@@ -217,12 +219,12 @@ def test_of_two_runs_of_a_cell_one_stays(running: MlflowServer, design: Design, 
     cells = list(design.cells())
     drive(tracker, cells)
     client = MlflowClient(running.uri)
-    child = {"cell": cells[0].key, "mlflow.parentRunId": tracker.parent_id}
+    child = {"cell": cells[0].key, "mlflow.parentRunId": tracker.runs.parent_id}
     for name, tags in ((cells[0].name, child), (design.study, {})):
-        client.create_run(tracker.experiment_id, run_name=name, tags={"study_id": "mine", **tags})
+        client.create_run(tracker.experiment.id, run_name=name, tags={"study_id": "mine", **tags})
     again = Tracker(running.uri, design, "mine", tmp_path)
     again.sync([(cell, OUTCOME) for cell in cells], "fingerprint")
-    again.end(track.FINISHED)
+    again.end(FINISHED)
     check(running.uri, design.study, cells)
 
 

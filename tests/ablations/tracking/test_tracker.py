@@ -14,12 +14,15 @@ from mlflow.entities import Run
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
+from ablations.tracking import outage
 from ablations.tracking import tracker as track
+from ablations.tracking.store import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
 
 COMMIT = "abc123"
+CPU = "system/cpu_utilization_percentage"
 ENVIRONMENT = {"cpu": "one", "commit": COMMIT}
 DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
 
@@ -50,7 +53,7 @@ def outcome(**kwargs: Any) -> dict[str, Any]:
 
 
 def runs(tracker: Tracker) -> list[Run]:
-    return list(MlflowClient(tracker.uri).search_runs([tracker.experiment_id], max_results=1000))
+    return list(MlflowClient(tracker.uri).search_runs([tracker.experiment.id], max_results=1000))
 
 
 def child(tracker: Tracker, cell: Cell) -> Run:
@@ -70,7 +73,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     (tmp_path / "study" / "figures").mkdir(parents=True)
     (tmp_path / "study" / "report.md").write_text("# hello")
     (tmp_path / "study" / "figures" / "groups.png").write_bytes(b"png")
-    tracker.end(track.FINISHED, tmp_path / "study", "# hello")
+    tracker.end(FINISHED, tmp_path / "study", "# hello")
 
     found = {run.info.run_name: run for run in runs(tracker)}
     assert set(found) == {design.study, "none r0", "groups=4 r0"}
@@ -99,8 +102,8 @@ def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Track
     (tmp_path / name / "weights").mkdir(parents=True)
     (tmp_path / name / "weights" / "0123456789abcdef.pt").write_bytes(b"weights")
     (tmp_path / name / "report.md").write_text("# hello")
-    tracker.end(track.FINISHED, tmp_path / name)
-    artifacts = MlflowClient(tracker.uri).list_artifacts(tracker.parent_id)
+    tracker.end(FINISHED, tmp_path / name)
+    artifacts = MlflowClient(tracker.uri).list_artifacts(tracker.runs.parent_id)
     assert [info.path for info in artifacts] == ["report.md"]
 
 
@@ -109,19 +112,46 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
     tracker.begin("fingerprint0", None)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        parent = MlflowClient(tracker.uri).get_run(tracker.parent_id)
-        if "system/cpu_utilization_percentage" in parent.data.metrics:
+        parent = MlflowClient(tracker.uri).get_run(tracker.runs.parent_id)
+        if CPU in parent.data.metrics:
             break
         time.sleep(0.1)
-    tracker.end(track.FINISHED)
-    assert "system/cpu_utilization_percentage" in parent.data.metrics
+    tracker.end(FINISHED)
+    assert CPU in parent.data.metrics
+
+
+def test_the_machine_is_watched_again_after_an_outage(
+    tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.01)
+    one, other = design.cells()
+    tracker.begin("fingerprint0", None)
+    first, answering = tracker.monitor, tracker.experiment.client
+    tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
+    tracker.start_cell(one, COMMIT)
+    assert tracker.lost
+    tracker.experiment.client = answering
+    deadline = time.monotonic() + 60
+    while tracker.lost:
+        assert time.monotonic() < deadline
+        tracker.start_cell(other, COMMIT)
+    assert tracker.monitor not in (None, first)
+    written = len(answering.get_metric_history(tracker.runs.parent_id, CPU))
+    while len(answering.get_metric_history(tracker.runs.parent_id, CPU)) < written + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tracker.end(FINISHED)
+    assert tracker.monitor is None
+    assert tracker.complete
 
 
 def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
     cells = list(design.cells())
     tracker.begin("fingerprint0", None)
     tracker.start_cell(cells[0], COMMIT)  # killed before the cell was finished here
-    tracker.end(track.KILLED)
+    tracker.end(KILLED)
     for _ in range(2):
         again = Tracker(tracker.uri, design, "mine", tmp_path)
         again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
@@ -147,7 +177,7 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
     tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
     assert "top1" not in child(tracker, cell).data.metrics  # a batch at a time
-    monkeypatch.setattr(track, "_LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(track, "LIVE_SECONDS", 0.0)
     tracker.epoch(cell, result().epochs[1])
     assert child(tracker, cell).data.metrics["top1"] == 41.0
     tracker.finish_cell(cell, outcome())
@@ -159,7 +189,7 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
 def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
     tracker: Tracker, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
 ) -> None:
-    monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
+    monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
@@ -182,7 +212,7 @@ def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
     cell = next(design.cells())
     tracker.begin("fingerprint0", None)
     tracker.start_cell(cell, COMMIT)
-    tracker.end(track.KILLED)
+    tracker.end(KILLED)
     renamed = replace(cell, variant=replace(cell.variant, name="plain"))
     again = Tracker(tracker.uri, replace(design, sweep="mine", question="Why?"), "mine", tmp_path)
     again.sync([(renamed, outcome())], "fingerprint0")
@@ -206,9 +236,9 @@ def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design:
 def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
-    tracker._client = MlflowClient("http://127.0.0.1:9")
+    tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
     tracker.finish_cell(cell, outcome())
-    tracker.end(track.FINISHED)
+    tracker.end(FINISHED)
     assert tracker.lost
     assert child(tracker, cell).info.status == "RUNNING"  # for the next run's sync to complete
 
@@ -254,18 +284,18 @@ def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, 
     assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
         ("mine", "FINISHED"), ("theirs", "RUNNING"),
     ]  # fmt: skip
-    assert other.parent_id != tracker.parent_id
+    assert other.runs.parent_id != tracker.runs.parent_id
 
 
 def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:
     assert f"mlflow ui --backend-store-uri {tracker.uri}\n" in tracker.command()
-    assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment_id}/runs?" in tracker.command()
+    assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment.id}/runs?" in tracker.command()
 
 
 def test_the_link_opens_a_view_of_the_experiment_grouped_by_variant(tracker: Tracker) -> None:
     key = re.search(r"viewStateShareKey=(\w+)", tracker.command())
     assert key is not None
-    experiment = MlflowClient(tracker.uri).get_experiment(tracker.experiment_id)
+    experiment = MlflowClient(tracker.uri).get_experiment(tracker.experiment.id)
     view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key[1]}"])
     assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "variant"}]
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import optuna
 import pytest
-from optuna.trial import TrialState
-from rich.console import Console
 
 from ablations.analysis.picked import Maker, with_found_variants
 from ablations.analysis.results import collect
@@ -16,18 +14,19 @@ from ablations.common.errors import UsageError
 from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import make_design
+from ablations.design import Cell, make_design
 from ablations.design.variants import Variant
-from ablations.execution.driver import Driver
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.progress import Display
-from ablations.execution.schedules.search import MedianStopper, Search
-from ablations.storage.study import StudyStore, open_store
+from ablations.execution.schedules.base import Schedule
+from ablations.execution.schedules.search import can_prune
+from ablations.storage.cells import CellState
+from ablations.storage.study import StudyStore
 from ablations.training.cost import Cost
 from ablations.training.events import Finished, Progress
 from ablations.training.job import Job
 from ablations.training.train import Epoch, Result
-from tests.ablations.several import Several
+from tests.builders.driven import CutShort, DrivenStudy
+from tests.builders.several import Several
 
 EPOCHS = 6
 SPACE = "sweep.factors={attention: {groups: [1, 2, 4, 8], branches: [both, channel, spatial], gate: [sigmoid, tanh1]}}"
@@ -61,33 +60,30 @@ class FormulaLauncher(Several):
         yield Finished(Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs)).to_dict(), {"cpu": "one"})
 
 
-class Study:
+class Unpruned(CutShort):
+    """A search that gives nothing up."""
+
+    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
+        del cell, epochs
+        return None
+
+
+class Study(DrivenStudy):
     """A search in a folder, gone on with as often as a test wants."""
 
-    def __init__(self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10) -> None:
-        self.config = compose_config(
-            ["device=cpu", "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=12",
-             "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides]
+    def __init__(
+        self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10, prunes: bool = False
+    ) -> None:
+        super().__init__(
+            folder, "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=12",
+            "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides,
+            count_parameters=count,
         )  # fmt: skip
-        self.design = make_design(self.config)
-        self.url = f"sqlite:///{folder / 'optuna.db'}"
-        self.count = count
+        self.prunes = prunes
 
-    @property
-    def store(self) -> StudyStore:
-        store = open_store(self.url, self.design.study, create=True, directions=self.design.directions)
-        store.begin(self.design)
-        return store
-
-    def drive(self, launcher: SerialLauncher, *, stop_after: int = 1000, prune: bool = False) -> Search:
-        store = self.store
-        search = Search(self.config, self.design, store, self.count)
-        stopper = MedianStopper(store, self.design.objectives[0], EPOCHS) if prune else None
-        driver = Driver(search.design, store, None, launcher, stopper)
-        cells = (cell for cell, _ in zip(chain(driver.missing(), search.cells()), range(stop_after), strict=False))
-        with Display(Console(quiet=True), 100, 0) as display:
-            driver.train(cells, display)
-        return search
+    def schedule(self, store: StudyStore) -> Schedule:
+        made = super().schedule(store)
+        return made if self.prunes else Unpruned(made, lambda cells: cells)
 
     def picked(self) -> list[str]:
         found = with_found_variants(self.design, self.store.cells(), Maker(self.config))
@@ -97,7 +93,7 @@ class Study:
         return [
             cell.outcome["result"][objective]
             for cell in self.store.cells()
-            if cell.outcome and cell.state == TrialState.COMPLETE and cell.replicate == 0 and cell.levels
+            if cell.outcome and cell.state is CellState.FINISHED and cell.replicate == 0 and cell.levels
         ]
 
 
@@ -107,7 +103,7 @@ def test_a_search_picks_as_many_variants_as_asked_for_each_with_its_replicates(t
     study.drive(launcher)
     assert len(study.picked()) == len(set(study.picked())) == 12
     assert sorted(launcher.trained) == sorted(f"{name} r{i}" for name in ["none", *study.picked()] for i in range(2))
-    assert {cell.state for cell in study.store.cells()} == {TrialState.COMPLETE}
+    assert {cell.state for cell in study.store.cells()} == {CellState.FINISHED}
 
     again = FormulaLauncher(study.config)
     study.drive(again)
@@ -132,20 +128,20 @@ def test_a_search_that_was_cut_off_picks_what_it_would_have_picked(tmp_path: Pat
 def test_a_search_of_several_cells_at_once_picks_as_many_variants_each_with_its_replicates(
     tmp_path: Path, slots: int, prune: bool
 ) -> None:
-    study = Study(tmp_path)
+    study = Study(tmp_path, prunes=prune)
     launcher = FormulaLauncher(study.config, slots=slots)
-    study.drive(launcher, prune=prune)
+    study.drive(launcher)
     assert launcher.most == min(slots, 14)  # two of the plain network, and the first replicates of twelve
     assert len(launcher.trained) == len(set(launcher.trained))
     assert len(study.picked()) == len(set(study.picked())) == 12
     cells = {(cell.variant, cell.replicate): cell.state for cell in study.store.cells()}
-    assert set(cells.values()) <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert set(cells.values()) <= {CellState.FINISHED, CellState.PRUNED}
     for name in study.picked():
-        given_up = cells[name, 0] == TrialState.PRUNED
+        given_up = cells[name, 0] == CellState.PRUNED
         assert ((name, 1) in cells) != given_up
-    assert len(launcher.stopped) == sum(state == TrialState.PRUNED for state in cells.values())
+    assert len(launcher.stopped) == sum(state == CellState.PRUNED for state in cells.values())
     again = FormulaLauncher(study.config, slots=slots)
-    study.drive(again, prune=prune)
+    study.drive(again)
     assert again.trained == []
 
 
@@ -178,10 +174,10 @@ def test_an_objective_that_is_to_be_small_is_made_small(tmp_path: Path) -> None:
 def test_variants_with_too_many_parameters_are_not_trained(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.max_parameters=5", count=lambda variant: variant.attention["groups"])
     launcher = FormulaLauncher(study.config)
-    search = study.drive(launcher)
+    study.drive(launcher)
     assert launcher.trained
     assert not any("groups=8" in name for name in launcher.trained)
-    assert not search.exhausted
+    assert study.last.ending == ""
 
 
 def test_parameters_are_counted_as_they_are_trained() -> None:
@@ -194,8 +190,8 @@ def test_parameters_are_counted_as_they_are_trained() -> None:
 def test_a_search_ends_when_no_combination_is_left(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.factors={attention: {branches: [both, channel], norm: [instance, batch]}}")
     launcher = FormulaLauncher(study.config)
-    search = study.drive(launcher)
-    assert search.exhausted
+    study.drive(launcher)
+    assert study.last.ending == "No other combination of levels is left to pick."
     # branches=channel with norm=batch is no network of its own.
     assert sorted(study.picked()) == [
         "branches=both, norm=batch", "branches=both, norm=instance", "branches=channel, norm=instance",
@@ -203,12 +199,12 @@ def test_a_search_ends_when_no_combination_is_left(tmp_path: Path) -> None:
 
 
 def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
-    study = Study(tmp_path, "sweep.trials=16")
+    study = Study(tmp_path, "sweep.trials=16", prunes=True)
     launcher = FormulaLauncher(study.config)
-    study.drive(launcher, prune=True)
+    study.drive(launcher)
     cells = study.store.cells()
-    given_up = [cell for cell in cells if cell.state == TrialState.PRUNED]
-    finished = {cell.variant for cell in cells if cell.state == TrialState.COMPLETE}
+    given_up = [cell for cell in cells if cell.state == CellState.PRUNED]
+    finished = {cell.variant for cell in cells if cell.state == CellState.FINISHED}
     assert given_up
     assert {cell.replicate for cell in given_up} == {0}
     assert not {cell.variant for cell in given_up} & finished
@@ -219,7 +215,7 @@ def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
         assert "is worse than the median" in cell.outcome["pruned"]
 
     again = FormulaLauncher(study.config)
-    study.drive(again, prune=True)
+    study.drive(again)
     assert again.trained == []
 
     made = with_found_variants(study.design, cells, Maker(study.config))
@@ -229,26 +225,35 @@ def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
     assert unfinished["reason"].str.contains("median").all()
 
 
-def test_a_driver_that_died_after_giving_a_cell_up_finds_it_given_up(tmp_path: Path) -> None:
+def test_a_driver_that_died_after_giving_a_cell_up_finds_it_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
     study = Study(tmp_path)
     store = study.store
-    search = Search(study.config, study.design, store, study.count)
-    cell = next(search.cells())
-    store.claim(cell)
-    epochs = [{"epoch": 0, "top1": 3.0}]
-    number = store._number(cell)
-    outcome = {"result": {"epochs": epochs}, "pruned": "hopeless", "environment": {}}
-    store._storage.set_trial_user_attr(store._trial_id(number), "outcome", outcome)  # and dies
+    cell = next(study.schedule(store).cells())
+    assert cell is not None
+    store.start(cell)
+    outcome = {"result": {"epochs": [{"epoch": 0, "top1": 3.0}]}, "pruned": "hopeless", "environment": {}}
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", killed)
+        with pytest.raises(Killed):
+            store.finish(cell, outcome)
     again = study.store
     again.take_over()
-    assert [cell.state for cell in again.cells()] == [TrialState.PRUNED]
+    assert [cell.state for cell in again.cells()] == [CellState.PRUNED]
 
 
 def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -> None:
-    assert MedianStopper.suits(["top1"])
-    assert MedianStopper.suits(["test_loss"])
-    assert not MedianStopper.suits(["peak_memory_mib"])
-    assert not MedianStopper.suits(["top1", "test_loss"])
+    assert can_prune(["top1"])
+    assert can_prune(["test_loss"])
+    assert not can_prune(["peak_memory_mib"])
+    assert not can_prune(["top1", "test_loss"])
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
-from rich.console import Console
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -19,18 +17,18 @@ from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Cell, make_design
-from ablations.execution.driver import Driver
-from ablations.execution.progress import Display
-from ablations.execution.schedules.sequential import Sequential, looks_of, planned_looks
+from ablations.design import make_design
+from ablations.execution.schedules.sequential import SequentialSchedule, looks_of, planned_looks
 from ablations.run import PURPOSE, run
 from ablations.stats import Looks, Verdict, judge
-from ablations.storage.study import StudyStore, open_store
+from ablations.storage.cells import CellState
+from ablations.storage.study import open_store
 from ablations.training.cost import Cost
 from ablations.training.events import ERROR, Failed, Finished, Progress
 from ablations.training.job import Job
 from ablations.training.train import Epoch, Result
-from tests.ablations.several import Several
+from tests.builders.driven import DrivenStudy
+from tests.builders.several import Several
 from tests.conftest import Command
 
 # With two contrasts and up to 16 replicates the study is looked at 9, 12 and 16 of them.
@@ -99,56 +97,38 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     event.remove(Engine, "connect", connected)
 
 
-class Study:
+class Study(DrivenStudy):
     """A study in a folder, gone on with as often as a test wants."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
-        self.config = compose_config([*TINY, *(overrides or AUTO)])
-        self.design = make_design(self.config)
-        self.url = f"sqlite:///{folder / 'optuna.db'}"
-        self.said: list[tuple[str, int]] = []
+        super().__init__(folder, *TINY, *(overrides or AUTO))
 
-    @property
-    def store(self) -> StudyStore:
-        store = open_store(self.url, self.design.study, create=True)
-        store.begin(self.design)
-        return store
-
-    def drive(
+    def train(
         self,
         top1: Callable[[str, int], float],
         *,
-        stop_after: int = 1000,
+        stop_after: int | None = None,
         failing: str = "",
-        looks: Looks | None = None,
         slots: int = 1,
     ) -> list[str]:
         """Goes on as `run` does; returns the cells that were trained."""
-        store = self.store
-        design = self.design
-        further: chain[Cell | None] = chain()
-        if design.replicates_max:
-            looks = looks_of(design, store)
-            store.remember("looks", list(looks.sizes))
-            design = make_design(compose_config([*TINY, f"replicates={looks.sizes[0]}"]))
-            further = chain(Sequential(self.design, store, looks, lambda *said: self.said.append(said)).cells())
         launcher = MadeUpLauncher(self.config, top1, failing, slots)
-        driver = Driver(design, store, None, launcher)
-        with Display(Console(quiet=True), 100, 0) as display:
-            driver.train(islice(chain(driver.missing(), further), stop_after), display)
+        self.found.clear()
+        self.drive(launcher, stop_after=stop_after)
         return launcher.trained
 
     def replicates(self) -> dict[str, list[int]]:
         """The finished replicates of each variant."""
         found: dict[str, list[int]] = {variant.name: [] for variant in self.design.variants}
         for cell in self.store.cells():
-            if cell.state == TrialState.COMPLETE:
+            if cell.state is CellState.FINISHED:
                 found[cell.variant].append(cell.replicate)
         return {name: sorted(replicates) for name, replicates in found.items()}
 
     def verdicts(self) -> dict[str, Verdict]:
         cells = collect(self.design, self.store.cells()).cells
-        contrasts = judge(cells, self.design.baselines, self.design.margin, looks_of(self.design, self.store))
+        looks = looks_of(self.design, self.store.attributes["looks"])
+        contrasts = judge(cells, self.design.baselines, self.design.margin, looks)
         return {contrast.variant: contrast.verdict for contrast in contrasts}
 
 
@@ -168,7 +148,7 @@ def upto(number: int) -> list[int]:
 
 
 def test_what_the_first_look_decides_gets_no_more_and_the_others_and_their_baseline_do(study: Study) -> None:
-    trained = study.drive(mixed)
+    trained = study.train(mixed)
     assert study.replicates() == {"none": upto(16), "groups=1": upto(9), "groups=4": upto(16)}
     assert len(trained) == len(set(trained)) == 16 + 9 + 16
     # A whole replicate of all that are wanted after the other, so that a cut leaves pairs.
@@ -177,38 +157,39 @@ def test_what_the_first_look_decides_gets_no_more_and_the_others_and_their_basel
 
 
 def test_each_look_says_what_it_found_and_how_many_cells_it_adds(study: Study) -> None:
-    study.drive(mixed)
-    assert study.said == [
-        ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 6),
-        ("Look at 12 replicates: 1 of 2 contrasts decided; none, groups=4 get 4 more.", 8),
+    study.train(mixed)
+    assert study.found == [
+        ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 27 + 6),
+        ("Look at 12 replicates: 1 of 2 contrasts decided; none, groups=4 get 4 more.", 33 + 8),
     ]
 
 
 def test_a_study_of_which_all_is_decided_ends_there(study: Study) -> None:
-    study.drive(clear)
+    study.train(clear)
     assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(9))
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.EQUIVALENT}
-    assert study.said == []
-    assert study.drive(clear) == []
+    assert study.found == []
+    assert study.train(clear) == []
 
 
 def test_a_study_of_which_nothing_is_decided_ends_with_the_last_look(study: Study) -> None:
-    study.drive(hopeless)
+    study.train(hopeless)
+    assert len(study.found) == 2
     assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(16))
-    assert study.drive(hopeless) == []
-    assert len(study.said) == 2  # a study that is at its end has nothing more to say
+    assert study.train(hopeless) == []
+    assert study.found == []  # a study that is at its end has nothing more to say
 
 
 def test_what_a_later_look_decides_gets_no_more_than_that(study: Study) -> None:
-    study.drive(later)
+    study.train(later)
     assert study.replicates() == {"none": upto(12), "groups=1": upto(9), "groups=4": upto(12)}
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.HELPS}
 
 
 @pytest.mark.parametrize("stop_after", [5, 27, 32, 33])
 def test_a_study_that_was_cut_off_goes_on_with_exactly_the_missing_cells(study: Study, stop_after: int) -> None:
-    first = study.drive(mixed, stop_after=stop_after)
-    second = study.drive(mixed)
+    first = study.train(mixed, stop_after=stop_after)
+    second = study.train(mixed)
     assert len(first) == stop_after
     assert [*first, *second] == MIXED_ORDER
 
@@ -216,7 +197,7 @@ def test_a_study_that_was_cut_off_goes_on_with_exactly_the_missing_cells(study: 
 def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that_costs(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study.drive(mixed, stop_after=31)
+    study.train(mixed, stop_after=31)
     assert cli.main("run", PURPOSE, run, [*TINY, *AUTO, f"results_dir={tmp_path}", "tracking.enabled=false"]) == 0
     printed = capsys.readouterr().out
     # One batch ends here with the cells that were left of it, and another one may follow.
@@ -230,36 +211,33 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
 def test_a_look_waits_for_all_cells_of_the_one_before_however_many_are_trained_at_once(
     study: Study, slots: int
 ) -> None:
-    trained = study.drive(mixed, slots=slots)
+    trained = study.train(mixed, slots=slots)
     assert len(trained) == len(set(trained))
     assert set(trained[:27]) == set(MIXED_ORDER[:27])
     assert set(trained) == set(MIXED_ORDER)
 
 
 def test_a_cell_that_a_killed_run_had_begun_is_trained_once(study: Study) -> None:
-    study.drive(mixed, stop_after=29)
-    store = study.store
-    waiting = [cell for cell in store.cells() if cell.state == TrialState.WAITING]
-    assert len(waiting) == 4  # the batch is in the queue as a whole
-    store.claim(study.design.cell(study.design.variants[0], 10))  # and dies
-    assert study.drive(mixed) == MIXED_ORDER[29:]
+    study.train(mixed, stop_after=29)
+    study.store.start(study.design.cell(study.design.variants[0], 10))  # and dies
+    assert study.train(mixed) == MIXED_ORDER[29:]
 
 
 @pytest.mark.parametrize("failing", ["groups=4 r4", "groups=4 r11", "none r14"])
 def test_a_failed_cell_is_tried_again(study: Study, failing: str) -> None:
-    study.drive(mixed, failing=failing)
-    study.drive(mixed)
+    study.train(mixed, failing=failing)
+    study.train(mixed)
     assert study.replicates() == {"none": upto(16), "groups=1": upto(9), "groups=4": upto(16)}
-    assert study.drive(mixed) == []
+    assert study.train(mixed) == []
 
 
 def test_replicates_of_a_study_that_had_a_number_of_them_are_used(tmp_path: Path) -> None:
     fixed, auto = Study(tmp_path, "replicates=10"), Study(tmp_path)
-    assert len(fixed.drive(mixed)) == 30
-    assert auto.drive(mixed) == [
+    assert len(fixed.train(mixed)) == 30
+    assert auto.train(mixed) == [
         f"{name} r{number}" for number in range(10, 16) for name in ("none", "groups=4")
     ]  # fmt: skip
-    assert auto.said[0] == ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 4)
+    assert auto.found[0] == ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 30 + 4)
 
 
 def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alone(tmp_path: Path) -> None:
@@ -267,35 +245,34 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
              "sweep.baseline=none")  # fmt: skip
     store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", "x", create=True)
     design = make_design(compose_config(["device=cpu", "study=x", *sweep, *AUTO]))
-    store.begin(design)
+    store.initialise(design)
     cells = [design.cell(variant, replicate) for replicate in range(9) for variant in design.variants]
-    store.enqueue(cells)
     for cell in cells:
-        store.claim(cell)
+        store.start(cell)
         clear_one = 5 * (cell.variant.name == "resnet20, sa")
         noise = wiggle(cell.replicate) * (cell.variant.name == "resnet8, sa")
         top1 = 50 + clear_one + noise
         result = Result(top1, 1.0, Cost(10), 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
-    found = Sequential(design, store, Looks(SIZES), lambda *_: None).cells()
-    assert [cell.name for cell in islice(found, 4)] == [
+    found = SequentialSchedule(design, store.cells, Looks(SIZES), lambda _: None).cells()
+    assert [cell.name if cell else None for cell in islice(found, 4)] == [
         "resnet8, none r9", "resnet8, sa r9", "resnet8, none r10", "resnet8, sa r10",
     ]  # fmt: skip
 
 
 def test_a_study_remembers_when_it_is_looked_at(study: Study) -> None:
-    study.drive(mixed)
+    study.train(mixed)
     assert study.store.attributes["looks"] == list(SIZES)
     # More contrasts would be looked at later, but what was spent is spent.
     study.store.remember("looks", [8, 16])
-    assert looks_of(study.design, study.store) == Looks((8, 16))
+    assert looks_of(study.design, study.store.attributes["looks"]) == Looks((8, 16))
 
 
 def test_another_replicates_max_is_refused_for_a_stored_study(study: Study, tmp_path: Path) -> None:
-    study.drive(mixed, stop_after=1)
+    study.train(mixed, stop_after=1)
     other = Study(tmp_path, "replicates=auto", "replicates.max=20")
     with pytest.raises(UsageError, match=r"^replicates.max=20: the study was begun with replicates.max=16.* study="):
-        looks_of(other.design, other.store)
+        looks_of(other.design, other.store.attributes["looks"])
 
 
 def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_can() -> None:
@@ -332,7 +309,7 @@ def test_what_cannot_be_done_is_one_message_and_status_2(
 def test_a_run_says_of_a_stored_study_with_another_replicates_max_that_it_cannot_go_on(
     study: Study, tmp_path: Path, command: Command
 ) -> None:
-    study.drive(mixed, stop_after=1)
+    study.train(mixed, stop_after=1)
     done = command("run", *TINY, "replicates=auto", "replicates.max=12", f"results_dir={tmp_path}",
                    "tracking.enabled=false")  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -353,7 +330,7 @@ def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: P
     assert "Verdicts are by paired tests" in done.stdout
     stored = optuna.load_study(study_name="shuffle-digits-resnet8", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     assert stored.user_attrs["looks"] == list(sizes)
-    assert {trial.state for trial in stored.trials} == {TrialState.COMPLETE}
+    assert {trial.state for trial in stored.trials} == {optuna.trial.TrialState.COMPLETE}
     number = len(stored.trials)
     assert first <= number <= 50
     assert f"[{number}/{number}]" in done.stdout

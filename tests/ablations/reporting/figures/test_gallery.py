@@ -11,15 +11,16 @@ from matplotlib.image import imread
 from optuna.trial import TrialState
 
 from ablations import analyze, cli
+from ablations.analysis.load import load_configured
 from ablations.analysis.picked import Maker
 from ablations.analysis.results import collect
-from ablations.analysis.study import Findings, read_findings
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import data_line, draw_figures
+from ablations.reporting.figures.gallery import draw_figures
 from ablations.storage.study import StoredCell
 from ablations.storage.weights import Weights
 from tests.ablations.analysis.test_results import stored
@@ -50,18 +51,18 @@ def unlike(cells: Iterable[StoredCell], *, costs: bool = True) -> list[StoredCel
 
 def studied(
     folder: Path, *overrides: str, finished: int = 1000, made: Design | None = None, costs: bool = True
-) -> Findings:
+) -> StudyAnalysis:
     """A study of which no network was trained."""
     config = compose_config(["device=cpu", "replicates=2", *overrides])
     made = made or make_design(config)
-    return Findings(config, made, collect(made, unlike(stored(made, finished), costs=costs)), ATTRIBUTES, folder)
+    return StudyAnalysis(config, made, collect(made, unlike(stored(made, finished), costs=costs)), ATTRIBUTES, folder)
 
 
-def drawn(findings: Findings, names: Iterable[str] = FIGURES) -> tuple[list[str], dict[str, str]]:
+def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list[str], dict[str, str]]:
     """Draws, checks that each figure has its three files, and returns the names and what was left out."""
-    gallery = draw_figures(findings, names)
+    gallery = draw_figures(analysis, names)
     for figure in gallery.drawn:
-        folder = findings.folder / "figures"
+        folder = analysis.folder / "figures"
         assert sorted(figure.files) == [folder / f"{figure.name}.{suffix}" for suffix in ("csv", "pdf", "png")]
         assert figure.png == folder / f"{figure.name}.png"
         assert figure.title == FIGURES[figure.name]
@@ -83,8 +84,8 @@ def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -
 
 
 def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
-    findings = studied(tmp_path, "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")
-    names, _ = drawn(findings)
+    analysis = studied(tmp_path, "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")
+    names, _ = drawn(analysis)
     assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
     rows = pd.read_csv(tmp_path / "figures" / "variants.csv", keep_default_na=False)
     assert set(rows["series"]) == {"none", "sa"}
@@ -110,16 +111,16 @@ def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
               "attention.gate": "sigmoid", "attention.shuffle": True}  # fmt: skip
     picked = [maker.variant(levels | {"attention.groups": groups}) for groups in (1, 2, 4)]
     made = replace(made, variants=(*made.variants, *(variant for variant in picked if variant)))
-    findings = studied(tmp_path, *overrides, made=made)
-    names, left_out = drawn(findings)
+    analysis = studied(tmp_path, *overrides, made=made)
+    names, left_out = drawn(analysis)
     assert names == ["variants", "tradeoffs", "complexity", "promise", "learning_curves"]
     assert left_out["forest"] == "a search's variants were picked for being good; verdicts on them would flatter"
     assert left_out["pareto"] == "`tradeoffs` shows what the search looked for"
     known = unlike(stored(made, 1000))
     known[1] = replace(known[1], state=TrialState.PRUNED, outcome={"pruned": "below the median"})
     del known[5]  # its other replicate
-    findings = Findings(config, made, collect(made, known), ATTRIBUTES, tmp_path)
-    (tradeoffs, curves) = draw_figures(findings, ["tradeoffs", "learning_curves"]).drawn
+    analysis = StudyAnalysis(config, made, collect(made, known), ATTRIBUTES, tmp_path)
+    (tradeoffs, curves) = draw_figures(analysis, ["tradeoffs", "learning_curves"]).drawn
     assert "Not shown: 1 variant that the search gave up." in tradeoffs.caption
     assert "Not finished" not in tradeoffs.caption
     assert "Variants on the front, and those given by name." in curves.caption
@@ -133,8 +134,8 @@ def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
 
 
 def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Path) -> None:
-    findings = studied(tmp_path, "replicates=1", "sweep.factors.attention.groups=[2,4]")
-    captions = {figure.name: figure.caption for figure in draw_figures(findings).drawn}
+    analysis = studied(tmp_path, "replicates=1", "sweep.factors.attention.groups=[2,4]")
+    captions = {figure.name: figure.caption for figure in draw_figures(analysis).drawn}
     assert list(captions) == ["forest", *OF_CELLS]
     for caption in captions.values():
         assert "n = 1 replicate a variant." in caption
@@ -144,8 +145,8 @@ def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Pat
 
 
 def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(tmp_path: Path) -> None:
-    findings = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", finished=2)  # none and groups=2, once
-    gallery = draw_figures(findings)
+    analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", finished=2)  # none and groups=2, once
+    gallery = draw_figures(analysis)
     assert [figure.name for figure in gallery.drawn] == ["forest", *OF_CELLS]
     for figure in gallery.drawn:
         assert figure.caption.endswith("Not finished: 4 of 6 cells (1 of none, 1 of groups=2, 2 of groups=4).")
@@ -164,32 +165,32 @@ def test_no_finished_cell_is_no_figure(tmp_path: Path) -> None:
 def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
     known = [cell for cell in unlike(stored(made, 6)) if cell.variant != "none"]
-    findings = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
-    _, left_out = drawn(findings, ["forest"])
+    analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
+    _, left_out = drawn(analysis, ["forest"])
     assert left_out == {"forest": "no variant and its baseline have a finished replicate in common"}
 
 
 def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path: Path) -> None:
-    findings = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
-    forest, variants, curves = draw_figures(findings, ["forest", "variants", "learning_curves"]).drawn
+    analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
+    forest, variants, curves = draw_figures(analysis, ["forest", "variants", "learning_curves"]).drawn
     tail = (
         "n = 1 to 2 replicates a variant. digits, resnet8, 9 epochs, fp32, last epoch; one. "
         "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."
     )
-    precision = findings.design.protocol["train"]["precision"]
+    precision = analysis.design.protocol["train"]["precision"]
     tail = tail.replace("fp32", precision)
     for figure in (forest, variants, curves):
         assert figure.caption.endswith(tail), figure.name
-    assert variants.caption.startswith(f"{findings.design.question} Dots: replicates; top-1: mean and 95 % CI")
-    assert forest.caption.startswith(findings.design.question)
-    assert not curves.caption.startswith(findings.design.question)
+    assert variants.caption.startswith(f"{analysis.design.question} Dots: replicates; top-1: mean and 95 % CI")
+    assert forest.caption.startswith(analysis.design.question)
+    assert not curves.caption.startswith(analysis.design.question)
 
 
 def test_machines_are_those_that_trained(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
     known = unlike([*stored(made, 6)[:3], *stored(made, 6, machine="two")[3:]])
-    findings = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
-    (figure,) = draw_figures(findings, ["variants"]).drawn
+    analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
+    (figure,) = draw_figures(analysis, ["variants"]).drawn
     assert figure.caption.endswith("last epoch; one and two.")
 
 
@@ -213,10 +214,10 @@ def config_of(results: Path, *overrides: str) -> Config:
 
 
 def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: Path) -> None:
-    findings = read_findings(config_of(results))
-    names, left_out = drawn(findings, OF_WEIGHTS)
+    analysis = load_configured(config_of(results))
+    names, left_out = drawn(analysis, OF_WEIGHTS)
     assert (names, left_out) == (OF_WEIGHTS, {})
-    gates, subfeatures, cams = draw_figures(findings, OF_WEIGHTS).drawn
+    gates, subfeatures, cams = draw_figures(analysis, OF_WEIGHTS).drawn
     assert "n = one network of each variant (replicate 0), 20 test images." in gates.caption
     assert "n = one network of each variant (replicate 0), 20 test images." in subfeatures.caption
     assert "n = one network of each variant (replicate 0)." in cams.caption
@@ -226,19 +227,19 @@ def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: P
         ("subfeatures", {"none", "groups=1", "groups=4"}),
         ("cams", {"none", "groups=1", "groups=4"}),
     ):
-        rows = pd.read_csv(findings.folder / "figures" / f"{name}.csv", keep_default_na=False)
+        rows = pd.read_csv(analysis.folder / "figures" / f"{name}.csv", keep_default_na=False)
         assert set(rows["variant"]) == variants, name
 
 
 def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
-    findings = read_findings(config_of(results))
-    weights = Weights(findings.folder / "weights")
-    weights.path(findings.design.cell(findings.design.variants[1], 0)).unlink()
-    assert drawn(findings, OF_WEIGHTS)[0] == OF_WEIGHTS
-    rows = pd.read_csv(findings.folder / "figures" / "gates.csv")
+    analysis = load_configured(config_of(results))
+    weights = Weights(analysis.folder / "weights")
+    weights.path(analysis.design.cell(analysis.design.variants[1], 0)).unlink()
+    assert drawn(analysis, OF_WEIGHTS)[0] == OF_WEIGHTS
+    rows = pd.read_csv(analysis.folder / "figures" / "gates.csv")
     assert set(rows["variant"]) == {"groups=4"}
-    weights.path(findings.design.cell(findings.design.variants[2], 0)).unlink()
-    _, left_out = drawn(read_findings(config_of(results)), ["gates", "subfeatures"])
+    weights.path(analysis.design.cell(analysis.design.variants[2], 0)).unlink()
+    _, left_out = drawn(load_configured(config_of(results)), ["gates", "subfeatures"])
     assert left_out == {
         "gates": "no variant whose weights are kept has shuffle attention with gates",
         "subfeatures": "no variant whose weights are kept has shuffle attention in the stage before the classifier",
@@ -246,9 +247,9 @@ def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
 
 
 def test_other_images_than_those_of_training_are_not_looked_at(results: Path) -> None:
-    findings = read_findings(config_of(results))
-    known = findings.attributes["data_fingerprint"]
-    changed = replace(findings, attributes={**findings.attributes, "data_fingerprint": "f00d"})
+    analysis = load_configured(config_of(results))
+    known = analysis.attributes["data_fingerprint"]
+    changed = replace(analysis, attributes={**analysis.attributes, "data_fingerprint": "f00d"})
     names, left_out = drawn(changed, ["variants", *OF_WEIGHTS])
     assert names == ["variants"]
     for name in OF_WEIGHTS:
@@ -256,19 +257,19 @@ def test_other_images_than_those_of_training_are_not_looked_at(results: Path) ->
 
 
 def test_images_that_are_gone_are_not_downloaded_to_look_at(results: Path) -> None:
-    findings = read_findings(config_of(results))
+    analysis = load_configured(config_of(results))
     data = compose_config(["data=cifar10", f"data.root={results / 'nowhere'}"]).data
-    _, left_out = drawn(replace(findings, config=replace(findings.config, data=data)), OF_WEIGHTS)
+    _, left_out = drawn(replace(analysis, config=replace(analysis.config, data=data)), OF_WEIGHTS)
     reason = f"data.root={results / 'nowhere'}: has no folder cifar-10-batches-py, which `run` puts there"
     assert left_out == dict.fromkeys(OF_WEIGHTS, reason)
     assert not (results / "nowhere").exists()
 
 
 def test_a_damaged_file_costs_the_figures_that_need_it(results: Path) -> None:
-    findings = read_findings(config_of(results))
-    path = Weights(findings.folder / "weights").path(findings.design.cell(findings.design.variants[1], 0))
+    analysis = load_configured(config_of(results))
+    path = Weights(analysis.folder / "weights").path(analysis.design.cell(analysis.design.variants[1], 0))
     path.write_bytes(path.read_bytes()[:1000])
-    names, left_out = drawn(findings, ["variants", *OF_WEIGHTS])
+    names, left_out = drawn(analysis, ["variants", *OF_WEIGHTS])
     assert names == ["variants"]
     for name in OF_WEIGHTS:
         assert left_out[name].startswith(f"weights={path}: cannot be read (")
@@ -355,22 +356,3 @@ def test_a_folder_of_figures_that_cannot_be_written_is_one_message(
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("error: results_dir=")
     assert "cannot be written: " in printed.err
-
-
-@pytest.mark.parametrize(
-    ("data", "line"),
-    [
-        ({"name": "digits"}, "digits"),
-        ({"name": "cifar10", "train_per_class": 0, "val_per_class": 0}, "cifar10"),
-        (
-            {"name": "cifar10", "train_per_class": 5000, "val_per_class": 50},
-            "cifar10 (5,000 training images of each class, 50 test images of each class)",
-        ),
-        ({"name": "imagenet_subset", "classes": 0, "resolution": 64}, "imagenet_subset (64x64 pixels)"),
-        ({"name": "imagenet_subset", "classes": 100, "resolution": 64}, "imagenet_subset (100 classes, 64x64 pixels)"),
-        ({"name": "imagenette", "classes": ["a", "b"], "resolution": 128}, "imagenette (2 classes, 128x128 pixels)"),
-        ({"name": "x", "classes": "my.txt", "resolution": 64}, "x (the classes of my.txt, 64x64 pixels)"),
-    ],
-)
-def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line: str) -> None:
-    assert data_line(data) == line

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.reporting.figures.gates import _start, between_classes, draw_gates, gates_frame
-from tests.ablations.analysis.test_networks import trained
+from tests.ablations.analysis.helpers import trained
 from tests.ablations.reporting.figures.test_pareto import (
     LONG,
     SHORT,

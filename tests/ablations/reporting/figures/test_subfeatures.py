@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import Observation
 from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeature_scores, subfeatures_frame
-from tests.ablations.analysis.test_networks import GROUPS, trained
+from tests.ablations.analysis.helpers import GROUPS, trained
 from tests.ablations.reporting.figures.test_pareto import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, written
 
 

@@ -14,14 +14,15 @@ from urllib.parse import unquote
 import pytest
 from rich.console import Console
 
-from ablations.analysis.study import Findings
-from ablations.analyze import report_study
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.reporting.page.page import write_page
+from ablations.reporting.publish import report_study
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
+from ablations.reporting.text.coverage import missing_sentence
 from ablations.stats import Verdict
-from tests.ablations.reporting.tables.test_export import study_findings
+from tests.ablations.reporting.helpers import study_analysis
 
 FIGURES = ("forest", "variants", "effects")
 FIVE = ("sweep.factors.attention.groups=[1,2,4,8]", "sweep.margin=0.5")
@@ -87,9 +88,9 @@ class Page(HTMLParser):
             node.pieces.append(data)
 
 
-def written(findings: Findings, figures: Sequence[str] = ()) -> tuple[Node, Report, Path]:
-    report = make_report(findings, figures)
-    path = write_page(report, write_tables(findings))
+def written(analysis: StudyAnalysis, figures: Sequence[str] = ()) -> tuple[Node, Report, Path]:
+    report = make_report(analysis, figures)
+    path = write_page(report, write_tables(analysis))
     return Page(path.read_text(encoding="utf-8")).root, report, path
 
 
@@ -104,14 +105,14 @@ def decided_top1(variant: int, replicate: int) -> float:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Node, Report, Path]:
     folder = tmp_path_factory.mktemp("studies") / "a study"
-    return written(study_findings(folder, FIVE, 12, top1=decided_top1), FIGURES)
+    return written(study_analysis(folder, FIVE, 12, top1=decided_top1), FIGURES)
 
 
 def test_the_page_reads_in_the_order_of_an_answer(whole: tuple[Node, Report, Path]) -> None:
     page, report, _ = whole
-    findings = report.findings
+    analysis = report.analysis
     assert page.all("html")[0].attributes["lang"] == "en"
-    assert [heading.text for heading in page.all("h1")] == [findings.design.question]
+    assert [heading.text for heading in page.all("h1")] == [analysis.design.question]
     assert page.all("p", "state")[0].text == "All 60 cells are finished."
     assert [heading.text for heading in page.all("h2")] == [
         "Verdicts", "What it says", "Variants", "Figures", "Files", "How to run it again",
@@ -133,7 +134,7 @@ def test_every_sentence_of_the_report_is_on_the_page_once(whole: tuple[Node, Rep
 def test_each_contrast_has_its_verdict_in_a_word_and_a_colour(whole: tuple[Node, Report, Path]) -> None:
     page, report, _ = whole
     chips = page.by_id("verdicts").all("span", "chip")
-    assert [chip.text for chip in chips] == [contrast.verdict.value for contrast in report.findings.contrasts]
+    assert [chip.text for chip in chips] == [contrast.verdict.value for contrast in report.analysis.contrasts]
     assert [chip.text for chip in chips] == ["helps", "hurts", "equivalent", "undecided"]
     assert [chip.attributes["class"] for chip in chips] == [f"chip {chip.text}" for chip in chips]
     assert "4 contrasts: 1 helps, 1 hurts, 1 equivalent, 1 undecided." in page.by_id("verdicts").text
@@ -152,8 +153,8 @@ def test_intervals_stand_on_one_scale_with_the_margin(whole: tuple[Node, Report,
     axis = page.by_id("verdicts").all("li", "axis")[0]
     assert [label.text for label in axis.all("text")][1] == "0"
     limit = float(axis.all("text")[2].text)
-    assert len(drawings) == len(report.findings.contrasts)
-    for drawing, contrast in zip(drawings, report.findings.contrasts, strict=True):
+    assert len(drawings) == len(report.analysis.contrasts)
+    for drawing, contrast in zip(drawings, report.analysis.contrasts, strict=True):
         difference = contrast.difference
         assert difference is not None
         (dot,), (bar,), (band,) = (drawing.all(kind=kind) for kind in ("dot", "bar", "band"))
@@ -170,7 +171,7 @@ def test_an_interval_that_is_known_to_nothing_is_cut_off_with_arrows(tmp_path: P
     def top1(variant: int, replicate: int) -> float:
         return 60 + (0, 1 + 40 * replicate, 2 + replicate)[variant]
 
-    page, _, _ = written(study_findings(tmp_path, top1=top1))
+    page, _, _ = written(study_analysis(tmp_path, top1=top1))
     wild, tame = (svg for svg in page.by_id("verdicts").all("svg", "interval") if "role" in svg.attributes)
     assert len(wild.all(kind="more")) == 2
     assert (percent(wild.all(kind="bar")[0], "x1"), percent(wild.all(kind="bar")[0], "x2")) == (2, 98)
@@ -182,18 +183,18 @@ def test_the_narrowest_interval_is_never_cut_off(tmp_path: Path) -> None:
     def top1(variant: int, replicate: int) -> float:
         return 60 + (0, 10 * replicate - 5, 40 * replicate - 20)[variant]
 
-    page, report, _ = written(study_findings(tmp_path, top1=top1))
+    page, report, _ = written(study_analysis(tmp_path, top1=top1))
     narrow, wide = (svg for svg in page.by_id("verdicts").all("svg", "interval") if "role" in svg.attributes)
     assert not narrow.all(kind="more")
     assert len(wide.all(kind="more")) == 2
-    difference = report.findings.contrasts[0].difference
+    difference = report.analysis.contrasts[0].difference
     assert difference is not None
     limit = float(page.by_id("verdicts").all("li", "axis")[0].all("text")[2].text)
     assert limit == pytest.approx(1.08 * difference.high, rel=0.01)
 
 
 def test_one_replicate_is_a_dot_without_a_line_and_without_a_verdict(tmp_path: Path) -> None:
-    page, _, _ = written(study_findings(tmp_path, replicates=1))
+    page, _, _ = written(study_analysis(tmp_path, replicates=1))
     verdicts = page.by_id("verdicts")
     assert not verdicts.all(kind="bar")
     assert len(verdicts.all(kind="dot")) == 2
@@ -276,9 +277,9 @@ def test_every_picture_says_what_it_shows_and_what_scrolls_can_be_reached_by_key
 def test_what_a_study_says_of_itself_stays_text(tmp_path: Path) -> None:
     question = "Is <script>alert('x')</script> & <b>this</b> safe?"
     names = ["a<img src=x>", '"quoted" onload="1"', "</table>"]
-    findings = study_findings(tmp_path, names=names, question=question)
-    findings.attributes["command"] = "run </code><script>1</script>"  # type: ignore[index]
-    page, _, path = written(findings)
+    analysis = study_analysis(tmp_path, names=names, question=question)
+    analysis.attributes["command"] = "run </code><script>1</script>"  # type: ignore[index]
+    page, _, path = written(analysis)
     assert page.all("h1")[0].text == question
     assert not page.all("script")
     assert not page.all("img")
@@ -288,10 +289,10 @@ def test_what_a_study_says_of_itself_stays_text(tmp_path: Path) -> None:
 
 def test_an_unfinished_study_says_what_is_missing_and_why(tmp_path: Path) -> None:
     failure = "Traceback\n  File\nValueError: <planted>\n"
-    findings = study_findings(tmp_path, finished=4, failure=failure)
-    page, _, _ = written(findings)
+    analysis = study_analysis(tmp_path, finished=4, failure=failure)
+    page, _, _ = written(analysis)
     state = page.all("p", "state")[0]
-    assert state.text == findings.missing
+    assert state.text == missing_sentence(analysis.results)
     assert state.text.startswith("Not finished: 2 of 6 cells")
     assert "unfinished" in state.attributes["class"].split()
     rows = [[cell.text for cell in row.children] for row in page.by_id("unfinished").all("tr")]
@@ -305,13 +306,13 @@ def test_an_unfinished_study_says_what_is_missing_and_why(tmp_path: Path) -> Non
 
 
 def test_many_unfinished_cells_are_folded_away(tmp_path: Path) -> None:
-    page, _, _ = written(study_findings(tmp_path, replicates=6, finished=3))
+    page, _, _ = written(study_analysis(tmp_path, replicates=6, finished=3))
     assert "open" not in page.by_id("unfinished").all("details")[0].attributes
     assert len(page.by_id("unfinished").all("tr")) == 16
 
 
 def test_a_study_of_which_every_cell_failed_has_a_page_with_the_reasons(tmp_path: Path) -> None:
-    page, report, _ = written(study_findings(tmp_path, finished=0, failure="ValueError: planted"), ("forest",))
+    page, report, _ = written(study_analysis(tmp_path, finished=0, failure="ValueError: planted"), ("forest",))
     assert page.by_id("said").all("li")[0].text == report.sentences[0]
     assert page.by_id("unfinished").text.count("ValueError: planted") == 6
     assert [link.text for link in page.by_id("files").all("a")] == ["report.md"]
@@ -320,7 +321,7 @@ def test_a_study_of_which_every_cell_failed_has_a_page_with_the_reasons(tmp_path
 
 
 def test_a_search_shows_its_front_and_no_verdicts(tmp_path: Path) -> None:
-    page, report, _ = written(study_findings(tmp_path, is_search=True, objectives=("top1", "parameters")))
+    page, report, _ = written(study_analysis(tmp_path, is_search=True, objectives=("top1", "parameters")))
     assert not page.all("span", "chip")
     assert [section.title for section in report.sections] == [
         page.by_id(f"section-{number}").all("h2")[0].text for number in (1, 2)
@@ -331,10 +332,10 @@ def test_a_search_shows_its_front_and_no_verdicts(tmp_path: Path) -> None:
 
 
 def test_variants_that_a_search_gave_up_are_not_missing(tmp_path: Path) -> None:
-    findings = study_findings(tmp_path, finished=4)
-    unfinished = findings.results.unfinished.assign(state="pruned", reason="given up")
-    findings = replace(findings, results=replace(findings.results, unfinished=unfinished))
-    page, _, _ = written(findings)
+    analysis = study_analysis(tmp_path, finished=4)
+    unfinished = analysis.results.unfinished.assign(state="pruned", reason="given up")
+    analysis = replace(analysis, results=replace(analysis.results, unfinished=unfinished))
+    page, _, _ = written(analysis)
     assert page.all("p", "state")[0].text == "All 4 cells are finished; the search gave up on 2 variants."
     assert page.by_id("unfinished").text.count("given up") == 2
 
@@ -368,7 +369,7 @@ def test_every_verdict_has_a_style() -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    report = make_report(study_findings(tmp_path), ())
+    report = make_report(study_analysis(tmp_path), ())
     (tmp_path / "index.html").mkdir()
     with pytest.raises(UsageError, match=r"results_dir=.*index.html: cannot be written: "):
         write_page(report, [])
@@ -376,7 +377,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_report_comes_with_its_tables_and_its_page(tmp_path: Path) -> None:
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
-    report_study(study_findings(tmp_path / "study"), console, ("forest",))
+    report_study(study_analysis(tmp_path / "study"), console, ("forest",))
     assert f"Page:       {tmp_path / 'study' / 'index.html'}" in console.export_text()
     page = Page((tmp_path / "study" / "index.html").read_text(encoding="utf-8")).root
     links = [link.attributes["href"] for link in page.by_id("files").all("a")]
@@ -397,7 +398,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     path = whole[2]
     if kind == "long names":
         names = ["groups=1, branches=spatial, transform=conv1x1, gate=sigmoid, shuffle=on", "x" * 90]
-        path = written(study_findings(tmp_path, FIVE, names=names, question="Why " + "w" * 80 + "?"))[2]
+        path = written(study_analysis(tmp_path, FIVE, names=names, question="Why " + "w" * 80 + "?"))[2]
     # A frame has the width that is asked for; a window of a browser has a least one.
     probe = (
         "<script>addEventListener('load', () => { const seen = document.getElementById('page').contentDocument;"

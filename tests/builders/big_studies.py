@@ -7,7 +7,6 @@ several a cell.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,19 +21,19 @@ import sqlalchemy
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.dbmodels import models as mlflow_models
-from optuna.storages._rdb import models as optuna_models
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
-from ablations.analysis.picked import Maker
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import Cell, Design, make_design
-from ablations.storage.folder import results_folder, storage_url, tracking_uri
+from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
+from ablations.storage.parameters import distributions_of, parameters_of
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
+from tests.builders.picks import some_picks
 
 ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
 Outcomes = list[tuple[Cell, dict[str, Any] | None]]  # None: the cell failed
@@ -67,7 +66,7 @@ def make_big_study(
         picked: variants that a search has picked, at random.
         failed: cells that failed, the last ones of the study.
         pruned: variants of a search that it gave up after a third of the epochs, the first ones that it picked.
-        missing: cells that are in the queue still, the last ones.
+        missing: cells that nobody has begun yet, the last ones.
         mirrored: whether MLflow knows what is finished.
     """
     typed = ["device=cpu", *overrides, f"results_dir={folder}"]
@@ -75,12 +74,12 @@ def make_big_study(
     design = make_design(config)
     folder.mkdir(parents=True, exist_ok=True)
     store = open_store(storage_url(config), design.study, create=True, directions=design.directions)
-    store.begin(design)
+    store.initialise(design)
     images = load_images(config.data)
     store.remember("data_fingerprint", images.fingerprint)
     store.remember("data", {"train": len(images.train), "test": len(images.test), "classes": images.classes})
     store.remember("command", f"python -m ablations.run {' '.join(typed)}")
-    cells = [*design.cells(), *_picked_cells(config, design, picked)]
+    cells = [*design.cells(), *some_picks(config, design, picked)]
     given_up = list(dict.fromkeys(cell.variant.name for cell in cells if cell.variant.levels))[:pruned]
     cells = [cell for cell in cells if cell.variant.name not in given_up or cell.replicate == 0]
     outcomes: Outcomes = []
@@ -95,7 +94,7 @@ def make_big_study(
         else:
             outcome = {"result": result_of(cell, epochs).to_dict()}
         outcomes.append((cell, outcome | {"environment": ENVIRONMENT | {"threads": "2"}}))
-    _store(store, design, outcomes, cells[len(cells) - missing :])
+    _store(store, storage_url(config), design, outcomes)
     if mirrored:
         _mirror(config, design, store, outcomes, images.fingerprint)
     return BigStudy(typed, design, outcomes)
@@ -130,85 +129,55 @@ def result_of(cell: Cell, epochs: int) -> Result:
     return Result(curve[-1].top1, curve[-1].test_loss, cost, float(1.6 * epochs * ratio), curve, by)
 
 
-def _picked_cells(config: Config, design: Design, number: int) -> list[Cell]:
-    """Returns the cells of variants that a search might have picked, each variant's after the other's."""
-    draw = np.random.default_rng(0)
-    maker = Maker(config)
-    networks = {json.dumps(variant.network, sort_keys=True) for variant in design.variants}
-    cells: list[Cell] = []
-    for _ in range(50 * number):
-        if len(cells) >= number * design.replicates:
-            break
-        levels = {path: choices[draw.integers(len(choices))] for path, choices in design.factors.items()}
-        variant = maker.variant(levels)
-        if variant is None or (network := json.dumps(variant.network, sort_keys=True)) in networks:
-            continue
-        networks.add(network)
-        cells += [design.cell(variant, replicate) for replicate in range(design.replicates)]
-    return cells
-
-
-def _store(store: StudyStore, design: Design, outcomes: Outcomes, waiting: Sequence[Cell]) -> None:
-    """Writes what came of cells, as `StudyStore.finish` and `fail` do one by one."""
-    store.enqueue([*(cell for cell, _ in outcomes), *waiting])
-    numbers = {stored.key: stored.number for stored in store.cells()}
-    engine = store._storage.engine
-    trials, attributes, values = (
-        model.__table__
-        for model in (
-            optuna_models.TrialModel, optuna_models.TrialUserAttributeModel, optuna_models.TrialValueModel,
+def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> None:
+    """Writes what came of cells, as `StudyStore` does one by one, with a transaction a trial."""
+    choices = store.attributes["parameters"]
+    distributions = distributions_of(choices)
+    begun = datetime(2026, 1, 1)
+    trials = []
+    for number, (cell, outcome) in enumerate(outcomes):
+        state, values, steps = TrialState.FAIL, None, {}
+        came_of_it: dict[str, Any] = {"failure": {"kind": "error", "reason": "RuntimeError: out of memory"}}
+        if outcome is not None:
+            came_of_it = {"outcome": outcome}
+            state = TrialState.PRUNED if "pruned" in outcome else TrialState.COMPLETE
+            if len(design.objectives) == 1:
+                steps = {epoch["epoch"] + 1: epoch["top1"] for epoch in outcome["result"]["epochs"]}
+        if outcome is not None and state == TrialState.COMPLETE:
+            values = [outcome["result"][objective] for objective in design.objectives]
+        described = {
+            "cell": cell.key,
+            "variant": cell.variant.name,
+            "replicate": cell.replicate,
+            "network": cell.variant.network,
+            "levels": cell.variant.levels,
+        }
+        trial = create_trial(
+            state=state,
+            values=values,
+            params=parameters_of(cell.variant.network, choices),
+            distributions=distributions,
+            user_attrs=described | came_of_it,
+            intermediate_values=steps,
         )
-    )  # fmt: skip
-    with engine.begin() as connection:
-        study_id = store._study._study_id
-        rows = connection.execute(
-            sqlalchemy.select(trials.c.number, trials.c.trial_id).where(trials.c.study_id == study_id)
-        )
-        ids = {int(number): int(trial) for number, trial in rows}
-        begun = datetime(2026, 1, 1)
-        updates, added, objectives = [], [], []
-        for cell, outcome in outcomes:
-            trial = ids[numbers[cell.key]]
-            state = TrialState.FAIL if outcome is None else TrialState.COMPLETE
-            if outcome is not None and "pruned" in outcome:
-                state = TrialState.PRUNED
-            ended = begun + timedelta(seconds=10 * len(updates))
-            updates.append({"of": trial, "state": state, "datetime_start": begun, "datetime_complete": ended})
-            key, value = ("failure", "RuntimeError: out of memory") if outcome is None else ("outcome", outcome)
-            added.append({"trial_id": trial, "key": key, "value_json": json.dumps(value)})
-            if state == TrialState.COMPLETE and outcome is not None:
-                objectives += [
-                    {
-                        "trial_id": trial,
-                        "objective": index,
-                        "value": outcome["result"][objective],
-                        "value_type": optuna_models.TrialValueModel.TrialValueType.FINITE,
-                    }
-                    for index, objective in enumerate(design.objectives)
-                ]
-        connection.execute(
-            sqlalchemy.update(trials)
-            .where(trials.c.trial_id == sqlalchemy.bindparam("of"))
-            .values({name: sqlalchemy.bindparam(name) for name in ("state", "datetime_start", "datetime_complete")}),
-            updates,
-        )
-        connection.execute(sqlalchemy.insert(attributes), added)
-        if objectives:
-            connection.execute(sqlalchemy.insert(values), objectives)
+        trial.datetime_start = begun + timedelta(seconds=10 * number)
+        trial.datetime_complete = begun + timedelta(seconds=10 * number + 9)
+        trials.append(trial)
+    optuna.load_study(storage=url, study_name=design.study).add_trials(trials)
 
 
 def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcomes, fingerprint: str) -> None:
     """Mirrors finished cells as a run that missed them all does."""
-    artifacts = results_folder(config) / "mlflow-artifacts" / design.study
+    artifacts = artifacts_folder(config, design.study)
     tracker = Tracker(tracking_uri(config), design, store.id, artifacts)
-    real = tracker._client
+    real = tracker.experiment.client
     bulk = _BulkClient(tracking_uri(config), artifacts)
-    tracker._client = bulk  # type: ignore[assignment]
+    tracker.experiment.client = bulk  # type: ignore[assignment]
     finished = [(cell, outcome) for cell, outcome in outcomes if outcome is not None]
     tracker.sync(finished, fingerprint)
     assert tracker.lost is None, tracker.lost
     bulk.write()
-    tracker._client = real
+    tracker.experiment.client = real
     tracker.end("FINISHED")
 
 

@@ -1,0 +1,54 @@
+"""Reads a stored study, found by the options that it was run with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablations.analysis.picked import Maker, with_found_variants
+from ablations.analysis.results import collect
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.errors import UsageError
+from ablations.config import Config
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.storage.folder import storage_url, study_folder
+from ablations.storage.study import NOT_RUN, StudyStore, open_store
+
+
+def load_study(*overrides: str) -> StudyAnalysis:
+    """Reads a stored study by what was typed to run it, as `load_study("sweep=groups", "replicates=5")`.
+
+    Raises:
+        UsageError: if an override is not understood, or nothing is stored under the study's name.
+    """
+    return load_configured(compose_config(overrides))
+
+
+def load_configured(config: Config, advice: str = NOT_RUN) -> StudyAnalysis:
+    """Reads the stored study of a configuration; `advice` is what to do where there is none.
+
+    Raises:
+        UsageError: if nothing is stored under its name, or something else is.
+    """
+    folder, url = study_folder(config), storage_url(config)
+    # What no machine could run is said before what is not stored.
+    make_design(config, stored={"device": "cpu", "train": {}})
+    store = open_store(url, config.study, create=False, advice=advice)
+    design = make_design(config, stored=store.protocol)
+    store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
+    return analyze_stored(config, design, store, folder)
+
+
+def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis:
+    """Sorts what a store has of a design.
+
+    Raises:
+        UsageError: if nothing was ever tried.
+    """
+    stored = store.cells()
+    if design.is_search:
+        design = with_found_variants(design, stored, Maker(config))
+    results = collect(design, stored)
+    if results.cells.empty and not results.unfinished["state"].isin(["failed", "diverged"]).any():
+        raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
+    return StudyAnalysis(config, design, results, store.attributes, folder)

@@ -1,0 +1,66 @@
+"""Files that are written whole or not at all, and one message for those that cannot be written."""
+
+from __future__ import annotations
+
+import glob
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ablations.common.errors import SuiteError, UsageError
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Writes a file under another name and renames it, so that a reader finds the old content or all of the new one.
+
+    A writer that fails leaves the old content and nothing else; one that is killed leaves its partial file, which
+    `discard_partials` removes. The file gets the permissions of any new one.
+
+    Args:
+        path: of the file; its folder is made.
+        content: bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: if it cannot be written; `filename` is the path, or the folder that cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    except BaseException as error:
+        with suppress(OSError):  # nothing may be to be removed, and a read-only disk refuses that too
+            partial.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def discard_partials(path: Path) -> None:
+    """Removes what killed writers left of a file that nobody is writing now."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusals_explained(
+    option: str, place: object, advice: str = "", *, names_file: bool = False, error: type[SuiteError] = UsageError
+) -> Iterator[None]:
+    """Turns a failure to write into a message.
+
+    Args:
+        option: that has to be mended.
+        place: its value in the message.
+        advice: follows the reason.
+        names_file: shows the file that cannot be written, where it is known, in place of `place`.
+        error: what is raised.
+
+    Raises:
+        SuiteError: in place of an OSError; `error` is its kind.
+    """
+    try:
+        yield
+    except OSError as refusal:
+        value = (refusal.filename if names_file else None) or place
+        raise error(option, value, f"cannot be written: {refusal.strerror or refusal}{advice}") from None

@@ -1,0 +1,66 @@
+"""What an option that is `auto` means on this machine, found out without importing torch where that can be."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ablations.common import machine
+from ablations.common.errors import UsageError
+from ablations.common.sizes import SMALL_SIDE
+
+
+def resolve_device(device: str) -> str:
+    """Turns `auto` into `cuda` or `cpu`.
+
+    Raises:
+        UsageError: if `cuda` is asked for and torch finds none.
+    """
+    if device == "cpu" or (device == "auto" and not machine.gpus()):
+        return "cpu"  # without the seconds that importing torch takes
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise UsageError("device", device, "there is no CUDA device that torch can use here", ("auto", "cpu"))
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turns `auto` into `bf16` where the hardware computes in it, otherwise into `fp32`."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if all(capability >= (8, 0) for _, capability in machine.gpus()) else "fp32"
+    return "bf16" if machine.cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+def resolve_memory_format(memory_format: str, device: str) -> str:
+    """Turns `auto` into the layout that is fast on `device` for the networks of this suite."""
+    if memory_format != "auto":
+        return memory_format
+    return "channels_last" if device == "cuda" else "contiguous"
+
+
+def resolve_fused(fused: str, device: str) -> str:
+    """Turns `auto` into `on` where there are kernels of shuffle attention for `device`, otherwise into `off`.
+
+    Raises:
+        UsageError: if `on` is asked for where there are none.
+    """
+    built = find_spec("triton") if device == "cuda" else machine.built_kernels()
+    if fused == "on" and not built:
+        reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"
+        raise UsageError("train.fused", fused, f"there are no kernels for {device} here: {reason}", ("auto", "off"))
+    return ("on" if built else "off") if fused == "auto" else fused
+
+
+def resolve_threads(threads: int | str, device: str, side: int) -> int:
+    """Turns `auto` into 1 on a GPU and for images of up to 64 pixels, otherwise into the cores of this process.
+
+    What a GPU is given to do takes one. A second one makes a small network half as fast again, a second cell beside the
+    first twice; and with one the digits are the same on machines with any number of cores.
+    """
+    if isinstance(threads, int):
+        return threads
+    return 1 if device == "cuda" or side <= SMALL_SIDE else machine.available_cores()

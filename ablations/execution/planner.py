@@ -1,0 +1,147 @@
+"""Plans one study: what is left of it to train, what that costs, and what the study will detect."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from ablations.analysis.results import collect
+from ablations.common.errors import UsageError
+from ablations.common.files import refusals_explained, write_whole
+from ablations.common.metrics import METRICS
+from ablations.common.resolve import resolve_threads
+from ablations.config import Config
+from ablations.design import Design, make_design
+from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
+from ablations.execution.launchers.select import check_launcher, make_launcher
+from ablations.execution.runner import StudyRunner
+from ablations.execution.schedules.base import Outlook
+from ablations.execution.schedules.select import make_schedule
+from ablations.execution.schedules.sequential import planned_looks
+from ablations.reporting.tables.render import markdown_table, print_table
+from ablations.stats import Looks
+from ablations.storage.folder import storage_url, study_folder
+from ablations.storage.study import StudyStore, find_study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PROBED = 1.0  # seconds of training steps of a variant
+_HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "parameters", "by")
+
+
+@dataclass(frozen=True)
+class StudyPlanner:
+    """Plans a study.
+
+    Args:
+        config: what was asked for.
+        command: what was typed; it goes into the plan.
+        console: where the plan is printed.
+    """
+
+    config: Config
+    command: str
+    console: Console
+
+    def plan(self) -> int:
+        """Plans the study; returns 0, or what its pilot returned where that did not end well.
+
+        Raises:
+            SuiteError: if it could not be run as it was asked for.
+        """
+        config = self.config
+        design = make_design(config)
+        check_launcher(config.launcher)
+        if config.plan.pilot:
+            status = self._run_pilot(design)
+            if status:
+                return status
+        store = self._store(design)
+        self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+        threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+        with make_launcher(config.launcher, design, config.data, self.console, config.measure, threads) as launcher:
+            schedule = make_schedule(config, design, store, launcher.count_parameters)
+            outlook, looks = schedule.outlook(), schedule.looks
+            results = collect(outlook.design, store.cells() if store is not None else [])
+            estimate = estimate_costs(
+                outlook.design, results.cells, launcher, outlook.missing, _PROBED, outlook.cells_to_pick
+            )
+        planned = outlook.design
+        sentences = [
+            f"All {len(planned.variants)} variants fit their networks; {outlook.to_train} of {_cells(outlook)} cells "
+            f"are to be trained on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
+            estimate.sentence,
+            *([_looks_sentence(planned, looks)] if looks else []),
+            knowledge(planned, results.cells, looks),
+            *wanted(planned, results.cells, config.plan.effect or planned.margin, estimate.costs),
+        ]
+        self._publish(planned, sentences, _rows(estimate, outlook))
+        return 0
+
+    def _run_pilot(self, design: Design) -> int:
+        """Trains the first replicates of the study; returns what that returned."""
+        pilot, most = self.config.plan.pilot, design.replicates_max or design.replicates
+        if pilot > most:
+            raise UsageError("plan.pilot", pilot, f"is more than the {most} replicates of the study")
+        if design.is_search:
+            raise UsageError("plan.pilot", pilot, "has no effect on a search, which gives no verdicts")
+        self._store(design)  # what cannot be planned is said before anything is trained
+        if design.replicates_max:
+            planned_looks(design)
+        first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max)
+        return StudyRunner(first, self.command, self.console).run()
+
+    def _store(self, design: Design) -> StudyStore | None:
+        """Returns what is stored of the study; None where nobody has begun it.
+
+        Raises:
+            StudyMismatchError: if it is stored with another protocol, or other networks under the same names.
+        """
+        store = find_study(storage_url(self.config), design.study)
+        if store is not None:
+            store.check(design, f"to plan another study, add study={design.study}-2 (or any name)")
+        return store
+
+    def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:
+        """Prints the plan and writes it into the study's folder."""
+        print_table(self.console, _HEADERS, rows)
+        for sentence in sentences:
+            self.console.print(sentence, soft_wrap=True, markup=False)
+        lines = [f"# Plan of {design.study}", "", design.question, "", *(f"- {text}" for text in sentences), ""]
+        lines += [*markdown_table(_HEADERS, rows), "", "```", self.command, "```", ""]
+        path = study_folder(self.config) / "plan.md"
+        with refusals_explained("results_dir", path.parent):
+            write_whole(path, "\n".join(lines))
+        self.console.print(f"Plan:       {path}", soft_wrap=True, markup=False)
+
+
+def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
+    return [
+        [
+            cost.variant,
+            str(outlook.design.replicates),
+            str(outlook.missing.get(cost.variant, 0)),
+            "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
+            METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
+            f"{cost.parameters:,}",
+            cost.by,
+        ]
+        for cost in estimate.costs
+    ]
+
+
+def _cells(outlook: Outlook) -> int:
+    """Counts the cells of the study up to the first look."""
+    return outlook.variants * outlook.design.replicates
+
+
+def _looks_sentence(design: Design, looks: Looks) -> str:
+    most = len(design.variants) * looks.sizes[-1]
+    return (
+        f"That is up to the first look. Looks are at {', '.join(map(str, looks.sizes))} replicates; if nothing is "
+        f"decided before the last, there are {most} cells."
+    )

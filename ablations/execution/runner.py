@@ -1,0 +1,196 @@
+"""Runs one study: wires its store, schedule, launcher, driver and recorder together, and ends with its report."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from ablations.analysis.load import analyze_stored
+from ablations.analysis.results import collect
+from ablations.common.resolve import resolve_threads
+from ablations.config import Config
+from ablations.design import Design, make_design
+from ablations.design.variants import level_name
+from ablations.execution.driver import Driver
+from ablations.execution.estimate import estimate_costs, knowledge
+from ablations.execution.interrupts import StudyInterruptedError
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.select import check_launcher, make_launcher
+from ablations.execution.progress import Display
+from ablations.execution.recorder import Recorder
+from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.select import make_schedule
+from ablations.execution.schedules.sequential import planned_looks
+from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.folder import storage_url, study_folder, tracking_uri
+from ablations.storage.lock import claimed
+from ablations.storage.study import StudyStore, find_study, open_store
+from ablations.storage.weights import Weights
+from ablations.tracking import open_tracker
+from ablations.tracking.base import StudyMirror
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
+
+
+@dataclass
+class StudyRunner:
+    """Runs a study.
+
+    Args:
+        config: what was asked for.
+        command: what was typed; it goes into the report.
+        console: where progress and results are printed.
+    """
+
+    config: Config
+    command: str
+    console: Console
+    _display: Display | None = field(default=None, init=False)
+    _schedule: Schedule | None = field(default=None, init=False)
+
+    def run(self) -> int:
+        """Runs the study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n.
+
+        Raises:
+            SuiteError: if it cannot be run as it was asked for.
+        """
+        config, console = self.config, self.console
+        design = self._checked_design()
+        folder, url = study_folder(config), storage_url(config)
+        console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+        usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+        launcher = make_launcher(config.launcher, design, config.data, console, config.measure, usual)
+        if find_study(url, design.study) is None:
+            _ = launcher.images  # what is wrong with the data is said before there is a study
+        with claimed(folder, url) as lock:
+            if lock.caveat:
+                self._say(lock.caveat)
+            store = open_store(
+                url, design.study, create=True, directions=design.directions, guard=lock.keep, notify=self._say
+            )
+            store.initialise(design)
+            launcher.threads = store.settle_threads(config.threads, usual)
+            schedule = make_schedule(config, design, store, launcher.count_parameters, self._on_look)
+            self._schedule = schedule
+            if schedule.looks:
+                store.remember("looks", list(schedule.looks.sizes))
+            mirror = open_tracker(config, design, store.id, console)
+            with launcher:
+                status = self._train(store, schedule, launcher, mirror)
+            if status < 128:
+                self._report(schedule.design, store, mirror, has_failed=status != 0)
+            return status
+
+    def _checked_design(self) -> Design:
+        """Returns the design, after whatever can be refused before there is a study."""
+        design = make_design(self.config)
+        check_launcher(self.config.launcher)
+        if design.replicates_max:
+            planned_looks(design)
+        if self.config.tracking.enabled:
+            tracking_uri(self.config)
+        return design
+
+    def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
+        store.take_over()
+        if outcomes := store.outcomes(schedule.design):
+            mirror.sync(outcomes, store.attributes["data_fingerprint"])
+        schedule.check()
+        outlook = schedule.outlook()
+        if not outlook.to_train:
+            self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
+            return 0
+        store.remember("command", self.command)
+        self._describe(outlook, store, schedule, launcher)
+        finished = outlook.total - outlook.to_train
+        display = self._display = Display(self.console, outlook.total, finished, _name_width(outlook.design))
+        folder = study_folder(self.config)
+        recorder = Recorder(
+            store,
+            mirror,
+            display,
+            Weights(folder / "weights", self.config.weights),
+            Checkpoints(folder / "checkpoints", self.config.checkpoint_every),
+        )
+        seconds, retries = self.config.limits.seconds, self.config.retries
+        driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
+        try:
+            with display:
+                recorder.begin(self.config.data.name, launcher.images, launcher.prepare(), launcher.slots)
+                driver.train()
+        except (StudyInterruptedError, KeyboardInterrupt) as error:
+            number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
+            mirror.end("KILLED")
+            self.console.print(
+                f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. "
+                "The same command goes on with the others."
+            )
+            return 128 + number
+        if schedule.ending:
+            self.console.print(schedule.ending)
+        if driver.diverged:
+            self.console.print(
+                f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again."
+            )
+        if driver.failed:
+            self.console.print(
+                f"Cells that failed: {driver.failed}; the report says why. The same command tries them again."
+            )
+        return 1 if driver.failed or driver.diverged == display.total else 0
+
+    def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
+        """Says what is about to be trained, what that costs, and what the study will detect."""
+        design = outlook.design
+        if outlook.note:
+            self._say(outlook.note)
+        self.console.print(
+            f"Variants: {outlook.variants}, replicates: {outlook.replicates}, cells: {outlook.total}; "
+            f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
+        )
+        cells = collect(design, store.cells()).cells
+        estimate = estimate_costs(design, cells, launcher, outlook.missing, _PROBED, outlook.cells_to_pick)
+        self._say(estimate.sentence)
+        self._say(knowledge(design, cells, schedule.looks))
+
+    def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
+        # Importing what draws takes seconds, which nobody has to wait before cells are trained.
+        from ablations.reporting.publish import report_study
+
+        report = report_study(analyze_stored(self.config, design, store, study_folder(self.config)), self.console)
+        if not mirror.complete or has_failed:
+            mirror.end("FAILED" if has_failed else "FINISHED", report.folder, report.opening)
+        if mirror.lost:
+            self._say(
+                f"MLflow stopped answering ({mirror.lost}); the next run sends what it missed, and so does `analyze` "
+                "with the same options and sync=true."
+            )
+        if command := mirror.command():
+            self._say(f"Dashboard:  {command}")
+
+    def _on_look(self, found: str) -> None:
+        """Says what a look has found, and shows how many cells the study has now."""
+        if self._display is None or self._schedule is None:
+            self._say(found)
+        else:
+            self._display.set_total(self._schedule.total)
+            self._display.say(found)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+
+
+def _name_width(design: Design) -> int:
+    """Returns the letters of the longest name of a cell, those included that a search may still pick."""
+    names = [variant.name for variant in design.variants]
+    if design.is_search:
+        longest = [
+            max((level_name(path, level) for level in levels), key=len) for path, levels in design.factors.items()
+        ]
+        names.append(", ".join(longest))
+    return max(map(len, names)) + len(f" r{design.replicates - 1}")

@@ -1,0 +1,209 @@
+"""The figures that a study can have: what each shows, how it is drawn and read, and why a study has it not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ablations.analysis.effects import factorial_effects
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.wording import count
+from ablations.design import Design
+from ablations.reporting.figures.complexity import complexity_frame, draw_complexity, published_frame
+from ablations.reporting.figures.curves import curves_frame, draw_curves
+from ablations.reporting.figures.effects import draw_effects, effects_frame
+from ablations.reporting.figures.forest import draw_forest, forest_frame
+from ablations.reporting.figures.levels import draw_levels, levels_frame
+from ablations.reporting.figures.pairs import draw_pairs, pairs_frame
+from ablations.reporting.figures.pareto import draw_pareto, pareto_frame
+from ablations.reporting.figures.promise import draw_promise, promise_of_cells
+from ablations.reporting.figures.search import draw_search
+
+_ASIDE = "What would hide each other stands side by side."
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure that a study has: the frame that it shows, what draws it, and how to read it.
+
+    `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
+    study's question stands in the caption.
+    """
+
+    frame: pd.DataFrame
+    draw: Callable[[str], Figure]
+    key: str = ""
+    n: str = ""
+    asks: bool = True
+
+
+def _forest(analysis: StudyAnalysis) -> Sketch | str:
+    if analysis.design.is_search:
+        return "a search's variants were picked for being good; verdicts on them would flatter"
+    frame = forest_frame(analysis.contrasts)
+    if frame.empty:
+        return "no variant and its baseline have a finished replicate in common"
+    key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
+    shown = _shown(frame, analysis)
+    return Sketch(frame, lambda caption: draw_forest(shown, analysis.design.margin, caption), key)
+
+
+def _variants(analysis: StudyAnalysis) -> Sketch:
+    design, cells = analysis.design, analysis.results.cells
+    key = "Dots: replicates; top-1: mean and 95 % CI (Student's t); costs: median, lowest to highest."
+    key = key if _repeated(analysis) else ""
+    if len(set(design.baselines.values())) > 1:
+        frame = pairs_frame(cells, design)
+        return Sketch(frame, lambda caption: draw_pairs(_shown(frame, analysis), caption), key)
+    frame = levels_frame(cells, design)
+    return Sketch(frame, lambda caption: draw_levels(_shown(frame, analysis), _factor_label(design), caption), key)
+
+
+def _effects(analysis: StudyAnalysis) -> Sketch | str:
+    effects = factorial_effects(analysis.results.cells, analysis.design)
+    if not effects:
+        return "it needs two crossed factors, and a replicate that all combinations have"
+    frame = effects_frame(effects)
+    key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
+    n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
+    return Sketch(frame, lambda caption: draw_effects(frame, caption), key, n)
+
+
+def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
+    design = analysis.design
+    if not design.is_search:
+        return "it shows what a search tried, and this sweep is none"
+    frame, shares = analysis.tradeoffs, analysis.importances
+    given_up = int((analysis.results.unfinished["state"] == "pruned").sum())
+    key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
+    maximized = [direction == "maximize" for direction in design.directions]
+    return Sketch(frame, lambda caption: draw_search(frame, shares, design.objectives, maximized, caption), key)
+
+
+def _pareto(analysis: StudyAnalysis) -> Sketch | str:
+    if analysis.design.is_search:
+        return "`tradeoffs` shows what the search looked for"
+    frame = pareto_frame(analysis.results.cells, analysis.design)
+    if frame.empty:
+        return "neither speed nor memory was measured (measure=off)"
+    key = (
+        "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
+        f"no other variant beats in both, going by means. {_ASIDE}"
+    )
+    shown = _shown(frame, analysis)
+    return Sketch(frame, lambda caption: draw_pareto(shown, analysis.design.baselines, caption), key)
+
+
+def _complexity(analysis: StudyAnalysis) -> Sketch:
+    frame = complexity_frame(analysis.results.cells, analysis.design, analysis.multiply_adds)
+    published = published_frame(analysis.design)
+    joined = pd.concat([frame, published], ignore_index=True)
+    key = f"The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1. {_ASIDE}"
+    if len(published):
+        key += " Published numbers are others' on ImageNet-1k, each source by its own recipe (sources: the CSV beside)."
+    return Sketch(joined, lambda caption: draw_complexity(frame, published, analysis.design.baselines, caption), key)
+
+
+def _promise(analysis: StudyAnalysis) -> Sketch | str:
+    frame = promise_of_cells(analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds)
+    if frame.empty:
+        return "no time was measured of a variant with attention"
+    key = "Time: medians over replicates, lowest to highest, each in turns with the plain network's."
+    return Sketch(frame, lambda caption: draw_promise(frame, caption, "lowest to highest"), key)
+
+
+def _learning_curves(analysis: StudyAnalysis) -> Sketch:
+    design, curves = analysis.design, analysis.results.curves
+    key = "Lines: means over replicates; bands: lowest to highest." if _repeated(analysis) else ""
+    if design.is_search:
+        frame = analysis.tradeoffs
+        curves = curves[curves["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
+        key = f"Variants on the front, and those given by name. {key}"
+    baselines = set(design.baselines.values())
+    frame = curves_frame(curves, design)
+    shown = _shown(frame, analysis)
+    baseline = baselines.pop() if len(baselines) == 1 else None
+    return Sketch(frame, lambda caption: draw_curves(shown, baseline, caption), key, asks=False)
+
+
+def _gates(analysis: StudyAnalysis) -> Sketch | str:
+    from ablations.reporting.figures.gates import draw_gates, gates_frame
+
+    frame = gates_frame(analysis.networks)
+    if frame.empty:
+        return "no variant whose weights are kept has shuffle attention with gates"
+    key = (
+        "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
+        "of the gates' variance over images that is between classes, less what chance would give."
+    )
+    return Sketch(frame, lambda caption: draw_gates(frame, caption), key, _looked_at(analysis), asks=False)
+
+
+def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
+    from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeatures_frame
+
+    frame = subfeatures_frame(analysis.networks)
+    if frame.empty:
+        return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
+    key = (
+        "A sub-feature's score is the top-1 of its channels' part of the logits alone; in networks without shuffle "
+        "attention the same channels are taken."
+    )
+    classes = len(analysis.networks.classes)
+    return Sketch(
+        frame, lambda caption: draw_subfeatures(frame, classes, caption), key, _looked_at(analysis), asks=False
+    )
+
+
+def _cams(analysis: StudyAnalysis) -> Sketch | str:
+    from ablations.reporting.figures.cams import cams_of, draw_cams
+
+    cams = cams_of(analysis.networks)
+    key = (
+        "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
+        "class shown; below each what the network takes it for, and the probability of the true class."
+    )
+    n = "one network of each variant (replicate 0)"
+    return Sketch(cams.frame, lambda caption: draw_cams(cams, caption), key, n, asks=False)
+
+
+def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:
+    """Returns the rows of the variants that are shown."""
+    return frame[frame["variant"].isin(analysis.shown)].reset_index(drop=True)
+
+
+def _repeated(analysis: StudyAnalysis) -> bool:
+    return bool(analysis.results.cells["variant"].duplicated().any())
+
+
+def _looked_at(analysis: StudyAnalysis) -> str:
+    images = len(analysis.networks.sample)
+    return f"one network of each variant (replicate 0), {count(images, 'test image')}"
+
+
+def _factor_label(design: Design) -> str:
+    if len(design.factors) != 1:
+        return "Variant"
+    return next(iter(design.factors)).removeprefix("attention.").replace("_", " ").capitalize()
+
+
+# By the names of `ablations.config.FIGURES`: a figure's sketch, or why a study does not have it.
+SKETCHES: Mapping[str, Callable[[StudyAnalysis], Sketch | str]] = MappingProxyType(
+    {
+        "forest": _forest,
+        "variants": _variants,
+        "effects": _effects,
+        "tradeoffs": _tradeoffs,
+        "pareto": _pareto,
+        "complexity": _complexity,
+        "promise": _promise,
+        "learning_curves": _learning_curves,
+        "gates": _gates,
+        "subfeatures": _subfeatures,
+        "cams": _cams,
+    }
+)

@@ -1,0 +1,114 @@
+"""A cell as the store knows it, read from the attempts at it.
+
+Every attempt at a cell is one Optuna trial:
+
+| trial                     | state of the cell | trained again by a later run |
+| RUNNING                   | running           | yes, once its driver has gone |
+| COMPLETE                  | finished          | no |
+| PRUNED                    | pruned            | no, nor are further replicates |
+| FAIL, diverged            | diverged          | no: it would diverge again |
+| FAIL, with another reason | failed            | yes |
+| FAIL, without a reason    | interrupted       | yes |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from ablations.training.events import DIVERGED
+
+
+class CellState(StrEnum):
+    """What became of the latest attempt at a cell."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a cell in this state needs no training any more."""
+        return self in (CellState.FINISHED, CellState.PRUNED, CellState.DIVERGED)
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A cell as the store knows it.
+
+    Attributes:
+        key: of the cell; the same for all attempts.
+        variant: the name of its variant when it was trained.
+        network: what was trained.
+        levels: those of the factors that made the variant; empty for a variant given by name.
+        replicate: which one.
+        state: of the attempt that counts.
+        number: of that attempt's trial.
+        outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
+        failed_as: the kind of failure (`ablations.training.events`); None where it did not fail.
+        failure: why it failed; None where it did not.
+    """
+
+    key: str
+    variant: str
+    network: dict[str, Any]
+    levels: dict[str, Any]
+    replicate: int
+    state: CellState
+    number: int
+    outcome: Mapping[str, Any] | None = None
+    failed_as: str | None = None
+    failure: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the attempt has not come to its end."""
+        return self.state is CellState.RUNNING
+
+
+def is_cell(trial: FrozenTrial) -> bool:
+    """Whether a trial was written by this suite."""
+    return "cell" in trial.user_attrs
+
+
+def stored_cell(trial: FrozenTrial) -> StoredCell:
+    """Reads an attempt at a cell from its trial."""
+    known = trial.user_attrs
+    failure = known.get("failure", {})
+    return StoredCell(
+        key=known["cell"],
+        variant=known["variant"],
+        network=known["network"],
+        levels=known["levels"],
+        replicate=known["replicate"],
+        state=_state(trial.state, failure.get("kind")),
+        number=trial.number,
+        outcome=known.get("outcome"),
+        failed_as=failure.get("kind"),
+        failure=failure.get("reason"),
+    )
+
+
+def latest_attempts(attempts: Iterable[StoredCell]) -> dict[str, StoredCell]:
+    """Returns the attempt that counts of each cell, by its key: one that needs no other, or else the last."""
+    latest: dict[str, StoredCell] = {}
+    for attempt in attempts:
+        earlier = latest.get(attempt.key)
+        if earlier is None or attempt.state.is_done or not earlier.state.is_done:
+            latest[attempt.key] = attempt
+    return latest
+
+
+def _state(state: TrialState, failed_as: str | None) -> CellState:
+    if state == TrialState.FAIL:
+        if failed_as is None:
+            return CellState.INTERRUPTED
+        return CellState.DIVERGED if failed_as == DIVERGED else CellState.FAILED
+    return {TrialState.COMPLETE: CellState.FINISHED, TrialState.PRUNED: CellState.PRUNED}.get(state, CellState.RUNNING)

@@ -1,0 +1,194 @@
+"""Which runs of a study exist in MLflow: the parent run of the study, and below it a child run for each cell.
+
+They are found again by their tags. Where a request to make a run was carried out and never answered, there may be two
+of one cell; one stays.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mlflow.entities import Run
+
+from ablations.design import Cell
+from ablations.tracking.store import FINISHED, RUNNING, Experiment
+
+_PARENT = ""  # stands for the key of a cell where the run is that of the study
+_MIRRORED = "mirrored"  # a tag of the parent run: which cells are finished here
+_PAGE = 1000  # runs
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What is to be known of a run; whole runs of thousands of cells would fill the memory.
+
+    `metrics` is their number, `parent` the run that it is a child of, `mirrored`, of the parent run, a digest of the
+    keys of the cells that are finished.
+    """
+
+    run_id: str
+    status: str
+    metrics: int = 0
+    variant: str | None = None
+    parent: str = ""
+    started: int = 0
+    mirrored: str = ""
+
+    @classmethod
+    def of(cls, run: Run) -> RunSummary:
+        """Summarises a run."""
+        info, tags = run.info, run.data.tags
+        return cls(
+            str(info.run_id),
+            info.status,
+            len(run.data.metrics),
+            run.data.params.get("variant"),
+            tags.get("mlflow.parentRunId", ""),
+            info.start_time or 0,
+            tags.get(_MIRRORED, ""),
+        )
+
+
+class RunIndex:
+    """The runs of one study; those of cells are read when they are first needed, which takes a while where many are.
+
+    Args:
+        experiment: that the runs belong to.
+        study: name of the study.
+        study_id: tells it from other people's studies of its name on the same server.
+
+    Attributes:
+        parent_id: of the parent run, which is made where there is none.
+    """
+
+    def __init__(self, experiment: Experiment, study: str, study_id: str) -> None:
+        self._experiment, self._study, self._study_id = experiment, study, study_id
+        self.parent_id = self._mirrored = ""
+        named = self._search(f"attributes.run_name = '{study}'").get(_PARENT, [])
+        if len(named) == 1:
+            self._take_parent(named[0])
+        else:
+            self.read()
+
+    def read(self) -> None:
+        """Reads all runs of the study, removes duplicates, and puts every child below the one parent."""
+        self._runs = self._read()
+
+    def child(self, cell: Cell) -> str:
+        """Returns the id of a cell's run, which is made where there is none."""
+        if cell.key not in self._runs:
+            tags = {"cell": cell.key, "mlflow.parentRunId": self.parent_id}
+            run_id = self._create(cell.name, tags)
+            self._runs[cell.key] = RunSummary(run_id, RUNNING, parent=self.parent_id)
+        return self._runs[cell.key].run_id
+
+    def discard_cut_off(self, cell: Cell) -> None:
+        """Discards the run of an attempt that was cut off, if it cannot be gone on with.
+
+        That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
+        """
+        earlier = self._runs.get(cell.key)
+        if earlier is None or earlier.status == FINISHED:
+            return
+        if earlier.metrics or earlier.variant not in (None, cell.variant.name):
+            self._experiment.client.delete_run(earlier.run_id)
+            del self._runs[cell.key]
+
+    def finished_among(self, keys: set[str]) -> set[str]:
+        """Returns which of the cells with these keys have a finished run."""
+        if self._mirrored == _digest(keys):
+            # Whatever else is here was not finished: looking through thousands of runs for it is left out.
+            unfinished = self._search(f"attributes.status != '{FINISHED}'")
+            if not keys.intersection(unfinished):
+                self._runs = {key: runs[0] for key, runs in unfinished.items() if key != _PARENT}
+                return keys
+        return {key for key, run in self._runs.items() if run.status == FINISHED and key in keys}
+
+    def finish(self, keys: Iterable[str]) -> None:
+        """Closes as finished those of the cells with these keys whose runs are open."""
+        for key in keys:
+            if key in self._runs and self._runs[key].status != FINISHED:
+                self._experiment.client.set_terminated(self._runs[key].run_id, FINISHED)
+
+    def remember_finished(self, keys: Iterable[str]) -> None:
+        """Notes which cells are finished here, so that `finished_among` need not read every run next time."""
+        digest = _digest(keys)
+        if digest != self._mirrored:
+            self._experiment.client.set_tag(self.parent_id, _MIRRORED, digest)
+            self._mirrored = digest
+
+    @cached_property
+    def _runs(self) -> dict[str, RunSummary]:
+        """The run of each cell by its key."""
+        return self._read()
+
+    def _read(self) -> dict[str, RunSummary]:
+        found = self._search()
+        children = Counter(run.parent for runs in found.values() for run in runs)
+
+        def worth(run: RunSummary) -> tuple[Any, ...]:
+            return run.run_id == self.parent_id, children[run.run_id], run.status == FINISHED, run.metrics, -run.started
+
+        kept: dict[str, RunSummary] = {}
+        for key, runs in found.items():
+            kept[key], *duplicates = sorted(runs, key=worth, reverse=True)
+            for duplicate in duplicates:
+                self._experiment.client.delete_run(duplicate.run_id)
+        self._take_parent(kept.pop(_PARENT, None))
+        for run in kept.values():
+            if run.parent != self.parent_id:
+                self._experiment.client.set_tag(run.run_id, "mlflow.parentRunId", self.parent_id)
+        return kept
+
+    def _take_parent(self, parent: RunSummary | None) -> None:
+        self.parent_id = parent.run_id if parent else self._create(self._study, {"mlflow.runColor": "#444444"})
+        self._mirrored = parent.mirrored if parent else ""
+
+    def _create(self, name: str, tags: dict[str, str]) -> str:
+        common = {"study_id": self._study_id, "mlflow.source.name": "ablations.run"}
+        return self._experiment.create_run(name, common | tags)
+
+    def _search(self, condition: str = "") -> dict[str, list[RunSummary]]:
+        """Returns the runs of each cell by its key, and those of the study under `_PARENT`.
+
+        Args:
+            condition: of the runs that are looked at, in MLflow's language of filters.
+        """
+        found: dict[str, list[RunSummary]] = {}
+        token: str | None = None
+        client, experiments = self._experiment.client, [self._experiment.id]
+        while True:
+            # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
+            # looking for garbage meanwhile takes two thirds of the time.
+            with _without_collecting_garbage():
+                page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
+                for run in page:
+                    if run.data.tags.get("study_id") == self._study_id:
+                        found.setdefault(run.data.tags.get("cell", _PARENT), []).append(RunSummary.of(run))
+                token = page.token
+                del page
+            if not token:
+                return found
+
+
+def _digest(keys: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
+
+
+@contextmanager
+def _without_collecting_garbage() -> Iterator[None]:
+    """Turns garbage collection off, if it was on."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,60 @@
+"""`analyze sync=true`: sends MLflow what it has missed of a stored study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.errors import UsageError
+from ablations.common.urls import hide_passwords
+from ablations.common.wording import count
+from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
+from ablations.storage.lock import claimed
+from ablations.storage.study import open_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ablations.reporting.report import Report
+    from ablations.tracking.tracker import Tracker
+
+
+@contextmanager
+def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
+    """Holds the study, which has one writer, and finds out whether MLflow answers.
+
+    Raises:
+        UsageError: if tracking is off, another process holds the study, or MLflow does not answer.
+    """
+    from ablations.tracking.tracker import Tracker
+
+    config, design = analysis.config, analysis.design
+    if not config.tracking.enabled:
+        raise UsageError("sync", "true", "sends a study to MLflow, and tracking.enabled is false")
+    with claimed(analysis.folder, storage_url(config)):
+        artifacts = artifacts_folder(config, design.study)
+        yield Tracker(tracking_uri(config), design, analysis.attributes["identity"]["id"], artifacts)
+
+
+def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> None:
+    """Sends what is missing, with the report where there is a new one, and prints how much that was.
+
+    Raises:
+        UsageError: if MLflow stops answering.
+    """
+    store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
+    tracker.sync(store.outcomes(analysis.design), analysis.attributes["data_fingerprint"])
+    left = set(analysis.results.pending["state"])
+    status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
+    if report is not None:
+        tracker.end(status, report.folder, report.opening)
+    else:
+        tracker.end(status)
+    sent = count(tracker.sent, "cell")
+    if tracker.lost:
+        reason = f"MLflow stopped answering after {sent}: {tracker.lost}; the same command sends the rest"
+        raise UsageError("tracking.uri", hide_passwords(tracker.uri), reason)
+    console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
+    console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)

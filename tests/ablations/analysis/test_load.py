@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from ablations.analysis.load import analyze_stored, load_configured, load_study
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
+from ablations.design import make_design
+from ablations.reporting.text.coverage import missing_sentence
+from tests.ablations.execution.schedules.test_search import FormulaLauncher
+from tests.ablations.execution.schedules.test_search import Study as SearchStudy
+from tests.ablations.execution.test_driver import Launcher, Study
+
+
+def test_a_stored_study_is_read_by_what_was_typed_to_run_it(tmp_path: Path) -> None:
+    study = Study(tmp_path, "replicates=1", "train.epochs=1", "measure=off", f"results_dir={tmp_path}")
+    launcher = Launcher(study.config)
+    study.drive(launcher)
+    typed = ["sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
+             "data.test_images=20", "device=cpu", f"results_dir={tmp_path}"]  # fmt: skip
+    read = load_study(*typed, "replicates=2")
+    assert read.folder == tmp_path / "groups-digits-resnet8"
+    assert read.design == make_design(compose_config([*typed, "replicates=2"]))
+    outcomes = {cell.variant: (cell.outcome or {})["result"] for cell in study.store.cells()}
+    assert read.results.cells["variant"].tolist() == ["none", "groups=1", "groups=4"]
+    assert read.results.cells["top1"].tolist() == [outcomes[name]["top1"] for name in ("none", "groups=1", "groups=4")]
+    assert missing_sentence(read.results) == "Not finished: 3 of 6 cells (1 of none, 1 of groups=1, 1 of groups=4)."
+    assert read.attributes["data"]["classes"] == [str(digit) for digit in range(10)]
+    assert [summary.variant for summary in read.summaries] == ["none", "groups=1", "groups=4"]
+    assert [contrast.baseline for contrast in read.contrasts] == ["none", "none"]
+    assert read.looks is None
+    assert not read.folder.exists()  # who reads writes nothing
+    with pytest.raises(UsageError, match=r"is stored with another protocol; it was made by .*\n  train.epochs: 1 is"):
+        load_study(*typed, "train.epochs=2")
+
+
+def test_a_search_is_read_with_the_variants_that_it_picked(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, "sweep.trials=3", f"results_dir={tmp_path}")
+    study.drive(FormulaLauncher(study.config))
+    read = load_configured(study.config)
+    assert [variant.name for variant in read.design.variants] == ["none", *study.picked()]
+    assert set(read.results.cells["variant"]) == {"none", *study.picked()}
+    assert len(study.picked()) == 3
+    assert missing_sentence(read.results) == ""
+
+
+def test_nothing_stored_is_one_message_that_names_the_study(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^study=groups-digits-resnet8: nothing is stored under this name in sqlite"):
+        load_study("sweep=groups", f"results_dir={tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+    assert Study(tmp_path, "study=mine").store.cells() == []
+    with pytest.raises(UsageError, match=r"^study=mime: nothing is stored .*did you mean mine\?"):
+        load_study("study=mime", f"results_dir={tmp_path}")
+
+
+def test_a_study_of_which_nothing_was_tried_is_nothing_to_report(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    store = study.store
+    store.enqueue(study.design.cells())
+    message = "no cell of this sweep is finished yet; `run` trains them"
+    with pytest.raises(UsageError, match=rf"^study=groups-digits-resnet8: {message}"):
+        analyze_stored(study.config, study.design, store, tmp_path)
+    cell = next(study.design.cells())
+    store.claim(cell)
+    store.fail(cell, "error", "ValueError: planted")
+    read = analyze_stored(study.config, study.design, store, tmp_path)
+    assert read.results.cells.empty
+    assert read.summaries == []
+    assert missing_sentence(read.results) == "Not finished: 6 of 6 cells (2 of none, 2 of groups=1, 2 of groups=4)."
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    study = Study(tmp_path, f"results_dir={tmp_path}")
+    identity = study.store.attributes["identity"]
+    made = optuna.load_study(study_name=study.design.study, storage=study.url)
+    made.set_user_attr("identity", identity | {"version": identity["version"] - 1})
+    with pytest.raises(UsageError, match=r"^study=groups-digits-resnet8: is stored in format \d+; this version of"):
+        load_configured(study.config)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations.common import machine
+from ablations.common.errors import UsageError
+from ablations.common.resolve import (
+    resolve_device,
+    resolve_fused,
+    resolve_memory_format,
+    resolve_precision,
+    resolve_threads,
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [({"avx2"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16", "avx2"}, "bf16")]
+)
+def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch, flags: set[str], precision: str) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
+    assert resolve_precision("auto", "cpu") == precision
+    assert resolve_precision("fp32", "cpu") == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_precision_follows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: (("a GPU", capability),))
+    assert resolve_precision("auto", "cuda") == precision
+
+
+@pytest.mark.parametrize(("built", "fused"), [(["_avx2.cpython-311.so"], "on"), ([], "off")])
+def test_kernels_are_taken_where_the_installation_has_built_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: list[str], fused: str
+) -> None:
+    (tmp_path / "fused").mkdir()
+    for name in built:
+        (tmp_path / "fused" / name).touch()
+    monkeypatch.setattr(machine.sa_core, "__path__", [str(tmp_path)])
+    assert resolve_fused("auto", "cpu") == fused
+    assert resolve_fused("off", "cpu") == "off"
+    if built:
+        assert resolve_fused("on", "cpu") == "on"
+    else:
+        with pytest.raises(
+            UsageError, match=r"train\.fused=on: there are no kernels for cpu here: .* no C\+\+ compiler"
+        ):
+            resolve_fused("on", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "side", "threads"),
+    [
+        (3, "cuda", 224, 3),
+        ("auto", "cuda", 224, 1),
+        ("auto", "cpu", 64, 1),
+        ("auto", "cpu", 65, 7),
+    ],
+)
+def test_threads_follow_the_device_and_the_images(
+    monkeypatch: pytest.MonkeyPatch, asked: int | str, device: str, side: int, threads: int
+) -> None:
+    monkeypatch.setattr(machine, "available_cores", lambda: 7)
+    assert resolve_threads(asked, device, side) == threads
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "layout"),
+    [("auto", "cuda", "channels_last"), ("auto", "cpu", "contiguous"), ("channels_last", "cpu", "channels_last")],
+)
+def test_the_memory_format_follows_the_device(asked: str, device: str, layout: str) -> None:
+    assert resolve_memory_format(asked, device) == layout
+
+
+def test_a_cpu_is_found_without_importing_torch() -> None:
+    code = (
+        "from ablations.common import machine, resolve; machine.gpus = tuple; import sys;"
+        "print(resolve.resolve_device('auto'), resolve.resolve_device('cpu'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "cpu cpu False\n"
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"^device=cuda: there is no CUDA device .* valid: auto, cpu$"):
+        resolve_device("cuda")

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.common.wording import first_line, last_line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no room"), "no room"),
+        (ValueError("\n\n  no room \nat line 3"), "no room"),
+        (ValueError("no room\r\nat line 3"), "no room"),
+        (ValueError(), "ValueError"),
+        (ValueError(" \n\t\n"), "ValueError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (KeyError("state"), "'state'"),
+    ],
+)
+def test_an_error_is_known_by_its_first_line_that_says_something(error: BaseException, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_lines_of_a_kind_can_be_passed_over() -> None:
+    error = ValueError("(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) no such table: x")
+    assert first_line(error, skipping="(raised as") == "(sqlite3.OperationalError) no such table: x"
+    assert first_line(ValueError("(raised as a result)"), skipping="(raised as") == "ValueError"
+
+
+@given(st.text(), st.text(max_size=3))
+def test_whatever_an_error_says_the_first_line_is_one_line_with_something_in_it(text: str, skipping: str) -> None:
+    line = first_line(RuntimeError(text), skipping)
+    assert line == line.strip()
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [("Traceback\n  x\nValueError: no\n", "ValueError: no"), ("", ""), (" \n", ""), (None, ""), (3, "")],
+)
+def test_a_traceback_is_known_by_its_last_line(reason: object, line: str) -> None:
+    assert last_line(reason) == line

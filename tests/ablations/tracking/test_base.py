@@ -1,0 +1,90 @@
+"""What a study is mirrored to: MLflow, or nothing."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
+from ablations.design import make_design
+from ablations.tracking import NoTracker, StudyMirror, open_tracker
+from ablations.tracking.tracker import Tracker
+from ablations.training.events import Epoch
+
+EPOCH = Epoch(0, 2.0, 2.1, 40.0, 0.1, 1.0, 1_700_000_000.25)
+METHODS = [
+    name for name, member in vars(StudyMirror).items() if inspect.isfunction(member) and not name.startswith("_")
+]
+
+
+def test_a_study_that_is_not_tracked_has_a_mirror_that_does_nothing(tmp_path: Path) -> None:
+    config = compose_config(["tracking.enabled=false", f"results_dir={tmp_path}"])
+    design = make_design(config)
+    cell = next(design.cells())
+    mirror = open_tracker(config, design, "mine", Console(quiet=True))
+    assert isinstance(mirror, NoTracker)
+    mirror.sync([(cell, {})], "fingerprint0")
+    mirror.begin("fingerprint0", commit=None)
+    mirror.start_cell(cell, "abc123")
+    mirror.epoch(cell, EPOCH)
+    mirror.finish_cell(cell, {})
+    mirror.fail_cell(cell, "no memory")
+    mirror.release_cell(cell)
+    mirror.end("FINISHED", tmp_path, note="# hello")
+    assert (mirror.complete, mirror.lost, mirror.sent, mirror.command()) == (True, None, 0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tracker_s_methods_take_what_those_of_every_mirror_take(name: str) -> None:
+    expected = inspect.signature(getattr(StudyMirror, name))
+    assert inspect.signature(getattr(Tracker, name)) == expected
+    arguments = [None] * (len(expected.parameters) - 1)
+    inspect.signature(getattr(NoTracker(), name)).bind(*arguments)
+
+
+def test_a_mirror_has_the_methods_that_a_driver_calls() -> None:
+    assert sorted(METHODS) == [
+        "begin", "command", "end", "epoch", "fail_cell", "finish_cell", "release_cell", "start_cell", "sync",
+    ]  # fmt: skip
+
+
+def test_a_store_is_announced_when_it_is_made_and_not_again(tmp_path: Path) -> None:
+    config = compose_config([f"results_dir={tmp_path}", "device=cpu"])
+    design = make_design(config)
+    said = StringIO()
+    for _ in range(2):
+        mirror = open_tracker(config, design, "mine", Console(file=said, width=200))
+        assert isinstance(mirror, Tracker)
+        assert mirror.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert said.getvalue() == "Making the MLflow store, once; this takes some seconds.\n"
+    experiment = mirror.experiment.client.get_experiment(mirror.experiment.id)
+    assert experiment.artifact_location == (tmp_path / "mlflow-artifacts" / design.study).as_uri()
+
+
+def test_a_store_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    config = compose_config([f"results_dir={tmp_path}", "tracking.uri=http://127.0.0.1:9"])
+    with pytest.raises(UsageError, match="MLflow does not answer"):
+        open_tracker(config, make_design(config), "mine", Console(quiet=True))
+
+
+def test_mlflow_is_not_loaded_where_tracking_is_off() -> None:
+    script = (
+        "import sys\n"
+        "from rich.console import Console\n"
+        "from ablations.config.compose import compose_config\n"
+        "from ablations.design import make_design\n"
+        "from ablations.tracking import open_tracker\n"
+        "config = compose_config(['tracking.enabled=false', 'device=cpu'])\n"
+        "open_tracker(config, make_design(config), 'mine', Console(quiet=True))\n"
+        "sys.exit('mlflow' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,121 @@
+"""A study in a folder, on a real store, driven as often as a test wants."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+
+from ablations.config.compose import compose_config
+from ablations.design import Cell, make_design
+from ablations.design.variants import Variant
+from ablations.execution.driver import Driver
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.progress import Display
+from ablations.execution.recorder import Recorder
+from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.select import make_schedule
+from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.study import StudyStore, open_store
+from ablations.storage.weights import Weights
+from ablations.tracking.base import NoTracker, StudyMirror
+from ablations.training.train import Epoch
+
+
+class CutShort(Schedule):
+    """Another schedule, of which only the first cells are trained, or those of a test's own choice."""
+
+    def __init__(self, schedule: Schedule, choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]]) -> None:
+        super().__init__(schedule.design, list)
+        self._schedule, self._choose = schedule, choose
+
+    def cells(self) -> Iterator[Cell | None]:
+        yield from self._choose(self._schedule.cells())
+
+    def outlook(self) -> Outlook:
+        return self._schedule.outlook()
+
+    @property
+    def ending(self) -> str:
+        return self._schedule.ending
+
+    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
+        return self._schedule.reason_to_stop(cell, epochs)
+
+
+class DrivenStudy:
+    """A study in a folder.
+
+    Attributes:
+        said: what the display has printed.
+        found: what looks have found, in words, with the cells that the study had then.
+        last: the schedule that was driven last.
+    """
+
+    def __init__(
+        self, folder: Path, *overrides: str, count_parameters: Callable[[Variant], int] = lambda _: 10
+    ) -> None:
+        self.folder, self.config = folder, compose_config(["device=cpu", *overrides])
+        self.design = make_design(self.config)
+        self.url = f"sqlite:///{folder / 'optuna.db'}"
+        self.count_parameters = count_parameters
+        self.said = io.StringIO()
+        self.found: list[tuple[str, int]] = []
+
+    @property
+    def store(self) -> StudyStore:
+        """The store, opened anew."""
+        store = open_store(self.url, self.design.study, create=True, directions=self.design.directions)
+        store.initialise(self.design)
+        return store
+
+    def schedule(self, store: StudyStore) -> Schedule:
+        """Makes the schedule of the study as it is stored."""
+
+        def notify(text: str) -> None:
+            self.found.append((text, schedule.total))
+
+        schedule = make_schedule(self.config, self.design, store, self.count_parameters, notify)
+        if schedule.looks:
+            store.remember("looks", list(schedule.looks.sizes))
+        return schedule
+
+    def drive(
+        self,
+        launcher: Launcher,
+        *,
+        stop_after: int | None = None,
+        choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]] | None = None,
+        mirror: StudyMirror | None = None,
+        weights: Weights | None = None,
+        checkpoints: Checkpoints | None = None,
+        retries: int = 2,
+        seconds: float = 0.0,
+    ) -> Driver:
+        """Goes on with the study as `run` does, without its report; returns the driver."""
+        mirror = mirror or NoTracker()
+        store = self.store
+        store.take_over()
+        if outcomes := store.outcomes(self.design):
+            mirror.sync(outcomes, store.attributes["data_fingerprint"])
+        self.last = schedule = self.schedule(store)
+        if choose is not None or stop_after is not None:
+            schedule = CutShort(schedule, choose or (lambda cells: islice(cells, stop_after)))
+        outlook = schedule.outlook()
+        display = Display(Console(file=self.said, width=300), outlook.total, outlook.total - outlook.to_train)
+        recorder = Recorder(
+            store,
+            mirror,
+            display,
+            weights or Weights(self.folder / "weights", "off"),
+            checkpoints or Checkpoints(self.folder / "checkpoints", float("inf")),
+        )
+        driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
+        if outlook.to_train:
+            with display:
+                recorder.begin(self.config.data.name, launcher.images, launcher.prepare(), launcher.slots)
+                driver.train()
+        return driver
