@@ -165,11 +165,13 @@ class Persistence:
     Args:
         url: of the database.
         guard: called before each write; it makes sure that nobody else may write.
-        say: tells people that they wait, and what for.
+        notify: tells people that they wait, and what for.
     """
 
-    def __init__(self, url: str, guard: Callable[[], None] | None = None, say: Callable[[str], None] = print) -> None:
-        self._url, self._guard, self._say = url, guard, say
+    def __init__(
+        self, url: str, guard: Callable[[], None] | None = None, notify: Callable[[str], None] = print
+    ) -> None:
+        self._url, self._guard, self._notify = url, guard, notify
 
     def read(self, action: Callable[[], _T]) -> _T:
         """Returns what `action` returns.
@@ -200,7 +202,7 @@ class Persistence:
                     raise explain(self._url, error) from None
                 if deadline is None:
                     deadline = time.monotonic() + _PATIENCE
-                    self._say(
+                    self._notify(
                         f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
                         f"{_PATIENCE / 60:.0f} minutes, with what there is to store kept."
                     )
@@ -212,5 +214,5 @@ class Persistence:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             if deadline is not None:
-                self._say("The study's database answers again.")
+                self._notify("The study's database answers again.")
             return result

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
 
 from ablations import cli
+from ablations.common.settings import Settings
 from ablations.config.compose import compose_config
-from ablations.design import Settings, make_design
+from ablations.design import make_design
 from ablations.design.variants import Variant
-from ablations.execution.driver import Driver
 from ablations.execution.launchers.serial import SerialLauncher
+from ablations.execution.schedules.grid import GridSchedule
 from ablations.plan import PURPOSE, plan
 from ablations.run import run
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
 from ablations.training.probe import Probe
@@ -153,7 +154,7 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
     assert sorted((cell.variant, cell.replicate) for cell in before) == sorted(
         (name, replicate) for name in ("none", "groups=1", "groups=4") for replicate in range(2)
     )
-    assert {cell.state for cell in before} == {TrialState.COMPLETE}
+    assert {cell.state for cell in before} == {CellState.FINISHED}
     text = (tmp_path / STUDY / "plan.md").read_text()
     assert "; 3 of 9 cells are to be trained " in text
     assert [row[5] for row in rows(text).values()] == ["2 stored cells"] * 3
@@ -295,9 +296,9 @@ def test_a_search_is_planned_with_what_it_will_pick(
 
 def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list[str]) -> None:
     overrides = ("sweep.trials=16", "study=mine", f"results_dir={tmp_path}")
-    study = SearchStudy(tmp_path, *overrides)
-    study.drive(FormulaLauncher(study.config), prune=True)
-    assert any(cell.state == TrialState.PRUNED for cell in study.store.cells())
+    study = SearchStudy(tmp_path, *overrides, prunes=True)
+    study.drive(FormulaLauncher(study.config))
+    assert any(cell.state == CellState.PRUNED for cell in study.store.cells())
     assert plan(study.config, "") == 0
     text = (tmp_path / "mine" / "plan.md").read_text()
     assert "; 0 of 34 cells are to be trained " in text
@@ -330,4 +331,4 @@ def test_a_plan_leaves_what_is_stored_alone(known: Path, probed: list[str]) -> N
     assert probed == []
     design = make_design(compose_config([*TINY, "device=cpu"]))
     store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
-    assert Driver(design, store, None, SerialLauncher(design, compose_config([]).data)).missing() == []
+    assert GridSchedule(design, store.cells).missing() == []

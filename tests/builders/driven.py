@@ -89,6 +89,7 @@ class DrivenStudy:
         *,
         stop_after: int | None = None,
         choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]] | None = None,
+        make_display: Callable[[Console, int, int], Display] = Display,
         mirror: StudyMirror | None = None,
         weights: Weights | None = None,
         checkpoints: Checkpoints | None = None,
@@ -105,7 +106,8 @@ class DrivenStudy:
         if choose is not None or stop_after is not None:
             schedule = CutShort(schedule, choose or (lambda cells: islice(cells, stop_after)))
         outlook = schedule.outlook()
-        display = Display(Console(file=self.said, width=300), outlook.total, outlook.total - outlook.to_train)
+        console = Console(file=self.said, width=300)
+        display = make_display(console, outlook.total, outlook.total - outlook.to_train)
         recorder = Recorder(
             store,
             mirror,

@@ -10,13 +10,16 @@ from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.text.coverage import missing_sentence
+from ablations.storage.errors import StorageError, StudyMismatchError
 from tests.ablations.execution.schedules.test_search import FormulaLauncher
 from tests.ablations.execution.schedules.test_search import Study as SearchStudy
-from tests.ablations.execution.test_driver import Launcher, Study
+from tests.ablations.execution.test_driver import Launcher
+from tests.builders.driven import DrivenStudy
+from tests.conftest import TINY
 
 
 def test_a_stored_study_is_read_by_what_was_typed_to_run_it(tmp_path: Path) -> None:
-    study = Study(tmp_path, "replicates=1", "train.epochs=1", "measure=off", f"results_dir={tmp_path}")
+    study = DrivenStudy(tmp_path, *TINY, "replicates=1", "train.epochs=1", "measure=off", f"results_dir={tmp_path}")
     launcher = Launcher(study.config)
     study.drive(launcher)
     typed = ["sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
@@ -33,7 +36,7 @@ def test_a_stored_study_is_read_by_what_was_typed_to_run_it(tmp_path: Path) -> N
     assert [contrast.baseline for contrast in read.contrasts] == ["none", "none"]
     assert read.looks is None
     assert not read.folder.exists()  # who reads writes nothing
-    with pytest.raises(UsageError, match=r"is stored with another protocol; it was made by .*\n  train.epochs: 1 is"):
+    with pytest.raises(StudyMismatchError, match=r"is stored with another protocol; it .*\n  train.epochs: 1 is"):
         load_study(*typed, "train.epochs=2")
 
 
@@ -48,23 +51,24 @@ def test_a_search_is_read_with_the_variants_that_it_picked(tmp_path: Path) -> No
 
 
 def test_nothing_stored_is_one_message_that_names_the_study(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^study=groups-digits-resnet8: nothing is stored under this name in sqlite"):
+    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: nothing is stored under this name in sql"):
         load_study("sweep=groups", f"results_dir={tmp_path}")
     assert list(tmp_path.iterdir()) == []
-    assert Study(tmp_path, "study=mine").store.cells() == []
-    with pytest.raises(UsageError, match=r"^study=mime: nothing is stored .*did you mean mine\?"):
+    assert DrivenStudy(tmp_path, *TINY, "study=mine").store.cells() == []
+    with pytest.raises(StorageError, match=r"^study=mime: nothing is stored .*did you mean mine\?"):
         load_study("study=mime", f"results_dir={tmp_path}")
 
 
 def test_a_study_of_which_nothing_was_tried_is_nothing_to_report(tmp_path: Path) -> None:
-    study = Study(tmp_path)
+    study = DrivenStudy(tmp_path, *TINY)
     store = study.store
-    store.enqueue(study.design.cells())
+    store.start(next(study.design.cells()))
+    store.interrupt(next(study.design.cells()))
     message = "no cell of this sweep is finished yet; `run` trains them"
     with pytest.raises(UsageError, match=rf"^study=groups-digits-resnet8: {message}"):
         analyze_stored(study.config, study.design, store, tmp_path)
     cell = next(study.design.cells())
-    store.claim(cell)
+    store.start(cell)
     store.fail(cell, "error", "ValueError: planted")
     read = analyze_stored(study.config, study.design, store, tmp_path)
     assert read.results.cells.empty
@@ -73,9 +77,9 @@ def test_a_study_of_which_nothing_was_tried_is_nothing_to_report(tmp_path: Path)
 
 
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
-    study = Study(tmp_path, f"results_dir={tmp_path}")
+    study = DrivenStudy(tmp_path, *TINY, f"results_dir={tmp_path}")
     identity = study.store.attributes["identity"]
     made = optuna.load_study(study_name=study.design.study, storage=study.url)
     made.set_user_attr("identity", identity | {"version": identity["version"] - 1})
-    with pytest.raises(UsageError, match=r"^study=groups-digits-resnet8: is stored in format \d+; this version of"):
+    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: is stored in format \d+; this version of"):
         load_configured(study.config)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
 
 from ablations.analysis.results import collect
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from ablations.training.events import DIVERGED, ERROR
 
@@ -40,7 +40,7 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
                 cell.variant.network,
                 cell.variant.levels,
                 cell.replicate,
-                TrialState.COMPLETE if done else TrialState.WAITING,
+                CellState.FINISHED if done else CellState.INTERRUPTED,
                 number,
                 outcome if done else None,
                 None,
@@ -75,11 +75,11 @@ def test_curves_count_epochs_from_one() -> None:
 
 def test_unfinished_cells_are_named_with_their_state() -> None:
     made = design()
-    known = stored(made, finished=3)[:5]  # the sixth was never enqueued
+    known = stored(made, finished=3)[:5]  # the sixth was never begun
     unfinished = collect(made, known).unfinished
     assert unfinished.to_dict("records") == [
-        {"variant": "none", "replicate": 1, "state": "waiting", "reason": None},
-        {"variant": "groups=2", "replicate": 1, "state": "waiting", "reason": None},
+        {"variant": "none", "replicate": 1, "state": "interrupted", "reason": None},
+        {"variant": "groups=2", "replicate": 1, "state": "interrupted", "reason": None},
         {"variant": "groups=4", "replicate": 1, "state": "missing", "reason": None},
     ]
 
@@ -123,7 +123,7 @@ def test_every_metric_that_is_stored_is_declared(key: str) -> None:
 
 
 def diverged(cell: StoredCell) -> StoredCell:
-    return replace(cell, state=TrialState.FAIL, outcome=None, failure="DivergedError: nan", failed_as=DIVERGED)
+    return replace(cell, state=CellState.DIVERGED, outcome=None, failure="DivergedError: nan", failed_as=DIVERGED)
 
 
 def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
@@ -142,7 +142,7 @@ def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
 
 def test_a_failed_cell_is_not_one_that_diverged() -> None:
     made = design()
-    failed = replace(stored(made, finished=0)[0], state=TrialState.FAIL, failure="ValueError: no", failed_as=ERROR)
+    failed = replace(stored(made, finished=0)[0], state=CellState.FAILED, failure="ValueError: no", failed_as=ERROR)
     assert not failed.is_done
     assert collect(made, [failed]).diverged == {}
 

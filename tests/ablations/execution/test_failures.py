@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from mlflow import MlflowClient
-from optuna.trial import TrialState
 from torch import Tensor
 
 from ablations import cli
 from ablations.analyze import analyze
 from ablations.run import PURPOSE, run
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training.learner import Learner
 from tests.conftest import TINY
@@ -76,7 +76,7 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
     said = capsys.readouterr().out
     assert said.count("ran out of memory; it is tried again with batches in two parts.") == 2
     found = cells(tmp_path)
-    assert all(cell.state == TrialState.COMPLETE for cell in found.values())
+    assert all(cell.state == CellState.FINISHED for cell in found.values())
     parts = {name: (cell.outcome or {}).get("micro_batches") for name, cell in found.items()}
     assert parts == dict.fromkeys(found) | {"groups=4 r0": 2, "groups=4 r1": 2}
     assert "2 cells of groups=4 ran out of memory and took each batch in two parts" in report(tmp_path)
@@ -105,7 +105,7 @@ def test_memory_that_does_not_suffice_for_half_a_batch_is_the_cells_failure(
     plant(monkeypatch, 4, exhaust)
     assert call(tmp_path, "replicates=1") == 1
     failed = cells(tmp_path)["groups=4 r0"]
-    assert (failed.state, failed.failed_as) == (TrialState.FAIL, "out of memory")
+    assert (failed.state, failed.failed_as) == (CellState.FAILED, "out of memory")
     assert "failed: torch.OutOfMemoryError: CUDA out of memory." in capsys.readouterr().out
     assert statuses(tmp_path)["groups=4 r0"] == "FAILED"
 
@@ -153,7 +153,7 @@ def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
         plant(patch, 1, fail)
         assert call(tmp_path) == 1
     found = cells(tmp_path)
-    assert [name for name, cell in found.items() if cell.state == TrialState.FAIL] == ["groups=1 r0", "groups=1 r1"]
+    assert [name for name, cell in found.items() if cell.state == CellState.FAILED] == ["groups=1 r0", "groups=1 r1"]
     for name in ("groups=1 r0", "groups=1 r1"):
         reason = found[name].failure or ""
         assert reason.startswith("Traceback")

@@ -74,7 +74,8 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
     with Display(console, total=9, finished=8) as display:
         display.start_cell("none r3")
         display.finish_cell("none r3", 50.0, 1.0, None)
-        display.add_cells(3, "Look at 4 replicates: [0] of 1 decided.")
+        display.set_total(12)
+        display.say("Look at 4 replicates: [0] of 1 decided.")
         assert display.total == 12
         display.start_cell("none r4")
         display.step("none r4", 1, 2)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.analysis.results import collect
@@ -17,6 +16,7 @@ from ablations.design import Design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.publish import print_report
 from ablations.reporting.report import Report, make_report
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from tests.ablations.analysis.test_results import configuration, design, stored
 
@@ -71,7 +71,7 @@ def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None
 def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:
     made = design()
     known = stored(made, 6)
-    known[4] = replace(known[4], state=TrialState.FAIL, outcome=None, failure="Traceback\nValueError: planted\n")
+    known[4] = replace(known[4], state=CellState.FAILED, outcome=None, failure="Traceback\nValueError: planted\n")
     text = make_report(analysis(tmp_path, made, known), ["forest"]).text
     assert "- 1 cell failed and is in none of these means." in text
     assert "| groups=2 | 1 | failed | ValueError: planted |" in text
@@ -79,7 +79,7 @@ def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -
 
 def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_path: Path) -> None:
     made = design()
-    known = [replace(cell, state=TrialState.FAIL, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
+    known = [replace(cell, state=CellState.FAILED, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
     made_report = make_report(analysis(tmp_path, made, known), ["forest"])
     assert "No cell is finished: every one that was tried failed." in made_report.text
     assert made_report.text.count("| failed | ValueError: no |") == 6

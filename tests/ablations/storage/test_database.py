@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
 from ablations.storage import database
+from ablations.storage.cells import CellState
 from ablations.storage.database import Persistence, connect_arguments, engine_url, explain
 from ablations.storage.study import StudyStore, open_store
 from tests.servers import Cluster
@@ -31,22 +31,21 @@ def said() -> list[str]:
 
 @pytest.fixture
 def store(cluster: Cluster, said: list[str]) -> StudyStore:
-    store = open_store(cluster.new_database(), DESIGN.study, create=True, say=said.append)
-    store.begin(DESIGN)
-    store.enqueue(CELLS)
+    store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=said.append)
+    store.initialise(DESIGN)
     return store
 
 
 # What a driver writes of a cell, with the state that this leaves it in.
-WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], TrialState]] = {
-    "claim": (StudyStore.claim, TrialState.RUNNING),
-    "finish": (lambda store, cell: store.finish(cell, OUTCOME), TrialState.COMPLETE),
-    "fail": (lambda store, cell: store.fail(cell, "error", "ValueError: no"), TrialState.FAIL),
-    "release": (StudyStore.release, TrialState.WAITING),
+WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], CellState]] = {
+    "start": (StudyStore.start, CellState.RUNNING),
+    "finish": (lambda store, cell: store.finish(cell, OUTCOME), CellState.FINISHED),
+    "fail": (lambda store, cell: store.fail(cell, "error", "ValueError: no"), CellState.FAILED),
+    "interrupt": (StudyStore.interrupt, CellState.INTERRUPTED),
 }
 
 
-def state(store: StudyStore, cell: Cell) -> TrialState:
+def state(store: StudyStore, cell: Cell) -> CellState:
     (found,) = [stored.state for stored in store.cells() if stored.key == cell.key]
     return found
 
@@ -55,61 +54,45 @@ def test_what_is_written_while_postgresql_is_restarted_is_stored(
     cluster: Cluster, store: StudyStore, said: list[str]
 ) -> None:
     for cell, (name, (write, expected)) in zip(CELLS, WRITES.items(), strict=False):
-        if name != "claim":
-            store.claim(cell)
+        if name != "start":
+            store.start(cell)
         cluster.stop()
         back = threading.Timer(0.3, cluster.start)
         back.start()
         write(store, cell)
         back.join()
         assert state(store, cell) == expected, name
-    assert len(store.cells()) == len(CELLS)
+    assert len(store.cells()) == len(WRITES)
     # Once each time that it was away, and once each time that it was back.
     assert [text.startswith("The study's database does not answer (") for text in said] == [True, False] * len(WRITES)
     assert said[1] == "The study's database answers again."
 
 
 @pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    "method", ["create_new_trial", "set_trial_state_values", "set_trial_param", "set_trial_user_attr"]
+)
 def test_a_write_that_was_done_and_never_answered_is_not_done_twice(
-    store: StudyStore, name: str, monkeypatch: pytest.MonkeyPatch
+    store: StudyStore, name: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, expected = WRITES[name]
-    if name != "claim":
-        store.claim(CELLS[0])
-    for method in ("set_trial_state_values", "set_trial_user_attr"):
-        original = getattr(RDBStorage, method)
-        lost = [True]
-
-        def unanswered(*args: Any, original: Any = original, lost: list[bool] = lost, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            if lost:
-                lost.clear()
-                raise OperationalError("UPDATE", {}, _OperationalError("server closed the connection"))
-            return result
-
-        monkeypatch.setattr(RDBStorage, method, unanswered)
-    write(store, CELLS[0])
-    assert state(store, CELLS[0]) == expected
-    assert len(store._study.trials) == len(CELLS)
-
-
-def test_a_cell_that_was_queued_without_an_answer_is_queued_once(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store(cluster.new_database(), DESIGN.study, create=True, say=lambda _: None)
-    store.begin(DESIGN)
-    original, lost = RDBStorage.create_new_trial, [True]
+    if name != "start":
+        store.start(CELLS[0])
+    original, lost = getattr(RDBStorage, method), [True]
 
     def unanswered(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         if lost:
             lost.clear()
-            raise OperationalError("INSERT", {}, _OperationalError("server closed the connection"))
+            raise OperationalError("UPDATE", {}, _OperationalError("server closed the connection"))
         return result
 
-    monkeypatch.setattr(RDBStorage, "create_new_trial", unanswered)
-    store.enqueue(CELLS)
-    assert [trial.user_attrs["cell"] for trial in store._study.trials] == [cell.key for cell in CELLS]
+    monkeypatch.setattr(RDBStorage, method, unanswered)
+    write(store, CELLS[0])
+    assert state(store, CELLS[0]) == expected
+    assert [stored.key for stored in store.cells()] == [CELLS[0].key]
+    store.start(CELLS[1])  # nothing that was asked for before comes in its place
+    assert [stored.key for stored in store.cells()] == [CELLS[0].key, CELLS[1].key]
 
 
 class _OperationalError(Exception):
@@ -121,12 +104,12 @@ _OperationalError.__name__ = "OperationalError"
 
 def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_PATIENCE", 0.0)
-    store = open_store(cluster.new_database(), DESIGN.study, create=True, say=lambda _: None)
-    store.begin(DESIGN)
+    store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=lambda _: None)
+    store.initialise(DESIGN)
     cluster.stop()
     try:
         with pytest.raises(UsageError) as caught:
-            store.enqueue(CELLS)
+            store.start(CELLS[0])
     finally:
         cluster.start()
     assert re.fullmatch(
@@ -134,7 +117,7 @@ def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.Monk
         r"; what is stored stays, and the same command goes on once it answers",
         str(caught.value),
     )
-    store.enqueue(CELLS)
+    store.start(CELLS[0])
 
 
 def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) -> None:
@@ -144,21 +127,13 @@ def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) 
 
     lost: list[bool] = []
     store = open_store(cluster.new_database(), DESIGN.study, create=True, guard=guard)
-    store.begin(DESIGN)
+    store.initialise(DESIGN)
     lost.append(True)
-    for write in (lambda: store.enqueue(CELLS), lambda: store.remember("x", 1)):
+    for write in (lambda: store.start(CELLS[0]), lambda: store.remember("x", 1)):
         with pytest.raises(UsageError, match="is being run by another process"):
             write()
     assert store.cells() == []
     assert "x" not in store.attributes
-
-
-def test_a_cell_that_another_driver_finished_meanwhile_keeps_that_outcome(store: StudyStore) -> None:
-    store.claim(CELLS[0])
-    store.finish(CELLS[0], OUTCOME)
-    with pytest.raises(UsageError, match="has a cell finished by another process meanwhile; that one's outcome stays"):
-        store.finish(CELLS[0], OUTCOME | {"environment": {}})
-    assert store.cells()[0].outcome == OUTCOME
 
 
 @pytest.mark.parametrize(
@@ -182,7 +157,7 @@ def test_what_is_no_matter_of_waiting_is_not_waited_for(tmp_path: Path) -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
     with pytest.raises(UsageError, match="the disk is full"):
-        Persistence(f"sqlite:///{tmp_path / 'x.db'}", say=pytest.fail).read(full)
+        Persistence(f"sqlite:///{tmp_path / 'x.db'}", notify=pytest.fail).read(full)
 
 
 def test_a_url_that_names_no_driver_gets_one_that_is_here() -> None:

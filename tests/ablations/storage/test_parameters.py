@@ -12,7 +12,8 @@ import optuna
 import optuna.visualization.matplotlib as plots
 import pytest
 
-from ablations.config.compose import compose_config, sweep_questions
+from ablations.config.compose import compose_config
+from ablations.config.groups import sweep_questions
 from ablations.design import make_design
 from ablations.storage.cells import CellState
 from ablations.storage.parameters import ABSENT, OTHER, choices_of, distributions_of, parameters_of

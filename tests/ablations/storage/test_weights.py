@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from optuna.trial import TrialState
-from rich.console import Console
 from torch import Tensor, nn
 
 from ablations.analysis.load import analyze_stored
@@ -18,22 +15,23 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import TrainConfig
 from ablations.design import Cell
-from ablations.execution.driver import Driver
-from ablations.execution.progress import Display
+from ablations.storage.cells import CellState
 from ablations.storage.weights import Weights
 from ablations.training.events import Finished, Progress
 from ablations.training.job import Job
 from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
 from ablations.training.train import evaluate
-from tests.ablations.execution.test_driver import Launcher, Study
+from tests.ablations.execution.test_driver import Launcher
+from tests.builders.driven import DrivenStudy
+from tests.conftest import TINY
 from tests.disks import fill_disk_for, leave_partial
 
 
 class Keen(Launcher):
     """A launcher that takes a copy of every network when it is trained."""
 
-    def __init__(self, study: Study, measure: str = "off") -> None:
+    def __init__(self, study: DrivenStudy, measure: str = "off") -> None:
         super().__init__(study.config)
         self.measure = measure
         self.networks: dict[str, nn.Module] = {}
@@ -45,29 +43,24 @@ class Keen(Launcher):
             return pack_weights(cell, model, classes)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ablations.training.packing.pack_weights", keep)
+            patch.setattr("ablations.training.job.pack_weights", keep)
             for event in super().work(job):
                 if isinstance(event, Finished):
                     self.results[job.cell.name] = event.result
                 yield event
 
 
-def drive(study: Study, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
-    """Trains what is missing; returns how many cells failed, and what was printed."""
-    driver = Driver(study.design, study.store, None, launcher or Keen(study), None, weights)
-    missing = driver.missing()
-    with Display(Console(file=io.StringIO(), width=300), len(missing), 0) as display:
-        failed = driver.train(missing, display)
-        printed = display._console.file
-    assert isinstance(printed, io.StringIO)
-    return failed, printed.getvalue()
+def drive(study: DrivenStudy, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
+    """Trains what is missing; returns how many cells failed, and what was printed so far."""
+    driver = study.drive(launcher or Keen(study), weights=weights)
+    return driver.failed, study.said.getvalue()
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def cells(study: Study) -> dict[str, Cell]:
+def cells(study: DrivenStudy) -> dict[str, Cell]:
     return {cell.name: cell for cell in study.design.cells()}
 
 
@@ -76,22 +69,22 @@ def inputs(launcher: Launcher) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Weights, Keen]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DrivenStudy, Weights, Keen]:
     """A study of a replicate whose costs were measured, which trains networks further after their results are there."""
     folder = tmp_path_factory.mktemp("trained")
-    study = Study(folder, "replicates=1")
+    study = DrivenStudy(folder, *TINY, "replicates=1")
     weights = Weights(folder / "study" / "weights")
     launcher = Keen(study, measure="needed")  # however little time the cells take
     assert drive(study, weights, launcher)[0] == 0
     return study, weights, launcher
 
 
-def of(study: Study, weights: Weights) -> StudyAnalysis:
+def of(study: DrivenStudy, weights: Weights) -> StudyAnalysis:
     return analyze_stored(study.config, study.design, study.store, weights.folder.parent)
 
 
 def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
-    trained: tuple[Study, Weights, Keen],
+    trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, launcher = trained
     pixels = inputs(launcher)
@@ -110,7 +103,7 @@ def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
 
 
 def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_costs_left(
-    trained: tuple[Study, Weights, Keen],
+    trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, launcher = trained
     recipe = TrainConfig(**study.design.protocol["train"])
@@ -122,7 +115,7 @@ def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_
 
 
 def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
-    trained: tuple[Study, Weights, Keen],
+    trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, _ = trained
     assert names(weights.folder) == {f"{cell.key}.pt" for cell in study.design.cells()}
@@ -138,7 +131,7 @@ def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
 def test_weights_are_kept_of_the_replicates_that_were_asked_for(
     tmp_path: Path, kept: str, replicates: set[int]
 ) -> None:
-    study = Study(tmp_path, "train.epochs=1", "sweep.factors.attention.groups=[4]")
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "sweep.factors.attention.groups=[4]")
     folder = tmp_path / "weights"
     assert drive(study, Weights(folder, kept))[0] == 0
     wanted = {f"{cell.key}.pt" for cell in study.design.cells() if cell.replicate in replicates}
@@ -148,7 +141,7 @@ def test_weights_are_kept_of_the_replicates_that_were_asked_for(
 
 
 def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
-    study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     drive(study, None)
     assert names(tmp_path) == {"optuna.db"}
 
@@ -157,7 +150,7 @@ def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
-    study = Study(tmp_path, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     weights = Weights(tmp_path / "weights")
     plain, other = (cells(study)[name] for name in ("none r0", "groups=4 r0"))
     if obstacle == "a file in place of the folder":
@@ -169,7 +162,7 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
         fill_disk_for(weights.path(plain), monkeypatch)
     failed, printed = drive(study, weights)
     assert failed == 0
-    assert study.states() == [TrialState.COMPLETE] * 2
+    assert [cell.state for cell in study.store.cells()] == [CellState.FINISHED] * 2
     assert "The weights of none r0 are not kept: " in printed
     if obstacle == "a file in place of the folder":
         assert "The weights of groups=4 r0 are not kept: " in printed
@@ -183,7 +176,7 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
 
 
 def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
-    tmp_path: Path, trained: tuple[Study, Weights, Keen], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, whole, launcher = trained
     cell, model = cells(study)["none r0"], launcher.networks["none r0"]
@@ -214,7 +207,7 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
 
 @pytest.mark.parametrize("damage", ["empty", "one byte", "cut off early", "cut off late", "text", "other"])
 def test_a_damaged_file_is_named_and_is_no_traceback(
-    tmp_path: Path, trained: tuple[Study, Weights, Keen], damage: str
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], damage: str
 ) -> None:
     study, whole, _ = trained
     analysis = of(study, Weights(tmp_path / "weights"))
@@ -237,7 +230,7 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
 
 
 def test_weights_of_another_network_are_no_weights_of_this_one(
-    tmp_path: Path, trained: tuple[Study, Weights, Keen]
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
 ) -> None:
     study, whole, _ = trained
     weights = Weights(tmp_path / "weights")
@@ -251,7 +244,7 @@ def test_weights_of_another_network_are_no_weights_of_this_one(
 
 
 def test_networks_are_those_of_finished_cells_whose_weights_are_there(
-    tmp_path: Path, trained: tuple[Study, Weights, Keen]
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
 ) -> None:
     study, whole, _ = trained
     folder = tmp_path / "weights"
@@ -268,6 +261,8 @@ def test_networks_are_those_of_finished_cells_whose_weights_are_there(
     assert isinstance(fewer.networks.load(study.design.variants[2]), nn.Module)
 
 
-def test_a_study_without_weights_says_how_to_get_them(tmp_path: Path, trained: tuple[Study, Weights, Keen]) -> None:
+def test_a_study_without_weights_says_how_to_get_them(
+    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
+) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
         _ = of(trained[0], Weights(tmp_path / "weights")).networks

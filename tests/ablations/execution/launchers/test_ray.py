@@ -12,19 +12,21 @@ from typing import Any
 
 import psutil
 import pytest
-from optuna.trial import TrialState
 from rich.console import Console
 
 from ablations.config import RayConfig
-from ablations.execution.driver import Driver
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.launchers.select import make_launcher
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.progress import Display
+from ablations.execution.schedules.base import Schedule
+from ablations.storage.cells import CellState
 from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.study import StudyStore
 from ablations.training.events import ERROR, Epoch, Finished, Progress
-from tests.ablations.execution.test_driver import Study
+from ablations.training.job import Job
+from tests.builders.driven import CutShort, DrivenStudy
+from tests.conftest import TINY
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
 
@@ -40,7 +42,7 @@ def ray_config() -> RayConfig:
 @pytest.fixture(scope="module", autouse=True)
 def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray is started once: launchers of these tests leave it running, as they do a cluster's."""
-    study = Study(tmp_path_factory.mktemp("ray"))
+    study = DrivenStudy(tmp_path_factory.mktemp("ray"), *TINY)
     launcher_of(study, ray_config)  # imports Ray as the suite does
     from ablations.execution.launchers.ray import RayLauncher
 
@@ -69,7 +71,7 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
         close(first[0])
 
 
-def launcher_of(study: Study, config: RayConfig | None, measure: str = "off") -> Launcher:
+def launcher_of(study: DrivenStudy, config: RayConfig | None, measure: str = "off") -> Launcher:
     if config is None:
         return SerialLauncher(study.design, study.config.data, measure=measure)
     return make_launcher(config, study.design, study.config.data, Console(quiet=True), measure, threads=1)
@@ -86,7 +88,7 @@ def results(store: StudyStore) -> dict[str, Any]:
     return {
         f"{cell.variant} r{cell.replicate}": timeless(cell.outcome["result"])
         for cell in store.cells()
-        if cell.outcome and cell.state == TrialState.COMPLETE
+        if cell.outcome and cell.state == CellState.FINISHED
     }
 
 
@@ -100,9 +102,9 @@ def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path
     stores = []
     for name, config in (("serial", None), ("ray", ray_config)):
         (tmp_path / name).mkdir()
-        study = Study(tmp_path / name)
+        study = DrivenStudy(tmp_path / name, *TINY)
         with launcher_of(study, config) as launcher:
-            assert study.drive(launcher) == 0
+            assert study.drive(launcher).failed == 0
         stores.append(study.store)
     serial, ray = map(results, stores)
     assert len(serial) == 6
@@ -112,12 +114,10 @@ def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path
 
 
 def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path, ray_config: RayConfig) -> None:
-    study = Study(tmp_path, *LONG)
+    study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         launcher.prepare()
-        driver = Driver(study.design, study.store, None, launcher)
-        job = driver._job(next(study.design.cells()))
-        launcher.start(job)
+        launcher.start(Job(next(study.design.cells()), launcher.recipe, measure="off", keeps_weights=True))
         heard: list[tuple[float, Progress]] = []
         while not heard or not isinstance(heard[-1][1], Finished):
             heard += [(time.monotonic(), event) for _, event in launcher.events()]
@@ -131,7 +131,7 @@ def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
 ) -> None:
     import ray
 
-    study = Study(tmp_path)
+    study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, ray_config) as launcher:
         reference = launcher._images_ref  # type: ignore[attr-defined]
         assert launcher._images_ref is reference  # type: ignore[attr-defined]
@@ -144,9 +144,7 @@ def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
 class Striking(Display):
     """A display that does something when the first epoch of a cell is shown."""
 
-    def __init__(self, strike: Callable[[str], None]) -> None:
-        super().__init__(Console(quiet=True), 6, 0)
-        self.strike: Callable[[str], None] | None = strike
+    strike: Callable[[str], None] | None = None
 
     def epoch(self, name: str, top1: float) -> None:
         super().epoch(name, top1)
@@ -158,9 +156,9 @@ class Striking(Display):
 def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_config: RayConfig) -> None:
     for name in ("calm", "struck"):
         (tmp_path / name).mkdir()
-    calm, struck = (Study(tmp_path / name, *LONG) for name in ("calm", "struck"))
+    calm, struck = (DrivenStudy(tmp_path / name, *TINY, *LONG) for name in ("calm", "struck"))
     with launcher_of(calm, ray_config) as launcher:
-        assert calm.drive(launcher) == 0
+        assert calm.drive(launcher).failed == 0
     killed = []
 
     def kill(name: str) -> None:
@@ -171,9 +169,13 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_
 
     with launcher_of(struck, ray_config) as launcher:
         checkpoints = Checkpoints(tmp_path / "checkpoints")
-        driver = Driver(struck.design, struck.store, None, launcher, checkpoints=checkpoints)
-        with Striking(kill) as display:
-            assert driver.train(driver.missing(), display) == 0
+
+        def make_display(console: Console, total: int, finished: int) -> Display:
+            display = Striking(console, total, finished)
+            display.strike = kill
+            return display
+
+        assert struck.drive(launcher, checkpoints=checkpoints, make_display=make_display).failed == 0
     assert killed
     assert results(struck.store) == results(calm.store)
     lost = [cell.outcome.get("lost", 0) for cell in struck.store.cells() if cell.outcome]
@@ -182,27 +184,29 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_
 
 
 def test_a_cell_that_is_given_up_ends_and_leaves_its_worker_to_others(tmp_path: Path, ray_config: RayConfig) -> None:
-    class Hasty:
+    class Hasty(CutShort):
         def reason_to_stop(self, cell: Any, epochs: Any) -> str | None:
             del epochs
             return "planted" if cell.variant.name == "groups=4" else None
 
-    study = Study(tmp_path, *LONG)
+    class HastyStudy(DrivenStudy):
+        def schedule(self, store: StudyStore) -> Schedule:
+            return Hasty(super().schedule(store), lambda cells: cells)
+
+    study = HastyStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
-        driver = Driver(study.design, study.store, None, launcher, Hasty())
         before = {process.pid for process in psutil.Process().children(recursive=True)}
-        with Display(Console(quiet=True), 2, 0) as display:
-            assert driver.train(driver.missing(), display) == 0
+        assert study.drive(launcher).failed == 0
         assert {process.pid for process in psutil.Process().children(recursive=True)} - before == set()
     states = {cell.variant: cell.state for cell in study.store.cells()}
-    assert states == {"none": TrialState.COMPLETE, "groups=4": TrialState.PRUNED}
+    assert states == {"none": CellState.FINISHED, "groups=4": CellState.PRUNED}
 
 
 def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_config: RayConfig) -> None:
-    study = Study(tmp_path, "replicates=1")
+    study = DrivenStudy(tmp_path, *TINY, "replicates=1")
     with launcher_of(study, ray_config) as launcher:
         launcher.recipe.momentum = "much"  # type: ignore[assignment]
-        assert study.drive(launcher) == 3
+        assert study.drive(launcher).failed == 3
     for cell in study.store.cells():
         assert cell.failed_as == ERROR
         assert (cell.failure or "").startswith("Traceback")
@@ -210,7 +214,7 @@ def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_
 
 
 def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config: RayConfig) -> None:
-    with launcher_of(Study(tmp_path), ray_config) as launcher:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), ray_config) as launcher:
         launcher.prepare()
         processes = psutil.Process().children(recursive=True)
         listening = [
@@ -241,7 +245,7 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     workers: int,
     slots: int,
 ) -> None:
-    study = Study(tmp_path)
+    study = DrivenStudy(tmp_path, *TINY)
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
     config = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
     launcher: Any = make_launcher(config, design, study.config.data, Console(quiet=True), "off", threads=1)

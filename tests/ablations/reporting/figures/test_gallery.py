@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from optuna.trial import TrialState
 
 from ablations import analyze, cli
 from ablations.analysis.load import load_configured
@@ -21,12 +20,14 @@ from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.gallery import draw_figures
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from ablations.storage.weights import Weights
 from tests.ablations.analysis.test_results import stored
-from tests.ablations.execution.test_driver import Study
 from tests.ablations.reporting.test_report import ATTRIBUTES
 from tests.ablations.storage.test_weights import drive
+from tests.builders.driven import DrivenStudy
+from tests.conftest import TINY
 
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
 MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
@@ -117,7 +118,7 @@ def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
     assert left_out["forest"] == "a search's variants were picked for being good; verdicts on them would flatter"
     assert left_out["pareto"] == "`tradeoffs` shows what the search looked for"
     known = unlike(stored(made, 1000))
-    known[1] = replace(known[1], state=TrialState.PRUNED, outcome={"pruned": "below the median"})
+    known[1] = replace(known[1], state=CellState.PRUNED, outcome={"pruned": "below the median"})
     del known[5]  # its other replicate
     analysis = StudyAnalysis(config, made, collect(made, known), ATTRIBUTES, tmp_path)
     (tradeoffs, curves) = draw_figures(analysis, ["tradeoffs", "learning_curves"]).drawn
@@ -198,7 +199,7 @@ def test_machines_are_those_that_trained(tmp_path: Path) -> None:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a real study of one replicate whose weights are there."""
     folder = tmp_path_factory.mktemp("kept")
-    study = Study(folder, *TYPED, f"results_dir={folder}")
+    study = DrivenStudy(folder, *TINY, *TYPED, f"results_dir={folder}")
     assert drive(study, Weights(folder / study.design.study / "weights"))[0] == 0
     return folder
 

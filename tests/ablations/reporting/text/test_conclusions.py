@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
 
 from ablations.analysis.results import Results, collect
 from ablations.design import Design
 from ablations.reporting.text.conclusions import conclusions, contrast_sentence, detection_sentence, warnings
 from ablations.stats import Contrast, Estimate, Looks, Verdict, judge, summarise
+from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from tests.ablations.analysis.test_results import design, diverged, stored
 
@@ -84,7 +84,7 @@ class Study:
         top1: Callable[[str, int], float],
         replicates: int = 8,
         finished: Callable[[str, int], bool] = lambda *_: True,
-        others: TrialState | None = TrialState.WAITING,
+        others: CellState | None = CellState.INTERRUPTED,
         change: Callable[[str, int], Mapping[str, Any]] = lambda *_: {},
     ) -> None:
         self.design = design(replicates)
@@ -201,16 +201,16 @@ def test_many_missing_pairs_are_named_no_further_than_one_reads() -> None:
 @pytest.mark.parametrize(
     ("others", "left_out", "sentence"),
     [
-        (TrialState.WAITING, 1, "1 cell is not trained yet; what is said here is of the others."),
-        (TrialState.RUNNING, 1, "1 cell is not trained yet; what is said here is of the others."),
+        (CellState.INTERRUPTED, 1, "1 cell is not trained yet; what is said here is of the others."),
+        (CellState.RUNNING, 1, "1 cell is not trained yet; what is said here is of the others."),
         (None, 2, "2 cells are not trained yet; what is said here is of the others."),
-        (TrialState.FAIL, 1, "1 cell failed and is in none of these means."),
-        (TrialState.FAIL, 2, "2 cells failed and are in none of these means."),
-        (TrialState.PRUNED, 1, "1 variant is in none of these means: the search gave up on them."),
-        (TrialState.PRUNED, 2, "2 variants are in none of these means: the search gave up on them."),
+        (CellState.FAILED, 1, "1 cell failed and is in none of these means."),
+        (CellState.FAILED, 2, "2 cells failed and are in none of these means."),
+        (CellState.PRUNED, 1, "1 variant is in none of these means: the search gave up on them."),
+        (CellState.PRUNED, 2, "2 variants are in none of these means: the search gave up on them."),
     ],
 )
-def test_cells_that_are_not_there_are_counted(others: TrialState | None, left_out: int, sentence: str) -> None:
+def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out: int, sentence: str) -> None:
     names = ("groups=4", "groups=2")[:left_out]
     study = Study(mixed, 3, finished=lambda variant, replicate: variant not in names or replicate < 2, others=others)
     said = study.said()
@@ -250,7 +250,7 @@ def test_a_search_gives_no_verdicts() -> None:
 
 
 def test_nothing_but_failures_is_said_to_be_that() -> None:
-    study = Study(mixed, finished=lambda *_: False, others=TrialState.FAIL)
+    study = Study(mixed, finished=lambda *_: False, others=CellState.FAILED)
     assert study.said() == ["No cell is finished: every one that was tried failed."]
 
 
