@@ -45,7 +45,7 @@ class Keen(Launcher):
             return pack_weights(cell, model, classes)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ablations.training.packing.pack_weights", keep)
+            patch.setattr("ablations.training.job.pack_weights", keep)
             for event in super().work(job):
                 if isinstance(event, Finished):
                     self.results[job.cell.name] = event.result
