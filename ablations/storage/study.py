@@ -38,7 +38,8 @@ from sqlalchemy.orm import Session
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
-from ablations.storage.database import Persistence, check_url, connect_arguments, database_file, engine_url, explain
+from ablations.storage.database import check_url, connect_arguments, database_file, engine_url, explain
+from ablations.storage.persistence import Persistence
 from ablations.training.events import DIVERGED
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
