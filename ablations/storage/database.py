@@ -1,27 +1,17 @@
-"""What is known of the databases that studies lie in: how one is reached, what its errors mean, when to try again."""
+"""The databases that studies lie in: how one is reached, and what its errors mean."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import optuna
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError
 
-from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
-
-_T = TypeVar("_T")
-
-_PATIENCE = 300.0  # seconds for which a database that does not answer is asked again
-_LONGEST_PAUSE = 10.0  # seconds between two tries
+from ablations.storage.errors import StorageError
 
 # A machine that vanished without a word is noticed within about a minute, by either end.
 KEEPALIVES = {"idle": 20, "interval": 10, "count": 3}
@@ -69,7 +59,7 @@ def check_url(option: str, url: str) -> None:
     """Checks what can be known of a database without asking it, so that nothing is made for one that is none.
 
     Raises:
-        UsageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+        StorageError: if it is no URL of a database that keeps something, or the package for it is not installed.
     """
     try:
         parsed = make_url(engine_url(url))
@@ -77,7 +67,7 @@ def check_url(option: str, url: str) -> None:
     except (ArgumentError, ValueError, ImportError) as error:
         raise explain(url, error, option) from None
     if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
-        raise UsageError(option, url, "is in memory, where nothing outlives the run; name a file")
+        raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
@@ -117,102 +107,15 @@ def sqlite_meaning(reason: str) -> str | None:
     return next((meaning.replace("{cause}", reason) for meaning in found), None)
 
 
-def explain(url: str, error: BaseException, option: str = "storage") -> UsageError:
+def explain(url: str, error: BaseException, option: str = "storage") -> StorageError:
     """Makes an error of a database one message: which, why, and what to do; `option` is the one that names it."""
     shown, reason = hide_passwords(url), cause(url, error)
     if isinstance(error, ImportError):
         package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
         hint = ": pip install '.[postgresql]'" if package in _DRIVERS else ""
-        return UsageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
+        return StorageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
-        return UsageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
+        return StorageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
     if backend(url) == "sqlite" and (meaning := sqlite_meaning(reason)):
-        return UsageError(option, shown, meaning)
-    return UsageError(option, shown, f"the database does not answer: {reason}")
-
-
-@contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Turns what a database raises into one message.
-
-    Raises:
-        UsageError: in its place.
-    """
-    try:
-        yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
-        raise explain(url, error) from None
-
-
-def is_passing(url: str, error: BaseException) -> bool:
-    """Whether an error may be gone in a moment: a server that is being restarted, a file that another process holds."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, (DBAPIError, PoolTimeoutError)):
-        found = found.__cause__
-    if found is None:
-        return False
-    if isinstance(found, PoolTimeoutError):
-        return True
-    if backend(url) == "sqlite":
-        return "database is locked" in str(found.orig)
-    kind = type(found.orig).__mro__
-    return found.connection_invalidated or any(k.__name__ in ("OperationalError", "InterfaceError") for k in kind)
-
-
-class Persistence:
-    """Does what a database is asked for, again and again for some minutes where it does not answer.
-
-    Args:
-        url: of the database.
-        guard: called before each write; it makes sure that nobody else may write.
-        notify: tells people that they wait, and what for.
-    """
-
-    def __init__(
-        self, url: str, guard: Callable[[], None] | None = None, notify: Callable[[str], None] = print
-    ) -> None:
-        self._url, self._guard, self._notify = url, guard, notify
-
-    def read(self, action: Callable[[], _T]) -> _T:
-        """Returns what `action` returns.
-
-        Raises:
-            UsageError: if the database fails, or does not answer for minutes.
-        """
-        return self._persist(lambda _: action(), None)
-
-    def write(self, action: Callable[[bool], _T]) -> _T:
-        """Returns what `action` returns, which gets whether it is tried again: it may have been done already then.
-
-        Raises:
-            UsageError: if the database fails, or does not answer for minutes, or somebody else is writing by now.
-        """
-        return self._persist(action, self._guard)
-
-    def _persist(self, action: Callable[[bool], _T], guard: Callable[[], None] | None) -> _T:
-        deadline: float | None = None
-        pause = 0.5
-        while True:
-            try:
-                if guard is not None:
-                    guard()
-                result = action(deadline is not None)
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-                if not is_passing(self._url, error):
-                    raise explain(self._url, error) from None
-                if deadline is None:
-                    deadline = time.monotonic() + _PATIENCE
-                    self._notify(
-                        f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
-                        f"{_PATIENCE / 60:.0f} minutes, with what there is to store kept."
-                    )
-                if time.monotonic() > deadline:
-                    known = explain(self._url, error)
-                    reason = f"{known.reason}; what is stored stays, and the same command goes on once it answers"
-                    raise UsageError("storage", known.value, reason) from None
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            if deadline is not None:
-                self._notify("The study's database answers again.")
-            return result
+        return StorageError(option, shown, meaning)
+    return StorageError(option, shown, f"the database does not answer: {reason}")

@@ -51,7 +51,7 @@ def storage_url(config: Config) -> str:
     """Returns the URL of Optuna's database.
 
     Raises:
-        UsageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+        StorageError: if it is no URL of a database that keeps something, or the package for it is not installed.
     """
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"

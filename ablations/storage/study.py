@@ -42,7 +42,7 @@ from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
 from ablations.storage.cells import StoredCell, is_cell, latest_attempts, stored_cell
-from ablations.storage.database import Persistence, check_url, connect_arguments, database_file, engine_url, explain
+from ablations.storage.database import check_url, connect_arguments, database_file, engine_url, explain
 from ablations.storage.errors import (
     StorageError,
     StudyFormatError,
@@ -51,6 +51,7 @@ from ablations.storage.errors import (
     StudyNotFoundError,
 )
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
+from ablations.storage.persistence import Persistence
 from ablations.training.events import Epoch
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored

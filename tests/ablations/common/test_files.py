@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import stat
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ablations
 from ablations.common.errors import UsageError
 from ablations.common.files import discard_partials, refusals_explained, write_whole
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, largest_file, leave_partial
@@ -179,3 +181,21 @@ def test_what_cannot_be_written_is_one_message(error: OSError, names_file: bool,
 def test_other_errors_are_not_about_writing() -> None:
     with pytest.raises(ValueError, match=r"^no$"), refusals_explained("results_dir", "here"):
         raise ValueError("no")
+
+
+# A folder of images is renamed whole.
+IN_PLACE = {"common/files.py", "data/cache.py", "plan.py"}
+
+
+def test_no_other_code_writes_a_file_in_place_or_by_the_locale() -> None:
+    root = Path(ablations.__path__[0])
+    found = set()
+    for path in root.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                name, place = call.func.attr, path.relative_to(root).as_posix()
+                if name in ("write_text", "write_bytes") or (name in ("to_csv", "to_json", "to_parquet") and call.args):
+                    found.add(place)
+                if name == "read_text" and not any(keyword.arg == "encoding" for keyword in call.keywords):
+                    found.add(place)
+    assert found <= IN_PLACE

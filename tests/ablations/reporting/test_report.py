@@ -19,6 +19,7 @@ from ablations.reporting.report import Report, make_report
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from tests.ablations.analysis.test_results import configuration, design, stored
+from tests.disks import NEEDS_FULL_DISK, fill_disk_for
 
 ATTRIBUTES: dict[str, Any] = {
     "command": "python -m ablations.run sweep=groups",
@@ -125,6 +126,17 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"results_dir=.*: cannot be written: "):
         report(tmp_path / "file")
+
+
+@NEEDS_FULL_DISK
+def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(tmp_path, 3, figures=())
+    fill_disk_for(before.path, monkeypatch)
+    with pytest.raises(
+        UsageError, match=r"results_dir=.*/report\.md: cannot be written: No space left on device; once"
+    ):
+        report(tmp_path, 6, figures=())
+    assert before.path.read_text(encoding="utf-8") == before.text
 
 
 def test_the_same_numbers_are_printed(tmp_path: Path) -> None:

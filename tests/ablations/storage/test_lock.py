@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError
 from ablations.storage.lock import Lock, claimed, lock_of
 from tests.servers import Cluster
 
@@ -66,7 +66,7 @@ def held_elsewhere(folder: Path, storage: str, program: str = HOLD) -> Iterator[
 
 
 def test_a_second_driver_is_told_who_holds_the_study(folder: Path, storage: str) -> None:
-    with held_elsewhere(folder, storage) as process, pytest.raises(UsageError) as caught, claimed(folder, storage):
+    with held_elsewhere(folder, storage) as process, pytest.raises(SuiteError) as caught, claimed(folder, storage):
         pass
     text = str(caught.value)
     assert text.startswith(f"study={STUDY}: is being run by another process, which is its only writer: ")
@@ -98,7 +98,7 @@ def test_a_child_that_outlives_its_killed_driver_does_not_hold_the_study(folder:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         try:
-            with pytest.raises(UsageError, match=f"process {process.pid} on"), claimed(folder, storage):
+            with pytest.raises(SuiteError, match=f"process {process.pid} on"), claimed(folder, storage):
                 pass
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -116,7 +116,7 @@ def test_a_lock_file_that_says_nothing_of_use_is_a_lock_all_the_same(folder: Pat
     with claimed(folder, storage):
         assert json.loads(path.read_text())["process"] == os.getpid()
         path.write_text(content)
-        with pytest.raises(UsageError, match=r"is being run by another process, which is its only writer$"):
+        with pytest.raises(SuiteError, match=r"is being run by another process, which is its only writer$"):
             lock_of(folder, storage).take()
 
 
@@ -124,7 +124,7 @@ def test_a_lock_file_that_is_none_is_one_message(folder: Path) -> None:
     (folder.parent / f".{STUDY}.lock").mkdir()
     storage = f"sqlite:///{folder.parent / 'optuna.db'}"
     with (
-        pytest.raises(UsageError, match=r"storage=.*: cannot be written: Is a directory \(.*\.lock\)"),
+        pytest.raises(SuiteError, match=r"storage=.*: cannot be written: Is a directory \(.*\.lock\)"),
         ExitStack() as s,
     ):
         s.enter_context(claimed(folder, storage))
@@ -170,7 +170,7 @@ def test_a_lock_that_another_driver_took_meanwhile_is_lost(cluster: Cluster, fol
     lock = lock_of(folder, storage)
     lock.take()
     drop_sessions(cluster)
-    with held_elsewhere(folder, storage) as process, pytest.raises(UsageError, match=f"process {process.pid} on"):
+    with held_elsewhere(folder, storage) as process, pytest.raises(SuiteError, match=f"process {process.pid} on"):
         lock.keep()
     lock.release()
 

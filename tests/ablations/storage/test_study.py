@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.storage.cells import CellState
@@ -175,7 +175,7 @@ def test_more_replicates_and_levels_are_the_same_study(tmp_path: Path) -> None:
 
 def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
     opened(tmp_path)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(SuiteError) as caught:
         opened(tmp_path, design("train.epochs=3", "data.clutter=1"))
     text = str(caught.value)
     assert "study=groups-digits-resnet8: is stored with another protocol" in text
@@ -187,26 +187,26 @@ def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
     one = design("sweep.variants.mine={attention:{groups:8,norm:layer}}")
     store = opened(tmp_path, one)
     store.start(next(cell for cell in one.cells() if cell.variant.name == "mine"))
-    with pytest.raises(UsageError, match="holds another network under the name mine"):
+    with pytest.raises(SuiteError, match="holds another network under the name mine"):
         opened(tmp_path, design("sweep.variants.mine={attention:{groups:8,norm:batch}}"))
 
 
 def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.remember("identity", store.attributes["identity"] | {"version": 99})
-    with pytest.raises(UsageError, match="is stored in format 99; this version of the suite reads format 5"):
+    with pytest.raises(SuiteError, match="is stored in format 99; this version of the suite reads format 5"):
         opened(tmp_path)
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing is stored under this name"):
+    with pytest.raises(SuiteError, match="nothing is stored under this name"):
         open_store(url(tmp_path), "groups", create=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     opened(tmp_path)
-    with pytest.raises(UsageError, match="did you mean groups-digits-resnet8"):
+    with pytest.raises(SuiteError, match="did you mean groups-digits-resnet8"):
         open_store(url(tmp_path), "groups-digits-resnet20", create=False)
 
 
@@ -228,7 +228,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
     ],
 )
 def test_a_database_that_does_not_answer_is_refused(address: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(SuiteError, match=message) as caught:
         open_store(address, "study", create=True)
     assert "secret" not in str(caught.value)
 
@@ -236,7 +236,7 @@ def test_a_database_that_does_not_answer_is_refused(address: str, message: str) 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
     path.write_text("my notes, not a database" * 100)
-    with pytest.raises(UsageError, match="file is not a database"):
+    with pytest.raises(SuiteError, match="file is not a database"):
         open_store(url(tmp_path), "study", create=True)
     assert path.read_text() == "my notes, not a database" * 100
 
@@ -244,7 +244,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=url(tmp_path), study_name=design().study)
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(UsageError, match="is a study of another program"):
+    with pytest.raises(SuiteError, match="is a study of another program"):
         opened(tmp_path)
     assert not foreign.user_attrs
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import OperationalError
+
+from ablations.config.compose import compose_config
+from ablations.design import Cell, make_design
+from ablations.storage import persistence
+from ablations.storage.cells import CellState
+from ablations.storage.errors import StorageError, StudyInUseError
+from ablations.storage.persistence import Persistence
+from ablations.storage.study import StudyStore, open_store
+from tests.servers import Cluster
+
+OUTCOME: dict[str, Any] = {"result": {"top1": 61.5, "epochs": []}, "environment": {"cpu": "one"}}
+DESIGN = make_design(compose_config(["device=cpu", "replicates=1"]))
+CELLS = list(DESIGN.cells())
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(cluster: Cluster, said: list[str]) -> StudyStore:
+    store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=said.append)
+    store.initialise(DESIGN)
+    return store
+
+
+# What a driver writes of a cell, with the state that this leaves it in.
+WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], CellState]] = {
+    "start": (StudyStore.start, CellState.RUNNING),
+    "finish": (lambda store, cell: store.finish(cell, OUTCOME), CellState.FINISHED),
+    "fail": (lambda store, cell: store.fail(cell, "error", "ValueError: no"), CellState.FAILED),
+    "interrupt": (StudyStore.interrupt, CellState.INTERRUPTED),
+}
+
+
+def state(store: StudyStore, cell: Cell) -> CellState:
+    (found,) = [stored.state for stored in store.cells() if stored.key == cell.key]
+    return found
+
+
+def test_what_is_written_while_postgresql_is_restarted_is_stored(
+    cluster: Cluster, store: StudyStore, said: list[str]
+) -> None:
+    for cell, (name, (write, expected)) in zip(CELLS, WRITES.items(), strict=False):
+        if name != "start":
+            store.start(cell)
+        cluster.stop()
+        back = threading.Timer(0.3, cluster.start)
+        back.start()
+        write(store, cell)
+        back.join()
+        assert state(store, cell) == expected, name
+    assert len(store.cells()) == len(WRITES)
+    # Once each time that it was away, and once each time that it was back.
+    assert [text.startswith("The study's database does not answer (") for text in said] == [True, False] * len(WRITES)
+    assert said[1] == "The study's database answers again."
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    "method", ["create_new_trial", "set_trial_state_values", "set_trial_param", "set_trial_user_attr"]
+)
+def test_a_write_that_was_done_and_never_answered_is_not_done_twice(
+    store: StudyStore, name: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, expected = WRITES[name]
+    if name != "start":
+        store.start(CELLS[0])
+    original, lost = getattr(RDBStorage, method), [True]
+
+    def unanswered(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if lost:
+            lost.clear()
+            raise OperationalError("UPDATE", {}, _OperationalError("server closed the connection"))
+        return result
+
+    monkeypatch.setattr(RDBStorage, method, unanswered)
+    write(store, CELLS[0])
+    assert state(store, CELLS[0]) == expected
+    assert [stored.key for stored in store.cells()] == [CELLS[0].key]
+    store.start(CELLS[1])  # nothing that was asked for before comes in its place
+    assert [stored.key for stored in store.cells()] == [CELLS[0].key, CELLS[1].key]
+
+
+class _OperationalError(Exception):
+    """What a driver raises, by its name."""
+
+
+_OperationalError.__name__ = "OperationalError"
+
+
+def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistence, "_PATIENCE", 0.0)
+    store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=lambda _: None)
+    store.initialise(DESIGN)
+    cluster.stop()
+    try:
+        with pytest.raises(StorageError) as caught:
+            store.start(CELLS[0])
+    finally:
+        cluster.start()
+    assert re.fullmatch(
+        r"storage=postgresql://me:\*\*\*@127.0.0.1:\d+/suite\d+: the database does not answer: connection to server .*"
+        r"; what is stored stays, and the same command goes on once it answers",
+        str(caught.value),
+    )
+    store.start(CELLS[0])
+
+
+def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) -> None:
+    def guard() -> None:
+        if lost:
+            raise StudyInUseError(DESIGN.study, "is being run by another process")
+
+    lost: list[bool] = []
+    store = open_store(cluster.new_database(), DESIGN.study, create=True, guard=guard)
+    store.initialise(DESIGN)
+    lost.append(True)
+    for write in (lambda: store.start(CELLS[0]), lambda: store.remember("x", 1)):
+        with pytest.raises(StorageError, match="is being run by another process"):
+            write()
+    assert store.cells() == []
+    assert "x" not in store.attributes
+
+
+def test_what_is_no_matter_of_waiting_is_not_waited_for(tmp_path: Path) -> None:
+    def full() -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        Persistence(f"sqlite:///{tmp_path / 'x.db'}", notify=pytest.fail).read(full)
