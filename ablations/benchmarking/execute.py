@@ -13,12 +13,11 @@ from functools import partial
 
 import torch
 
-from ablations.benchmarking.plan import MODES, MODULE, NETWORK, Comparison, Plan
+from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, BenchmarkPlan, Comparison
 from ablations.benchmarking.workloads import (
     FORWARD,
     Copy,
     Workload,
-    memory_format,
     module_inputs,
     module_workload,
     network_workload,
@@ -33,7 +32,9 @@ from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
 from ablations.measure.speed import TWIN, Act, clock_of, compare
-from ablations.training.learner import build_network
+from ablations.training.events import OUT_OF_MEMORY
+from ablations.training.job import kind_of
+from ablations.training.learner import build_network, layout
 
 _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
 
@@ -48,14 +49,14 @@ class Benchmark:
     Args:
         plan: what there is to measure.
         bench: how.
-        say: hears what is being done, as a progress display does.
+        notify: hears what is being done, as a progress display does.
 
     Attributes:
         samples: raw times, a row each.
     """
 
-    def __init__(self, plan: Plan, bench: BenchConfig, say: Note = lambda _: None) -> None:
-        self._plan, self._bench, self._say = plan, bench, say
+    def __init__(self, plan: BenchmarkPlan, bench: BenchConfig, notify: Note = lambda _: None) -> None:
+        self._plan, self._bench, self._notify = plan, bench, notify
         self._counts: dict[tuple[Subject, str], Complexity | None] = {}
         self.samples: list[dict[str, object]] = []
         if "compiled" in bench.compile:
@@ -71,13 +72,13 @@ class Benchmark:
             builders = self._builders(comparison)
         except Exception as error:  # of the input, which all share
             builders = {}
-            status = dict.fromkeys(_names(comparison), _why(error))
+            status = dict.fromkeys(_names(comparison), _status_of(error))
         for name, build in builders.items():
-            self._say(f"{comparison.title}: making {name}")
+            self._notify(f"{comparison.title}: making {name}")
             try:
                 workloads[name] = build()
             except Exception as error:
-                status[name] = _why(error)
+                status[name] = _status_of(error)
         rows = []
         for mode in self._modes(comparison.kind):
             rows += self._measure_mode(comparison, mode, workloads, dict(status))
@@ -98,7 +99,10 @@ class Benchmark:
             return {
                 comparison.baseline: copy,
                 TWIN: copy,
-                **{one.name: partial(module_workload, one.make, x, gradient, setting) for one in comparison.candidates},
+                **{
+                    candidate.name: partial(module_workload, candidate.make, x, gradient, setting)
+                    for candidate in comparison.candidates
+                },
             }
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randn(batch, 3, shape.height, shape.width, generator=generator).to(device)
@@ -110,7 +114,7 @@ class Benchmark:
         return {
             comparison.baseline: partial(make, None),
             TWIN: partial(make, None),
-            **{one.name: partial(make, one) for one in comparison.candidates},
+            **{candidate.name: partial(make, candidate) for candidate in comparison.candidates},
         }
 
     @property
@@ -126,27 +130,27 @@ class Benchmark:
     ) -> list[Measurement]:
         acts: dict[str, Act] = {}
         for name, workload in workloads.items():
-            self._say(f"{comparison.title}, {mode}: first call of {name}")
+            self._notify(f"{comparison.title}, {mode}: first call of {name}")
             workload.module.train(mode != FORWARD)
             try:
                 workload.acts[mode]()
                 acts[name] = workload.acts[mode]
             except Exception as error:
-                status[name] = _why(error)
+                status[name] = _status_of(error)
         timings: dict[str, Timing] = {}
         if "speed" in self._bench.metrics and comparison.baseline in acts:
-            self._say(f"{comparison.title}, {mode}: timing {len(acts)} in turns")
+            self._notify(f"{comparison.title}, {mode}: timing {len(acts)} in turns")
             timings = self._time(comparison, mode, acts, status)
         rows = []
         for name in _names(comparison):
             costs, joules = Costs(), math.nan
             if name not in status:
-                self._say(f"{comparison.title}, {mode}: memory and complexity of {name}")
+                self._notify(f"{comparison.title}, {mode}: memory and complexity of {name}")
                 try:
                     costs = self._costs(comparison, name, workloads[name], mode)
                     joules = self._joules(workloads[name], mode, comparison.batch)
                 except Exception as error:
-                    status[name] = _why(error)
+                    status[name] = _status_of(error)
             state = status.get(name, "measured")
             timing = timings.get(name, Timing()) if name not in status else Timing()
             subject, setting = comparison.subject(name), comparison.setting(mode)
@@ -165,7 +169,7 @@ class Benchmark:
                 )
             except _FailedError as error:
                 del acts[error.name]
-                status[error.name] = _why(error.reason)
+                status[error.name] = _status_of(error.reason)
                 continue
             place = vars(comparison.subject("")) | vars(comparison.setting(mode))
             place.pop("name")
@@ -204,8 +208,8 @@ class Benchmark:
         found: Counted = {}
         for comparison in self._plan.comparisons if "complexity" in self._bench.metrics else ():
             if comparison.kind == NETWORK and comparison.place not in found:
-                known = {name: self.count(comparison, name) for name in _names(comparison)}
-                found[comparison.place] = {name: one for name, one in known.items() if one is not None}
+                counts = {name: self.count(comparison, name) for name in _names(comparison)}
+                found[comparison.place] = {name: counted for name, counted in counts.items() if counted is not None}
         return found
 
     def _joules(self, workload: Workload, mode: str, batch: int) -> float:
@@ -242,9 +246,9 @@ def _names(comparison: Comparison) -> list[str]:
 
 def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
     shape = (comparison.batch, comparison.shape.channels, comparison.shape.height, comparison.shape.width)
-    candidate = next((one for one in comparison.candidates if one.name == name), None)
+    candidate = next((candidate for candidate in comparison.candidates if candidate.name == name), None)
     with torch.device("meta"):
-        x = torch.empty(shape).contiguous(memory_format=memory_format(comparison.setting("")))
+        x = torch.empty(shape).contiguous(memory_format=layout(comparison.layout))
         if comparison.kind == MODULE:
             return count_operations(Copy() if candidate is None else candidate.make(shape[1]), x)
         variant = candidate.variant if candidate else None
@@ -254,13 +258,10 @@ def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
         return count_operations(model, x)
 
 
-def _why(error: Exception) -> str:
-    """Says in a row's words why a subject could not be measured, and frees what it had taken."""
+def _status_of(error: Exception) -> str:
+    """Returns a row's status: why a subject could not be measured, and frees what it had taken."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    # On the CPU, torch's allocator raises a RuntimeError as any other.
-    texts = ("can't allocate memory", "not enough memory", "out of memory")
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts):
-        return "out of memory"
-    return f"failed: {first_line(error)[:200]}"
+    kind = kind_of(error)
+    return kind if kind == OUT_OF_MEMORY else f"failed: {first_line(error)[:LONGEST_REASON]}"

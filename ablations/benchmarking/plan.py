@@ -38,6 +38,7 @@ MODULE, NETWORK = "module", "network"
 # What each is timed in, by the option that asks for it.
 MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
 _BATCHES = {"cpu": {MODULE: 8, NETWORK: 4}, "cuda": {MODULE: 64, NETWORK: 64}}
+LONGEST_REASON = 200  # characters of an error
 _SMALLEST = 8  # pixels
 _FALLBACK_ALSO = BenchConfig().also  # what is left out with a note where the tests are not installed
 
@@ -78,7 +79,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What is to be measured, and what of the defaults cannot be (`notes`)."""
 
     design: Design
@@ -88,7 +89,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def make_plan(config: Config) -> Plan:
+def make_plan(config: Config) -> BenchmarkPlan:
     """Lists what a configuration asks for, and checks it.
 
     Raises:
@@ -108,14 +109,14 @@ def make_plan(config: Config) -> Plan:
         if variant.name in (COPY, TWIN) or (variant.name == PLAIN and not variant.is_plain):
             reason = "is the name of what others are compared with; another is needed"
             raise UsageError("sweep.variants", variant.name, reason)
-    also, notes = _others(bench, {variant.name for variant in design.variants})
+    also, notes = _imported_modules(bench, {variant.name for variant in design.variants})
     models = _models(design)
     comparisons: list[Comparison] = []
     for label, model in models.items():
         attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
         widths = [place.channels for place in find_backbone(model["name"]).places()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
-        others = [candidate_from(name, made, groups) for name, made in also.items()]
+        others = [candidate_from(name, module, groups) for name, module in also.items()]
         candidates = (*(candidate_of(variant) for variant in attended), *others)
         for kind, place, shape in _places(bench, label, model, side, several=len(models) > 1):
             batch = _batch(bench, kind, device.type)
@@ -130,7 +131,7 @@ def make_plan(config: Config) -> Plan:
             "step, and compiled networks with bench.compile_networks=true"
         )
         raise UsageError("bench.of", f"[{','.join(bench.of)}]", reason)
-    return Plan(design, device, side, tuple(comparisons), tuple(notes))
+    return BenchmarkPlan(design, device, side, tuple(comparisons), tuple(notes))
 
 
 def _models(design: Design) -> dict[str, dict[str, Any]]:
@@ -159,7 +160,8 @@ def _places(
         try:
             shapes = shapes_of(model, "residual", side)
         except RuntimeError as error:
-            raise UsageError("bench.resolution", side, f"does not fit {label}: {first_line(error)[:200]}") from None
+            reason = f"does not fit {label}: {first_line(error)[:LONGEST_REASON]}"
+            raise UsageError("bench.resolution", side, reason) from None
         for shape in shapes:
             yield kind, f"{label} {shape.stage}" if several else shape.stage, shape
 
@@ -196,11 +198,11 @@ def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]
     layouts, compiles = list(dict.fromkeys(bench.layout)), list(dict.fromkeys(bench.compile))
     first = (precisions[0], layouts[0], compiles[0])
     for setting in itertools.product(precisions, layouts, compiles):
-        if bench.crossed or sum(one != other for one, other in zip(setting, first, strict=True)) <= 1:
+        if bench.crossed or sum(value != usual for value, usual in zip(setting, first, strict=True)) <= 1:
             yield setting
 
 
-def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[..., nn.Module]], list[str]]:
+def _imported_modules(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[..., nn.Module]], list[str]]:
     """Imports the modules from elsewhere; returns them by name, and what is left out.
 
     A class is called what its module is, as `official`, and by its whole path where something else is called so.
@@ -212,10 +214,11 @@ def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[
     notes = []
     for path in bench.also:
         try:
-            made = _imported(path)
+            module = _imported(path)
         except Exception as error:  # whatever a module from elsewhere does when it is imported
             if bench.also != _FALLBACK_ALSO:
-                raise UsageError("bench.also", path, f"cannot be imported: {first_line(error)[:200]}") from None
+                reason = f"cannot be imported: {first_line(error)[:LONGEST_REASON]}"
+                raise UsageError("bench.also", path, reason) from None
             notes.append(f"Left out: {path}, the official way of computing, is only where the tests are.")
             continue
         taken_names = {COPY, PLAIN, *variants, *found}
@@ -223,7 +226,7 @@ def _others(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[
         name = path if short in taken_names else short
         if name in taken_names:
             raise UsageError("bench.also", path, "is listed twice, or called as a variant is")
-        found[name] = made
+        found[name] = module
     return found, notes
 
 
@@ -231,7 +234,7 @@ def _imported(path: str) -> type[nn.Module]:
     package, colon, name = path.partition(":")
     if not (package and colon and name) or package.startswith("."):
         raise ImportError("it is given as package.module:Class")
-    made = getattr(importlib.import_module(package), name)
-    if not (isinstance(made, type) and issubclass(made, nn.Module)):
+    module = getattr(importlib.import_module(package), name)
+    if not (isinstance(module, type) and issubclass(module, nn.Module)):
         raise ImportError("it is no class of a torch.nn.Module")
-    return made
+    return module

@@ -34,7 +34,7 @@ _MEGA = 1e6
 
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
     """Returns a row a measurement, with the machine and its versions in columns of their own."""
-    return pd.DataFrame([one.to_row() for one in measurements]).assign(**environment)
+    return pd.DataFrame([measurement.to_row() for measurement in measurements]).assign(**environment)
 
 
 def layers_frame(counted: Counted) -> pd.DataFrame:
@@ -66,8 +66,8 @@ def sections_of(frame: pd.DataFrame, counted: Counted) -> list[Section]:
     sections = []
     for setting, rows in frame.groupby([*SETTING], sort=False):
         where = ", ".join(map(str, setting))
-        for (place, batch), own in rows[rows["kind"] == NETWORK].groupby(["place", "batch"], sort=False):
-            sections.append(_networks(f"{place}, batch {batch} of {_shape(own)}: {where}", own))
+        for (place, batch), networks in rows[rows["kind"] == NETWORK].groupby(["place", "batch"], sort=False):
+            sections.append(_networks(f"{place}, batch {batch} of {_shape(networks)}: {where}", networks))
         modules = rows[rows["kind"] == MODULE]
         if len(modules):
             sections.append(_modules(f"Modules, batch {modules['batch'].iloc[0]}: {where}", modules))
@@ -83,17 +83,17 @@ def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
         where: machine and versions, for the captions.
     """
     written: list[Path] = []
-    for name, computed, drawn, shown in (
+    for name, compute, draw_figure, title in (
         ("promise", promise.promise_frame, promise.draw_promise, "What attention adds to a network."),
         ("memory", memory.memory_frame, memory.draw_memory, "What attention takes in memory."),
         ("roofline", roofline.roofline_frame, roofline.draw_roofline, "How near modules come to a copy's speed."),
     ):
-        rows = computed(frame)
+        rows = compute(frame)
         if len(rows):
             kind = MODULE if name == "roofline" else NETWORK
-            own = frame[frame["kind"] == kind].merge(rows[SETTING].drop_duplicates(), on=SETTING)
-            caption = f"{shown} {_protocol(own[own['status'] == 'measured'])} {where}"
-            written += style.save(drawn(rows, caption), rows, folder / f"{name}.png")
+            drawn = frame[frame["kind"] == kind].merge(rows[SETTING].drop_duplicates(), on=SETTING)
+            caption = f"{title} {_protocol(drawn[drawn['status'] == 'measured'])} {where}"
+            written += style.save(draw_figure(rows, caption), rows, folder / f"{name}.png")
     return written
 
 
@@ -120,14 +120,14 @@ def _networks(title: str, rows: pd.DataFrame) -> Section:
     headers += ["kept for backward MiB", "peak MiB"] + (["J an image"] if joules else [])
     plain = _first(rows[rows["name"] == PLAIN], "multiply_adds")
     table = []
-    for name, own in rows.groupby("name", sort=False):
-        adds = _first(own, "multiply_adds")
-        last = own.iloc[-1]
+    for name, network in rows.groupby("name", sort=False):
+        adds = _first(network, "multiply_adds")
+        last = network.iloc[-1]
         table.append([
-            str(name), _number(_first(own, "parameters")), _number(adds / _MEGA, 2),
+            str(name), _number(_first(network, "parameters")), _number(adds / _MEGA, 2),
             "" if name == PLAIN else _share(adds, plain),
-            *(_time(own[own["mode"] == mode]) for mode in modes),
-            _number(_first(own, "saved_mib"), 1), _number(last["peak_mib"], 1),
+            *(_time(network[network["mode"] == mode]) for mode in modes),
+            _number(_first(network, "saved_mib"), 1), _number(last["peak_mib"], 1),
             *([_number(last["joules"], 3)] if joules else []),
         ])  # fmt: skip
     note = f"Noise floor (A/A): {_noise(rows)}. Peak: of {spoken[modes[-1]]}."
@@ -139,8 +139,8 @@ def _modules(title: str, rows: pd.DataFrame) -> Section:
     shapes = {place: _shape(rows[rows["place"] == place]) for place in places}
     table = []
     for mode in (FORWARD, BACKWARD):
-        for name, own in rows[rows["mode"] == mode].groupby("name", sort=False):
-            table.append([mode, str(name), *(_time(own[own["place"] == place]) for place in places)])
+        for name, module in rows[rows["mode"] == mode].groupby("name", sort=False):
+            table.append([mode, str(name), *(_time(module[module["place"] == place]) for place in places)])
     note = f"Times over those of a copy of the feature map. Noise floor (A/A): {_noise(rows)}."
     headers = ("mode", "module", *(f"{place} {shapes[place]}" for place in places))
     return Section(title, note, headers, table, names=2)
@@ -163,11 +163,11 @@ def _kinds(kinds: Mapping[str, float]) -> str:
     return ", ".join(f"{kind} {number / _MEGA:.2f}" for kind, number in largest if abs(number) >= _MEGA / 200)
 
 
-def _time(own: pd.DataFrame) -> str:
+def _time(rows: pd.DataFrame) -> str:
     """Says how long it took: the baseline in milliseconds, others as a ratio, what failed in words."""
-    if own.empty:
+    if rows.empty:
         return "–"
-    row = own.iloc[0]
+    row = rows.iloc[0]
     if row["status"] != "measured":
         return str(row["status"])
     if math.isnan(row["ms"]):
@@ -184,12 +184,12 @@ def _ratio(value: float) -> str:
 
 
 def _noise(rows: pd.DataFrame) -> str:
-    known = rows.dropna(subset=["noise_low"])
-    if known.empty:
+    timed = rows.dropna(subset=["noise_low"])
+    if timed.empty:
         return "not measured"
     parts = []
-    for mode, own in known.groupby("mode", sort=False):
-        floor = max(own["noise_high"].max() - 1, 1 - own["noise_low"].min())
+    for mode, of_mode in timed.groupby("mode", sort=False):
+        floor = max(of_mode["noise_high"].max() - 1, 1 - of_mode["noise_low"].min())
         parts.append(f"{mode} ±{100 * floor:.1f} %")
     return ", ".join(parts)
 
@@ -208,8 +208,8 @@ def _shape(rows: pd.DataFrame) -> str:
 
 
 def _first(rows: pd.DataFrame, column: str) -> float:
-    known = rows[column].dropna()
-    return float(known.iloc[0]) if len(known) else math.nan
+    values = rows[column].dropna()
+    return float(values.iloc[0]) if len(values) else math.nan
 
 
 def _number(value: float, digits: int = 0) -> str:

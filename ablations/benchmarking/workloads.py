@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from ablations.design.variants import NO_ATTENTION, Variant, plain_network
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
-from ablations.training.learner import Learner, build_network, forward
+from ablations.training.learner import Learner, autocast, build_network, forward, layout
 from sa_core import ATTENTION
 from sa_core.places import Place
 from sa_core.registry import find_backbone
@@ -50,10 +49,10 @@ def candidate_of(variant: Variant) -> Candidate:
     return Candidate(variant.name, lambda channels: ATTENTION[variant.attention["name"]](channels, **knobs), variant)
 
 
-def candidate_from(name: str, made: Callable[..., nn.Module], groups: int | None) -> Candidate:
+def candidate_from(name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
     """Returns a class from elsewhere; it gets `groups` where it takes them."""
-    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(made).parameters else {}
-    return Candidate(name, lambda channels: made(channels, **knobs))
+    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
+    return Candidate(name, lambda channels: module(channels, **knobs))
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Workload:
 
     def saved_bytes(self) -> int:
         """Counts the bytes that autograd keeps for backward."""
-        with _autocast(self._setting, self.x.device):
+        with autocast(self._setting.precision, self.x.device):
             return saved_bytes(self.module, self.x)
 
 
@@ -145,11 +144,11 @@ def module_workload(make: Make, x: Tensor, gradient: Tensor, setting: Setting) -
     plain = x.detach()
 
     def act_forward() -> None:
-        with torch.inference_mode(), _autocast(setting, x.device):
+        with torch.inference_mode(), autocast(setting.precision, x.device):
             run(plain)
 
     def act_backward() -> None:
-        with _autocast(setting, x.device):
+        with autocast(setting.precision, x.device):
             out = run(x)
         torch.autograd.grad(out, inputs, gradient)
 
@@ -165,7 +164,7 @@ def module_inputs(shape: Sequence[int], setting: Setting, device: torch.device) 
     x, gradient = (
         torch.randn(tuple(shape), generator=generator)
         .to(device, dtype)
-        .contiguous(memory_format=memory_format(setting))
+        .contiguous(memory_format=layout(setting.layout))
         for _ in range(2)
     )
     return x.requires_grad_(), gradient
@@ -214,16 +213,7 @@ def with_attention(candidate: Candidate | None, backbone: str) -> Callable[[nn.M
     return insert
 
 
-def memory_format(setting: Setting) -> torch.memory_format:
-    """Returns what torch calls a setting's layout."""
-    return torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
-
-
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
     if setting.compile == "eager":
         return module
     return cast(nn.Module, torch.compile(module, dynamic=False))
-
-
-def _autocast(setting: Setting, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.precision == "bf16")

@@ -193,10 +193,10 @@ CLAIMS = (
 
 def joined(outcomes: Iterable[Outcome]) -> Outcome:
     """Returns what several studies come to together: one that is undecided takes nothing from one that is not."""
-    known = set(outcomes)
-    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= known:
+    found = set(outcomes)
+    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= found:
         return Outcome.DEPENDS
     for outcome in (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED):
-        if outcome in known:
+        if outcome in found:
             return outcome
     return Outcome.NOT_RUN

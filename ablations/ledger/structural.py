@@ -81,9 +81,9 @@ def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0)
     eps = module.eps
     assert isinstance(eps, float)
     with torch.no_grad():
-        made = torch.func.functional_call(module, {"weight": weight, "bias": bias}, maps)
+        normed = torch.func.functional_call(module, {"weight": weight, "bias": bias}, maps)
         expected = F.instance_norm(maps, weight=weight, bias=bias, eps=eps)
-    return float((made - expected).abs().max())
+    return float((normed - expected).abs().max())
 
 
 def small(claim: Claim) -> _Checked:

@@ -45,16 +45,16 @@ def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
 
     def pack(tensor: Tensor) -> _Kept:
         # Detached, because a graph that held its own output would never be freed.
-        one = _Kept(tensor.detach())
-        kept.add(one)
-        return one
+        held = _Kept(tensor.detach())
+        kept.add(held)
+        return held
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one.tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor)
     with mode(module, training=True), torch.inference_mode(False), torch.enable_grad(), hooks:
         buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
         # As long as the output is held, so is what its backward needs; what nothing needs is gone from `kept`.
         output = torch.func.functional_call(module, buffers, inputs)
-    storages = {one.tensor.untyped_storage()._cdata: one.tensor.untyped_storage().nbytes() for one in kept}
+    storages = {held.tensor.untyped_storage()._cdata: held.tensor.untyped_storage().nbytes() for held in kept}
     for tensor in (*module.parameters(), *buffers.values()):
         storages.pop(tensor.untyped_storage()._cdata, None)
     del output

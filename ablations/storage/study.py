@@ -55,7 +55,7 @@ from ablations.training.events import Epoch
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
 _Found = TypeVar("_Found")
-_VERSION = 5  # of what is stored; another version's store is refused
+FORMAT = 5  # of what is stored; another version's store is refused
 
 
 class StudyStore:
@@ -86,6 +86,18 @@ class StudyStore:
         return "identity" not in self.attributes
 
     @property
+    def format(self) -> int | None:
+        """In which format the study is stored; None where nobody has begun it, or another program has."""
+        identity = self.attributes.get("identity")
+        return int(identity["version"]) if identity else None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the study has trials of another program."""
+        trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
+        return not all(is_cell(trial) for trial in trials)
+
+    @property
     def id(self) -> str:
         """What tells this study from others of its name, in a store that several people share."""
         return str(self.attributes["identity"]["id"])
@@ -102,11 +114,9 @@ class StudyStore:
         Raises:
             StudyFormatError: if another version of the suite, or another program, wrote the study.
         """
-        identity = self.attributes.get("identity")
-        version = identity.get("version") if identity else None
-        if identity is None or version != _VERSION:
-            raise StudyFormatError(self.name, version, _VERSION)
-        return dict(identity["protocol"])
+        if self.format != FORMAT:
+            raise StudyFormatError(self.name, self.format, FORMAT)
+        return dict(self.attributes["identity"]["protocol"])
 
     def remember(self, name: str, value: Any) -> None:
         """Keeps a fact about the study as a whole, unless it is known already."""
@@ -122,7 +132,7 @@ class StudyStore:
         for trial in self._persistence.read(lambda: self._study.get_trials(deepcopy=False)):
             known = self._attempts.get(trial.number)
             if known is None and not is_cell(trial):
-                raise StudyFormatError(self.name, None, _VERSION)
+                raise StudyFormatError(self.name, None, FORMAT)
             # A waiting trial is one that a driver was about to begin when it was killed.
             if trial.state != TrialState.WAITING and (known is None or known.is_open):
                 self._attempts[trial.number] = stored_cell(trial)
@@ -152,7 +162,7 @@ class StudyStore:
         else:
             self.cells()  # a study of another program is left alone
             identity = {
-                "version": _VERSION,
+                "version": FORMAT,
                 "protocol": design.protocol,
                 "objectives": design.objectives,
                 "id": uuid.uuid4().hex,

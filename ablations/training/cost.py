@@ -62,12 +62,12 @@ def measure_cost(
     """
     started = time.perf_counter()
     recipe, (pixels, labels) = learner.recipe, sample
-    learners = {"own": learner}
+    learners = {"cell": learner}
     # Compiling the plain network would take longer than the cell may be measured.
     if recipe.compile == "none":
         plain, parts = plain_network(network["model"]), learner.micro_batches
         learners["plain"] = Learner(plain, recipe, learner.num_classes, 0, pixels.device, micro_batches=parts)
-    models = {name: one.model.train() for name, one in learners.items()}
+    models = {name: timed.model.train() for name, timed in learners.items()}
     peak = peak_memory(lambda: learner.step(*sample), learner.persistent, pixels.device)
     costs: dict[str, float | None] = {}
 
@@ -75,11 +75,11 @@ def measure_cost(
         left = seconds - (time.perf_counter() - started)
         if needed or left > _FEWEST * call_seconds:
             samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=share * left, least_rounds=1)
-            timing = samples.timing("own")
+            timing = samples.timing("cell")
             costs[f"{mode}_images_per_second"] = len(labels) / timing.ms * 1000
             costs[f"{mode}_time_ratio"] = timing.ratio if "plain" in acts else None
 
-    steps: dict[str, Act] = {name: partial(one.step, *sample) for name, one in learners.items()}
+    steps: dict[str, Act] = {name: partial(timed.step, *sample) for name, timed in learners.items()}
     compare_speeds("train", steps, _SHARE_OF_STEPS, step_seconds)
     with torch.inference_mode():
         passes: dict[str, Act] = {

@@ -122,8 +122,12 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
 
 def kind_of(error: BaseException) -> str:
     """Tells an error that less memory would mend from others."""
-    text = str(error).lower()
-    return OUT_OF_MEMORY if isinstance(error, MemoryError) or any(known in text for known in _TOO_LITTLE) else ERROR
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return OUT_OF_MEMORY
+    text = str(error).lower()  # on the CPU torch's allocator raises a RuntimeError
+    return OUT_OF_MEMORY if any(phrase in text for phrase in _TOO_LITTLE) else ERROR
 
 
 @cache

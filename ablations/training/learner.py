@@ -46,16 +46,14 @@ class Learner:
         self.micro_batches = micro_batches
         model = build_network(network, num_classes, seed, fused=recipe.fused)
         prepare(model)
-        self.model = model.to(device).to(memory_format=_layout(recipe))
+        self.model = model.to(device).to(memory_format=layout(recipe.memory_format))
         self.optimizer = _optimizer(self.model, recipe)
         self._trained = _compiled(self.model, recipe)
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Takes one training step and returns its loss, still on the device."""
-        losses = [
-            self._backward(part, own, len(own) / len(labels))
-            for part, own in zip(pixels.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
-        ]
+        parts = zip(pixels.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
+        losses = [self._backward(images, classes, len(classes) / len(labels)) for images, classes in parts]
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sum(losses[1:], losses[0])
@@ -92,10 +90,20 @@ def build_network(network: dict[str, Any], num_classes: int, seed: int, *, fused
 
 def forward(model: nn.Module, recipe: TrainConfig, pixels: Tensor) -> Tensor:
     """Returns a network's logits, float32 of shape (B, classes), in the recipe's precision and memory format."""
-    pixels = pixels.contiguous(memory_format=_layout(recipe))
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+    pixels = pixels.contiguous(memory_format=layout(recipe.memory_format))
+    with autocast(recipe.precision, pixels.device):
         logits: Tensor = model(pixels)
     return logits.float()
+
+
+def layout(memory_format: str) -> torch.memory_format:
+    """Returns torch's object for the name of a memory format."""
+    return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Returns the context in which a network computes in `bf16`; in `fp32` it changes nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def decayed_weights(model: nn.Module) -> list[Tensor]:
@@ -128,7 +136,3 @@ def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
     free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)
-
-
-def _layout(recipe: TrainConfig) -> torch.memory_format:
-    return torch.channels_last if recipe.memory_format == "channels_last" else torch.contiguous_format

@@ -67,14 +67,14 @@ def probe(
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
     evaluation = _evaluation_seconds(learner, images)
-    own = np.array(times[len(times) // 3 :]) * loop
+    step_seconds = np.array(times[len(times) // 3 :]) * loop
 
     def cell(step: float, factor: float) -> float:
         trained = recipe.epochs * (steps * step + evaluation * factor)
         return trained * (1 + SHARE if measured else 1)
 
-    middle = float(np.median(own))
-    low, high = (float(np.quantile(own, share)) for share in _RANGE)
+    middle = float(np.median(step_seconds))
+    low, high = (float(np.quantile(step_seconds, share)) for share in _RANGE)
     return Probe(
         cell(middle, 1), cell(low, low / middle), cell(high, high / middle), peak, parameter_count(learner.model)
     )

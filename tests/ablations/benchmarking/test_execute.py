@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ablations.benchmarking import execute
 from ablations.benchmarking.execute import Benchmark
-from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
+from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.report import frame_of
 from ablations.benchmarking.workloads import Candidate, candidate_from
 from ablations.config import Config
@@ -49,7 +49,7 @@ def quick() -> Iterator[None]:
 
 
 @cache
-def configured(*overrides: str) -> tuple[Config, Plan]:
+def configured(*overrides: str) -> tuple[Config, BenchmarkPlan]:
     config = compose_config([*SMALL, *overrides])
     return config, make_plan(config)
 

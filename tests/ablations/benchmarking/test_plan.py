@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablations.benchmarking import plan
-from ablations.benchmarking.plan import MODULE, NETWORK, Comparison, Plan, make_plan
+from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.workloads import Shape, candidate_of
 from ablations.common import machine
 from ablations.common.errors import UsageError
@@ -35,11 +35,11 @@ def configured(*overrides: str) -> Config:
     return compose_config([*SMALL, *overrides])
 
 
-def planned(*overrides: str) -> Plan:
+def planned(*overrides: str) -> BenchmarkPlan:
     return make_plan(configured(*overrides))
 
 
-def settings_of(made: Plan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
+def settings_of(made: BenchmarkPlan, kind: str = NETWORK) -> list[tuple[str, str, str]]:
     found = [(one.precision, one.layout, one.compile) for one in made.comparisons if one.kind == kind]
     return list(dict.fromkeys(found))
 

@@ -364,8 +364,8 @@ def an_unknown_flag(draw: st.DrawFn) -> Wrong:
         st.one_of(
             st.sampled_from(
                 ["--hlep", "-x", "-", "--", "--multirun", "-m", "--cfg", "--config-name=x", "--config_dir=x",
-                 "--help=1",
-                 "--version", "-h=3", "--info", "-cd", "---", "--é", "--config-dir", "--config-dir=", "--resolve",
+                 "--help=1", "--version=1", "--versions",
+                 "-h=3", "--info", "-cd", "---", "--é", "--config-dir", "--config-dir=", "--resolve",
                  "-1"]
             ),
             st.text("abcdefghij-", min_size=4, max_size=20).map(lambda text: f"--x{text}"),
@@ -701,7 +701,7 @@ def nothing_works() -> Iterator[None]:
 
 def _reads_the_stores_only(urls: Sequence[str], margin: float) -> Any:
     """Stands for the ledger of claims, which would take seconds to compute."""
-    importlib.import_module("ablations.ledger.studied").stored_studies(urls)
+    importlib.import_module("ablations.ledger.stored").stored_studies(urls)
     _work(margin)
 
 

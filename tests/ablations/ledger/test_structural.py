@@ -8,17 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ablations.ledger.declared import CLAIMS, Claim, Outcome
+from ablations.ledger.declared import CLAIMS, Outcome
 from ablations.ledger.structural import CHECKS, distance_from_instance_norm
 from sa_core import ShuffleAttention
 from sa_core.registry import BACKBONES
+from tests.ablations.ledger.studies import claim
 
 PLACES = BACKBONES["resnet50"].places()
 SIDES = {1: 56, 2: 28, 3: 14, 4: 7}  # of a stage's feature maps, of images of 224 pixels
-
-
-def claim(name: str) -> Claim:
-    return next(claim for claim in CLAIMS if claim.id == name)
 
 
 def test_every_claim_without_an_expectation_of_trained_networks_is_checked_and_no_other() -> None:

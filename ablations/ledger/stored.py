@@ -1,0 +1,142 @@
+"""Stored studies as the ledger reads them: their networks with the top-1 of finished cells; what it skips, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from ablations.common.urls import hide_passwords
+from ablations.common.wording import count
+from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.study import FORMAT, open_store, study_names
+from sa_core.knobs import ATTENTIONS
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a study: its settings, what the study calls it, and the top-1 of finished replicates in percent."""
+
+    settings: Mapping[str, Any]
+    name: str
+    top1: Mapping[int, float]
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The backbone's settings."""
+        return cast(Mapping[str, Any], self.settings["model"])
+
+    @property
+    def attention(self) -> Mapping[str, Any]:
+        """The attention's settings."""
+        return cast(Mapping[str, Any], self.settings["attention"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A stored study, as far as claims need it."""
+
+    name: str
+    store: str
+    protocol: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    networks: tuple[Network, ...]
+
+    @property
+    def data(self) -> str:
+        """Names the data and how much of it there was: `digits (2,048 training images, 10 classes)`."""
+        options, images = self.protocol["data"], self.attributes.get("data")
+        parts = []
+        if images:
+            parts = [count(images["train"], "training image"), count(len(images["classes"]), "class", "classes")]
+        if "resolution" in options:
+            parts.append(f"{options['resolution']}x{options['resolution']} pixels")
+        return f"{options['name']} ({', '.join(parts)})" if parts else str(options["name"])
+
+    @property
+    def epochs(self) -> int:
+        """What each cell was trained for."""
+        return int(self.protocol["train"]["epochs"])
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A stored study that is no evidence, and why not, as a clause."""
+
+    name: str
+    store: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """Says which study is skipped, and why."""
+        return f"{self.name} in {self.store}: {self.reason}"
+
+
+def stored_studies(urls: Sequence[str]) -> tuple[list[Study], list[Skipped]]:
+    """Reads all studies of some databases.
+
+    Args:
+        urls: of the databases; a SQLite file that is not there has no studies.
+
+    Returns:
+        The studies, and those that are skipped. A study that has not been begun is neither.
+
+    Raises:
+        StorageError: if a database does not answer.
+    """
+    studies: list[Study] = []
+    skipped: list[Skipped] = []
+    for url in dict.fromkeys(urls):
+        for name in study_names(url):
+            study = read_study(url, name)
+            if isinstance(study, Skipped):
+                skipped.append(study)
+            elif study is not None:
+                studies.append(study)
+    return studies, skipped
+
+
+def read_study(url: str, name: str) -> Study | Skipped | None:
+    """Reads a study that is stored; None where it has not been begun.
+
+    Raises:
+        StorageError: if the database does not answer.
+    """
+    store = open_store(url, name, create=False)
+    shown_url = hide_passwords(url)
+    skipped = partial(Skipped, name, shown_url)
+    if store.is_foreign:
+        return skipped("is a study of another program")
+    if store.is_empty:
+        return None
+    if store.format != FORMAT:
+        return skipped(f"is stored in format {store.format}; this version of the suite reads format {FORMAT}")
+    attributes = store.attributes
+    if store.objectives != ["top1"] or attributes.get("sweep") == "search":
+        return skipped("is a search, whose variants were picked for being good")
+    cells = store.cells()
+    if unknown := {cell.network["attention"]["name"] for cell in cells} - set(ATTENTIONS):
+        return skipped(f"has attention that this version of the suite does not know: {', '.join(sorted(unknown))}")
+    return Study(name, shown_url, store.protocol, attributes, _networks(cells))
+
+
+def _networks(cells: Iterable[StoredCell]) -> tuple[Network, ...]:
+    """Sorts cells by their networks: one network may have been stored under several names."""
+    by_network: dict[str, list[StoredCell]] = {}
+    for cell in cells:
+        by_network.setdefault(json.dumps(cell.network, sort_keys=True), []).append(cell)
+    return tuple(
+        Network(
+            replicates[0].network,
+            replicates[0].variant,
+            {
+                cell.replicate: float(cell.outcome["result"]["top1"])
+                for cell in replicates
+                if cell.state is CellState.FINISHED and cell.outcome is not None
+            },
+        )
+        for replicates in by_network.values()
+    )
