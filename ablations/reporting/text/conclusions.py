@@ -121,7 +121,7 @@ def warnings(results: Results, design: Design) -> list[str]:
         finished = int((results.cells["variant"] == variant).sum())
         mean = "its mean is of the others, which flatters it" if finished else "it has no mean"
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
-    missing = int(states.isin(["missing", "waiting", "running"]).sum())
+    missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
         verb = "is" if missing == 1 else "are"
         sentences.append(f"{count(missing, 'cell')} {verb} not trained yet; what is said here is of the others.")
