@@ -10,7 +10,8 @@ backbone weights and batches, and estimated from these numbers (Montgomery, Desi
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,15 @@ def factorial_effects(cells: pd.DataFrame, design: Design, metric: str = "top1")
             break
         effects += found
     return effects
+
+
+def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, and `low` and `high`, empty where n is 1."""
+    rows = [
+        {"order": effect.order, "name": effect.name, "reference": effect.reference} | asdict(effect.estimate)
+        for effect in effects
+    ]
+    return pd.DataFrame(rows, columns=["order", "name", "reference", "n", "mean", "low", "high"])
 
 
 def _crossing(cells: pd.DataFrame, design: Design, metric: str) -> NDArray[np.float64]:

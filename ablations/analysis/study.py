@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.results import Results
 from ablations.analysis.tradeoffs import importances, tradeoffs
 from ablations.config import Config
@@ -89,6 +90,11 @@ class StudyAnalysis:
     def shown_contrasts(self) -> list[Contrast]:
         """The contrasts of the variants that are shown; all where all are, those without a finished cell included."""
         return [contrast for contrast in self.contrasts if self.shows_all or contrast.variant in self.shown]
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """Main effects and interactions of crossed factors; see `ablations.analysis.effects`."""
+        return factorial_effects(self.results.cells, self.design)
 
     @cached_property
     def tradeoffs(self) -> pd.DataFrame:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.analysis.effects import Effect
 from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
-
-
-def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
-    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, and `low` and `high`, empty where n is 1."""
-    rows = [
-        {"order": effect.order, "name": effect.name, "reference": effect.reference} | asdict(effect.estimate)
-        for effect in effects
-    ]
-    return pd.DataFrame(rows, columns=["order", "name", "reference", "n", "mean", "low", "high"])
 
 
 def draw_effects(frame: pd.DataFrame, caption: str) -> Figure:
     """Draws an effect a row, in percentage points of top-1; main effects above, interactions below.
 
     Args:
-        frame: from `effects_frame`.
+        frame: from `ablations.analysis.effects.effects_frame`, not empty.
         caption: what stands below.
     """
     labels = style.row_labels(
@@ -40,10 +27,8 @@ def draw_effects(frame: pd.DataFrame, caption: str) -> Figure:
             axes.hlines(own.index, own["low"], own["high"], color=colour)
             marker = style.MARKERS[(int(str(order)) - 1) % len(style.MARKERS)]
             axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=_kind(int(str(order))))
-        axes.set_yticks(frame.index, labels)
-        axes.set_ylim(len(frame) - 0.5, -0.5)
+        style.name_rows(axes, labels)
         axes.set_xlabel(f"Effect on {METRICS['top1'].label.lower()} (percentage points)")
-        axes.grid(visible=False, axis="y")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn
 

@@ -73,10 +73,8 @@ def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
         }
         for place, row in enumerate(records):
             axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), **beside)
-        axes.set_yticks(frame.index, labels)
-        axes.set_ylim(len(frame) - 0.5, -0.5)
+        style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {METRICS['top1'].label.lower()} to {baseline} (percentage points)")
-        axes.grid(visible=False, axis="y")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
     return drawn

@@ -90,10 +90,8 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
                 axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
             else:
                 _draw_rows(axes, panel)
-                axes.set_yticks(range(len(levels)), labels)
-                axes.set_ylim(len(levels) - 0.5, -0.5)
+                style.name_rows(axes, labels)
                 axes.set_xlabel(title)
-                axes.grid(visible=False, axis="y")
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
         handles, labels = panels[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside upper left", ncols=3)

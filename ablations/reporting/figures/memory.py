@@ -70,8 +70,6 @@ def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
             axes.set_xlim(0, 1.5 * ends.max())  # room for the numbers
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axes.set_yticks(range(len(names)), style.row_labels(names))
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.grid(visible=False, axis="y")
+            style.name_rows(axes, style.row_labels(names))
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return drawn

@@ -69,8 +69,6 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 low, high = axes.get_xlim()
                 axes.set_xlim(max(low, 0), min(high, 100))
             axes.set_xlabel(METRICS[metric].axis)
-            axes.set_yticks(range(len(rows)), style.row_labels(rows))
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.grid(visible=False, axis="y")
+            style.name_rows(axes, style.row_labels(rows))
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return drawn

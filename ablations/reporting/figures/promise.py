@@ -133,8 +133,6 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
             axes.set_title(_MODES[mode], loc="left")
             axes.set_xlabel("Over the plain network (%)")
             axes.set_xlim(low - 0.05 * span, high + 0.25 * span)  # room for the numbers
-            axes.set_yticks(range(len(names)), names)
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.grid(visible=False, axis="y")
+            style.name_rows(axes, names)
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return drawn

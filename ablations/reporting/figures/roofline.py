@@ -88,9 +88,7 @@ def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
             axes.set_xlabel("Bandwidth (% of copy)")
             axes.set_xlim(0, right)
             axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-            axes.set_yticks(range(len(names)), style.row_labels(names))
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.grid(visible=False, axis="y")
+            style.name_rows(axes, style.row_labels(names))
         for axes in panels:  # of a last line that is not full
             axes.remove()
         drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)

@@ -86,9 +86,7 @@ def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], o
         places = [place + height * (index - (len(shown) - 1) / 2) for place in range(len(factors))]
         colour = style.COLOURS[index % len(style.COLOURS)]
         axes.barh(places, own, height * 0.9, color=colour, label=METRICS[objective].label)
-    axes.set_yticks(range(len(factors)), factors)
-    axes.set_ylim(len(factors) - 0.5, -0.5)
+    style.name_rows(axes, factors)
     axes.set_xlabel("Importance (share of variance)")
     axes.set_xlim(0, 1)
-    axes.grid(visible=False, axis="y")
     axes.legend(fontsize=6.5)

@@ -9,13 +9,13 @@ from types import MappingProxyType
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.analysis.effects import factorial_effects
+from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures.complexity import complexity_frame, draw_complexity, published_frame
 from ablations.reporting.figures.curves import curves_frame, draw_curves
-from ablations.reporting.figures.effects import draw_effects, effects_frame
+from ablations.reporting.figures.effects import draw_effects
 from ablations.reporting.figures.forest import draw_forest, forest_frame
 from ablations.reporting.figures.levels import draw_levels, levels_frame
 from ablations.reporting.figures.pairs import draw_pairs, pairs_frame
@@ -64,7 +64,7 @@ def _variants(analysis: StudyAnalysis) -> Sketch:
 
 
 def _effects(analysis: StudyAnalysis) -> Sketch | str:
-    effects = factorial_effects(analysis.results.cells, analysis.design)
+    effects = analysis.effects
     if not effects:
         return "it needs two crossed factors, and a replicate that all combinations have"
     frame = effects_frame(effects)

@@ -151,6 +151,13 @@ def row_labels(names: Iterable[str]) -> list[str]:
     return ["\n".join(fold(name, _LABEL_WIDTH)) for name in names]
 
 
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Writes the names of rows beside an axis on which row 0, 1, ... stand one below the other."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
 def rows_height(labels: Iterable[str]) -> float:
     """Returns the height in inches that rows with such labels need."""
     return sum(0.08 + 0.12 * (label.count("\n") + 1) for label in labels)

@@ -90,10 +90,8 @@ def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
         whole = frame[frame["group"] < 0]
         place = whole["variant"].map(variants.index)
         axes.plot(whole["top1"], place, "D", color="#222222", markerfacecolor="white", label="the whole network")
-        axes.set_yticks(range(len(variants)), labels)
-        axes.set_ylim(len(variants) - 0.5, -0.5)
+        style.name_rows(axes, labels)
         axes.set_xlim(left=0)
         axes.set_xlabel(METRICS["top1"].axis)
-        axes.grid(visible=False, axis="y")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return drawn

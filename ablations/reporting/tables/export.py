@@ -9,7 +9,7 @@ from pathlib import Path
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import refusals_explained, write_whole
 from ablations.design import Design
-from ablations.reporting.tables.frames import effects_frame, front_frame, variants_frame
+from ablations.reporting.tables.frames import crossing_frame, front_frame, variants_frame
 from ablations.reporting.tables.latex import latex_table
 from ablations.reporting.tables.macros import number_macros
 from ablations.reporting.tables.render import Table, markdown_table
@@ -35,7 +35,7 @@ def write_tables(analysis: StudyAnalysis, sections: Sequence[Section] | None = N
     tables = {"variants": (variants_table(analysis), variants_table(analysis, is_short=True), label)}
     found = make_sections(analysis) if sections is None else sections
     if found and found[0].rows:  # of a search, the front; the importances are no table for a paper
-        name, frame = ("front", front_frame(analysis)) if design.is_search else ("effects", effects_frame(analysis))
+        name, frame = ("front", front_frame(analysis)) if design.is_search else ("effects", crossing_frame(analysis))
         texts[f"{name}.csv"] = frame.to_csv(index=False, float_format="%.10g")
         section = found[0]
         note = f"{section.title}. {section.note} {protocol_note(analysis)}"

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from ablations.analysis.effects import factorial_effects
+from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
 
 _PICKED = "picked by a search, which flatters it"
@@ -54,23 +54,10 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"multiply_adds": "Int64"})
 
 
-def effects_frame(analysis: StudyAnalysis) -> pd.DataFrame:
+def crossing_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     """Returns a row an effect, in points."""
-    effects = factorial_effects(analysis.results.cells, analysis.design)
-    return pd.DataFrame(
-        [
-            {
-                "effect": effect.name,
-                "reference": effect.reference,
-                "order": effect.order,
-                "n": effect.estimate.n,
-                "points": effect.estimate.mean,
-                "low": effect.estimate.low,
-                "high": effect.estimate.high,
-            }
-            for effect in effects
-        ]
-    )
+    frame = effects_frame(analysis.effects).rename(columns={"name": "effect", "mean": "points"})
+    return frame[["effect", "reference", "order", "n", "points", "low", "high"]]
 
 
 def front_frame(analysis: StudyAnalysis) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.analysis.effects import Effect, factorial_effects
+from ablations.analysis.effects import Effect
 from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
@@ -30,8 +30,7 @@ def make_sections(analysis: StudyAnalysis) -> list[Section]:
         return []
     if analysis.design.is_search:
         return _search_sections(analysis)
-    effects = factorial_effects(analysis.results.cells, analysis.design)
-    return [_effects_section(effects)] if effects else []
+    return [_effects_section(analysis.effects)] if analysis.effects else []
 
 
 def _effects_section(effects: Sequence[Effect]) -> Section:

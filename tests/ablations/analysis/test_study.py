@@ -15,7 +15,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.design.variants import plain_network
 from ablations.measure.complexity import count_operations
-from ablations.storage.study import StoredCell
+from ablations.storage.cells import StoredCell
 from ablations.training.learner import build_network
 from tests.ablations.analysis.test_results import configuration, design, stored
 from tests.ablations.reporting.test_report import ATTRIBUTES

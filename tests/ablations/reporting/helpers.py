@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
-
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.storage.study import StoredCell
+from ablations.storage.cells import CellState, StoredCell
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
 
@@ -35,7 +33,7 @@ def study_analysis(
     failure: str | None = None,
     **changes: Any,
 ) -> StudyAnalysis:
-    """A study with fabricated cells, the first `finished` of them with a result, the others failed or waiting.
+    """A study with fabricated cells, the first `finished` of them with a result, the others failed or interrupted.
 
     `names` are other names of its variants, `changes` are those of its design.
     """
@@ -54,7 +52,7 @@ def study_analysis(
         result |= {"train_time_ratio": 1 + 0.1 * index + 0.01 * cell.replicate, "peak_memory_mib": 11.5 + index}
         result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]
         is_done = finished is None or number < finished
-        left = TrialState.FAIL if failure else TrialState.WAITING
+        left = CellState.FAILED if failure else CellState.INTERRUPTED
         cells.append(
             StoredCell(
                 cell.key,
@@ -62,10 +60,10 @@ def study_analysis(
                 cell.variant.network,
                 cell.variant.levels,
                 cell.replicate,
-                TrialState.COMPLETE if is_done else left,
+                CellState.FINISHED if is_done else left,
                 number,
                 {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}} if is_done else None,
-                None if is_done else failure,
+                failure=None if is_done else failure,
             )
         )
     attributes = {

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import math
 
-from ablations.analysis.effects import Effect
-from ablations.reporting.figures.effects import draw_effects, effects_frame
+from ablations.analysis.effects import Effect, effects_frame
+from ablations.reporting.figures.effects import draw_effects
 from ablations.stats import Estimate
 
 EFFECTS = [

@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from optuna.trial import TrialState
 
 from ablations.analysis.results import collect
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.text.coverage import missing_sentence
-from ablations.storage.study import StoredCell
+from ablations.storage.cells import CellState, StoredCell
 from tests.ablations.analysis.test_results import configuration, design, stored
 
 
@@ -37,24 +36,24 @@ def test_what_is_missing_is_counted_by_variant_in_their_order(finished: int, sen
 
 def test_cells_that_failed_and_those_that_were_never_enqueued_are_missing() -> None:
     known = stored(design(), 6)[:5]
-    known[1] = replace(known[1], state=TrialState.FAIL, outcome=None, failure="ValueError: planted")
+    known[1] = replace(known[1], state=CellState.FAILED, outcome=None, failure="ValueError: planted")
     assert missing(known) == "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."
 
 
 def test_one_cell_is_no_cells() -> None:
     config = compose_config(["device=cpu", "replicates=1", "sweep.factors={}"])
     made = make_design(config)
-    known = [replace(cell, state=TrialState.FAIL, outcome=None) for cell in stored(made, 1)]
+    known = [replace(cell, state=CellState.FAILED, outcome=None) for cell in stored(made, 1)]
     assert missing(known, config) == "Not finished: 1 of 1 cell (1 of none)."
 
 
 def test_what_a_search_gave_up_is_not_missing() -> None:
     known = stored(design(), 6)
     outcome = {"pruned": "below the median"}
-    known[1] = replace(known[1], state=TrialState.PRUNED, outcome=outcome)
+    known[1] = replace(known[1], state=CellState.PRUNED, outcome=outcome)
     known = [cell for cell in known if (cell.variant, cell.replicate) != ("groups=2", 1)]
     assert missing(known) == ""
-    known[2] = replace(known[2], state=TrialState.WAITING, outcome=None)
+    known[2] = replace(known[2], state=CellState.INTERRUPTED, outcome=None)
     assert missing(known) == "Not finished: 1 of 4 cells (1 of groups=4)."
 
 
