@@ -8,8 +8,9 @@ import pytest
 from optuna.trial import TrialState
 
 from ablations import cli
+from ablations.common.settings import Settings
 from ablations.config.compose import compose_config
-from ablations.design import Settings, make_design
+from ablations.design import make_design
 from ablations.design.variants import Variant
 from ablations.execution.driver import Driver
 from ablations.execution.launchers.serial import SerialLauncher

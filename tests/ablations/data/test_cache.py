@@ -108,13 +108,11 @@ PROGRAM = """
 
 def start(tree: Path, delay: float) -> subprocess.Popen[str]:
     program = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tree), str(delay)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     return subprocess.Popen(
         program,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
         cwd=tree,
         # Where the tests run in the background of a shell, SIGINT is ignored from the start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

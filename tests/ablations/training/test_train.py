@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablations.common.settings import Settings
 from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
-from ablations.design import Settings
 from ablations.training import learner
 from ablations.training.events import Epoch, Step
 from ablations.training.learner import Learner, build_network, decayed_weights
