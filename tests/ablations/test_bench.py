@@ -216,7 +216,7 @@ def test_an_interrupted_benchmark_reports_what_it_has(tmp_path: Path) -> None:
             if line.startswith("modules on layer2"):
                 process.send_signal(signal.SIGINT)
                 break
-        printed, errors = process.communicate(timeout=60)
+        printed, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (cli.INTERRUPTED_STATUS, "")
     assert f"Interrupted; what was measured is reported and in {tmp_path / NAME / 'measurements.csv'}." in printed
     rows = pd.read_csv(tmp_path / NAME / "measurements.csv", keep_default_na=False, na_values=[""])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -20,6 +21,8 @@ PROCESSORS = {
 def imitate(processor: str) -> None:
     """Makes this process, before torch has computed anything, and those that it starts compute as `processor`."""
     os.environ.update(PROCESSORS[processor])
+    # What torch has compiled for this machine is found again under the same key.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor-as-{processor}")
     put_on_path(FOLDER / processor)
     runpy.run_path(str(FOLDER / processor / "sitecustomize.py"))
 
