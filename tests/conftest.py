@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import processors
 from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
 # The same examples every time: a test that passed does not fail elsewhere by chance. New ones are looked for by
@@ -19,6 +20,8 @@ from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
+
+ROOT = Path(__file__).parents[1]
 
 # The smallest study that still has a baseline, a contrast, replicates and epochs.
 TINY = (
@@ -30,7 +33,20 @@ TINY = (
     "data.test_images=20",
 )
 
+# Weights that grow some 10^8 times in each step leave the range of floats in the sixth, on any processor.
+DIVERGING = ("train.learning_rate=1000", "train.weight_decay=10", "train.schedule=cosine", "train.batch_size=2")
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--as-processor", choices=list(processors.PROCESSORS), help="compute as a processor of this kind")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    processors.put_on_path(ROOT)  # processes that tests start may be in any folder
+    if processor := config.getoption("as_processor"):
+        processors.imitate(processor)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
@@ -58,7 +74,7 @@ def command() -> Command:
             timeout=300,
             check=False,
             cwd=cwd,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "132"},
+            env=os.environ | {"COLUMNS": "132"},
         )
 
     return run

@@ -41,7 +41,7 @@ CLOCK = {"seconds", "finished", "train_images_per_second", "test_images_per_seco
 CLOCK |= {"train_time_ratio", "test_time_ratio"}
 _PATIENCE = 120.0  # seconds that a part may take to begin, or a driver to end
 _ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",

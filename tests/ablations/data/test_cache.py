@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,62 +82,75 @@ def test_an_entry_with_a_damaged_file_is_made_anew(tree: Path, part: str) -> Non
         assert path.read_bytes() == whole
 
 
+# Begins to decode, and goes on when a line is typed.
 PROGRAM = """
-    import sys, time
+    import os, sys, threading
+    from functools import cache
     from pathlib import Path
     from rich.console import Console
     from ablations.config.compose import compose_config
     from ablations.data import image_tree
     from ablations.data.cache import decoded
 
-    tree, delay = Path(sys.argv[1]), float(sys.argv[2])
+    tree = Path(sys.argv[1])
     square = image_tree._square
+    typed, one_thread = cache(sys.stdin.readline), threading.Lock()
 
-    def slow(path, side):
-        time.sleep(delay)
-        print("decoding", flush=True)
+    def waiting(path, side):
+        os.write(1, b"decoding\\n")  # whole, whatever other threads write
+        with one_thread:
+            typed()
         return square(path, side)
 
-    image_tree._square = slow
+    image_tree._square = waiting
     source = image_tree.ImageTreeSource(compose_config(["data=imagenet_subset", f"data.root={tree}"]).data)
     images = decoded(source, tree.parent / "cache", Console(file=sys.stderr)).images
     print("fingerprint", images.fingerprint, flush=True)
 """
 
 
-def start(tree: Path, delay: float) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tree), str(delay)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+def start(tree: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        program,
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tree)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
         cwd=tree,
         # Where the tests run in the background of a shell, SIGINT is ignored from the start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
+def start_decoding(tree: Path) -> subprocess.Popen[str]:
+    """Starts a run that has begun to decode, and waits."""
+    run = start(tree)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "decoding\n"
+    return run
+
+
 def test_two_runs_that_want_the_images_at_once_decode_them_once(tree: Path) -> None:
-    runs = [start(tree, 0.02) for _ in range(2)]
-    outputs = [run.communicate(timeout=60) for run in runs]
-    assert sorted(output.count("decoding") for output, _ in outputs) == [0, 129]
-    assert len({output.splitlines()[-1] for output, _ in outputs}) == 1
-    assert sum("Another run is decoding these images" in errors for _, errors in outputs) == 1
+    first = start_decoding(tree)
+    second = start(tree)
+    assert second.stderr is not None
+    assert second.stderr.readline() == "Another run is decoding these images; waiting for it.\n"
+    assert first.stdin is not None
+    first.stdin.write("\n")
+    first.stdin.close()
+    # Not by `communicate`, which loses lines that readline() has read ahead.
+    printed = [run.stdout.read().splitlines() for run in (first, second) if run.stdout is not None]
+    assert [run.wait(300) for run in (first, second)] == [0, 0]
+    assert [lines.count("decoding") for lines in printed] == [128, 0]  # and the one that was waited for
+    assert printed[0][-1] == printed[1][-1]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tree: Path, kind: signal.Signals) -> None:
-    run = start(tree, 0.05)
-    assert run.stdout is not None
-    run.stdout.readline()
-    deadline = time.monotonic() + 20
-    while not any(name.endswith(".partial") for name in entries(tree)) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    run = start_decoding(tree)
+    assert any(name.endswith(".partial") for name in entries(tree))
     run.send_signal(kind)
-    run.communicate(timeout=20)
+    run.communicate("\n", timeout=300)
     left = entries(tree)
     assert not left if kind == signal.SIGINT else left == [left[0]] and left[0].endswith(".partial")
     assert len(load(tree).images.train) == 120

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,22 +166,32 @@ def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
 def test_a_cell_that_takes_too_long_is_ended_and_goes_on_under_a_longer_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wait(_: Learner, pixels: Tensor) -> None:
-        del pixels
-        time.sleep(0.2)
+    class Clock:
+        """Stands still, but for a second that each step of one variant takes."""
 
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+        def take_a_second(self, _: Learner, pixels: Tensor) -> None:
+            del pixels
+            self.now += 1
+
+    options = ("replicates=1", "train.epochs=5", "checkpoint_every=0", "measure=off")
     with monkeypatch.context() as patch:
-        plant(patch, 4, wait)
-        options = ("replicates=1", "train.epochs=40", "checkpoint_every=0", "measure=off")
-        assert call(tmp_path, *options, "limits.seconds=4") == 1
+        clock = Clock()
+        plant(patch, 4, clock.take_a_second)
+        patch.setattr("ablations.training.job.time", clock)
+        assert call(tmp_path, *options, "limits.seconds=9.5") == 1
     failed = cells(tmp_path)["groups=4 r0"]
     assert failed.failed_as == "time limit"
-    assert "failed: It took longer than limits.seconds=4." in capsys.readouterr().out
+    assert "failed: It took longer than limits.seconds=9.5." in capsys.readouterr().out
     (kept,) = (tmp_path / STUDY / "checkpoints").iterdir()
     epochs: list[Any] = torch.load(kept, weights_only=True)["epochs"]
-    assert 0 < len(epochs) < 40
+    assert len(epochs) == 3  # of three steps each
     assert call(tmp_path, *options) == 0
     outcome = cells(tmp_path)["groups=4 r0"].outcome or {}
-    assert outcome["result"]["epochs"][: len(epochs)] == epochs
-    assert len(outcome["result"]["epochs"]) == 40
+    assert outcome["result"]["epochs"][:3] == epochs
+    assert len(outcome["result"]["epochs"]) == 5
     assert not kept.parent.exists()

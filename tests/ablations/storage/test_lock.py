@@ -53,9 +53,8 @@ def folder(tmp_path: Path) -> Path:
 @contextmanager
 def held_elsewhere(folder: Path, storage: str, program: str = HOLD) -> Iterator[subprocess.Popen[str]]:
     """Has another process hold a study."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", program, folder, storage], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", program, folder, storage], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None

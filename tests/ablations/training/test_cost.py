@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import Batch, DeviceImages
 from ablations.data.digits import make_digits
+from ablations.training import cost as module
 from ablations.training.cost import Cost, measure_cost
 from ablations.training.learner import Learner
 from ablations.training.train import train
@@ -44,6 +46,13 @@ def cost(
     return measure_cost(learner, wanted, sample, options.pop("seconds", 1.0), step_seconds, needed=False, **options)
 
 
+@pytest.fixture
+def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no time is spent that measuring may take."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("standing_clock")
 def test_everything_is_measured_where_there_is_time(sample: Batch) -> None:
     made = cost(sample, SA)
     assert made.parameters == 75_374
@@ -53,6 +62,7 @@ def test_everything_is_measured_where_there_is_time(sample: Batch) -> None:
     assert made.train_images_per_second < made.test_images_per_second
 
 
+@pytest.mark.usefixtures("standing_clock")
 def test_attention_in_every_block_is_seen_to_take_longer_than_none(sample: Batch) -> None:
     made = cost(sample, network(name="sa", groups=1, transform="conv1x1"), seconds=3.0)
     assert made.train_time_ratio is not None
@@ -92,6 +102,7 @@ def test_what_is_needed_is_measured_however_long_it_takes(sample: Batch) -> None
     assert None not in vars(made).values()
 
 
+@pytest.mark.usefixtures("standing_clock")
 def test_a_compiled_network_has_speeds_and_nothing_to_compare_them_with(sample: Batch) -> None:
     made = cost(sample, SA, dataclasses.replace(RECIPE, compile="default"))
     assert made.train_images_per_second is not None

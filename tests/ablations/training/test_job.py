@@ -29,7 +29,7 @@ from ablations.training.events import (
 )
 from ablations.training.job import Job, kind_of, work
 from ablations.training.packing import pack
-from tests.conftest import TINY
+from tests.conftest import DIVERGING, TINY
 
 CONFIG = compose_config([*TINY, "device=cpu", "train.epochs=3"])
 DESIGN = make_design(CONFIG)
@@ -105,10 +105,11 @@ def test_the_limit_of_time_counts_what_was_spent_before_the_checkpoint(images: D
 
 
 def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
-    diverged = said(replace(JOB, recipe=replace(JOB.recipe, learning_rate=1e30, epochs=9)), images)[-1]
+    recipe = make_design(compose_config([*TINY, "device=cpu", *DIVERGING])).protocol["train"]
+    diverged = said(replace(JOB, recipe=TrainConfig(**recipe)), images)[-1]
     assert isinstance(diverged, Failed)
     assert diverged.kind == DIVERGED
-    assert diverged.reason.startswith("DivergedError: the loss is ")
+    assert diverged.reason == "DivergedError: the loss is nan in training, in epoch 1"
     broken: Any = "much"
     failed = said(replace(JOB, recipe=replace(JOB.recipe, momentum=broken)), images)[-1]
     assert isinstance(failed, Failed)

@@ -460,7 +460,7 @@ def test_what_does_not_fit_is_refused() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         cwd=Path(__file__).parents[3],
     )
     assert done.stdout.splitlines() == [f"{call}: refused" for call in calls], done.stderr

@@ -412,7 +412,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     made = subprocess.run(
         [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
          f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", outer.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     title = re.search("<title>(.*?)</title>", made.stdout)
     assert title is not None

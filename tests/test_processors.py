@@ -1,0 +1,26 @@
+"""Tests as on another processor reach the processes that are started, or they would test nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import processors
+
+CODE = """
+import torch
+from ablations.common.machine import resolve_precision
+print(torch.backends.cpu.get_cpu_capability(), resolve_precision("auto", "cpu"))
+"""
+
+
+def test_a_process_without_avx512_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in processors.PROCESSORS["avx2"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", f"{processors.FOLDER / 'avx2'}:{processors.FOLDER.parents[1]}")
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    capability, precision = done.stdout.split()
+    assert capability in ("AVX2", "DEFAULT")  # the latter where there is no AVX2 either
+    assert precision == "fp32"
