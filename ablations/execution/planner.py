@@ -13,10 +13,13 @@ from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.resolve import resolve_threads
+from ablations.common.urls import hide_passwords
 from ablations.config import Config
+from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
 from ablations.execution.launchers.select import check_launcher, make_launcher
+from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner
 from ablations.execution.schedules.base import Outlook
 from ablations.execution.schedules.select import make_schedule
@@ -117,6 +120,20 @@ class StudyPlanner:
         with refusals_explained("results_dir", path.parent):
             write_whole(path, "\n".join(lines))
         self.console.print(f"Plan:       {path}", soft_wrap=True, markup=False)
+
+
+def plan_study(*overrides: str, console: Console | None = None) -> None:
+    """Plans a study as `python -m ablations.plan` with the same overrides does, and prints the plan.
+
+    Args:
+        overrides: as on the command line, `plan_study("sweep=groups", "replicates=8")`.
+        console: where to print; standard output where there is none.
+
+    Raises:
+        SuiteError: if the study could not be run as it was asked for.
+    """
+    call = f"plan_study({', '.join(map(repr, overrides))})"
+    StudyPlanner(compose_config(overrides), hide_passwords(call), console or make_console()).plan()
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from ablations.analysis.load import analyze_stored
+from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.resolve import resolve_threads
+from ablations.common.urls import hide_passwords
 from ablations.config import Config
+from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.design.variants import level_name
 from ablations.execution.driver import Driver
@@ -19,7 +22,7 @@ from ablations.execution.estimate import estimate_costs, knowledge
 from ablations.execution.interrupts import StudyInterruptedError
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.launchers.select import check_launcher, make_launcher
-from ablations.execution.progress import Display
+from ablations.execution.progress import Display, make_console
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.select import make_schedule
@@ -183,6 +186,26 @@ class StudyRunner:
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
+
+
+def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
+    """Runs a study as `python -m ablations.run` with the same overrides does, and returns what it came to.
+
+    Cells that are stored already are not trained again. Progress and the report are printed, in a notebook too.
+
+    Args:
+        overrides: as on the command line, `run_study("sweep=groups", "replicates=8")`.
+        console: where to print; standard output where there is none.
+
+    Raises:
+        SuiteError: if the study cannot be run as it was asked for, or none of its cells could be trained.
+        KeyboardInterrupt: if it was interrupted; what was finished is stored.
+    """
+    config = compose_config(overrides)
+    call = f"run_study({', '.join(map(repr, overrides))})"
+    if StudyRunner(config, hide_passwords(call), console or make_console()).run() >= 128:
+        raise KeyboardInterrupt
+    return load_configured(config)
 
 
 def _name_width(design: Design) -> int:
