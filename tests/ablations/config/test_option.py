@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ablations.common.errors import UsageError
-from ablations.common.machine import resolve_threads
+from ablations.common.resolve import resolve_threads
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, check_ranges, decisive
 from ablations.config.option import group, option
