@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationValidationError, UnsupportedInterpolationType
 
 from ablations.common.errors import UsageError
+from ablations.common.wording import first_line
 from ablations.config.messages import REFERENCES, type_reason
 from ablations.config.option import SHOWN_NAMES
 
@@ -45,7 +46,7 @@ def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _interpolation_reason(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
+    first = first_line(error)
     if isinstance(error, InterpolationValidationError):
         return f"what it refers to {type_reason(error)}"
     if isinstance(error, InterpolationKeyError):
