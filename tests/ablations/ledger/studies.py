@@ -51,15 +51,13 @@ def store_study(folder: Path, top1: Top1, *overrides: str, known: Mapping[str, A
     url = f"sqlite:///{folder / 'optuna.db'}"
     design = make_design(compose_config(["device=cpu", *overrides]))
     store = open_store(url, design.study, create=True)
-    store.begin(design)
+    store.initialise(design)
     if known:
         store.remember("data", known)
-    cells = list(design.cells())
-    store.enqueue(cells)
-    for cell in cells:
+    for cell in design.cells():
         value = top1(cell.variant.name, cell.replicate)
         if value is not None:
-            store.claim(cell)
+            store.start(cell)
             store.finish(cell, {"result": {"top1": value, "epochs": []}, "environment": {"cpu": "one"}})
     return url
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.ledger.evidence import evidence_of
-from ablations.ledger.stored import VERSION, stored_studies
-from ablations.storage.study import open_store
+from ablations.ledger.stored import stored_studies
+from ablations.storage.study import FORMAT, open_store
 from tests.ablations.ledger.studies import MARGIN, by_name, claim, config_of, store_study
 
 
@@ -26,7 +26,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     assert len(studies) == 2  # a store that is given twice is read once
     mine = next(one for one in studies if one.name != "another")
     known = {one.name: dict(one.top1) for one in mine.networks}
-    assert known == {"none": {}, "shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
+    assert known == {"shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
     (found,) = evidence_of(claim("shuffle"), mine, MARGIN)
     assert found.sentence == (
         "shuffle-digits-resnet8 (digits (24 training images, 1 class); resnet8; 6 epochs): shuffle=on against "
@@ -41,10 +41,8 @@ def test_a_network_that_was_stored_under_two_names_is_one(tmp_path: Path) -> Non
                "sweep.baseline=plain", "study=mine", "replicates=2")  # fmt: skip
     design = make_design(compose_config(["device=cpu", *renamed]))
     store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", "mine", create=False)
-    further = [cell for cell in design.cells() if cell.replicate == 1]
-    store.enqueue(further)
-    for cell in further:
-        store.claim(cell)
+    for cell in (cell for cell in design.cells() if cell.replicate == 1):
+        store.start(cell)
         store.finish(cell, {"result": {"top1": 50.0, "epochs": []}, "environment": {}})
     ((mine,), _) = stored_studies([f"sqlite:///{tmp_path / 'optuna.db'}"])
     assert [sorted(one.top1) for one in mine.networks] == [[0, 1], [0, 1]]
@@ -56,9 +54,9 @@ def test_what_was_given_up_or_was_being_trained_when_its_driver_died_is_not_fini
     url = store_study(tmp_path, lambda *_: None, *options)
     store = open_store(url, "groups-digits-resnet8", create=False)
     given_up, claimed = make_design(config_of(*options)).cells()
-    store.claim(given_up)
+    store.start(given_up)
     store.finish(given_up, {"result": {"epochs": []}, "pruned": "below the median", "environment": {}})
-    store.claim(claimed)
+    store.start(claimed)
     ((mine,), _) = stored_studies([url])
     assert [one.top1 for one in mine.networks] == [{}, {}]
 
@@ -76,13 +74,13 @@ def test_what_cannot_be_read_is_named_with_the_reason_and_the_rest_is_read(tmp_p
     for name, options in (("searched", ["sweep=search", "sweep.objectives=[top1]"]), ("costs", ["sweep=search"])):
         search = make_design(compose_config(["device=cpu", *options, f"study={name}"]))
         store = open_store(url, name, create=True, directions=search.directions)
-        store.begin(search)
+        store.initialise(search)
     store.remember("sweep", "mine")  # a sweep of one's own may be a search, too
     studies, skipped = stored_studies([url])
     assert [one.name for one in studies] == ["groups-digits-resnet8"]
     assert {study.store for study in skipped} == {url}
     assert {study.name: study.reason for study in skipped} == {
-        "old": f"is stored in format 3; this version of the suite reads format {VERSION}",
+        "old": f"is stored in format 3; this version of the suite reads format {FORMAT}",
         "foreign": "is a study of another program",
         "searched": "is a search, whose variants were picked for being good",
         "costs": "is a search, whose variants were picked for being good",
@@ -100,7 +98,7 @@ def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
     url = store_study(tmp_path, by_name({}), "sweep.factors.attention.groups=[4]", "replicates=1")
     known = open_store(url, "groups-digits-resnet8", create=False).cells()[0]
     cell = {"cell": "new", "variant": "new", "network": {"model": {"name": "resnet8"}, "attention": {"name": "newer"}},
-            "replicate": known.replicate}  # fmt: skip
+            "levels": {}, "replicate": known.replicate}  # fmt: skip
     optuna.load_study(storage=url, study_name="groups-digits-resnet8").add_trial(
         optuna.trial.create_trial(value=1.0, user_attrs=cell)
     )
@@ -118,5 +116,5 @@ def test_a_store_that_is_not_there_has_no_studies_and_is_not_made(tmp_path: Path
 
 def test_a_database_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("my notes" * 200)
-    with pytest.raises(UsageError, match="is damaged, or something else"):
+    with pytest.raises(SuiteError, match="is damaged, or something else"):
         stored_studies([f"sqlite:///{tmp_path / 'notes.db'}"])
