@@ -99,7 +99,7 @@ def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
     url = store_study(tmp_path, by_name({}), "sweep.factors.attention.groups=[4]", "replicates=1")
     known = open_store(url, "groups-digits-resnet8", create=False).cells()[0]
     cell = {"cell": "new", "variant": "new", "network": {"model": {"name": "resnet8"}, "attention": {"name": "newer"}},
-            "replicate": known.replicate, "levels": {}}  # fmt: skip
+            "levels": {}, "replicate": known.replicate}  # fmt: skip
     optuna.load_study(storage=url, study_name="groups-digits-resnet8").add_trial(
         optuna.trial.create_trial(value=1.0, user_attrs=cell)
     )
