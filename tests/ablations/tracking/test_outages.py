@@ -50,7 +50,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(track, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(track, "_LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(track, "_LIVE_SECONDS", -1.0)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a slow machine takes its time
 
 
 @pytest.fixture
@@ -140,12 +140,18 @@ def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, des
 
 
 def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alone(
-    running: MlflowServer, design: Design, tmp_path: Path
+    running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(running.uri, design, "mine", tmp_path)
     cells = list(design.cells())
     calls = 0
-    drive(tracker, cells, lambda now: running.freeze() if now == 1 else None)
+
+    def freeze(now: int) -> None:
+        if now == 1:
+            running.freeze()
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+    drive(tracker, cells, freeze)
     original = tracker._client.log_batch
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -159,6 +165,7 @@ def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alo
     assert calls == 0
     tracker._client.log_batch = original
     tracker._told[cells[0].key].pending.clear()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     running.thaw()  # what it had accepted is carried out now
     wait_until(tracker._answers.is_set)
     tracker.finish_cell(cells[0], OUTCOME)
