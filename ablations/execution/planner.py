@@ -59,6 +59,9 @@ class StudyPlanner:
         config = self.config
         design = make_design(config)
         check_launcher(config.launcher)
+        study_folder(config)  # which may be refused
+        if design.replicates_max:
+            planned_looks(design)  # which may be refused, too
         if config.plan.pilot:
             status = self._run_pilot(design)
             if status:
@@ -93,8 +96,6 @@ class StudyPlanner:
         if design.is_search:
             raise UsageError("plan.pilot", pilot, "has no effect on a search, which gives no verdicts")
         self._store(design)  # what cannot be planned is said before anything is trained
-        if design.replicates_max:
-            planned_looks(design)
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max)
         return StudyRunner(first, self.command, self.console).run()
 

@@ -118,25 +118,18 @@ def read_study(url: str, name: str) -> Study | Skipped | None:
     if store.objectives != ["top1"] or attributes.get("sweep") == "search":
         return skipped("is a search, whose variants were picked for being good")
     cells = store.cells()
-    if unknown := {cell.network["attention"]["name"] for cell in cells} - set(ATTENTIONS):
+    networks = [*store.networks.items(), *((cell.variant, cell.network) for cell in cells)]
+    if unknown := {network["attention"]["name"] for _, network in networks} - set(ATTENTIONS):
         return skipped(f"has attention that this version of the suite does not know: {', '.join(sorted(unknown))}")
-    return Study(name, shown_url, store.protocol, attributes, _networks(cells))
+    return Study(name, shown_url, store.protocol, attributes, _networks(networks, cells))
 
 
-def _networks(cells: Iterable[StoredCell]) -> tuple[Network, ...]:
-    """Sorts cells by their networks: one network may have been stored under several names."""
-    by_network: dict[str, list[StoredCell]] = {}
+def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[StoredCell]) -> tuple[Network, ...]:
+    """Sorts cells by their networks: one network may have been stored under several names, and may have no cell yet."""
+    settings = {json.dumps(network, sort_keys=True): (name, network) for name, network in reversed([*named])}
+    top1: dict[str, dict[int, float]] = {key: {} for key in reversed(settings)}
     for cell in cells:
-        by_network.setdefault(json.dumps(cell.network, sort_keys=True), []).append(cell)
-    return tuple(
-        Network(
-            replicates[0].network,
-            replicates[0].variant,
-            {
-                cell.replicate: float(cell.outcome["result"]["top1"])
-                for cell in replicates
-                if cell.state is CellState.FINISHED and cell.outcome is not None
-            },
-        )
-        for replicates in by_network.values()
-    )
+        if cell.state is CellState.FINISHED and cell.outcome is not None:
+            key = json.dumps(cell.network, sort_keys=True)
+            top1[key][cell.replicate] = float(cell.outcome["result"]["top1"])
+    return tuple(Network(settings[key][1], settings[key][0], by_replicate) for key, by_replicate in top1.items())

@@ -119,6 +119,11 @@ class StudyStore:
             raise StudyFormatError(self.name, self.format, FORMAT)
         return dict(self.attributes["identity"]["protocol"])
 
+    @property
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """The networks that the study compares, those included that no cell was trained of yet, by their names."""
+        return dict(self.attributes.get("networks", {}))
+
     def remember(self, name: str, value: Any) -> None:
         """Keeps a fact about the study as a whole, unless it is known already."""
         if self.attributes.get(name) != value:
@@ -174,6 +179,8 @@ class StudyStore:
             self.remember("identity", identity)
         for name in ("sweep", "question", "baseline"):
             self.remember(name, getattr(design, name))
+        networks = {variant.name: variant.network for variant in design.variants}
+        self.remember("networks", {**self.attributes.get("networks", {}), **json.loads(json.dumps(networks))})
         self.remember("parameters", choices_of(design.varied, design.variants, self.attributes.get("parameters", {})))
 
     def check(self, design: Design, advice: str) -> None:

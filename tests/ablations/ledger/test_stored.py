@@ -26,7 +26,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     assert len(studies) == 2  # a store that is given twice is read once
     mine = next(one for one in studies if one.name != "another")
     known = {one.name: dict(one.top1) for one in mine.networks}
-    assert known == {"shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
+    assert known == {"none": {}, "shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
     (found,) = evidence_of(claim("shuffle"), mine, MARGIN)
     assert found.sentence == (
         "shuffle-digits-resnet8 (digits (24 training images, 1 class); resnet8; 6 epochs): shuffle=on against "

@@ -53,7 +53,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a slow machine takes its time
 
 
 @pytest.fixture
@@ -143,12 +143,18 @@ def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, des
 
 
 def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alone(
-    running: MlflowServer, design: Design, tmp_path: Path
+    running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(running.uri, design, "mine", tmp_path)
     cells = list(design.cells())
     calls = 0
-    drive(tracker, cells, lambda now: running.freeze() if now == 1 else None)
+
+    def freeze(now: int) -> None:
+        if now == 1:
+            running.freeze()
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+
+    drive(tracker, cells, freeze)
     original = tracker.experiment.client.log_batch
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -161,6 +167,7 @@ def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alo
         tracker.epoch(cells[0], epoch)
     assert calls == 0
     tracker.experiment.client.log_batch = original
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     running.thaw()  # what it had accepted is carried out now
     wait_until(lambda: tracker.connection.state is State.REACHABLE)
     tracker.finish_cell(cells[0], OUTCOME)
