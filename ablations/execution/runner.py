@@ -87,7 +87,7 @@ class StudyRunner:
             with launcher:
                 status = self._train(store, schedule, launcher, mirror)
             if status < 128:
-                self._report(schedule.design, store, mirror, has_failed=status != 0)
+                self._report(schedule.declared, store, mirror, has_failed=status != 0)
             return status
 
     def _checked_design(self) -> Design:

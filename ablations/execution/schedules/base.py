@@ -68,6 +68,11 @@ class Schedule(ABC):
         self._design, self._stored = design, stored
 
     @property
+    def declared(self) -> Design:
+        """The study as it was asked for, without the variants that a search has picked."""
+        return self._design
+
+    @property
     def design(self) -> Design:
         """The study, with the variants that are known by now."""
         return self._design
