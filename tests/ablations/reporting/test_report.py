@@ -98,7 +98,7 @@ def test_cells_of_different_machines_are_not_compared_in_silence(tmp_path: Path)
 def test_a_partial_study_says_what_is_missing(tmp_path: Path) -> None:
     text = report(tmp_path, finished=4).text
     assert "**Not finished:**" in text
-    assert "| groups=4 | 1 | waiting |  |" in text
+    assert "| groups=4 | 1 | interrupted |  |" in text
 
 
 def test_a_study_without_its_baseline_is_reported_without_contrasts(tmp_path: Path) -> None:
