@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from torch import Tensor, nn
 
 from ablations.benchmarking import report
@@ -253,10 +253,9 @@ def test_whatever_a_variant_is_called_mlflow_takes_its_metrics_and_parameters(na
     for one in tracked_of(rows_of(row, network("sa", STEP) | {"name": name})):
         assert one.params["name"] == name
         assert one.metrics
-        for metric in one.metrics:
-            _validate_metric_name(metric)
-        for parameter in one.params:
-            _validate_param_name(parameter)
+        # What MLflow documents: letters, digits, spaces, and these signs; a slash does not begin or end a name.
+        for key in (*one.metrics, *one.params):
+            assert re.fullmatch(r"[\w.:-][\w /.:-]*", key, re.ASCII), key
 
 
 # Figures and text.
