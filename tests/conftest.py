@@ -63,6 +63,30 @@ def tiny(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without a run; each that MLflow makes takes seconds, a copy of this one does not."""
+    from mlflow import MlflowClient  # late, like matplotlib: most tests do without
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and a few black pixels are written instead of them: for tests that look at none."""
+
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def save(_: Figure, path: Path, **options: object) -> None:
+        del options
+        Image.new("RGB", (8, 8)).save(path)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture(scope="session")
 def command() -> Command:
     """Runs `python -m ablations.<verb>` in a process of its own."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: 
             return super()._backward(pixels, labels, share)
 
     monkeypatch.setattr("ablations.training.train.Learner", Planted)
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
+    """Saves the seconds that tables and figures take, which are not what is tested here."""
+    shutil.copy(mlflow_tables, tmp_path)
 
 
 def call(folder: Path, *arguments: str) -> int:

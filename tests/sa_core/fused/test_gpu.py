@@ -215,7 +215,7 @@ def _run(*arguments: str, **variables: str) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=3000,  # minutes, on a slow machine
         cwd=Path(__file__).parents[3],
         env={**{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}, **variables},
     )
