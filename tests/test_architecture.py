@@ -136,3 +136,13 @@ def test_packages_load_nothing_slow_that_they_do_not_need(packages: str) -> None
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(SLOW & set(done.stdout.split()) - LOADS[packages]) == []
+
+
+def test_tests_share_builders_and_do_not_import_each_other() -> None:
+    shared = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in imports_of(ast.parse(path.read_text()))
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    }
+    assert sorted(shared) == []

@@ -19,8 +19,8 @@ from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
 from ablations.training.probe import Probe
-from tests.ablations.execution.schedules.test_search import FormulaLauncher
-from tests.ablations.execution.schedules.test_search import Study as SearchStudy
+from tests.builders.searches import FormulaLauncher
+from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command
 
 STUDY = "groups-digits-resnet8"

@@ -16,7 +16,7 @@ from ablations.design import make_design
 from ablations.storage.weights import Weights
 from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
-from tests.ablations.analysis.test_results import stored
+from tests.builders.cells import stored
 
 IMAGES = ("device=cpu", "data.train_images=20", "data.test_images=160")  # more than a batch of 128
 GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")

@@ -11,10 +11,10 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.text.coverage import missing_sentence
 from ablations.storage.errors import StorageError, StudyMismatchError
-from tests.ablations.execution.schedules.test_search import FormulaLauncher
-from tests.ablations.execution.schedules.test_search import Study as SearchStudy
-from tests.ablations.execution.test_driver import Launcher
 from tests.builders.driven import DrivenStudy
+from tests.builders.launchers import Launcher
+from tests.builders.searches import FormulaLauncher
+from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY
 
 

@@ -12,20 +12,10 @@ from torch import Tensor, nn
 from ablations.analysis import observe as module
 from ablations.analysis.observe import CHANNEL, SPATIAL, Observation, observe
 from ablations.analysis.sample import Sample
-from ablations.config.compose import compose_config
-from ablations.design import make_design
 from ablations.design.variants import Variant
 from sa_core import ShuffleAttention
 from tests.ablations.analysis.helpers import random_network
-
-
-def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -> Variant:
-    """A variant as a study has it, with all its knobs."""
-    settings = {"attention": attention, "model": model} | {f"attention.{name}": value for name, value in knobs.items()}
-    shown = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    overrides = ["sweep.factors.attention.groups=[1]", f"sweep.variants={{it: {{{shown}}}}}", "sweep.baseline=it"]
-    config = compose_config(["device=cpu", "sweep=groups", *overrides])
-    return next(variant for variant in make_design(config).variants if variant.name == "it")
+from tests.builders.networks import hooks_of, variant_of
 
 
 def sample_of(images: int, side: int = 32) -> Sample:
@@ -72,10 +62,6 @@ def inputs_of(model: nn.Module, paths: list[str], pixels: Tensor) -> dict[str, T
     with torch.no_grad():
         twin(pixels.double())
     return caught
-
-
-def hooks_of(model: nn.Module) -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
 
 
 def logits_in_float64(observation: Observation, bias: Tensor) -> NDArray[np.float64]:

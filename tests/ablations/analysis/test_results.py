@@ -1,52 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from ablations.analysis.results import collect
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
-from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
+from ablations.design import make_design
 from ablations.storage.cells import CellState
-from ablations.storage.study import StoredCell
-from ablations.training.events import DIVERGED, ERROR
-
-
-def configuration(replicates: int = 2) -> Config:
-    return compose_config(["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]"])
-
-
-def design(replicates: int = 2) -> Design:
-    return make_design(configuration(replicates))
-
-
-def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell]:
-    """The design's cells, the first `finished` of them with a result that tells which they are."""
-    cells = []
-    for number, cell in enumerate(made.cells()):
-        curve = [{"epoch": i, **{key: float(number + i) for key in EPOCH_METRICS}} for i in range(2)]
-        result: dict[str, Any] = {key: float(number) for key in CELL_METRICS}
-        result |= {"epochs": curve, "attention_by": "kernels"}
-        outcome = {"result": result, "environment": {"cpu": machine, "gpu": "none"}}
-        done = number < finished
-        cells.append(
-            StoredCell(
-                cell.key,
-                cell.variant.name,
-                cell.variant.network,
-                cell.variant.levels,
-                cell.replicate,
-                CellState.FINISHED if done else CellState.INTERRUPTED,
-                number,
-                outcome if done else None,
-                None,
-            )
-        )
-    return cells
+from ablations.training.events import ERROR
+from tests.builders.cells import design, diverged, stored
 
 
 def test_finished_cells_are_rows_with_their_levels_and_metrics() -> None:
@@ -120,10 +85,6 @@ def test_machines_are_listed_once_each() -> None:
 @pytest.mark.parametrize("key", [*CELL_METRICS, *EPOCH_METRICS])
 def test_every_metric_that_is_stored_is_declared(key: str) -> None:
     assert METRICS[key].axis
-
-
-def diverged(cell: StoredCell) -> StoredCell:
-    return replace(cell, state=CellState.DIVERGED, outcome=None, failure="DivergedError: nan", failed_as=DIVERGED)
 
 
 def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:

@@ -17,8 +17,8 @@ from ablations.design.variants import plain_network
 from ablations.measure.complexity import count_operations
 from ablations.storage.cells import StoredCell
 from ablations.training.learner import build_network
-from tests.ablations.analysis.test_results import configuration, design, stored
-from tests.ablations.reporting.test_report import ATTRIBUTES
+from tests.builders.attributes import ATTRIBUTES
+from tests.builders.cells import configuration, design, stored
 
 
 def study(folder: Path, known: Iterable[StoredCell], config: Config | None = None, **attributes: Any) -> StudyAnalysis:

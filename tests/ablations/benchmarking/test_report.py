@@ -22,15 +22,7 @@ from ablations.benchmarking.report import (
 from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.record import Costs, Measurement, Setting, Subject, Timing
 from ablations.reporting.tables.sections import Section
-from tests.ablations.reporting.figures.test_promise import (
-    FORWARD,
-    MODULES,
-    NETWORKS,
-    STEP,
-    benchmark_rows,
-    module,
-    network,
-)
+from tests.builders.benchmarks import FORWARD, MODULES, NETWORKS, STEP, benchmark_rows, module, network
 
 BACKWARD = Setting("forward+backward", "eager", "fp32", "contiguous")
 COMPILED = Setting("forward", "compiled", "fp32", "contiguous")

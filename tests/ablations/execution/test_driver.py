@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from ablations.config.compose import compose_config
 from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
-from ablations.execution.launchers.serial import SerialLauncher
 from ablations.storage.cells import CellState
 from ablations.storage.checkpoints import Checkpoints
 from ablations.tracking.base import NoTracker
@@ -38,27 +36,11 @@ from ablations.training.events import (
 from ablations.training.job import Job
 from ablations.training.train import Result
 from tests.builders.driven import DrivenStudy
+from tests.builders.launchers import Launcher
 from tests.builders.several import Several
 from tests.conftest import DIVERGING, TINY
 
 ROOT = Path(__file__).parents[3]
-
-
-class Launcher(SerialLauncher):
-    """The serial launcher, with something happening before a cell is trained."""
-
-    def __init__(self, config: Config, before: Callable[[Cell], None] = lambda _: None) -> None:
-        super().__init__(make_design(config), config.data)
-        self.before, self.trained = before, list[str]()
-
-    def work(self, job: Job) -> Iterator[Progress]:
-        self.trained.append(job.cell.name)
-        try:
-            self.before(job.cell)
-        except Exception:
-            yield Failed(ERROR, traceback.format_exc())
-            return
-        yield from super().work(job)
 
 
 @pytest.fixture

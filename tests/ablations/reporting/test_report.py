@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,14 +17,9 @@ from ablations.reporting.publish import print_report
 from ablations.reporting.report import Report, make_report
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
-from tests.ablations.analysis.test_results import configuration, design, stored
+from tests.builders.attributes import ATTRIBUTES
+from tests.builders.cells import configuration, design, stored
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for
-
-ATTRIBUTES: dict[str, Any] = {
-    "command": "python -m ablations.run sweep=groups",
-    "data_fingerprint": "f00d",
-    "data": {"train": 1500, "test": 500, "classes": [str(digit) for digit in range(10)]},
-}
 
 
 def analysis(folder: Path, made: Design, known: Iterable[StoredCell], **attributes: object) -> StudyAnalysis:

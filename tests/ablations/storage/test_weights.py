@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,43 +14,14 @@ from ablations.config import TrainConfig
 from ablations.design import Cell
 from ablations.storage.cells import CellState
 from ablations.storage.weights import Weights
-from ablations.training.events import Finished, Progress
-from ablations.training.job import Job
 from ablations.training.learner import build_network
 from ablations.training.packing import pack_weights
 from ablations.training.train import evaluate
-from tests.ablations.execution.test_driver import Launcher
 from tests.builders.driven import DrivenStudy
+from tests.builders.kept import Keen, drive
+from tests.builders.launchers import Launcher
 from tests.conftest import TINY
 from tests.disks import fill_disk_for, leave_partial
-
-
-class Keen(Launcher):
-    """A launcher that takes a copy of every network when it is trained."""
-
-    def __init__(self, study: DrivenStudy, measure: str = "off") -> None:
-        super().__init__(study.config)
-        self.measure = measure
-        self.networks: dict[str, nn.Module] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-
-    def work(self, job: Job) -> Iterator[Progress]:
-        def keep(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
-            self.networks[cell.name] = copy.deepcopy(model)
-            return pack_weights(cell, model, classes)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ablations.training.job.pack_weights", keep)
-            for event in super().work(job):
-                if isinstance(event, Finished):
-                    self.results[job.cell.name] = event.result
-                yield event
-
-
-def drive(study: DrivenStudy, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
-    """Trains what is missing; returns how many cells failed, and what was printed so far."""
-    driver = study.drive(launcher or Keen(study), weights=weights)
-    return driver.failed, study.said.getvalue()
 
 
 def names(folder: Path) -> set[str]:

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 
 from ablations.benchmarking.report import tracked_of
 from ablations.tracking.benchmark import Tracked, log_benchmark, stamp_of
-from tests.ablations.reporting.figures.test_promise import benchmark_rows
+from tests.builders.benchmarks import benchmark_rows
 
 ENVIRONMENT = {"cpu": "one", "commit": "abc123", "threads": "2"}
 STARTED = 1_700_000_000.4

@@ -16,7 +16,7 @@ from ablations.training.cost import SHARE
 from ablations.training.learner import Learner
 from ablations.training.probe import Probe, probe
 from ablations.training.train import test_batch_size as batch_size_of_tests  # pytest would take it for a test
-from tests.ablations.training.test_train import SA, network, result_of
+from tests.builders.training import SA, network, result_of
 
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
 STEPS = 4  # of an epoch

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.common.settings import Settings
 from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
@@ -32,27 +31,15 @@ from ablations.training.train import (
     train,
 )
 from sa_core import create_model
+from tests.builders.training import SA, network, result_of
 
 SHIFTED = Augmentation(32, 32, crop=1)
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
 
 
-def result_of(*arguments: Any, **options: Any) -> Result:
-    *_, last = train(*arguments, **options)
-    assert isinstance(last, Result)
-    return last
-
-
 @pytest.fixture(scope="module")
 def images() -> DeviceImages:
     return DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
-
-
-def network(**attention: Any) -> Settings:
-    return {"model": {"name": "resnet8"}, "attention": attention or {"name": "none"}}
-
-
-SA = network(name="sa", groups=4, branches="both", shuffle=True, norm="instance")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -11,90 +10,12 @@ import pytest
 from ablations.analysis.picked import Maker, with_found_variants
 from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
-from ablations.common.settings import Settings
-from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Cell, make_design
-from ablations.design.variants import Variant
+from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.schedules.base import Schedule
 from ablations.execution.schedules.search import can_prune
 from ablations.storage.cells import CellState
-from ablations.storage.study import StudyStore
-from ablations.training.cost import Cost
-from ablations.training.events import Finished, Progress
-from ablations.training.job import Job
-from ablations.training.train import Epoch, Result
-from tests.builders.driven import CutShort, DrivenStudy
-from tests.builders.several import Several
-
-EPOCHS = 6
-SPACE = "sweep.factors={attention: {groups: [1, 2, 4, 8], branches: [both, channel, spatial], gate: [sigmoid, tanh1]}}"
-BEST = {"attention.groups": 4, "attention.branches": "channel", "attention.gate": "tanh1"}
-
-
-def score(levels: Settings) -> float:
-    """How many levels are the best ones: a smooth slope for the sampler, in percent."""
-    return 25.0 + 25.0 * sum(levels.get(path) == level for path, level in BEST.items())
-
-
-class FormulaLauncher(Several):
-    """Cells that take no time: their curves rise to the score of their levels."""
-
-    def __init__(self, config: Config, value: Callable[[Settings], float] = score, slots: int = 1) -> None:
-        super().__init__(make_design(config), config.data)
-        self.hold(slots)
-        self._value = value
-        self.trained: list[str] = []
-
-    def work(self, job: Job) -> Iterator[Progress]:
-        cell = job.cell
-        self.trained.append(cell.name)
-        value = self._value(cell.variant.levels) + cell.replicate
-        epochs = []
-        for index in range(EPOCHS):
-            top1 = value * (index + 1) / EPOCHS
-            epochs.append(Epoch(index, 1.0, 100 - top1, top1, 0.1, 1.0, 1e9 + index))
-            yield epochs[-1]
-        memory = float(cell.variant.attention.get("groups", 0))
-        yield Finished(Result(value, 1.0, Cost(10, memory), 1.0, tuple(epochs)).to_dict(), {"cpu": "one"})
-
-
-class Unpruned(CutShort):
-    """A search that gives nothing up."""
-
-    def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
-        del cell, epochs
-        return None
-
-
-class Study(DrivenStudy):
-    """A search in a folder, gone on with as often as a test wants."""
-
-    def __init__(
-        self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10, prunes: bool = False
-    ) -> None:
-        super().__init__(
-            folder, "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=12",
-            "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides,
-            count_parameters=count,
-        )  # fmt: skip
-        self.prunes = prunes
-
-    def schedule(self, store: StudyStore) -> Schedule:
-        made = super().schedule(store)
-        return made if self.prunes else Unpruned(made, lambda cells: cells)
-
-    def picked(self) -> list[str]:
-        found = with_found_variants(self.design, self.store.cells(), Maker(self.config))
-        return [variant.name for variant in found.variants if variant.levels]
-
-    def results(self, objective: str = "top1") -> list[float]:
-        return [
-            cell.outcome["result"][objective]
-            for cell in self.store.cells()
-            if cell.outcome and cell.state is CellState.FINISHED and cell.replicate == 0 and cell.levels
-        ]
+from tests.builders.searches import BEST, EPOCHS, FormulaLauncher, Study, score
 
 
 def test_a_search_picks_as_many_variants_as_asked_for_each_with_its_replicates(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ablations.analysis.published import published_results
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures.complexity import complexity_frame, draw_complexity, published_frame
-from tests.ablations.reporting.figures.test_pareto import (
+from tests.builders.drawings import (
     LONG,
     SHORT,
     STRANGE,

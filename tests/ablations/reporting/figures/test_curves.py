@@ -4,7 +4,7 @@ import pytest
 
 from ablations.analysis.results import collect
 from ablations.reporting.figures.curves import curves_frame, draw_curves
-from tests.ablations.analysis.test_results import design, stored
+from tests.builders.cells import design, stored
 
 
 def test_the_frame_has_the_mean_and_the_range_after_each_epoch() -> None:

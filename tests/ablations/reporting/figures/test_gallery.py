@@ -23,10 +23,10 @@ from ablations.reporting.figures.gallery import draw_figures
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from ablations.storage.weights import Weights
-from tests.ablations.analysis.test_results import stored
-from tests.ablations.reporting.test_report import ATTRIBUTES
-from tests.ablations.storage.test_weights import drive
+from tests.builders.attributes import ATTRIBUTES
+from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy
+from tests.builders.kept import drive
 from tests.conftest import TINY
 
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured

@@ -14,16 +14,7 @@ from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.reporting.figures.gates import _start, between_classes, draw_gates, gates_frame
 from tests.ablations.analysis.helpers import trained
-from tests.ablations.reporting.figures.test_pareto import (
-    LONG,
-    SHORT,
-    STRANGE,
-    UNBROKEN,
-    cut,
-    overlapping,
-    words,
-    written,
-)
+from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, words, written
 
 BRANCHES = ("sweep=branches", "attention.groups=2")
 

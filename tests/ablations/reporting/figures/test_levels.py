@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from ablations.analysis.results import collect
 from ablations.reporting.figures import style
 from ablations.reporting.figures.levels import draw_levels, levels_frame
-from tests.ablations.analysis.test_results import design, stored
+from tests.builders.cells import design, stored
 
 
 def frame(finished: int = 6) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from ablations.reporting.figures.memory import draw_memory, memory_frame
-from tests.ablations.reporting.figures.test_promise import FORWARD, STEP, benchmark_rows, cut_or_overlapping, network
+from tests.builders.benchmarks import FORWARD, STEP, benchmark_rows, cut_or_overlapping, network
 
 ORDER = ["none", "eca", "se", "gc", "sa", "sge", "official", "cbam"]
 

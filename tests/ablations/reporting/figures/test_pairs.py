@@ -6,7 +6,7 @@ from ablations.analysis.results import collect
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.figures.pairs import draw_pairs, pairs_frame
-from tests.ablations.analysis.test_results import stored
+from tests.builders.cells import stored
 
 
 def frame(finished: int = 8) -> pd.DataFrame:

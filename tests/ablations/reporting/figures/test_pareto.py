@@ -1,111 +1,31 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from scipy.stats import t as student
 
-from ablations.design import Design
-from ablations.design.variants import Variant
 from ablations.reporting.figures.pareto import draw_pareto, pareto_frame
 from ablations.reporting.figures.style import aside, is_wide
-from tests.ablations.analysis.test_results import design
-
-SPEED, MEMORY = "train_images_per_second", "peak_memory_mib"
-SHORT = [f"v{number}" for number in range(12)]
-LONG = [f"variant {number} whose name has a good many words and 60 letters"[:60] for number in range(12)]
-UNBROKEN = [f"v{number}_" + "x" * 34 for number in range(12)]  # as long as a line without a break can be
-STRANGE = pytest.mark.filterwarnings("error")
-
-
-base = cache(design)
-
-
-def design_of(names: Sequence[str], attentions: Sequence[str] = (), models: Sequence[str] = ()) -> Design:
-    """A study of variants with these names, attentions and backbones; the first is the baseline."""
-    kinds, backbones = list(attentions) or ["sa"] * len(names), list(models) or ["resnet8"] * len(names)
-    variants = tuple(
-        Variant(name, {"name": model}, {"name": kind}, {}, {})
-        for name, kind, model in zip(names, kinds, backbones, strict=True)
-    )
-    return replace(base(), variants=variants, baseline=names[0])
-
-
-def cells_of(values: Mapping[str, Sequence[float]], **costs: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """The finished cells of a study: top-1 by variant, and what else was measured; nan is what was not."""
-    rows = []
-    known = {"train_time_ratio", "test_time_ratio", SPEED, MEMORY, "parameters"}
-    for variant, tops in values.items():
-        for replicate, top1 in enumerate(tops):
-            row = {"variant": variant, "replicate": replicate, "top1": float(top1)}
-            measured = {
-                name: float(costs[name][variant][replicate]) if name in costs and variant in costs[name] else math.nan
-                for name in known
-            }
-            rows.append(row | measured)
-    return pd.DataFrame(rows, columns=["variant", "replicate", "top1", *sorted(known)])
-
-
-def rendered(drawn: Figure) -> tuple[FigureCanvasAgg, dict[Text, str]]:
-    """Draws a figure; returns its texts that are seen, without the tick labels of coordinates that are not."""
-    drawn.set_dpi(200)  # as it is saved; letters have other widths at another
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    texts = [*drawn.texts, *(text for legend in drawn.legends for text in legend.get_texts())]
-    for axes in drawn.axes:
-        texts += [text for text in axes.get_children() if isinstance(text, Text)]
-        texts += [axes.xaxis.label, axes.yaxis.label, axes.xaxis.get_offset_text(), axes.yaxis.get_offset_text()]
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            if axes.axison:
-                ticks = axis.get_major_ticks()
-                low, high = min(limits), max(limits)
-                texts += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_visible()]
-    return canvas, {text: text.get_text() for text in texts if text.get_visible() and text.get_text().strip()}
-
-
-def cut(drawn: Figure) -> list[str]:
-    """Names the texts that the edges of a figure cut."""
-    canvas, texts = rendered(drawn)
-    boxes = {name: text.get_window_extent(canvas.get_renderer()) for text, name in texts.items()}
-    edge = drawn.bbox
-    return [
-        name
-        for name, box in boxes.items()
-        if box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > edge.x1 + 0.5 or box.y1 > edge.y1 + 0.5
-    ]
-
-
-def overlapping(drawn: Figure) -> list[tuple[str, str]]:
-    """Names the texts of a figure that lie on each other by more than a pixel."""
-    canvas, texts = rendered(drawn)
-    boxes = [(name, text.get_window_extent(canvas.get_renderer()).padded(-0.5)) for text, name in texts.items()]
-    return [(one, other) for (one, box), (other, place) in combinations(boxes, 2) if box.overlaps(place)]
-
-
-def written(drawn: Figure) -> list[str]:
-    """Returns all that is written in a figure."""
-    return list(rendered(drawn)[1].values())
-
-
-def words(text: str) -> str:
-    """Returns what a text says, however it is broken and punctuated."""
-    return " ".join(re.findall(r"[^\s:,]+", text))
-
-
-def is_percent(limits: tuple[float, float]) -> bool:
-    return min(limits) >= 0 and max(limits) <= 100
+from tests.builders.drawings import (
+    MEMORY,
+    SHORT,
+    SPEED,
+    STRANGE,
+    STUDIES,
+    TOPS,
+    cells_of,
+    cut,
+    design_of,
+    is_percent,
+    overlapping,
+    strange_study,
+    written,
+)
 
 
 def rows_of(frame: pd.DataFrame, metric: str) -> dict[str, dict[str, object]]:
@@ -220,49 +140,6 @@ def test_places_side_by_side_keep_their_order_and_do_not_hide_each_other(costs: 
     if (np.diff(exact[order]) > step).all():
         assert found == pytest.approx(exact)
     assert abs(found - exact).max() <= step * len(costs)
-
-
-def strange_study(names: Sequence[str], replicates: int, top1: Callable[[int], float]) -> pd.DataFrame:
-    """Cells of so many variants: the speed of one is that of another, memory is all the same."""
-    tops = {name: [top1(number) + 0.01 * (i % 3) for i in range(replicates)] for number, name in enumerate(names)}
-    tops = {name: [min(max(value, 0.0), 100.0) for value in values] for name, values in tops.items()}
-    speeds = {name: [1000.0 + 137.0 * (number // 2)] * replicates for number, name in enumerate(names)}
-    memory = {name: [512.0] * replicates for name in names}
-    counts = {name: [75_290.0 + 84 * number] * replicates for number, name in enumerate(names)}
-    ratios = {name: [1.0 + 0.07 * number] * replicates for number, name in enumerate(names)}
-    return cells_of(
-        tops,
-        train_images_per_second=speeds,
-        peak_memory_mib=memory,
-        parameters=counts,
-        train_time_ratio=ratios,
-        test_time_ratio=ratios,
-    )
-
-
-TOPS = {
-    "spread": lambda number: 40.0 + 5 * number,
-    "equal": lambda _: 50.0,
-    "none right": lambda _: 0.0,
-    "all right": lambda _: 100.0,
-    "both ends": lambda number: 100.0 * (number % 2),
-}
-STUDIES = pytest.mark.parametrize(
-    ("names", "replicates", "tops"),
-    [
-        (SHORT[:1], 1, "spread"),
-        (SHORT[:1], 8, "none right"),
-        (SHORT[:2], 8, "both ends"),
-        (SHORT, 1, "equal"),
-        (SHORT, 8, "all right"),
-        (SHORT, 1, "none right"),
-        (LONG[:1], 1, "all right"),
-        (LONG, 8, "spread"),
-        (LONG[:5], 2, "both ends"),
-        (UNBROKEN, 1, "spread"),
-        (UNBROKEN[:3], 8, "equal"),
-    ],
-)
 
 
 @STRANGE

@@ -7,17 +7,7 @@ import pandas as pd
 import pytest
 
 from ablations.reporting.figures.promise import draw_promise, promise_of_cells
-from tests.ablations.reporting.figures.test_pareto import (
-    LONG,
-    SHORT,
-    STRANGE,
-    UNBROKEN,
-    cells_of,
-    cut,
-    design_of,
-    overlapping,
-    written,
-)
+from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cells_of, cut, design_of, overlapping, written
 
 NAMES = ["none", "sa", "se"]
 ADDS = {"none": 4e6, "sa": 4.1e6, "se": 4.0e6}

@@ -5,7 +5,7 @@ import pytest
 
 from ablations.measure.record import Setting
 from ablations.reporting.figures.roofline import draw_roofline, roofline_frame
-from tests.ablations.reporting.figures.test_promise import MODULES, STAGES, benchmark_rows, cut_or_overlapping, module
+from tests.builders.benchmarks import MODULES, STAGES, benchmark_rows, cut_or_overlapping, module
 
 ORDER = ["sa", "official", "eca", "se", "gc", "sge", "cbam"]
 LEAST = 2 * 4 * 8 * 256 * 56**2  # bytes that layer1's modules read and write at the least

@@ -15,7 +15,7 @@ from ablations.reporting.text.conclusions import conclusions, contrast_sentence,
 from ablations.stats import Contrast, Estimate, Looks, Verdict, judge, summarise
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
-from tests.ablations.analysis.test_results import design, diverged, stored
+from tests.builders.cells import design, diverged, stored
 
 CLEAR = Estimate(8, 1.5, 1.0, 2.0)
 LOST = Estimate(8, -1.5, -2.0, -1.0)

@@ -11,7 +11,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.text.coverage import missing_sentence
 from ablations.storage.cells import CellState, StoredCell
-from tests.ablations.analysis.test_results import configuration, design, stored
+from tests.builders.cells import configuration, design, stored
 
 
 def missing(known: Iterable[StoredCell], config: Config | None = None) -> str:

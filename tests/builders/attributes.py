@@ -1,0 +1,11 @@
+"""What a store remembers of a study as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ATTRIBUTES: dict[str, Any] = {
+    "command": "python -m ablations.run sweep=groups",
+    "data_fingerprint": "f00d",
+    "data": {"train": 1500, "test": 500, "classes": [str(digit) for digit in range(10)]},
+}
