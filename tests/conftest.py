@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -75,13 +76,12 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and a few black pixels are written instead of them: for tests that look at none."""
-
     from matplotlib.figure import Figure
     from PIL import Image
 
-    def save(_: Figure, path: Path, **options: object) -> None:
+    def save(_: Figure, file: Path | BinaryIO, format: str | None = None, **options: object) -> None:
         del options
-        Image.new("RGB", (8, 8)).save(path)
+        Image.new("RGB", (8, 8)).save(file, format)
 
     monkeypatch.setattr(Figure, "savefig", save)
 
