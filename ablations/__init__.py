@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ablations.analysis.load import load_study
     from ablations.analysis.study import StudyAnalysis
     from ablations.common.errors import SuiteError
-    from ablations.execution.planner import plan_study
+    from ablations.execution.forecast import plan_study
     from ablations.execution.runner import run_study
     from ablations.stats import Contrast, Verdict, judge
 
@@ -33,7 +33,7 @@ _HOMES = {
     "Verdict": "ablations.stats",
     "judge": "ablations.stats",
     "load_study": "ablations.analysis.load",
-    "plan_study": "ablations.execution.planner",
+    "plan_study": "ablations.execution.forecast",
     "run_study": "ablations.execution.runner",
 }
 

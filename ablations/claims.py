@@ -18,7 +18,7 @@ def claims(config: Config, command: str) -> int:
     from ablations.execution.progress import make_console
     from ablations.ledger.assess import assess
     from ablations.ledger.page import print_ledger, write_ledger
-    from ablations.storage.folder import results_folder, storage_url
+    from ablations.storage.paths import results_folder, storage_url
 
     folder = results_folder(config)
     urls = [storage_url(config), f"sqlite:///{folder / 'reference' / 'optuna.db'}"]  # one's own, and the committed one

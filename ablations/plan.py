@@ -15,10 +15,10 @@ PURPOSE = "Checks every cell of a study, estimates what they cost, and says whic
 
 def plan(config: Config, command: str) -> int:
     """Plans a study; returns 0, or what its pilot returned where that did not end well."""
-    from ablations.execution.planner import StudyPlanner
+    from ablations.execution.forecast import StudyForecast
     from ablations.execution.progress import make_console
 
-    return StudyPlanner(config, command, make_console()).plan()
+    return StudyForecast(config, command, make_console()).plan()
 
 
 if __name__ == "__main__":

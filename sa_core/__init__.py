@@ -2,7 +2,8 @@
 
     from sa_core import ShuffleAttention, create_model
 
-Names are imported when they are first used: the parts that need no torch (`sa_core.knobs`) stay quick to reach.
+Names are imported when they are first used: the parts that need no torch, as `sa_core.attentions.knobs`, stay quick to
+reach.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sa_core.attention import ATTENTION as ATTENTION
-    from sa_core.backbones import create_model as create_model
-    from sa_core.shuffle_attention import ShuffleAttention as ShuffleAttention
-    from sa_core.shuffle_attention import channel_shuffle as channel_shuffle
-    from sa_core.spatial_group_enhance import SpatialGroupEnhance as SpatialGroupEnhance
+    from sa_core.attentions.registry import ATTENTION as ATTENTION
+    from sa_core.attentions.shuffle_attention import ShuffleAttention as ShuffleAttention
+    from sa_core.attentions.shuffle_attention import channel_shuffle as channel_shuffle
+    from sa_core.attentions.spatial_group_enhance import SpatialGroupEnhance as SpatialGroupEnhance
+    from sa_core.backbones.create import create_model as create_model
 
 _HOMES = {
-    "ATTENTION": "sa_core.attention",
-    "ShuffleAttention": "sa_core.shuffle_attention",
-    "channel_shuffle": "sa_core.shuffle_attention",
-    "SpatialGroupEnhance": "sa_core.spatial_group_enhance",
-    "create_model": "sa_core.backbones",
+    "ATTENTION": "sa_core.attentions.registry",
+    "ShuffleAttention": "sa_core.attentions.shuffle_attention",
+    "channel_shuffle": "sa_core.attentions.shuffle_attention",
+    "SpatialGroupEnhance": "sa_core.attentions.spatial_group_enhance",
+    "create_model": "sa_core.backbones.create",
 }
 
 __all__ = list(_HOMES)

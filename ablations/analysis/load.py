@@ -11,7 +11,7 @@ from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
-from ablations.storage.folder import storage_url, study_folder
+from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import NOT_RUN, StudyStore, open_store
 
 

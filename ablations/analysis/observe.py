@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ablations.analysis.sample import Sample, batches
 from ablations.design.variants import NO_ATTENTION
 from sa_core import ShuffleAttention
-from sa_core.registry import find_backbone
+from sa_core.backbones.registry import find_backbone
 
 CHANNEL, SPATIAL = "channel", "spatial"
 _UNITS = 1024  # gates of a branch that are looked at, of a map that has more

@@ -30,8 +30,8 @@ from ablations.design import Design, make_design
 from ablations.design.variants import NO_ATTENTION
 from ablations.measure.record import Setting, Subject
 from ablations.measure.speed import TWIN
-from sa_core.knobs import ShuffleAttentionKnobs, default_groups
-from sa_core.registry import BACKBONES, find_backbone
+from sa_core.attentions.knobs import ShuffleAttentionKnobs, default_groups
+from sa_core.backbones.registry import BACKBONES, find_backbone
 
 COPY, PLAIN = "copy", NO_ATTENTION
 MODULE, NETWORK = "module", "network"

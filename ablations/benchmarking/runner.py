@@ -20,8 +20,8 @@ from ablations.config import Config
 from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
 from ablations.reporting.tables.sections import Section
-from ablations.storage.folder import artifacts_folder, results_folder, tracking_uri
 from ablations.storage.lock import claimed
+from ablations.storage.paths import artifacts_folder, results_folder, tracking_uri
 
 
 class Ending(Enum):

@@ -20,8 +20,8 @@ from ablations.measure.record import Setting
 from ablations.measure.speed import Act
 from ablations.training.learner import Learner, autocast, build_network, forward, layout
 from sa_core import ATTENTION
-from sa_core.places import Place
-from sa_core.registry import find_backbone
+from sa_core.backbones.places import Place
+from sa_core.backbones.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 

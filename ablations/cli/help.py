@@ -10,7 +10,7 @@ from typing import Any
 from ablations.config import OWNERS, SHOWN_NAMES
 from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
-from sa_core.places import TIMM
+from sa_core.backbones.places import TIMM
 
 _WIDTH = 118
 _INDENT = 34

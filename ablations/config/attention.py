@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING
 
 from ablations.config.option import AUTO, option
-from sa_core.knobs import ATTENTIONS
-from sa_core.places import POSITIONS
+from sa_core.attentions.knobs import ATTENTIONS
+from sa_core.backbones.places import POSITIONS
 
 
 @dataclass

@@ -21,7 +21,7 @@ from ablations.config.messages import type_reason
 from ablations.config.option import check_ranges
 from ablations.config.overrides import apply_override, parse_override
 from ablations.config.schema import Config
-from sa_core.places import TIMM
+from sa_core.backbones.places import TIMM
 
 
 def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:

@@ -26,8 +26,8 @@ from ablations.config.messages import type_reason
 from ablations.config.model import ModelConfig
 from ablations.config.own_files import check_own_file
 from ablations.config.schema import Config
-from sa_core.places import TIMM
-from sa_core.registry import BACKBONES
+from sa_core.backbones.places import TIMM
+from sa_core.backbones.registry import BACKBONES
 
 _CONF = Path(str(files("ablations.config") / "conf"))
 GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "launcher")

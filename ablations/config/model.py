@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config.option import option
-from sa_core.places import STEMS
+from sa_core.backbones.places import STEMS
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from ablations.common.errors import UsageError
+from sa_core.attentions.knobs import check_value
 from sa_core.errors import OptionError
-from sa_core.knobs import check_value
 
 AUTO = "auto"
 # Options whose name on the command line is another one than in Python.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ablations.config import ATTENTION
 from ablations.design.variants import NO_ATTENTION
-from sa_core.knobs import PAPER_GROUPS
+from sa_core.attentions.knobs import PAPER_GROUPS
 
 
 class Outcome(Enum):

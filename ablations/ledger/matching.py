@@ -7,9 +7,9 @@ from typing import Any
 
 from ablations.ledger.declared import OFFICIAL, Claim, Pair, Scale
 from ablations.ledger.stored import Network, Study
+from sa_core.attentions.knobs import ATTENTIONS
+from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
-from sa_core.knobs import ATTENTIONS
-from sa_core.registry import find_backbone
 
 _PLACED = {"stages", "position"}  # settings that every attention module has, whatever its knobs
 _CORRUPT = 1000  # of so many training images one may be missing: those that cannot be decoded

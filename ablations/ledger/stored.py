@@ -12,7 +12,7 @@ from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.storage.cells import CellState, StoredCell
 from ablations.storage.study import FORMAT, open_store, study_names
-from sa_core.knobs import ATTENTIONS
+from sa_core.attentions.knobs import ATTENTIONS
 
 
 @dataclass(frozen=True)

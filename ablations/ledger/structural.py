@@ -13,9 +13,9 @@ from torch import nn
 from ablations.ledger.declared import Claim, Outcome
 from ablations.measure.complexity import count_operations
 from sa_core import ShuffleAttention, create_model
+from sa_core.attentions.knobs import PAPER_GROUPS, ShuffleAttentionKnobs, default_groups
+from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
-from sa_core.knobs import PAPER_GROUPS, ShuffleAttentionKnobs, default_groups
-from sa_core.registry import BACKBONES
 
 _SIDE, _CLASSES = 224, 1000
 _ROUNDING = 1e-9  # what float64 leaves of equal functions of numbers near 1

@@ -18,7 +18,7 @@ from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.overview import summary_table
 from ablations.reporting.tables.render import print_table
 from ablations.reporting.text.coverage import missing_sentence, shown_sentence
-from ablations.storage.folder import GO_ON
+from ablations.storage.paths import GO_ON
 
 
 def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:

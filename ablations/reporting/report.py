@@ -13,7 +13,7 @@ from ablations.reporting.figures.gallery import Gallery, draw_figures
 from ablations.reporting.markdown import details_text, opening_text
 from ablations.reporting.tables.sections import Section, make_sections
 from ablations.reporting.text.conclusions import conclusions
-from ablations.storage.folder import GO_ON
+from ablations.storage.paths import GO_ON
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from ablations.stats.estimates import (
 )
 from ablations.stats.looks import Looks
 from ablations.stats.power import Spread, detectable, power, replicates_for, spread
+from ablations.stats.significance import equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
 from ablations.stats.summaries import VariantSummary, summarise
-from ablations.stats.tests import equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
 from ablations.stats.verdicts import Contrast, Verdict, family, judge, missing_pairs, pairing_gain, undecided
 
 __all__ = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.stats.tests import ALPHA, can_decide
+from ablations.stats.significance import ALPHA, can_decide
 
 _GROWTH = 4 / 3  # of the replicates from look to look
 _LEAST_BATCH = 3  # replicates between two looks

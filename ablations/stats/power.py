@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.special import chdtri, nctdtr, ndtr, stdtrit
 
 from ablations.stats.estimates import CONFIDENCE, all_pairs
-from ablations.stats.tests import ALPHA, fewest_pairs, signs
+from ablations.stats.significance import ALPHA, fewest_pairs, signs
 
 POWER = 0.8
 _SIMULATED = 12  # replicates

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ablations.stats.estimates import Estimate, Pairs, all_pairs, bca_interval, estimate
 from ablations.stats.looks import Looks
-from ablations.stats.tests import ALPHA, equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
+from ablations.stats.significance import ALPHA, equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
 
 
 class Verdict(Enum):

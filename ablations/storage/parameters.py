@@ -29,7 +29,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ablations.common.settings import Settings
 from ablations.config import ATTENTION, ModelConfig
 from ablations.design.variants import Variant
-from sa_core.registry import BACKBONES
+from sa_core.backbones.registry import BACKBONES
 
 ABSENT, OTHER = "absent", "other"
 _LARGEST = 65_536  # of an integer that declares no maximum; Optuna lets ranges of numbers grow

@@ -51,7 +51,7 @@ from ablations.storage.errors import (
     StudyNotFoundError,
 )
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
-from ablations.storage.persistence import Persistence
+from ablations.storage.retry import Persistence
 from ablations.training.events import Epoch
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored

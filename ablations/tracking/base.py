@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ablations.storage.folder import artifacts_folder, tracking_uri
+from ablations.storage.paths import artifacts_folder, tracking_uri
 
 if TYPE_CHECKING:
     from rich.console import Console

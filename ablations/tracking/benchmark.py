@@ -16,7 +16,7 @@ from urllib.parse import quote
 from mlflow.entities import Metric, Param
 
 from ablations.tracking.content import log_files
-from ablations.tracking.store import FAILED, FINISHED, open_experiment, reason_of
+from ablations.tracking.experiment import FAILED, FINISHED, open_experiment, reason_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.common.settings import flatten
 from ablations.design import Cell, Design
-from ablations.tracking.store import FINISHED
+from ablations.tracking.experiment import FINISHED
 
 _COMMIT = "mlflow.source.git.commit"
 

@@ -18,7 +18,7 @@ from typing import Any
 from mlflow.entities import Run
 
 from ablations.design import Cell
-from ablations.tracking.store import FINISHED, RUNNING, Experiment
+from ablations.tracking.experiment import FINISHED, RUNNING, Experiment
 
 _PARENT = ""  # stands for the key of a cell where the run is that of the study
 _MIRRORED = "mirrored"  # a tag of the parent run: which cells are finished here

@@ -10,8 +10,8 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
-from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.lock import claimed
+from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import open_store
 
 if TYPE_CHECKING:

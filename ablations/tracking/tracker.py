@@ -23,9 +23,9 @@ from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
 from ablations.tracking import content
+from ablations.tracking.experiment import FAILED, FINISHED, KILLED, RUNNING, VIEW, open_experiment, reason_of
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
-from ablations.tracking.store import FAILED, FINISHED, KILLED, RUNNING, VIEW, open_experiment, reason_of
 
 if TYPE_CHECKING:
     from ablations.training.events import Epoch

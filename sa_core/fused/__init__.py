@@ -1,4 +1,4 @@
-"""Shuffle attention in one pass: the function of `sa_core.shuffle_attention`, fast.
+"""Shuffle attention in one pass: the function of `sa_core.attentions.shuffle_attention`, fast.
 
 `ShuffleAttention` chooses it by itself where it can be had (`fused="auto"`), and `create_model(..., fused_block=True)`
 takes a block's last batch norm, addition and ReLU in. What cannot be had is computed by torch's operations.

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sa_core.attentions.shuffle_attention import ShuffleAttention
 from sa_core.fused.choice import can_take, is_original, is_watched, leaves_to_eager
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
-from sa_core.shuffle_attention import ShuffleAttention
 
 _PLAIN = Form(1, 0, False, "none", 1)  # every channel passes, and stays where it is
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from sa_core.attentions.knobs import ShuffleAttentionKnobs
 from sa_core.fused.form import Form
 from sa_core.fused.operator import KERNELS
-from sa_core.knobs import ShuffleAttentionKnobs
 
 FUSED = ("auto", "on", "off")
 

@@ -27,8 +27,8 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import Cell, Design, make_design
-from ablations.storage.folder import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.parameters import distributions_of, parameters_of
+from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost

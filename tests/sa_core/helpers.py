@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sa_core import ATTENTION
-from sa_core.errors import OptionError
-from sa_core.knobs import ATTENTIONS as ATTENTION_KNOBS
-from sa_core.knobs import (
+from sa_core.attentions.knobs import ATTENTIONS as ATTENTION_KNOBS
+from sa_core.attentions.knobs import (
     BRANCHES,
     GATES,
     PERMUTATIONS,
@@ -23,6 +22,7 @@ from sa_core.knobs import (
     ShuffleAttentionKnobs,
     default_of,
 )
+from sa_core.errors import OptionError
 from tests.sa_core.reference import Array, taken_groups
 
 Module = TypeVar("Module", bound=nn.Module)

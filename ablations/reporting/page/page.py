@@ -29,7 +29,7 @@ from ablations.reporting.text.coverage import shown_sentence, state_sentence
 from ablations.reporting.text.numbers import points, points_with_interval
 from ablations.reporting.text.protocol import data_line, protocol_line, protocol_options
 from ablations.stats import Contrast
-from ablations.storage.folder import GO_ON
+from ablations.storage.paths import GO_ON
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.

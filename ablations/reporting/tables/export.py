@@ -15,7 +15,7 @@ from ablations.reporting.tables.macros import number_macros
 from ablations.reporting.tables.render import Table, markdown_table
 from ablations.reporting.tables.sections import Section, make_sections
 from ablations.reporting.tables.variants import protocol_note, variants_table
-from ablations.storage.folder import GO_ON
+from ablations.storage.paths import GO_ON
 
 
 def write_tables(analysis: StudyAnalysis, sections: Sequence[Section] | None = None) -> list[Path]:

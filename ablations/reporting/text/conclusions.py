@@ -27,7 +27,7 @@ from ablations.stats import (
     replicates_for,
     spread,
 )
-from ablations.stats.tests import ALPHA
+from ablations.stats.significance import ALPHA
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ablations.common.urls import hide_passwords
-from ablations.storage.folder import make_folder
 from ablations.storage.lock.base import Lock
 from ablations.storage.lock.file import StudyFileLock
+from ablations.storage.paths import make_folder
 
 
 def lock_of(folder: Path, storage: str) -> Lock:

@@ -32,7 +32,7 @@ from ablations.design.variants import Variant, plain_network
 from ablations.measure.record import Setting
 from ablations.training.learner import Learner, build_network
 from sa_core import ATTENTION, ShuffleAttention
-from sa_core.registry import find_backbone
+from sa_core.backbones.registry import find_backbone
 from tests.sa_core.official import OfficialShuffleAttention
 
 CPU = torch.device("cpu")

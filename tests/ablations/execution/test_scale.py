@@ -16,7 +16,7 @@ from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.study import ENDS
 from ablations.config.compose import compose_config
 from ablations.reporting.text.coverage import shown_sentence
-from ablations.storage.folder import study_folder
+from ablations.storage.paths import study_folder
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
 from tests.builders.big_studies import BigStudy, make_big_study

@@ -11,7 +11,7 @@ from torch import nn
 from ablations.ledger.declared import CLAIMS, Outcome
 from ablations.ledger.structural import CHECKS, distance_from_instance_norm
 from sa_core import ShuffleAttention
-from sa_core.registry import BACKBONES
+from sa_core.backbones.registry import BACKBONES
 from tests.ablations.ledger.studies import claim
 
 PLACES = BACKBONES["resnet50"].places()

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablations.stats import Looks, Verdict, equivalence_p, holm
-from ablations.stats.tests import ALPHA, EXACT, signs
+from ablations.stats.significance import ALPHA, EXACT, signs
 
 Array = NDArray[np.float64]
 

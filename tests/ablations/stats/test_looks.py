@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.stats import Looks, fewest_pairs, least_p
-from ablations.stats.tests import ALPHA
+from ablations.stats.significance import ALPHA
 
 MOST = st.integers(2, 150)
 CONTRASTS = st.integers(1, 40)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ablations.stats import equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
-from ablations.stats.tests import ALPHA, EXACT, signs
+from ablations.stats.significance import ALPHA, EXACT, signs
 
 # Shares of whole images, as accuracies are: sums are exact, and some are equal.
 DIFFERENCES = st.lists(st.integers(-40, 40).map(lambda count: count / 8), min_size=1, max_size=8)

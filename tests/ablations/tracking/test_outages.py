@@ -21,8 +21,8 @@ from ablations.design import Cell, Design, make_design
 from ablations.storage.lock import claimed
 from ablations.tracking import outage
 from ablations.tracking import tracker as track
+from ablations.tracking.experiment import FINISHED
 from ablations.tracking.outage import State
-from ablations.tracking.store import FINISHED
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result

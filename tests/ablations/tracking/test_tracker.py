@@ -16,7 +16,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.tracking import outage
 from ablations.tracking import tracker as track
-from ablations.tracking.store import FINISHED, KILLED
+from ablations.tracking.experiment import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result

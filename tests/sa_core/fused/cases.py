@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sa_core import ShuffleAttention
+from sa_core.attentions.knobs import ShuffleAttentionKnobs, default_of
+from sa_core.backbones.slots import SlottedBlock
 from sa_core.fused import cpu
-from sa_core.knobs import ShuffleAttentionKnobs, default_of
-from sa_core.slots import SlottedBlock
 from tests.sa_core.helpers import divisors, noise, randomised
 
 Module = TypeVar("Module", bound=nn.Module)

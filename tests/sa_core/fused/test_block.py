@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from sa_core import ShuffleAttention, create_model
-from sa_core.cifar_resnet import CifarBlock
+from sa_core.backbones.cifar_resnet import CifarBlock
+from sa_core.backbones.slots import SlottedBlock
+from sa_core.backbones.torchvision_models import SlottedBasicBlock, SlottedBottleneck
 from sa_core.errors import OptionError
 from sa_core.fused import block as fused_block
 from sa_core.fused import cpu
 from sa_core.fused.block import end_of_block
-from sa_core.slots import SlottedBlock
-from sa_core.torchvision_models import SlottedBasicBlock, SlottedBottleneck
 from tests.sa_core.fused.cases import (
     COMPUTED,
     LAYOUTS,
@@ -281,7 +281,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         made.append(out is not None)
         return out
 
-    monkeypatch.setattr("sa_core.slots.end_of_block", counted)
+    monkeypatch.setattr("sa_core.backbones.slots.end_of_block", counted)
     return made
 
 

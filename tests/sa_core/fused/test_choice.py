@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 
 from sa_core import ShuffleAttention
+from sa_core.attentions.knobs import ShuffleAttentionKnobs
 from sa_core.errors import OptionError
 from sa_core.fused import FUSED, Form, can_take, cpu, form_of, reason_against
-from sa_core.knobs import ShuffleAttentionKnobs
 from tests.sa_core.fused.cases import ROUNDING, TYPES, last, make, needs_kernels
 from tests.sa_core.helpers import noise, randomised, variants
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sa_core.backbones.places import POSITIONS, STEMS
+from sa_core.backbones.registry import BACKBONES, find_backbone
 from sa_core.errors import OptionError
-from sa_core.places import POSITIONS, STEMS
-from sa_core.registry import BACKBONES, find_backbone
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sa_core import ShuffleAttention, channel_shuffle
-from sa_core.knobs import BRANCHES
-from sa_core.shuffle_attention import in_layout_of
+from sa_core.attentions.knobs import BRANCHES
+from sa_core.attentions.shuffle_attention import in_layout_of
 from tests.sa_core.helpers import arrays, divisors, noise, randomised, variants
 from tests.sa_core.reference import GATES, shuffle_attention, taken_groups
 

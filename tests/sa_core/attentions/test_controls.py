@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sa_core import ShuffleAttention
-from sa_core.controls import ConstantGate, FrozenShuffleAttention, MatchedSqueezeExcitation, RandomPermutation
+from sa_core.attentions.controls import (
+    ConstantGate,
+    FrozenShuffleAttention,
+    MatchedSqueezeExcitation,
+    RandomPermutation,
+)
 from tests.sa_core.helpers import arrays, count, noise, randomised, variants
 from tests.sa_core.reference import matched_squeeze_excitation, shuffle_attention
 

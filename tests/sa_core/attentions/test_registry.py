@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sa_core import ATTENTION, ShuffleAttention, SpatialGroupEnhance
-from sa_core.knobs import ATTENTIONS
+from sa_core.attentions.knobs import ATTENTIONS
 from tests.sa_core import reference
 from tests.sa_core.helpers import SMALL, arrays, count, noise, on_meta, randomised, small
 

@@ -1,7 +1,7 @@
 """Attention by name: `ATTENTION[name](channels, **knobs)` is a module that keeps the shape (B, C, H, W).
 
 The rivals that timm has are timm's layers, made as their papers have them; where timm's defaults differ it is said
-here. The knobs are declared in `sa_core.knobs`. timm is imported when a rival is made: it takes seconds.
+here. The knobs are declared in `sa_core.attentions.knobs`. timm is imported when a rival is made: it takes seconds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from sa_core.controls import ConstantGate, FrozenShuffleAttention, MatchedSqueezeExcitation, RandomPermutation
-from sa_core.knobs import CbamKnobs, EfficientChannelKnobs, GlobalContextKnobs, SqueezeExcitationKnobs
-from sa_core.shuffle_attention import ShuffleAttention
-from sa_core.spatial_group_enhance import SpatialGroupEnhance
+from sa_core.attentions.controls import (
+    ConstantGate,
+    FrozenShuffleAttention,
+    MatchedSqueezeExcitation,
+    RandomPermutation,
+)
+from sa_core.attentions.knobs import CbamKnobs, EfficientChannelKnobs, GlobalContextKnobs, SqueezeExcitationKnobs
+from sa_core.attentions.shuffle_attention import ShuffleAttention
+from sa_core.attentions.spatial_group_enhance import SpatialGroupEnhance
 
 
 def identity(channels: int, *, device: Any = None, dtype: torch.dtype | None = None) -> nn.Module:

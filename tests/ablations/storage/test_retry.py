@@ -12,10 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
-from ablations.storage import persistence
+from ablations.storage import retry as persistence
 from ablations.storage.cells import CellState
 from ablations.storage.errors import StorageError, StudyInUseError
-from ablations.storage.persistence import Persistence
+from ablations.storage.retry import Persistence
 from ablations.storage.study import StudyStore, open_store
 from tests.servers import Cluster
 

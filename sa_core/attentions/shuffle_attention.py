@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core.attentions.knobs import ShuffleAttentionKnobs, norm_groups
 from sa_core.errors import OptionError
 from sa_core.fused import (
     FUSED,
@@ -30,7 +31,6 @@ from sa_core.fused import (
     reason_against,
 )
 from sa_core.fused import shuffle_attention as fused_shuffle_attention
-from sa_core.knobs import ShuffleAttentionKnobs, norm_groups
 
 _GATES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sa_core.knobs import SpatialGroupEnhanceKnobs
+from sa_core.attentions.knobs import SpatialGroupEnhanceKnobs
 
 _EPSILON = 1e-5
 

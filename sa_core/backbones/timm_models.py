@@ -18,8 +18,8 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from sa_core.backbones.places import TIMM, Backbone, Place
 from sa_core.errors import OptionError
-from sa_core.places import TIMM, Backbone, Place
 
 
 class Slot(nn.Identity):

@@ -11,7 +11,8 @@ from sa_core.fused.block import end_of_block
 class SlottedBlock(nn.Module):
     """A block of a residual path and a shortcut, with a slot for attention that is named `sa` as in the official code.
 
-    A subclass says what its paths are. `position` is where attention stands; `sa_core.places` tells what each means.
+    A subclass says what its paths are. `position` is where attention stands; `sa_core.backbones.places` tells what each
+    means.
     """
 
     position: str = "residual"

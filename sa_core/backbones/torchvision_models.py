@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import InvertedResidual, ShuffleNetV2, channel_shuffle
 
-from sa_core.places import Backbone
-from sa_core.slots import SlottedBlock
+from sa_core.backbones.places import Backbone
+from sa_core.backbones.slots import SlottedBlock
 
 
 class _ResidualBlock(SlottedBlock):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sa_core.places import Backbone
-from sa_core.slots import SlottedBlock
+from sa_core.backbones.places import Backbone
+from sa_core.backbones.slots import SlottedBlock
 
 
 class CifarBlock(SlottedBlock):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core import ATTENTION, ShuffleAttention, create_model
+from sa_core.backbones.places import POSITIONS
+from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
-from sa_core.places import POSITIONS
-from sa_core.registry import BACKBONES
 from tests.sa_core.helpers import SMALL, count, noise, on_meta, randomised
 
 # Small maps make these quick; a batch of two is one that batch norm can train on.

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sa_core.backbones.places import POSITIONS, Place, select_stages
+from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
-from sa_core.places import POSITIONS, Place, select_stages
-from sa_core.registry import BACKBONES
 from tests.sa_core.helpers import on_meta
 
 

@@ -26,7 +26,7 @@ from ablations.execution.schedules.select import make_schedule
 from ablations.execution.schedules.sequential import planned_looks
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.stats import Looks
-from ablations.storage.folder import storage_url, study_folder
+from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "param
 
 
 @dataclass(frozen=True)
-class StudyPlanner:
+class StudyForecast:
     """Plans a study.
 
     Args:
@@ -134,7 +134,7 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
         SuiteError: if the study could not be run as it was asked for.
     """
     call = f"plan_study({', '.join(map(repr, overrides))})"
-    StudyPlanner(compose_config(overrides), hide_passwords(call), console or make_console()).plan()
+    StudyForecast(compose_config(overrides), hide_passwords(call), console or make_console()).plan()
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:

@@ -5,10 +5,10 @@ import timm
 import torch
 
 from sa_core import ShuffleAttention, create_model
+from sa_core.backbones.places import Place
+from sa_core.backbones.registry import find_backbone
+from sa_core.backbones.timm_models import Slot, find_timm_backbone
 from sa_core.errors import OptionError
-from sa_core.places import Place
-from sa_core.registry import find_backbone
-from sa_core.timm_models import Slot, find_timm_backbone
 from tests.sa_core.helpers import count, noise
 
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sa_core import ATTENTION
-from sa_core.errors import OptionError
-from sa_core.knobs import (
+from sa_core.attentions.knobs import (
     ATTENTIONS,
     CbamKnobs,
     ConstantKnobs,
@@ -31,7 +30,8 @@ from sa_core.knobs import (
     default_of,
     norm_groups,
 )
-from sa_core.registry import BACKBONES
+from sa_core.backbones.registry import BACKBONES
+from sa_core.errors import OptionError
 
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
@@ -326,9 +326,9 @@ def test_the_constant_is_where_the_official_gates_start() -> None:
 
 def test_the_tables_are_reached_without_importing_torch() -> None:
     code = (
-        "import sa_core, sa_core.knobs, sa_core.registry, sa_core.seeds, sys;"
-        "sa_core.knobs.ATTENTIONS['sa'](groups=4).check(16);"
-        "sa_core.registry.find_backbone('resnet50').places('pre');"
+        "import sa_core, sa_core.attentions.knobs, sa_core.backbones.registry, sa_core.seeds, sys;"
+        "sa_core.attentions.knobs.ATTENTIONS['sa'](groups=4).check(16);"
+        "sa_core.backbones.registry.find_backbone('resnet50').places('pre');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

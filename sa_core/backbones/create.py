@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from sa_core.attention import ATTENTION
+from sa_core.attentions.knobs import ATTENTIONS, ShuffleAttentionKnobs
+from sa_core.attentions.registry import ATTENTION
+from sa_core.attentions.shuffle_attention import ShuffleAttention
+from sa_core.backbones.places import Backbone, Place
+from sa_core.backbones.registry import find_backbone
+from sa_core.backbones.slots import SlottedBlock
 from sa_core.errors import OptionError
 from sa_core.fused import FUSED
-from sa_core.knobs import ATTENTIONS, ShuffleAttentionKnobs
-from sa_core.places import Backbone, Place
-from sa_core.registry import find_backbone
 from sa_core.seeds import stream_seed
-from sa_core.shuffle_attention import ShuffleAttention
-from sa_core.slots import SlottedBlock
 
 
 def create_model(
@@ -39,14 +39,14 @@ def create_model(
     `seed`, two networks that differ in attention alone start from identical backbone weights.
 
     Args:
-        name: a name from `sa_core.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and ShuffleNetV2), or
-            `timm/<name>` for a model of timm whose blocks take `attn_layer`.
+        name: a name from `sa_core.backbones.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and
+            ShuffleNetV2), or `timm/<name>` for a model of timm whose blocks take `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
         num_classes: length of the logits.
         stem: the first layers of a torchvision model, `imagenet` (its own) or `cifar` (for images of 64 pixels or
             fewer).
         stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
-        position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.places`.
+        position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.places`.
         seed: of the initial weights; None draws one from torch's global generator.
         fused: of every module of shuffle attention, as `ShuffleAttention` takes it.
         fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
@@ -121,13 +121,13 @@ def _check_fused_block(backbone: Backbone, attention: str, position: str, fused:
 def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:
     """Builds a backbone with empty slots; what takes seconds to import is imported where it is needed."""
     if backbone.family == "cifar_resnet":
-        from sa_core.cifar_resnet import CifarResNet
+        from sa_core.backbones.cifar_resnet import CifarResNet
 
         return CifarResNet(backbone, num_classes, position)
     if backbone.family == "timm":
-        from sa_core import timm_models
+        from sa_core.backbones import timm_models
 
         return timm_models.build(backbone, num_classes)
-    from sa_core import torchvision_models
+    from sa_core.backbones import torchvision_models
 
     return torchvision_models.build(backbone, num_classes, position, stem)
