@@ -318,7 +318,8 @@ def test_a_run_says_of_a_stored_study_with_another_replicates_max_that_it_cannot
 
 
 REAL = ("device=cpu", "sweep=shuffle", "replicates=auto", "replicates.max=10", "train.epochs=1", "measure=off",
-        "data.train_images=256", "data.test_images=200", "tracking.enabled=false")  # fmt: skip
+        "train.batch_size=16", "data.train_images=64", "data.test_images=100", "tracking.enabled=false",
+        "weights=off")  # fmt: skip
 
 
 def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: Path, command: Command) -> None:
