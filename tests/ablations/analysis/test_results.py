@@ -96,7 +96,7 @@ def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
     assert results.diverged == {"groups=4": 1}
     (left,) = results.unfinished.to_dict("records")
     assert left == {"variant": "groups=4", "replicate": 1, "state": "diverged", "reason": "DivergedError: nan"}
-    assert spoilt[5].is_done
+    assert spoilt[5].state.is_done
     # Of replicates, too, that are not asked for any more.
     assert collect(design(1), spoilt).diverged == {"groups=4": 1}
 
@@ -104,7 +104,7 @@ def test_a_cell_that_diverged_is_counted_and_in_no_mean() -> None:
 def test_a_failed_cell_is_not_one_that_diverged() -> None:
     made = design()
     failed = replace(stored(made, finished=0)[0], state=CellState.FAILED, failure="ValueError: no", failed_as=ERROR)
-    assert not failed.is_done
+    assert not failed.state.is_done
     assert collect(made, [failed]).diverged == {}
 
 

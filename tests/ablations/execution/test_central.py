@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from optuna.trial import TrialState
 
 from ablations import analyze, cli
 from ablations.run import PURPOSE, run
+from ablations.storage.cells import CellState
 from ablations.storage.study import open_store
 from tests.conftest import TINY
 from tests.servers import PASSWORD, QUOTED_PASSWORD, Cluster, MlflowServer
@@ -48,7 +48,7 @@ def test_a_study_is_run_on_central_servers_and_outlives_a_restart_of_its_databas
     assert f"is being run by another process, which is its only writer: process {process.pid} on " in second.err
 
     store = open_store(storage, STUDY, create=False)
-    assert [cell.state for cell in store.cells()] == [TrialState.COMPLETE] * 6
+    assert [cell.state for cell in store.cells()] == [CellState.FINISHED] * 6
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name(STUDY)
     assert experiment is not None

@@ -13,10 +13,10 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
-from optuna.trial import TrialState
 
 from ablations import analyze, cli
 from ablations.run import PURPOSE, run
+from ablations.storage.cells import CellState
 from tests.conftest import TINY
 
 STUDY = "groups-digits-resnet8"
@@ -87,7 +87,7 @@ def run_until_the_first_cell_is_finished(then: Callable[[], None], *arguments: s
     return process.returncode, printed, errors
 
 
-def states(folder: Path) -> list[TrialState]:
+def states(folder: Path) -> list[CellState]:
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / 'optuna.db'}")
     return [trial.state for trial in study.trials]
 
@@ -109,12 +109,12 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     status, printed, message = run_until_the_first_cell_is_finished(disk.fill, place, "train.epochs=40")
     assert (status, message) == (2, at_once), printed
     disk.make_room()
-    finished = states(disk.folder / "results").count(TrialState.COMPLETE)
+    finished = states(disk.folder / "results").count(CellState.FINISHED)
     assert 1 <= finished < 6
     status, printed, message = call("run", place, "train.epochs=40")
     assert (status, message) == (0, "")
     assert f"cells: 6; {6 - finished} to train" in printed
-    assert states(disk.folder / "results") == [TrialState.COMPLETE] * 6
+    assert states(disk.folder / "results") == [CellState.FINISHED] * 6
     client = MlflowClient(f"sqlite:///{disk.folder / 'results' / 'mlflow.db'}")
     runs = [run for run in client.search_runs(["1"]) if "cell" in run.data.tags]
     assert [run.info.status for run in runs] == ["FINISHED"] * 6
@@ -153,7 +153,7 @@ def test_a_full_disk_of_mlflows_does_not_stop_the_study(
     status, printed, message = run_until_the_first_cell_is_finished(disk.fill, *places)
     assert (status, message) == (0, ""), printed
     assert "MLflow stopped answering (the disk is full; make room" in printed, printed
-    assert states(tmp_path / "results") == [TrialState.COMPLETE] * 3
+    assert states(tmp_path / "results") == [CellState.FINISHED] * 3
     disk.make_room()
     status, printed, message = call("analyze", *places, "figures=forest", "sync=true")
     assert (status, message) == (0, "")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data.images import in_memory
@@ -18,6 +17,7 @@ from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.storage.cells import CellState
 from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.errors import StorageError
 from ablations.tracking.base import NoTracker
 from ablations.training.cost import Cost
 from ablations.training.events import (
@@ -308,7 +308,7 @@ def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeyp
     images = launcher.images
     monkeypatch.setitem(launcher.__dict__, "images", in_memory(images.train, images.test, ("a",) * 10))
     study.design = make_design(more)
-    with pytest.raises(UsageError, match=r"data=digits: has fingerprint .* add study=groups-digits-resnet8-2"):
+    with pytest.raises(StorageError, match=r"data=digits: has fingerprint .* add study=groups-digits-resnet8-2"):
         study.drive(launcher)
     assert launcher.trained == []
 

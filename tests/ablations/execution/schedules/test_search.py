@@ -15,6 +15,7 @@ from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.schedules.search import can_prune
 from ablations.storage.cells import CellState
+from ablations.storage.errors import StorageError
 from tests.builders.searches import BEST, EPOCHS, FormulaLauncher, Study, score
 
 
@@ -211,5 +212,5 @@ def test_a_stored_search_for_other_objectives_is_refused(tmp_path: Path) -> None
     study = Study(tmp_path)
     study.drive(FormulaLauncher(study.config), stop_after=1)
     other = Study(tmp_path, "sweep.objectives=[test_loss]")
-    with pytest.raises(UsageError, match=r"is stored with the objectives top1, not test_loss; to start another study"):
+    with pytest.raises(StorageError, match=r"is stored with the objectives top1, not test_loss; to start another"):
         _ = other.store
