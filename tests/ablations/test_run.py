@@ -168,7 +168,9 @@ def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
     assert "Interrupted: " in printed
     assert "The same command goes on with the others." in printed
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
-    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    states = [trial.state for trial in study.trials]
+    assert 1 <= states.count(TrialState.COMPLETE) < 6
+    assert set(states) <= {TrialState.COMPLETE, TrialState.FAIL}  # it may have come between two cells
 
 
 def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import optuna
 import pytest
 from mlflow import MlflowClient
 
 from ablations import analyze, cli
 from ablations.run import PURPOSE, run
 from ablations.storage.cells import CellState
+from ablations.storage.study import open_store
 from tests.conftest import TINY
 
 STUDY = "groups-digits-resnet8"
@@ -88,8 +88,8 @@ def run_until_the_first_cell_is_finished(then: Callable[[], None], *arguments: s
 
 
 def states(folder: Path) -> list[CellState]:
-    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder / 'optuna.db'}")
-    return [trial.state for trial in study.trials]
+    store = open_store(f"sqlite:///{folder / 'optuna.db'}", STUDY, create=False)
+    return [cell.state for cell in store.cells()]
 
 
 def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command_goes_on(

@@ -51,7 +51,7 @@ def test_finished_cells_are_read_once(study: BigStudy, folder: Path) -> None:
     try:
         store = opened(study, folder)
         assert len(store.cells()) == 1000
-        assert len([text for text in statements if "trial_user_attributes" in text]) == 1
+        assert 1 <= len([text for text in statements if "trial_user_attributes" in text]) <= 4  # some hundred at a time
         statements.clear()
         store.cells()
         assert [text for text in statements if "trial_user_attributes" in text] == []
