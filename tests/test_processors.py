@@ -11,7 +11,7 @@ from tests import processors
 
 CODE = """
 import torch
-from ablations.common.machine import resolve_precision
+from ablations.common.resolve import resolve_precision
 print(torch.backends.cpu.get_cpu_capability(), resolve_precision("auto", "cpu"))
 """
 
