@@ -1,10 +1,13 @@
-"""How a process that trains or measures is set up, before it imports torch."""
+"""How a process is set up that trains or measures, before it imports torch, or reads many objects at once."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def keep_freed_memory() -> None:
@@ -27,3 +30,15 @@ def keep_freed_memory() -> None:
 def quiet_profiler() -> None:
     """Keeps Kineto, behind torch's profiler, from writing notices to standard error; to be called before torch is."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+
+@contextmanager
+def without_collecting_garbage() -> Iterator[None]:
+    """Turns garbage collection off, if it was on: while many objects are made that stay, it finds nothing, for long."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -13,9 +13,11 @@ Every attempt at a cell is one Optuna trial:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -73,6 +75,28 @@ class StoredCell:
         return self.state is CellState.RUNNING
 
 
+class StoredOutcome(Mapping[str, Any]):
+    """An outcome as it is stored, as JSON; decoded when it is read, as those of thousands of cells fill the memory."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return _decoded(self._text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_decoded(self._text))
+
+    def __len__(self) -> int:
+        return len(_decoded(self._text))
+
+
+@lru_cache(maxsize=1)  # whoever reads an outcome reads several of its parts
+def _decoded(text: str) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(text)
+    return decoded
+
+
 def is_cell(trial: FrozenTrial) -> bool:
     """Whether a trial was written by this suite."""
     return "cell" in trial.user_attrs
@@ -90,7 +114,7 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
         replicate=known["replicate"],
         state=_state(trial.state, failure.get("kind")),
         number=trial.number,
-        outcome=known.get("outcome"),
+        outcome=StoredOutcome(known["outcome"]) if "outcome" in known else None,
         failed_as=failure.get("kind"),
         failure=failure.get("reason"),
     )

@@ -6,17 +6,16 @@ of one cell; one stays.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from mlflow.entities import Run
 
+from ablations.common.process import without_collecting_garbage
 from ablations.design import Cell
 from ablations.tracking.experiment import FINISHED, RUNNING, Experiment
 
@@ -167,7 +166,7 @@ class RunIndex:
         while True:
             # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
             # looking for garbage meanwhile takes two thirds of the time.
-            with _without_collecting_garbage():
+            with without_collecting_garbage():
                 page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
                 for run in page:
                     if run.data.tags.get("study_id") == self._study_id:
@@ -180,15 +179,3 @@ class RunIndex:
 
 def _digest(keys: Iterable[str]) -> str:
     return hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
-
-
-@contextmanager
-def _without_collecting_garbage() -> Iterator[None]:
-    """Turns garbage collection off, if it was on."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -7,6 +7,7 @@ several a cell.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> N
         state, values, steps = TrialState.FAIL, None, {}
         came_of_it: dict[str, Any] = {"failure": {"kind": "error", "reason": "RuntimeError: out of memory"}}
         if outcome is not None:
-            came_of_it = {"outcome": outcome}
+            came_of_it = {"outcome": json.dumps(outcome)}
             state = TrialState.PRUNED if "pruned" in outcome else TrialState.COMPLETE
             if len(design.objectives) == 1:
                 steps = {epoch["epoch"] + 1: epoch["top1"] for epoch in outcome["result"]["epochs"]}

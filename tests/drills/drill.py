@@ -12,6 +12,7 @@ its server may have been away when the study ended).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import secrets
@@ -250,7 +251,7 @@ def stored(folder: Path, study: str) -> dict[str, Any]:
             continue
         if name in found or trial.state != optuna.trial.TrialState.COMPLETE:
             raise DrillError(f"{study}: {name} is in the store twice, or {trial.state.name}")
-        found[name] = timeless(trial.user_attrs["outcome"]["result"])
+        found[name] = timeless(json.loads(trial.user_attrs["outcome"])["result"])
     return found
 
 
