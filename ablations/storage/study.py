@@ -68,6 +68,7 @@ class StudyStore:
 
     def __init__(self, study: optuna.Study, persistence: Persistence) -> None:
         self._study, self._persistence = study, persistence
+        self._attributes: dict[str, Any] | None = None
         self._attempts: dict[int, StoredCell] = {}  # by the number of the trial
         self._trials: dict[str, optuna.Trial] = {}  # of the cells in training, by their keys
         self._reported: dict[str, int] = {}  # the last epoch of each of these that Optuna knows
@@ -79,8 +80,10 @@ class StudyStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the study as a whole remembers."""
-        return self._persistence.read(lambda: self._study.user_attrs)
+        """What the study as a whole remembers; read once, as nobody else writes it meanwhile."""
+        if self._attributes is None:
+            self._attributes = self._persistence.read(lambda: self._study.user_attrs)
+        return self._attributes
 
     @property
     def is_empty(self) -> bool:
@@ -129,6 +132,7 @@ class StudyStore:
         """Keeps a fact about the study as a whole, unless it is known already."""
         if self.attributes.get(name) != value:
             self._persistence.write(lambda _: self._study.set_user_attr(name, value))
+            self._attributes = None
 
     def cells(self) -> list[StoredCell]:
         """Returns the attempt that counts at every cell, in the order in which the cells were first begun.
