@@ -144,7 +144,7 @@ def test_compiled_in_one_graph_it_is_one_operator_and_does_the_same(knobs: dict[
     leaves, grad = [x, *module.parameters()], noise(2, C, 5, 4, seed=2)
     gradients = torch.autograd.grad(out, leaves, grad)
     assert [name for name in seen if "sa_core" in name] == [
-        "sa_core.attentions.shuffle_attention.default",
+        "sa_core.shuffle_attention.default",
         "sa_core.shuffle_attention_backward.default",
     ]
     expected = module(x)
@@ -216,7 +216,7 @@ def test_a_dispatch_mode_sees_the_operator_and_its_backward() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
     with _Seen() as mode:
         module(x).sum().backward()
-    assert "sa_core.attentions.shuffle_attention.default" in mode.names
+    assert "sa_core.shuffle_attention.default" in mode.names
     assert "sa_core.shuffle_attention_backward.default" in mode.names
 
 
@@ -236,7 +236,7 @@ def test_make_fx_and_fake_tensors_see_the_operator() -> None:
 
     module, x = make(C), noise(2, C, 5, 4)
     graph = make_fx(module)(x)
-    assert "sa_core.attentions.shuffle_attention" in graph.code
+    assert "sa_core.shuffle_attention" in graph.code
     assert torch.equal(graph(x), module(x))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = mode.from_tensor(last(x))
