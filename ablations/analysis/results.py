@@ -23,8 +23,8 @@ class Results:
             `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
             in), and the metrics of a cell.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
-        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, `pruned` where a
-            search gave the variant up, `diverged` where the loss became no number), `reason`.
+        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, otherwise the
+            value of a `CellState`), `reason`.
         environments: the machines and versions that trained the cells, each once.
     """
 

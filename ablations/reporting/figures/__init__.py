@@ -1,4 +1,4 @@
-"""One file a figure: one function computes a tidy frame, another draws it; `sketches` knows which a study has."""
+"""One file a figure: one function computes a tidy frame, another draws it; `registry` knows which a study has."""
 
 from __future__ import annotations
 
