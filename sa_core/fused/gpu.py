@@ -35,7 +35,7 @@ _IMAGES = 128
 
 
 @cache
-def _kernels() -> Any:
+def load() -> Any:
     """Returns the kernels; None where there is no Triton."""
     try:
         return import_module("sa_core.fused.triton_kernels")
@@ -47,7 +47,7 @@ def _kernels() -> Any:
 def supports(dtype: torch.dtype) -> bool:
     """Whether feature maps of this type can be worked on here."""
     somewhere = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-    return dtype in _DTYPES and somewhere and _kernels() is not None
+    return dtype in _DTYPES and somewhere and load() is not None
 
 
 def forward(
@@ -75,7 +75,7 @@ def forward(
     with _on(x):
         if not plan.is_whole:
             measured, known = torch.empty((2, plan.parts, images, channels), device=x.device), "parts"
-            _kernels().statistics_kernel[plan.grid](
+            load().statistics_kernel[plan.grid](
                 x,
                 measured,
                 permutation,
@@ -90,7 +90,7 @@ def forward(
             norm = (running[0].float().contiguous(), running[1].float().contiguous(), None)
         elif moments is not None:
             known, norm = "rows", tuple(moments)
-            _kernels().moments_kernel[(math.ceil(channels / _CHANNELS),)](
+            load().moments_kernel[(math.ceil(channels / _CHANNELS),)](
                 x,
                 measured,
                 rows,
@@ -104,7 +104,7 @@ def forward(
                 tile_images=_tile_images(images),
                 tile_channels=_CHANNELS,
             )
-        _kernels().forward_kernel[plan.grid](
+        load().forward_kernel[plan.grid](
             x,
             shortcut,
             out,
@@ -157,7 +157,7 @@ def backward(
     learnt = _learnt(parameters)
 
     def work_on(grad: Tensor, out: Tensor | None, sums_up: bool, writes: bool) -> None:
-        _kernels().backward_kernel[plan.grid](
+        load().backward_kernel[plan.grid](
             grad,
             x,
             out,
@@ -187,7 +187,7 @@ def backward(
 
     with _on(x):
         work_on(grad_out, out, True, plan.is_whole)
-        _kernels().channels_kernel[(math.ceil(channels / _CHANNELS),)](
+        load().channels_kernel[(math.ceil(channels / _CHANNELS),)](
             x,
             rows,
             sums,
@@ -210,7 +210,7 @@ def backward(
             tile_images=_tile_images(images),
             tile_channels=_CHANNELS,
         )
-        _kernels().gates_kernel[(math.ceil(group_channels / _CHANNELS),)](
+        load().gates_kernel[(math.ceil(group_channels / _CHANNELS),)](
             totals,
             grad_gates,
             parameters.sweight,
@@ -254,7 +254,7 @@ class _Plan(NamedTuple):
 def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
     """Returns how a map is cut; it depends on shape, type, layout and form alone."""
     images, channels, height, width = x.shape
-    return _plan_of(
+    return plan_tiles(
         images,
         channels,
         height * width,
@@ -267,7 +267,7 @@ def _plan(x: Tensor, form: Form, permutation: Tensor | None) -> _Plan:
 
 
 @cache
-def _plan_of(
+def plan_tiles(
     images: int,
     channels: int,
     positions: int,
@@ -277,6 +277,7 @@ def _plan_of(
     permuted: bool,
     awaited: bool,
 ) -> _Plan:
+    """Cuts maps of this many `positions` and of elements of `size` bytes into tiles."""
     whole = _power_of_two(positions)
     if channels_last:
         rows = min(_power_of_two(channels), max(_BYTES // size, min(64, _TILE // whole)))

@@ -191,11 +191,11 @@ def worst_of(topic: str, device: str) -> tuple[dict[str, float], list[str]]:
         if name != topic:
             continue
         with pytest.MonkeyPatch.context() as patch:
-            gpu._plan_of.cache_clear()
+            gpu.plan_tiles.cache_clear()
             for size, value in case.tiles.items():
                 patch.setattr(gpu, size, value)
             errors = errors_of(case, device)
-        gpu._plan_of.cache_clear()
+        gpu.plan_tiles.cache_clear()
         kind = str(case.dtype).removeprefix("torch.")
         worst[kind] = max(worst.get(kind, 0), *errors.values())
         limit = LIMITS[case.dtype]
@@ -270,17 +270,17 @@ def test_without_triton_there_is_no_support(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delitem(sys.modules, "sa_core.fused.triton_kernels", raising=False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     gpu.supports.cache_clear()
-    gpu._kernels.cache_clear()
+    gpu.load.cache_clear()
     try:
         assert not gpu.supports(torch.float32)
     finally:
         gpu.supports.cache_clear()
-        gpu._kernels.cache_clear()
+        gpu.load.cache_clear()
 
 
 def test_without_a_gpu_there_is_support_only_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(gpu, "_kernels", object)
+    monkeypatch.setattr(gpu, "load", object)
     for value, dtype, supported in (
         ("0", torch.float32, False),
         ("1", torch.float32, True),
@@ -300,7 +300,7 @@ def test_without_a_gpu_there_is_support_only_for_the_interpreter(monkeypatch: py
 def test_the_parts_of_a_plan_cover_a_row_and_their_programs_all_rows(
     channels: int, positions: int, images: int, channels_last: bool
 ) -> None:
-    plan = gpu._plan_of(images, channels, positions, 2, channels_last, 2, False, False)
+    plan = gpu.plan_tiles(images, channels, positions, 2, channels_last, 2, False, False)
     rows, width = plan.tiles["tile_rows"], plan.tiles["tile_width"]
     programs, parts = plan.grid
     assert (parts - 1) * plan.span < positions <= parts * plan.span
@@ -312,7 +312,7 @@ def test_the_parts_of_a_plan_cover_a_row_and_their_programs_all_rows(
 
 def test_rows_of_ordinary_networks_are_read_once() -> None:
     for channels, positions in ((256, 56 * 56), (512, 28 * 28), (1024, 14 * 14), (2048, 7 * 7)):
-        plan = gpu._plan_of(64, channels, positions, 2, False, 2, False, False)
+        plan = gpu.plan_tiles(64, channels, positions, 2, False, 2, False, False)
         assert plan.is_whole
         assert not plan.looped
 
