@@ -37,16 +37,7 @@ _HOMES = {
     "run_study": "ablations.execution.runner",
 }
 
-__all__ = [
-    "Contrast",
-    "StudyAnalysis",
-    "SuiteError",
-    "Verdict",
-    "judge",
-    "load_study",
-    "plan_study",
-    "run_study",
-]
+__all__ = ["Contrast", "StudyAnalysis", "SuiteError", "Verdict", "judge", "load_study", "plan_study", "run_study"]
 
 
 def __getattr__(name: str) -> Any:

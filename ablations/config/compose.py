@@ -6,30 +6,25 @@ what is wrong with one is said of that one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
-from ablations.config.interpolation import check_interpolations
-from ablations.config.messages import type_reason
-from ablations.config.option import check_ranges
+from ablations.config.messages import interpolation_reason, type_reason
+from ablations.config.option import SHOWN_NAMES, check_ranges
 from ablations.config.overrides import apply_override, parse_override
 from ablations.config.schema import Config
 from sa_core.backbones.places import TIMM
 
 
 def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:
-    """Returns the configuration that command-line overrides ask for.
-
-    Args:
-        arguments: overrides, as `sweep=groups` and `train.epochs=3`.
-        config_dir: a folder with more choices, as `sweep/mine.yaml`.
+    """Returns the configuration that overrides ask for; `config_dir` has more choices, as `sweep/mine.yaml`.
 
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
@@ -49,7 +44,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         if override.key_or_group not in GROUPS:
             apply_override(config, override)
     config.sweep.name = selected["sweep"]
-    check_interpolations(config)
+    _check_interpolations(config)
     try:
         result = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
@@ -77,3 +72,29 @@ def _is_folder(path: str) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError):  # of a name that no folder can have
         return False
+
+
+def _check_interpolations(config: DictConfig) -> None:
+    """Checks that there is something where options take their values from: `${seed}`, `${oc.env:HOME}`."""
+    for path, text in _interpolations(OmegaConf.to_container(config, resolve=False)):
+        shown_path = SHOWN_NAMES.get(path, path)
+        try:
+            node = OmegaConf.select(config, path, throw_on_missing=True)
+            if OmegaConf.is_config(node):
+                OmegaConf.to_container(node, resolve=True)
+        except Exception as error:  # whatever a resolver does
+            raise UsageError(shown_path, text, interpolation_reason(error)) from None
+        if node is None:
+            raise UsageError(shown_path, text, "refers to nothing")
+
+
+def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted name and the text of what refers to something else."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _interpolations(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _interpolations(value, f"{path}[{number}]")
+    elif isinstance(node, str) and "${" in node:
+        yield path, node

@@ -134,10 +134,6 @@ class TinyImagenetConfig(ImageTreeConfig):
 
 
 DATA: dict[str, type[DataConfig]] = {
-    "digits": DigitsConfig,
-    "cifar10": Cifar10Config,
-    "cifar100": Cifar100Config,
-    "imagenet_subset": ImageTreeConfig,
-    "imagenette": ImagenetteConfig,
-    "tiny_imagenet": TinyImagenetConfig,
+    schema.name: schema
+    for schema in (DigitsConfig, Cifar10Config, Cifar100Config, ImageTreeConfig, ImagenetteConfig, TinyImagenetConfig)
 }

@@ -26,11 +26,7 @@ _RAY_OPTIONS = tuple(declared.name for declared in fields(RayConfig))
 
 
 def parse_override(argument: str) -> Override:
-    """Reads an override, as `train.epochs=3`.
-
-    Raises:
-        UsageError: if it is not understood.
-    """
+    """Reads an override, as `train.epochs=3`; raises a UsageError if it is not understood."""
     key, equals, value = argument.partition("=")
     if not key.strip("+~ "):
         raise UsageError(argument or "''", None, "names no option; options are given as name=value")
@@ -49,20 +45,13 @@ def parse_override(argument: str) -> Override:
     if override.package is not None:
         raise UsageError(key, value or None, f"'@' has no meaning here; {override.key_or_group} stands where it is")
     if override.is_sweep_override():
-        raise UsageError(
-            override.key_or_group,
-            value,
-            "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors",
-        )
+        reason = "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors"
+        raise UsageError(override.key_or_group, value, reason)
     return override
 
 
 def apply_override(config: DictConfig, override: Override) -> None:
-    """Sets or removes what an override names, in place.
-
-    Raises:
-        UsageError: if there is no such option, or it cannot have this value.
-    """
+    """Sets or removes what an override names; raises a UsageError if there is no such option or it cannot have that."""
     key = override.key_or_group
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():

@@ -78,9 +78,9 @@ class Design:
     @property
     def baselines(self) -> dict[str, str]:
         """The variant that each variant is compared with, by name; baselines are their own."""
-        names = {variant.name for variant in self.variants}
+        names = [variant.name for variant in self.variants]
         if self.baseline in names:
-            return dict.fromkeys((variant.name for variant in self.variants), self.baseline)
+            return dict.fromkeys(names, self.baseline)
         factor = self.baseline_factor
         if factor is None:
             return {}

@@ -34,12 +34,7 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
-    return {
-        "data": decisive(config.data),
-        "train": train,
-        "seed": config.seed,
-        "device": device,
-    }
+    return {"data": decisive(config.data), "train": train, "seed": config.seed, "device": device}
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
