@@ -28,8 +28,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         "",
         f"usage: python -m ablations.{verb} [group=choice ...] [option=value ...] [--config-dir DIR]",
         "",
+        "Groups:",
     ]
-    lines.append("Groups:")
     for group in groups:
         names = ", ".join(group_choices(config_dir)[group])
         if group == "model":
@@ -40,9 +40,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
     for name, value, sentence in _options(config):
-        if OWNERS.get(name.partition(".")[0], verb) != verb:
-            continue
-        lines += _entry(f"{name}={value}", sentence)
+        if OWNERS.get(name.partition(".")[0], verb) == verb:
+            lines += _entry(f"{name}={value}", sentence)
     lines += [
         "",
         "A sweep of your own:   sweep=groups study=mine sweep.factors.attention.groups=[2,4]",
@@ -63,8 +62,7 @@ def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def _entry(name: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(text, _WIDTH - _INDENT)
     first = f"  {name}"
-    if len(first) >= _INDENT - 1:
-        return [first, *(" " * _INDENT + line for line in wrapped)]
-    return [first.ljust(_INDENT) + line if index == 0 else " " * _INDENT + line for index, line in enumerate(wrapped)]
+    above = [first] if len(first) >= _INDENT - 1 else []  # a long name has a line of its own
+    start = "" if above else first
+    return above + textwrap.wrap(text, _WIDTH, initial_indent=start.ljust(_INDENT), subsequent_indent=" " * _INDENT)

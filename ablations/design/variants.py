@@ -151,11 +151,9 @@ def _model(config: Config, own: Settings, option: str) -> tuple[Settings, Backbo
 
 
 def _inherited(base: Settings, own: Settings) -> Settings:
-    """Returns what a variant has from the base network's attention.
+    """Returns what a variant has from the base network's attention: where it is; the knobs of a module of its kind.
 
-    Another module has its own knobs, and takes over where attention is. A module that is a kind of the base module, as
-    frozen shuffle attention is, has its knobs too, as far as they mean the same. A knob that the variant's own settings
-    leave without an effect is as if it had not been set.
+    A knob that the variant's own settings leave without an effect is as if it had not been set.
     """
     name = str(own.get("name", base["name"]))
     if name not in ATTENTIONS:
