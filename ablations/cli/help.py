@@ -1,7 +1,5 @@
 """The help text, made from the declarations of the options."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass

@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and one message for those that cannot be written."""
 
-from __future__ import annotations
-
 import glob
 import uuid
 from collections.abc import Iterator

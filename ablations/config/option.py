@@ -1,7 +1,5 @@
 """How an option is declared: with a sentence about it and the values it may have; and what is read from that."""
 
-from __future__ import annotations
-
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
