@@ -71,11 +71,7 @@ def _question(path: Path) -> str:
 
 
 def selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
-    """Returns the choice that an override of a group makes, of the valid `choices`.
-
-    Raises:
-        UsageError: if there is none of this name.
-    """
+    """Returns the choice that an override of a group makes; raises a UsageError if it is none of `choices`."""
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add():
@@ -93,11 +89,8 @@ def selection(override: Override, choices: tuple[str, ...], config_dir: str | No
 
 
 def compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
-    """Lets Hydra compose the groups; without files of a person's own, once for the same choices.
-
-    Raises:
-        UsageError: if a person's own file does not do.
-    """
+    """Lets Hydra compose the groups; raises a UsageError if a person's own file does not do."""
+    # Without such files, what is composed of the same choices is the same.
     choices = tuple(selected.items())
     return deepcopy(_composed_once(choices)) if config_dir is None else _composed(choices, config_dir)
 

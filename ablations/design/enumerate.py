@@ -29,7 +29,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
 
     Raises:
         UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
-            baseline is no variant.
+            baseline is no variant; if options do not go together, or are not to be had on this machine.
     """
     check_base(config)
     factors = _factors(config)

@@ -11,11 +11,7 @@ from ablations.config import Config, decisive
 
 
 def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
-    """Returns the protocol that a configuration asks for, with `auto` resolved; `stored` as in `make_design`.
-
-    Raises:
-        UsageError: if its options do not go together, or are not to be had on this machine.
-    """
+    """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does."""
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found

@@ -75,12 +75,8 @@ def level_name(path: str, level: object) -> str:
 def make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
     """Applies a variant's settings to the base network and checks what comes out.
 
-    Args:
-        config: has the base network.
-        name: of the variant.
-        settings: by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names.
-        levels: those of the settings that are levels of factors.
-        option: where the settings come from, for messages.
+    `settings` are by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names. `levels`
+    are those of them that are levels of factors, and `option` says in messages where the settings come from.
 
     Raises:
         UsageError: if a setting is unknown, has no effect, or does not fit.
@@ -223,11 +219,7 @@ def _schema(name: str) -> DictConfig:
 
 
 def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageError]) -> dict[str, int]:
-    """Checks attention at every place that it is to stand, resolves what depends on the backbone, in place.
-
-    Returns:
-        The groups on places that were too narrow for those asked for, by their channels.
-    """
+    """Checks attention wherever it is to stand, resolves what depends on the backbone; returns `Variant.clamped`."""
     if attention["name"] == NO_ATTENTION:
         return {}
     made = ATTENTIONS[attention["name"]]
@@ -284,11 +276,7 @@ def _advice(error: OptionError, knobs: Knobs, places: list[Place]) -> str:
 
 
 def check_distinct(variants: Iterable[Variant]) -> None:
-    """Checks that no variant is listed twice.
-
-    Raises:
-        UsageError: if two have one name, or are one network.
-    """
+    """Checks that no variant is listed twice; raises a UsageError if two have one name, or are one network."""
     by_name: dict[str, Variant] = {}
     by_network: dict[str, Variant] = {}
     for variant in variants:
