@@ -13,8 +13,6 @@ On the command line it is `python -m ablations.run sweep=groups`; in Python:
 the package costs nothing.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +35,7 @@ _HOMES = {
     "run_study": "ablations.execution.runner",
 }
 
-__all__ = [
-    "Contrast",
-    "StudyAnalysis",
-    "SuiteError",
-    "Verdict",
-    "judge",
-    "load_study",
-    "plan_study",
-    "run_study",
-]
+__all__ = ["Contrast", "StudyAnalysis", "SuiteError", "Verdict", "judge", "load_study", "plan_study", "run_study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -32,12 +33,8 @@ def main(
 ) -> int:
     """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
 
-    Args:
-        verb: as in `python -m ablations.<verb>`.
-        purpose: what it does, in a sentence, for the help.
-        act: does it; gets the configuration and the command that was typed.
-        arguments: the command line's, by default this process's.
-        defaults: overrides that hold unless others are typed.
+    `purpose` is what the verb does, in a sentence, for the help; `act` does it, and gets the configuration and the
+    command that was typed. `arguments` are by default this process's; `defaults` are overrides that others replace.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
@@ -123,7 +120,5 @@ def _read(typed: Sequence[str]) -> tuple[list[str], str | None, set[str]]:
 
 
 def _command(verb: str, typed: list[str]) -> str:
-    import shlex
-
-    # It goes into reports and to the dashboard.
+    """Returns what was typed, fit for reports and the dashboard."""
     return hide_passwords(shlex.join(["python", "-m", f"ablations.{verb}", *typed]))

@@ -1,15 +1,12 @@
 """The help text, made from the declarations of the options."""
 
-from __future__ import annotations
-
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from ablations.config import OWNERS, SHOWN_NAMES
+from ablations.config import OWNERS
 from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
+from ablations.config.option import options_of
 from sa_core.backbones.places import TIMM
 
 _WIDTH = 118
@@ -28,8 +25,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         "",
         f"usage: python -m ablations.{verb} [group=choice ...] [option=value ...] [--config-dir DIR]",
         "",
+        "Groups:",
     ]
-    lines.append("Groups:")
     for group in groups:
         names = ", ".join(group_choices(config_dir)[group])
         if group == "model":
@@ -39,10 +36,12 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     for name, question in sweep_questions(config_dir).items():
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
-    for name, value, sentence in _options(config):
-        if OWNERS.get(name.partition(".")[0], verb) != verb:
-            continue
-        lines += _entry(f"{name}={value}", sentence)
+    for name, value, declared in options_of(config):
+        is_of_verb = OWNERS.get(name.partition(".")[0], verb) == verb
+        if is_of_verb and "help" in declared and not name.endswith(".name"):
+            choices = declared.get("choices")
+            listing = f" One of: {', '.join(choices)}." if choices else ""
+            lines += _entry(f"{name}={value}".replace("'", ""), declared["help"] + listing)
     lines += [
         "",
         "A sweep of your own:   sweep=groups study=mine sweep.factors.attention.groups=[2,4]",
@@ -51,20 +50,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     return "\n".join(lines)
 
 
-def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    for declared in fields(config):
-        value = getattr(config, declared.name)
-        if is_dataclass(value):
-            yield from _options(value, f"{prefix}{declared.name}.")
-        elif "help" in declared.metadata and not (prefix and declared.name == "name"):
-            choices = declared.metadata.get("choices")
-            sentence = declared.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
-            yield prefix + SHOWN_NAMES.get(declared.name, declared.name), str(value).replace("'", ""), sentence
-
-
 def _entry(name: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(text, _WIDTH - _INDENT)
     first = f"  {name}"
-    if len(first) >= _INDENT - 1:
-        return [first, *(" " * _INDENT + line for line in wrapped)]
-    return [first.ljust(_INDENT) + line if index == 0 else " " * _INDENT + line for index, line in enumerate(wrapped)]
+    above = [first] if len(first) >= _INDENT - 1 else []  # a long name has a line of its own
+    start = "" if above else first
+    return above + textwrap.wrap(text, _WIDTH, initial_indent=start.ljust(_INDENT), subsequent_indent=" " * _INDENT)

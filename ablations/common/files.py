@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and one message for those that cannot be written."""
 
-from __future__ import annotations
-
 import glob
 import uuid
 from collections.abc import Iterator
@@ -15,11 +13,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Writes a file under another name and renames it, so that a reader finds the old content or all of the new one.
 
     A writer that fails leaves the old content and nothing else; one that is killed leaves its partial file, which
-    `discard_partials` removes. The file gets the permissions of any new one.
-
-    Args:
-        path: of the file; its folder is made.
-        content: bytes, or text that is written as UTF-8.
+    `discard_partials` removes. The file gets the permissions of any new one, and its folder is made; text is UTF-8.
 
     Raises:
         OSError: if it cannot be written; `filename` is the path, or the folder that cannot be made.
@@ -47,14 +41,9 @@ def discard_partials(path: Path) -> None:
 def refusals_explained(
     option: str, place: object, advice: str = "", *, names_file: bool = False, error: type[SuiteError] = UsageError
 ) -> Iterator[None]:
-    """Turns a failure to write into a message.
+    """Turns a failure to write into a message of the option that has to be mended; `advice` follows the reason.
 
-    Args:
-        option: that has to be mended.
-        place: its value in the message.
-        advice: follows the reason.
-        names_file: shows the file that cannot be written, where it is known, in place of `place`.
-        error: what is raised.
+    `place` is the option's value in the message; with `names_file` it is the file that cannot be written, if known.
 
     Raises:
         SuiteError: in place of an OSError; `error` is its kind.

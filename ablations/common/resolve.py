@@ -1,7 +1,5 @@
 """What an option that is `auto` means on this machine, found out without importing torch where that can be."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from ablations.common import machine
@@ -10,11 +8,7 @@ from ablations.common.sizes import SMALL_SIDE
 
 
 def resolve_device(device: str) -> str:
-    """Turns `auto` into `cuda` or `cpu`.
-
-    Raises:
-        UsageError: if `cuda` is asked for and torch finds none.
-    """
+    """Turns `auto` into `cuda` or `cpu`; raises a UsageError if `cuda` is asked for and torch finds none."""
     if device == "cpu" or (device == "auto" and not machine.gpus()):
         return "cpu"  # without the seconds that importing torch takes
     import torch
@@ -43,11 +37,7 @@ def resolve_memory_format(memory_format: str, device: str) -> str:
 
 
 def resolve_fused(fused: str, device: str) -> str:
-    """Turns `auto` into `on` where there are kernels of shuffle attention for `device`, otherwise into `off`.
-
-    Raises:
-        UsageError: if `on` is asked for where there are none.
-    """
+    """Turns `auto` into `on` where there are kernels for `device`, else into `off`; a UsageError if `on` has none."""
     built = find_spec("triton") if device == "cuda" else machine.built_kernels()
     if fused == "on" and not built:
         reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"

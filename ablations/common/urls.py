@@ -1,7 +1,5 @@
 """URLs fit to be shown: in messages, reports and stores that other people read, secrets are three asterisks."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import unquote
 
@@ -26,9 +24,7 @@ _SHORTEST = 3  # letters of a secret that is looked for by itself
 def hide_passwords(text: str, url: str = "") -> str:
     """Replaces the secrets of every URL in a text: passwords, tokens, and parameters that are named like them.
 
-    Args:
-        text: what is to be shown.
-        url: what the text speaks of; its secrets are replaced wherever they stand, as drivers tear URLs to pieces.
+    Those of `url`, of which the text speaks, are replaced wherever they stand, as drivers tear URLs to pieces.
     """
     for pattern, shown in _HIDDEN:
         text = pattern.sub(shown, text)

@@ -1,7 +1,5 @@
 """How counts are written, and which line of an error stands for all of it."""
 
-from __future__ import annotations
-
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Writes a number of things: `1 replicate`, `3 replicates`; `plural` is a noun's with another ending than s."""
@@ -9,12 +7,7 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def first_line(error: BaseException, skipping: str = "") -> str:
-    """Returns the first line of an error's message; the name of its type where it has none.
-
-    Args:
-        error: whose message has any number of lines.
-        skipping: how lines begin that are passed over; empty for none.
-    """
+    """Returns the first line of an error's message that does not begin with `skipping`; its type's name without one."""
     lines = (line.strip() for line in str(error).splitlines())
     kept = (line for line in lines if line and not (skipping and line.startswith(skipping)))
     return next(kept, type(error).__name__)

@@ -4,39 +4,41 @@ Hydra composes the groups (`sweep=groups`, `train=quick`); the remaining overrid
 what is wrong with one is said of that one.
 """
 
-from __future__ import annotations
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_type_hints
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import cast
-
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
-from ablations.config.interpolation import check_interpolations
-from ablations.config.messages import type_reason
-from ablations.config.option import check_ranges
-from ablations.config.overrides import apply_override, parse_override
+from ablations.config.launcher import RayConfig
+from ablations.config.messages import TAKES_LIST, TAKES_SETTINGS, interpolation_reason, type_reason
+from ablations.config.option import SHOWN_NAMES, check_ranges, is_switch
 from ablations.config.schema import Config
 from sa_core.backbones.places import TIMM
 
+# Below these, keys are the user's own: a person's factors and variants are in no schema.
+_FREE = ("sweep.factors", "sweep.variants")
+_RAY_OPTIONS = tuple(declared.name for declared in fields(RayConfig))
+
 
 def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:
-    """Returns the configuration that command-line overrides ask for.
-
-    Args:
-        arguments: overrides, as `sweep=groups` and `train.epochs=3`.
-        config_dir: a folder with more choices, as `sweep/mine.yaml`.
+    """Returns the configuration that overrides ask for; `config_dir` has more choices, as `sweep/mine.yaml`.
 
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
     """
-    if config_dir is not None and not _is_folder(config_dir):
+    if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
         raise UsageError("--config-dir", config_dir, "there is no such folder")
-    overrides = [parse_override(argument) for argument in arguments]
+    overrides = [_parse_override(argument) for argument in arguments]
     choices = group_choices(config_dir)
     selected = default_choices()
     for override in overrides:
@@ -47,9 +49,9 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         config.model.name = selected["model"]
     for override in overrides:
         if override.key_or_group not in GROUPS:
-            apply_override(config, override)
+            _apply_override(config, override)
     config.sweep.name = selected["sweep"]
-    check_interpolations(config)
+    _check_interpolations(config)
     try:
         result = cast(Config, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
@@ -72,8 +74,116 @@ def _study_name(config: Config) -> str:
     return "-".join(parts)
 
 
-def _is_folder(path: str) -> bool:
+def _parse_override(argument: str) -> Override:
+    """Reads an override, as `train.epochs=3`; raises a UsageError if it is not understood."""
+    key, equals, value = argument.partition("=")
+    if not key.strip("+~ "):
+        raise UsageError(argument or "''", None, "names no option; options are given as name=value")
+    # Hydra's grammar wants quotes around text with `=` in it; where nothing else can be meant, they are put there, so
+    # that sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are understood.
+    readings = [argument]
+    if equals and not set(value) & set("\"'[]{}\\,$"):
+        readings.append(f'{key}="{value}"')
+    override = None
+    for reading in readings:
+        with suppress(HydraException, ValueError):  # of an integer of thousands of digits
+            override = override or OverridesParser.create().parse_override(reading)
+    if override is None:
+        reason = "is not understood; options are given as name=value" if not equals else "is not understood"
+        raise UsageError(key, value or None, reason)
+    if override.package is not None:
+        raise UsageError(key, value or None, f"'@' has no meaning here; {override.key_or_group} stands where it is")
+    if override.is_sweep_override():
+        reason = "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors"
+        raise UsageError(override.key_or_group, value, reason)
+    return override
+
+
+def _apply_override(config: DictConfig, override: Override) -> None:
+    """Sets or removes what an override names; raises a UsageError if there is no such option or it cannot have that."""
+    key = override.key_or_group
+    free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
+    if override.is_delete():
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if free and key not in _FREE else None
+        if not isinstance(node, DictConfig) or last not in node:
+            raise UsageError(f"~{key}", None, "only entries of sweep.factors and sweep.variants can be removed")
+        OmegaConf.set_struct(node, False)
+        del node[last]
+        return
+    value = override.value()
+    group, _, name = key.partition(".")
+    if group in GROUPS and name == "name":
+        raise UsageError(key, value, f"is chosen with {group}={value}")
+    if free is None and key not in (names := [*GROUPS, *_option_names(config)]):
+        if group == "attention" and name:
+            own = [known for known in names if known.startswith("attention.")]
+            raise UsageError(key, None, f"attention {config.attention.name} has no such knob", own)
+        if group == "launcher" and name in _RAY_OPTIONS:
+            raise UsageError(key, value, "is an option of launcher=ray, which is to be chosen with it")
+        raise UsageError(key, None, "there is no such option", names)
     try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):  # of a name that no folder can have
-        return False
+        known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
+        if free is None:
+            value = _as_declared(config, known_as, value, override)
+        # All factors at once, as sweep.factors={...}, are those and no others.
+        OmegaConf.update(config, known_as, value, force_add=free is not None, merge=key not in _FREE)
+    except OmegaConfBaseException as error:
+        reason = type_reason(error)
+        if "Cannot merge" in str(error):
+            reason = TAKES_LIST if isinstance(value, dict) else TAKES_SETTINGS
+        raise UsageError(key, value, reason) from None
+    except OverflowError:
+        raise UsageError(key, value, "is too large for a number") from None
+    except (ValueError, TypeError):  # of a name below a list
+        raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None
+
+
+def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:
+    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false."""
+    parent, _, last = known_as.rpartition(".")
+    owner = OmegaConf.get_type(config, parent) if parent else Config
+    hint = get_type_hints(owner).get(last) if is_dataclass(owner) else None
+    if hint is bool and not is_switch(value):
+        raise UsageError(override.key_or_group, value, "is neither true nor false")
+    if hint is str and isinstance(value, (bool, int, float)):
+        return str(override.input_line).partition("=")[2].strip()
+    return value
+
+
+def _option_names(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted name of every option that the command line can set."""
+    for key in map(str, config):
+        path = prefix + SHOWN_NAMES.get(key, key)
+        # What another option is to fill in may not be there to be looked at yet.
+        node = None if OmegaConf.is_interpolation(config, key) else OmegaConf.select(config, key)
+        if isinstance(node, DictConfig) and path not in _FREE:
+            yield from _option_names(node, f"{path}.")
+        elif path not in (f"{group}.name" for group in GROUPS):
+            yield path
+
+
+def _check_interpolations(config: DictConfig) -> None:
+    """Checks that there is something where options take their values from: `${seed}`, `${oc.env:HOME}`."""
+    for path, text in _interpolations(OmegaConf.to_container(config, resolve=False)):
+        shown_path = SHOWN_NAMES.get(path, path)
+        try:
+            node = OmegaConf.select(config, path, throw_on_missing=True)
+            if OmegaConf.is_config(node):
+                OmegaConf.to_container(node, resolve=True)
+        except Exception as error:  # whatever a resolver does
+            raise UsageError(shown_path, text, interpolation_reason(error)) from None
+        if node is None:
+            raise UsageError(shown_path, text, "refers to nothing")
+
+
+def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted name and the text of what refers to something else."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _interpolations(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _interpolations(value, f"{path}[{number}]")
+    elif isinstance(node, str) and "${" in node:
+        yield path, node

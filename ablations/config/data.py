@@ -1,8 +1,6 @@
 """The options of each data set, and the data sets by name."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -10,26 +8,12 @@ from omegaconf import MISSING
 from ablations.config.option import option
 
 
-def _flip(default: bool) -> Any:
-    return option(default, "Whether training images are mirrored, one in two.")
-
-
-def _crop(default: int) -> Any:
-    return option(
-        default, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
-    )
-
-
-def _resolution(default: int) -> Any:
-    return option(default, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
-
-
 @dataclass
 class DataConfig:
     """What every data set has."""
 
     name: str = MISSING
-    flip: bool = _flip(True)
+    flip: bool = option(True, "Whether training images are mirrored, one in two.")
     cutout: int = option(
         0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
     )
@@ -40,11 +24,18 @@ class DataConfig:
         return 32
 
 
+def _redeclared(schema: type[DataConfig], name: str, default: Any) -> Any:
+    """Declares an option of `schema` again, with another default."""
+    return field(default=default, metadata=schema.__dataclass_fields__[name].metadata)
+
+
 @dataclass
 class ShiftedConfig(DataConfig):
     """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
 
-    crop: int = _crop(4)
+    crop: int = option(
+        4, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+    )
 
 
 @dataclass
@@ -52,8 +43,8 @@ class DigitsConfig(ShiftedConfig):
     """The embedded data set: real digits on cluttered 32x32 colour scenes."""
 
     name: str = "digits"
-    crop: int = _crop(2)
-    flip: bool = _flip(False)
+    crop: int = _redeclared(ShiftedConfig, "crop", 2)
+    flip: bool = _redeclared(ShiftedConfig, "flip", False)
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
         1000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
@@ -104,7 +95,7 @@ class ImageTreeConfig(StoredConfig):
     classes: Any = option(
         0, "Classes: how many (0 is all), a list of their folders, or a file that lists them, one a line."
     )
-    resolution: int = _resolution(64)
+    resolution: int = option(64, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
     min_area: float = option(
         0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
     )
@@ -122,7 +113,7 @@ class ImagenetteConfig(ImageTreeConfig):
 
     name: str = "imagenette"
     root: str = option("data/imagenette2-320", "Folder that has the data set.", local=True)
-    resolution: int = _resolution(128)
+    resolution: int = _redeclared(ImageTreeConfig, "resolution", 128)
 
 
 @dataclass
@@ -134,10 +125,6 @@ class TinyImagenetConfig(ImageTreeConfig):
 
 
 DATA: dict[str, type[DataConfig]] = {
-    "digits": DigitsConfig,
-    "cifar10": Cifar10Config,
-    "cifar100": Cifar100Config,
-    "imagenet_subset": ImageTreeConfig,
-    "imagenette": ImagenetteConfig,
-    "tiny_imagenet": TinyImagenetConfig,
+    schema.name: schema
+    for schema in (DigitsConfig, Cifar10Config, Cifar100Config, ImageTreeConfig, ImagenetteConfig, TinyImagenetConfig)
 }

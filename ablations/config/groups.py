@@ -1,13 +1,12 @@
-"""The config groups: which choices there are in each, and the configuration that Hydra makes of those chosen."""
+"""The config groups: the choices in each, a person's own files among them, and what Hydra makes of those chosen."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Mapping
 from copy import deepcopy
+from dataclasses import fields
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -18,55 +17,50 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ablations.common.errors import UsageError, nearest
+from ablations.common.errors import UsageError, nearest, shown
 from ablations.config.attention import ATTENTION
 from ablations.config.data import DATA
 from ablations.config.launcher import LAUNCHERS
 from ablations.config.messages import type_reason
-from ablations.config.model import ModelConfig
-from ablations.config.own_files import check_own_file
-from ablations.config.schema import Config
+from ablations.config.schema import BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
 from sa_core.backbones.places import TIMM
 from sa_core.backbones.registry import BACKBONES
 
-_CONF = Path(str(files("ablations.config") / "conf"))
+_CONF = Path(__file__).with_name("conf")
 GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "launcher")
+# The choices of a group are declared in Python, by name, or are YAML files in its folder, all of one schema.
+_DECLARED: dict[str, Mapping[str, Any]] = {
+    "data": DATA,
+    "model": {name: ModelConfig(name=name) for name in BACKBONES},
+    "attention": ATTENTION,
+    "launcher": LAUNCHERS,
+}
+_IN_FILES: dict[str, type] = {"sweep": SweepConfig, "train": TrainConfig, "bench": BenchConfig}
 
 
 def default_choices() -> dict[str, str]:
     """Returns what is chosen in each config group where the command line chooses nothing."""
-    defaults = cast(DictConfig, OmegaConf.load(_CONF / "config.yaml")).defaults
-    return {
-        str(group): str(choice)
-        for entry in defaults
-        if isinstance(entry, DictConfig)
-        for group, choice in entry.items()
-    }
+    defaults = OmegaConf.select(OmegaConf.load(_CONF / "config.yaml"), "defaults")
+    return {group: choice for entry in defaults if isinstance(entry, Mapping) for group, choice in entry.items()}
 
 
 def group_choices(config_dir: str | None = None) -> dict[str, tuple[str, ...]]:
     """Returns the valid choices of each config group."""
-    builtin: dict[str, Iterable[str]] = {
-        "data": DATA,
-        "model": BACKBONES,
-        "attention": ATTENTION,
-        "sweep": _yaml_names("sweep"),
-        "train": _yaml_names("train"),
-        "bench": _yaml_names("bench"),
-        "launcher": LAUNCHERS,
+    return {
+        group: tuple(sorted({*_DECLARED.get(group, ()), *(path.stem for path in _yaml_files(group, config_dir))}))
+        for group in GROUPS
     }
-    choices = {group: set(names) for group, names in builtin.items()}
-    if config_dir is not None:
-        for group in GROUPS:
-            choices[group] |= {path.stem for path in (Path(config_dir) / group).glob("*.yaml")}
-    return {group: tuple(sorted(names)) for group, names in choices.items()}
 
 
 def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
     """Returns the question of every sweep, by its name."""
-    folders = [_CONF] + ([Path(config_dir)] if config_dir else [])
-    paths = [path for folder in folders for path in sorted((folder / "sweep").glob("*.yaml"))]
-    return {path.stem: _question(path) for path in paths}
+    return {path.stem: _question(path) for path in _yaml_files("sweep", config_dir)}
+
+
+def _yaml_files(group: str, config_dir: str | None = None) -> list[Path]:
+    """Returns the suite's files of a group and then a person's own, each in the order of their names."""
+    folders = [_CONF] if config_dir is None else [_CONF, Path(config_dir)]
+    return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
 
 def _question(path: Path) -> str:
@@ -76,16 +70,8 @@ def _question(path: Path) -> str:
         return f"(cannot be read: {path})"
 
 
-def _yaml_names(group: str) -> list[str]:
-    return [path.stem for path in (_CONF / group).glob("*.yaml")]
-
-
 def selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
-    """Returns the choice that an override of a group makes, of the valid `choices`.
-
-    Raises:
-        UsageError: if there is none of this name.
-    """
+    """Returns the choice that an override of a group makes; raises a UsageError if it is none of `choices`."""
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add():
@@ -103,52 +89,71 @@ def selection(override: Override, choices: tuple[str, ...], config_dir: str | No
 
 
 def compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
-    """Lets Hydra compose the groups; without files of a person's own, once for the same choices.
-
-    Raises:
-        UsageError: if a person's own file does not do.
-    """
-    if config_dir is None:
-        return deepcopy(_composed_once(tuple(selected.items())))
-    return _composed(selected, config_dir)
+    """Lets Hydra compose the groups; raises a UsageError if a person's own file does not do."""
+    # Without such files, what is composed of the same choices is the same.
+    choices = tuple(selected.items())
+    return deepcopy(_composed_once(choices)) if config_dir is None else _composed(choices, config_dir)
 
 
-@cache
-def _composed_once(selected: tuple[tuple[str, str], ...]) -> DictConfig:
-    return _composed(dict(selected), None)
-
-
-def _composed(selected: dict[str, str], config_dir: str | None) -> DictConfig:
+def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = None) -> DictConfig:
     _register()
+    overrides = [f"{group}={choice}" for group, choice in selected if not choice.startswith(TIMM)]
     own_files: list[Path] = []
     if config_dir is not None:
-        own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected.items()]
-        for path in filter(Path.exists, own_files):
-            group = path.parent.name
-            check_own_file(path, group, DATA.keys() if group == "data" else _yaml_names(group))
-    overrides = [f"{group}={choice}" for group, choice in selected.items() if not choice.startswith(TIMM)]
-    if config_dir is not None:
         overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+        own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected]
+        own_files = [path for path in own_files if path.exists()]
+    for path in own_files:
+        group = path.parent.name
+        _check_own_file(path, group, DATA if group == "data" else [path.stem for path in _yaml_files(group)])
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(_CONF), version_base="1.3"):
             return compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         # The suite's own choices fit; what does not is in a person's file, and its types have been checked.
-        own = next((str(path) for path in own_files if path.exists()), None)
         reason = "it includes itself" if isinstance(error, RecursionError) else type_reason(error)
-        raise UsageError(own or "configuration", None, f"its defaults do not do: {reason}") from None
+        place = str(own_files[0]) if own_files else "configuration"
+        raise UsageError(place, None, f"its defaults do not do: {reason}") from None
+
+
+_composed_once = cache(_composed)
 
 
 @cache
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, data in DATA.items():
-        store.store(group="data", name=name, node=data)
-    for name, launcher in LAUNCHERS.items():
-        store.store(group="launcher", name=name, node=launcher)
-    for name, attention in ATTENTION.items():
-        store.store(group="attention", name=name, node=attention)
-    for name in BACKBONES:
-        store.store(group="model", name=name, node=ModelConfig(name=name))
+    for group, declared in _DECLARED.items():
+        for name, node in declared.items():
+            store.store(group=group, name=name, node=node)
+
+
+def _check_own_file(path: Path, group: str, taken: Collection[str]) -> None:
+    """Checks a person's file before Hydra reads it, so that what is wrong is said of the file and not of Hydra."""
+    if path.stem in taken:
+        raise UsageError(str(path), None, f"{path.stem} is the name of a {group} of the suite; give the file another")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem, re.ASCII):
+        raise UsageError(str(path), None, "the name of the file may have letters, digits, '.', '-' and '_'")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except RecursionError:
+        raise UsageError(str(path), None, "cannot be read as YAML: it is nested too deeply") from None
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        reason = type_reason(error) if isinstance(error, OmegaConfBaseException) else " ".join(str(error).split())
+        raise UsageError(str(path), None, f"cannot be read as YAML: {reason[:200]}") from None
+    schema = _IN_FILES.get(group)
+    if schema is None:
+        return
+    known = [declared.name for declared in fields(schema)]
+    if not isinstance(content, dict) or not content:
+        raise UsageError(str(path), None, "has no settings", known)
+    for key in content:
+        if key not in (*known, "defaults"):
+            raise UsageError(str(path), None, f"{group} has no option {shown(key)}", known)
+    content.pop("defaults", None)
+    for key, value in content.items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+        except OmegaConfBaseException as error:
+            raise UsageError(str(path), None, f"{shown(key)}={shown(value)}: {type_reason(error)}") from None

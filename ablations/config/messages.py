@@ -1,6 +1,8 @@
-"""What OmegaConf says of a value of the wrong type, in the words of the command line."""
+"""What OmegaConf says of values of the wrong type and of references, in the words of the command line."""
 
-from __future__ import annotations
+import re
+
+from omegaconf.errors import InterpolationKeyError, InterpolationValidationError, UnsupportedInterpolationType
 
 from ablations.common.errors import shown
 from ablations.common.wording import first_line
@@ -37,3 +39,19 @@ def type_reason(error: Exception) -> str:
             return reason
     text = shown(first_line(error).rstrip("."))
     return text[:1].lower() + text[1:]
+
+
+def interpolation_reason(error: Exception) -> str:
+    """Says in plain words why an option cannot take its value from where it refers to."""
+    first = first_line(error)
+    if isinstance(error, InterpolationValidationError):
+        return f"what it refers to {type_reason(error)}"
+    if isinstance(error, InterpolationKeyError):
+        return "refers to an option that there is not"
+    if isinstance(error, UnsupportedInterpolationType):
+        return REFERENCES
+    if "Recursive interpolation" in first or isinstance(error, RecursionError):
+        return "refers to itself"
+    if found := re.search(r"Environment variable '(.*)' not found", first):
+        return f"there is no environment variable {found.group(1)}"
+    return "cannot be resolved"

@@ -1,7 +1,6 @@
 """How an option is declared: with a sentence about it and the values it may have; and what is read from that."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
@@ -50,11 +49,7 @@ def group(schema: type[Any], verb: str = "") -> Any:
 
 def decisive(config: Any) -> dict[str, Any]:
     """Returns the options that decide results, by name: all but the local ones."""
-    return {
-        declared.name: getattr(config, declared.name)
-        for declared in fields(config)
-        if not declared.metadata.get("local")
-    }
+    return {known.name: getattr(config, known.name) for known in fields(config) if not known.metadata.get("local")}
 
 
 def is_switch(value: object) -> bool:
@@ -67,18 +62,19 @@ def is_switch(value: object) -> bool:
         return True  # a word, which may be one for true or false
 
 
-def check_ranges(config: Any, path: str = "") -> None:
-    """Checks each option against its declared values.
-
-    Raises:
-        UsageError: for the first option that is out of them.
-    """
+def options_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yields the dotted name of each option on the command line, its value, and what is declared of it."""
     for declared in fields(config):
-        name, value = path + SHOWN_NAMES.get(declared.name, declared.name), getattr(config, declared.name)
+        name, value = prefix + SHOWN_NAMES.get(declared.name, declared.name), getattr(config, declared.name)
         if is_dataclass(value):
-            check_ranges(value, f"{name}.")
-            continue
-        allowed = declared.metadata
+            yield from options_of(value, f"{name}.")
+        else:
+            yield name, value, declared.metadata
+
+
+def check_ranges(config: Any) -> None:
+    """Checks each option against its declared values; raises a UsageError for the first that is out of them."""
+    for name, value, allowed in options_of(config):
         choices, words = allowed.get("choices"), allowed.get("words")
         if isinstance(value, str) and value == MISSING:
             raise UsageError(name, None, "needs a value")

@@ -1,26 +1,204 @@
-"""The whole configuration of a study: one field a group, and the options that are in no group.
+"""The whole configuration of a study: a class a group; data sets, attention modules and launchers have their own files.
 
 The command line, the help text, the validation and the protocol of a study are all read from these classes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ablations.common.metrics import OBJECTIVES
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config.attention import AttentionConfig
-from ablations.config.bench import BenchConfig
 from ablations.config.data import DataConfig
-from ablations.config.figures import FIGURES
 from ablations.config.launcher import LauncherConfig
-from ablations.config.limits import LimitsConfig
-from ablations.config.model import ModelConfig
 from ablations.config.option import AUTO, group, option
-from ablations.config.plan import PlanConfig
-from ablations.config.sweep import SweepConfig
-from ablations.config.tracking import TrackingConfig
-from ablations.config.train import TrainConfig
+from sa_core.backbones.places import STEMS
+
+# The figures of a study by name, in the order of a report, with what each shows; the last three need trained weights.
+FIGURES = {
+    "forest": "Every contrast with its confidence interval and verdict",
+    "variants": "Top-1 and cost of every variant",
+    "effects": "Main effects and interactions of crossed factors",
+    "tradeoffs": "What a search tried, and which factors mattered",
+    "pareto": "Top-1 against speed and memory",
+    "complexity": "Top-1 against parameters and GFLOPs, beside published results",
+    "promise": "What the multiply-adds promise, and what the clock says",
+    "learning_curves": "Training loss and top-1 after every epoch",
+    "gates": "The gates of shuffle attention, by stage and class",
+    "subfeatures": "What each group of channels knows by itself",
+    "cams": "Where networks look: class activation maps on test images",
+}
+
+
+@dataclass
+class SweepConfig:
+    """What a study varies, and what it compares with."""
+
+    name: str = option("", "Name of the sweep: that of its file.")
+    question: str = option("", "What the sweep answers, in words.")
+    factors: dict[str, Any] = option({}, "Levels of each factor, crossed: attention.groups=[1,2,4].")
+    variants: dict[str, Any] = option({}, "Further variants by name, each with the settings that make it.")
+    baseline: str = option(
+        "", "What variants are compared with: a variant's name, or a level, against which all else is equal."
+    )
+    margin: float = option(
+        0.2,
+        "Least difference in top-1 that matters, in points: variants that differ by less are equal.",
+        above=0.0,
+        maximum=100.0,
+    )
+    sampler: str = option(
+        "grid",
+        "Which combinations of levels are trained: all of them (grid), or those that Optuna's TPE picks one by one.",
+        choices=("grid", "tpe"),
+    )
+    trials: int = option(20, "Combinations that the TPE sampler picks.", minimum=1, maximum=100_000)
+    objectives: list[str] = option(
+        ["top1"], f"What the TPE sampler looks for, of: {', '.join(OBJECTIVES)}; with one, hopeless cells are pruned."
+    )
+    max_parameters: int = option(
+        0, "Combinations with more parameters are left out by the TPE sampler; 0 is no limit.", minimum=0
+    )
+
+
+@dataclass
+class ModelConfig:
+    """The backbone."""
+
+    name: str = option("resnet8", "Backbone.")
+    stem: str = option(
+        "auto",
+        "First layers of a torchvision backbone; auto is cifar (no stride, no pooling) for images of up to "
+        f"{SMALL_SIDE} pixels.",
+        choices=("auto", *STEMS),
+    )
+
+
+@dataclass
+class TrainConfig:
+    """The recipe: what every cell of a study is trained with."""
+
+    epochs: int = option(6, "Passes over the training images.", minimum=1, maximum=100_000)
+    batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
+    learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
+    schedule: str = option("onecycle", "Course of the learning rate.", choices=("onecycle", "cosine"))
+    warmup: float = option(0.25, "Share of the steps in which a one-cycle schedule rises.", minimum=0.0, maximum=0.9)
+    momentum: float = option(0.9, "Nesterov momentum.", minimum=1e-6, maximum=0.9999)
+    weight_decay: float = option(
+        5e-4, "Weight decay of convolution and linear weights; nothing else decays.", minimum=0.0, maximum=10.0
+    )
+    label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
+    test_flip: bool = option(False, "Whether a test image is judged by the mean of it and its mirror image.")
+    compile: str = option(
+        "none",
+        "Mode of torch.compile for training, none being eager; reduce-overhead replays CUDA graphs on a GPU.",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+    )
+    precision: str = option(
+        "auto",
+        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    memory_format: str = option(
+        "auto",
+        "Layout of the feature maps; auto is channels_last on a GPU, contiguous on a CPU.",
+        choices=("auto", "contiguous", "channels_last"),
+    )
+    fused: str = option(
+        "auto",
+        "Whether shuffle attention is computed by the kernels of sa_core.fused, in variants that have one; auto is on "
+        "where the machine has kernels.",
+        choices=("auto", "on", "off"),
+    )
+
+
+@dataclass
+class BenchConfig:
+    """What `bench` measures of a sweep's variants, and how."""
+
+    of: list[str] = option(
+        ["modules", "networks"],
+        "What is measured: attention modules by themselves on the shapes of each stage, and whole networks.",
+        choices=("modules", "networks"),
+    )
+    modes: list[str] = option(
+        ["forward", "backward", "step"],
+        "What is timed: forward; forward and backward, of modules; a training step, of networks.",
+        choices=("forward", "backward", "step"),
+    )
+    metrics: list[str] = option(
+        ["speed", "memory", "complexity", "energy"],
+        "What is measured of each; energy where the GPU counts it.",
+        choices=("speed", "memory", "complexity", "energy"),
+    )
+    compile: list[str] = option(["eager"], "Eager or compiled by torch.compile.", choices=("eager", "compiled"))
+    precision: list[str] = option(
+        ["fp32"],
+        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        choices=("fp32", "bf16", "auto"),
+    )
+    layout: list[str] = option(["contiguous"], "Memory format.", choices=("contiguous", "channels_last"))
+    crossed: bool = option(
+        False, "Whether all combinations of these three are measured, or each other entry alone against the first ones."
+    )
+    compile_networks: bool = option(
+        False, "Whether compiled stands for whole networks, too, each of which takes minutes to compile on a CPU."
+    )
+    also: list[str] = option(
+        ["tests.sa_core.official:OfficialShuffleAttention"],
+        "Further attention modules, as package.module:Class, made with the channels (and groups, where it takes them).",
+    )
+    resolution: int = option(
+        0,
+        "Side of the images in pixels; 0 is that of the data where others than digits are chosen, otherwise 32 for "
+        "CIFAR ResNets and 224.",
+        minimum=0,
+        maximum=1024,
+    )
+    module_batch: int = option(0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
+    network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
+    seconds: float = option(
+        3.0,
+        "Seconds for which subjects are timed in turns; three rounds are timed in any case.",
+        minimum=0.0,
+        maximum=86_400.0,
+    )
+
+
+@dataclass
+class LimitsConfig:
+    """What ends a cell before its time."""
+
+    seconds: float = option(
+        0.0, "Seconds that a cell may take, after which it counts as failed; 0 is no limit.", minimum=0.0, maximum=1e9
+    )
+
+
+@dataclass
+class PlanConfig:
+    """What `plan` finds out before a study is run."""
+
+    pilot: int = option(
+        0,
+        "Replicates that are trained first, as the study's first ones, to know how much they differ; 0 takes what is "
+        "stored.",
+        minimum=0,
+        maximum=100,
+    )
+    effect: float = option(
+        0.0,
+        "Difference in points that the study is to detect: how many replicates that needs is said; 0 is sweep.margin.",
+        minimum=0.0,
+        maximum=100.0,
+    )
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow keeps what people browse."""
+
+    enabled: bool = option(True, "Whether to mirror the study to MLflow.")
+    uri: str = option("", "MLflow tracking URI; a SQLite file in results_dir where it is empty.")
 
 
 @dataclass

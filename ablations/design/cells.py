@@ -4,8 +4,6 @@ A cell is one training run: variant x replicate x protocol. Its key is a hash of
 a cell that was trained once is known again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -78,9 +76,9 @@ class Design:
     @property
     def baselines(self) -> dict[str, str]:
         """The variant that each variant is compared with, by name; baselines are their own."""
-        names = {variant.name for variant in self.variants}
+        names = [variant.name for variant in self.variants]
         if self.baseline in names:
-            return dict.fromkeys((variant.name for variant in self.variants), self.baseline)
+            return dict.fromkeys(names, self.baseline)
         factor = self.baseline_factor
         if factor is None:
             return {}

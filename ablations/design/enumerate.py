@@ -1,43 +1,48 @@
-"""From a sweep to its variants: levels crossed, variants given by name, each checked against its backbone."""
+"""From a sweep to its variants: levels crossed, variants given by name, each checked against its backbone.
 
-from __future__ import annotations
+What an option allows by itself `ablations.config` has checked; here options are checked against each other.
+"""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ablations.common.errors import UsageError, shown
 from ablations.common.settings import flatten, leaves
-from ablations.config import AUTO, Config
+from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig
 from ablations.design.cells import Design
-from ablations.design.checks import check_base_is_used, check_replicates, check_search
 from ablations.design.protocol import make_protocol
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
+
+_TRIED = 20_000  # combinations
+
+_Factors = Mapping[str, list[Any]]  # the levels of each factor, by its dotted name
 
 
 def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Design:
     """Enumerates a sweep's variants and checks each against its backbone, stage by stage.
 
-    Args:
-        config: what was asked for.
-        stored: the protocol of a stored study that is to be read, on whatever machine it was made; None where cells are
-            to be trained on this one.
+    `stored` is the protocol of a stored study that is to be read, on whatever machine it was made; it is None where
+    cells are to be trained on this one.
 
     Raises:
         UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
-            baseline is no variant.
+            baseline is no variant; if options do not go together, or are not to be had on this machine.
     """
     check_base(config)
     factors = _factors(config)
-    check_search(config, factors)
+    _check_search(config, factors)
     named = tuple(_named_variants(config))
-    check_replicates(config)
+    _check_replicates(config)
     is_search, is_auto = config.sweep.sampler == "tpe", config.replicates == AUTO
-    variants = named + (() if is_search else tuple(_crossed_variants(config, factors)))
+    crossed = itertools.product(*factors.values()) if factors and not is_search else ()
+    variants = named + tuple(variant_of_levels(config, dict(zip(factors, levels, strict=True))) for levels in crossed)
     if not variants and not is_search:
         raise UsageError("sweep.factors", None, "is empty, and so is sweep.variants: there is nothing to train")
     check_distinct(variants)
-    check_base_is_used(config, factors, named)
+    _check_base_is_used(config, factors, named)
     design = Design(
         study=config.study,
         sweep=config.sweep.name,
@@ -93,7 +98,7 @@ def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
             _check_nothing_is_empty(below, f"{path}.{name}")
 
 
-def _varied(config: Config, factors: Mapping[str, list[Any]]) -> tuple[str, ...]:
+def _varied(config: Config, factors: _Factors) -> tuple[str, ...]:
     """Returns the options that differ between variants; a module or a backbone is `attention` or `model`."""
     named = (path for settings in config.sweep.variants.values() for path in flatten(settings))
     return tuple(dict.fromkeys([*factors, *(path.removesuffix(".name") for path in named)]))
@@ -110,6 +115,80 @@ def _named_variants(config: Config) -> Iterator[Variant]:
         yield make_variant(config, str(name), flatten(settings), {}, option)
 
 
-def _crossed_variants(config: Config, factors: Mapping[str, list[Any]]) -> Iterator[Variant]:
-    for combination in itertools.product(*factors.values()) if factors else ():
-        yield variant_of_levels(config, dict(zip(factors, combination, strict=True)))
+def _check_replicates(config: Config) -> None:
+    """Checks that `replicates=auto` is asked of a sweep that it is for, and `replicates.max` with it alone."""
+    is_auto = config.replicates == AUTO
+    if is_auto and config.sweep.sampler == "tpe":
+        reason = "is for sweeps whose variants are all compared; a search takes a number of replicates"
+        raise UsageError("replicates", AUTO, reason)
+    if not is_auto and config.replicates_max != Config.replicates_max:
+        raise UsageError("replicates.max", config.replicates_max, "has no effect without replicates=auto")
+
+
+def _check_base_is_used(config: Config, factors: _Factors, named: Iterable[Variant]) -> None:
+    """Checks that no option is set that the sweep's own factors replace in every variant."""
+    base = flatten({"attention": asdict(config.attention), "model": asdict(config.model)})
+    usual = flatten({"attention": asdict(ATTENTION[config.attention.name]()), "model": asdict(ModelConfig())})
+    for path, levels in factors.items():
+        option = "model.name" if path == "model" else path
+        root, _, name = option.partition(".")
+        if option not in base or base[option] == usual[option]:
+            continue
+        if not any(variant.network[root].get(name) == base[option] for variant in named):
+            reason = f"has no effect: it is a factor of this sweep, with the levels {shown(levels)}"
+            raise UsageError("model" if path == "model" else option, base[option], reason)
+
+
+def _check_search(config: Config, factors: _Factors) -> None:
+    """Checks the options of a search, and that none is given to a sweep that trains every combination."""
+    sweep = config.sweep
+    if sweep.sampler == "grid":
+        for name in ("trials", "objectives", "max_parameters"):
+            value = getattr(sweep, name)
+            if value != getattr(SweepConfig(), name):
+                reason = "is an option of a search alone; sweep.sampler=tpe makes this sweep one"
+                raise UsageError(f"sweep.{name}", value, reason)
+        return
+    if not factors:
+        raise UsageError("sweep.factors", None, "is empty: a search needs factors to pick levels of")
+    for path, levels in factors.items():
+        if len({json.dumps(level) for level in levels}) < len(levels):
+            raise UsageError(f"sweep.factors.{path}", levels, "lists a level twice")
+    _check_objectives(config)
+    _check_levels(config, factors)
+
+
+def _check_objectives(config: Config) -> None:
+    """Checks that a search looks for metrics that there are, each once, and that its cells have them."""
+    objectives = config.sweep.objectives
+    if not objectives:
+        raise UsageError("sweep.objectives", "[]", "is empty", OBJECTIVES)
+    for objective in objectives:
+        if objective not in OBJECTIVES:
+            raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
+    if len(set(objectives)) < len(objectives):
+        raise UsageError("sweep.objectives", objectives, "names an objective twice")
+    if config.measure == "off" and (measured := COSTS.intersection(objectives)):
+        raise UsageError("measure", "off", f"leaves the search without its objective {min(measured)}")
+    ratios = [objective for objective in objectives if objective.endswith("_ratio")]
+    if ratios and config.train.compile != "none":
+        reason = "is not measured of compiled networks, as another one would have to be compiled for every cell"
+        raise UsageError("sweep.objectives", ratios[0], reason)
+
+
+def _check_levels(config: Config, factors: _Factors) -> None:
+    """Checks that each level of a search fits in some combination: one that never does is a slip."""
+    for path, levels in factors.items():
+        others = {other: choices for other, choices in factors.items() if other != path}
+        for level in levels:
+            refused: UsageError | None = None
+            for combination in itertools.islice(itertools.product(*others.values()), _TRIED):
+                try:
+                    variant_of_levels(config, dict(zip(others, combination, strict=True)) | {path: level})
+                except UsageError as error:
+                    refused = refused or error
+                else:
+                    break
+            else:
+                assert refused is not None
+                raise refused

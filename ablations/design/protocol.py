@@ -1,7 +1,5 @@
 """The protocol: everything that must be equal for two cells to be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,11 +11,7 @@ from ablations.config import Config, decisive
 
 
 def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
-    """Returns the protocol that a configuration asks for, with `auto` resolved; `stored` as in `make_design`.
-
-    Raises:
-        UsageError: if its options do not go together, or are not to be had on this machine.
-    """
+    """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does."""
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
@@ -34,12 +28,7 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
-    return {
-        "data": decisive(config.data),
-        "train": train,
-        "seed": config.seed,
-        "device": device,
-    }
+    return {"data": decisive(config.data), "train": train, "seed": config.seed, "device": device}
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

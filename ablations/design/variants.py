@@ -4,13 +4,11 @@ Everything is checked with what `sa_core` says of its modules and backbones with
 timm have to be built to be known.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from functools import cache
+from functools import cache, partial
 from typing import cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -77,17 +75,28 @@ def level_name(path: str, level: object) -> str:
 def make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
     """Applies a variant's settings to the base network and checks what comes out.
 
-    Args:
-        config: has the base network.
-        name: of the variant.
-        settings: by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names.
-        levels: those of the settings that are levels of factors.
-        option: where the settings come from, for messages.
+    `settings` are by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names. `levels`
+    are those of them that are levels of factors, and `option` says in messages where the settings come from.
 
     Raises:
         UsageError: if a setting is unknown, has no effect, or does not fit.
     """
+    _check_settings(config, settings, levels, option)
     chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
+    own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
+           for root in ("model", "attention")}  # fmt: skip
+    blame = partial(_blamed, chosen, option)
+    try:
+        model, backbone = _model(config, own["model"], option)
+    except OptionError as error:
+        raise blame("model", error) from None
+    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]), own["attention"], option)
+    clamped = _place(attention, backbone, blame)
+    return Variant(name, model, attention, levels, clamped)
+
+
+def _check_settings(config: Config, settings: Settings, levels: Settings, option: str) -> None:
+    """Checks that a variant sets options of the network, each to one value."""
     for path, value in settings.items():
         here = f"sweep.factors.{path}" if path in levels else option  # whatever the other factors are
         if isinstance(value, (list, dict)):
@@ -95,68 +104,50 @@ def make_variant(config: Config, name: str, settings: Settings, levels: Settings
         if value is None:
             raise UsageError(option, None, f"{path} needs a value")
         root = path.partition(".")[0]
-        if root not in ("attention", "model"):
-            if root in {declared.name for declared in fields(config)}:
-                reason = (
-                    f"{shown(path)} belongs to the protocol, which all cells share; attention.* and model.* can vary"
-                )
-                raise UsageError(here, None, reason)
-            known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
-            raise UsageError(here, None, f"there is no {shown(path)} to vary", known, word=path)
-    own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
-           for root in ("model", "attention")}  # fmt: skip
-    blame = _Blame(set(chosen), option)
-    model, backbone = _model(config, own["model"], blame)
-    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]), own["attention"], option)
-    clamped = _place(attention, backbone, blame)
-    return Variant(name, model, attention, levels, clamped)
+        if root in ("attention", "model"):
+            continue
+        if root in {declared.name for declared in fields(config)}:
+            reason = "belongs to the protocol, which all cells share; attention.* and model.* can vary"
+            raise UsageError(here, None, f"{shown(path)} {reason}")
+        known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
+        raise UsageError(here, None, f"there is no {shown(path)} to vary", known, word=path)
 
 
-@dataclass(frozen=True)
-class _Blame:
+def _blamed(
+    chosen: Settings, option: str, root: str, error: OptionError, place: str = "", advice: str = ""
+) -> UsageError:
     """Says of an option that does not do where it was set: in the variant, or in the base network."""
-
-    chosen: set[str]
-    option: str
-
-    def error(self, root: str, error: OptionError, place: str = "", advice: str = "") -> UsageError:
-        path = f"{root}.{error.option}" if error.option != root else root
-        if {path, f"{root}.name" if error.option == root else path} & self.chosen:
-            reason = f"{place}{error.option}={shown(error.value)} {error.reason}{advice}"
-            return UsageError(self.option, None, reason, error.choices, word=str(error.value))
-        return UsageError(path, error.value, f"{place}{error.reason}{advice}", error.choices)
+    path = f"{root}.{error.option}" if error.option != root else root
+    if path in chosen or (error.option == root and f"{root}.name" in chosen):
+        reason = f"{place}{error.option}={shown(error.value)} {error.reason}{advice}"
+        return UsageError(option, None, reason, error.choices, word=str(error.value))
+    return UsageError(path, error.value, f"{place}{error.reason}{advice}", error.choices)
 
 
-def _model(config: Config, own: Settings, blame: _Blame) -> tuple[Settings, Backbone]:
+def _model(config: Config, own: Settings, option: str) -> tuple[Settings, Backbone]:
     """Returns the settings of the backbone, with `auto` resolved, and the backbone."""
     settings = asdict(config.model) | own
     if unknown := sorted(set(settings) - {declared.name for declared in fields(config.model)}):
-        raise UsageError(blame.option, None, f"a model has no {', '.join(unknown)}", ("name", "stem"))
-    try:
-        backbone = find_backbone(str(settings["name"]))
-    except OptionError as error:
-        raise blame.error("model", error) from None
+        raise UsageError(option, None, f"a model has no {', '.join(unknown)}", ("name", "stem"))
+    backbone = find_backbone(str(settings["name"]))
     stem = settings["stem"]
     if not backbone.stems:
         # A stem that was asked for all backbones says nothing of one that has no choice.
-        asked = "stem" in own or (stem != "auto" and settings["name"] == config.model.name)
+        asked = "stem" in own or settings["name"] == config.model.name
         if asked and stem != "auto":
-            reason = f"is not to be had: {backbone.name} has a stem of its own"
-            raise blame.error("model", OptionError("stem", stem, reason))
+            raise OptionError("stem", stem, f"is not to be had: {backbone.name} has a stem of its own")
         return {"name": backbone.name}, backbone
     if stem not in ("auto", *backbone.stems):
-        raise blame.error("model", OptionError("stem", stem, "is not known", ("auto", *backbone.stems)))
+        raise OptionError("stem", stem, "is not known", ("auto", *backbone.stems))
     if stem == "auto":
         stem = "cifar" if config.data.side <= SMALL_SIDE else "imagenet"
     return {"name": backbone.name, "stem": stem}, backbone
 
 
 def _inherited(base: Settings, own: Settings) -> Settings:
-    """Returns what a variant has from the base network's attention.
+    """Returns what a variant has from the base network's attention: where it is; the knobs of a module of its kind.
 
-    Another module has its own knobs, and takes over where attention is. A module that is a kind of the base module, as
-    frozen shuffle attention is, has its knobs too, as far as they mean the same. A knob that the variant's own settings
-    leave without an effect is as if it had not been set.
+    A knob that the variant's own settings leave without an effect is as if it had not been set.
     """
     name = str(own.get("name", base["name"]))
     if name not in ATTENTIONS:
@@ -173,12 +164,17 @@ def _inherited(base: Settings, own: Settings) -> Settings:
 def check_base(config: Config) -> None:
     """Checks that the base network's knobs do not contradict each other."""
     try:
-        knobs = _knobs(asdict(config.attention))
-        knobs.check_values()
-        for name, reason in knobs.without_effect().items():
-            raise OptionError(name, getattr(knobs, name), f"has no effect: {reason}")
+        _checked_knobs(asdict(config.attention))
     except OptionError as error:
         raise UsageError(f"attention.{error.option}", error.value, error.reason, error.choices) from None
+
+
+def _checked_knobs(attention: Settings) -> Knobs:
+    knobs = _knobs(attention)
+    knobs.check_values()
+    for name, reason in knobs.without_effect().items():
+        raise OptionError(name, getattr(knobs, name), f"has no effect: {reason}")
+    return knobs
 
 
 def _knobs(attention: Settings) -> Knobs:
@@ -222,45 +218,33 @@ def _schema(name: str) -> DictConfig:
     return cast(DictConfig, OmegaConf.structured(ATTENTION[name]))
 
 
-def _place(attention: Settings, backbone: Backbone, blame: _Blame) -> dict[str, int]:
-    """Checks attention at every place that it is to stand, resolves what depends on the backbone, in place.
-
-    Returns:
-        The groups on places that were too narrow for those asked for, by their channels.
-    """
+def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageError]) -> dict[str, int]:
+    """Checks attention wherever it is to stand, resolves what depends on the backbone; returns `Variant.clamped`."""
     if attention["name"] == NO_ATTENTION:
         return {}
     made = ATTENTIONS[attention["name"]]
     try:
         places = backbone.selected_places(attention["position"], attention["stages"])
-        widths = list(dict.fromkeys(place.channels for place in backbone.places()))
         attention["stages"] = _canonical(attention["stages"], backbone)
         if "groups" in attention:
+            widths = list(dict.fromkeys(place.channels for place in backbone.places()))
             _resolve_groups(attention, cast(type[GroupedKnobs], made), widths, places)
-        knobs = _knobs(attention)
-        knobs.check_values()
+        knobs = _checked_knobs(attention)
     except OptionError as error:
-        raise blame.error("attention", error) from None
-    for name, reason in knobs.without_effect().items():
-        raise blame.error("attention", OptionError(name, getattr(knobs, name), f"has no effect: {reason}"))
-    clamped: dict[str, int] = {}
-    for place in _one_a_width(places):
-        try:
-            knobs.check_channels(place.channels)
-        except OptionError as error:
-            where, advice = f"at {place.path} of {backbone.name}: ", _advice(error, knobs, places)
-            raise blame.error("attention", error, where, advice) from None
-        if isinstance(knobs, GroupedKnobs) and knobs.groups_on(place.channels) != knobs.groups:
-            clamped[str(place.channels)] = knobs.groups_on(place.channels)
-    return dict(sorted(clamped.items(), key=lambda item: int(item[0])))
-
-
-def _one_a_width(places: list[Place]) -> list[Place]:
-    """Returns the first place of each width: what fits one fits all."""
-    first: dict[int, Place] = {}
+        raise blame("attention", error) from None
+    first: dict[int, Place] = {}  # of each width: what fits one fits all
     for place in places:
         first.setdefault(place.channels, place)
-    return list(first.values())
+    clamped: dict[int, int] = {}
+    for channels, place in first.items():
+        try:
+            knobs.check_channels(channels)
+        except OptionError as error:
+            where, advice = f"at {place.path} of {backbone.name}: ", _advice(error, knobs, places)
+            raise blame("attention", error, where, advice) from None
+        if isinstance(knobs, GroupedKnobs) and knobs.groups_on(channels) != knobs.groups:
+            clamped[channels] = knobs.groups_on(channels)
+    return {str(channels): groups for channels, groups in sorted(clamped.items())}
 
 
 def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
@@ -292,11 +276,7 @@ def _advice(error: OptionError, knobs: Knobs, places: list[Place]) -> str:
 
 
 def check_distinct(variants: Iterable[Variant]) -> None:
-    """Checks that no variant is listed twice.
-
-    Raises:
-        UsageError: if two have one name, or are one network.
-    """
+    """Checks that no variant is listed twice; raises a UsageError if two have one name, or are one network."""
     by_name: dict[str, Variant] = {}
     by_network: dict[str, Variant] = {}
     for variant in variants:

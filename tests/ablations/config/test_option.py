@@ -8,8 +8,8 @@ import pytest
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_threads
 from ablations.common.sizes import SMALL_SIDE
-from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, check_ranges, decisive
-from ablations.config.option import group, option
+from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, decisive
+from ablations.config.option import check_ranges, group, option
 
 
 @dataclass
