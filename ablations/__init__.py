@@ -13,6 +13,8 @@ On the command line it is `python -m ablations.run sweep=groups`; in Python:
 the package costs nothing.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,5 +1,7 @@
 """`python -m ablations` and the console script `ablations`: lists the verbs, or runs the one that is named."""
 
+from __future__ import annotations
+
 import runpy
 import sys
 import textwrap

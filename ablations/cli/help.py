@@ -1,5 +1,7 @@
 """The help text, made from the declarations of the options."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Sequence
 

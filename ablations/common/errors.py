@@ -1,5 +1,7 @@
 """The errors that are the user's to mend: one message, exit status 2, no traceback."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable, Mapping
 

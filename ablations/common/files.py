@@ -1,5 +1,7 @@
 """Files that are written whole or not at all, and one message for those that cannot be written."""
 
+from __future__ import annotations
+
 import glob
 import uuid
 from collections.abc import Iterator

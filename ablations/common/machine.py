@@ -1,5 +1,7 @@
 """What machine and software this is, without importing torch: cores, processor, GPUs, kernels, versions, commit."""
 
+from __future__ import annotations
+
 import os
 import platform
 import subprocess

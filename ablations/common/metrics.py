@@ -1,5 +1,7 @@
 """The metrics of a cell, declared once: names, labels, units, digits, directions; for tables, figures and MLflow."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """How a process is set up that trains or measures, before it imports torch, or reads many objects at once."""
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import os

@@ -1,5 +1,7 @@
 """What an option that is `auto` means on this machine, found out without importing torch where that can be."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 from ablations.common import machine

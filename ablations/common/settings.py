@@ -1,5 +1,7 @@
 """Nested settings and their dotted names: `{"attention": {"groups": 8}}` and `attention.groups`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Which images are small: one threshold for the stem of a network and for the threads that train it."""
 
+from __future__ import annotations
+
 # Side in pixels. Of a smaller image an ImageNet stem would leave a point before the last stage, so a network for such
 # images keeps their resolution, is small, and gains little from a second thread. The least `data.resolution` and the
 # paper's number of groups are 64, too, for other reasons.

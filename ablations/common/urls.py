@@ -1,5 +1,7 @@
 """URLs fit to be shown: in messages, reports and stores that other people read, secrets are three asterisks."""
 
+from __future__ import annotations
+
 import re
 from urllib.parse import unquote
 

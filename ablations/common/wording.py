@@ -1,5 +1,7 @@
 """How counts are written, and which line of an error stands for all of it."""
 
+from __future__ import annotations
+
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Writes a number of things: `1 replicate`, `3 replicates`; `plural` is a noun's with another ending than s."""

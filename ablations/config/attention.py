@@ -1,5 +1,7 @@
 """The options of each attention module: where it stands, and its knobs, which `sa_core` declares."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, get_type_hints
 

@@ -4,6 +4,8 @@ Hydra composes the groups (`sweep=groups`, `train=quick`); the remaining overrid
 what is wrong with one is said of that one.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """The options of each data set, and the data sets by name."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The config groups: the choices in each, a person's own files among them, and what Hydra makes of those chosen."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Mapping
 from copy import deepcopy

@@ -1,5 +1,7 @@
 """The options of each launcher, and the launchers by name."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from omegaconf import MISSING

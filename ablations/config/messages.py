@@ -1,5 +1,7 @@
 """What OmegaConf says of values of the wrong type and of references, in the words of the command line."""
 
+from __future__ import annotations
+
 import re
 
 from omegaconf.errors import InterpolationKeyError, InterpolationValidationError, UnsupportedInterpolationType

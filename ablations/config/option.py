@@ -1,5 +1,7 @@
 """How an option is declared: with a sentence about it and the values it may have; and what is read from that."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any

@@ -3,6 +3,8 @@
 The command line, the help text, the validation and the protocol of a study are all read from these classes.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
 from typing import Any
 

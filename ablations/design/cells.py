@@ -4,6 +4,8 @@ A cell is one training run: variant x replicate x protocol. Its key is a hash of
 a cell that was trained once is known again.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterator

@@ -3,6 +3,8 @@
 What an option allows by itself `ablations.config` has checked; here options are checked against each other.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping

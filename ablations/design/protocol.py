@@ -1,5 +1,7 @@
 """The protocol: everything that must be equal for two cells to be compared."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

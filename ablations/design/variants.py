@@ -4,6 +4,8 @@ Everything is checked with what `sa_core` says of its modules and backbones with
 timm have to be built to be known.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
