@@ -11,8 +11,7 @@ from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.reporting.figures import FIGURES, style
 from ablations.reporting.figures.registry import SKETCHES, Sketch
-from ablations.reporting.text.coverage import missing_sentence, shown_sentence
-from ablations.reporting.text.protocol import protocol_line
+from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 
 
 @dataclass(frozen=True)

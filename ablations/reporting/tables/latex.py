@@ -1,13 +1,10 @@
-"""LaTeX: tables with the rules of booktabs, and text and numbers so that they are printed as they are.
-
-The tables need booktabs and graphicx.
-"""
+"""LaTeX: tables with the rules of booktabs, and text and numbers so that they are printed as they are."""
 
 from __future__ import annotations
 
 import re
 
-from ablations.reporting.tables.render import Table
+from ablations.reporting.tables.sections import Section
 
 _WIDE_NAMES = 26  # letters; longer ones are folded in a column of their own width
 _ESCAPES = {
@@ -18,13 +15,8 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def latex_table(table: Table, label: str) -> str:
-    """Writes a table as a LaTeX `table` environment with the rules of booktabs, its note being the caption.
-
-    Args:
-        table: what is to be printed.
-        label: for `\\ref`; what a label cannot hold becomes a hyphen.
-    """
+def latex_table(table: Section, caption: str, label: str) -> str:
+    """Writes a table as a LaTeX environment that needs booktabs and graphicx; what a label cannot hold is a hyphen."""
     columns, starts = [], []
     for column in range(len(table.headers)):
         widest = max((len(row[column]) for row in table.rows), default=0)
@@ -37,7 +29,7 @@ def latex_table(table: Table, label: str) -> str:
         r"  \centering",
         r"  \footnotesize",
         r"  \setlength{\tabcolsep}{3pt}",
-        f"  \\caption{{{latex_text(table.note)}}}",
+        f"  \\caption{{{latex_text(caption)}}}",
         f"  \\label{{{re.sub(r'[^A-Za-z0-9:.+=_-]', '-', label)}}}",
         r"  \medskip",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",

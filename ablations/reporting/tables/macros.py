@@ -6,14 +6,14 @@ import itertools
 import re
 import string
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.tables.latex import latex_number
-from ablations.reporting.text.coverage import shown_sentence
 from ablations.reporting.text.numbers import in_gflops, points
+from ablations.reporting.text.scope import shown_sentence
 from ablations.stats import VariantSummary
 
 _QUANTITIES = (
@@ -64,21 +64,17 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
     words = {}
     for variant in design.variants:
         word = macro_word(variant.name) or "Variant"
-        for suffix in _suffixes():
+        lengths = itertools.count()
+        suffixes = (
+            "".join(letters) for n in lengths for letters in itertools.product(string.ascii_uppercase, repeat=n)
+        )
+        for suffix in suffixes:  # nothing, then B to Z, then AA, AB and so on
             own = {f"{study}{word}{suffix}{quantity}" for quantity in _QUANTITIES}
-            if not own & used:
+            if suffix != "A" and not own & used:
                 used |= own
                 words[variant.name] = word + suffix
                 break
     return words
-
-
-def _suffixes() -> Iterator[str]:
-    """Yields nothing, then B to Z, then AA, AB and so on."""
-    yield ""
-    yield from string.ascii_uppercase[1:]
-    for length in itertools.count(2):
-        yield from map("".join, itertools.product(string.ascii_uppercase, repeat=length))
 
 
 def _study_numbers(analysis: StudyAnalysis) -> dict[str, str]:

@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ablations.analysis.results import Results
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.text.numbers import points
-from ablations.stats import (
-    Contrast,
-    Estimate,
-    Looks,
-    Typical,
-    VariantSummary,
-    Verdict,
-    detectable,
-    family,
-    missing_pairs,
-    pairing_gain,
-    replicates_for,
-    spread,
-)
+from ablations.reporting.text.numbers import points, top1_with_interval
+from ablations.stats import Contrast, Looks, VariantSummary, Verdict
+from ablations.stats.power import detectable, replicates_for, spread
 from ablations.stats.significance import ALPHA
+from ablations.stats.verdicts import family, missing_pairs, pairing_gain
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence
 
 
-def conclusions(
-    summaries: Sequence[VariantSummary],
-    contrasts: Sequence[Contrast],
-    results: Results,
-    design: Design,
-    looks: Looks | None,
-    shown: Collection[str] | None = None,
-) -> list[str]:
-    """Says what the study shows, how sure that is, and what is to be minded.
-
-    Args:
-        summaries: of its variants.
-        contrasts: its verdicts.
-        results: its cells.
-        design: the study.
-        looks: when it was looked at on the way; None where nobody planned that.
-        shown: the variants that are spoken of where not all of very many are; None otherwise.
-    """
+def conclusions(analysis: StudyAnalysis) -> list[str]:
+    """Says what the study shows, how sure that is, and what is to be minded."""
+    summaries, contrasts, results, design = analysis.summaries, analysis.contrasts, analysis.results, analysis.design
     if not summaries:
         diverged = sum(results.diverged.values())
         how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")
@@ -59,19 +33,19 @@ def conclusions(
     judged = [contrast for contrast in contrasts if contrast.verdict is not Verdict.NONE]
     if design.is_search:
         sentences.append("The differences in the table are those of variants that were picked for being good.")
-    elif contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
+        return sentences + warnings(results, design)
+    if contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
         sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
     else:
-        is_all = shown is None or len(shown) >= len(summaries)
-        told = [contrast for contrast in contrasts if is_all or contrast.variant in (shown or ())]
+        told = analysis.shown_contrasts
         if len(told) < len(contrasts):
             sentences.append(f"{tally(contrasts)} Those of variants that the table shows:")
         sentences += [contrast_sentence(contrast, design.margin) for contrast in told]
-    if judged and not design.is_search:
-        sentences += _how_sure(len(contrasts), looks)
-        sentences += _worth(results.cells, design, looks)
-    if looks and not design.is_search:
-        sentences.append(_spent(summaries, contrasts, looks))
+    if judged:
+        sentences.append(_how_sure(len(contrasts), analysis.looks))
+        sentences += _worth(results.cells, design, analysis.looks)
+    if analysis.looks:
+        sentences.append(_spent(summaries, contrasts, analysis.looks))
     return sentences + warnings(results, design)
 
 
@@ -112,45 +86,51 @@ def warnings(results: Results, design: Design) -> list[str]:
     states = results.unfinished["state"]
     given_up, failed = (int((states == state).sum()) for state in ("pruned", "failed"))
     if given_up:
-        verb = "is" if given_up == 1 else "are"
-        sentences.append(f"{count(given_up, 'variant')} {verb} in none of these means: the search gave up on them.")
+        spoken = f"{count(given_up, 'variant')} {_is(given_up)}"
+        sentences.append(f"{spoken} in none of these means: the search gave up on them.")
     if failed:
-        verb = "is" if failed == 1 else "are"
-        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
+        sentences.append(f"{count(failed, 'cell')} failed and {_is(failed)} in none of these means.")
     for variant, number in results.diverged.items():
         finished = int((results.cells["variant"] == variant).sum())
         mean = "its mean is of the others, which flatters it" if finished else "it has no mean"
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
     missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
-        verb = "is" if missing == 1 else "are"
-        sentences.append(f"{count(missing, 'cell')} {verb} not trained yet; what is said here is of the others.")
+        spoken = f"{count(missing, 'cell')} {_is(missing)}"
+        sentences.append(f"{spoken} not trained yet; what is said here is of the others.")
     if not design.is_search:
-        missing_ones = missing_pairs(results.cells, design.baselines)
-        if len(missing_ones) > _TOLD:
-            sentences.append(
-                f"Of {count(len(missing_ones), 'variant')} and what they are compared with only one has some "
-                "replicate, which the contrast leaves out."
-            )
-        for variant, replicates in missing_ones.items() if len(missing_ones) <= _TOLD else ():
-            baseline = design.baselines[variant]
-            listed = _listed(replicates)
-            sentences.append(f"Of {variant} and {baseline} only one has {listed}, which the contrast leaves out.")
+        sentences += _unpaired(missing_pairs(results.cells, design.baselines), design.baselines)
+    return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
+
+
+def _unpaired(replicates: Mapping[str, Sequence[int]], baselines: Mapping[str, str]) -> list[str]:
+    """Says which replicates only a variant or its baseline has."""
+    if len(replicates) > _TOLD:
+        lacking = f"Of {count(len(replicates), 'variant')} and what they are compared with"
+        return [f"{lacking} only one has some replicate, which the contrast leaves out."]
+    return [
+        f"Of {variant} and {baselines[variant]} only one has {_listed(own)}, which the contrast leaves out."
+        for variant, own in replicates.items()
+    ]
+
+
+def _mixtures(results: Results) -> list[str]:
+    """Says what was not trained alike."""
+    sentences = []
     for name, own in results.cells.groupby("variant", sort=False)["attention_by"]:
         ways = sorted(set(own.dropna()) - {""})
         if len(ways) > 1:
-            sentences.append(f"Protocols are mixed: {name} was computed by {' and by '.join(ways)}.")
+            sentences.append(f"{name} was computed by {' and by '.join(ways)}.")
     parted = results.cells["variant"][results.cells["micro_batches"] > 1]
     for variant in dict.fromkeys(parted):
-        cells = count(int((parted == variant).sum()), "cell")
+        cells = f"{count(int((parted == variant).sum()), 'cell')} of {variant}"
         sentences.append(
-            f"Protocols are mixed: {cells} of {variant} ran out of memory and took each batch in two "
-            "parts, which batch norm sees one by one."
+            f"{cells} ran out of memory and took each batch in two parts, which batch norm sees one by one."
         )
     if len(results.environments) > 1:
         sentences.append(
-            f"Protocols are mixed: the cells were trained in {len(results.environments)} different environments, "
-            "listed below: speeds are not comparable, and accuracies only as far as the environments are."
+            f"the cells were trained in {len(results.environments)} different environments, listed below: speeds are "
+            "not comparable, and accuracies only as far as the environments are."
         )
     return sentences
 
@@ -187,41 +167,24 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     return [f"{start}, picked after seeing the results, which flatters it."]
 
 
-def step_time(ratio: Typical | None, *, with_range: bool = True) -> str:
-    """Writes the time of a training step over the plain network's: `1.28 (1.27 to 1.29)`, or a dash."""
-    shown = METRICS["train_time_ratio"].format
-    if ratio is None:
-        return shown(math.nan)
-    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if with_range and ratio.n > 1 else "")
-
-
-def top1_with_interval(top1: Estimate) -> str:
-    """Writes an accuracy in percent with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
-    shown = METRICS["top1"].format
-    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
-    return shown(top1.mean) + interval
-
-
 def _called(summary: VariantSummary) -> str:
     return f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant
 
 
-def _how_sure(contrasts: int, looks: Looks | None) -> list[str]:
-    family = f"Holm's correction for {count(contrasts, 'contrast')}" if contrasts > 1 else "a single contrast"
+def _how_sure(contrasts: int, looks: Looks | None) -> str:
+    of_these = f"Holm's correction for {count(contrasts, 'contrast')}" if contrasts > 1 else "a single contrast"
     text = (
-        f"Verdicts are by paired tests over seeds, on one set of data, with {family}: helps and hurts by the "
+        f"Verdicts are by paired tests over seeds, on one set of data, with {of_these}: helps and hurts by the "
         "permutation test of signs, whose p is given, equivalent by two one-sided t-tests. "
     )
     if looks:
         sizes = ", ".join(map(str, looks.sizes))
-        text += f"They and the intervals hold although the study was looked at with {sizes} replicates."
-    else:
-        text += (
-            "Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
-            "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
-            "replicates=auto allows for that."
-        )
-    return [text]
+        return f"{text}They and the intervals hold although the study was looked at with {sizes} replicates."
+    return (
+        f"{text}Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
+        "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
+        "replicates=auto allows for that."
+    )
 
 
 def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str]:
@@ -259,6 +222,10 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
     rest = f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}"
     parts = [*decided, *([rest] if others else [])]
     return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(parts)}."
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _listed(replicates: Sequence[int]) -> str:

@@ -20,7 +20,7 @@ from ablations.reporting.page.page import write_page
 from ablations.reporting.publish import report_study
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
-from ablations.reporting.text.coverage import missing_sentence
+from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
 from tests.ablations.reporting.helpers import study_analysis
 
