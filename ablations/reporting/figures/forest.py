@@ -44,13 +44,7 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
 
 
 def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
-    """Draws a contrast a row, its verdict at the right, and the margin as a band.
-
-    Args:
-        frame: from `forest_frame`.
-        margin: the least difference that matters, in points.
-        caption: what stands below.
-    """
+    """Draws a contrast a row, its verdict at the right, and the margin in points as a band."""
     several = len(set(frame["baseline"])) > 1
     records = frame.to_dict("records")
     names = [f"{row['variant']} against {row['baseline']}" if several else row["variant"] for row in records]
@@ -65,14 +59,9 @@ def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
                 continue
             axes.hlines(own.index, own["low"], own["high"], color=colour)
             axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
-        beside: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "va": "center",
-            "fontsize": 7.5,
-            "annotation_clip": False,
-        }
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
         for place, row in enumerate(records):
-            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), **beside)
+            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), fontsize=7.5, **beside)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {METRICS['top1'].label.lower()} to {baseline} (percentage points)")

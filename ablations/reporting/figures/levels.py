@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,26 +27,25 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     Returns:
         One row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`: of top-1 the
         `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest; bounds are empty where n
-        is 1. `level` is the level of a sweep with one factor, else
-        the variant's name.
+        is 1. `level` is the level of a sweep with one factor, else the variant's name.
     """
     rows: list[dict[str, object]] = []
-    baselines = design.baselines
     groups = cells_by_variant(cells)
     for variant in design.variants:
         own = groups.get(variant.name, cells.iloc[:0])
         level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
-        place = {"variant": variant.name, "level": level, "is_baseline": baselines.get(variant.name) == variant.name}
+        is_baseline = design.baselines.get(variant.name) == variant.name
         for metric in _SHOWN:
+            place = {"variant": variant.name, "level": level, "is_baseline": is_baseline, "metric": metric}
             values = own[metric].to_numpy()
             known = ~np.isnan(values)  # costs are not measured of every cell
             if not known.any():
                 continue
             rows += [
-                place | {"metric": metric, "kind": "replicate", "replicate": replicate, "value": value}
+                place | {"kind": "replicate", "replicate": replicate, "value": value}
                 for replicate, value in zip(own["replicate"].to_numpy()[known], values[known], strict=True)
             ]
-            rows.append(place | {"metric": metric} | _summary(metric, values[known]))
+            rows.append(place | _summary(metric, values[known]))
     columns = ["variant", "level", "is_baseline", "metric", "kind", "replicate", "value", "n", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -63,13 +63,8 @@ def _summary(metric: str, values: NDArray[np.float64]) -> dict[str, object]:
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
 
-    Levels that are numbers stand along the horizontal axis, joined by a line; otherwise variants are rows, as names
-    need room.
-
-    Args:
-        frame: from `levels_frame`.
-        factor: what the levels are levels of.
-        caption: what stands below.
+    Levels of the factor that are numbers stand along the horizontal axis, joined by a line; otherwise variants are
+    rows, as names need room.
     """
     levels = frame[(frame["kind"] != "replicate") & ~frame["is_baseline"]].drop_duplicates("variant")
     shown = shown_metrics(frame)
@@ -79,22 +74,18 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = panels_of(drawn, shown, sharey=not numeric)
         for axes, metric in zip(panels, shown, strict=True):
-            panel = frame[frame["metric"] == metric]
-            title = METRICS[metric].axis
+            _draw_metric(axes, frame[frame["metric"] == metric], along=numeric)
             if numeric:
-                _draw_curve(axes, panel)
                 axes.set_xticks(range(len(levels)), [str(level) for level in levels["level"]])
                 axes.set_xlim(-0.5, max(len(levels), 1) - 0.5)
-                axes.set(xlabel=factor, ylabel=title)
+                axes.set(xlabel=factor, ylabel=METRICS[metric].axis)
                 axes.grid(visible=False, axis="x")
                 axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
             else:
-                _draw_rows(axes, panel)
                 style.name_rows(axes, labels)
-                axes.set_xlabel(title)
+                axes.set_xlabel(METRICS[metric].axis)
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
-        handles, labels = panels[0].get_legend_handles_labels()
-        drawn.legend(handles, labels, loc="outside upper left", ncols=3)
+        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn
 
 
@@ -116,40 +107,29 @@ def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tupl
     return 0.0, highest * 1.08 if highest > 0 else 1.0
 
 
-def _draw_curve(axes: Axes, frame: pd.DataFrame) -> None:
-    baseline, levels, dots, label = _parts(frame)
-    for _, line in baseline.iterrows():
-        axes.axhline(line["value"], color=style.BASELINE, linestyle="--", label=f"{line['variant']} (baseline)")
-        if line["n"] > 1:
-            axes.axhspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
-    axes.plot(levels.index, levels["value"], color=style.COLOURS[0], marker="o", label=label, zorder=3)
-    axes.fill_between(levels.index, levels["low"], levels["high"], color=style.COLOURS[0], alpha=0.18, linewidth=0)
-    if len(dots):
-        axes.plot(dots["place"], dots["value"], label="replicates", **style.DOTS)
+def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
+    """Draws levels `along` the horizontal axis as a line with a band, or as rows with bars; the baseline crosses them.
 
-
-def _draw_rows(axes: Axes, frame: pd.DataFrame) -> None:
-    baseline, levels, dots, label = _parts(frame)
-    for _, line in baseline.iterrows():
-        axes.axvline(line["value"], color=style.BASELINE, linestyle="--", label=f"{line['variant']} (baseline)")
-        if line["n"] > 1:
-            axes.axvspan(line["low"], line["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
-    axes.plot(levels["value"], levels.index, color=style.COLOURS[0], linestyle="", marker="o", label=label, zorder=3)
-    axes.hlines(levels.index, levels["low"], levels["high"], color=style.COLOURS[0])
-    if len(dots):
-        axes.plot(dots["value"], dots["place"], label="replicates", **style.DOTS)
-
-
-def _parts(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]:
-    """Returns the baseline's mean, the other variants' means by place, their replicates, and what a mean is called.
-
-    Where there is one replicate of each, it is the mean, and not returned again.
+    Where there is one replicate of each variant, it is the mean, and not drawn again.
     """
-    means = frame[frame["kind"] != "replicate"]
-    levels = means[~means["is_baseline"]].reset_index(drop=True)
-    dots = frame[(frame["kind"] == "replicate") & ~frame["is_baseline"]]
-    places = {variant: place for place, variant in enumerate(levels["variant"])}
-    most = levels["n"].max() if len(levels) else 0
-    dots = dots if most > 1 else dots.iloc[:0]
-    label = "mean and 95 % CI" if most > 1 else "one run"
-    return means[means["is_baseline"]], levels, dots.assign(place=dots["variant"].map(places)), label
+    is_mean = frame["kind"] != "replicate"
+    levels = frame[is_mean & ~frame["is_baseline"]].reset_index(drop=True)
+    dots = frame[~is_mean & ~frame["is_baseline"]]
+    repeated = len(levels) > 0 and levels["n"].max() > 1
+    line, span = (axes.axhline, axes.axhspan) if along else (axes.axvline, axes.axvspan)
+    for _, mean in frame[is_mean & frame["is_baseline"]].iterrows():
+        line(mean["value"], color=style.BASELINE, linestyle="--", label=f"{mean['variant']} (baseline)")
+        if mean["n"] > 1:
+            span(mean["low"], mean["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
+    bars, places = (levels["low"], levels["high"]), dots["variant"].map(list(levels["variant"]).index)
+    look: dict[str, Any] = {"color": style.COLOURS[0], "marker": "o", "zorder": 3}
+    look["label"] = "mean and 95 % CI" if repeated else "one run"
+    if along:
+        axes.plot(levels.index, levels["value"], **look)
+        axes.fill_between(levels.index, *bars, color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    else:
+        axes.plot(levels["value"], levels.index, linestyle="", **look)
+        axes.hlines(levels.index, *bars, color=style.COLOURS[0])
+    if repeated:
+        xs, ys = (places, dots["value"]) if along else (dots["value"], places)
+        axes.plot(xs, ys, label="replicates", **style.DOTS)

@@ -14,10 +14,7 @@ _PANELS = {"saved_mib": "Kept for backward", "peak_mib": "Peak of a training ste
 
 
 def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's networks.
-
-    Args:
-        rows: of a benchmark, as `Measurement.to_row` returns them.
+    """Computes what the figure shows of a benchmark's networks, given its rows, of `Measurement.to_row`.
 
     Returns:
         One row a quantity and network, the plain one first and then the smallest: `place` (the backbone), `batch`,
@@ -44,12 +41,7 @@ def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a network and a panel a quantity, in MiB from 0: what the plain network takes, and what is added.
-
-    Args:
-        frame: from `memory_frame`, not empty.
-        caption: what stands below.
-    """
+    """Draws a row a network and a panel a quantity, in MiB from 0: what the plain network takes, and what is added."""
     names = list(dict.fromkeys(frame["label"]))
     quantities = [quantity for quantity in _PANELS if quantity in set(frame["quantity"])]
     with style.figure(style.TWO_COLUMNS, 0.9 + 1.2 * style.rows_height(names), caption) as drawn:

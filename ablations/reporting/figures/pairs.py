@@ -18,25 +18,19 @@ def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 
     The series is the level of the factor whose level is the baseline; variants given by name have a row of their own.
     """
-    frame = levels_frame(cells, design)
-    factor = design.baseline_factor
-    rows, series = {}, {}
+    frame, factor = levels_frame(cells, design), design.baseline_factor
+    rows = {variant.name: variant.name for variant in design.variants}
+    series = dict(rows)
     for variant in design.variants:
-        shared = [level_name(path, level) for path, level in variant.levels.items() if path != factor]
-        rows[variant.name] = ", ".join(shared) if factor in variant.levels else variant.name
-        series[variant.name] = level_name(factor, variant.levels[factor]) if factor in variant.levels else variant.name
+        if factor in variant.levels:
+            names = {path: level_name(path, level) for path, level in variant.levels.items()}
+            series[variant.name] = names.pop(factor)
+            rows[variant.name] = ", ".join(names.values())
     return frame.assign(row=frame["variant"].map(rows), series=frame["variant"].map(series))
 
 
 def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
-
-    Costs have logarithmic scales, where ratios are lengths.
-
-    Args:
-        frame: from `pairs_frame`.
-        caption: what stands below.
-    """
+    """Draws what `draw_levels` does; costs have logarithmic scales, where ratios are lengths."""
     rows = list(dict.fromkeys(frame["row"]))
     series = sorted(
         dict.fromkeys(frame["series"]), key=lambda name: not frame["is_baseline"][frame["series"] == name].any()
@@ -49,11 +43,10 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 own = frame[(frame["metric"] == metric) & (frame["series"] == name)]
                 shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
                 place = own["row"].map(rows.index) + shift
-                colour = style.BASELINE if own["is_baseline"].all() else style.COLOURS[index % len(style.COLOURS)]
+                look = style.look_of(index) | ({"color": style.BASELINE} if own["is_baseline"].all() else {})
                 means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
-                axes.hlines(place[means], own["low"][means], own["high"][means], color=colour)
-                marker = style.MARKERS[index % len(style.MARKERS)]
-                axes.plot(own["value"][means], place[means], linestyle="", marker=marker, color=colour, label=name)
+                axes.hlines(place[means], own["low"][means], own["high"][means], color=look["color"])
+                axes.plot(own["value"][means], place[means], linestyle="", label=name, **look)
                 if own["n"].max() > 1:
                     label = "replicates" if index == len(series) - 1 else None
                     axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)

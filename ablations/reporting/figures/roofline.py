@@ -22,12 +22,9 @@ _OTHERS = "#a6a6a6"
 
 
 def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's modules, forward.
+    """Computes what the figure shows of a benchmark's modules, forward, given its rows, of `Measurement.to_row`.
 
     A module's bandwidth is what it had to move at the least, as one operation, over its time.
-
-    Args:
-        rows: of a benchmark, as `Measurement.to_row` returns them.
 
     Returns:
         One row a shape and module, the modules that come nearest to the roof first, `official` next to `sa`: `place`
@@ -60,12 +57,7 @@ def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's.
-
-    Args:
-        frame: from `roofline_frame`, not empty.
-        caption: what stands below.
-    """
+    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's."""
     names = list(dict.fromkeys(frame["name"]))
     shapes = [own for _, own in frame.groupby(["place", "batch"], sort=False)]
     across, down = min(len(shapes), _ACROSS), -(-len(shapes) // _ACROSS)

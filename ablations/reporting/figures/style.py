@@ -11,12 +11,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from scipy.optimize import isotonic_regression
 
 from ablations.common.files import write_whole
+from ablations.stats import estimate
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
@@ -52,15 +54,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def look_of(index: int) -> dict[str, Any]:
+    """Returns colour and marker of a thing of this number, of up to six."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Returns colour and marker of each name, so that 36 of them can be told apart; those in `grey` are grey."""
-    coloured = [name for name in names if name not in grey]
-    looks = {}
-    for name in names:
-        if name in grey:
-            looks[name] = {"color": BASELINE, "marker": ("X", "*", "p", "h")[sorted(grey).index(name) % 4]}
-            continue
-        index = coloured.index(name)
+    looks = {name: {"color": BASELINE, "marker": "X*ph"[index % 4]} for index, name in enumerate(sorted(grey))}
+    for index, name in enumerate(name for name in names if name not in grey):
         marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         looks[name] = {"color": COLOURS[index % len(COLOURS)], "marker": marker}
     return looks
@@ -68,12 +70,7 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
 
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
-    """Yields an empty figure in the suite's style; its caption stands below, folded to its width.
-
-    Args:
-        width, height: in inches.
-        caption: what is shown, how many replicates, under which protocol, on which machine.
-    """
+    """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
     with mpl.rc_context(_STYLE):
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
@@ -110,14 +107,8 @@ def is_wide(values: pd.Series[float]) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() > 4)
 
 
-def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}") -> None:
-    """Gives a horizontal axis of costs few ticks, and a logarithmic scale where they are far apart.
-
-    Args:
-        axes: of the figure.
-        values: that it shows.
-        written: how a tick is written.
-    """
+def scale_of_costs(axes: Axes, values: pd.Series[float]) -> None:
+    """Gives a horizontal axis of costs few ticks, and a logarithmic scale where they are far apart."""
     if is_wide(values):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / values.min() < 50 else (1,)))
@@ -126,7 +117,7 @@ def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}"
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     if values.min() == values.max():  # what stands side by side costs the same
         axes.xaxis.set_major_locator(FixedLocator([float(values.iloc[0])]))
-    axes.xaxis.set_major_formatter(StrMethodFormatter(written))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def aside(values: pd.Series[float]) -> pd.Series[float]:
@@ -144,6 +135,21 @@ def aside(values: pd.Series[float]) -> pd.Series[float]:
     places = np.empty_like(exact)
     places[order] = isotonic_regression(exact[order] - steps).x + steps
     return pd.Series(np.exp(places) if wide else places, index=values.index)
+
+
+def top1_of(cells: pd.DataFrame) -> dict[str, float]:
+    """Returns what figures show of the top-1 of a variant's cells: `n`, `top1` (mean), and its 95 % CI."""
+    top1 = estimate(cells["top1"].to_numpy())
+    return {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
+
+
+def legend_of(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """Returns what the legend of several panels has, by name."""
+    known: dict[str, Artist] = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        known |= dict(zip(names, handles, strict=True))
+    return known
 
 
 def row_labels(names: Iterable[str]) -> list[str]:
