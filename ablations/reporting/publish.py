@@ -11,7 +11,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import draw_figures
+from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.page.page import write_page
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables

@@ -11,7 +11,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import refusals_explained, write_whole
 from ablations.config import ATTENTION
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import Gallery, draw_figures
+from ablations.reporting.figures.registry import Gallery, draw_figures
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
 from ablations.reporting.tables.variants import summary_table

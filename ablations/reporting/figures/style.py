@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,11 +90,14 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
         drawn.savefig(png, format="png")
         drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
-    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
-    contents: list[bytes | str] = [png.getvalue(), pdf.getvalue(), frame.to_csv(index=False)]
-    for file, content in zip(written, contents, strict=True):
-        write_whole(file, content)
-    return written
+    contents: dict[str, bytes | str] = {
+        ".png": png.getvalue(),
+        ".pdf": pdf.getvalue(),
+        ".csv": frame.to_csv(index=False),
+    }
+    for suffix, content in contents.items():
+        write_whole(path.with_suffix(suffix), content)
+    return [path.with_suffix(suffix) for suffix in contents]
 
 
 def keep_to_percent(axes: Axes) -> None:
@@ -175,10 +179,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Breaks a text into lines of up to so many letters; longer words are left whole."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+    """Breaks a text into lines of up to so many letters, one at least; longer words are left whole."""
+    words = " ".join(text.split())
+    return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.wording import count
-from ablations.reporting.figures.gallery import Drawn
+from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
 from ablations.reporting.tables.sections import unfinished_table
 from ablations.reporting.tables.variants import variants_table
@@ -61,11 +61,6 @@ class _Scale:
         """Where the margin begins and how wide it is."""
         return self.at(-self.margin), round(self.at(self.margin) - self.at(-self.margin), 2)
 
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What stands at the ends."""
-        return f"-{self.limit:.3g}", f"+{self.limit:.3g}"
-
 
 def write_page(report: Report, tables: Sequence[Path]) -> Path:
     """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path.
@@ -80,36 +75,31 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
 
 
 def _render(report: Report, tables: Sequence[Path]) -> str:
-    analysis = report.analysis
+    analysis, design = report.analysis, report.analysis.design
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
     # Of a search there is no verdict to show: its variants were picked for being good.
-    contrasts = [] if analysis.design.is_search else analysis.shown_contrasts
-    said = {contrast_sentence(contrast, analysis.design.margin) for contrast in contrasts}
-    scale = _Scale.of(contrasts, analysis.design.margin)
+    contrasts = [] if design.is_search else analysis.shown_contrasts
+    said = {contrast_sentence(contrast, design.margin) for contrast in contrasts}
+    scale = _Scale.of(contrasts, design.margin)
     return template.render(
-        study=analysis.design.study,
-        question=analysis.design.question,
+        report=report,
+        design=design,
+        results=analysis.results,
         state=state_sentence(analysis.results),
-        is_finished=analysis.results.pending.empty,
-        protocol_line=protocol_line(analysis.design, analysis.results),
+        protocol_line=protocol_line(design, analysis.results),
         unfinished=unfinished_table(analysis),
-        tally=tally([] if analysis.design.is_search else analysis.contrasts),
+        tally=tally(analysis.contrasts),
         shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,
-        margin=f"{analysis.design.margin:g}",
         sentences=[sentence for sentence in report.sentences if sentence not in said],
         variants=variants_table(analysis) if analysis.summaries else None,
-        sections=report.sections,
         figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
-        left_out=report.gallery.left_out,
-        files=[(path.name, _link(path, report.folder)) for path in tables],
-        report_link=_link(report.path, report.folder),
-        command=str(analysis.attributes.get("command", "unknown")),
+        files=[(path.name, _link(path, report.folder)) for path in (*tables, report.path)],
+        command=analysis.attributes.get("command", "unknown"),
         protocol=protocol_options(analysis),
-        environments=analysis.results.environments,
         data=_data(analysis),
     )
 
@@ -117,8 +107,8 @@ def _render(report: Report, tables: Sequence[Path]) -> str:
 def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:
     """Returns what the page shows of a contrast."""
     known = contrast.difference
-    row = {"contrast": contrast, "kind": contrast.verdict.name.lower()}
-    return row | {
+    return {
+        "contrast": contrast,
         "shown": points_with_interval(known) if known else "",
         "interval": _interval(known, scale) if known else None,
         "sentence": contrast_sentence(contrast, scale.margin),

@@ -75,7 +75,7 @@ def contrast_sentence(contrast: Contrast, margin: float) -> str:
         more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
         return f"{start}: equivalent within {margin:g} points ({numbers}){more}."
     if contrast.p is not None:
-        numbers += f", p = {_p(contrast.p)}"
+        numbers += f", p = {contrast.p:.2g}" if contrast.p >= 0.001 else ", p = 0.001 or less"
     reason = f": {contrast.reason}" if contrast.reason else ""
     return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 
@@ -159,16 +159,14 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
         return []  # of different backbones, the highest says nothing about attention
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
-    names = " and ".join(_called(summary) for summary in (best, *ties))
+    called = [
+        f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant for summary in (best, *ties)
+    ]
     shown = METRICS["top1"].format(highest) if ties else top1_with_interval(best.top1)
-    start = f"Highest: {names}, {shown} % (n = {best.top1.n})"
+    start = f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n})"
     if best.top1.n < 2:
         return [f"{start}; one replicate says nothing about how sure that is."]
     return [f"{start}, picked after seeing the results, which flatters it."]
-
-
-def _called(summary: VariantSummary) -> str:
-    return f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant
 
 
 def _how_sure(contrasts: int, looks: Looks | None) -> str:
@@ -237,7 +235,3 @@ def _named(names: Sequence[str]) -> str:
     return (
         ", ".join(names) if len(names) <= _TOLD else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} others"
     )
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.001 else "0.001 or less"

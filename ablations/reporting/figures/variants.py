@@ -1,9 +1,11 @@
-"""Top-1 against the levels of a sweep, with the baseline as a line and the cost beside it."""
+"""Top-1 and cost of variants: against the levels of a sweep, with the baseline as a line.
+
+Where variants have baselines of their own, as a backbone with and without attention, a pair of them is a row.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -11,10 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ablations.common.metrics import METRICS
 from ablations.design import Design
+from ablations.design.variants import level_name
 from ablations.reporting.figures import style
 from ablations.stats import cells_by_variant, estimate, typical
 
@@ -67,13 +71,12 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
     rows, as names need room.
     """
     levels = frame[(frame["kind"] != "replicate") & ~frame["is_baseline"]].drop_duplicates("variant")
-    shown = shown_metrics(frame)
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
     labels = style.row_labels(levels["variant"])
     height = 2.6 if numeric else 0.9 + max(style.rows_height(labels), 0.8)
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
-        panels = panels_of(drawn, shown, sharey=not numeric)
-        for axes, metric in zip(panels, shown, strict=True):
+        panels = _panels(drawn, frame, sharey=not numeric)
+        for metric, axes in panels.items():
             _draw_metric(axes, frame[frame["metric"] == metric], along=numeric)
             if numeric:
                 axes.set_xticks(range(len(levels)), [str(level) for level in levels["level"]])
@@ -85,19 +88,16 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
                 style.name_rows(axes, labels)
                 axes.set_xlabel(METRICS[metric].axis)
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn
 
 
-def shown_metrics(frame: pd.DataFrame) -> list[str]:
-    """Returns the metrics that a frame has values of, in the order of their panels."""
-    return [metric for metric in _SHOWN if (frame["metric"] == metric).any()]
-
-
-def panels_of(drawn: Figure, metrics: Sequence[str], *, sharey: bool) -> list[Axes]:
-    """Makes a panel a metric, the first one, of top-1, wider than the others."""
+def _panels(drawn: Figure, frame: pd.DataFrame, *, sharey: bool) -> dict[str, Axes]:
+    """Makes a panel a metric that the frame has values of, the first one, of top-1, wider than the others."""
+    metrics = [metric for metric in _SHOWN if (frame["metric"] == metric).any()]
     widths = [1.7] + [1.0] * (len(metrics) - 1)
-    return list(drawn.subplots(1, len(metrics), width_ratios=widths, sharey=sharey, squeeze=False)[0])
+    panels = drawn.subplots(1, len(metrics), width_ratios=widths, sharey=sharey, squeeze=False)[0]
+    return dict(zip(metrics, panels, strict=True))
 
 
 def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tuple[float, float]:
@@ -133,3 +133,56 @@ def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
     if repeated:
         xs, ys = (places, dots["value"]) if along else (dots["value"], places)
         axes.plot(xs, ys, label="replicates", **style.DOTS)
+
+
+def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Returns what `levels_frame` does, and for each variant its `row` (the levels that a pair shares) and `series`.
+
+    The series is the level of the factor whose level is the baseline; variants given by name have a row of their own.
+    """
+    frame, factor = levels_frame(cells, design), design.baseline_factor
+    rows = {variant.name: variant.name for variant in design.variants}
+    series = dict(rows)
+    for variant in design.variants:
+        if factor in variant.levels:
+            names = {path: level_name(path, level) for path, level in variant.levels.items()}
+            series[variant.name] = names.pop(factor)
+            rows[variant.name] = ", ".join(names.values())
+    return frame.assign(row=frame["variant"].map(rows), series=frame["variant"].map(series))
+
+
+def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws what `draw_levels` does; costs have logarithmic scales, where ratios are lengths."""
+    rows = list(dict.fromkeys(frame["row"]))
+    series = sorted(
+        dict.fromkeys(frame["series"]), key=lambda name: not frame["is_baseline"][frame["series"] == name].any()
+    )
+    with style.figure(style.TWO_COLUMNS, 1.2 + 0.3 * max(len(rows), 3), caption) as drawn:
+        panels = _panels(drawn, frame, sharey=True)
+        for metric, axes in panels.items():
+            for index, name in enumerate(series):
+                own = frame[(frame["metric"] == metric) & (frame["series"] == name)]
+                shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
+                place = own["row"].map(rows.index) + shift
+                look = style.look_of(index) | ({"color": style.BASELINE} if own["is_baseline"].all() else {})
+                means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
+                axes.hlines(place[means], own["low"][means], own["high"][means], color=look["color"])
+                axes.plot(own["value"][means], place[means], linestyle="", label=name, **look)
+                if own["n"].max() > 1:
+                    label = "replicates" if index == len(series) - 1 else None
+                    axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)
+            if metric != "top1":
+                axes.set_xscale("log")
+                values = frame.loc[frame["metric"] == metric, "value"]
+                wide = values.min() > 0 and values.max() / values.min() > 8
+                axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.margins(x=0.12)
+            else:
+                low, high = axes.get_xlim()
+                axes.set_xlim(max(low, 0), min(high, 100))
+            axes.set_xlabel(METRICS[metric].axis)
+            style.name_rows(axes, style.row_labels(rows))
+        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return drawn
