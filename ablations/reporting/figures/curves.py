@@ -16,13 +16,10 @@ _SHOWN = ("top1", "train_loss")
 
 
 def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Computes the mean and the range over replicates of each metric after each epoch.
+    """Returns a row a variant, epoch and metric: `n`, `mean`, and the range from `low` to `high`, empty where n is 1.
 
     The range, not a confidence interval: while networks learn, replicates differ by when they start to, and an
     interval that assumes a normal spread would leave the scale.
-
-    Returns:
-        One row a variant, epoch and metric: `n`, `mean`, `low` and `high`, the last two empty where n is 1.
     """
     order = {variant.name: place for place, variant in enumerate(design.variants)}
     long = curves.melt(["variant", "epoch"], list(_SHOWN), var_name="metric")

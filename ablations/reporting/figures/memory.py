@@ -14,13 +14,11 @@ _PANELS = {"saved_mib": "Kept for backward", "peak_mib": "Peak of a training ste
 
 
 def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's networks, given its rows, of `Measurement.to_row`.
+    """Returns a row a quantity and network of a benchmark (`Measurement.to_row`), the plain one and the smallest first.
 
-    Returns:
-        One row a quantity and network, the plain one first and then the smallest: `place` (the backbone), `batch`,
-        `name`, `label`, the setting (`compile`, `precision`, `layout`), `quantity` (`saved_mib`, of any mode, or
-        `peak_mib`, of a training step), `mib` for the batch, `plain_mib` of the plain network, and `over` it in
-        percent. Empty where there is no network with attention to show: then there is no figure to draw.
+    Columns: `place` (the backbone), `batch`, `name`, `label`, the setting (`compile`, `precision`, `layout`),
+    `quantity` (`saved_mib`, of any mode, or `peak_mib`, of a training step), `mib` for the batch, `plain_mib` of the
+    plain network, and `over` it in percent. Empty where there is no network with attention.
     """
     networks = rows[rows["kind"] == "network"]
     networks = networks.assign(peak_mib=networks["peak_mib"].where(networks["mode"] == "training step"))

@@ -19,14 +19,11 @@ _NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
 
 
 def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's networks, given its rows, of `Measurement.to_row`.
+    """Returns a row a mode and network with attention of a benchmark (`Measurement.to_row`), the quickest first.
 
-    Returns:
-        One row a mode and network with attention, the quickest first: `place` (the backbone), `batch`, `name`, `label`,
-        `mode`, and the setting (`compile`, `precision`, `layout`); and by how many percent they exceed the plain
-        network's: `promised` of the multiply-adds, `measured` of the time, with its 95 % CI from `low` to `high`, and
-        `noise_low` to `noise_high` of the plain network's own time. Empty where there is nothing to show: then there is
-        no figure to draw.
+    Columns: `place` (the backbone), `batch`, `name`, `label`, `mode`, and the setting (`compile`, `precision`,
+    `layout`); and by how many percent they exceed the plain network's: `promised` of the multiply-adds, `measured` of
+    the time, with its 95 % CI from `low` to `high`, and `noise_low` to `noise_high` of the plain network's own time.
     """
     networks = rows[rows["kind"] == "network"]
     # What papers count depends on no mode, so any row of a network may have it.
@@ -50,13 +47,11 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
 def promise_of_cells(
     cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Computes the same of a study's cells, whose networks were timed in turns with the plain one once trained.
+    """Returns the same of a study's cells, whose networks were timed in turns with the plain one once trained.
 
-    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention.
-
-    Returns:
-        The columns of `promise_frame` that the figure needs; `low` to `high` are the lowest and the highest replicate,
-        `noise_low` to `noise_high` those of plain networks that were timed against themselves (empty without one).
+    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention. `low`
+    to `high` are the lowest and the highest replicate, `noise_low` to `noise_high` those of plain networks that were
+    timed against themselves (empty without one).
     """
     rows = []
     groups = cells_by_variant(cells)

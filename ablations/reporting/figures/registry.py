@@ -25,6 +25,7 @@ from ablations.reporting.figures.search import draw_search
 from ablations.reporting.figures.variants import draw_levels, draw_pairs, levels_frame, pairs_frame
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 
+_OF_EACH = "one network of each variant (replicate 0)"
 _ASIDE = "What would hide each other stands side by side."
 
 
@@ -108,8 +109,7 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     frame, shares = analysis.tradeoffs, analysis.importances
     given_up = int((analysis.results.unfinished["state"] == "pruned").sum())
     key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
-    maximized = [direction == "maximize" for direction in design.directions]
-    return Sketch(frame, partial(draw_search, frame, shares, design.objectives, maximized), key)
+    return Sketch(frame, partial(draw_search, frame, shares, design.objectives), key)
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
@@ -191,8 +191,7 @@ def _cams(analysis: StudyAnalysis) -> Sketch | str:
         "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
         "class shown; below each what the network takes it for, and the probability of the true class."
     )
-    n = "one network of each variant (replicate 0)"
-    return Sketch(cams.frame, partial(draw_cams, cams), key, n, asks=False)
+    return Sketch(cams.frame, partial(draw_cams, cams), key, _OF_EACH, asks=False)
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:
@@ -205,8 +204,7 @@ def _repeated(analysis: StudyAnalysis) -> bool:
 
 
 def _looked_at(analysis: StudyAnalysis) -> str:
-    images = len(analysis.networks.sample)
-    return f"one network of each variant (replicate 0), {count(images, 'test image')}"
+    return f"{_OF_EACH}, {count(len(analysis.networks.sample), 'test image')}"
 
 
 def _factor_label(design: Design) -> str:
@@ -216,7 +214,7 @@ def _factor_label(design: Design) -> str:
 
 
 def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
-    counts = analysis.results.cells.groupby("variant")["replicate"].count()
+    counts = analysis.results.cells["variant"].value_counts()
     least, most = counts.min(), counts.max()
     replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
     parts = [

@@ -13,19 +13,16 @@ from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 
 
-def draw_search(
-    frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], maximized: Sequence[bool], caption: str
-) -> Figure:
+def draw_search(frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figure:
     """Draws the trade-off between the first two objectives, with the third as colour, beside the importances, if any.
 
-    With one objective, its course is drawn instead: every variant that was tried, and the best so far, the most where
-    it is `maximized`.
+    With one objective, its course is drawn instead: every variant that was tried, and the best so far.
     """
     factors = list(dict.fromkeys(importances["factor"]))
     with style.figure(style.TWO_COLUMNS, 3.2, caption) as drawn:
         panels = drawn.subplots(1, 2 if factors else 1, width_ratios=[1.9, 1] if factors else [1], squeeze=False)[0]
         if len(objectives) == 1:
-            _draw_course(panels[0], frame, objectives[0], maximized[0])
+            _draw_course(panels[0], frame, objectives[0])
         else:
             _draw_tradeoff(drawn, panels[0], frame, objectives)
         if factors:
@@ -60,10 +57,11 @@ def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: S
         drawn.colorbar(points, ax=axes, label=METRICS[third].axis)
 
 
-def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str, maximized: bool) -> None:
+def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str) -> None:
     tried = frame[frame["picked"] & frame["fits"]].reset_index(drop=True)
-    best = tried[objective].cummax() if maximized else tried[objective].cummin()
-    axes.plot(tried.index + 1, tried[objective], "o", color=style.COLOURS[0], label="picked")
+    values = tried[objective]
+    best = values.cummax() if METRICS[objective].direction == "maximize" else values.cummin()
+    axes.plot(tried.index + 1, values, "o", color=style.COLOURS[0], label="picked")
     axes.plot(tried.index + 1, best, color=style.COLOURS[1], drawstyle="steps-post", label="best so far")
     for index, (_, named) in enumerate(frame[~frame["picked"]].iterrows()):
         dashes = style.DASHES[(index + 1) % len(style.DASHES)]

@@ -26,12 +26,10 @@ _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 
 
 def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Computes what the figure shows.
+    """Returns a row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`.
 
-    Returns:
-        One row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`: of top-1 the
-        `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest; bounds are empty where n
-        is 1. `level` is the level of a sweep with one factor, else the variant's name.
+    The latter have of top-1 the `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest;
+    bounds are empty where n is 1. `level` is the level of a sweep with one factor, else the variant's name.
     """
     rows: list[dict[str, object]] = []
     groups = cells_by_variant(cells)

@@ -56,11 +56,6 @@ class _Scale:
         within = max(-self.limit, min(self.limit, value))
         return round(50 + 48 * within / self.limit, 2)
 
-    @property
-    def band(self) -> tuple[float, float]:
-        """Where the margin begins and how wide it is."""
-        return self.at(-self.margin), round(self.at(self.margin) - self.at(-self.margin), 2)
-
 
 def write_page(report: Report, tables: Sequence[Path]) -> Path:
     """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path.

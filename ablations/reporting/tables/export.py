@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import refusals_explained, write_whole
-from ablations.reporting.tables.latex import latex_table
-from ablations.reporting.tables.macros import number_macros
+from ablations.reporting.tables.latex import latex_table, number_macros
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import main_frame, make_sections
 from ablations.reporting.tables.variants import protocol_note, variants_frame, variants_table

@@ -16,7 +16,7 @@ from ablations.reporting.text.numbers import points, top1_with_interval
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
 from ablations.stats.power import detectable, replicates_for, spread
 from ablations.stats.significance import ALPHA
-from ablations.stats.verdicts import family, missing_pairs, pairing_gain
+from ablations.stats.verdicts import family, missing_pairs, pairing_gain, undecided
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence
@@ -86,18 +86,17 @@ def warnings(results: Results, design: Design) -> list[str]:
     states = results.unfinished["state"]
     given_up, failed = (int((states == state).sum()) for state in ("pruned", "failed"))
     if given_up:
-        spoken = f"{count(given_up, 'variant')} {_is(given_up)}"
-        sentences.append(f"{spoken} in none of these means: the search gave up on them.")
+        sentences.append(f"{_are(given_up, 'variant')} in none of these means: the search gave up on them.")
     if failed:
-        sentences.append(f"{count(failed, 'cell')} failed and {_is(failed)} in none of these means.")
+        verb = "is" if failed == 1 else "are"
+        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
     for variant, number in results.diverged.items():
         finished = int((results.cells["variant"] == variant).sum())
         mean = "its mean is of the others, which flatters it" if finished else "it has no mean"
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
     missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
-        spoken = f"{count(missing, 'cell')} {_is(missing)}"
-        sentences.append(f"{spoken} not trained yet; what is said here is of the others.")
+        sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
     if not design.is_search:
         sentences += _unpaired(missing_pairs(results.cells, design.baselines), design.baselines)
     return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
@@ -159,14 +158,11 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
         return []  # of different backbones, the highest says nothing about attention
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
-    called = [
-        f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant for summary in (best, *ties)
-    ]
+    called = [f"{one.variant} (the baseline)" if one.is_baseline else one.variant for one in (best, *ties)]
     shown = METRICS["top1"].format(highest) if ties else top1_with_interval(best.top1)
-    start = f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n})"
-    if best.top1.n < 2:
-        return [f"{start}; one replicate says nothing about how sure that is."]
-    return [f"{start}, picked after seeing the results, which flatters it."]
+    flattered = ", picked after seeing the results, which flatters it"
+    minded = flattered if best.top1.n > 1 else "; one replicate says nothing about how sure that is"
+    return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
 
 
 def _how_sure(contrasts: int, looks: Looks | None) -> str:
@@ -209,21 +205,17 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
     """Says what replicates=auto has spent where."""
     trained = sum(summary.top1.n for summary in summaries)
     most = len(summaries) * looks.sizes[-1]
-    decided = [
-        f"{contrast.variant} was decided with {contrast.look}"
-        for contrast in contrasts
-        if contrast.is_decided and contrast.look
-    ]
+    ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.look]
+    decided = [f"{contrast.variant} was decided with {contrast.look}" for contrast in ready]
     if len(decided) > _TOLD:
         decided = [f"{len(decided):,} contrasts were decided with {looks.sizes[0]} to {looks.sizes[-1]}"]
-    others = [contrast.variant for contrast in contrasts if not contrast.is_decided]
-    rest = f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}"
-    parts = [*decided, *([rest] if others else [])]
-    return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(parts)}."
+    if others := [contrast.variant for contrast in undecided(contrasts)]:
+        decided.append(f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}")
+    return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(decided)}."
 
 
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
+def _are(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _listed(replicates: Sequence[int]) -> str:
@@ -232,6 +224,5 @@ def _listed(replicates: Sequence[int]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    return (
-        ", ".join(names) if len(names) <= _TOLD else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} others"
-    )
+    few = ", ".join(names[:_NAMED])
+    return ", ".join(names) if len(names) <= _TOLD else f"{few} and {len(names) - _NAMED:,} others"

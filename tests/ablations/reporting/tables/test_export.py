@@ -12,7 +12,7 @@ import pytest
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.reporting.tables.export import write_tables
-from ablations.reporting.tables.macros import number_macros
+from ablations.reporting.tables.latex import number_macros
 from tests.ablations.reporting.helpers import macros, study_analysis
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
