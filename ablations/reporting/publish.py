@@ -31,8 +31,9 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
     # which is a fifth of the time that a report of 10,000 cells takes.
     gc.collect()
     gc.freeze()
-    report = make_report(analysis, figures)
-    page = write_page(report, write_tables(analysis))
+    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
+        report = make_report(analysis, figures)
+        page = write_page(report, write_tables(analysis))
     print_report(console, report)
     if missing := missing_sentence(analysis.results):
         _say(console, f"{missing} The report says why.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.files import refusals_explained, write_whole
+from ablations.common.files import write_whole
 from ablations.config import ATTENTION
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import Gallery, draw_figures
@@ -17,7 +17,6 @@ from ablations.reporting.tables.sections import Section, make_sections, unfinish
 from ablations.reporting.tables.variants import summary_table
 from ablations.reporting.text.conclusions import conclusions
 from ablations.reporting.text.scope import protocol_options
-from ablations.storage.paths import GO_ON
 
 _NAMED_CLASSES = 100
 
@@ -51,17 +50,11 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
     """Draws the figures of these names and writes `report.md` into the study's folder.
 
     Where no cell is finished, the report says why, and has no figures.
-
-    Raises:
-        UsageError: if the folder cannot be written.
     """
-    sentences, sections = conclusions(analysis), make_sections(analysis)
-    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
-        gallery = draw_figures(analysis, figures)
-        opening = _opening(analysis, sentences, sections)
-        text = opening + _details(analysis, gallery)
-        report = Report(analysis, sentences, sections, gallery, opening, text)
-        write_whole(report.path, text)
+    sentences, sections, gallery = conclusions(analysis), make_sections(analysis), draw_figures(analysis, figures)
+    opening = _opening(analysis, sentences, sections)
+    report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
+    write_whole(report.path, report.text)
     return report
 
 
@@ -88,7 +81,10 @@ def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
         lines += ["Figures that were left out:", "", *reasons, ""]
     # Those without a finished cell too, unless there are too many.
     listed = [variant for variant in design.variants if analysis.shows_all or variant.name in analysis.shown]
-    networks = [[variant.name, _model(variant.model), _attention(variant.attention)] for variant in listed]
+    networks = []
+    for variant in listed:
+        defaults = vars(ATTENTION[variant.attention["name"]]())
+        networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults)])
     lines += ["## Networks", "", *markdown_table(("variant", "model", "attention"), networks), ""]
     lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
     for variant in listed:
@@ -115,12 +111,8 @@ def _data(data: Mapping[str, Any] | None) -> list[str]:
     return [f"Data: {images} of {len(data['classes'])} classes: {names}.", ""]
 
 
-def _model(model: Mapping[str, Any]) -> str:
-    return " ".join([model["name"], *(f"{key}={value}" for key, value in model.items() if key != "name")])
-
-
-def _attention(attention: Mapping[str, Any]) -> str:
-    """Names a module with its groups and whatever else is not its default."""
-    defaults = vars(ATTENTION[attention["name"]]())
-    shown = [f"{knob}={value}" for knob, value in attention.items() if knob == "groups" or value != defaults[knob]]
-    return " ".join([attention["name"], *(text for text in shown if not text.startswith("name="))])
+def _spoken(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Names a backbone or a module with its groups and whatever else is not its default."""
+    knobs = {knob: value for knob, value in settings.items() if knob != "name"}
+    shown = [knob for knob in knobs if knob == "groups" or knob not in defaults or knobs[knob] != defaults[knob]]
+    return " ".join([settings["name"], *(f"{knob}={knobs[knob]}" for knob in shown)])

@@ -7,6 +7,7 @@ before the classifier.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,13 +82,10 @@ def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1 and module is not model:
             found.append(module)
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(note))
+        model(pixels)
     return found[-1]
 
 

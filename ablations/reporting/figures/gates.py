@@ -86,16 +86,13 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
     variants, classes = list(dict.fromkeys(frame["variant"])), list(dict.fromkeys(frame["class"]))
     stages = sorted(set(frame["stage"]))
     more = ((len(variants) - _VARIANTS, "variant", "variants"), (len(classes) - _CLASSES, "class", "classes"))
-    left_out = [
-        f"In the CSV beside: {count(number, f'more {noun}', f'more {nouns}')}."
-        for number, noun, nouns in more
-        if number > 0
-    ]
+    left_out = [count(number, f"more {noun}", f"more {nouns}") for number, noun, nouns in more if number > 0]
+    caption = " ".join([caption, *(f"In the CSV beside: {what}." for what in left_out)])
     variants, classes = variants[:_VARIANTS], classes[:_CLASSES]
     names = {variant: style.fold(variant, 24) for variant in variants}  # upright, beside their row
     longest = max(len(line) for lines in names.values() for line in lines)
     height = len(variants) * max(0.75 + 0.15 * len(classes), 0.5 + 0.068 * longest) + 0.5
-    with style.figure(style.TWO_COLUMNS, height, " ".join([caption, *left_out])) as drawn:
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         grid = drawn.subplots(len(variants), len(stages), sharex="row", sharey=True, squeeze=False)
         for row, variant in zip(grid, variants, strict=True):
             for axes, stage in zip(row, stages, strict=True):
@@ -111,8 +108,7 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
         for axes in grid[-1]:
             if axes.has_data():
                 axes.set_xlabel("Gate")
-        named = style.legend_of(grid.flat)
-        drawn.legend(list(named.values()), list(named), loc="outside upper left", ncols=4)
+        style.add_legend(drawn, grid.flat, loc="outside upper left", ncols=4)
     return drawn
 
 
@@ -127,9 +123,7 @@ def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
     start = frame["start"].dropna()
     if len(start):
         axes.axvline(start.iloc[0], color=style.BASELINE, linestyle="--", linewidth=0.8, label="start")
-    axes.set_yticks(range(len(classes)), [style.shorten(name, 16) for name in classes], fontsize=6.5)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
+    style.name_rows(axes, [style.shorten(name, 16) for name in classes], fontsize=6.5)
 
 
 def _title(frame: pd.DataFrame, stage: int) -> str:

@@ -69,7 +69,5 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             style.scale_of_costs(axes, own["cost"])
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
-        known = style.legend_of(panels)
-        shown = ["no other beats it in both", *(labels[variant] for variant in variants)]
-        drawn.legend([known[name] for name in shown], shown, loc="outside right upper")
+        style.add_legend(drawn, panels, loc="outside right upper")
     return drawn

@@ -15,14 +15,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.figures import FIGURES, style
-from ablations.reporting.figures.complexity import complexity_frame, draw_complexity, published_frame
-from ablations.reporting.figures.curves import curves_frame, draw_curves
-from ablations.reporting.figures.forest import draw_effects, draw_forest, forest_frame
-from ablations.reporting.figures.pareto import draw_pareto, pareto_frame
-from ablations.reporting.figures.promise import draw_promise, promise_of_cells
-from ablations.reporting.figures.search import draw_search
-from ablations.reporting.figures.variants import draw_levels, draw_pairs, levels_frame, pairs_frame
+from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 
 _OF_EACH = "one network of each variant (replicate 0)"
@@ -74,11 +67,11 @@ class Sketch:
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
     if analysis.design.is_search:
         return "a search's variants were picked for being good; verdicts on them would flatter"
-    frame = forest_frame(analysis.contrasts)
+    frame = forest.forest_frame(analysis.contrasts)
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
     key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
-    return Sketch(frame, partial(draw_forest, _shown(frame, analysis), analysis.design.margin), key)
+    return Sketch(frame, partial(forest.draw_forest, _shown(frame, analysis), analysis.design.margin), key)
 
 
 def _variants(analysis: StudyAnalysis) -> Sketch:
@@ -86,10 +79,10 @@ def _variants(analysis: StudyAnalysis) -> Sketch:
     key = "Dots: replicates; top-1: mean and 95 % CI (Student's t); costs: median, lowest to highest."
     key = key if _repeated(analysis) else ""
     if len(set(design.baselines.values())) > 1:
-        frame = pairs_frame(cells, design)
-        return Sketch(frame, partial(draw_pairs, _shown(frame, analysis)), key)
-    frame = levels_frame(cells, design)
-    return Sketch(frame, partial(draw_levels, _shown(frame, analysis), _factor_label(design)), key)
+        frame = variants.pairs_frame(cells, design)
+        return Sketch(frame, partial(variants.draw_pairs, _shown(frame, analysis)), key)
+    frame = variants.levels_frame(cells, design)
+    return Sketch(frame, partial(variants.draw_levels, _shown(frame, analysis), _factor_label(design)), key)
 
 
 def _effects(analysis: StudyAnalysis) -> Sketch | str:
@@ -99,7 +92,7 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
     frame = effects_frame(effects)
     key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
-    return Sketch(frame, partial(draw_effects, frame), key, n)
+    return Sketch(frame, partial(forest.draw_effects, frame), key, n)
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
@@ -109,70 +102,72 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     frame, shares = analysis.tradeoffs, analysis.importances
     given_up = int((analysis.results.unfinished["state"] == "pruned").sum())
     key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
-    return Sketch(frame, partial(draw_search, frame, shares, design.objectives), key)
+    return Sketch(frame, partial(search.draw_search, frame, shares, design.objectives), key)
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
     if analysis.design.is_search:
         return "`tradeoffs` shows what the search looked for"
-    frame = pareto_frame(analysis.results.cells, analysis.design)
+    frame = pareto.pareto_frame(analysis.results.cells, analysis.design)
     if frame.empty:
         return "neither speed nor memory was measured (measure=off)"
     key = (
         "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
         f"no other variant beats in both, going by means. {_ASIDE}"
     )
-    return Sketch(frame, partial(draw_pareto, _shown(frame, analysis), analysis.design.baselines), key)
+    return Sketch(frame, partial(pareto.draw_pareto, _shown(frame, analysis), analysis.design.baselines), key)
 
 
 def _complexity(analysis: StudyAnalysis) -> Sketch:
-    frame = complexity_frame(analysis.results.cells, analysis.design, analysis.multiply_adds)
-    published = published_frame(analysis.design)
+    frame = complexity.complexity_frame(analysis.results.cells, analysis.design, analysis.multiply_adds)
+    published = complexity.published_frame(analysis.design)
     joined = pd.concat([frame, published], ignore_index=True)
     key = f"The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1. {_ASIDE}"
     if len(published):
         key += " Published numbers are others' on ImageNet-1k, each source by its own recipe (sources: the CSV beside)."
-    return Sketch(joined, partial(draw_complexity, frame, published, analysis.design.baselines), key)
+    return Sketch(joined, partial(complexity.draw_complexity, frame, published, analysis.design.baselines), key)
 
 
 def _promise(analysis: StudyAnalysis) -> Sketch | str:
-    frame = promise_of_cells(analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds)
+    frame = promise.promise_of_cells(
+        analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds
+    )
     if frame.empty:
         return "no time was measured of a variant with attention"
     key = "Time: medians over replicates, lowest to highest, each in turns with the plain network's."
-    return Sketch(frame, partial(draw_promise, frame, bars="lowest to highest"), key)
+    return Sketch(frame, partial(promise.draw_promise, frame, bars="lowest to highest"), key)
 
 
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
-    design, curves = analysis.design, analysis.results.curves
+    design, shown = analysis.design, analysis.results.curves
     key = "Lines: means over replicates; bands: lowest to highest." if _repeated(analysis) else ""
     if design.is_search:
         frame = analysis.tradeoffs
-        curves = curves[curves["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
+        shown = shown[shown["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
         key = f"Variants on the front, and those given by name. {key}"
     baselines = set(design.baselines.values())
-    frame = curves_frame(curves, design)
+    frame = curves.curves_frame(shown, design)
     baseline = baselines.pop() if len(baselines) == 1 else None
-    return Sketch(frame, partial(draw_curves, _shown(frame, analysis), baseline), key, asks=False)
+    return Sketch(frame, partial(curves.draw_curves, _shown(frame, analysis), baseline), key, asks=False)
 
 
 def _gates(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.gates import draw_gates, gates_frame
+    from ablations.reporting.figures import gates
 
-    frame = gates_frame(analysis.networks)
+    frame = gates.gates_frame(analysis.networks)
     if frame.empty:
         return "no variant whose weights are kept has shuffle attention with gates"
     key = (
         "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
         "of the gates' variance over images that is between classes, less what chance would give."
     )
-    return Sketch(frame, partial(draw_gates, frame), key, _looked_at(analysis), asks=False)
+    return Sketch(frame, partial(gates.draw_gates, frame), key, _looked_at(analysis), asks=False)
 
 
 def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeatures_frame
+    from ablations.reporting.figures import subfeatures
 
-    frame = subfeatures_frame(analysis.networks)
+    frame = subfeatures.subfeatures_frame(analysis.networks)
     if frame.empty:
         return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
     key = (
@@ -180,18 +175,18 @@ def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
         "attention the same channels are taken."
     )
     classes = len(analysis.networks.classes)
-    return Sketch(frame, partial(draw_subfeatures, frame, classes), key, _looked_at(analysis), asks=False)
+    return Sketch(frame, partial(subfeatures.draw_subfeatures, frame, classes), key, _looked_at(analysis), asks=False)
 
 
 def _cams(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.cams import cams_of, draw_cams
+    from ablations.reporting.figures import cams
 
-    cams = cams_of(analysis.networks)
+    found = cams.cams_of(analysis.networks)
     key = (
         "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
         "class shown; below each what the network takes it for, and the probability of the true class."
     )
-    return Sketch(cams.frame, partial(draw_cams, cams), key, _OF_EACH, asks=False)
+    return Sketch(found.frame, partial(cams.draw_cams, found), key, _OF_EACH, asks=False)
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from scipy.optimize import isotonic_regression
 
@@ -75,10 +76,8 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     with mpl.rc_context(_STYLE):
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
-        drawn = Figure(figsize=(width, height + room), layout="constrained")
-        engine = drawn.get_layout_engine()
-        assert engine is not None
-        engine.set(rect=(0, room / (height + room), 1, height / (height + room)))  # type: ignore[call-arg]
+        above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
+        drawn = Figure(figsize=(width, height + room), layout=above)
         yield drawn
         drawn.text(0.01, 0.04 / (height + room), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
 
@@ -147,13 +146,13 @@ def top1_of(cells: pd.DataFrame) -> dict[str, float]:
     return {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
 
 
-def legend_of(panels: Iterable[Axes]) -> dict[str, Artist]:
-    """Returns what the legend of several panels has, by name."""
+def add_legend(drawn: Figure, panels: Iterable[Axes], **look: Any) -> None:
+    """Names outside of panels what any of them shows."""
     known: dict[str, Artist] = {}
     for axes in panels:
         handles, names = axes.get_legend_handles_labels()
         known |= dict(zip(names, handles, strict=True))
-    return known
+    drawn.legend(list(known.values()), list(known), **look)
 
 
 def row_labels(names: Iterable[str]) -> list[str]:
@@ -161,9 +160,9 @@ def row_labels(names: Iterable[str]) -> list[str]:
     return ["\n".join(fold(name, _LABEL_WIDTH)) for name in names]
 
 
-def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+def name_rows(axes: Axes, labels: Sequence[str], **look: Any) -> None:
     """Writes the names of rows beside an axis on which row 0, 1, ... stand one below the other."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels, **look)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 

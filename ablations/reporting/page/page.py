@@ -18,7 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.files import refusals_explained, write_whole
+from ablations.common.files import write_whole
 from ablations.common.wording import count
 from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
@@ -28,7 +28,6 @@ from ablations.reporting.text.conclusions import contrast_sentence, tally
 from ablations.reporting.text.numbers import points, points_with_interval
 from ablations.reporting.text.scope import data_line, protocol_line, protocol_options, shown_sentence, state_sentence
 from ablations.stats import Contrast, Estimate
-from ablations.storage.paths import GO_ON
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.
@@ -58,19 +57,8 @@ class _Scale:
 
 
 def write_page(report: Report, tables: Sequence[Path]) -> Path:
-    """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path.
-
-    Raises:
-        UsageError: if the folder cannot be written, or a figure that was drawn is not there any more.
-    """
-    with refusals_explained("results_dir", report.folder, GO_ON, names_file=True):
-        path = report.folder / "index.html"
-        write_whole(path, _render(report, tables))
-    return path
-
-
-def _render(report: Report, tables: Sequence[Path]) -> str:
-    analysis, design = report.analysis, report.analysis.design
+    """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path."""
+    analysis, design, path = report.analysis, report.analysis.design, report.folder / "index.html"
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
@@ -78,7 +66,7 @@ def _render(report: Report, tables: Sequence[Path]) -> str:
     contrasts = [] if design.is_search else analysis.shown_contrasts
     said = {contrast_sentence(contrast, design.margin) for contrast in contrasts}
     scale = _Scale.of(contrasts, design.margin)
-    return template.render(
+    page = template.render(
         report=report,
         design=design,
         results=analysis.results,
@@ -92,11 +80,13 @@ def _render(report: Report, tables: Sequence[Path]) -> str:
         sentences=[sentence for sentence in report.sentences if sentence not in said],
         variants=variants_table(analysis) if analysis.summaries else None,
         figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
-        files=[(path.name, _link(path, report.folder)) for path in (*tables, report.path)],
+        files=[(file.name, _link(file, report.folder)) for file in (*tables, report.path)],
         command=analysis.attributes.get("command", "unknown"),
         protocol=protocol_options(analysis),
         data=_data(analysis),
     )
+    write_whole(path, page)
+    return path
 
 
 def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:

@@ -6,20 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.files import refusals_explained, write_whole
+from ablations.common.files import write_whole
 from ablations.reporting.tables.latex import latex_table, number_macros
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import main_frame, make_sections
 from ablations.reporting.tables.variants import protocol_note, variants_frame, variants_table
-from ablations.storage.paths import GO_ON
 
 
 def write_tables(analysis: StudyAnalysis) -> list[Path]:
-    """Writes a study's tables into `<folder>/tables` and returns what was written; nothing where no cell is finished.
-
-    Raises:
-        UsageError: if the folder cannot be written.
-    """
+    """Writes a study's tables into `<folder>/tables` and returns the files; writes none where no cell is finished."""
     if not analysis.summaries:
         return []
     question, label = analysis.design.question, f"tab:{analysis.design.study}"
@@ -39,7 +34,6 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
         texts[f"{name}.tex"] = latex_table(short, f"{question} {short.note}".strip(), own_label)
     texts["numbers.tex"] = number_macros(analysis)
     folder = analysis.folder / "tables"
-    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
-        for name, text in texts.items():
-            write_whole(folder / name, text)
+    for name, text in texts.items():
+        write_whole(folder / name, text)
     return [folder / name for name in texts]

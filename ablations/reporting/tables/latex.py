@@ -83,7 +83,13 @@ def number_macros(analysis: StudyAnalysis) -> str:
     """
     design = analysis.design
     study = macro_word(design.study) or "Study"
-    whole = _study_numbers(analysis)
+    sizes = [summary.top1.n for summary in analysis.summaries]
+    least, most = min(sizes, default=0), max(sizes, default=0)
+    whole = {
+        "Replicates": f"{least} to {most}" if most > least else str(most),
+        "Epochs": str(design.protocol["train"]["epochs"]),
+        "Margin": f"{design.margin:g}",
+    }
     words = macro_words(design, {study + quantity for quantity in whole}, study)
     lines = [f"\\newcommand{{\\{study}{quantity}}}{{{value}}}" for quantity, value in whole.items()]
     example = lines[0].partition("{")[2].partition("}")[0]
@@ -128,16 +134,6 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
                 words[variant.name] = word + suffix
                 break
     return words
-
-
-def _study_numbers(analysis: StudyAnalysis) -> dict[str, str]:
-    sizes = [summary.top1.n for summary in analysis.summaries]
-    least, most = min(sizes, default=0), max(sizes, default=0)
-    return {
-        "Replicates": f"{least} to {most}" if most > least else str(most),
-        "Epochs": str(analysis.design.protocol["train"]["epochs"]),
-        "Margin": f"{analysis.design.margin:g}",
-    }
 
 
 def _variant_numbers(summary: VariantSummary, gflops: str, is_search: bool) -> dict[str, str]:

@@ -93,24 +93,22 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     least, most = min(summary.top1.n for summary in summaries), max(summary.top1.n for summary in summaries)
     size = f"n = {least}" + (f" to {most}" if most > least else "")
     repeated = "means over replicates, with 95 % CI in brackets" if most > 1 else "one replicate, hence no intervals"
-    parts = [f"Top-1: {repeated} ({size})."]
     against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
-    parts.append(f"Difference: in points, to {against} ({design.baseline}), paired by replicate.")
+    verdicts = f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points."
     if design.is_search:
-        parts.append("The variants were picked by a search for being good, which flatters them: there are no verdicts.")
-    else:
-        parts.append(f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points.")
-    if any(summary.train_time_ratio for summary in summaries):
-        parts.append(
-            "Step time: of training, over the plain network's, median"
-            + (" (lowest to highest)" if most > 1 and not is_short else "")
-            + "; a plain network's own is an A/A comparison and shows the noise."
-        )
-    if any("–" in cell for row in rows for cell in row):
-        parts.append("A dash: not measured.")
-    if not analysis.shows_all:
-        parts.append(shown_sentence(analysis))
-    return " ".join([*parts, protocol_note(analysis)])
+        verdicts = "The variants were picked by a search for being good, which flatters them: there are no verdicts."
+    typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
+    step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
+    parts = [
+        f"Top-1: {repeated} ({size}).",
+        f"Difference: in points, to {against} ({design.baseline}), paired by replicate.",
+        verdicts,
+        f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
+        "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
+        shown_sentence(analysis),
+        protocol_note(analysis),
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def protocol_note(analysis: StudyAnalysis) -> str:

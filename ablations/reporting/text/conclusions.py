@@ -190,12 +190,10 @@ def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str
             f"Pairing by replicate was worth {gain:.2g} times as many replicates (the variance of unpaired differences "
             "over that of paired ones)."
         )
-    known = spread(cells, design.baselines)
-    if known is None or known.value <= 0 or looks:
-        return sentences
-    found = detection_sentence(known.n, cells, design.baselines)
-    needed = replicates_for(design.margin, known.value, len(family(design.baselines)))
-    if found is not None:
+    known = None if looks else spread(cells, design.baselines)
+    found = detection_sentence(known.n, cells, design.baselines) if known else None
+    if known and found:
+        needed = replicates_for(design.margin, known.value, len(family(design.baselines)))
         wanted = f"{needed:,}" if needed else "more than 100,000"
         sentences.append(f"{found} One of {design.margin:g}, the margin, would take {wanted} replicates.")
     return sentences
