@@ -11,13 +11,13 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import draw_figures
+from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.page.page import write_page
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
-from ablations.reporting.tables.overview import summary_table
 from ablations.reporting.tables.render import print_table
-from ablations.reporting.text.coverage import missing_sentence, shown_sentence
+from ablations.reporting.tables.variants import summary_table
+from ablations.reporting.text.scope import missing_sentence, shown_sentence
 from ablations.storage.paths import GO_ON
 
 
@@ -31,16 +31,15 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
     # which is a fifth of the time that a report of 10,000 cells takes.
     gc.collect()
     gc.freeze()
-    report = make_report(analysis, figures)
-    page = write_page(report, write_tables(analysis, report.sections))
+    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
+        report = make_report(analysis, figures)
+        page = write_page(report, write_tables(analysis))
     print_report(console, report)
     if missing := missing_sentence(analysis.results):
-        console.print(f"{missing} The report says why.", soft_wrap=True, markup=False)
-    console.print(f"Report:     {report.path}", soft_wrap=True, markup=False)
-    console.print(f"Page:       {page}", soft_wrap=True, markup=False)
-    pictures = [str(drawn.png) for drawn in report.gallery.drawn]
-    if pictures:
-        console.print(f"Figures:    {', '.join(pictures)}", soft_wrap=True, markup=False)
+        _say(console, f"{missing} The report says why.")
+    _say(console, f"Report:     {report.path}", f"Page:       {page}")
+    if pictures := ", ".join(str(drawn.png) for drawn in report.gallery.drawn):
+        _say(console, f"Figures:    {pictures}")
     return report
 
 
@@ -53,8 +52,7 @@ def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[st
     """
     with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
         gallery = draw_figures(analysis, names)
-    for drawn in gallery.drawn:
-        console.print(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}", soft_wrap=True, markup=False)
+    _say(console, *(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}" for drawn in gallery.drawn))
     for name, reason in gallery.left_out.items():
         raise UsageError("figures", name, f"cannot be drawn of this study: {reason}")
 
@@ -63,12 +61,14 @@ def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
     variants = summary_table(report.analysis)
     print_table(console, variants.headers, variants.rows)
-    if not report.analysis.shows_all:
-        console.print(shown_sentence(report.analysis), soft_wrap=True, markup=False)
-    for sentence in report.sentences:
-        console.print(sentence, soft_wrap=True, markup=False)
+    _say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]), *report.sentences)
     for section in report.sections:
         console.print(f"\n[bold]{section.title}[/]")
         if section.rows:
             print_table(console, section.headers, section.rows, section.names)
-        console.print(section.note, soft_wrap=True, markup=False)
+        _say(console, section.note)
+
+
+def _say(console: Console, *texts: str) -> None:
+    for text in texts:
+        console.print(text, soft_wrap=True, markup=False)

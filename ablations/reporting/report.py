@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.files import refusals_explained, write_whole
+from ablations.common.files import write_whole
+from ablations.config import ATTENTION
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import Gallery, draw_figures
-from ablations.reporting.markdown import details_text, opening_text
-from ablations.reporting.tables.sections import Section, make_sections
+from ablations.reporting.figures.registry import Gallery, draw_figures
+from ablations.reporting.tables.render import markdown_table
+from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
+from ablations.reporting.tables.variants import summary_table
 from ablations.reporting.text.conclusions import conclusions
-from ablations.storage.paths import GO_ON
+from ablations.reporting.text.scope import protocol_options
+
+_NAMED_CLASSES = 100
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,69 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
     """Draws the figures of these names and writes `report.md` into the study's folder.
 
     Where no cell is finished, the report says why, and has no figures.
-
-    Raises:
-        UsageError: if the folder cannot be written.
     """
-    sentences = conclusions(
-        analysis.summaries, analysis.contrasts, analysis.results, analysis.design, analysis.looks, analysis.shown
-    )
-    sections = make_sections(analysis)
-    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
-        gallery = draw_figures(analysis, figures)
-        opening = opening_text(analysis, sentences, sections)
-        text = opening + details_text(analysis, gallery)
-        report = Report(analysis, sentences, sections, gallery, opening, text)
-        write_whole(report.path, text)
+    sentences, sections, gallery = conclusions(analysis), make_sections(analysis), draw_figures(analysis, figures)
+    opening = _opening(analysis, sentences, sections)
+    report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
+    write_whole(report.path, report.text)
     return report
+
+
+def _opening(analysis: StudyAnalysis, sentences: Sequence[str], sections: Sequence[Section]) -> str:
+    design, variants = analysis.design, summary_table(analysis)
+    lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
+    lines += [*markdown_table(variants.headers, variants.rows), "", variants.note]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.note]
+        lines += ["", *markdown_table(section.headers, section.rows)] if section.rows else []
+    return "\n".join([*lines, "", ""])
+
+
+def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
+    """Writes the rest: what is not finished, the figures, networks, protocol and origin."""
+    design, attributes, unfinished = analysis.design, analysis.attributes, unfinished_table(analysis)
+    lines: list[str] = []
+    if unfinished.rows:
+        lines += ["**Not finished:**", "", *markdown_table(unfinished.headers, unfinished.rows), ""]
+    for drawn in gallery.drawn:
+        lines += [f"![{drawn.title}]({drawn.png.relative_to(analysis.folder).as_posix()})", ""]
+    if gallery.left_out:
+        reasons = (f"- {name}: {reason}" for name, reason in gallery.left_out.items())
+        lines += ["Figures that were left out:", "", *reasons, ""]
+    # Those without a finished cell too, unless there are too many.
+    listed = [variant for variant in design.variants if analysis.shows_all or variant.name in analysis.shown]
+    networks = []
+    for variant in listed:
+        defaults = vars(ATTENTION[variant.attention["name"]]())
+        networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults)])
+    lines += ["## Networks", "", *markdown_table(("variant", "model", "attention"), networks), ""]
+    lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
+    for variant in listed:
+        if variant.clamped:
+            places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
+            lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
+    lines += ["## Protocol", "", "What all cells share:", ""]
+    lines += [*_pairs("option", "value", protocol_options(analysis)), *_data(attributes.get("data"))]
+    lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]
+    for environment in analysis.results.environments:
+        lines += _pairs("environment", "", environment)
+    return "\n".join(lines)
+
+
+def _pairs(name: str, value: str, known: Mapping[str, str]) -> list[str]:
+    return [*markdown_table((name, value), [list(pair) for pair in known.items()]), ""]
+
+
+def _data(data: Mapping[str, Any] | None) -> list[str]:
+    if data is None:
+        return []
+    names = ", ".join(data["classes"][:_NAMED_CLASSES]) + (", ..." if len(data["classes"]) > _NAMED_CLASSES else "")
+    images = f"{data['train']:,} training and {data['test']:,} test images"
+    return [f"Data: {images} of {len(data['classes'])} classes: {names}.", ""]
+
+
+def _spoken(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Names a backbone or a module with its groups and whatever else is not its default."""
+    knobs = {knob: value for knob, value in settings.items() if knob != "name"}
+    shown = [knob for knob in knobs if knob == "groups" or knob not in defaults or knobs[knob] != defaults[knob]]
+    return " ".join([settings["name"], *(f"{knob}={knobs[knob]}" for knob in shown)])

@@ -1,4 +1,7 @@
-"""One file a figure: one function computes a tidy frame, another draws it; `registry` knows which a study has."""
+"""One file a figure: one function computes a tidy frame, another draws it; `registry` knows which a study has.
+
+What draws is given a frame that is not empty, and the `caption` that stands below.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ __all__ = ["FIGURES", "chosen_figures"]
 def chosen_figures(asked: object) -> tuple[list[str], bool]:
     """Returns the names that `figures=` asks for, in the order of a report, and whether those are all but some.
 
-    Args:
-        asked: `all`, a name, or a list of these and of `-name`, which leaves one out.
+    `asked` is `all`, a name, or a list of these and of `-name`, which leaves one out.
 
     Raises:
         UsageError: if there is no such figure.

@@ -7,6 +7,7 @@ before the classifier.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,11 @@ _IMAGES, _VARIANTS = 5, 6  # that are shown
 
 @dataclass(frozen=True)
 class Cams:
-    """Maps of some test images.
+    """Maps of some test images, uint8 of shape (N, H, W, 3): by variant (N, H, W) from 0 to 1.
 
-    Args:
-        frame: a row an image and variant: `image` (which of those shown), `class`, `variant`, `taken_for` (the class of
-            the highest logit), `probability` of the true class, and `focus`, the smallest share of the pixels that have
-            half of the map's sum.
-        images: uint8 of shape (N, H, W, 3).
-        maps: by variant, (N, H, W) from 0 to 1.
-        left_out: how many variants are not shown.
+    `frame` has a row an image and variant: `image` (which of those shown), `class`, `variant`, `taken_for` (the class
+    of the highest logit), `probability` of the true class, and `focus`, the smallest share of the pixels that have half
+    of the map's sum. `left_out` is how many variants are not shown.
     """
 
     frame: pd.DataFrame
@@ -56,11 +53,9 @@ def cams_of(networks: TrainedNetworks) -> Cams:
         own, probabilities = class_activation_maps(networks.load(variant), chosen.pixels, chosen.labels)
         maps[variant.name] = own
         for image, (label, chances) in enumerate(zip(chosen.labels.tolist(), probabilities, strict=True)):
-            rows.append(
-                {"image": image, "class": classes[label], "variant": variant.name}
-                | {"taken_for": classes[int(chances.argmax())], "probability": float(chances[label])}
-                | {"focus": focus(own[image])}
-            )
+            row = {"image": image, "class": classes[label], "variant": variant.name}
+            row |= {"taken_for": classes[int(chances.argmax())], "probability": float(chances[label])}
+            rows.append(row | {"focus": focus(own[image])})
     return Cams(pd.DataFrame(rows), chosen.shown, maps, max(0, len(networks.variants) - _VARIANTS))
 
 
@@ -87,13 +82,10 @@ def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
         if isinstance(output, Tensor) and output.dim() == 4 and output.shape[-1] > 1 and module is not model:
             found.append(module)
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(note))
+        model(pixels)
     return found[-1]
 
 
@@ -106,12 +98,7 @@ def focus(cam: NDArray[np.float32]) -> float:
 
 
 def draw_cams(cams: Cams, caption: str) -> Figure:
-    """Draws a row an image and a column a variant, the image itself first; light is what speaks for the true class.
-
-    Args:
-        cams: from `cams_of`.
-        caption: what stands below.
-    """
+    """Draws a row an image and a column a variant, the image itself first; light is what speaks for the true class."""
     variants = list(cams.maps)
     if cams.left_out:
         caption = f"{caption} Not shown: {count(cams.left_out, 'more variant')}."

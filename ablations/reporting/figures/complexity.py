@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from ablations.analysis.published import published_results
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
-from ablations.stats import cells_by_variant, estimate
+from ablations.stats import cells_by_variant
 
 _MODULES = ("none", "sa", "se", "eca", "cbam", "gc", "sge")
 _COLUMNS = [
@@ -30,18 +31,14 @@ def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping
     Columns: `variant`, `attention`, `model`, `n`, `top1` (mean) with its 95 % CI from `low` to `high` (empty where n is
     1), `parameters`, `multiply_adds` of an image, and `source`, which is empty: this study.
     """
-    rows = []
     groups = cells_by_variant(cells)
-    for variant in design.variants:
-        own = groups.get(variant.name)
-        if own is None or variant.name not in multiply_adds:
-            continue
-        top1 = estimate(own["top1"].to_numpy())
-        rows.append(
-            {"variant": variant.name, "attention": variant.attention["name"], "model": variant.model["name"]}
-            | {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
-            | {"parameters": own["parameters"].iloc[0], "multiply_adds": multiply_adds[variant.name], "source": ""}
-        )
+    rows = [
+        {"variant": variant.name, "attention": variant.attention["name"], "model": variant.model["name"]}
+        | style.top1_of(own)
+        | {"parameters": own["parameters"].iloc[0], "multiply_adds": multiply_adds[variant.name], "source": ""}
+        for variant in design.variants
+        if variant.name in multiply_adds and (own := groups.get(variant.name)) is not None
+    ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -60,21 +57,14 @@ def published_frame(design: Design) -> pd.DataFrame:
 
 
 def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
-    """Draws this study, and beside it what was published, on scales of its own.
+    """Draws this study, and beside it what was `published` (may be empty), on scales of its own; baselines are grey.
 
     Colours are modules, and markers backbones, where a study has each module at most once on each of several backbones;
     otherwise both are variants.
-
-    Args:
-        frame: from `complexity_frame`, not empty.
-        published: from `published_frame`; may be empty.
-        baselines: what each variant is compared with; what is its own baseline is grey.
-        caption: what stands below.
     """
     models = list(dict.fromkeys(frame["model"]))
     by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
-    markers = {model: style.MARKERS[index % len(style.MARKERS)] for index, model in enumerate(models)}
-    markers = markers if by_module else {}
+    markers = {model: style.look_of(index)["marker"] for index, model in enumerate(models) if by_module}
     frame = frame.assign(look=frame["attention" if by_module else "variant"])
     published = published.assign(look=published["attention"])
     names = list(dict.fromkeys([*frame["look"], *published["look"]]))
@@ -101,12 +91,10 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
     return drawn
 
 
-def _draw(
-    axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Mapping[str, object]], markers: Mapping[str, str]
-) -> None:
+def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, dict[str, Any]], markers: Mapping[str, str]) -> None:
     """Draws networks in the colours of `looks`, and with the `markers` of their backbones where they have some."""
-    largest = frame["multiply_adds"].max()
-    frame = frame.assign(place=style.aside(frame["parameters"].astype(float)))
+    largest, parameters = frame["multiply_adds"].max(), frame["parameters"].astype(float)
+    frame = frame.assign(place=style.aside(parameters))
     for row in frame.to_dict("records"):
         colour, marker = looks[row["look"]]["color"], markers.get(row["model"], looks[row["look"]]["marker"])
         area = _AREA * row["multiply_adds"] / largest
@@ -115,7 +103,7 @@ def _draw(
         axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4, clip_on=False)
     axes.margins(x=0.15, y=0.15)
     style.keep_to_percent(axes)
-    style.scale_of_costs(axes, frame["parameters"].astype(float))
+    style.scale_of_costs(axes, parameters)
     axes.xaxis.set_major_formatter(FuncFormatter(_parameters))
     axes.set(xlabel="Parameters", ylabel=METRICS["top1"].axis)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,13 +16,10 @@ _SHOWN = ("top1", "train_loss")
 
 
 def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Computes the mean and the range over replicates of each metric after each epoch.
+    """Returns a row a variant, epoch and metric: `n`, `mean`, and the range from `low` to `high`, empty where n is 1.
 
     The range, not a confidence interval: while networks learn, replicates differ by when they start to, and an
     interval that assumes a normal spread would leave the scale.
-
-    Returns:
-        One row a variant, epoch and metric: `n`, `mean`, `low` and `high`, the last two empty where n is 1.
     """
     order = {variant.name: place for place, variant in enumerate(design.variants)}
     long = curves.melt(["variant", "epoch"], list(_SHOWN), var_name="metric")
@@ -31,15 +30,12 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:
-    """Draws a panel a metric; bands reach from the lowest to the highest replicate.
-
-    Args:
-        frame: from `curves_frame`.
-        baseline: the variant that is drawn in grey; None where there is not just one.
-        caption: what stands below.
-    """
+    """Draws a panel a metric, the baseline in grey where there is just one; bands are from lowest to highest."""
     variants = list(dict.fromkeys(frame["variant"]))
-    others = [variant for variant in variants if variant != baseline]
+    looks: dict[str | None, dict[str, Any]] = {baseline: {"color": style.BASELINE, "linestyle": "--", "marker": "x"}}
+    for index, variant in enumerate(variant for variant in variants if variant != baseline):
+        dashes = style.DASHES[index // len(style.COLOURS) % len(style.DASHES)]
+        looks[variant] = style.look_of(index) | {"linestyle": dashes}
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     height = max(2.6, 0.6 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
@@ -47,21 +43,11 @@ def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figu
         for axes, metric in zip(panels, _SHOWN, strict=True):
             for variant in variants:
                 own = frame[(frame["variant"] == variant) & (frame["metric"] == metric)]
-                index = others.index(variant) if variant != baseline else 0
-                colour = style.BASELINE if variant == baseline else style.COLOURS[index % len(style.COLOURS)]
-                dashes = "--" if variant == baseline else style.DASHES[index // len(style.COLOURS) % len(style.DASHES)]
-                marker = "x" if variant == baseline else style.MARKERS[index % len(style.MARKERS)]
-                axes.plot(
-                    own["epoch"],
-                    own["mean"],
-                    color=colour,
-                    linestyle=dashes,
-                    marker=marker,
-                    markevery=max(1, len(own) // 10),
-                    label=labels[variant],
-                )
+                look, every = looks[variant], max(1, len(own) // 10)
+                axes.plot(own["epoch"], own["mean"], label=labels[variant], markevery=every, **look)
                 if own["n"].min() > 1:
-                    axes.fill_between(own["epoch"], own["low"], own["high"], color=colour, alpha=0.10, linewidth=0)
+                    band = {"color": look["color"], "alpha": 0.10, "linewidth": 0}
+                    axes.fill_between(own["epoch"], own["low"], own["high"], **band)
             axes.set_xlabel("Epoch")
             axes.set_ylabel(METRICS[metric].axis)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,4 +1,4 @@
-"""Every contrast of a study with its confidence interval and its verdict: a forest plot."""
+"""Forest plots: every contrast of a study with its confidence interval and its verdict, and every effect."""
 
 from __future__ import annotations
 
@@ -44,13 +44,7 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
 
 
 def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
-    """Draws a contrast a row, its verdict at the right, and the margin as a band.
-
-    Args:
-        frame: from `forest_frame`.
-        margin: the least difference that matters, in points.
-        caption: what stands below.
-    """
+    """Draws a contrast a row, its verdict at the right, and the margin in points as a band."""
     several = len(set(frame["baseline"])) > 1
     records = frame.to_dict("records")
     names = [f"{row['variant']} against {row['baseline']}" if several else row["variant"] for row in records]
@@ -65,16 +59,30 @@ def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
                 continue
             axes.hlines(own.index, own["low"], own["high"], color=colour)
             axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
-        beside: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "va": "center",
-            "fontsize": 7.5,
-            "annotation_clip": False,
-        }
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
         for place, row in enumerate(records):
-            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), **beside)
+            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), fontsize=7.5, **beside)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {METRICS['top1'].label.lower()} to {baseline} (percentage points)")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
+    return drawn
+
+
+def draw_effects(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws an effect of `effects_frame` a row, in percentage points; main effects above, interactions below."""
+    labels = style.row_labels(
+        row["name"] if row["order"] > 1 else f"{row['name']} against {row['reference']}" for _, row in frame.iterrows()
+    )
+    with style.figure(style.TWO_COLUMNS, 0.8 + style.rows_height(labels), caption) as drawn:
+        axes = drawn.subplots()
+        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
+        for order in sorted(set(frame["order"])):
+            own, look = frame[frame["order"] == order], style.look_of(order - 1)
+            label = "main effect" if order == 1 else f"interaction of {order} factors"
+            axes.hlines(own.index, own["low"], own["high"], color=look["color"])
+            axes.plot(own["mean"], own.index, linestyle="", label=label, **look)
+        style.name_rows(axes, labels)
+        axes.set_xlabel(f"Effect on {METRICS['top1'].label.lower()} (percentage points)")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn

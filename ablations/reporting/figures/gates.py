@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ablations.analysis.networks import TrainedNetworks
-from ablations.analysis.observe import CHANNEL, SPATIAL, Gates
+from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-_LOOKS = {CHANNEL: (style.COLOURS[0], -0.18), SPATIAL: (style.COLOURS[1], 0.18)}
+_LOOKS = {CHANNEL: (style.COLOURS[0], "o", -0.18), SPATIAL: (style.COLOURS[1], "s", 0.18)}
 _VARIANTS, _CLASSES = 4, 10  # that are drawn; the frame has all
 
 
@@ -41,21 +40,21 @@ def gates_frame(networks: TrainedNetworks) -> pd.DataFrame:
         for gates in networks.observations[variant.name].gates:
             place = {"variant": variant.name, "stage": gates.stage, "module": gates.path, "branch": gates.branch}
             place |= {"between": between_classes(gates.opened, labels), "start": _start(variant.attention)}
-            rows += [place | row for row in _by_class(gates, labels, networks.classes)]
+            for label, name in enumerate(networks.classes):
+                own = gates.opened[labels == label]
+                if len(own):
+                    row = {"class": name, "images": len(own), "mean": float(own.mean())}
+                    quantiles = np.quantile(own, list(_QUANTILES.values())).tolist()
+                    rows.append(place | row | dict(zip(_QUANTILES, quantiles, strict=True)))
     columns = ["variant", "stage", "module", "branch", "class", "images", "mean", *_QUANTILES, "between", "start"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Returns the share of the columns' variance over rows that is between classes, less what chance would give.
+    """Returns the share of the variance of (images, gates) over images that is between classes, less that of chance.
 
-    Args:
-        values: (images, gates).
-        labels: (images,).
-
-    Returns:
-        up to 1; about 0 (or a little below) where classes make no difference; nan where nothing varies, or a class has
-        fewer than two images.
+    It is up to 1; about 0 (or a little below) where classes make no difference; nan where nothing varies, or a class
+    has fewer than two images.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
@@ -67,20 +66,6 @@ def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         return math.nan
     n, k = len(labels), len(classes)
     return 1 - (within / (n - k)) / (total / (n - 1))
-
-
-def _by_class(gates: Gates, labels: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = []
-    for label, name in enumerate(classes):
-        own = gates.opened[labels == label]
-        if not len(own):
-            continue
-        quantiles = np.quantile(own, list(_QUANTILES.values()))
-        rows.append(
-            {"class": name, "images": len(own), "mean": float(own.mean())}
-            | dict(zip(_QUANTILES, map(float, quantiles), strict=True))
-        )
-    return rows
 
 
 def _start(attention: dict[str, Any]) -> float:
@@ -97,28 +82,17 @@ def _start(attention: dict[str, Any]) -> float:
 
 
 def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row of panels a variant (up to four) and a panel a stage; in it a line a class (up to ten) and branch.
-
-    Args:
-        frame: from `gates_frame`, not empty.
-        caption: what stands below.
-    """
-    variants = list(dict.fromkeys(frame["variant"]))[:_VARIANTS]
-    classes = list(dict.fromkeys(frame["class"]))
+    """Draws a row of panels a variant (up to four) and a panel a stage; in it a line a class (up to ten) and branch."""
+    variants, classes = list(dict.fromkeys(frame["variant"])), list(dict.fromkeys(frame["class"]))
     stages = sorted(set(frame["stage"]))
-    left_out = [
-        f"In the CSV beside: {count(len(every) - most, f'more {what}', f'more {plural}')}."
-        for every, most, what, plural in (
-            (list(dict.fromkeys(frame["variant"])), _VARIANTS, "variant", "variants"),
-            (classes, _CLASSES, "class", "classes"),
-        )
-        if len(every) > most
-    ]
-    classes = classes[:_CLASSES]
+    more = ((len(variants) - _VARIANTS, "variant", "variants"), (len(classes) - _CLASSES, "class", "classes"))
+    left_out = [count(number, f"more {noun}", f"more {nouns}") for number, noun, nouns in more if number > 0]
+    caption = " ".join([caption, *(f"In the CSV beside: {what}." for what in left_out)])
+    variants, classes = variants[:_VARIANTS], classes[:_CLASSES]
     names = {variant: style.fold(variant, 24) for variant in variants}  # upright, beside their row
     longest = max(len(line) for lines in names.values() for line in lines)
     height = len(variants) * max(0.75 + 0.15 * len(classes), 0.5 + 0.068 * longest) + 0.5
-    with style.figure(style.TWO_COLUMNS, height, " ".join([caption, *left_out])) as drawn:
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         grid = drawn.subplots(len(variants), len(stages), sharex="row", sharey=True, squeeze=False)
         for row, variant in zip(grid, variants, strict=True):
             for axes, stage in zip(row, stages, strict=True):
@@ -134,37 +108,26 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
         for axes in grid[-1]:
             if axes.has_data():
                 axes.set_xlabel("Gate")
-        named: dict[str, Artist] = {}
-        for axes in grid.flat:
-            handles, labels = axes.get_legend_handles_labels()
-            named |= dict(zip(labels, handles, strict=True))
-        drawn.legend(list(named.values()), list(named), loc="outside upper left", ncols=4)
+        style.add_legend(drawn, grid.flat, loc="outside upper left", ncols=4)
     return drawn
 
 
 def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
-    for branch, (colour, shift) in _LOOKS.items():
-        own = frame[frame["branch"] == branch]
-        if own.empty:
-            continue
+    for branch, own in frame.groupby("branch"):
+        colour, marker, shift = _LOOKS[str(branch)]
         place = own["class"].map(classes.index) + shift
         axes.hlines(place, own["p5"], own["p95"], color=colour, linewidth=0.8)
         axes.hlines(place, own["p25"], own["p75"], color=colour, linewidth=3)
-        marker = "o" if branch == CHANNEL else "s"
         look: dict[str, Any] = {"linestyle": "", "marker": marker, "markersize": 3, "markerfacecolor": "white"}
         axes.plot(own["p50"], place, color=colour, label=f"{branch} branch", zorder=3, **look)
     start = frame["start"].dropna()
     if len(start):
         axes.axvline(start.iloc[0], color=style.BASELINE, linestyle="--", linewidth=0.8, label="start")
-    axes.set_yticks(range(len(classes)), [style.shorten(name, 16) for name in classes], fontsize=6.5)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
+    style.name_rows(axes, [style.shorten(name, 16) for name in classes], fontsize=6.5)
 
 
 def _title(frame: pd.DataFrame, stage: int) -> str:
     """Says which stage it is, and how much of each branch's variance is between classes."""
     shares = frame.drop_duplicates("branch").set_index("branch")["between"]
-    said = "\n".join(
-        f"{branch} {max(100 * share, 0):.0f} %" for branch, share in shares.items() if not math.isnan(share)
-    )
-    return f"Stage {stage}\n{said}" if said else f"Stage {stage}"
+    said = [f"{branch} {max(100 * share, 0):.0f} %" for branch, share in shares.dropna().items()]
+    return "\n".join([f"Stage {stage}", *said])

@@ -14,16 +14,11 @@ _PANELS = {"saved_mib": "Kept for backward", "peak_mib": "Peak of a training ste
 
 
 def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's networks.
+    """Returns a row a quantity and network of a benchmark (`Measurement.to_row`), the plain one and the smallest first.
 
-    Args:
-        rows: of a benchmark, as `Measurement.to_row` returns them.
-
-    Returns:
-        One row a quantity and network, the plain one first and then the smallest: `place` (the backbone), `batch`,
-        `name`, `label`, the setting (`compile`, `precision`, `layout`), `quantity` (`saved_mib`, of any mode, or
-        `peak_mib`, of a training step), `mib` for the batch, `plain_mib` of the plain network, and `over` it in
-        percent. Empty where there is no network with attention to show: then there is no figure to draw.
+    Columns: `place` (the backbone), `batch`, `name`, `label`, the setting (`compile`, `precision`, `layout`),
+    `quantity` (`saved_mib`, of any mode, or `peak_mib`, of a training step), `mib` for the batch, `plain_mib` of the
+    plain network, and `over` it in percent. Empty where there is no network with attention.
     """
     networks = rows[rows["kind"] == "network"]
     networks = networks.assign(peak_mib=networks["peak_mib"].where(networks["mode"] == "training step"))
@@ -44,12 +39,7 @@ def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a network and a panel a quantity, in MiB from 0: what the plain network takes, and what is added.
-
-    Args:
-        frame: from `memory_frame`, not empty.
-        caption: what stands below.
-    """
+    """Draws a row a network and a panel a quantity, in MiB from 0: what the plain network takes, and what is added."""
     names = list(dict.fromkeys(frame["label"]))
     quantities = [quantity for quantity in _PANELS if quantity in set(frame["quantity"])]
     with style.figure(style.TWO_COLUMNS, 0.9 + 1.2 * style.rows_height(names), caption) as drawn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -11,7 +12,7 @@ from ablations.analysis.tradeoffs import is_on_front
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
-from ablations.stats import cells_by_variant, estimate, typical
+from ablations.stats import cells_by_variant, typical
 
 _COSTS = ("train_images_per_second", "peak_memory_mib")
 
@@ -25,35 +26,24 @@ def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     """
     rows = []
     groups = cells_by_variant(cells)
-    for metric in _COSTS:
-        own_rows = []
-        for variant in design.variants:
-            own = groups.get(variant.name)
-            cost = None if own is None else typical(own[metric].to_numpy())
-            if own is None or cost is None:
-                continue
-            top1 = estimate(own["top1"].to_numpy())
-            own_rows.append(
-                {"variant": variant.name, "metric": metric, "n": top1.n, "top1": top1.mean, "low": top1.low}
-                | {"high": top1.high, "cost": cost.median, "cost_low": cost.low, "cost_high": cost.high}
+    for metric, variant in itertools.product(_COSTS, design.variants):
+        own = groups.get(variant.name)
+        cost = None if own is None else typical(own[metric].to_numpy())
+        if own is not None and cost is not None:
+            rows.append(
+                {"variant": variant.name, "metric": metric, **style.top1_of(own)}
+                | {"cost": cost.median, "cost_low": cost.low, "cost_high": cost.high, "on_front": False}
             )
-        if own_rows:
-            part = pd.DataFrame(own_rows)
-            directions = [METRICS["top1"].direction, METRICS[metric].direction]
-            on_front = is_on_front(part[["top1", "cost"]].to_numpy(), directions)
-            rows += part.assign(on_front=on_front).to_dict("records")
     columns = ["variant", "metric", "n", "top1", "low", "high", "cost", "cost_low", "cost_high", "on_front"]
-    return pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns)
+    for cost_metric, part in frame.groupby("metric"):
+        directions = [METRICS["top1"].direction, METRICS[str(cost_metric)].direction]
+        frame.loc[part.index, "on_front"] = is_on_front(part[["top1", "cost"]].to_numpy(), directions)
+    return frame
 
 
 def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
-    """Draws a panel a cost; better is up and, for speed, right, for memory, left.
-
-    Args:
-        frame: from `pareto_frame`, not empty.
-        baselines: what each variant is compared with; what is its own baseline is grey.
-        caption: what stands below.
-    """
+    """Draws a panel a cost, what is its own baseline in grey; better is up and, for speed, right, for memory, left."""
     variants = list(dict.fromkeys(frame["variant"]))
     looks = style.looks_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
@@ -71,24 +61,13 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             for row in own.to_dict("records"):
                 look = looks[row["variant"]]
                 axes.vlines(row["place"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
-                axes.plot(
-                    row["place"],
-                    row["top1"],
-                    linestyle="",
-                    label=labels[row["variant"]],
-                    zorder=3,
-                    clip_on=False,
-                    **look,
-                )
+                look = look | {"linestyle": "", "label": labels[row["variant"]]}
+                axes.plot(row["place"], row["top1"], zorder=3, clip_on=False, **look)
             better = "more" if METRICS[metric].direction == "maximize" else "less"
             axes.set_xlabel(f"{METRICS[metric].axis}, {better} is better")
             axes.margins(x=0.12)
             style.scale_of_costs(axes, own["cost"])
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
-        known = {
-            name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        shown = ["no other beats it in both", *(labels[variant] for variant in variants)]
-        drawn.legend([known[name] for name in shown], shown, loc="outside right upper")
+        style.add_legend(drawn, panels, loc="outside right upper")
     return drawn

@@ -19,17 +19,11 @@ _NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
 
 
 def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's networks.
+    """Returns a row a mode and network with attention of a benchmark (`Measurement.to_row`), the quickest first.
 
-    Args:
-        rows: of a benchmark, as `Measurement.to_row` returns them.
-
-    Returns:
-        One row a mode and network with attention, the quickest first: `place` (the backbone), `batch`, `name`, `label`,
-        `mode`, and the setting (`compile`, `precision`, `layout`); and by how many percent they exceed the plain
-        network's: `promised` of the multiply-adds, `measured` of the time, with its 95 % CI from `low` to `high`, and
-        `noise_low` to `noise_high` of the plain network's own time. Empty where there is nothing to show: then there is
-        no figure to draw.
+    Columns: `place` (the backbone), `batch`, `name`, `label`, `mode`, and the setting (`compile`, `precision`,
+    `layout`); and by how many percent they exceed the plain network's: `promised` of the multiply-adds, `measured` of
+    the time, with its 95 % CI from `low` to `high`, and `noise_low` to `noise_high` of the plain network's own time.
     """
     networks = rows[rows["kind"] == "network"]
     # What papers count depends on no mode, so any row of a network may have it.
@@ -40,13 +34,12 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
     shown = one_setting(shown.dropna(subset=["ratio", "multiply_adds", "plain"]))
     shown = shown.assign(
         label=labels(shown),
-        promised=100 * (shown["multiply_adds"] / shown["plain"] - 1),
-        measured=100 * (shown["ratio"] - 1),
-        low=100 * (shown["ratio_low"] - 1),
-        high=100 * (shown["ratio_high"] - 1),
-        noise_low=100 * (shown["noise_low"] - 1),
-        noise_high=100 * (shown["noise_high"] - 1),
+        promised=shown["multiply_adds"] / shown["plain"],
+        measured=shown["ratio"],
+        low=shown["ratio_low"],
+        high=shown["ratio_high"],
     )
+    shown[_NUMBERS] = 100 * (shown[_NUMBERS] - 1)
     shown = shown.sort_values(["place", "batch", "mode", "measured"], ignore_index=True)
     return shown[[*SUBJECT, "label", "mode", *SETTING, *_NUMBERS]]
 
@@ -54,17 +47,11 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
 def promise_of_cells(
     cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Computes the same of a study's cells, whose networks were timed in turns with the plain one once trained.
+    """Returns the same of a study's cells, whose networks were timed in turns with the plain one once trained.
 
-    Args:
-        cells: a row a finished cell.
-        design: the study.
-        multiply_adds: of each variant that is to be shown.
-        plain_adds: of each variant's backbone without attention.
-
-    Returns:
-        The columns of `promise_frame` that the figure needs; `low` to `high` are the lowest and the highest replicate,
-        `noise_low` to `noise_high` those of plain networks that were timed against themselves (empty without one).
+    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention. `low`
+    to `high` are the lowest and the highest replicate, `noise_low` to `noise_high` those of plain networks that were
+    timed against themselves (empty without one).
     """
     rows = []
     groups = cells_by_variant(cells)
@@ -81,16 +68,12 @@ def promise_of_cells(
                 continue
             place = variant.model["name"]
             label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name
-            low, high = (ratio.low, ratio.high) if ratio.n > 1 else (math.nan, math.nan)
-            noise_low, noise_high = (noise.low, noise.high) if noise else (math.nan, math.nan)
             promised = multiply_adds[variant.name] / plain_adds[variant.name]
-            numbers = {"promised": promised, "measured": ratio.median, "low": low, "high": high}
-            numbers |= {"noise_low": noise_low, "noise_high": noise_high}
-            rows.append(
-                {"place": place, "name": variant.name, "label": label, "mode": mode, "n": ratio.n}
-                | {name: 100 * (value - 1) for name, value in numbers.items()}
-            )
+            bounds = (ratio.low, ratio.high) if ratio.n > 1 else (math.nan, math.nan)
+            noises = (noise.low, noise.high) if noise else (math.nan, math.nan)
+            rows.append([place, variant.name, label, mode, ratio.n, promised, ratio.median, *bounds, *noises])
     frame = pd.DataFrame(rows, columns=["place", "name", "label", "mode", "n", *_NUMBERS])
+    frame[_NUMBERS] = 100 * (frame[_NUMBERS] - 1)
     return frame.sort_values(["place", "mode", "measured"], ignore_index=True)
 
 
@@ -98,18 +81,11 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
     """Draws a row a network and a panel a mode: the overhead that was promised, joined to the measured one.
 
     Both stand on one linear scale, so that they compare as lengths; what is promised is mostly too short to be read
-    off, and is written beside the name.
-
-    Args:
-        frame: from `promise_frame` or `promise_of_cells`, not empty.
-        caption: what stands below.
-        bars: what `low` to `high` is.
+    off, and is written beside the name. `bars` says what `low` to `high` is.
     """
     promised = frame.drop_duplicates("label").set_index("label")["promised"]
-    names = [
-        f"{label}\npromised {percent(value)}"
-        for label, value in zip(style.row_labels(promised.index), promised, strict=True)
-    ]
+    folded = zip(style.row_labels(promised.index), promised, strict=True)
+    names = [f"{label}\npromised {percent(value)}" for label, value in folded]
     modes = [mode for mode in _MODES if mode in set(frame["mode"])]
     low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
     span = (high - low) or 1.0  # nothing was promised, and nothing measured

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
+from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.figures.complexity import complexity_frame, draw_complexity, published_frame
-from ablations.reporting.figures.curves import curves_frame, draw_curves
-from ablations.reporting.figures.effects import draw_effects
-from ablations.reporting.figures.forest import draw_forest, forest_frame
-from ablations.reporting.figures.levels import draw_levels, levels_frame
-from ablations.reporting.figures.pairs import draw_pairs, pairs_frame
-from ablations.reporting.figures.pareto import draw_pareto, pareto_frame
-from ablations.reporting.figures.promise import draw_promise, promise_of_cells
-from ablations.reporting.figures.search import draw_search
+from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
+from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 
+_OF_EACH = "one network of each variant (replicate 0)"
 _ASIDE = "What would hide each other stands side by side."
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn: its name, the caption below it, and its files (PNG, PDF, CSV)."""
+
+    name: str
+    caption: str
+    files: list[Path]
+
+    @property
+    def title(self) -> str:
+        """What it shows, in a line."""
+        return FIGURES[self.name]
+
+    @property
+    def png(self) -> Path:
+        """The picture."""
+        return next(path for path in self.files if path.suffix == ".png")
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The figures that were drawn, and of the others why they were not."""
+
+    drawn: list[Drawn]
+    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,12 +67,11 @@ class Sketch:
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
     if analysis.design.is_search:
         return "a search's variants were picked for being good; verdicts on them would flatter"
-    frame = forest_frame(analysis.contrasts)
+    frame = forest.forest_frame(analysis.contrasts)
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
     key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
-    shown = _shown(frame, analysis)
-    return Sketch(frame, lambda caption: draw_forest(shown, analysis.design.margin, caption), key)
+    return Sketch(frame, partial(forest.draw_forest, _shown(frame, analysis), analysis.design.margin), key)
 
 
 def _variants(analysis: StudyAnalysis) -> Sketch:
@@ -57,10 +79,10 @@ def _variants(analysis: StudyAnalysis) -> Sketch:
     key = "Dots: replicates; top-1: mean and 95 % CI (Student's t); costs: median, lowest to highest."
     key = key if _repeated(analysis) else ""
     if len(set(design.baselines.values())) > 1:
-        frame = pairs_frame(cells, design)
-        return Sketch(frame, lambda caption: draw_pairs(_shown(frame, analysis), caption), key)
-    frame = levels_frame(cells, design)
-    return Sketch(frame, lambda caption: draw_levels(_shown(frame, analysis), _factor_label(design), caption), key)
+        frame = variants.pairs_frame(cells, design)
+        return Sketch(frame, partial(variants.draw_pairs, _shown(frame, analysis)), key)
+    frame = variants.levels_frame(cells, design)
+    return Sketch(frame, partial(variants.draw_levels, _shown(frame, analysis), _factor_label(design)), key)
 
 
 def _effects(analysis: StudyAnalysis) -> Sketch | str:
@@ -70,7 +92,7 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
     frame = effects_frame(effects)
     key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
-    return Sketch(frame, lambda caption: draw_effects(frame, caption), key, n)
+    return Sketch(frame, partial(forest.draw_effects, frame), key, n)
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
@@ -80,73 +102,72 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     frame, shares = analysis.tradeoffs, analysis.importances
     given_up = int((analysis.results.unfinished["state"] == "pruned").sum())
     key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
-    maximized = [direction == "maximize" for direction in design.directions]
-    return Sketch(frame, lambda caption: draw_search(frame, shares, design.objectives, maximized, caption), key)
+    return Sketch(frame, partial(search.draw_search, frame, shares, design.objectives), key)
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
     if analysis.design.is_search:
         return "`tradeoffs` shows what the search looked for"
-    frame = pareto_frame(analysis.results.cells, analysis.design)
+    frame = pareto.pareto_frame(analysis.results.cells, analysis.design)
     if frame.empty:
         return "neither speed nor memory was measured (measure=off)"
     key = (
         "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
         f"no other variant beats in both, going by means. {_ASIDE}"
     )
-    shown = _shown(frame, analysis)
-    return Sketch(frame, lambda caption: draw_pareto(shown, analysis.design.baselines, caption), key)
+    return Sketch(frame, partial(pareto.draw_pareto, _shown(frame, analysis), analysis.design.baselines), key)
 
 
 def _complexity(analysis: StudyAnalysis) -> Sketch:
-    frame = complexity_frame(analysis.results.cells, analysis.design, analysis.multiply_adds)
-    published = published_frame(analysis.design)
+    frame = complexity.complexity_frame(analysis.results.cells, analysis.design, analysis.multiply_adds)
+    published = complexity.published_frame(analysis.design)
     joined = pd.concat([frame, published], ignore_index=True)
     key = f"The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1. {_ASIDE}"
     if len(published):
         key += " Published numbers are others' on ImageNet-1k, each source by its own recipe (sources: the CSV beside)."
-    return Sketch(joined, lambda caption: draw_complexity(frame, published, analysis.design.baselines, caption), key)
+    return Sketch(joined, partial(complexity.draw_complexity, frame, published, analysis.design.baselines), key)
 
 
 def _promise(analysis: StudyAnalysis) -> Sketch | str:
-    frame = promise_of_cells(analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds)
+    frame = promise.promise_of_cells(
+        analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds
+    )
     if frame.empty:
         return "no time was measured of a variant with attention"
     key = "Time: medians over replicates, lowest to highest, each in turns with the plain network's."
-    return Sketch(frame, lambda caption: draw_promise(frame, caption, "lowest to highest"), key)
+    return Sketch(frame, partial(promise.draw_promise, frame, bars="lowest to highest"), key)
 
 
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
-    design, curves = analysis.design, analysis.results.curves
+    design, shown = analysis.design, analysis.results.curves
     key = "Lines: means over replicates; bands: lowest to highest." if _repeated(analysis) else ""
     if design.is_search:
         frame = analysis.tradeoffs
-        curves = curves[curves["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
+        shown = shown[shown["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
         key = f"Variants on the front, and those given by name. {key}"
     baselines = set(design.baselines.values())
-    frame = curves_frame(curves, design)
-    shown = _shown(frame, analysis)
+    frame = curves.curves_frame(shown, design)
     baseline = baselines.pop() if len(baselines) == 1 else None
-    return Sketch(frame, lambda caption: draw_curves(shown, baseline, caption), key, asks=False)
+    return Sketch(frame, partial(curves.draw_curves, _shown(frame, analysis), baseline), key, asks=False)
 
 
 def _gates(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.gates import draw_gates, gates_frame
+    from ablations.reporting.figures import gates
 
-    frame = gates_frame(analysis.networks)
+    frame = gates.gates_frame(analysis.networks)
     if frame.empty:
         return "no variant whose weights are kept has shuffle attention with gates"
     key = (
         "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
         "of the gates' variance over images that is between classes, less what chance would give."
     )
-    return Sketch(frame, lambda caption: draw_gates(frame, caption), key, _looked_at(analysis), asks=False)
+    return Sketch(frame, partial(gates.draw_gates, frame), key, _looked_at(analysis), asks=False)
 
 
 def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeatures_frame
+    from ablations.reporting.figures import subfeatures
 
-    frame = subfeatures_frame(analysis.networks)
+    frame = subfeatures.subfeatures_frame(analysis.networks)
     if frame.empty:
         return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
     key = (
@@ -154,21 +175,18 @@ def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
         "attention the same channels are taken."
     )
     classes = len(analysis.networks.classes)
-    return Sketch(
-        frame, lambda caption: draw_subfeatures(frame, classes, caption), key, _looked_at(analysis), asks=False
-    )
+    return Sketch(frame, partial(subfeatures.draw_subfeatures, frame, classes), key, _looked_at(analysis), asks=False)
 
 
 def _cams(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures.cams import cams_of, draw_cams
+    from ablations.reporting.figures import cams
 
-    cams = cams_of(analysis.networks)
+    found = cams.cams_of(analysis.networks)
     key = (
         "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
         "class shown; below each what the network takes it for, and the probability of the true class."
     )
-    n = "one network of each variant (replicate 0)"
-    return Sketch(cams.frame, lambda caption: draw_cams(cams, caption), key, n, asks=False)
+    return Sketch(found.frame, partial(cams.draw_cams, found), key, _OF_EACH, asks=False)
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:
@@ -181,8 +199,7 @@ def _repeated(analysis: StudyAnalysis) -> bool:
 
 
 def _looked_at(analysis: StudyAnalysis) -> str:
-    images = len(analysis.networks.sample)
-    return f"one network of each variant (replicate 0), {count(images, 'test image')}"
+    return f"{_OF_EACH}, {count(len(analysis.networks.sample), 'test image')}"
 
 
 def _factor_label(design: Design) -> str:
@@ -191,19 +208,53 @@ def _factor_label(design: Design) -> str:
     return next(iter(design.factors)).removeprefix("attention.").replace("_", " ").capitalize()
 
 
+def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
+    counts = analysis.results.cells["variant"].value_counts()
+    least, most = counts.min(), counts.max()
+    replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
+    parts = [
+        analysis.design.question if sketch.asks else "",
+        sketch.key,
+        f"n = {sketch.n or f'{replicates} a variant'}.",
+        f"{protocol_line(analysis.design, analysis.results)}.",
+        shown_sentence(analysis),
+        missing_sentence(analysis.results),
+    ]
+    return " ".join(part for part in parts if part)
+
+
 # By the names of `ablations.config.FIGURES`: a figure's sketch, or why a study does not have it.
-SKETCHES: Mapping[str, Callable[[StudyAnalysis], Sketch | str]] = MappingProxyType(
-    {
-        "forest": _forest,
-        "variants": _variants,
-        "effects": _effects,
-        "tradeoffs": _tradeoffs,
-        "pareto": _pareto,
-        "complexity": _complexity,
-        "promise": _promise,
-        "learning_curves": _learning_curves,
-        "gates": _gates,
-        "subfeatures": _subfeatures,
-        "cams": _cams,
-    }
-)
+_SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
+    "forest": _forest,
+    "variants": _variants,
+    "effects": _effects,
+    "tradeoffs": _tradeoffs,
+    "pareto": _pareto,
+    "complexity": _complexity,
+    "promise": _promise,
+    "learning_curves": _learning_curves,
+    "gates": _gates,
+    "subfeatures": _subfeatures,
+    "cams": _cams,
+}
+
+
+def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> Gallery:
+    """Draws a study's figures into its folder, those of `names` that it has."""
+    drawn: list[Drawn] = []
+    left_out: dict[str, str] = {}
+    for name in names:
+        if analysis.results.cells.empty:
+            left_out[name] = "no cell is finished"
+            continue
+        try:
+            sketch = _SKETCHES[name](analysis)
+        except SuiteError as error:  # weights or images that it needs are not here
+            sketch = str(error)
+        if isinstance(sketch, str):
+            left_out[name] = sketch
+            continue
+        caption = _caption(analysis, sketch)
+        files = style.save(sketch.draw(caption), sketch.frame, analysis.folder / "figures" / name)
+        drawn.append(Drawn(name, caption, files))
+    return Gallery(drawn, left_out)

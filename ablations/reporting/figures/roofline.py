@@ -22,19 +22,13 @@ _OTHERS = "#a6a6a6"
 
 
 def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Computes what the figure shows of a benchmark's modules, forward.
+    """Returns a row a shape and module, forward, of a benchmark (`Measurement.to_row`), the nearest to the roof first.
 
-    A module's bandwidth is what it had to move at the least, as one operation, over its time.
-
-    Args:
-        rows: of a benchmark, as `Measurement.to_row` returns them.
-
-    Returns:
-        One row a shape and module, the modules that come nearest to the roof first, `official` next to `sa`: `place`
-        (the stage), `batch`, `name`, `channels`, `height`, `width`, the setting (`compile`, `precision`, `layout`),
-        `operations_per_byte`, `gb_per_s`, `copy_gb_per_s`, `share` (the former of the latter, in percent), and
-        `unfused_share`, what the share were if each operation read and wrote memory at the copy's speed. Empty where
-        there is no copy, or nothing beside it: then there is no figure to draw.
+    A module's bandwidth is what it had to move at the least, as one operation, over its time. Columns: `place` (the
+    stage), `batch`, `name`, `channels`, `height`, `width`, the setting (`compile`, `precision`, `layout`),
+    `operations_per_byte`, `gb_per_s`, `copy_gb_per_s`, `share` (the former of the latter, in percent), and
+    `unfused_share`, what the share were if each operation read and wrote memory at the copy's speed. `official` comes
+    next to `sa`. Empty where there is no copy, or nothing beside it.
     """
     modules = rows[(rows["kind"] == "module") & (rows["mode"] == "forward")]
     modules = one_setting(modules.dropna(subset=["ms", "least_mib"]))
@@ -60,12 +54,7 @@ def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's.
-
-    Args:
-        frame: from `roofline_frame`, not empty.
-        caption: what stands below.
-    """
+    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's."""
     names = list(dict.fromkeys(frame["name"]))
     shapes = [own for _, own in frame.groupby(["place", "batch"], sort=False)]
     across, down = min(len(shapes), _ACROSS), -(-len(shapes) // _ACROSS)

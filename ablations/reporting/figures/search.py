@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,25 +13,16 @@ from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 
 
-def draw_search(
-    frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], maximized: Sequence[bool], caption: str
-) -> Figure:
-    """Draws the trade-off between the first two objectives, with the third as colour, beside the importances.
+def draw_search(frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figure:
+    """Draws the trade-off between the first two objectives, with the third as colour, beside the importances, if any.
 
     With one objective, its course is drawn instead: every variant that was tried, and the best so far.
-
-    Args:
-        frame: from `tradeoffs`.
-        importances: from `importances`; may be empty.
-        objectives: the metrics that were looked for.
-        maximized: whether more of each is better.
-        caption: what stands below.
     """
     factors = list(dict.fromkeys(importances["factor"]))
     with style.figure(style.TWO_COLUMNS, 3.2, caption) as drawn:
         panels = drawn.subplots(1, 2 if factors else 1, width_ratios=[1.9, 1] if factors else [1], squeeze=False)[0]
         if len(objectives) == 1:
-            _draw_course(panels[0], frame, objectives[0], maximized[0])
+            _draw_course(panels[0], frame, objectives[0])
         else:
             _draw_tradeoff(drawn, panels[0], frame, objectives)
         if factors:
@@ -52,25 +44,24 @@ def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: S
         if len(own):
             colours = {"c": own[third], **limits} if third else {"color": style.COLOURS[0]}
             points = axes.scatter(own[horizontal], own[vertical], s=22, marker=marker, label=label, **colours)
-    axes.scatter(
-        front[horizontal], front[vertical], s=70, facecolors="none", edgecolors="#D55E00", label="nothing beats it"
-    )
+    ring: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": "#D55E00"}
+    axes.scatter(front[horizontal], front[vertical], label="nothing beats it", **ring)
     over = frame[~frame["fits"]]
     if len(over):
         axes.plot(over[horizontal], over[vertical], "x", color="#222222", markersize=8, label="too many parameters")
-    for _, place in front.iterrows():
-        axes.annotate(
-            place["label"], (place[horizontal], place[vertical]), (5, 4), textcoords="offset points", fontsize=7
-        )
+    for _, row in front.iterrows():
+        place = (row[horizontal], row[vertical])
+        axes.annotate(row["label"], place, (5, 4), textcoords="offset points", fontsize=7)
     axes.set(xlabel=METRICS[horizontal].axis, ylabel=METRICS[vertical].axis)
     if third and points is not None:
         drawn.colorbar(points, ax=axes, label=METRICS[third].axis)
 
 
-def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str, maximized: bool) -> None:
+def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str) -> None:
     tried = frame[frame["picked"] & frame["fits"]].reset_index(drop=True)
-    best = tried[objective].cummax() if maximized else tried[objective].cummin()
-    axes.plot(tried.index + 1, tried[objective], "o", color=style.COLOURS[0], label="picked")
+    values = tried[objective]
+    best = values.cummax() if METRICS[objective].direction == "maximize" else values.cummin()
+    axes.plot(tried.index + 1, values, "o", color=style.COLOURS[0], label="picked")
     axes.plot(tried.index + 1, best, color=style.COLOURS[1], drawstyle="steps-post", label="best so far")
     for index, (_, named) in enumerate(frame[~frame["picked"]].iterrows()):
         dashes = style.DASHES[(index + 1) % len(style.DASHES)]

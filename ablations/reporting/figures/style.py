@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from scipy.optimize import isotonic_regression
 
 from ablations.common.files import write_whole
+from ablations.stats import estimate
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
@@ -52,15 +56,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def look_of(index: int) -> dict[str, Any]:
+    """Returns colour and marker of a thing of this number, of up to six."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
 def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Returns colour and marker of each name, so that 36 of them can be told apart; those in `grey` are grey."""
-    coloured = [name for name in names if name not in grey]
-    looks = {}
-    for name in names:
-        if name in grey:
-            looks[name] = {"color": BASELINE, "marker": ("X", "*", "p", "h")[sorted(grey).index(name) % 4]}
-            continue
-        index = coloured.index(name)
+    looks = {name: {"color": BASELINE, "marker": "X*ph"[index % 4]} for index, name in enumerate(sorted(grey))}
+    for index, name in enumerate(name for name in names if name not in grey):
         marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         looks[name] = {"color": COLOURS[index % len(COLOURS)], "marker": marker}
     return looks
@@ -68,19 +72,12 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
 
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
-    """Yields an empty figure in the suite's style; its caption stands below, folded to its width.
-
-    Args:
-        width, height: in inches.
-        caption: what is shown, how many replicates, under which protocol, on which machine.
-    """
+    """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
     with mpl.rc_context(_STYLE):
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
-        drawn = Figure(figsize=(width, height + room), layout="constrained")
-        engine = drawn.get_layout_engine()
-        assert engine is not None
-        engine.set(rect=(0, room / (height + room), 1, height / (height + room)))  # type: ignore[call-arg]
+        above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
+        drawn = Figure(figsize=(width, height + room), layout=above)
         yield drawn
         drawn.text(0.01, 0.04 / (height + room), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
 
@@ -92,11 +89,14 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
         drawn.savefig(png, format="png")
         drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
-    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf", ".csv")]
-    contents: list[bytes | str] = [png.getvalue(), pdf.getvalue(), frame.to_csv(index=False)]
-    for file, content in zip(written, contents, strict=True):
-        write_whole(file, content)
-    return written
+    contents: dict[str, bytes | str] = {
+        ".png": png.getvalue(),
+        ".pdf": pdf.getvalue(),
+        ".csv": frame.to_csv(index=False),
+    }
+    for suffix, content in contents.items():
+        write_whole(path.with_suffix(suffix), content)
+    return [path.with_suffix(suffix) for suffix in contents]
 
 
 def keep_to_percent(axes: Axes) -> None:
@@ -110,14 +110,8 @@ def is_wide(values: pd.Series[float]) -> bool:
     return bool(values.min() > 0 and values.max() / values.min() > 4)
 
 
-def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}") -> None:
-    """Gives a horizontal axis of costs few ticks, and a logarithmic scale where they are far apart.
-
-    Args:
-        axes: of the figure.
-        values: that it shows.
-        written: how a tick is written.
-    """
+def scale_of_costs(axes: Axes, values: pd.Series[float]) -> None:
+    """Gives a horizontal axis of costs few ticks, and a logarithmic scale where they are far apart."""
     if is_wide(values):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / values.min() < 50 else (1,)))
@@ -126,7 +120,7 @@ def scale_of_costs(axes: Axes, values: pd.Series[float], written: str = "{x:,g}"
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     if values.min() == values.max():  # what stands side by side costs the same
         axes.xaxis.set_major_locator(FixedLocator([float(values.iloc[0])]))
-    axes.xaxis.set_major_formatter(StrMethodFormatter(written))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def aside(values: pd.Series[float]) -> pd.Series[float]:
@@ -146,14 +140,29 @@ def aside(values: pd.Series[float]) -> pd.Series[float]:
     return pd.Series(np.exp(places) if wide else places, index=values.index)
 
 
+def top1_of(cells: pd.DataFrame) -> dict[str, float]:
+    """Returns what figures show of the top-1 of a variant's cells: `n`, `top1` (mean), and its 95 % CI."""
+    top1 = estimate(cells["top1"].to_numpy())
+    return {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
+
+
+def add_legend(drawn: Figure, panels: Iterable[Axes], **look: Any) -> None:
+    """Names outside of panels what any of them shows."""
+    known: dict[str, Artist] = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        known |= dict(zip(names, handles, strict=True))
+    drawn.legend(list(known.values()), list(known), **look)
+
+
 def row_labels(names: Iterable[str]) -> list[str]:
     """Folds the names of rows, so that there is room beside them for what they are the names of."""
     return ["\n".join(fold(name, _LABEL_WIDTH)) for name in names]
 
 
-def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+def name_rows(axes: Axes, labels: Sequence[str], **look: Any) -> None:
     """Writes the names of rows beside an axis on which row 0, 1, ... stand one below the other."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels, **look)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -169,10 +178,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Breaks a text into lines of up to so many letters; longer words are left whole."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+    """Breaks a text into lines of up to so many letters, one at least; longer words are left whole."""
+    words = " ".join(text.split())
+    return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False) or [""]

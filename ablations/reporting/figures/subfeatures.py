@@ -20,6 +20,13 @@ from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 
+# By `shuffle`.
+_LOOKS = {
+    "on": (style.COLOURS[0], "o", "sub-feature, shuffle on"),
+    "off": (style.COLOURS[1], "^", "sub-feature, shuffle off"),
+    "": (style.BASELINE, "x", "without shuffle attention"),
+}
+
 
 def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
     """Returns a row a variant and sub-feature, and one a variant for all of them together (`group` is -1).
@@ -28,11 +35,11 @@ def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
     stage), `groups`, `group`, `images`, `top1`. Networks without shuffle attention there are cut into as many groups as
     most others have; the frame is empty where there are no others.
     """
-    labels = networks.sample.labels.numpy()
-    known = networks.observations
+    labels, known = networks.sample.labels.numpy(), networks.observations
     usual = Counter(observation.groups for observation in known.values() if observation.groups)
+    columns = ["variant", "shuffle", "groups", "group", "images", "top1"]
     if not usual:
-        return pd.DataFrame(columns=["variant", "shuffle", "groups", "group", "images", "top1"])
+        return pd.DataFrame(columns=columns)
     rows = []
     for variant in networks.variants:
         observation = known[variant.name]
@@ -42,10 +49,9 @@ def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
         shuffle = ("on" if variant.attention["shuffle"] else "off") if observation.groups else ""
         place = {"variant": variant.name, "shuffle": shuffle, "groups": groups, "images": len(labels)}
         whole = 100 * float((observation.logits.argmax(1) == labels).mean())
-        rows.append(place | {"group": -1, "top1": whole})
-        scores = subfeature_scores(observation, labels, groups)
-        rows += [place | {"group": group, "top1": float(score)} for group, score in enumerate(scores)]
-    return pd.DataFrame(rows, columns=["variant", "shuffle", "groups", "group", "images", "top1"])
+        scores = subfeature_scores(observation, labels, groups).tolist()
+        rows += [place | {"group": group, "top1": score} for group, score in enumerate([whole, *scores], start=-1)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def subfeature_scores(observation: Observation, labels: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
@@ -59,35 +65,22 @@ def subfeature_scores(observation: Observation, labels: NDArray[np.int64], group
 
 
 def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
-    """Draws a row a variant: a dot a sub-feature, their mean, and the whole network.
-
-    Args:
-        frame: from `subfeatures_frame`, not empty.
-        classes: how many there are; one in as many would be right by chance.
-        caption: what stands below.
-    """
+    """Draws a row a variant: a dot a sub-feature, their mean, and the whole network; of `classes` one is chance."""
     variants = list(dict.fromkeys(frame["variant"]))
     groups = frame.drop_duplicates("variant").set_index("variant")["groups"]
     labels = style.row_labels([f"{variant} ({count(groups[variant], 'group')})" for variant in variants])
-    colours = {"on": style.COLOURS[0], "off": style.COLOURS[1], "": style.BASELINE}
-    marks = {"on": "o", "off": "^", "": "x"}
-    names = {"on": "sub-feature, shuffle on", "off": "sub-feature, shuffle off", "": "without shuffle attention"}
     with style.figure(style.TWO_COLUMNS, 0.9 + 1.5 * style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
         axes.axvline(100 / classes, color=style.BASELINE, linestyle="--", linewidth=0.8, label="chance")
-        for shuffle, colour in colours.items():
-            own = frame[(frame["shuffle"] == shuffle) & (frame["group"] >= 0)]
-            if own.empty:
-                continue
-            # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
-            place = own["variant"].map(variants.index) + 0.22 * ((own["group"] * 0.618) % 1 - 0.5)
-            axes.plot(
-                own["top1"], place, marks[shuffle], color=colour, alpha=0.65, markersize=3.6, label=names[shuffle]
-            )
-        means = frame[frame["group"] >= 0].groupby("variant")["top1"].mean()
-        places = [variants.index(str(variant)) for variant in means.index]
-        axes.plot(means, places, linestyle="", marker="|", markersize=13, color="#222222", label="their mean")
-        whole = frame[frame["group"] < 0]
+        parts, whole = frame[frame["group"] >= 0], frame[frame["group"] < 0]
+        for shuffle, (colour, mark, name) in _LOOKS.items():
+            own = parts[parts["shuffle"] == shuffle]
+            if len(own):
+                # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
+                place = own["variant"].map(variants.index) + 0.22 * ((own["group"] * 0.618) % 1 - 0.5)
+                axes.plot(own["top1"], place, mark, color=colour, alpha=0.65, markersize=3.6, label=name)
+        means = parts.groupby("variant")["top1"].mean()
+        axes.plot(means, means.index.map(variants.index), "|", markersize=13, color="#222222", label="their mean")
         place = whole["variant"].map(variants.index)
         axes.plot(whole["top1"], place, "D", color="#222222", markerfacecolor="white", label="the whole network")
         style.name_rows(axes, labels)

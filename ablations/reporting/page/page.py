@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,18 +18,16 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.files import refusals_explained, write_whole
+from ablations.common.files import write_whole
 from ablations.common.wording import count
-from ablations.reporting.figures.gallery import Drawn
+from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
-from ablations.reporting.tables.overview import unfinished_table
+from ablations.reporting.tables.sections import unfinished_table
 from ablations.reporting.tables.variants import variants_table
 from ablations.reporting.text.conclusions import contrast_sentence, tally
-from ablations.reporting.text.coverage import shown_sentence, state_sentence
 from ablations.reporting.text.numbers import points, points_with_interval
-from ablations.reporting.text.protocol import data_line, protocol_line, protocol_options
-from ablations.stats import Contrast
-from ablations.storage.paths import GO_ON
+from ablations.reporting.text.scope import data_line, protocol_line, protocol_options, shown_sentence, state_sentence
+from ablations.stats import Contrast, Estimate
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
 # known to nothing must not make all the others too small to see.
@@ -57,122 +55,71 @@ class _Scale:
         within = max(-self.limit, min(self.limit, value))
         return round(50 + 48 * within / self.limit, 2)
 
-    @property
-    def band(self) -> tuple[float, float]:
-        """Where the margin begins and how wide it is."""
-        return self.at(-self.margin), round(self.at(self.margin) - self.at(-self.margin), 2)
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What stands at the ends."""
-        return f"-{self.limit:.3g}", f"+{self.limit:.3g}"
-
-
-@dataclass(frozen=True)
-class _Interval:
-    """A difference as it is drawn, in percent of the width; without `bar` where there is one replicate or no spread."""
-
-    dot: float
-    bar: tuple[float, float] | None
-    is_cut_low: bool
-    is_cut_high: bool
-    label: str
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A contrast as it is shown."""
-
-    contrast: Contrast
-    kind: str
-    shown: str
-    interval: _Interval | None
-    sentence: str
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """A figure with its picture as a data URI."""
-
-    drawn: Drawn
-    uri: str
-    width: int
-    height: int
-    links: list[tuple[str, str]]
-
 
 def write_page(report: Report, tables: Sequence[Path]) -> Path:
-    """Writes a study's page into its folder and returns its path.
-
-    Args:
-        report: what is to be shown.
-        tables: files that lie in the study's folder, which the page links to.
-
-    Raises:
-        UsageError: if the folder cannot be written, or a figure that was drawn is not there any more.
-    """
-    with refusals_explained("results_dir", report.folder, GO_ON, names_file=True):
-        path = report.folder / "index.html"
-        write_whole(path, _render(report, tables))
-    return path
-
-
-def _render(report: Report, tables: Sequence[Path]) -> str:
-    analysis = report.analysis
+    """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path."""
+    analysis, design, path = report.analysis, report.analysis.design, report.folder / "index.html"
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
     # Of a search there is no verdict to show: its variants were picked for being good.
-    contrasts = [] if analysis.design.is_search else analysis.shown_contrasts
-    said = {contrast_sentence(contrast, analysis.design.margin) for contrast in contrasts}
-    scale = _Scale.of(contrasts, analysis.design.margin)
-    return template.render(
-        study=analysis.design.study,
-        question=analysis.design.question,
+    contrasts = [] if design.is_search else analysis.shown_contrasts
+    said = {contrast_sentence(contrast, design.margin) for contrast in contrasts}
+    scale = _Scale.of(contrasts, design.margin)
+    page = template.render(
+        report=report,
+        design=design,
+        results=analysis.results,
         state=state_sentence(analysis.results),
-        is_finished=analysis.results.pending.empty,
-        protocol_line=protocol_line(analysis.design, analysis.results),
+        protocol_line=protocol_line(design, analysis.results),
         unfinished=unfinished_table(analysis),
-        tally=tally([] if analysis.design.is_search else analysis.contrasts),
+        tally=tally(analysis.contrasts),
         shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,
-        margin=f"{analysis.design.margin:g}",
         sentences=[sentence for sentence in report.sentences if sentence not in said],
         variants=variants_table(analysis) if analysis.summaries else None,
-        sections=report.sections,
         figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
-        left_out=report.gallery.left_out,
-        files=[(path.name, _link(path, report.folder)) for path in tables],
-        report_link=_link(report.path, report.folder),
-        command=str(analysis.attributes.get("command", "unknown")),
+        files=[(file.name, _link(file, report.folder)) for file in (*tables, report.path)],
+        command=analysis.attributes.get("command", "unknown"),
         protocol=protocol_options(analysis),
-        environments=analysis.results.environments,
         data=_data(analysis),
     )
+    write_whole(path, page)
+    return path
 
 
-def _row(contrast: Contrast, scale: _Scale) -> _Row:
-    difference = contrast.difference
-    interval = None
-    shown = ""
-    if difference is not None:
-        shown = points_with_interval(difference)
-        bar = (scale.at(difference.low), scale.at(difference.high)) if difference.has_spread else None
-        between = f", 95 % CI {points(difference.low)} to {points(difference.high)}" if bar else ""
-        label = f"Difference {points(difference.mean)} points{between}; margin {scale.margin:g} points either way"
-        is_cut = (bool(bar) and difference.low < -scale.limit, bool(bar) and difference.high > scale.limit)
-        interval = _Interval(scale.at(difference.mean), bar, *is_cut, label)
-    kind = contrast.verdict.name.lower()
-    return _Row(contrast, kind, shown, interval, contrast_sentence(contrast, scale.margin))
+def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:
+    """Returns what the page shows of a contrast."""
+    known = contrast.difference
+    return {
+        "contrast": contrast,
+        "shown": points_with_interval(known) if known else "",
+        "interval": _interval(known, scale) if known else None,
+        "sentence": contrast_sentence(contrast, scale.margin),
+    }
 
 
-def _figure(drawn: Drawn, folder: Path) -> _Figure:
+def _interval(difference: Estimate, scale: _Scale) -> dict[str, Any]:
+    """Returns a difference as it is drawn, in percent of the width; no `bar` of one replicate, or without spread."""
+    has_bar, low, high = difference.has_spread, difference.low, difference.high
+    between = f", 95 % CI {points(low)} to {points(high)}" if has_bar else ""
+    return {
+        "dot": scale.at(difference.mean),
+        "bar": (scale.at(low), scale.at(high)) if has_bar else None,
+        "is_cut_low": has_bar and low < -scale.limit,
+        "is_cut_high": has_bar and high > scale.limit,
+        "label": f"Difference {points(difference.mean)} points{between}; margin {scale.margin:g} points either way",
+    }
+
+
+def _figure(drawn: Drawn, folder: Path) -> dict[str, Any]:
+    """Returns what the page shows of a figure, with the picture as a data URI."""
     content = drawn.png.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # of a PNG's first chunk: the page need not jump when it loads
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     links = [(path.suffix[1:].upper(), _link(path, folder)) for path in drawn.files]
-    return _Figure(drawn, uri, width, height, links)
+    return {"drawn": drawn, "uri": uri, "width": width, "height": height, "links": links}
 
 
 def _link(path: Path, folder: Path) -> str:
@@ -182,12 +129,15 @@ def _link(path: Path, folder: Path) -> str:
 
 def _data(analysis: StudyAnalysis) -> dict[str, str]:
     """Says what the cells were trained and tested on."""
-    known: Mapping[str, Any] | None = analysis.attributes.get("data")
+    known = analysis.attributes.get("data")
     shown = {"data set": data_line(analysis.design.protocol["data"])}
-    if known is None:
-        return shown
-    return shown | {
-        "training images": f"{known['train']:,}",
-        "test images": f"{known['test']:,}",
-        f"{count(len(known['classes']), 'class', 'classes')}": ", ".join(map(str, known["classes"])),
-    }
+    return (
+        shown
+        if known is None
+        else shown
+        | {
+            "training images": f"{known['train']:,}",
+            "test images": f"{known['test']:,}",
+            f"{count(len(known['classes']), 'class', 'classes')}": ", ".join(map(str, known["classes"])),
+        }
+    )

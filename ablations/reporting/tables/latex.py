@@ -1,13 +1,20 @@
-"""LaTeX: tables with the rules of booktabs, and text and numbers so that they are printed as they are.
-
-The tables need booktabs and graphicx.
-"""
+"""LaTeX: a study's tables with the rules of booktabs, and its numbers as macros for the sentences of a paper."""
 
 from __future__ import annotations
 
+import itertools
 import re
+import string
+import unicodedata
+from collections.abc import Iterable
 
-from ablations.reporting.tables.render import Table
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.metrics import METRICS
+from ablations.design import Design
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.numbers import in_gflops, points
+from ablations.reporting.text.scope import shown_sentence
+from ablations.stats import VariantSummary
 
 _WIDE_NAMES = 26  # letters; longer ones are folded in a column of their own width
 _ESCAPES = {
@@ -16,15 +23,14 @@ _ESCAPES = {
     "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\char34{}",
     "×": r"\texttimes{}", "–": r"\textendash{}",
 }  # fmt: skip
+_QUANTITIES = (
+    "N", "TopOne", "TopOneCI", "Difference", "DifferenceCI", "Verdict", "Parameters", "GFLOPs", "StepTime",
+)  # fmt: skip
+_DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
-def latex_table(table: Table, label: str) -> str:
-    """Writes a table as a LaTeX `table` environment with the rules of booktabs, its note being the caption.
-
-    Args:
-        table: what is to be printed.
-        label: for `\\ref`; what a label cannot hold becomes a hyphen.
-    """
+def latex_table(table: Section, caption: str, label: str) -> str:
+    """Writes a table as a LaTeX environment that needs booktabs and graphicx; what a label cannot hold is a hyphen."""
     columns, starts = [], []
     for column in range(len(table.headers)):
         widest = max((len(row[column]) for row in table.rows), default=0)
@@ -37,7 +43,7 @@ def latex_table(table: Table, label: str) -> str:
         r"  \centering",
         r"  \footnotesize",
         r"  \setlength{\tabcolsep}{3pt}",
-        f"  \\caption{{{latex_text(table.note)}}}",
+        f"  \\caption{{{latex_text(caption)}}}",
         f"  \\label{{{re.sub(r'[^A-Za-z0-9:.+=_-]', '-', label)}}}",
         r"  \medskip",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -67,3 +73,85 @@ def latex_text(text: str) -> str:
 def latex_number(text: str) -> str:
     """Writes numbers for LaTeX: as text, but a minus is a minus and no hyphen."""
     return re.sub(r"(?<![\w.-])-(?=\d)", r"\\ensuremath{-}", latex_text(text))
+
+
+def number_macros(analysis: StudyAnalysis) -> str:
+    r"""Returns a LaTeX file with a macro for each number that people write into sentences.
+
+    The names of macros are those of study, variant and quantity, in letters: `\GroupsFourTopOne`. They are made from
+    all variants of the study, so that they stay what they are while cells are still being trained.
+    """
+    design = analysis.design
+    study = macro_word(design.study) or "Study"
+    sizes = [summary.top1.n for summary in analysis.summaries]
+    least, most = min(sizes, default=0), max(sizes, default=0)
+    whole = {
+        "Replicates": f"{least} to {most}" if most > least else str(most),
+        "Epochs": str(design.protocol["train"]["epochs"]),
+        "Margin": f"{design.margin:g}",
+    }
+    words = macro_words(design, {study + quantity for quantity in whole}, study)
+    lines = [f"\\newcommand{{\\{study}{quantity}}}{{{value}}}" for quantity, value in whole.items()]
+    example = lines[0].partition("{")[2].partition("}")[0]
+    gflops = in_gflops(analysis.multiply_adds)
+    for summary in analysis.shown_summaries:
+        lines.append(f"% {' '.join(summary.variant.split())}")
+        for quantity, value in _variant_numbers(summary, gflops[summary.variant], design.is_search).items():
+            name = f"\\{study}{words[summary.variant]}{quantity}"
+            lines.append(f"\\newcommand{{{name}}}{{{value}}}")
+            example = name if quantity == "TopOne" else example
+    header = [
+        f"% Numbers of the study {design.study}, for sentences. In the preamble: \\input{{numbers}}; in the text, as",
+        f"%     The accuracy is {example}\\,\\%.",
+        "% A number that the study does not have (an interval of one replicate, say) has no macro.",
+        *([] if analysis.shows_all else [f"% {shown_sentence(analysis)}"]),
+        "% In names, digits are spelled one by one and everything that is no letter is left out.",
+    ]
+    return "\n".join([*header, *lines, ""])
+
+
+def macro_word(text: str) -> str:
+    """Writes a name in letters alone: `groups=10` becomes `GroupsOneZero`; accents and other signs are dropped."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    words = re.findall("[A-Za-z]+|[0-9]", plain)
+    return "".join(_DIGITS[int(word)] if word.isdigit() else word[0].upper() + word[1:] for word in words)
+
+
+def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, str]:
+    """Returns the word of each variant, none of whose macros is another's or in `taken`; the later gets a letter."""
+    used = set(taken)
+    words = {}
+    for variant in design.variants:
+        word = macro_word(variant.name) or "Variant"
+        lengths = itertools.count()
+        suffixes = (
+            "".join(letters) for n in lengths for letters in itertools.product(string.ascii_uppercase, repeat=n)
+        )
+        for suffix in suffixes:  # nothing, then B to Z, then AA, AB and so on
+            own = {f"{study}{word}{suffix}{quantity}" for quantity in _QUANTITIES}
+            if suffix != "A" and not own & used:
+                used |= own
+                words[variant.name] = word + suffix
+                break
+    return words
+
+
+def _variant_numbers(summary: VariantSummary, gflops: str, is_search: bool) -> dict[str, str]:
+    """Returns what is known of a variant, by quantity, as LaTeX that is at home in text and in formulas."""
+    top1 = METRICS["top1"].format
+    known = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
+    if summary.top1.has_spread:
+        known["TopOneCI"] = f"[{top1(summary.top1.low)}, {top1(summary.top1.high)}]"
+    contrast = summary.contrast
+    if contrast and contrast.difference:
+        difference = contrast.difference
+        known["Difference"] = points(difference.mean)
+        if difference.has_spread:
+            known["DifferenceCI"] = f"[{points(difference.low)}, {points(difference.high)}]"
+    if contrast and not is_search:
+        known["Verdict"] = contrast.verdict.value
+    known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
+    if summary.train_time_ratio:
+        known["StepTime"] = METRICS["train_time_ratio"].format(summary.train_time_ratio.median)
+    # A comma between digits would be followed by space in a formula.
+    return {name: re.sub(r"(?<=\d),(?=\d)", "{,}", latex_number(value)) for name, value in known.items()}

@@ -1,21 +1,25 @@
-"""The tables that some sweeps have beyond the table of variants: effects of crossed factors, findings of a search."""
+"""A table with its title and how to read it, and those that some studies have beyond the table of variants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.analysis.effects import Effect
+import pandas as pd
+
+from ablations.analysis.effects import Effect, effects_frame
 from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
-from ablations.common.wording import count
+from ablations.common.wording import count, last_line
 from ablations.reporting.text.numbers import points_with_interval
+
+_LISTED = 100  # cells that are not finished
 
 
 @dataclass(frozen=True)
 class Section:
-    """A further table of a report, with a sentence or two on how to read it; its first `names` columns are text."""
+    """A table with a sentence or two on how to read it; its first `names` columns are text, the others numbers."""
 
     title: str
     note: str
@@ -24,13 +28,36 @@ class Section:
     names: int = 1
 
 
+def unfinished_table(analysis: StudyAnalysis) -> Section:
+    """Returns a row a cell that is not finished, the failed ones first where they are too many to be listed."""
+    unfinished = analysis.results.unfinished
+    if len(unfinished) > _LISTED:
+        unfinished = unfinished.sort_values("state", key=lambda states: states != "failed", kind="stable")
+    rows = [
+        [str(row["variant"]), str(row["replicate"]), str(row["state"]), last_line(row["reason"])]
+        for row in unfinished.head(_LISTED).to_dict("records")
+    ]
+    if len(unfinished) > _LISTED:
+        rows.append([f"and {len(unfinished) - _LISTED:,} others", "", "", ""])
+    return Section("Unfinished cells", "", ("variant", "replicate", "state", "reason"), rows, names=4)
+
+
 def make_sections(analysis: StudyAnalysis) -> list[Section]:
-    """Returns the tables that some sweeps have beyond the table of variants."""
+    """Returns the effects of crossed factors, or what a search found; nothing where there is neither."""
     if analysis.results.cells.empty:
         return []
     if analysis.design.is_search:
-        return _search_sections(analysis)
+        return [_front_section(analysis), _importances_section(analysis)]
     return [_effects_section(analysis.effects)] if analysis.effects else []
+
+
+def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
+    """Returns the first of `make_sections` in plain numbers, and what it is called: effects in points, or the front."""
+    if analysis.design.is_search:
+        frame = analysis.tradeoffs
+        return "front", frame[frame["on_front"]].drop(columns=["on_front", "picked", "fits"])
+    frame = effects_frame(analysis.effects).rename(columns={"name": "effect", "mean": "points"})
+    return "effects", frame[["effect", "reference", "order", "n", "points", "low", "high"]]
 
 
 def _effects_section(effects: Sequence[Effect]) -> Section:
@@ -47,7 +74,7 @@ def _effects_section(effects: Sequence[Effect]) -> Section:
     )
 
 
-def _search_sections(analysis: StudyAnalysis) -> list[Section]:
+def _front_section(analysis: StudyAnalysis) -> Section:
     design, frame = analysis.design, analysis.tradeoffs
     front = frame[frame["on_front"]].sort_values("label", key=lambda labels: labels.map(lambda text: (len(text), text)))
     shown = list(dict.fromkeys([*design.objectives, "parameters"]))
@@ -67,23 +94,21 @@ def _search_sections(analysis: StudyAnalysis) -> list[Section]:
     if design.max_parameters:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
     headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
-    sections = [Section("Pareto front" if several else "Best found", note, headers, rows, names=2)]
-    shares = analysis.importances
+    return Section("Pareto front" if several else "Best found", note, headers, rows, names=2)
+
+
+def _importances_section(analysis: StudyAnalysis) -> Section:
+    title, shares = "Importance of factors", analysis.importances
     if shares.empty:
-        note = (
-            f"Unknown: fewer than {LEAST_FOR_IMPORTANCES} variants were tried, or no objective differed between them."
-        )
-        return [*sections, Section("Importance of factors", note, (), [])]
+        tried = f"fewer than {LEAST_FOR_IMPORTANCES} variants were tried"
+        return Section(title, f"Unknown: {tried}, or no objective differed between them.", (), [])
     table = shares.pivot_table(index="factor", columns="objective", values="importance", sort=False)
-    known = [objective for objective in design.objectives if objective in table]
-    per_factor = zip(table.index, table[known].to_numpy(), strict=True)
-    rows = [[str(factor), *(f"{share:.2f}" for share in own)] for factor, own in per_factor]
-    picked = int(frame["picked"].sum())
-    most = MOST_FOR_IMPORTANCES
+    known = [objective for objective in analysis.design.objectives if objective in table]
+    rows = [[str(row[0]), *(f"{share:.2f}" for share in row[1:])] for row in table[known].itertuples()]
+    picked, most = int(analysis.tradeoffs["picked"].sum()), MOST_FOR_IMPORTANCES
     of_which = str(picked) if picked <= most else f"{most}, drawn at random, of the {picked:,}"
     note = (
         f"Shares of each objective's variance over {of_which} variants that were picked and trained to the end "
         "(fANOVA), the rest being interactions; they say nothing about direction, and little where few were tried."
     )
-    headers = ("factor", *(METRICS[objective].label for objective in known))
-    return [*sections, Section("Importance of factors", note, headers, rows)]
+    return Section(title, note, ("factor", *(METRICS[objective].label for objective in known)), rows)

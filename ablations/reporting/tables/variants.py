@@ -1,4 +1,4 @@
-"""The table of a study's variants as papers print it, for Markdown, LaTeX and the page.
+"""The tables of a study's variants: what came of each, as a report prints it, as papers do, and in plain numbers.
 
 A value without an interval (one replicate) is printed without one: there is nothing to be sure of. Intervals are
 written as intervals and never as +-, which readers take for a standard deviation.
@@ -6,18 +6,45 @@ written as intervals and never as +-, which readers take for a standard deviatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
-from ablations.reporting.tables.render import Table
-from ablations.reporting.text.conclusions import step_time, top1_with_interval
-from ablations.reporting.text.coverage import missing_sentence, shown_sentence
-from ablations.reporting.text.numbers import in_gflops, points_with_interval
-from ablations.reporting.text.protocol import protocol_line
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.numbers import in_gflops, points_with_interval, step_time, top1_with_interval
+from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
+from ablations.stats import Estimate, Typical, VariantSummary
+
+# Columns by what they show, for the report and as the paper lays them out.
+_REPORTED = {
+    "variant": "variant", "n": "n", "top1": "top-1 % [95 % CI]", "difference": "difference [95 % CI]",
+    "verdict_of_pair": "verdict", "step_time": "step time × plain", "train_images_per_second": "images/s",
+    "peak_memory_mib": "peak MiB", "parameters": "parameters",
+}  # fmt: skip
+_PRINTED = {
+    "variant": "Variant", "n": "n", "parameters": "Param.", "gflops": "GFLOPs", "top1": "Top-1 (%)",
+    "difference": "Difference", "verdict": "Verdict", "step_time": "Step time", "peak_memory_mib": "Peak MiB",
+}  # fmt: skip
+_COSTS = (
+    "Step time is that of a training step over the plain network's, timed in turns with it after training (median over "
+    "replicates, lowest to highest); a plain network's own is an A/A comparison and says how far the noise goes. "
+    "Images/s are those of training, peak MiB the memory of a training step without the data set: medians over "
+    "replicates. "
+    "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
+)
+_PICKED = "picked by a search, which flatters it"
 
 
-def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Table:
+def summary_table(analysis: StudyAnalysis) -> Section:
+    """Returns a row a variant that is shown: its accuracy, its verdict and its costs."""
+    note = f"{_COSTS} {shown_sentence(analysis)}".strip()
+    return Section("Variants", note, tuple(_REPORTED.values()), _rows(analysis, _REPORTED))
+
+
+def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
     """Lays the variants out as the paper does, with what an ablation has to say beside it.
 
     Args:
@@ -25,32 +52,39 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Table:
         is_short: leaves out the range of step times, and n where all variants have the same, which the note says: a
             page of paper has no room for them.
     """
-    design = analysis.design
-    gflops = in_gflops(analysis.multiply_adds)
-    headers = ["Variant", "n", "Param.", "GFLOPs", "Top-1 (%)", "Difference", "Verdict", "Step time", "Peak MiB"]
-    rows = []
-    for summary in analysis.shown_summaries:
-        contrast = summary.contrast
-        difference = points_with_interval(contrast.difference) if contrast and contrast.difference else "no pair"
-        rows.append(
-            [
-                summary.variant,
-                summary.replicates,
-                METRICS["parameters"].format(summary.parameters),
-                gflops[summary.variant],
-                top1_with_interval(summary.top1),
-                "baseline" if summary.is_baseline else difference,
-                contrast.verdict.value if contrast else "",
-                step_time(summary.train_time_ratio, with_range=not is_short),
-                METRICS["peak_memory_mib"].format(summary.peak_memory_mib),
-            ]
-        )
-    left_out = {"Verdict"} if design.is_search else set()
+    left_out = {"verdict"} if analysis.design.is_search else set()
     if is_short and len({summary.replicates for summary in analysis.summaries}) == 1:
         left_out.add("n")
-    kept = [column for column, header in enumerate(headers) if header not in left_out]
-    rows = [[row[column] for column in kept] for row in rows]
-    return Table(tuple(headers[column] for column in kept), rows, _variants_note(analysis, rows, is_short))
+    headers = {key: header for key, header in _PRINTED.items() if key not in left_out}
+    rows = _rows(analysis, headers, with_range=not is_short)
+    return Section("Variants", _variants_note(analysis, rows, is_short), tuple(headers.values()), rows)
+
+
+def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_range: bool = True) -> list[list[str]]:
+    gflops = in_gflops(analysis.multiply_adds) if "gflops" in keys else {}
+    shown = [
+        _cells(summary, with_range) | {"gflops": gflops.get(summary.variant, "")}
+        for summary in analysis.shown_summaries
+    ]
+    return [[cells[key] for key in keys] for cells in shown]
+
+
+def _cells(summary: VariantSummary, with_range: bool) -> dict[str, str]:
+    contrast = summary.contrast
+    difference = contrast.difference if contrast else None
+    verdict = contrast.verdict.value if contrast else ""
+    shown = "baseline" if summary.is_baseline else points_with_interval(difference) if difference else "no pair"
+    costs = ("train_images_per_second", "peak_memory_mib", "parameters")
+    return {
+        "variant": summary.variant,
+        "n": summary.replicates,
+        "top1": top1_with_interval(summary.top1),
+        "difference": shown,
+        "verdict": verdict,
+        "verdict_of_pair": verdict if difference else "",
+        "step_time": step_time(summary.train_time_ratio, with_range=with_range),
+        **{key: METRICS[key].format(getattr(summary, key)) for key in costs},
+    }
 
 
 def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_short: bool) -> str:
@@ -59,27 +93,67 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     least, most = min(summary.top1.n for summary in summaries), max(summary.top1.n for summary in summaries)
     size = f"n = {least}" + (f" to {most}" if most > least else "")
     repeated = "means over replicates, with 95 % CI in brackets" if most > 1 else "one replicate, hence no intervals"
-    parts = [f"Top-1: {repeated} ({size})."]
     against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
-    parts.append(f"Difference: in points, to {against} ({design.baseline}), paired by replicate.")
+    verdicts = f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points."
     if design.is_search:
-        parts.append("The variants were picked by a search for being good, which flatters them: there are no verdicts.")
-    else:
-        parts.append(f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points.")
-    if any(summary.train_time_ratio for summary in summaries):
-        parts.append(
-            "Step time: of training, over the plain network's, median"
-            + (" (lowest to highest)" if most > 1 and not is_short else "")
-            + "; a plain network's own is an A/A comparison and shows the noise."
-        )
-    if any("–" in cell for row in rows for cell in row):
-        parts.append("A dash: not measured.")
-    if not analysis.shows_all:
-        parts.append(shown_sentence(analysis))
-    return " ".join([*parts, protocol_note(analysis)])
+        verdicts = "The variants were picked by a search for being good, which flatters them: there are no verdicts."
+    typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
+    step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
+    parts = [
+        f"Top-1: {repeated} ({size}).",
+        f"Difference: in points, to {against} ({design.baseline}), paired by replicate.",
+        verdicts,
+        f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
+        "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
+        shown_sentence(analysis),
+        protocol_note(analysis),
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def protocol_note(analysis: StudyAnalysis) -> str:
     """Says under which protocol a table holds, and which cells it lacks."""
     line = f"Protocol: {protocol_line(analysis.design, analysis.results)}."
     return f"{line} {missing_sentence(analysis.results)}".strip()
+
+
+def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
+    """Returns a row a variant with a finished cell; what is not known or not measured is nan or empty.
+
+    Accuracies are in percent, differences in points, step times over the plain network's. A search's variants have no
+    verdict: they were picked for being good.
+    """
+    variants = {variant.name: variant for variant in analysis.design.variants}
+    rows = []
+    for summary in analysis.summaries:
+        variant, contrast = variants[summary.variant], summary.contrast
+        judged = None if analysis.design.is_search else contrast
+        rows.append(
+            {
+                "variant": summary.variant,
+                "model": variant.model["name"],
+                "attention": variant.attention["name"],
+                "parameters": summary.parameters,
+                "multiply_adds": analysis.multiply_adds.get(summary.variant),
+                "n": summary.top1.n,
+                "diverged": summary.diverged,
+                **_bounds("top1", summary.top1),
+                **_bounds("difference", contrast.difference if contrast else None),
+                "baseline": summary.baseline or "",
+                "verdict": judged.verdict.value if judged else "",
+                "reason": judged.reason if judged else _PICKED if contrast else "",
+                "p": judged.p if judged else None,
+                **_bounds("step_time_ratio", summary.train_time_ratio),
+                "images_per_second": summary.train_images_per_second,
+                "peak_memory_mib": summary.peak_memory_mib,
+            }
+        )
+    # Those of many variants are known of those alone that are shown.
+    return pd.DataFrame(rows).astype({"multiply_adds": "Int64"})
+
+
+def _bounds(name: str, known: Estimate | Typical | None) -> dict[str, float]:
+    if known is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
+    middle = known.mean if isinstance(known, Estimate) else known.median
+    return {name: middle, f"{name}_low": known.low, f"{name}_high": known.high}

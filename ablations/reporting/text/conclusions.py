@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ablations.analysis.results import Results
+from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.text.numbers import points
-from ablations.stats import (
-    Contrast,
-    Estimate,
-    Looks,
-    Typical,
-    VariantSummary,
-    Verdict,
-    detectable,
-    family,
-    missing_pairs,
-    pairing_gain,
-    replicates_for,
-    spread,
-)
+from ablations.reporting.text.numbers import points, top1_with_interval
+from ablations.stats import Contrast, Looks, VariantSummary, Verdict
+from ablations.stats.power import detectable, replicates_for, spread
 from ablations.stats.significance import ALPHA
+from ablations.stats.verdicts import family, missing_pairs, pairing_gain, undecided
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence
 
 
-def conclusions(
-    summaries: Sequence[VariantSummary],
-    contrasts: Sequence[Contrast],
-    results: Results,
-    design: Design,
-    looks: Looks | None,
-    shown: Collection[str] | None = None,
-) -> list[str]:
-    """Says what the study shows, how sure that is, and what is to be minded.
-
-    Args:
-        summaries: of its variants.
-        contrasts: its verdicts.
-        results: its cells.
-        design: the study.
-        looks: when it was looked at on the way; None where nobody planned that.
-        shown: the variants that are spoken of where not all of very many are; None otherwise.
-    """
+def conclusions(analysis: StudyAnalysis) -> list[str]:
+    """Says what the study shows, how sure that is, and what is to be minded."""
+    summaries, contrasts, results, design = analysis.summaries, analysis.contrasts, analysis.results, analysis.design
     if not summaries:
         diverged = sum(results.diverged.values())
         how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")
@@ -59,19 +33,19 @@ def conclusions(
     judged = [contrast for contrast in contrasts if contrast.verdict is not Verdict.NONE]
     if design.is_search:
         sentences.append("The differences in the table are those of variants that were picked for being good.")
-    elif contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
+        return sentences + warnings(results, design)
+    if contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
         sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
     else:
-        is_all = shown is None or len(shown) >= len(summaries)
-        told = [contrast for contrast in contrasts if is_all or contrast.variant in (shown or ())]
+        told = analysis.shown_contrasts
         if len(told) < len(contrasts):
             sentences.append(f"{tally(contrasts)} Those of variants that the table shows:")
         sentences += [contrast_sentence(contrast, design.margin) for contrast in told]
-    if judged and not design.is_search:
-        sentences += _how_sure(len(contrasts), looks)
-        sentences += _worth(results.cells, design, looks)
-    if looks and not design.is_search:
-        sentences.append(_spent(summaries, contrasts, looks))
+    if judged:
+        sentences.append(_how_sure(len(contrasts), analysis.looks))
+        sentences += _worth(results.cells, design, analysis.looks)
+    if analysis.looks:
+        sentences.append(_spent(summaries, contrasts, analysis.looks))
     return sentences + warnings(results, design)
 
 
@@ -101,7 +75,7 @@ def contrast_sentence(contrast: Contrast, margin: float) -> str:
         more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
         return f"{start}: equivalent within {margin:g} points ({numbers}){more}."
     if contrast.p is not None:
-        numbers += f", p = {_p(contrast.p)}"
+        numbers += f", p = {contrast.p:.2g}" if contrast.p >= 0.001 else ", p = 0.001 or less"
     reason = f": {contrast.reason}" if contrast.reason else ""
     return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 
@@ -112,8 +86,7 @@ def warnings(results: Results, design: Design) -> list[str]:
     states = results.unfinished["state"]
     given_up, failed = (int((states == state).sum()) for state in ("pruned", "failed"))
     if given_up:
-        verb = "is" if given_up == 1 else "are"
-        sentences.append(f"{count(given_up, 'variant')} {verb} in none of these means: the search gave up on them.")
+        sentences.append(f"{_are(given_up, 'variant')} in none of these means: the search gave up on them.")
     if failed:
         verb = "is" if failed == 1 else "are"
         sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
@@ -123,34 +96,40 @@ def warnings(results: Results, design: Design) -> list[str]:
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
     missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
-        verb = "is" if missing == 1 else "are"
-        sentences.append(f"{count(missing, 'cell')} {verb} not trained yet; what is said here is of the others.")
+        sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
     if not design.is_search:
-        missing_ones = missing_pairs(results.cells, design.baselines)
-        if len(missing_ones) > _TOLD:
-            sentences.append(
-                f"Of {count(len(missing_ones), 'variant')} and what they are compared with only one has some "
-                "replicate, which the contrast leaves out."
-            )
-        for variant, replicates in missing_ones.items() if len(missing_ones) <= _TOLD else ():
-            baseline = design.baselines[variant]
-            listed = _listed(replicates)
-            sentences.append(f"Of {variant} and {baseline} only one has {listed}, which the contrast leaves out.")
+        sentences += _unpaired(missing_pairs(results.cells, design.baselines), design.baselines)
+    return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
+
+
+def _unpaired(replicates: Mapping[str, Sequence[int]], baselines: Mapping[str, str]) -> list[str]:
+    """Says which replicates only a variant or its baseline has."""
+    if len(replicates) > _TOLD:
+        lacking = f"Of {count(len(replicates), 'variant')} and what they are compared with"
+        return [f"{lacking} only one has some replicate, which the contrast leaves out."]
+    return [
+        f"Of {variant} and {baselines[variant]} only one has {_listed(own)}, which the contrast leaves out."
+        for variant, own in replicates.items()
+    ]
+
+
+def _mixtures(results: Results) -> list[str]:
+    """Says what was not trained alike."""
+    sentences = []
     for name, own in results.cells.groupby("variant", sort=False)["attention_by"]:
         ways = sorted(set(own.dropna()) - {""})
         if len(ways) > 1:
-            sentences.append(f"Protocols are mixed: {name} was computed by {' and by '.join(ways)}.")
+            sentences.append(f"{name} was computed by {' and by '.join(ways)}.")
     parted = results.cells["variant"][results.cells["micro_batches"] > 1]
     for variant in dict.fromkeys(parted):
-        cells = count(int((parted == variant).sum()), "cell")
+        cells = f"{count(int((parted == variant).sum()), 'cell')} of {variant}"
         sentences.append(
-            f"Protocols are mixed: {cells} of {variant} ran out of memory and took each batch in two "
-            "parts, which batch norm sees one by one."
+            f"{cells} ran out of memory and took each batch in two parts, which batch norm sees one by one."
         )
     if len(results.environments) > 1:
         sentences.append(
-            f"Protocols are mixed: the cells were trained in {len(results.environments)} different environments, "
-            "listed below: speeds are not comparable, and accuracies only as far as the environments are."
+            f"the cells were trained in {len(results.environments)} different environments, listed below: speeds are "
+            "not comparable, and accuracies only as far as the environments are."
         )
     return sentences
 
@@ -179,49 +158,27 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
         return []  # of different backbones, the highest says nothing about attention
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
-    names = " and ".join(_called(summary) for summary in (best, *ties))
+    called = [f"{one.variant} (the baseline)" if one.is_baseline else one.variant for one in (best, *ties)]
     shown = METRICS["top1"].format(highest) if ties else top1_with_interval(best.top1)
-    start = f"Highest: {names}, {shown} % (n = {best.top1.n})"
-    if best.top1.n < 2:
-        return [f"{start}; one replicate says nothing about how sure that is."]
-    return [f"{start}, picked after seeing the results, which flatters it."]
+    flattered = ", picked after seeing the results, which flatters it"
+    minded = flattered if best.top1.n > 1 else "; one replicate says nothing about how sure that is"
+    return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
 
 
-def step_time(ratio: Typical | None, *, with_range: bool = True) -> str:
-    """Writes the time of a training step over the plain network's: `1.28 (1.27 to 1.29)`, or a dash."""
-    shown = METRICS["train_time_ratio"].format
-    if ratio is None:
-        return shown(math.nan)
-    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if with_range and ratio.n > 1 else "")
-
-
-def top1_with_interval(top1: Estimate) -> str:
-    """Writes an accuracy in percent with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
-    shown = METRICS["top1"].format
-    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
-    return shown(top1.mean) + interval
-
-
-def _called(summary: VariantSummary) -> str:
-    return f"{summary.variant} (the baseline)" if summary.is_baseline else summary.variant
-
-
-def _how_sure(contrasts: int, looks: Looks | None) -> list[str]:
-    family = f"Holm's correction for {count(contrasts, 'contrast')}" if contrasts > 1 else "a single contrast"
+def _how_sure(contrasts: int, looks: Looks | None) -> str:
+    of_these = f"Holm's correction for {count(contrasts, 'contrast')}" if contrasts > 1 else "a single contrast"
     text = (
-        f"Verdicts are by paired tests over seeds, on one set of data, with {family}: helps and hurts by the "
+        f"Verdicts are by paired tests over seeds, on one set of data, with {of_these}: helps and hurts by the "
         "permutation test of signs, whose p is given, equivalent by two one-sided t-tests. "
     )
     if looks:
         sizes = ", ".join(map(str, looks.sizes))
-        text += f"They and the intervals hold although the study was looked at with {sizes} replicates."
-    else:
-        text += (
-            "Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
-            "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
-            "replicates=auto allows for that."
-        )
-    return [text]
+        return f"{text}They and the intervals hold although the study was looked at with {sizes} replicates."
+    return (
+        f"{text}Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
+        "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
+        "replicates=auto allows for that."
+    )
 
 
 def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str]:
@@ -233,12 +190,10 @@ def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str
             f"Pairing by replicate was worth {gain:.2g} times as many replicates (the variance of unpaired differences "
             "over that of paired ones)."
         )
-    known = spread(cells, design.baselines)
-    if known is None or known.value <= 0 or looks:
-        return sentences
-    found = detection_sentence(known.n, cells, design.baselines)
-    needed = replicates_for(design.margin, known.value, len(family(design.baselines)))
-    if found is not None:
+    known = None if looks else spread(cells, design.baselines)
+    found = detection_sentence(known.n, cells, design.baselines) if known else None
+    if known and found:
+        needed = replicates_for(design.margin, known.value, len(family(design.baselines)))
         wanted = f"{needed:,}" if needed else "more than 100,000"
         sentences.append(f"{found} One of {design.margin:g}, the margin, would take {wanted} replicates.")
     return sentences
@@ -248,17 +203,17 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
     """Says what replicates=auto has spent where."""
     trained = sum(summary.top1.n for summary in summaries)
     most = len(summaries) * looks.sizes[-1]
-    decided = [
-        f"{contrast.variant} was decided with {contrast.look}"
-        for contrast in contrasts
-        if contrast.is_decided and contrast.look
-    ]
+    ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.look]
+    decided = [f"{contrast.variant} was decided with {contrast.look}" for contrast in ready]
     if len(decided) > _TOLD:
         decided = [f"{len(decided):,} contrasts were decided with {looks.sizes[0]} to {looks.sizes[-1]}"]
-    others = [contrast.variant for contrast in contrasts if not contrast.is_decided]
-    rest = f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}"
-    parts = [*decided, *([rest] if others else [])]
-    return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(parts)}."
+    if others := [contrast.variant for contrast in undecided(contrasts)]:
+        decided.append(f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}")
+    return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(decided)}."
+
+
+def _are(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _listed(replicates: Sequence[int]) -> str:
@@ -267,10 +222,5 @@ def _listed(replicates: Sequence[int]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    return (
-        ", ".join(names) if len(names) <= _TOLD else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} others"
-    )
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.001 else "0.001 or less"
+    few = ", ".join(names[:_NAMED])
+    return ", ".join(names) if len(names) <= _TOLD else f"{few} and {len(names) - _NAMED:,} others"

@@ -1,11 +1,12 @@
-"""How differences in percentage points and multiply-adds are written."""
+"""How accuracies, differences, times and multiply-adds are written."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from ablations.stats import Estimate
+from ablations.common.metrics import METRICS
+from ablations.stats import Estimate, Typical
 
 
 def points(difference: float) -> str:
@@ -19,6 +20,21 @@ def points_with_interval(difference: Estimate) -> str:
         return f"{points(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
     interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
     return f"{points(difference.mean)}{interval}"
+
+
+def top1_with_interval(top1: Estimate) -> str:
+    """Writes an accuracy in percent with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
+    shown = METRICS["top1"].format
+    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
+    return shown(top1.mean) + interval
+
+
+def step_time(ratio: Typical | None, *, with_range: bool = True) -> str:
+    """Writes the time of a training step over the plain network's: `1.28 (1.27 to 1.29)`, or a dash."""
+    shown = METRICS["train_time_ratio"].format
+    if ratio is None:
+        return shown(math.nan)
+    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if with_range and ratio.n > 1 else "")
 
 
 def in_gflops(multiply_adds: Mapping[str, float]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from ablations.analysis.load import analyze_stored, load_configured, load_study
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.reporting.text.coverage import missing_sentence
+from ablations.reporting.text.scope import missing_sentence
 from ablations.storage.errors import StorageError, StudyMismatchError
 from tests.builders.driven import DrivenStudy
 from tests.builders.launchers import Launcher

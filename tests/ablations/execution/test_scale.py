@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.study import ENDS
 from ablations.config.compose import compose_config
-from ablations.reporting.text.coverage import shown_sentence
+from ablations.reporting.text.scope import shown_sentence
 from ablations.storage.paths import study_folder
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker

@@ -13,7 +13,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.publish import print_report
+from ablations.reporting.publish import print_report, report_study
 from ablations.reporting.report import Report, make_report
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
@@ -119,7 +119,7 @@ def test_a_report_without_figures_is_written_into_a_folder_that_is_made(tmp_path
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"results_dir=.*: cannot be written: "):
-        report(tmp_path / "file")
+        report_study(analysis(tmp_path / "file", design(), stored(design(), 6)), Console(quiet=True), ("forest",))
 
 
 @NEEDS_FULL_DISK
@@ -129,7 +129,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, m
     with pytest.raises(
         UsageError, match=r"results_dir=.*/report\.md: cannot be written: No space left on device; once"
     ):
-        report(tmp_path, 6, figures=())
+        report_study(analysis(tmp_path, design(), stored(design(), 6)), Console(quiet=True), ())
     assert before.path.read_text(encoding="utf-8") == before.text
 
 

@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ablations.analysis.effects import Effect, effects_frame
 from ablations.reporting.figures import style
-from ablations.reporting.figures.forest import draw_forest, forest_frame
+from ablations.reporting.figures.forest import draw_effects, draw_forest, forest_frame
 from ablations.stats import Contrast, Estimate, Verdict
 
 HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), (1.1, 1.9), 0.008, 1.0, Verdict.HELPS, look=8)
@@ -31,6 +32,11 @@ TWO_BASELINES = [
 MANY = [
     Contrast(f"{LONG} {number}", "none", Estimate(1000, number - 10, number - 12, number - 8), None, 0.5, 1.0, verdict)
     for number, verdict in enumerate(list(Verdict)[:4] * 5)
+]
+EFFECTS = [
+    Effect(1, "shuffle=off", "shuffle=on", Estimate(3, -0.5, -1.0, 0.0)),
+    Effect(1, "norm=none", "norm=instance", Estimate(3, 1.5, 1.0, 2.0)),
+    Effect(2, "shuffle=off x norm=none", "shuffle=on x norm=instance", Estimate(3, 0.25, -1.0, 1.5)),
 ]
 
 
@@ -130,3 +136,23 @@ def test_it_is_saved_beside_its_numbers(tmp_path: Path) -> None:
     again = pd.read_csv(written[2], keep_default_na=True)
     assert again["mean"].tolist() == frame["mean"].tolist()
     assert again["p"].isna().tolist() == [False, False, False, True, True]
+
+
+def test_every_effect_has_a_row_with_its_mean_and_interval() -> None:
+    frame = effects_frame(EFFECTS)
+    assert frame["mean"].tolist() == [-0.5, 1.5, 0.25]
+    (axes,) = draw_effects(frame, "caption").axes
+    drawn = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}  # type: ignore[arg-type]
+    assert drawn["main effect"] == ([-0.5, 1.5], [0, 1])
+    assert drawn["interaction of 2 factors"] == ([0.25], [2])
+    spans = [path.vertices[:, 0].tolist() for group in axes.collections for path in group.get_paths()]
+    assert spans == [[-1.0, 0.0], [1.0, 2.0], [-1.0, 1.5]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "shuffle=off against shuffle=on", "norm=none against norm=instance", "shuffle=off x norm=none",
+    ]  # fmt: skip
+
+
+def test_an_effect_of_one_replicate_has_no_interval() -> None:
+    frame = effects_frame([Effect(1, "shuffle=off", "shuffle=on", Estimate(1, 2.0, math.nan, math.nan))])
+    (axes,) = draw_effects(frame, "caption").axes
+    assert all(math.isnan(path.vertices[0, 0]) for group in axes.collections for path in group.get_paths())

@@ -28,7 +28,7 @@ def texts(drawn: Figure) -> list[str]:
 
 def test_the_front_is_marked_and_lettered() -> None:
     objectives = ["top1", "train_images_per_second", "peak_memory_mib"]
-    drawn = draw_search(FRAME, SHARES, objectives, [True, True, False], "caption")
+    drawn = draw_search(FRAME, SHARES, objectives, "caption")
     axes, importances, colours = drawn.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Training (images/s)", "Top-1 (%)")
     assert sorted(texts(drawn)) == ["A", "B"]
@@ -40,12 +40,12 @@ def test_the_front_is_marked_and_lettered() -> None:
 
 
 def test_two_objectives_need_no_colour_scale() -> None:
-    drawn = draw_search(FRAME, SHARES.iloc[:0], ["top1", "peak_memory_mib"], [True, False], "caption")
+    drawn = draw_search(FRAME, SHARES.iloc[:0], ["top1", "peak_memory_mib"], "caption")
     assert len(drawn.axes) == 1
 
 
 def test_one_objective_is_drawn_as_the_course_of_the_search() -> None:
-    drawn = draw_search(FRAME, SHARES, ["top1"], [True], "caption")
+    drawn = draw_search(FRAME, SHARES, ["top1"], "caption")
     lines = {str(line.get_label()): list(line.get_ydata()) for line in drawn.axes[0].lines}  # type: ignore[arg-type]
     assert lines["picked"] == [60.0, 55.0]  # c has too many parameters
     assert lines["best so far"] == [60.0, 60.0]
@@ -53,6 +53,6 @@ def test_one_objective_is_drawn_as_the_course_of_the_search() -> None:
 
 
 def test_the_best_so_far_is_the_lowest_where_less_is_better() -> None:
-    drawn = draw_search(FRAME, SHARES.iloc[:0], ["peak_memory_mib"], [False], "caption")
+    drawn = draw_search(FRAME, SHARES.iloc[:0], ["peak_memory_mib"], "caption")
     lines = {str(line.get_label()): list(line.get_ydata()) for line in drawn.axes[0].lines}  # type: ignore[arg-type]
     assert lines["best so far"] == [20.0, 20.0]

@@ -20,7 +20,7 @@ from ablations.reporting.page.page import write_page
 from ablations.reporting.publish import report_study
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
-from ablations.reporting.text.coverage import missing_sentence
+from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
 from tests.ablations.reporting.helpers import study_analysis
 
@@ -369,10 +369,9 @@ def test_every_verdict_has_a_style() -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    report = make_report(study_analysis(tmp_path), ())
     (tmp_path / "index.html").mkdir()
     with pytest.raises(UsageError, match=r"results_dir=.*index.html: cannot be written: "):
-        write_page(report, [])
+        report_study(study_analysis(tmp_path), Console(quiet=True), ())
 
 
 def test_a_report_comes_with_its_tables_and_its_page(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
+from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
-from ablations.reporting.tables.macros import number_macros
+from ablations.reporting.tables.latex import number_macros
 from tests.ablations.reporting.helpers import macros, study_analysis
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
@@ -166,9 +168,9 @@ def test_where_no_cell_is_finished_there_are_no_tables(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"results_dir=.*: cannot be written: "):
-        write_tables(study_analysis(tmp_path / "file"))
+    (tmp_path / "tables").write_text("")
+    with pytest.raises(UsageError, match=r"results_dir=.*tables: cannot be written: "):
+        report_study(study_analysis(tmp_path), Console(quiet=True), ())
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

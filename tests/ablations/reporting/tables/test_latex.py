@@ -1,11 +1,98 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.reporting.tables.latex import latex_text
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.reporting.tables.latex import latex_text, macro_word, macro_words, number_macros
+from tests.ablations.reporting.helpers import GROUPS, macros, study_analysis
+
+
+@cache
+def any_design() -> Design:
+    return make_design(compose_config(["device=cpu", *GROUPS]))
+
+
+def design_of(names: Sequence[str]) -> Design:
+    made = any_design()
+    return replace(made, variants=tuple(replace(made.variants[0], name=name) for name in names))
+
+
+@given(st.lists(st.text("aA1 =_é-", max_size=5) | st.sampled_from(["top", "TopOne", "N", "B", "C"]), unique=True))
+def test_the_words_of_macros_are_letters_and_no_two_variants_share_a_macro(names: list[str]) -> None:
+    words = macro_words(design_of(names), {"StudyMargin"}, "Study")
+    assert list(words) == names
+    assert all(re.fullmatch("[A-Za-z]+", word) for word in words.values())
+    made = [f"Study{word}{quantity}" for word in words.values() for quantity in ("N", "TopOne", "TopOneCI", "Verdict")]
+    assert len(set(made) | {"StudyMargin"}) == len(made) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("groups=8", "GroupsEight"),
+        ("groups=10", "GroupsOneZero"),
+        ("w/o GN", "WOGN"),
+        ("1x1 conv", "OneXOneConv"),
+        ("sigmoid_from_0_95", "SigmoidFromZeroNineFive"),
+        ("naïve", "Naive"),
+        ("%", ""),
+    ],
+)
+def test_names_are_written_in_letters(name: str, word: str) -> None:
+    assert macro_word(name) == word
+
+
+def test_names_that_become_the_same_are_told_apart_in_the_order_of_the_study(tmp_path: Path) -> None:
+    known = macros(number_macros(study_analysis(tmp_path, names=["a b", "a-b", "a_b"])))
+    start = "GroupsDigitsResnetEightAB"
+    assert [known[f"{start}{suffix}TopOne"] for suffix in ("", "B", "C")] == ["60.0", "61.0", "62.0"]
+
+
+def test_macros_keep_their_names_while_the_study_is_running(tmp_path: Path) -> None:
+    names = ["a b", "a-b", "a_b"]
+    whole = macros(number_macros(study_analysis(tmp_path, names=names)))
+    analysis = study_analysis(tmp_path, names=names)
+    cells = analysis.results.cells
+    part = replace(analysis, results=replace(analysis.results, cells=cells[cells["variant"] != "a b"]))
+    partial = macros(number_macros(part))
+    assert partial["GroupsDigitsResnetEightABBTopOne"] == whole["GroupsDigitsResnetEightABBTopOne"] == "61.0"
+    assert "GroupsDigitsResnetEightABTopOne" not in partial
+
+
+def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
+    text = number_macros(study_analysis(tmp_path, replicates=3))
+    known = macros(text)
+    start = "GroupsDigitsResnetEight"
+    expected = {
+        "Replicates": "3",
+        "Epochs": "6",
+        "Margin": "0.2",
+        "GroupsTwoN": "3",
+        "GroupsTwoTopOne": "60.7",
+        "GroupsTwoParameters": "75{,}100",
+        "GroupsTwoGFLOPs": "0.01248",
+        "GroupsTwoStepTime": "1.11",
+        "GroupsTwoVerdict": "undecided",
+        "GroupsTwoDifference": "+0.83",
+        "GroupsTwoDifferenceCI": "{[}\\ensuremath{-}0.60, +2.27]",
+        "GroupsTwoTopOneCI": "{[}57.8, 63.5]",
+    }
+    assert {name: known[start + name] for name in expected} == expected
+    assert start + "NoneDifference" not in known
+    assert text.startswith("%")
+    assert "\\input{numbers}" in text
+    example = re.search(r"The accuracy is \\([A-Za-z]+)", text)
+    assert example is not None
+    assert example[1] in known
 
 
 def printed(latex: str) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from ablations.analysis.results import Results, collect
+from ablations.analysis.study import StudyAnalysis
 from ablations.design import Design
 from ablations.reporting.text.conclusions import conclusions, contrast_sentence, detection_sentence, warnings
-from ablations.stats import Contrast, Estimate, Looks, Verdict, judge, summarise
+from ablations.stats import Contrast, Estimate, Looks, Verdict, summarise
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
-from tests.builders.cells import design, diverged, stored
+from tests.builders.cells import configuration, design, diverged, stored
 
 CLEAR = Estimate(8, 1.5, 1.0, 2.0)
 LOST = Estimate(8, -1.5, -2.0, -1.0)
@@ -106,10 +109,11 @@ class Study:
 
     def said(self, looks: Looks | None = None, **changed: Any) -> list[str]:
         made: Design = replace(self.design, **changed)
-        cells = self.results.cells
-        contrasts = judge(cells, made.baselines, made.margin, looks)
-        names = [variant.name for variant in made.variants]
-        return conclusions(summarise(cells, names, made.baselines, contrasts), contrasts, self.results, made, looks)
+        return conclusions(analysis_of(self.results, made, {"looks": list(looks.sizes)} if looks else {}))
+
+
+def analysis_of(results: Results, made: Design, attributes: Mapping[str, Any] = MappingProxyType({})) -> StudyAnalysis:
+    return StudyAnalysis(configuration(), made, results, attributes, Path("unwritten"))
 
 
 def mixed(variant: str, replicate: int) -> float:
@@ -301,7 +305,7 @@ def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> Non
         "groups=4": "2 (+1 diverged)",
     }
     everything = collect(made, [diverged(cell) for cell in cells])
-    assert conclusions([], [], everything, made, None) == ["No cell is finished: every one that was tried diverged."]
+    assert conclusions(analysis_of(everything, made)) == ["No cell is finished: every one that was tried diverged."]
 
 
 def test_batches_in_parts_are_said_to_mix_protocols() -> None:

@@ -19,7 +19,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.gallery import draw_figures
+from ablations.reporting.figures.registry import draw_figures
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from ablations.storage.weights import Weights

@@ -9,7 +9,7 @@ from ablations.analysis.results import collect
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.reporting.text.coverage import missing_sentence
+from ablations.reporting.text.scope import data_line, missing_sentence
 from ablations.storage.cells import CellState, StoredCell
 from tests.builders.cells import configuration, design, stored
 
@@ -60,3 +60,22 @@ def test_what_a_search_gave_up_is_not_missing() -> None:
 def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
     assert missing(stored(design(3), 8)) == ""
     assert len(collect(make_design(configuration()), stored(design(3), 8)).cells) == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"name": "digits"}, "digits"),
+        ({"name": "cifar10", "train_per_class": 0, "val_per_class": 0}, "cifar10"),
+        (
+            {"name": "cifar10", "train_per_class": 5000, "val_per_class": 50},
+            "cifar10 (5,000 training images of each class, 50 test images of each class)",
+        ),
+        ({"name": "imagenet_subset", "classes": 0, "resolution": 64}, "imagenet_subset (64x64 pixels)"),
+        ({"name": "imagenet_subset", "classes": 100, "resolution": 64}, "imagenet_subset (100 classes, 64x64 pixels)"),
+        ({"name": "imagenette", "classes": ["a", "b"], "resolution": 128}, "imagenette (2 classes, 128x128 pixels)"),
+        ({"name": "x", "classes": "my.txt", "resolution": 64}, "x (the classes of my.txt, 64x64 pixels)"),
+    ],
+)
+def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line: str) -> None:
+    assert data_line(data) == line

@@ -1,0 +1,186 @@
+"""Top-1 and cost of variants: against the levels of a sweep, with the baseline as a line.
+
+Where variants have baselines of their own, as a backbone with and without attention, a pair of them is a row.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from ablations.common.metrics import METRICS
+from ablations.design import Design
+from ablations.design.variants import level_name
+from ablations.reporting.figures import style
+from ablations.stats import cells_by_variant, estimate, typical
+
+_SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
+
+
+def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Returns a row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`.
+
+    The latter have of top-1 the `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest;
+    bounds are empty where n is 1. `level` is the level of a sweep with one factor, else the variant's name.
+    """
+    rows: list[dict[str, object]] = []
+    groups = cells_by_variant(cells)
+    for variant in design.variants:
+        own = groups.get(variant.name, cells.iloc[:0])
+        level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
+        is_baseline = design.baselines.get(variant.name) == variant.name
+        for metric in _SHOWN:
+            place = {"variant": variant.name, "level": level, "is_baseline": is_baseline, "metric": metric}
+            values = own[metric].to_numpy()
+            known = ~np.isnan(values)  # costs are not measured of every cell
+            if not known.any():
+                continue
+            rows += [
+                place | {"kind": "replicate", "replicate": replicate, "value": value}
+                for replicate, value in zip(own["replicate"].to_numpy()[known], values[known], strict=True)
+            ]
+            rows.append(place | _summary(metric, values[known]))
+    columns = ["variant", "level", "is_baseline", "metric", "kind", "replicate", "value", "n", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _summary(metric: str, values: NDArray[np.float64]) -> dict[str, object]:
+    if metric == "top1":
+        mean = estimate(values)
+        return {"kind": "mean", "value": mean.mean, "n": mean.n, "low": mean.low, "high": mean.high}
+    cost = typical(values)
+    assert cost is not None
+    low, high = (cost.low, cost.high) if cost.n > 1 else (math.nan, math.nan)
+    return {"kind": "median", "value": cost.median, "n": cost.n, "low": low, "high": high}
+
+
+def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
+    """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
+
+    Levels of the factor that are numbers stand along the horizontal axis, joined by a line; otherwise variants are
+    rows, as names need room.
+    """
+    levels = frame[(frame["kind"] != "replicate") & ~frame["is_baseline"]].drop_duplicates("variant")
+    numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
+    labels = style.row_labels(levels["variant"])
+    height = 2.6 if numeric else 0.9 + max(style.rows_height(labels), 0.8)
+    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+        panels = _panels(drawn, frame, sharey=not numeric)
+        for metric, axes in panels.items():
+            _draw_metric(axes, frame[frame["metric"] == metric], along=numeric)
+            if numeric:
+                axes.set_xticks(range(len(levels)), [str(level) for level in levels["level"]])
+                axes.set_xlim(-0.5, max(len(levels), 1) - 0.5)
+                axes.set(xlabel=factor, ylabel=METRICS[metric].axis)
+                axes.grid(visible=False, axis="x")
+                axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
+            else:
+                style.name_rows(axes, labels)
+                axes.set_xlabel(METRICS[metric].axis)
+                axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
+        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return drawn
+
+
+def _panels(drawn: Figure, frame: pd.DataFrame, *, sharey: bool) -> dict[str, Axes]:
+    """Makes a panel a metric that the frame has values of, the first one, of top-1, wider than the others."""
+    metrics = [metric for metric in _SHOWN if (frame["metric"] == metric).any()]
+    widths = [1.7] + [1.0] * (len(metrics) - 1)
+    panels = drawn.subplots(1, len(metrics), width_ratios=widths, sharey=sharey, squeeze=False)[0]
+    return dict(zip(metrics, panels, strict=True))
+
+
+def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tuple[float, float]:
+    """Returns the limits of an axis: accuracies stay on their scale; costs are read as ratios, so they start at 0."""
+    if metric == "top1":
+        return max(automatic[0], 0.0), min(automatic[1], 100.0)
+    return 0.0, highest * 1.08 if highest > 0 else 1.0
+
+
+def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
+    """Draws levels `along` the horizontal axis as a line with a band, or as rows with bars; the baseline crosses them.
+
+    Where there is one replicate of each variant, it is the mean, and not drawn again.
+    """
+    is_mean = frame["kind"] != "replicate"
+    levels = frame[is_mean & ~frame["is_baseline"]].reset_index(drop=True)
+    dots = frame[~is_mean & ~frame["is_baseline"]]
+    repeated = len(levels) > 0 and levels["n"].max() > 1
+    line, span = (axes.axhline, axes.axhspan) if along else (axes.axvline, axes.axvspan)
+    for _, mean in frame[is_mean & frame["is_baseline"]].iterrows():
+        line(mean["value"], color=style.BASELINE, linestyle="--", label=f"{mean['variant']} (baseline)")
+        if mean["n"] > 1:
+            span(mean["low"], mean["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
+    bars, places = (levels["low"], levels["high"]), dots["variant"].map(list(levels["variant"]).index)
+    look: dict[str, Any] = {"color": style.COLOURS[0], "marker": "o", "zorder": 3}
+    look["label"] = "mean and 95 % CI" if repeated else "one run"
+    if along:
+        axes.plot(levels.index, levels["value"], **look)
+        axes.fill_between(levels.index, *bars, color=style.COLOURS[0], alpha=0.18, linewidth=0)
+    else:
+        axes.plot(levels["value"], levels.index, linestyle="", **look)
+        axes.hlines(levels.index, *bars, color=style.COLOURS[0])
+    if repeated:
+        xs, ys = (places, dots["value"]) if along else (dots["value"], places)
+        axes.plot(xs, ys, label="replicates", **style.DOTS)
+
+
+def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Returns what `levels_frame` does, and for each variant its `row` (the levels that a pair shares) and `series`.
+
+    The series is the level of the factor whose level is the baseline; variants given by name have a row of their own.
+    """
+    frame, factor = levels_frame(cells, design), design.baseline_factor
+    rows = {variant.name: variant.name for variant in design.variants}
+    series = dict(rows)
+    for variant in design.variants:
+        if factor in variant.levels:
+            names = {path: level_name(path, level) for path, level in variant.levels.items()}
+            series[variant.name] = names.pop(factor)
+            rows[variant.name] = ", ".join(names.values())
+    return frame.assign(row=frame["variant"].map(rows), series=frame["variant"].map(series))
+
+
+def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws what `draw_levels` does; costs have logarithmic scales, where ratios are lengths."""
+    rows = list(dict.fromkeys(frame["row"]))
+    series = sorted(
+        dict.fromkeys(frame["series"]), key=lambda name: not frame["is_baseline"][frame["series"] == name].any()
+    )
+    with style.figure(style.TWO_COLUMNS, 1.2 + 0.3 * max(len(rows), 3), caption) as drawn:
+        panels = _panels(drawn, frame, sharey=True)
+        for metric, axes in panels.items():
+            for index, name in enumerate(series):
+                own = frame[(frame["metric"] == metric) & (frame["series"] == name)]
+                shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
+                place = own["row"].map(rows.index) + shift
+                look = style.look_of(index) | ({"color": style.BASELINE} if own["is_baseline"].all() else {})
+                means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
+                axes.hlines(place[means], own["low"][means], own["high"][means], color=look["color"])
+                axes.plot(own["value"][means], place[means], linestyle="", label=name, **look)
+                if own["n"].max() > 1:
+                    label = "replicates" if index == len(series) - 1 else None
+                    axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)
+            if metric != "top1":
+                axes.set_xscale("log")
+                values = frame.loc[frame["metric"] == metric, "value"]
+                wide = values.min() > 0 and values.max() / values.min() > 8
+                axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.margins(x=0.12)
+            else:
+                low, high = axes.get_xlim()
+                axes.set_xlim(max(low, 0), min(high, 100))
+            axes.set_xlabel(METRICS[metric].axis)
+            style.name_rows(axes, style.row_labels(rows))
+        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return drawn

@@ -1,0 +1,78 @@
+"""What a study's words hold for: protocol, machine, data, which cells are finished and which variants are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ablations.analysis.results import Results
+from ablations.analysis.study import ENDS, MOST_SHOWN, StudyAnalysis
+from ablations.common.settings import flatten
+from ablations.common.wording import count
+from ablations.design import Design
+
+_NAMED = 6  # variants that the sentence names where there are too many for all
+
+
+def protocol_line(design: Design, results: Results) -> str:
+    """Says in a line under which protocol and on which machine the cells were trained."""
+    protocol, train = design.protocol, design.protocol["train"]
+    processor = "gpu" if protocol["device"] == "cuda" else "cpu"
+    machines = " and ".join(dict.fromkeys(known[processor] for known in results.environments))
+    models = " and ".join(dict.fromkeys(variant.model["name"] for variant in design.variants))
+    recipe = f"{count(train['epochs'], 'epoch')}, {train['precision']}, last epoch"
+    return f"{data_line(protocol['data'])}, {models}, {recipe}; {machines}"
+
+
+def data_line(data: Mapping[str, Any]) -> str:
+    """Names a data set, and says of a subset that it is one: `cifar10 (500 training images of each class)`."""
+    parts = []
+    classes = data.get("classes")
+    if isinstance(classes, str):
+        parts.append(f"the classes of {classes}")
+    elif classes:
+        parts.append(count(len(classes) if isinstance(classes, list) else classes, "class", "classes"))
+    for option, what in (("train_per_class", "training"), ("val_per_class", "test")):
+        if data.get(option):
+            parts.append(f"{data[option]:,} {what} images of each class")
+    if "resolution" in data:
+        parts.append(f"{data['resolution']}x{data['resolution']} pixels")
+    return f"{data['name']} ({', '.join(parts)})" if parts else str(data["name"])
+
+
+def protocol_options(analysis: StudyAnalysis) -> dict[str, str]:
+    """Returns what all cells share, by the names of the options."""
+    options = {name: str(value) for name, value in flatten(analysis.design.protocol).items()}
+    return options | {"data fingerprint": str(analysis.attributes.get("data_fingerprint", "unknown"))}
+
+
+def missing_sentence(results: Results) -> str:
+    """Says which cells are not finished; empty where all are."""
+    pending = results.pending
+    if pending.empty:
+        return ""
+    by_variant = pending.groupby("variant", sort=False)["replicate"].count()
+    most = by_variant if len(by_variant) <= MOST_SHOWN else by_variant.head(_NAMED)
+    named = ", ".join(f"{number} of {name}" for name, number in most.items())
+    if len(most) < len(by_variant):
+        named += f", and of {len(by_variant) - len(most):,} other variants"
+    return f"Not finished: {len(pending)} of {count(len(pending) + len(results.cells), 'cell')} ({named})."
+
+
+def state_sentence(results: Results) -> str:
+    """Says whether all cells are finished, and if not, which are missing."""
+    if missing := missing_sentence(results):
+        return missing
+    pruned = int((results.unfinished["state"] == "pruned").sum())
+    given_up = f"; the search gave up on {count(pruned, 'variant')}" if pruned else ""
+    return f"All {count(len(results.cells), 'cell')} are finished{given_up}."
+
+
+def shown_sentence(analysis: StudyAnalysis) -> str:
+    """Says which variants are shown; empty where all are."""
+    if analysis.shows_all:
+        return ""
+    return (
+        f"Of {len(analysis.summaries):,} variants the {ENDS} with the highest and the {ENDS} with the lowest top-1 are "
+        "shown, and what they are compared with; the CSV files have all."
+    )
