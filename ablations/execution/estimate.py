@@ -11,12 +11,13 @@ import pandas as pd
 
 from ablations.common.wording import count
 from ablations.design import Design
+from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
+from ablations.execution.schedules.base import Outlook
 from ablations.reporting.text.conclusions import detection_sentence
 from ablations.stats import Looks, family, replicates_for, spread
 
 if TYPE_CHECKING:
-    from ablations.execution.launchers.base import Launcher
     from ablations.training.probe import Probe
 
 
@@ -61,30 +62,20 @@ class StudyCost:
         return f"Cost: {_about(self.seconds, self.low, self.high)} for {count(self.missing, 'cell')}{memory}."
 
 
-def estimate_costs(
-    design: Design,
-    cells: pd.DataFrame,
-    launcher: Launcher,
-    missing: Mapping[str, int],
-    seconds: float,
-    picked: int = 0,
-) -> StudyCost:
+def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
     """Estimates what a study still costs.
 
-    Args:
-        design: the study.
-        cells: its finished ones, which say what others of the same variant take.
-        launcher: takes a few steps with variants that have none; of very many, with some at equal distances.
-        missing: how many cells of each variant are to be trained.
-        seconds: that the steps of a variant may take.
-        picked: cells of variants that a search will pick: they are taken to cost what the known ones do in the mean.
+    Its finished cells say what others of the same variant take. The launcher takes a few steps with variants that have
+    none (of very many, with some at equal distances), for so many seconds each. What a search will pick is taken to
+    cost what the known variants do in the mean.
     """
     by_variant = dict(list(cells.groupby("variant", sort=False)))
-    unknown = [variant for variant in design.variants if variant.name not in by_variant]
+    variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
+    unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
     costs = []
-    for name in (variant.name for variant in design.variants):
+    for name in (variant.name for variant in variants):
         own = by_variant.get(name)
         if own is None:
             costs.append(_probed(name, probes[name]) if name in probes else _like(name, probes))
@@ -96,27 +87,25 @@ def estimate_costs(
 
     def total(key: str) -> float:
         known = [float(getattr(cost, key)) for cost in costs]
-        counts = [missing.get(cost.variant, 0) for cost in costs]
+        counts = [missing[cost.variant] for cost in costs]
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
-        if picked:
-            found += picked * (sum(known) / len(known) if known else math.nan)
-        return found
+        return found + picked * _mean(known) if picked else found
 
-    cells_to_train = sum(missing.values()) + picked
-    rounds = 1 / max(1, min(launcher.slots, cells_to_train))  # cells that are trained at once share the time
+    rounds = 1 / max(1, min(launcher.slots, outlook.to_train))  # cells that are trained at once share the time
     sums = (total(key) * rounds for key in ("seconds", "low", "high"))
-    return StudyCost(tuple(costs), cells_to_train, *sums)
+    return StudyCost(tuple(costs), outlook.to_train, *sums)
 
 
 def _like(name: str, probes: Mapping[str, Probe | str]) -> CellCost:
     """Takes a variant to cost what those that were probed do in the mean."""
     found = [probe for probe in probes.values() if not isinstance(probe, str)]
-
-    def mean(key: str) -> float:
-        return sum(float(getattr(probe, key)) for probe in found) / len(found) if found else math.nan
-
-    seconds, low, high, memory = map(mean, ("seconds", "low", "high", "peak_memory_mib"))
+    keys = ("seconds", "low", "high", "peak_memory_mib")
+    seconds, low, high, memory = (_mean([getattr(probe, key) for probe in found]) for key in keys)
     return CellCost(name, seconds, low, high, memory, 0, f"{len(found)} others")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _probed(name: str, found: Probe | str) -> CellCost:

@@ -15,15 +15,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
 from ablations.common.wording import first_line
-from ablations.config import DataConfig, RayConfig
-from ablations.design import Design
+from ablations.config import RayConfig
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Progress
@@ -41,8 +40,6 @@ from ray.exceptions import OutOfMemoryError, RayError
 from ablations.execution.launchers.ray_worker import Where, probe_variant, shared, train_job
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ablations.training.probe import Probe
 
 _RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
@@ -59,30 +56,19 @@ class _Task:
     begun: float | None = None  # when it said its first word: before, it waits for room
 
 
+@dataclass(eq=False)
 class RayLauncher(Launcher):
-    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed.
-
-    Args:
-        config: address of the cluster, most cells at once, GPUs of a cell.
-        design, data, console, measure, threads: as for `Launcher`.
-    """
+    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed."""
 
     in_process = False
 
-    def __init__(
-        self,
-        config: RayConfig,
-        design: Design,
-        data: DataConfig,
-        console: Console | None = None,
-        measure: str = "quick",
-        threads: int = 1,
-    ) -> None:
-        super().__init__(design, data, console, measure, threads)
-        self._config = config
+    config: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._tasks: dict[str, _Task] = {}
-        self._device = design.protocol["device"]
-        self._gpus = config.gpus_per_cell if self._device == "cuda" else 0.0
+        self._device = self.design.protocol["device"]
+        self._gpus = self.config.gpus_per_cell if self._device == "cuda" else 0.0
         self._is_connected = False
         self._room, self._counted = 0, -math.inf
 
@@ -96,7 +82,7 @@ class RayLauncher(Launcher):
             if self._gpus:
                 self._room = min(self._room, int(total.get("GPU", 0) / self._gpus + 1e-6))
             self._counted = time.monotonic()
-        return max(1, min(self._room, self._config.workers or self._room))
+        return max(1, min(self._room, self.config.workers or self._room))
 
     def prepare(self) -> str:
         """Puts the images into the object store; says what they are and where they are kept."""
@@ -104,7 +90,7 @@ class RayLauncher(Launcher):
         _ = self._images_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
         return (
-            f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
+            f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
             f"for {self.slots} cells at once."
         )
 
@@ -131,8 +117,7 @@ class RayLauncher(Launcher):
 
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
-        words = self._training.remote(job, [self._images_ref], self._where)
-        self._tasks[job.cell.key] = _Task(job, words)
+        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, [self._images_ref], self._where))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Waits a moment for what workers say.
@@ -188,7 +173,7 @@ class RayLauncher(Launcher):
         """Ends all tasks, and the Ray that was started here."""
         if not self._is_connected:
             return
-        for key in list(self._tasks) if self._config.address else ():  # a Ray of our own ends with all its workers
+        for key in list(self._tasks) if self.config.address else ():  # a Ray of our own ends with all its workers
             ray.cancel(self._tasks[key].words, force=True)
         self._tasks = {}
         self._is_connected = False
@@ -200,7 +185,7 @@ class RayLauncher(Launcher):
 
     @property
     def _where(self) -> Where:
-        return Where(self.images.fingerprint, self._data, self._device)
+        return Where(self.images.fingerprint, self.data, self._device)
 
     @cached_property
     def _training(self) -> Any:
@@ -230,11 +215,11 @@ class RayLauncher(Launcher):
         try:
             ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            option = "launcher.address" if self._config.address else "launcher"
+            option = "launcher.address" if self.config.address else "launcher"
             reason = f"Ray does not answer: {first_line(error)[:300]}"
-            if self._config.address and "RAY_AUTH_MODE" not in os.environ:
+            if self.config.address and "RAY_AUTH_MODE" not in os.environ:
                 reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, too"
-            raise UsageError(option, self._config.address or "ray", reason) from None
+            raise UsageError(option, self.config.address or "ray", reason) from None
         finally:
             signal.signal(signal.SIGTERM, handler)
         self._is_connected = True
@@ -244,11 +229,11 @@ class RayLauncher(Launcher):
             raise UsageError("launcher", "ray", f"no machine of the cluster has the {needs} that a cell needs")
 
     def _place(self) -> dict[str, Any]:
-        if self._config.address:
-            return {"address": self._config.address}
+        if self.config.address:
+            return {"address": self.config.address}
         return {
             "address": "local",
-            "num_cpus": self._config.workers * self.threads or max(available_cores(), self.threads),
+            "num_cpus": self.config.workers * self.threads or max(available_cores(), self.threads),
             "include_dashboard": False,
             "_node_ip_address": _LOOPBACK,
             "object_store_memory": int(1.1 * self.images.nbytes) + _SPARE,

@@ -61,9 +61,8 @@ def probe_variant(
 ) -> Probe | str:
     """Finds out what a cell of a network costs."""
     placed = _on_device(images, where)
-    from ablations.training.probe import probe_or_reason, warm_up
+    from ablations.training.probe import probe_or_reason
 
-    warm_up(network, recipe, placed, threads)
     return probe_or_reason(network, recipe, placed, seconds, threads, measured=measured)
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 class SerialLauncher(Launcher):
     """Trains cells in this process, one after the other; torch is imported when the first one needs it."""
 
-    _is_warm = False
     _running: tuple[str, Iterator[Progress]] | None = None
 
     @cached_property
@@ -30,24 +29,21 @@ class SerialLauncher(Launcher):
 
         keep_freed_memory()
         quiet_profiler()
-        return on_device(self.images, self._data, self._design.protocol["device"])
+        return on_device(self.images, self.data, self.design.protocol["device"])
 
     def prepare(self) -> str:
         """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
         where = "on the device" if self._device_images.resident else "mapped from disk"
-        return f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
+        return f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with one variant after the other."""
-        images = self._device_images
-        from ablations.training.probe import probe_or_reason, warm_up
+        images, measured = self._device_images, self.measure != "off"
+        from ablations.training.probe import probe_or_reason
 
-        if variants and not self._is_warm:
-            warm_up(variants[0].network, self.recipe, images, self.threads)
-            self._is_warm = True
         return {
             variant.name: probe_or_reason(
-                variant.network, self.recipe, images, seconds, self.threads, measured=self.measure != "off"
+                variant.network, self.recipe, images, seconds, self.threads, measured=measured
             )
             for variant in variants
         }

@@ -255,7 +255,7 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
         top1 = 50 + clear_one + noise
         result = Result(top1, 1.0, Cost(10), 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
-    found = SequentialSchedule(design, store.cells, Looks(SIZES), lambda _: None).cells()
+    found = SequentialSchedule(design, store, Looks(SIZES)).cells()
     assert [cell.name if cell else None for cell in islice(found, 4)] == [
         "resnet8, none r9", "resnet8, sa r9", "resnet8, none r10", "resnet8, sa r10",
     ]  # fmt: skip
