@@ -118,20 +118,15 @@ class Driver:
                 attempt.has_stepped = True
             case Epoch():
                 attempt.epochs.append(event)
-                self._prune_if_hopeless(attempt)
+                if reason := self._schedule.reason_to_stop(cell, attempt.epochs):
+                    self._launcher.stop(cell.key)
+                    self._recorder.prune(attempt.job, attempt.epochs, reason)
+                    self._end(cell)
             case Finished():
                 self._recorder.finish(attempt.job, event)
                 self._end(cell)
             case Failed():
                 self._on_failure(attempt, event)
-
-    def _prune_if_hopeless(self, attempt: _Attempt) -> None:
-        cell = attempt.job.cell
-        reason = self._schedule.reason_to_stop(cell, attempt.epochs)
-        if reason:
-            self._launcher.stop(cell.key)
-            self._recorder.prune(attempt.job, attempt.epochs, reason)
-            self._end(cell)
 
     def _on_failure(self, attempt: _Attempt, failed: Failed) -> None:
         """Has a cell tried again, if that may help; otherwise notes why it has no result."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,27 +15,16 @@ from ablations.execution.progress import describe_seconds
 from ablations.execution.schedules.base import Outlook
 from ablations.reporting.text.conclusions import detection_sentence
 from ablations.stats import Looks, family, replicates_for, spread
-
-if TYPE_CHECKING:
-    from ablations.training.probe import Probe
-
+from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
 
 
-@dataclass(frozen=True)
-class CellCost:
-    """What a cell of a variant takes; nan is what is not known.
-
-    `seconds` are typical, `low` and `high` their range; `by` says what that rests on.
-    """
+@dataclass(frozen=True, kw_only=True)
+class CellCost(Probe):
+    """What a cell of a variant takes, and what that rests on."""
 
     variant: str
-    seconds: float
-    low: float
-    high: float
-    peak_memory_mib: float
-    parameters: int
     by: str
 
 
@@ -59,7 +47,9 @@ class StudyCost:
             return f"Cost: not known{reason}."
         known = [cost.peak_memory_mib for cost in self.costs if not math.isnan(cost.peak_memory_mib)]
         memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
-        return f"Cost: {_about(self.seconds, self.low, self.high)} for {count(self.missing, 'cell')}{memory}."
+        shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
+        span = f" ({low} to {high})" if low != high else ""
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
 
 
 def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
@@ -74,16 +64,10 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
     unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
-    costs = []
-    for name in (variant.name for variant in variants):
-        own = by_variant.get(name)
-        if own is None:
-            costs.append(_probed(name, probes[name]) if name in probes else _like(name, probes))
-            continue
-        times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
-        low, high = float(times.min()), float(times.max())
-        memory, parameters = float(own["peak_memory_mib"].median()), int(own["parameters"].iloc[0])
-        costs.append(CellCost(name, float(times.median()), low, high, memory, parameters, by))
+    costs = [
+        _stored(name, by_variant[name]) if name in by_variant else _probed(name, probes)
+        for name in (variant.name for variant in variants)
+    ]
 
     def total(key: str) -> float:
         known = [float(getattr(cost, key)) for cost in costs]
@@ -96,27 +80,32 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
     return StudyCost(tuple(costs), outlook.to_train, *sums)
 
 
-def _like(name: str, probes: Mapping[str, Probe | str]) -> CellCost:
-    """Takes a variant to cost what those that were probed do in the mean."""
-    found = [probe for probe in probes.values() if not isinstance(probe, str)]
+def _stored(variant: str, cells: pd.DataFrame) -> CellCost:
+    times, memory = cells["seconds"], float(cells["peak_memory_mib"].median())
+    middle, low, high = float(times.median()), float(times.min()), float(times.max())
+    by = count(len(cells), "stored cell")
+    return CellCost(middle, low, high, memory, int(cells["parameters"].iloc[0]), variant=variant, by=by)
+
+
+def _probed(variant: str, probes: Mapping[str, Probe | str]) -> CellCost:
+    """Takes a variant that was not probed itself to cost what others do in the mean."""
+    probe = probes.get(variant)
+    if isinstance(probe, Probe):
+        return CellCost(**vars(probe), variant=variant, by="a few steps")
+    if probe is not None:
+        return CellCost(math.nan, math.nan, math.nan, math.nan, 0, variant=variant, by=f"not known: {probe}")
+    others = [other for other in probes.values() if isinstance(other, Probe)]
     keys = ("seconds", "low", "high", "peak_memory_mib")
-    seconds, low, high, memory = (_mean([getattr(probe, key) for probe in found]) for key in keys)
-    return CellCost(name, seconds, low, high, memory, 0, f"{len(found)} others")
+    seconds, low, high, memory = (_mean([getattr(other, key) for other in others]) for key in keys)
+    return CellCost(seconds, low, high, memory, 0, variant=variant, by=f"{len(others)} others")
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _probed(name: str, found: Probe | str) -> CellCost:
-    if isinstance(found, str):
-        return CellCost(name, math.nan, math.nan, math.nan, math.nan, 0, f"not known: {found}")
-    return CellCost(name, **vars(found), by="a few steps")
-
-
 def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     """Says in a line what a study will detect, as far as stored replicates tell."""
-    contrasts = len(family(design.baselines))
     if design.is_search:
         return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
     n, share = (looks.sizes[-1], looks.share(len(looks.sizes) - 1)) if looks else (design.replicates, 1.0)
@@ -126,8 +115,9 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     if found is None and spread(cells, design.baselines) is not None:
         return "Detects: not known, as the paired differences of the stored replicates are all the same."
     if found is None:
+        contrasts = count(len(family(design.baselines)), "contrast")
         return (
-            f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "
+            f"Detects: not known before two replicates are stored, for {contrasts}; "
             "`plan` with plan.pilot=3 trains three, as the study's first ones."
         )
     return f"Detects: {found[0].lower()}{found[1:]}"
@@ -146,8 +136,3 @@ def wanted(design: Design, cells: pd.DataFrame, effect: float, costs: Sequence[C
     if numbers[0] and not math.isnan(seconds):
         text += f", which is {describe_seconds(numbers[0] * seconds)} of training"
     return [f"{text}."]
-
-
-def _about(seconds: float, low: float, high: float) -> str:
-    shown, bounds = describe_seconds(seconds), [describe_seconds(low), describe_seconds(high)]
-    return f"about {shown}" + (f" ({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.cost import SHARE
+from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
 from ablations.training.train import test_batch_size
 
@@ -23,20 +24,6 @@ _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
 _RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may lie between
 
 _warm: set[str] = set()  # types of devices that this process has taken a step on
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a cell of a network takes: seconds (typical, and the range that its steps' times allow), memory, parameters.
-
-    `peak_memory_mib` is that of a training step, without the data set.
-    """
-
-    seconds: float
-    low: float
-    high: float
-    peak_memory_mib: float
-    parameters: int
 
 
 def probe(

@@ -89,13 +89,10 @@ def train(
     with from a checkpoint or not. Whoever stops asking for events stops the training.
 
     Args:
-        network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
-        recipe: with precision and memory format resolved.
-        images: on the device to train on.
+        network, recipe, micro_batches: as for `Learner`.
         seed: of initial weights, order and augmentation; the same for all variants of a replicate.
         measure: `quick` measures what the network costs, within a tenth of the time that the cell took so far, `needed`
             does so however long it takes, `off` does not.
-        micro_batches: parts that a batch is taken in, one after the other, to need less memory.
         checkpoint: the state of one that the same arguments made, to go on from.
         checkpoint_every: seconds after which an epoch ends with a checkpoint.
 

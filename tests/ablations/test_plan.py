@@ -18,7 +18,7 @@ from ablations.run import run
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
-from ablations.training.probe import Probe
+from ablations.training.events import Probe
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -20,24 +19,13 @@ from ablations.data import load_images
 from ablations.data.images import Images
 from ablations.design import Design
 from ablations.design.variants import Variant
-from ablations.training.events import Progress
+from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
-
-if TYPE_CHECKING:
-    from ablations.training.probe import Probe
 
 
 @dataclass(eq=False)
 class Launcher(ABC):
-    """What both launchers have: a design's recipe and data.
-
-    Args:
-        design: whose cells are trained.
-        data: where the data are.
-        console: shows how loading them gets on.
-        measure: as for `train`.
-        threads: that a cell is computed with on the CPU.
-    """
+    """What both launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
     slots = 1  # how many cells are trained at once
     in_process = True  # whether cells are trained in this process, while events are waited for
@@ -45,8 +33,8 @@ class Launcher(ABC):
     design: Design
     data: DataConfig
     console: Console | None = None
-    measure: str = "quick"
-    threads: int = 1
+    measure: str = "quick"  # as for `train`
+    threads: int = 1  # that a cell is computed with on the CPU
 
     def __post_init__(self) -> None:
         if set(self.design.objectives) & COSTS:

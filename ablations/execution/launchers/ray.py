@@ -14,19 +14,24 @@ import math
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
+from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.common.wording import first_line
-from ablations.config import RayConfig
+from ablations.config import DataConfig, RayConfig, TrainConfig
+from ablations.data.images import Images
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
-from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Progress
-from ablations.training.job import Job
+from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress, Step
+from ablations.training.job import Job, kind_of, work
 
 # Read when Ray is imported: nothing is sent to its makers, workers without GPUs are given no advice about them, and
 # what it says is not coloured.
@@ -37,16 +42,27 @@ os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from ablations.execution.launchers.ray_worker import Where, probe_variant, shared, train_job
-
 if TYPE_CHECKING:
-    from ablations.training.probe import Probe
+    from ablations.data.device import DeviceImages
 
 _RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
 _PATIENCE = 0.2  # seconds that words are waited for at a time
+_STEPS_APART = 0.5  # seconds between steps that are told
 _SPARE = 256 * 2**20  # bytes of a local object store beside the images
 _OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
 _LOOPBACK = "127.0.0.1"
+
+
+_placed: list[tuple[_Where, Images, DeviceImages]] = []  # the one data set that this worker has on its device
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which images these are, how they are augmented, and where they go."""
+
+    fingerprint: str
+    data: DataConfig
+    device: str
 
 
 @dataclass
@@ -181,11 +197,11 @@ class RayLauncher(Launcher):
 
     @cached_property
     def _images_ref(self) -> Any:
-        return ray.put(shared(self.images))
+        return ray.put(_shared(self.images))
 
     @property
-    def _where(self) -> Where:
-        return Where(self.images.fingerprint, self.data, self._device)
+    def _where(self) -> _Where:
+        return _Where(self.images.fingerprint, self.data, self._device)
 
     @cached_property
     def _training(self) -> Any:
@@ -245,3 +261,59 @@ class RayLauncher(Launcher):
     def _fits(self, node: Mapping[str, Any]) -> bool:
         has = node["Resources"]
         return bool(has.get("CPU", 0) >= self.threads and has.get("GPU", 0) >= self._gpus)
+
+
+# What runs in worker processes.
+
+
+def train_job(job: Job, images: Sequence[Any], where: _Where) -> Iterator[Progress]:
+    """Trains a job's cell; `images` is a list of one reference to them."""
+    told = 0.0
+    try:
+        for event in work(job, _on_device(images, where)):
+            if isinstance(event, Step):
+                if time.monotonic() - told < _STEPS_APART:
+                    continue
+                told = time.monotonic()
+            yield event
+        return
+    except Exception as error:  # of placing the images, as a cell's own errors are told
+        failure = Failed(kind_of(error), traceback.format_exc())
+    yield failure
+
+
+def probe_variant(
+    network: dict[str, Any],
+    recipe: TrainConfig,
+    images: Sequence[Any],
+    where: _Where,
+    seconds: float,
+    threads: int,
+    measured: bool,
+) -> Probe | str:
+    """Finds out what a cell of a network costs."""
+    from ablations.training.probe import probe_or_reason
+
+    return probe_or_reason(network, recipe, _on_device(images, where), seconds, threads, measured=measured)
+
+
+def _shared(images: Images) -> Images:
+    """Returns images as plain arrays, whose bytes Ray shares between the processes of a machine."""
+    train, test = (
+        replace(part, pixels=part.pixels.view(np.ndarray), labels=part.labels.view(np.ndarray))
+        for part in (images.train, images.test)
+    )
+    return replace(images, train=train, test=test)
+
+
+def _on_device(references: Sequence[Any], where: _Where) -> DeviceImages:
+    """Returns the images on this process's device: put there for its first cell."""
+    if not _placed or _placed[0][0] != where:
+        keep_freed_memory()
+        quiet_profiler()
+        from ablations.data.device import on_device
+
+        images: Images = ray.get(references[0])
+        _placed.clear()  # before others are put there
+        _placed.append((where, images, on_device(images, where.data, where.device)))
+    return _placed[0][2]

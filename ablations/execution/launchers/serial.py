@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
-from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Progress
+from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
 from ablations.training.job import Job, work
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
-    from ablations.training.probe import Probe
 
 
 class SerialLauncher(Launcher):
@@ -41,12 +40,10 @@ class SerialLauncher(Launcher):
         images, measured = self._device_images, self.measure != "off"
         from ablations.training.probe import probe_or_reason
 
-        return {
-            variant.name: probe_or_reason(
-                variant.network, self.recipe, images, seconds, self.threads, measured=measured
-            )
-            for variant in variants
-        }
+        def found(variant: Variant) -> Probe | str:
+            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads, measured=measured)
+
+        return {variant.name: found(variant) for variant in variants}
 
     def start(self, job: Job) -> None:
         """Begins to train a cell; what is done is done while events are waited for."""

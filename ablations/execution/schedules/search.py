@@ -17,6 +17,7 @@ import itertools
 import math
 import random
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -190,20 +191,17 @@ def observations(
     space: Mapping[str, CategoricalDistribution],
 ) -> list[FrozenTrial]:
     """Returns a trial for each variant that has a result, with the means over its replicates; all are of the space."""
-    cells: dict[str, list[StoredCell]] = {}
+    results: defaultdict[tuple[str, CellState], list[Any]] = defaultdict(list)
     for cell in stored:
-        cells.setdefault(cell.variant, []).append(cell)
+        if cell.outcome is not None:
+            results[cell.variant, cell.state].append(cell.outcome["result"])
     trials = []
     for variant in variants:
-        results: dict[CellState, list[Any]] = {CellState.FINISHED: [], CellState.PRUNED: []}
-        for cell in cells.get(variant.name, ()):
-            if cell.outcome is not None and cell.state in results:
-                results[cell.state].append(cell.outcome["result"])
         common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
-        if results[CellState.PRUNED]:
-            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in results[CellState.PRUNED][0]["epochs"]}
+        if pruned := results[variant.name, CellState.PRUNED]:
+            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in pruned[0]["epochs"]}
             trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
-        elif finished := results[CellState.FINISHED]:
+        elif finished := results[variant.name, CellState.FINISHED]:
             values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
             trials.append(create_trial(values=values, **common))
     return trials
