@@ -82,18 +82,13 @@ class StudyForecast:
         return StudyRunner(first, self.command, self.console).run()
 
     def _store(self, design: Design) -> StudyStore | None:
-        """Returns what is stored of the study; None where nobody has begun it.
-
-        Raises:
-            StudyMismatchError: if it is stored with another protocol, or other networks under the same names.
-        """
+        """Returns what is stored of the study, if it is this one; None where nobody has begun it."""
         store = find_study(storage_url(self.config), design.study)
         if store is not None:
             store.check(design, f"to plan another study, add study={design.study}-2 (or any name)")
         return store
 
     def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:
-        """Prints the plan and writes it into the study's folder."""
         print_table(self.console, _HEADERS, rows)
         for sentence in sentences:
             self.console.print(sentence, soft_wrap=True, markup=False)
@@ -118,11 +113,12 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
+    missing = outlook.missing
     return [
         [
             cost.variant,
             str(outlook.design.replicates),
-            str(outlook.missing.get(cost.variant, 0)),
+            str(missing[cost.variant]),
             "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
             f"{cost.parameters:,}",

@@ -16,7 +16,7 @@ from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.errors import StorageError
 from ablations.storage.study import StudyStore
 from ablations.storage.weights import Weights
-from ablations.tracking.base import StudyMirror
+from ablations.tracking import StudyMirror
 from ablations.training.events import DIVERGED, Epoch, Failed, Finished, Learnt, Note, Progress, Saved, Step
 from ablations.training.job import Job, environment
 

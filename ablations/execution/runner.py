@@ -26,14 +26,13 @@ from ablations.execution.progress import Display, make_console
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.execution.schedules.sequential import planned_looks
+from ablations.execution.schedules.sequential import looks_of
 from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
 from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.storage.weights import Weights
-from ablations.tracking import open_tracker
-from ablations.tracking.base import StudyMirror
+from ablations.tracking import StudyMirror, open_tracker
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 
@@ -165,7 +164,7 @@ def checked_design(config: Config) -> Design:
     check_launcher(config.launcher)
     study_folder(config)
     if design.replicates_max:
-        planned_looks(design)
+        looks_of(design)
     return design
 
 
@@ -191,8 +190,6 @@ def _name_width(design: Design) -> int:
     """Returns the letters of the longest name of a cell, those included that a search may still pick."""
     names = [variant.name for variant in design.variants]
     if design.is_search:
-        longest = [
-            max((level_name(path, level) for level in levels), key=len) for path, levels in design.factors.items()
-        ]
-        names.append(", ".join(longest))
+        choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]
+        names.append(", ".join(max(names, key=len) for names in choices))
     return max(map(len, names)) + len(f" r{design.replicates - 1}")

@@ -220,11 +220,7 @@ class RayLauncher(Launcher):
         }
 
     def _connect(self) -> None:
-        """Joins the cluster, or starts a Ray of our own.
-
-        Raises:
-            UsageError: if it does not answer, or none of its machines can train a cell.
-        """
+        """Joins the cluster, or starts a Ray of our own; UsageError if no machine of it can train a cell."""
         if self._is_connected:
             return
         handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by one of its own

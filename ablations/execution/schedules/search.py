@@ -160,11 +160,11 @@ class SearchSchedule(Schedule):
 
     def _is_wanted(self, variant: Variant, known: Sequence[Settings]) -> bool:
         most = self.declared.max_parameters
-        if variant.network in known or not most:
-            return variant.network not in known
-        if variant.name not in self._counts:
+        if variant.network in known:
+            return False
+        if most and variant.name not in self._counts:
             self._counts[variant.name] = self._count_parameters(variant)
-        return self._counts[variant.name] <= most
+        return not most or self._counts[variant.name] <= most
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""

@@ -22,32 +22,22 @@ from ablations.storage.errors import StorageError
 from ablations.storage.study import StudyStore
 
 
-def looks_of(design: Design, stored: Any) -> Looks:
+def looks_of(design: Design, stored: Any = None) -> Looks:
     """Returns when a study is looked at: as it remembers (`stored`) since it was first run so, or as planned now.
 
     Raises:
         StorageError: if the study was begun with another `replicates.max`.
-        UsageError: if `replicates.max` can decide nothing.
+        UsageError: if `replicates.max` can decide nothing, or there is nothing to decide.
     """
-    known, most = Looks.stored(stored), design.replicates_max
-    if known is None:
-        return planned_looks(design)
-    if known.sizes[-1] != most:
+    looks, most = Looks.stored(stored), design.replicates_max
+    if looks is not None and looks.sizes[-1] != most:
         reason = (
-            f"the study was begun with replicates.max={known.sizes[-1]}, which its verdicts allow for; "
+            f"the study was begun with replicates.max={looks.sizes[-1]}, which its verdicts allow for; "
             f"to start another study, add study={design.study}-2 (or any name)"
         )
         raise StorageError("replicates.max", most, reason)
-    return known
-
-
-def planned_looks(design: Design) -> Looks:
-    """Plans when a study is looked at.
-
-    Raises:
-        UsageError: if `replicates.max` can decide nothing, or there is nothing to decide.
-    """
-    most = design.replicates_max
+    if looks is not None:
+        return looks
     contrasts = len(family(design.baselines))
     if not contrasts:
         raise UsageError("replicates", AUTO, "has nothing to decide: no variant is compared with another one")
