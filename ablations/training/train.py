@@ -142,8 +142,8 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    last, seconds = epochs[-1], time.perf_counter() - started
-    yield Result(last.top1, last.test_loss, cost, seconds, tuple(epochs), learner.attention_by)
+    last = epochs[-1]
+    yield Result(last.top1, last.test_loss, cost, time.perf_counter() - started, tuple(epochs), learner.attention_by)
 
 
 def _check_finite(loss: float, where: str) -> None:
