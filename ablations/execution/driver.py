@@ -13,20 +13,7 @@ from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules.base import Schedule
-from ablations.training.events import (
-    DIVERGED,
-    ERROR,
-    LOST,
-    OUT_OF_MEMORY,
-    Epoch,
-    Failed,
-    Finished,
-    Learnt,
-    Note,
-    Progress,
-    Saved,
-    Step,
-)
+from ablations.training.events import DIVERGED, ERROR, LOST, OUT_OF_MEMORY, Epoch, Failed, Finished, Progress, Step
 from ablations.training.job import Job
 
 _NO_MORE = object()
@@ -45,9 +32,6 @@ class Driver:
     """Fills the launcher's slots, and hears events until no cell is left.
 
     Args:
-        schedule: names the cells that are trained.
-        launcher: trains them.
-        recorder: is told what happens.
         seconds: that a cell may take; 0 is no limit.
         retries: how often a cell is begun again after its worker went away.
 
@@ -70,8 +54,10 @@ class Driver:
         """Trains the cells of the schedule.
 
         Raises:
+            StorageError: if the study's other cells were trained on other images.
             StudyInterruptedError: after a signal; the cells that it stopped will be begun again by the next run.
         """
+        self._recorder.begin(self._launcher)
         waiting = self._schedule.cells()
         with Interrupts() as interrupts:
             try:
@@ -114,7 +100,7 @@ class Driver:
             launcher.recipe,
             measure=launcher.measure,
             threads=launcher.threads,
-            keeps_weights=recorder.wants_weights(cell),
+            keeps_weights=recorder.weights.wants(cell),
             seconds=self._seconds,
             checkpoint_every=recorder.checkpoints.every,
             checkpoint=recorder.checkpoints.read(cell),
@@ -125,34 +111,22 @@ class Driver:
         self._launcher.start(job)
 
     def _on_event(self, attempt: _Attempt, event: Progress) -> None:
-        cell, recorder = attempt.job.cell, self._recorder
+        cell = attempt.job.cell
+        self._recorder.hear(cell, event)
         match event:
-            case Step(done, total):
+            case Step():
                 attempt.has_stepped = True
-                recorder.display.step(cell.name, done, total)
             case Epoch():
-                self._on_epoch(attempt, event)
-            case Note(text):
-                recorder.display.say(text)
-            case Saved(content):
-                recorder.checkpoint(cell, content)
-            case Learnt(content):
-                recorder.weights(cell, content)
-            case Finished(result, environment):
-                recorder.finish(attempt.job, result, environment)
+                attempt.epochs.append(event)
+                if reason := self._schedule.reason_to_stop(cell, attempt.epochs):
+                    self._launcher.stop(cell.key)
+                    self._recorder.prune(attempt.job, attempt.epochs, reason)
+                    self._end(cell)
+            case Finished():
+                self._recorder.finish(attempt.job, event)
                 self._end(cell)
             case Failed():
                 self._on_failure(attempt, event)
-
-    def _on_epoch(self, attempt: _Attempt, epoch: Epoch) -> None:
-        cell = attempt.job.cell
-        attempt.epochs.append(epoch)
-        self._recorder.epoch(cell, epoch)
-        reason = self._schedule.reason_to_stop(cell, attempt.epochs)
-        if reason:
-            self._launcher.stop(cell.key)
-            self._recorder.prune(attempt.job, attempt.epochs, reason)
-            self._end(cell)
 
     def _on_failure(self, attempt: _Attempt, failed: Failed) -> None:
         """Has a cell tried again, if that may help; otherwise notes why it has no result."""

@@ -5,37 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ablations.common.wording import count
 from ablations.design import Design
+from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
+from ablations.execution.schedules.base import Outlook
 from ablations.reporting.text.conclusions import detection_sentence
 from ablations.stats import Looks, family, replicates_for, spread
-
-if TYPE_CHECKING:
-    from ablations.execution.launchers.base import Launcher
-    from ablations.training.probe import Probe
-
+from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
 
 
-@dataclass(frozen=True)
-class CellCost:
-    """What a cell of a variant takes; nan is what is not known.
-
-    `seconds` are typical, `low` and `high` their range; `by` says what that rests on.
-    """
+@dataclass(frozen=True, kw_only=True)
+class CellCost(Probe):
+    """What a cell of a variant takes, and what that rests on."""
 
     variant: str
-    seconds: float
-    low: float
-    high: float
-    peak_memory_mib: float
-    parameters: int
     by: str
 
 
@@ -58,76 +47,65 @@ class StudyCost:
             return f"Cost: not known{reason}."
         known = [cost.peak_memory_mib for cost in self.costs if not math.isnan(cost.peak_memory_mib)]
         memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
-        return f"Cost: {_about(self.seconds, self.low, self.high)} for {count(self.missing, 'cell')}{memory}."
+        shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
+        span = f" ({low} to {high})" if low != high else ""
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
 
 
-def estimate_costs(
-    design: Design,
-    cells: pd.DataFrame,
-    launcher: Launcher,
-    missing: Mapping[str, int],
-    seconds: float,
-    picked: int = 0,
-) -> StudyCost:
+def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
     """Estimates what a study still costs.
 
-    Args:
-        design: the study.
-        cells: its finished ones, which say what others of the same variant take.
-        launcher: takes a few steps with variants that have none; of very many, with some at equal distances.
-        missing: how many cells of each variant are to be trained.
-        seconds: that the steps of a variant may take.
-        picked: cells of variants that a search will pick: they are taken to cost what the known ones do in the mean.
+    Its finished cells say what others of the same variant take. The launcher takes a few steps with variants that have
+    none (of very many, with some at equal distances), for so many seconds each. What a search will pick is taken to
+    cost what the known variants do in the mean.
     """
     by_variant = dict(list(cells.groupby("variant", sort=False)))
-    unknown = [variant for variant in design.variants if variant.name not in by_variant]
+    variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
+    unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
-    costs = []
-    for name in (variant.name for variant in design.variants):
-        own = by_variant.get(name)
-        if own is None:
-            costs.append(_probed(name, probes[name]) if name in probes else _like(name, probes))
-            continue
-        times, by = own["seconds"], f"{count(len(own), 'stored cell')}"
-        low, high = float(times.min()), float(times.max())
-        memory, parameters = float(own["peak_memory_mib"].median()), int(own["parameters"].iloc[0])
-        costs.append(CellCost(name, float(times.median()), low, high, memory, parameters, by))
+    costs = [
+        _stored(name, by_variant[name]) if name in by_variant else _probed(name, probes)
+        for name in (variant.name for variant in variants)
+    ]
 
     def total(key: str) -> float:
         known = [float(getattr(cost, key)) for cost in costs]
-        counts = [missing.get(cost.variant, 0) for cost in costs]
+        counts = [missing[cost.variant] for cost in costs]
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
-        if picked:
-            found += picked * (sum(known) / len(known) if known else math.nan)
-        return found
+        return found + picked * _mean(known) if picked else found
 
-    cells_to_train = sum(missing.values()) + picked
-    rounds = 1 / max(1, min(launcher.slots, cells_to_train))  # cells that are trained at once share the time
+    rounds = 1 / max(1, min(launcher.slots, outlook.to_train))  # cells that are trained at once share the time
     sums = (total(key) * rounds for key in ("seconds", "low", "high"))
-    return StudyCost(tuple(costs), cells_to_train, *sums)
+    return StudyCost(tuple(costs), outlook.to_train, *sums)
 
 
-def _like(name: str, probes: Mapping[str, Probe | str]) -> CellCost:
-    """Takes a variant to cost what those that were probed do in the mean."""
-    found = [probe for probe in probes.values() if not isinstance(probe, str)]
-
-    def mean(key: str) -> float:
-        return sum(float(getattr(probe, key)) for probe in found) / len(found) if found else math.nan
-
-    seconds, low, high, memory = map(mean, ("seconds", "low", "high", "peak_memory_mib"))
-    return CellCost(name, seconds, low, high, memory, 0, f"{len(found)} others")
+def _stored(variant: str, cells: pd.DataFrame) -> CellCost:
+    times, memory = cells["seconds"], float(cells["peak_memory_mib"].median())
+    middle, low, high = float(times.median()), float(times.min()), float(times.max())
+    by = count(len(cells), "stored cell")
+    return CellCost(middle, low, high, memory, int(cells["parameters"].iloc[0]), variant=variant, by=by)
 
 
-def _probed(name: str, found: Probe | str) -> CellCost:
-    if isinstance(found, str):
-        return CellCost(name, math.nan, math.nan, math.nan, math.nan, 0, f"not known: {found}")
-    return CellCost(name, **vars(found), by="a few steps")
+def _probed(variant: str, probes: Mapping[str, Probe | str]) -> CellCost:
+    """Takes a variant that was not probed itself to cost what others do in the mean."""
+    probe = probes.get(variant)
+    if isinstance(probe, Probe):
+        return CellCost(**vars(probe), variant=variant, by="a few steps")
+    if probe is not None:
+        return CellCost(math.nan, math.nan, math.nan, math.nan, 0, variant=variant, by=f"not known: {probe}")
+    others = [other for other in probes.values() if isinstance(other, Probe)]
+    keys = ("seconds", "low", "high", "peak_memory_mib")
+    seconds, low, high, memory = (_mean([getattr(other, key) for other in others]) for key in keys)
+    return CellCost(seconds, low, high, memory, 0, variant=variant, by=f"{len(others)} others")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     """Says in a line what a study will detect, as far as stored replicates tell."""
-    contrasts = len(family(design.baselines))
     if design.is_search:
         return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
     n, share = (looks.sizes[-1], looks.share(len(looks.sizes) - 1)) if looks else (design.replicates, 1.0)
@@ -137,8 +115,9 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     if found is None and spread(cells, design.baselines) is not None:
         return "Detects: not known, as the paired differences of the stored replicates are all the same."
     if found is None:
+        contrasts = count(len(family(design.baselines)), "contrast")
         return (
-            f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "
+            f"Detects: not known before two replicates are stored, for {contrasts}; "
             "`plan` with plan.pilot=3 trains three, as the study's first ones."
         )
     return f"Detects: {found[0].lower()}{found[1:]}"
@@ -157,8 +136,3 @@ def wanted(design: Design, cells: pd.DataFrame, effect: float, costs: Sequence[C
     if numbers[0] and not math.isnan(seconds):
         text += f", which is {describe_seconds(numbers[0] * seconds)} of training"
     return [f"{text}."]
-
-
-def _about(seconds: float, low: float, high: float) -> str:
-    shown, bounds = describe_seconds(seconds), [describe_seconds(low), describe_seconds(high)]
-    return f"about {shown}" + (f" ({bounds[0]} to {bounds[1]})" if bounds[0] != bounds[1] else "")

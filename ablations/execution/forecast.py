@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 
 from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
-from ablations.common.resolve import resolve_threads
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
+from ablations.design import Design
 from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
-from ablations.execution.launchers.select import check_launcher, make_launcher
+from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
-from ablations.execution.runner import StudyRunner
+from ablations.execution.runner import StudyRunner, checked_design
+from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook
-from ablations.execution.schedules.select import make_schedule
-from ablations.execution.schedules.sequential import planned_looks
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.stats import Looks
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _PROBED = 1.0  # seconds of training steps of a variant
 _HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "parameters", "by")
@@ -38,13 +34,7 @@ _HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "param
 
 @dataclass(frozen=True)
 class StudyForecast:
-    """Plans a study.
-
-    Args:
-        config: what was asked for.
-        command: what was typed; it goes into the plan.
-        console: where the plan is printed.
-    """
+    """Plans a study; the command is what was typed, and goes into the plan."""
 
     config: Config
     command: str
@@ -57,29 +47,21 @@ class StudyForecast:
             SuiteError: if it could not be run as it was asked for.
         """
         config = self.config
-        design = make_design(config)
-        check_launcher(config.launcher)
-        study_folder(config)  # which may be refused
-        if design.replicates_max:
-            planned_looks(design)  # which may be refused, too
-        if config.plan.pilot:
-            status = self._run_pilot(design)
-            if status:
-                return status
+        design = checked_design(config)
+        if config.plan.pilot and (status := self._run_pilot(design)):
+            return status
         store = self._store(design)
         self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-        threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
-        with make_launcher(config.launcher, design, config.data, self.console, config.measure, threads) as launcher:
+        with closing(make_launcher(config, design, self.console)) as launcher:
             schedule = make_schedule(config, design, store, launcher.count_parameters)
             outlook, looks = schedule.outlook(), schedule.looks
             results = collect(outlook.design, store.cells() if store is not None else [])
-            estimate = estimate_costs(
-                outlook.design, results.cells, launcher, outlook.missing, _PROBED, outlook.cells_to_pick
-            )
+            estimate = estimate_costs(outlook, results.cells, launcher, _PROBED)
         planned = outlook.design
         sentences = [
-            f"All {len(planned.variants)} variants fit their networks; {outlook.to_train} of {_cells(outlook)} cells "
-            f"are to be trained on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
+            f"All {len(planned.variants)} variants fit their networks; {outlook.to_train} of "
+            f"{outlook.variants * planned.replicates} cells are to be trained "
+            f"on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
             estimate.sentence,
             *([_looks_sentence(planned, looks)] if looks else []),
             knowledge(planned, results.cells, looks),
@@ -100,18 +82,13 @@ class StudyForecast:
         return StudyRunner(first, self.command, self.console).run()
 
     def _store(self, design: Design) -> StudyStore | None:
-        """Returns what is stored of the study; None where nobody has begun it.
-
-        Raises:
-            StudyMismatchError: if it is stored with another protocol, or other networks under the same names.
-        """
+        """Returns what is stored of the study, if it is this one; None where nobody has begun it."""
         store = find_study(storage_url(self.config), design.study)
         if store is not None:
             store.check(design, f"to plan another study, add study={design.study}-2 (or any name)")
         return store
 
     def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:
-        """Prints the plan and writes it into the study's folder."""
         print_table(self.console, _HEADERS, rows)
         for sentence in sentences:
             self.console.print(sentence, soft_wrap=True, markup=False)
@@ -126,9 +103,7 @@ class StudyForecast:
 def plan_study(*overrides: str, console: Console | None = None) -> None:
     """Plans a study as `python -m ablations.plan` with the same overrides does, and prints the plan.
 
-    Args:
-        overrides: as on the command line, `plan_study("sweep=groups", "replicates=8")`.
-        console: where to print; standard output where there is none.
+    Overrides are as on the command line: `plan_study("sweep=groups", "replicates=8")`.
 
     Raises:
         SuiteError: if the study could not be run as it was asked for.
@@ -138,11 +113,12 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
+    missing = outlook.missing
     return [
         [
             cost.variant,
             str(outlook.design.replicates),
-            str(outlook.missing.get(cost.variant, 0)),
+            str(missing[cost.variant]),
             "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
             f"{cost.parameters:,}",
@@ -150,11 +126,6 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
         ]
         for cost in estimate.costs
     ]
-
-
-def _cells(outlook: Outlook) -> int:
-    """Counts the cells of the study up to the first look."""
-    return outlook.variants * outlook.design.replicates
 
 
 def _looks_sentence(design: Design, looks: Looks) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 _GRACE = 6.0  # seconds after which a signal ends the process in any case
@@ -43,9 +43,7 @@ class Interrupts:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._restore()
         if self._watchdog:
             self._watchdog.cancel()
@@ -65,8 +63,7 @@ class Interrupts:
         finally:
             self._at_once = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
         self._restore()
         self._watchdog = threading.Timer(_GRACE, _end, (number,))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -42,14 +41,13 @@ class Display:
     """Shows how a study gets on: cells finished, time left, and the cells in training with their running top-1.
 
     Args:
-        console: where to.
-        total: cells of the study.
+        total: cells of the study, as far as is known.
         finished: of these, the ones that need no training.
         name_width: letters of the longest name of a cell.
     """
 
     def __init__(self, console: Console, total: int, finished: int, name_width: int = 24) -> None:
-        self._console, self._total, self._done = console, total, finished
+        self._console, self.total, self._done = console, total, finished
         self._name_width = min(name_width, _MOST_NAME)
         self._started: float | None = None
         self._trained = 0
@@ -69,23 +67,16 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
         self._progress.console.print(text, soft_wrap=True, markup=False)
 
-    @property
-    def total(self) -> int:
-        """How many cells the study has, as far as is known."""
-        return self._total
-
     def set_total(self, total: int) -> None:
         """Sets how many cells the study has, as far as is known by now."""
-        self._total = total
+        self.total = total
         self._progress.update(self._study_task, total=total)
 
     def start_cell(self, name: str) -> None:
@@ -111,25 +102,17 @@ class Display:
         """Counts a finished cell and says what it came to; its speed where that was measured."""
         speed = METRICS["train_images_per_second"]
         shown = "" if images_per_second is None else f"  {speed.format(images_per_second)} {speed.unit}"
-        self._count(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
+        self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
 
-    def prune_cell(self, name: str, reason: str) -> None:
-        """Counts a cell that was given up and says why."""
-        self._count(name, f"pruned: {reason}")
-
-    def fail_cell(self, name: str, how: str, reason: str) -> None:
-        """Counts a cell that failed, or diverged, and says why."""
-        self._count(name, f"{how}: {reason}")
-
-    def _count(self, name: str, what: str) -> None:
+    def end_cell(self, name: str, what: str) -> None:
+        """Counts a cell that is in training no more, and says what came of it."""
         self._done, self._trained = self._done + 1, self._trained + 1
         self._forget(name)
         left = self._time_left()
         self._progress.update(self._study_task, completed=self._done, note=left)
-        place = f"[{self._done:{len(str(self._total))}}/{self._total}]"
-        self.say(
-            f"{place} {name:{self._name_width}} {what}" + ("" if self._console.is_terminal or not left else f"  {left}")
-        )
+        place = f"[{self._done:{len(str(self.total))}}/{self.total}]"
+        behind = "" if self._console.is_terminal or not left else f"  {left}"
+        self.say(f"{place} {name:{self._name_width}} {what}{behind}")
 
     def _forget(self, name: str) -> None:
         shown = self._cells.pop(name, None)
@@ -139,7 +122,7 @@ class Display:
     def _time_left(self) -> str:
         """Says how long the missing cells will take, by those of this run and the shares of those in training."""
         begun = sum(cell.share for cell in self._cells.values())
-        trained, missing = self._trained + begun, self._total - self._done - begun
+        trained, missing = self._trained + begun, self.total - self._done - begun
         if missing <= 0 or not trained or self._started is None:
             return ""
         return f"{describe_seconds((time.monotonic() - self._started) / trained * missing)} left"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from contextlib import closing
+from dataclasses import dataclass
 
+from rich.console import Console
 from rich.markup import escape
 
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.resolve import resolve_threads
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
@@ -20,42 +20,30 @@ from ablations.design.variants import level_name
 from ablations.execution.driver import Driver
 from ablations.execution.estimate import estimate_costs, knowledge
 from ablations.execution.interrupts import StudyInterruptedError
+from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
-from ablations.execution.launchers.select import check_launcher, make_launcher
 from ablations.execution.progress import Display, make_console
 from ablations.execution.recorder import Recorder
+from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.execution.schedules.select import make_schedule
-from ablations.execution.schedules.sequential import planned_looks
+from ablations.execution.schedules.sequential import looks_of
 from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
 from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.storage.weights import Weights
-from ablations.tracking import open_tracker
-from ablations.tracking.base import StudyMirror
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from ablations.tracking import StudyMirror, open_tracker
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 
 
 @dataclass
 class StudyRunner:
-    """Runs a study.
-
-    Args:
-        config: what was asked for.
-        command: what was typed; it goes into the report.
-        console: where progress and results are printed.
-    """
+    """Runs a study; the command is what was typed, and goes into the report."""
 
     config: Config
     command: str
     console: Console
-    _display: Display | None = field(default=None, init=False)
-    _schedule: Schedule | None = field(default=None, init=False)
 
     def run(self) -> int:
         """Runs the study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n.
@@ -64,11 +52,12 @@ class StudyRunner:
             SuiteError: if it cannot be run as it was asked for.
         """
         config, console = self.config, self.console
-        design = self._checked_design()
+        design = checked_design(config)
+        if config.tracking.enabled:
+            tracking_uri(config)  # which may be refused
         folder, url = study_folder(config), storage_url(config)
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
-        usual = resolve_threads(config.threads, design.protocol["device"], config.data.side)
-        launcher = make_launcher(config.launcher, design, config.data, console, config.measure, usual)
+        launcher = make_launcher(config, design, console)
         if find_study(url, design.study) is None:
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -78,27 +67,16 @@ class StudyRunner:
                 url, design.study, create=True, directions=design.directions, guard=lock.keep, notify=self._say
             )
             store.initialise(design)
-            launcher.threads = store.settle_threads(config.threads, usual)
-            schedule = make_schedule(config, design, store, launcher.count_parameters, self._on_look)
-            self._schedule = schedule
+            launcher.threads = store.settle_threads(config.threads, launcher.threads)
+            schedule = make_schedule(config, design, store, launcher.count_parameters)
             if schedule.looks:
                 store.remember("looks", list(schedule.looks.sizes))
             mirror = open_tracker(config, design, store.id, console)
-            with launcher:
+            with closing(launcher):
                 status = self._train(store, schedule, launcher, mirror)
             if status < 128:
                 self._report(schedule.declared, store, mirror, has_failed=status != 0)
             return status
-
-    def _checked_design(self) -> Design:
-        """Returns the design, after whatever can be refused before there is a study."""
-        design = make_design(self.config)
-        check_launcher(self.config.launcher)
-        if design.replicates_max:
-            planned_looks(design)
-        if self.config.tracking.enabled:
-            tracking_uri(self.config)
-        return design
 
     def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
         store.take_over()
@@ -111,21 +89,21 @@ class StudyRunner:
             return 0
         store.remember("command", self.command)
         self._describe(outlook, store, schedule, launcher)
-        finished = outlook.total - outlook.to_train
-        display = self._display = Display(self.console, outlook.total, finished, _name_width(outlook.design))
-        folder = study_folder(self.config)
+        config, folder = self.config, study_folder(self.config)
+        display = Display(self.console, outlook.total, outlook.total - outlook.to_train, _name_width(outlook.design))
+
+        def notify(found: str) -> None:
+            display.set_total(schedule.total)
+            display.say(found)
+
+        schedule.notify = notify
+        weights = Weights(folder / "weights", config.weights)
         recorder = Recorder(
-            store,
-            mirror,
-            display,
-            Weights(folder / "weights", self.config.weights),
-            Checkpoints(folder / "checkpoints", self.config.checkpoint_every),
+            store, mirror, display, weights, Checkpoints(folder / "checkpoints", config.checkpoint_every)
         )
-        seconds, retries = self.config.limits.seconds, self.config.retries
-        driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
+        driver = Driver(schedule, launcher, recorder, seconds=config.limits.seconds, retries=config.retries)
         try:
             with display:
-                recorder.begin(self.config.data.name, launcher.images, launcher.prepare(), launcher.slots)
                 driver.train()
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
@@ -149,17 +127,17 @@ class StudyRunner:
 
     def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
         """Says what is about to be trained, what that costs, and what the study will detect."""
-        design = outlook.design
+        design, looks = outlook.design, schedule.looks
         if outlook.note:
             self._say(outlook.note)
+        replicates = f"{looks.sizes[0]} to {looks.sizes[-1]}" if looks else f"{design.replicates}"
         self.console.print(
-            f"Variants: {outlook.variants}, replicates: {outlook.replicates}, cells: {outlook.total}; "
+            f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
         )
         cells = collect(design, store.cells()).cells
-        estimate = estimate_costs(design, cells, launcher, outlook.missing, _PROBED, outlook.cells_to_pick)
-        self._say(estimate.sentence)
-        self._say(knowledge(design, cells, schedule.looks))
+        self._say(estimate_costs(outlook, cells, launcher, _PROBED).sentence)
+        self._say(knowledge(design, cells, looks))
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.
@@ -176,16 +154,18 @@ class StudyRunner:
         if command := mirror.command():
             self._say(f"Dashboard:  {command}")
 
-    def _on_look(self, found: str) -> None:
-        """Says what a look has found, and shows how many cells the study has now."""
-        if self._display is None or self._schedule is None:
-            self._say(found)
-        else:
-            self._display.set_total(self._schedule.total)
-            self._display.say(found)
-
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)
+
+
+def checked_design(config: Config) -> Design:
+    """Returns the design of a study, after whatever can be refused before there is one."""
+    design = make_design(config)
+    check_launcher(config.launcher)
+    study_folder(config)
+    if design.replicates_max:
+        looks_of(design)
+    return design
 
 
 def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
@@ -193,9 +173,7 @@ def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
 
     Cells that are stored already are not trained again. Progress and the report are printed, in a notebook too.
 
-    Args:
-        overrides: as on the command line, `run_study("sweep=groups", "replicates=8")`.
-        console: where to print; standard output where there is none.
+    Overrides are as on the command line: `run_study("sweep=groups", "replicates=8")`.
 
     Raises:
         SuiteError: if the study cannot be run as it was asked for, or none of its cells could be trained.
@@ -212,8 +190,6 @@ def _name_width(design: Design) -> int:
     """Returns the letters of the longest name of a cell, those included that a search may still pick."""
     names = [variant.name for variant in design.variants]
     if design.is_search:
-        longest = [
-            max((level_name(path, level) for level in levels), key=len) for path, levels in design.factors.items()
-        ]
-        names.append(", ".join(longest))
+        choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]
+        names.append(", ".join(max(names, key=len) for names in choices))
     return max(map(len, names)) + len(f" r{design.replicates - 1}")

@@ -30,12 +30,8 @@ _FEWEST = 6  # calls that a comparison of two takes at least: one each to warm u
 class Cost:
     """What a network takes; None is what was not measured.
 
-    Args:
-        parameters: how many it learns.
-        peak_memory_mib: the most that a training step has allocated at a time, weights and optimizer included.
-        train_images_per_second, test_images_per_second: by the median training step, and the median inference of a
-            batch of the same size.
-        train_time_ratio, test_time_ratio: median time of a step and of an inference over the plain network's.
+    The memory is the most that a training step has allocated at a time, weights and optimizer included. Speeds are by
+    the median training step, and the median inference of a batch of the same size; ratios are over the plain network's.
     """
 
     parameters: int
@@ -52,13 +48,11 @@ def measure_cost(
     """Measures a trained network; takes a few more steps with it.
 
     Args:
-        learner: the network, as it was trained.
         network: what describes it.
         sample: a training batch.
-        seconds: that measuring may take; speed is left out where a single round would take more. Memory, which takes a
-            step, is measured in any case.
+        seconds: that measuring may take; speed is left out where a single round would take more, unless it is `needed`.
+            Memory, which takes a step, is measured in any case.
         step_seconds: what a training step takes, roughly.
-        needed: whether speed is measured in any case.
     """
     started = time.perf_counter()
     recipe, (pixels, labels) = learner.recipe, sample
@@ -82,8 +76,6 @@ def measure_cost(
     steps: dict[str, Act] = {name: partial(timed.step, *sample) for name, timed in learners.items()}
     compare_speeds("train", steps, _SHARE_OF_STEPS, step_seconds)
     with torch.inference_mode():
-        passes: dict[str, Act] = {
-            name: partial(forward, model.eval(), recipe, pixels) for name, model in models.items()
-        }
+        passes: dict[str, Act] = {name: partial(forward, net.eval(), recipe, pixels) for name, net in models.items()}
         compare_speeds("test", passes, 1.0, step_seconds / 3)  # a forward pass is about a third of a step
     return Cost(parameter_count(learner.model), peak, **costs)

@@ -1,5 +1,6 @@
-"""What is said of a cell while it is trained: plain data that can be sent anywhere.
+"""What is said of a cell: plain data that can be sent anywhere.
 
+Probe                              before it is trained
 Note, Step, Epoch, Saved, Learnt   as they happen
 Finished or Failed                 at last
 """
@@ -11,6 +12,20 @@ from typing import Any
 
 # Why a cell has no result.
 ERROR, OUT_OF_MEMORY, DIVERGED, TIME_LIMIT, LOST = "error", "out of memory", "diverged", "time limit", "lost"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a cell of a network takes: seconds (typical, and their range), memory of a training step, parameters.
+
+    The memory is without the data set; nan is what is not known.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    peak_memory_mib: float
+    parameters: int
 
 
 @dataclass(frozen=True)

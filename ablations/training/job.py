@@ -1,35 +1,28 @@
 """A cell as whoever trains it gets it: plain data that can be sent anywhere, and how it is trained.
 
-A job knows nothing of Optuna, MLflow or files: a worker on another machine needs nothing else but the images.
+A job knows nothing of Optuna, MLflow or files: a worker on another machine needs nothing else but the images. What is
+sent back of networks are the bytes of a file, which `torch.load` reads safely.
 """
 
 from __future__ import annotations
 
+import io
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ablations.common import machine
+from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.design import Cell
-from ablations.training.events import (
-    DIVERGED,
-    ERROR,
-    OUT_OF_MEMORY,
-    TIME_LIMIT,
-    Failed,
-    Finished,
-    Learnt,
-    Note,
-    Progress,
-    Saved,
-)
-from ablations.training.packing import pack, pack_weights, unpack
+from ablations.training import events
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ablations.data.device import DeviceImages
 
 _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory")  # as torch and the system have it
@@ -40,15 +33,12 @@ class Job:
     """A cell to be trained, and how.
 
     Args:
-        cell: the cell.
         recipe: with precision and memory format resolved.
-        measure: as for `train`.
+        measure, checkpoint_every, micro_batches: as for `train`.
         threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
         keeps_weights: whether the trained weights are sent back.
         seconds: that the cell may take; 0 is no limit.
-        checkpoint_every: seconds after which an epoch ends with a checkpoint.
         checkpoint: one to go on from.
-        micro_batches: parts that a batch is taken in.
         lost: how often it was begun by a worker that went away.
     """
 
@@ -64,7 +54,7 @@ class Job:
     lost: int = 0
 
 
-def work(job: Job, images: DeviceImages) -> Iterator[Progress]:
+def work(job: Job, images: DeviceImages) -> Iterator[events.Progress]:
     """Trains a job's cell and yields its progress; whatever goes wrong is progress, too.
 
     A checkpoint that cannot be read, or gone on from, is done without.
@@ -79,22 +69,22 @@ def work(job: Job, images: DeviceImages) -> Iterator[Progress]:
         try:
             state = unpack(job.checkpoint, job.micro_batches)
         except ValueError as error:
-            yield Note(f"{job.cell.name} begins anew, as its checkpoint is of no use: {error}.")
+            yield events.Note(f"{job.cell.name} begins anew, as its checkpoint is of no use: {error}.")
     try:
         yield from _train(job, images, state)
         return
     except DivergedError as error:
-        failure = Failed(DIVERGED, f"DivergedError: {error}")
+        failure = events.Failed(events.DIVERGED, f"DivergedError: {error}")
     except Exception as error:
-        failure = Failed(kind_of(error), traceback.format_exc())
+        failure = events.Failed(kind_of(error), traceback.format_exc())
     yield failure  # only here, where the error holds no tensors any more
 
 
-def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> Iterator[Progress]:
+def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> Iterator[events.Progress]:
     from ablations.training.train import Checkpoint, Result, Trained, train
 
     started = time.perf_counter() - (state["seconds"] if state else 0.0)
-    events = train(
+    heard = train(
         job.cell.variant.network,
         job.recipe,
         images,
@@ -104,19 +94,19 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         checkpoint=state,
         checkpoint_every=job.checkpoint_every,
     )
-    for event in events:
+    for event in heard:
         if isinstance(event, Checkpoint):
-            yield Saved(pack(event.state))
+            yield events.Saved(pack(event.state))
         elif isinstance(event, Trained):
             if job.keeps_weights:
-                yield Learnt(pack_weights(job.cell, event.model, images.classes))
+                yield events.Learnt(pack_weights(job.cell, event.model, images.classes))
         elif isinstance(event, Result):
-            yield Finished(event.to_dict(), environment(job.threads))
+            yield events.Finished(event.to_dict(), environment(job.threads))
             return
         else:
             yield event
         if job.seconds and time.perf_counter() - started > job.seconds:
-            yield Failed(TIME_LIMIT, f"It took longer than limits.seconds={job.seconds:g}.")
+            yield events.Failed(events.TIME_LIMIT, f"It took longer than limits.seconds={job.seconds:g}.")
             return
 
 
@@ -125,12 +115,46 @@ def kind_of(error: BaseException) -> str:
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return OUT_OF_MEMORY
+        return events.OUT_OF_MEMORY
     text = str(error).lower()  # on the CPU torch's allocator raises a RuntimeError
-    return OUT_OF_MEMORY if any(phrase in text for phrase in _TOO_LITTLE) else ERROR
+    return events.OUT_OF_MEMORY if any(phrase in text for phrase in _TOO_LITTLE) else events.ERROR
 
 
 @cache
 def environment(threads: int) -> dict[str, str]:
     """Describes the machine that this process trains on."""
     return machine.environment() | {"threads": str(threads)}
+
+
+def pack(content: Mapping[str, Any]) -> bytes:
+    """Returns a dictionary of tensors and plain values as `torch.save` writes it."""
+    import torch
+
+    written = io.BytesIO()  # into a file torch.save would write itself, and call a full disk a RuntimeError
+    torch.save(dict(content), written)
+    return written.getvalue()
+
+
+def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
+    """Reads a checkpoint.
+
+    Raises:
+        ValueError: if it is none, or was made with other micro-batches.
+    """
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        made_with = state["micro_batches"]
+    except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
+        raise ValueError(first_line(error)) from error
+    if made_with != micro_batches:
+        raise ValueError(f"it was made with {made_with} micro-batches")
+    return state
+
+
+def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+    """Returns a trained network's weights, with what describes it, as the file of the cell has them."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
+    return pack(about | {"classes": list(classes), "state": state})

@@ -23,9 +23,7 @@ class Learner:
     Args:
         network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
         recipe: with precision and memory format resolved.
-        num_classes: length of the logits.
         seed: of the initial weights.
-        device: where it is.
         prepare: does something to the network as it was built, such as putting other modules into it.
         micro_batches: parts that a batch is taken in, one after the other, with their gradients added up. It needs less
             memory; batch norm sees the parts.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.cost import SHARE
+from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
 from ablations.training.train import test_batch_size
 
@@ -22,19 +23,7 @@ _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
 _RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may lie between
 
-
-@dataclass(frozen=True)
-class Probe:
-    """What a cell of a network takes: seconds (typical, and the range that its steps' times allow), memory, parameters.
-
-    `peak_memory_mib` is that of a training step, without the data set.
-    """
-
-    seconds: float
-    low: float
-    high: float
-    peak_memory_mib: float
-    parameters: int
+_warm: set[str] = set()  # types of devices that this process has taken a step on
 
 
 def probe(
@@ -42,15 +31,9 @@ def probe(
 ) -> Probe:
     """Takes a few training steps and a batch of inference, and says what a whole cell takes.
 
-    Args:
-        network: as for `train`.
-        recipe: its epochs are what the steps are multiplied with.
-        images: on the device to train on.
-        seconds: that the steps may take; some are taken in any case.
-        measured: whether each cell's cost will be measured when it is trained.
+    Steps are taken for so many seconds, but a few in any case; `measured` says whether a cell's cost will be measured.
     """
-    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
-    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    learner = _learner(network, recipe, images)
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
     most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
     begun = time.perf_counter()
@@ -69,15 +52,14 @@ def probe(
     evaluation = _evaluation_seconds(learner, images)
     step_seconds = np.array(times[len(times) // 3 :]) * loop
 
-    def cell(step: float, factor: float) -> float:
-        trained = recipe.epochs * (steps * step + evaluation * factor)
+    middle = float(np.median(step_seconds))
+
+    def cell(step: float) -> float:
+        trained = recipe.epochs * (steps * step + evaluation * (step / middle))
         return trained * (1 + SHARE if measured else 1)
 
-    middle = float(np.median(step_seconds))
-    low, high = (float(np.quantile(step_seconds, share)) for share in _RANGE)
-    return Probe(
-        cell(middle, 1), cell(low, low / middle), cell(high, high / middle), peak, parameter_count(learner.model)
-    )
+    low, high = (cell(float(np.quantile(step_seconds, share))) for share in _RANGE)
+    return Probe(cell(middle), low, high, peak, parameter_count(learner.model))
 
 
 def probe_or_reason(
@@ -86,22 +68,27 @@ def probe_or_reason(
     """Probes with so many threads; says why not where it cannot: other variants have their costs all the same."""
     torch.set_num_threads(threads)
     try:
+        if images.device.type not in _warm:
+            _warm_up(network, recipe, images)
         return probe(network, recipe, images, seconds, measured=measured)
     except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
         return first_line(error)
 
 
-def warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, threads: int) -> None:
+def _warm_up(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> None:
     """Takes a step, with which torch does what it does once in a process."""
-    torch.set_num_threads(threads)
-    recipe = replace(recipe, compile="none")
-    learner = Learner(network, recipe, len(images.classes), 0, images.device)
+    learner = _learner(network, recipe, images)
     learner.step(*next(images.train_batches(recipe.batch_size, 0, 0)))
     _wait(images.device)
+    _warm.add(images.device.type)
+
+
+def _learner(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages) -> Learner:
+    recipe = replace(recipe, compile="none")  # compiling would take longer than many a cell
+    return Learner(network, recipe, len(images.classes), 0, images.device)
 
 
 def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
-    """Returns how long a pass over all test images takes, by a batch of them."""
     size = test_batch_size(learner.recipe, images)
     learner.model.eval()
     pixels, _ = next(iter(images.test_batches(size)))

@@ -34,8 +34,7 @@ _EVALUATION_PIXELS = 512 * 32 * 32  # of a batch of test images, unless training
 class Result:
     """What a cell came to: accuracy of its last epoch, what its network costs, and how long all of it took.
 
-    `top1` is in percent, `seconds` is the whole cell; `attention_by` says by what shuffle attention was computed, as
-    `Learner.attention_by` does.
+    `top1` is in percent, `seconds` is the whole cell, `attention_by` is the learner's.
     """
 
     top1: float
@@ -54,10 +53,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that training goes on from after an epoch: tensors, numbers and text, which `torch.load` reads safely.
-
-    The tensors are those of the network, and change when it is trained further.
-    """
+    """All that training goes on from after an epoch; its tensors are the network's, and change with it."""
 
     state: dict[str, Any]
 
@@ -93,13 +89,10 @@ def train(
     with from a checkpoint or not. Whoever stops asking for events stops the training.
 
     Args:
-        network: `{"model": {"name": ..., "stem": ...}, "attention": {"name": ..., **knobs}}`.
-        recipe: with precision and memory format resolved.
-        images: on the device to train on.
+        network, recipe, micro_batches: as for `Learner`.
         seed: of initial weights, order and augmentation; the same for all variants of a replicate.
         measure: `quick` measures what the network costs, within a tenth of the time that the cell took so far, `needed`
             does so however long it takes, `off` does not.
-        micro_batches: parts that a batch is taken in, one after the other, to need less memory.
         checkpoint: the state of one that the same arguments made, to go on from.
         checkpoint_every: seconds after which an epoch ends with a checkpoint.
 
@@ -149,14 +142,8 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    yield Result(
-        epochs[-1].top1,
-        epochs[-1].test_loss,
-        cost,
-        time.perf_counter() - started,
-        tuple(epochs),
-        learner.attention_by,
-    )
+    last = epochs[-1]
+    yield Result(last.top1, last.test_loss, cost, time.perf_counter() - started, tuple(epochs), learner.attention_by)
 
 
 def _check_finite(loss: float, where: str) -> None:
@@ -165,10 +152,11 @@ def _check_finite(loss: float, where: str) -> None:
 
 
 def _state(learner: Learner, epochs: Sequence[Epoch], seconds: float) -> dict[str, Any]:
+    on_device = [torch.cuda.get_rng_state(learner.device)] if learner.device.type == "cuda" else []
     return {
         "model": learner.model.state_dict(),
         "optimizer": learner.optimizer.state_dict(),
-        "random": _random_states(learner.device),
+        "random": [torch.get_rng_state(), *on_device],
         "epochs": [asdict(epoch) for epoch in epochs],
         "seconds": seconds,
         "micro_batches": learner.micro_batches,
@@ -183,11 +171,6 @@ def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], f
     if learner.device.type == "cuda" and len(state["random"]) > 1:
         torch.cuda.set_rng_state(state["random"][1], learner.device)
     return [Epoch(**epoch) for epoch in state["epochs"]], float(state["seconds"])
-
-
-def _random_states(device: torch.device) -> list[torch.Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:

@@ -12,13 +12,13 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.design.variants import Variant
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.schedules.grid import GridSchedule
+from ablations.execution.schedules.base import Schedule
 from ablations.plan import PURPOSE, plan
 from ablations.run import run
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
-from ablations.training.probe import Probe
+from ablations.training.events import Probe
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command
@@ -331,4 +331,4 @@ def test_a_plan_leaves_what_is_stored_alone(known: Path, probed: list[str]) -> N
     assert probed == []
     design = make_design(compose_config([*TINY, "device=cpu"]))
     store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
-    assert GridSchedule(design, store.cells).missing() == []
+    assert Schedule(design, store).missing() == []

@@ -16,8 +16,8 @@ from ablations.execution.driver import Driver
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
+from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.execution.schedules.select import make_schedule
 from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.study import StudyStore, open_store
 from ablations.storage.weights import Weights
@@ -29,7 +29,7 @@ class CutShort(Schedule):
     """Another schedule, of which only the first cells are trained, or those of a test's own choice."""
 
     def __init__(self, schedule: Schedule, choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]]) -> None:
-        super().__init__(schedule.design, list)
+        super().__init__(schedule.design, None)
         self._schedule, self._choose = schedule, choose
 
     def cells(self) -> Iterator[Cell | None]:
@@ -39,7 +39,7 @@ class CutShort(Schedule):
         return self._schedule.outlook()
 
     @property
-    def ending(self) -> str:
+    def ending(self) -> str:  # type: ignore[override]
         return self._schedule.ending
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
@@ -78,7 +78,8 @@ class DrivenStudy:
         def notify(text: str) -> None:
             self.found.append((text, schedule.total))
 
-        schedule = make_schedule(self.config, self.design, store, self.count_parameters, notify)
+        schedule = make_schedule(self.config, self.design, store, self.count_parameters)
+        schedule.notify = notify
         if schedule.looks:
             store.remember("looks", list(schedule.looks.sizes))
         return schedule
@@ -118,6 +119,5 @@ class DrivenStudy:
         driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
         if outlook.to_train:
             with display:
-                recorder.begin(self.config.data.name, launcher.images, launcher.prepare(), launcher.slots)
                 driver.train()
         return driver

@@ -12,8 +12,7 @@ from torch import nn
 from ablations.design import Cell
 from ablations.storage.weights import Weights
 from ablations.training.events import Finished, Progress
-from ablations.training.job import Job
-from ablations.training.packing import pack_weights
+from ablations.training.job import Job, pack_weights
 from tests.builders.driven import DrivenStudy
 from tests.builders.launchers import Launcher
 

@@ -1,1 +1,57 @@
-"""Launchers train the cells that a driver hands over."""
+"""Who trains a study's cells: the launcher that was chosen, if what it needs is here."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from importlib.util import find_spec
+
+from rich.console import Console
+
+from ablations.common.errors import UsageError
+from ablations.common.resolve import resolve_threads
+from ablations.config import Config, LauncherConfig, RayConfig
+from ablations.design import Design
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.serial import SerialLauncher
+
+_ANY_CLUSTER = "auto"
+_PATIENCE = 10.0  # seconds
+
+
+def check_launcher(config: LauncherConfig) -> None:
+    """Checks that there is what a launcher needs.
+
+    Raises:
+        UsageError: if its package is not installed, or nobody listens at its address.
+    """
+    if not isinstance(config, RayConfig):
+        return
+    if find_spec("ray") is None:
+        reason = "needs the Python package ray, which is not installed; pip install -e '.[ray]' does so"
+        raise UsageError("launcher", "ray", reason)
+    if config.address in ("", _ANY_CLUSTER):
+        return
+    host, _, port = config.address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:]+\]", host) or not port.isdecimal() or int(port) > 65_535:
+        reason = f"is no address of a cluster; one looks like 10.0.0.1:6379, and {_ANY_CLUSTER} is that of this machine"
+        raise UsageError("launcher.address", config.address, reason)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except OSError as error:  # which Ray would find out in minutes
+        reason = f"nobody answers there ({error.strerror or error}); `ray start --head` begins a cluster"
+        raise UsageError("launcher.address", config.address, reason) from None
+
+
+def make_launcher(config: Config, design: Design, console: Console) -> Launcher:
+    """Makes the launcher that was chosen, which is installed."""
+    threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+    if not isinstance(config.launcher, RayConfig):
+        return SerialLauncher(design, config.data, console, config.measure, threads)
+    if not config.launcher.address:
+        # Read when Ray is imported: one that is started here listens on the loopback interface alone.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    from ablations.execution.launchers.ray import RayLauncher
+
+    return RayLauncher(design, config.data, console, config.measure, threads, config.launcher)

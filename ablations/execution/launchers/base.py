@@ -1,71 +1,46 @@
-"""Launchers: who trains the cells that a driver hands over. `serial` does so in this process, one after the other.
+"""Launchers: who trains the cells that a driver hands over. `serial` does so in this process, `ray` in many others.
 
 A launcher takes jobs (`start`) while it has room (`slots`), and tells what they say (`events`); it knows nothing of
-Optuna, MLflow or files. The other launcher is `ablations.execution.launchers.ray`.
+Optuna, MLflow or files.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
 
 from ablations.common.errors import UsageError
 from ablations.config import COSTS, DataConfig, TrainConfig
 from ablations.data import load_images
+from ablations.data.images import Images
 from ablations.design import Design
 from ablations.design.variants import Variant
-from ablations.training.events import Progress
+from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
 
-if TYPE_CHECKING:
-    from types import TracebackType
 
-    from rich.console import Console
-
-    from ablations.data.images import Images
-    from ablations.training.probe import Probe
-
-
+@dataclass(eq=False)
 class Launcher(ABC):
-    """What both launchers have: a design's recipe and data.
+    """What both launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
-    Args:
-        design: whose cells are trained.
-        data: where the data are.
-        console: shows how loading them gets on.
-        measure: as for `train`.
-        threads: that a cell is computed with on the CPU.
+    slots = 1  # how many cells are trained at once
+    in_process = True  # whether cells are trained in this process, while events are waited for
 
-    Attributes:
-        slots: how many cells are trained at once.
-        in_process: whether cells are trained in this process, while events are waited for.
-    """
+    design: Design
+    data: DataConfig
+    console: Console | None = None
+    measure: str = "quick"  # as for `train`
+    threads: int = 1  # that a cell is computed with on the CPU
 
-    slots: int = 1
-    in_process: bool = True
-
-    def __init__(
-        self,
-        design: Design,
-        data: DataConfig,
-        console: Console | None = None,
-        measure: str = "quick",
-        threads: int = 1,
-    ) -> None:
-        self._design, self._data, self._console, self.threads = design, data, console, threads
-        # A search for what costs little cannot go on without knowing what something costs.
-        self.measure = "needed" if set(design.objectives) & COSTS else measure
-        self.recipe = TrainConfig(**design.protocol["train"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def __post_init__(self) -> None:
+        if set(self.design.objectives) & COSTS:
+            # A search for what costs little cannot go on without knowing what something costs.
+            self.measure = "needed"
+        self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property
     def images(self) -> Images:
@@ -74,7 +49,7 @@ class Launcher(ABC):
         Raises:
             UsageError: if it is not to be had, or smaller than a batch.
         """
-        images = load_images(self._data, self._console)
+        images = load_images(self.data, self.console)
         if len(images.train) < self.recipe.batch_size:
             reason = f"is more than the {len(images.train):,} training images"
             raise UsageError("train.batch_size", self.recipe.batch_size, reason)

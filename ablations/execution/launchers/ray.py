@@ -14,20 +14,24 @@ import math
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
+from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.common.wording import first_line
-from ablations.config import DataConfig, RayConfig
-from ablations.design import Design
+from ablations.config import DataConfig, RayConfig, TrainConfig
+from ablations.data.images import Images
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
-from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Progress
-from ablations.training.job import Job
+from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress, Step
+from ablations.training.job import Job, kind_of, work
 
 # Read when Ray is imported: nothing is sent to its makers, workers without GPUs are given no advice about them, and
 # what it says is not coloured.
@@ -38,18 +42,27 @@ os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
-from ablations.execution.launchers.ray_worker import Where, probe_variant, shared, train_job
-
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ablations.training.probe import Probe
+    from ablations.data.device import DeviceImages
 
 _RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
 _PATIENCE = 0.2  # seconds that words are waited for at a time
+_STEPS_APART = 0.5  # seconds between steps that are told
 _SPARE = 256 * 2**20  # bytes of a local object store beside the images
 _OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
 _LOOPBACK = "127.0.0.1"
+
+
+_placed: list[tuple[_Where, Images, DeviceImages]] = []  # the one data set that this worker has on its device
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Which images these are, how they are augmented, and where they go."""
+
+    fingerprint: str
+    data: DataConfig
+    device: str
 
 
 @dataclass
@@ -59,30 +72,19 @@ class _Task:
     begun: float | None = None  # when it said its first word: before, it waits for room
 
 
+@dataclass(eq=False)
 class RayLauncher(Launcher):
-    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed.
-
-    Args:
-        config: address of the cluster, most cells at once, GPUs of a cell.
-        design, data, console, measure, threads: as for `Launcher`.
-    """
+    """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed."""
 
     in_process = False
 
-    def __init__(
-        self,
-        config: RayConfig,
-        design: Design,
-        data: DataConfig,
-        console: Console | None = None,
-        measure: str = "quick",
-        threads: int = 1,
-    ) -> None:
-        super().__init__(design, data, console, measure, threads)
-        self._config = config
+    config: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._tasks: dict[str, _Task] = {}
-        self._device = design.protocol["device"]
-        self._gpus = config.gpus_per_cell if self._device == "cuda" else 0.0
+        self._device = self.design.protocol["device"]
+        self._gpus = self.config.gpus_per_cell if self._device == "cuda" else 0.0
         self._is_connected = False
         self._room, self._counted = 0, -math.inf
 
@@ -96,7 +98,7 @@ class RayLauncher(Launcher):
             if self._gpus:
                 self._room = min(self._room, int(total.get("GPU", 0) / self._gpus + 1e-6))
             self._counted = time.monotonic()
-        return max(1, min(self._room, self._config.workers or self._room))
+        return max(1, min(self._room, self.config.workers or self._room))
 
     def prepare(self) -> str:
         """Puts the images into the object store; says what they are and where they are kept."""
@@ -104,7 +106,7 @@ class RayLauncher(Launcher):
         _ = self._images_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
         return (
-            f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
+            f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
             f"for {self.slots} cells at once."
         )
 
@@ -131,8 +133,7 @@ class RayLauncher(Launcher):
 
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
-        words = self._training.remote(job, [self._images_ref], self._where)
-        self._tasks[job.cell.key] = _Task(job, words)
+        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, [self._images_ref], self._where))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Waits a moment for what workers say.
@@ -188,7 +189,7 @@ class RayLauncher(Launcher):
         """Ends all tasks, and the Ray that was started here."""
         if not self._is_connected:
             return
-        for key in list(self._tasks) if self._config.address else ():  # a Ray of our own ends with all its workers
+        for key in list(self._tasks) if self.config.address else ():  # a Ray of our own ends with all its workers
             ray.cancel(self._tasks[key].words, force=True)
         self._tasks = {}
         self._is_connected = False
@@ -196,11 +197,11 @@ class RayLauncher(Launcher):
 
     @cached_property
     def _images_ref(self) -> Any:
-        return ray.put(shared(self.images))
+        return ray.put(_shared(self.images))
 
     @property
-    def _where(self) -> Where:
-        return Where(self.images.fingerprint, self._data, self._device)
+    def _where(self) -> _Where:
+        return _Where(self.images.fingerprint, self.data, self._device)
 
     @cached_property
     def _training(self) -> Any:
@@ -219,22 +220,18 @@ class RayLauncher(Launcher):
         }
 
     def _connect(self) -> None:
-        """Joins the cluster, or starts a Ray of our own.
-
-        Raises:
-            UsageError: if it does not answer, or none of its machines can train a cell.
-        """
+        """Joins the cluster, or starts a Ray of our own; UsageError if no machine of it can train a cell."""
         if self._is_connected:
             return
         handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces by one of its own
         try:
             ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            option = "launcher.address" if self._config.address else "launcher"
+            option = "launcher.address" if self.config.address else "launcher"
             reason = f"Ray does not answer: {first_line(error)[:300]}"
-            if self._config.address and "RAY_AUTH_MODE" not in os.environ:
+            if self.config.address and "RAY_AUTH_MODE" not in os.environ:
                 reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, too"
-            raise UsageError(option, self._config.address or "ray", reason) from None
+            raise UsageError(option, self.config.address or "ray", reason) from None
         finally:
             signal.signal(signal.SIGTERM, handler)
         self._is_connected = True
@@ -244,11 +241,11 @@ class RayLauncher(Launcher):
             raise UsageError("launcher", "ray", f"no machine of the cluster has the {needs} that a cell needs")
 
     def _place(self) -> dict[str, Any]:
-        if self._config.address:
-            return {"address": self._config.address}
+        if self.config.address:
+            return {"address": self.config.address}
         return {
             "address": "local",
-            "num_cpus": self._config.workers * self.threads or max(available_cores(), self.threads),
+            "num_cpus": self.config.workers * self.threads or max(available_cores(), self.threads),
             "include_dashboard": False,
             "_node_ip_address": _LOOPBACK,
             "object_store_memory": int(1.1 * self.images.nbytes) + _SPARE,
@@ -260,3 +257,59 @@ class RayLauncher(Launcher):
     def _fits(self, node: Mapping[str, Any]) -> bool:
         has = node["Resources"]
         return bool(has.get("CPU", 0) >= self.threads and has.get("GPU", 0) >= self._gpus)
+
+
+# What runs in worker processes.
+
+
+def train_job(job: Job, images: Sequence[Any], where: _Where) -> Iterator[Progress]:
+    """Trains a job's cell; `images` is a list of one reference to them."""
+    told = 0.0
+    try:
+        for event in work(job, _on_device(images, where)):
+            if isinstance(event, Step):
+                if time.monotonic() - told < _STEPS_APART:
+                    continue
+                told = time.monotonic()
+            yield event
+        return
+    except Exception as error:  # of placing the images, as a cell's own errors are told
+        failure = Failed(kind_of(error), traceback.format_exc())
+    yield failure
+
+
+def probe_variant(
+    network: dict[str, Any],
+    recipe: TrainConfig,
+    images: Sequence[Any],
+    where: _Where,
+    seconds: float,
+    threads: int,
+    measured: bool,
+) -> Probe | str:
+    """Finds out what a cell of a network costs."""
+    from ablations.training.probe import probe_or_reason
+
+    return probe_or_reason(network, recipe, _on_device(images, where), seconds, threads, measured=measured)
+
+
+def _shared(images: Images) -> Images:
+    """Returns images as plain arrays, whose bytes Ray shares between the processes of a machine."""
+    train, test = (
+        replace(part, pixels=part.pixels.view(np.ndarray), labels=part.labels.view(np.ndarray))
+        for part in (images.train, images.test)
+    )
+    return replace(images, train=train, test=test)
+
+
+def _on_device(references: Sequence[Any], where: _Where) -> DeviceImages:
+    """Returns the images on this process's device: put there for its first cell."""
+    if not _placed or _placed[0][0] != where:
+        keep_freed_memory()
+        quiet_profiler()
+        from ablations.data.device import on_device
+
+        images: Images = ray.get(references[0])
+        _placed.clear()  # before others are put there
+        _placed.append((where, images, on_device(images, where.data, where.device)))
+    return _placed[0][2]

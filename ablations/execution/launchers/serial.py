@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
-from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Progress
+from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
 from ablations.training.job import Job, work
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
-    from ablations.training.probe import Probe
 
 
 class SerialLauncher(Launcher):
     """Trains cells in this process, one after the other; torch is imported when the first one needs it."""
 
-    _is_warm = False
     _running: tuple[str, Iterator[Progress]] | None = None
 
     @cached_property
@@ -30,27 +28,22 @@ class SerialLauncher(Launcher):
 
         keep_freed_memory()
         quiet_profiler()
-        return on_device(self.images, self._data, self._design.protocol["device"])
+        return on_device(self.images, self.data, self.design.protocol["device"])
 
     def prepare(self) -> str:
         """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
         where = "on the device" if self._device_images.resident else "mapped from disk"
-        return f"{self.images.describe(self._data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
+        return f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with one variant after the other."""
-        images = self._device_images
-        from ablations.training.probe import probe_or_reason, warm_up
+        images, measured = self._device_images, self.measure != "off"
+        from ablations.training.probe import probe_or_reason
 
-        if variants and not self._is_warm:
-            warm_up(variants[0].network, self.recipe, images, self.threads)
-            self._is_warm = True
-        return {
-            variant.name: probe_or_reason(
-                variant.network, self.recipe, images, seconds, self.threads, measured=self.measure != "off"
-            )
-            for variant in variants
-        }
+        def found(variant: Variant) -> Probe | str:
+            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads, measured=measured)
+
+        return {variant.name: found(variant) for variant in variants}
 
     def start(self, job: Job) -> None:
         """Begins to train a cell; what is done is done while events are waited for."""

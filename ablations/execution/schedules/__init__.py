@@ -1,1 +1,30 @@
-"""Schedules say which cells come next, and how many there will be."""
+"""What is trained next: every cell that is missing, what a search picks, or what a look leaves undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ablations.config import Config
+from ablations.design import Design
+from ablations.design.variants import Variant
+from ablations.execution.schedules.base import Schedule
+from ablations.execution.schedules.search import SearchSchedule
+from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
+from ablations.storage.study import StudyStore
+
+
+def make_schedule(
+    config: Config, design: Design, store: StudyStore | None, count_parameters: Callable[[Variant], int]
+) -> Schedule:
+    """Makes the schedule of a study; there is no store where nothing is stored yet.
+
+    Raises:
+        UsageError: if `replicates=auto` can decide nothing.
+        StorageError: if the study was begun with another `replicates.max`.
+    """
+    if design.is_search:
+        return SearchSchedule(config, design, store, count_parameters)
+    if design.replicates_max:
+        looks = looks_of(design, store.attributes.get("looks") if store is not None else None)
+        return SequentialSchedule(design, store, looks)
+    return Schedule(design, store)

@@ -6,18 +6,15 @@ is stored and writes nothing.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ablations.design import Cell, Design
 from ablations.stats import Looks
 from ablations.storage.cells import CellState, StoredCell
-
-if TYPE_CHECKING:
-    from ablations.training.events import Epoch
+from ablations.storage.study import StudyStore
+from ablations.training.events import Epoch
 
 
 @dataclass(frozen=True)
@@ -26,19 +23,22 @@ class Outlook:
 
     Attributes:
         design: the study, with the variants that are known by now.
-        missing: how many cells of each of these variants are to be trained.
-        to_pick: variants that a search has yet to pick.
+        cells: of these variants, that are to be trained.
         total: cells of the study, those that are done included.
-        replicates: how many of each variant there will be, as `3` or `9 to 16`.
+        to_pick: variants that a search has yet to pick.
         note: what else people should know; empty where there is nothing.
     """
 
     design: Design
-    missing: Mapping[str, int]
-    to_pick: int
+    cells: Sequence[Cell]
     total: int
-    replicates: str
+    to_pick: int = 0
     note: str = ""
+
+    @property
+    def missing(self) -> Counter[str]:
+        """How many cells of each known variant are to be trained."""
+        return Counter(cell.variant.name for cell in self.cells)
 
     @property
     def cells_to_pick(self) -> int:
@@ -48,7 +48,7 @@ class Outlook:
     @property
     def to_train(self) -> int:
         """Cells that are to be trained."""
-        return sum(self.missing.values()) + self.cells_to_pick
+        return len(self.cells) + self.cells_to_pick
 
     @property
     def variants(self) -> int:
@@ -56,41 +56,42 @@ class Outlook:
         return len(self.design.variants) + self.to_pick
 
 
-class Schedule(ABC):
-    """Says which cells come next.
+class Schedule:
+    """Says which cells come next: of most sweeps all that have no outcome; other schedules say something else.
 
-    Args:
-        design: the study as it was asked for.
-        stored: returns what is known of its cells.
+    Attributes:
+        declared: the study as it was asked for, without the variants that a search has picked.
+        notify: is told, in words, why the study goes on as it does.
+        looks: when the study is judged on its way; None where it is judged at its end alone.
+        ending: what people should know when all has been trained; empty where there is nothing.
     """
 
-    def __init__(self, design: Design, stored: Callable[[], list[StoredCell]]) -> None:
-        self._design, self._stored = design, stored
+    looks: Looks | None = None
+    ending: str = ""
 
-    @property
-    def declared(self) -> Design:
-        """The study as it was asked for, without the variants that a search has picked."""
-        return self._design
+    def __init__(self, design: Design, store: StudyStore | None) -> None:
+        self.declared, self._store = design, store
+        self.notify: Callable[[str], None] = print
 
     @property
     def design(self) -> Design:
         """The study, with the variants that are known by now."""
-        return self._design
+        return self.declared
 
     @property
     def total(self) -> int:
         """How many cells the study has, as far as is known by now."""
         return self.outlook().total
 
-    @abstractmethod
     def cells(self) -> Iterator[Cell | None]:
         """Yields the cells to be trained; None says that nothing can be said before one in training has ended."""
+        yield from self.missing()
 
-    @abstractmethod
     def outlook(self) -> Outlook:
         """Returns what there is to train, before any of it is in training."""
+        return Outlook(self.design, self.missing(), len(self.design.variants) * self.design.replicates)
 
-    def check(self) -> None:  # noqa: B027 - most schedules have nothing to check
+    def check(self) -> None:
         """Checks that there can be something to train; raises UsageError otherwise."""
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
@@ -98,32 +99,20 @@ class Schedule(ABC):
         del cell, epochs
         return None
 
-    @property
-    def looks(self) -> Looks | None:
-        """When the study is judged on its way; None where it is judged at its end alone."""
-        return None
-
-    @property
-    def ending(self) -> str:
-        """What people should know when all has been trained; empty where there is nothing."""
-        return ""
-
     def count_done(self) -> int:
         """Counts the study's cells that need no training any more."""
         wanted = {variant.name for variant in self.design.variants}
         return sum(cell.state.is_done and cell.variant in wanted for cell in self._stored())
 
-    def missing(self) -> list[Cell]:
-        """Returns the cells of the known variants that are to be trained, a replicate after the other."""
+    def missing(self, design: Design | None = None) -> list[Cell]:
+        """Returns the cells of a design, or of the known variants, that are to be trained, replicate by replicate."""
         stored = {cell.key: cell for cell in self._stored()}
         pruned = {cell.variant for cell in stored.values() if cell.state is CellState.PRUNED}
         return [
             cell
-            for cell in self.design.cells()
+            for cell in (design or self.design).cells()
             if (not stored[cell.key].state.is_done if cell.key in stored else cell.variant.name not in pruned)
         ]
 
-
-def count_by_variant(cells: Sequence[Cell]) -> Counter[str]:
-    """Counts cells by the names of their variants."""
-    return Counter(cell.variant.name for cell in cells)
+    def _stored(self) -> list[StoredCell]:
+        return self._store.cells() if self._store is not None else []

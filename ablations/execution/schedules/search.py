@@ -17,8 +17,9 @@ import itertools
 import math
 import random
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
@@ -35,12 +36,11 @@ from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Cell, Design
 from ablations.design.variants import Variant
-from ablations.execution.schedules.base import Outlook, Schedule, count_by_variant
+from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.study import StudyStore
+from ablations.training.events import Epoch
 from sa_core.seeds import stream_seed
-
-if TYPE_CHECKING:
-    from ablations.training.events import Epoch
 
 _ASKED = 200  # picks that the sampler may waste before the combinations that are left are looked through
 _LOOKED_THROUGH = 20_000
@@ -48,28 +48,14 @@ _STARTUP = 5  # variants that are trained to their end before any is given up
 
 
 class SearchSchedule(Schedule):
-    """Picks the variants of a search.
-
-    Args:
-        config: the sweep's factors are the space, their levels the choices.
-        design: its named variants, without those that were picked.
-        stored: returns what is known of its cells.
-        count_parameters: says how many parameters a variant has.
-        should_prune: asks a pruner about a cell in training.
-    """
+    """Picks the variants of a search, from the levels of the sweep's factors."""
 
     def __init__(
-        self,
-        config: Config,
-        design: Design,
-        stored: Callable[[], list[StoredCell]],
-        count_parameters: Callable[[Variant], int],
-        should_prune: Callable[[Cell, MedianPruner], bool],
+        self, config: Config, design: Design, store: StudyStore | None, count_parameters: Callable[[Variant], int]
     ) -> None:
-        super().__init__(design, stored)
+        super().__init__(design, store)
         self._trials, self._epochs = config.sweep.trials, config.train.epochs
-        self._count_parameters, self._should_prune = count_parameters, should_prune
-        self._exhausted = False
+        self._count_parameters = count_parameters
         self._maker = Maker(config)
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
@@ -79,7 +65,7 @@ class SearchSchedule(Schedule):
     @property
     def design(self) -> Design:
         """The design with the variants that were picked so far."""
-        return with_found_variants(self._design, self._stored(), self._maker)
+        return with_found_variants(self.declared, self._stored(), self._maker)
 
     def check(self) -> None:
         """Checks that something can be picked.
@@ -87,8 +73,8 @@ class SearchSchedule(Schedule):
         Raises:
             UsageError: if every combination has too many parameters.
         """
-        most = self._design.max_parameters
-        if most and len(self.design.variants) == len(self._design.variants) and self._pick() is None:
+        most = self.declared.max_parameters
+        if most and len(self.design.variants) == len(self.declared.variants) and self._pick() is None:
             reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
             raise UsageError("sweep.max_parameters", most, reason)
 
@@ -97,15 +83,10 @@ class SearchSchedule(Schedule):
         design, asked = self.design, self._trials
         size = math.prod(len(levels) for levels in design.factors.values())
         trials = min(asked, size)
-        to_pick = max(0, trials - (len(design.variants) - len(self._design.variants)))
+        to_pick = max(0, trials - (len(design.variants) - len(self.declared.variants)))
         note = f"There are {trials} combinations of levels to pick from, not {asked}." if trials < asked else ""
         total = (len(design.variants) + to_pick) * design.replicates
-        return Outlook(design, count_by_variant(self.missing()), to_pick, total, str(design.replicates), note)
-
-    @property
-    def ending(self) -> str:
-        """Says that fewer variants were to be had than were asked for."""
-        return "No other combination of levels is left to pick." if self._exhausted else ""
+        return Outlook(design, self.missing(), total, to_pick, note)
 
     def cells(self) -> Iterator[Cell | None]:
         """Yields what is missing of known variants, then picks others until there are as many as were asked for.
@@ -117,27 +98,29 @@ class SearchSchedule(Schedule):
         open_ones: list[Variant] = []  # whose first replicate is being trained
         while True:
             stored = {cell.key: cell for cell in self._stored()}
-            first = {variant.name: stored[self._design.cell(variant, 0).key] for variant in open_ones}
+            first = {variant.name: stored[self.declared.cell(variant, 0).key] for variant in open_ones}
             ended = next((variant for variant in open_ones if not first[variant.name].is_open), None)
             if ended is not None:
                 open_ones.remove(ended)
                 if first[ended.name].state is not CellState.PRUNED:
-                    for replicate in range(1, self._design.replicates):
-                        yield self._design.cell(ended, replicate)
+                    for replicate in range(1, self.declared.replicates):
+                        yield self.declared.cell(ended, replicate)
             elif (variant := self._pick()) is not None:
                 open_ones.append(variant)
-                yield self._design.cell(variant, 0)
-            elif open_ones and self._design.replicates > 1:
+                yield self.declared.cell(variant, 0)
+            elif open_ones and self.declared.replicates > 1:
                 yield None
             else:
                 return
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
         """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
-        objective = self._design.objectives[0]
         is_judged = cell.variant.levels and cell.replicate == 0 and len(epochs) < self._epochs
-        if not is_judged or not can_prune(self._design.objectives) or not self._should_prune(cell, self._pruner):
+        if not is_judged or not can_prune(self.declared.objectives):
             return None
+        if self._store is None or not self._store.should_prune(cell, self._pruner):
+            return None
+        objective = self.declared.objectives[0]
         metric = METRICS[objective]
         value = f"{metric.label.lower()} {metric.format(getattr(epochs[-1], objective))} {metric.unit}"
         return f"after epoch {len(epochs)}, {value} is worse than the median of the others"
@@ -145,12 +128,12 @@ class SearchSchedule(Schedule):
     def _pick(self) -> Variant | None:
         """Returns the next variant; None when there are enough, or none is left."""
         stored = self._stored()
-        design = with_found_variants(self._design, stored, self._maker)
+        design = with_found_variants(self.declared, stored, self._maker)
         picked = [variant for variant in design.variants if variant.levels]
         if len(picked) >= self._trials:
             return None
         # By how many there are, so that a search that goes on picks what it would have picked.
-        seed = stream_seed(self._design.protocol["seed"], "search", len(picked)) % 2**32
+        seed = stream_seed(self.declared.protocol["seed"], "search", len(picked)) % 2**32
         in_training = {cell.variant for cell in stored if cell.is_open}
         running = [
             create_trial(state=TrialState.RUNNING, params=variant.levels, distributions=dict(self._space))
@@ -176,23 +159,23 @@ class SearchSchedule(Schedule):
         return self._first_left(known, seed)
 
     def _is_wanted(self, variant: Variant, known: Sequence[Settings]) -> bool:
-        most = self._design.max_parameters
-        if variant.network in known or not most:
-            return variant.network not in known
-        if variant.name not in self._counts:
+        most = self.declared.max_parameters
+        if variant.network in known:
+            return False
+        if most and variant.name not in self._counts:
             self._counts[variant.name] = self._count_parameters(variant)
-        return self._counts[variant.name] <= most
+        return not most or self._counts[variant.name] <= most
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""
-        factors = self._design.factors
+        factors = self.declared.factors
         combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
         random.Random(seed).shuffle(combinations)
         for combination in combinations:
             variant = self._maker.variant(dict(zip(factors, combination, strict=True)))
             if variant and self._is_wanted(variant, known):
                 return variant
-        self._exhausted = True
+        self.ending = "No other combination of levels is left to pick."
         return None
 
 
@@ -208,20 +191,17 @@ def observations(
     space: Mapping[str, CategoricalDistribution],
 ) -> list[FrozenTrial]:
     """Returns a trial for each variant that has a result, with the means over its replicates; all are of the space."""
-    cells: dict[str, list[StoredCell]] = {}
+    results: defaultdict[tuple[str, CellState], list[Any]] = defaultdict(list)
     for cell in stored:
-        cells.setdefault(cell.variant, []).append(cell)
+        if cell.outcome is not None:
+            results[cell.variant, cell.state].append(cell.outcome["result"])
     trials = []
     for variant in variants:
-        results: dict[CellState, list[Any]] = {CellState.FINISHED: [], CellState.PRUNED: []}
-        for cell in cells.get(variant.name, ()):
-            if cell.outcome is not None and cell.state in results:
-                results[cell.state].append(cell.outcome["result"])
         common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
-        if results[CellState.PRUNED]:
-            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in results[CellState.PRUNED][0]["epochs"]}
+        if pruned := results[variant.name, CellState.PRUNED]:
+            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in pruned[0]["epochs"]}
             trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
-        elif finished := results[CellState.FINISHED]:
+        elif finished := results[variant.name, CellState.FINISHED]:
             values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
             trials.append(create_trial(values=values, **common))
     return trials

@@ -6,7 +6,7 @@ get those of the next look. `ablations.stats.looks` says when looks are taken, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,42 +16,28 @@ from ablations.common.errors import UsageError
 from ablations.common.wording import count
 from ablations.config import AUTO
 from ablations.design import Cell, Design
-from ablations.execution.schedules.base import Outlook, Schedule, count_by_variant
+from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.stats import Looks, family, judge, undecided
-from ablations.storage.cells import StoredCell
 from ablations.storage.errors import StorageError
+from ablations.storage.study import StudyStore
 
 
-def looks_of(design: Design, stored: Any) -> Looks:
-    """Returns when a study is looked at: as it was planned when it was first run so.
-
-    Args:
-        design: the study.
-        stored: what the study remembers of its looks; None where it was not run so yet.
+def looks_of(design: Design, stored: Any = None) -> Looks:
+    """Returns when a study is looked at: as it remembers (`stored`) since it was first run so, or as planned now.
 
     Raises:
         StorageError: if the study was begun with another `replicates.max`.
-        UsageError: if `replicates.max` can decide nothing.
+        UsageError: if `replicates.max` can decide nothing, or there is nothing to decide.
     """
-    known, most = Looks.stored(stored), design.replicates_max
-    if known is None:
-        return planned_looks(design)
-    if known.sizes[-1] != most:
+    looks, most = Looks.stored(stored), design.replicates_max
+    if looks is not None and looks.sizes[-1] != most:
         reason = (
-            f"the study was begun with replicates.max={known.sizes[-1]}, which its verdicts allow for; "
+            f"the study was begun with replicates.max={looks.sizes[-1]}, which its verdicts allow for; "
             f"to start another study, add study={design.study}-2 (or any name)"
         )
         raise StorageError("replicates.max", most, reason)
-    return known
-
-
-def planned_looks(design: Design) -> Looks:
-    """Plans when a study is looked at.
-
-    Raises:
-        UsageError: if `replicates.max` can decide nothing, or there is nothing to decide.
-    """
-    most = design.replicates_max
+    if looks is not None:
+        return looks
     contrasts = len(family(design.baselines))
     if not contrasts:
         raise UsageError("replicates", AUTO, "has nothing to decide: no variant is compared with another one")
@@ -64,39 +50,26 @@ def planned_looks(design: Design) -> Looks:
 
 
 class SequentialSchedule(Schedule):
-    """Trains a look's replicates, judges, and goes on with what is undecided.
+    """Trains a look's replicates, judges, and goes on with what is undecided."""
 
-    Args:
-        design: the study.
-        stored: returns what is known of its cells.
-        looks: when the study is looked at.
-        notify: is told, in words, what a look found.
-    """
+    looks: Looks
 
-    def __init__(
-        self, design: Design, stored: Callable[[], list[StoredCell]], looks: Looks, notify: Callable[[str], None]
-    ) -> None:
-        super().__init__(replace(design, replicates=looks.sizes[0]), stored)
-        self._looks, self._notify = looks, notify
-        self._batch: list[Cell] | None = None  # the cells of the look that is being taken
-        self._done_before = 0
-
-    @property
-    def looks(self) -> Looks | None:
-        """When the study is looked at."""
-        return self._looks
+    def __init__(self, design: Design, store: StudyStore | None, looks: Looks) -> None:
+        super().__init__(replace(design, replicates=looks.sizes[0]), store)
+        self.looks = looks
+        self._total: int | None = None  # up to the look that is being taken
 
     @property
     def total(self) -> int:
         """How many cells the study has up to the look that is being taken."""
-        return super().total if self._batch is None else self._done_before + len(self._batch)
+        return super().total if self._total is None else self._total
 
     def cells(self) -> Iterator[Cell | None]:
         """Yields the cells of a look after the other; judges the study when those of one are trained."""
         for found, batch in self._batches():
-            self._done_before, self._batch = self.count_done(), batch
+            self._total = self.count_done() + len(batch)
             if found:
-                self._notify(found)
+                self.notify(found)
             yield from batch
             while any(cell.is_open for cell in self._stored()):
                 yield None
@@ -104,31 +77,22 @@ class SequentialSchedule(Schedule):
     def outlook(self) -> Outlook:
         """Returns what there is to train up to the next look."""
         batch = next((batch for _, batch in self._batches()), [])
-        sizes = self._looks.sizes
-        replicates = f"{sizes[0]} to {sizes[-1]}"
-        return Outlook(self.design, count_by_variant(batch), 0, self.count_done() + len(batch), replicates)
+        return Outlook(self.design, batch, self.count_done() + len(batch))
 
     def _batches(self) -> Iterator[tuple[str, list[Cell]]]:
         """Yields the cells that each look lacks, with what the look before it found, for looks that lack any."""
         if first := self.missing():
             yield "", first
-        for before, replicates in pairwise(self._looks.sizes):
+        for before, replicates in pairwise(self.looks.sizes):
             wanted = self._undecided()
             if not wanted:
                 return
-            stored = {cell.key: cell for cell in self._stored()}
-            cells = (
-                self._design.cell(variant, replicate)
-                for replicate in range(replicates)
-                for variant in self._design.variants
-                if variant.name in wanted
-            )
-            missing = [cell for cell in cells if cell.key not in stored or not stored[cell.key].state.is_done]
-            if missing:
-                yield self._found(before, replicates, wanted), missing
+            missing = self.missing(replace(self.declared, replicates=replicates))
+            if batch := [cell for cell in missing if cell.variant.name in wanted]:
+                yield self._found(before, replicates, wanted), batch
 
     def _found(self, before: int, replicates: int, wanted: list[str]) -> str:
-        baselines = self._design.baselines
+        baselines = self.declared.baselines
         contrasts = len(family(baselines))
         decided = contrasts - len(family({name: baselines[name] for name in wanted}))
         return (
@@ -138,7 +102,7 @@ class SequentialSchedule(Schedule):
 
     def _undecided(self) -> list[str]:
         """Returns the variants that need more replicates, and their baselines, in the order of the design."""
-        cells = collect(self._design, self._stored()).cells
-        contrasts = judge(cells, self._design.baselines, self._design.margin, self._looks)
+        cells = collect(self.declared, self._stored()).cells
+        contrasts = judge(cells, self.declared.baselines, self.declared.margin, self.looks)
         wanted = {name for contrast in undecided(contrasts) for name in (contrast.variant, contrast.baseline)}
-        return [variant.name for variant in self._design.variants if variant.name in wanted]
+        return [variant.name for variant in self.declared.variants if variant.name in wanted]

@@ -14,8 +14,8 @@ from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import make_design
 from ablations.storage.weights import Weights
+from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
-from ablations.training.packing import pack_weights
 from tests.builders.cells import stored
 
 IMAGES = ("device=cpu", "data.train_images=20", "data.test_images=160")  # more than a batch of 128

@@ -25,9 +25,8 @@ from ablations.storage.weights import Weights
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.events import Finished, Learnt, Progress, Saved
-from ablations.training.job import Job
+from ablations.training.job import Job, pack_weights
 from ablations.training.learner import build_network
-from ablations.training.packing import pack_weights
 from ablations.training.train import Epoch, Result
 from tests.builders.driven import DrivenStudy
 

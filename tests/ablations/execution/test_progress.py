@@ -25,7 +25,7 @@ def show(*, terminal: bool) -> str:
         display.step("groups=2 r0", 2, 4)
         display.finish_cell("groups=2 r0", 61.25, 3.21, 1234.5)
         display.start_cell("groups=4 r0")
-        display.fail_cell("groups=4 r0", "failed", "ValueError: no [such] thing")
+        display.end_cell("groups=4 r0", "failed: ValueError: no [such] thing")
     return file.getvalue()
 
 
@@ -60,7 +60,7 @@ def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() ->
         assert display._cells["groups=1 r0"].top1 is None
         display.finish_cell("groups=1 r0", 33.5, 1.0, None)
         assert set(display._cells) == {"none r0"}
-        display.fail_cell("none r0", "diverged", "the loss is nan")
+        display.end_cell("none r0", "diverged: the loss is nan")
         assert display._cells == {}
     text = file.getvalue()
     for shown in ("top-1 11.5 %", "top-1 22.5 %", "[1/3] groups=1 r0", "[2/3] none r0", "diverged: the loss is nan"):

@@ -14,8 +14,8 @@ from ablations.config import TrainConfig
 from ablations.design import Cell
 from ablations.storage.cells import CellState
 from ablations.storage.weights import Weights
+from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
-from ablations.training.packing import pack_weights
 from ablations.training.train import evaluate
 from tests.builders.driven import DrivenStudy
 from tests.builders.kept import Keen, drive

@@ -27,8 +27,7 @@ from ablations.training.events import (
     Saved,
     Step,
 )
-from ablations.training.job import Job, kind_of, work
-from ablations.training.packing import pack
+from ablations.training.job import Job, kind_of, pack, work
 from tests.conftest import DIVERGING, TINY
 
 CONFIG = compose_config([*TINY, "device=cpu", "train.epochs=3"])

@@ -13,8 +13,9 @@ from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training import probe as probing
 from ablations.training.cost import SHARE
+from ablations.training.events import Probe
 from ablations.training.learner import Learner
-from ablations.training.probe import Probe, probe
+from ablations.training.probe import probe
 from ablations.training.train import test_batch_size as batch_size_of_tests  # pytest would take it for a test
 from tests.builders.training import SA, network, result_of
 

@@ -18,8 +18,8 @@ from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training import learner
 from ablations.training.events import Epoch, Step
+from ablations.training.job import pack
 from ablations.training.learner import Learner, build_network, decayed_weights
-from ablations.training.packing import pack
 from ablations.training.train import (
     Checkpoint,
     DivergedError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from ablations.config import RayConfig
+from ablations.execution.launchers import make_launcher
 from ablations.execution.launchers.base import Launcher
-from ablations.execution.launchers.select import make_launcher
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.progress import Display
 from ablations.execution.schedules.base import Schedule
@@ -71,10 +72,11 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
         close(first[0])
 
 
-def launcher_of(study: DrivenStudy, config: RayConfig | None, measure: str = "off") -> Launcher:
-    if config is None:
-        return SerialLauncher(study.design, study.config.data, measure=measure)
-    return make_launcher(config, study.design, study.config.data, Console(quiet=True), measure, threads=1)
+def launcher_of(study: DrivenStudy, launcher: RayConfig | None, measure: str = "off") -> closing[Launcher]:
+    if launcher is None:
+        return closing(SerialLauncher(study.design, study.config.data, measure=measure))
+    config = replace(study.config, launcher=launcher, measure=measure, threads=1)
+    return closing(make_launcher(config, study.design, Console(quiet=True)))
 
 
 def timeless(value: Any) -> Any:
@@ -247,8 +249,9 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
-    config = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
-    launcher: Any = make_launcher(config, design, study.config.data, Console(quiet=True), "off", threads=1)
+    chosen = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
+    config = replace(study.config, launcher=chosen, measure="off", threads=1)
+    launcher: Any = make_launcher(config, design, Console(quiet=True))
     monkeypatch.setattr("ray.cluster_resources", lambda: resources)
     assert launcher.slots == slots
     assert launcher._needs == {

@@ -18,7 +18,7 @@ from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.execution.schedules.sequential import SequentialSchedule, looks_of, planned_looks
+from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
 from ablations.run import PURPOSE, run
 from ablations.stats import Looks, Verdict, judge
 from ablations.storage.cells import CellState
@@ -255,7 +255,7 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
         top1 = 50 + clear_one + noise
         result = Result(top1, 1.0, Cost(10), 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
-    found = SequentialSchedule(design, store.cells, Looks(SIZES), lambda _: None).cells()
+    found = SequentialSchedule(design, store, Looks(SIZES)).cells()
     assert [cell.name if cell else None for cell in islice(found, 4)] == [
         "resnet8, none r9", "resnet8, sa r9", "resnet8, none r10", "resnet8, sa r10",
     ]  # fmt: skip
@@ -279,15 +279,15 @@ def test_another_replicates_max_is_refused_for_a_stored_study(study: Study, tmp_
 def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_can() -> None:
     asked = make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))
     with pytest.raises(UsageError, match=r"^replicates.max=6: cannot decide 2 contrasts with so few .*; 7 can$"):
-        planned_looks(asked)
+        looks_of(asked)
     assert Looks.planned(6, 2) is None
-    assert planned_looks(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=7"]))).sizes == (7,)
+    assert looks_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=7"]))).sizes == (7,)
 
 
 def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
     asked = make_design(compose_config(["device=cpu", "sweep.factors={}", "replicates=auto"]))
     with pytest.raises(UsageError, match=r"^replicates=auto: has nothing to decide: no variant is compared"):
-        planned_looks(asked)
+        looks_of(asked)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ REAL = ("device=cpu", "sweep=shuffle", "replicates=auto", "replicates.max=10", "
 def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: Path, command: Command) -> None:
     done = command("run", *REAL, f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (0, "")
-    sizes = planned_looks(make_design(compose_config([*REAL]))).sizes
+    sizes = looks_of(make_design(compose_config([*REAL]))).sizes
     first = 5 * sizes[0]
     assert f"replicates: {sizes[0]} to 10, cells: {first}; {first} to train on cpu" in done.stdout
     assert "Verdicts are by paired tests" in done.stdout
