@@ -117,16 +117,6 @@ def test_of_other_libraries_only_public_names_are_imported() -> None:
     assert sorted(private) == []
 
 
-def test_tests_import_no_files_of_tests() -> None:
-    wrong = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in (ROOT / "tests").rglob("*.py")
-        for name in imports_of(ast.parse(path.read_text()))
-        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
-    }
-    assert sorted(wrong) == []  # what several of them build is in tests/builders
-
-
 def test_no_function_is_too_long() -> None:
     long = {
         f"{module}.{node.name}"
@@ -155,4 +145,4 @@ def test_tests_share_builders_and_do_not_import_each_other() -> None:
         for name in imports_of(ast.parse(path.read_text()))
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     }
-    assert sorted(shared) == []
+    assert sorted(shared) == []  # what several of them build is in tests/builders
