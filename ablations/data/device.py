@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 import psutil
@@ -22,6 +19,7 @@ from torch import Tensor
 from ablations.config import DataConfig
 from ablations.data.augment import Augmentation, augmentation_of
 from ablations.data.images import Images, ImageSet
+from ablations.data.source import ahead
 from sa_core.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
@@ -41,13 +39,9 @@ def on_device(images: Images, config: DataConfig, device: str) -> DeviceImages:
 class DeviceImages:
     """A data set for a device, as uint8; batches come out as float32 of shape (B, 3, H, W), normalised, with labels.
 
-    Args:
-        images: the data set.
-        device: where batches are made.
-        augmentation: of training images.
-        memory: `device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read
-            in memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where
-            they take at most half of what is free.
+    `memory=device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read in
+    memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where they take at
+    most half of what is free.
     """
 
     def __init__(
@@ -130,13 +124,8 @@ class DeviceImages:
             np.take(pixels.numpy(), places.numpy(), axis=0, out=raw.numpy(), mode="clip")
             return raw
 
-        waiting = iter(order.split(batch_size))
-        with ThreadPoolExecutor(1) as reader:
-            ahead = deque(reader.submit(read, places) for places in islice(waiting, _AHEAD))
-            while ahead:
-                raw = ahead.popleft().result()
-                ahead.extend(reader.submit(read, places) for places in islice(waiting, 1))
-                yield raw.to(self.device, non_blocking=True)
+        for raw in ahead(read, order.split(batch_size), 1, _AHEAD):
+            yield raw.to(self.device, non_blocking=True)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return pixels.float().sub_(self._mean).mul_(self._scale)
@@ -156,10 +145,7 @@ def _read_ahead(pixels: np.memmap) -> None:
 
 
 def _moments(images: ImageSet) -> Batch:
-    """Returns the mean and standard deviation of each colour channel in grey levels, shapes (3,).
-
-    Of more images than 50,000, those of as many at equal distances are taken.
-    """
+    """Returns mean and standard deviation of each colour in grey levels, (3,), of up to 50,000 images far apart."""
     pixels = images.pixels[:: -(-len(images) // _MOST_FOR_MOMENTS)]
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(pixels), 512):
