@@ -130,10 +130,10 @@ class ShuffleAttention(nn.Module):
         c = knobs.branch_channels(channels)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         # Weight 0 and bias 1: every gate starts as the constant sigmoid(1) = 0.731.
-        if knobs.has_channel_branch and knobs.channel_transform != "none":
+        if knobs.channel_transform != "none":
             self.cweight = nn.Parameter(torch.zeros(_weight_shape(knobs.channel_transform, c), **factory))
             self.cbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
-        if knobs.has_spatial_branch and knobs.spatial_transform != "none":
+        if knobs.spatial_transform != "none":
             self.sweight = nn.Parameter(torch.zeros(_weight_shape(knobs.spatial_transform, c), **factory))
             self.sbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
         if knobs.has_spatial_branch:
@@ -156,18 +156,17 @@ class ShuffleAttention(nn.Module):
         form = self.fused_form(x)
         if form is not None:
             return fused_shuffle_attention(form, self.fused_parameters(), x, permutation=self.fused_permutation())[0]
-        batch, channels, height, width = x.shape
-        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
+        x0, x1 = self._halves(x)
+        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
+        if self.knobs.has_channel_branch:
+            x0 = x0 * self._channel_gate(x0).to(x.dtype)
+        if self.knobs.has_spatial_branch:
+            x1 = x1 * self._spatial_gate(x1).to(x.dtype)
         if self.knobs.removed == "reassign":
-            out = self._channel_branch(grouped) if self.knobs.has_channel_branch else self._spatial_branch(grouped)
+            out = x0 if self.knobs.has_channel_branch else x1
         else:
-            x0, x1 = grouped.chunk(2, dim=1)
-            if self.knobs.has_channel_branch:
-                x0 = self._channel_branch(x0)
-            if self.knobs.has_spatial_branch:
-                x1 = self._spatial_branch(x1)
             out = torch.cat([x0, x1], dim=1)
-        return in_layout_of(x, self._shuffle(out.reshape(batch, channels, height, width)))
+        return in_layout_of(x, self._shuffle(out.reshape(x.shape)))
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Returns what a (B, C, H, W) map is multiplied by: the channel branch's gates and the spatial branch's.
@@ -175,19 +174,20 @@ class ShuffleAttention(nn.Module):
         Of shape (B, K, 1, 1) and (B, K, H, W), where K counts a branch's channels in the order of x; None of a branch
         that is not there. They are computed by torch's operations, whatever `fused` says.
         """
-        batch, channels, height, width = x.shape
-        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
-        x0, x1 = (grouped, grouped) if self.knobs.removed == "reassign" else grouped.chunk(2, dim=1)
+        batch, _, height, width = x.shape
+        x0, x1 = self._halves(x)
         by_channel = self._channel_gate(x0).reshape(batch, -1, 1, 1) if self.knobs.has_channel_branch else None
         by_space = self._spatial_gate(x1).reshape(batch, -1, height, width) if self.knobs.has_spatial_branch else None
         return by_channel, by_space
 
-    def _channel_branch(self, x: Tensor) -> Tensor:
-        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
-        return x * self._channel_gate(x).to(x.dtype)
-
-    def _spatial_branch(self, x: Tensor) -> Tensor:
-        return x * self._spatial_gate(x).to(x.dtype)
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the branches' shares of each group, (B * G, c, H, W); all of it twice where one branch has it."""
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
+        if self.knobs.removed == "reassign":
+            return grouped, grouped
+        x0, x1 = grouped.chunk(2, dim=1)
+        return x0, x1
 
     def _channel_gate(self, x: Tensor) -> Tensor:
         """Equations 1 and 2: global pooling, F_c, gate."""
@@ -246,7 +246,9 @@ class ShuffleAttention(nn.Module):
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
         shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
-        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), self._computed()])
+        reason = self.reason_against(torch.float32)
+        computed = f"computed by torch: {reason}" if reason else "computed by kernels"
+        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), computed])
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Returns why maps of a type, on the module's device, are left to torch's operations; None where kernels work.
@@ -260,10 +262,6 @@ class ShuffleAttention(nn.Module):
         device = next((parameter.device.type for parameter in self.parameters()), "cpu")
         reason: str | None = reason_against(device, dtype)
         return reason
-
-    def _computed(self) -> str:
-        reason = self.reason_against(torch.float32)
-        return f"computed by torch: {reason}" if reason else "computed by kernels"
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
