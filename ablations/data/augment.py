@@ -72,14 +72,9 @@ class Augmentation:
 
 def augmentation_of(config: DataConfig, stored: int) -> Augmentation:
     """Returns the augmentation that a data set's options ask for, of images that are kept as `stored` x `stored`."""
-    return Augmentation(
-        stored=stored,
-        side=config.side,
-        crop=config.crop if isinstance(config, ShiftedConfig) else 0,
-        flip=config.flip,
-        cutout=config.cutout,
-        min_area=config.min_area if isinstance(config, ImageTreeConfig) else None,
-    )
+    crop = config.crop if isinstance(config, ShiftedConfig) else 0
+    min_area = config.min_area if isinstance(config, ImageTreeConfig) else None
+    return Augmentation(stored, config.side, crop, config.flip, config.cutout, min_area)
 
 
 def _shifted(raw: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:

@@ -50,30 +50,26 @@ class DeviceImages:
         self.classes = images.classes
         self.device, self.augmentation = device, augmentation
         self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
-        self._train, self._test = (self._place(part) for part in (images.train, images.test))
+        self._train, self._train_labels = self._place(images.train)
+        self._test, self.test_labels = self._place(images.test)  # in order, as `test_batches`
+        self.test_images = len(self.test_labels)
         mean, std = (moment.to(device).view(3, 1, 1) for moment in _moments(images.train))
         self._mean, self._scale = mean, 1 / std
 
-    @property
-    def test_images(self) -> int:
-        """How many images an evaluation looks at."""
-        return len(self._test[1])
-
     def train_images(self, batch_size: int) -> int:
         """Returns how many images an epoch trains on: the last batch is left out where it would be smaller."""
-        return len(self._train[1]) // batch_size * batch_size
+        return len(self._train_labels) // batch_size * batch_size
 
     def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """Yields an epoch's training batches; equal arguments yield equal batches, on any device."""
-        labels = self._train[1]
         count = self.train_images(batch_size)
-        order = torch.randperm(len(labels), generator=_generator(seed, "order", epoch))[:count]
+        order = torch.randperm(len(self._train_labels), generator=_generator(seed, "order", epoch))[:count]
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
-        labels = labels[order.to(self.device)]
+        labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
         at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
-        raws = self._read(self._train[0], order, at_once)
+        raws = self._read(self._train, order, at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
@@ -85,19 +81,13 @@ class DeviceImages:
 
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""
-        pixels, labels = self._test
-        raws = self._read(pixels, torch.arange(len(labels)), batch_size)
-        for raw, part in zip(raws, labels.split(batch_size), strict=True):
+        raws = self._read(self._test, torch.arange(self.test_images), batch_size)
+        for raw, part in zip(raws, self.test_labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
-
-    @property
-    def test_labels(self) -> Tensor:
-        """Those of all test images, in order."""
-        return self._test[1]
 
     def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns test images by their places: as networks get them, and as people do, uint8 of shape (B, 3, H, W)."""
-        raw = torch.cat(list(self._read(self._test[0], places, max(1, len(places)))))
+        raw = torch.cat(list(self._read(self._test, places, max(1, len(places)))))
         seen = self.augmentation.test(raw)
         return self._normalise(seen), seen
 

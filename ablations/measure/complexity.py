@@ -28,7 +28,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -197,31 +196,29 @@ _BATCH_NORMS = (
     _aten._batch_norm_no_update,
     _aten._native_batch_norm_legit_no_training,
 )
-_RULES: Mapping[OpOverloadPacket[..., Any], _Rule] = MappingProxyType(
-    {
-        packet: rule
-        for rule, packets in (
-            (_convolution, (_aten.convolution,)),
-            (_matrix_product, (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)),
-            (_norm("batch norm", weight=1), _BATCH_NORMS),
-            (_each_output("ReLU"), (_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel)),
-            (_each_output("ReLU"), (_aten.elu, _aten.elu_, _aten.hardtanh, _aten.hardtanh_)),  # ReLU6 is a hardtanh
-            (_each_input("pooling"), (_aten.avg_pool2d, _aten._adaptive_avg_pool2d)),
-            (_each_input("pooling"), (_aten.max_pool2d_with_indices, _aten.adaptive_max_pool2d)),
-            (_mean_or_maximum, (_aten.mean, _aten.amax)),
-            (_each_input("reduction"), (_aten.sum, _aten.max, _aten.std, _aten.var, _aten.var_mean)),
-            (_norm("group norm", weight=1), (_aten.native_group_norm,)),
-            (_norm("layer norm", weight=2), (_aten.native_layer_norm,)),
-            (_each_output("softmax"), (_aten._softmax, _aten._safe_softmax)),
-            (_each_output("addition"), (_aten.add, _aten.add_, _aten.sub, _aten.sub_, _aten.rsub)),
-            (_each_output("multiplication"), (_aten.mul, _aten.mul_)),
-            (_each_output("division"), (_aten.div, _aten.div_)),
-            (_each_output("copy"), (_aten.clone, _aten.copy_, _aten._to_copy, _aten.index, _aten.index_select)),
-            (_each_output("copy"), (_aten.cat, _aten.stack, _aten.constant_pad_nd)),
-        )
-        for packet in packets
-    }
-)
+_RULES: Mapping[OpOverloadPacket[..., Any], _Rule] = {
+    packet: rule
+    for rule, packets in (
+        (_convolution, (_aten.convolution,)),
+        (_matrix_product, (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)),
+        (_norm("batch norm", weight=1), _BATCH_NORMS),
+        (_each_output("ReLU"), (_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel)),
+        (_each_output("ReLU"), (_aten.elu, _aten.elu_, _aten.hardtanh, _aten.hardtanh_)),  # ReLU6 is a hardtanh
+        (_each_input("pooling"), (_aten.avg_pool2d, _aten._adaptive_avg_pool2d)),
+        (_each_input("pooling"), (_aten.max_pool2d_with_indices, _aten.adaptive_max_pool2d)),
+        (_mean_or_maximum, (_aten.mean, _aten.amax)),
+        (_each_input("reduction"), (_aten.sum, _aten.max, _aten.std, _aten.var, _aten.var_mean)),
+        (_norm("group norm", weight=1), (_aten.native_group_norm,)),
+        (_norm("layer norm", weight=2), (_aten.native_layer_norm,)),
+        (_each_output("softmax"), (_aten._softmax, _aten._safe_softmax)),
+        (_each_output("addition"), (_aten.add, _aten.add_, _aten.sub, _aten.sub_, _aten.rsub)),
+        (_each_output("multiplication"), (_aten.mul, _aten.mul_)),
+        (_each_output("division"), (_aten.div, _aten.div_)),
+        (_each_output("copy"), (_aten.clone, _aten.copy_, _aten._to_copy, _aten.index, _aten.index_select)),
+        (_each_output("copy"), (_aten.cat, _aten.stack, _aten.constant_pad_nd)),
+    )
+    for packet in packets
+}
 # Neither read nor write, and are not known as views (`OpOverload.is_view`).
 _FREE = (_aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty)
 

@@ -29,9 +29,7 @@ def joules_per_image(
     `energy_counter`, or it stands still.
 
     Args:
-        act: queues the work of one batch on `device`'s current stream; it should not wait for it.
-        images: of a batch.
-        device: where `act` works.
+        act: queues the work of one batch of `images` on `device`'s current stream; it should not wait for it.
         seconds: between the first and the last step of the counter, at least.
     """
     joules = energy_counter(device)
@@ -90,8 +88,7 @@ def joules_per_call(
         act: queues a piece of work.
         joules: a counter, as `energy_counter` returns.
         mark: returns what says whether all that was queued before it is done.
-        seconds: between the first and the last step of the counter, at least.
-        clock, sleep: tell the time, and let time pass, in seconds.
+        seconds, clock, sleep: as in `joules_per_image`; what tells the time, and lets it pass, in seconds.
 
     Returns:
         None if the counter stands still for a second of work.

@@ -51,14 +51,12 @@ def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
         raise OptionError(name, value, "is no finite number")
 
 
-_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = MappingProxyType(
-    {
-        int: ((int,), "is no whole number"),
-        float: ((int, float), "is no number"),
-        bool: ((bool,), "is neither true nor false"),
-        str: ((str,), "is no text"),
-    }
-)
+_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "is no whole number"),
+    float: ((int, float), "is no number"),
+    bool: ((bool,), "is neither true nor false"),
+    str: ((str,), "is no text"),
+}
 
 
 @dataclass(frozen=True)
