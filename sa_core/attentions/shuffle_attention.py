@@ -112,11 +112,12 @@ class ShuffleAttention(nn.Module):
         c = knobs.branch_channels(channels)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         # Weight 0 and bias 1: every gate starts as the constant sigmoid(1) = 0.731.
+        weights = (c if knobs.transform == "conv1x1" else 1, c, 1, 1)
         if knobs.channel_transform != "none":
-            self.cweight = nn.Parameter(torch.zeros(_weight_shape(knobs.channel_transform, c), **factory))
+            self.cweight = nn.Parameter(torch.zeros(weights, **factory))
             self.cbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
         if knobs.spatial_transform != "none":
-            self.sweight = nn.Parameter(torch.zeros(_weight_shape(knobs.spatial_transform, c), **factory))
+            self.sweight = nn.Parameter(torch.zeros(weights, **factory))
             self.sbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
         if knobs.has_spatial_branch:
             self.gn = _make_norm(norm, c, {"affine": norm_affine, **factory})
@@ -218,7 +219,7 @@ class ShuffleAttention(nn.Module):
         """Returns what the variant has of the parameters that the fused operator knows."""
         norm = self._modules.get("gn")
         weight, bias = (None, None) if norm is None else (_own(norm, "weight"), _own(norm, "bias"))
-        cweight, cbias, sweight, sbias = [_own(self, name) for name in _NAMES]
+        cweight, cbias, sweight, sbias = [_own(self, name) for name in ("cweight", "cbias", "sweight", "sbias")]
         return kernels.Parameters(cweight, cbias, sweight, sbias, weight, bias)
 
     def fused_permutation(self) -> Tensor | None:
@@ -260,18 +261,11 @@ def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-_NAMES = ("cweight", "cbias", "sweight", "sbias")
-
-
 def _own(module: nn.Module, name: str) -> Tensor | None:
     """Returns a module's parameter, None where it has none; quickly where it is none that is computed."""
     parameters = module._parameters
     value: Tensor | None = parameters[name] if name in parameters else getattr(module, name, None)
     return value
-
-
-def _weight_shape(transform: str, channels: int) -> tuple[int, int, int, int]:
-    return (channels, channels, 1, 1) if transform == "conv1x1" else (1, channels, 1, 1)
 
 
 def _transform(transform: str, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
