@@ -26,16 +26,17 @@ def knob(
     known: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    odd: bool = False,
 ) -> Any:
     """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
-    metadata = {"help": help, "choices": choices, "known": known, "minimum": minimum, "maximum": maximum}
-    return field(default=default, metadata=metadata)
+    allowed = {"choices": choices, "known": known, "minimum": minimum, "maximum": maximum, "odd": odd}
+    return field(default=default, metadata={"help": help, **allowed})
 
 
 def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     """Checks a value, of the right type, against what was declared of its option; raises OptionError.
 
-    `allowed` has any of `choices`, `minimum`, `above` and `maximum`; one that is None or empty allows everything.
+    `allowed` has any of `choices`, `minimum`, `above`, `maximum` and `odd`; what is None or empty allows everything.
     """
     if (choices := allowed.get("choices")) and value not in choices:
         raise OptionError(name, value, "is not known", choices)
@@ -47,6 +48,8 @@ def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
         raise OptionError(name, value, f"must be more than {bound:g}")
     if high is not None and not value <= high:
         raise OptionError(name, value, f"must be at most {high}")
+    if allowed.get("odd") and value and value % 2 == 0:
+        raise OptionError(name, value, f"has no middle; an odd number{', or 0,' if low == 0 else ''} has")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(name, value, "is no finite number")
 
@@ -334,13 +337,7 @@ class SqueezeExcitationKnobs(Knobs):
 class EfficientChannelKnobs(Knobs):
     """ECA (Wang et al. 2020), timm's layer."""
 
-    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0)
-
-    def check_values(self) -> None:
-        """Checks that the kernel has a middle."""
-        super().check_values()
-        if self.kernel_size and self.kernel_size % 2 == 0:
-            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number, or 0, has")
+    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0, odd=True)
 
 
 @dataclass(frozen=True)
@@ -348,16 +345,10 @@ class CbamKnobs(Knobs):
     """CBAM (Woo et al. 2018), timm's layer."""
 
     reduction: int = knob(16, "Channels for each hidden unit of the channel gate.", minimum=1)
-    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1)
+    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1, odd=True)
     mlp_bias: bool = knob(
         True, "Whether the channel gate's layers have biases, as the official ones; timm's have none."
     )
-
-    def check_values(self) -> None:
-        """Checks that the kernel has a middle."""
-        super().check_values()
-        if self.kernel_size % 2 == 0:
-            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number has")
 
 
 @dataclass(frozen=True)
