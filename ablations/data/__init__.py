@@ -7,9 +7,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
-from ablations.data.errors import DataError
+from ablations.data.cache import decoded, default_folder
+from ablations.data.cifar import CifarSource
+from ablations.data.digits import make_digits
+from ablations.data.image_tree import ImageTreeSource
 from ablations.data.images import Images
-from ablations.data.source import Source
+from ablations.data.source import DataError, Source, reading
 
 
 def load_images(config: DataConfig, console: Console | None = None, *, fetch: bool = True) -> Images:
@@ -22,18 +25,16 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
         TypeError: if there is no loader for this kind of configuration.
     """
     if isinstance(config, DigitsConfig):
-        from ablations.data.digits import make_digits
-
         return make_digits(config.train_images, config.test_images, config.clutter, config.noise, config.seed)
     if not isinstance(config, StoredConfig):
         raise TypeError(f"no loader for {type(config).__name__}")
-    from ablations.data.cache import decoded, default_folder
-    from ablations.data.source import reading
-
     folder = Path(config.cache).expanduser() if config.cache else default_folder()
     console = console or Console()
     with reading():
-        source = _source(config, fetch)
+        if isinstance(config, ImageTreeConfig):
+            source: Source = ImageTreeSource(config)
+        else:
+            source = CifarSource(config, fetch=fetch)
     entry = decoded(source, folder, console)
     if entry.damaged:
         if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
@@ -42,16 +43,6 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
         console.print(f"Left out: {entry.say_damaged()}.", markup=False, soft_wrap=True)
     _check_classes(entry.images, config.name)
     return entry.images
-
-
-def _source(config: StoredConfig, fetch: bool) -> Source:
-    if isinstance(config, ImageTreeConfig):
-        from ablations.data.image_tree import ImageTreeSource
-
-        return ImageTreeSource(config)
-    from ablations.data.cifar import CifarSource
-
-    return CifarSource(config, fetch=fetch)
 
 
 def _check_classes(images: Images, name: str) -> None:

@@ -24,8 +24,6 @@ class Augmentation:
     """What becomes of training images of `stored` x `stored` pixels before a network sees `side` x `side` of them.
 
     Args:
-        stored: side of the images as they are kept.
-        side: side of what a network sees.
         crop: greatest shift in pixels, in each direction; the border is reflected (He et al. 2016 pad with zeros).
         flip: whether one image in two is mirrored.
         cutout: side of a square that becomes the mean colour, around any pixel (DeVries and Taylor 2017); 0 is none.
@@ -74,14 +72,9 @@ class Augmentation:
 
 def augmentation_of(config: DataConfig, stored: int) -> Augmentation:
     """Returns the augmentation that a data set's options ask for, of images that are kept as `stored` x `stored`."""
-    return Augmentation(
-        stored=stored,
-        side=config.side,
-        crop=config.crop if isinstance(config, ShiftedConfig) else 0,
-        flip=config.flip,
-        cutout=config.cutout,
-        min_area=config.min_area if isinstance(config, ImageTreeConfig) else None,
-    )
+    crop = config.crop if isinstance(config, ShiftedConfig) else 0
+    min_area = config.min_area if isinstance(config, ImageTreeConfig) else None
+    return Augmentation(stored, config.side, crop, config.flip, config.cutout, min_area)
 
 
 def _shifted(raw: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
@@ -97,12 +90,8 @@ def _shifted(raw: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def _boxes(count: int, min_area: float, random: torch.Generator) -> Tensor:
-    """Draws boxes of (width, height, centre x, centre y) in shares of the image, (N, 4).
-
-    A box that would be longer than the image is drawn again, up to ten times, and is the whole image then, as
-    torchvision has it.
-    """
-    size = torch.ones(2, count)
+    """Draws boxes of (width, height, centre x, centre y) in shares of the image, (N, 4)."""
+    size = torch.ones(2, count)  # as torchvision has it, a box that was longer than the image ten times is all of it
     missing = torch.ones(count, dtype=torch.bool)
     for _ in range(_TRIES):
         area = min_area + (1 - min_area) * torch.rand(count, generator=random)

@@ -11,13 +11,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,17 +24,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ablations.common.files import refusals_explained
-from ablations.data.errors import DataError
 from ablations.data.images import Images, ImageSet, fingerprint_of
-from ablations.data.source import Part, Piece, Plan, Source, reading
+from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, reading
 
 _VERSION = 1
 _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
 _SPARE = 64 * 2**20  # bytes that are left free on a disk
 _MIB = 2**20
-
-_Found = dict[int, str]  # images that are damaged, by place, with the reasons
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,7 @@ def default_folder() -> Path:
 
 
 def decoded(source: Source, folder: Path, console: Console) -> Entry:
-    """Returns the images of a source, decoding them if nobody has yet.
-
-    Args:
-        source: where the images come from.
-        folder: of all entries.
-        console: shows how decoding gets on.
+    """Returns the images of a source from the folder of all entries, decoding them if nobody has yet.
 
     Raises:
         DataError: if the folder cannot be written, the disk is too small, or no image can be decoded.
@@ -88,39 +78,38 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     return found
 
 
-@contextmanager
-def _only_one(entry: Path, console: Console) -> Iterator[None]:
+def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
     lock = FileLock(f"{entry}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         console.print("Another run is decoding these images; waiting for it.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _read(entry: Path) -> Entry | None:
     """Maps an entry; None where there is none, or not a whole one."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        parts = []
-        for name in _PARTS:
-            shape = tuple(meta["shapes"][name])
-            path = entry / f"{name}.u8"
-            if path.stat().st_size != int(np.prod(shape)):
-                return None
-            # Copy-on-write: nothing that a program does to its images reaches the file.
-            pixels = np.memmap(path, np.uint8, mode="c", shape=shape)
-            labels = np.load(entry / f"{name}-labels.npy")
-            if labels.shape != shape[:1]:
-                return None
-            parts.append(ImageSet(pixels, labels))
-        return Entry(Images(parts[0], parts[1], tuple(meta["classes"]), meta["fingerprint"]), tuple(meta["damaged"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        # Copy-on-write: nothing that a program does to its images reaches the file.
+        train, test = (_mapped(entry / part, meta["shapes"][part][-1], "c") for part in _PARTS)
+        if _shapes(train, test) != meta["shapes"]:
+            return None
+        return Entry(Images(train, test, tuple(meta["classes"]), meta["fingerprint"]), tuple(meta["damaged"]))
+    except (OSError, ValueError, LookupError, TypeError, EOFError):
         return None
+
+
+def _mapped(path: Path, side: int, mode: Literal["c", "r"]) -> ImageSet:
+    """Maps a part; ValueError where a file has another length than the other one asks for."""
+    labels, file = np.load(path.with_name(f"{path.name}-labels.npy")), path.with_suffix(".u8")
+    # An empty file cannot be mapped.
+    pixels = np.memmap(file, np.uint8, mode) if file.stat().st_size else np.empty(0, dtype=np.uint8)
+    return ImageSet(pixels.reshape(len(labels), 3, side, side), labels)
+
+
+def _shapes(train: ImageSet, test: ImageSet) -> dict[str, list[int]]:
+    return {"train": list(train.pixels.shape), "test": list(test.pixels.shape)}
 
 
 def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
@@ -131,18 +120,15 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
     partial.mkdir()
     try:
         with _progress(console, f"decoding {name}", len(plan.train.labels) + len(plan.test.labels)) as advance:
-            damaged = [
-                text
-                for part_name, part in zip(_PARTS, (plan.train, plan.test), strict=True)
-                for text in _write_part(part, plan, partial / part_name, advance)
-            ]
-        sets = {part: _written(partial / part, plan.side) for part in _PARTS}
-        if not all(map(len, sets.values())):
+            damaged = _write_part(plan.train, plan, partial / "train", advance)
+            damaged += _write_part(plan.test, plan, partial / "test", advance)
+        train, test = (_mapped(partial / part, plan.side, "r") for part in _PARTS)
+        if not (len(train) and len(test)):
             raise DataError("data", name, f"none of its images can be decoded, as {damaged[0]}")
         meta = {
-            "shapes": {part: list(images.pixels.shape) for part, images in sets.items()},
+            "shapes": _shapes(train, test),
             "classes": list(plan.classes),
-            "fingerprint": fingerprint_of(list(sets.values()), plan.classes),
+            "fingerprint": fingerprint_of((train, test), plan.classes),
             "damaged": damaged,
         }
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -169,14 +155,16 @@ def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
     failures: dict[int, str] = {}
     with path.with_suffix(".u8").open("w+b") as file:
 
-        def decode(piece: Piece) -> _Found:
+        def decode(piece: Piece) -> dict[int, str]:
             pixels, failed = piece.decode()
             # Written, not mapped: what is mapped counts as this process's memory.
             _put(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"), piece.start * row)
             advance(piece.count)
             return {piece.start + place: reason for place, reason in failed.items()}
 
-        for found in _in_threads(decode, part.pieces) if plan.takes_time else map(decode, part.pieces):
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        done = ahead(decode, part.pieces, threads, 2 * threads) if plan.takes_time else map(decode, part.pieces)
+        for found in done:
             failures |= found
         kept = np.ones(len(part.labels), dtype=bool)
         kept[list(failures)] = False
@@ -185,22 +173,6 @@ def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
         os.fsync(file.fileno())
     np.save(path.with_name(f"{path.name}-labels.npy"), part.labels[kept])
     return [failures[place] for place in sorted(failures)]
-
-
-def _in_threads(work: Callable[[Piece], _Found], pieces: Sequence[Piece]) -> Iterator[_Found]:
-    """Yields what the pieces come to, in as many threads as there are processors.
-
-    Only a few pieces wait at a time, so that an interrupted run ends soon.
-    """
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    waiting = iter(pieces)
-    with ThreadPoolExecutor(threads) as pool:
-        running: set[Future[_Found]] = {pool.submit(work, piece) for piece in islice(waiting, 2 * threads)}
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(work, piece) for piece in islice(waiting, len(done))}
-            for future in done:
-                yield future.result()
 
 
 def _put(file: int, content: memoryview, place: int) -> None:
@@ -214,14 +186,6 @@ def _close_gaps(file: int, kept: NDArray[np.bool_], row: int) -> None:
         if place != source:
             _put(file, memoryview(os.pread(file, row, source * row)), place * row)
     os.ftruncate(file, int(kept.sum()) * row)
-
-
-def _written(path: Path, side: int) -> ImageSet:
-    labels = np.load(path.with_name(f"{path.name}-labels.npy"))
-    shape = (len(labels), 3, side, side)
-    if not len(labels):
-        return ImageSet(np.empty(shape, dtype=np.uint8), labels)  # an empty file cannot be mapped
-    return ImageSet(np.memmap(path.with_suffix(".u8"), np.uint8, mode="r", shape=shape), labels)
 
 
 @contextmanager

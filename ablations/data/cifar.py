@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ablations.common.wording import first_line
 from ablations.config import StoredConfig
-from ablations.data.errors import DataError
-from ablations.data.source import Decoded, Part, Piece, Plan, pick_images
+from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_images
 
 SIDE = 32
 _SILENCE = 30  # seconds after which a host counts as one that does not answer
@@ -73,7 +72,7 @@ class CifarSource:
     def plan(self) -> Plan:
         """Checks every file against its checksum and says what there is to decode."""
         self._check()
-        classes = tuple(self._read(self._meta)[self._names_key])
+        classes = tuple(name.decode() for name in self._read(self._meta)[self._names_key])
         config = self._config
         train = self._part(self._train, classes, config.train_per_class, "data.train_per_class")
         test = self._part((self._test,), classes, config.val_per_class, "data.val_per_class")
@@ -104,7 +103,7 @@ class CifarSource:
         # Unpickled only after `_check`. As bytes, pixels are not copied into text and back.
         with (self._folder / name).open("rb") as file:
             content = _PlainUnpickler(file, encoding="bytes").load()
-        return {key.decode(): _decoded_names(value) for key, value in content.items()}
+        return {key.decode(): value for key, value in content.items()}
 
     def _check(self) -> None:
         from torchvision.datasets.utils import calculate_md5
@@ -128,12 +127,6 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a data set")
 
 
-def _decoded_names(value: Any) -> Any:
-    if isinstance(value, list) and value and isinstance(value[0], bytes):
-        return [name.decode() for name in value]
-    return value
-
-
 def _torchvision_class(name: str) -> Any:
     from torchvision import datasets
 
@@ -145,10 +138,7 @@ def _mend(folder: Path) -> str:
 
 
 def _fetch(name: str, root: Path) -> None:
-    """Downloads and unpacks an archive; one that is there and whole is only unpacked.
-
-    Whoever is cut off begins again: a part of an archive has another checksum.
-    """
+    """Downloads and unpacks an archive; one that is there and whole (by its checksum) is only unpacked."""
     from filelock import FileLock
     from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 import psutil
@@ -22,6 +19,7 @@ from torch import Tensor
 from ablations.config import DataConfig
 from ablations.data.augment import Augmentation, augmentation_of
 from ablations.data.images import Images, ImageSet
+from ablations.data.source import ahead
 from sa_core.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
@@ -41,13 +39,9 @@ def on_device(images: Images, config: DataConfig, device: str) -> DeviceImages:
 class DeviceImages:
     """A data set for a device, as uint8; batches come out as float32 of shape (B, 3, H, W), normalised, with labels.
 
-    Args:
-        images: the data set.
-        device: where batches are made.
-        augmentation: of training images.
-        memory: `device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read
-            in memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where
-            they take at most half of what is free.
+    `memory=device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read in
+    memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where they take at
+    most half of what is free.
     """
 
     def __init__(
@@ -56,30 +50,26 @@ class DeviceImages:
         self.classes = images.classes
         self.device, self.augmentation = device, augmentation
         self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
-        self._train, self._test = (self._place(part) for part in (images.train, images.test))
+        self._train, self._train_labels = self._place(images.train)
+        self._test, self.test_labels = self._place(images.test)  # in order, as `test_batches`
+        self.test_images = len(self.test_labels)
         mean, std = (moment.to(device).view(3, 1, 1) for moment in _moments(images.train))
         self._mean, self._scale = mean, 1 / std
 
-    @property
-    def test_images(self) -> int:
-        """How many images an evaluation looks at."""
-        return len(self._test[1])
-
     def train_images(self, batch_size: int) -> int:
         """Returns how many images an epoch trains on: the last batch is left out where it would be smaller."""
-        return len(self._train[1]) // batch_size * batch_size
+        return len(self._train_labels) // batch_size * batch_size
 
     def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """Yields an epoch's training batches; equal arguments yield equal batches, on any device."""
-        labels = self._train[1]
         count = self.train_images(batch_size)
-        order = torch.randperm(len(labels), generator=_generator(seed, "order", epoch))[:count]
+        order = torch.randperm(len(self._train_labels), generator=_generator(seed, "order", epoch))[:count]
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
-        labels = labels[order.to(self.device)]
+        labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
         at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
-        raws = self._read(self._train[0], order, at_once)
+        raws = self._read(self._train, order, at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
@@ -91,19 +81,13 @@ class DeviceImages:
 
     def test_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields all test images in order, as they are."""
-        pixels, labels = self._test
-        raws = self._read(pixels, torch.arange(len(labels)), batch_size)
-        for raw, part in zip(raws, labels.split(batch_size), strict=True):
+        raws = self._read(self._test, torch.arange(self.test_images), batch_size)
+        for raw, part in zip(raws, self.test_labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
-
-    @property
-    def test_labels(self) -> Tensor:
-        """Those of all test images, in order."""
-        return self._test[1]
 
     def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns test images by their places: as networks get them, and as people do, uint8 of shape (B, 3, H, W)."""
-        raw = torch.cat(list(self._read(self._test[0], places, max(1, len(places)))))
+        raw = torch.cat(list(self._read(self._test, places, max(1, len(places)))))
         seen = self.augmentation.test(raw)
         return self._normalise(seen), seen
 
@@ -130,13 +114,8 @@ class DeviceImages:
             np.take(pixels.numpy(), places.numpy(), axis=0, out=raw.numpy(), mode="clip")
             return raw
 
-        waiting = iter(order.split(batch_size))
-        with ThreadPoolExecutor(1) as reader:
-            ahead = deque(reader.submit(read, places) for places in islice(waiting, _AHEAD))
-            while ahead:
-                raw = ahead.popleft().result()
-                ahead.extend(reader.submit(read, places) for places in islice(waiting, 1))
-                yield raw.to(self.device, non_blocking=True)
+        for raw in ahead(read, order.split(batch_size), 1, _AHEAD):
+            yield raw.to(self.device, non_blocking=True)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return pixels.float().sub_(self._mean).mul_(self._scale)
@@ -156,10 +135,7 @@ def _read_ahead(pixels: np.memmap) -> None:
 
 
 def _moments(images: ImageSet) -> Batch:
-    """Returns the mean and standard deviation of each colour channel in grey levels, shapes (3,).
-
-    Of more images than 50,000, those of as many at equal distances are taken.
-    """
+    """Returns mean and standard deviation of each colour in grey levels, (3,), of up to 50,000 images far apart."""
     pixels = images.pixels[:: -(-len(images) // _MOST_FOR_MOMENTS)]
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(pixels), 512):

@@ -33,8 +33,8 @@ def make_digits(train_images: int, test_images: int, clutter: int, noise: int, s
     Args:
         train_images, test_images: how many scenes; each class gets an equal share, up to one.
         clutter: fragments of other digits in each scene.
-        noise: greatest change of a pixel by noise, in grey levels.
-        seed: of everything that is random about the scenes, the split of source digits included.
+        noise: greatest change of a pixel, in grey levels.
+        seed: of all that is random, the split of source digits included.
     """
     from sklearn.datasets import load_digits
 

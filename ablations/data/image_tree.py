@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
-from ablations.data.errors import DataError
-from ablations.data.source import Decoded, Part, Piece, Plan, pick_classes, pick_images
+from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_classes, pick_images
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -123,18 +122,14 @@ class ImageTreeSource:
         labels = np.array([label for _, label in found], dtype=np.int64)
         counts = np.bincount(labels, minlength=len(self._classes))
         if not counts.all():
-            raise DataError(
-                "data.root", self._root, f"{folder / self._classes[int(counts.argmin())]} has no images in it"
-            )
+            empty = folder / self._classes[int(counts.argmin())]
+            raise DataError("data.root", self._root, f"{empty} has no images in it")
         chosen = pick_images(labels, self._classes, per_class, option, seed)
         return [found[place][0] for place in chosen], labels[chosen]
 
 
 def stored_side(resolution: int) -> int:
-    """Returns the side of stored images: an eighth of it is cut away where a network sees `resolution` pixels.
-
-    This is ImageNet's usual proportion: 256 pixels for 224.
-    """
+    """Returns the side of stored images, an eighth of which is cut away: ImageNet's usual 256 pixels for 224."""
     return round(resolution * 8 / 7)
 
 

@@ -39,10 +39,8 @@ class Images:
 
     def describe(self, side: int) -> str:
         """Says how many images there are; networks see `side` x `side` pixels of each."""
-        return (
-            f"{len(self.train):,} training and {len(self.test):,} test images of {side}x{side} pixels "
-            f"in {len(self.classes)} classes"
-        )
+        counts = f"{len(self.train):,} training and {len(self.test):,} test images"
+        return f"{counts} of {side}x{side} pixels in {len(self.classes)} classes"
 
 
 def in_memory(train: ImageSet, test: ImageSet, classes: tuple[str, ...]) -> Images:

@@ -6,19 +6,28 @@ and in any thread.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.data.errors import DataError
+from ablations.common.errors import SuiteError
 from sa_core.seeds import stream_seed
 
 # Images that were decoded, uint8 of shape (n, 3, side, side), and of those that could not be, the reasons by place.
 Decoded = tuple[NDArray[np.uint8], Mapping[int, str]]
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
+
+class DataError(SuiteError):
+    """Images are not there, are damaged, cannot be stored, or are not those that a subset asks for."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Plan:
 
 
 class Source(Protocol):
-    """A data set in files, or a subset of one."""
+    """A data set in files, or a subset of one; both methods raise DataError if a file is missing or damaged."""
 
     name: str
 
@@ -63,24 +72,30 @@ class Source(Protocol):
         """What tells its images from any others, as far as that is known without decoding them; for JSON."""
 
     def plan(self) -> Plan:
-        """Says what there is to decode.
-
-        Raises:
-            DataError: if a file is missing or damaged.
-        """
+        """Says what there is to decode."""
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turns what goes wrong with reading a data set's files into a message.
-
-    Raises:
-        DataError: for any OSError.
-    """
+    """Turns an OSError, from reading a data set's files, into a DataError."""
     try:
         yield
     except OSError as error:
         raise DataError("data.root", error.filename, f"cannot be read: {error.strerror or error}") from None
+
+
+def ahead(work: Callable[[_Item], _Made], items: Iterable[_Item], threads: int, most: int) -> Iterator[_Made]:
+    """Yields what `work` makes of the items, in their order; threads begin with up to `most` before they are needed.
+
+    No more than those wait at a time, so that an interrupted run ends soon.
+    """
+    waiting = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        begun = deque(pool.submit(work, item) for item in islice(waiting, most))
+        while begun:
+            result = begun.popleft().result()
+            begun.extend(pool.submit(work, item) for item in islice(waiting, 1))
+            yield result
 
 
 def pick_images(
@@ -89,14 +104,10 @@ def pick_images(
     """Returns which images of a part a subset has, in their order; a smaller subset is a part of a larger one.
 
     Args:
-        labels: of all images.
-        classes: names of the labels.
+        labels, classes: of all images, and the names of the labels.
         per_class: images of each class; 0 for all.
-        option: what asks for them, for the message.
+        option: what asks for them, for the message of the DataError where a class has too few.
         seed: of the choice.
-
-    Raises:
-        DataError: if a class has too few.
     """
     if not per_class:
         return np.arange(len(labels))
@@ -117,12 +128,9 @@ def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> 
 
     Args:
         known: the classes that there are.
-        wanted: how many (0 for all), or their names.
+        wanted: how many (0 for all), or their names; DataError if there are fewer, or none of such a name.
         seed: of the choice, where it is a number.
         root: where they are, for the message.
-
-    Raises:
-        DataError: if there are fewer, or none of such a name.
     """
     option = "data.classes"
     if isinstance(wanted, int):
@@ -131,17 +139,11 @@ def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> 
         order = np.random.RandomState(stream_seed(seed, option) % 2**32).permutation(len(known))
         return sorted(known[place] for place in order[: wanted or len(known)])
     names = [str(name) for name in wanted]
-    _check_names(names, known, option, root)
-    return sorted(names)
-
-
-def _check_names(names: Iterable[str], known: Sequence[str], option: str, root: object) -> None:
-    seen: set[str] = set()
-    for name in names:
+    for place, name in enumerate(names):
         if name not in known:
             raise DataError(option, name, f"there is no such class in {root}", known)
-        if name in seen:
+        if name in names[:place]:
             raise DataError(option, name, "is listed twice")
-        seen.add(name)
-    if len(seen) < 2:
-        raise DataError(option, ", ".join(seen) or "[]", "a data set has two classes at least")
+    if len(names) < 2:
+        raise DataError(option, ", ".join(names) or "[]", "a data set has two classes at least")
+    return sorted(names)

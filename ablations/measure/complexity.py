@@ -22,13 +22,12 @@ operation that no table here has is uncounted under its own name.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ from sa_core import ShuffleAttention
 COUNTED = ("convolution", "matrix product", "batch norm", "ReLU", "pooling")
 
 
-@dataclass(frozen=True)
+@dataclass
 class LayerCount:
     """What the operations of one call of a module do, without those of the modules inside it.
 
@@ -57,9 +56,9 @@ class LayerCount:
 
     path: str
     kind: str
-    shape: tuple[int, ...]
-    operations: Mapping[str, float]
-    moved_bytes: int
+    shape: tuple[int, ...] = ()
+    operations: dict[str, float] = field(default_factory=dict)
+    moved_bytes: int = 0
 
     @property
     def multiply_adds(self) -> float:
@@ -69,17 +68,12 @@ class LayerCount:
     @property
     def uncounted(self) -> float:
         """Operations on single elements of an image that papers do not count."""
-        return sum(self.uncounted_kinds.values())
-
-    @property
-    def uncounted_kinds(self) -> Mapping[str, float]:
-        """The same, by kind."""
-        return {kind: operations for kind, operations in self.operations.items() if kind not in COUNTED}
+        return sum(operations for kind, operations in self.operations.items() if kind not in COUNTED)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a forward pass does: the sum of what its layers do.
+    """What a forward pass does: the sum of what its layers do, as `LayerCount` has it.
 
     Args:
         layers: a row for each call of a module that has operations of its own, in the order of the first of them.
@@ -101,12 +95,12 @@ class Complexity:
 
     @property
     def multiply_adds(self) -> float:
-        """Those of an image, as papers count them: a whole number unless images share work, as on weights alone."""
+        """Those of an image: a whole number unless images share work, as on weights alone."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def uncounted(self) -> float:
-        """Operations on single elements of an image that papers do not count."""
+        """Those of an image."""
         return sum(layer.uncounted for layer in self.layers)
 
     @property
@@ -151,10 +145,12 @@ def count_operations(module: nn.Module, *inputs: Tensor) -> Complexity:
         stack.enter_context(torch.no_grad())
         stack.enter_context(counter)
         output = module(*inputs)
-    whole = [*inputs, *_tensors(output), *module.parameters(), *module.buffers()]
-    return Complexity(
-        tuple(call.to_layer(len(inputs[0])) for call in counter.calls), sum(_extent(tensor) for tensor in whole)
+    layers = tuple(
+        replace(layer, operations={kind: number / len(inputs[0]) for kind, number in layer.operations.items()})
+        for layer in counter.layers
     )
+    whole = [*inputs, *_tensors(output), *module.parameters(), *module.buffers()]
+    return Complexity(layers, sum(_extent(tensor) for tensor in whole))
 
 
 _Arguments = Sequence[Any]
@@ -200,68 +196,49 @@ _BATCH_NORMS = (
     _aten._batch_norm_no_update,
     _aten._native_batch_norm_legit_no_training,
 )
-_RULES: Mapping[OpOverloadPacket[..., Any], _Rule] = MappingProxyType(
-    {
-        packet: rule
-        for rule, packets in (
-            (_convolution, (_aten.convolution,)),
-            (_matrix_product, (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)),
-            (_norm("batch norm", weight=1), _BATCH_NORMS),
-            (_each_output("ReLU"), (_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel)),
-            (_each_output("ReLU"), (_aten.elu, _aten.elu_, _aten.hardtanh, _aten.hardtanh_)),  # ReLU6 is a hardtanh
-            (_each_input("pooling"), (_aten.avg_pool2d, _aten._adaptive_avg_pool2d)),
-            (_each_input("pooling"), (_aten.max_pool2d_with_indices, _aten.adaptive_max_pool2d)),
-            (_mean_or_maximum, (_aten.mean, _aten.amax)),
-            (_each_input("reduction"), (_aten.sum, _aten.max, _aten.std, _aten.var, _aten.var_mean)),
-            (_norm("group norm", weight=1), (_aten.native_group_norm,)),
-            (_norm("layer norm", weight=2), (_aten.native_layer_norm,)),
-            (_each_output("softmax"), (_aten._softmax, _aten._safe_softmax)),
-            (_each_output("addition"), (_aten.add, _aten.add_, _aten.sub, _aten.sub_, _aten.rsub)),
-            (_each_output("multiplication"), (_aten.mul, _aten.mul_)),
-            (_each_output("division"), (_aten.div, _aten.div_)),
-            (_each_output("copy"), (_aten.clone, _aten.copy_, _aten._to_copy, _aten.index, _aten.index_select)),
-            (_each_output("copy"), (_aten.cat, _aten.stack, _aten.constant_pad_nd)),
-        )
-        for packet in packets
-    }
-)
+_RULES: Mapping[OpOverloadPacket[..., Any], _Rule] = {
+    packet: rule
+    for rule, packets in (
+        (_convolution, (_aten.convolution,)),
+        (_matrix_product, (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)),
+        (_norm("batch norm", weight=1), _BATCH_NORMS),
+        (_each_output("ReLU"), (_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel)),
+        (_each_output("ReLU"), (_aten.elu, _aten.elu_, _aten.hardtanh, _aten.hardtanh_)),  # ReLU6 is a hardtanh
+        (_each_input("pooling"), (_aten.avg_pool2d, _aten._adaptive_avg_pool2d)),
+        (_each_input("pooling"), (_aten.max_pool2d_with_indices, _aten.adaptive_max_pool2d)),
+        (_mean_or_maximum, (_aten.mean, _aten.amax)),
+        (_each_input("reduction"), (_aten.sum, _aten.max, _aten.std, _aten.var, _aten.var_mean)),
+        (_norm("group norm", weight=1), (_aten.native_group_norm,)),
+        (_norm("layer norm", weight=2), (_aten.native_layer_norm,)),
+        (_each_output("softmax"), (_aten._softmax, _aten._safe_softmax)),
+        (_each_output("addition"), (_aten.add, _aten.add_, _aten.sub, _aten.sub_, _aten.rsub)),
+        (_each_output("multiplication"), (_aten.mul, _aten.mul_)),
+        (_each_output("division"), (_aten.div, _aten.div_)),
+        (_each_output("copy"), (_aten.clone, _aten.copy_, _aten._to_copy, _aten.index, _aten.index_select)),
+        (_each_output("copy"), (_aten.cat, _aten.stack, _aten.constant_pad_nd)),
+    )
+    for packet in packets
+}
 # Neither read nor write, and are not known as views (`OpOverload.is_view`).
 _FREE = (_aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty)
 
 
-@dataclass
-class _Call:
-    """A module that runs: what its operations came to so far, for the whole batch."""
-
-    path: str
-    kind: str
-    shape: tuple[int, ...] = ()
-    operations: Counter[str] = field(default_factory=Counter)
-    moved_bytes: int = 0
-
-    def to_layer(self, images: int) -> LayerCount:
-        operations = {kind: operations / images for kind, operations in self.operations.items()}
-        return LayerCount(self.path, self.kind, self.shape, operations, self.moved_bytes)
-
-
 class _Counter(TorchDispatchMode):
-    """Sees every operation, and books it to the innermost module that runs."""
+    """Sees every operation, and books it to the innermost module that runs, for the whole batch."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
-        self._running: list[_Call] = []
+        self.layers: list[LayerCount] = []
+        self._running: list[LayerCount] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Tells torch that its compiler need not be told to keep out: importing it for that takes 150 MiB and a second.
-
-        Nothing that is counted is compiled.
-        """
+        # Nothing that is counted is compiled, so torch's compiler need not be told to keep out: importing it for that
+        # takes 150 MiB and a second.
         return False
 
     def enter(self, path: str, module: nn.Module, _inputs: object) -> None:
-        self._running.append(_Call(path, type(module).__name__))
+        self._running.append(LayerCount(path, type(module).__name__))
 
     def leave(self, _module: nn.Module, _inputs: object, output: object) -> None:
         self._running.pop().shape = next((tuple(tensor.shape) for tensor in _tensors(output)), ())
@@ -281,14 +258,14 @@ class _Counter(TorchDispatchMode):
     def _book(
         self, packet: OpOverloadPacket[..., Any], arguments: _Arguments, read: list[Tensor], written: list[Tensor]
     ) -> None:
-        call = self._running[-1]
-        if not call.operations:
-            self.calls.append(call)
+        layer = self._running[-1]
+        if not layer.operations:
+            self.layers.append(layer)
         name = packet.__name__.removesuffix("_")
         rule = _RULES.get(packet, _each_output(name))
         kind, operations = rule(arguments, written[0]) if written else (name, 0)
-        call.operations[kind] += operations
-        call.moved_bytes += sum(_extent(tensor) for tensor in (*read, *written))
+        layer.operations[kind] = layer.operations.get(kind, 0) + operations
+        layer.moved_bytes += sum(_extent(tensor) for tensor in (*read, *written))
 
 
 def _tensors(tree: object) -> Iterator[Tensor]:

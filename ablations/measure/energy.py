@@ -25,16 +25,12 @@ def joules_per_image(
 ) -> float | None:
     """Measures the energy of an image in joules, of the whole GPU: what it would take idle is not subtracted.
 
-    Nothing else may run on the GPU meanwhile; its host is not counted.
+    Nothing else may run on the GPU meanwhile; its host is not counted. None is returned where there is no
+    `energy_counter`, or it stands still.
 
     Args:
-        act: queues the work of one batch on `device`'s current stream; it should not wait for it.
-        images: of a batch.
-        device: where `act` works.
+        act: queues the work of one batch of `images` on `device`'s current stream; it should not wait for it.
         seconds: between the first and the last step of the counter, at least.
-
-    Returns:
-        None where `device` is no CUDA device, NVML cannot be loaded, or the GPU does not count its energy.
     """
     joules = energy_counter(device)
     if joules is None:
@@ -50,9 +46,9 @@ def joules_per_image(
 
 
 def energy_counter(device: torch.device) -> Callable[[], float] | None:
-    """Returns what reads the joules that `device` took since its driver was loaded; None where that is not counted.
+    """Returns what reads the joules that `device` took since its driver was loaded.
 
-    The GPU is found by its UUID: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number GPUs otherwise than NVML does.
+    None where it is no CUDA device, NVML cannot be loaded, or the GPU does not count its energy.
     """
     if device.type != "cuda":
         return None
@@ -66,6 +62,7 @@ def energy_counter(device: torch.device) -> Callable[[], float] | None:
 
     try:
         pynvml.nvmlInit()
+        # By its UUID: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number GPUs otherwise than NVML does.
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         joules()
     except pynvml.NVMLError:  # no driver, no permission, a GPU from before Volta
@@ -91,15 +88,25 @@ def joules_per_call(
         act: queues a piece of work.
         joules: a counter, as `energy_counter` returns.
         mark: returns what says whether all that was queued before it is done.
-        seconds: between the first and the last step of the counter, at least.
-        clock: the time in seconds.
-        sleep: lets so many seconds pass.
+        seconds, clock, sleep: as in `joules_per_image`; what tells the time, and lets it pass, in seconds.
 
     Returns:
         None if the counter stands still for a second of work.
     """
     size = 1
-    while min(_time(act, size, mark, clock, sleep) for _ in range(3)) < _BURST:  # the first calls may compile
+
+    def wait(done: Done) -> None:
+        while not done():
+            sleep(_LOOK)
+
+    def burst() -> float:
+        began = clock()
+        for _ in range(size):
+            act()
+        wait(mark())
+        return clock() - began
+
+    while min(burst() for _ in range(3)) < _BURST:  # the first calls may compile
         size *= 2
     steps = _Steps(joules, clock)
 
@@ -113,64 +120,46 @@ def joules_per_call(
     queued = queue()
     while (steps.span < seconds or len(ends) < 2) and steps.still < _STUCK:
         following = queue()
-        _wait(queued, sleep, steps.look)
+        while not queued():
+            sleep(_LOOK)
+            steps.look()
         ends.append(clock())
         queued = following
-    _wait(queued, sleep)
+    wait(queued)
     return steps.watts * (ends[-1] - ends[0]) / (size * (len(ends) - 1)) if steps.span >= seconds else None
 
 
 class _Steps:
-    """The first and the last step of a counter that were seen: when, and to how many joules."""
+    """The steps of a counter, each with its time; where it stood at first is no step."""
 
     def __init__(self, joules: Callable[[], float], clock: Callable[[], float]) -> None:
         self._joules, self._clock = joules, clock
-        self._seen, self._looked = joules(), clock()
-        self._first: tuple[float, float] | None = None
-        self._last = (self._looked, self._seen)
+        self._seen = [self._read()]
+        self._looked = self._seen[0][0]
+
+    def _read(self) -> tuple[float, float]:
+        joules = self._joules()
+        return self._clock(), joules
 
     @property
     def span(self) -> float:
         """Seconds from the first step to the last."""
-        return self._last[0] - self._first[0] if self._first else 0.0
+        return self._seen[-1][0] - self._seen[1][0] if len(self._seen) > 1 else 0.0
 
     @property
     def watts(self) -> float:
         """Mean power from the first step to the last."""
-        assert self._first is not None
-        return (self._last[1] - self._first[1]) / self.span
+        return (self._seen[-1][1] - self._seen[1][1]) / self.span
 
     @property
     def still(self) -> float:
         """Seconds since the last step."""
-        return self._clock() - self._last[0]
+        return self._clock() - self._seen[-1][0]
 
     def look(self) -> None:
         """Reads the counter, if it was not read just now."""
-        if self._clock() - self._looked < _LOOK:
-            return
-        seen, self._looked = self._joules(), self._clock()
-        if seen != self._seen:
-            self._seen = seen
-            self._last = (self._looked, seen)
-            self._first = self._first or self._last
-
-
-def _time(
-    act: Callable[[], object],
-    calls: int,
-    mark: Callable[[], Done],
-    clock: Callable[[], float],
-    sleep: Callable[[float], object],
-) -> float:
-    began = clock()
-    for _ in range(calls):
-        act()
-    _wait(mark(), sleep)
-    return clock() - began
-
-
-def _wait(done: Done, sleep: Callable[[float], object], meanwhile: Callable[[], object] = lambda: None) -> None:
-    while not done():
-        sleep(_LOOK)
-        meanwhile()
+        if self._clock() - self._looked >= _LOOK:
+            now = self._read()
+            self._looked = now[0]
+            if now[1] != self._seen[-1][1]:
+                self._seen.append(now)

@@ -36,10 +36,6 @@ def saved_bytes(module: nn.Module, *inputs: Tensor) -> int:
     those of a layer inside a network do, images do not.
 
     The module is left as it was: the pass updates copies of its buffers, as the running statistics of batch norms.
-
-    Args:
-        module: what is run.
-        *inputs: what it is called with, on its device.
     """
     kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
 

@@ -108,11 +108,5 @@ class Measurement:
 
     def to_row(self) -> dict[str, object]:
         """Returns it flat, a column a field."""
-        return {
-            **vars(self.subject),
-            **vars(self.setting),
-            "status": self.status,
-            **vars(self.timing),
-            **vars(self.costs),
-            "joules": self.joules,
-        }
+        measured = vars(self.subject) | vars(self.setting) | {"status": self.status}
+        return measured | vars(self.timing) | vars(self.costs) | {"joules": self.joules}

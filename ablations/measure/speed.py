@@ -64,8 +64,7 @@ def clock_of(device: torch.device) -> Clock:
 class Samples:
     """Raw times in seconds a call, of shape (turns, subjects), two turns a round, in the order in which they came.
 
-    `positions` of the same shape says when in its turn a subject was timed, `repeats` how many calls a time is the
-    mean of.
+    `positions`, of the same shape, is when in its turn a subject was timed; a time is the mean of `repeats` calls.
     """
 
     names: tuple[str, ...]
@@ -94,18 +93,11 @@ class Samples:
 
     def timing(self, name: str) -> Timing:
         """Sums a subject's times up, beside the baseline's and the noise floor."""
+        ms = float(np.median(self.of(name))) * 1000
         ratio, low, high = self.ratio(name)
         noise_low, noise_high = self.ratio(TWIN)[1:] if TWIN in self.names else (math.nan, math.nan)
-        return Timing(
-            rounds=self.rounds,
-            ms=float(np.median(self.of(name))) * 1000,
-            ratio=ratio,
-            ratio_low=low,
-            ratio_high=high,
-            noise_low=noise_low,
-            noise_high=noise_high,
-            verdict="baseline" if name == self.baseline else verdict(ratio, low, high, noise_low, noise_high),
-        )
+        said = "baseline" if name == self.baseline else verdict(ratio, low, high, noise_low, noise_high)
+        return Timing(self.rounds, ms, ratio, low, high, noise_low, noise_high, said)
 
     def ratio(self, name: str) -> tuple[float, float, float]:
         """Returns the median ratio of a subject's time to the baseline's of the same turn, and its 95 % CI."""
@@ -159,9 +151,6 @@ def compare(
         least_rounds: three rounds are six turns, the fewest whose extremes are a 95 % interval.
         most_rounds: after which there is nothing more to learn.
         seed: of the order in each round.
-
-    Raises:
-        Whatever a subject raises.
     """
     names = tuple(subjects)
     acts = [subjects[name] for name in names]

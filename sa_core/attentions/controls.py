@@ -1,10 +1,5 @@
 """Controls: what shuffle attention is compared with to learn which mechanism it owes its effect to.
 
-    ConstantGate                a gate that says nothing about the image: the number that SA's gates start at
-    RandomPermutation           the shuffle without any gate, in an order that was drawn at random
-    FrozenShuffleAttention      gates that look at the image and never learn what to look for
-    MatchedSqueezeExcitation    another gate that learns, of exactly as many parameters
-
 (The empty slot, `nn.Identity`, is a control of the suite itself: it must come to what the plain network comes to.)
 """
 
@@ -21,12 +16,9 @@ from sa_core.attentions.shuffle_attention import ShuffleAttention, in_layout_of
 
 
 class ConstantGate(nn.Module):
-    """Multiplies (B, C, H, W) by one number that does not learn.
+    """A gate that says nothing about the image: multiplies (B, C, H, W) by one number that does not learn.
 
-    Args:
-        channels: C; any will do.
-        value: the number; the default is sigmoid(1), where the official gates start.
-        device, dtype: accepted as by every module here; there is nothing to keep.
+    By default that is sigmoid(1), where the official gates start. Any `channels`, `device` and `dtype` will do.
     """
 
     def __init__(
@@ -51,12 +43,9 @@ class ConstantGate(nn.Module):
 
 
 class RandomPermutation(nn.Module):
-    """Brings the channels of (B, C, H, W) into one order, drawn from torch's generator when the module is made.
+    """The shuffle without any gate: brings the channels of (B, C, H, W) into one order.
 
-    Args:
-        channels: C.
-        device: of the buffer `permutation`.
-        dtype: accepted as by every module here; the buffer holds whole numbers.
+    That is drawn from torch's generator when the module is made, and kept in the buffer `permutation`.
     """
 
     permutation: Tensor
@@ -72,9 +61,9 @@ class RandomPermutation(nn.Module):
 
 
 class FrozenShuffleAttention(ShuffleAttention):
-    """Shuffle attention with gates that do not learn: their weights and biases have standard normal noise added.
+    """Shuffle attention with gates that look at the image and do not learn: noise is added to weights and biases.
 
-    Takes what `ShuffleAttention` takes; the noise is drawn from torch's generator when the module is made.
+    Takes what `ShuffleAttention` takes; the noise, standard normal, is drawn from torch's generator when it is made.
     """
 
     def __init__(self, channels: int, groups: int = 64, **knobs: Any) -> None:
@@ -97,7 +86,6 @@ class MatchedSqueezeExcitation(nn.Module):
         channels: C, divisible by `2 * groups`.
         groups: G.
         groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
-        device, dtype: as in every `torch.nn` module.
 
     Raises:
         OptionError (a ValueError): if the knobs do not fit `channels`.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from sa_core.errors import OptionError
 
@@ -26,22 +26,17 @@ def knob(
     known: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    odd: bool = False,
 ) -> Any:
     """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
-    metadata = {"help": help, "choices": choices, "known": known, "minimum": minimum, "maximum": maximum}
-    return field(default=default, metadata=metadata)
+    allowed = {"choices": choices, "known": known, "minimum": minimum, "maximum": maximum, "odd": odd}
+    return field(default=default, metadata={"help": help, **allowed})
 
 
 def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
-    """Checks a value against what was declared of its option.
+    """Checks a value, of the right type, against what was declared of its option; raises OptionError.
 
-    Args:
-        name: of the option.
-        value: of a type that the option has.
-        allowed: any of `choices`, `minimum`, `above` and `maximum`; one that is None or empty allows everything.
-
-    Raises:
-        OptionError: naming the option, the value received, the reason and what would do.
+    `allowed` has any of `choices`, `minimum`, `above`, `maximum` and `odd`; what is None or empty allows everything.
     """
     if (choices := allowed.get("choices")) and value not in choices:
         raise OptionError(name, value, "is not known", choices)
@@ -53,18 +48,18 @@ def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
         raise OptionError(name, value, f"must be more than {bound:g}")
     if high is not None and not value <= high:
         raise OptionError(name, value, f"must be at most {high}")
+    if allowed.get("odd") and value and value % 2 == 0:
+        raise OptionError(name, value, f"has no middle; an odd number{', or 0,' if low == 0 else ''} has")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(name, value, "is no finite number")
 
 
-_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = MappingProxyType(
-    {
-        int: ((int,), "is no whole number"),
-        float: ((int, float), "is no number"),
-        bool: ((bool,), "is neither true nor false"),
-        str: ((str,), "is no text"),
-    }
-)
+_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "is no whole number"),
+    float: ((int, float), "is no number"),
+    bool: ((bool,), "is neither true nor false"),
+    str: ((str,), "is no text"),
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +115,9 @@ def default_of(knobs: Knobs | type[Knobs], name: str) -> Any:
 class GroupedKnobs(Knobs):
     """What modules have that share their parameters between groups of channels."""
 
+    _multiple: ClassVar[int] = 1  # what the channels of a group are a multiple of
+    _misfit: ClassVar[str] = "does not divide {channels} channels"
+
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G.", minimum=1)
     groups_policy: str = knob(
         "strict",
@@ -130,7 +128,8 @@ class GroupedKnobs(Knobs):
     @classmethod
     def fitting_groups(cls, channels: int) -> list[int]:
         """Returns the group counts that `channels` can be split into, ascending."""
-        return [groups for groups in range(1, channels + 1) if channels % groups == 0]
+        most = channels // cls._multiple
+        return [groups for groups in range(1, most + 1) if channels % (groups * cls._multiple) == 0]
 
     def groups_on(self, channels: int) -> int:
         """Returns the number of groups on `channels` channels: `groups`, or fewer where the policy is `clamp`.
@@ -139,24 +138,15 @@ class GroupedKnobs(Knobs):
             OptionError: if there is none; the message lists those that fit.
         """
         fitting = self.fitting_groups(channels)
-        if self.groups in fitting:
-            return self.groups
-        fewer = [groups for groups in fitting if groups <= self.groups]
-        if self.groups_policy == "clamp" and fewer:
-            return fewer[-1]
-        raise OptionError("groups", self.groups, f"{self._misfit(channels)} ({_listed(fitting, channels)})")
-
-    @staticmethod
-    def _misfit(channels: int) -> str:
-        return f"does not divide {channels} channels"
+        most = max((groups for groups in fitting if groups <= self.groups), default=0)
+        if most and (most == self.groups or self.groups_policy == "clamp"):
+            return most
+        listed = f"for {channels} channels these fit: {', '.join(map(str, fitting)) or 'none'}"
+        raise OptionError("groups", self.groups, f"{self._misfit.format(channels=channels)} ({listed})")
 
     def check_channels(self, channels: int) -> None:
         """Checks the split of the channels."""
         self.groups_on(channels)
-
-
-def _listed(fitting: list[int], channels: int) -> str:
-    return f"for {channels} channels these fit: {', '.join(map(str, fitting)) or 'none'}"
 
 
 def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
@@ -196,12 +186,8 @@ def norm_groups(norm: str, channels: int) -> int | None:
     Raises:
         OptionError: if `norm` is unknown, or is `group:<k>` and k does not divide `channels`.
     """
-    if norm in ("batch", "none"):
-        return None
-    if norm == "instance":
-        return channels
-    if norm == "layer":
-        return 1
+    if norm in _NAMED_NORMS:
+        return {"instance": channels, "layer": 1}.get(norm)
     groups = _number_of_groups(norm)
     if channels % groups:
         fitting = [f"group:{k}" for k in range(2, channels + 1) if channels % k == 0]
@@ -212,6 +198,9 @@ def norm_groups(norm: str, channels: int) -> int | None:
 @dataclass(frozen=True)
 class ShuffleAttentionKnobs(GroupedKnobs):
     """What `ShuffleAttention` can be told; the defaults are the official layer."""
+
+    _multiple = 2
+    _misfit = "does not split {channels} channels into groups of two equal halves: 2G must divide the channels"
 
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G; 2G must divide the channels.", minimum=1)
     branches: str = knob("both", "Branches that gate; of the others there is nothing.", choices=BRANCHES)
@@ -242,15 +231,6 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         choices=PERMUTATIONS,
     )  # fmt: skip
 
-    @classmethod
-    def fitting_groups(cls, channels: int) -> list[int]:
-        """Returns the divisors of C/2: a group is two equal halves."""
-        return super().fitting_groups(channels // 2) if channels % 2 == 0 else []
-
-    @staticmethod
-    def _misfit(channels: int) -> str:
-        return f"does not split {channels} channels into groups of two equal halves: 2G must divide the channels"
-
     @property
     def has_channel_branch(self) -> bool:
         """Whether the gate over the pooled channels is there."""
@@ -263,13 +243,15 @@ class ShuffleAttentionKnobs(GroupedKnobs):
 
     @property
     def channel_transform(self) -> str:
-        """F_c of the channel branch: `affine`, `conv1x1` or `none`."""
+        """F_c of the channel branch: `affine`, `conv1x1`, or `none`, as where there is no such branch."""
+        if not self.has_channel_branch:
+            return "none"
         return "affine" if self.transform == "affine_channel" else self.transform
 
     @property
     def spatial_transform(self) -> str:
-        """F_c of the spatial branch: `affine`, `conv1x1` or `none`."""
-        return "none" if self.transform == "affine_channel" else self.transform
+        """F_c of the spatial branch, as of the other."""
+        return self.transform if self.has_spatial_branch and self.transform != "affine_channel" else "none"
 
     def branch_channels(self, channels: int) -> int:
         """Returns the channels of one branch of one group: C/2G, or C/G where the other branch handed its half over."""
@@ -301,10 +283,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
             idle |= {"norm": reason, "norm_affine": reason}
         elif self.norm == "none":
             idle["norm_affine"] = "with norm=none there is no norm to have it"
-        learns_bias = (self.has_channel_branch and self.channel_transform != "none") or (
-            self.has_spatial_branch and self.spatial_transform != "none"
-        )
-        if not learns_bias:
+        if self.channel_transform == self.spatial_transform == "none":
             idle["gate_bias"] = f"with branches={self.branches} and transform={self.transform} no F_c has a bias"
         if self.branches == "none":
             reason = "with branches=none there is no gate"
@@ -328,16 +307,10 @@ class FrozenKnobs(ShuffleAttentionKnobs):
 class MatchedKnobs(GroupedKnobs):
     """Squeeze-and-excitation within groups, of just as many parameters as shuffle attention of as many groups."""
 
+    _multiple = ShuffleAttentionKnobs._multiple
+    _misfit = ShuffleAttentionKnobs._misfit
+
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G, as in shuffle attention.", minimum=1)
-
-    @classmethod
-    def fitting_groups(cls, channels: int) -> list[int]:
-        """Returns those of shuffle attention, to which it is matched."""
-        return ShuffleAttentionKnobs.fitting_groups(channels)
-
-    @staticmethod
-    def _misfit(channels: int) -> str:
-        return ShuffleAttentionKnobs._misfit(channels)
 
     @classmethod
     def shared_with(cls, other: type[Knobs]) -> set[str]:
@@ -364,13 +337,7 @@ class SqueezeExcitationKnobs(Knobs):
 class EfficientChannelKnobs(Knobs):
     """ECA (Wang et al. 2020), timm's layer."""
 
-    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0)
-
-    def check_values(self) -> None:
-        """Checks that the kernel has a middle."""
-        super().check_values()
-        if self.kernel_size and self.kernel_size % 2 == 0:
-            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number, or 0, has")
+    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0, odd=True)
 
 
 @dataclass(frozen=True)
@@ -378,16 +345,10 @@ class CbamKnobs(Knobs):
     """CBAM (Woo et al. 2018), timm's layer."""
 
     reduction: int = knob(16, "Channels for each hidden unit of the channel gate.", minimum=1)
-    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1)
+    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1, odd=True)
     mlp_bias: bool = knob(
         True, "Whether the channel gate's layers have biases, as the official ones; timm's have none."
     )
-
-    def check_values(self) -> None:
-        """Checks that the kernel has a middle."""
-        super().check_values()
-        if self.kernel_size % 2 == 0:
-            raise OptionError("kernel_size", self.kernel_size, "has no middle; an odd number has")
 
 
 @dataclass(frozen=True)

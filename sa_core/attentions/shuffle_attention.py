@@ -10,43 +10,27 @@ The `group norm` of the paper has one group per channel: it is instance normalis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core import fused as kernels
 from sa_core.attentions.knobs import ShuffleAttentionKnobs, norm_groups
 from sa_core.errors import OptionError
-from sa_core.fused import (
-    FUSED,
-    Form,
-    Parameters,
-    can_take,
-    form_of,
-    is_original,
-    is_watched,
-    leaves_to_eager,
-    reason_against,
-)
-from sa_core.fused import shuffle_attention as fused_shuffle_attention
 
-_GATES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {
-        "sigmoid": torch.sigmoid,
-        "hard_sigmoid": F.hardsigmoid,
-        "tanh1": lambda value: 1 + torch.tanh(value),
-        "none": lambda value: value,
-    }
-)
-_POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {
-        "avg": lambda x: x.mean((2, 3), keepdim=True),
-        "max": lambda x: x.amax((2, 3), keepdim=True),
-        "avg_max": lambda x: (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2,
-    }
-)
+_GATES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": F.hardsigmoid,
+    "tanh1": lambda value: 1 + torch.tanh(value),
+    "none": lambda value: value,
+}
+_POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "avg": lambda x: x.mean((2, 3), keepdim=True),
+    "max": lambda x: x.amax((2, 3), keepdim=True),
+    "avg_max": lambda x: (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2,
+}
 
 
 class ShuffleAttention(nn.Module):
@@ -58,12 +42,11 @@ class ShuffleAttention(nn.Module):
 
     Args:
         channels: C, divisible by `2 * groups`.
-        groups: G. The paper's 64 needs at least 128 channels.
-        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do. What was
-            taken is the attribute `groups`.
+        groups: G. The paper's 64 needs at least 128 channels. What was taken is the attribute `groups`.
+        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
         branches: which gates are there: `both`, `channel`, `spatial` or `none`.
-        removed: what becomes of a removed branch's half of the channels: `identity` passes it through untouched,
-            `reassign` hands it to the other branch, whose c is then C / G.
+        removed: what becomes of a removed branch's half of the channels: `identity` passes it through, `reassign`
+            hands it to the other branch, whose c is then C / G.
         transform: F_c, before the gate: `affine` (the official weight and bias), `affine_channel` (in the channel
             branch alone: the spatial one has the affine of its norm), `conv1x1` (a convolution over the branch's c
             channels, weights of shape (c, c, 1, 1) that start at 0), or `none`.
@@ -75,12 +58,11 @@ class ShuffleAttention(nn.Module):
         gate_bias: what `cbias` and `sbias` start at; the weights start at 0, so every gate starts as a constant.
         shuffle: whether a permutation of the channels ends the module.
         shuffle_groups: the blocks of channels that the shuffle interleaves.
-        permutation: `interleave` (the official shuffle) or `random`: one order, drawn when the module is made from
-            torch's generator and kept in the buffer `permutation`.
+        permutation: `interleave` (the official shuffle) or `random`: one order, drawn from torch's generator when the
+            module is made, and kept in the buffer `permutation`.
         fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that (hooks of `gn` are not
             called then), `off` takes torch's own operations. The numbers are the same to the precision of the type;
             `repr` says what happens.
-        device, dtype: as in every `torch.nn` module.
 
     Raises:
         OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
@@ -130,23 +112,24 @@ class ShuffleAttention(nn.Module):
         c = knobs.branch_channels(channels)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         # Weight 0 and bias 1: every gate starts as the constant sigmoid(1) = 0.731.
-        if knobs.has_channel_branch and knobs.channel_transform != "none":
-            self.cweight = nn.Parameter(torch.zeros(_weight_shape(knobs.channel_transform, c), **factory))
+        weights = (c if knobs.transform == "conv1x1" else 1, c, 1, 1)
+        if knobs.channel_transform != "none":
+            self.cweight = nn.Parameter(torch.zeros(weights, **factory))
             self.cbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
-        if knobs.has_spatial_branch and knobs.spatial_transform != "none":
-            self.sweight = nn.Parameter(torch.zeros(_weight_shape(knobs.spatial_transform, c), **factory))
+        if knobs.spatial_transform != "none":
+            self.sweight = nn.Parameter(torch.zeros(weights, **factory))
             self.sbias = nn.Parameter(torch.full((1, c, 1, 1), gate_bias, **factory))
         if knobs.has_spatial_branch:
             self.gn = _make_norm(norm, c, {"affine": norm_affine, **factory})
         if shuffle and permutation == "random":
             self.register_buffer("permutation", torch.randperm(channels, device=device))
-        self._form = form_of(knobs, channels)
+        self._form = kernels.form_of(knobs, channels)
         self.fuse(fused)
 
     def fuse(self, fused: str) -> None:
         """Sets `fused` anew, and raises as the constructor does."""
-        if fused not in FUSED:
-            raise OptionError("fused", fused, "is not known", FUSED)
+        if fused not in kernels.FUSED:
+            raise OptionError("fused", fused, "is not known", kernels.FUSED)
         if fused == "on" and isinstance(self._form, str):
             raise OptionError("fused", fused, f"cannot be had: {self._form}", ("auto", "off"))
         self.fused = fused
@@ -155,19 +138,18 @@ class ShuffleAttention(nn.Module):
         """Maps (B, C, H, W) to (B, C, H, W)."""
         form = self.fused_form(x)
         if form is not None:
-            return fused_shuffle_attention(form, self.fused_parameters(), x, permutation=self.fused_permutation())[0]
-        batch, channels, height, width = x.shape
-        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
+            return kernels.shuffle_attention(form, self.fused_parameters(), x, permutation=self.fused_permutation())[0]
+        x0, x1 = self._halves(x)
+        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
+        if self.knobs.has_channel_branch:
+            x0 = x0 * self._channel_gate(x0).to(x.dtype)
+        if self.knobs.has_spatial_branch:
+            x1 = x1 * self._spatial_gate(x1).to(x.dtype)
         if self.knobs.removed == "reassign":
-            out = self._channel_branch(grouped) if self.knobs.has_channel_branch else self._spatial_branch(grouped)
+            out = x0 if self.knobs.has_channel_branch else x1
         else:
-            x0, x1 = grouped.chunk(2, dim=1)
-            if self.knobs.has_channel_branch:
-                x0 = self._channel_branch(x0)
-            if self.knobs.has_spatial_branch:
-                x1 = self._spatial_branch(x1)
             out = torch.cat([x0, x1], dim=1)
-        return in_layout_of(x, self._shuffle(out.reshape(batch, channels, height, width)))
+        return in_layout_of(x, self._shuffle(out.reshape(x.shape)))
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Returns what a (B, C, H, W) map is multiplied by: the channel branch's gates and the spatial branch's.
@@ -175,19 +157,20 @@ class ShuffleAttention(nn.Module):
         Of shape (B, K, 1, 1) and (B, K, H, W), where K counts a branch's channels in the order of x; None of a branch
         that is not there. They are computed by torch's operations, whatever `fused` says.
         """
-        batch, channels, height, width = x.shape
-        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
-        x0, x1 = (grouped, grouped) if self.knobs.removed == "reassign" else grouped.chunk(2, dim=1)
+        batch, _, height, width = x.shape
+        x0, x1 = self._halves(x)
         by_channel = self._channel_gate(x0).reshape(batch, -1, 1, 1) if self.knobs.has_channel_branch else None
         by_space = self._spatial_gate(x1).reshape(batch, -1, height, width) if self.knobs.has_spatial_branch else None
         return by_channel, by_space
 
-    def _channel_branch(self, x: Tensor) -> Tensor:
-        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
-        return x * self._channel_gate(x).to(x.dtype)
-
-    def _spatial_branch(self, x: Tensor) -> Tensor:
-        return x * self._spatial_gate(x).to(x.dtype)
+    def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the branches' shares of each group, (B * G, c, H, W); all of it twice where one branch has it."""
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
+        if self.knobs.removed == "reassign":
+            return grouped, grouped
+        x0, x1 = grouped.chunk(2, dim=1)
+        return x0, x1
 
     def _channel_gate(self, x: Tensor) -> Tensor:
         """Equations 1 and 2: global pooling, F_c, gate."""
@@ -210,34 +193,34 @@ class ShuffleAttention(nn.Module):
             return x.index_select(1, self.get_buffer("permutation"))
         return channel_shuffle(x, self.knobs.shuffle_groups)
 
-    def fused_form(self, x: Tensor) -> Form | None:
+    def fused_form(self, x: Tensor) -> kernels.Form | None:
         """Returns what the fused operator is told if it is to work on x, otherwise None; raises as `forward` does."""
         form = self._form
         if self.fused == "off" or isinstance(form, str):
             return None
-        if self.fused == "auto" and leaves_to_eager():
+        if self.fused == "auto" and kernels.leaves_to_eager():
             return None
-        if not can_take(x, self.channels):
-            if self.fused == "on" and (reason := reason_against(x.device.type, x.dtype)):
+        if not kernels.can_take(x, self.channels):
+            if self.fused == "on" and (reason := kernels.reason_against(x.device.type, x.dtype)):
                 raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
             return None  # torch's operations say what is wrong with the shape
         if form.spatial_gate != "instance":
             return form
         norm: Any = self.gn
-        if is_original(norm, _GroupNorm) and norm.num_groups == norm.num_channels:
-            if self.fused == "auto" and is_watched(norm):
+        if kernels.is_original(norm, _GroupNorm) and norm.num_groups == norm.num_channels:
+            if self.fused == "auto" and kernels.is_watched(norm):
                 return None
             return form if norm.eps == form.gn_epsilon else form._replace(gn_epsilon=norm.eps)
         if self.fused == "on":
             raise OptionError("fused", "on", "cannot be had: its norm was replaced", ("auto", "off"))
         return None
 
-    def fused_parameters(self) -> Parameters:
+    def fused_parameters(self) -> kernels.Parameters:
         """Returns what the variant has of the parameters that the fused operator knows."""
         norm = self._modules.get("gn")
         weight, bias = (None, None) if norm is None else (_own(norm, "weight"), _own(norm, "bias"))
-        cweight, cbias, sweight, sbias = [_own(self, name) for name in _NAMES]
-        return Parameters(cweight, cbias, sweight, sbias, weight, bias)
+        cweight, cbias, sweight, sbias = [_own(self, name) for name in ("cweight", "cbias", "sweight", "sbias")]
+        return kernels.Parameters(cweight, cbias, sweight, sbias, weight, bias)
 
     def fused_permutation(self) -> Tensor | None:
         """Returns the order of the channels where a buffer keeps it."""
@@ -246,7 +229,9 @@ class ShuffleAttention(nn.Module):
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
         shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
-        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), self._computed()])
+        reason = self.reason_against(torch.float32)
+        computed = f"computed by torch: {reason}" if reason else "computed by kernels"
+        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), computed])
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
         """Returns why maps of a type, on the module's device, are left to torch's operations; None where kernels work.
@@ -258,12 +243,8 @@ class ShuffleAttention(nn.Module):
         if isinstance(self._form, str):
             return self._form
         device = next((parameter.device.type for parameter in self.parameters()), "cpu")
-        reason: str | None = reason_against(device, dtype)
+        reason: str | None = kernels.reason_against(device, dtype)
         return reason
-
-    def _computed(self) -> str:
-        reason = self.reason_against(torch.float32)
-        return f"computed by torch: {reason}" if reason else "computed by kernels"
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -280,18 +261,11 @@ def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-_NAMES = ("cweight", "cbias", "sweight", "sbias")
-
-
 def _own(module: nn.Module, name: str) -> Tensor | None:
     """Returns a module's parameter, None where it has none; quickly where it is none that is computed."""
     parameters = module._parameters
     value: Tensor | None = parameters[name] if name in parameters else getattr(module, name, None)
     return value
-
-
-def _weight_shape(transform: str, channels: int) -> tuple[int, int, int, int]:
-    return (channels, channels, 1, 1) if transform == "conv1x1" else (1, channels, 1, 1)
 
 
 def _transform(transform: str, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ class SpatialGroupEnhance(nn.Module):
         channels: C, divisible by `groups`.
         groups: G.
         groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
-        device, dtype: as in every `torch.nn` module.
 
     Raises:
         OptionError (a ValueError): if the knobs do not fit `channels`.

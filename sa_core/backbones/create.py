@@ -43,8 +43,7 @@ def create_model(
             ShuffleNetV2), or `timm/<name>` for a model of timm whose blocks take `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
         num_classes: length of the logits.
-        stem: the first layers of a torchvision model, `imagenet` (its own) or `cifar` (for images of 64 pixels or
-            fewer).
+        stem: first layers of a torchvision model: `imagenet` (its own), or `cifar` (for images of up to 64 pixels).
         stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
         position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.places`.
         seed: of the initial weights; None draws one from torch's global generator.
@@ -127,7 +126,7 @@ def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str)
     if backbone.family == "timm":
         from sa_core.backbones import timm_models
 
-        return timm_models.build(backbone, num_classes)
+        return timm_models.build(backbone.name, num_classes)
     from sa_core.backbones import torchvision_models
 
     return torchvision_models.build(backbone, num_classes, position, stem)

@@ -61,12 +61,11 @@ class Backbone:
         """
         if position not in POSITIONS:
             raise OptionError("position", position, "is not known", POSITIONS)
-        found = []
-        for number, stage in enumerate(self.stages, start=1):
-            for block in range(stage.blocks):
-                channels = self._channels(stage, block, position)
-                found.append(Place(number, f"{stage.name}.{block}.sa", channels))
-        return found
+        return [
+            Place(number, f"{stage.name}.{block}.sa", self._channels(stage, block, position))
+            for number, stage in enumerate(self.stages, start=1)
+            for block in range(stage.blocks)
+        ]
 
     def _channels(self, stage: Stage, block: int, position: str) -> int:
         halved = self.family == "shufflenet" and position != "post"

@@ -63,7 +63,7 @@ def find_timm_backbone(name: str) -> TimmBackbone:
 def _probe(name: str) -> dict[str, int]:
     """Returns the channels at each slot that gets a feature map when the model runs, by its path, in that order."""
     with torch.device("meta"), torch.inference_mode():
-        model = _with_slots(name, 10).eval()
+        model = build(name, 10).eval()
         found: dict[str, int] = {}
 
         def note(path: str, slot: Slot, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -79,12 +79,8 @@ def _probe(name: str) -> dict[str, int]:
     return found
 
 
-def build(backbone: Backbone, num_classes: int) -> nn.Module:
+def build(name: str, num_classes: int) -> nn.Module:
     """Builds a model of timm, untrained, with empty slots."""
-    return _with_slots(backbone.name, num_classes)
-
-
-def _with_slots(name: str, num_classes: int) -> nn.Module:
     architecture = name.removeprefix(TIMM)
     # ResNets pass their blocks' options on; models that are made from a description of blocks take it as their own.
     for options in ({"block_args": {"attn_layer": Slot}}, {"attn_layer": Slot}):

@@ -10,7 +10,7 @@ import pytest
 
 from ablations import cli
 from ablations.config import Config
-from ablations.data.errors import DataError
+from ablations.data.source import DataError
 from tests.ablations.cli.imports import HEAVY, imported_by
 
 

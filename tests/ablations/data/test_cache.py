@@ -17,8 +17,8 @@ from ablations.config.compose import compose_config
 from ablations.data import cache as module
 from ablations.data import load_images
 from ablations.data.cache import Entry, decoded, default_folder
-from ablations.data.errors import DataError
 from ablations.data.image_tree import ImageTreeSource
+from ablations.data.source import DataError
 from tests.ablations.data.helpers import make_tree
 
 QUIET = Console(quiet=True)

@@ -16,8 +16,8 @@ from rich.console import Console
 from ablations.config.compose import compose_config
 from ablations.data import cifar as module
 from ablations.data import load_images
-from ablations.data.errors import DataError
 from ablations.data.images import Images
+from ablations.data.source import DataError
 from tests.ablations.data.helpers import FakeCifar
 
 Make = Callable[..., FakeCifar]

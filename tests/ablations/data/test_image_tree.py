@@ -11,9 +11,9 @@ from rich.console import Console
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
 from ablations.data import load_images
-from ablations.data.errors import DataError
 from ablations.data.image_tree import stored_side
 from ablations.data.images import Images
+from ablations.data.source import DataError
 from tests.ablations.data.helpers import NAMES, colour, make_tree
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ablations.common.errors import SuiteError, UsageError
-from ablations.data.errors import DataError
+from ablations.data.source import DataError
 
 
 def test_what_is_wrong_with_data_can_be_told_from_what_was_typed() -> None:
