@@ -10,10 +10,9 @@ from ablations.common import machine
 from ablations.common.wording import last_line
 from ablations.design import Cell
 from ablations.execution.progress import Display
-from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.errors import StorageError
+from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.study import StudyStore
-from ablations.storage.weights import Weights
 from ablations.training.events import DIVERGED, Epoch, Failed
 from ablations.training.job import Job, environment
 

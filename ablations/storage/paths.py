@@ -10,6 +10,7 @@ from pathlib import Path
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.config import Config
+from ablations.storage.database import check_url
 
 # Where a study cannot be written: what follows the reason.
 GO_ON = "; once it can be, the same command goes on with what is stored"
@@ -18,15 +19,10 @@ _RESERVED = ("reference", _ARTIFACTS)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
-_KINDS = (*_DATABASES, "http", "https", "file")
 
 
 def study_folder(config: Config) -> Path:
-    """Returns `results_dir/<study>`.
-
-    Raises:
-        UsageError: if the study's name is no name of a folder.
-    """
+    """Returns `results_dir/<study>`; raises UsageError if the study's name is no name of a folder."""
     if not re.fullmatch(r"\w[\w.+=-]{0,99}", config.study):
         reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
         raise UsageError("study", config.study, reason)
@@ -55,8 +51,6 @@ def storage_url(config: Config) -> str:
     """
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
-    from ablations.storage.database import check_url
-
     check_url("storage", config.storage)
     return config.storage
 
@@ -72,20 +66,15 @@ def tracking_uri(config: Config) -> str:
         return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
     scheme, is_url, _ = uri.partition("://")
     if scheme.partition("+")[0] in _DATABASES:
-        from ablations.storage.database import check_url
-
         check_url("tracking.uri", uri)
     elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
-        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", [f"{one}://" for one in _KINDS])
+        kinds = [f"{one}://" for one in (*_DATABASES, "http", "https", "file")]
+        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", kinds)
     return uri
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a study's folder.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
+    """Makes a study's folder; raises UsageError if it cannot be written."""
     with refusals_explained("results_dir", folder.parent, GO_ON):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):

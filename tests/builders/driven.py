@@ -18,9 +18,8 @@ from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.select import make_schedule
-from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.study import StudyStore, open_store
-from ablations.storage.weights import Weights
 from ablations.tracking.base import NoTracker, StudyMirror
 from ablations.training.train import Epoch
 

@@ -16,8 +16,8 @@ from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.storage.cells import CellState
-from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.errors import StorageError
+from ablations.storage.files import Checkpoints
 from ablations.tracking.base import NoTracker
 from ablations.training.cost import Cost
 from ablations.training.events import (

@@ -1,16 +1,18 @@
-"""Asking a database again that does not answer: a server that is being restarted, a file that another process holds."""
+"""Access to Optuna's database: opening it, and asking it again where it does not answer for a while."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import optuna
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ablations.storage.database import backend, cause, explain
+from ablations.storage.database import backend, cause, check_url, connect_arguments, database_file, engine_url, explain
 from ablations.storage.errors import StorageError
 
 _T = TypeVar("_T")
@@ -19,19 +21,33 @@ _PATIENCE = 300.0  # seconds for which a database that does not answer is asked 
 _LONGEST_PAUSE = 10.0  # seconds between two tries
 
 
-def is_passing(url: str, error: BaseException) -> bool:
-    """Whether an error may be gone in a moment: a server that is being restarted, a file that another process holds."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, (DBAPIError, PoolTimeoutError)):
-        found = found.__cause__
-    if found is None:
-        return False
-    if isinstance(found, PoolTimeoutError):
-        return True
-    if backend(url) == "sqlite":
-        return "database is locked" in str(found.orig)
-    kind = type(found.orig).__mro__
-    return found.connection_invalidated or any(k.__name__ in ("OperationalError", "InterfaceError") for k in kind)
+def study_names(url: str) -> list[str]:
+    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing.
+
+    Raises:
+        StorageError: if the database does not answer.
+    """
+    check_url("storage", url)
+    file = database_file(url)
+    if file is not None and (is_empty(file) or not file.is_file()):
+        return []
+    return reached(url, optuna.get_all_study_names)
+
+
+def is_empty(file: Path) -> bool:
+    """Whether a file is there, and has nothing in it."""
+    return file.is_file() and not file.stat().st_size
+
+
+def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
+    """Returns what `action` finds in a database; raises StorageError where it cannot be reached."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        address = engine_url(url)
+        connect = connect_arguments(address)
+        return action(RDBStorage(address, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
+        raise explain(url, error) from None
 
 
 class Persistence:
@@ -73,7 +89,7 @@ class Persistence:
                     guard()
                 result = action(deadline is not None)
             except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-                if not is_passing(self._url, error):
+                if not _is_passing(self._url, error):
                     raise explain(self._url, error) from None
                 if deadline is None:
                     deadline = time.monotonic() + _PATIENCE
@@ -87,7 +103,19 @@ class Persistence:
                     raise StorageError("storage", known.value, reason) from None
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                continue
-            if deadline is not None:
-                self._notify("The study's database answers again.")
-            return result
+            else:
+                if deadline is not None:
+                    self._notify("The study's database answers again.")
+                return result
+
+
+def _is_passing(url: str, error: BaseException) -> bool:
+    """Whether an error may be gone in a moment: a server that is being restarted, a file that another process holds."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, (DBAPIError, PoolTimeoutError)):
+        found = found.__cause__
+    if isinstance(found, DBAPIError):
+        if backend(url) == "sqlite":
+            return "database is locked" in str(found.orig)
+        return found.connection_invalidated or isinstance(found, (OperationalError, InterfaceError))
+    return found is not None
