@@ -22,12 +22,7 @@ _LONGEST_PAUSE = 10.0  # seconds between two tries
 
 
 def study_names(url: str) -> list[str]:
-    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing.
-
-    Raises:
-        StorageError: if the database does not answer.
-    """
-    check_url("storage", url)
+    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing."""
     file = database_file(url)
     if file is not None and (is_empty(file) or not file.is_file()):
         return []
@@ -41,6 +36,7 @@ def is_empty(file: Path) -> bool:
 
 def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
     """Returns what `action` finds in a database; raises StorageError where it cannot be reached."""
+    check_url("storage", url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         address = engine_url(url)
@@ -54,9 +50,11 @@ class Persistence:
     """Does what a database is asked for, again and again for some minutes where it does not answer.
 
     Args:
-        url: of the database.
         guard: called before each write; it makes sure that nobody else may write.
         notify: tells people that they wait, and what for.
+
+    Raises:
+        StorageError: from `read` and `write`, if the database fails, or does not answer for minutes.
     """
 
     def __init__(
@@ -65,19 +63,11 @@ class Persistence:
         self._url, self._guard, self._notify = url, guard, notify
 
     def read(self, action: Callable[[], _T]) -> _T:
-        """Returns what `action` returns.
-
-        Raises:
-            StorageError: if the database fails, or does not answer for minutes.
-        """
+        """Returns what `action` returns."""
         return self._persist(lambda _: action(), None)
 
     def write(self, action: Callable[[bool], _T]) -> _T:
-        """Returns what `action` returns, which gets whether it is tried again: it may have been done already then.
-
-        Raises:
-            StorageError: if the database fails, or does not answer for minutes, or somebody else is writing by now.
-        """
+        """Returns what `action` returns, which gets whether it is tried again: it may have been done already then."""
         return self._persist(action, self._guard)
 
     def _persist(self, action: Callable[[bool], _T], guard: Callable[[], None] | None) -> _T:

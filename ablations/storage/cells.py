@@ -89,8 +89,7 @@ class StoredOutcome(Mapping[str, Any]):
 
 @lru_cache(maxsize=1)  # whoever reads an outcome reads several of its parts
 def _decoded(text: str) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(text)
-    return decoded
+    return dict(json.loads(text))
 
 
 def stored_cell(trial: FrozenTrial) -> StoredCell:

@@ -84,9 +84,7 @@ def backend(url: str) -> str:
 
 def database_file(url: str) -> Path | None:
     """Returns the file of a SQLite database, None of any other."""
-    if backend(url) != "sqlite":
-        return None
-    name = make_url(url).database
+    name = make_url(url).database if backend(url) == "sqlite" else None
     return Path(name) if name and name != ":memory:" else None
 
 

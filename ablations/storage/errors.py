@@ -18,13 +18,7 @@ class StudyInUseError(StorageError):
 
 
 class StudyFormatError(StorageError):
-    """A study was stored by another version of the suite, or by another program.
-
-    Args:
-        study: its name.
-        stored: the format that it has; None where it is of another program.
-        supported: the format that this version reads.
-    """
+    """A study was stored by another version of the suite or, where `stored` is None, by another program."""
 
     def __init__(self, study: str, stored: int | None, supported: int) -> None:
         reason = "is a study of another program; another name is needed"

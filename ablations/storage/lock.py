@@ -99,7 +99,6 @@ class StudyFileLock:
 
     Args:
         path: of the file; it stays there.
-        study: what is held.
         option: and its value, which the user has to mend where the file cannot be written.
         caveat: what this does not guard against; empty where it is enough.
     """
@@ -109,11 +108,7 @@ class StudyFileLock:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock, and writes down who has it.
-
-        Raises:
-            StorageError: if another process holds it, or the file cannot be written.
-        """
+        """Takes the lock, and writes down who has it; raises StorageError if another process has, or it cannot."""
         with refusals_explained(*self._option, f" ({self._path})"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -154,10 +149,6 @@ class PostgresLock:
     """An advisory lock of PostgreSQL, on a connection of its own whose name says who holds it.
 
     It needs a session: a pooler between here and the server has to pool by session.
-
-    Args:
-        url: of the database.
-        study: what is held.
     """
 
     caveat = ""
@@ -173,11 +164,7 @@ class PostgresLock:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock.
-
-        Raises:
-            StorageError: if another process holds it, or the server does not answer.
-        """
+        """Takes the lock; raises StorageError if another process holds it, or the server does not answer."""
         try:
             self._connect()
         except (SQLAlchemyError, ImportError, ValueError) as error:

@@ -124,10 +124,8 @@ def _kind(declared: list[tuple[Field[Any], Any]]) -> type:
 
 
 def _named_values(path: str, declared: list[tuple[Field[Any], Any]]) -> list[Any]:
-    if path == "attention":
-        return list(ATTENTION)
-    if path == "model":
-        return list(BACKBONES)
+    if path in ("attention", "model"):
+        return list(ATTENTION if path == "attention" else BACKBONES)
     if _kind(declared) is bool:
         return [True, False]
     return [value for entry, _ in declared for key in ("choices", "known") for value in entry.metadata.get(key) or ()]

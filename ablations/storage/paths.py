@@ -44,11 +44,7 @@ def artifacts_folder(config: Config, name: str) -> Path:
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database.
-
-    Raises:
-        StorageError: if it is no URL of a database that keeps something, or the package for it is not installed.
-    """
+    """Returns the URL of Optuna's database; raises what `check_url` does."""
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
     check_url("storage", config.storage)
@@ -56,11 +52,7 @@ def storage_url(config: Config) -> str:
 
 
 def tracking_uri(config: Config) -> str:
-    """Returns MLflow's tracking URI.
-
-    Raises:
-        UsageError: if it is of a kind that MLflow does not know, or no URL of a database that keeps something.
-    """
+    """Returns MLflow's tracking URI; raises UsageError if MLflow knows none of its kind, or what `check_url` does."""
     uri = config.tracking.uri
     if not uri:
         return f"sqlite:///{results_folder(config) / 'mlflow.db'}"

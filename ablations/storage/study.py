@@ -26,7 +26,7 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
@@ -34,7 +34,7 @@ from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
 from ablations.storage.access import Persistence, is_empty, reached, study_names
 from ablations.storage.cells import StoredCell, latest_attempts, stored_cell
-from ablations.storage.database import check_url, database_file
+from ablations.storage.database import database_file
 from ablations.storage.errors import StorageError, StudyFormatError, StudyInUseError, StudyMismatchError
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
 from ablations.training.events import Epoch
@@ -81,8 +81,7 @@ class StudyStore:
     @property
     def is_foreign(self) -> bool:
         """Whether the study has trials of another program."""
-        trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
-        return any("cell" not in trial.user_attrs for trial in trials)
+        return any("cell" not in trial.user_attrs for trial in self._all_trials())
 
     @property
     def id(self) -> str:
@@ -117,9 +116,7 @@ class StudyStore:
 
         Raises StudyFormatError if there are trials of another program.
         """
-        with without_collecting_garbage():  # it would take half of the seconds that 10,000 trials take
-            trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
-        for trial in trials:
+        for trial in self._all_trials():
             known = self._attempts.get(trial.number)
             if known is None and "cell" not in trial.user_attrs:
                 raise StudyFormatError(self.name, None, FORMAT)
@@ -177,10 +174,9 @@ class StudyStore:
                 raise _mismatch(self.name, reason, protocol_differences(cell.network, asked_network))
 
     def settle_threads(self, threads: int | str, default: int) -> int:
-        """Returns how many threads the study's cells are computed with: from its beginning on, always as many.
+        """Returns how many threads all cells of the study are computed with; `default` if it begins with `auto`.
 
-        `threads` is what was asked for; `auto` is what the study has, or `default` if it begins. Raises StorageError if
-        it was begun with another number.
+        Raises StorageError if it was begun with another number.
         """
         stored = self.attributes.get("threads")
         asked = threads if isinstance(threads, int) else stored or default
@@ -257,6 +253,10 @@ class StudyStore:
         """Ends the attempt at a cell in training without a result; a later run makes another one."""
         self._tell(self._trials.pop(cell.key).number, None)
 
+    def _all_trials(self) -> list[FrozenTrial]:
+        with without_collecting_garbage():  # it would take half of the seconds that 10,000 trials take
+            return self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
+
     def _keep(self, cell: Cell, name: str, value: Any) -> None:
         try:
             self._persistence.write(lambda _: self._trials[cell.key].set_user_attr(name, value))
@@ -298,7 +298,6 @@ def open_store(
 
     Args:
         url: SQLAlchemy's form, as `sqlite:///results/optuna.db`.
-        study: its name.
         create: whether to make database and study where there are none.
         directions: of the objectives of a study that is made.
         advice: what to do where the study is not there and is not to be made.
@@ -308,13 +307,11 @@ def open_store(
     Raises:
         StorageError: if the database does not answer, or the study is not there and is not to be made.
     """
-    check_url("storage", url)
     file = database_file(url)
     if file is not None and is_empty(file) and (file.with_name(study) / "report.md").exists():
         reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
         raise StorageError("storage", hide_passwords(url), reason)
-    names = [] if create else study_names(url)
-    if not create and study not in names:
+    if not create and study not in (names := study_names(url)):
         reason = f"nothing is stored under this name in {hide_passwords(url)}; {advice}"
         raise StorageError("study", study, reason, names)
 
@@ -331,11 +328,7 @@ def open_store(
 
 
 def find_study(url: str, study: str) -> StudyStore | None:
-    """Opens a study that somebody has begun; returns None where there is none of this name, and makes nothing.
-
-    Raises:
-        StorageError: if the database does not answer.
-    """
+    """Opens a study that somebody has begun; returns None where there is none of this name, and makes nothing."""
     if study not in study_names(url):
         return None
     store = open_store(url, study, create=False)
@@ -344,8 +337,7 @@ def find_study(url: str, study: str) -> StudyStore | None:
 
 def _as_stored(value: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings as the database gives them back, with lists for tuples."""
-    stored: dict[str, Any] = json.loads(json.dumps(value))
-    return stored
+    return dict(json.loads(json.dumps(value)))
 
 
 def _networks(design: Design) -> dict[str, Any]:

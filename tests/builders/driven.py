@@ -20,7 +20,7 @@ from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.select import make_schedule
 from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.study import StudyStore, open_store
-from ablations.tracking.base import NoTracker, StudyMirror
+from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
 
 
@@ -96,7 +96,7 @@ class DrivenStudy:
         seconds: float = 0.0,
     ) -> Driver:
         """Goes on with the study as `run` does, without its report; returns the driver."""
-        mirror = mirror or NoTracker()
+        mirror = mirror or StudyMirror()
         store = self.store
         store.take_over()
         if outcomes := store.outcomes(self.design):
