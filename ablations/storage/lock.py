@@ -108,7 +108,7 @@ class StudyFileLock:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock, and writes down who has it; raises StorageError if another process has, or it cannot."""
+        """Takes the lock, and writes down who has it; raises StorageError if another process has, or that fails."""
         with refusals_explained(*self._option, f" ({self._path})"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
