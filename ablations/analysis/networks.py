@@ -17,7 +17,7 @@ from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages
 from ablations.design import Cell
 from ablations.design.variants import Variant
-from ablations.storage.weights import Weights
+from ablations.storage.files import Weights
 
 _BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
 _MOST = 1000  # images

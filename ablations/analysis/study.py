@@ -15,7 +15,7 @@ from ablations.config import Config
 from ablations.design import Design
 from ablations.design.variants import plain_network
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
-from ablations.storage.weights import Weights
+from ablations.storage.files import Weights
 
 if TYPE_CHECKING:
     import pandas as pd

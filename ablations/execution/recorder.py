@@ -12,10 +12,9 @@ from ablations.common.wording import last_line
 from ablations.design import Cell
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
-from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.errors import StorageError
+from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.study import StudyStore
-from ablations.storage.weights import Weights
 from ablations.tracking import StudyMirror
 from ablations.training.events import DIVERGED, Epoch, Failed, Finished, Learnt, Note, Progress, Saved, Step
 from ablations.training.job import Job, environment

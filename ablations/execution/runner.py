@@ -27,11 +27,10 @@ from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import looks_of
-from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
 from ablations.storage.study import StudyStore, find_study, open_store
-from ablations.storage.weights import Weights
 from ablations.tracking import StudyMirror, open_tracker
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs

@@ -2,13 +2,13 @@
 
 Every attempt at a cell is one Optuna trial:
 
-| trial                     | state of the cell | trained again by a later run |
-| RUNNING                   | running           | yes, once its driver has gone |
-| COMPLETE                  | finished          | no |
-| PRUNED                    | pruned            | no, nor are further replicates |
-| FAIL, diverged            | diverged          | no: it would diverge again |
-| FAIL, with another reason | failed            | yes |
-| FAIL, without a reason    | interrupted       | yes |
+| trial                     | state of the cell | ended by    | trained again by a later run   |
+| RUNNING                   | running           |             | yes, once its driver has gone  |
+| COMPLETE                  | finished          | `finish`    | no                             |
+| PRUNED                    | pruned            | `finish`    | no, nor are further replicates |
+| FAIL, diverged            | diverged          | `fail`      | no: it would diverge again     |
+| FAIL, with another reason | failed            | `fail`      | yes                            |
+| FAIL, without a reason    | interrupted       | `interrupt` | yes                            |
 """
 
 from __future__ import annotations
@@ -43,19 +43,15 @@ class CellState(StrEnum):
 
 @dataclass(frozen=True)
 class StoredCell:
-    """A cell as the store knows it.
+    """The attempt at a cell that counts.
 
     Attributes:
         key: of the cell; the same for all attempts.
         variant: the name of its variant when it was trained.
-        network: what was trained.
         levels: those of the factors that made the variant; empty for a variant given by name.
-        replicate: which one.
-        state: of the attempt that counts.
         number: of that attempt's trial.
         outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
-        failed_as: the kind of failure (`ablations.training.events`); None where it did not fail.
-        failure: why it failed; None where it did not.
+        failed_as: the kind of failure (`ablations.training.events`), beside `failure`, the reason; None otherwise.
     """
 
     key: str
@@ -93,13 +89,7 @@ class StoredOutcome(Mapping[str, Any]):
 
 @lru_cache(maxsize=1)  # whoever reads an outcome reads several of its parts
 def _decoded(text: str) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(text)
-    return decoded
-
-
-def is_cell(trial: FrozenTrial) -> bool:
-    """Whether a trial was written by this suite."""
-    return "cell" in trial.user_attrs
+    return dict(json.loads(text))
 
 
 def stored_cell(trial: FrozenTrial) -> StoredCell:
@@ -121,7 +111,7 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
 
 
 def latest_attempts(attempts: Iterable[StoredCell]) -> dict[str, StoredCell]:
-    """Returns the attempt that counts of each cell, by its key: one that needs no other, or else the last."""
+    """Returns the attempt that counts of each cell, by its key: one that is done, or else the last."""
     latest: dict[str, StoredCell] = {}
     for attempt in attempts:
         earlier = latest.get(attempt.key)

@@ -14,12 +14,8 @@ from ablations.common.wording import first_line
 from ablations.storage.errors import StorageError
 
 # A machine that vanished without a word is noticed within about a minute, by either end.
-KEEPALIVES = {"idle": 20, "interval": 10, "count": 3}
-_POSTGRESQL: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives": 1,
-    **{f"keepalives_{name}": value for name, value in KEEPALIVES.items()},
-}
+KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
+_POSTGRESQL = {"connect_timeout": 10, "keepalives": 1, **KEEPALIVES}
 _CONNECT = {
     "sqlite": {"timeout": 60},
     "postgresql": {"connect_timeout": 10},
@@ -88,9 +84,7 @@ def backend(url: str) -> str:
 
 def database_file(url: str) -> Path | None:
     """Returns the file of a SQLite database, None of any other."""
-    if backend(url) != "sqlite":
-        return None
-    name = make_url(url).database
+    name = make_url(url).database if backend(url) == "sqlite" else None
     return Path(name) if name and name != ":memory:" else None
 
 

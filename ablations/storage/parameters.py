@@ -20,7 +20,7 @@ a user attribute, too: as a parameter it would take importance from the factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import Field, fields
 from typing import Any, get_args, get_type_hints
 
@@ -37,7 +37,7 @@ _LARGEST = 65_536  # of an integer that declares no maximum; Optuna lets ranges 
 Choices = dict[str, list[Any] | None]  # by parameter: the choices of a categorical, None for a number
 
 
-def choices_of(paths: Iterable[str], variants: Iterable[Variant], known: Mapping[str, list[Any] | None]) -> Choices:
+def choices_of(paths: Iterable[str], variants: Iterable[Variant], known: Choices) -> Choices:
     """Returns the parameters of a study: those that are known already, and further ones.
 
     Args:
@@ -45,34 +45,37 @@ def choices_of(paths: Iterable[str], variants: Iterable[Variant], known: Mapping
         variants: the study's variants as far as they are known; their values are among the choices of an open kind.
         known: what was returned when the study was begun or last gone on with.
     """
-    added: Choices = {}
+    found = dict(known)
     networks = [variant.network for variant in variants]
     for path in paths:
         if path not in known:
-            declared = _declared(path)
-            if _kind(declared) in (bool, str):
-                values = [*_named_values(path, declared), *(_value(network, path) for network in networks)]
-                added[path] = list(dict.fromkeys([*(value for value in values if value is not None), ABSENT, OTHER]))
-            else:
-                added[path] = None
-    return {**known, **added}
+            found[path] = _choices(path, networks)
+    return found
 
 
-def distributions_of(choices: Mapping[str, list[Any] | None]) -> dict[str, BaseDistribution]:
+def distributions_of(choices: Choices) -> dict[str, BaseDistribution]:
     """Returns the distribution of each parameter."""
     return {path: _distribution(path, values) for path, values in choices.items()}
 
 
-def parameters_of(network: Settings, choices: Mapping[str, list[Any] | None]) -> dict[str, Any]:
+def parameters_of(network: Settings, choices: Choices) -> dict[str, Any]:
     """Returns the value of each parameter in a network, `{"model": {...}, "attention": {...}}`."""
     found: dict[str, Any] = {}
     for path, values in choices.items():
         value = _value(network, path)
-        if values is not None:
-            found[path] = ABSENT if value is None else value if value in values else OTHER
+        if value is None:
+            found[path] = _absent_number(path) if values is None else ABSENT
         else:
-            found[path] = _absent_number(path) if value is None else value
+            found[path] = value if values is None or value in values else OTHER
     return found
+
+
+def _choices(path: str, networks: Iterable[Settings]) -> list[Any] | None:
+    declared = _declared(path)
+    if _kind(declared) not in (bool, str):
+        return None
+    values = [*_named_values(path, declared), *(_value(network, path) for network in networks)]
+    return list(dict.fromkeys([*(value for value in values if value is not None), ABSENT, OTHER]))
 
 
 def _value(network: Settings, path: str) -> Any:
@@ -86,8 +89,7 @@ def _distribution(path: str, values: list[Any] | None) -> BaseDistribution:
     declared = _declared(path)
     highest = [entry.metadata.get("maximum") for entry, _ in declared]
     if _kind(declared) is int:
-        most = [bound for bound in highest if bound is not None]
-        return IntDistribution(_absent_number(path), int(max([*most, _LARGEST])))
+        return IntDistribution(_absent_number(path), max(_LARGEST, *(int(bound or 0) for bound in highest)))
     least = [entry.metadata.get("minimum") for entry, _ in declared]
     low = min(-1e6 if bound is None else bound for bound in least)
     high = max(1e6 if bound is None else bound for bound in highest)
@@ -122,10 +124,8 @@ def _kind(declared: list[tuple[Field[Any], Any]]) -> type:
 
 
 def _named_values(path: str, declared: list[tuple[Field[Any], Any]]) -> list[Any]:
-    if path == "attention":
-        return list(ATTENTION)
-    if path == "model":
-        return list(BACKBONES)
+    if path in ("attention", "model"):
+        return list(ATTENTION if path == "attention" else BACKBONES)
     if _kind(declared) is bool:
         return [True, False]
     return [value for entry, _ in declared for key in ("choices", "known") for value in entry.metadata.get(key) or ()]

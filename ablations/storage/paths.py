@@ -10,6 +10,7 @@ from pathlib import Path
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.config import Config
+from ablations.storage.database import check_url
 
 # Where a study cannot be written: what follows the reason.
 GO_ON = "; once it can be, the same command goes on with what is stored"
@@ -18,15 +19,10 @@ _RESERVED = ("reference", _ARTIFACTS)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
-_KINDS = (*_DATABASES, "http", "https", "file")
 
 
 def study_folder(config: Config) -> Path:
-    """Returns `results_dir/<study>`.
-
-    Raises:
-        UsageError: if the study's name is no name of a folder.
-    """
+    """Returns `results_dir/<study>`; raises UsageError if the study's name is no name of a folder."""
     if not re.fullmatch(r"\w[\w.+=-]{0,99}", config.study):
         reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
         raise UsageError("study", config.study, reason)
@@ -48,44 +44,29 @@ def artifacts_folder(config: Config, name: str) -> Path:
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database.
-
-    Raises:
-        StorageError: if it is no URL of a database that keeps something, or the package for it is not installed.
-    """
+    """Returns the URL of Optuna's database; raises what `check_url` does."""
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
-    from ablations.storage.database import check_url
-
     check_url("storage", config.storage)
     return config.storage
 
 
 def tracking_uri(config: Config) -> str:
-    """Returns MLflow's tracking URI.
-
-    Raises:
-        UsageError: if it is of a kind that MLflow does not know, or no URL of a database that keeps something.
-    """
+    """Returns MLflow's tracking URI; raises UsageError if MLflow knows none of its kind, or what `check_url` does."""
     uri = config.tracking.uri
     if not uri:
         return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
     scheme, is_url, _ = uri.partition("://")
     if scheme.partition("+")[0] in _DATABASES:
-        from ablations.storage.database import check_url
-
         check_url("tracking.uri", uri)
     elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
-        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", [f"{one}://" for one in _KINDS])
+        kinds = [f"{one}://" for one in (*_DATABASES, "http", "https", "file")]
+        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", kinds)
     return uri
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a study's folder.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
+    """Makes a study's folder; raises UsageError if it cannot be written."""
     with refusals_explained("results_dir", folder.parent, GO_ON):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):

@@ -1,20 +1,11 @@
 """Optuna as the memory of a study, through its public API: which cells were trained, and what came of them.
 
-An attempt at a cell is one trial, begun when its training begins, with one driver as the only writer:
-
-    start               finish
-    ------> RUNNING ------------> COMPLETE    (never trained again)
-               |       prune
-               |----------------> PRUNED      (a search gave it up; never trained again)
-               |       fail
-               |----------------> FAIL        (a later run makes another attempt, unless the cell diverged)
-               |       interrupt
-               +----------------> FAIL        (without a reason; a later run makes another attempt)
-
-Its parameters are what the study varies (`ablations.storage.parameters`), its value is the objective, its intermediate
-values are the objective after every epoch, and its user attributes say which cell it is and, as JSON, what came of it.
-A driver that was killed leaves a RUNNING trial; the next one finishes it, if its outcome was stored already, or marks
-it as interrupted. The outcome is stored before the trial is told, so no kill loses a finished cell or makes it twice.
+An attempt at a cell is one trial, begun when its training begins, with one driver as the only writer; its states are
+those of `ablations.storage.cells`. Its parameters are what the study varies (`ablations.storage.parameters`), its value
+is the objective, its intermediate values are the objective after every epoch, and its user attributes say which cell it
+is and, as JSON, what came of it. A driver that was killed leaves a RUNNING trial; the next one finishes it, if its
+outcome was stored already, or marks it as interrupted. The outcome is stored before the trial is told, so no kill loses
+a finished cell or makes it twice.
 
 A database that goes away is asked again for some minutes (`Persistence`). What was asked of it may have been done
 although no answer came, so whatever is tried again looks first, or does no harm twice.
@@ -28,7 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 from optuna.pruners import MedianPruner
@@ -36,27 +27,19 @@ from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
-from ablations.storage.cells import StoredCell, is_cell, latest_attempts, stored_cell
-from ablations.storage.database import check_url, connect_arguments, database_file, engine_url, explain
-from ablations.storage.errors import (
-    StorageError,
-    StudyFormatError,
-    StudyInUseError,
-    StudyMismatchError,
-    StudyNotFoundError,
-)
+from ablations.storage.access import Persistence, is_empty, reached, study_names
+from ablations.storage.cells import StoredCell, latest_attempts, stored_cell
+from ablations.storage.database import database_file
+from ablations.storage.errors import StorageError, StudyFormatError, StudyInUseError, StudyMismatchError
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
-from ablations.storage.retry import Persistence
 from ablations.training.events import Epoch
 
 NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
-_Found = TypeVar("_Found")
 FORMAT = 5  # of what is stored; another version's store is refused
 
 
@@ -93,14 +76,12 @@ class StudyStore:
     @property
     def format(self) -> int | None:
         """In which format the study is stored; None where nobody has begun it, or another program has."""
-        identity = self.attributes.get("identity")
-        return int(identity["version"]) if identity else None
+        return None if self.is_empty else int(self.attributes["identity"]["version"])
 
     @property
     def is_foreign(self) -> bool:
         """Whether the study has trials of another program."""
-        trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
-        return not all(is_cell(trial) for trial in trials)
+        return any("cell" not in trial.user_attrs for trial in self._all_trials())
 
     @property
     def id(self) -> str:
@@ -114,11 +95,7 @@ class StudyStore:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What all cells of the study share.
-
-        Raises:
-            StudyFormatError: if another version of the suite, or another program, wrote the study.
-        """
+        """What all cells of the study share; raises StudyFormatError where it is not this version's study."""
         if self.format != FORMAT:
             raise StudyFormatError(self.name, self.format, FORMAT)
         return dict(self.attributes["identity"]["protocol"])
@@ -137,14 +114,11 @@ class StudyStore:
     def cells(self) -> list[StoredCell]:
         """Returns the attempt that counts at every cell, in the order in which the cells were first begun.
 
-        Raises:
-            StudyFormatError: if there are trials of another program.
+        Raises StudyFormatError if there are trials of another program.
         """
-        with without_collecting_garbage():  # it would take half of the seconds that 10,000 trials take
-            trials = self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
-        for trial in trials:
+        for trial in self._all_trials():
             known = self._attempts.get(trial.number)
-            if known is None and not is_cell(trial):
+            if known is None and "cell" not in trial.user_attrs:
                 raise StudyFormatError(self.name, None, FORMAT)
             # A waiting trial is one that a driver was about to begin when it was killed.
             if trial.state != TrialState.WAITING and (known is None or known.is_open):
@@ -156,65 +130,53 @@ class StudyStore:
 
         Those of replicates, too, that the design does not ask for yet, or not any more.
         """
-        stored = {cell.key: cell for cell in self.cells()}
-        most = max([design.replicates, *(cell.replicate + 1 for cell in stored.values())])
-        known = (
-            (cell, stored[cell.key].outcome) for cell in replace(design, replicates=most).cells() if cell.key in stored
-        )
-        return [(cell, outcome) for cell, outcome in known if outcome is not None]
+        stored = self.cells()
+        outcomes = {cell.key: cell.outcome for cell in stored if cell.outcome is not None}
+        most = max([design.replicates, *(cell.replicate + 1 for cell in stored)])
+        asked = replace(design, replicates=most).cells()
+        return [(cell, outcomes[cell.key]) for cell in asked if cell.key in outcomes]
 
     def initialise(self, design: Design) -> None:
-        """Makes this the study of `design`, or checks that it is.
-
-        Raises:
-            StudyMismatchError: if the stored study has another protocol, or other networks under the same names.
-            StudyFormatError: if it was written by another version of the suite.
-        """
+        """Makes this the study of `design`, or checks that it is; raises what `check` does."""
         if not self.is_empty:
             self.check(design, f"to start another study, add study={design.study}-2 (or any name)")
         else:
             self.cells()  # a study of another program is left alone
-            identity = {
-                "version": FORMAT,
-                "protocol": design.protocol,
-                "objectives": design.objectives,
-                "id": uuid.uuid4().hex,
-            }
+            identity = {"version": FORMAT, "protocol": design.protocol, "objectives": design.objectives}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._persistence.write(lambda _: self._study.set_metric_names(list(design.objectives)))
-            self.remember("identity", identity)
+            self.remember("identity", identity | {"id": uuid.uuid4().hex})
         for name in ("sweep", "question", "baseline"):
             self.remember(name, getattr(design, name))
-        networks = {variant.name: variant.network for variant in design.variants}
-        self.remember("networks", {**self.attributes.get("networks", {}), **json.loads(json.dumps(networks))})
+        self.remember("networks", self.networks | _networks(design))
         self.remember("parameters", choices_of(design.varied, design.variants, self.attributes.get("parameters", {})))
 
     def check(self, design: Design, advice: str) -> None:
-        """Checks that this is the study of `design`; raises as `initialise` does, with `advice` on what to do."""
-        differences = protocol_differences(self.protocol, json.loads(json.dumps(design.protocol)))
-        if differences:
-            reason = f"is stored with another protocol; {advice}. What differs:"
-            raise StudyMismatchError(design.study, reason, differences)
-        stored, asked = ", ".join(self.objectives), ", ".join(design.objectives)
-        if stored != asked:
-            raise StudyMismatchError(design.study, f"is stored with the objectives {stored}, not {asked}; {advice}")
-        networks = {variant.name: variant.network for variant in design.variants}
-        for cell in self.cells():
-            if networks.get(cell.variant, cell.network) != cell.network:
-                asked_network = json.loads(json.dumps(networks[cell.variant]))
-                reason = f"holds another network under the name {cell.variant}; {advice}. What differs:"
-                raise StudyMismatchError(design.study, reason, protocol_differences(cell.network, asked_network))
-
-    def settle_threads(self, threads: int | str, default: int) -> int:
-        """Returns how many threads the study's cells are computed with: from its beginning on, always as many.
-
-        Args:
-            threads: what was asked for; `auto` is what the study has, if it has begun.
-            default: what `auto` is in a study that begins.
+        """Checks that this is the study of `design`.
 
         Raises:
-            StorageError: if it was begun with another number.
+            StudyMismatchError: if it has another protocol, or other networks under the same names; with `advice`.
+            StudyFormatError: if it was written by another version of the suite, or by another program.
+        """
+        differences = protocol_differences(self.protocol, _as_stored(design.protocol))
+        if differences:
+            raise _mismatch(self.name, f"is stored with another protocol; {advice}", differences)
+        stored, asked = ", ".join(self.objectives), ", ".join(design.objectives)
+        if stored != asked:
+            reason = f"is stored with the objectives {stored}, not {asked}; {advice}"
+            raise StudyMismatchError("study", self.name, reason)
+        networks = _networks(design)
+        for cell in self.cells():
+            asked_network = networks.get(cell.variant, cell.network)
+            if asked_network != cell.network:
+                reason = f"holds another network under the name {cell.variant}; {advice}"
+                raise _mismatch(self.name, reason, protocol_differences(cell.network, asked_network))
+
+    def settle_threads(self, threads: int | str, default: int) -> int:
+        """Returns how many threads all cells of the study are computed with; `default` if it begins with `auto`.
+
+        Raises StorageError if it was begun with another number.
         """
         stored = self.attributes.get("threads")
         asked = threads if isinstance(threads, int) else stored or default
@@ -235,14 +197,10 @@ class StudyStore:
                 self._tell(cell.number, cell.outcome)
 
     def start(self, cell: Cell) -> None:
-        """Begins an attempt at a cell.
-
-        Raises:
-            StudyInUseError: if another process has begun one that is not at its end.
-        """
-        in_training = {stored.key for stored in self.cells() if stored.is_open}
-        if cell.key in in_training:
-            raise StudyInUseError(self.name)
+        """Begins an attempt at a cell; raises StudyInUseError if another process has one that is not at its end."""
+        if any(stored.is_open and stored.key == cell.key for stored in self.cells()):
+            reason = "is being run by another process; it should be the only one"
+            raise StudyInUseError("study", self.name, reason)
         choices = self.attributes["parameters"]
         parameters, distributions = parameters_of(cell.variant.network, choices), distributions_of(choices)
         described = {
@@ -265,10 +223,10 @@ class StudyStore:
     def report(self, cell: Cell, epoch: Epoch) -> None:
         """Stores the objective after an epoch, where there is one objective and it is known then."""
         number = epoch.epoch + 1
-        objectives = self.objectives
-        if len(objectives) > 1 or objectives[0] not in EPOCH_METRICS or number <= self._reported[cell.key]:
+        objective, *others = self.objectives
+        if others or objective not in EPOCH_METRICS or number <= self._reported[cell.key]:
             return
-        value = float(getattr(epoch, objectives[0]))
+        value = float(getattr(epoch, objective))
         self._persistence.write(lambda _: self._trials[cell.key].report(value, number))
         self._reported[cell.key] = number
 
@@ -280,10 +238,8 @@ class StudyStore:
     def finish(self, cell: Cell, outcome: dict[str, Any]) -> None:
         """Stores the outcome of a cell in training, for good.
 
-        Args:
-            cell: the cell.
-            outcome: under `result` what `Result.to_dict` returns, or, of a pruned cell, its epochs; then `pruned` says
-                why. Beside it what else is worth knowing.
+        The outcome has under `result` what `Result.to_dict` returns, or, of a pruned cell, its epochs; then `pruned`
+        says why. Beside it stands what else is worth knowing.
         """
         self._keep(cell, "outcome", json.dumps(outcome))
         self._tell(self._trials.pop(cell.key).number, outcome)
@@ -297,12 +253,16 @@ class StudyStore:
         """Ends the attempt at a cell in training without a result; a later run makes another one."""
         self._tell(self._trials.pop(cell.key).number, None)
 
+    def _all_trials(self) -> list[FrozenTrial]:
+        with without_collecting_garbage():  # it would take half of the seconds that 10,000 trials take
+            return self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
+
     def _keep(self, cell: Cell, name: str, value: Any) -> None:
         try:
             self._persistence.write(lambda _: self._trials[cell.key].set_user_attr(name, value))
         except optuna.exceptions.UpdateFinishedTrialError:
             reason = "has a cell finished by another process meanwhile; that one's outcome stays"
-            raise StudyInUseError(self.name, reason) from None
+            raise StudyInUseError("study", self.name, reason) from None
 
     def _tell(self, number: int, outcome: Mapping[str, Any] | None) -> None:
         """Ends a trial: as finished or pruned with an outcome, as failed without one."""
@@ -310,15 +270,7 @@ class StudyStore:
         if outcome is not None and "pruned" not in outcome:
             values = [outcome["result"][objective] for objective in self.objectives]
         state = None if values else TrialState.FAIL if outcome is None else TrialState.PRUNED
-
-        def tell(again: bool) -> None:
-            if not (again and self._trial(number).state.is_finished()):
-                self._study.tell(number, values, state=state)
-
-        self._persistence.write(tell)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        return next(trial for trial in self._study.get_trials(deepcopy=False) if trial.number == number)
+        self._persistence.write(lambda again: self._study.tell(number, values, state=state, skip_if_finished=again))
 
     def _close_attempts_at(self, cell: Cell) -> None:
         self._close_waiting()
@@ -346,7 +298,6 @@ def open_store(
 
     Args:
         url: SQLAlchemy's form, as `sqlite:///results/optuna.db`.
-        study: its name.
         create: whether to make database and study where there are none.
         directions: of the objectives of a study that is made.
         advice: what to do where the study is not there and is not to be made.
@@ -354,70 +305,45 @@ def open_store(
         notify: tells people that the database does not answer and is asked again.
 
     Raises:
-        StudyNotFoundError: if the study is not there and is not to be made.
-        StorageError: if the database does not answer.
+        StorageError: if the database does not answer, or the study is not there and is not to be made.
     """
-    _check_database(url, study)
-    names = [] if create else study_names(url)
-    if not create and study not in names:
+    file = database_file(url)
+    if file is not None and is_empty(file) and (file.with_name(study) / "report.md").exists():
+        reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
+        raise StorageError("storage", hide_passwords(url), reason)
+    if not create and study not in (names := study_names(url)):
         reason = f"nothing is stored under this name in {hide_passwords(url)}; {advice}"
-        raise StudyNotFoundError("study", study, reason, names)
+        raise StorageError("study", study, reason, names)
 
     def opened(storage: RDBStorage) -> optuna.Study:
+        sampler = RandomSampler()
         if not create:
-            return optuna.load_study(storage=storage, sampler=RandomSampler(), study_name=study)
+            return optuna.load_study(storage=storage, sampler=sampler, study_name=study)
         ways = [StudyDirection[direction.upper()] for direction in directions]
         return optuna.create_study(
-            storage=storage, sampler=RandomSampler(), study_name=study, directions=ways, load_if_exists=True
+            storage=storage, sampler=sampler, study_name=study, directions=ways, load_if_exists=True
         )
 
-    return StudyStore(_reached(url, opened), Persistence(url, guard, notify))
-
-
-def study_names(url: str) -> list[str]:
-    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing.
-
-    Raises:
-        StorageError: if the database does not answer.
-    """
-    check_url("storage", url)
-    file = database_file(url)
-    if file is not None and not (file.is_file() and file.stat().st_size):
-        return []
-    return _reached(url, optuna.get_all_study_names)
+    return StudyStore(reached(url, opened), Persistence(url, guard, notify))
 
 
 def find_study(url: str, study: str) -> StudyStore | None:
-    """Opens a study that somebody has begun; returns None where there is none of this name. Makes nothing.
-
-    Raises:
-        StorageError: if the database does not answer.
-    """
+    """Opens a study that somebody has begun; returns None where there is none of this name, and makes nothing."""
     if study not in study_names(url):
         return None
     store = open_store(url, study, create=False)
     return None if store.is_empty and not store.cells() else store
 
 
-def _check_database(url: str, study: str) -> None:
-    check_url("storage", url)
-    file = database_file(url)
-    if (
-        file is not None
-        and file.is_file()
-        and not file.stat().st_size
-        and (file.with_name(study) / "report.md").exists()
-    ):
-        reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
-        raise StorageError("storage", hide_passwords(url), reason)
+def _as_stored(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings as the database gives them back, with lists for tuples."""
+    return dict(json.loads(json.dumps(value)))
 
 
-def _reached(url: str, action: Callable[[RDBStorage], _Found]) -> _Found:
-    """Returns what `action` finds in a database; explains what is wrong where it cannot be reached."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        reached = engine_url(url)
-        connect = connect_arguments(reached)
-        return action(RDBStorage(reached, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
-        raise explain(url, error) from None
+def _networks(design: Design) -> dict[str, Any]:
+    return _as_stored({variant.name: variant.network for variant in design.variants})
+
+
+def _mismatch(study: str, reason: str, differences: Sequence[str]) -> StudyMismatchError:
+    lines = "".join(f"\n  {line}" for line in differences)
+    return StudyMismatchError("study", study, f"{reason}. What differs:{lines}")

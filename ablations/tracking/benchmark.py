@@ -15,13 +15,12 @@ from urllib.parse import quote
 
 from mlflow.entities import Metric, Param
 
-from ablations.tracking.content import log_files
 from ablations.tracking.experiment import FAILED, FINISHED, open_experiment, reason_of
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A module or network in one setting, as a dashboard shows it: a run with parameters to filter by, and metrics."""
+    """A module or network in one setting: a run with parameters to filter by, and metrics."""
 
     name: str
     params: dict[str, str]
@@ -34,11 +33,10 @@ def log_benchmark(
     """Writes a benchmark; returns what opens it, or None and why it could not be written.
 
     Args:
-        uri: MLflow tracking URI.
         folder: of the benchmark's files, whose name is that of the experiment.
         tracked: what was measured, something at least.
         environment: machine and versions.
-        artifacts: folder of the artifacts where the store is a database of our own.
+        artifacts: their folder where the store is a database of our own.
         started: when the benchmark began, in Unix time.
     """
     run_id = ""
@@ -55,7 +53,7 @@ def log_benchmark(
             client.set_terminated(run_id, FINISHED)
         run_id = experiment.create_run("report")
         client.log_batch(run_id, params=[Param(*item) for item in (common | dict(environment)).items()])
-        log_files(client, run_id, folder)
+        experiment.log_files(run_id, folder)
         client.set_terminated(run_id, FINISHED)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
         if run_id:

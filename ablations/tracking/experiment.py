@@ -1,4 +1,4 @@
-"""The MLflow store: made whole, opened at one experiment, linked to, and its errors explained."""
+"""The MLflow store: made whole, opened at one experiment, written to, linked to, and its errors explained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +43,7 @@ _EXPERIMENT_TAGS = {
 
 @dataclass
 class Experiment:
-    """One experiment in an MLflow store.
-
-    Attributes:
-        uri: MLflow tracking URI, as the user gave it.
-        client: of the store.
-        id: of the experiment.
-    """
+    """One experiment in an MLflow store; `uri` is as the user gave it."""
 
     uri: str
     client: MlflowClient
@@ -58,28 +53,37 @@ class Experiment:
         """Creates a run; returns its id."""
         return str(self.client.create_run(self.id, run_name=name, tags=tags).info.run_id)
 
+    def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
+        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`."""
+        for path in sorted(folder.rglob("*")):
+            inside = path.parent.relative_to(folder)
+            if path.is_file() and not path.name.startswith(".") and set(leave_out).isdisjoint(inside.parts[:1]):
+                self.client.log_artifact(run_id, str(path), inside.as_posix() if inside.parts else None)
+
     def dashboard(self, query: str) -> str:
         """Returns the command and the address, or of a server the address, that open the runs as charts."""
         place = f"/#/experiments/{self.id}/runs?workflowType=machine_learning&compareRunsMode=CHART&{query}"
         shown = hide_passwords(self.uri)
         if shown.startswith(("http://", "https://")):
             return shown.rstrip("/") + place
-        command = shlex.join([_python(), "-m", "mlflow", "ui", "--backend-store-uri", shown])
+        python, here = Path(sys.executable), Path.cwd()
+        shown_python = str(python.relative_to(here) if python.is_relative_to(here) else python)
+        command = shlex.join([shown_python, "-m", "mlflow", "ui", "--backend-store-uri", shown])
         return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
     """Opens the experiment of a name; the store and the experiment are made where there is none.
 
-    Args:
-        uri: MLflow tracking URI.
-        name: of the experiment.
-        artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
-
-    Raises:
-        UsageError: if there is no folder for a SQLite store.
+    `artifacts` is where these lie if the store is a database of our own; a server has a place of its own. Raises
+    UsageError if there is no folder for a SQLite store.
     """
-    _make_store(uri)
+    if uri.startswith("sqlite:///"):
+        _make_store(uri, Path(uri.removeprefix("sqlite:///")))
+    elif uri.startswith(("postgresql", "mysql", "mssql")):
+        # A sign of life: MLflow would try for minutes before it says that there is none.
+        address = engine_url(uri)
+        create_engine(address, poolclass=NullPool, connect_args=connect_arguments(address)).connect().close()
     client = MlflowClient(engine_url(uri))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -100,12 +104,8 @@ def reason_of(error: Exception, uri: str = "") -> str:
     return hide_passwords(line, uri)[:300]
 
 
-def _make_store(uri: str) -> None:
+def _make_store(uri: str, path: Path) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///"):
-        _check_database(uri)
-        return
     if path.exists():
         return
     if not path.parent.is_dir():
@@ -117,15 +117,3 @@ def _make_store(uri: str) -> None:
         if not path.exists():
             MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
             unfinished.replace(path)
-
-
-def _check_database(uri: str) -> None:
-    """Asks a database for a sign of life: MLflow would try for minutes before it says that there is none."""
-    if uri.startswith(("postgresql", "mysql", "mssql")):
-        engine = create_engine(engine_url(uri), poolclass=NullPool, connect_args=connect_arguments(engine_url(uri)))
-        engine.connect().close()
-
-
-def _python() -> str:
-    executable = Path(sys.executable)
-    return str(executable.relative_to(Path.cwd())) if executable.is_relative_to(Path.cwd()) else str(executable)

@@ -43,14 +43,8 @@ class Connection:
     Args:
         probe: asks the store for a sign of life, in a thread of its own; raises where there is none.
         reconnect: finds out what a store has that answers again.
-        send_pending: sends what was kept, for so many seconds at most, or all where it is given None; returns whether
-            all was sent.
+        send_pending: sends what was kept, for so many seconds at most if it is given a number; returns whether all was.
         explain: returns what an error says, in a line.
-
-    Attributes:
-        state: the state.
-        lost: why the store is LOST, or only REACHABLE; None otherwise.
-        was_lost: whether the store was lost at any time.
     """
 
     def __init__(
@@ -63,12 +57,12 @@ class Connection:
     ) -> None:
         self._probe, self._reconnect, self._send_pending, self._explain = probe, reconnect, send_pending, explain
         self.state = State.CONNECTED
-        self.lost: str | None = None
-        self.was_lost = False
+        self.lost: str | None = None  # why the store is LOST, or only REACHABLE
+        self.was_lost = False  # at any time
         self._closed, self._leaving_lost = threading.Event(), threading.Lock()
         self._pause, self._connected_since = FIRST_PAUSE, time.monotonic()
 
-    def attempt(self, action: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+    def attempt(self, action: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """Does what the state asks for, and then `action`; raises none of their errors."""
         if self.state is State.LOST:
             return

@@ -26,19 +26,15 @@ _PAGE = 1000  # runs
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What is to be known of a run; whole runs of thousands of cells would fill the memory.
-
-    `metrics` is their number, `parent` the run that it is a child of, `mirrored`, of the parent run, a digest of the
-    keys of the cells that are finished.
-    """
+    """What is to be known of a run; whole runs of thousands of cells would fill the memory."""
 
     run_id: str
     status: str
-    metrics: int = 0
+    metrics: int = 0  # how many
     variant: str | None = None
-    parent: str = ""
+    parent: str = ""  # the run that it is a child of
     started: int = 0
-    mirrored: str = ""
+    mirrored: str = ""  # of the parent run: a digest of the keys of the cells that are finished
 
     @classmethod
     def of(cls, run: Run) -> RunSummary:
@@ -58,13 +54,7 @@ class RunSummary:
 class RunIndex:
     """The runs of one study; those of cells are read when they are first needed, which takes a while where many are.
 
-    Args:
-        experiment: that the runs belong to.
-        study: name of the study.
-        study_id: tells it from other people's studies of its name on the same server.
-
-    Attributes:
-        parent_id: of the parent run, which is made where there is none.
+    `study_id` tells it from other people's studies of its name. The run `parent_id` is made where there is none.
     """
 
     def __init__(self, experiment: Experiment, study: str, study_id: str) -> None:
@@ -83,8 +73,7 @@ class RunIndex:
     def child(self, cell: Cell) -> str:
         """Returns the id of a cell's run, which is made where there is none."""
         if cell.key not in self._runs:
-            tags = {"cell": cell.key, "mlflow.parentRunId": self.parent_id}
-            run_id = self._create(cell.name, tags)
+            run_id = self._create(cell.name, {"cell": cell.key, "mlflow.parentRunId": self.parent_id})
             self._runs[cell.key] = RunSummary(run_id, RUNNING, parent=self.parent_id)
         return self._runs[cell.key].run_id
 
@@ -93,11 +82,9 @@ class RunIndex:
 
         That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
         """
-        earlier = self._runs.get(cell.key)
-        if earlier is None or earlier.status == FINISHED:
-            return
-        if earlier.metrics or earlier.variant not in (None, cell.variant.name):
-            self._experiment.client.delete_run(earlier.run_id)
+        run = self._runs.get(cell.key)
+        if run and run.status != FINISHED and (run.metrics or run.variant not in (None, cell.variant.name)):
+            self._experiment.client.delete_run(run.run_id)
             del self._runs[cell.key]
 
     def finished_among(self, keys: set[str]) -> set[str]:
@@ -155,11 +142,7 @@ class RunIndex:
         return self._experiment.create_run(name, common | tags)
 
     def _search(self, condition: str = "") -> dict[str, list[RunSummary]]:
-        """Returns the runs of each cell by its key, and those of the study under `_PARENT`.
-
-        Args:
-            condition: of the runs that are looked at, in MLflow's language of filters.
-        """
+        """Returns the runs of each cell by its key, the study's by `_PARENT`, that meet a condition of MLflow's."""
         found: dict[str, list[RunSummary]] = {}
         token: str | None = None
         client, experiments = self._experiment.client, [self._experiment.id]

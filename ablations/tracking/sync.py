@@ -39,19 +39,13 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
 
 
 def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> None:
-    """Sends what is missing, with the report where there is a new one, and prints how much that was.
-
-    Raises:
-        UsageError: if MLflow stops answering.
-    """
+    """Sends what is missing, with a new report, and says how much; raises UsageError if MLflow stops answering."""
     store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
     tracker.sync(store.outcomes(analysis.design), analysis.attributes["data_fingerprint"])
     left = set(analysis.results.pending["state"])
     status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
-    if report is not None:
-        tracker.end(status, report.folder, report.opening)
-    else:
-        tracker.end(status)
+    folder, note = (report.folder, report.opening) if report else (None, "")
+    tracker.end(status, folder, note)
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         reason = f"MLflow stopped answering after {sent}: {tracker.lost}; the same command sends the rest"

@@ -9,6 +9,7 @@ could not send by its end is sent by the next one, or by `analyze sync=true`.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from ablations.common.errors import UsageError
+from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
-from ablations.tracking import content
+from ablations.tracking.base import StudyMirror
 from ablations.tracking.experiment import FAILED, FINISHED, KILLED, RUNNING, VIEW, open_experiment, reason_of
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
@@ -34,47 +37,34 @@ LONGEST_TAG = 5000  # characters
 LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 # Weights and checkpoints stay where they are: copies of large networks would fill the disk.
 _NO_ARTIFACTS = ("weights", "checkpoints")
+_COMMIT = "mlflow.source.git.commit"
 
 
 @dataclass
-class PendingUpdate:
-    """What is known of a cell and may not be in MLflow yet.
-
-    `outcome`, `failure` or `released` say how it ended, where it did.
-    """
+class _Update:
+    """What is known of a cell and may not be in MLflow yet."""
 
     cell: Cell
     commit: str | None = None
-    outcome: Mapping[str, Any] | None = None
-    failure: str | None = None
-    released: bool = False
-    cleared: bool = False  # what an earlier attempt left is out of the way
-    described: bool = False
+    status: str = RUNNING  # or, after which no other update follows, how the cell ended
+    outcome: Mapping[str, Any] | None = None  # of a FINISHED cell
+    failure: str = ""  # of a FAILED one
     metrics: list[Metric] = field(default_factory=list)
     written: float = field(default_factory=time.monotonic)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the cell has ended, so that nothing follows this update."""
-        return self.outcome is not None or self.failure is not None or self.released
+    cleared: bool = False  # what an earlier attempt left is out of the way
+    described: bool = False
 
 
-class Tracker:
-    """Mirrors one study to an MLflow store; a `StudyMirror`.
+class Tracker(StudyMirror):
+    """Mirrors one study to an MLflow store.
 
     Args:
-        uri: MLflow tracking URI.
-        design: the study.
         study_id: tells it from other people's studies of its name on the same server.
         artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
 
     Attributes:
-        uri: MLflow tracking URI.
-        experiment: of the study.
         runs: which runs the experiment has of the study.
-        connection: to the store.
         monitor: writes how busy the machine is to the parent run, while cells are trained.
-        sent: how many finished cells were written.
 
     Raises:
         UsageError: if the store does not answer.
@@ -82,12 +72,11 @@ class Tracker:
 
     def __init__(self, uri: str, design: Design, study_id: str, artifacts: Path) -> None:
         self.uri, self._design = uri, design
-        self.sent = 0
         self.monitor: SystemMetricsMonitor | None = None
         self._is_training = False
         self._fingerprint = ""
         self._commit: str | None = None
-        self._pending: dict[str, PendingUpdate] = {}
+        self._pending: dict[str, _Update] = {}
         self._finished: set[str] = set()
         try:
             self.experiment = open_experiment(uri, design.study, artifacts)
@@ -95,9 +84,8 @@ class Tracker:
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
-            raise UsageError(
-                "tracking.uri", hide_passwords(uri), f"MLflow does not answer: {reason_of(error, uri)}"
-            ) from None
+            reason = f"MLflow does not answer: {reason_of(error, uri)}"
+            raise UsageError("tracking.uri", hide_passwords(uri), reason) from None
         self.connection = Connection(
             probe=lambda: self.experiment.client.search_experiments(max_results=1),
             reconnect=self._reconnect,
@@ -128,30 +116,32 @@ class Tracker:
 
     def start_cell(self, cell: Cell, commit: str | None) -> None:
         """Opens the child run of a cell that is about to be trained."""
-        self._pending[cell.key] = PendingUpdate(cell, commit)
-        self._send(cell.key)
+        self._pending[cell.key] = _Update(cell, commit)
+        self._send(cell)
 
     def epoch(self, cell: Cell, epoch: Epoch) -> None:
         """Notes an epoch; writes what was noted once it has waited long enough."""
         update = self._update_of(cell)
-        update.metrics += content.epoch_metrics(vars(epoch))
+        update.metrics += _epoch_metrics(vars(epoch))
         if time.monotonic() - update.written > LIVE_SECONDS:
-            self._send(cell.key)
+            self._send(cell)
 
     def finish_cell(self, cell: Cell, outcome: Mapping[str, Any]) -> None:
         """Completes the child run of a finished cell."""
-        self._update_of(cell, outcome["environment"].get("commit")).outcome = outcome
-        self._send(cell.key)
+        update = self._update_of(cell, outcome["environment"].get("commit"))
+        update.status, update.outcome = FINISHED, outcome
+        self._send(cell)
 
     def fail_cell(self, cell: Cell, reason: str) -> None:
         """Closes the child run of a cell that could not be trained."""
-        self._update_of(cell).failure = hide_passwords(reason)
-        self._send(cell.key)
+        update = self._update_of(cell)
+        update.status, update.failure = FAILED, hide_passwords(reason)
+        self._send(cell)
 
     def release_cell(self, cell: Cell) -> None:
         """Closes the child run of a cell that was interrupted; it is taken up again."""
-        self._update_of(cell).released = True
-        self._send(cell.key)
+        self._update_of(cell).status = KILLED
+        self._send(cell)
 
     def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
         """Sends the outcomes of those cells that are not finished here yet."""
@@ -159,9 +149,10 @@ class Tracker:
         self.connection.attempt(self._find_finished, {cell.key for cell, _ in finished})
         missed = [(cell, outcome) for cell, outcome in finished if cell.key not in self._finished]
         for cell, outcome in missed:
-            self._pending[cell.key] = PendingUpdate(cell, outcome["environment"].get("commit"), outcome)
+            self._pending[cell.key] = _Update(cell, outcome["environment"].get("commit"), FINISHED, outcome)
         if missed:
-            self.connection.attempt(self._send_all)
+            self.connection.attempt(self._describe_parent)
+            self.connection.attempt(self._send_pending, None)
 
     def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
         """Closes the parent run with the report as its description and the study's files as its artifacts.
@@ -176,11 +167,11 @@ class Tracker:
         """Returns the command, or the address, that opens the dashboard."""
         return self.experiment.dashboard(f"viewStateShareKey={VIEW}")
 
-    def _update_of(self, cell: Cell, commit: str | None = None) -> PendingUpdate:
-        return self._pending.setdefault(cell.key, PendingUpdate(cell, commit))
+    def _update_of(self, cell: Cell, commit: str | None = None) -> _Update:
+        return self._pending.setdefault(cell.key, _Update(cell, commit))
 
-    def _send(self, key: str) -> None:
-        self.connection.attempt(self._write, key)
+    def _send(self, cell: Cell) -> None:
+        self.connection.attempt(self._write, cell.key)
 
     # What follows asks the store, and raises its errors; the connection calls it.
 
@@ -201,8 +192,18 @@ class Tracker:
         self.monitor.start()
 
     def _describe_parent(self) -> None:
-        client, run_id = self.experiment.client, self.runs.parent_id
-        content.describe_study(client, run_id, self._design, self._fingerprint, self._commit)
+        design = self._design
+        # What may change between runs of a study are tags: MLflow refuses another value of a parameter.
+        tags = {"sweep": design.sweep, "question": design.question, "baseline": design.baseline, _COMMIT: self._commit}
+        self._describe(self.runs.parent_id, flatten(design.protocol), tags)
+
+    def _describe(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
+        """Writes what a run is of, and the data set."""
+        client, data = self.experiment.client, self._design.protocol["data"]
+        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=_tags(tags))
+        source = json.dumps({key: value for key, value in data.items() if key != "name"})
+        data_set = Dataset(data["name"], self._fingerprint, "options", source)
+        client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
     def _close_parent(self, status: str, folder: Path | None, note: str) -> None:
         if self.monitor is not None:
@@ -217,15 +218,11 @@ class Tracker:
         if note:
             client.set_tag(run_id, "mlflow.note.content", note)
         if folder is not None:
-            content.log_files(client, run_id, folder, leave_out=_NO_ARTIFACTS)
+            self.experiment.log_files(run_id, folder, leave_out=_NO_ARTIFACTS)
         client.set_terminated(run_id, status)
 
     def _find_finished(self, keys: set[str]) -> None:
         self._finished = self.runs.finished_among(keys)
-
-    def _send_all(self) -> None:
-        self._describe_parent()
-        self._send_pending(None)
 
     def _send_pending(self, seconds: float | None) -> bool:
         """Sends the pending updates, for so many seconds at most; returns whether all were sent."""
@@ -245,27 +242,61 @@ class Tracker:
         if key not in self._pending:  # it was sent with what a server had missed
             return
         client, update = self.experiment.client, self._pending[key]
-        cell = update.cell
         if not update.cleared:
-            self.runs.discard_cut_off(cell)
+            self.runs.discard_cut_off(update.cell)
             update.cleared = True
-        run_id = self.runs.child(cell)
+        run_id = self.runs.child(update.cell)
         if not update.described:
-            if not update.ended:
+            if update.status == RUNNING:
                 client.update_run(run_id, status=RUNNING)
-            content.describe_cell(client, run_id, cell, update.commit, self._design, self._fingerprint)
+            self._describe_child(run_id, update)
             update.described = True
         if update.outcome is not None:
-            content.complete_cell(client, run_id, update.outcome)
+            self._complete_child(run_id, update.outcome)
             self._finished.add(key)
             self.sent += 1
-        elif update.failure is not None:
-            client.set_tag(run_id, "failure", update.failure[:LONGEST_TAG])
-            client.set_terminated(run_id, FAILED)
-        elif update.released:
-            client.set_terminated(run_id, KILLED)
+        elif update.status != RUNNING:
+            if update.status == FAILED:
+                client.set_tag(run_id, "failure", update.failure[:LONGEST_TAG])
+            client.set_terminated(run_id, update.status)
         elif update.metrics:
             client.log_batch(run_id, metrics=update.metrics)
             update.metrics, update.written = [], time.monotonic()
-        if update.ended:
+        if update.status != RUNNING:
             del self._pending[key]
+
+    def _describe_child(self, run_id: str, update: _Update) -> None:
+        cell, variant = update.cell, update.cell.variant
+        settings = {"network": variant.network, "clamped": variant.clamped, "protocol": self._design.protocol}
+        params = {"variant": variant.name, "replicate": cell.replicate, "key": cell.key, **flatten(settings)}
+        self._describe(run_id, params, {_COMMIT: update.commit})
+
+    def _complete_child(self, run_id: str, outcome: Mapping[str, Any]) -> None:
+        """Writes a finished cell's metrics to its run, and closes it."""
+        client, result = self.experiment.client, outcome["result"]
+        # All epochs, those that were written live included: the same numbers at the same times change nothing.
+        epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
+        stamp = int(result["epochs"][-1]["finished"] * 1000)
+        # At step 0, which the dashboard draws as bars.
+        once = [
+            Metric(key, float(result[key]), stamp, 0)
+            for key in CELL_METRICS
+            # A pruned cell has its epochs alone; what was not measured is None.
+            if result.get(key) is not None and key not in EPOCH_METRICS
+        ]
+        tags = {"attention_by": result.get("attention_by") or None, "pruned": outcome.get("pruned")}
+        client.log_batch(run_id, metrics=epochs + once, tags=_tags(tags))
+        if "failure" in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, "failure")  # of an earlier attempt
+        client.set_terminated(run_id, FINISHED)
+
+
+def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
+    """Returns the metrics of an epoch, whose step is its number from 1."""
+    # The time stamp is the epoch's own: writing an epoch again adds nothing.
+    stamp = int(epoch["finished"] * 1000)
+    return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
+
+
+def _tags(values: Mapping[str, str | None]) -> list[RunTag]:
+    return [RunTag(name, value) for name, value in values.items() if value is not None]

@@ -18,10 +18,9 @@ from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.storage.checkpoints import Checkpoints
+from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.study import StudyStore, open_store
-from ablations.storage.weights import Weights
-from ablations.tracking.base import NoTracker, StudyMirror
+from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
 
 
@@ -98,7 +97,7 @@ class DrivenStudy:
         seconds: float = 0.0,
     ) -> Driver:
         """Goes on with the study as `run` does, without its report; returns the driver."""
-        mirror = mirror or NoTracker()
+        mirror = mirror or StudyMirror()
         store = self.store
         store.take_over()
         if outcomes := store.outcomes(self.design):

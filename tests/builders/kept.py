@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from ablations.design import Cell
-from ablations.storage.weights import Weights
+from ablations.storage.files import Weights
 from ablations.training.events import Finished, Progress
 from ablations.training.job import Job, pack_weights
 from tests.builders.driven import DrivenStudy

@@ -13,7 +13,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import make_design
-from ablations.storage.weights import Weights
+from ablations.storage.files import Weights
 from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
 from tests.builders.cells import stored

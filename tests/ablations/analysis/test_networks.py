@@ -14,7 +14,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
 from ablations.data import load_images
-from ablations.storage.weights import Weights
+from ablations.storage.files import Weights
 from tests.ablations.analysis.helpers import GROUPS, keep_weights, random_network, study
 
 

@@ -20,8 +20,7 @@ from optuna.trial import TrialState
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
-from ablations.storage.checkpoints import Checkpoints
-from ablations.storage.weights import Weights
+from ablations.storage.files import Checkpoints, Weights
 from ablations.tracking.tracker import Tracker
 from ablations.training.cost import Cost
 from ablations.training.events import Finished, Learnt, Progress, Saved

@@ -16,9 +16,9 @@ from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.storage.cells import CellState
-from ablations.storage.checkpoints import Checkpoints
 from ablations.storage.errors import StorageError
-from ablations.tracking.base import NoTracker
+from ablations.storage.files import Checkpoints
+from ablations.tracking.base import StudyMirror
 from ablations.training.cost import Cost
 from ablations.training.events import (
     DIVERGED,
@@ -319,7 +319,7 @@ def test_what_a_dashboard_lacks_is_written_of_further_replicates_too(tmp_path: P
     more.drive(Launcher(more.config))
     first = DrivenStudy(tmp_path, *TINY, "replicates=1", "train.epochs=1")
 
-    class Synced(NoTracker):
+    class Synced(StudyMirror):
         def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
             self.names = [cell.name for cell, _ in finished]
             self.top1 = [outcome["result"]["top1"] for _, outcome in finished]

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ablations.common.errors import SuiteError
-from ablations.storage.lock import Lock, claimed, lock_of
+from ablations.storage.lock import PostgresLock, claimed, lock_of
 from tests.servers import Cluster
 
 STUDY = "groups-digits-resnet8"
@@ -135,8 +135,9 @@ def test_a_database_that_cannot_hold_studies_says_what_it_does_not_guard(folder:
 
 
 @pytest.fixture
-def lock(cluster: Cluster, folder: Path) -> Iterator[Lock]:
+def lock(cluster: Cluster, folder: Path) -> Iterator[PostgresLock]:
     lock = lock_of(folder, cluster.new_database())
+    assert isinstance(lock, PostgresLock)
     lock.take()
     yield lock
     lock.release()
@@ -146,14 +147,14 @@ def drop_sessions(cluster: Cluster) -> None:
     cluster.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ablations%'")
 
 
-def test_a_lock_that_was_lost_is_taken_anew(cluster: Cluster, lock: Lock) -> None:
+def test_a_lock_that_was_lost_is_taken_anew(cluster: Cluster, lock: PostgresLock) -> None:
     drop_sessions(cluster)
     lock.keep()
     held = cluster.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
     assert held == [(1,)]
 
 
-def test_a_lock_that_was_lost_is_taken_anew_when_the_server_is_back(cluster: Cluster, lock: Lock) -> None:
+def test_a_lock_that_was_lost_is_taken_anew_when_the_server_is_back(cluster: Cluster, lock: PostgresLock) -> None:
     cluster.stop()
     try:
         with pytest.raises(OperationalError):
@@ -174,10 +175,13 @@ def test_a_lock_that_another_driver_took_meanwhile_is_lost(cluster: Cluster, fol
     lock.release()
 
 
-def test_a_session_of_ours_that_the_server_has_not_missed_yet_is_ended_by_us(cluster: Cluster, lock: Lock) -> None:
+def test_a_session_of_ours_that_the_server_has_not_missed_yet_is_ended_by_us(
+    cluster: Cluster, lock: PostgresLock
+) -> None:
     # As after a network that was away: this end knows that the connection is lost, the other end does not.
-    lost = lock._session  # type: ignore[attr-defined]
-    lock._session = None  # type: ignore[attr-defined]
+    lost = lock._session
+    assert lost is not None
+    lock._session = None
     lock.keep()
     assert cluster.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
     with pytest.raises(OperationalError):
@@ -185,7 +189,8 @@ def test_a_session_of_ours_that_the_server_has_not_missed_yet_is_ended_by_us(clu
     lost.invalidate()
 
 
-def test_the_server_notices_within_about_a_minute_that_a_machine_is_gone(lock: Lock) -> None:
-    session = lock._session  # type: ignore[attr-defined]
+def test_the_server_notices_within_about_a_minute_that_a_machine_is_gone(lock: PostgresLock) -> None:
+    session = lock._session
+    assert session is not None
     shown = [session.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval", "count")]
     assert shown == ["20", "10", "3"]

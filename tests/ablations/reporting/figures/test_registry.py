@@ -21,8 +21,8 @@ from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
 from ablations.storage.cells import CellState
+from ablations.storage.files import Weights
 from ablations.storage.study import StoredCell
-from ablations.storage.weights import Weights
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy

@@ -12,10 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
-from ablations.storage import retry as persistence
+from ablations.storage import access
+from ablations.storage.access import Persistence
 from ablations.storage.cells import CellState
 from ablations.storage.errors import StorageError, StudyInUseError
-from ablations.storage.retry import Persistence
 from ablations.storage.study import StudyStore, open_store
 from tests.servers import Cluster
 
@@ -103,7 +103,7 @@ _OperationalError.__name__ = "OperationalError"
 
 
 def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "_PATIENCE", 0.0)
+    monkeypatch.setattr(access, "_PATIENCE", 0.0)
     store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=lambda _: None)
     store.initialise(DESIGN)
     cluster.stop()
@@ -123,7 +123,7 @@ def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.Monk
 def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) -> None:
     def guard() -> None:
         if lost:
-            raise StudyInUseError(DESIGN.study, "is being run by another process")
+            raise StudyInUseError("study", DESIGN.study, "is being run by another process")
 
     lost: list[bool] = []
     store = open_store(cluster.new_database(), DESIGN.study, create=True, guard=guard)

@@ -1,0 +1,111 @@
+"""Access to Optuna's database: opening it, and asking it again where it does not answer for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from ablations.storage.database import backend, cause, check_url, connect_arguments, database_file, engine_url, explain
+from ablations.storage.errors import StorageError
+
+_T = TypeVar("_T")
+
+_PATIENCE = 300.0  # seconds for which a database that does not answer is asked again
+_LONGEST_PAUSE = 10.0  # seconds between two tries
+
+
+def study_names(url: str) -> list[str]:
+    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing."""
+    file = database_file(url)
+    if file is not None and (is_empty(file) or not file.is_file()):
+        return []
+    return reached(url, optuna.get_all_study_names)
+
+
+def is_empty(file: Path) -> bool:
+    """Whether a file is there, and has nothing in it."""
+    return file.is_file() and not file.stat().st_size
+
+
+def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
+    """Returns what `action` finds in a database; raises StorageError where it cannot be reached."""
+    check_url("storage", url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        address = engine_url(url)
+        connect = connect_arguments(address)
+        return action(RDBStorage(address, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
+        raise explain(url, error) from None
+
+
+class Persistence:
+    """Does what a database is asked for, again and again for some minutes where it does not answer.
+
+    Args:
+        guard: called before each write; it makes sure that nobody else may write.
+        notify: tells people that they wait, and what for.
+
+    Raises:
+        StorageError: from `read` and `write`, if the database fails, or does not answer for minutes.
+    """
+
+    def __init__(
+        self, url: str, guard: Callable[[], None] | None = None, notify: Callable[[str], None] = print
+    ) -> None:
+        self._url, self._guard, self._notify = url, guard, notify
+
+    def read(self, action: Callable[[], _T]) -> _T:
+        """Returns what `action` returns."""
+        return self._persist(lambda _: action(), None)
+
+    def write(self, action: Callable[[bool], _T]) -> _T:
+        """Returns what `action` returns, which gets whether it is tried again: it may have been done already then."""
+        return self._persist(action, self._guard)
+
+    def _persist(self, action: Callable[[bool], _T], guard: Callable[[], None] | None) -> _T:
+        deadline: float | None = None
+        pause = 0.5
+        while True:
+            try:
+                if guard is not None:
+                    guard()
+                result = action(deadline is not None)
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                if not _is_passing(self._url, error):
+                    raise explain(self._url, error) from None
+                if deadline is None:
+                    deadline = time.monotonic() + _PATIENCE
+                    self._notify(
+                        f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
+                        f"{_PATIENCE / 60:.0f} minutes, with what there is to store kept."
+                    )
+                if time.monotonic() > deadline:
+                    known = explain(self._url, error)
+                    reason = f"{known.reason}; what is stored stays, and the same command goes on once it answers"
+                    raise StorageError("storage", known.value, reason) from None
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if deadline is not None:
+                    self._notify("The study's database answers again.")
+                return result
+
+
+def _is_passing(url: str, error: BaseException) -> bool:
+    """Whether an error may be gone in a moment: a server that is being restarted, a file that another process holds."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, (DBAPIError, PoolTimeoutError)):
+        found = found.__cause__
+    if isinstance(found, DBAPIError):
+        if backend(url) == "sqlite":
+            return "database is locked" in str(found.orig)
+        return found.connection_invalidated or isinstance(found, (OperationalError, InterfaceError))
+    return found is not None

@@ -1,0 +1,102 @@
+"""What lies beside the store, a file for each cell: checkpoints of cells in training, weights of trained ones.
+
+    results/<study>/checkpoints/<key of the cell>.pt
+    results/<study>/weights/<key of the cell>.pt
+
+A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are what
+`torch.save` makes of a dictionary with `network` (which `create_model` builds), `variant`, `replicate`, `classes` and
+`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. None of this is part of the
+store: whoever deletes it loses time or figures, not results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablations.common.files import discard_partials, write_whole
+from ablations.common.wording import first_line
+from ablations.design import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class CellFiles:
+    """The files of a study's cells in one folder."""
+
+    folder: Path
+
+    def path(self, cell: Cell) -> Path:
+        """Returns the file of a cell, which need not be there."""
+        return self.folder / f"{cell.key}.pt"
+
+    def write(self, cell: Cell, content: bytes) -> None:
+        """Writes the file of a cell, whole or not at all; raises OSError if it cannot be written."""
+        discard_partials(self.path(cell))
+        write_whole(self.path(cell), content)
+
+
+@dataclass(frozen=True)
+class Checkpoints(CellFiles):
+    """The checkpoints of cells, and after how many seconds an epoch ends with one."""
+
+    every: float = 0.0
+
+    def read(self, cell: Cell) -> bytes | None:
+        """Returns what the file of a cell has; None where there is none that can be read."""
+        try:
+            return self.path(cell).read_bytes()
+        except OSError:
+            return None
+
+    def write(self, cell: Cell, content: bytes) -> None:
+        """Writes a checkpoint or raises OSError; then there is none, as an old one is not worth its room."""
+        try:
+            super().write(cell, content)
+        except OSError:
+            self.remove(cell)
+            raise
+
+    def remove(self, cell: Cell) -> None:
+        """Removes the checkpoint of a cell, and the folder with the last one."""
+        self.path(cell).unlink(missing_ok=True)
+        discard_partials(self.path(cell))
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+@dataclass(frozen=True)
+class Weights(CellFiles):
+    """The trained weights of cells; `kept` are those of each variant's `first` replicate, `all` or `off`."""
+
+    kept: str = "first"
+
+    def wants(self, cell: Cell) -> bool:
+        """Whether a cell's weights are to be kept."""
+        return self.kept == "all" or (self.kept == "first" and cell.replicate == 0)
+
+    def load(self, cell: Cell) -> nn.Module:
+        """Builds a cell's network with the weights that it learnt, in evaluation mode, on the CPU.
+
+        Shuffle attention is computed by torch's operations, so that its parts can be watched.
+
+        Raises:
+            OSError: if the file is not there.
+            ValueError: if it is not one of these.
+        """
+        import torch
+
+        from ablations.training.learner import build_network
+
+        try:
+            about: dict[str, Any] = torch.load(self.path(cell), map_location="cpu", weights_only=True)
+            model = build_network(about["network"], len(about["classes"]), seed=0, fused="off")
+            model.load_state_dict(about["state"])
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
+            raise ValueError(first_line(error)) from error
+        return model.eval()
