@@ -13,15 +13,7 @@ from functools import partial
 import torch
 
 from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, BenchmarkPlan, Comparison
-from ablations.benchmarking.workloads import (
-    FORWARD,
-    Candidate,
-    Workload,
-    insert_attention,
-    module_inputs,
-    module_workload,
-    network_workload,
-)
+from ablations.benchmarking.workloads import FORWARD, Build, Workload, module_inputs, module_workload, network_workload
 from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig
@@ -80,16 +72,12 @@ class Benchmark:
         gc.collect()
         return rows
 
-    def _builder(self, comparison: Comparison) -> Callable[[Candidate], Workload]:
+    def _builder(self, comparison: Comparison) -> Build:
         """Makes the input, which all subjects share, and returns what builds one of them."""
         setting, shape = comparison.setting(""), comparison.shape.of_batch(comparison.batch)
         if comparison.kind == MODULE:
             x, gradient = module_inputs(shape, setting, self._plan.device)
-
-            def build(candidate: Candidate) -> Workload:
-                return module_workload(candidate.make, x, gradient, setting)
-
-            return build
+            return lambda candidate: module_workload(candidate.make, x, gradient, setting)
         generator, model, classes = torch.Generator().manual_seed(0), comparison.model, self._classes
         pixels = torch.randn(shape, generator=generator).to(self._plan.device)
         labels = torch.randint(classes, shape[:1], generator=generator).to(self._plan.device)
@@ -214,7 +202,7 @@ def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
         if comparison.kind == MODULE:
             return count_operations(candidate.make(shape[1]), x)
         model = build_network(candidate.network or plain_network(comparison.model), classes, 0)
-        insert_attention(candidate, comparison.model["name"], model)
+        candidate.insert(comparison.model["name"], model)
         return count_operations(model, x)
 
 

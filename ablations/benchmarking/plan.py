@@ -10,17 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ablations.benchmarking.workloads import (
-    BACKWARD,
-    FORWARD,
-    STEP,
-    Candidate,
-    Shape,
-    baseline_of,
-    candidate_from,
-    candidate_of,
-    shapes_of,
-)
+from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP, Candidate, Shape, shapes_of
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_device, resolve_precision
 from ablations.common.settings import Settings
@@ -66,7 +56,7 @@ class Comparison:
     @property
     def subjects(self) -> dict[str, Candidate]:
         """All that is compared, by name, the baseline first."""
-        return {one.name: one for one in (baseline_of(self.baseline, self.model), *self.candidates)}
+        return {one.name: one for one in (Candidate.baseline(self.baseline, self.model), *self.candidates)}
 
     @property
     def title(self) -> str:
@@ -120,11 +110,11 @@ def make_plan(config: Config) -> BenchmarkPlan:
         attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
         widths = [place.channels for place in find_backbone(model["name"]).places()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
-        others = [candidate_from(name, module, groups) for name, module in also.items()]
-        candidates = (*map(candidate_of, attended), *others)
+        others = [Candidate.of_class(name, module, groups) for name, module in also.items()]
+        candidates = (*map(Candidate.of_variant, attended), *others)
         comparisons += [
             Comparison(kind, place, model, shape, _batch(bench, kind, device.type), *setting, candidates)
-            for kind, place, shape in _places(bench, label, model, side, several=len(models) > 1)
+            for kind, place, shape in _places(bench, label, model, side, f"{label} " if len(models) > 1 else "")
             for setting in settings
             if kind == MODULE or bench.compile_networks or setting[-1] == "eager"
         ]
@@ -147,9 +137,7 @@ def _models(design: Design) -> dict[str, Settings]:
     }
 
 
-def _places(
-    bench: BenchConfig, label: str, model: Settings, side: int, *, several: bool
-) -> Iterator[tuple[str, str, Shape]]:
+def _places(bench: BenchConfig, label: str, model: Settings, side: int, where: str) -> Iterator[tuple[str, str, Shape]]:
     """Yields what is compared of a backbone: kind, place as tables have it, and shape of the input."""
     wanted = [kind for kind in (MODULE, NETWORK) if f"{kind}s" in bench.of and set(MODES[kind]) & set(bench.modes)]
     if MODULE in wanted:
@@ -159,7 +147,7 @@ def _places(
             reason = f"does not fit {label}: {first_line(error)[:LONGEST_REASON]}"
             raise UsageError("bench.resolution", side, reason) from None
         for shape in shapes:
-            yield MODULE, f"{label} {shape.stage}" if several else shape.stage, shape
+            yield MODULE, f"{where}{shape.stage}", shape
     if NETWORK in wanted:
         yield NETWORK, label, Shape("", 3, side, side)
 

@@ -57,8 +57,10 @@ class _Runner:
     def __init__(self, config: Config, command: str, plan: BenchmarkPlan, folder: Path, console: Console) -> None:
         self._config, self._command, self._plan = config, command, plan
         self._folder, self._console = folder, console
-        self._environment = _environment(plan)
         self._started = time.time()
+        clocks = machine.clock_mhz(plan.device.type)
+        computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
+        self._environment = machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})
 
     def run(self) -> Ending:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
@@ -76,10 +78,9 @@ class _Runner:
                     progress.advance(task)
             except KeyboardInterrupt:
                 is_interrupted = True
-        ending = Ending.INTERRUPTED if is_interrupted else Ending.MEASURED
         if not measurements:
             self._console.print("Interrupted before anything was measured.")
-            return ending
+            return Ending.INTERRUPTED
         if is_interrupted:
             rows = self._folder / report.MEASUREMENTS
             self._console.print(f"Interrupted; what was measured is reported and in {rows}.", soft_wrap=True)
@@ -88,14 +89,17 @@ class _Runner:
         if self._config.tracking.enabled:
             self._track(frame)
         self._console.print(f"Took {time.time() - self._started:,.0f} s.")
-        has_failed = not is_interrupted and not (frame["status"] == "measured").any()
-        return Ending.FAILED if has_failed else ending
+        if is_interrupted:
+            return Ending.INTERRUPTED
+        return Ending.MEASURED if (frame["status"] == "measured").any() else Ending.FAILED
 
     def _measure(self, benchmark: Benchmark, comparison: Comparison, measurements: list[Measurement]) -> None:
         """Adds a comparison to what was measured, and writes it all."""
         measured = benchmark.measure(comparison)
-        if not measurements:
-            _clear(self._folder)  # of an earlier benchmark, now that there is something of this one
+        if not measurements:  # what is there is of an earlier benchmark, and now there is something of this one
+            folder = self._folder
+            for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *folder.glob("figures/*")):
+                path.unlink()
         measurements += measured
         self._write(report.MEASUREMENTS, report.frame_of(measurements, self._environment))
         if benchmark.samples:
@@ -129,14 +133,3 @@ class _Runner:
         opens, lost = log_benchmark(uri, self._folder, tracked, self._environment, artifacts, self._started)
         text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
         self._console.print(text, markup=False, soft_wrap=True)
-
-
-def _clear(folder: Path) -> None:
-    for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *(folder / "figures").glob("*")):
-        path.unlink()
-
-
-def _environment(plan: BenchmarkPlan) -> dict[str, str]:
-    clocks = machine.clock_mhz(plan.device.type)
-    computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
-    return machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})

@@ -27,6 +27,7 @@ from sa_core.backbones.registry import find_backbone
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 
 Make = Callable[[int], nn.Module]  # of channels
+Build = Callable[["Candidate"], "Workload"]  # with the input that all share
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,28 @@ class Candidate:
     make: Make
     network: Settings | None = None
 
+    @classmethod
+    def of_variant(cls, variant: Variant) -> Candidate:
+        """Returns the attention of a variant."""
+        knobs = {key: value for key, value in variant.attention.items() if key not in ("name", "stages", "position")}
+        attention = ATTENTION[variant.attention["name"]]
+        return cls(variant.name, lambda channels: attention(channels, **knobs), variant.network)
 
-def candidate_of(variant: Variant) -> Candidate:
-    """Returns the attention of a variant."""
-    knobs = {key: value for key, value in variant.attention.items() if key not in ("name", "stages", "position")}
-    attention = ATTENTION[variant.attention["name"]]
-    return Candidate(variant.name, lambda channels: attention(channels, **knobs), variant.network)
+    @classmethod
+    def of_class(cls, name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
+        """Returns a class from elsewhere; it gets `groups` where it takes them."""
+        knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
+        return cls(name, lambda channels: module(channels, **knobs))
 
+    @classmethod
+    def baseline(cls, name: str, model: Settings) -> Candidate:
+        """Returns what others are compared with: by itself a copy, and in a network nothing."""
+        return cls(name, lambda _: Copy(), plain_network(model))
 
-def candidate_from(name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
-    """Returns a class from elsewhere; it gets `groups` where it takes them."""
-    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
-    return Candidate(name, lambda channels: module(channels, **knobs))
-
-
-def baseline_of(name: str, model: Settings) -> Candidate:
-    """Returns what others are compared with: by itself a copy, and in a network nothing."""
-    return Candidate(name, lambda _: Copy(), plain_network(model))
+    def insert(self, backbone: str, network: nn.Module) -> None:
+        """Puts a class from elsewhere into the places of a plain network; what is no such class is there already."""
+        for place in find_backbone(backbone).places() if self.network is None else ():
+            network.set_submodule(place.path, self.make(place.channels))
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ def network_workload(
     """
     compiled = "none" if setting.compile == "eager" else "default"
     recipe = TrainConfig(compile=compiled, precision=setting.precision, memory_format=setting.layout)
-    network, insert = candidate.network or plain_network(model), partial(insert_attention, candidate, model["name"])
+    network, insert = candidate.network or plain_network(model), partial(candidate.insert, model["name"])
     learner = Learner(network, recipe, classes, 0, pixels.device, insert)
     run = _compiled(learner.model, setting)
 
@@ -193,12 +199,6 @@ def network_workload(
 
     acts: dict[str, Act] = {FORWARD: act_forward, STEP: partial(learner.step, pixels, labels)}
     return Workload(learner.model, pixels, setting, lambda: learner.persistent, acts)
-
-
-def insert_attention(candidate: Candidate, backbone: str, network: nn.Module) -> None:
-    """Puts a class from elsewhere into all residual places of a plain network; other candidates are there already."""
-    for place in find_backbone(backbone).places() if candidate.network is None else ():
-        network.set_submodule(place.path, candidate.make(place.channels))
 
 
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:

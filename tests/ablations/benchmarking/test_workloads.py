@@ -18,9 +18,6 @@ from ablations.benchmarking.workloads import (
     Copy,
     Shape,
     Workload,
-    baseline_of,
-    candidate_from,
-    candidate_of,
     module_inputs,
     module_workload,
     network_workload,
@@ -276,9 +273,9 @@ def variant_of(*overrides: str) -> Variant:
     return next(one for one in make_design(config).variants if one.attention["name"] == "sa")
 
 
-PLAIN = baseline_of("none", RESNET8)
-VARIANT = candidate_of(variant_of())
-OFFICIAL = candidate_from("official", OfficialShuffleAttention, 4)
+PLAIN = Candidate.baseline("none", RESNET8)
+VARIANT = Candidate.of_variant(variant_of())
+OFFICIAL = Candidate.of_class("official", OfficialShuffleAttention, 4)
 
 
 def network(candidate: Candidate, setting: Setting = EAGER, classes: int = 10) -> tuple[Workload, Tensor]:
@@ -357,7 +354,7 @@ def test_a_class_from_elsewhere_stands_at_every_place() -> None:
 
 
 def test_a_variant_s_attention_stands_where_the_variant_has_it() -> None:
-    workload, _ = network(candidate_of(variant_of("attention.stages=last")))
+    workload, _ = network(Candidate.of_variant(variant_of("attention.stages=last")))
     found = [name for name, module in workload.module.named_modules() if isinstance(module, ShuffleAttention)]
     assert found == ["layer3.0.sa"]
 
@@ -416,17 +413,17 @@ def test_a_module_is_compiled_where_that_is_asked_for() -> None:
 def test_a_candidate_from_elsewhere_gets_groups_only_where_it_takes_them() -> None:
     assert OFFICIAL.network is None
     for groups, expected in ((8, 8), (None, 64)):
-        made = candidate_from("official", OfficialShuffleAttention, groups).make(128)
+        made = Candidate.of_class("official", OfficialShuffleAttention, groups).make(128)
         assert isinstance(made, OfficialShuffleAttention)
         assert made.groups == expected
-    norm = candidate_from("norm", nn.BatchNorm2d, 8).make(128)
+    norm = Candidate.of_class("norm", nn.BatchNorm2d, 8).make(128)
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_features == 128
 
 
 def test_a_candidate_of_a_variant_is_its_module_without_its_place() -> None:
     variant = variant_of("attention.stages=last", "attention.position=pre", "attention.gate=tanh1")
-    found = candidate_of(variant)
+    found = Candidate.of_variant(variant)
     module = found.make(64)
     assert isinstance(module, ShuffleAttention)
     assert (module.groups, module.knobs.gate) == (4, "tanh1")
