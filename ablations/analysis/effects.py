@@ -37,21 +37,16 @@ class Effect:
     estimate: Estimate
 
 
-def factorial_effects(cells: pd.DataFrame, design: Design, metric: str = "top1") -> list[Effect]:
-    """Estimates main effects, then interactions of two, of three and so on while they are not too many.
+def factorial_effects(cells: pd.DataFrame, design: Design) -> list[Effect]:
+    """Estimates main effects on top-1, then interactions of two, of three and so on while they are not too many.
 
-    Args:
-        cells: a row a finished cell, as in `Results`.
-        design: its factors; named variants are in no crossing and play no part.
-        metric: in whose units the effects are.
-
-    Returns:
-        Nothing where fewer than two factors vary, or no replicate has all combinations.
+    There are none where fewer than two factors vary, or no replicate has all combinations. Named variants are in no
+    crossing and play no part.
     """
     factors = {path: levels for path, levels in design.factors.items() if len(levels) > 1}
     if design.is_search or len(factors) < 2 or len(factors) < len(design.factors):
         return []
-    values = _crossing(cells, design, metric)
+    values = _crossing(cells, design)
     if not len(values):
         return []
     effects: list[Effect] = []
@@ -76,10 +71,10 @@ def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["order", "name", "reference", "n", "mean", "low", "high"])
 
 
-def _crossing(cells: pd.DataFrame, design: Design, metric: str) -> NDArray[np.float64]:
-    """Returns the metric by replicate and the level of each factor; only replicates with all combinations."""
+def _crossing(cells: pd.DataFrame, design: Design) -> NDArray[np.float64]:
+    """Returns top-1 by replicate and the level of each factor; only replicates with all combinations."""
     crossed = [variant for variant in design.variants if variant.levels]  # in the order of itertools.product
-    wide = cells.pivot_table(index="replicate", columns="variant", values=metric)
+    wide = cells.pivot_table(index="replicate", columns="variant", values="top1")
     wide = wide.reindex(columns=[variant.name for variant in crossed]).dropna()
     return wide.to_numpy().reshape(len(wide), *(len(levels) for levels in design.factors.values()))
 

@@ -1,16 +1,21 @@
-"""Reads a stored study, found by the options that it was run with."""
+"""Reads a stored study, found by the options that it was run with; of a search, with the variants that it picked."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from ablations.analysis.picked import Maker, with_found_variants
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
+from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
+from ablations.design.variants import Variant, check_distinct, variant_of_levels
+from ablations.storage.cells import StoredCell
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import NOT_RUN, StudyStore, open_store
 
@@ -52,3 +57,37 @@ def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Pa
     if results.cells.empty and not results.unfinished["state"].isin(["failed", "diverged"]).any():
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
     return StudyAnalysis(config, design, results, store.attributes, folder)
+
+
+class Maker:
+    """Makes variants of levels, each once: a search asks for the same ones before every pick."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._made: dict[str, Variant | None] = {}
+
+    def variant(self, levels: Settings) -> Variant | None:
+        """Returns the variant that a combination of levels is; None where they do not go together."""
+        key = json.dumps(levels, sort_keys=True)
+        if key not in self._made:
+            try:
+                self._made[key] = variant_of_levels(self._config, levels)
+            except UsageError:
+                self._made[key] = None
+        return self._made[key]
+
+
+def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Maker) -> Design:
+    """Returns the design of a search with the variants of its space that it has picked so far, in that order."""
+    found: dict[str, Variant] = {}
+    space = design.factors
+    for cell in stored:
+        levels = cell.levels
+        if cell.variant in found or levels.keys() != space.keys():
+            continue
+        variant = maker.variant(levels) if all(level in space[path] for path, level in levels.items()) else None
+        if variant and variant.network == cell.network:  # otherwise it is of another base network
+            found[cell.variant] = variant
+    variants = (*design.variants, *found.values())
+    check_distinct(variants)
+    return replace(design, variants=variants)

@@ -1,57 +1,62 @@
-"""The trained networks that a study kept, and what they do with test images."""
+"""The networks of a study: what they cost, and what the trained ones that it kept do with test images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ablations.analysis.observe import Observation, observe
-from ablations.analysis.sample import Sample, images_of_each_class
+from ablations.analysis.observe import Observation, Sample, images_of_each_class, observe
 from ablations.common.errors import UsageError
-from ablations.config import DataConfig
+from ablations.common.settings import Settings
+from ablations.common.sizes import SMALL_SIDE
 from ablations.data import load_images
 from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages
-from ablations.design import Cell
 from ablations.design.variants import Variant
+from ablations.measure.complexity import count_operations
 from ablations.storage.files import Weights
+from ablations.training.learner import build_network
+
+if TYPE_CHECKING:
+    from ablations.analysis.study import StudyAnalysis
 
 _BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
 _MOST = 1000  # images
 
 
+def count_multiply_adds(network: Settings, classes: int, side: int) -> float:
+    """Counts the multiply-adds of an image of `side` x `side` pixels, as papers count them.
+
+    With large images nothing is computed. With small ones computing is quicker than torch's emulation, which is written
+    in Python and imports the compiler.
+    """
+    with torch.device("cpu" if side <= SMALL_SIDE else "meta"):
+        model = build_network(network, classes, seed=0, fused="off").eval()
+        return count_operations(model, torch.empty(1, 3, side, side)).multiply_adds
+
+
 class TrainedNetworks:
     """What figures need of a study's trained networks: those of one replicate, on the CPU, and a sample of test images.
 
-    Args:
-        study: its name, for messages.
-        cells: finished cells, one of each variant, in the order of the study.
-        weights: where the weights are kept of those cells that have some.
-        data: the images that the networks were trained and tested on.
-        fingerprint: of these images when the cells were trained.
-        multiply_adds: of an image, by variant.
+    `cells` are the finished ones whose weights are there, by variant, in the order of the study.
 
     Raises:
         UsageError: if no weights are there, or (later) the images that they were trained on are not.
     """
 
-    def __init__(
-        self,
-        study: str,
-        cells: Sequence[Cell],
-        weights: Weights,
-        data: DataConfig,
-        fingerprint: str | None,
-        multiply_adds: Mapping[str, float],
-    ) -> None:
-        self._weights, self._data, self._fingerprint, self._adds = weights, data, fingerprint, multiply_adds
-        self.cells = {cell.variant.name: cell for cell in cells if weights.path(cell).is_file()}
+    def __init__(self, analysis: StudyAnalysis) -> None:
+        self._analysis, self._weights = analysis, Weights(analysis.folder / "weights")
+        design, known = analysis.design, analysis.results.cells
+        finished = analysis.shown.intersection(known.loc[known["replicate"] == 0, "variant"])
+        cells = [design.cell(variant, 0) for variant in design.variants if variant.name in finished]
+        self.cells = {cell.variant.name: cell for cell in cells if self._weights.path(cell).is_file()}
         if not self.cells:
-            reason = f"no weights are kept in {weights.folder}; `run study=<another name> weights=first` keeps them"
-            raise UsageError("study", study, reason)
+            folder = self._weights.folder
+            reason = f"no weights are kept in {folder}; `run study=<another name> weights=first` keeps them"
+            raise UsageError("study", design.study, reason)
 
     @property
     def variants(self) -> list[Variant]:
@@ -64,12 +69,11 @@ class TrainedNetworks:
         Raises:
             UsageError: if the file cannot be read.
         """
-        path = self._weights.path(self.cells[variant.name])
+        cell = self.cells[variant.name]
         try:
-            return self._weights.load(self.cells[variant.name])
+            return self._weights.load(cell)
         except (OSError, ValueError) as error:
-            reason = f"cannot be read ({error})"
-            raise UsageError("weights", path, reason) from None
+            raise UsageError("weights", self._weights.path(cell), f"cannot be read ({error})") from None
 
     @cached_property
     def observations(self) -> dict[str, Observation]:
@@ -83,17 +87,17 @@ class TrainedNetworks:
 
     @cached_property
     def _images(self) -> DeviceImages:
-        images = load_images(self._data, fetch=False)
-        if images.fingerprint != self._fingerprint:
-            reason = f"has fingerprint {images.fingerprint}; the study's networks were trained on {self._fingerprint}"
-            raise UsageError("data", self._data.name, reason)
-        augmentation = augmentation_of(self._data, images.train.pixels.shape[-1])
+        data, trained_on = self._analysis.config.data, self._analysis.attributes.get("data_fingerprint")
+        images = load_images(data, fetch=False)
+        if images.fingerprint != trained_on:
+            reason = f"has fingerprint {images.fingerprint}; the study's networks were trained on {trained_on}"
+            raise UsageError("data", data.name, reason)
+        augmentation = augmentation_of(data, images.train.pixels.shape[-1])
         return DeviceImages(images, torch.device("cpu"), augmentation, memory="mapped")
 
     @cached_property
     def sample(self) -> Sample:
         """As many test images as can be looked at in seconds with every variant, the same number of each class."""
-        images = self._images
-        cost = sum(self._adds[variant.name] for variant in self.variants)
+        cost = sum(self._analysis.multiply_adds[name] for name in self.cells)
         allowed = int(min(_MOST, _BUDGET / max(cost, 1.0)))
-        return images_of_each_class(images, max(1, allowed // len(images.classes)))
+        return images_of_each_class(self._images, max(1, allowed // len(self.classes)))

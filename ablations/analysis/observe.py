@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablations.analysis.sample import Sample, batches
+from ablations.data.device import DeviceImages
 from ablations.design.variants import NO_ATTENTION
 from sa_core import ShuffleAttention
 from sa_core.backbones.registry import find_backbone
 
 CHANNEL, SPATIAL = "channel", "spatial"
 _UNITS = 1024  # gates of a branch that are looked at, of a map that has more
+_BATCH_PIXELS = 128 * 32 * 32  # which fit into the caches' neighbourhood
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test images, the first ones of each class, as networks get them: (N, 3, H, W), with their labels.
+
+    `shown` are the same images as uint8 of shape (N, H, W, 3), for people.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    shown: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def images_of_each_class(images: DeviceImages, number: int) -> Sample:
+    """Returns the first test images of each class, up to a number of each, in the order of the test set."""
+    labels = images.test_labels
+    of_class = [(labels == label).nonzero().flatten()[:number] for label in range(len(images.classes))]
+    places = torch.cat(of_class).sort().values
+    pixels, shown = images.some_tests(places)
+    return Sample(pixels, labels[places], shown.permute(0, 2, 3, 1).numpy())
 
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of a branch of one module.
-
-    `opened` is by how much, (images, gates); of a large map, it is a fixed choice of 1,024 gates.
-    """
+    """A branch's gates in one module: by how much they `opened`, (images, gates); of a large map, a choice of 1,024."""
 
     path: str
     stage: int
@@ -58,9 +80,9 @@ def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observ
     watched = _last_of_each_stage(model, network)
     seen: dict[tuple[str, str], list[Tensor]] = {}
     inputs: list[Tensor] = []
-    classifier = _classifier(model)
+    *_, classifier = (one for one in model.modules() if isinstance(one, nn.Linear))  # the last one makes the logits
     hooks = [classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))]
-    hooks += [module.register_forward_pre_hook(_gate_watcher(path, seen)) for path, _, module in watched]
+    hooks += [module.register_forward_pre_hook(partial(_watch_gates, path, seen)) for path, _, module in watched]
     try:
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in batches(sample.pixels)])
@@ -74,9 +96,13 @@ def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observ
         if (path, branch) in seen
     ]
     features = torch.cat(inputs)
-    return Observation(
-        gates, features.numpy(), classifier.weight.detach().numpy(), logits.numpy(), _groups(network, watched, features)
-    )
+    weight, groups = classifier.weight.detach().numpy(), _groups(network, watched, features)
+    return Observation(gates, features.numpy(), weight, logits.numpy(), groups)
+
+
+def batches(pixels: Tensor) -> list[Tensor]:
+    """Splits images into batches that are quick to compute."""
+    return list(pixels.split(max(1, _BATCH_PIXELS // pixels[0, 0].numel())))
 
 
 def _last_of_each_stage(model: nn.Module, network: dict[str, Any]) -> list[tuple[str, int, ShuffleAttention]]:
@@ -84,26 +110,20 @@ def _last_of_each_stage(model: nn.Module, network: dict[str, Any]) -> list[tuple
     if attention["name"] == NO_ATTENTION:
         return []
     places = find_backbone(network["model"]["name"]).selected_places(attention["position"], attention["stages"])
-    found = {}
-    for place in places:
-        module = model.get_submodule(place.path)
-        if isinstance(module, ShuffleAttention):
-            found[place.stage] = (place.path, place.stage, module)
-    return list(found.values())
+    placed = [(place.path, place.stage, model.get_submodule(place.path)) for place in places]
+    last = {stage: (path, stage, one) for path, stage, one in placed if isinstance(one, ShuffleAttention)}
+    return list(last.values())
 
 
-def _gate_watcher(
-    path: str, seen: dict[tuple[str, str], list[Tensor]]
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def watch(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, ShuffleAttention)
-        if module.knobs.gate == "none":
-            return
-        for branch, gate in zip((CHANNEL, SPATIAL), module.gates(given[0]), strict=True):
-            if gate is not None:
-                seen.setdefault((path, branch), []).append(_some(gate.flatten(1)))
-
-    return watch
+def _watch_gates(
+    path: str, seen: dict[tuple[str, str], list[Tensor]], module: nn.Module, given: tuple[Tensor, ...]
+) -> None:
+    assert isinstance(module, ShuffleAttention)
+    if module.knobs.gate == "none":
+        return
+    for branch, gate in zip((CHANNEL, SPATIAL), module.gates(given[0]), strict=True):
+        if gate is not None:
+            seen.setdefault((path, branch), []).append(_some(gate.flatten(1)))
 
 
 def _some(gates: Tensor) -> Tensor:
@@ -111,11 +131,6 @@ def _some(gates: Tensor) -> Tensor:
         return gates
     chosen = torch.randperm(gates.shape[1], generator=torch.Generator().manual_seed(0))[:_UNITS]
     return gates[:, chosen.sort().values]
-
-
-def _classifier(model: nn.Module) -> nn.Linear:
-    """Returns the layer that makes the logits, which in all backbones of the suite is the last linear one."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _groups(network: dict[str, Any], watched: list[tuple[str, int, ShuffleAttention]], features: Tensor) -> int:

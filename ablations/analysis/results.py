@@ -61,50 +61,42 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     by_place = {(identity(cell.network), cell.replicate): cell for cell in stored}
     replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
     rows: list[dict[str, object]] = []
-    curves: dict[str, list[object]] = {column: [] for column in ("variant", "replicate", "epoch", *EPOCH_METRICS)}
-    unfinished: list[dict[str, object]] = []
+    curves: list[tuple[object, ...]] = []
+    unfinished: list[tuple[object, ...]] = []
     environments: list[dict[str, str]] = []
     for variant in design.variants:
         network = _network(variant.network)
         own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
         given_up = any(cell and cell.state is CellState.PRUNED for cell in own.values())
         for replicate, cell in own.items():
-            if cell is None and given_up:
-                continue  # its first replicate was pruned: there will be no others
-            place: dict[str, object] = {"variant": variant.name, "replicate": replicate}
-            if cell is None or cell.outcome is None or cell.state is not CellState.FINISHED:
-                if replicate < design.replicates or (cell is not None and cell.state is CellState.DIVERGED):
-                    state = "missing" if cell is None else cell.state.value
-                    unfinished.append(place | {"state": state, "reason": _reason(cell)})
+            if cell is None:
+                if replicate < design.replicates and not given_up:  # where one was pruned, there will be no others
+                    unfinished.append((variant.name, replicate, "missing", None))
+                continue
+            if cell.outcome is None or cell.state is not CellState.FINISHED:
+                if replicate < design.replicates or cell.state is CellState.DIVERGED:
+                    reason = cell.failure or (cell.outcome or {}).get("pruned")
+                    unfinished.append((variant.name, replicate, cell.state.value, reason))
                 continue
             outcome = dict(cell.outcome)
             result = outcome["result"]
+            place = {"variant": variant.name, "replicate": replicate}
             by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
             rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
             for epoch in result["epochs"]:
-                curves["variant"].append(variant.name)
-                curves["replicate"].append(replicate)
-                curves["epoch"].append(epoch["epoch"] + 1)
-                for key in EPOCH_METRICS:
-                    curves[key].append(epoch[key])
+                values = (epoch[key] for key in EPOCH_METRICS)
+                curves.append((variant.name, replicate, epoch["epoch"] + 1, *values))
             if outcome["environment"] not in environments:
                 environments.append(outcome["environment"])
-    factors = list(dict.fromkeys(path for variant in design.variants for path in variant.levels))
-    cells = pd.DataFrame(
-        rows, columns=["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
-    )
+    factors = dict.fromkeys(path for variant in design.variants for path in variant.levels)
+    columns = ["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
+    cells = pd.DataFrame(rows, columns=columns)
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
-        curves=pd.DataFrame(curves),
+        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
-
-
-def _reason(cell: StoredCell | None) -> str | None:
-    if cell is None:
-        return None
-    return cell.failure or (cell.outcome or {}).get("pruned")
 
 
 def _network(network: Settings) -> str:

@@ -8,20 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.results import Results
 from ablations.analysis.tradeoffs import importances, tradeoffs
+from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Design
 from ablations.design.variants import plain_network
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
-from ablations.storage.files import Weights
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ablations.analysis.networks import TrainedNetworks
-
 
 MOST_SHOWN = 60  # variants; of more, tables, figures and text show the ends
 ENDS = 12  # variants of the highest top-1, and as many of the lowest
@@ -31,12 +30,7 @@ ENDS = 12  # variants of the highest top-1, and as many of the lowest
 class StudyAnalysis:
     """What a study has come to; each part is computed when it is first asked for.
 
-    Args:
-        config: what was asked for.
-        design: the study.
-        results: its cells.
-        attributes: what the store remembers of the study, as the command that ran it.
-        folder: `results/<study>`.
+    `attributes` is what the store remembers of the study, as the command that ran it; `folder` is `results/<study>`.
     """
 
     config: Config
@@ -58,8 +52,7 @@ class StudyAnalysis:
     @cached_property
     def summaries(self) -> list[VariantSummary]:
         """What the replicates of each variant say; variants without a finished cell are left out."""
-        names = [variant.name for variant in self.design.variants]
-        results = self.results
+        names, results = [variant.name for variant in self.design.variants], self.results
         return summarise(results.cells, names, self.design.baselines, self.contrasts, results.diverged)
 
     @cached_property
@@ -68,13 +61,12 @@ class StudyAnalysis:
 
         Then they are those of the highest and of the lowest top-1, and what these are compared with.
         """
-        if len(self.summaries) <= MOST_SHOWN:
-            return frozenset(summary.variant for summary in self.summaries)
+        finished = frozenset(summary.variant for summary in self.summaries)
+        if len(finished) <= MOST_SHOWN:
+            return finished
         ordered = sorted(self.summaries, key=lambda summary: summary.top1.mean)
         ends = [*ordered[:ENDS], *ordered[-ENDS:]]
-        finished = {summary.variant for summary in self.summaries}
-        baselines = {summary.baseline for summary in ends if summary.baseline in finished}
-        return frozenset({summary.variant for summary in ends} | {name for name in baselines if name})
+        return finished & {name for summary in ends for name in (summary.variant, summary.baseline)}
 
     @property
     def shows_all(self) -> bool:
@@ -109,29 +101,20 @@ class StudyAnalysis:
     @cached_property
     def multiply_adds(self) -> dict[str, float]:
         """Those of an image, as papers count them, of each variant that is shown: counting them takes 20 ms each."""
-        from ablations.analysis.multiply_adds import count_multiply_adds
-
-        return {
-            variant.name: count_multiply_adds(variant.network, self._classes, self.config.data.side)
-            for variant in self.design.variants
-            if variant.name in self.shown
-        }
+        shown = [variant for variant in self.design.variants if variant.name in self.shown]
+        return {variant.name: self._count(variant.network) for variant in shown}
 
     @cached_property
     def plain_adds(self) -> dict[str, float]:
         """Those of each variant's backbone without attention."""
-        from ablations.analysis.multiply_adds import count_multiply_adds
-
         models = {str(variant.model): variant.model for variant in self.design.variants}
-        known = {
-            text: count_multiply_adds(plain_network(model), self._classes, self.config.data.side)
-            for text, model in models.items()
-        }
+        known = {text: self._count(plain_network(model)) for text, model in models.items()}
         return {variant.name: known[str(variant.model)] for variant in self.design.variants}
 
-    @property
-    def _classes(self) -> int:
-        return len(self.attributes["data"]["classes"])
+    def _count(self, network: Settings) -> float:
+        from ablations.analysis.networks import count_multiply_adds
+
+        return count_multiply_adds(network, len(self.attributes["data"]["classes"]), self.config.data.side)
 
     @cached_property
     def networks(self) -> TrainedNetworks:
@@ -142,13 +125,4 @@ class StudyAnalysis:
         """
         from ablations.analysis.networks import TrainedNetworks
 
-        cells = self.results.cells
-        finished = self.shown.intersection(cells.loc[cells["replicate"] == 0, "variant"])
-        return TrainedNetworks(
-            self.design.study,
-            [self.design.cell(variant, 0) for variant in self.design.variants if variant.name in finished],
-            Weights(self.folder / "weights"),
-            self.config.data,
-            self.attributes.get("data_fingerprint"),
-            self.multiply_adds,
-        )
+        return TrainedNetworks(self)

@@ -26,9 +26,7 @@ _FEWER = {"n_trees": 16, "max_depth": 6}  # of the forest, where variants are dr
 def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArray[np.bool_]:
     """Says of each row whether no other is at least as good in every column and better in one.
 
-    Args:
-        values: a row a variant, a column an objective.
-        directions: `maximize` or `minimize` for each column.
+    Rows are variants, columns objectives; `directions` are `maximize` or `minimize` for each column.
     """
     better = np.where([direction == "maximize" for direction in directions], values, -values)
     on_front = np.ones(len(better), dtype=np.bool_)
@@ -70,11 +68,7 @@ def _letters(index: int) -> str:
 
 
 def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Estimates each factor's importance for each objective, from the variants that the search picked.
-
-    Args:
-        frame: from `tradeoffs`.
-        design: knows the levels.
+    """Estimates each factor's importance for each objective, from the picked variants of a frame from `tradeoffs`.
 
     Returns:
         A row a factor and objective: `factor`, `objective`, `importance` (a share, from 0 to 1). An objective that

@@ -8,21 +8,12 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 import torch
 
 from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, BenchmarkPlan, Comparison
-from ablations.benchmarking.workloads import (
-    FORWARD,
-    Copy,
-    Workload,
-    module_inputs,
-    module_workload,
-    network_workload,
-    with_attention,
-)
+from ablations.benchmarking.workloads import FORWARD, Build, Workload, module_inputs, module_workload, network_workload
 from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig
@@ -38,7 +29,6 @@ from ablations.training.learner import build_network, layout
 
 _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
 
-
 Note = Callable[[str], object]
 Counted = dict[str, dict[str, Complexity]]  # by backbone, then by network
 
@@ -46,13 +36,7 @@ Counted = dict[str, dict[str, Complexity]]  # by backbone, then by network
 class Benchmark:
     """Measures one comparison after the other.
 
-    Args:
-        plan: what there is to measure.
-        bench: how.
-        notify: hears what is being done, as a progress display does.
-
-    Attributes:
-        samples: raw times, a row each.
+    `notify` hears what is being done, as a progress display does; `samples` are raw times, a row each.
     """
 
     def __init__(self, plan: BenchmarkPlan, bench: BenchConfig, notify: Note = lambda _: None) -> None:
@@ -68,69 +52,48 @@ class Benchmark:
         """Measures all subjects of a comparison in all modes; what fails is a row that says why."""
         status: dict[str, str] = {}
         workloads: dict[str, Workload] = {}
+        baseline = comparison.subjects[comparison.baseline]
+        wanted = {comparison.baseline: baseline, TWIN: baseline} | comparison.subjects
         try:
-            builders = self._builders(comparison)
+            build = self._builder(comparison)
         except Exception as error:  # of the input, which all share
-            builders = {}
-            status = dict.fromkeys(_names(comparison), _status_of(error))
-        for name, build in builders.items():
+            wanted, status = {}, dict.fromkeys(comparison.subjects, _status_of(error))
+        for name, candidate in wanted.items():
             self._notify(f"{comparison.title}: making {name}")
             try:
-                workloads[name] = build()
+                workloads[name] = build(candidate)
             except Exception as error:
                 status[name] = _status_of(error)
         rows = []
-        for mode in self._modes(comparison.kind):
-            rows += self._measure_mode(comparison, mode, workloads, dict(status))
+        for name, mode in MODES[comparison.kind].items():
+            if name in self._bench.modes:
+                rows += self._measure_mode(comparison, mode, workloads, dict(status))
         workloads.clear()
         gc.collect()
         return rows
 
-    def _modes(self, kind: str) -> list[str]:
-        return [mode for name, mode in MODES[kind].items() if name in self._bench.modes]
-
-    def _builders(self, comparison: Comparison) -> dict[str, Callable[[], Workload]]:
-        device, batch = self._plan.device, comparison.batch
-        setting, shape = comparison.setting(""), comparison.shape
+    def _builder(self, comparison: Comparison) -> Build:
+        """Makes the input, which all subjects share, and returns what builds one of them."""
+        setting, shape = comparison.setting(""), comparison.shape.of_batch(comparison.batch)
         if comparison.kind == MODULE:
-            x, gradient = module_inputs((batch, shape.channels, shape.height, shape.width), setting, device)
-            eager = replace(setting, compile="eager")  # of a copy there is nothing to compile
-            copy = partial(module_workload, lambda _: Copy(), x, gradient, eager)
-            return {
-                comparison.baseline: copy,
-                TWIN: copy,
-                **{
-                    candidate.name: partial(module_workload, candidate.make, x, gradient, setting)
-                    for candidate in comparison.candidates
-                },
-            }
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randn(batch, 3, shape.height, shape.width, generator=generator).to(device)
-        labels = torch.randint(self._classes, (batch,), generator=generator).to(device)
-        make = partial(
-            network_workload, model=comparison.model, pixels=pixels, labels=labels, classes=self._classes,
-            setting=setting,
-        )  # fmt: skip
-        return {
-            comparison.baseline: partial(make, None),
-            TWIN: partial(make, None),
-            **{candidate.name: partial(make, candidate) for candidate in comparison.candidates},
-        }
+            x, gradient = module_inputs(shape, setting, self._plan.device)
+            return lambda candidate: module_workload(candidate.make, x, gradient, setting)
+        generator, model, classes = torch.Generator().manual_seed(0), comparison.model, self._classes
+        pixels = torch.randn(shape, generator=generator).to(self._plan.device)
+        labels = torch.randint(classes, shape[:1], generator=generator).to(self._plan.device)
+        return partial(network_workload, model=model, pixels=pixels, labels=labels, classes=classes, setting=setting)
 
     @property
     def _classes(self) -> int:
         return 10 if self._plan.resolution <= SMALL_SIDE else 1000
 
     def _measure_mode(
-        self,
-        comparison: Comparison,
-        mode: str,
-        workloads: Mapping[str, Workload],
-        status: dict[str, str],
+        self, comparison: Comparison, mode: str, workloads: Mapping[str, Workload], status: dict[str, str]
     ) -> list[Measurement]:
+        where = f"{comparison.title}, {mode}"
         acts: dict[str, Act] = {}
         for name, workload in workloads.items():
-            self._notify(f"{comparison.title}, {mode}: first call of {name}")
+            self._notify(f"{where}: first call of {name}")
             workload.module.train(mode != FORWARD)
             try:
                 workload.acts[mode]()
@@ -139,34 +102,32 @@ class Benchmark:
                 status[name] = _status_of(error)
         timings: dict[str, Timing] = {}
         if "speed" in self._bench.metrics and comparison.baseline in acts:
-            self._notify(f"{comparison.title}, {mode}: timing {len(acts)} in turns")
+            self._notify(f"{where}: timing {len(acts)} in turns")
             timings = self._time(comparison, mode, acts, status)
         rows = []
-        for name in _names(comparison):
+        for name in comparison.subjects:
             costs, joules = Costs(), math.nan
             if name not in status:
-                self._notify(f"{comparison.title}, {mode}: memory and complexity of {name}")
+                self._notify(f"{where}: memory and complexity of {name}")
                 try:
                     costs = self._costs(comparison, name, workloads[name], mode)
                     joules = self._joules(workloads[name], mode, comparison.batch)
                 except Exception as error:
                     status[name] = _status_of(error)
-            state = status.get(name, "measured")
             timing = timings.get(name, Timing()) if name not in status else Timing()
-            subject, setting = comparison.subject(name), comparison.setting(mode)
-            rows.append(Measurement(subject, setting, state, timing, costs, joules))
+            state, setting = status.get(name, "measured"), comparison.setting(mode)
+            rows.append(Measurement(comparison.subject(name), setting, state, timing, costs, joules))
         return rows
 
     def _time(
         self, comparison: Comparison, mode: str, acts: dict[str, Act], status: dict[str, str]
     ) -> dict[str, Timing]:
         """Times what there is in turns; what fails meanwhile is left out, and the others are timed anew."""
+        clock = clock_of(self._plan.device)
         while comparison.baseline in acts:
-            guarded = {name: _Guarded(name, act) for name, act in acts.items()}
+            guarded = {name: partial(_guarded, name, act) for name, act in acts.items()}
             try:
-                samples = compare(
-                    guarded, comparison.baseline, clock_of(self._plan.device), seconds=self._bench.seconds
-                )
+                samples = compare(guarded, comparison.baseline, clock, seconds=self._bench.seconds)
             except _FailedError as error:
                 del acts[error.name]
                 status[error.name] = _status_of(error.reason)
@@ -178,20 +139,19 @@ class Benchmark:
         return {}
 
     def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
-        module, costs = workload.module, Costs()
+        known: dict[str, float] = {}
         if "complexity" in self._bench.metrics:
-            parameters = sum(parameter.numel() for parameter in module.parameters())
-            costs = replace(costs, parameters=parameters, buffers=buffer_count(module))
-            counted = self.count(comparison, name)
-            if counted is not None:
-                costs = replace(costs, multiply_adds=counted.multiply_adds, uncounted=counted.uncounted)
-            if counted is not None and comparison.precision == "fp32":  # autocast moves other bytes
-                costs = replace(costs, moved_mib=counted.moved_bytes / MIB, least_mib=counted.least_bytes / MIB)
+            known["parameters"] = sum(parameter.numel() for parameter in workload.module.parameters())
+            known["buffers"] = buffer_count(workload.module)
+            if (counted := self.count(comparison, name)) is not None:
+                known |= {"multiply_adds": counted.multiply_adds, "uncounted": counted.uncounted}
+                if comparison.precision == "fp32":  # autocast moves other bytes
+                    known |= {"moved_mib": counted.moved_bytes / MIB, "least_mib": counted.least_bytes / MIB}
         if "memory" in self._bench.metrics:
-            peak = peak_memory(workload.acts[mode], workload.persistent, self._plan.device)
-            saved = workload.saved_bytes() / MIB if comparison.compile == "eager" else math.nan
-            costs = replace(costs, peak_mib=peak, saved_mib=saved)
-        return costs
+            known["peak_mib"] = peak_memory(workload.acts[mode], workload.persistent(), self._plan.device)
+            if comparison.compile == "eager":
+                known["saved_mib"] = workload.saved_bytes() / MIB
+        return Costs(**known)
 
     def count(self, comparison: Comparison, name: str) -> Complexity | None:
         """Counts what an eager forward pass of a subject does, in fp32; None where it cannot run on the meta device."""
@@ -208,7 +168,7 @@ class Benchmark:
         found: Counted = {}
         for comparison in self._plan.comparisons if "complexity" in self._bench.metrics else ():
             if comparison.kind == NETWORK and comparison.place not in found:
-                counts = {name: self.count(comparison, name) for name in _names(comparison)}
+                counts = {name: self.count(comparison, name) for name in comparison.subjects}
                 found[comparison.place] = {name: counted for name, counted in counts.items() if counted is not None}
         return found
 
@@ -227,34 +187,22 @@ class _FailedError(Exception):
         self.name, self.reason = name, reason
 
 
-class _Guarded:
-    """A call that says whose it is when it fails."""
-
-    def __init__(self, name: str, act: Act) -> None:
-        self._name, self._act = name, act
-
-    def __call__(self) -> None:
-        try:
-            self._act()
-        except Exception as error:
-            raise _FailedError(self._name, error) from error
-
-
-def _names(comparison: Comparison) -> list[str]:
-    return [comparison.baseline, *(candidate.name for candidate in comparison.candidates)]
+def _guarded(name: str, act: Act) -> None:
+    """Calls, and says whose call it is when it fails."""
+    try:
+        act()
+    except Exception as error:
+        raise _FailedError(name, error) from error
 
 
 def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
-    shape = (comparison.batch, comparison.shape.channels, comparison.shape.height, comparison.shape.width)
-    candidate = next((candidate for candidate in comparison.candidates if candidate.name == name), None)
+    shape, candidate = comparison.shape.of_batch(comparison.batch), comparison.subjects[name]
     with torch.device("meta"):
         x = torch.empty(shape).contiguous(memory_format=layout(comparison.layout))
         if comparison.kind == MODULE:
-            return count_operations(Copy() if candidate is None else candidate.make(shape[1]), x)
-        variant = candidate.variant if candidate else None
-        network = variant.network if variant else plain_network(comparison.model)
-        model = build_network(network, classes, 0)
-        with_attention(candidate, comparison.model["name"])(model)
+            return count_operations(candidate.make(shape[1]), x)
+        model = build_network(candidate.network or plain_network(comparison.model), classes, 0)
+        candidate.insert(comparison.model["name"], model)
         return count_operations(model, x)
 
 

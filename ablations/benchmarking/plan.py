@@ -6,23 +6,14 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
 
-from ablations.benchmarking.workloads import (
-    BACKWARD,
-    FORWARD,
-    STEP,
-    Candidate,
-    Shape,
-    candidate_from,
-    candidate_of,
-    shapes_of,
-)
+from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP, Candidate, Shape, shapes_of
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_device, resolve_precision
+from ablations.common.settings import Settings
 from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig, Config, DigitsConfig, ImageTreeConfig
@@ -49,7 +40,7 @@ class Comparison:
 
     kind: str
     place: str  # a stage, or a backbone
-    model: dict[str, Any]
+    model: Settings
     shape: Shape
     batch: int
     precision: str
@@ -63,6 +54,11 @@ class Comparison:
         return PLAIN if self.kind == NETWORK else COPY
 
     @property
+    def subjects(self) -> dict[str, Candidate]:
+        """All that is compared, by name, the baseline first."""
+        return {one.name: one for one in (Candidate.baseline(self.baseline, self.model), *self.candidates)}
+
+    @property
     def title(self) -> str:
         """Says what it is in a line."""
         place = self.place if self.kind == NETWORK else f"modules on {self.place}"
@@ -70,8 +66,7 @@ class Comparison:
 
     def subject(self, name: str) -> Subject:
         """Returns what stands in a row for a candidate of that name."""
-        shape = self.shape
-        return Subject(self.kind, name, self.place, self.batch, shape.channels, shape.height, shape.width)
+        return Subject(self.kind, name, self.place, *self.shape.of_batch(self.batch))
 
     def setting(self, mode: str) -> Setting:
         """Returns what stands in a row for a mode."""
@@ -82,7 +77,6 @@ class Comparison:
 class BenchmarkPlan:
     """What is to be measured, and what of the defaults cannot be (`notes`)."""
 
-    design: Design
     device: torch.device
     resolution: int
     comparisons: tuple[Comparison, ...]
@@ -116,30 +110,26 @@ def make_plan(config: Config) -> BenchmarkPlan:
         attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
         widths = [place.channels for place in find_backbone(model["name"]).places()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
-        others = [candidate_from(name, module, groups) for name, module in also.items()]
-        candidates = (*(candidate_of(variant) for variant in attended), *others)
-        for kind, place, shape in _places(bench, label, model, side, several=len(models) > 1):
-            batch = _batch(bench, kind, device.type)
-            comparisons += [
-                Comparison(kind, place, model, shape, batch, precision, layout, compiled, candidates)
-                for precision, layout, compiled in settings
-                if kind == MODULE or bench.compile_networks or compiled == "eager"
-            ]
+        others = [Candidate.of_class(name, module, groups) for name, module in also.items()]
+        candidates = (*map(Candidate.of_variant, attended), *others)
+        comparisons += [
+            Comparison(kind, place, model, shape, _batch(bench, kind, device.type), *setting, candidates)
+            for kind, place, shape in _places(bench, label, model, side, f"{label} " if len(models) > 1 else "")
+            for setting in settings
+            if kind == MODULE or bench.compile_networks or setting[-1] == "eager"
+        ]
     if not comparisons:
         reason = (
             "leaves nothing to measure: modules are timed forward and backward, networks forward and in a training "
             "step, and compiled networks with bench.compile_networks=true"
         )
         raise UsageError("bench.of", f"[{','.join(bench.of)}]", reason)
-    return BenchmarkPlan(design, device, side, tuple(comparisons), tuple(notes))
+    return BenchmarkPlan(device, side, tuple(comparisons), tuple(notes))
 
 
-def _models(design: Design) -> dict[str, dict[str, Any]]:
+def _models(design: Design) -> dict[str, Settings]:
     """Returns the backbones of a design by what tables call them: their names, with the stem where that differs."""
-    models: list[dict[str, Any]] = []
-    for variant in design.variants:
-        if variant.model not in models:
-            models.append(variant.model)
+    models = list({str(variant.model): variant.model for variant in design.variants}.values())
     names = [model["name"] for model in models]
     return {
         model["name"] if names.count(model["name"]) == 1 else f"{model['name']} {model['stem']} stem": model
@@ -147,23 +137,19 @@ def _models(design: Design) -> dict[str, dict[str, Any]]:
     }
 
 
-def _places(
-    bench: BenchConfig, label: str, model: dict[str, Any], side: int, *, several: bool
-) -> Iterator[tuple[str, str, Shape]]:
+def _places(bench: BenchConfig, label: str, model: Settings, side: int, where: str) -> Iterator[tuple[str, str, Shape]]:
     """Yields what is compared of a backbone: kind, place as tables have it, and shape of the input."""
-    for kind, name in ((MODULE, "modules"), (NETWORK, "networks")):
-        if name not in bench.of or not set(MODES[kind]) & set(bench.modes):
-            continue
-        if kind == NETWORK:
-            yield kind, label, Shape("", 3, side, side)
-            continue
+    wanted = [kind for kind in (MODULE, NETWORK) if f"{kind}s" in bench.of and set(MODES[kind]) & set(bench.modes)]
+    if MODULE in wanted:
         try:
             shapes = shapes_of(model, "residual", side)
         except RuntimeError as error:
             reason = f"does not fit {label}: {first_line(error)[:LONGEST_REASON]}"
             raise UsageError("bench.resolution", side, reason) from None
         for shape in shapes:
-            yield kind, f"{label} {shape.stage}" if several else shape.stage, shape
+            yield MODULE, f"{where}{shape.stage}", shape
+    if NETWORK in wanted:
+        yield NETWORK, label, Shape("", 3, side, side)
 
 
 def _batch(bench: BenchConfig, kind: str, device: str) -> int:

@@ -57,12 +57,7 @@ def layers_frame(counted: Counted) -> pd.DataFrame:
 
 
 def sections_of(frame: pd.DataFrame, counted: Counted) -> list[Section]:
-    """Returns the tables: of each setting one of the networks and one of the modules, and what papers do not count.
-
-    Args:
-        frame: from `frame_of`.
-        counted: what each network does.
-    """
+    """Returns the tables: of each setting one of the networks and one of the modules, and what papers do not count."""
     sections = []
     for setting, rows in frame.groupby([*SETTING], sort=False):
         where = ", ".join(map(str, setting))
@@ -77,10 +72,7 @@ def sections_of(frame: pd.DataFrame, counted: Counted) -> list[Section]:
 def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
     """Draws what there is to draw into `folder`; returns the files that were written.
 
-    Args:
-        frame: from `frame_of`.
-        folder: of the figures.
-        where: machine and versions, for the captions.
+    `where` is the machine and its versions, for the captions.
     """
     written: list[Path] = []
     for name, compute, draw_figure, title in (
@@ -153,14 +145,11 @@ def _uncounted(backbone: str, networks: Mapping[str, Complexity]) -> Section:
         kinds = complexity.uncounted_kinds
         added = {kind: kinds.get(kind, 0) - plain.get(kind, 0) for kind in kinds.keys() | plain.keys()}
         if name != PLAIN:
-            rows.append([name, _number(sum(added.values()) / _MEGA, 2), _kinds(added)])
+            largest = sorted(added.items(), key=lambda item: -item[1])
+            named = [f"{kind} {number / _MEGA:.2f}" for kind, number in largest if abs(number) >= _MEGA / 200]
+            rows.append([name, _number(sum(added.values()) / _MEGA, 2), ", ".join(named)])
     note = "Operations on single elements of an image that attention adds and papers do not count; they move memory."
     return Section(f"What the multiply-adds leave out in {backbone}", note, ("network", "M", "of these, M"), rows)
-
-
-def _kinds(kinds: Mapping[str, float]) -> str:
-    largest = sorted(kinds.items(), key=lambda item: -item[1])
-    return ", ".join(f"{kind} {number / _MEGA:.2f}" for kind, number in largest if abs(number) >= _MEGA / 200)
 
 
 def _time(rows: pd.DataFrame) -> str:
@@ -184,14 +173,11 @@ def _ratio(value: float) -> str:
 
 
 def _noise(rows: pd.DataFrame) -> str:
-    timed = rows.dropna(subset=["noise_low"])
-    if timed.empty:
-        return "not measured"
-    parts = []
-    for mode, of_mode in timed.groupby("mode", sort=False):
-        floor = max(of_mode["noise_high"].max() - 1, 1 - of_mode["noise_low"].min())
-        parts.append(f"{mode} ±{100 * floor:.1f} %")
-    return ", ".join(parts)
+    floors = {
+        str(mode): max(own["noise_high"].max() - 1, 1 - own["noise_low"].min())
+        for mode, own in rows.dropna(subset=["noise_low"]).groupby("mode", sort=False)
+    }
+    return ", ".join(f"{mode} ±{100 * floor:.1f} %" for mode, floor in floors.items()) or "not measured"
 
 
 def _protocol(rows: pd.DataFrame) -> str:

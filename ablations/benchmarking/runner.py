@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ablations.benchmarking import report
-from ablations.benchmarking.display import Display, print_sections
-from ablations.benchmarking.execute import Benchmark
-from ablations.benchmarking.plan import BenchmarkPlan, make_plan
+from ablations.benchmarking.execute import Benchmark, Counted
+from ablations.benchmarking.plan import BenchmarkPlan, Comparison, make_plan
 from ablations.common import machine
 from ablations.common.files import write_whole
 from ablations.config import Config
 from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
-from ablations.reporting.tables.sections import Section
+from ablations.reporting.tables.render import print_table
 from ablations.storage.lock import claimed
 from ablations.storage.paths import artifacts_folder, results_folder, tracking_uri
 
@@ -33,11 +33,7 @@ class Ending(Enum):
 
 
 def run_benchmark(config: Config, command: str) -> Ending:
-    """Measures and reports what a configuration asks for.
-
-    Args:
-        config: the configuration.
-        command: the command that was typed, for the report.
+    """Measures and reports what a configuration asks for; `command` is what was typed, for the report.
 
     Raises:
         UsageError: if the plan cannot be measured, or another process runs the same benchmark.
@@ -61,83 +57,79 @@ class _Runner:
     def __init__(self, config: Config, command: str, plan: BenchmarkPlan, folder: Path, console: Console) -> None:
         self._config, self._command, self._plan = config, command, plan
         self._folder, self._console = folder, console
-        self._environment = _environment(plan)
         self._started = time.time()
+        clocks = machine.clock_mhz(plan.device.type)
+        computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
+        self._environment = machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})
 
     def run(self) -> Ending:
-        with Display(self._console, len(self._plan.comparisons)) as display:
-            benchmark = Benchmark(self._plan, self._config.bench, display.note)
-            measurements, is_interrupted = self._measure(benchmark, display)
-        ending = Ending.INTERRUPTED if is_interrupted else Ending.MEASURED
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        is_plain = not self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=is_plain) as progress:
+            task = progress.add_task("", total=len(self._plan.comparisons))
+            benchmark = Benchmark(self._plan, self._config.bench, lambda text: progress.update(task, description=text))
+            measurements: list[Measurement] = []
+            is_interrupted = False
+            try:
+                for comparison in self._plan.comparisons:
+                    if is_plain:
+                        self._console.print(comparison.title, markup=False, soft_wrap=True)
+                    self._measure(benchmark, comparison, measurements)
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                is_interrupted = True
         if not measurements:
             self._console.print("Interrupted before anything was measured.")
-            return ending
-        rows = self._folder / report.MEASUREMENTS
+            return Ending.INTERRUPTED
         if is_interrupted:
+            rows = self._folder / report.MEASUREMENTS
             self._console.print(f"Interrupted; what was measured is reported and in {rows}.", soft_wrap=True)
-        frame, counted = report.frame_of(measurements, self._environment), benchmark.counted_networks()
-        if counted:
-            write_whole(self._folder / report.LAYERS, report.layers_frame(counted).to_csv(index=False))
-        self._report(frame, report.sections_of(frame, counted))
+        frame = report.frame_of(measurements, self._environment)
+        self._report(frame, benchmark.counted_networks())
         if self._config.tracking.enabled:
             self._track(frame)
         self._console.print(f"Took {time.time() - self._started:,.0f} s.")
-        has_failed = not is_interrupted and not (frame["status"] == "measured").any()
-        return Ending.FAILED if has_failed else ending
+        if is_interrupted:
+            return Ending.INTERRUPTED
+        return Ending.MEASURED if (frame["status"] == "measured").any() else Ending.FAILED
 
-    def _measure(self, benchmark: Benchmark, display: Display) -> tuple[list[Measurement], bool]:
-        """Returns what was measured, and whether the user interrupted it; writes it after each comparison."""
-        measurements: list[Measurement] = []
-        try:
-            for comparison in self._plan.comparisons:
-                display.begin(comparison)
-                measured = benchmark.measure(comparison)
-                if not measurements:
-                    _clear(self._folder)  # of an earlier benchmark, now that there is something of this one
-                measurements += measured
-                write_whole(
-                    self._folder / report.MEASUREMENTS,
-                    report.frame_of(measurements, self._environment).to_csv(index=False),
-                )
-                if benchmark.samples:
-                    write_whole(self._folder / report.SAMPLES, pd.DataFrame(benchmark.samples).to_csv(index=False))
-                display.done()
-        except KeyboardInterrupt:
-            return measurements, True
-        return measurements, False
+    def _measure(self, benchmark: Benchmark, comparison: Comparison, measurements: list[Measurement]) -> None:
+        """Adds a comparison to what was measured, and writes it all."""
+        measured = benchmark.measure(comparison)
+        if not measurements:  # what is there is of an earlier benchmark, and now there is something of this one
+            folder = self._folder
+            for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *folder.glob("figures/*")):
+                path.unlink()
+        measurements += measured
+        self._write(report.MEASUREMENTS, report.frame_of(measurements, self._environment))
+        if benchmark.samples:
+            self._write(report.SAMPLES, pd.DataFrame(benchmark.samples))
 
-    def _report(self, frame: pd.DataFrame, sections: list[Section]) -> None:
-        print_sections(self._console, sections)
-        folder, environment = self._folder, self._environment
+    def _write(self, name: str, frame: pd.DataFrame) -> None:
+        write_whole(self._folder / name, frame.to_csv(index=False))
+
+    def _report(self, frame: pd.DataFrame, counted: Counted) -> None:
+        folder, console, environment = self._folder, self._console, self._environment
+        if counted:
+            self._write(report.LAYERS, report.layers_frame(counted))
+        sections = report.sections_of(frame, counted)
+        for section in sections:
+            console.print(f"\n[bold]{section.title}[/]")
+            print_table(console, section.headers, section.rows, section.names)
+            console.print(section.note, markup=False, soft_wrap=True)
+        console.print(f"\n{report.NOTE}", markup=False, soft_wrap=True)
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
         figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
         text = report.text_of(folder.name, self._command, sections, figures, environment, self._plan.notes, folder)
         write_whole(folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
-            self._console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
+            console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
 
     def _track(self, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
 
-        artifacts = artifacts_folder(self._config, self._folder.name)
-        opens, lost = log_benchmark(
-            tracking_uri(self._config),
-            self._folder,
-            report.tracked_of(frame),
-            self._environment,
-            artifacts,
-            self._started,
-        )
+        uri, artifacts = tracking_uri(self._config), artifacts_folder(self._config, self._folder.name)
+        tracked = report.tracked_of(frame)
+        opens, lost = log_benchmark(uri, self._folder, tracked, self._environment, artifacts, self._started)
         text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
         self._console.print(text, markup=False, soft_wrap=True)
-
-
-def _clear(folder: Path) -> None:
-    for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *(folder / "figures").glob("*")):
-        path.unlink()
-
-
-def _environment(plan: BenchmarkPlan) -> dict[str, str]:
-    clocks = machine.clock_mhz(plan.device.type)
-    computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
-    return machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})

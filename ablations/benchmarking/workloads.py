@@ -6,13 +6,15 @@ A workload is built for one setting (precision, layout, eager or compiled) and h
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ablations.common.settings import Settings
 from ablations.config import TrainConfig
 from ablations.design.variants import NO_ATTENTION, Variant, plain_network
 from ablations.measure.memory import saved_bytes
@@ -20,39 +22,50 @@ from ablations.measure.record import Setting
 from ablations.measure.speed import Act
 from ablations.training.learner import Learner, autocast, build_network, forward, layout
 from sa_core import ATTENTION
-from sa_core.backbones.places import Place
 from sa_core.backbones.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 
 Make = Callable[[int], nn.Module]  # of channels
+Build = Callable[["Candidate"], "Workload"]  # with the input that all share
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An attention module that is measured: a variant of a sweep, or a class from elsewhere.
+    """An attention module that is measured: a sweep's variant, a class from elsewhere, or what these are compared with.
 
     Args:
         name: as tables have it.
         make: returns the module for so many channels.
-        variant: that it is, None for others.
+        network: that has it; None of a class from elsewhere, which is put into all residual places of the plain one.
     """
 
     name: str
     make: Make
-    variant: Variant | None = None
+    network: Settings | None = None
 
+    @classmethod
+    def of_variant(cls, variant: Variant) -> Candidate:
+        """Returns the attention of a variant."""
+        knobs = {key: value for key, value in variant.attention.items() if key not in ("name", "stages", "position")}
+        attention = ATTENTION[variant.attention["name"]]
+        return cls(variant.name, lambda channels: attention(channels, **knobs), variant.network)
 
-def candidate_of(variant: Variant) -> Candidate:
-    """Returns the attention of a variant."""
-    knobs = {key: value for key, value in variant.attention.items() if key not in ("name", "stages", "position")}
-    return Candidate(variant.name, lambda channels: ATTENTION[variant.attention["name"]](channels, **knobs), variant)
+    @classmethod
+    def of_class(cls, name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
+        """Returns a class from elsewhere; it gets `groups` where it takes them."""
+        knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
+        return cls(name, lambda channels: module(channels, **knobs))
 
+    @classmethod
+    def baseline(cls, name: str, model: Settings) -> Candidate:
+        """Returns what others are compared with: by itself a copy, and in a network nothing."""
+        return cls(name, lambda _: Copy(), plain_network(model))
 
-def candidate_from(name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
-    """Returns a class from elsewhere; it gets `groups` where it takes them."""
-    knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
-    return Candidate(name, lambda channels: module(channels, **knobs))
+    def insert(self, backbone: str, network: nn.Module) -> None:
+        """Puts a class from elsewhere into the places of a plain network; what is no such class is there already."""
+        for place in find_backbone(backbone).places() if self.network is None else ():
+            network.set_submodule(place.path, self.make(place.channels))
 
 
 @dataclass(frozen=True)
@@ -64,45 +77,44 @@ class Shape:
     height: int
     width: int
 
+    def of_batch(self, batch: int) -> tuple[int, int, int, int]:
+        """Returns the shape of so many of them."""
+        return batch, self.channels, self.height, self.width
 
-def shapes_of(model: dict[str, Any], position: str, resolution: int) -> list[Shape]:
+
+def shapes_of(model: Settings, position: str, resolution: int) -> list[Shape]:
     """Returns the feature maps that reach a backbone's places, each once a stage, from a pass on the meta device."""
-    places = find_backbone(model["name"]).places(position)
-    found: list[Shape] = []
+    found: dict[Shape, None] = {}
 
-    def note(place: Place) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shape = Shape(place.path.partition(".")[0], *inputs[0].shape[1:])
-            if shape not in found:
-                found.append(shape)
+    def note(stage: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found[Shape(stage, *inputs[0].shape[1:])] = None
 
-        return hook
-
+    plain = {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}
     with torch.device("meta"), torch.no_grad():
-        network = build_network(
-            {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}, 10, 0
-        ).eval()
-        for place in places:
-            network.get_submodule(place.path).register_forward_pre_hook(note(place))
+        network = build_network(plain, 10, 0).eval()
+        for place in find_backbone(model["name"]).places(position):
+            stage = place.path.partition(".")[0]
+            network.get_submodule(place.path).register_forward_pre_hook(partial(note, stage))
         network(torch.empty(1, 3, resolution, resolution))
-    return found
+    return list(found)
 
 
+@dataclass(frozen=True)
 class Workload:
-    """A module or network with an input, in one setting; `acts` has a callable a mode."""
+    """A module or network, as it was built, with an input, in one setting; `acts` has a callable a mode.
 
-    def __init__(self, module: nn.Module, x: Tensor, setting: Setting, persistent: Callable[[], list[Tensor]]) -> None:
-        self.module, self.x, self._setting, self._persistent = module, x, setting, persistent
-        self.acts: dict[str, Act] = {}
+    `persistent` returns what it keeps between calls: parameters, buffers, and the optimizer's state once there is one.
+    """
 
-    @property
-    def persistent(self) -> list[Tensor]:
-        """What it keeps between calls: parameters, buffers, and the optimizer's state once there is one."""
-        return self._persistent()
+    module: nn.Module
+    x: Tensor
+    setting: Setting
+    persistent: Callable[[], list[Tensor]]
+    acts: Mapping[str, Act]
 
     def saved_bytes(self) -> int:
         """Counts the bytes that autograd keeps for backward."""
-        with autocast(self._setting.precision, self.x.device):
+        with autocast(self.setting.precision, self.x.device):
             return saved_bytes(self.module, self.x)
 
 
@@ -130,12 +142,8 @@ class _Copy(torch.autograd.Function):
 def module_workload(make: Make, x: Tensor, gradient: Tensor, setting: Setting) -> Workload:
     """Builds a module for the channels of `x` and what is timed of it: `forward`, and `forward+backward`.
 
-    Args:
-        make: the module.
-        x: the input, (B, C, H, W), in the setting's type and layout; all modules of a comparison share it, so that none
-            has a luckier place in memory.
-        gradient: of the output, likewise.
-        setting: in which it runs.
+    All modules of a comparison share the input, (B, C, H, W) in the setting's type and layout, and the gradient of the
+    output, so that none has a luckier place in memory.
     """
     torch.manual_seed(0)
     module = make(x.shape[1]).to(x.device).train()
@@ -152,68 +160,48 @@ def module_workload(make: Make, x: Tensor, gradient: Tensor, setting: Setting) -
             out = run(x)
         torch.autograd.grad(out, inputs, gradient)
 
-    workload = Workload(module, x, setting, lambda: [*module.parameters(), *module.buffers()])
-    workload.acts = {FORWARD: act_forward, BACKWARD: act_backward}
-    return workload
+    def persistent() -> list[Tensor]:
+        return [*module.parameters(), *module.buffers()]
+
+    return Workload(module, x, setting, persistent, {FORWARD: act_forward, BACKWARD: act_backward})
 
 
 def module_inputs(shape: Sequence[int], setting: Setting, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns the input of modules, which requires a gradient, and the gradient of their output."""
     generator = torch.Generator().manual_seed(0)
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
-    x, gradient = (
-        torch.randn(tuple(shape), generator=generator)
-        .to(device, dtype)
-        .contiguous(memory_format=layout(setting.layout))
-        for _ in range(2)
-    )
+    drawn = [torch.randn(tuple(shape), generator=generator).to(device, dtype) for _ in range(2)]
+    x, gradient = (tensor.contiguous(memory_format=layout(setting.layout)) for tensor in drawn)
     return x.requires_grad_(), gradient
 
 
 def network_workload(
-    candidate: Candidate | None, model: dict[str, Any], pixels: Tensor, labels: Tensor, classes: int, setting: Setting
+    candidate: Candidate, model: Settings, pixels: Tensor, labels: Tensor, classes: int, setting: Setting
 ) -> Workload:
     """Builds a network and what is timed of it: `forward`, and `training step`.
 
     Args:
-        candidate: its attention, at all places where the variant has it; None for the plain network.
+        candidate: its attention.
         model: the backbone, `{"name": ..., "stem": ...}`.
-        pixels: images, (B, 3, H, W).
-        labels: their classes, (B,).
+        pixels, labels: images, (B, 3, H, W), and their classes, (B,).
         classes: length of the logits.
         setting: in which it runs.
     """
-    recipe = TrainConfig(
-        compile="none" if setting.compile == "eager" else "default",
-        precision=setting.precision,
-        memory_format=setting.layout,
-    )
-    variant = candidate.variant if candidate else None
-    network = variant.network if variant else plain_network(model)
-    learner = Learner(network, recipe, classes, 0, pixels.device, with_attention(candidate, model["name"]))
+    compiled = "none" if setting.compile == "eager" else "default"
+    recipe = TrainConfig(compile=compiled, precision=setting.precision, memory_format=setting.layout)
+    network, insert = candidate.network or plain_network(model), partial(candidate.insert, model["name"])
+    learner = Learner(network, recipe, classes, 0, pixels.device, insert)
     run = _compiled(learner.model, setting)
 
     def act_forward() -> None:
         with torch.inference_mode():
             forward(run, recipe, pixels)
 
-    workload = Workload(learner.model, pixels, setting, lambda: learner.persistent)
-    workload.acts = {FORWARD: act_forward, STEP: lambda: learner.step(pixels, labels)}
-    return workload
-
-
-def with_attention(candidate: Candidate | None, backbone: str) -> Callable[[nn.Module], None]:
-    """Returns what puts a class from elsewhere into all residual places of a plain network."""
-
-    def insert(model: nn.Module) -> None:
-        if candidate is not None and candidate.variant is None:
-            for place in find_backbone(backbone).places():
-                model.set_submodule(place.path, candidate.make(place.channels))
-
-    return insert
+    acts: dict[str, Act] = {FORWARD: act_forward, STEP: partial(learner.step, pixels, labels)}
+    return Workload(learner.model, pixels, setting, lambda: learner.persistent, acts)
 
 
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
-    if setting.compile == "eager":
+    if setting.compile == "eager" or isinstance(module, Copy):  # of which there is nothing to compile
         return module
     return cast(nn.Module, torch.compile(module, dynamic=False))

@@ -15,13 +15,10 @@ _SHOWN = 3  # pieces of evidence in a table
 
 @dataclass(frozen=True)
 class Assessment:
-    """A claim, what it comes to, and why.
+    """A claim, its verdict, and why.
 
-    Args:
-        claim: the claim.
-        outcome: its verdict.
-        computed: what was counted, compared or built; empty of a claim about trained networks.
-        found: what each study says that has something to say, by its name and store.
+    `computed` is what was counted, compared or built, empty of a claim about trained networks; `found` is what each
+    study says that has something to say, by its name and store.
     """
 
     claim: Claim
@@ -65,11 +62,7 @@ class Ledger:
 
 
 def assess(urls: Sequence[str], margin: float) -> Ledger:
-    """Assesses every claim.
-
-    Args:
-        urls: of the databases whose studies are read, as `stored_studies` takes them.
-        margin: the least difference in top-1 that matters, in points.
+    """Assesses every claim by the studies of some databases; `margin` is the least difference in points that matters.
 
     Raises:
         StorageError: if a database does not answer.

@@ -75,9 +75,7 @@ class Claim:
     """A row of the ledger.
 
     Args:
-        id: its name.
-        statement: what is claimed.
-        source: where.
+        id, statement, source: its name, what is claimed, and where.
         number: the number that is claimed, in the statement's unit; None where there is none.
         expects: what is claimed of trained networks; None where the claim is about the module itself.
         pairs: the networks that it is about; every one of them is claimed about.
@@ -106,6 +104,8 @@ OFFICIAL: Mapping[str, Any] = MappingProxyType(
 )
 _IMAGENET = Scale(("resnet50",), PAPER_GROUPS, classes=1000, pixels=224, images=1_281_167)
 _ON_IMAGENET = "data=imagenet_subset data.root=<ImageNet> data.resolution=224 train=imagenet"
+# Beside a norm that learns no weight and bias, W2 and b2 are not redundant in the sense of the claim.
+_LEARNT_NORM = {"norm": "instance", "norm_affine": True}
 _ON_CIFAR = "data=cifar10 model=resnet20 train=cifar replicates=auto"
 
 
@@ -144,13 +144,7 @@ CLAIMS = (
         "Learning W2 and b2 after the norm's own weight and bias is redundant: without them 0.12 points are lost",
         "wofmanaf/SA-Net, issue #8, author",
         expects=Expectation.EQUIVALENT,
-        # Beside a norm that has neither, they are not redundant in the sense of the claim.
-        pairs=(
-            Pair(
-                _sa(transform="affine_channel", norm="instance", norm_affine=True),
-                _sa(transform="affine", norm="instance", norm_affine=True),
-            ),
-        ),
+        pairs=(Pair(_sa(transform="affine_channel", **_LEARNT_NORM), _sa(transform="affine", **_LEARNT_NORM)),),
         command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
     ),
     Claim("norm", "The module's 'GroupNorm' is instance normalisation", "wofmanaf/SA-Net, issues #8 and #26"),
@@ -196,7 +190,5 @@ def joined(outcomes: Iterable[Outcome]) -> Outcome:
     found = set(outcomes)
     if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= found:
         return Outcome.DEPENDS
-    for outcome in (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED):
-        if outcome in found:
-            return outcome
-    return Outcome.NOT_RUN
+    ordered = (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED)
+    return next((outcome for outcome in ordered if outcome in found), Outcome.NOT_RUN)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
 from ablations.common.files import refusals_explained, write_whole
-from ablations.ledger.assess import Assessment, Ledger
+from ablations.ledger.assess import Ledger
 from ablations.ledger.evidence import study_outcome
 from ablations.reporting.tables.render import markdown_table, print_table
 
@@ -30,13 +31,9 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
 
 
 def write_ledger(ledger: Ledger, folder: Path, margin: float, command: str) -> Sequence[Path]:
-    """Writes `claims.md` and `claims.csv` into a folder that need not be there, and returns the files.
+    """Writes `claims.md` and `claims.csv` into the folder of all results, which need not be there; returns the files.
 
-    Args:
-        ledger: the ledger.
-        folder: of all results.
-        margin: the least difference in top-1 that matters, in points.
-        command: the command that was typed.
+    `margin` is the least difference in top-1 that matters, in points, and `command` what was typed.
 
     Raises:
         UsageError: if it cannot be written.
@@ -50,27 +47,25 @@ def write_ledger(ledger: Ledger, folder: Path, margin: float, command: str) -> S
 
 def ledger_frame(ledger: Ledger) -> pd.DataFrame:
     """Returns a row a claim, study and pair of networks; a claim of which no study says anything has one row."""
-    rows = [row for assessment in ledger.assessments for row in _frame_rows(assessment)]
+    rows: list[dict[str, object]] = []
+    for assessment in ledger.assessments:
+        claim = assessment.claim
+        shared: dict[str, object] = {
+            "claim": claim.id, "statement": claim.statement, "source": claim.source,
+            "verdict": assessment.outcome.value, "computed": assessment.computed,
+        }  # fmt: skip
+        rows += [
+            shared | asdict(evidence.seen) | {
+                "study": name, "storage": store, "data": evidence.study.data, "epochs": evidence.study.epochs,
+                "study_verdict": "" if claim.expects is None else study_outcome(claim, found).value,
+                "model": evidence.treatment.model["name"], "treatment": evidence.treatment.name,
+                "control": evidence.control.name if evidence.control else "", "contrast": evidence.verdict,
+                "reason": evidence.reason, "at_scale": evidence.at_scale,
+            }
+            for (name, store), found in assessment.found.items()
+            for evidence in found
+        ] or [shared]  # fmt: skip
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"epochs": "Int64", "n": "Int64"})  # whole, where there are any
-
-
-def _frame_rows(assessment: Assessment) -> list[dict[str, object]]:
-    claim = assessment.claim
-    shared: dict[str, object] = {
-        "claim": claim.id, "statement": claim.statement, "source": claim.source, "verdict": assessment.outcome.value,
-        "computed": assessment.computed,
-    }  # fmt: skip
-    return [
-        shared | {
-            "study": name, "storage": store, "data": evidence.study.data, "epochs": evidence.study.epochs,
-            "study_verdict": "" if claim.expects is None else study_outcome(claim, found).value,
-            "model": evidence.model, "treatment": evidence.treatment, "control": evidence.control,
-            "n": evidence.seen.n, "mean": evidence.seen.mean, "low": evidence.seen.low, "high": evidence.seen.high,
-            "contrast": evidence.verdict, "reason": evidence.reason, "at_scale": evidence.at_scale,
-        }
-        for (name, store), found in assessment.found.items()
-        for evidence in found
-    ] or [shared]  # fmt: skip
 
 
 def _rows(ledger: Ledger) -> list[list[str]]:

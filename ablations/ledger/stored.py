@@ -77,35 +77,19 @@ class Skipped:
 
 
 def stored_studies(urls: Sequence[str]) -> tuple[list[Study], list[Skipped]]:
-    """Reads all studies of some databases.
+    """Reads all studies of some databases, and returns them and those that are skipped; one not begun is neither.
 
-    Args:
-        urls: of the databases; a SQLite file that is not there has no studies.
-
-    Returns:
-        The studies, and those that are skipped. A study that has not been begun is neither.
+    A SQLite file that is not there has no studies.
 
     Raises:
         StorageError: if a database does not answer.
     """
-    studies: list[Study] = []
-    skipped: list[Skipped] = []
-    for url in dict.fromkeys(urls):
-        for name in study_names(url):
-            study = read_study(url, name)
-            if isinstance(study, Skipped):
-                skipped.append(study)
-            elif study is not None:
-                studies.append(study)
-    return studies, skipped
+    read = [_read_study(url, name) for url in dict.fromkeys(urls) for name in study_names(url)]
+    return [one for one in read if isinstance(one, Study)], [one for one in read if isinstance(one, Skipped)]
 
 
-def read_study(url: str, name: str) -> Study | Skipped | None:
-    """Reads a study that is stored; None where it has not been begun.
-
-    Raises:
-        StorageError: if the database does not answer.
-    """
+def _read_study(url: str, name: str) -> Study | Skipped | None:
+    """Reads a study that is stored; None where it has not been begun."""
     store = open_store(url, name, create=False)
     shown_url = hide_passwords(url)
     skipped = partial(Skipped, name, shown_url)

@@ -68,10 +68,8 @@ def norm(claim: Claim) -> _Checked:
 def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0) -> float:
     """Returns the greatest difference between a norm and the instance norm that has its weight and bias.
 
-    Args:
-        module: a norm in float64 with `weight`, `bias` and `eps`; its weight and bias are drawn at random.
-        channels: of the maps (2, channels, 5, 7) that it is tried on.
-        seed: of what is drawn.
+    The norm, in float64 with `weight`, `bias` and `eps`, is tried on random maps (2, channels, 5, 7); its weight and
+    bias are drawn, too.
     """
     draws = torch.Generator().manual_seed(seed)
     weight, bias = (torch.randn(channels, generator=draws, dtype=torch.float64) for _ in range(2))

@@ -46,10 +46,6 @@ class Estimate:
 def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
     """Estimates a mean by Student's t, which assumes that the mean of so many values is about normal.
 
-    Args:
-        values: one at least.
-        confidence: of the interval.
-
     Raises:
         ValueError: if there are no values.
     """
@@ -85,15 +81,11 @@ def typical(values: Sequence[float] | NDArray[np.float64]) -> Typical | None:
     return Typical(len(known), float(np.median(known)), float(known.min()), float(known.max()))
 
 
-def bca_interval(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Returns the bias-corrected and accelerated bootstrap 95 % interval of a mean (Efron 1987).
+def bca_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Returns the bias-corrected and accelerated bootstrap 95 % interval of the mean of some values (Efron 1987).
 
     It draws what `scipy.stats.bootstrap` draws, which does so anew for every sample, and a study may have thousands of
     contrasts; means that are equal but for rounding are ties here.
-
-    Args:
-        values: one at least.
-        seed: of the resamples.
     """
     lowest, spread = float(np.min(values)), float(np.ptp(values))
     if spread == 0:  # in which nothing can be accelerated
@@ -101,7 +93,7 @@ def bca_interval(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -
     # On a scale of 0 to 1: cubes of a small spread would underflow in the acceleration, and the interval be nan.
     scaled = (np.asarray(values, dtype=np.float64) - lowest) / spread
     n, mean = len(scaled), float(np.mean(scaled))
-    means = np.concatenate([some @ scaled for some in np.array_split(_counts(n, seed), 8)]) / n
+    means = np.concatenate([some @ scaled for some in np.array_split(_counts(n), 8)]) / n
     below, ties = np.count_nonzero(means < mean - 1e-12), np.count_nonzero(np.abs(means - mean) <= 1e-12)
     bias = float(ndtri((below + ties / 2) / _RESAMPLES))
     influences = scaled - mean  # of each value on the mean, as the jackknife has them, but for a factor that cancels
@@ -113,32 +105,17 @@ def bca_interval(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -
 
 
 @lru_cache(maxsize=4)
-def _counts(n: int, seed: int) -> NDArray[np.uint16]:
+def _counts(n: int) -> NDArray[np.uint16]:
     """Returns a row a resample of `n` values: how often each value is in it."""
-    draws, counts = np.random.default_rng(seed), np.empty((_RESAMPLES, n), dtype=np.uint16)
+    draws, counts = np.random.default_rng(0), np.empty((_RESAMPLES, n), dtype=np.uint16)
     for row in counts:
         row[:] = np.bincount(draws.integers(0, n, n), minlength=n)
     return counts
 
 
-def pairs_of(cells: pd.DataFrame, variant: str, baseline: str, metric: str = "top1") -> pd.DataFrame:
-    """Returns the replicates that both variants have, as index, with a column `variant` and a column `baseline`.
-
-    Raises:
-        ValueError: if a replicate of a variant is there twice.
-    """
-    columns = {}
-    for name, of in (("variant", variant), ("baseline", baseline)):
-        columns[name] = cells[cells["variant"] == of].set_index("replicate")[metric]
-        twice = columns[name].index[columns[name].index.duplicated()]
-        if len(twice):
-            raise ValueError(f"replicate {twice[0]} of {of} is there twice")
-    return pd.DataFrame(columns).dropna().sort_index()
-
-
 @dataclass(frozen=True)
 class Pairs:
-    """The replicates that a variant and its baseline both have, ascending, and a metric of both."""
+    """The replicates that a variant and its baseline both have, ascending, and the top-1 of both."""
 
     variant: str
     baseline: str
@@ -152,16 +129,19 @@ class Pairs:
         return self.of_variant - self.of_baseline
 
 
-def all_pairs(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> list[Pairs]:
-    """Returns what `pairs_of` does, of every contrast of a study: a variant that is its own baseline has none.
+def all_pairs(cells: pd.DataFrame, baselines: Mapping[str, str]) -> list[Pairs]:
+    """Returns the pairs of every contrast of a study: a variant that is its own baseline has none.
 
     Raises:
         ValueError: if a replicate of a variant is there twice.
     """
-    by_variant = values_by_variant(cells, metric)
-    none = np.full(by_variant.shape[1], np.nan)
-    rows = dict(zip(by_variant.index, by_variant.to_numpy(), strict=True))
-    replicates = by_variant.columns.to_numpy(dtype=np.int64)
+    twice = cells[cells.duplicated(["variant", "replicate"])]
+    if len(twice):
+        raise ValueError(f"replicate {twice['replicate'].iloc[0]} of {twice['variant'].iloc[0]} is there twice")
+    wide = cells.pivot_table("top1", "variant", "replicate", aggfunc="first", sort=False)
+    wide = wide.astype(float).sort_index(axis="columns")
+    rows, none = dict(zip(wide.index, wide.to_numpy(), strict=True)), np.full(wide.shape[1], np.nan)
+    replicates = wide.columns.to_numpy(dtype=np.int64)
     pairs = []
     for variant, baseline in baselines.items():
         if variant != baseline:
@@ -169,20 +149,6 @@ def all_pairs(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "
             both = ~np.isnan(own) & ~np.isnan(other)
             pairs.append(Pairs(variant, baseline, replicates[both], own[both], other[both]))
     return pairs
-
-
-def values_by_variant(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Returns a row a variant and a column a replicate, ascending, with a metric; nan where there is none.
-
-    Raises:
-        ValueError: if a replicate of a variant is there twice.
-    """
-    places = cells[["variant", "replicate"]]
-    twice = places[places.duplicated()]
-    if len(twice):
-        raise ValueError(f"replicate {twice['replicate'].iloc[0]} of {twice['variant'].iloc[0]} is there twice")
-    wide = cells.pivot_table(metric, "variant", "replicate", aggfunc="first", sort=False)
-    return wide.astype(float).sort_index(axis="columns")
 
 
 def cells_by_variant(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:

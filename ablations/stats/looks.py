@@ -21,11 +21,7 @@ _LEAST_BATCH = 3  # replicates between two looks
 
 @dataclass(frozen=True)
 class Looks:
-    """When a study is looked at.
-
-    Args:
-        sizes: replicates, ascending; the last are the most that will be trained.
-    """
+    """When a study is looked at: the sizes are replicates, ascending; the last are the most that will be trained."""
 
     sizes: tuple[int, ...]
 
@@ -38,14 +34,12 @@ class Looks:
     def planned(cls, most: int, contrasts: int) -> Looks | None:
         """Plans looks: the first where the test can decide, the others after a third more replicates each.
 
-        Returns:
-            None where not even `most` replicates could decide so many contrasts.
+        None where not even `most` replicates could decide so many contrasts.
         """
         first = next((n for n in range(2, most + 1) if can_decide(n, contrasts, ALPHA * (n / most) ** 2)), None)
         if first is None:
             return None
-        sizes = []
-        following = first
+        sizes, following = [], first
         while following <= most - _LEAST_BATCH:
             sizes.append(following)
             following = max(following + _LEAST_BATCH, round(following * _GROWTH))

@@ -39,12 +39,10 @@ class Spread:
 
 
 def power(effect: float, sd: float, n: int, contrasts: int = 1, share: float = 1.0) -> float:
-    """Returns the probability that a contrast is found to differ.
+    """Returns the probability that a contrast of n replicates is found to differ.
 
     Args:
-        effect: its true difference, in points.
-        sd: standard deviation of paired differences, in points; more than 0.
-        n: replicates.
+        effect, sd: its true difference, and the standard deviation of paired differences above 0, both in points.
         contrasts: of the study.
         share: what the last look may spend of all errors (`Looks.share`), 1 where there are none.
     """
@@ -86,14 +84,11 @@ def spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> Spread | None:
     Contrasts are pooled. Those that share a baseline are not independent: with variances alike their differences
     correlate by a half and their variances by a quarter, and so much less do they say together.
     """
-    variances, freedoms = [], []
-    for pairs in all_pairs(cells, baselines):
-        if len(pairs.replicates) > 1:
-            variances.append(float(pairs.differences.var(ddof=1)))
-            freedoms.append(len(pairs.replicates) - 1)
-    if not variances:
+    repeated = [pairs for pairs in all_pairs(cells, baselines) if len(pairs.replicates) > 1]
+    if not repeated:
         return None
-    pooled = float(np.average(variances, weights=freedoms))
+    freedoms = [len(pairs.replicates) - 1 for pairs in repeated]
+    pooled = float(np.average([pairs.differences.var(ddof=1) for pairs in repeated], weights=freedoms))
     freedom = sum(freedoms) / (1 + (len(freedoms) - 1) / 4)
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # above which the quantiles lie
     low, high = (math.sqrt(freedom * pooled / float(chdtri(freedom, tail))) for tail in tails)

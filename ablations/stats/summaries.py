@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from ablations.stats.estimates import Estimate, Typical, cells_by_variant, estimate, typical
@@ -50,37 +48,23 @@ def summarise(
 ) -> list[VariantSummary]:
     """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
 
-    Args:
-        cells: a row a finished cell, as in `Results`.
-        variants: by name.
-        baselines: what each is compared with; baselines with themselves, others with nothing.
-        contrasts: of the study, from `judge`.
-        diverged: replicates of a variant that have no result, of those that have such.
+    `baselines` says what a variant is compared with, a baseline with itself; `diverged` counts its replicates that have
+    no result.
     """
     by_variant = {contrast.variant: contrast for contrast in contrasts}
     groups = cells_by_variant(cells)
-    summaries = []
-    for variant in variants:
-        own = groups.get(variant)
-        if own is None:
-            continue
-        baseline = baselines.get(variant)
-        summaries.append(
-            VariantSummary(
-                variant=variant,
-                baseline=baseline,
-                top1=estimate(own["top1"].to_numpy()),
-                contrast=by_variant.get(variant),
-                train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
-                train_images_per_second=_median(own["train_images_per_second"]),
-                peak_memory_mib=_median(own["peak_memory_mib"]),
-                parameters=int(own["parameters"].iloc[0]),
-                diverged=(diverged or {}).get(variant, 0),
-            )
+    return [
+        VariantSummary(
+            variant=variant,
+            baseline=baselines.get(variant),
+            top1=estimate(own["top1"].to_numpy()),
+            contrast=by_variant.get(variant),
+            train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
+            train_images_per_second=float(own["train_images_per_second"].median()),
+            peak_memory_mib=float(own["peak_memory_mib"].median()),
+            parameters=int(own["parameters"].iloc[0]),
+            diverged=(diverged or {}).get(variant, 0),
         )
-    return summaries
-
-
-def _median(values: pd.Series[float]) -> float:
-    known = typical(np.asarray(values, dtype=np.float64))
-    return known.median if known else math.nan
+        for variant in variants
+        if (own := groups.get(variant)) is not None
+    ]

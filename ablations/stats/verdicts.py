@@ -13,7 +13,6 @@ what holds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -168,12 +167,7 @@ def _evidence(variant: str, baseline: str, differences: NDArray[np.float64], mar
 
 
 def _conclude(
-    one: _Evidence,
-    p: float,
-    p_equivalence: float,
-    attainable: float,
-    contrasts: int,
-    looks: Looks | None,
+    one: _Evidence, p: float, p_equivalence: float, attainable: float, contrasts: int, looks: Looks | None
 ) -> Contrast:
     n = len(one.differences)
     if n < 2:
@@ -197,18 +191,11 @@ def _conclude(
         reason = f"too few replicates: no p of theirs is below {least}{of_how_many}; {max(needed, n + 1)} can decide"
     elif difference.low > 0 or difference.high < 0:
         reason = f"its own interval excludes 0, which among {contrasts} contrasts is not enough"
-    can_decide = attainable <= ALPHA and not math.isnan(difference.low)
-    return Contrast(
-        one.variant,
-        one.baseline,
-        difference,
-        bca_interval(one.differences) if difference.has_spread else None,
-        p if can_decide else None,
-        p_equivalence if difference.has_spread else None,
-        verdict,
-        reason,
-        one.look,
-    )
+    known_p = p if attainable <= ALPHA and difference.has_interval else None
+    bca, known_p_equivalence = None, None
+    if difference.has_spread:
+        bca, known_p_equivalence = bca_interval(one.differences), p_equivalence
+    return Contrast(one.variant, one.baseline, difference, bca, known_p, known_p_equivalence, verdict, reason, one.look)
 
 
 def undecided(contrasts: Iterable[Contrast]) -> list[Contrast]:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from ablations.analysis.picked import Maker
+from ablations.analysis.load import Maker
 from ablations.config import Config
 from ablations.design import Cell, Design
 

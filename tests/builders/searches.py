@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ablations.analysis.picked import Maker, with_found_variants
+from ablations.analysis.load import Maker, with_found_variants
 from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Cell, make_design

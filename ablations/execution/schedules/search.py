@@ -29,7 +29,7 @@ from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ablations.analysis.picked import Maker, with_found_variants
+from ablations.analysis.load import Maker, with_found_variants
 from ablations.common.errors import UsageError
 from ablations.common.metrics import EPOCH_METRICS, METRICS
 from ablations.common.settings import Settings

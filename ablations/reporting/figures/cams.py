@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ablations.analysis.networks import TrainedNetworks
-from ablations.analysis.sample import Sample
+from ablations.analysis.observe import Sample
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 

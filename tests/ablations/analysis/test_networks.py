@@ -9,11 +9,13 @@ import torch
 
 from ablations.analysis import networks as module
 from ablations.analysis import study as study_module
-from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.networks import TrainedNetworks, count_multiply_adds
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
 from ablations.data import load_images
+from ablations.design.variants import plain_network
+from ablations.measure.complexity import count_operations
 from ablations.storage.files import Weights
 from tests.ablations.analysis.helpers import GROUPS, keep_weights, random_network, study
 
@@ -123,3 +125,12 @@ def test_images_that_the_networks_were_not_trained_on_are_refused(found: StudyAn
     other = replace(found, attributes=found.attributes | {"data_fingerprint": "f00d"})
     with pytest.raises(UsageError, match=r"has fingerprint [0-9a-f]{16}; the study's networks were trained on f00d"):
         _ = other.networks.sample
+
+
+def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(tmp_path: Path) -> None:
+    found, image = study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
+    for variant in found.design.variants:
+        expected = count_operations(random_network(variant.network), image).multiply_adds
+        assert count_multiply_adds(variant.network, 10, 32) == found.multiply_adds[variant.name] == expected
+        plain = random_network(plain_network(variant.model))
+        assert found.plain_adds[variant.name] == count_operations(plain, image).multiply_adds

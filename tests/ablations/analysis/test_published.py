@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ablations.analysis.multiply_adds import count_multiply_adds
+from ablations.analysis.networks import count_multiply_adds
 from ablations.analysis.published import published_results
 from sa_core import create_model
 

@@ -17,7 +17,7 @@ from ablations.benchmarking import execute
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.report import frame_of
-from ablations.benchmarking.workloads import Candidate, candidate_from
+from ablations.benchmarking.workloads import Candidate
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.measure.memory import MIB
@@ -182,7 +182,7 @@ class Hungry(nn.Module):
 
 
 def failing(error: Exception, at_once: bool) -> Candidate:
-    return candidate_from("bad", partial(Failing, error=error, at_once=at_once), None)
+    return Candidate.of_class("bad", partial(Failing, error=error, at_once=at_once), None)
 
 
 def measured_with(candidate: Candidate, kind: str, *overrides: str) -> dict[tuple[str, str], str]:
@@ -230,7 +230,7 @@ def test_a_network_that_fails_is_a_row_that_says_why_and_the_others_are_measured
 
 
 def test_a_module_that_really_runs_out_of_memory_says_so() -> None:
-    found = measured_with(candidate_from("bad", Hungry, None), MODULE)
+    found = measured_with(Candidate.of_class("bad", Hungry, None), MODULE)
     assert {status for (name, _), status in found.items() if name == "bad"} == {"out of memory"}
 
 
@@ -258,7 +258,7 @@ class NoWayBack(nn.Module):
 
 
 def test_what_fails_in_one_mode_is_measured_in_the_other() -> None:
-    found = measured_with(candidate_from("bad", NoWayBack, None), MODULE)
+    found = measured_with(Candidate.of_class("bad", NoWayBack, None), MODULE)
     assert found == {
         ("copy", FORWARD): "measured", ("copy", BACKWARD): "measured",
         ("bad", FORWARD): "measured", ("bad", BACKWARD): "failed: no way back",
@@ -279,7 +279,7 @@ class NoInference(nn.Module):
 
 
 def test_a_failure_of_an_earlier_mode_is_forgotten() -> None:
-    found = measured_with(candidate_from("bad", NoInference, None), MODULE, "bench.metrics=[speed]")
+    found = measured_with(Candidate.of_class("bad", NoInference, None), MODULE, "bench.metrics=[speed]")
     assert (found["bad", FORWARD], found["bad", BACKWARD]) == ("failed: no inference", "measured")
 
 
@@ -297,7 +297,7 @@ class HungryInTraining(nn.Module):
 
 def test_what_can_be_timed_but_not_trained_stops_nothing() -> None:
     # What it keeps for backward is counted in the forward mode, too, and does not fit.
-    found = measured_with(candidate_from("bad", HungryInTraining, None), MODULE)
+    found = measured_with(Candidate.of_class("bad", HungryInTraining, None), MODULE)
     assert found.pop(("bad", BACKWARD)) == "out of memory"
     found.pop(("bad", FORWARD))
     assert set(found) == set(product(("copy", "sa"), (FORWARD, BACKWARD)))
@@ -319,7 +319,7 @@ class Once(nn.Module):
 
 
 def test_what_fails_later_is_not_said_of_the_others() -> None:
-    found = measured_with(candidate_from("bad", Once, None), MODULE, "bench.metrics=[speed]")
+    found = measured_with(Candidate.of_class("bad", Once, None), MODULE, "bench.metrics=[speed]")
     assert {status for (name, _), status in found.items() if name == "bad"} == {"failed: no second call"}
     assert {status for (name, _), status in found.items() if name != "bad"} == {"measured"}
 
@@ -385,7 +385,7 @@ class Phases(nn.Module):
 @pytest.mark.parametrize("kind", [MODULE, NETWORK])
 def test_what_infers_is_evaluated_and_what_has_gradients_is_trained(kind: str) -> None:
     Phases.seen.clear()
-    measured_with(candidate_from("bad", Phases, None), kind, "bench.metrics=[speed]")
+    measured_with(Candidate.of_class("bad", Phases, None), kind, "bench.metrics=[speed]")
     assert Phases.seen == {(False, False), (True, True)}
 
 
@@ -490,7 +490,7 @@ class Looks(nn.Module):
 
 def test_what_cannot_be_counted_is_measured_all_the_same() -> None:
     benchmark, comparisons = started("bench.metrics=[speed,complexity]")
-    looks = candidate_from("looks", Looks, None)
+    looks = Candidate.of_class("looks", Looks, None)
     frame = frame_of(benchmark.measure(replace(comparisons[0], candidates=(looks,))), {})
     own = frame[frame["name"] == "looks"]
     assert set(own["status"]) == {"measured"}

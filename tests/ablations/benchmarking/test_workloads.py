@@ -18,8 +18,6 @@ from ablations.benchmarking.workloads import (
     Copy,
     Shape,
     Workload,
-    candidate_from,
-    candidate_of,
     module_inputs,
     module_workload,
     network_workload,
@@ -263,7 +261,7 @@ def test_a_copy_keeps_nothing_for_backward_and_shuffle_attention_by_torch_its_ma
 
 
 def test_what_a_module_keeps_between_calls_are_parameters_and_buffers() -> None:
-    kept = workload_of(nn.BatchNorm2d).persistent
+    kept = workload_of(nn.BatchNorm2d).persistent()
     assert sum(tensor.numel() for tensor in kept) == 4 * 16 + 1
 
 
@@ -275,11 +273,12 @@ def variant_of(*overrides: str) -> Variant:
     return next(one for one in make_design(config).variants if one.attention["name"] == "sa")
 
 
-VARIANT = candidate_of(variant_of())
-OFFICIAL = candidate_from("official", OfficialShuffleAttention, 4)
+PLAIN = Candidate.baseline("none", RESNET8)
+VARIANT = Candidate.of_variant(variant_of())
+OFFICIAL = Candidate.of_class("official", OfficialShuffleAttention, 4)
 
 
-def network(candidate: Candidate | None, setting: Setting = EAGER, classes: int = 10) -> tuple[Workload, Tensor]:
+def network(candidate: Candidate, setting: Setting = EAGER, classes: int = 10) -> tuple[Workload, Tensor]:
     generator = torch.Generator().manual_seed(1)
     pixels, labels = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([3, 7])
     return network_workload(candidate, RESNET8, pixels, labels, classes, setting), labels
@@ -289,8 +288,8 @@ def state_of(workload: Workload) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in workload.module.state_dict().items()}
 
 
-@pytest.mark.parametrize("candidate", [None, VARIANT, OFFICIAL], ids=["plain", "variant", "elsewhere"])
-def test_a_training_step_changes_every_weight_and_an_inference_none(candidate: Candidate | None) -> None:
+@pytest.mark.parametrize("candidate", [PLAIN, VARIANT, OFFICIAL], ids=["plain", "variant", "elsewhere"])
+def test_a_training_step_changes_every_weight_and_an_inference_none(candidate: Candidate) -> None:
     workload, _ = network(candidate)
     before = state_of(workload)
     workload.module.eval()
@@ -308,8 +307,8 @@ def test_a_training_step_changes_every_weight_and_an_inference_none(candidate: C
 def test_a_training_step_is_that_of_training(setting: Setting) -> None:
     workload, labels = network(VARIANT, setting)
     recipe = TrainConfig(precision=setting.precision, memory_format=setting.layout)
-    learner = Learner(VARIANT.variant.network, recipe, 10, 0, CPU) if VARIANT.variant else None
-    assert learner is not None
+    assert VARIANT.network is not None
+    learner = Learner(VARIANT.network, recipe, 10, 0, CPU)
     for _ in range(2):
         workload.acts[STEP]()
         learner.step(workload.x, labels)
@@ -325,7 +324,7 @@ def test_a_training_step_is_that_of_training(setting: Setting) -> None:
 
 def test_an_inference_is_in_the_setting_s_precision() -> None:
     for setting, dtype in ((EAGER, torch.float32), (BF16, torch.bfloat16)):
-        workload, _ = network(None, setting)
+        workload, _ = network(PLAIN, setting)
         seen: list[Tensor] = []
         workload.module.get_submodule("layer1").register_forward_hook(lambda _, __, out, seen=seen: seen.append(out))
         workload.acts[FORWARD]()
@@ -333,16 +332,16 @@ def test_an_inference_is_in_the_setting_s_precision() -> None:
 
 
 def test_the_plain_network_is_plain_and_others_have_its_weights() -> None:
-    plain, _ = network(None)
+    plain, _ = network(PLAIN)
     expected = build_network(plain_network(RESNET8), 10, 0).state_dict()
     assert state_of(plain).keys() == expected.keys()
-    for candidate in (None, VARIANT, OFFICIAL):
+    for candidate in (PLAIN, VARIANT, OFFICIAL):
         own = state_of(network(candidate)[0])
         assert all(torch.equal(own[name], tensor) for name, tensor in expected.items())
 
 
 def test_logits_are_as_many_as_there_are_classes() -> None:
-    workload, _ = network(None, classes=1000)
+    workload, _ = network(PLAIN, classes=1000)
     assert workload.module(workload.x).shape == (2, 1000)
 
 
@@ -355,22 +354,22 @@ def test_a_class_from_elsewhere_stands_at_every_place() -> None:
 
 
 def test_a_variant_s_attention_stands_where_the_variant_has_it() -> None:
-    workload, _ = network(candidate_of(variant_of("attention.stages=last")))
+    workload, _ = network(Candidate.of_variant(variant_of("attention.stages=last")))
     found = [name for name, module in workload.module.named_modules() if isinstance(module, ShuffleAttention)]
     assert found == ["layer3.0.sa"]
 
 
 def test_networks_with_attention_keep_more_for_backward_than_the_plain_one() -> None:
-    plain, attended, official = (network(one)[0].saved_bytes() for one in (None, VARIANT, OFFICIAL))
+    plain, attended, official = (network(one)[0].saved_bytes() for one in (PLAIN, VARIANT, OFFICIAL))
     assert plain < attended <= official
-    assert network(None, BF16)[0].saved_bytes() < plain
+    assert network(PLAIN, BF16)[0].saved_bytes() < plain
 
 
 def test_what_a_network_keeps_grows_by_the_optimizer_s_state() -> None:
     workload, _ = network(VARIANT)
-    before = sum(tensor.numel() for tensor in workload.persistent)
+    before = sum(tensor.numel() for tensor in workload.persistent())
     workload.acts[STEP]()
-    after = sum(tensor.numel() for tensor in workload.persistent)
+    after = sum(tensor.numel() for tensor in workload.persistent())
     assert after - before == sum(parameter.numel() for parameter in workload.module.parameters())  # momentum
 
 
@@ -385,7 +384,7 @@ def test_a_network_is_compiled_for_inference_and_for_training_where_that_is_aske
         return module
 
     monkeypatch.setattr(torch, "compile", note)  # minutes on a CPU
-    workload, _ = network(None, Setting("", compiled, "fp32", "contiguous"))
+    workload, _ = network(PLAIN, Setting("", compiled, "fp32", "contiguous"))
     assert handed == ([workload.module] * 2 if compiled == "compiled" else [])
 
 
@@ -412,19 +411,20 @@ def test_a_module_is_compiled_where_that_is_asked_for() -> None:
 
 
 def test_a_candidate_from_elsewhere_gets_groups_only_where_it_takes_them() -> None:
-    assert OFFICIAL.variant is None
+    assert OFFICIAL.network is None
     for groups, expected in ((8, 8), (None, 64)):
-        made = candidate_from("official", OfficialShuffleAttention, groups).make(128)
+        made = Candidate.of_class("official", OfficialShuffleAttention, groups).make(128)
         assert isinstance(made, OfficialShuffleAttention)
         assert made.groups == expected
-    norm = candidate_from("norm", nn.BatchNorm2d, 8).make(128)
+    norm = Candidate.of_class("norm", nn.BatchNorm2d, 8).make(128)
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.num_features == 128
 
 
 def test_a_candidate_of_a_variant_is_its_module_without_its_place() -> None:
-    found = candidate_of(variant_of("attention.stages=last", "attention.position=pre", "attention.gate=tanh1"))
+    variant = variant_of("attention.stages=last", "attention.position=pre", "attention.gate=tanh1")
+    found = Candidate.of_variant(variant)
     module = found.make(64)
     assert isinstance(module, ShuffleAttention)
     assert (module.groups, module.knobs.gate) == (4, "tanh1")
-    assert found.variant is not None
+    assert (found.name, found.network) == (variant.name, variant.network)

@@ -9,7 +9,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.execution.schedules.sequential import looks_of
 from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Outcome, joined
-from ablations.ledger.matching import is_at_scale, matches
+from ablations.ledger.evidence import is_at_scale, matches
 from ablations.ledger.stored import Network, Study
 from tests.ablations.ledger.studies import WHOLE
 

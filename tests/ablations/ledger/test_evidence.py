@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.ledger.declared import Expectation, Outcome
-from ablations.ledger.evidence import Evidence, evidence_of, outcome_of, study_outcome
+from ablations.ledger.declared import CLAIMS, OFFICIAL, Expectation, Outcome
+from ablations.ledger.evidence import Evidence, evidence_of, is_at_scale, matches, outcome_of, study_outcome
 from ablations.ledger.stored import Study
 from ablations.stats import Contrast, Estimate, Verdict
 from tests.ablations.ledger.studies import MARGIN, WHOLE, around, claim, imagenet, level, network, study
@@ -30,7 +30,7 @@ def test_a_difference_is_that_of_the_replicates_that_both_have_in_whatever_order
         assert found == []
         return
     (one,) = found
-    assert (one.treatment, one.control) == (("v2", "v1") if is_swapped else ("v0", "v1"))
+    assert (one.treatment.name, one.control.name) == (("v2", "v1") if is_swapped else ("v0", "v1"))
     assert one.seen.n == len(both)
     assert one.seen.mean == pytest.approx(np.mean([treatment[key] - control[key] for key in both]), abs=1e-9)
 
@@ -130,6 +130,79 @@ def test_a_claim_about_several_pairs_needs_them_all(sge: float | None, eca: floa
     assert study_outcome(claim("rivals"), evidence_of(claim("rivals"), made, MARGIN)) is outcome
 
 
+# Which networks.
+
+
+@pytest.mark.parametrize(
+    ("name", "treatment", "control", "expected"),
+    [
+        ("gain", {}, {"attention": "none"}, True),
+        ("gain", {"groups": 2}, {"attention": "none"}, True),  # whatever its groups
+        ("gain", {"groups": 64, "groups_policy": "clamp"}, {"attention": "none"}, True),
+        ("gain", {"attention": "none"}, {}, False),
+        ("gain", {}, {"attention": "identity"}, False),
+        ("gain", {"shuffle": False}, {"attention": "none"}, False),
+        ("gain", {"stages": "last"}, {"attention": "none"}, False),
+        ("gain", {"position": "pre"}, {"attention": "none"}, False),
+        ("gain", {"attention": "frozen"}, {"attention": "none"}, False),
+        ("shuffle", {}, {"shuffle": False}, True),
+        ("shuffle", {"shuffle": False}, {}, False),
+        ("shuffle", {"gate": "tanh1"}, {"gate": "tanh1", "shuffle": False}, True),
+        ("shuffle", {}, {"gate": "tanh1", "shuffle": False}, False),
+        ("shuffle", {"groups": 2}, {"groups": 4, "shuffle": False}, False),
+        ("shuffle", {"shuffle_groups": 4}, {"shuffle": False}, False),
+        ("shuffle", {}, {"stages": "last", "shuffle": False}, False),
+        ("shuffle", {"attention": "frozen"}, {"attention": "frozen", "shuffle": False}, False),
+        ("conv1x1", {"transform": "conv1x1"}, {}, True),
+        ("conv1x1", {}, {"transform": "conv1x1"}, False),
+        ("conv1x1", {"transform": "none"}, {}, False),
+        ("affine", {"transform": "affine_channel"}, {}, True),
+        ("affine", {"transform": "conv1x1"}, {}, False),
+        ("affine", {"transform": "affine_channel", "norm_affine": False}, {"norm_affine": False}, False),
+        ("affine", {"transform": "affine_channel", "norm": "none"}, {"norm": "none"}, False),
+        ("rivals", {"attention": "sge"}, {}, True),
+        ("rivals", {"attention": "eca"}, {}, True),
+        ("rivals", {"attention": "eca", "kernel_size": 5}, {}, False),
+        ("rivals", {"attention": "sge", "stages": "last"}, {}, False),
+        ("rivals", {"attention": "se"}, {}, False),
+        ("rivals", {"attention": "sge"}, {"shuffle": False}, False),
+    ],
+)  # fmt: skip
+def test_a_pair_is_equal_but_for_what_is_claimed_about(
+    name: str, treatment: dict[str, Any], control: dict[str, Any], expected: bool
+) -> None:
+    one, other = network(**treatment), network(**control)
+    assert any(matches(pair, one, other) for pair in claim(name).pairs) == expected
+
+
+@pytest.mark.parametrize("name", [claim.id for claim in CLAIMS if claim.pairs])
+def test_networks_of_different_backbones_are_no_pair(name: str) -> None:
+    for pair in claim(name).pairs:
+        one, other = ({"attention": {**OFFICIAL, "groups": 4, "groups_policy": "strict", **settings}}
+                      for settings in (pair.treatment, pair.control))  # fmt: skip
+        assert matches(pair, one | {"model": {"name": "resnet8"}}, other | {"model": {"name": "resnet8"}})
+        assert not matches(pair, one | {"model": {"name": "resnet8"}}, other | {"model": {"name": "resnet20"}})
+
+
+KNOBS = st.fixed_dictionaries(
+    {
+        "groups": st.sampled_from([1, 4]),
+        "gate": st.sampled_from(["sigmoid", "tanh1"]),
+        "pooling": st.sampled_from(["avg", "max"]),
+        "transform": st.sampled_from(["affine", "conv1x1"]),
+        "shuffle": st.booleans(),
+    }
+)
+
+
+@given(one=KNOBS, other=KNOBS)
+def test_of_all_networks_those_that_differ_in_the_shuffle_alone_are_pairs(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    expected = one["shuffle"] is True and other == one | {"shuffle": False}
+    assert matches(claim("shuffle").pairs[0], network(**one), network(**other)) == expected
+
+
 # At which scale.
 
 
@@ -165,6 +238,10 @@ def test_at_any_other_scale_the_gain_is_undecided(overrides: list[str], known: M
     assert "+3.00" in one.sentence
 
 
+def test_a_few_corrupt_images_are_the_same_scale() -> None:
+    assert is_at_scale(claim("gain").scale, imagenet({}, known=WHOLE | {"train": 1_281_000}), imagenet({}).networks[0])
+
+
 def test_other_scales_take_nothing_from_the_claims_own() -> None:
     whole, half = imagenet(around(77.5)), imagenet(around(70.0), groups=32)
     both = replace(whole, networks=(*whole.networks, half.networks[0]))
@@ -190,7 +267,7 @@ def test_the_released_accuracy_is_in_the_interval_or_not(
 ) -> None:
     found = evidence_of(claim("released"), imagenet(top1, *overrides), MARGIN)
     assert study_outcome(claim("released"), found) is outcome
-    assert all(one.control == "" and " % is published" in one.sentence for one in found)
+    assert all(one.control is None and " % is published" in one.sentence for one in found)
 
 
 def test_the_accuracy_of_another_backbone_or_module_says_nothing_of_the_released_one() -> None:

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import Estimate, Typical, bca_interval, estimate, judge, pairs_of, typical
+from ablations.stats import Estimate, Typical, bca_interval, estimate, judge, typical
+from ablations.stats.estimates import Pairs, all_pairs
 from tests.ablations.stats.studies import frame
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
@@ -120,6 +121,11 @@ def test_what_is_typical_is_the_median_of_what_is_known(values: list[float]) -> 
         assert made == Typical(len(known), float(np.median(known)), min(known), max(known))
 
 
+def pairs_of(cells: pd.DataFrame) -> Pairs:
+    (made,) = all_pairs(cells, {"none": "none", "sa": "none"})
+    return made
+
+
 REPLICATES = st.dictionaries(st.integers(0, 12), st.floats(0, 100), max_size=8)
 
 
@@ -129,19 +135,18 @@ def test_pairs_are_the_replicates_that_both_have_by_number(
 ) -> None:
     rows = [("sa", *row) for row in own.items()] + [("none", *row) for row in other.items()] + [("else", 0, 1.0)]
     random.shuffle(rows)
-    made = pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]), "sa", "none")
+    made = pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]))
     both = sorted(own.keys() & other.keys())
-    assert list(made.index) == both
-    assert made["variant"].tolist() == [own[replicate] for replicate in both]
-    assert made["baseline"].tolist() == [other[replicate] for replicate in both]
+    assert made.replicates.tolist() == both
+    assert made.of_variant.tolist() == [own[replicate] for replicate in both]
+    assert made.of_baseline.tolist() == [other[replicate] for replicate in both]
 
 
-def test_pairs_are_of_the_metric_that_is_asked_for_and_of_what_is_known() -> None:
-    cells = frame({"none": [50.0, 70.0, 90.0], "sa": [51.0, math.nan, 91.0]})
-    assert list(pairs_of(cells, "sa", "none").index) == [0, 2]
-    losses = pairs_of(cells.assign(loss=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "sa", "none", metric="loss")
-    assert losses["baseline"].tolist() == [1.0, 2.0, 3.0]
-    assert losses["variant"].tolist() == [4.0, 5.0, 6.0]
+def test_pairs_are_of_what_is_known() -> None:
+    made = pairs_of(frame({"none": [50.0, 70.0, 90.0], "sa": [51.0, math.nan, 91.0]}))
+    assert made.replicates.tolist() == [0, 2]
+    assert made.of_baseline.tolist() == [50.0, 90.0]
+    assert made.of_variant.tolist() == [51.0, 91.0]
 
 
 @pytest.mark.parametrize(
@@ -156,4 +161,4 @@ def test_pairs_are_of_the_metric_that_is_asked_for_and_of_what_is_known() -> Non
 def test_a_replicate_that_is_there_twice_is_an_error(own: list[int], other: list[int]) -> None:
     rows = [("sa", replicate, 1.0) for replicate in own] + [("none", replicate, 2.0) for replicate in other]
     with pytest.raises(ValueError, match=r"replicate 0 of .* is there twice"):
-        pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]), "sa", "none")
+        pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]))

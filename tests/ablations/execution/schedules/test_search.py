@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from ablations.analysis.picked import Maker, with_found_variants
+from ablations.analysis.load import Maker, with_found_variants
 from ablations.analysis.results import collect
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config

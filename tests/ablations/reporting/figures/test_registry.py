@@ -10,8 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from ablations import analyze, cli
-from ablations.analysis.load import load_configured
-from ablations.analysis.picked import Maker
+from ablations.analysis.load import Maker, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS
