@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from torchvision import datasets
 
 from ablations.config.compose import compose_config
 from ablations.data import cifar as module
@@ -27,7 +29,7 @@ Make = Callable[..., FakeCifar]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def make(name: str = "cifar10", count: int = 20) -> FakeCifar:
         fake = FakeCifar(tmp_path / "data", name, count)
-        monkeypatch.setattr(module, "_torchvision_class", lambda _: fake.kind)
+        monkeypatch.setattr(datasets, name.upper(), fake.kind)
         return fake
 
     return make
@@ -162,14 +164,18 @@ def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("host", ["refuses", "is silent"])
 def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     fake = make()
     fake.archive(fake.root).unlink()
-    monkeypatch.setattr(module, "_SILENCE", 0.5)
-    with pytest.raises(DataError) as caught:
-        load(fake)
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if host == "is silent":
+            fake.kind.url = f"http://127.0.0.1:{silent.getsockname()[1]}/nothing"
+        with pytest.raises(DataError) as caught:
+            load(fake)
     message = str(caught.value)
     assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
     assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message
