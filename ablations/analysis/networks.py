@@ -19,8 +19,8 @@ from ablations.design import Cell
 from ablations.design.variants import Variant
 from ablations.storage.weights import Weights
 
-_BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
-_MOST = 1000  # images
+BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
+MOST = 1000  # images
 
 
 class TrainedNetworks:
@@ -95,5 +95,5 @@ class TrainedNetworks:
         """As many test images as can be looked at in seconds with every variant, the same number of each class."""
         images = self._images
         cost = sum(self._adds[variant.name] for variant in self.variants)
-        allowed = int(min(_MOST, _BUDGET / max(cost, 1.0)))
+        allowed = int(min(MOST, BUDGET / max(cost, 1.0)))
         return images_of_each_class(images, max(1, allowed // len(images.classes)))

@@ -49,8 +49,8 @@ def test_the_sample_has_the_first_images_of_each_class_and_the_same_number_of_ea
 def test_a_sample_keeps_within_the_budget_but_for_one_image_of_each_class(
     found: StudyAnalysis, monkeypatch: pytest.MonkeyPatch, budget: float, most: int, each: int
 ) -> None:
-    monkeypatch.setattr(module, "_BUDGET", budget)
-    monkeypatch.setattr(module, "_MOST", most)
+    monkeypatch.setattr(module, "BUDGET", budget)
+    monkeypatch.setattr(module, "MOST", most)
     anew = replace(found).networks
     assert np.bincount(anew.sample.labels.numpy()).tolist() == [each] * 10
 
@@ -59,7 +59,7 @@ def test_the_budget_is_shared_by_all_variants(found: StudyAnalysis, monkeypatch:
     cost = sum(found.multiply_adds.values())
     assert len(found.multiply_adds) == 3
     for images, each in ((70.5, 7), (69.5, 6)):
-        monkeypatch.setattr(module, "_BUDGET", images * cost)
+        monkeypatch.setattr(module, "BUDGET", images * cost)
         assert np.bincount(replace(found).networks.sample.labels.numpy()).tolist() == [each] * 10
 
 
