@@ -7,11 +7,12 @@ import torch
 from ablations.analysis.multiply_adds import count_multiply_adds
 from ablations.design.variants import plain_network
 from ablations.measure.complexity import count_operations
-from tests.ablations.analysis.helpers import GROUPS, random_network, study
+from tests.builders.kept import GROUPS, stored_study
+from tests.builders.networks import random_network
 
 
 def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(tmp_path: Path) -> None:
-    found, image = study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
+    found, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
     for variant in found.design.variants:
         expected = count_operations(random_network(variant.network), image).multiply_adds
         assert count_multiply_adds(variant.network, 10, 32) == found.multiply_adds[variant.name] == expected

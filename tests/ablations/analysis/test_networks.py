@@ -15,12 +15,13 @@ from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
 from ablations.data import load_images
 from ablations.storage.weights import Weights
-from tests.ablations.analysis.helpers import GROUPS, keep_weights, random_network, study
+from tests.builders.kept import GROUPS, keep_weights, stored_study
+from tests.builders.networks import random_network
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> StudyAnalysis:
-    made = study(tmp_path_factory.mktemp("groups"), *GROUPS)
+    made = stored_study(tmp_path_factory.mktemp("groups"), *GROUPS)
     keep_weights(made)
     return made
 
@@ -80,7 +81,7 @@ def test_each_network_is_observed_once(groups: TrainedNetworks) -> None:
 
 
 def test_variants_without_weights_or_without_a_finished_cell_are_left_out(tmp_path: Path) -> None:
-    found = study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
+    found = stored_study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
     keep_weights(found)
     assert [variant.name for variant in found.networks.variants] == ["none", "groups=2"]
     for path in (tmp_path / "weights").iterdir():
@@ -102,12 +103,12 @@ def test_of_very_many_variants_the_networks_of_those_that_are_shown_are_looked_a
 
 def test_without_any_weights_the_user_is_told_how_to_keep_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*weights; `run study=<another name> weights=first`"):
-        _ = study(tmp_path, *GROUPS).networks
+        _ = stored_study(tmp_path, *GROUPS).networks
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", "other"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | str) -> None:
-    found = study(tmp_path, *GROUPS)
+    found = stored_study(tmp_path, *GROUPS)
     keep_weights(found)
     networks = found.networks
     path = Weights(tmp_path / "weights").path(networks.cells["groups=2"])

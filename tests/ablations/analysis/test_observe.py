@@ -13,8 +13,7 @@ from ablations.analysis.observe import CHANNEL, SPATIAL, Observation, observe
 from ablations.analysis.sample import Sample
 from ablations.design.variants import Variant
 from sa_core import ShuffleAttention
-from tests.ablations.analysis.helpers import random_network
-from tests.builders.networks import hooks_of, variant_of
+from tests.builders.networks import hooks_of, random_network, variant_of
 
 
 def sample_of(images: int, side: int = 32) -> Sample:

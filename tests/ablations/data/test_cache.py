@@ -19,7 +19,7 @@ from ablations.data import load_images
 from ablations.data.cache import Entry, decoded, default_folder
 from ablations.data.image_tree import ImageTreeSource
 from ablations.data.source import DataError
-from tests.ablations.data.helpers import make_tree
+from tests.builders.trees import make_tree
 
 QUIET = Console(quiet=True)
 

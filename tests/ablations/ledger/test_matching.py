@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ablations.ledger.declared import CLAIMS, OFFICIAL
 from ablations.ledger.matching import is_at_scale, matches
-from tests.ablations.ledger.studies import WHOLE, claim, imagenet, network
+from tests.builders.claims import WHOLE, claim, imagenet, network
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.reporting.figures.gates import between_classes, draw_gates, gates_frame, gates_start
-from tests.ablations.analysis.helpers import trained
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, words, written
+from tests.builders.kept import trained
 
 BRANCHES = ("sweep=branches", "attention.groups=2")
 
