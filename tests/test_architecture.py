@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ VERBS = ("run", "plan", "analyze", "bench", "claims")
 FACE = ("__init__", "__main__")  # of ablations: the public names, and the list of verbs
 LONGEST = 60  # lines of a function
 MAY_BE_LONG = ("ablations.training.train.train", "sa_core.fused.")  # the training loop, and kernels
+OURS = {"ablations", "sa_core"}
 PUBLIC_ONLY = {"optuna", "mlflow", "hydra", "ray", "pytest"}
 # What all files of some packages load of what takes seconds to import.
 SLOW = {"torch", "optuna", "mlflow", "matplotlib", "ray"}
@@ -146,3 +148,56 @@ def test_tests_share_builders_and_do_not_import_each_other() -> None:
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     }
     assert sorted(shared) == []  # what several of them build is in tests/builders
+
+
+def private_names_used(tree: ast.AST) -> Iterator[str]:
+    """Yields the private names of ours that a test imports, reads or replaces, through modules and classes of ours."""
+    names = [name for name in imports_of(tree) if name.split(".")[0] in OURS]
+    yield from (name for name in names if is_private(name))
+    ours = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if (node.module or "" if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0] in OURS
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in ours and is_private(node.attr):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(name := node.args[1], ast.Constant):
+            owner = ast.unparse(node.args[0])  # of what is got, set or deleted by its name
+            if owner.split(".")[0] in ours and isinstance(name.value, str) and is_private(name.value):
+                yield f"{owner}.{name.value}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(".")[0] in OURS:
+            yield from [node.value] if re.fullmatch(r"[\w.]+", node.value) and is_private(node.value) else []
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+def test_tests_use_only_public_names_of_ours() -> None:
+    used = {
+        f"{path.relative_to(ROOT)} uses {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in private_names_used(ast.parse(path.read_text()))
+    }
+    assert sorted(used) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ablations.cli import _x",
+        "from sa_core._x import y",
+        "import ablations.cli as c\nc._x()",
+        "import ablations.cli\nablations.cli._x = 1",
+        "from ablations import cli as c\nm.setattr(c, '_x', 1)",
+        "from ablations.cli import Thing\nm.setattr(Thing, '_x', 1)",
+        "def f():\n from ablations.cli import Thing\n return getattr(Thing.part, '_x')",
+        "m.setattr('ablations.cli._x', 1)",
+    ],
+)
+def test_a_private_name_is_found_wherever_a_test_uses_one(line: str) -> None:
+    public = line.replace("_x", "x").replace("'x'", "'__x__'")
+    assert [len(list(private_names_used(ast.parse(text)))) for text in (line, public)] == [1, 0]

@@ -23,8 +23,8 @@ from ablations.training.learner import build_network
 if TYPE_CHECKING:
     from ablations.analysis.study import StudyAnalysis
 
-_BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
-_MOST = 1000  # images
+BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
+MOST = 1000  # images
 
 
 def count_multiply_adds(network: Settings, classes: int, side: int) -> float:
@@ -99,5 +99,5 @@ class TrainedNetworks:
     def sample(self) -> Sample:
         """As many test images as can be looked at in seconds with every variant, the same number of each class."""
         cost = sum(self._analysis.multiply_adds[name] for name in self.cells)
-        allowed = int(min(_MOST, _BUDGET / max(cost, 1.0)))
+        allowed = int(min(MOST, BUDGET / max(cost, 1.0)))
         return images_of_each_class(self._images, max(1, allowed // len(self.classes)))

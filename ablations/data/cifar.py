@@ -18,7 +18,7 @@ from ablations.config import StoredConfig
 from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_images
 
 SIDE = 32
-_SILENCE = 30  # seconds after which a host counts as one that does not answer
+SILENCE = 30  # seconds after which a host counts as one that does not answer
 
 # Folder, training and test batches, and where the names of the classes are.
 _LAYOUT: dict[str, tuple[str, tuple[str, ...], str, str, str]] = {
@@ -152,7 +152,7 @@ def _fetch(name: str, root: Path) -> None:
                 return  # another run has fetched it meanwhile
             if not check_integrity(str(archive), kind.tgz_md5):
                 print(f"Downloading {name} to {root.resolve()}", flush=True)
-                with _patience(_SILENCE):
+                with _patience(SILENCE):
                     download_url(kind.url, str(root), kind.filename, kind.tgz_md5)
             unpacked = root / f".{name}.partial"
             extract_archive(str(archive), str(unpacked))

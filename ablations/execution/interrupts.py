@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-_GRACE = 6.0  # seconds after which a signal ends the process in any case
+GRACE = 6.0  # seconds after which a signal ends the process in any case
 
 
 class StudyInterruptedError(BaseException):
@@ -66,7 +66,7 @@ class Interrupts:
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
         self._restore()
-        self._watchdog = threading.Timer(_GRACE, _end, (number,))
+        self._watchdog = threading.Timer(GRACE, _end, (number,))
         self._watchdog.daemon = True
         self._watchdog.start()
         if self._at_once:

@@ -17,7 +17,7 @@ from ablations.storage.errors import StorageError
 
 _T = TypeVar("_T")
 
-_PATIENCE = 300.0  # seconds for which a database that does not answer is asked again
+PATIENCE = 300.0  # seconds for which a database that does not answer is asked again
 _LONGEST_PAUSE = 10.0  # seconds between two tries
 
 
@@ -82,10 +82,10 @@ class Persistence:
                 if not _is_passing(self._url, error):
                     raise explain(self._url, error) from None
                 if deadline is None:
-                    deadline = time.monotonic() + _PATIENCE
+                    deadline = time.monotonic() + PATIENCE
                     self._notify(
                         f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
-                        f"{_PATIENCE / 60:.0f} minutes, with what there is to store kept."
+                        f"{PATIENCE / 60:.0f} minutes, with what there is to store kept."
                     )
                 if time.monotonic() > deadline:
                     known = explain(self._url, error)

@@ -14,7 +14,7 @@ from ablations.claims import PURPOSE, claims
 from ablations.ledger.declared import CLAIMS, Expectation
 from ablations.plan import plan
 from ablations.storage.study import open_store
-from tests.ablations.ledger.studies import by_name, store_study
+from tests.builders.claims import by_name, store_study
 from tests.conftest import TINY, Command
 
 COMPUTED = {"params": "contradicted", "flops": "reproduced", "norm": "reproduced", "small": "reproduced"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablations.__main__ import VERBS
-from tests.ablations.cli.imports import HEAVY, imported_by
+from tests.builders.imports import HEAVY, imported_by
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

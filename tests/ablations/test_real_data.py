@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ablations.data.helpers import make_tree
+from tests.builders.trees import make_tree
 from tests.conftest import Command
 
 

@@ -1,20 +1,31 @@
-"""Studies whose trained networks are kept."""
+"""Studies whose trained networks are kept, and those that keep random weights as training would."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from ablations.design import Cell
+from ablations.analysis.networks import TrainedNetworks
+from ablations.analysis.results import collect
+from ablations.analysis.study import StudyAnalysis
+from ablations.config.compose import compose_config
+from ablations.data import load_images
+from ablations.design import Cell, make_design
 from ablations.storage.files import Weights
 from ablations.training.events import Finished, Progress
 from ablations.training.job import Job, pack_weights
+from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy
 from tests.builders.launchers import Launcher
+from tests.builders.networks import random_network
+
+IMAGES = ("device=cpu", "data.train_images=20", "data.test_images=160")  # more than a batch of 128
+GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")
 
 
 class Keen(Launcher):
@@ -43,3 +54,30 @@ def drive(study: DrivenStudy, weights: Weights | None, launcher: Launcher | None
     """Trains what is missing; returns how many cells failed, and what was printed so far."""
     driver = study.drive(launcher or Keen(study), weights=weights)
     return driver.failed, study.said.getvalue()
+
+
+def stored_study(folder: Path, *overrides: str, finished: int | None = None) -> StudyAnalysis:
+    """A study as it would be stored, of which the first cells are finished."""
+    config = compose_config([*IMAGES, "train.batch_size=8", "replicates=1", *overrides])
+    design = make_design(config)
+    images = load_images(config.data)
+    attributes = {"data_fingerprint": images.fingerprint, "data": {"classes": list(images.classes)}}
+    cells = len(list(design.cells())) if finished is None else finished
+    return StudyAnalysis(config, design, collect(design, stored(design, cells)), attributes, folder)
+
+
+def keep_weights(found: StudyAnalysis, *without: str) -> None:
+    """Keeps weights of all variants but some, as training would."""
+    for variant in found.design.variants:
+        if variant.name not in without:
+            cell = found.design.cell(variant, 0)
+            classes = tuple(found.attributes["data"]["classes"])
+            content = pack_weights(cell, random_network(variant.network), classes)
+            Weights(found.folder / "weights").write(cell, content)
+
+
+def trained(folder: Path, *overrides: str) -> TrainedNetworks:
+    """The networks of a study, with random weights."""
+    found = stored_study(folder, *overrides)
+    keep_weights(found)
+    return found.networks

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.design.variants import Variant
+from ablations.training.learner import build_network
 
 
 def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -> Variant:
@@ -16,6 +18,20 @@ def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -
     overrides = ["sweep.factors.attention.groups=[1]", f"sweep.variants={{it: {{{shown}}}}}", "sweep.baseline=it"]
     config = compose_config(["device=cpu", "sweep=groups", *overrides])
     return next(variant for variant in make_design(config).variants if variant.name == "it")
+
+
+def random_network(network: dict[str, object], classes: int = 10, seed: int = 0) -> nn.Module:
+    """Builds a network whose norms and gates are not where they start, so that they differ by image."""
+    model = build_network(network, classes, seed=seed, fused="off")
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() < 2 or parameter.shape[0] == 1:
+                parameter.add_(0.4 * torch.randn(parameter.shape, generator=random))
+        for path, buffer in model.named_buffers():
+            if path.endswith("running_mean"):
+                buffer.add_(0.2 * torch.randn(buffer.shape, generator=random))
+    return model.eval()
 
 
 def hooks_of(model: nn.Module) -> int:

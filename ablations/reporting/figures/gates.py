@@ -39,7 +39,7 @@ def gates_frame(networks: TrainedNetworks) -> pd.DataFrame:
     for variant in networks.variants:
         for gates in networks.observations[variant.name].gates:
             place = {"variant": variant.name, "stage": gates.stage, "module": gates.path, "branch": gates.branch}
-            place |= {"between": between_classes(gates.opened, labels), "start": _start(variant.attention)}
+            place |= {"between": between_classes(gates.opened, labels), "start": gates_start(variant.attention)}
             for label, name in enumerate(networks.classes):
                 own = gates.opened[labels == label]
                 if len(own):
@@ -68,7 +68,7 @@ def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     return 1 - (within / (n - k)) / (total / (n - 1))
 
 
-def _start(attention: dict[str, Any]) -> float:
+def gates_start(attention: dict[str, Any]) -> float:
     """Returns where gates start: F_c is its bias alone, unless it has none, or the gates are not learnt."""
     bias, transform = attention["gate_bias"], attention["transform"]
     if attention["name"] != "sa" or transform not in ("affine", "conv1x1"):

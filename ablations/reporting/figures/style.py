@@ -36,7 +36,7 @@ DOTS: dict[str, Any] = {
     "linestyle": "", "marker": "o", "markersize": 2.4, "color": "#222222", "alpha": 0.7, "zorder": 4,
 }  # fmt: skip
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 8.5,
@@ -73,7 +73,7 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
         above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
@@ -85,7 +85,7 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawn.savefig(png, format="png")
         drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files

@@ -17,12 +17,13 @@ from ablations.data import load_images
 from ablations.design.variants import plain_network
 from ablations.measure.complexity import count_operations
 from ablations.storage.files import Weights
-from tests.ablations.analysis.helpers import GROUPS, keep_weights, random_network, study
+from tests.builders.kept import GROUPS, keep_weights, stored_study
+from tests.builders.networks import random_network
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> StudyAnalysis:
-    made = study(tmp_path_factory.mktemp("groups"), *GROUPS)
+    made = stored_study(tmp_path_factory.mktemp("groups"), *GROUPS)
     keep_weights(made)
     return made
 
@@ -51,8 +52,8 @@ def test_the_sample_has_the_first_images_of_each_class_and_the_same_number_of_ea
 def test_a_sample_keeps_within_the_budget_but_for_one_image_of_each_class(
     found: StudyAnalysis, monkeypatch: pytest.MonkeyPatch, budget: float, most: int, each: int
 ) -> None:
-    monkeypatch.setattr(module, "_BUDGET", budget)
-    monkeypatch.setattr(module, "_MOST", most)
+    monkeypatch.setattr(module, "BUDGET", budget)
+    monkeypatch.setattr(module, "MOST", most)
     anew = replace(found).networks
     assert np.bincount(anew.sample.labels.numpy()).tolist() == [each] * 10
 
@@ -61,7 +62,7 @@ def test_the_budget_is_shared_by_all_variants(found: StudyAnalysis, monkeypatch:
     cost = sum(found.multiply_adds.values())
     assert len(found.multiply_adds) == 3
     for images, each in ((70.5, 7), (69.5, 6)):
-        monkeypatch.setattr(module, "_BUDGET", images * cost)
+        monkeypatch.setattr(module, "BUDGET", images * cost)
         assert np.bincount(replace(found).networks.sample.labels.numpy()).tolist() == [each] * 10
 
 
@@ -82,7 +83,7 @@ def test_each_network_is_observed_once(groups: TrainedNetworks) -> None:
 
 
 def test_variants_without_weights_or_without_a_finished_cell_are_left_out(tmp_path: Path) -> None:
-    found = study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
+    found = stored_study(tmp_path, *GROUPS, finished=2)  # groups=4 is not finished
     keep_weights(found)
     assert [variant.name for variant in found.networks.variants] == ["none", "groups=2"]
     for path in (tmp_path / "weights").iterdir():
@@ -104,12 +105,12 @@ def test_of_very_many_variants_the_networks_of_those_that_are_shown_are_looked_a
 
 def test_without_any_weights_the_user_is_told_how_to_keep_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*weights; `run study=<another name> weights=first`"):
-        _ = study(tmp_path, *GROUPS).networks
+        _ = stored_study(tmp_path, *GROUPS).networks
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", "other"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | str) -> None:
-    found = study(tmp_path, *GROUPS)
+    found = stored_study(tmp_path, *GROUPS)
     keep_weights(found)
     networks = found.networks
     path = Weights(tmp_path / "weights").path(networks.cells["groups=2"])
@@ -128,7 +129,7 @@ def test_images_that_the_networks_were_not_trained_on_are_refused(found: StudyAn
 
 
 def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(tmp_path: Path) -> None:
-    found, image = study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
+    found, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
     for variant in found.design.variants:
         expected = count_operations(random_network(variant.network), image).multiply_adds
         assert count_multiply_adds(variant.network, 10, 32) == found.multiply_adds[variant.name] == expected

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ablations.analysis import observe as module
 from ablations.analysis.observe import CHANNEL, SPATIAL, Observation, Sample, batches, images_of_each_class, observe
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.images import Images, ImageSet, in_memory
 from ablations.design.variants import Variant
 from sa_core import ShuffleAttention
-from tests.ablations.analysis.helpers import random_network
-from tests.builders.networks import hooks_of, variant_of
+from tests.builders.networks import hooks_of, random_network, variant_of
 
 
 def sample_of(images: int, side: int = 32) -> Sample:
@@ -96,23 +94,34 @@ def test_gates_are_those_of_the_last_module_of_each_stage(
         assert channel.opened.shape == by_channel.shape
         assert np.abs(channel.opened - by_channel).max() < 1e-5
         assert spatial.opened.shape == (140, 1024)
-        # Which gates of a large map are looked at is any choice, the same for all images.
+        # Which gates of a large map are looked at is any choice, the same for all images, and each of them once.
         every = by_space.reshape(140, -1)
-        some = spatial.opened[:, ::64]
-        near = [int(np.abs(every - column[:, None]).max(0).argmin()) for column in some.T]
-        assert len(set(near)) == 16
-        assert np.abs(every[:, near] - some).max() < 1e-4
+        near = [int(np.abs(every[:8] - column[:8, None]).max(0).argmin()) for column in spatial.opened.T]
+        assert len(set(near)) == 1024
+        assert np.abs(every[:, near] - spatial.opened).max() < 1e-4
 
 
-def test_all_gates_of_a_small_map_are_looked_at_and_of_a_large_one_each_once() -> None:
-    small = torch.rand(3, module._UNITS)
-    assert torch.equal(module._some(small), small)
-    large = torch.arange(5000.0).expand(2, -1)
-    chosen = module._some(large)
-    assert chosen.shape == (2, module._UNITS)
-    assert len(set(chosen[0].tolist())) == module._UNITS
-    assert torch.equal(chosen[0], chosen[1])
-    assert torch.equal(chosen, module._some(large))
+def test_which_gates_are_looked_at_is_the_same_each_time(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:
+    model, variant, sample, observation = seen
+    for one, other in zip(observe(model, variant.network, sample).gates, observation.gates, strict=True):
+        assert np.array_equal(one.opened, other.opened)
+
+
+@pytest.mark.parametrize(("side", "stage"), [(8, 1), (16, 2), (16, 3)])
+def test_all_gates_of_a_small_map_are_looked_at(side: int, stage: int) -> None:
+    variant, sample = variant_of(groups=4), sample_of(3, side)
+    model = random_network(variant.network)
+    place = f"layer{stage}.0.sa"
+    (spatial,) = [
+        gates
+        for gates in observe(model, variant.network, sample).gates
+        if (gates.path, gates.branch) == (place, SPATIAL)
+    ]
+    layer = copy.deepcopy(model.get_submodule(place))
+    assert isinstance(layer, ShuffleAttention)
+    _, by_space = gates_in_float64(layer, inputs_of(model, [place], sample.pixels)[place])
+    assert by_space[0].size <= 1024
+    assert np.abs(spatial.opened - by_space.reshape(3, -1)).max() < 1e-4
 
 
 def test_what_the_classifier_gets_makes_the_logits(seen: tuple[nn.Module, Variant, Sample, Observation]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ablations import cli
 from ablations.config import Config
 from ablations.data.source import DataError
-from tests.ablations.cli.imports import HEAVY, imported_by
+from tests.builders.imports import HEAVY, imported_by
 
 
 def call(*arguments: str) -> int:

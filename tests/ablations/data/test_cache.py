@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -14,12 +15,11 @@ import pytest
 from rich.console import Console
 
 from ablations.config.compose import compose_config
-from ablations.data import cache as module
 from ablations.data import load_images
 from ablations.data.cache import Entry, decoded, default_folder
 from ablations.data.image_tree import ImageTreeSource
 from ablations.data.source import DataError
-from tests.ablations.data.helpers import make_tree
+from tests.builders.trees import make_tree
 
 QUIET = Console(quiet=True)
 
@@ -87,23 +87,24 @@ PROGRAM = """
     import os, sys, threading
     from functools import cache
     from pathlib import Path
+    from PIL import Image
     from rich.console import Console
     from ablations.config.compose import compose_config
-    from ablations.data import image_tree
     from ablations.data.cache import decoded
+    from ablations.data.image_tree import ImageTreeSource
 
     tree = Path(sys.argv[1])
-    square = image_tree._square
+    original = Image.open
     typed, one_thread = cache(sys.stdin.readline), threading.Lock()
 
-    def waiting(path, side):
+    def waiting(path):
         os.write(1, b"decoding\\n")  # whole, whatever other threads write
         with one_thread:
             typed()
-        return square(path, side)
+        return original(path)
 
-    image_tree._square = waiting
-    source = image_tree.ImageTreeSource(compose_config(["data=imagenet_subset", f"data.root={tree}"]).data)
+    Image.open = waiting
+    source = ImageTreeSource(compose_config(["data=imagenet_subset", f"data.root={tree}"]).data)
     images = decoded(source, tree.parent / "cache", Console(file=sys.stderr)).images
     print("fingerprint", images.fingerprint, flush=True)
 """
@@ -173,10 +174,16 @@ def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Pa
 def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    room, pwrite = [100_000], os.pwrite
 
-    monkeypatch.setattr(module, "_put", full)
+    def write(file: int, content: bytes, place: int) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = pwrite(file, content[: room[0]], place)
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(DataError, match=r"data.cache=.*cannot be written: No space left on device"):
         load(tree)
     assert entries(tree) == []

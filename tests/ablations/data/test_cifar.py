@@ -4,21 +4,75 @@ import hashlib
 import http.server
 import os
 import pickle
+import socket
 import socketserver
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
+from torchvision import datasets
 
 from ablations.config.compose import compose_config
 from ablations.data import cifar as module
 from ablations.data import load_images
 from ablations.data.images import Images
 from ablations.data.source import DataError
-from tests.ablations.data.helpers import FakeCifar
+
+
+class FakeCifar:
+    """An archive in CIFAR's format, of a few random images, with the checksums that go with it."""
+
+    def __init__(self, folder: Path, name: str = "cifar10", count: int = 20) -> None:
+        random = np.random.RandomState(0)
+        base = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+        files = {"cifar10": [f"data_batch_{i}" for i in range(1, 6)], "cifar100": ["train"]}[name]
+        test, meta = {"cifar10": ("test_batch", "batches.meta"), "cifar100": ("test", "meta")}[name]
+        self.classes = [f"class{i}" for i in range({"cifar10": 10, "cifar100": 100}[name])]
+        self.root, self.folder = folder, folder / base
+        self.folder.mkdir(parents=True)
+        self.pixels: dict[str, NDArray[np.uint8]] = {}
+        self.labels: dict[str, list[int]] = {}
+        key, names = ("labels", "label_names") if name == "cifar10" else ("fine_labels", "fine_label_names")
+        for file in (*files, test):
+            many = count if name == "cifar10" else 10 * count
+            self.pixels[file] = random.randint(256, size=(many, 3072), dtype=np.uint8)
+            self.labels[file] = [place % len(self.classes) for place in range(many)]
+            self._write(file, {b"data": self.pixels[file], key.encode(): self.labels[file]})
+        self._write(meta, {names.encode(): [known.encode() for known in self.classes]})
+        self.kind = SimpleNamespace(
+            base_folder=base,
+            filename=f"{name}.tar.gz",
+            url="http://127.0.0.1:9/nothing",
+            tgz_md5="",
+            train_list=[(file, self._md5(file)) for file in files],
+            test_list=[(test, self._md5(test))],
+            meta={"filename": meta, "md5": self._md5(meta)},
+        )
+
+    def archive(self, folder: Path) -> Path:
+        """Packs the folder as its archive is, and takes it away."""
+        path = folder / self.kind.filename
+        with tarfile.open(path, "w:gz") as packed:
+            packed.add(self.folder, self.kind.base_folder)
+        self.kind.tgz_md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.folder.rmdir()
+        return path
+
+    def _write(self, name: str, content: dict[bytes, Any]) -> None:
+        (self.folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+    def _md5(self, name: str) -> str:
+        return hashlib.md5((self.folder / name).read_bytes()).hexdigest()
+
 
 Make = Callable[..., FakeCifar]
 
@@ -27,7 +81,7 @@ Make = Callable[..., FakeCifar]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def make(name: str = "cifar10", count: int = 20) -> FakeCifar:
         fake = FakeCifar(tmp_path / "data", name, count)
-        monkeypatch.setattr(module, "_torchvision_class", lambda _: fake.kind)
+        monkeypatch.setattr(datasets, name.upper(), fake.kind)
         return fake
 
     return make
@@ -162,14 +216,18 @@ def test_an_archive_that_was_fetched_by_hand_is_unpacked(make: Make) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("host", ["refuses", "is silent"])
 def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     fake = make()
     fake.archive(fake.root).unlink()
-    monkeypatch.setattr(module, "_SILENCE", 0.5)
-    with pytest.raises(DataError) as caught:
-        load(fake)
+    monkeypatch.setattr(module, "SILENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if host == "is silent":
+            fake.kind.url = f"http://127.0.0.1:{silent.getsockname()[1]}/nothing"
+        with pytest.raises(DataError) as caught:
+            load(fake)
     message = str(caught.value)
     assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
     assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message

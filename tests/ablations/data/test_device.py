@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablations.data import device as module
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.images import Images, ImageSet, in_memory
@@ -111,16 +112,17 @@ def test_images_that_are_mapped_from_disk_come_in_the_same_batches(tmp_path: Pat
             assert torch.equal(one[1], other[1])
 
 
-def test_how_many_images_are_augmented_at_once_changes_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = make_images(count=30)
-    augmented = DeviceImages(images, CPU, Augmentation(6, 5, flip=True, cutout=2, min_area=0.3))
-    together = list(augmented.train_batches(4, 1, 2))
-    monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 1)
-    alone = list(augmented.train_batches(4, 1, 2))
-    assert len(together) == len(alone) == 7
-    for one, other in zip(together, alone, strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+def test_how_many_images_are_augmented_at_once_changes_none_of_them() -> None:
+    # Of such large ones a batch of 12 is made at once, one of 4 alone, and of batches of 1 four together.
+    images = make_images(count=12, size=260)
+    augmented = DeviceImages(images, CPU, Augmentation(260, 256, flip=True, cutout=40, min_area=0.3))
+    (whole, labels), *more = augmented.train_batches(12, 1, 2)
+    assert more == []
+    for size in (1, 2, 4, 6):
+        parts = list(augmented.train_batches(size, 1, 2))
+        assert [len(part) for part, _ in parts] == [size] * (12 // size)
+        assert torch.equal(torch.cat([part for part, _ in parts]), whole)
+        assert torch.equal(torch.cat([own for _, own in parts]), labels)
 
 
 def test_whoever_leaves_an_epoch_early_leaves_no_thread_behind() -> None:
@@ -134,21 +136,22 @@ def test_images_stay_on_disk_where_they_would_take_more_than_half_of_what_is_fre
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = make_images()
-    free = {"bytes": 2 * images.nbytes}
-    monkeypatch.setattr(module, "_free_bytes", lambda _: free["bytes"])
+    memory = SimpleNamespace(available=2 * images.nbytes)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert on(images).resident
-    free["bytes"] -= 1
+    memory.available -= 1
     assert not on(images).resident
     assert on(images, memory="device").resident
 
 
-def test_mean_and_spread_of_many_images_are_those_of_some_at_equal_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = make_images(count=30)
-    monkeypatch.setattr(module, "_MOST_FOR_MOMENTS", 10)
-    mean, std = module._moments(images.train)
+def test_mean_and_spread_of_many_images_are_those_of_some_at_equal_distances() -> None:
+    images = make_images(count=100_001, size=2)  # twice as many as are looked at, and one more: every third
+    for other in (1, 2):
+        images.train.pixels[other::3] = 255
     some = images.train.pixels[::3].astype(np.float64)
-    np.testing.assert_allclose(mean, some.mean((0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(std, some.std((0, 2, 3)), rtol=1e-6)
+    mean, std = (moment(some, axis=(0, 2, 3), keepdims=True) for moment in (np.mean, np.std))
+    ((pixels, _),) = on(images).test_batches(7)
+    np.testing.assert_allclose(pixels.numpy(), (images.test.pixels - mean) / std, rtol=1e-4, atol=1e-4)
 
 
 def test_an_epoch_of_resized_crops_sees_other_parts_of_every_image() -> None:

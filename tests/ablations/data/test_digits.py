@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from sklearn import datasets
 
 from ablations.config.compose import compose_config
-from ablations.data import digits as module
 from ablations.data import load_images
 from ablations.data.digits import SIZE, make_digits
 
@@ -24,19 +26,24 @@ def test_images_are_bytes_of_the_declared_shape_with_classes_in_equal_shares() -
 
 
 def test_no_source_digit_is_in_both_train_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[set[bytes]] = []
-    original = module._draw_set
+    whole = datasets.load_digits()
+    some = np.concatenate([np.flatnonzero(whole.target == digit)[:6] for digit in range(10)])
+    source = SimpleNamespace(images=whole.images[some], target=whole.target[some])
+    monkeypatch.setattr(datasets, "load_digits", lambda: source)
 
-    def spy(glyphs: np.ndarray, *arguments: object) -> object:  # type: ignore[type-arg]
-        used.append({glyph.tobytes() for glyph in glyphs})
-        return original(glyphs, *arguments)  # type: ignore[arg-type]
+    def drawn() -> tuple[bytes, bytes]:
+        images = make_digits(40, 20, clutter=2, noise=0, seed=0)  # as many as use each source digit
+        return images.train.pixels.tobytes(), images.test.pixels.tobytes()
 
-    monkeypatch.setattr(module, "_draw_set", spy)
-    make_digits(20, 10, clutter=2, noise=0, seed=0)
-    train, test = used
-    assert train.isdisjoint(test)
-    assert len(train) + len(test) > 1700
-    assert 0.3 < len(test) / (len(train) + len(test)) < 0.35
+    before = drawn()
+    held_out = 0
+    for number in range(60):
+        source.images = whole.images[some]
+        source.images[number] = 16 - source.images[number]
+        changed = [one != other for one, other in zip(before, drawn(), strict=True)]
+        assert sorted(changed) == [False, True]
+        held_out += changed[1]
+    assert held_out == 20
 
 
 @pytest.mark.parametrize("option", ["clutter", "noise", "seed"])

@@ -14,7 +14,7 @@ from ablations.data import load_images
 from ablations.data.image_tree import stored_side
 from ablations.data.images import Images
 from ablations.data.source import DataError
-from tests.ablations.data.helpers import NAMES, colour, make_tree
+from tests.builders.trees import NAMES, colour, make_tree
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ def test_what_is_not_to_be_begun_yet_waits_for_a_cell_in_hand_to_end(study: Driv
 def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_same() -> None:
     program = (
         "import signal, time, ablations.execution.interrupts as interrupts\n"
-        "interrupts._GRACE = 0.3\n"
+        "interrupts.GRACE = 0.3\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # for the parent to know when it may send one
         "with interrupts.Interrupts() as answered, answered.at_once():\n"
         "    print('ready', flush=True)\n"

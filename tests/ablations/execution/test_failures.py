@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mlflow import MlflowClient
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablations import cli
 from ablations.analyze import analyze
@@ -33,12 +33,13 @@ def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: 
         def __init__(self, network: dict[str, Any], *arguments: Any, **options: Any) -> None:
             super().__init__(network, *arguments, **options)
             if network["attention"].get("groups") == groups:
+                if replicate in (None, len(made)):
+                    self.model.register_forward_pre_hook(self.before)
                 made.append(self)
 
-        def _backward(self, pixels: Tensor, labels: Tensor, share: float) -> Tensor:
-            if self in made and replicate in (None, made.index(self)):
-                what(self, pixels)
-            return super()._backward(pixels, labels, share)
+        def before(self, model: nn.Module, given: tuple[Tensor, ...]) -> None:
+            if model.training:
+                what(self, given[0])
 
     monkeypatch.setattr("ablations.training.train.Learner", Planted)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -49,22 +50,30 @@ def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
 def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() -> None:
     file = io.StringIO()
     console = Console(file=file, width=110, force_terminal=True, highlight=False)
-    with Display(console, total=3, finished=0) as display:
+    with Display(console, total=4, finished=0) as display:
+
+        def shown(name: str, top1: float) -> dict[str, str]:
+            """What the display shows of each cell once it has heard of an epoch."""
+            before = len(file.getvalue())
+            display.epoch(name, top1)
+            last = re.sub(r"\x1b\[\d*(;\d+)*[A-Za-z]", "", file.getvalue()[before:]).rpartition("study ")[2]
+            return {cell: note.strip() for cell, note in re.findall(r"^(\S+ r\d) .* \d+/\S+ (.*)$", last, re.MULTILINE)}
+
         for name in ("none r0", "groups=1 r0"):
             display.start_cell(name)
         display.step("none r0", 1, 2)
-        display.epoch("none r0", 11.5)
         display.epoch("groups=1 r0", 22.5)
+        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "top-1 22.5 %"}
         display.start_cell("groups=1 r0")  # from its beginning: another worker has it
-        assert set(display._cells) == {"none r0", "groups=1 r0"}
-        assert display._cells["groups=1 r0"].top1 is None
+        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "starting"}
         display.finish_cell("groups=1 r0", 33.5, 1.0, None)
-        assert set(display._cells) == {"none r0"}
+        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %"}
         display.end_cell("none r0", "diverged: the loss is nan")
-        assert display._cells == {}
+        display.start_cell("groups=2 r0")
+        assert shown("groups=2 r0", 44.5) == {"groups=2 r0": "top-1 44.5 %"}
     text = file.getvalue()
-    for shown in ("top-1 11.5 %", "top-1 22.5 %", "[1/3] groups=1 r0", "[2/3] none r0", "diverged: the loss is nan"):
-        assert shown in text
+    for line in ("[1/4] groups=1 r0", "[2/4] none r0", "diverged: the loss is nan"):
+        assert line in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -11,7 +11,7 @@ from ablations.execution.schedules.sequential import looks_of
 from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Outcome, joined
 from ablations.ledger.evidence import is_at_scale, matches
 from ablations.ledger.stored import Network, Study
-from tests.ablations.ledger.studies import WHOLE
+from tests.builders.claims import WHOLE
 
 TRAINED = [claim for claim in CLAIMS if claim.expects is not None]
 

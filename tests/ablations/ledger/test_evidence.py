@@ -13,9 +13,13 @@ from ablations.ledger.declared import CLAIMS, OFFICIAL, Expectation, Outcome
 from ablations.ledger.evidence import Evidence, evidence_of, is_at_scale, matches, outcome_of, study_outcome
 from ablations.ledger.stored import Study
 from ablations.stats import Contrast, Estimate, Verdict
-from tests.ablations.ledger.studies import MARGIN, WHOLE, around, claim, imagenet, level, network, study
+from tests.builders.claims import MARGIN, WHOLE, around, claim, imagenet, network, study
 
 TOP1 = st.dictionaries(st.integers(0, 9), st.floats(0, 100), max_size=8)
+
+
+def level(n: int = 8) -> dict[int, float]:
+    return dict.fromkeys(range(n), 70.0)
 
 
 @settings(max_examples=40)

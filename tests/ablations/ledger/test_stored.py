@@ -11,7 +11,7 @@ from ablations.ledger.evidence import evidence_of
 from ablations.ledger.stored import stored_studies
 from ablations.storage.errors import StorageError
 from ablations.storage.study import FORMAT, open_store
-from tests.ablations.ledger.studies import MARGIN, by_name, claim, config_of, store_study
+from tests.builders.claims import MARGIN, by_name, claim, config_of, store_study
 
 
 def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> None:

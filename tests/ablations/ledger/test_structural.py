@@ -12,7 +12,7 @@ from ablations.ledger.declared import CLAIMS, Outcome
 from ablations.ledger.structural import CHECKS, distance_from_instance_norm
 from sa_core import ShuffleAttention
 from sa_core.backbones.registry import BACKBONES
-from tests.ablations.ledger.studies import claim
+from tests.builders.claims import claim
 
 PLACES = BACKBONES["resnet50"].places()
 SIDES = {1: 56, 2: 28, 3: 14, 4: 7}  # of a stage's feature maps, of images of 224 pixels

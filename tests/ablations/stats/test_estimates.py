@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from ablations.stats import Estimate, Typical, bca_interval, estimate, judge, typical
 from ablations.stats.estimates import Pairs, all_pairs
-from tests.ablations.stats.studies import frame
+from tests.builders.frames import frame
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 

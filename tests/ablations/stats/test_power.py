@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ablations.stats import detectable, fewest_pairs, power, replicates_for, spread
-from tests.ablations.stats.studies import against_nothing, frame
+from tests.builders.frames import against_nothing, frame
 
 EFFECTS = st.floats(0.05, 3)
 CONTRASTS = st.integers(1, 8)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ablations.stats import judge, summarise
-from tests.ablations.stats.studies import against_nothing, frame
+from tests.builders.frames import against_nothing, frame
 
 
 def measured(**top1: list[float]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from ablations.stats import (
     sign_flip_p,
     undecided,
 )
-from tests.ablations.stats.studies import against_nothing, frame
+from tests.builders.frames import against_nothing, frame
 
 # What the baselines of a study's replicates reach: far apart, which pairing makes nothing of.
 SHARED = [70.0, 61.0, 75.0, 58.0, 66.0, 72.0, 63.0, 79.0, 55.0, 68.0, 60.0, 77.0, 64.0, 71.0, 59.0, 73.0]

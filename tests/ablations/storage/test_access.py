@@ -103,7 +103,7 @@ _OperationalError.__name__ = "OperationalError"
 
 
 def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_PATIENCE", 0.0)
+    monkeypatch.setattr(access, "PATIENCE", 0.0)
     store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=lambda _: None)
     store.initialise(DESIGN)
     cluster.stop()

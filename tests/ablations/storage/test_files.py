@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ablations.analysis.load import analyze_stored
 from ablations.analysis.results import collect
@@ -12,6 +12,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
+from ablations.data.device import DeviceImages, on_device
 from ablations.design import Cell, make_design
 from ablations.storage.cells import CellState
 from ablations.storage.files import Checkpoints, Weights
@@ -35,8 +36,8 @@ def cells(study: DrivenStudy) -> dict[str, Cell]:
     return {cell.name: cell for cell in study.design.cells()}
 
 
-def inputs(launcher: Launcher) -> Tensor:
-    return torch.cat([pixels for pixels, _ in launcher._device_images.test_batches(8)])
+def images_of(launcher: Launcher) -> DeviceImages:
+    return on_device(launcher.images, launcher.data, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
     trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, launcher = trained
-    pixels = inputs(launcher)
+    pixels = torch.cat([part for part, _ in images_of(launcher).test_batches(8)])
     for name, cell in cells(study).items():
         model, loaded = launcher.networks[name].eval(), weights.load(cell)
         assert not loaded.training
@@ -80,7 +81,7 @@ def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
         assert launcher.results[name]["train_time_ratio"] is not None
-        loss, top1 = evaluate(weights.load(cell), recipe, launcher._device_images)
+        loss, top1 = evaluate(weights.load(cell), recipe, images_of(launcher))
         assert top1 == launcher.results[name]["top1"]
         assert loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # it may be computed in bfloat16
 

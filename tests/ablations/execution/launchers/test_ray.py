@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -45,31 +46,19 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
     """Ray is started once: launchers of these tests leave it running, as they do a cluster's."""
     study = DrivenStudy(tmp_path_factory.mktemp("ray"), *TINY)
     launcher_of(study, ray_config)  # imports Ray as the suite does
-    from ablations.execution.launchers.ray import RayLauncher
+    import ray
 
-    close = RayLauncher.close
+    init = ray.init
 
-    def leave(self: Any) -> None:
-        for key in list(self._tasks):
-            self.stop(key)
-        self._is_connected = False
-
-    connect = RayLauncher._connect
-    first: list[Any] = []
-
-    def join(self: Any) -> None:
-        if not first:
-            connect(self)
-            first.append(self)
-        self._is_connected = True
+    def join(**options: Any) -> None:
+        if not ray.is_initialized():
+            init(**options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RayLauncher, "_connect", join)
-        patch.setattr(RayLauncher, "close", leave)
+        patch.setattr(ray, "init", join)
+        patch.setattr(ray, "shutdown", lambda: None)
         yield
-    if first:
-        first[0]._is_connected = True
-        close(first[0])
+    ray.shutdown()
 
 
 def launcher_of(study: DrivenStudy, launcher: RayConfig | None, measure: str = "off") -> closing[Launcher]:
@@ -129,14 +118,21 @@ def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path:
 
 
 def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
-    tmp_path: Path, ray_config: RayConfig
+    tmp_path: Path, ray_config: RayConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
+    put, references = ray.put, []
+
+    def noted(value: Any) -> Any:
+        references.append(put(value))
+        return references[-1]
+
+    monkeypatch.setattr(ray, "put", noted)
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, ray_config) as launcher:
-        reference = launcher._images_ref  # type: ignore[attr-defined]
-        assert launcher._images_ref is reference  # type: ignore[attr-defined]
+        assert study.drive(launcher).failed == 0
+        (reference,) = references
         images = ray.get(reference)
     assert images.fingerprint == launcher.images.fingerprint
     assert not images.train.pixels.flags.writeable  # the store's own bytes, not a copy of them
@@ -251,9 +247,19 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
     chosen = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
     config = replace(study.config, launcher=chosen, measure="off", threads=1)
-    launcher: Any = make_launcher(config, design, Console(quiet=True))
+    launcher = make_launcher(config, design, Console(quiet=True))
+    asked = []
+
+    def remote(**options: Any) -> Any:
+        asked.append(options)
+        return lambda _: SimpleNamespace(remote=lambda *_: None)
+
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    monkeypatch.setattr("ray.remote", remote)
     assert launcher.slots == slots
-    assert launcher._needs == {
-        "num_cpus": 1, "num_gpus": gpus_per_cell, "max_calls": 1, "max_retries": 0, "scheduling_strategy": "SPREAD",
-    }  # fmt: skip
+    launcher.start(Job(next(design.cells()), launcher.recipe))
+    assert asked == [{
+        "num_returns": "streaming", "num_cpus": 1, "num_gpus": gpus_per_cell, "max_calls": 1, "max_retries": 0,
+        "scheduling_strategy": "SPREAD",
+    }]  # fmt: skip

@@ -18,9 +18,9 @@ from ablations.analysis.networks import TrainedNetworks
 from ablations.config import DigitsConfig
 from ablations.data import load_images
 from ablations.reporting.figures.cams import Cams, cams_of, class_activation_maps, draw_cams, focus, last_map
-from tests.ablations.analysis.helpers import random_network, trained
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, words, written
-from tests.builders.networks import hooks_of, variant_of
+from tests.builders.kept import trained
+from tests.builders.networks import hooks_of, random_network, variant_of
 
 RIVALS = ("sweep=rivals", "attention.groups=4", "sweep.factors.attention=[sa,se,eca,gc,sge,cbam]")
 

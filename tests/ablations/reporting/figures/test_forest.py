@@ -42,7 +42,7 @@ EFFECTS = [
 
 def drawn_texts(drawn: Figure) -> list[Text]:
     """Every text of a figure that one sees, laid out as it is saved."""
-    with mpl.rc_context(style._STYLE):
+    with mpl.rc_context(style.STYLE):
         FigureCanvasAgg(drawn).draw()  # type: ignore[no-untyped-call]
     return [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import CHANNEL, SPATIAL
-from ablations.reporting.figures.gates import _start, between_classes, draw_gates, gates_frame
-from tests.ablations.analysis.helpers import trained
+from ablations.reporting.figures.gates import between_classes, draw_gates, gates_frame, gates_start
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, words, written
+from tests.builders.kept import trained
 
 BRANCHES = ("sweep=branches", "attention.groups=2")
 
@@ -112,7 +112,7 @@ def test_where_there_is_no_share_none_is_given(values: NDArray[np.float64], labe
 )
 def test_gates_start_where_their_bias_has_them(settings: dict[str, object], start: float) -> None:
     attention = {"name": "sa", "gate": "sigmoid", "gate_bias": 1.0, "transform": "affine"} | settings
-    assert _start(attention) == pytest.approx(start, nan_ok=True)
+    assert gates_start(attention) == pytest.approx(start, nan_ok=True)
 
 
 def test_a_row_sums_up_the_gates_of_a_class(networks: TrainedNetworks) -> None:

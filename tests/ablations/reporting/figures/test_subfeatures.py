@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import Observation
 from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeature_scores, subfeatures_frame
-from tests.ablations.analysis.helpers import GROUPS, trained
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, written
+from tests.builders.kept import GROUPS, trained
 
 
 def observation_of(seed: int, images: int, channels: int, classes: int, groups: int = 0) -> Observation:

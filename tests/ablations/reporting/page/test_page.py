@@ -22,7 +22,7 @@ from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
-from tests.ablations.reporting.helpers import study_analysis
+from tests.builders.analyses import study_analysis
 
 FIGURES = ("forest", "variants", "effects")
 FIVE = ("sweep.factors.attention.groups=[1,2,4,8]", "sweep.margin=0.5")

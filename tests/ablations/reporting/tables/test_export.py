@@ -15,7 +15,7 @@ from ablations.common.errors import UsageError
 from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
-from tests.ablations.reporting.helpers import macros, study_analysis
+from tests.builders.analyses import macros, study_analysis
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
 

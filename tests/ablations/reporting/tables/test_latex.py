@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.tables.latex import latex_text, macro_word, macro_words, number_macros
-from tests.ablations.reporting.helpers import GROUPS, macros, study_analysis
+from tests.builders.analyses import GROUPS, macros, study_analysis
 
 
 @cache

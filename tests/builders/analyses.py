@@ -1,4 +1,4 @@
-"""Studies with made-up cells, and what is read of their files."""
+"""Analyses of studies with made-up cells, and what is read of their files."""
 
 from __future__ import annotations
 

@@ -82,10 +82,6 @@ def around(mean: float, n: int = 8, spread: float = 1.0) -> dict[int, float]:
     return {replicate: mean + spread * NOISE[replicate] for replicate in range(n)}
 
 
-def level(n: int = 8) -> dict[int, float]:
-    return dict.fromkeys(range(n), 70.0)
-
-
 def imagenet(sa: Mapping[int, float], *overrides: str, known: Mapping[str, Any] = WHOLE, groups: int = 64) -> Study:
     model = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), "resnet50")
     config = config_of(*IMAGENET, *overrides)
