@@ -19,6 +19,7 @@ from ablations.data import load_images
 from ablations.data.images import Images
 from ablations.data.source import DataError
 from tests.ablations.data.helpers import FakeCifar
+from tests.wording import refusal
 
 Make = Callable[..., FakeCifar]
 
@@ -86,7 +87,7 @@ def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, dama
 
 
 def test_a_class_with_too_few_images_is_named_with_what_can_be_had(make: Make) -> None:
-    with pytest.raises(DataError, match=r"data.train_per_class=11: class class0 has 10; up to 10, or 0 for all"):
+    with pytest.raises(DataError, match=refusal("data.train_per_class=11", "images.too_few", name="class0", number=10)):
         load(make(), "data.train_per_class=11")
 
 

@@ -34,6 +34,7 @@ from tests.sa_core.fused.cases import (
     needs_kernels,
 )
 from tests.sa_core.helpers import noise, randomised
+from tests.wording import refusal
 
 pytestmark = needs_kernels
 both_layouts = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -582,11 +583,13 @@ def test_what_cannot_be_fused_is_refused_with_the_reason(arguments: dict[str, An
 
 
 def test_a_network_of_uncovered_attention_is_refused_by_on_with_the_place() -> None:
-    with pytest.raises(OptionError, match="fused=on cannot be had: there is no kernel for gate=tanh1"):
+    with pytest.raises(
+        OptionError, match=refusal("fused=on", "fused.unavailable", then="there is no kernel for gate=tanh1")
+    ):
         create_model("resnet8", attention="sa", groups=4, gate="tanh1", fused="on")
-    with pytest.raises(OptionError, match="fused=yes is not known; valid: auto, on, off"):
+    with pytest.raises(OptionError, match=refusal("fused=yes", "options.unknown", valid="auto, on, off")):
         create_model("resnet8", attention="sa", groups=4, fused="yes")
-    with pytest.raises(OptionError, match="fused=yes is not known; valid: auto, on, off"):
+    with pytest.raises(OptionError, match=refusal("fused=yes", "options.unknown", valid="auto, on, off")):
         create_model("resnet8", fused="yes")
 
 

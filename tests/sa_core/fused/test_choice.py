@@ -15,6 +15,7 @@ from sa_core.errors import OptionError
 from sa_core.fused import FUSED, Form, can_take, cpu, form_of, reason_against
 from tests.sa_core.fused.cases import ROUNDING, TYPES, last, make, needs_kernels
 from tests.sa_core.helpers import noise, randomised, variants
+from tests.wording import refusal
 
 # On 16 channels in 2 groups: 8 channels a group, branches of 4.
 COVERED: tuple[tuple[dict[str, Any], Form], ...] = (
@@ -128,7 +129,8 @@ def test_reasons_are_given_by_type_and_device() -> None:
 def test_a_type_without_kernels_is_refused_by_on_and_computed_by_auto() -> None:
     module, x = make(16, 2, dtype=torch.float64), noise(2, 16, 3, 3, dtype=torch.float64)
     with pytest.raises(
-        OptionError, match=r"^fused=on cannot be had: there is no kernel for float64 on cpu; valid: auto, off$"
+        OptionError,
+        match=refusal("fused=on", "fused.unavailable", then="there is no kernel for float64 on cpu", valid="auto, off"),
     ):
         module(x)
     module.fuse("auto")
