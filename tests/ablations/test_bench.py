@@ -24,7 +24,7 @@ from ablations.config import BenchConfig
 from ablations.measure.record import Measurement, Setting, Subject
 from ablations.storage.lock import claimed
 from tests.conftest import Command
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 NAME = "bench-rivals-resnet8-cpu"
 TINY = (
@@ -120,7 +120,7 @@ def test_the_report_says_how_it_was_made(done: Done) -> None:
     for name in ("promise", "memory", "roofline"):
         assert f"![{name}](figures/{name}.png)" in text
     assert "| threads | 1 |" in text
-    assert "## What the multiply-adds leave out in resnet8" in text
+    assert worded("bench.left_out", network="resnet8") in text
 
 
 def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
@@ -234,7 +234,7 @@ def test_an_interrupted_benchmark_reports_what_it_has(tmp_path: Path) -> None:
                 break
         printed, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (cli.INTERRUPTED_STATUS, "")
-    assert f"Interrupted; what was measured is reported and in {tmp_path / NAME / 'measurements.csv'}." in printed
+    assert worded("bench.interrupted", file=tmp_path / NAME / "measurements.csv") in printed
     rows = pd.read_csv(tmp_path / NAME / "measurements.csv", keep_default_na=False, na_values=[""])
     assert rows[["place", "mode", "name"]].to_numpy().tolist() == [
         ["layer1", mode, name] for mode in ("forward", "forward+backward") for name in ("copy", "sa", "official")
@@ -288,9 +288,8 @@ def test_a_dashboard_that_does_not_answer_is_said_and_no_failure(
     arguments = [*TINY, "bench.of=[networks]", "bench.metrics=[complexity]", "bench.modes=[forward]", "bench.also=[]",
                  "tracking.uri=sqlite:////nowhere/mlflow.db", f"results_dir={tmp_path}"]  # fmt: skip
     assert cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",)) == 0
-    assert "Not in MLflow, which did not answer (tracking.uri=sqlite:////nowhere/mlflow.db: there is no folder" in (
-        capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert worded("bench.untracked") + "tracking.uri=sqlite:////nowhere/mlflow.db" in printed
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from ablations.plan import plan
 from ablations.storage.study import open_store
 from tests.ablations.ledger.studies import by_name, store_study
 from tests.conftest import TINY, Command
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 COMPUTED = {"params": "contradicted", "flops": "reproduced", "norm": "reproduced", "small": "reproduced"}
 SHUFFLE = ("sweep=shuffle", "replicates=8", "sweep.variants={none: {attention: none}}")
@@ -60,7 +60,7 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
         assert f"| {claim.id} | {claim.statement} | {claim.source} | {COMPUTED.get(claim.id, 'not run')} |" in page
         assert f"## {claim.id}: {COMPUTED.get(claim.id, 'not run')}\n" in page
         assert f"```\n{claim.command}\n```" in page or claim.expects is None
-    assert page.count("- no stored study has its networks") == len(CLAIMS) - len(COMPUTED)
+    assert page.count("- " + worded("ledger.no_networks")) == len(CLAIMS) - len(COMPUTED)
 
 
 def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
@@ -79,7 +79,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     where = "shuffle-digits-resnet8 (digits (24 training images, 2 classes); resnet8; 6 epochs): shuffle=on against"
     for name, control, end in (
         ("shuffle", "shuffle=off", "; reproduced here"),
-        ("gain", "none", "; the claim is about another scale"),
+        ("gain", "none", worded("ledger.other_scale")),
         ("small", "none", ""),
     ):
         section = page.partition(f"## {name}")[2].partition("##")[0]
@@ -143,7 +143,7 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     url = store_study(tmp_path, by_name({}), *SHUFFLE)
     open_store(url, "old", create=True).remember("identity", {"version": 1})
     assert call(tmp_path) == 0
-    line = f"old in {url}: is stored in format 1; this version of the suite reads format "
+    line = worded("ledger.old_format", study="old", url=url, format=1)
     assert f"\nSkipped: {line}" in capsys.readouterr().out
     assert f"## Skipped studies\n\n- {line}" in (tmp_path / "claims.md").read_text()
     assert verdicts(tmp_path)["shuffle"] == "contradicted"
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
     assert call(tmp_path / "file") == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"error: results_dir={tmp_path / 'file'}: cannot be written: ")
+    assert re.match("error: " + refusal(f"results_dir={tmp_path / 'file'}", "files.unwritable", cause=""), errors)
     assert len(errors.splitlines()) == 1
 
 

@@ -8,7 +8,7 @@ from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
 from ablations.config.compose import compose_config
 from ablations.config.groups import default_choices, group_choices, sweep_questions
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 
 def test_without_overrides_the_main_study_is_composed() -> None:
@@ -105,7 +105,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["train.epochs=0"], refusal("train.epochs=0", "options.below", least=1)),
         (["replicates=0"], refusal("replicates=0", "options.below", least=1)),
         (["replicates=99999999999999999999"], refusal("replicates=99999999999999999999", "options.over", most=10000)),
-        (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
+        (["train.learning_rate=nan"], refusal("train.learning_rate=nan", "options.below", least="")),
         (["replicates=many"], refusal("replicates=many", "options.word_or_number", word="auto")),
         (["replicates=1.5"], refusal("replicates=1.5", "options.no_whole_number")),
         (["replicates=true"], refusal("replicates=true", "options.no_whole_number")),
@@ -143,13 +143,18 @@ def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: l
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("question: [", "cannot be read as YAML"),
-        ("\tquestion: x", "cannot be read as YAML"),
-        ("question: a\nquestion: b", "cannot be read as YAML: .*duplicate"),
-        ("\x00\x01", "cannot be read as YAML"),
-        ("", "has no settings"),
-        ("- 1", "has no settings"),
-        ("qestion: x", r"sweep has no option qestion; valid: name, question"),
+        ("question: [", worded("groups.no_yaml")),
+        ("\tquestion: x", worded("groups.no_yaml")),
+        ("question: a\nquestion: b", worded("groups.no_yaml") + ": .*duplicate"),
+        ("\x00\x01", worded("groups.no_yaml")),
+        ("", worded("groups.no_settings")),
+        ("- 1", worded("groups.no_settings")),
+        (
+            "qestion: x",
+            worded("groups.no_option", group="sweep", option="qestion")
+            + "; "
+            + worded("errors.valid", names="name, question"),
+        ),
         ("factors: 7", refusal("factors=7", "options.as_settings")),
     ],
 )
@@ -166,7 +171,7 @@ def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str
 def test_a_file_may_not_hide_a_sweep_of_the_suite(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "groups.yaml").write_text("question: Mine?")
-    with pytest.raises(UsageError, match="groups is the name of a sweep of the suite; give the file another"):
+    with pytest.raises(UsageError, match=worded("groups.hidden", name="groups")):
         compose_config(["sweep=groups"], str(tmp_path))
 
 

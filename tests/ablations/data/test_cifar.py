@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_st
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
     cut(1000)
-    with pytest.raises(DataError, match=r"cifar10 is not there and cannot be downloaded .*starts anew"):
+    with pytest.raises(DataError, match=refusal(f"data.root={fake.root}", "images.unfetched", then="starts anew")):
         load(fake)
     assert not fake.folder.exists()
     cut(-1)
@@ -146,7 +147,9 @@ def test_who_only_looks_at_a_study_downloads_nothing(
     folder, _, address = server
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
-    with pytest.raises(DataError, match=r"^data.root=.*/data: has no folder cifar-10-batches-py, which `run` puts"):
+    with pytest.raises(
+        DataError, match="^" + refusal(f"data.root={fake.root}", "images.not_fetched", folder="cifar-10-batches-py")
+    ):
         load(fake, fetch=False)
     assert list(fake.root.iterdir()) == []
     assert "Downloading" not in capsys.readouterr().out
@@ -172,8 +175,8 @@ def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
     with pytest.raises(DataError) as caught:
         load(fake)
     message = str(caught.value)
-    assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
-    assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message
+    assert re.match(refusal(f"data.root={fake.root}", "images.unfetched"), message)
+    assert "cifar-10-batches-py or cifar10.tar.gz as data.root" in message
     assert f"put {fake.kind.url} into {fake.root}" in message
 
 

@@ -10,7 +10,7 @@ from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design, protocol_differences
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 
 def design(*overrides: str) -> Design:
@@ -119,7 +119,9 @@ def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it()
     stored = design("train.precision=bf16", "train.memory_format=channels_last").protocol | {"device": "cuda"}
     assert make_design(compose_config([]), stored=stored).protocol == stored
     asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
-    assert protocol_differences(stored, asked) == ["train.precision: bf16 is stored, fp32 is asked for"]
+    assert protocol_differences(stored, asked) == [
+        worded("study.difference", option="train.precision", stored="bf16", asked="fp32")
+    ]
 
 
 @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=8))
@@ -167,7 +169,10 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
             ["sweep.factors.attention.group=[4]"],
             refusal("sweep.factors.attention.group=4", "knobs.has_no", attention="sa", knob="group", near="groups"),
         ),
-        (["attention=none"], refusal("sweep.factors.attention.groups=1", "knobs.has_no", attention="none", knob="groups")),
+        (
+            ["attention=none"],
+            refusal("sweep.factors.attention.groups=1", "knobs.has_no", attention="none", knob="groups"),
+        ),
         (
             ["sweep.factors.attention.norm=[group:3]", "attention.groups=2"],
             refusal("norm=group:3", "knobs.branch", channels=8),
@@ -208,7 +213,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[st
 def test_a_variant_has_a_name() -> None:
     config = compose_config(["device=cpu"])
     config.sweep.variants[" "] = {"attention": "none"}
-    with pytest.raises(UsageError, match=r"sweep.variants: a variant has no name"):
+    with pytest.raises(UsageError, match=refusal("sweep.variants", "design.no_name")):
         make_design(config)
 
 

@@ -79,7 +79,11 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
         ),
         (
             ["sweep.factors.attention={branches: [both, channel], norm: [instance, batch]}"],
-            refusal("sweep.factors.attention.groups=1; sweep.factors.attention.branches=channel; sweep.factors.attention.norm=batch: norm=batch", "knobs.idle"),
+            refusal(
+                "sweep.factors.attention.groups=1; sweep.factors.attention.branches=channel; "
+                "sweep.factors.attention.norm=batch: norm=batch",
+                "knobs.idle",
+            ),
         ),
         (
             ["sweep.variants.x={attention.removed: reassign}"],
@@ -119,7 +123,11 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
         (["attention.norm=group:1"], refusal("attention.norm=group:1", "design.layer")),
         (
             ["sweep=transform", "attention.branches=spatial"],
-            refusal("sweep.factors.attention.transform=affine_channel: transform=affine_channel", "knobs.idle", then="it is none"),
+            refusal(
+                "sweep.factors.attention.transform=affine_channel: transform=affine_channel",
+                "knobs.idle",
+                then="it is none",
+            ),
         ),
         (
             ["sweep.factors={atention.groups: [1]}"],

@@ -32,7 +32,7 @@ from sa_core.attentions.knobs import (
 )
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
@@ -70,11 +70,15 @@ def test_clamp_takes_the_most_groups_up_to_those_asked_for(
 
 
 def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
-    with pytest.raises(OptionError, match=r"2G must divide the channels \(for 64 channels these fit: 1, 2, 4, 8, 16, "):
+    with pytest.raises(
+        OptionError, match=refusal("groups=64", "knobs.not_split", channels=64, then="1, 2, 4, 8, 16, ")
+    ):
         ShuffleAttentionKnobs().check(64)
-    with pytest.raises(OptionError, match=r"divide 12 channels \(for 12 channels these fit: 1, 2, 3, 4, 6, 12\)"):
+    with pytest.raises(
+        OptionError, match=refusal("groups=5", "knobs.not_divided", channels=12, then="1, 2, 3, 4, 6, 12)")
+    ):
         SpatialGroupEnhanceKnobs(5).check(12)
-    with pytest.raises(OptionError, match=r"for 7 channels these fit: none\)"):
+    with pytest.raises(OptionError, match=refusal("groups=1", "knobs.not_split", channels=7, then="none)")):
         ShuffleAttentionKnobs(1, "clamp").check(7)
 
 
@@ -190,7 +194,7 @@ def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
     built = knobs(groups=2, **set_knobs)
     assert set(built.without_effect()) == idle
     if idle:
-        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ has no effect: with \w+="):
+        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ {worded('knobs.idle')}: with \w+="):
             built.check(16)
     else:
         built.check(16)

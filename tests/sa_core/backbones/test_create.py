@@ -15,7 +15,7 @@ from sa_core.backbones.places import POSITIONS
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import SMALL, count, noise, on_meta, randomised
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 # Small maps make these quick; a batch of two is one that batch norm can train on.
 SIZES = {"cifar_resnet": 16, "resnet": 64, "shufflenet": 64}
@@ -414,7 +414,7 @@ def test_what_cannot_be_built_is_refused_with_the_reason(arguments: dict[str, An
 
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_an_unknown_knob_is_refused(attention: str) -> None:
-    with pytest.raises(TypeError, match=f"attention {attention} has no knob groop; it has: "):
+    with pytest.raises(TypeError, match=worded("knobs.has_no", attention=attention, knob="groop")):
         create_model("resnet8", attention=attention, groop=2)
 
 

@@ -65,14 +65,14 @@ def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("timm/vit_tiny_patch16_224", "takes an attn_layer for tokens, not for feature maps"),
-        ("timm/convnext_tiny", "has blocks that take no attn_layer"),
-        ("timm/cspresnet50", "has blocks that take no attn_layer"),
-        ("timm/mobilenetv3_small_050", "has blocks that take no attn_layer"),
+        ("timm/vit_tiny_patch16_224", "backbones.tokens"),
+        ("timm/convnext_tiny", "backbones.no_place"),
+        ("timm/cspresnet50", "backbones.no_place"),
+        ("timm/mobilenetv3_small_050", "backbones.no_place"),
     ],
 )
 def test_a_model_whose_blocks_take_no_attention_is_refused_with_some_that_do(name: str, reason: str) -> None:
-    with pytest.raises(OptionError, match=f"model={name} {reason}; some that do: timm/resnet26, "):
+    with pytest.raises(OptionError, match=refusal(f"model={name}", reason, then="timm/resnet26, ")):
         create_model(name, attention="sa", groups=1)
 
 

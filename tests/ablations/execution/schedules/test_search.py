@@ -200,7 +200,10 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
             ["sweep.factors.attention.gate=[sigmoid,relu]"],
             refusal("gate=relu", "options.unknown", valid="sigmoid, hard_sigmoid"),
         ),
-        (["sweep.factors.attention.groups=[1,3]"], refusal("attention.groups=3: at layer1.0.sa of resnet8: groups=3", "knobs.not_split", channels=16)),
+        (
+            ["sweep.factors.attention.groups=[1,3]"],
+            refusal("attention.groups=3: at layer1.0.sa of resnet8: groups=3", "knobs.not_split", channels=16),
+        ),
     ],
 )
 def test_a_search_that_cannot_be_made_is_refused_before_anything_is_trained(overrides: list[str], message: str) -> None:

@@ -32,7 +32,7 @@ from ablations.training.train import Epoch, Result
 from tests.builders.driven import DrivenStudy
 from tests.builders.several import Several
 from tests.conftest import Command
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 # With two contrasts and up to 16 replicates the study is looked at 9, 12 and 16 of them.
 SIZES = (9, 12, 16)
@@ -162,8 +162,8 @@ def test_what_the_first_look_decides_gets_no_more_and_the_others_and_their_basel
 def test_each_look_says_what_it_found_and_how_many_cells_it_adds(study: Study) -> None:
     study.train(mixed)
     assert study.found == [
-        ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 27 + 6),
-        ("Look at 12 replicates: 1 of 2 contrasts decided; none, groups=4 get 4 more.", 33 + 8),
+        (worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3), 27 + 6),
+        (worded("looks.look", replicates=12, decided=1, contrasts=2, named="none, groups=4", more=4), 33 + 8),
     ]
 
 
@@ -204,10 +204,10 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
     assert cli.main("run", PURPOSE, run, [*TINY, *AUTO, f"results_dir={tmp_path}", "tracking.enabled=false"]) == 0
     printed = capsys.readouterr().out
     # One batch ends here with the cells that were left of it, and another one may follow.
-    assert "replicates: 9 to 16, cells: 33; 2 to train on cpu" in printed
+    assert "replicates: 9 to 16, " + worded("run.to_train", cells=33, left=2) in printed
     assert "Cost: about 2 s for 2 cells." in printed.splitlines()
     assert "[32/33] none r11" in printed
-    assert "Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more." in printed
+    assert worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3) in printed
 
 
 @pytest.mark.parametrize("slots", [2, 5, 40])
@@ -240,7 +240,10 @@ def test_replicates_of_a_study_that_had_a_number_of_them_are_used(tmp_path: Path
     assert auto.train(mixed) == [
         f"{name} r{number}" for number in range(10, 16) for name in ("none", "groups=4")
     ]  # fmt: skip
-    assert auto.found[0] == ("Look at 9 replicates: 1 of 2 contrasts decided; none, groups=4 get 3 more.", 30 + 4)
+    assert auto.found[0] == (
+        worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3),
+        30 + 4,
+    )
 
 
 def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alone(tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_a_run_says_of_a_stored_study_with_another_replicates_max_that_it_cannot
     done = command("run", *TINY, "replicates=auto", "replicates.max=12", f"results_dir={tmp_path}",
                    "tracking.enabled=false")  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert done.stderr.startswith("error: replicates.max=12: the study was begun with replicates.max=16")
+    assert re.match("error: " + refusal("replicates.max=12", "looks.begun", begun=16), done.stderr)
     assert len(study.store.cells()) == 1
 
 
@@ -335,7 +338,7 @@ def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: P
     assert (done.returncode, done.stderr) == (0, "")
     sizes = looks_of(make_design(compose_config([*REAL]))).sizes
     first = 5 * sizes[0]
-    assert f"replicates: {sizes[0]} to 10, cells: {first}; {first} to train on cpu" in done.stdout
+    assert f"replicates: {sizes[0]} to 10, " + worded("run.to_train", cells=first, left=first) in done.stdout
     assert "Verdicts are by paired tests" in done.stdout
     stored = optuna.load_study(study_name="shuffle-digits-resnet8", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     assert stored.user_attrs["looks"] == list(sizes)
@@ -344,10 +347,10 @@ def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: P
     assert first <= number <= 50
     assert f"[{number}/{number}]" in done.stdout
     assert (f"Look at {sizes[0]} replicates: " in done.stdout) == (number > first)
-    assert f"Replicates were added where verdicts were open: {number} cells of 50 at most." in done.stdout
+    assert worded("conclusions.added", trained=number, most=50) in done.stdout
 
     again = command("run", *REAL, f"results_dir={tmp_path}")
     assert (again.returncode, again.stderr) == (0, "")
-    assert f"All {number} cells are finished; nothing to train." in again.stdout
+    assert worded("run.finished", cells=number) in again.stdout
     table = done.stdout[done.stdout.index("┏") :]
     assert again.stdout[again.stdout.index("┏") :] == table
