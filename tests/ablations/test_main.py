@@ -108,7 +108,7 @@ def test_a_study_runs_through_the_list_of_verbs(tiny: list[str]) -> None:
     results = Path(tiny[-1].removeprefix("results_dir="))
     done = call(MODULE, "run", "sweep=groups", *tiny, "tracking.enabled=false", "figures=forest")
     assert done.returncode == 2
-    assert refusal("figures=forest", "options.other_verb", owner="analyze", verb="run") in done.stderr
+    assert re.search(refusal("figures=forest", "options.other_verb", owner="analyze", verb="run"), done.stderr)
     done = call(MODULE, "run", "sweep=groups", *tiny, "tracking.enabled=false")
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m ablations.run sweep=groups " in (results / "groups-digits-resnet8" / "report.md").read_text()
