@@ -118,11 +118,11 @@ def test_corrupt_images_are_counted_and_named_and_left_out_only_when_told(tree: 
     truncated.write_bytes(truncated.read_bytes()[:400])
     empty.write_bytes(b"")
     text.write_text("no picture")
-    message = (
-        r"data=imagenet_subset: 3 of 18 images cannot be decoded: train/n02/0.jpg \(.*[Tt]runcated.*data.skip_corrupt=t"
+    pattern = refusal(
+        "data=imagenet_subset", "images.corrupt", bad=3, number=18, first="train/n02/0.jpg", then="runcated"
     )
     for _ in range(2):  # also when what is whole has been decoded
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(DataError, match=pattern + ".*data.skip_corrupt=t") as caught:
             load(tree)
         assert str(tree) not in re.sub(r"data.root=\S+", "", str(caught.value))
     images = load(tree, "data.skip_corrupt=true")

@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
     assert re.search(rf"groups=4 r1 +diverged: {reason}, in epoch 1", said)
     assert worded("run.diverged", number=1) in said
     text = report(tmp_path)
-    mean = "its mean is of the others, which flatters it"
+    mean = worded("conclusions.mean_of_others")
     assert worded("conclusions.diverged", variant="groups=4", number=1, replicates=3, mean=mean) in text
     assert re.search(r"\| groups=4 +\| 2 \(\+1 diverged\) +\|", text)
     assert re.search(rf"\| groups=4 +\| 1 +\| diverged +\| {reason}", text)

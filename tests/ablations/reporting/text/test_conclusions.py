@@ -315,7 +315,7 @@ def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> Non
     ]
     results = collect(made, cells)
     said = warnings(results, made)
-    mean = "its mean is of the others, which flatters it"
+    mean = worded("conclusions.mean_of_others")
     assert worded("conclusions.diverged", variant="groups=4", number=1, replicates=3, mean=mean) in said
     assert worded("conclusions.diverged", variant="groups=2", number=3, replicates=3, mean="it has no mean") in said
     assert not any("failed" in sentence or "not trained yet" in sentence for sentence in said)
