@@ -144,7 +144,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
                 "sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16",
                 "knobs.not_split",
                 channels=16,
-                then="these fit at every place: 1, 2, 4, 8",
+                then=("these fit at every place: 1, 2, 4, 8", "groups_policy=clamp"),
             ),
         ),
         (["sweep.factors.attention.groups=[4,4]"], refusal("sweep", "design.listed_twice", name="groups=4")),
