@@ -16,6 +16,7 @@ from ablations.plan import plan
 from ablations.storage.study import open_store
 from tests.builders.claims import by_name, store_study
 from tests.conftest import TINY, Command
+from tests.wording import refusal, worded
 
 COMPUTED = {"params": "contradicted", "flops": "reproduced", "norm": "reproduced", "small": "reproduced"}
 SHUFFLE = ("sweep=shuffle", "replicates=8", "sweep.variants={none: {attention: none}}")
@@ -59,7 +60,7 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
         assert f"| {claim.id} | {claim.statement} | {claim.source} | {COMPUTED.get(claim.id, 'not run')} |" in page
         assert f"## {claim.id}: {COMPUTED.get(claim.id, 'not run')}\n" in page
         assert f"```\n{claim.command}\n```" in page or claim.expects is None
-    assert page.count("- no stored study has its networks") == len(CLAIMS) - len(COMPUTED)
+    assert page.count("- " + worded("ledger.no_networks")) == len(CLAIMS) - len(COMPUTED)
 
 
 def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
@@ -78,7 +79,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     where = "shuffle-digits-resnet8 (digits (24 training images, 2 classes); resnet8; 6 epochs): shuffle=on against"
     for name, control, end in (
         ("shuffle", "shuffle=off", "; reproduced here"),
-        ("gain", "none", "; the claim is about another scale"),
+        ("gain", "none", worded("ledger.other_scale")),
         ("small", "none", ""),
     ):
         section = page.partition(f"## {name}")[2].partition("##")[0]
@@ -142,7 +143,7 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     url = store_study(tmp_path, by_name({}), *SHUFFLE)
     open_store(url, "old", create=True).remember("identity", {"version": 1})
     assert call(tmp_path) == 0
-    line = f"old in {url}: is stored in format 1; this version of the suite reads format "
+    line = worded("ledger.old_format", study="old", url=url, format=1)
     assert f"\nSkipped: {line}" in capsys.readouterr().out
     assert f"## Skipped studies\n\n- {line}" in (tmp_path / "claims.md").read_text()
     assert verdicts(tmp_path)["shuffle"] == "contradicted"
@@ -171,12 +172,12 @@ def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["results_dir="], "error: results_dir: needs the name of a folder"),
-        (["storage=nonsense"], "error: storage=nonsense: is no database URL; one looks like sqlite:///"),
-        (["sweep.margin=0"], "error: sweep.margin=0.0: must be more than 0"),
-        (["sweep.margn=1"], "error: sweep.margn: there is no such option; did you mean sweep.margin"),
-        (["plan.pilot=2"], "error: plan.pilot=2: is an option of `python -m ablations.plan`, and not of claims"),
-        (["--claim=gain"], "error: --claim: there is no such flag"),
+        (["results_dir="], "error: " + refusal("results_dir", "paths.needs")),
+        (["storage=nonsense"], "error: " + refusal("storage=nonsense", "database.no_url")),
+        (["sweep.margin=0"], "error: " + refusal("sweep.margin=0.0", "options.not_above", above=0)),
+        (["sweep.margn=1"], "error: " + refusal("sweep.margn", "options.no_such", what="option", near="sweep.margin")),
+        (["plan.pilot=2"], "error: " + refusal("plan.pilot=2", "options.other_verb", owner="plan", verb="claims")),
+        (["--claim=gain"], "error: " + refusal("--claim", "options.no_such", what="flag")),
     ],
 )
 def test_what_cannot_be_done_is_one_message_and_status_2(
@@ -184,7 +185,7 @@ def test_what_cannot_be_done_is_one_message_and_status_2(
 ) -> None:
     assert cli.main("claims", PURPOSE, claims, [f"results_dir={tmp_path}", *arguments]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(message)
+    assert re.match(message, printed.err)
     assert len(printed.err.splitlines()) == 1
     assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
     assert call(tmp_path / "file") == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"error: results_dir={tmp_path / 'file'}: cannot be written: ")
+    assert re.match("error: " + refusal(f"results_dir={tmp_path / 'file'}", "files.unwritable", cause=""), errors)
     assert len(errors.splitlines()) == 1
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from ablations import cli
 from ablations.common.settings import Settings
 from ablations.config.compose import compose_config
+from ablations.config.groups import sweep_questions
 from ablations.design import make_design
 from ablations.design.variants import Variant
 from ablations.execution.launchers.serial import SerialLauncher
@@ -22,6 +24,7 @@ from ablations.training.events import Probe
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command
+from tests.wording import refusal, worded
 
 STUDY = "groups-digits-resnet8"
 PROBE = Probe(seconds=10.0, low=8.0, high=15.0, peak_memory_mib=12.0, parameters=75_290)
@@ -83,12 +86,12 @@ def test_a_plan_is_a_table_and_sentences_and_stores_nothing(tmp_path: Path, comm
     done = command("plan", "sweep=groups", *TINY, "device=cpu", f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{STUDY}: How many groups should shuffle attention use, and does it help at all?"
+    assert lines[0] == f"{STUDY}: {sweep_questions()['groups']}"
     assert any(line.startswith("│ groups=4 │     2 │        2 │") for line in lines)
     assert lines[-1] == f"Plan:       {tmp_path / STUDY / 'plan.md'}"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan.md"]
     text = (tmp_path / STUDY / "plan.md").read_text()
-    assert text.startswith(f"# Plan of {STUDY}\n\nHow many groups should")
+    assert text.startswith(f"# Plan of {STUDY}\n\n{sweep_questions()['groups']}")
     assert text.endswith(f"results_dir={tmp_path}\n```\n")
     assert "```\npython -m ablations.plan sweep=groups " in text
     for sentence in said(text):
@@ -109,10 +112,9 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
     text = (tmp_path / STUDY / "plan.md").read_text()
     precision = make_design(compose_config([*TINY, "device=cpu"])).protocol["train"]["precision"]
     assert said(text) == [
-        f"All 3 variants fit their networks; 6 of 6 cells are to be trained on cpu in {precision}.",
-        "Cost: about 60 s (48 s to 2 min) for 6 cells, with up to 12 MiB beside the images.",
-        "Detects: not known before two replicates are stored, for 2 contrasts; `plan` with plan.pilot=3 trains three, "
-        "as the study's first ones.",
+        worded("plan.fits", variants=3, left=6, total=6, device="cpu", precision=precision),
+        worded("plan.cost", cost="60 s", low="48 s", high="2 min", cells=6, memory=12),
+        worded("plan.unknown", contrasts=2),
     ]
     assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps"]
     assert probed == ["none", "groups=1", "groups=4"]
@@ -127,15 +129,15 @@ def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path
     seconds = f"{sum(times) / 2:.3g} ({min(times):.3g} to {max(times):.3g})"
     assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells"]
     sentences = said(text)
-    assert "; 18 of 24 cells are to be trained " in sentences[0]
-    assert sentences[2].startswith("Detects: with 8 replicates a difference of ")
-    assert sentences[3].startswith("To find a difference of 3 points in 80 % of studies takes ")
+    assert worded("plan.left", left=18, total=24) in sentences[0]
+    assert sentences[2].startswith(worded("plan.detects", replicates=8))
+    assert sentences[3].startswith(worded("plan.takes", effect=3))
     assert sentences[3].endswith(" of training.")
 
 
 def test_the_margin_is_the_effect_that_is_asked_for_unless_another_one_is(known: Path, probed: list[str]) -> None:
     assert call(known, "sweep.margin=1.5") == 0
-    assert said((known / STUDY / "plan.md").read_text())[3].startswith("To find a difference of 1.5 points in 80 %")
+    assert said((known / STUDY / "plan.md").read_text())[3].startswith(worded("plan.takes", effect=1.5))
     assert probed == []
 
 
@@ -156,16 +158,16 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
     )
     assert {cell.state for cell in before} == {CellState.FINISHED}
     text = (tmp_path / STUDY / "plan.md").read_text()
-    assert "; 3 of 9 cells are to be trained " in text
+    assert worded("plan.left", left=3, total=9) in text
     assert [row[5] for row in rows(text).values()] == ["2 stored cells"] * 3
     # A study that is piloted already pilots nothing anew.
     capsys.readouterr()
     assert call(tmp_path, *options, "replicates=3", "plan.pilot=2") == 0
-    assert "All 6 cells are finished; nothing to train." in capsys.readouterr().out
+    assert worded("run.finished", cells=6) in capsys.readouterr().out
 
     assert train(tmp_path, *options, "replicates=3") == 0
     printed = capsys.readouterr().out
-    assert "cells: 9; 3 to train on cpu" in printed
+    assert worded("run.to_train", cells=9, left=3) in printed
     assert [cell for cell in stored(tmp_path) if cell.replicate < 2] == before
     assert {cell.replicate for cell in stored(tmp_path)} == {0, 1, 2}
 
@@ -177,35 +179,33 @@ def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_
     assert len(stored(tmp_path)) == 6
     assert [row[:2] for row in rows(text).values()] == [["8", "6"]] * 3
     sentences = said(text)
-    assert "; 18 of 24 cells are to be trained " in sentences[0]
+    assert worded("plan.left", left=18, total=24) in sentences[0]
     assert sentences[1].endswith(" for 18 cells.")  # with measure=off nobody knows the memory
     assert [row[3] for row in rows(text).values()] == ["–"] * 3
-    assert sentences[2] == (
-        "That is up to the first look. Looks are at 8, 12 replicates; if nothing is decided before the last, there are "
-        "36 cells."
-    )
+    assert sentences[2] == worded("plan.looks", sizes="8, 12", most=36)
     # So few steps teach nothing: all networks are right by chance, in the same tenth of the images.
-    assert sentences[3] == "Detects: not known, as the paired differences of the stored replicates are all the same."
+    assert sentences[3] == worded("plan.alike")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["plan.pilot=3"], "error: plan.pilot=3: is more than the 2 replicates of the study"),
-        (["plan.pilot=-1"], "error: plan.pilot=-1: must be at least 0"),
-        (["plan.pilot=101"], "error: plan.pilot=101: must be at most 100"),
-        (["plan.effect=-1"], "error: plan.effect=-1.0: must be at least 0"),
-        (["plan.effect=nan"], "error: plan.effect=nan: must be at least 0"),
-        (["plan.efect=1"], "error: plan.efect: there is no such option; did you mean plan.effect"),
-        (["bench.images=3"], "error: bench.images=3: is an option of `python -m ablations.bench`, and not of plan"),
+        (["plan.pilot=3"], "error: " + refusal("plan.pilot=3", "plan.pilot", replicates=2)),
+        (["plan.pilot=-1"], "error: " + refusal("plan.pilot=-1", "options.below", least=0)),
+        (["plan.pilot=101"], "error: " + refusal("plan.pilot=101", "options.over", most=100)),
+        (["plan.effect=-1"], "error: " + refusal("plan.effect=-1.0", "options.below", least=0)),
+        (["plan.effect=nan"], "error: " + refusal("plan.effect=nan", "options.below", least=0)),
+        (["plan.efect=1"], "error: " + refusal("plan.efect", "options.no_such", what="option", near="plan.effect")),
+        (["bench.images=3"], "error: " + refusal("bench.images=3", "options.other_verb", owner="bench", verb="plan")),
         (["sweep=search", "plan.pilot=2"],
-         "error: plan.pilot=2: has no effect on a search, which gives no verdicts"),
+         "error: " + refusal("plan.pilot=2", "plan.search")),
         (["replicates=auto", "replicates.max=10", "plan.pilot=11"],
-         "error: plan.pilot=11: is more than the 10 replicates of the study"),
+         "error: " + refusal("plan.pilot=11", "plan.pilot", replicates=10)),
         # Before anything is trained that the plan would then refuse.
-        (["replicates=auto", "replicates.max=3", "plan.pilot=2"], "error: replicates.max=3: cannot decide 2 contrasts"),
-        (["study=../x"], "error: study=../x: is no name for a folder"),
-        (["storage=sqlite:////nowhere/x.db", "study=x/y"], "error: study=x/y: is no name for a folder"),
+        (["replicates=auto", "replicates.max=3", "plan.pilot=2"],
+         "error: " + refusal("replicates.max=3", "looks.too_few", contrasts=2)),
+        (["study=../x"], "error: " + refusal("study=../x", "paths.no_name")),
+        (["storage=sqlite:////nowhere/x.db", "study=x/y"], "error: " + refusal("study=x/y", "paths.no_name")),
     ],
 )  # fmt: skip
 def test_what_cannot_be_planned_is_one_message_and_status_2(
@@ -213,7 +213,7 @@ def test_what_cannot_be_planned_is_one_message_and_status_2(
 ) -> None:
     assert call(tmp_path, *arguments) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(message)
+    assert re.match(message, errors)
     assert len(errors.splitlines()) == 1
     assert probed == []
     assert list(tmp_path.iterdir()) == []
@@ -233,10 +233,8 @@ def test_a_study_of_another_protocol_is_refused(pilot: str, finished: Path, caps
     before = stored(finished)
     assert call(finished, "train.epochs=3", pilot) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(
-        f"error: study={STUDY}: is stored with another protocol; to plan another study, add study="
-    )
-    assert errors.endswith("  train.epochs: 2 is stored, 3 is asked for\n")
+    assert re.match("error: " + refusal(f"study={STUDY}", "study.other_protocol", then="study="), errors)
+    assert errors.endswith(f"  {worded('study.difference', option='train.epochs', stored=2, asked=3)}\n")
     assert stored(finished) == before
     assert not (finished / STUDY / "plan.md").exists()
 
@@ -245,7 +243,7 @@ def test_a_study_that_a_run_made_and_did_not_begin_is_planned_as_a_new_one(tmp_p
     # As a run leaves it that found no data.
     open_store(f"sqlite:///{tmp_path / 'optuna.db'}", STUDY, create=True)
     assert call(tmp_path) == 0
-    assert "; 6 of 6 cells are to be trained " in (tmp_path / STUDY / "plan.md").read_text()
+    assert worded("plan.left", left=6, total=6) in (tmp_path / STUDY / "plan.md").read_text()
     assert probed
 
 
@@ -260,7 +258,7 @@ def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
     for options in (["replicates=auto", "replicates.max=14"], ["replicates=14"]):
         assert call(known, *options) == 0
         (sentence,) = (one for one in said((known / STUDY / "plan.md").read_text()) if one.startswith("Detects: "))
-        assert sentence.startswith("Detects: with 14 replicates a difference of ")
+        assert sentence.startswith(worded("plan.detects", replicates=14))
         detected.append(float(sentence.split()[7]))
     assert detected[0] > detected[1]
     assert probed == []
@@ -284,13 +282,10 @@ def test_a_search_is_planned_with_what_it_will_pick(
     text = next(tmp_path.glob("search*/plan.md")).read_text()
     cells = 2 * (1 + picks)
     assert probed == ["none"]
-    assert f"; {cells} of {cells} cells are to be trained " in text
+    assert worded("plan.left", left=cells, total=cells) in text
     assert f"- Cost: about {cost} (" in text  # of what the known variants cost in the mean
     assert f" for {cells} cells, " in text
-    assert (
-        "- Detects: a search compares variants that were picked for being good; it gives no verdicts."
-        in text.splitlines()
-    )
+    assert f"- {worded('plan.search_detects')}" in text.splitlines()
     assert "To find a difference" not in text
 
 
@@ -301,7 +296,7 @@ def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list
     assert any(cell.state == CellState.PRUNED for cell in study.store.cells())
     assert plan(study.config, "") == 0
     text = (tmp_path / "mine" / "plan.md").read_text()
-    assert "; 0 of 34 cells are to be trained " in text
+    assert worded("plan.left", left=0, total=34) in text
     assert {row[1] for row in rows(text).values()} == {"0"}
     assert probed
 
@@ -320,7 +315,7 @@ def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned
     assert call(tmp_path) == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
     assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory"]
-    assert "- Cost: not known, as that of groups=4 is not." in text
+    assert "- " + worded("plan.cost_unknown", variant="groups=4") in text
 
 
 def test_a_plan_leaves_what_is_stored_alone(known: Path, probed: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.builders.trees import make_tree
 from tests.conftest import Command
+from tests.wording import refusal, worded
 
 
 @pytest.fixture
@@ -27,15 +29,15 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
 ) -> None:
     done = command("run", *study, "data.train_per_class=3")
     assert done.returncode == 0, done.stderr
-    assert "Decoding imagenet_subset: 15 images, once." in done.stdout
-    assert "Data: 9 training and 6 test images of 64x64 pixels in 3 classes; 0.2 MiB on the device." in done.stdout
+    assert worded("cache.decoding", data="imagenet_subset", images=15) in done.stdout
+    assert worded("run.data", train=9, test=6, side=64, classes=3, memory="0.2 MiB on the device") in done.stdout
     folder = tmp_path / "results" / "groups-imagenet_subset-resnet8"
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     of_cells = {"variants", "forest", "learning_curves", "pareto", "complexity"}
     # Cells as short as these may leave no time to be timed in, which `promise` needs.
     assert figures - {"promise"} == of_cells | {"gates", "subfeatures", "cams"}
     report = (folder / "report.md").read_text()
-    assert "Data: 9 training and 6 test images of 3 classes: n01, n02, n03." in report
+    assert worded("scope.data", train=9, test=6, number=3, classes="n01, n02, n03.") in report
     assert "| data.train_per_class | 3 |" in report
     assert "| data.root |" not in report
 
@@ -52,15 +54,21 @@ def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is
     command: Command, study: list[str], tmp_path: Path
 ) -> None:
     for options, message in (
-        (["data.classes=[n01,n04]"], "error: data.classes=n04: there is no such class"),
-        (["data.train_per_class=99"], "error: data.train_per_class=99: class n01 has 4"),
-        ([f"data.root={tmp_path / 'tre'}"], f"error: data.root={tmp_path / 'tre'}: there is no such folder"),
-        (["train.batch_size=13"], "error: train.batch_size=13: is more than the 12 training images"),
-        (["data.resolution=400"], "error: data.resolution=400: must be at most 224"),
+        (["data.classes=[n01,n04]"], "error: " + refusal("data.classes=n04", "options.no_such", what="class")),
+        (
+            ["data.train_per_class=99"],
+            "error: " + refusal("data.train_per_class=99", "images.too_few", name="n01", number=4),
+        ),
+        (
+            [f"data.root={tmp_path / 'tre'}"],
+            "error: " + refusal(f"data.root={tmp_path / 'tre'}", "options.no_such", what="folder"),
+        ),
+        (["train.batch_size=13"], "error: " + refusal("train.batch_size=13", "images.batch", images=12)),
+        (["data.resolution=400"], "error: " + refusal("data.resolution=400", "options.over", most=224)),
     ):
         done = command("run", *study, *options)
         assert done.returncode == 2
-        assert done.stderr.startswith(message)
+        assert re.match(message, done.stderr)
         assert "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert command("run", *study).returncode == 0
@@ -75,7 +83,7 @@ def test_a_study_goes_on_only_with_the_images_that_it_began_with(
     )
     done = command("run", *study, "replicates=2")
     assert done.returncode == 2
-    assert "the study's other cells were trained on" in done.stderr
+    assert worded("study.trained_on") in done.stderr
 
 
 def test_mapped_images_train_to_the_same_result(command: Command, study: list[str], tmp_path: Path) -> None:

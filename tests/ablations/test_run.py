@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from optuna.trial import TrialState
 
 from ablations.reporting.figures import FIGURES
 from tests.conftest import DIVERGING, TINY, Command
+from tests.wording import refusal, worded
 
 STUDY = "groups-digits-resnet8"
 KILLS = int(os.environ.get("ABLATIONS_KILLS", "3"))  # more for a drill
@@ -100,7 +102,7 @@ def test_a_second_run_trains_nothing_and_prints_the_same_table(undisturbed: tupl
     folder, printed = undisturbed
     done = command("run", "sweep=groups", *TINY, f"results_dir={folder}")
     assert done.returncode == 0
-    assert "All 6 cells are finished; nothing to train." in done.stdout
+    assert worded("run.finished", cells=6) in done.stdout
     start = printed.index("┏")
     assert done.stdout[done.stdout.index("┏") :] == printed[start:]
     check_every_cell_is_stored_once(folder)
@@ -166,7 +168,7 @@ def test_an_interrupted_run_says_what_is_stored_and_leaves_no_zombie(
     assert process.returncode == status, errors
     assert errors == ""
     assert "Interrupted: " in printed
-    assert "The same command goes on with the others." in printed
+    assert worded("run.goes_on") in printed
     study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     states = [trial.state for trial in study.trials]
     assert 1 <= states.count(TrialState.COMPLETE) < 6
@@ -179,27 +181,37 @@ def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> N
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "cells: 6; 6 to train" in line:
+            if worded("run.to_train", cells=6, left=6) in line:
                 break
         second = command("run", *TINY, "train.epochs=2000", "tracking.enabled=false", f"results_dir={tmp_path}")
         process.kill()
     assert second.returncode == 2
-    assert second.stderr.startswith(
-        f"error: study={STUDY}: is being run by another process, which is its only writer: process {process.pid} on "
-    )
+    assert re.match("error: " + refusal(f"study={STUDY}", "lock.held", process=process.pid), second.stderr)
 
 
 @pytest.mark.parametrize(
     ("verb", "arguments", "message"),
     [
-        ("run", ["sweep=group"], "error: sweep=group: there is no such sweep; did you mean groups?"),
+        ("run", ["sweep=group"], "error: " + refusal("sweep=group", "options.no_such", what="sweep", near="groups")),
         ("run", ["sweep.factors.attention.groups=[3]"], "error: sweep.factors.attention.groups=3: at layer1.0.sa"),
-        ("run", ["results_dir=/dev/null/x"], "error: results_dir=/dev/null/x: cannot be written: Not a directory"),
-        ("run", ["storage=sqlite:////nowhere/x.db"], "error: storage=sqlite:////nowhere/x.db: the database does not"),
-        ("run", ["study=../x"], "error: study=../x: is no name for a folder"),
-        ("run", ["tracking.uri=http://127.0.0.1:9"], "error: tracking.uri=http://127.0.0.1:9: MLflow does not answer"),
-        ("analyze", [], f"error: study={STUDY}: nothing is stored under this name in sqlite:///"),
-        ("analyze", ["--fast"], "error: --fast: there is no such flag"),
+        (
+            "run",
+            ["results_dir=/dev/null/x"],
+            "error: " + refusal("results_dir=/dev/null/x", "files.unwritable", cause="Not a directory"),
+        ),
+        (
+            "run",
+            ["storage=sqlite:////nowhere/x.db"],
+            "error: " + refusal("storage=sqlite:////nowhere/x.db", "database.missing"),
+        ),
+        ("run", ["study=../x"], "error: " + refusal("study=../x", "paths.no_name")),
+        (
+            "run",
+            ["tracking.uri=http://127.0.0.1:9"],
+            "error: " + refusal("tracking.uri=http://127.0.0.1:9", "tracking.silent"),
+        ),
+        ("analyze", [], "error: " + refusal(f"study={STUDY}", "study.unstored", url="sqlite:///")),
+        ("analyze", ["--fast"], "error: " + refusal("--fast", "options.no_such", what="flag")),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(
@@ -207,7 +219,7 @@ def test_bad_input_is_one_message_and_status_2(
 ) -> None:
     done = command(verb, f"results_dir={tmp_path}", *arguments)
     assert done.returncode == 2
-    assert done.stderr.startswith(message)
+    assert re.match(message, done.stderr)
     assert "Traceback" not in done.stderr
 
 
@@ -215,8 +227,8 @@ def test_a_run_of_which_every_cell_diverges_says_so_and_exits_with_1(tmp_path: P
     done = command("run", *TINY, *DIVERGING, "replicates=1", f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (1, "")
     report = (tmp_path / STUDY / "report.md").read_text()
-    assert report.count("| diverged | DivergedError: the loss is nan in training, in epoch 1") == 3
-    assert "No cell is finished: every one that was tried diverged." in report
+    assert report.count("| diverged | " + worded("train.diverged", loss="nan", where="training, in epoch 1")) == 3
+    assert worded("conclusions.none_finished", how="diverged") in report
     (parent,) = [
         run
         for run in MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["1"])
@@ -242,6 +254,6 @@ def test_another_protocol_is_refused_and_nothing_is_lost(undisturbed: tuple[Path
     before = table(folder)
     done = command("run", *TINY, "train.epochs=3", f"results_dir={folder}")
     assert done.returncode == 2
-    assert done.stderr.endswith("  train.epochs: 2 is stored, 3 is asked for\n")
+    assert done.stderr.endswith(f"  {worded('study.difference', option='train.epochs', stored=2, asked=3)}\n")
     check_every_cell_is_stored_once(folder)
     pd.testing.assert_frame_equal(table(folder), before)

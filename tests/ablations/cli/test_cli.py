@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from ablations import cli
 from ablations.config import Config
 from ablations.data.source import DataError
 from tests.builders.imports import HEAVY, imported_by
+from tests.wording import refusal, worded
 
 
 def call(*arguments: str) -> int:
@@ -40,13 +42,17 @@ def test_what_the_user_can_mend_is_one_message_and_status_2(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--hlep", "error: --hlep: there is no such flag; did you mean --help? valid: --help, --config-dir, --version"),
-        ("--config-dir", "error: --config-dir: needs a folder"),
+        (
+            "--hlep",
+            "error: "
+            + refusal("--hlep", "options.no_such", what="flag", near="--help", valid="--help, --config-dir, --version"),
+        ),
+        ("--config-dir", "error: " + refusal("--config-dir", "cli.needs_folder")),
     ],
 )
 def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument: str, message: str) -> None:
     assert call(argument) == 2
-    assert capsys.readouterr().err == message + "\n"
+    assert re.fullmatch(message + "\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,7 @@ def test_options_of_another_verb_are_refused(
 ) -> None:
     assert cli.main(verb, "Does it.", lambda *_: 0, ["train.epochs=3", typed]) == 2
     name, _, value = typed.partition("=")
-    reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+    reason = worded("options.other_verb", owner=owner, verb=verb)
     assert capsys.readouterr().err == f"error: {name}={value}: {reason}\n"
 
 
@@ -101,17 +107,17 @@ def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pyt
         raise DataError("data.root", "data", "there is no such folder")
 
     assert cli.main("run", "Does it.", act, []) == cli.USAGE_STATUS
-    assert capsys.readouterr().err == "error: data.root=data: there is no such folder\n"
+    assert capsys.readouterr().err == f"error: data.root=data: {worded('options.no_such', what='folder')}\n"
 
 
 @pytest.mark.parametrize(
     ("raised", "status", "message"),
     [
-        (KeyboardInterrupt(), cli.INTERRUPTED_STATUS, "Interrupted; what was finished is stored.\n"),
+        (KeyboardInterrupt(), cli.INTERRUPTED_STATUS, worded("interrupts.finished") + "\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "results"),
             cli.USAGE_STATUS,
-            "error: results: No space left on device; what is stored stays, and the same command goes on\n",
+            "error: results: " + worded("interrupts.failed", cause="No space left on device") + "\n",
         ),
     ],
 )

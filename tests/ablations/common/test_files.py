@@ -17,6 +17,7 @@ import ablations
 from ablations.common.errors import UsageError
 from ablations.common.files import discard_partials, refusals_explained, write_whole
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, largest_file, leave_partial
+from tests.wording import worded
 
 # Writes the same file again and again, as large as the turn says and each time of one letter.
 REWRITE = """
@@ -161,21 +162,22 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "names_file", "message"),
+    ("error", "names_file", "place", "cause"),
     [
-        (OSError(30, "Read-only file system"), True, "results_dir=here: cannot be written: Read-only file system; so"),
-        (OSError(13, "Permission denied", "file"), True, "results_dir=file: cannot be written: Permission denied; so"),
-        (OSError(13, "Permission denied", "file"), False, "results_dir=here: cannot be written: Permission denied; so"),
-        (OSError("odd"), False, "results_dir=here: cannot be written: odd; so"),
+        (OSError(30, "Read-only file system"), True, "here", "Read-only file system"),
+        (OSError(13, "Permission denied", "file"), True, "file", "Permission denied"),
+        (OSError(13, "Permission denied", "file"), False, "here", "Permission denied"),
+        (OSError("odd"), False, "here", "odd"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_written_is_one_message(error: OSError, names_file: bool, message: str) -> None:
+)
+def test_what_cannot_be_written_is_one_message(error: OSError, names_file: bool, place: str, cause: str) -> None:
     with (
         pytest.raises(UsageError) as caught,
         refusals_explained("results_dir", Path("here"), "; so", names_file=names_file),
     ):
         raise error
-    assert str(caught.value) == message
+    assert (caught.value.option, str(caught.value.value)) == ("results_dir", place)
+    assert caught.value.reason == worded("files.unwritable", cause=cause) + "; so"
 
 
 def test_other_errors_are_not_about_writing() -> None:

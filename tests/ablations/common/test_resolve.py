@@ -16,6 +16,7 @@ from ablations.common.resolve import (
     resolve_precision,
     resolve_threads,
 )
+from tests.wording import refusal
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_kernels_are_taken_where_the_installation_has_built_some(
         assert resolve_fused("on", "cpu") == "on"
     else:
         with pytest.raises(
-            UsageError, match=r"train\.fused=on: there are no kernels for cpu here: .* no C\+\+ compiler"
+            UsageError, match=refusal("train.fused=on", "fused.no_kernels", device="cpu", then="no C++ compiler")
         ):
             resolve_fused("on", "cpu")
 
@@ -89,5 +90,5 @@ def test_a_cpu_is_found_without_importing_torch() -> None:
 
 def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=r"^device=cuda: there is no CUDA device .* valid: auto, cpu$"):
+    with pytest.raises(UsageError, match=refusal("device=cuda", "machine.no_cuda", valid="auto, cpu")):
         resolve_device("cuda")

@@ -8,6 +8,7 @@ from ablations.common.errors import UsageError
 from ablations.config import DigitsConfig
 from ablations.config.compose import compose_config
 from ablations.config.groups import default_choices, group_choices, sweep_questions
+from tests.wording import refusal, worded
 
 
 def test_without_overrides_the_main_study_is_composed() -> None:
@@ -72,54 +73,66 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sweep=group"], r"sweep=group: there is no such sweep; did you mean groups\?.*\n.*How many groups"),
-        (["data=digit"], r"data=digit: there is no such data; did you mean digits\?"),
-        (["model=resnet19"], r"model=resnet19: there is no such model; did you mean resnet18"),
-        (["model=tim/resnet50"], r"model=tim/resnet50: there is no such model; did you mean resnet50 .*timm/<name>"),
-        (["train="], r"train=: there is no such train; valid: cifar, imagenet, quick"),
-        (["epochs=3"], r"epochs: there is no such option; did you mean train.epochs\?"),
+        (
+            ["sweep=group"],
+            refusal("sweep=group", "options.no_such", what="sweep", near="groups") + ".*\n.*How many groups",
+        ),
+        (["data=digit"], refusal("data=digit", "options.no_such", what="data", near="digits")),
+        (["model=resnet19"], refusal("model=resnet19", "options.no_such", what="model", near="resnet18")),
+        (
+            ["model=tim/resnet50"],
+            refusal("model=tim/resnet50", "options.no_such", what="model", near="resnet50") + ".*timm/<name>",
+        ),
+        (["train="], refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, quick")),
+        (["epochs=3"], refusal("epochs", "options.no_such", what="option", near="train.epochs")),
         (
             ["attention=se", "attention.groups=3"],
-            r"attention.groups: attention se has no such knob; .*valid: .*reduction",
+            refusal("attention.groups", "knobs.has_no_such", attention="se", then="reduction"),
         ),
-        (["attention.groups=four"], r"attention.groups=four: is no number; a number is, and so is auto"),
+        (["attention.groups=four"], refusal("attention.groups=four", "options.word_or_number", word="auto")),
         (
             ["attention.branches=neither"],
-            r"attention.branches=neither: is not known; valid: both, channel, spatial",
+            refusal("attention.branches=neither", "options.unknown", valid="both, channel, spatial"),
         ),
-        (["attention.gate_bias=99"], r"attention.gate_bias=99.0: must be at most 20"),
-        (["attention.group=3"], r"attention.group: attention sa has no such knob; did you mean attention.groups"),
-        (["hydra.run.dir=x"], r"hydra.run.dir: there is no such option"),
-        (["train.epochs=x"], r"train.epochs=x: is no whole number"),
-        (["train.epochs=1.5"], r"train.epochs=1.5: is no whole number"),
-        (["train.epochs=0"], r"train.epochs=0: must be at least 1"),
-        (["replicates=0"], r"replicates=0: must be at least 1"),
-        (["replicates=99999999999999999999"], r"replicates=9+: must be at most 10000"),
-        (["train.learning_rate=nan"], r"train.learning_rate=nan: must be at least"),
-        (["replicates=many"], r"replicates=many: is no number; a number is, and so is auto"),
-        (["replicates=1.5"], r"replicates=1.5: is no whole number"),
-        (["replicates=true"], r"replicates=true: is no whole number"),
-        (["replicates=Auto"], r"replicates=Auto: is no number; a number is, and so is auto"),
-        (["replicates.max=1"], r"replicates.max=1: must be at least 2"),
-        (["replicates.max=auto"], r"replicates.max=auto: is no whole number"),
-        (["replicates.max=10001"], r"replicates.max=10001: must be at most 10000"),
-        (["replicates_max=8"], r"replicates_max: there is no such option; did you mean replicates.max"),
-        (["replicates.maximum=8"], r"replicates.maximum: there is no such option; did you mean replicates.max"),
-        (["sweep.margin=0"], r"sweep.margin=0.0: must be more than 0"),
-        (["sweep.margin=-0.1"], r"sweep.margin=-0.1: must be more than 0"),
-        (["sweep.margin=nan"], r"sweep.margin=nan: must be more than 0"),
-        (["plan.pilot=101"], r"plan.pilot=101: must be at most 100"),
-        (["train.precision=fp16"], r"train.precision=fp16: is not known; did you mean bf16"),
-        (["device=gpu"], r"device=gpu: is not known; .*valid: auto, cpu, cuda"),
-        (["train.epochs=1,2"], r"train.epochs=1,2: takes one value; a list is written \[1,2\]"),
-        (["groups"], r"groups: is not understood; options are given as name=value"),
-        (["a b=3"], r"a b=3: is not understood"),
-        (["study='open"], r"study='open: is not understood"),
-        (["data.name=cifar"], r"data.name=cifar: is chosen with data=cifar"),
-        (["~train.epochs"], r"~train.epochs: only entries of sweep.factors and sweep.variants can be removed"),
-        (["+sweep=groups"], r"\+sweep=groups: a group is chosen with sweep=choice; did you mean groups"),
-        (["sweep.variants=3"], r"sweep.variants=3: is given as settings"),
-        (["data.flip=maybe"], r"data.flip=maybe: is neither true nor false"),
+        (["attention.gate_bias=99"], refusal("attention.gate_bias=99.0", "options.over", most=20)),
+        (
+            ["attention.group=3"],
+            refusal("attention.group", "knobs.has_no_such", attention="sa", near="attention.groups"),
+        ),
+        (["hydra.run.dir=x"], refusal("hydra.run.dir", "options.no_such", what="option")),
+        (["train.epochs=x"], refusal("train.epochs=x", "options.no_whole_number")),
+        (["train.epochs=1.5"], refusal("train.epochs=1.5", "options.no_whole_number")),
+        (["train.epochs=0"], refusal("train.epochs=0", "options.below", least=1)),
+        (["replicates=0"], refusal("replicates=0", "options.below", least=1)),
+        (["replicates=99999999999999999999"], refusal("replicates=99999999999999999999", "options.over", most=10000)),
+        (["train.learning_rate=nan"], refusal("train.learning_rate=nan", "options.below", least="")),
+        (["replicates=many"], refusal("replicates=many", "options.word_or_number", word="auto")),
+        (["replicates=1.5"], refusal("replicates=1.5", "options.no_whole_number")),
+        (["replicates=true"], refusal("replicates=true", "options.no_whole_number")),
+        (["replicates=Auto"], refusal("replicates=Auto", "options.word_or_number", word="auto")),
+        (["replicates.max=1"], refusal("replicates.max=1", "options.below", least=2)),
+        (["replicates.max=auto"], refusal("replicates.max=auto", "options.no_whole_number")),
+        (["replicates.max=10001"], refusal("replicates.max=10001", "options.over", most=10000)),
+        (["replicates_max=8"], refusal("replicates_max", "options.no_such", what="option", near="replicates.max")),
+        (
+            ["replicates.maximum=8"],
+            refusal("replicates.maximum", "options.no_such", what="option", near="replicates.max"),
+        ),
+        (["sweep.margin=0"], refusal("sweep.margin=0.0", "options.not_above", above=0)),
+        (["sweep.margin=-0.1"], refusal("sweep.margin=-0.1", "options.not_above", above=0)),
+        (["sweep.margin=nan"], refusal("sweep.margin=nan", "options.not_above", above=0)),
+        (["plan.pilot=101"], refusal("plan.pilot=101", "options.over", most=100)),
+        (["train.precision=fp16"], refusal("train.precision=fp16", "options.unknown", near="bf16")),
+        (["device=gpu"], refusal("device=gpu", "options.unknown", valid="auto, cpu, cuda")),
+        (["train.epochs=1,2"], refusal("train.epochs=1,2", "options.takes_one", like="[1,2]")),
+        (["groups"], refusal("groups", "options.not_understood")),
+        (["a b=3"], refusal("a b=3", "options.not_understood")),
+        (["study='open"], refusal("study='open", "options.not_understood")),
+        (["data.name=cifar"], refusal("data.name=cifar", "options.chosen", how="data=cifar")),
+        (["~train.epochs"], refusal("~train.epochs", "options.removed")),
+        (["+sweep=groups"], refusal("+sweep=groups", "options.group_chosen", how="sweep=choice", near="groups")),
+        (["sweep.variants=3"], refusal("sweep.variants=3", "options.as_settings")),
+        (["data.flip=maybe"], refusal("data.flip=maybe", "options.neither")),
     ],
 )
 def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: list[str], message: str) -> None:
@@ -130,14 +143,19 @@ def test_what_is_not_understood_is_said_of_the_override_that_has_it(arguments: l
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("question: [", "cannot be read as YAML"),
-        ("\tquestion: x", "cannot be read as YAML"),
-        ("question: a\nquestion: b", "cannot be read as YAML: .*duplicate"),
-        ("\x00\x01", "cannot be read as YAML"),
-        ("", "has no settings"),
-        ("- 1", "has no settings"),
-        ("qestion: x", r"sweep has no option qestion; valid: name, question"),
-        ("factors: 7", "factors=7: is given as settings"),
+        ("question: [", worded("groups.no_yaml")),
+        ("\tquestion: x", worded("groups.no_yaml")),
+        ("question: a\nquestion: b", worded("groups.no_yaml") + ": .*duplicate"),
+        ("\x00\x01", worded("groups.no_yaml")),
+        ("", worded("groups.no_settings")),
+        ("- 1", worded("groups.no_settings")),
+        (
+            "qestion: x",
+            worded("groups.no_option", group="sweep", option="qestion")
+            + "; "
+            + worded("errors.valid", names="name, question"),
+        ),
+        ("factors: 7", refusal("factors=7", "options.as_settings")),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:
@@ -153,10 +171,10 @@ def test_what_is_wrong_with_a_file_is_said_of_the_file(tmp_path: Path, text: str
 def test_a_file_may_not_hide_a_sweep_of_the_suite(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "groups.yaml").write_text("question: Mine?")
-    with pytest.raises(UsageError, match="groups is the name of a sweep of the suite; give the file another"):
+    with pytest.raises(UsageError, match=worded("groups.hidden", name="groups")):
         compose_config(["sweep=groups"], str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--config-dir=/nowhere: there is no such folder"):
+    with pytest.raises(UsageError, match=refusal("--config-dir=/nowhere", "options.no_such", what="folder")):
         compose_config([], "/nowhere")

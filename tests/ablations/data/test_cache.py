@@ -20,6 +20,7 @@ from ablations.data.cache import Entry, decoded, default_folder
 from ablations.data.image_tree import ImageTreeSource
 from ablations.data.source import DataError
 from tests.builders.trees import make_tree
+from tests.wording import refusal, worded
 
 QUIET = Console(quiet=True)
 
@@ -135,7 +136,7 @@ def test_two_runs_that_want_the_images_at_once_decode_them_once(tree: Path) -> N
     first = start_decoding(tree)
     second = start(tree)
     assert second.stderr is not None
-    assert second.stderr.readline() == "Another run is decoding these images; waiting for it.\n"
+    assert second.stderr.readline() == worded("cache.waiting") + "\n"
     assert first.stdin is not None
     first.stdin.write("\n")
     first.stdin.close()
@@ -160,14 +161,17 @@ def test_after_a_run_that_was_killed_while_decoding_the_next_one_begins_anew(tre
 
 def test_too_little_disk_is_said_before_anything_is_written(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
-    with pytest.raises(DataError, match=r"data.cache=.*: needs 2.0 MiB for decoded images, and 1.0 MiB are free; ano"):
+    with pytest.raises(DataError, match="^data.cache=.*: " + worded("cache.too_small", needed="2.0", free="1.0")):
         load(tree)
     assert entries(tree) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"data.cache=.*file/cache: cannot be written: Not a directory"):
+    with pytest.raises(
+        DataError,
+        match=refusal(f"data.cache={tmp_path / 'file' / 'cache'}", "files.unwritable", cause="Not a directory"),
+    ):
         decoded(source(tree), tmp_path / "file" / "cache", QUIET)
 
 
@@ -184,7 +188,7 @@ def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
         return written
 
     monkeypatch.setattr(os, "pwrite", write)
-    with pytest.raises(DataError, match=r"data.cache=.*cannot be written: No space left on device"):
+    with pytest.raises(DataError, match=f"^data.cache=.*{worded('files.unwritable', cause='No space left on device')}"):
         load(tree)
     assert entries(tree) == []
 

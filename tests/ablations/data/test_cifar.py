@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import socket
 import socketserver
 import tarfile
@@ -24,6 +25,7 @@ from ablations.data import cifar as module
 from ablations.data import load_images
 from ablations.data.images import Images
 from ablations.data.source import DataError
+from tests.wording import refusal
 
 
 class FakeCifar:
@@ -140,7 +142,7 @@ def test_a_damaged_file_is_named_even_after_it_was_decoded_once(make: Make, dama
 
 
 def test_a_class_with_too_few_images_is_named_with_what_can_be_had(make: Make) -> None:
-    with pytest.raises(DataError, match=r"data.train_per_class=11: class class0 has 10; up to 10, or 0 for all"):
+    with pytest.raises(DataError, match=refusal("data.train_per_class=11", "images.too_few", name="class0", number=10)):
         load(make(), "data.train_per_class=11")
 
 
@@ -180,7 +182,7 @@ def test_what_is_not_there_is_downloaded_once_and_a_download_that_was_cut_off_st
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
     cut(1000)
-    with pytest.raises(DataError, match=r"cifar10 is not there and cannot be downloaded .*starts anew"):
+    with pytest.raises(DataError, match=refusal(f"data.root={fake.root}", "images.unfetched", then="starts anew")):
         load(fake)
     assert not fake.folder.exists()
     cut(-1)
@@ -199,7 +201,9 @@ def test_who_only_looks_at_a_study_downloads_nothing(
     folder, _, address = server
     archive = fake.archive(folder)
     fake.kind.url = f"{address}/{archive.name}"
-    with pytest.raises(DataError, match=r"^data.root=.*/data: has no folder cifar-10-batches-py, which `run` puts"):
+    with pytest.raises(
+        DataError, match="^" + refusal(f"data.root={fake.root}", "images.not_fetched", folder="cifar-10-batches-py")
+    ):
         load(fake, fetch=False)
     assert list(fake.root.iterdir()) == []
     assert "Downloading" not in capsys.readouterr().out
@@ -229,8 +233,8 @@ def test_a_host_that_does_not_answer_is_one_message_with_both_ways_out(
         with pytest.raises(DataError) as caught:
             load(fake)
     message = str(caught.value)
-    assert f"data.root={fake.root}: cifar10 is not there and cannot be downloaded (" in message
-    assert "name the folder that has cifar-10-batches-py or cifar10.tar.gz as data.root" in message
+    assert re.match(refusal(f"data.root={fake.root}", "images.unfetched"), message)
+    assert "cifar-10-batches-py or cifar10.tar.gz as data.root" in message
     assert f"put {fake.kind.url} into {fake.root}" in message
 
 

@@ -10,6 +10,7 @@ from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design, protocol_differences
+from tests.wording import refusal, worded
 
 
 def design(*overrides: str) -> Design:
@@ -54,9 +55,7 @@ def test_a_level_can_be_the_baseline_of_all_that_are_otherwise_equal() -> None:
         "shufflenet_v2_x0_5, none": "shufflenet_v2_x0_5, none", "shufflenet_v2_x0_5, sa": "shufflenet_v2_x0_5, none",
     }  # fmt: skip
     assert made.baseline_factor == "attention"
-    with pytest.raises(
-        UsageError, match=r"sweep.baseline=se: is no variant of this sweep; .*valid: .*resnet20, none, "
-    ):
+    with pytest.raises(UsageError, match=refusal("sweep.baseline=se", "design.no_variant", valid="resnet20, none")):
         design("sweep=backbones", "sweep.baseline=se")
 
 
@@ -120,7 +119,9 @@ def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it()
     stored = design("train.precision=bf16", "train.memory_format=channels_last").protocol | {"device": "cuda"}
     assert make_design(compose_config([]), stored=stored).protocol == stored
     asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
-    assert protocol_differences(stored, asked) == ["train.precision: bf16 is stored, fp32 is asked for"]
+    assert protocol_differences(stored, asked) == [
+        worded("study.difference", option="train.precision", stored="bf16", asked="fp32")
+    ]
 
 
 @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=8))
@@ -139,53 +140,69 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
     [
         (
             ["sweep.factors.attention.groups=[8,16]"],
-            r"sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16 does not split 16 channels .*"
-            r"these fit at every place: 1, 2, 4, 8; groups_policy=clamp takes fewer where it must",
+            refusal(
+                "sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16",
+                "knobs.not_split",
+                channels=16,
+                then=("these fit at every place: 1, 2, 4, 8", "groups_policy=clamp"),
+            ),
         ),
-        (["sweep.factors.attention.groups=[4,4]"], r"sweep: the variant groups=4 is listed twice"),
-        (["sweep.variants.four={attention:{groups:4}}"], r"sweep: groups=4 is the same network as four"),
+        (["sweep.factors.attention.groups=[4,4]"], refusal("sweep", "design.listed_twice", name="groups=4")),
+        (["sweep.variants.four={attention:{groups:4}}"], refusal("sweep: groups=4", "design.same", other="four")),
         (
             ["sweep.factors={attention: {groups: [1, 2]}, attention.groups: [4]}"],
-            r"sweep.factors.attention.groups=\[4\]: is given twice; the other time as \[1,2\]",
+            refusal("sweep.factors.attention.groups=[4]", "design.given_twice", other="[1,2]"),
         ),
         (
             ["sweep.factors={model: [resnet8], model.name: [resnet20]}"],
-            r"sweep.factors.model.name=\[resnet20\]: is given twice; the other time as \[resnet8\]",
+            refusal("sweep.factors.model.name=[resnet20]", "design.given_twice", other="[resnet8]"),
         ),
         (
             ["sweep.max_parameters=9"],
-            r"sweep.max_parameters=9: is an option of a search alone; sweep.sampler=tpe makes",
+            refusal("sweep.max_parameters=9", "design.search_alone"),
         ),
-        (["sweep.trials=9"], r"sweep.trials=9: is an option of a search alone"),
-        (["sweep.factors.attention.groups=[]"], r"sweep.factors.attention.groups=\[\]: is given as a list of levels"),
-        (["sweep.factors.attention.groups=4"], r"sweep.factors.attention.groups=4: is given as a list of levels"),
-        (["sweep.factors.attention.groups=[four]"], r"groups=four is no number; a number is, and so is auto"),
-        (["sweep.factors.attention.group=[4]"], r"attention sa has no knob group; did you mean groups"),
-        (["attention=none"], r"attention none has no knob groups, nor any other"),
+        (["sweep.trials=9"], refusal("sweep.trials=9", "design.search_alone")),
+        (["sweep.factors.attention.groups=[]"], refusal("sweep.factors.attention.groups=[]", "design.levels")),
+        (["sweep.factors.attention.groups=4"], refusal("sweep.factors.attention.groups=4", "design.levels")),
+        (["sweep.factors.attention.groups=[four]"], refusal("groups=four", "options.word_or_number", word="auto")),
+        (
+            ["sweep.factors.attention.group=[4]"],
+            refusal("sweep.factors.attention.group=4", "knobs.has_no", attention="sa", knob="group", near="groups"),
+        ),
+        (
+            ["attention=none"],
+            refusal("sweep.factors.attention.groups=1", "knobs.has_no", attention="none", knob="groups"),
+        ),
         (
             ["sweep.factors.attention.norm=[group:3]", "attention.groups=2"],
-            r"norm=group:3 does not divide the",
+            refusal("norm=group:3", "knobs.branch", channels=8),
         ),
-        (["sweep.factors.train.epochs=[1,2]"], r"train.epochs belongs to the protocol"),
-        (["sweep.variants.x={attention:sea}"], r"sweep.variants.x: there is no attention sea; did you mean se or sa"),
-        (["sweep.variants.x={model:resnet21}"], r"sweep.variants.x: model=resnet21 is no backbone; .*resnet20"),
-        (["sweep.variants.x={model:{depth:3}}"], r"sweep.variants.x: a model has no depth"),
-        (["sweep.variants.x=3"], r"sweep.variants.x=3: is given as settings"),
-        (["sweep.variants.x={attention:[sa]}"], r"attention=\[sa\]: is one value, not several"),
-        (["sweep.factors={model:[[resnet8]]}"], r"model=\[resnet8\]: is one value, not several"),
+        (["sweep.factors.train.epochs=[1,2]"], refusal("train.epochs", "design.protocol")),
+        (
+            ["sweep.variants.x={attention:sea}"],
+            refusal("sweep.variants.x", "design.no_attention", name="sea", near="se or sa"),
+        ),
+        (
+            ["sweep.variants.x={model:resnet21}"],
+            refusal("sweep.variants.x: model=resnet21", "backbones.unknown", then="resnet20"),
+        ),
+        (["sweep.variants.x={model:{depth:3}}"], refusal("sweep.variants.x", "design.depth", setting="depth")),
+        (["sweep.variants.x=3"], refusal("sweep.variants.x=3", "options.as_settings")),
+        (["sweep.variants.x={attention:[sa]}"], refusal("attention=[sa]", "design.one_value")),
+        (["sweep.factors={model:[[resnet8]]}"], refusal("model=[resnet8]", "design.one_value")),
         (
             ["attention.norm=Instance"],
-            r"attention.norm=Instance: is not known; did you mean instance",
+            refusal("attention.norm=Instance", "options.unknown", near="instance"),
         ),
-        (["sweep.baseline=nothing"], r"sweep.baseline=nothing: is no variant of this sweep"),
-        (["~sweep.variants.none"], r"sweep.baseline=none: is no variant of this sweep"),
-        (["sweep.factors={}", "sweep.variants={}"], r"sweep.factors: is empty"),
-        (["replicates.max=8"], r"replicates.max=8: has no effect without replicates=auto"),
+        (["sweep.baseline=nothing"], refusal("sweep.baseline=nothing", "design.no_variant")),
+        (["~sweep.variants.none"], refusal("sweep.baseline=none", "design.no_variant")),
+        (["sweep.factors={}", "sweep.variants={}"], refusal("sweep.factors", "options.empty")),
+        (["replicates.max=8"], refusal("replicates.max=8", "design.no_auto")),
         (
             ["sweep=search", "replicates=auto"],
-            r"replicates=auto: is for sweeps whose variants are all compared; a search takes a number of replicates",
+            refusal("replicates=auto", "design.compared"),
         ),
-        (["data.cutout=32"], r"data.cutout=32: must be less than the image's 32 pixels"),
+        (["data.cutout=32"], refusal("data.cutout=32", "design.cutout", side=32)),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:
@@ -196,7 +213,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[st
 def test_a_variant_has_a_name() -> None:
     config = compose_config(["device=cpu"])
     config.sweep.variants[" "] = {"attention": "none"}
-    with pytest.raises(UsageError, match=r"sweep.variants: a variant has no name"):
+    with pytest.raises(UsageError, match=refusal("sweep.variants", "design.no_name")):
         make_design(config)
 
 
@@ -223,5 +240,5 @@ def test_cuda_without_a_cuda_device_is_refused() -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(UsageError, match=r"device=cuda: there is no CUDA device that torch can use.*valid: auto"):
+    with pytest.raises(UsageError, match=refusal("device=cuda", "machine.no_cuda", valid="auto")):
         make_design(compose_config(["device=cuda"]))

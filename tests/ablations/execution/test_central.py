@@ -15,6 +15,7 @@ from ablations.storage.cells import CellState
 from ablations.storage.study import open_store
 from tests.conftest import TINY
 from tests.servers import PASSWORD, QUOTED_PASSWORD, Cluster, MlflowServer
+from tests.wording import worded
 
 STUDY = "central"
 TOKEN = "t0ken-of-mine"
@@ -45,7 +46,7 @@ def test_a_study_is_run_on_central_servers_and_outlives_a_restart_of_its_databas
     printed += rest
     assert (process.returncode, errors) == (0, ""), printed
     second = capsys.readouterr()
-    assert f"is being run by another process, which is its only writer: process {process.pid} on " in second.err
+    assert worded("lock.held", process=process.pid) in second.err
 
     store = open_store(storage, STUDY, create=False)
     assert [cell.state for cell in store.cells()] == [CellState.FINISHED] * 6

@@ -18,6 +18,7 @@ from ablations.run import PURPOSE, run
 from ablations.storage.cells import CellState
 from ablations.storage.study import open_store
 from tests.conftest import TINY
+from tests.wording import worded
 
 STUDY = "groups-digits-resnet8"
 
@@ -96,8 +97,7 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     disk: Disk, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     place = f"results_dir={disk.folder / 'results'}"
-    full = "the disk is full; make room, and the same command goes on with what is stored\n"
-    at_once = f"error: storage=sqlite:///{disk.folder}/results/optuna.db: {full}"
+    at_once = f"error: storage=sqlite:///{disk.folder}/results/optuna.db: {worded('database.full')}\n"
 
     disk.fill()
     status, _, message = call("run", place, "tracking.enabled=false")
@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     assert 1 <= finished < 6
     status, printed, message = call("run", place, "train.epochs=40")
     assert (status, message) == (0, "")
-    assert f"cells: 6; {6 - finished} to train" in printed
+    assert worded("run.to_train", cells=6, left=6 - finished) in printed
     assert states(disk.folder / "results") == [CellState.FINISHED] * 6
     client = MlflowClient(f"sqlite:///{disk.folder / 'results' / 'mlflow.db'}")
     runs = [run for run in client.search_runs(["1"]) if "cell" in run.data.tags]
@@ -125,7 +125,8 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     status, _, message = call("analyze", place, "train.epochs=40")
     assert (status, message.count("\n")) == (2, 1)
     assert message.startswith(f"error: results_dir={disk.folder}/results/{STUDY}")
-    assert "No space left on device; once it can be, the same command goes on with what is stored" in message
+    assert worded("files.unwritable", cause="No space left on device") in message
+    assert worded("paths.goes_on") in message
     disk.make_room()
     assert call("analyze", place, "train.epochs=40", "figures=forest")[0] == 0
 
@@ -138,7 +139,7 @@ def test_a_folder_that_may_not_be_written_is_one_message(
     for verb in ("run", "analyze"):
         status, _, message = call(verb, f"results_dir={disk.folder / 'results'}", "replicates=1", "train.epochs=1")
         assert (status, message.count("\n")) == (2, 1)
-        assert "cannot be written: Read-only file system; once it can be" in message
+        assert worded("files.unwritable", cause="Read-only file system") + worded("paths.goes_on") in message
 
 
 def test_a_full_disk_of_mlflows_does_not_stop_the_study(
@@ -152,7 +153,7 @@ def test_a_full_disk_of_mlflows_does_not_stop_the_study(
     ]
     status, printed, message = run_until_the_first_cell_is_finished(disk.fill, *places)
     assert (status, message) == (0, ""), printed
-    assert "MLflow stopped answering (the disk is full; make room" in printed, printed
+    assert worded("tracking.stopped", cause="the disk is full") in printed, printed
     assert states(tmp_path / "results") == [CellState.FINISHED] * 3
     disk.make_room()
     status, printed, message = call("analyze", *places, "figures=forest", "sync=true")
@@ -202,7 +203,7 @@ def test_a_damaged_database_is_one_message_and_a_copy_of_it_helps(
     folder = folder.rename(tmp_path / "again")
     status, printed, message = call("run", f"results_dir={folder}", *options[1:])
     assert (status, message) == (0, "")
-    assert "All 3 cells are finished; nothing to train." in printed
+    assert worded("run.finished", cells=3) in printed
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (experiment,) = [found for found in client.search_experiments() if found.name == STUDY]
     assert len([run for run in client.search_runs([experiment.experiment_id]) if run.info.status == "FINISHED"]) == 4

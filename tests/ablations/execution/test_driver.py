@@ -39,6 +39,7 @@ from tests.builders.driven import DrivenStudy
 from tests.builders.launchers import Launcher
 from tests.builders.several import Several
 from tests.conftest import DIVERGING, TINY
+from tests.wording import refusal, worded
 
 ROOT = Path(__file__).parents[3]
 
@@ -130,7 +131,7 @@ def test_a_diverging_cell_is_recorded_as_such_and_not_tried_again(tmp_path: Path
     assert driver.diverged == len(cells) == 3
     for cell in cells:
         assert cell.state is CellState.DIVERGED
-        assert cell.failure == "DivergedError: the loss is nan in training, in epoch 1"
+        assert cell.failure == worded("train.diverged", loss="nan", where="training, in epoch 1")
     again = Launcher(study.config)
     assert study.drive(again).failed == 0
     assert again.trained == []
@@ -240,7 +241,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_cell_and_it_is_said(study:
     (tmp_path / "file").write_text("")
     launcher = Workers(study.config, 1, {"none r0": [[Saved(b"x"), *EPOCHS, FINISHED]]})
     assert study.drive(launcher, checkpoints=Checkpoints(tmp_path / "file" / "checkpoints")).failed == 0
-    assert "The checkpoint of none r0 is not kept: " in study.said.getvalue()
+    assert worded("checkpoints.unkept", cell="none r0") in study.said.getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -298,7 +299,7 @@ def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_s
     process.terminate()
     _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == "Interrupted, unfinished; the same command goes on.\n"
+    assert said == worded("interrupts.unfinished") + "\n"
 
 
 def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +309,9 @@ def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeyp
     images = launcher.images
     monkeypatch.setitem(launcher.__dict__, "images", in_memory(images.train, images.test, ("a",) * 10))
     study.design = make_design(more)
-    with pytest.raises(StorageError, match=r"data=digits: has fingerprint .* add study=groups-digits-resnet8-2"):
+    with pytest.raises(
+        StorageError, match=refusal("data=digits", "study.other_data", then="study=groups-digits-resnet8-2")
+    ):
         study.drive(launcher)
     assert launcher.trained == []
 

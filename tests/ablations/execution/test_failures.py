@@ -20,6 +20,7 @@ from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training.learner import Learner
 from tests.conftest import TINY
+from tests.wording import worded
 
 STUDY = "groups-digits-resnet8"
 Plant = Callable[[Learner, Tensor], None]
@@ -81,12 +82,12 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
     plant(monkeypatch, 4, exhaust)
     assert call(tmp_path) == 0
     said = capsys.readouterr().out
-    assert said.count("ran out of memory; it is tried again with batches in two parts.") == 2
+    assert said.count(worded("run.halved")) == 2
     found = cells(tmp_path)
     assert all(cell.state == CellState.FINISHED for cell in found.values())
     parts = {name: (cell.outcome or {}).get("micro_batches") for name, cell in found.items()}
     assert parts == dict.fromkeys(found) | {"groups=4 r0": 2, "groups=4 r1": 2}
-    assert "2 cells of groups=4 ran out of memory and took each batch in two parts" in report(tmp_path)
+    assert worded("conclusions.mixed_batches", cells="2 cells", variant="groups=4") in report(tmp_path)
     assert set(statuses(tmp_path).values()) == {"FINISHED"}
     assert call(tmp_path) == 0
     assert "nothing to train" in capsys.readouterr().out
@@ -127,12 +128,14 @@ def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
     plant(monkeypatch, 4, spoil, replicate=1)
     assert call(tmp_path, "replicates=3", "measure=off") == 0
     said = capsys.readouterr().out
-    assert re.search(r"groups=4 r1 +diverged: DivergedError: the loss is nan in training, in epoch 1", said)
-    assert "Cells that diverged: 1; they would do so again, and are not tried again." in said
+    reason = worded("train.diverged", loss="nan", where="training")
+    assert re.search(rf"groups=4 r1 +diverged: {reason}, in epoch 1", said)
+    assert worded("run.diverged", number=1) in said
     text = report(tmp_path)
-    assert "groups=4 diverged in 1 of 3 replicates: its mean is of the others, which flatters it." in text
+    mean = worded("conclusions.mean_of_others")
+    assert worded("conclusions.diverged", variant="groups=4", number=1, replicates=3, mean=mean) in text
     assert re.search(r"\| groups=4 +\| 2 \(\+1 diverged\) +\|", text)
-    assert re.search(r"\| groups=4 +\| 1 +\| diverged +\| DivergedError: the loss is nan in training", text)
+    assert re.search(rf"\| groups=4 +\| 1 +\| diverged +\| {reason}", text)
     assert statuses(tmp_path)["groups=4 r1"] == "FAILED"
     assert call(tmp_path, "replicates=3", "measure=off") == 0
     assert "nothing to train" in capsys.readouterr().out
@@ -165,8 +168,8 @@ def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
         reason = found[name].failure or ""
         assert reason.startswith("Traceback")
         assert reason.endswith("ValueError: planted at (8, 3, 32, 32)\n")
-    assert "2 cells failed and are in none of these means." in report(tmp_path)
-    assert "The same command tries them again." in capsys.readouterr().out
+    assert worded("conclusions.failed", cells="2 cells", are="are") in report(tmp_path)
+    assert worded("run.tries_again") in capsys.readouterr().out
     assert call(tmp_path) == 0
     assert set(statuses(tmp_path).values()) == {"FINISHED"}
 
@@ -194,7 +197,7 @@ def test_a_cell_that_takes_too_long_is_ended_and_goes_on_under_a_longer_limit(
         assert call(tmp_path, *options, "limits.seconds=9.5") == 1
     failed = cells(tmp_path)["groups=4 r0"]
     assert failed.failed_as == "time limit"
-    assert "failed: It took longer than limits.seconds=9.5." in capsys.readouterr().out
+    assert "failed: " + worded("train.too_long", seconds=9.5) in capsys.readouterr().out
     (kept,) = (tmp_path / STUDY / "checkpoints").iterdir()
     epochs: list[Any] = torch.load(kept, weights_only=True)["epochs"]
     assert len(epochs) == 3  # of three steps each

@@ -29,6 +29,7 @@ from ablations.training.events import (
 )
 from ablations.training.job import Job, kind_of, pack, work
 from tests.conftest import DIVERGING, TINY
+from tests.wording import worded
 
 CONFIG = compose_config([*TINY, "device=cpu", "train.epochs=3"])
 DESIGN = make_design(CONFIG)
@@ -89,7 +90,7 @@ def test_a_checkpoint_that_is_of_no_use_is_done_without_and_it_is_said(images: D
         job, whole = replace(job, micro_batches=2), said(replace(JOB, micro_batches=2), images)
     events = said(job, images)
     assert isinstance(events[0], Note)
-    assert events[0].text.startswith("none r0 begins anew, as its checkpoint is of no use: ")
+    assert events[0].text.startswith(worded("train.anew", cell="none r0"))
     assert digits(events[-1]) == digits(whole[-1])
 
 
@@ -98,7 +99,7 @@ def test_the_limit_of_time_counts_what_was_spent_before_the_checkpoint(images: D
     state = torch.load(io.BytesIO(saved), weights_only=True)
     old = pack(state | {"seconds": 1e6})
     events = said(replace(JOB, checkpoint=old, seconds=1e5), images)
-    assert events[-1] == Failed(TIME_LIMIT, "It took longer than limits.seconds=100000.")
+    assert events[-1] == Failed(TIME_LIMIT, worded("train.too_long", seconds=100000))
     assert not any(isinstance(event, Finished) for event in events)
     assert isinstance(said(replace(JOB, checkpoint=old, seconds=1e7), images)[-1], Finished)
 
@@ -108,7 +109,7 @@ def test_divergence_and_errors_are_told_apart(images: DeviceImages) -> None:
     diverged = said(replace(JOB, recipe=TrainConfig(**recipe)), images)[-1]
     assert isinstance(diverged, Failed)
     assert diverged.kind == DIVERGED
-    assert diverged.reason == "DivergedError: the loss is nan in training, in epoch 1"
+    assert diverged.reason == worded("train.diverged", loss="nan", where="training, in epoch 1")
     broken: Any = "much"
     failed = said(replace(JOB, recipe=replace(JOB.recipe, momentum=broken)), images)[-1]
     assert isinstance(failed, Failed)

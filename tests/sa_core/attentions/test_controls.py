@@ -18,6 +18,7 @@ from sa_core.attentions.controls import (
 )
 from tests.sa_core.helpers import arrays, count, noise, randomised, variants
 from tests.sa_core.reference import matched_squeeze_excitation, shuffle_attention
+from tests.wording import refusal
 
 
 def test_the_constant_gate_multiplies_by_its_number() -> None:
@@ -133,7 +134,7 @@ def test_the_matched_gate_is_the_formula_of_squeeze_and_excitation(
 
 def test_the_matched_gate_refuses_what_shuffle_attention_refuses_for_the_same_reason() -> None:
     # 4 divides 12; what does not fit is the two equal halves of shuffle attention.
-    with pytest.raises(ValueError, match="groups=4 does not split 12 channels into groups of two equal halves"):
+    with pytest.raises(ValueError, match=refusal("groups=4", "knobs.not_split", channels=12)):
         MatchedSqueezeExcitation(12, 4)
 
 

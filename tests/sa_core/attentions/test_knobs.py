@@ -32,6 +32,7 @@ from sa_core.attentions.knobs import (
 )
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
+from tests.wording import refusal, worded
 
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
@@ -69,11 +70,15 @@ def test_clamp_takes_the_most_groups_up_to_those_asked_for(
 
 
 def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
-    with pytest.raises(OptionError, match=r"2G must divide the channels \(for 64 channels these fit: 1, 2, 4, 8, 16, "):
+    with pytest.raises(
+        OptionError, match=refusal("groups=64", "knobs.not_split", channels=64, then="1, 2, 4, 8, 16, ")
+    ):
         ShuffleAttentionKnobs().check(64)
-    with pytest.raises(OptionError, match=r"divide 12 channels \(for 12 channels these fit: 1, 2, 3, 4, 6, 12\)"):
+    with pytest.raises(
+        OptionError, match=refusal("groups=5", "knobs.not_divided", channels=12, then="1, 2, 3, 4, 6, 12)")
+    ):
         SpatialGroupEnhanceKnobs(5).check(12)
-    with pytest.raises(OptionError, match=r"for 7 channels these fit: none\)"):
+    with pytest.raises(OptionError, match=refusal("groups=1", "knobs.not_split", channels=7, then="none)")):
         ShuffleAttentionKnobs(1, "clamp").check(7)
 
 
@@ -123,19 +128,19 @@ def test_a_norm_says_how_many_groups_it_takes(norm: str, channels: int, groups: 
 @pytest.mark.parametrize(
     ("norm", "message"),
     [
-        ("group", "norm=group is not known; valid: instance, group:<k>, layer, batch, none"),
-        ("group:", "norm=group: is not known"),
-        ("group:two", "norm=group:two is not known"),
-        ("group:-1", "norm=group:-1 is not known"),
-        ("groups:2", "norm=groups:2 is not known"),
-        ("", "norm= is not known"),
-        ("group:0", "norm=group:0 is not known"),
-        ("group:1", "norm=group:1 is layer under another name"),
-        ("group:4", "norm=group:4 does not divide the 6 channels of a branch; valid: "),
+        ("group", refusal("norm=group", "options.unknown", valid="instance, group:<k>, layer, batch, none")),
+        ("group:", refusal("norm=group", "options.unknown")),
+        ("group:two", refusal("norm=group:two", "options.unknown")),
+        ("group:-1", refusal("norm=group:-1", "options.unknown")),
+        ("groups:2", refusal("norm=groups:2", "options.unknown")),
+        ("", refusal("norm=", "options.unknown")),
+        ("group:0", refusal("norm=group:0", "options.unknown")),
+        ("group:1", refusal("norm=group:1", "design.layer")),
+        ("group:4", refusal("norm=group:4", "knobs.branch", channels=6)),
     ],
 )
 def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(OptionError, match=f"^{message}"):
         norm_groups(norm, 6)
 
 
@@ -189,7 +194,7 @@ def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
     built = knobs(groups=2, **set_knobs)
     assert set(built.without_effect()) == idle
     if idle:
-        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ has no effect: with \w+="):
+        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ {worded('knobs.idle')}: with \w+="):
             built.check(16)
     else:
         built.check(16)
@@ -214,29 +219,44 @@ def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, s
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (ShuffleAttentionKnobs(groups=0), "groups=0 must be at least 1"),
-        (ShuffleAttentionKnobs(norm="weight"), "norm=weight is not known"),
-        (ShuffleAttentionKnobs(norm="group:1"), "norm=group:1 is layer under another name"),
-        (ShuffleAttentionKnobs(groups_policy="fit"), "groups_policy=fit is not known; valid: strict, clamp"),
-        (ShuffleAttentionKnobs(branches="all"), "branches=all is not known; valid: both, channel, spatial, none"),
-        (ShuffleAttentionKnobs(removed="gone"), "removed=gone is not known; valid: identity, reassign"),
-        (ShuffleAttentionKnobs(transform="fc"), "transform=fc is not known; valid: affine, affine_channel, conv1x1"),
-        (ShuffleAttentionKnobs(pooling="sum"), "pooling=sum is not known; valid: avg, max, avg_max"),
-        (ShuffleAttentionKnobs(gate="relu"), "gate=relu is not known; valid: sigmoid, hard_sigmoid, tanh1, none"),
-        (ShuffleAttentionKnobs(gate_bias=21.0), "gate_bias=21.0 must be at most 20"),
-        (ShuffleAttentionKnobs(gate_bias=-21.0), "gate_bias=-21.0 must be at least -20"),
-        (ShuffleAttentionKnobs(gate_bias=math.nan), "gate_bias=nan must be at least -20"),
-        (ShuffleAttentionKnobs(shuffle_groups=1), "shuffle_groups=1 must be at least 2"),
-        (ShuffleAttentionKnobs(permutation="reverse"), "permutation=reverse is not known; valid: interleave, random"),
-        (MatchedKnobs(groups=-1), "groups=-1 must be at least 1"),
-        (SpatialGroupEnhanceKnobs(groups_policy="Clamp"), "groups_policy=Clamp is not known"),
-        (SqueezeExcitationKnobs(0), "reduction=0 must be at least 1"),
-        (EfficientChannelKnobs(4), "kernel_size=4 has no middle; an odd number, or 0, has"),
-        (EfficientChannelKnobs(-1), "kernel_size=-1 must be at least 0"),
-        (CbamKnobs(reduction=0), "reduction=0 must be at least 1"),
-        (CbamKnobs(kernel_size=0), "kernel_size=0 must be at least 1"),
-        (CbamKnobs(kernel_size=6), "kernel_size=6 has no middle; an odd number has"),
-        (GlobalContextKnobs(fusion="both"), "fusion=both is not known; valid: add, scale"),
+        (ShuffleAttentionKnobs(groups=0), refusal("groups=0", "options.below", least=1)),
+        (ShuffleAttentionKnobs(norm="weight"), refusal("norm=weight", "options.unknown")),
+        (ShuffleAttentionKnobs(norm="group:1"), refusal("norm=group:1", "design.layer")),
+        (
+            ShuffleAttentionKnobs(groups_policy="fit"),
+            refusal("groups_policy=fit", "options.unknown", valid="strict, clamp"),
+        ),
+        (
+            ShuffleAttentionKnobs(branches="all"),
+            refusal("branches=all", "options.unknown", valid="both, channel, spatial, none"),
+        ),
+        (ShuffleAttentionKnobs(removed="gone"), refusal("removed=gone", "options.unknown", valid="identity, reassign")),
+        (
+            ShuffleAttentionKnobs(transform="fc"),
+            refusal("transform=fc", "options.unknown", valid="affine, affine_channel, conv1x1"),
+        ),
+        (ShuffleAttentionKnobs(pooling="sum"), refusal("pooling=sum", "options.unknown", valid="avg, max, avg_max")),
+        (
+            ShuffleAttentionKnobs(gate="relu"),
+            refusal("gate=relu", "options.unknown", valid="sigmoid, hard_sigmoid, tanh1, none"),
+        ),
+        (ShuffleAttentionKnobs(gate_bias=21.0), refusal("gate_bias=21.0", "options.over", most=20)),
+        (ShuffleAttentionKnobs(gate_bias=-21.0), refusal("gate_bias=-21.0", "options.below", least=-20)),
+        (ShuffleAttentionKnobs(gate_bias=math.nan), refusal("gate_bias=nan", "options.below", least=-20)),
+        (ShuffleAttentionKnobs(shuffle_groups=1), refusal("shuffle_groups=1", "options.below", least=2)),
+        (
+            ShuffleAttentionKnobs(permutation="reverse"),
+            refusal("permutation=reverse", "options.unknown", valid="interleave, random"),
+        ),
+        (MatchedKnobs(groups=-1), refusal("groups=-1", "options.below", least=1)),
+        (SpatialGroupEnhanceKnobs(groups_policy="Clamp"), refusal("groups_policy=Clamp", "options.unknown")),
+        (SqueezeExcitationKnobs(0), refusal("reduction=0", "options.below", least=1)),
+        (EfficientChannelKnobs(4), refusal("kernel_size=4", "knobs.no_middle", then="an odd number, or 0, has")),
+        (EfficientChannelKnobs(-1), refusal("kernel_size=-1", "options.below", least=0)),
+        (CbamKnobs(reduction=0), refusal("reduction=0", "options.below", least=1)),
+        (CbamKnobs(kernel_size=0), refusal("kernel_size=0", "options.below", least=1)),
+        (CbamKnobs(kernel_size=6), refusal("kernel_size=6", "knobs.no_middle", then="an odd number has")),
+        (GlobalContextKnobs(fusion="both"), refusal("fusion=both", "options.unknown", valid="add, scale")),
     ],
 )
 def test_a_value_that_will_not_do_is_refused_with_the_reason(knobs: Knobs, message: str) -> None:
@@ -249,27 +269,27 @@ def test_a_value_that_will_not_do_is_refused_with_the_reason(knobs: Knobs, messa
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (ShuffleAttentionKnobs(2, norm="group:3"), "norm=group:3 does not divide the 4 channels of a branch; valid: g"),
-        (ShuffleAttentionKnobs(2, shuffle_groups=3), "shuffle_groups=3 does not divide 16 channels"),
+        (ShuffleAttentionKnobs(2, norm="group:3"), refusal("norm=group:3", "knobs.branch", channels=4, valid="g")),
+        (ShuffleAttentionKnobs(2, shuffle_groups=3), refusal("shuffle_groups=3", "knobs.not_divided", channels=16)),
     ],
 )
 def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -> None:
     knobs.check_values()
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(OptionError, match=f"^{message}"):
         knobs.check(16)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"groups": 2.0}, "groups=2.0 is no whole number"),
-        ({"groups": "4"}, "groups=4 is no whole number"),
-        ({"groups": True}, "groups=True is no whole number"),
-        ({"norm_affine": "false"}, "norm_affine=false is neither true nor false"),
-        ({"shuffle": 1}, "shuffle=1 is neither true nor false"),
-        ({"gate_bias": "1"}, "gate_bias=1 is no number"),
-        ({"gate_bias": True}, "gate_bias=True is no number"),
-        ({"norm": None}, "norm=None is no text"),
+        ({"groups": 2.0}, refusal("groups=2.0", "options.no_whole_number")),
+        ({"groups": "4"}, refusal("groups=4", "options.no_whole_number")),
+        ({"groups": True}, refusal("groups=True", "options.no_whole_number")),
+        ({"norm_affine": "false"}, refusal("norm_affine=false", "options.neither")),
+        ({"shuffle": 1}, refusal("shuffle=1", "options.neither")),
+        ({"gate_bias": "1"}, refusal("gate_bias=1", "options.no_number")),
+        ({"gate_bias": True}, refusal("gate_bias=True", "options.no_number")),
+        ({"norm": None}, refusal("norm=None", "options.no_text")),
     ],
 )
 def test_a_value_of_another_type_is_refused(value: dict[str, Any], message: str) -> None:
@@ -290,7 +310,7 @@ def test_a_branch_has_half_of_a_group_or_all_of_it_where_the_other_handed_its_ha
 
 def test_a_norm_is_checked_against_the_share_that_a_reassigned_branch_has() -> None:
     ShuffleAttentionKnobs(2, branches="spatial", removed="reassign", norm="group:8").check(16)
-    with pytest.raises(OptionError, match="norm=group:8 does not divide the 4"):
+    with pytest.raises(OptionError, match=refusal("norm=group:8", "knobs.branch", channels=4)):
         ShuffleAttentionKnobs(2, branches="spatial", norm="group:8").check(16)
 
 

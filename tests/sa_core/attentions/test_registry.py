@@ -15,6 +15,7 @@ from sa_core import ATTENTION, ShuffleAttention, SpatialGroupEnhance
 from sa_core.attentions.knobs import ATTENTIONS
 from tests.sa_core import reference
 from tests.sa_core.helpers import SMALL, arrays, count, noise, on_meta, randomised, small
+from tests.wording import refusal
 
 PARAMETERLESS = {"none", "identity", "constant", "permute"}
 
@@ -135,18 +136,18 @@ def test_a_name_makes_its_module(name: str, kind: type[nn.Module]) -> None:
 @pytest.mark.parametrize(
     ("name", "knobs", "message"),
     [
-        ("se", {"reduction": 0}, "reduction=0 must be at least 1"),
-        ("eca", {"kernel_size": 2}, "kernel_size=2 has no middle"),
-        ("cbam", {"kernel_size": 4}, "kernel_size=4 has no middle"),
-        ("cbam", {"reduction": -1}, "reduction=-1 must be at least 1"),
-        ("gc", {"fusion": "both"}, "fusion=both is not known; valid: add, scale"),
-        ("sge", {"groups": 7}, "groups=7 does not divide 128 channels"),
-        ("frozen", {"gate": "relu"}, "gate=relu is not known"),
-        ("se_matched", {"groups": 0}, "groups=0 must be at least 1"),
+        ("se", {"reduction": 0}, refusal("reduction=0", "options.below", least=1)),
+        ("eca", {"kernel_size": 2}, refusal("kernel_size=2", "knobs.no_middle")),
+        ("cbam", {"kernel_size": 4}, refusal("kernel_size=4", "knobs.no_middle")),
+        ("cbam", {"reduction": -1}, refusal("reduction=-1", "options.below", least=1)),
+        ("gc", {"fusion": "both"}, refusal("fusion=both", "options.unknown", valid="add, scale")),
+        ("sge", {"groups": 7}, refusal("groups=7", "knobs.not_divided", channels=128)),
+        ("frozen", {"gate": "relu"}, refusal("gate=relu", "options.unknown")),
+        ("se_matched", {"groups": 0}, refusal("groups=0", "options.below", least=1)),
     ],
 )
 def test_a_value_that_will_not_do_is_refused_with_the_reason(name: str, knobs: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         ATTENTION[name](128, **knobs)
 
 

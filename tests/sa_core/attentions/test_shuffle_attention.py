@@ -15,6 +15,7 @@ from sa_core.attentions.knobs import BRANCHES
 from sa_core.attentions.shuffle_attention import in_layout_of
 from tests.sa_core.helpers import arrays, divisors, noise, randomised, variants
 from tests.sa_core.reference import GATES, shuffle_attention, taken_groups
+from tests.wording import refusal
 
 OFFICIAL = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
 
@@ -293,18 +294,36 @@ def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 64}, r"groups=64 does not split 64 channels .* these fit: 1, 2, 4, 8, 16, 32\)"),
+        ({"channels": 64}, refusal("groups=64", "knobs.not_split", channels=64, then="these fit: 1, 2, 4, 8, 16, 32)")),
         ({"channels": 12, "groups": 4}, r"these fit: 1, 2, 3, 6\)"),
-        ({"channels": 12, "groups": 0}, r"groups=0 must be at least 1"),
+        ({"channels": 12, "groups": 0}, refusal("groups=0", "options.below", least=1)),
         ({"channels": 7, "groups": 1}, r"these fit: none\)"),
         ({"channels": 7, "groups_policy": "clamp"}, r"these fit: none\)"),
-        ({"channels": 16, "groups": 2, "branches": "all"}, "branches=all is not known; valid: both, channel"),
-        ({"channels": 16, "groups": 2, "norm": "group"}, "norm=group is not known; valid: instance, group:<k>"),
-        ({"channels": 16, "groups": 2, "norm": "group:3"}, "norm=group:3 does not divide the 4 .* group:2, group:4"),
-        ({"channels": 16, "groups": 2, "norm": "group:0"}, "norm=group:0 is not known"),
-        ({"channels": 16, "groups": 2, "shuffle_groups": 3}, "shuffle_groups=3 does not divide 16 channels"),
-        ({"channels": 16, "groups": 2, "branches": "none", "gate": "none"}, "gate=none has no effect: with branches=n"),
-        ({"channels": 16, "groups": 2, "removed": "reassign"}, "removed=reassign has no effect: with branches=both"),
+        (
+            {"channels": 16, "groups": 2, "branches": "all"},
+            refusal("branches=all", "options.unknown", valid="both, channel"),
+        ),
+        (
+            {"channels": 16, "groups": 2, "norm": "group"},
+            refusal("norm=group", "options.unknown", valid="instance, group:<k>"),
+        ),
+        (
+            {"channels": 16, "groups": 2, "norm": "group:3"},
+            refusal("norm=group:3", "knobs.branch", channels=4, then="group:2, group:4"),
+        ),
+        ({"channels": 16, "groups": 2, "norm": "group:0"}, refusal("norm=group:0", "options.unknown")),
+        (
+            {"channels": 16, "groups": 2, "shuffle_groups": 3},
+            refusal("shuffle_groups=3", "knobs.not_divided", channels=16),
+        ),
+        (
+            {"channels": 16, "groups": 2, "branches": "none", "gate": "none"},
+            refusal("gate=none", "knobs.idle", then="with branches=n"),
+        ),
+        (
+            {"channels": 16, "groups": 2, "removed": "reassign"},
+            refusal("removed=reassign", "knobs.idle", then="with branches=both"),
+        ),
     ],
 )
 def test_knobs_that_do_not_fit_are_refused_with_those_that_do(arguments: dict[str, Any], message: str) -> None:

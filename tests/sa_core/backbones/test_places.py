@@ -10,6 +10,7 @@ from sa_core.backbones.places import POSITIONS, Place, select_stages
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import on_meta
+from tests.wording import refusal
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -49,7 +50,9 @@ def test_stages_are_named_by_word_or_number(stages: str, chosen: set[int]) -> No
 
 @pytest.mark.parametrize("stages", ["", "0", "4", "1+4", "two", "2+", "+2", "-1", "1,2", "all+1", "1.0", "²"])
 def test_stages_that_are_not_there_are_refused_with_those_that_are(stages: str) -> None:
-    with pytest.raises(OptionError, match=r"names no stages of resnet20, which has 1 to 3; as 2\+3; valid: all, "):
+    with pytest.raises(
+        OptionError, match=refusal("", "backbones.no_stages", model="resnet20", last=3, then="as 2+3", valid="all")
+    ):
         select_stages(stages, 3, "resnet20")
 
 
@@ -61,5 +64,7 @@ def test_selected_places_are_those_of_the_stages_in_the_order_of_the_network() -
 
 
 def test_a_position_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(OptionError, match="position=identity is not known; valid: residual, pre, post, shortcut"):
+    with pytest.raises(
+        OptionError, match=refusal("position=identity", "options.unknown", valid="residual, pre, post, shortcut")
+    ):
         BACKBONES["resnet8"].places("identity")

@@ -5,6 +5,7 @@ import pytest
 from sa_core.backbones.places import POSITIONS, STEMS
 from sa_core.backbones.registry import BACKBONES, find_backbone
 from sa_core.errors import OptionError
+from tests.wording import refusal
 
 
 @pytest.mark.parametrize(
@@ -56,5 +57,8 @@ def test_backbones_have_their_names() -> None:
 
 
 def test_a_backbone_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(OptionError, match=r"model=resnet21 is no backbone; valid: resnet8, resnet20, .*, timm/<name>"):
+    with pytest.raises(
+        OptionError,
+        match=refusal("model=resnet21", "backbones.unknown", valid="resnet8, resnet20, ") + ".*, timm/<name>",
+    ):
         find_backbone("resnet21")

@@ -10,6 +10,7 @@ from sa_core.backbones.registry import find_backbone
 from sa_core.backbones.timm_models import Slot, find_timm_backbone
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import count, noise
+from tests.wording import refusal
 
 
 def test_timm_builds_its_own_models_with_shuffle_attention() -> None:
@@ -57,21 +58,21 @@ def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
     model = create_model("timm/resnet26", attention="sa", stages="2+4")
     filled = {path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
     assert filled == {"layer2.0.se", "layer2.1.se", "layer4.0.se", "layer4.1.se"}
-    with pytest.raises(OptionError, match="stages=5 names no stages of timm/resnet26, which has 1 to 4"):
+    with pytest.raises(OptionError, match=refusal("stages=5", "backbones.no_stages", model="timm/resnet26", last=4)):
         create_model("timm/resnet26", stages="5")
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("timm/vit_tiny_patch16_224", "takes an attn_layer for tokens, not for feature maps"),
-        ("timm/convnext_tiny", "has blocks that take no attn_layer"),
-        ("timm/cspresnet50", "has blocks that take no attn_layer"),
-        ("timm/mobilenetv3_small_050", "has blocks that take no attn_layer"),
+        ("timm/vit_tiny_patch16_224", "backbones.tokens"),
+        ("timm/convnext_tiny", "backbones.no_place"),
+        ("timm/cspresnet50", "backbones.no_place"),
+        ("timm/mobilenetv3_small_050", "backbones.no_place"),
     ],
 )
 def test_a_model_whose_blocks_take_no_attention_is_refused_with_some_that_do(name: str, reason: str) -> None:
-    with pytest.raises(OptionError, match=f"model={name} {reason}; some that do: timm/resnet26, "):
+    with pytest.raises(OptionError, match=refusal(f"model={name}", reason, then="timm/resnet26, ")):
         create_model(name, attention="sa", groups=1)
 
 
@@ -81,15 +82,17 @@ def test_the_models_that_a_refusal_names_do_take_attention(name: str) -> None:
 
 
 def test_an_unknown_model_of_timm_is_refused_with_names_that_are_near() -> None:
-    with pytest.raises(OptionError, match=r"model=timm/resnet51 is no model of timm; valid: .*timm/resnet50"):
+    with pytest.raises(OptionError, match=refusal("model=timm/resnet51", "backbones.no_model", then="timm/resnet50")):
         create_model("timm/resnet51")
-    with pytest.raises(OptionError, match=r"model=timm/ is no model of timm$"):
+    with pytest.raises(OptionError, match=refusal("model=timm/", "backbones.no_model")):
         create_model("timm/")
 
 
 @pytest.mark.parametrize("position", ["pre", "post", "shortcut", "inside"])
 def test_a_model_of_timm_has_attention_after_the_residual_path_alone(position: str) -> None:
-    with pytest.raises(OptionError, match=f"position={position} is not to be had in timm/resnet26; valid: residual"):
+    with pytest.raises(
+        OptionError, match=refusal(f"position={position}", "backbones.not_in", model="timm/resnet26", valid="residual")
+    ):
         create_model("timm/resnet26", position=position)
 
 
@@ -98,7 +101,10 @@ def test_a_name_may_carry_the_tag_of_its_weights() -> None:
 
 
 def test_a_place_that_does_not_fit_is_named() -> None:
-    with pytest.raises(OptionError, match=r"groups=64 does not split 48 .* \(at stages.0.0.attn_last of timm/gernet_s"):
+    with pytest.raises(
+        OptionError,
+        match=refusal("groups=64", "knobs.not_split", channels=48, then="(at stages.0.0.attn_last of timm/gernet_s"),
+    ):
         create_model("timm/gernet_s", attention="sa")
 
 

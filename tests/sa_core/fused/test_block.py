@@ -34,6 +34,7 @@ from tests.sa_core.fused.cases import (
     needs_kernels,
 )
 from tests.sa_core.helpers import noise, randomised
+from tests.wording import refusal, worded
 
 pytestmark = needs_kernels
 both_layouts = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -564,29 +565,39 @@ def test_a_network_hands_on_how_its_attention_is_computed(fused: str) -> None:
     assert {part.fused for part in model.modules() if isinstance(part, ShuffleAttention)} == {fused}
 
 
-SE = "there is no kernel for a block with attention=se"
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"name": "shufflenet_v2_x0_5"}, "the blocks of shufflenet_v2_x0_5 do not end in a batch norm"),
-    ({"name": "timm/resnet18"}, "the blocks of timm/resnet18 do not end in a batch norm"),
-    ({"name": "resnet8", "attention": "se"}, SE),
-    ({"name": "resnet8", "attention": "sa", "groups": 4, "position": "pre"}, "with position=pre attention is not at"),
-    ({"name": "resnet8", "attention": "sa", "groups": 4, "position": "post"}, "with position=post attention is not at"),
+    ({"name": "shufflenet_v2_x0_5"}, worded("fused.no_end", model="shufflenet_v2_x0_5")),
+    ({"name": "timm/resnet18"}, worded("fused.no_end", model="timm/resnet18")),
+    ({"name": "resnet8", "attention": "se"}, worded("fused.no_kernel", lacking="a block with attention=se")),
+    (
+        {"name": "resnet8", "attention": "sa", "groups": 4, "position": "pre"},
+        worded("fused.not_at_end", position="pre"),
+    ),
+    (
+        {"name": "resnet8", "attention": "sa", "groups": 4, "position": "post"},
+        worded("fused.not_at_end", position="post"),
+    ),
     ({"name": "resnet8", "attention": "sa", "groups": 4, "fused": "off"}, "with fused=off"),
 )
 
 
 @pytest.mark.parametrize(("arguments", "reason"), REFUSED)
 def test_what_cannot_be_fused_is_refused_with_the_reason(arguments: dict[str, Any], reason: str) -> None:
-    with pytest.raises(OptionError, match=f"^fused_block=True cannot be had:? {reason}.*; valid: False$"):
+    with pytest.raises(
+        OptionError, match=refusal("fused_block=True", "fused.unavailable", then=reason, valid="False") + "$"
+    ):
         create_model(**arguments, fused_block=True)
 
 
 def test_a_network_of_uncovered_attention_is_refused_by_on_with_the_place() -> None:
-    with pytest.raises(OptionError, match="fused=on cannot be had: there is no kernel for gate=tanh1"):
+    with pytest.raises(
+        OptionError,
+        match=refusal("fused=on", "fused.unavailable", then=worded("fused.no_kernel", lacking="gate=tanh1")),
+    ):
         create_model("resnet8", attention="sa", groups=4, gate="tanh1", fused="on")
-    with pytest.raises(OptionError, match="fused=yes is not known; valid: auto, on, off"):
+    with pytest.raises(OptionError, match=refusal("fused=yes", "options.unknown", valid="auto, on, off")):
         create_model("resnet8", attention="sa", groups=4, fused="yes")
-    with pytest.raises(OptionError, match="fused=yes is not known; valid: auto, on, off"):
+    with pytest.raises(OptionError, match=refusal("fused=yes", "options.unknown", valid="auto, on, off")):
         create_model("resnet8", fused="yes")
 
 

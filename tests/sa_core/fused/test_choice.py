@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from sa_core.errors import OptionError
 from sa_core.fused import FUSED, Form, can_take, cpu, form_of, reason_against
 from tests.sa_core.fused.cases import ROUNDING, TYPES, last, make, needs_kernels
 from tests.sa_core.helpers import noise, randomised, variants
+from tests.wording import refusal, worded
 
 # On 16 channels in 2 groups: 8 channels a group, branches of 4.
 COVERED: tuple[tuple[dict[str, Any], Form], ...] = (
@@ -55,13 +55,15 @@ def test_a_variant_with_kernels_has_a_form(knobs: dict[str, Any], form: Form) ->
 
 @pytest.mark.parametrize(("knobs", "lacking"), LACKING)
 def test_a_variant_without_kernels_has_a_reason(knobs: dict[str, Any], lacking: str) -> None:
-    reason = f"there is no kernel for {lacking}"
+    reason = worded("fused.no_kernel", lacking=lacking)
     assert form_of(ShuffleAttentionKnobs(groups=2, **knobs), 16) == reason
     module = ShuffleAttention(16, 2, **knobs)
-    assert repr(module).count(f"fused=auto, computed by torch: {reason}") == 1
+    assert repr(module).count(f"fused=auto, {worded('fused.by_torch', reason=reason)}") == 1
     assert module.reason_against(torch.float32) == reason
     assert module.fused_form(noise(1, 16, 2, 2)) is None
-    with pytest.raises(OptionError, match=f"^fused=on cannot be had: {re.escape(reason)}; valid: auto, off$"):
+    with pytest.raises(
+        OptionError, match=refusal("fused=on", "fused.unavailable", then=reason, valid="auto, off") + "$"
+    ):
         ShuffleAttention(16, 2, fused="on", **knobs)
     with pytest.raises(OptionError, match="cannot be had"):
         module.fuse("on")
@@ -86,7 +88,7 @@ def test_any_variant_is_computed_with_the_same_numbers(case: dict[str, Any]) -> 
 
 
 def test_an_unknown_value_is_refused_with_those_that_are_known() -> None:
-    message = re.escape("fused=yes is not known; valid: auto, on, off")
+    message = refusal("fused=yes", "options.unknown", valid="auto, on, off")
     with pytest.raises(OptionError, match=message):
         ShuffleAttention(16, 2, fused="yes")
     module = ShuffleAttention(16, 2)
@@ -108,18 +110,18 @@ def test_repr_says_how_it_is_computed() -> None:
     module = ShuffleAttention(16, 2, branches="none")
     assert "fused=auto, computed by kernels)" in repr(module)
     module = ShuffleAttention(16, 2, device="meta")
-    assert "computed by torch: there is no kernel for float32 on meta" in repr(module)
+    assert worded("fused.by_torch", reason=worded("fused.no_kernel", lacking="float32 on meta")) in repr(module)
 
 
 @needs_kernels
 def test_reasons_are_given_by_type_and_device() -> None:
     assert reason_against("cpu", torch.float32) is None
     assert reason_against("cpu", torch.bfloat16) is None
-    assert reason_against("cpu", torch.float64) == "there is no kernel for float64 on cpu"
-    assert reason_against("meta", torch.float32) == "there is no kernel for float32 on meta"
+    assert reason_against("cpu", torch.float64) == worded("fused.no_kernel", lacking="float64 on cpu")
+    assert reason_against("meta", torch.float32) == worded("fused.no_kernel", lacking="float32 on meta")
     module = ShuffleAttention(16, 2)
     assert module.reason_against(torch.float32) is None
-    assert module.reason_against(torch.float64) == "there is no kernel for float64 on cpu"
+    assert module.reason_against(torch.float64) == worded("fused.no_kernel", lacking="float64 on cpu")
     module.fuse("off")
     assert module.reason_against(torch.float32) == "fused=off"
 
@@ -128,7 +130,10 @@ def test_reasons_are_given_by_type_and_device() -> None:
 def test_a_type_without_kernels_is_refused_by_on_and_computed_by_auto() -> None:
     module, x = make(16, 2, dtype=torch.float64), noise(2, 16, 3, 3, dtype=torch.float64)
     with pytest.raises(
-        OptionError, match=r"^fused=on cannot be had: there is no kernel for float64 on cpu; valid: auto, off$"
+        OptionError,
+        match=refusal(
+            "fused=on", "fused.unavailable", then=worded("fused.no_kernel", lacking="float64 on cpu"), valid="auto, off"
+        ),
     ):
         module(x)
     module.fuse("auto")
@@ -141,7 +146,9 @@ def test_a_type_without_kernels_is_refused_by_on_and_computed_by_auto() -> None:
 def test_a_norm_that_was_replaced_is_refused_by_on() -> None:
     module, x = make(16, 2), noise(2, 16, 3, 3)
     module.gn = torch.nn.GroupNorm(4, 4)
-    with pytest.raises(OptionError, match="its norm was replaced; valid: auto, off"):
+    with pytest.raises(
+        OptionError, match=refusal("fused=on", "fused.unavailable", then="norm was replaced", valid="auto, off")
+    ):
         module(x)
 
 
@@ -186,7 +193,7 @@ def test_on_the_meta_device_shapes_are_followed() -> None:
     assert out.shape == (2, 16, 3, 3)
     assert out.device.type == "meta"
     module.fuse("on")
-    with pytest.raises(OptionError, match="there is no kernel for float32 on meta"):
+    with pytest.raises(OptionError, match=worded("fused.no_kernel", lacking="float32 on meta")):
         module(torch.empty(2, 16, 3, 3, device="meta"))
 
 

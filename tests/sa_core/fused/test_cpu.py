@@ -38,6 +38,7 @@ from tests.sa_core.fused.cases import (
     results_of,
 )
 from tests.sa_core.helpers import arrays, noise
+from tests.wording import refusal, worded
 
 pytestmark = needs_kernels
 both_layouts = pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -342,11 +343,11 @@ def test_without_a_library_torch_computes_it_and_says_why() -> None:
     module, x = make(32, fused="auto"), noise(2, 32, 3, 3)
     off = make(32, fused="off")
     assert torch.equal(module(x), off(x))
-    reason = "there are no kernels for cpu here: the installation found no C++ compiler"
-    assert f"computed by torch: {reason}" in repr(module)
+    reason = worded("fused.no_kernels", device="cpu") + "the installation found no C++ compiler"
+    assert worded("fused.by_torch", reason=reason) in repr(module)
     assert module.reason_against(torch.float32) == reason
     module.fuse("on")
-    with pytest.raises(OptionError, match=f"fused=on cannot be had: {reason.replace('+', '.')}; valid: auto, off"):
+    with pytest.raises(OptionError, match=refusal("fused=on", "fused.unavailable", then=reason, valid="auto, off")):
         module(x)
 
 

@@ -22,6 +22,7 @@ from sa_core.fused import Form, Parameters, leaves_to_eager, shuffle_attention
 from sa_core.fused.form import new_gradients, new_results
 from tests.sa_core.fused.cases import COMPUTED, exact, last, make, needs_kernels, results_of
 from tests.sa_core.helpers import noise
+from tests.wording import worded
 
 pytestmark = needs_kernels
 OPERATOR = torch.ops.sa_core.shuffle_attention
@@ -255,7 +256,7 @@ def test_a_map_that_is_a_parameter_is_gated_as_any_other() -> None:
     assert torch.equal(found.grad, results_of(module, x, noise(2, C, 5, 4, seed=2))["x"])
 
 
-REFUSED = r"differentiated once; for second derivatives take fused='off'"
+REFUSED = worded("fused.once_differentiated")
 
 
 def test_second_derivatives_are_refused_with_what_to_do() -> None:
@@ -396,7 +397,10 @@ def test_parameters_elsewhere_are_refused(moved: str, grad: bool) -> None:
         module = module.to("meta")
     else:
         module.sweight = nn.Parameter(module.sweight.to("meta"))
-    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match="parameters on meta and gets a map on cpu"):
+    with (
+        torch.set_grad_enabled(grad),
+        pytest.raises(RuntimeError, match=worded("fused.elsewhere", parameters="meta", map="cpu")),
+    ):
         module(x)
 
 
@@ -565,7 +569,7 @@ def test_forward_mode_has_the_tangent(grad: bool) -> None:
 
 def test_a_batch_of_gradients_is_refused_and_goes_back_one_by_one() -> None:
     module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(1, C, 2, 2)
-    with pytest.raises(RuntimeError, match="takes one gradient at a time; for batches of them take fused='off'"):
+    with pytest.raises(RuntimeError, match=worded("fused.one_gradient")):
         torch.autograd.functional.jacobian(module, x, vectorize=True)
     found, expected = (
         torch.autograd.functional.jacobian(module, x),

@@ -17,6 +17,7 @@ from ablations.execution.schedules.search import can_prune
 from ablations.storage.cells import CellState
 from ablations.storage.errors import StorageError
 from tests.builders.searches import BEST, EPOCHS, FormulaLauncher, Study, score
+from tests.wording import refusal, worded
 
 
 def test_a_search_picks_as_many_variants_as_asked_for_each_with_its_replicates(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_search_ends_when_no_combination_is_left(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.factors={attention: {branches: [both, channel], norm: [instance, batch]}}")
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
-    assert study.last.ending == "No other combination of levels is left to pick."
+    assert study.last.ending == worded("search.exhausted")
     # branches=channel with norm=batch is no network of its own.
     assert sorted(study.picked()) == [
         "branches=both, norm=batch", "branches=both, norm=instance", "branches=channel, norm=instance",
@@ -181,22 +182,28 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["sweep.factors={}"], r"sweep.factors: is empty: a search needs factors"),
-        (["sweep.factors.attention.groups=[1,2,1]"], r"groups=\[1,2,1\]: lists a level twice"),
-        (["sweep.objectives=[]"], r"sweep.objectives=\[\]: is empty; valid: top1"),
-        (["sweep.objectives=[accuracy]"], r"sweep.objectives=accuracy: is no metric to look for; valid: top1"),
-        (["sweep.objectives=[top1,top1]"], r"names an objective twice"),
+        (["sweep.factors={}"], refusal("sweep.factors", "design.empty_factors")),
+        (["sweep.factors.attention.groups=[1,2,1]"], refusal("groups=[1,2,1]", "search.twice")),
+        (["sweep.objectives=[]"], refusal("sweep.objectives=[]", "options.empty", valid="top1")),
+        (["sweep.objectives=[accuracy]"], refusal("sweep.objectives=accuracy", "search.no_metric", valid="top1")),
+        (["sweep.objectives=[top1,top1]"], refusal("sweep.objectives=[top1,top1]", "search.same_objective")),
         (
             ["sweep.objectives=[top1,train_time_ratio]", "measure=off"],
-            r"measure=off: leaves the search without its objective train_time_ratio",
+            refusal("measure=off", "search.unmeasured", objective="train_time_ratio"),
         ),
         (
             ["sweep.objectives=[top1,test_time_ratio]", "train.compile=default"],
-            r"sweep.objectives=test_time_ratio: is not measured of compiled networks",
+            refusal("sweep.objectives=test_time_ratio", "search.compiled"),
         ),
-        (["sweep.trials=0"], r"sweep.trials=0: must be at least 1"),
-        (["sweep.factors.attention.gate=[sigmoid,relu]"], r"gate=relu is not known; valid: sigmoid, hard_sigmoid"),
-        (["sweep.factors.attention.groups=[1,3]"], r"attention.groups=3.*: at layer1.0.sa of resnet8: groups=3 does"),
+        (["sweep.trials=0"], refusal("sweep.trials=0", "options.below", least=1)),
+        (
+            ["sweep.factors.attention.gate=[sigmoid,relu]"],
+            refusal("gate=relu", "options.unknown", valid="sigmoid, hard_sigmoid"),
+        ),
+        (
+            ["sweep.factors.attention.groups=[1,3]"],
+            refusal("attention.groups=3: at layer1.0.sa of resnet8: groups=3", "knobs.not_split", channels=16),
+        ),
     ],
 )
 def test_a_search_that_cannot_be_made_is_refused_before_anything_is_trained(overrides: list[str], message: str) -> None:
@@ -212,5 +219,5 @@ def test_a_stored_search_for_other_objectives_is_refused(tmp_path: Path) -> None
     study = Study(tmp_path)
     study.drive(FormulaLauncher(study.config), stop_after=1)
     other = Study(tmp_path, "sweep.objectives=[test_loss]")
-    with pytest.raises(StorageError, match=r"is stored with the objectives top1, not test_loss; to start another"):
+    with pytest.raises(StorageError, match=worded("search.stored", stored="top1", asked="test_loss")):
         _ = other.store

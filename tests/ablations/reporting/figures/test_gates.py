@@ -15,6 +15,7 @@ from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.reporting.figures.gates import between_classes, draw_gates, gates_frame, gates_start
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, words, written
 from tests.builders.kept import trained
+from tests.wording import worded
 
 BRANCHES = ("sweep=branches", "attention.groups=2")
 
@@ -232,8 +233,8 @@ def test_strange_gates_are_drawn_and_nothing_is_cut(
         assert axes.get_window_extent().width > 0.5 * drawn.dpi  # inches
         assert axes.get_window_extent().height > 0.1 * min(number, 10) * drawn.dpi
     text = "\n".join(written(drawn)).replace("\n", " ")
-    assert ("In the CSV beside: 8 more variants." in text) == (len(variants) == 12)
-    assert ("In the CSV beside: 20 more classes." in text) == (number == 30)
+    assert (worded("figures.more", what="8 more variants") in text) == (len(variants) == 12)
+    assert (worded("figures.more", what="20 more classes") in text) == (number == 30)
 
 
 @STRANGE

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -27,11 +28,11 @@ from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy
 from tests.builders.kept import drive
 from tests.conftest import TINY
+from tests.wording import refusal, worded
 
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
 MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
-NO_WEIGHTS = "no weights are kept in "
 TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
          "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
 
@@ -77,10 +78,11 @@ def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -
     names, left_out = drawn(studied(tmp_path, "sweep=groups", "sweep.factors.attention.groups=[2,4]"))
     assert names == ["forest", *OF_CELLS]
     assert list(left_out) == ["effects", "tradeoffs", *OF_WEIGHTS]
-    assert left_out["effects"].startswith("it needs two crossed factors")
-    assert left_out["tradeoffs"] == "it shows what a search tried, and this sweep is none"
+    assert left_out["effects"] == worded("figures.not_crossed")
+    assert left_out["tradeoffs"] == worded("figures.no_search")
+    no_weights = worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights")
     for name in OF_WEIGHTS:
-        assert f"{NO_WEIGHTS}{tmp_path / 'weights'}; `run study=<another name> weights=first` keeps" in left_out[name]
+        assert left_out[name].startswith(no_weights)
 
 
 def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
@@ -97,10 +99,10 @@ def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tm
     names, left_out = drawn(studied(tmp_path, *crossed))
     assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
     (caption,) = [figure.caption for figure in draw_figures(studied(tmp_path, *crossed), ["effects"]).drawn]
-    assert "n = 2 replicates of every combination." in caption
+    assert worded("figures.every_combination", n=2) in caption
     assert "effects" not in left_out
     _, left_out = drawn(studied(tmp_path, *crossed, finished=4), ["effects"])
-    assert left_out["effects"] == "it needs two crossed factors, and a replicate that all combinations have"
+    assert left_out["effects"] == worded("figures.not_crossed")
 
 
 def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
@@ -114,23 +116,23 @@ def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
     analysis = studied(tmp_path, *overrides, made=made)
     names, left_out = drawn(analysis)
     assert names == ["variants", "tradeoffs", "complexity", "promise", "learning_curves"]
-    assert left_out["forest"] == "a search's variants were picked for being good; verdicts on them would flatter"
-    assert left_out["pareto"] == "`tradeoffs` shows what the search looked for"
+    assert left_out["forest"] == worded("figures.picked")
+    assert left_out["pareto"] == worded("figures.shown_by", figure="tradeoffs")
     known = unlike(stored(made, 1000))
     known[1] = replace(known[1], state=CellState.PRUNED, outcome={"pruned": "below the median"})
     del known[5]  # its other replicate
     analysis = StudyAnalysis(config, made, collect(made, known), ATTRIBUTES, tmp_path)
     (tradeoffs, curves) = draw_figures(analysis, ["tradeoffs", "learning_curves"]).drawn
-    assert "Not shown: 1 variant that the search gave up." in tradeoffs.caption
+    assert worded("figures.given_up", variants="1 variant") in tradeoffs.caption
     assert "Not finished" not in tradeoffs.caption
-    assert "Variants on the front, and those given by name." in curves.caption
+    assert worded("figures.on_the_front") in curves.caption
 
 
 def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep.factors.attention.groups=[2,4]", costs=False))
     assert names == ["forest", "variants", "complexity", "learning_curves"]
-    assert left_out["pareto"] == "neither speed nor memory was measured (measure=off)"
-    assert left_out["promise"] == "no time was measured of a variant with attention"
+    assert left_out["pareto"] == worded("figures.no_costs")
+    assert left_out["promise"] == worded("figures.no_times")
 
 
 def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Path) -> None:
@@ -149,7 +151,9 @@ def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(
     gallery = draw_figures(analysis)
     assert [figure.name for figure in gallery.drawn] == ["forest", *OF_CELLS]
     for figure in gallery.drawn:
-        assert figure.caption.endswith("Not finished: 4 of 6 cells (1 of none, 1 of groups=2, 2 of groups=4).")
+        assert figure.caption.endswith(
+            worded("scope.missing", pending=4, total="6 cells", named="1 of none, 1 of groups=2, 2 of groups=4")
+        )
         rows = pd.read_csv(tmp_path / "figures" / f"{figure.name}.csv", keep_default_na=False)
         shown = set(rows["name" if figure.name == "promise" else "variant"])
         assert shown - {"none"} == {"groups=2"}, figure.name
@@ -158,7 +162,7 @@ def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(
 def test_no_finished_cell_is_no_figure(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, finished=0))
     assert names == []
-    assert left_out == dict.fromkeys(FIGURES, "no cell is finished")
+    assert left_out == dict.fromkeys(FIGURES, worded("figures.none_finished"))
     assert not (tmp_path / "figures").exists()
 
 
@@ -167,18 +171,16 @@ def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> Non
     known = [cell for cell in unlike(stored(made, 6)) if cell.variant != "none"]
     analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
     _, left_out = drawn(analysis, ["forest"])
-    assert left_out == {"forest": "no variant and its baseline have a finished replicate in common"}
+    assert left_out == {"forest": worded("figures.no_pair")}
 
 
 def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
     forest, variants, curves = draw_figures(analysis, ["forest", "variants", "learning_curves"]).drawn
-    tail = (
-        "n = 1 to 2 replicates a variant. digits, resnet8, 9 epochs, fp32, last epoch; one. "
-        "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."
-    )
     precision = analysis.design.protocol["train"]["precision"]
-    tail = tail.replace("fp32", precision)
+    protocol = f"digits, resnet8, 9 epochs, {precision}, last epoch; one."
+    missing = worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
+    tail = f"n = 1 to 2 replicates a variant. {protocol} {missing}"
     for figure in (forest, variants, curves):
         assert figure.caption.endswith(tail), figure.name
     assert variants.caption.startswith(f"{analysis.design.question} Dots: replicates; top-1: mean and 95 % CI")
@@ -218,9 +220,9 @@ def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: P
     names, left_out = drawn(analysis, OF_WEIGHTS)
     assert (names, left_out) == (OF_WEIGHTS, {})
     gates, subfeatures, cams = draw_figures(analysis, OF_WEIGHTS).drawn
-    assert "n = one network of each variant (replicate 0), 20 test images." in gates.caption
-    assert "n = one network of each variant (replicate 0), 20 test images." in subfeatures.caption
-    assert "n = one network of each variant (replicate 0)." in cams.caption
+    assert worded("figures.one_network_images", replicate=0, images=20) in gates.caption
+    assert worded("figures.one_network_images", replicate=0, images=20) in subfeatures.caption
+    assert worded("figures.one_network", replicate=0) in cams.caption
     assert "Grad-CAM (Selvaraju et al. 2017)" in cams.caption
     for name, variants in (
         ("gates", {"groups=1", "groups=4"}),
@@ -241,8 +243,8 @@ def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
     weights.path(analysis.design.cell(analysis.design.variants[2], 0)).unlink()
     _, left_out = drawn(load_configured(config_of(results)), ["gates", "subfeatures"])
     assert left_out == {
-        "gates": "no variant whose weights are kept has shuffle attention with gates",
-        "subfeatures": "no variant whose weights are kept has shuffle attention in the stage before the classifier",
+        "gates": worded("figures.no_gates"),
+        "subfeatures": worded("figures.no_subfeatures"),
     }
 
 
@@ -253,15 +255,16 @@ def test_other_images_than_those_of_training_are_not_looked_at(results: Path) ->
     names, left_out = drawn(changed, ["variants", *OF_WEIGHTS])
     assert names == ["variants"]
     for name in OF_WEIGHTS:
-        assert left_out[name] == f"data=digits: has fingerprint {known}; the study's networks were trained on f00d"
+        assert left_out[name] == worded("figures.other_images", data="digits", known=known, trained_on="f00d")
 
 
 def test_images_that_are_gone_are_not_downloaded_to_look_at(results: Path) -> None:
     analysis = load_configured(config_of(results))
     data = compose_config(["data=cifar10", f"data.root={results / 'nowhere'}"]).data
     _, left_out = drawn(replace(analysis, config=replace(analysis.config, data=data)), OF_WEIGHTS)
-    reason = f"data.root={results / 'nowhere'}: has no folder cifar-10-batches-py, which `run` puts there"
-    assert left_out == dict.fromkeys(OF_WEIGHTS, reason)
+    pattern = refusal(f"data.root={results / 'nowhere'}", "images.not_fetched", folder="cifar-10-batches-py")
+    assert list(left_out) == OF_WEIGHTS
+    assert all(re.fullmatch(pattern, reason) for reason in left_out.values())
     assert not (results / "nowhere").exists()
 
 
@@ -339,10 +342,8 @@ def test_a_figure_that_the_study_does_not_have_is_one_message_after_the_others_a
 ) -> None:
     assert call(results, f"figures={asked}") == 2
     printed = capsys.readouterr()
-    assert printed.err == (
-        "error: figures=effects: cannot be drawn of this study: it needs two crossed factors, and a replicate that all "
-        "combinations have\n"
-    )
+    reason = worded("figures.not_crossed")
+    assert re.fullmatch("error: " + refusal("figures=effects", "figures.undrawn", reason=reason) + "\n", printed.err)
     assert "figures/learning_curves.png" in printed.out
     assert "figures/learning_curves.png" in files(results)
 
@@ -355,4 +356,4 @@ def test_a_folder_of_figures_that_cannot_be_written_is_one_message(
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("error: results_dir=")
-    assert "cannot be written: " in printed.err
+    assert worded("files.unwritable", cause="") in printed.err

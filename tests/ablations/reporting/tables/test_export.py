@@ -16,6 +16,7 @@ from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
 from tests.builders.analyses import macros, study_analysis
+from tests.wording import refusal, worded
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
 
@@ -100,7 +101,7 @@ def test_long_names_are_folded(tmp_path: Path) -> None:
 
 def test_one_replicate_has_no_interval_anywhere(tmp_path: Path) -> None:
     tables = tables_of(study_analysis(tmp_path, replicates=1))
-    assert "one replicate, hence no intervals (n = 1)" in tables["variants.md"]
+    assert worded("tables.once", n=1) in tables["variants.md"]
     assert "CI" not in "".join(macros(tables["numbers.tex"]))
     for name in ("variants.md", "variants.tex", "numbers.tex"):
         assert not re.search(r"\[[^a-z]*\d", tables[name].partition("95")[0]), name
@@ -147,10 +148,8 @@ def test_a_search_has_its_front_and_no_verdicts(tmp_path: Path) -> None:
     assert "A & groups=4 & 2 & 62.0 & 75,200" in tables["front.tex"]
     for name in ("variants.md", "variants.tex", "numbers.tex", "variants.csv"):
         assert "undecided" not in tables[name]
-    assert "picked by a search for being good" in tables["variants.tex"]
-    assert set(pd.read_csv(tmp_path / "tables" / "variants.csv")["reason"].dropna()) == {
-        "picked by a search, which flatters it"
-    }
+    assert worded("tables.picked") in tables["variants.tex"]
+    assert set(pd.read_csv(tmp_path / "tables" / "variants.csv")["reason"].dropna()) == {worded("tables.picked_reason")}
 
 
 def test_what_was_not_measured_is_a_dash_and_has_no_macro(tmp_path: Path) -> None:
@@ -169,7 +168,7 @@ def test_where_no_cell_is_finished_there_are_no_tables(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tables").write_text("")
-    with pytest.raises(UsageError, match=r"results_dir=.*tables: cannot be written: "):
+    with pytest.raises(UsageError, match=refusal(f"results_dir={tmp_path / 'tables'}", "files.unwritable", cause="")):
         report_study(study_analysis(tmp_path), Console(quiet=True), ())
 
 

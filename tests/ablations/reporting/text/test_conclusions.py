@@ -19,6 +19,7 @@ from ablations.stats import Contrast, Estimate, Looks, Verdict, summarise
 from ablations.storage.cells import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.cells import configuration, design, diverged, stored
+from tests.wording import worded
 
 CLEAR = Estimate(8, 1.5, 1.0, 2.0)
 LOST = Estimate(8, -1.5, -2.0, -1.0)
@@ -32,43 +33,71 @@ def contrast(difference: Estimate | None, verdict: Verdict, **others: Any) -> Co
     return Contrast("sa", "none", difference, verdict=verdict, **values)
 
 
+SPREAD, OVER_LOOKS, SINGLY = "conclusions.interval", "conclusions.interval_over_looks", "conclusions.no_interval"
+
+
+def said_of(
+    verdict: str,
+    numbers: str,
+    points: str,
+    low: str = "",
+    high: str = "",
+    p: str = "",
+    *,
+    n: int = 8,
+    reason: str = "",
+    treatment: str = "sa",
+) -> str:
+    """Returns the sentence of a verdict with numbers of this kind."""
+    rest = worded(numbers, n=n, points=points, low=low, high=high) + p
+    return (
+        worded("conclusions.verdict", treatment=treatment, baseline="none", verdict=verdict, numbers=rest)
+        + f"{reason}."
+    )
+
+
 @pytest.mark.parametrize(
     ("judged", "sentence"),
     [
-        (contrast(CLEAR, Verdict.HELPS, p=0.01), "helps (n = 8, difference +1.50, 95 % CI +1.00 to +2.00, p = 0.01)."),
-        (contrast(LOST, Verdict.HURTS, p=0.04), "hurts (n = 8, difference -1.50, 95 % CI -2.00 to -1.00, p = 0.04)."),
+        (contrast(CLEAR, Verdict.HELPS, p=0.01), said_of("helps", SPREAD, "+1.50", "+1.00", "+2.00", ", p = 0.01")),
+        (contrast(LOST, Verdict.HURTS, p=0.04), said_of("hurts", SPREAD, "-1.50", "-2.00", "-1.00", ", p = 0.04")),
         (
             contrast(LOST, Verdict.HURTS, p=0.0002, look=8),
-            "hurts (n = 8, difference -1.50, 95 % CI over all looks -2.00 to -1.00, p = 0.001 or less).",
+            said_of("hurts", OVER_LOOKS, "-1.50", "-2.00", "-1.00", ", p = 0.001 or less"),
         ),
         (
             contrast(SMALL, Verdict.EQUIVALENT, p=0.4, p_equivalence=0.001),
-            "equivalent within 0.25 points (n = 8, difference -0.03, 95 % CI -0.11 to +0.06).",
+            said_of("equivalent within 0.25 points", SPREAD, "-0.03", "-0.11", "+0.06"),
         ),
         (
             contrast(SMALL, Verdict.EQUIVALENT, p=0.05, p_equivalence=0.001),
-            "equivalent within 0.25 points (n = 8, difference -0.03, 95 % CI -0.11 to +0.06); there is a difference, "
-            "but a smaller one.",
+            said_of("equivalent within 0.25 points", SPREAD, "-0.03", "-0.11", "+0.06")[:-1]
+            + f"; {worded('conclusions.smaller')}",
         ),
         (
             contrast(SMALL, Verdict.UNDECIDED, p=0.4),
-            "undecided (n = 8, difference -0.03, 95 % CI -0.11 to +0.06, p = 0.4).",
+            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", ", p = 0.4"),
         ),
         (
             contrast(SMALL, Verdict.UNDECIDED, reason="too few"),
-            "undecided (n = 8, difference -0.03, 95 % CI -0.11 to +0.06): too few.",
+            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", reason=": too few"),
         ),
         (
             contrast(EQUAL, Verdict.UNDECIDED, reason="no spread to judge it by"),
-            "undecided (n = 4, difference +1.00): no spread to judge it by.",
+            said_of("undecided", SINGLY, "+1.00", n=4, reason=": no spread to judge it by"),
         ),
-        (contrast(SINGLE, Verdict.NONE, reason="one is none"), "no verdict (n = 1, difference +1.00): one is none."),
-        (contrast(None, Verdict.NONE, reason="no replicate of both is finished"),
-         "no verdict, no replicate of both is finished."),
+        (
+            contrast(SINGLE, Verdict.NONE, reason="one is none"),
+            said_of("no verdict", SINGLY, "+1.00", n=1, reason=": one is none"),
+        ),
+        (
+            contrast(None, Verdict.NONE, reason="no replicate of both is finished"),
+            worded("conclusions.no_pair", treatment="sa", baseline="none"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_verdict_is_said_with_what_it_rests_on(judged: Contrast, sentence: str) -> None:
-    assert contrast_sentence(judged, 0.25) == f"sa against none: {sentence}"
+    assert contrast_sentence(judged, 0.25) == sentence
 
 
 class Study:
@@ -126,38 +155,35 @@ def mixed(variant: str, replicate: int) -> float:
 
 def test_a_study_is_told_from_the_highest_to_what_it_could_have_seen() -> None:
     highest, helps, open_one, how_sure, gain, power = Study(mixed).said()
-    assert highest.startswith("Highest: groups=2, 58.1 [56.3, 60.0] % (n = 8), picked after seeing the results, which")
-    assert helps == "groups=2 against none: helps (n = 8, difference +4.65, 95 % CI +4.45 to +4.85, p = 0.016)."
-    assert open_one.startswith("groups=4 against none: undecided (n = 8, difference +0.05, 95 % CI -1.1")
-    assert open_one.endswith(", p = 0.91).")
-    assert how_sure.startswith(
-        "Verdicts are by paired tests over seeds, on one set of data, with Holm's correction for 2"
-    )
-    assert how_sure.endswith("after a look at the verdicts makes them less sure; replicates=auto allows for that.")
-    assert gain.startswith("Pairing by replicate was worth ")
-    assert power.startswith("With 8 replicates a difference of ")
-    assert " One of 0.2, the margin, would take " in power
+    assert highest == worded("conclusions.highest", named="groups=2", top1="58.1 [56.3, 60.0]", n=8)
+    assert helps == said_of("helps", SPREAD, "+4.65", "+4.45", "+4.85", ", p = 0.016", treatment="groups=2")
+    assert open_one == said_of("undecided", SPREAD, "+0.05", "-1.17", "+1.27", ", p = 0.91", treatment="groups=4")
+    corrected = worded("conclusions.contrasts", number=2)
+    assert how_sure.startswith(worded("conclusions.how_sure", corrected=corrected))
+    assert how_sure.endswith(worded("conclusions.adding"))
+    assert gain.startswith(worded("conclusions.pairing"))
+    assert power.startswith(worded("conclusions.detects", replicates=8, rest=""))
+    assert worded("conclusions.margin", margin=0.2) in power
 
 
 def test_one_replicate_gets_no_interval_and_no_verdict() -> None:
     (highest, nothing) = Study(mixed, replicates=1).said()
-    assert highest == "Highest: groups=2, 55.0 % (n = 1); one replicate says nothing about how sure that is."
-    assert nothing == "One replicate a variant: nothing says how sure the differences in the table are."
+    assert highest == worded("conclusions.highest_once", named="groups=2", top1="55.0", n=1)
+    assert nothing == worded("conclusions.once")
 
 
 def test_one_pair_among_more_replicates_gets_no_interval_either() -> None:
     said = Study(mixed, 3, finished=lambda variant, replicate: variant != "groups=4" or replicate == 2).said()
     (sentence,) = (sentence for sentence in said if sentence.startswith("groups=4 against none: "))
-    assert sentence.endswith(
-        ": no verdict (n = 1, difference +1.30): one replicate says nothing about how sure that is."
-    )
+    reason = f": {worded('conclusions.once_no_verdict')}"[:-1]
+    assert sentence == said_of("no verdict", SINGLY, "+1.30", n=1, reason=reason, treatment="groups=4")
 
 
 def test_a_single_contrast_needs_no_correction() -> None:
     study = Study(mixed)
     study.design = replace(study.design, variants=study.design.variants[:2])
     (sentence,) = (sentence for sentence in study.said() if sentence.startswith("Verdicts "))
-    assert ", with a single contrast: helps and hurts" in sentence
+    assert sentence.startswith(worded("conclusions.how_sure", corrected=worded("conclusions.contrast")))
     assert "Holm" not in sentence
 
 
@@ -165,53 +191,51 @@ def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
     looks = Looks((9, 12, 16))
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=2" or replicate < 9)
     said = study.said(looks)
-    assert any(
-        sentence.endswith("They and the intervals hold although the study was looked at with 9, 12, 16 replicates.")
-        for sentence in said
-    )
+    assert any(sentence.endswith(worded("conclusions.looked_at", sizes="9, 12, 16")) for sentence in said)
     # Adding replicates is the study's own business, and so is what more of them would have seen.
     assert not any("replicates=auto" in sentence or "the margin, would take" in sentence for sentence in said)
     (spent,) = (sentence for sentence in said if sentence.startswith("Replicates were added"))
-    assert spent == (
-        "Replicates were added where verdicts were open: 33 cells of 48 at most. groups=2 was decided with 9; "
-        "undecided so far: groups=4."
-    )
+    decided = worded("conclusions.decided", variant="groups=2", look=9, open="groups=4")
+    assert spent == f"{worded('conclusions.added', trained=33, most=48)} {decided}"
     assert any("95 % CI over all looks " in sentence for sentence in said)
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
     said = Study(mixed, 4).said(Looks((9, 12, 16)))
     assert any("undecided (n = 4" in one and one.endswith(": the first look is at 9 replicates.") for one in said)
-    assert said[-1].endswith("12 cells of 48 at most. Undecided so far: groups=2, groups=4.")
+    undecided = worded("conclusions.undecided", open="groups=2, groups=4")
+    assert said[-1] == f"{worded('conclusions.added', trained=12, most=48)} {undecided}"
+
+
+def lacking(replicates: str) -> str:
+    return worded("conclusions.lacking", variant="groups=4", baseline="none", replicates=replicates)
 
 
 def test_replicates_that_only_one_of_a_pair_has_are_named() -> None:
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=4" or replicate not in (1, 5))
     assert study.results.unfinished["replicate"].tolist() == [1, 5]
     said = warnings(study.results, study.design)
-    assert "Of groups=4 and none only one has replicates 1, 5, which the contrast leaves out." in said
+    assert lacking("replicates 1, 5") in said
     assert not any(sentence.startswith("Of groups=2") for sentence in said)
 
 
 def test_many_missing_pairs_are_named_no_further_than_one_reads() -> None:
     study = Study(mixed, 9, finished=lambda variant, replicate: variant != "groups=4" or replicate >= 7)
-    assert any(
-        "only one has replicates 0, 1, 2, 3, 4, 5, ..., which" in one for one in warnings(study.results, study.design)
-    )
+    assert lacking("replicates 0, 1, 2, 3, 4, 5, ...") in warnings(study.results, study.design)
     study = Study(mixed, 9, finished=lambda variant, replicate: variant != "groups=4" or replicate != 7)
-    assert any("only one has replicate 7, which" in one for one in warnings(study.results, study.design))
+    assert lacking("replicate 7") in warnings(study.results, study.design)
 
 
 @pytest.mark.parametrize(
     ("others", "left_out", "sentence"),
     [
-        (CellState.INTERRUPTED, 1, "1 cell is not trained yet; what is said here is of the others."),
-        (CellState.RUNNING, 1, "1 cell is not trained yet; what is said here is of the others."),
-        (None, 2, "2 cells are not trained yet; what is said here is of the others."),
-        (CellState.FAILED, 1, "1 cell failed and is in none of these means."),
-        (CellState.FAILED, 2, "2 cells failed and are in none of these means."),
-        (CellState.PRUNED, 1, "1 variant is in none of these means: the search gave up on them."),
-        (CellState.PRUNED, 2, "2 variants are in none of these means: the search gave up on them."),
+        (CellState.INTERRUPTED, 1, worded("conclusions.untrained", cells="1 cell is")),
+        (CellState.RUNNING, 1, worded("conclusions.untrained", cells="1 cell is")),
+        (None, 2, worded("conclusions.untrained", cells="2 cells are")),
+        (CellState.FAILED, 1, worded("conclusions.failed", cells="1 cell", are="is")),
+        (CellState.FAILED, 2, worded("conclusions.failed", cells="2 cells", are="are")),
+        (CellState.PRUNED, 1, worded("conclusions.given_up", variants="1 variant is")),
+        (CellState.PRUNED, 2, worded("conclusions.given_up", variants="2 variants are")),
     ],
 )
 def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out: int, sentence: str) -> None:
@@ -233,7 +257,7 @@ def test_a_variant_that_was_computed_in_two_ways_is_named() -> None:
         change=lambda variant, replicate: {"attention_by": "torch"} if (variant, replicate) == ("groups=4", 2) else {},
     )
     assert warnings(study.results, study.design) == [
-        "Protocols are mixed: groups=4 was computed by kernels and by torch."
+        worded("conclusions.mixed_ways", variant="groups=4", ways="kernels and by torch")
     ]
     # Different ways of different variants are what they are; nothing is mixed within one.
     study = Study(mixed, change=lambda variant, _: {"attention_by": "" if variant == "none" else "torch"})
@@ -243,26 +267,22 @@ def test_a_variant_that_was_computed_in_two_ways_is_named() -> None:
 def test_cells_of_different_machines_are_said_to_be() -> None:
     study = Study(mixed, change=lambda _, replicate: {"environment": {"cpu": str(replicate % 2)}})
     (sentence,) = warnings(study.results, study.design)
-    assert sentence.startswith(
-        "Protocols are mixed: the cells were trained in 2 different environments, listed below: "
-    )
+    assert sentence.startswith(worded("conclusions.mixed_machines", number=2))
 
 
 def test_a_search_gives_no_verdicts() -> None:
     said = Study(mixed).said(is_search=True)
-    assert said[1:] == ["The differences in the table are those of variants that were picked for being good."]
+    assert said[1:] == [worded("conclusions.picked")]
 
 
 def test_nothing_but_failures_is_said_to_be_that() -> None:
     study = Study(mixed, finished=lambda *_: False, others=CellState.FAILED)
-    assert study.said() == ["No cell is finished: every one that was tried failed."]
+    assert study.said() == [worded("conclusions.none_finished", how="failed")]
 
 
 def test_variants_that_tie_are_all_the_highest() -> None:
     said = Study(lambda variant, replicate: 50.0 + replicate + (variant != "none")).said()
-    assert said[0] == (
-        "Highest: groups=2 and groups=4, 54.5 % (n = 8), picked after seeing the results, which flatters it."
-    )
+    assert said[0] == worded("conclusions.highest", named="groups=2 and groups=4", top1="54.5", n=8)
 
 
 def test_the_baseline_that_is_highest_is_called_so() -> None:
@@ -275,7 +295,7 @@ def test_what_a_study_detects_is_known_from_two_replicates_that_differ() -> None
     cells, baselines = study.results.cells, study.design.baselines
     assert detection_sentence(8, cells[cells["replicate"] == 0], baselines) is None
     assert detection_sentence(8, cells.assign(top1=50.0), baselines) is None
-    assert detection_sentence(4, cells, baselines) == "With 4 replicates the test can decide none of 2 contrasts."
+    assert detection_sentence(4, cells, baselines) == worded("conclusions.detects_nothing", replicates=4, contrasts=2)
     many = detection_sentence(400, cells, baselines)
     few = detection_sentence(8, cells, baselines)
     part = detection_sentence(400, cells, baselines, share=0.3)
@@ -295,8 +315,9 @@ def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> Non
     ]
     results = collect(made, cells)
     said = warnings(results, made)
-    assert "groups=4 diverged in 1 of 3 replicates: its mean is of the others, which flatters it." in said
-    assert "groups=2 diverged in 3 of 3 replicates: it has no mean." in said
+    mean = worded("conclusions.mean_of_others")
+    assert worded("conclusions.diverged", variant="groups=4", number=1, replicates=3, mean=mean) in said
+    assert worded("conclusions.diverged", variant="groups=2", number=3, replicates=3, mean="it has no mean") in said
     assert not any("failed" in sentence or "not trained yet" in sentence for sentence in said)
     names = [variant.name for variant in made.variants]
     summaries = summarise(results.cells, names, made.baselines, [], results.diverged)
@@ -305,7 +326,7 @@ def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> Non
         "groups=4": "2 (+1 diverged)",
     }
     everything = collect(made, [diverged(cell) for cell in cells])
-    assert conclusions(analysis_of(everything, made)) == ["No cell is finished: every one that was tried diverged."]
+    assert conclusions(analysis_of(everything, made)) == [worded("conclusions.none_finished", how="diverged")]
 
 
 def test_batches_in_parts_are_said_to_mix_protocols() -> None:
@@ -313,7 +334,4 @@ def test_batches_in_parts_are_said_to_mix_protocols() -> None:
     cells = stored(made, finished=6)
     parted = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})
     said = warnings(collect(made, [cells[0], parted, *cells[2:]]), made)
-    assert said == [
-        f"Protocols are mixed: 1 cell of {cells[1].variant} ran out of memory and took each batch in two parts, which "
-        "batch norm sees one by one."
-    ]
+    assert said == [worded("conclusions.mixed_batches", cells="1 cell", variant=cells[1].variant)]

@@ -12,6 +12,7 @@ from ablations.design import make_design
 from ablations.reporting.text.scope import data_line, missing_sentence
 from ablations.storage.cells import CellState, StoredCell
 from tests.builders.cells import configuration, design, stored
+from tests.wording import worded
 
 
 def missing(known: Iterable[StoredCell], config: Config | None = None) -> str:
@@ -25,9 +26,9 @@ def test_a_whole_study_misses_nothing() -> None:
 @pytest.mark.parametrize(
     ("finished", "sentence"),
     [
-        (5, "Not finished: 1 of 6 cells (1 of groups=4)."),
-        (4, "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."),
-        (2, "Not finished: 4 of 6 cells (1 of none, 1 of groups=2, 2 of groups=4)."),
+        (5, worded("scope.missing", pending=1, total="6 cells", named="1 of groups=4")),
+        (4, worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")),
+        (2, worded("scope.missing", pending=4, total="6 cells", named="1 of none, 1 of groups=2, 2 of groups=4")),
     ],
 )
 def test_what_is_missing_is_counted_by_variant_in_their_order(finished: int, sentence: str) -> None:
@@ -37,14 +38,14 @@ def test_what_is_missing_is_counted_by_variant_in_their_order(finished: int, sen
 def test_cells_that_failed_and_those_that_were_never_enqueued_are_missing() -> None:
     known = stored(design(), 6)[:5]
     known[1] = replace(known[1], state=CellState.FAILED, outcome=None, failure="ValueError: planted")
-    assert missing(known) == "Not finished: 2 of 6 cells (1 of groups=2, 1 of groups=4)."
+    assert missing(known) == worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
 
 
 def test_one_cell_is_no_cells() -> None:
     config = compose_config(["device=cpu", "replicates=1", "sweep.factors={}"])
     made = make_design(config)
     known = [replace(cell, state=CellState.FAILED, outcome=None) for cell in stored(made, 1)]
-    assert missing(known, config) == "Not finished: 1 of 1 cell (1 of none)."
+    assert missing(known, config) == worded("scope.missing", pending=1, total="1 cell", named="1 of none")
 
 
 def test_what_a_search_gave_up_is_not_missing() -> None:
@@ -54,7 +55,7 @@ def test_what_a_search_gave_up_is_not_missing() -> None:
     known = [cell for cell in known if (cell.variant, cell.replicate) != ("groups=2", 1)]
     assert missing(known) == ""
     known[2] = replace(known[2], state=CellState.INTERRUPTED, outcome=None)
-    assert missing(known) == "Not finished: 1 of 4 cells (1 of groups=4)."
+    assert missing(known) == worded("scope.missing", pending=1, total="4 cells", named="1 of groups=4")
 
 
 def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
