@@ -15,7 +15,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.design.variants import Variant, check_distinct, variant_of_levels
-from ablations.storage.cells import StoredCell
+from ablations.storage.cell_states import StoredCell
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import NOT_RUN, StudyStore, open_store
 

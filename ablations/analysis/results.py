@@ -11,7 +11,7 @@ import pandas as pd
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.common.settings import Settings
 from ablations.design import Design
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.storage.access import study_names
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import FORMAT, open_store
 from sa_core.attentions.knobs import ATTENTIONS
 

@@ -1,11 +1,11 @@
 """Optuna as the memory of a study, through its public API: which cells were trained, and what came of them.
 
 An attempt at a cell is one trial, begun when its training begins, with one driver as the only writer; its states are
-those of `ablations.storage.cells`. Its parameters are what the study varies (`ablations.storage.parameters`), its value
-is the objective, its intermediate values are the objective after every epoch, and its user attributes say which cell it
-is and, as JSON, what came of it. A driver that was killed leaves a RUNNING trial; the next one finishes it, if its
-outcome was stored already, or marks it as interrupted. The outcome is stored before the trial is told, so no kill loses
-a finished cell or makes it twice.
+those of `ablations.storage.cell_states`. Its parameters are what the study varies (`ablations.storage.parameters`),
+its value is the objective, its intermediate values are the objective after every epoch, and its user attributes say
+which cell it is and, as JSON, what came of it. A driver that was killed leaves a RUNNING trial; the next one finishes
+it, if its outcome was stored already, or marks it as interrupted. The outcome is stored before the trial is told, so
+no kill loses a finished cell or makes it twice.
 
 A database that goes away is asked again for some minutes (`Persistence`). What was asked of it may have been done
 although no answer came, so whatever is tried again looks first, or does no harm twice.
@@ -33,7 +33,7 @@ from ablations.common.process import without_collecting_garbage
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
 from ablations.storage.access import Persistence, is_empty, reached, study_names
-from ablations.storage.cells import StoredCell, latest_attempts, stored_cell
+from ablations.storage.cell_states import StoredCell, latest_attempts, stored_cell
 from ablations.storage.database import database_file
 from ablations.storage.errors import StorageError, StudyFormatError, StudyInUseError, StudyMismatchError
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of

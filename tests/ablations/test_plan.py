@@ -17,7 +17,7 @@ from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.schedules.base import Schedule
 from ablations.plan import PURPOSE, plan
 from ablations.run import run
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
 from ablations.training.events import Probe

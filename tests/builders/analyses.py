@@ -13,7 +13,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
 

@@ -9,7 +9,7 @@ from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from ablations.training.events import DIVERGED
 

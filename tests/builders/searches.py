@@ -11,7 +11,7 @@ from ablations.config import Config
 from ablations.design import Cell, make_design
 from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Schedule
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StudyStore
 from ablations.training.cost import Cost
 from ablations.training.events import Finished, Progress

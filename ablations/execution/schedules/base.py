@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ablations.design import Cell, Design
 from ablations.stats import Looks
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
 

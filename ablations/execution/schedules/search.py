@@ -37,7 +37,7 @@ from ablations.config import Config
 from ablations.design import Cell, Design
 from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
 from sa_core.seeds import stream_seed

@@ -9,7 +9,7 @@ from ablations.analysis.results import collect
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS, METRICS
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.training.events import ERROR
 from tests.builders.cells import design, diverged, stored
 

@@ -15,7 +15,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.design.variants import plain_network
 from ablations.measure.complexity import count_operations
-from ablations.storage.cells import StoredCell
+from ablations.storage.cell_states import StoredCell
 from ablations.training.learner import build_network
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import configuration, design, stored

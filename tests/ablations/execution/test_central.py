@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from ablations import analyze, cli
 from ablations.run import PURPOSE, run
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import open_store
 from tests.conftest import TINY
 from tests.servers import PASSWORD, QUOTED_PASSWORD, Cluster, MlflowServer

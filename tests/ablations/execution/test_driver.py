@@ -15,7 +15,7 @@ from ablations.config.compose import compose_config
 from ablations.data.images import in_memory
 from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from ablations.storage.files import Checkpoints
 from ablations.tracking.base import StudyMirror

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ablations import cli
 from ablations.analyze import analyze
 from ablations.run import PURPOSE, run
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training.learner import Learner
 from tests.conftest import TINY

@@ -15,7 +15,7 @@ from ablations.design import Design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.publish import print_report, report_study
 from ablations.reporting.report import Report, make_report
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import configuration, design, stored

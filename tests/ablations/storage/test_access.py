@@ -14,7 +14,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
 from ablations.storage import access
 from ablations.storage.access import Persistence
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError, StudyInUseError
 from ablations.storage.study import StudyStore, open_store
 from tests.servers import Cluster

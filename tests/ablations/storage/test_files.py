@@ -14,7 +14,7 @@ from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.data.device import DeviceImages, on_device
 from ablations.design import Cell, make_design
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.files import Checkpoints, Weights
 from ablations.training.job import pack_weights
 from ablations.training.learner import build_network

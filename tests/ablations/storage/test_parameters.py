@@ -15,7 +15,7 @@ import pytest
 from ablations.config.compose import compose_config
 from ablations.config.groups import sweep_questions
 from ablations.design import make_design
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.parameters import ABSENT, OTHER, choices_of, distributions_of, parameters_of
 from ablations.storage.study import StudyStore, open_store
 from ablations.training.events import Epoch

@@ -12,7 +12,7 @@ from ablations.common.errors import SuiteError
 from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.storage.access import study_names
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StudyInUseError
 from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.training.events import Epoch

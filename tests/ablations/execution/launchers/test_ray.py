@@ -22,7 +22,7 @@ from ablations.execution.launchers.base import Launcher
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.progress import Display
 from ablations.execution.schedules.base import Schedule
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.files import Checkpoints
 from ablations.storage.study import StudyStore
 from ablations.training.events import ERROR, Epoch, Finished, Progress

@@ -14,7 +14,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.schedules.search import can_prune
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from tests.builders.searches import BEST, EPOCHS, FormulaLauncher, Study, score
 from tests.wording import refusal, worded

@@ -22,7 +22,7 @@ from ablations.design import make_design
 from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
 from ablations.run import PURPOSE, run
 from ablations.stats import Looks, Verdict, judge
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from ablations.storage.study import open_store
 from ablations.training.cost import Cost

@@ -20,7 +20,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.files import Weights
 from ablations.storage.study import StoredCell
 from tests.builders.attributes import ATTRIBUTES

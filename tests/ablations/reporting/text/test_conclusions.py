@@ -16,7 +16,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.design import Design
 from ablations.reporting.text.conclusions import conclusions, contrast_sentence, detection_sentence, warnings
 from ablations.stats import Contrast, Estimate, Looks, Verdict, summarise
-from ablations.storage.cells import CellState
+from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.cells import configuration, design, diverged, stored
 from tests.wording import worded

@@ -10,7 +10,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.reporting.text.scope import data_line, missing_sentence
-from ablations.storage.cells import CellState, StoredCell
+from ablations.storage.cell_states import CellState, StoredCell
 from tests.builders.cells import configuration, design, stored
 from tests.wording import worded
 
