@@ -10,6 +10,7 @@ backbone weights and batches, and estimated from these numbers (Montgomery, Desi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -49,16 +50,14 @@ def factorial_effects(cells: pd.DataFrame, design: Design) -> list[Effect]:
     values = _crossing(cells, design)
     if not len(values):
         return []
+    others = [len(levels) - 1 for levels in factors.values()]  # than the first, which these are compared with
     effects: list[Effect] = []
     for order in range(1, len(factors) + 1):
-        found = [
-            effect
-            for chosen in itertools.combinations(range(len(factors)), order)
-            for effect in _effects(values, list(factors.items()), chosen)
-        ]
-        if order > 1 and len(effects) + len(found) > _MOST:
+        combinations = list(itertools.combinations(range(len(factors)), order))
+        more = sum(math.prod(others[index] for index in chosen) for chosen in combinations)
+        if order > 1 and len(effects) + more > _MOST:
             break
-        effects += found
+        effects += [effect for chosen in combinations for effect in _effects(values, list(factors.items()), chosen)]
     return effects
 
 

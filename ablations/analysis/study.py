@@ -22,8 +22,8 @@ from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
 if TYPE_CHECKING:
     from ablations.analysis.networks import TrainedNetworks
 
-MOST_SHOWN = 60  # variants; of more, tables, figures and text show the ends
-ENDS = 12  # variants of the highest top-1, and as many of the lowest
+MOST_SHOWN = 60  # variants, and effects; of more, tables, figures and text show the ends
+ENDS = 12  # those of the highest top-1, and as many of the lowest
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,15 @@ class StudyAnalysis:
     def effects(self) -> list[Effect]:
         """Main effects and interactions of crossed factors; see `ablations.analysis.effects`."""
         return factorial_effects(self.results.cells, self.design)
+
+    @cached_property
+    def shown_effects(self) -> list[Effect]:
+        """The effects that tables and figures show: all, or the highest and the lowest of very many."""
+        if len(self.effects) <= MOST_SHOWN:
+            return self.effects
+        ordered = sorted(self.effects, key=lambda effect: effect.estimate.mean)
+        ends = {effect.name for effect in (*ordered[:ENDS], *ordered[-ENDS:])}
+        return [effect for effect in self.effects if effect.name in ends]
 
     @cached_property
     def tradeoffs(self) -> pd.DataFrame:

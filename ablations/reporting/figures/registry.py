@@ -16,7 +16,7 @@ from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
-from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
+from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 
 _OF_EACH = "one network of each variant (replicate 0)"
 _ASIDE = "What would hide each other stands side by side."
@@ -86,11 +86,12 @@ def _variants(analysis: StudyAnalysis) -> Sketch:
 
 
 def _effects(analysis: StudyAnalysis) -> Sketch | str:
-    effects = analysis.effects
+    effects = analysis.shown_effects
     if not effects:
         return "it needs two crossed factors, and a replicate that all combinations have"
     frame = effects_frame(effects)
     key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
+    key = f"{key} {shown_effects_sentence(analysis)}".strip()
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
     return Sketch(frame, partial(forest.draw_effects, frame), key, n)
 

@@ -87,7 +87,7 @@ def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     png, pdf = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
         drawn.savefig(png, format="png")
-        drawn.set_layout_engine("none")  # everything has its place now; finding it again would take as long
+        drawn.set_layout_engine(None)  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
     contents: dict[str, bytes | str] = {
         ".png": png.getvalue(),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ablations.analysis.effects import Effect, effects_frame
+from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count, last_line
 from ablations.reporting.text.numbers import points_with_interval
+from ablations.reporting.text.scope import shown_effects_sentence
 
 _LISTED = 100  # cells that are not finished
 
@@ -48,7 +48,7 @@ def make_sections(analysis: StudyAnalysis) -> list[Section]:
         return []
     if analysis.design.is_search:
         return [_front_section(analysis), _importances_section(analysis)]
-    return [_effects_section(analysis.effects)] if analysis.effects else []
+    return [_effects_section(analysis)] if analysis.effects else []
 
 
 def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
@@ -60,14 +60,16 @@ def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
     return "effects", frame[["effect", "reference", "order", "n", "points", "low", "high"]]
 
 
-def _effects_section(effects: Sequence[Effect]) -> Section:
+def _effects_section(analysis: StudyAnalysis) -> Section:
+    effects = analysis.shown_effects
     n = effects[0].estimate.n
     rows = [[effect.name, effect.reference, points_with_interval(effect.estimate)] for effect in effects]
     return Section(
         "Main effects and interactions",
         f"In points of top-1, over {count(n, 'replicate')} with every combination. A main effect is the difference to "
         "the factor's first level, averaged over all combinations of the other factors; an interaction is by how much "
-        "such a difference changes with the other factors. Intervals are not corrected for how many there are.",
+        "such a difference changes with the other factors. Intervals are not corrected for how many there are."
+        f" {shown_effects_sentence(analysis)}".rstrip(),
         ("effect of", "against", "points [95 % CI]"),
         rows,
         names=2,

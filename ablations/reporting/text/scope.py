@@ -76,3 +76,13 @@ def shown_sentence(analysis: StudyAnalysis) -> str:
         f"Of {len(analysis.summaries):,} variants the {ENDS} with the highest and the {ENDS} with the lowest top-1 are "
         "shown, and what they are compared with; the CSV files have all."
     )
+
+
+def shown_effects_sentence(analysis: StudyAnalysis) -> str:
+    """Says which effects of crossed factors are shown; empty where all are."""
+    if len(analysis.shown_effects) == len(analysis.effects):
+        return ""
+    return (
+        f"Of {len(analysis.effects):,} effects the {ENDS} highest and the {ENDS} lowest are shown; tables/effects.csv "
+        "has all."
+    )

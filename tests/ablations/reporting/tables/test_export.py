@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from ablations.analysis.study import StudyAnalysis
+from ablations.analysis.study import ENDS, StudyAnalysis
 from ablations.common.errors import UsageError
+from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
@@ -136,6 +137,24 @@ def test_crossed_factors_have_a_table_of_effects(tmp_path: Path) -> None:
     assert "groups=4 & groups=2 & +2.00 [\\ensuremath{-}10.71, +14.71]" in tables["effects.tex"]
     assert "tab:groups-digits-resnet8-effects}" in tables["effects.tex"]
     assert "Main effects and interactions." in tables["effects.md"]
+
+
+def test_of_very_many_effects_the_ends_are_shown_and_the_csv_has_all(tmp_path: Path) -> None:
+    biases = ",".join(str(number / 16) for number in range(62))
+    overrides = [f"sweep.factors={{attention: {{shuffle: [true, false], gate_bias: [{biases}]}}}}"]
+    analysis = study_analysis(tmp_path, overrides, replicates=1)
+    tables = tables_of(analysis)
+    frame = pd.read_csv(tmp_path / "tables" / "effects.csv")
+    assert len(frame) == len(analysis.effects) == 62  # interactions would be too many to read
+    ordered = frame.sort_values("points", kind="stable")["effect"].tolist()
+    shown = {effect.name for effect in analysis.shown_effects}
+    assert shown == {*ordered[:ENDS], *ordered[-ENDS:]}
+    assert [effect.name for effect in analysis.shown_effects] == [name for name in frame["effect"] if name in shown]
+    said = worded("scope.shown_effects", effects=62, ends=ENDS)
+    (figure,) = draw_figures(analysis, ["effects"]).drawn
+    assert said in tables["effects.md"]
+    assert said in figure.caption
+    assert set(pd.read_csv(tmp_path / "figures" / "effects.csv")["name"]) == shown
 
 
 def test_a_search_has_its_front_and_no_verdicts(tmp_path: Path) -> None:
