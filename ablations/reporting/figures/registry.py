@@ -54,7 +54,7 @@ class Sketch:
     """A figure that a study has: the frame that it shows, what draws it, and how to read it.
 
     `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
-    study's question stands in the caption.
+    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants.
     """
 
     frame: pd.DataFrame
@@ -62,6 +62,7 @@ class Sketch:
     key: str = ""
     n: str = ""
     asks: bool = True
+    shown: str | None = None
 
 
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
@@ -91,9 +92,8 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
         return "it needs two crossed factors, and a replicate that all combinations have"
     frame = effects_frame(effects)
     key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
-    key = f"{key} {shown_effects_sentence(analysis)}".strip()
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
-    return Sketch(frame, partial(forest.draw_effects, frame), key, n)
+    return Sketch(frame, partial(forest.draw_effects, frame), key, n, shown=shown_effects_sentence(analysis))
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
@@ -218,7 +218,7 @@ def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
         sketch.key,
         f"n = {sketch.n or f'{replicates} a variant'}.",
         f"{protocol_line(analysis.design, analysis.results)}.",
-        shown_sentence(analysis),
+        shown_sentence(analysis) if sketch.shown is None else sketch.shown,
         missing_sentence(analysis.results),
     ]
     return " ".join(part for part in parts if part)

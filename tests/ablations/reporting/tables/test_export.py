@@ -16,6 +16,7 @@ from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
+from ablations.reporting.text.scope import shown_sentence
 from tests.builders.analyses import macros, study_analysis
 from tests.wording import refusal, worded
 
@@ -154,6 +155,7 @@ def test_of_very_many_effects_the_ends_are_shown_and_the_csv_has_all(tmp_path: P
     (figure,) = draw_figures(analysis, ["effects"]).drawn
     assert said in tables["effects.md"]
     assert said in figure.caption
+    assert shown_sentence(analysis) not in figure.caption  # each is a mean over variants, of which all are in it
     assert set(pd.read_csv(tmp_path / "figures" / "effects.csv")["name"]) == shown
 
 
