@@ -52,6 +52,7 @@ def test_it_runs_from_the_first_cell_to_the_last(path: Path, results: Path) -> N
     said = printed(notebook)
     assert "error:" not in said  # of a command, whose exit status a cell does not mind
     assert "Traceback" not in said
+    assert "\x1b" not in said  # of colours and bars, which are for terminals
     shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert len(shown) >= 3
 
@@ -65,4 +66,4 @@ def test_what_is_committed_was_run_in_order_and_ended_well(path: Path) -> None:
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     said = printed(notebook)
     assert not re.search(r"/(home|root|tmp|work|Users)/", said)
-    assert "\x1b" not in said  # of progress bars, which are for terminals
+    assert "\x1b" not in said
