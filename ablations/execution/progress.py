@@ -20,8 +20,8 @@ def make_console() -> Console:
     """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. And plain
-    # lines in a notebook, too, where rich would make an output with colours of each.
+    # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. In
+    # notebooks, too, lines are plain: rich would make an output with colours of each.
     return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
