@@ -13,7 +13,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.storage.cell_states import CellState, StoredCell
+from tests.builders.cells import stored_cell
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
 
@@ -52,20 +52,8 @@ def study_analysis(
         result |= {"train_time_ratio": 1 + 0.1 * index + 0.01 * cell.replicate, "peak_memory_mib": 11.5 + index}
         result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]
         is_done = finished is None or number < finished
-        left = CellState.FAILED if failure else CellState.INTERRUPTED
-        cells.append(
-            StoredCell(
-                cell.key,
-                cell.variant.name,
-                cell.variant.network,
-                cell.variant.levels,
-                cell.replicate,
-                CellState.FINISHED if is_done else left,
-                number,
-                {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}} if is_done else None,
-                failure=None if is_done else failure,
-            )
-        )
+        outcome = {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}} if is_done else None
+        cells.append(stored_cell(cell, number, outcome, failure))
     attributes = {
         "command": "python -m ablations.run sweep=groups",
         "data_fingerprint": "f00d",

@@ -8,9 +8,8 @@ from typing import Any
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
-from ablations.storage.cell_states import CellState
-from ablations.storage.study import StoredCell
+from ablations.design import Cell, Design, make_design
+from ablations.storage.cell_states import CellState, StoredCell
 from ablations.training.events import DIVERGED
 
 
@@ -30,21 +29,24 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
         result: dict[str, Any] = {key: float(number) for key in CELL_METRICS}
         result |= {"epochs": curve, "attention_by": "kernels"}
         outcome = {"result": result, "environment": {"cpu": machine, "gpu": "none"}}
-        done = number < finished
-        cells.append(
-            StoredCell(
-                cell.key,
-                cell.variant.name,
-                cell.variant.network,
-                cell.variant.levels,
-                cell.replicate,
-                CellState.FINISHED if done else CellState.INTERRUPTED,
-                number,
-                outcome if done else None,
-                None,
-            )
-        )
+        cells.append(stored_cell(cell, number, outcome if number < finished else None))
     return cells
+
+
+def stored_cell(cell: Cell, number: int, outcome: dict[str, Any] | None, failure: str | None = None) -> StoredCell:
+    """A cell with this outcome, or one that failed for this reason, or else one that was interrupted."""
+    left = CellState.FAILED if failure else CellState.INTERRUPTED
+    return StoredCell(
+        cell.key,
+        cell.variant.name,
+        cell.variant.network,
+        cell.variant.levels,
+        cell.replicate,
+        left if outcome is None else CellState.FINISHED,
+        number,
+        outcome,
+        failure=failure if outcome is None else None,
+    )
 
 
 def diverged(cell: StoredCell) -> StoredCell:
