@@ -77,8 +77,7 @@ class Comparison:
     @property
     def values(self) -> NDArray[np.float64]:
         """The difference of each replicate in points, treatment less control; of a single network its top-1."""
-        rows = np.array(list(self.top1.values()), dtype=np.float64).reshape(len(self.top1), -1)
-        return rows[:, 0] - rows[:, 1] if self.control and len(rows) else rows.ravel()
+        return np.array([row[0] - row[1] if len(row) > 1 else row[0] for row in self.top1.values()], dtype=np.float64)
 
 
 @dataclass(frozen=True)

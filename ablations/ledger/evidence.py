@@ -73,11 +73,9 @@ class Evidence:
             is_copy = any(study.name == name and study.store != store for study in self.comparison.studies)
             where = f"{name} in {store}" if is_copy else name
             if repeat.same:
-                stored = count(repeat.same, "replicate is", "replicates are")
-                notes.append(f"{stored} stored again in {where}: the same runs, counted once")
+                notes.append(f"{count(repeat.same, 'replicate')} stored again in {where}: the same runs, counted once")
             if repeat.other:
-                stored = count(repeat.other, "seed was", "seeds were")
-                notes.append(f"{stored} trained again in {where} with another result: counted once, the first")
+                notes.append(f"{count(repeat.other, 'seed')} trained again in {where}: only the first result counts")
         if self.comparison.dropped:
             dropped = count(len(self.comparison.dropped), "replicate has", "replicates have")
             notes.append(f"{dropped} no result: diverged, failed or pruned")

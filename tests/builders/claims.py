@@ -16,7 +16,7 @@ from ablations.ledger.declared import CLAIMS, Claim
 from ablations.ledger.stored import Network, Study
 from ablations.storage.study import open_store
 
-MARGIN = 0.2
+REAL = "data=cifar10"  # whatever is not the digits
 IMAGENET = ("data=imagenet_subset", "data.root=x", "data.resolution=224", "train=imagenet", "model=resnet50")
 WHOLE: dict[str, Any] = {"train": 1_281_167, "test": 50_000, "classes": [f"n{number}" for number in range(1000)]}
 NOISE = [0.03, -0.02, 0.01, -0.03, 0.02, -0.01, 0.0, 0.01]  # what replicates differ by
@@ -72,10 +72,13 @@ def study(
     *overrides: str,
     known: Mapping[str, Any] | None = None,
     looks: Sequence[int] | None = None,
+    name: str = "mine",
+    store: str = "sqlite:///x",
 ) -> Study:
+    """A study of networks with the top-1 of their replicates, on real images unless another data set is given."""
     attributes = {"data": known, "looks": looks}
     made = tuple(Network(settings, f"v{number}", top1) for number, (settings, top1) in enumerate(networks))
-    return Study("mine", "sqlite:///x", protocol_of(*overrides), attributes, made)
+    return Study(name, store, protocol_of(*(overrides or (REAL,))), attributes, made)
 
 
 def around(mean: float, n: int = 8, spread: float = 1.0) -> dict[int, float]:
