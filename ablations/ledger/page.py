@@ -13,8 +13,8 @@ from ablations.ledger.assess import Assessment, Ledger
 from ablations.ledger.evidence import Evidence
 from ablations.reporting.tables.render import markdown_table, print_table
 
-_HEADERS = ("claim", "what is claimed", "rule", "verdict", "evidence")
-_PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "verdict", "studies that count")
+_HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence")
+_PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
 _COLUMNS = [
     "claim", "statement", "source", "rule", "margin", "verdict", "computed", "studies", "storage", "number_of_studies",
     "data", "model", "epochs", "treatment", "control", "published", "n", "without_result", "mean", "low", "high",
@@ -81,13 +81,17 @@ def _columns(evidence: Evidence) -> dict[str, object]:
 
 
 def _row(assessment: Assessment) -> list[str]:
-    claim = assessment.claim
-    return [claim.id, claim.statement, claim.rule, assessment.outcome.value, assessment.short_evidence]
+    return [*_common(assessment), assessment.short_evidence]
 
 
 def _page_row(assessment: Assessment) -> list[str]:
+    name, statement, *others = _common(assessment)
+    return [name, statement, assessment.claim.source, *others]
+
+
+def _common(assessment: Assessment) -> list[str]:
     claim, studies = assessment.claim, "" if assessment.claim.expects is None else str(assessment.studies)
-    return [claim.id, claim.statement, claim.source, claim.rule, assessment.outcome.value, studies]
+    return [claim.id, claim.statement, claim.rule, studies, assessment.outcome.value]
 
 
 def _page(ledger: Ledger, command: str) -> str:

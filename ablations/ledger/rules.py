@@ -26,14 +26,15 @@ s * sqrt(1 + 1/n) around the difference of the two networks' means. So the predi
 confidence interval of that difference, moved by the published number, and the rule is that of equivalence with this
 standard error. A network whose mean differs by the margin or more is called reproduced in at most 5 % of studies, and
 one whose mean differs by less is called contradicted in at most 5 %. The margin says what counts as the same: a network
-that is worse by less may well be called reproduced. More replicates shrink the interval to 1.64
-standard deviations of a run either way and no further: with a margin below that, nothing can reproduce a single number.
+that is worse by less may well be called reproduced. More replicates shrink the interval to 1.64 standard deviations of
+a run either way and no further: with a margin below that, nothing can reproduce a single number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def prediction(values: Values, confidence: float) -> Estimate:
     """
     of_mean = estimate(values, confidence)
     half = (of_mean.high - of_mean.mean) * math.sqrt(of_mean.n + 1)
-    return Estimate(of_mean.n, of_mean.mean, of_mean.mean - half, of_mean.mean + half)
+    return replace(of_mean, low=of_mean.mean - half, high=of_mean.mean + half)
 
 
 def outcome_above(interval: Estimate, bound: float) -> Outcome:

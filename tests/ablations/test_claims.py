@@ -58,8 +58,9 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
     page = (folder / "claims.md").read_text()
     assert page.endswith(f"```\npython -m ablations.claims results_dir={folder}\n```\n")
     for claim in CLAIMS:
-        start = f"| {claim.id} | {claim.statement} | {claim.source} | {claim.rule} |"
-        assert f"{start} {COMPUTED.get(claim.id, 'not run')} |" in page
+        studies = "" if claim.expects is None else "0"
+        row = (claim.id, claim.statement, claim.source, claim.rule, studies, COMPUTED.get(claim.id, "not run"))
+        assert f"| {' | '.join(row)} |" in page
         assert claim.rule_in_full in page
         assert f"## {claim.id}: {COMPUTED.get(claim.id, 'not run')}\n" in page
         assert f"```\n{claim.command}\n```" in page or claim.expects is None
