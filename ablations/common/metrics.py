@@ -13,7 +13,8 @@ class Metric:
     """A number that a cell has, under `key` in its result.
 
     `direction` says which values are better, `maximize` or `minimize`; it is empty where no search can look for them.
-    `measured` says whether the number is a cost that `measure` finds out, instead of a computed or counted one.
+    `measured` says whether the number is a cost that `measure` finds out, `counted` whether it is a property of the
+    network that training does not change; neither can be judged over replicates.
     """
 
     key: str
@@ -22,6 +23,12 @@ class Metric:
     digits: int
     direction: str = ""
     measured: bool = False
+    counted: bool = False
+
+    @property
+    def in_points(self) -> bool:
+        """Whether differences are in percentage points."""
+        return self.unit == "%"
 
     @property
     def axis(self) -> str:
@@ -43,7 +50,7 @@ _DECLARED = (
     Metric("train_images_per_second", "Training", "images/s", 0, "maximize", measured=True),
     Metric("test_images_per_second", "Inference", "images/s", 0, "maximize", measured=True),
     Metric("peak_memory_mib", "Peak memory", "MiB", 1, "minimize", measured=True),
-    Metric("parameters", "Parameters", "", 0, "minimize"),
+    Metric("parameters", "Parameters", "", 0, "minimize", counted=True),
     Metric("seconds", "Time", "s", 1),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
@@ -51,6 +58,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric 
 # The metrics that a search can look for, with their directions, and those of them that are measured costs.
 OBJECTIVES: Mapping[str, str] = {metric.key: metric.direction for metric in _DECLARED if metric.direction}
 COSTS = frozenset(metric.key for metric in _DECLARED if metric.measured)
+# The metrics that verdicts can be about: results of training that every cell has.
+JUDGED = tuple(key for key in OBJECTIVES if key not in COSTS and not METRICS[key].counted)
 
 # What a cell has once, as far as it was measured, and what it has after every epoch.
 CELL_METRICS = (

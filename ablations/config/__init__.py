@@ -5,8 +5,17 @@ from ablations.config.attention import ATTENTION
 from ablations.config.data import DataConfig, DigitsConfig, ImageTreeConfig, ShiftedConfig, StoredConfig
 from ablations.config.launcher import LauncherConfig, RayConfig
 from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch
-from ablations.config.schema import FIGURES, OWNERS, BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
+from ablations.config.schema import (
+    FIGURES,
+    OWNERS,
+    BenchConfig,
+    Config,
+    JudgeConfig,
+    ModelConfig,
+    SweepConfig,
+    TrainConfig,
+)
 
 __all__ = ["ATTENTION", "AUTO", "COSTS", "FIGURES", "OBJECTIVES", "OWNERS", "SHOWN_NAMES", "decisive", "is_switch"]
-__all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "LauncherConfig", "ModelConfig"]
-__all__ += ["RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]
+__all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
+__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]

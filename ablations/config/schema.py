@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ablations.common.metrics import OBJECTIVES
+from ablations.common.metrics import JUDGED, OBJECTIVES
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config.attention import AttentionConfig
 from ablations.config.data import DataConfig
@@ -43,11 +43,13 @@ class SweepConfig:
     baseline: str = option(
         "", "What variants are compared with: a variant's name, or a level, against which all else is equal."
     )
-    margin: float = option(
-        0.2,
-        "Least difference in top-1 that matters, in points: variants that differ by less are equal.",
+    margin: int | float | str = option(
+        AUTO,
+        "Equivalence margin: the smallest difference of interest, in the unit of judge.metric; auto is that of the "
+        "data set in percentage points: 1 for digits, 0.2 for others.",
         above=0.0,
         maximum=100.0,
+        words=(AUTO,),
     )
     sampler: str = option(
         "grid",
@@ -61,6 +63,13 @@ class SweepConfig:
     max_parameters: int = option(
         0, "Combinations with more parameters are left out by the TPE sampler; 0 is no limit.", minimum=0
     )
+
+
+@dataclass
+class JudgeConfig:
+    """What verdicts are about."""
+
+    metric: str = option("top1", "Metric of a cell that variants are compared by.", choices=JUDGED)
 
 
 @dataclass
@@ -208,6 +217,7 @@ class Config:
     """One study: a sweep under a protocol."""
 
     sweep: SweepConfig = group(SweepConfig)
+    judge: JudgeConfig = group(JudgeConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     attention: AttentionConfig = group(AttentionConfig)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablations.common.settings import Settings
-from ablations.config import OBJECTIVES, SweepConfig
+from ablations.config import OBJECTIVES, DataConfig, JudgeConfig
 from ablations.design.variants import Variant, level_name
 from sa_core.seeds import stream_seed
 
@@ -38,7 +38,8 @@ class Design:
     """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained.
 
     `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
-    otherwise equal. A difference of less than `margin` points does not matter. `factors` are the levels of each factor,
+    otherwise equal. Variants are compared by `metric`; a difference of less than `margin`, in its unit, does not
+    matter. `factors` are the levels of each factor,
     by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
     and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
     is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are the options that differ
@@ -56,7 +57,8 @@ class Design:
     is_search: bool = False
     objectives: tuple[str, ...] = ("top1",)
     max_parameters: int = 0
-    margin: float = SweepConfig.margin
+    metric: str = JudgeConfig.metric
+    margin: float = DataConfig.margin
     replicates_max: int = 0
     varied: tuple[str, ...] = ()
 

@@ -12,8 +12,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ablations.common.errors import UsageError, shown
+from ablations.common.metrics import METRICS
 from ablations.common.settings import flatten, leaves
-from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig
+from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, JudgeConfig, ModelConfig, SweepConfig
 from ablations.design.cells import Design
 from ablations.design.protocol import make_protocol
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
@@ -57,7 +58,8 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         is_search=is_search,
         objectives=tuple(config.sweep.objectives) if is_search else ("top1",),
         max_parameters=config.sweep.max_parameters,
-        margin=config.sweep.margin,
+        metric=config.judge.metric,
+        margin=_margin(config),
         replicates_max=config.replicates_max if is_auto else 0,
         varied=_varied(config, factors),
     )
@@ -125,6 +127,20 @@ def _check_replicates(config: Config) -> None:
         raise UsageError("replicates", AUTO, reason)
     if not is_auto and config.replicates_max != Config.replicates_max:
         raise UsageError("replicates.max", config.replicates_max, "has no effect without replicates=auto")
+
+
+def _margin(config: Config) -> float:
+    """Returns the equivalence margin, that of the data set where none is given; checks that it has a unit."""
+    if config.sweep.sampler == "tpe" and config.judge.metric != JudgeConfig.metric:
+        raise UsageError("judge.metric", config.judge.metric, "has no effect on a search, which gives no verdicts")
+    if config.sweep.margin != AUTO:
+        return float(config.sweep.margin)
+    metric = METRICS[config.judge.metric]
+    if not metric.in_points:
+        unit = f"in {metric.unit}" if metric.unit else "without a unit"
+        reason = f"is for metrics in percent; judge.metric={metric.key} needs a number, {unit}"
+        raise UsageError("sweep.margin", AUTO, reason)
+    return config.data.margin
 
 
 def _check_base_is_used(config: Config, factors: _Factors, named: Iterable[Variant]) -> None:

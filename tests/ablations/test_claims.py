@@ -208,7 +208,7 @@ def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
     [
         (["results_dir="], "error: " + refusal("results_dir", "paths.needs")),
         (["storage=nonsense"], "error: " + refusal("storage=nonsense", "database.no_url")),
-        (["sweep.margin=0"], "error: " + refusal("sweep.margin=0.0", "options.not_above", above=0)),
+        (["sweep.margin=0"], "error: " + refusal("sweep.margin=0", "options.not_above", above=0)),
         (["sweep.margn=1"], "error: " + refusal("sweep.margn", "options.no_such", what="option", near="sweep.margin")),
         (["plan.pilot=2"], "error: " + refusal("plan.pilot=2", "options.other_verb", owner="plan", verb="claims")),
         (["--claim=gain"], "error: " + refusal("--claim", "options.no_such", what="flag")),

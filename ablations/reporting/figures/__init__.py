@@ -5,7 +5,7 @@ What draws is given a frame that is not empty, and the `caption` that stands bel
 
 from __future__ import annotations
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import UsageError, shown
 from ablations.config import FIGURES
 
 __all__ = ["FIGURES", "chosen_figures"]
@@ -19,7 +19,7 @@ def chosen_figures(asked: object) -> tuple[list[str], bool]:
     Raises:
         UsageError: if there is no such figure.
     """
-    words = [str(word) for word in (asked if isinstance(asked, list) else [asked])]
+    words = [shown(word) for word in (asked if isinstance(asked, list) else [asked])]
     choices = ("all", *FIGURES)
     for word in words:
         if word.removeprefix("-") not in choices or word == "-all":

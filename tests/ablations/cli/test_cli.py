@@ -97,7 +97,12 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
     assert ("figures=all" in text) == (verb == "analyze")
     assert "weights=first" in text
     assert "bench." not in text
-    for part in ("replicates=auto", "auto trains more where verdicts are undecided", "replicates.max=32", "margin=0.2"):
+    for part in (
+        "replicates=auto",
+        "auto trains more where verdicts are undecided",
+        "replicates.max=32",
+        "margin=auto",
+    ):
         assert part in text
     assert "replicates_max" not in text
 

@@ -32,9 +32,15 @@ def test_replicates_are_a_number_or_found_out_with_a_limit() -> None:
     assert (config.replicates, config.replicates_max) == ("auto", 12)
 
 
-def test_a_sweep_says_which_difference_matters() -> None:
-    assert compose_config([]).sweep.margin == 0.2
-    assert compose_config(["sweep.margin=1"]).sweep.margin == 1.0
+def test_a_sweep_says_which_difference_matters_or_leaves_it_to_the_data_set() -> None:
+    assert compose_config([]).sweep.margin == "auto"
+    assert compose_config(["sweep.margin=1"]).sweep.margin == 1
+    assert compose_config(["sweep.margin=0.3"]).sweep.margin == 0.3
+
+
+def test_verdicts_are_about_top_1_unless_another_metric_is_named() -> None:
+    assert compose_config([]).judge.metric == "top1"
+    assert compose_config(["judge.metric=test_loss"]).judge.metric == "test_loss"
 
 
 def test_factors_and_variants_of_ones_own_need_no_file() -> None:
@@ -118,7 +124,15 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
             ["replicates.maximum=8"],
             refusal("replicates.maximum", "options.no_such", what="option", near="replicates.max"),
         ),
-        (["sweep.margin=0"], refusal("sweep.margin=0.0", "options.not_above", above=0)),
+        (["sweep.margin=0"], refusal("sweep.margin=0", "options.not_above", above=0)),
+        (["sweep.margin=much"], refusal("sweep.margin=much", "options.word_or_number", word="auto")),
+        (["sweep.margin=true"], refusal("sweep.margin=true", "options.no_number")),
+        (["sweep.margin=[1]"], refusal("sweep.margin=[1]", "options.no_number")),
+        (["judge.metric=top-1"], refusal("judge.metric=top-1", "options.unknown", near="top1")),
+        (
+            ["judge.metric=train_time_ratio"],
+            refusal("judge.metric=train_time_ratio", "options.unknown", valid="top1, test_loss"),
+        ),
         (["sweep.margin=-0.1"], refusal("sweep.margin=-0.1", "options.not_above", above=0)),
         (["sweep.margin=nan"], refusal("sweep.margin=nan", "options.not_above", above=0)),
         (["plan.pilot=101"], refusal("plan.pilot=101", "options.over", most=100)),

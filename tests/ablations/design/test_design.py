@@ -78,6 +78,27 @@ def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
     assert (made.replicates_max, made.margin) == (12, 0.5)
 
 
+@pytest.mark.parametrize(("data", "margin"), [("digits", 1.0), ("cifar10", 0.2), ("imagenette", 0.2)])
+def test_the_margin_is_that_of_the_data_set_unless_one_is_given(data: str, margin: float) -> None:
+    assert design(f"data={data}").margin == margin
+    given = design(f"data={data}", "sweep.margin=2").margin
+    assert (given, type(given)) == (2.0, float)
+
+
+def test_another_metric_than_an_accuracy_needs_a_margin_in_its_unit() -> None:
+    with pytest.raises(
+        UsageError, match=refusal("sweep.margin=auto", "design.no_margin", metric="test_loss", unit="nats")
+    ):
+        design("judge.metric=test_loss")
+    made = design("judge.metric=test_loss", "sweep.margin=0.05")
+    assert (made.metric, made.margin) == ("test_loss", 0.05)
+
+
+def test_a_search_gives_no_verdicts_on_any_metric() -> None:
+    with pytest.raises(UsageError, match=refusal("judge.metric=test_loss", "design.no_verdicts")):
+        design("sweep=search", "judge.metric=test_loss", "sweep.margin=0.05")
+
+
 def test_a_replicate_has_one_seed_for_all_variants() -> None:
     seeds = {(cell.replicate, cell.seed) for cell in design("replicates=3").cells()}
     assert len(seeds) == 3
@@ -101,7 +122,15 @@ def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() ->
 
 @pytest.mark.parametrize(
     "override",
-    ["replicates=2", "replicates=auto", "sweep.margin=1", "results_dir=other", "study=other", "sweep.question=Why?"],
+    [
+        "replicates=2",
+        "replicates=auto",
+        "sweep.margin=1",
+        "judge.metric=top1",
+        "results_dir=other",
+        "study=other",
+        "sweep.question=Why?",
+    ],
 )
 def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
     base = {cell.key for cell in design("replicates=5").cells()}

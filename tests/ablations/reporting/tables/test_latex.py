@@ -75,7 +75,7 @@ def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
     expected = {
         "Replicates": "3",
         "Epochs": "6",
-        "Margin": "0.2",
+        "Margin": "1",
         "GroupsTwoN": "3",
         "GroupsTwoTopOne": "60.7",
         "GroupsTwoParameters": "75{,}100",

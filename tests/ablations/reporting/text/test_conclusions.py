@@ -163,7 +163,7 @@ def test_a_study_is_told_from_the_highest_to_what_it_could_have_seen() -> None:
     assert how_sure.endswith(worded("conclusions.adding"))
     assert gain.startswith(worded("conclusions.pairing"))
     assert power.startswith(worded("conclusions.detects", replicates=8, rest=""))
-    assert worded("conclusions.margin", margin=0.2) in power
+    assert worded("conclusions.margin", margin=1) in power
 
 
 def test_one_replicate_gets_no_interval_and_no_verdict() -> None:
