@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 
 from ablations.common.wording import count
+from ablations.config import DataConfig
 from ablations.ledger.comparisons import Comparison, comparisons_of
 from ablations.ledger.declared import Claim, Expectation, Outcome
 from ablations.ledger.rules import level, outcome_above, outcome_within, prediction, replicates_needed, share_of
 from ablations.ledger.stored import Study
 from ablations.reporting.text.numbers import points_with_interval
-from ablations.stats import Estimate, estimate, judge
-
-_UNSTABLE = "unstable"  # the verdict on a pair whose replicates do not behave like draws from one distribution
-_NO_MARGIN = 1.0  # points; what `judge` is given where nothing is asked about equivalence
+from ablations.stats import Contrast, Estimate, Verdict, estimate, judge
 
 
 @dataclass(frozen=True)
@@ -137,18 +135,30 @@ def _ignored(comparison: Comparison) -> str:
 
 def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:
     """Returns why an interval's outcome does not stand, as a clause; empty where it does."""
-    if outcome is Outcome.REPRODUCED and claim.expects is not Expectation.HELPS and comparison.dropped:
-        return "sameness is not concluded where a replicate has no result"
-    if comparison.control is None or len(comparison.top1) < 2:
+    contrast = _contrast(claim, comparison)
+    if contrast and contrast.verdict is Verdict.UNSTABLE:
+        return f"unstable: {contrast.reason}"
+    if outcome is not Outcome.REPRODUCED or claim.expects is Expectation.HELPS:
         return ""
+    if comparison.dropped:
+        return "equivalence is refused where a replicate has no result"
+    strays = sum(network.strays for network in contrast.stabilities) if contrast else 0
+    return f"equivalence is refused, because {count(strays, 'run')} fell far below the others" if strays else ""
+
+
+def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
+    """Judges a pair of networks, as studies do; None of a single network."""
+    if comparison.control is None:
+        return None
+    names = comparison.treatment.name, comparison.control.name
     results = [*comparison.top1.values(), *((np.nan, np.nan) for _ in comparison.dropped - comparison.top1.keys())]
     frame = pd.DataFrame(
         {"variant": variant, "replicate": replicate, "top1": top1}
         for replicate, row in enumerate(results)
-        for variant, top1 in zip(("treatment", "control"), row, strict=True)
+        for variant, top1 in zip(names, row, strict=True)
     )
-    (contrast,) = judge(frame, {"treatment": "control", "control": "control"}, claim.margin or _NO_MARGIN)
-    return f"unstable: {contrast.reason}" if contrast.verdict.value == _UNSTABLE else ""
+    (contrast,) = judge(frame, {names[0]: names[1], names[1]: names[1]}, claim.margin or DataConfig.margin)
+    return contrast
 
 
 def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, published: float | None) -> str:

@@ -20,6 +20,9 @@ spends less still, see `spent`. Replicates added by hand, because a verdict was 
 difference is the margin or more (TOST, Schuirmann 1987). Either of its ends can lie beyond a small margin by chance, so
 contradiction takes the interval at 95 %: of networks that differ by the margin or less, at most 5 % are contradicted.
 
+**Runs that fail.** Where a replicate ended without a result or fell far below the others, equivalence is not concluded,
+and a pair with an unstable network (`ablations.stats.stability`) decides nothing.
+
 **A published number** is the result of a single run, which varies like ours. If both are drawn from normal
 distributions of the same spread, the mean of n replicates less the published number has the standard error
 s * sqrt(1 + 1/n) around the difference of the two networks' means. So the prediction interval of one new run is the
@@ -66,9 +69,10 @@ def spent(sizes: Sequence[int], replicates: int) -> float:
     """Returns the share of the errors that a comparison may spend in a study with interim analyses at these sizes.
 
     Such a study stops after one of its analyses, depending on what it shows. Of N replicates at most, the analysis at n
-    gets (n^2 - m^2) / N^2, m being the size before, as `ablations.stats.looks` has it, and replicates between two sizes
-    get what the next analysis would. The shares of all ends that a study can have add up to 1 at most, so by
-    Bonferroni's inequality the intervals at all of them hold together.
+    gets (n^2 - m^2) / N^2, m being the size before: the spending function of `ablations.stats.looks`. Replicates
+    between two sizes get what the next analysis would. The shares of all ends that a study can have add up to 1 at
+    most, so by Bonferroni's inequality the intervals at all of them hold together, also where replicates of other
+    studies are pooled with them.
     """
     before = 0
     for size in sizes:

@@ -85,11 +85,18 @@ def around(mean: float, n: int = 8, spread: float = 1.0) -> dict[int, float]:
     return {replicate: mean + spread * NOISE[replicate] for replicate in range(n)}
 
 
-def imagenet(sa: Mapping[int, float], *overrides: str, known: Mapping[str, Any] = WHOLE, groups: int = 64) -> Study:
+def imagenet(
+    sa: Mapping[int, float],
+    *overrides: str,
+    known: Mapping[str, Any] = WHOLE,
+    groups: int = 64,
+    plain: Mapping[int, float] | None = None,
+) -> Study:
+    """A study of shuffle attention and the plain network on all of ImageNet, unless overrides say otherwise."""
     model = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), "resnet50")
     config = config_of(*IMAGENET, *overrides)
     networks = []
-    for own, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, around(76.0, 8, 2.0))):
+    for own, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, plain or around(76.0, 8, 2.0))):
         made = make_variant(config, "v", {"model": model, **own}, {}, "v")
         networks.append((made.network, top1))
     return study(networks, *IMAGENET, *overrides, known=known)
