@@ -31,6 +31,11 @@ class Metric:
         return self.unit == "%"
 
     @property
+    def difference_unit(self) -> str:
+        """The unit of differences: points of a percentage."""
+        return "points" if self.in_points else self.unit
+
+    @property
     def axis(self) -> str:
         """Label of an axis: name and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
@@ -38,6 +43,11 @@ class Metric:
     def format(self, value: float) -> str:
         """Writes a value with the digits that mean something; a dash for what was not measured."""
         return "–" if math.isnan(value) else f"{value:,.{self.digits}f}"
+
+    def format_difference(self, value: float) -> str:
+        """Writes a difference with its sign and a digit more: `+0.35`."""
+        written = f"{value:+,.{self.digits + 1}f}"
+        return written if written.strip("+-0.,") else written.replace("-", "+")
 
 
 _DECLARED = (

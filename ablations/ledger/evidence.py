@@ -14,7 +14,7 @@ from ablations.ledger.comparisons import Comparison, comparisons_of
 from ablations.ledger.declared import Claim, Expectation, Outcome
 from ablations.ledger.rules import level, outcome_above, outcome_within, prediction, replicates_needed, share_of
 from ablations.ledger.stored import Study
-from ablations.reporting.text.numbers import points_with_interval
+from ablations.reporting.text.numbers import difference_with_interval
 from ablations.stats import Contrast, Estimate, Verdict, estimate, judge
 
 
@@ -53,7 +53,7 @@ class Evidence:
         """Writes the difference or the top-1 with its interval and the interval's level."""
         seen = self.seen
         interval = f" [{seen.low:.2f}, {seen.high:.2f}]" if seen.has_spread else ""
-        written = f"{seen.mean:.2f} %{interval}" if self.published is not None else points_with_interval(seen)
+        written = f"{seen.mean:.2f} %{interval}" if self.published is not None else difference_with_interval(seen)
         return written + (f" at {level_text(self.level)}" if seen.has_spread else "")
 
     @property

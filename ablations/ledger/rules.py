@@ -28,9 +28,11 @@ distributions of the same spread, the mean of n replicates less the published nu
 s * sqrt(1 + 1/n) around the difference of the two networks' means. So the prediction interval of one new run is the
 confidence interval of that difference, moved by the published number, and the rule is that of equivalence with this
 standard error. A network whose mean differs by the margin or more is called reproduced in at most 5 % of studies, and
-one whose mean differs by less is called contradicted in at most 5 %. The margin says what counts as the same: a network
-that is worse by less may well be called reproduced. More replicates shrink the interval to 1.64 standard deviations of
-a run either way and no further: with a margin below that, nothing can reproduce a single number.
+one whose mean differs by less is called contradicted in at most 5 %. The margin says what counts as the same, and a
+network that is worse by less may be called reproduced: if runs vary by 0.1 points and the margin is 0.3, twelve
+replicates reproduce an equal network in 71 % of studies, one that is 0.2 points worse in 23 %, one that is 0.3 points
+worse in 5 %. More replicates shrink the interval to 1.64 standard deviations of a run either way and no further: with a
+margin below that, nothing can reproduce a single number.
 """
 
 from __future__ import annotations
