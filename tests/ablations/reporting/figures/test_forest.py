@@ -60,8 +60,8 @@ def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
     assert equivalent["unseen_failures"] == pytest.approx(1 - 0.05 ** (1 / 8))
     assert first == {
         "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0, "bca_low": 1.1,
-        "bca_high": 1.9, "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps", "assumes_normal": False,
-        "reason": "", "look": 8, "shortfall": None,
+        "bca_high": 1.9, "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
+        "assumes_normal": False, "reason": "", "look": 8, "shortfall": None,
     }  # fmt: skip
     assert (undecided["reason"], undecided["verdict"]) == ("too few", "undecided")
     assert pd.isna(undecided["p"])
