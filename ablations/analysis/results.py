@@ -39,6 +39,12 @@ class Results:
         return self.unfinished[~self.unfinished["state"].isin(["pruned", "diverged"])]
 
     @property
+    def ended(self) -> pd.DataFrame:
+        """The cells that have ended: the finished ones, and those that diverged or failed, with nan for results."""
+        lost = self.unfinished.loc[self.unfinished["state"].isin(["diverged", "failed"]), ["variant", "replicate"]]
+        return pd.concat([self.cells, lost], ignore_index=True) if len(lost) else self.cells
+
+    @property
     def diverged(self) -> dict[str, int]:
         """How many replicates of a variant diverged, of those that have any."""
         own = self.unfinished[self.unfinished["state"] == "diverged"]
@@ -74,7 +80,7 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
                     unfinished.append((variant.name, replicate, "missing", None))
                 continue
             if cell.outcome is None or cell.state is not CellState.FINISHED:
-                if replicate < design.replicates or cell.state is CellState.DIVERGED:
+                if replicate < design.replicates or cell.state in (CellState.DIVERGED, CellState.FAILED):
                     reason = cell.failure or (cell.outcome or {}).get("pruned")
                     unfinished.append((variant.name, replicate, cell.state.value, reason))
                 continue

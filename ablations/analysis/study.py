@@ -47,7 +47,7 @@ class StudyAnalysis:
     @cached_property
     def contrasts(self) -> list[Contrast]:
         """What each variant makes of a difference to its baseline."""
-        return judge(self.results.cells, self.design.baselines, self.design.margin, self.looks)
+        return judge(self.results.ended, self.design.baselines, self.design.margin, looks=self.looks)
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:

@@ -13,8 +13,9 @@ from ablations.design import Design
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
 from ablations.execution.schedules.base import Outlook
-from ablations.reporting.text.conclusions import detection_sentence
-from ablations.stats import Looks, family, replicates_for, spread
+from ablations.reporting.text.conclusions import detection_sentence, typical_spread
+from ablations.stats import Looks, family, replicates_for
+from ablations.stats.significance import ALPHA
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
@@ -108,16 +109,16 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     """Says in a line what a study will detect, as far as stored replicates tell."""
     if design.is_search:
         return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
-    n, share = (looks.sizes[-1], looks.share(len(looks.sizes) - 1)) if looks else (design.replicates, 1.0)
+    contrasts = len(family(design.baselines))
+    n, level = (looks.sizes[-1], looks.levels(contrasts)[-1]) if looks else (design.replicates, ALPHA)
     if n == 1:
         return "Detects: nothing; one replicate says nothing about how sure a difference is."
-    found = detection_sentence(n, cells, design.baselines, share)
-    if found is None and spread(cells, design.baselines) is not None:
+    found = detection_sentence(n, cells, design.baselines, level)
+    if found is None and typical_spread(cells, design.baselines) is not None:
         return "Detects: not known, as the paired differences of the stored replicates are all the same."
     if found is None:
-        contrasts = count(len(family(design.baselines)), "contrast")
         return (
-            f"Detects: not known before two replicates are stored, for {contrasts}; "
+            f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "
             "`plan` with plan.pilot=3 trains three, as the study's first ones."
         )
     return f"Detects: {found[0].lower()}{found[1:]}"
@@ -125,14 +126,13 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
 
 def wanted(design: Design, cells: pd.DataFrame, effect: float, costs: Sequence[CellCost]) -> list[str]:
     """Says how many replicates a difference needs, and what those take; nothing where nothing tells."""
-    known = spread(cells, design.baselines)
-    if design.is_search or known is None or known.value <= 0:
+    sd = typical_spread(cells, design.baselines)
+    if design.is_search or not sd:
         return []
-    contrasts = len(family(design.baselines))
-    numbers = [replicates_for(effect, sd, contrasts) for sd in (known.value, known.low, known.high)]
-    middle, low, high = (f"{number:,}" if number else "more than 100,000" for number in numbers)
-    text = f"To find a difference of {effect:g} points in 80 % of studies takes {middle} replicates ({low} to {high})"
+    number = replicates_for(effect, sd, len(family(design.baselines)))
+    shown = f"{number:,}" if number else "more than 100,000"
+    text = f"To find a difference of {effect:g} points in 80 % of studies takes {shown} replicates"
     seconds = sum(cost.seconds for cost in costs)
-    if numbers[0] and not math.isnan(seconds):
-        text += f", which is {describe_seconds(numbers[0] * seconds)} of training"
+    if number and not math.isnan(seconds):
+        text += f", which is {describe_seconds(number * seconds)} of training"
     return [f"{text}."]

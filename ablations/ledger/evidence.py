@@ -138,7 +138,7 @@ def _contrasts(pairs: Sequence[tuple[int, Network, Network]], study: Study, marg
     ]
     frame = pd.DataFrame(rows, columns=["variant", "replicate", "top1"])
     baselines = {f"treatment {number}": f"control {number}" for number in range(len(pairs))}
-    return judge(frame, baselines, margin, Looks.stored(study.attributes.get("looks")))
+    return judge(frame, baselines, margin, looks=Looks.stored(study.attributes.get("looks")))
 
 
 def _of_released(claim: Claim, study: Study, network: Network) -> Evidence:

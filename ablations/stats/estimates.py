@@ -10,7 +10,7 @@ Student's do in 93 to 95 %, skewed differences included (`tests/ablations/stats/
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,8 +55,13 @@ def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = 
     if len(values) < 2:
         return Estimate(len(values), mean, math.nan, math.nan)
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
-    return Estimate(len(values), mean, mean - half, mean + half)
+    return estimate_of(len(values), mean, error, len(values) - 1, confidence)
+
+
+def estimate_of(n: int, mean: float, error: float, freedom: float, confidence: float = CONFIDENCE) -> Estimate:
+    """Makes an estimate of a mean with a known standard error, whose variance has so many degrees of freedom."""
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+    return Estimate(n, mean, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
@@ -111,44 +116,6 @@ def _counts(n: int) -> NDArray[np.uint16]:
     for row in counts:
         row[:] = np.bincount(draws.integers(0, n, n), minlength=n)
     return counts
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The replicates that a variant and its baseline both have, ascending, and the top-1 of both."""
-
-    variant: str
-    baseline: str
-    replicates: NDArray[np.int64]
-    of_variant: NDArray[np.float64]
-    of_baseline: NDArray[np.float64]
-
-    @property
-    def differences(self) -> NDArray[np.float64]:
-        """Variant less baseline."""
-        return self.of_variant - self.of_baseline
-
-
-def all_pairs(cells: pd.DataFrame, baselines: Mapping[str, str]) -> list[Pairs]:
-    """Returns the pairs of every contrast of a study: a variant that is its own baseline has none.
-
-    Raises:
-        ValueError: if a replicate of a variant is there twice.
-    """
-    twice = cells[cells.duplicated(["variant", "replicate"])]
-    if len(twice):
-        raise ValueError(f"replicate {twice['replicate'].iloc[0]} of {twice['variant'].iloc[0]} is there twice")
-    wide = cells.pivot_table("top1", "variant", "replicate", aggfunc="first", sort=False)
-    wide = wide.astype(float).sort_index(axis="columns")
-    rows, none = dict(zip(wide.index, wide.to_numpy(), strict=True)), np.full(wide.shape[1], np.nan)
-    replicates = wide.columns.to_numpy(dtype=np.int64)
-    pairs = []
-    for variant, baseline in baselines.items():
-        if variant != baseline:
-            own, other = rows.get(variant, none), rows.get(baseline, none)
-            both = ~np.isnan(own) & ~np.isnan(other)
-            pairs.append(Pairs(variant, baseline, replicates[both], own[both], other[both]))
-    return pairs
 
 
 def cells_by_variant(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:

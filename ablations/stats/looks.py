@@ -1,45 +1,54 @@
-"""Looking at a study before it is complete, without being wrong more often for it.
+"""Interim analyses: judging a study before it is complete, without being wrong more often for it.
 
-Replicates are added in batches, and after each one the study is looked at: what is decided gets no more. Whoever looks
-often enough sees a difference where none is, so each look may spend a part of the 5 % only. With N replicates at most,
-the look at n of them spends (n^2 - m^2) / N^2 of it, m being the look before: the quadratic member of Kim and DeMets's
-family of spending functions (Biometrika 1987; Lan and DeMets 1983). A p is divided by what its look may spend, and a
-contrast's p is the least of its looks. The sum of what may be spent is 1, so by Bonferroni's inequality this holds for
-any test, at any number of replicates, and whatever makes a contrast stop: looks need not be independent, nor normal.
+Replicates are added in batches, and after each one the study is judged: what is decided gets no more. Repeated looks
+inflate the false-positive rate, so each may spend a part of the 5 % only. With N replicates at most, what has been
+spent by the look at n of them is (n / N)^2 of it, the quadratic member of Kim and DeMets's family of spending functions
+(Biometrika 1987). The level of each look follows from that by the joint distribution of a test's statistics at all
+looks, which is that of Brownian motion at the times n / N (Lan and DeMets 1983; Armitage, McPherson and Rowe 1969 for
+the recursion), for a contrast that may spend its equal share of the family's 5 %. This uses up what Bonferroni's
+inequality over the looks would leave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from ablations.stats.significance import ALPHA, can_decide
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from ablations.stats.significance import ALPHA, FLIPPED, least_p
 
 _GROWTH = 4 / 3  # of the replicates from look to look
 _LEAST_BATCH = 3  # replicates between two looks
+_GRID = 401  # points of the densities that are integrated
+_HALVINGS = 60
 
 
 @dataclass(frozen=True)
 class Looks:
-    """When a study is looked at: the sizes are replicates, ascending; the last are the most that will be trained."""
+    """When a study is judged: the sizes are replicates, ascending; the last are the most that will be trained."""
 
     sizes: tuple[int, ...]
 
-    def share(self, look: int) -> float:
-        """Returns what the look of this number may spend of all errors; the shares of all looks add up to 1."""
-        before = self.sizes[look - 1] if look else 0
-        return (self.sizes[look] ** 2 - before**2) / self.sizes[-1] ** 2
+    def levels(self, contrasts: int) -> tuple[float, ...]:
+        """Returns the level of each look for the family-wise p of so many contrasts; they rise."""
+        bounds = critical_values(self.sizes, ALPHA / contrasts)
+        return tuple(float(min(ALPHA, contrasts * 2 * ndtr(-bound))) for bound in bounds)
 
     @classmethod
-    def planned(cls, most: int, contrasts: int) -> Looks | None:
-        """Plans looks: the first where the test can decide, the others after a third more replicates each.
+    def planned(cls, most: int) -> Looks | None:
+        """Plans looks: the first where sign flips can decide, the others after a third more replicates each.
 
-        None where not even `most` replicates could decide so many contrasts.
+        None where not even `most` replicates could decide.
         """
-        first = next((n for n in range(2, most + 1) if can_decide(n, contrasts, ALPHA * (n / most) ** 2)), None)
-        if first is None:
+        able = (n for n in range(FLIPPED, most + 1) if least_p(n) <= ALPHA * (n / most) ** 2 * (1 + 1e-9))
+        following = next(able, None)
+        if following is None:
             return None
-        sizes, following = [], first
+        sizes = []
         while following <= most - _LEAST_BATCH:
             sizes.append(following)
             following = max(following + _LEAST_BATCH, round(following * _GROWTH))
@@ -47,5 +56,106 @@ class Looks:
 
     @classmethod
     def stored(cls, sizes: Sequence[int] | None) -> Looks | None:
-        """Returns what a study remembers of its looks; None where it was not looked at so."""
+        """Returns what a study remembers of its looks; None where it was not judged so."""
         return cls(tuple(sizes)) if sizes else None
+
+
+@lru_cache(maxsize=64)
+def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
+    """Returns the bounds of |z| at looks of such sizes, whose errors add up to `alpha` by the last one."""
+    times = np.array(sizes) / sizes[-1]
+    spent = alpha * times**2
+    bounds = [float(-ndtri(spent[0] / 2))]
+    path = Path.started(times[0], bounds[0])
+    for number in range(1, len(sizes)):
+        allowed, step = spent[number] - spent[number - 1], times[number] - times[number - 1]
+        low, high = 0.0, 40.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            far = path.beyond(middle * times[number] ** 0.5, step)
+            low, high = (low, middle) if far < allowed else (middle, high)
+        bounds.append(high)
+        path = path.continued(times[number], step, high)
+    return tuple(bounds)
+
+
+@lru_cache(maxsize=4096)
+def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float) -> float:
+    """Returns the z that a difference would have if it were as large as it truly is, given that its look decided it.
+
+    An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
+    median-unbiased estimate: the drift under which half of all paths that cross the bound of |z| at this look, on this
+    side, cross it by as much; 0 where no positive drift does.
+
+    Args:
+        sizes, alpha: as of `critical_values`.
+        look: the number of the look that decided.
+        z: its statistic, above 0.
+    """
+    bounds, times = critical_values(sizes, alpha), [size / sizes[-1] for size in sizes]
+    bound, time = min(bounds[look], z), times[look]
+
+    def excess(drift: float) -> float:
+        if look == 0:
+            beyond, crossed = (float(ndtr(drift * time**0.5 - value)) for value in (z, bound))
+        else:
+            path = Path.started(times[0], bounds[0], drift)
+            for number in range(1, look):
+                path = path.continued(times[number], times[number] - times[number - 1], bounds[number])
+            step = time - times[look - 1]
+            beyond, crossed = (path.above(value * time**0.5, step) for value in (z, bound))
+        return beyond / crossed - 0.5 if crossed > 0 else 0.0
+
+    low, high = 0.0, z / time**0.5
+    if excess(low) >= 0:
+        return 0.0
+    for _ in range(_HALVINGS // 3):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    return float(high * time**0.5)
+
+
+@dataclass(frozen=True)
+class Path:
+    """The density of Brownian motion, with a drift or without, over the values at which it has crossed no bound yet."""
+
+    points: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    drift: float = 0.0
+
+    @classmethod
+    def started(cls, time: float, bound: float, drift: float = 0.0) -> Path:
+        """Returns it at the first look, at a time of up to 1, whose bound is one of |z|."""
+        points, width = _grid(bound * time**0.5)
+        return cls(points, _density(points - drift * time, time) * width, drift)
+
+    def continued(self, time: float, step: float, bound: float) -> Path:
+        """Returns it at the next look, `step` later."""
+        points, width = _grid(bound * time**0.5)
+        moved = _density(points[:, None] - self.points[None, :] - self.drift * step, step)
+        return Path(points, moved @ self.mass * width, self.drift)
+
+    def beyond(self, value: float, step: float) -> float:
+        """Returns the probability of being beyond a value either way `step` later."""
+        return self.above(value, step) + self.below(-value, step)
+
+    def above(self, value: float, step: float) -> float:
+        """Returns the probability of being above a value `step` later."""
+        return float(self.mass @ ndtr((self.points + self.drift * step - value) / step**0.5))
+
+    def below(self, value: float, step: float) -> float:
+        """Returns the probability of being below a value `step` later."""
+        return float(self.mass @ ndtr((value - self.points - self.drift * step) / step**0.5))
+
+
+def _grid(bound: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns points from -bound to bound with the weights of Simpson's rule."""
+    points = np.linspace(-bound, bound, _GRID)
+    weights = np.full(_GRID, 2.0)
+    weights[1::2] = 4.0
+    weights[[0, -1]] = 1.0
+    return points, weights * (points[1] - points[0]) / 3
+
+
+def _density(values: NDArray[np.float64], variance: float) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-(values**2) / (2 * variance)) / (2 * np.pi * variance) ** 0.5)

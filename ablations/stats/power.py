@@ -1,131 +1,248 @@
-"""What a study will know: which difference it detects, and how many replicates a difference needs.
+"""What a study can find: the difference it detects, the margin it can confirm, and the replicates that either takes.
 
-Power is that of the verdict itself for one of a study's contrasts, the others being nothing: the permutation test at
-the level that Holm's method gives the clearest contrast, on normal differences of a known standard deviation. Up to 12
-replicates the test is carried out on simulated differences; beyond that it is as powerful as Student's t-test, whose
-power is a formula (noncentral t).
+Power is that of the verdict itself for one of a study's contrasts, the others being nothing and sharing a baseline, on
+normal differences of a known standard deviation. Below 6 replicates the moderated t-test is carried out on simulated
+studies, up to 12 the sign flips; beyond that they are as powerful as Student's t-test at the level that the greatest
+|t| of so many correlated contrasts takes, whose power is a formula (noncentral t).
+
+Five replicates find more than six: the moderated t-test pools what all variants say of the noise, and assumes normal
+differences for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
-from scipy.special import chdtri, nctdtr, ndtr, stdtrit
+from scipy.special import chdtri, nctdtr, ndtr, stdtr, stdtrit
 
-from ablations.stats.estimates import CONFIDENCE, all_pairs
-from ablations.stats.significance import ALPHA, fewest_pairs, signs
+from ablations.stats.estimates import CONFIDENCE
+from ablations.stats.layout import Layout
+from ablations.stats.significance import ALPHA, FLIPPED, Array, holm, least_p, moderated, signs, t_ps
 
 POWER = 0.8
-_SIMULATED = 12  # replicates
+_SIMULATED = 12  # replicates up to which sign flips are simulated
+_MANY = 32  # contrasts beyond which they are not
 _STUDIES = 4000
+_FLIPPED_STUDIES = 1500
+_DRAWN = 4_000_000  # values of simulated studies, at most
 _MOST = 100_000  # replicates
-_GREATEST = 64.0  # differences, in standard deviations
+_GREATEST = 64.0  # differences and margins, in standard deviations
+_POINTS = 200  # quantiles of a standard deviation that are averaged over
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation of paired differences in points, with a 95 % CI, from `n` replicates of contrasts."""
+    """The standard deviation of a contrast's `n` paired differences in the metric's unit, with its 95 % CI."""
 
     value: float
     low: float
     high: float
     n: int
-    contrasts: int
 
 
-def power(effect: float, sd: float, n: int, contrasts: int = 1, share: float = 1.0) -> float:
+def power(effect: float, sd: float, n: int, contrasts: int = 1, level: float = ALPHA) -> float:
     """Returns the probability that a contrast of n replicates is found to differ.
 
     Args:
-        effect, sd: its true difference, and the standard deviation of paired differences above 0, both in points.
+        effect, sd: its true difference, and the standard deviation of paired differences above 0, both in one unit.
         contrasts: of the study.
-        share: what the last look may spend of all errors (`Looks.share`), 1 where there are none.
+        level: of the last look (`Looks.levels`), 5 % where there are none.
     """
-    return _power(abs(effect) / sd, n, ALPHA * share / contrasts)
+    return _power(abs(effect) / sd, n, contrasts, level)
 
 
-def detectable(sd: float, n: int, contrasts: int = 1, share: float = 1.0) -> float | None:
-    """Returns the smallest difference that is found with 80 % power, in points; None where n can decide nothing."""
-    level = ALPHA * share / contrasts
-    return None if n < fewest_pairs(1, level) else sd * _standard(n, level)
+def detectable(sd: float, n: int, contrasts: int = 1, level: float = ALPHA) -> float | None:
+    """Returns the minimum detectable effect, in the unit of `sd`: 80 % power; None where n can decide nothing."""
+    found = _standard(n, contrasts, level)
+    return None if found is None else sd * found
 
 
 def replicates_for(effect: float, sd: float, contrasts: int = 1) -> int | None:
-    """Returns how many replicates find a difference with 80 % power; None where 100,000 are too few.
+    """Returns the least number of replicates that find a difference with 80 % power; None where 100,000 do not.
 
     Raises:
         ValueError: if the difference is not above 0.
     """
     if not effect > 0:
         raise ValueError(f"effect={effect}: must be more than 0")
-    level = ALPHA / contrasts
-    low = fewest_pairs(1, level)
-    if sd <= 0 or _power(effect / sd, low, level) >= POWER:
-        return low
-    high = low
-    while _power(effect / sd, high, level) < POWER:
+    if sd <= 0:
+        return 2
+    suffices = partial(_finds, effect / sd, contrasts)
+    return next((n for n in range(2, FLIPPED) if suffices(n)), None) or _least(suffices, FLIPPED)
+
+
+def reachable_margin(sd: float, n: int, contrasts: int = 1) -> float | None:
+    """Returns the smallest margin within which a contrast is found equivalent with 80 % power if nothing differs.
+
+    In the unit of `sd`; None of fewer than two replicates.
+    """
+    if n < 2:
+        return None
+    low, high = 0.0, _GREATEST
+    while high - low > 0.002 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _confirms(middle, contrasts, n) else (middle, high)
+    return sd * high
+
+
+def replicates_for_margin(margin: float, sd: float, contrasts: int = 1) -> int | None:
+    """Returns the least number of replicates with which that margin is reachable; None where 100,000 do not.
+
+    Raises:
+        ValueError: if the margin is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin={margin}: must be more than 0")
+    return 2 if sd <= 0 else _least(partial(_confirms, margin / sd, contrasts), 2)
+
+
+def spreads(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> dict[str, Spread]:
+    """Returns the standard deviation of each contrast's differences, by variant; of those with two replicates or more.
+
+    They are not pooled: one unstable variant would say of all others that they need its replicates.
+    """
+    layout, found = Layout.of(cells, metric), {}
+    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # above which the quantiles lie
+    for variant, baseline in baselines.items():
+        differences = layout.column(variant) - layout.column(baseline)
+        own = differences[~np.isnan(differences)]
+        if variant != baseline and len(own) > 1:
+            freedom, variance = len(own) - 1, float(own.var(ddof=1))
+            low, high = (math.sqrt(freedom * variance / float(chdtri(freedom, tail))) for tail in tails)
+            found[variant] = Spread(math.sqrt(variance), low, high, len(own))
+    return found
+
+
+def baseline_shares(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> dict[str, float]:
+    """Returns by baseline which share of a typical contrast's variance is its own; of those with three replicates.
+
+    With m runs of the baseline for each of a variant, the standard deviation of the contrast is
+    sqrt(1 - share + share / m) of what it is with one.
+    """
+    layout, shares = Layout.of(cells, metric), {}
+    for baseline in dict.fromkeys(baselines.values()):
+        partners = [name for name, other in baselines.items() if other == baseline and name != baseline]
+        variances = [float(own.var(ddof=1)) for name in partners if len(own := layout.results(name)) > 2]
+        own = layout.results(baseline)
+        if variances and len(own) > 2 and (total := float(own.var(ddof=1)) + float(np.median(variances))) > 0:
+            shares[baseline] = float(own.var(ddof=1)) / total
+    return shares
+
+
+def _least(suffices: Callable[[int], bool], first: int) -> int | None:
+    """Returns the least number of replicates from `first` on that suffices, more of them doing so, too."""
+    low = high = first
+    while not suffices(high):
         if high == _MOST:
             return None
         low, high = high, min(2 * high, _MOST)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect / sd, middle, level) >= POWER else (middle, high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
     return high
 
 
-def spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> Spread | None:
-    """Estimates the standard deviation of a study's paired differences; None where no contrast has two replicates.
+def _finds(effect: float, contrasts: int, n: int) -> bool:
+    return _power(effect, n, contrasts, ALPHA) >= POWER
 
-    Contrasts are pooled. Those that share a baseline are not independent: with variances alike their differences
-    correlate by a half and their variances by a quarter, and so much less do they say together.
-    """
-    repeated = [pairs for pairs in all_pairs(cells, baselines) if len(pairs.replicates) > 1]
-    if not repeated:
+
+@cache
+def _standard(n: int, contrasts: int, level: float) -> float | None:
+    """Returns the difference in standard deviations that is found with 80 % power; None where none is."""
+    if _power(_GREATEST, n, contrasts, level) < POWER:
         return None
-    freedoms = [len(pairs.replicates) - 1 for pairs in repeated]
-    pooled = float(np.average([pairs.differences.var(ddof=1) for pairs in repeated], weights=freedoms))
-    freedom = sum(freedoms) / (1 + (len(freedoms) - 1) / 4)
-    tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # above which the quantiles lie
-    low, high = (math.sqrt(freedom * pooled / float(chdtri(freedom, tail))) for tail in tails)
-    return Spread(math.sqrt(pooled), low, high, max(freedoms) + 1, len(freedoms))
-
-
-def _power(effect: float, n: int, level: float) -> float:
-    """Returns the power at a level for a difference in standard deviations."""
-    if n < fewest_pairs(1, level):
-        return 0.0
-    if n > _SIMULATED:
-        freedom, shift = n - 1, effect * math.sqrt(n)
-        critical = float(stdtrit(freedom, 1 - level / 2))
-        below, above = (float(nctdtr(freedom, shift, bound)) for bound in (-critical, critical))
-        if math.isnan(above):  # far from 0 the function gives up; the normal approximation is good there
-            above = float(ndtr((critical - shift) / math.sqrt(1 + critical**2 / (2 * freedom))))
-        return 1 - above + (0.0 if math.isnan(below) else below)
-    sums, heights = _simulated(n)
-    allowed = int(level * len(heights) * (1 + 1e-12))  # choices of signs, the one that was seen included
-    moved = np.abs(sums + effect * heights)
-    return float(np.mean(np.count_nonzero(moved >= moved[:, :1] * (1 - 1e-9), axis=1) <= allowed))
-
-
-@cache
-def _simulated(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sums of simulated differences under each choice of signs, and by how much an effect moves each."""
-    noise = np.random.default_rng(n).standard_normal((_STUDIES, n))
-    return noise @ signs(n).T, signs(n).sum(axis=1)
-
-
-@cache
-def _standard(n: int, level: float) -> float:
-    """Returns the difference in standard deviations that is found with 80 % power."""
-    low, high = 0.0, 1.0
-    while _power(high, n, level) < POWER and high < _GREATEST:
-        low, high = high, 2 * high
+    low, high = 0.0, _GREATEST
     while high - low > 0.005 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if _power(middle, n, level) >= POWER else (middle, high)
+        low, high = (low, middle) if _power(middle, n, contrasts, level) >= POWER else (middle, high)
     return high
+
+
+def _power(effect: float, n: int, contrasts: int, level: float) -> float:
+    """Returns the power for a difference in standard deviations."""
+    if n < FLIPPED:
+        return _moderated_power(effect, n, contrasts) if n > 1 and level >= ALPHA else 0.0
+    if least_p(n) > level * (1 + 1e-12):
+        return 0.0
+    if n <= _SIMULATED and contrasts <= _MANY:
+        return _flipped_power(effect, n, contrasts, level)
+    freedom, shift = n - 1, effect * math.sqrt(n)
+    critical = float(stdtrit(freedom, 1 - _level_of_each(n, contrasts, level) / 2))
+    below, above = (float(nctdtr(freedom, shift, bound)) for bound in (-critical, critical))
+    if math.isnan(above):  # far from 0 the function gives up; the normal approximation is good there
+        above = float(ndtr((critical - shift) / math.sqrt(1 + critical**2 / (2 * freedom))))
+    return 1 - above + (0.0 if math.isnan(below) else below)
+
+
+def _moderated_power(effect: float, n: int, contrasts: int) -> float:
+    means, errors, freedom = _moderated_studies(n, contrasts)
+    moved = means + effect * (np.arange(contrasts) == 0)
+    return float(np.mean(holm(t_ps(moved, errors, freedom))[:, 0] <= ALPHA))
+
+
+@cache
+def _moderated_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
+    """Returns mean differences, their standard errors and degrees of freedom of simulated studies, (s, k) each."""
+    studies = max(200, min(_STUDIES, _DRAWN // (n * (contrasts + 1))))
+    values = np.random.default_rng(n).standard_normal((studies, n, contrasts + 1)) / math.sqrt(2)
+    differences = values[..., 1:] - values[..., :1]
+    own, freedom = differences.var(axis=1, ddof=1), np.full((studies, contrasts), n - 1.0)
+    if contrasts > 1:
+        own, freedom = moderated(values, own, freedom[0], np.full(contrasts, 2.0))
+    return differences.mean(axis=1), np.sqrt(own / n), freedom
+
+
+def _flipped_power(effect: float, n: int, contrasts: int, level: float) -> float:
+    sums, squares, others = _flipped_studies(n, contrasts)
+    heights = signs(n).sum(axis=1)
+    norms = np.sqrt(squares + 2 * effect * sums[:, :1] + n * effect**2)
+    moved = np.abs(sums + effect * heights) / (norms * math.sqrt(n))
+    as_far = np.count_nonzero(np.maximum(moved, others) >= moved[:, :1] * (1 - 1e-9), axis=1)
+    return float(np.mean(as_far <= int(level * len(heights) * (1 + 1e-12))))
+
+
+@cache
+def _flipped_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
+    """Returns of simulated studies what their power follows from, for whatever effect.
+
+    That is the sums of the first contrast's differences under each choice of signs, (s, c), their sum of squares,
+    (s, 1), and the greatest statistic of the other contrasts, (s, c).
+    """
+    values = np.random.default_rng(n).standard_normal((_FLIPPED_STUDIES, n, contrasts + 1)) / math.sqrt(2)
+    differences = values[..., 1:] - values[..., :1]
+    norms = np.sqrt((differences**2).sum(axis=1, keepdims=True))
+    others = np.zeros((_FLIPPED_STUDIES, len(signs(n))))
+    for study in range(_FLIPPED_STUDIES if contrasts > 1 else 0):
+        shares = np.abs(signs(n) @ (differences[study, :, 1:] / norms[study, :, 1:]))
+        others[study] = shares.max(axis=1) / math.sqrt(n)
+    return differences[..., 0] @ signs(n).T, norms[:, 0, :1] ** 2, others
+
+
+@cache
+def _level_of_each(n: int, contrasts: int, level: float) -> float:
+    """Returns the level of a contrast by itself at which the least p of all is below it in a share `level` of studies.
+
+    Contrasts share a baseline, so that they correlate by a half.
+    """
+    if contrasts == 1:
+        return level
+    studies = max(2000, min(10 * _STUDIES, _DRAWN // contrasts))
+    draws = np.random.default_rng(contrasts)
+    values = draws.standard_normal((studies, contrasts + 1)) / math.sqrt(2)
+    errors = np.sqrt(draws.chisquare(n - 1, (studies, contrasts)) / (n - 1))
+    least = 2 * stdtr(n - 1, -np.abs((values[:, 1:] - values[:, :1]) / errors).max(axis=1))
+    return float(np.quantile(least, level))
+
+
+def _confirms(margin: float, contrasts: int, n: int) -> bool:
+    """Says whether equivalence within a margin in standard deviations is found with 80 % power if nothing differs."""
+    freedom = (n - 1) * (contrasts if n < FLIPPED else 1)
+    critical = float(stdtrit(freedom, 1 - ALPHA / contrasts))
+    tails = (np.arange(_POINTS) + 0.5) / _POINTS
+    deviations = np.sqrt(chdtri(freedom, tails) / freedom)
+    return float(np.mean(np.maximum(2 * ndtr(margin * math.sqrt(n) - critical * deviations) - 1, 0.0))) >= POWER

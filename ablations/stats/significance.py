@@ -1,123 +1,282 @@
-"""Tests of paired differences: whether there is one, whether it is small, and how many were asked at a time.
+"""Tests of paired differences for a whole family of contrasts, and whether a difference is small.
 
-Whether there is a difference is asked of the differences' signs: if a variant does nothing, each difference is as
-likely to have the other sign, whatever its distribution, so the mean under all 2^n choices of signs is what chance
-makes of it (Fisher 1935). Nothing is assumed about normality, and few replicates cannot decide: with n of them no p is
-less than 2^(1 - n).
+From 6 replicates on: the studentised maximum under joint sign flips, stepped down (Westfall and Young 1993; Romano and
+Wolf 2005). If no variant of the family does anything and its differences are symmetric, the differences of a
+replicate, all contrasts together, are as likely as their negatives; so the greatest |t| of the family under all 2^n
+choices of signs of whole replicates is what chance makes of it. Contrasts that share a baseline are correlated, which
+the flips keep, and no number of contrasts makes the least attainable p larger than 2^(1 - n).
 
-Whether it is small is asked by two one-sided t-tests against a margin (TOST, Schuirmann 1987).
+Below 6 replicates sign flips can decide nothing. There a moderated t-test is carried out (Smyth 2004), which assumes
+normal differences: how much the variants' spreads differ is estimated from all of them, and each contrast's own
+variance is drawn towards the residual variance of the whole layout accordingly; p values are corrected by Holm's
+method. The residual variance is that of the two-way layout of replicates and variants, whose degrees of freedom are
+known exactly however many contrasts share a baseline.
+
+Whether a difference is small is asked by two one-sided t-tests against a margin (TOST, Schuirmann 1987).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import polygamma, stdtr
 
 from ablations.stats.estimates import CONFIDENCE
 
+Array = NDArray[np.float64]
+
 ALPHA = 1 - CONFIDENCE  # wrong claims of a kind, in a share of studies at most
-EXACT = 14  # differences of which every choice of signs is looked at
-_DRAWN = 19_999  # choices of signs of more differences
+FLIPPED = 6  # replicates from which signs are flipped; 2^(1 - 5) is more than 5 %
+EXACT = 14  # replicates of which every choice of signs is looked at
+_DRAWN = 19_999  # choices of signs of more replicates
 _BLOCK = 2**18  # signs that are drawn at a time
-_KEPT = 2**20  # signs that are kept for the next contrast
-_ZERO = 1e-9  # of accuracies in percent, which are shares of whole images
+_KEPT = 2**20  # signs that are kept for the next family
+_ZERO = 1e-9  # differences in percent that are rounding errors: accuracies are shares of whole images
+_STEPS = 30  # of Newton's method for the inverse of the trigamma function, which needs about 8
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What a family of tests is about.
+
+    Attributes:
+        values: a metric by replicate and variant, (n, g); nan where there is no result.
+        differences: by replicate and contrast, (n, k), each a sum of weighted columns of `values` whose weights add up
+            to 0; nan where a variant of the contrast has no result.
+        weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
+    """
+
+    values: Array
+    differences: Array
+    weights: Array
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many replicates each contrast has, (k,)."""
+        return np.asarray(np.count_nonzero(~np.isnan(self.differences), axis=0), dtype=np.int64)
+
+    def of(self, contrasts: NDArray[np.bool_]) -> Responses:
+        """Returns some of the contrasts, and all variants."""
+        return Responses(self.values, self.differences[:, contrasts], self.weights[contrasts])
+
+
+@dataclass(frozen=True)
+class FamilyTests:
+    """What the tests say, an entry a contrast.
+
+    Attributes:
+        p: two-sided, of no difference, corrected for the family; 1 where a contrast has fewer than two replicates.
+        error, freedom: of the mean difference, the standard error and its degrees of freedom; nan likewise.
+        least: the least p that so many replicates can give, corrected likewise.
+        is_normal: whether the test assumes normal differences.
+    """
+
+    p: Array
+    error: Array
+    freedom: Array
+    least: Array
+    is_normal: NDArray[np.bool_]
+
+
+def family_tests(responses: Responses) -> FamilyTests:
+    """Tests every contrast of a family.
+
+    Contrasts with fewer than 6 replicates and the others are two families, each of which gets its share of the errors.
+    """
+    n, k = responses.counts, len(responses.weights)
+    p, least, error, freedom = np.ones(k), np.ones(k), np.full(k, np.nan), np.full(k, np.nan)
+    few, many = (n >= 2) & (n < FLIPPED), n >= FLIPPED
+    if few.any():
+        part = responses.of(few)
+        error[few], freedom[few] = moderated_errors(part)
+        means, shares = np.nanmean(part.differences, axis=0), np.count_nonzero(n >= 2) / np.count_nonzero(few)
+        p[few] = np.minimum(1.0, shares * holm(t_ps(means, error[few], freedom[few])))
+        least[few] = 0.0
+    if many.any():
+        part = responses.of(many)
+        error[many] = np.sqrt(_variances(part) / n[many])
+        freedom[many] = n[many] - 1
+        shares = np.count_nonzero(n >= 2) / np.count_nonzero(many)
+        p[many] = np.minimum(1.0, shares * max_t_ps(part.differences))
+        nonzero = np.count_nonzero(np.abs(np.nan_to_num(part.differences)) > _ZERO, axis=0)
+        least[many] = np.minimum(1.0, [shares * least_p(int(number)) for number in nonzero])
+    return FamilyTests(p, error, freedom, least, few)
+
+
+def max_t_ps(differences: Array) -> Array:
+    """Returns stepdown p values of the studentised maximum under joint sign flips, a contrast each.
+
+    Exact with up to 14 replicates, otherwise of 19,999 random choices of signs beside the one that was seen, which
+    makes p valid and never 0 (Phipson and Smyth 2010). A contrast whose differences are all 0 gets 1.
+
+    Args:
+        differences: by replicate and contrast, (n, k), from 2 replicates each; nan where there is none.
+    """
+    there = ~np.isnan(differences)
+    values = np.where(there & (np.abs(differences) > _ZERO), differences, 0.0)
+    counts, norms = there.sum(axis=0), np.sqrt((values**2).sum(axis=0))
+    tested = np.flatnonzero(norms > 0)
+    ps = np.ones(values.shape[1])
+    if not len(tested):
+        return ps
+    values, counts = values[:, tested] / norms[tested], counts[tested]
+    unequal = len(set(counts.tolist())) > 1
+
+    def extremes(sums: Array) -> Array:
+        # |sum| / norm rises with |t| where contrasts have as many replicates each; otherwise t's own p compares them.
+        shares = np.abs(sums) / np.sqrt(counts)
+        if not unequal:
+            return np.asarray(shares)
+        with np.errstate(divide="ignore"):
+            t = shares * np.sqrt((counts - 1) / np.maximum(1 - shares**2, 1e-300))
+            return np.asarray(-2 * stdtr(counts - 1, -t))
+
+    seen = extremes(values.sum(axis=0))
+    order = np.argsort(-seen, kind="stable")
+    values, counts, seen = values[:, order], counts[order], seen[order]
+    bounds = seen - 1e-9 * np.abs(seen)
+    as_far, drawn = np.zeros(len(order)), 0
+    for some in _blocks_of_signs(len(values), len(order)):
+        # Of each contrast, the maximum over it and all that are less clear.
+        highest = np.maximum.accumulate(extremes(some @ values)[:, ::-1], axis=1)[:, ::-1]
+        as_far += np.count_nonzero(highest >= bounds, axis=0)
+        drawn += len(some)
+    added = 0 if len(values) <= EXACT else 1
+    stepped = np.maximum.accumulate((as_far + added) / (drawn + added))
+    ps[tested[order]] = stepped
+    return ps
+
+
+def moderated_errors(responses: Responses) -> tuple[Array, Array]:
+    """Returns the standard errors of mean differences by moderated variances, and their degrees of freedom, (k,) each.
+
+    Replicates in which a variant is missing count for the contrasts that have them, and not for what is moderated
+    towards.
+    """
+    own, n = _variances(responses), responses.counts
+    freedom = np.asarray(n - 1, dtype=np.float64)
+    values = responses.values[:, np.count_nonzero(~np.isnan(responses.values), axis=0) >= 2]
+    values = values[~np.isnan(values).any(axis=1)]
+    if len(values) < 2 or values.shape[1] < 3:  # two variants have one contrast, and nothing to be moderated towards
+        return np.sqrt(own / n), freedom
+    floor = resolution(responses.values) ** 2 / 12
+    variances, freedoms = moderated(values[None], own[None], freedom, responses.weights, floor)
+    return np.sqrt(variances[0] / n), freedoms[0]
+
+
+def moderated(values: Array, own: Array, own_freedom: Array, weights: Array, floor: float = 0.0) -> tuple[Array, Array]:
+    """Returns moderated variances of differences and their degrees of freedom, (s, k) each, of `s` studies.
+
+    The variants' variances have a scaled inverse chi-squared distribution whose degrees of freedom, the prior's, are
+    estimated by the method of moments of Smyth (2004, section 6.2) and are infinite where the variances differ by no
+    more than chance makes them.
+
+    Args:
+        values: by study, replicate and variant, (s, n, g), from 2 replicates of 3 variants.
+        own, own_freedom: of each contrast, the variance of its differences (s, k) and the degrees of freedom (k,).
+        weights: as of `Responses`, (k,).
+        floor: of a variant's variance.
+    """
+    n, g = values.shape[1:]
+    rows, columns = values.mean(axis=2, keepdims=True), values.mean(axis=1, keepdims=True)
+    residuals = values - rows - columns + values.mean(axis=(1, 2), keepdims=True)
+    pooled_freedom = (n - 1) * (g - 1)
+    pooled = np.maximum((residuals**2).sum(axis=(1, 2)) / pooled_freedom, floor)
+    logs = np.log(np.maximum(values.var(axis=1, ddof=1), max(floor, _ZERO**2)))
+    excess = logs.var(axis=1, ddof=1) - float(polygamma(1, (n - 1) / 2))
+    prior = np.where(excess > 0, 2 * _inverse_trigamma(np.maximum(excess, 1e-6)), np.inf)
+    drawn = np.where(np.isinf(prior), 1.0, prior)[:, None]
+    share = np.where(np.isinf(prior)[:, None], 1.0, drawn / (drawn + own_freedom))
+    variances = share * pooled[:, None] * weights + (1 - share) * own
+    freedom = np.maximum(np.minimum(prior[:, None] + own_freedom, pooled_freedom), own_freedom)
+    return np.maximum(variances, weights * floor), freedom
+
+
+def _inverse_trigamma(values: Array) -> Array:
+    """Returns x where trigamma(x) is a value above 0, by Newton's method on its reciprocal (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / values
+    for _ in range(_STEPS):
+        trigamma = polygamma(1, x)
+        x = x + trigamma * (1 - trigamma / values) / polygamma(2, x)
+    return np.asarray(x, dtype=np.float64)
+
+
+def _variances(responses: Responses) -> Array:
+    """Returns the variance of each contrast's differences, (k,): at least that of rounding, where values are coarse."""
+    floor = resolution(responses.values) ** 2 / 12
+    own = np.nanvar(responses.differences, axis=0, ddof=1)
+    return np.asarray(np.maximum(own, responses.weights * floor))
+
+
+def resolution(values: Array) -> float:
+    """Returns the least gap between different values, 0 where all are equal: what accuracies of few images round to."""
+    gaps = np.diff(np.unique(values[~np.isnan(values)]))
+    gaps = gaps[gaps > _ZERO]
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def t_ps(means: Array, errors: Array, freedom: Array) -> Array:
+    """Returns two-sided p values of means by Student's t; 1 where there is no spread."""
+    known = errors > _ZERO
+    return np.asarray(np.where(known, 2 * stdtr(freedom, -np.abs(means) / np.where(known, errors, 1.0)), 1.0))
+
+
+def equivalence_ps(means: Array, errors: Array, freedom: Array, margin: float) -> Array:
+    """Returns p values of the claim that mean differences are less than `margin` either way; 1 without a spread."""
+    known = errors > _ZERO  # and not nan, as of a single replicate
+    distances = np.abs(means) - margin  # to the nearer bound, whose p is the greater one
+    return np.asarray(np.where(known, stdtr(freedom, distances / np.where(known, errors, 1.0)), 1.0))
+
+
+def holm(ps: Sequence[float] | Array) -> Array:
+    """Returns p values corrected by Holm's method (1979); the last axis is a family."""
+    values = np.asarray(ps, dtype=np.float64)
+    order = np.argsort(values, axis=-1, kind="stable")
+    sorted_ps = np.take_along_axis(values, order, axis=-1) * np.arange(values.shape[-1], 0, -1)
+    corrected = np.empty_like(values)
+    stepped = np.minimum(np.maximum.accumulate(sorted_ps, axis=-1), 1.0)
+    np.put_along_axis(corrected, order, stepped, axis=-1)
+    return corrected
+
+
+def least_p(count: int) -> float:
+    """Returns the least p that sign flips could give of so many differences that are not 0."""
+    return 1.0 if count == 0 else max(2.0 ** (1 - count), 1 / (_DRAWN + 1) if count > EXACT else 0.0)
+
+
+def fewest_flipped(level: float = ALPHA) -> int:
+    """Returns how many replicates sign flips need to be able to decide at a level."""
+    return next(n for n in range(2, 10_000) if least_p(n) <= level * (1 + 1e-12) or least_p(n) == 1 / (_DRAWN + 1))
 
 
 @lru_cache(maxsize=16)
-def signs(n: int) -> NDArray[np.float64]:
-    """Returns choices of signs for `n` differences, a row each: all of them, or a sample where those are too many.
+def signs(n: int) -> Array:
+    """Returns choices of signs for `n` replicates, a row each: all of them, or a sample where those are too many.
 
     The first sign of all of them is +: turning all signs round does not change how large a mean is.
     """
     if n > EXACT:
-        return np.vstack(list(_sampled_signs(n)))
+        return np.vstack(list(_sampled_signs(n, _BLOCK // n)))
     numbers = np.arange(2 ** (n - 1), dtype=np.int64)[:, None] >> np.arange(n - 2, -1, -1)
     others = 1.0 - 2.0 * (numbers & 1)
     return np.hstack([np.ones((len(others), 1)), others])
 
 
-def _blocks_of_signs(n: int) -> Iterable[NDArray[np.float64]]:
-    """Returns what `signs` does, in blocks where the whole would fill the memory: 300 MiB for 2,000 differences."""
-    return [signs(n)] if n <= EXACT or n * _DRAWN <= _KEPT else _sampled_signs(n)
+def _blocks_of_signs(n: int, contrasts: int) -> Iterable[Array]:
+    """Returns what `signs` does, in blocks where they or their sums would fill the memory."""
+    if n <= EXACT or n * _DRAWN <= _KEPT:
+        rows = max(1, _KEPT // contrasts)
+        whole = signs(n)
+        return (whole[start : start + rows] for start in range(0, len(whole), rows))
+    return _sampled_signs(n, max(1, _BLOCK // max(n, contrasts)))
 
 
-def _sampled_signs(n: int) -> Iterator[NDArray[np.float64]]:
+def _sampled_signs(n: int, rows: int) -> Iterator[Array]:
     draws = np.random.default_rng(n)
-    rows = max(1, _BLOCK // n)
     for start in range(0, _DRAWN, rows):
         others = draws.choice([-1.0, 1.0], size=(min(rows, _DRAWN - start), n - 1))
         yield np.hstack([np.ones((len(others), 1)), others])
-
-
-def sign_flip_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Returns the two-sided p of the paired permutation test of a mean difference; 1 where there are no differences.
-
-    Exact with up to 14 differences that are not 0, otherwise of 19,999 random choices of signs beside the one that was
-    seen, which makes p valid and never 0 (Phipson and Smyth 2010).
-    """
-    values = _nonzero(differences)
-    if not len(values):
-        return 1.0
-    seen = abs(values.sum()) * (1 - 1e-9)
-    as_far = sum(int(np.count_nonzero(np.abs(some @ values) >= seen)) for some in _blocks_of_signs(len(values)))
-    if len(values) <= EXACT:
-        return as_far / len(signs(len(values)))
-    return (as_far + 1) / (_DRAWN + 1)
-
-
-def least_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Returns the least p that the test could give of so many differences; those that are 0 do not count."""
-    return _least_p(len(_nonzero(differences)))
-
-
-def fewest_pairs(contrasts: int, level: float = ALPHA) -> int:
-    """Returns how many replicates the test must have to be able to decide, of so many contrasts, at a level."""
-    return math.ceil(1 + math.log2(contrasts / level) - 1e-12)
-
-
-def can_decide(pairs: int, contrasts: int, level: float = ALPHA) -> bool:
-    """Returns whether the test of so many replicates can decide, of so many contrasts, at a level."""
-    return _least_p(pairs) * contrasts <= level * (1 + 1e-12)
-
-
-def equivalence_p(differences: Sequence[float] | NDArray[np.float64], margin: float) -> float:
-    """Returns the p of the claim that a mean difference is less than `margin` either way; 1 of a single one.
-
-    Raises:
-        ValueError: if the margin is not above 0.
-    """
-    if not margin > 0:
-        raise ValueError(f"margin={margin}: must be more than 0")
-    values = np.asarray(differences, dtype=np.float64)
-    if len(values) < 2:
-        return 1.0
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    distance = abs(float(values.mean())) - margin  # to the nearer bound, whose p is the greater one
-    if error < _ZERO:
-        return 1.0  # without a spread nothing can be said
-    return float(stdtr(len(values) - 1, distance / error))
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Returns p values that are corrected for how many there are, by Holm's method (1979)."""
-    order = sorted(range(len(ps)), key=lambda index: ps[index])
-    corrected = [1.0] * len(ps)
-    highest = 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
-        corrected[index] = highest
-    return corrected
-
-
-def _least_p(count: int) -> float:
-    return 1.0 if count == 0 else max(2.0 ** (1 - count), 1 / (_DRAWN + 1) if count > EXACT else 0.0)
-
-
-def _nonzero(differences: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    values = np.asarray(differences, dtype=np.float64)
-    return values[np.abs(values) > _ZERO]

@@ -1,14 +1,15 @@
 """Contrasts to verdicts: does a variant help, hurt, come to the same within a margin, or is that undecided?
 
+    unstable     runs of the variant, or of its baseline, fail or scatter far more than others: no mean describes it
     equivalent   the difference is less than the margin either way (TOST): whatever else it is, it does not matter
-    helps, hurts the permutation test says that there is a difference
+    helps, hurts the test of the family says that there is a difference
     undecided    neither: the study is too small for the difference that there is
     none         one replicate, or no pair of them: nothing says how sure anything is
 
-All contrasts of a study are a family, and each kind of claim is corrected by Holm's method: at most 5 % of studies of
-variants that do nothing say of any of them that it helps or hurts, and at most 5 % of studies of variants that differ
-by the margin say of any that it is equivalent. Where a study was looked at on the way, `ablations.stats.looks` says
-what holds.
+All contrasts of a study are a family, and each kind of claim is corrected for it: at most 5 % of studies of variants
+that do nothing say of any of them that it helps or hurts, and at most 5 % of studies of variants that differ by the
+margin say of any that it is equivalent. `ablations.stats.significance` says by which tests and under which assumptions,
+`ablations.stats.looks` what holds where a study was judged on the way, `ablations.stats.stability` what unstable is.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from enum import Enum
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ablations.stats.estimates import Estimate, Pairs, all_pairs, bca_interval, estimate
+from ablations.common.metrics import METRICS
+from ablations.stats.estimates import Estimate, bca_interval
+from ablations.stats.family import Claim, claims_of
+from ablations.stats.layout import Layout
 from ablations.stats.looks import Looks
-from ablations.stats.significance import ALPHA, equivalence_p, fewest_pairs, holm, least_p, sign_flip_p
+from ablations.stats.significance import ALPHA, Responses, resolution
+from ablations.stats.stability import Instability, instabilities
 
 
 class Verdict(Enum):
@@ -32,6 +36,7 @@ class Verdict(Enum):
     HELPS = "helps"
     HURTS = "hurts"
     EQUIVALENT = "equivalent"
+    UNSTABLE = "unstable"
     UNDECIDED = "undecided"
     NONE = "no verdict"
 
@@ -40,16 +45,20 @@ class Verdict(Enum):
 class Contrast:
     """A variant against its baseline, over the replicates that both have.
 
-    Args:
+    Attributes:
         variant, baseline: by name.
-        difference: in points, with its 95 % CI; under looks, an interval that holds at all of them together. None
-            where no replicate has both.
+        difference: variant less baseline in the metric's unit, with its 95 % CI; under looks, an interval that holds at
+            all of them together. None where no replicate has both.
         bca: the bootstrap's 95 % interval, for comparison; None of a single replicate.
-        p: of the permutation test, corrected by Holm's method and for looks; None where it could decide nothing.
+        p: of no difference, corrected for the family and for looks; None where it could decide nothing.
         p_equivalence: of the equivalence tests, corrected likewise.
         verdict: what follows.
-        reason: why there is none, or why it is undecided, as a clause; otherwise empty.
-        look: how many replicates the last look had that the contrast has reached, None where there are no looks.
+        reason: why there is none, why it is undecided, or how it is unstable, as a clause; otherwise empty.
+        look: how many replicates the last look had that the contrast took part in, None where there are no looks.
+        assumes_normal: whether the tests assume normal differences, as they do of fewer than 6 replicates.
+        instabilities: how the variant or its baseline is unstable; empty where both are stable.
+        lost: replicates of the variant or the baseline that diverged or failed, and are in no number here.
+        adjusted: of a difference that was decided by a look, an estimate that allows for its having been selected so.
     """
 
     variant: str
@@ -61,67 +70,156 @@ class Contrast:
     verdict: Verdict
     reason: str = ""
     look: int | None = None
+    assumes_normal: bool = False
+    instabilities: tuple[Instability, ...] = ()
+    lost: int = 0
+    adjusted: float | None = None
 
     @property
     def is_decided(self) -> bool:
-        """Whether more replicates are not needed."""
-        return self.verdict in (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT)
+        """Whether more replicates are not needed: the tests have decided, whatever else is the matter."""
+        return any(p is not None and p <= ALPHA for p in (self.p, self.p_equivalence))
 
+    @property
+    def unseen_failures(self) -> float | None:
+        """The rate of failures, of an equivalent variant, that its replicates cannot exclude at 95 %.
 
-@dataclass(frozen=True)
-class _Evidence:
-    """What the replicates of a contrast say by themselves.
-
-    `direction` is the mean difference that gave the least p, `share` what the last look may spend.
-    """
-
-    variant: str
-    baseline: str
-    differences: NDArray[np.float64]
-    p: float
-    p_equivalence: float
-    least: float
-    direction: float = 0.0
-    share: float = 1.0
-    look: int | None = None
+        That is the upper Clopper-Pearson bound of none in n (22 % for 12): equivalence is about runs that do not fail.
+        """
+        if self.verdict is not Verdict.EQUIVALENT or self.difference is None:
+            return None
+        return float(1 - ALPHA ** (1 / self.difference.n))
 
 
 def judge(
-    cells: pd.DataFrame, baselines: Mapping[str, str], margin: float, looks: Looks | None = None
+    cells: pd.DataFrame,
+    baselines: Mapping[str, str],
+    margin: float,
+    metric: str = "top1",
+    looks: Looks | None = None,
 ) -> list[Contrast]:
     """Judges every contrast of a study.
 
     Args:
-        cells: a row a finished cell, with `variant`, `replicate` and `top1` in percent.
+        cells: a row a cell that has ended, with `variant`, `replicate` and the metric, nan where it diverged or failed.
         baselines: what each variant is compared with, by name; baselines with themselves.
-        margin: the least difference that matters, in points.
-        looks: when the study was looked at on the way to this; None where it was not.
+        margin: the least difference that matters, in the metric's unit.
+        metric: by its key in `ablations.common.metrics`, which says what is better.
+        looks: when the study was judged on the way to this; None where it was not.
 
     Raises:
-        ValueError: if the margin is not above 0.
+        ValueError: if the margin is not above 0, the metric is none that can be better or worse, or a replicate of a
+            variant is there twice.
     """
-    if not margin > 0:
-        raise ValueError(f"margin={margin}: must be more than 0")
-    evidence = [_weigh(pairs, margin, looks) for pairs in all_pairs(cells, baselines)]
-    ps, equivalence_ps = holm([one.p for one in evidence]), holm([one.p_equivalence for one in evidence])
-    # What could be decided if every contrast were as clear as so many replicates can make it.
-    attainable = holm([one.least for one in evidence])
+    known = METRICS.get(metric)
+    if known is None or not known.direction:
+        choices = ", ".join(key for key, one in METRICS.items() if one.direction)
+        raise ValueError(f"metric={metric}: must be one of {choices}")
+    layout, pairs = Layout.of(cells, metric), {name: other for name, other in baselines.items() if name != other}
+
+    def responses_at(size: int | None, active: Sequence[int]) -> Responses | None:
+        names = list(pairs)
+        wanted = {name for place in active for name in (names[place], pairs[names[place]])}
+        if size is not None and not all(layout.has_ended(name, size) for name in wanted):
+            return None
+        return (layout if size is None else layout.before(size)).responses(pairs)
+
+    claims = claims_of(responses_at, len(pairs), margin, looks)
+    better = 1.0 if known.direction == "maximize" else -1.0
+    unstable = _unstable(layout, pairs, margin, better)
     return [
-        _conclude(one, p, p_equivalence, least, len(evidence), looks)
-        for one, p, p_equivalence, least in zip(evidence, ps, equivalence_ps, attainable, strict=True)
+        _conclude(
+            Contrast(
+                variant,
+                baseline,
+                claim.estimate,
+                *_shown(claim),
+                Verdict.NONE,
+                look=claim.look,
+                assumes_normal=claim.assumes_normal,
+                instabilities=tuple(unstable[name] for name in (variant, baseline) if name in unstable),
+                lost=layout.lost(variant) + layout.lost(baseline),
+                adjusted=claim.adjusted,
+            ),
+            claim,
+            better,
+            len(pairs),
+            looks,
+        )
+        for (variant, baseline), claim in zip(pairs.items(), claims, strict=True)
     ]
 
 
-def pairing_gain(cells: pd.DataFrame, baselines: Mapping[str, str]) -> float | None:
-    """Returns how many times as many replicates the study would have needed without pairs; None of fewer than three.
+def _unstable(layout: Layout, pairs: Mapping[str, str], margin: float, better: float) -> dict[str, Instability]:
+    """Returns the unstable variants by name; those are compared with each other that share a baseline."""
+    floor = resolution(layout.values) / 12**0.5
+    found: dict[str, Instability] = {}
+    for baseline in dict.fromkeys(pairs.values()):
+        names = [baseline, *(name for name, other in pairs.items() if other == baseline)]
+        values = [better * layout.results(name) for name in names]
+        found |= {one.variant: one for one in instabilities(names, values, margin, floor)}
+    return found
 
-    That is the variance of unpaired differences over that of paired ones, over all contrasts.
+
+def _shown(claim: Claim) -> tuple[tuple[float, float] | None, float | None, float | None]:
+    """Returns the bootstrap's interval and both p values, as far as they say something."""
+    has_spread = claim.estimate is not None and claim.estimate.has_spread
+    p = claim.p if claim.least <= ALPHA and claim.estimate is not None and claim.estimate.has_interval else None
+    if not has_spread:
+        return None, p, None
+    return bca_interval(claim.differences), p, claim.p_equivalence
+
+
+def _conclude(contrast: Contrast, claim: Claim, better: float, contrasts: int, looks: Looks | None) -> Contrast:
+    """Fills in the verdict of a contrast, and its reason."""
+    difference = contrast.difference
+    if difference is None:
+        return replace(contrast, reason="no replicate of both is finished")
+    if difference.n < 2:
+        return replace(contrast, reason="one replicate says nothing about how sure that is")
+    if contrast.instabilities:
+        reason = "; ".join(one.sentence for one in contrast.instabilities)
+        return replace(contrast, verdict=Verdict.UNSTABLE, reason=reason)
+    is_equivalent, differs = claim.p_equivalence <= ALPHA, claim.p <= ALPHA
+    if is_equivalent and not contrast.lost:
+        return replace(contrast, verdict=Verdict.EQUIVALENT)
+    if differs:
+        return replace(contrast, verdict=Verdict.HELPS if better * difference.mean > 0 else Verdict.HURTS)
+    if is_equivalent:
+        runs = "1 replicate" if contrast.lost == 1 else f"{contrast.lost} replicates"
+        reason = f"equivalence is refused, because {runs} of the two diverged or failed"
+    else:
+        reason = _why_open(contrast, claim, contrasts, looks)
+    return replace(contrast, verdict=Verdict.UNDECIDED, reason=reason)
+
+
+def _why_open(contrast: Contrast, claim: Claim, contrasts: int, looks: Looks | None) -> str:
+    """Says why a contrast is undecided, where there is more to say than that its replicates are few."""
+    assert contrast.difference is not None
+    if looks and claim.look is None:
+        return f"the first look is at {looks.sizes[0]} replicates"
+    if not contrast.difference.has_spread:
+        return "the same in every replicate: no spread to judge it by"
+    if claim.least > ALPHA:
+        return f"too few replicates differ: no p-value below {claim.least:.2g} is attainable"
+    if contrast.difference.low > 0 or contrast.difference.high < 0:
+        return f"its own interval excludes 0, which among {contrasts} contrasts is not enough"
+    return ""
+
+
+def relative_efficiency(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> float | None:
+    """Returns the relative efficiency of the paired design; None of fewer than three replicates of each contrast.
+
+    That is the variance of unpaired differences over that of paired ones, over all contrasts: how many times as many
+    replicates the study would have needed without pairs.
     """
-    paired = unpaired = 0.0
-    for pairs in all_pairs(cells, baselines):
-        if len(pairs.replicates) > 2:
-            paired += float(pairs.differences.var(ddof=1))
-            unpaired += float(pairs.of_variant.var(ddof=1) + pairs.of_baseline.var(ddof=1))
+    layout, paired, unpaired = Layout.of(cells, metric), 0.0, 0.0
+    for variant, baseline in baselines.items():
+        own, other = layout.column(variant), layout.column(baseline)
+        both = ~np.isnan(own) & ~np.isnan(other)
+        if variant != baseline and both.sum() > 2:
+            paired += float((own - other)[both].var(ddof=1))
+            unpaired += float(own[both].var(ddof=1) + other[both].var(ddof=1))
     return unpaired / paired if paired > 0 else None
 
 
@@ -135,67 +233,6 @@ def missing_pairs(cells: pd.DataFrame, baselines: Mapping[str, str]) -> dict[str
         if alone and variant != baseline:
             found[variant] = sorted(alone)
     return found
-
-
-def _weigh(pairs: Pairs, margin: float, looks: Looks | None) -> _Evidence:
-    variant, baseline, differences = pairs.variant, pairs.baseline, pairs.differences
-    whole = _evidence(variant, baseline, differences, margin)
-    if looks is None:
-        return whole
-    reached = None
-    for number, replicates in enumerate(looks.sizes):
-        if replicates - 1 not in pairs.replicates:  # the last of its batch: the others were trained before
-            continue
-        seen = _evidence(variant, baseline, differences[pairs.replicates < replicates], margin)
-        share = looks.share(number)
-        reached = replace(
-            seen,
-            p=min(1.0, seen.p / share, reached.p if reached else 1.0),
-            direction=reached.direction if reached and reached.p < seen.p / share else seen.direction,
-            p_equivalence=min(1.0, seen.p_equivalence / share, reached.p_equivalence if reached else 1.0),
-            least=seen.least / share,
-            share=share,
-            look=replicates,
-        )
-    return reached or replace(whole, p=1.0, p_equivalence=1.0, least=1.0, share=looks.share(0))
-
-
-def _evidence(variant: str, baseline: str, differences: NDArray[np.float64], margin: float) -> _Evidence:
-    p, p_equivalence = sign_flip_p(differences), equivalence_p(differences, margin)
-    direction = float(differences.mean()) if len(differences) else 0.0
-    return _Evidence(variant, baseline, differences, p, p_equivalence, least_p(differences), direction)
-
-
-def _conclude(
-    one: _Evidence, p: float, p_equivalence: float, attainable: float, contrasts: int, looks: Looks | None
-) -> Contrast:
-    n = len(one.differences)
-    if n < 2:
-        reason = "no replicate of both is finished" if n == 0 else "one replicate says nothing about how sure that is"
-        difference = estimate(one.differences) if n else None
-        return Contrast(one.variant, one.baseline, difference, None, None, None, Verdict.NONE, reason, one.look)
-    difference = estimate(one.differences, 1 - ALPHA * one.share)
-    verdict, reason = Verdict.UNDECIDED, ""
-    if p_equivalence <= ALPHA:
-        verdict = Verdict.EQUIVALENT
-    elif p <= ALPHA:
-        verdict = Verdict.HELPS if one.direction > 0 else Verdict.HURTS
-    elif looks and one.look is None:
-        reason = f"the first look is at {looks.sizes[0]} replicates"
-    elif not difference.has_spread:
-        reason = "the same in every replicate: no spread to judge it by"
-    elif attainable > ALPHA:
-        needed = fewest_pairs(contrasts)
-        of_how_many = f", and there are {contrasts} contrasts" if contrasts > 1 else ""
-        least = f"{one.least:.2g}" if one.least < 1 else "1"
-        reason = f"too few replicates: no p of theirs is below {least}{of_how_many}; {max(needed, n + 1)} can decide"
-    elif difference.low > 0 or difference.high < 0:
-        reason = f"its own interval excludes 0, which among {contrasts} contrasts is not enough"
-    known_p = p if attainable <= ALPHA and difference.has_interval else None
-    bca, known_p_equivalence = None, None
-    if difference.has_spread:
-        bca, known_p_equivalence = bca_interval(one.differences), p_equivalence
-    return Contrast(one.variant, one.baseline, difference, bca, known_p, known_p_equivalence, verdict, reason, one.look)
 
 
 def undecided(contrasts: Iterable[Contrast]) -> list[Contrast]:

@@ -18,6 +18,7 @@ from ablations.config import AUTO
 from ablations.design import Cell, Design
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.stats import Looks, family, judge, undecided
+from ablations.stats.significance import FLIPPED
 from ablations.storage.errors import StorageError
 from ablations.storage.study import StudyStore
 
@@ -41,10 +42,9 @@ def looks_of(design: Design, stored: Any = None) -> Looks:
     contrasts = len(family(design.baselines))
     if not contrasts:
         raise UsageError("replicates", AUTO, "has nothing to decide: no variant is compared with another one")
-    looks = Looks.planned(most, contrasts)
+    looks = Looks.planned(most)
     if looks is None:
-        least = next(number for number in range(most, 10_000) if Looks.planned(number, contrasts))
-        reason = f"cannot decide {count(contrasts, 'contrast')} with so few replicates; {least} can"
+        reason = f"cannot decide anything with so few replicates; {FLIPPED} can"
         raise UsageError("replicates.max", most, reason)
     return looks
 
@@ -102,7 +102,7 @@ class SequentialSchedule(Schedule):
 
     def _undecided(self) -> list[str]:
         """Returns the variants that need more replicates, and their baselines, in the order of the design."""
-        cells = collect(self.declared, self._stored()).cells
-        contrasts = judge(cells, self.declared.baselines, self.declared.margin, self.looks)
+        ended = collect(self.declared, self._stored()).ended
+        contrasts = judge(ended, self.declared.baselines, self.declared.margin, looks=self.looks)
         wanted = {name for contrast in undecided(contrasts) for name in (contrast.variant, contrast.baseline)}
         return [variant.name for variant in self.declared.variants if variant.name in wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ablations.analysis.results import Results
@@ -14,9 +15,9 @@ from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.text.numbers import points, top1_with_interval
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
-from ablations.stats.power import detectable, replicates_for, spread
+from ablations.stats.power import detectable, replicates_for, spreads
 from ablations.stats.significance import ALPHA
-from ablations.stats.verdicts import family, missing_pairs, pairing_gain, undecided
+from ablations.stats.verdicts import family, missing_pairs, relative_efficiency, undecided
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence
@@ -134,22 +135,25 @@ def _mixtures(results: Results) -> list[str]:
     return sentences
 
 
-def detection_sentence(n: int, cells: pd.DataFrame, baselines: Mapping[str, str], share: float = 1.0) -> str | None:
+def detection_sentence(n: int, cells: pd.DataFrame, baselines: Mapping[str, str], level: float = ALPHA) -> str | None:
     """Says which difference a study of so many replicates detects; None where nothing is known of the spread."""
-    known = spread(cells, baselines)
-    if known is None or known.value <= 0:
+    sd = typical_spread(cells, baselines)
+    if not sd:
         return None
     contrasts = len(family(baselines))
-    found = detectable(known.value, n, contrasts, share)
+    found = detectable(sd, n, contrasts, level)
     if found is None:
         return f"With {count(n, 'replicate')} the test can decide none of {count(contrasts, 'contrast')}."
-    bounds = [detectable(sd, n, contrasts, share) for sd in (known.low, known.high)]
-    low, high = (f"{bound:.2g}" for bound in bounds if bound is not None)
     return (
-        f"With {count(n, 'replicate')} a difference of {found:.2g} points is found in 80 % of studies ({low} to "
-        f"{high}, as paired differences have a standard deviation of {known.value:.2g}, 95 % CI {known.low:.2g} to "
-        f"{known.high:.2g})."
+        f"With {count(n, 'replicate')} a difference of {found:.2g} points is found in 80 % of studies (paired "
+        f"differences typically have a standard deviation of {sd:.2g})."
     )
+
+
+def typical_spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> float | None:
+    """Returns the median standard deviation of the contrasts of a study; None where none is known."""
+    known = [one.value for one in spreads(cells, baselines).values()]
+    return float(np.median(known)) if known else None
 
 
 def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
@@ -184,16 +188,14 @@ def _how_sure(contrasts: int, looks: Looks | None) -> str:
 def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str]:
     """Says what pairing gained, and what the study could have seen."""
     sentences = []
-    gain = pairing_gain(cells, design.baselines)
-    if gain is not None:
-        sentences.append(
-            f"Pairing by replicate was worth {gain:.2g} times as many replicates (the variance of unpaired differences "
-            "over that of paired ones)."
-        )
-    known = None if looks else spread(cells, design.baselines)
-    found = detection_sentence(known.n, cells, design.baselines) if known else None
-    if known and found:
-        needed = replicates_for(design.margin, known.value, len(family(design.baselines)))
+    efficiency = relative_efficiency(cells, design.baselines)
+    if efficiency is not None:
+        sentences.append(f"Relative efficiency of the paired design: {efficiency:.2g}.")
+    sd = None if looks else typical_spread(cells, design.baselines)
+    most = max((one.n for one in spreads(cells, design.baselines).values()), default=0)
+    found = detection_sentence(most, cells, design.baselines) if sd else None
+    if sd and found:
+        needed = replicates_for(design.margin, sd, len(family(design.baselines)))
         wanted = f"{needed:,}" if needed else "more than 100,000"
         sentences.append(f"{found} One of {design.margin:g}, the margin, would take {wanted} replicates.")
     return sentences

@@ -1,0 +1,115 @@
+"""A family of contrasts, or of effects: what is claimed of each, at the end of a study or look by look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import ndtri, stdtr
+
+from ablations.stats.estimates import CONFIDENCE, Estimate, estimate, estimate_of
+from ablations.stats.looks import Looks, unselected
+from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm
+
+# The replicates before a number (None for all) for the members that are open, or None where these are not all there.
+ResponsesAt = Callable[[int | None, Sequence[int]], Responses | None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the tests say of one member of a family.
+
+    Attributes:
+        differences: of its replicates, (n,).
+        estimate: their mean with its interval; None where there are none.
+        p, p_equivalence: corrected for the family and for looks; 1 where nothing can be said.
+        least: the least p that so many replicates can give.
+        assumes_normal: whether the tests do.
+        look: how many replicates the last look had that it took part in; None where there are no looks.
+        adjusted: of one that a look decided, an estimate that allows for that.
+    """
+
+    differences: Array
+    estimate: Estimate | None
+    p: float
+    p_equivalence: float
+    least: float
+    assumes_normal: bool
+    look: int | None = None
+    adjusted: float | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether one of its tests is significant."""
+        return min(self.p, self.p_equivalence) <= ALPHA
+
+
+def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Looks | None) -> list[Claim]:
+    """Tests a family; under looks, each look of which all open members have the replicates, until they are decided.
+
+    Raises:
+        ValueError: if the margin is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin={margin}: must be more than 0")
+    everything = responses_at(None, ())
+    assert everything is not None
+    if looks is None:
+        return _tested(everything, margin)
+    # Before the first look nothing is claimed.
+    claims = [
+        replace(claim, p=1.0, p_equivalence=1.0, least=1.0, assumes_normal=False)
+        for claim in _tested(everything, margin, looks.levels(members)[0] if members else ALPHA)
+    ]
+    active = list(range(members))
+    for number, size in enumerate(looks.sizes):
+        seen = responses_at(size, active) if active else None
+        if seen is None:
+            break
+        level = looks.levels(members)[number]
+        now = _tested(seen, margin, level)
+        for place in active:
+            claims[place] = replace(now[place], look=size)
+        settled = [place for place in active if claims[place].is_decided]
+        clearer = sorted((place for place in settled if claims[place].p <= ALPHA), key=lambda place: claims[place].p)
+        for rank, place in enumerate(clearer):  # the family that each was stepped down in
+            adjusted = _adjusted(claims[place], looks, number, len(active) - rank)
+            claims[place] = replace(claims[place], adjusted=adjusted)
+        active = [place for place in active if place not in settled]
+    return claims
+
+
+def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[Claim]:
+    """Tests a family at one time, whose p values may be up to `level` where others may be up to 5 %."""
+    tests, counts = family_tests(responses), responses.counts
+    sums = np.nansum(responses.differences, axis=0)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
+    scale = ALPHA / level
+    p_equivalence = holm(np.where(counts > 1, equivalence_ps(means, tests.error, tests.freedom, margin), 1.0))
+    claims = []
+    for place, n in enumerate(counts.tolist()):
+        column = responses.differences[:, place]
+        own = column[~np.isnan(column)]
+        found = estimate(own) if n else None
+        if n > 1:
+            confidence = 1 - level if level < ALPHA else CONFIDENCE
+            found = estimate_of(n, float(means[place]), float(tests.error[place]), tests.freedom[place], confidence)
+        ps = (tests.p[place], p_equivalence[place], tests.least[place])
+        p, p_small, least = (min(1.0, float(p) * scale) for p in ps)
+        claims.append(Claim(own, found, p, p_small, least, bool(tests.is_normal[place])))
+    return claims
+
+
+def _adjusted(claim: Claim, looks: Looks, number: int, members: int) -> float | None:
+    """Returns the mean difference of a member that a look decided, without what its selection adds."""
+    assert claim.estimate is not None
+    n, mean = claim.estimate.n, claim.estimate.mean
+    error = float(np.std(claim.differences, ddof=1)) / math.sqrt(n)
+    if error <= 0:
+        return mean
+    # A z of the same p: bounds are those of Brownian motion.
+    tail = float(stdtr(n - 1, -abs(mean) / error))
+    z = -float(ndtri(max(tail, 1e-300)))
+    return mean * unselected(looks.sizes, ALPHA / members, number, round(z, 2)) / z

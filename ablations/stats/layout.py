@@ -1,0 +1,114 @@
+"""The layout of a study: one metric by replicate and variant, and the contrasts that are made of it.
+
+A contrast pairs a variant with its baseline replicate by replicate. Where a baseline has replicates that none of its
+variants has, each pair's baseline is the mean of its own run and of an equal number of those: a baseline takes part in
+every contrast, so its noise is worth reducing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablations.stats.significance import Array, Responses
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A metric of the cells that have ended.
+
+    Attributes:
+        variants, replicates: of the columns and rows of `values`; replicates ascend.
+        values: by replicate and variant, (n, g); nan where there is no result.
+        ended: whether a cell has come to its end, with a result or without.
+    """
+
+    variants: tuple[str, ...]
+    replicates: NDArray[np.int64]
+    values: Array
+    ended: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, metric: str) -> Layout:
+        """Arranges a frame with a row a cell that has ended: `variant`, `replicate`, and the metric, nan without one.
+
+        Raises:
+            ValueError: if a replicate of a variant is there twice.
+        """
+        twice = cells[cells.duplicated(["variant", "replicate"])]
+        if len(twice):
+            raise ValueError(f"replicate {twice['replicate'].iloc[0]} of {twice['variant'].iloc[0]} is there twice")
+        columns, variants = pd.factorize(cells["variant"])
+        replicates, rows = np.unique(cells["replicate"].to_numpy(dtype=np.int64), return_inverse=True)
+        values, ended = (
+            np.full((len(replicates), len(variants)), np.nan),
+            np.zeros((len(replicates), len(variants)), bool),
+        )
+        values[rows, columns] = cells[metric].to_numpy(dtype=np.float64)
+        ended[rows, columns] = True
+        return cls(tuple(map(str, variants)), replicates, values, ended)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The column of each variant."""
+        return {name: place for place, name in enumerate(self.variants)}
+
+    def column(self, variant: str) -> Array:
+        """Returns a variant's values by replicate, (n,); all nan where none of its cells has ended."""
+        place = self.places.get(variant)
+        return self.values[:, place] if place is not None else np.full(len(self.replicates), np.nan)
+
+    def results(self, variant: str) -> Array:
+        """Returns a variant's values that are there, in the order of replicates."""
+        column = self.column(variant)
+        return column[~np.isnan(column)]
+
+    def lost(self, variant: str) -> int:
+        """Counts the replicates of a variant that ended without a result."""
+        place = self.places.get(variant)
+        return int(np.count_nonzero(self.ended[:, place] & np.isnan(self.values[:, place]))) if place is not None else 0
+
+    def has_ended(self, variant: str, size: int) -> bool:
+        """Says whether the first `size` replicates of a variant have all ended."""
+        place = self.places.get(variant)
+        return place is not None and int(np.count_nonzero(self.ended[self.replicates < size, place])) == size
+
+    def before(self, size: int) -> Layout:
+        """Returns the first `size` replicates."""
+        first = self.replicates < size
+        return Layout(self.variants, self.replicates[first], self.values[first], self.ended[first])
+
+    def responses(self, contrasts: Mapping[str, str]) -> Responses:
+        """Returns what contrasts are tested with, given the baseline of each variant."""
+        there = ~np.isnan(self.values)
+        of_baseline: dict[str, tuple[Array, float]] = {}
+        for baseline in dict.fromkeys(contrasts.values()):
+            partners = [name for name, other in contrasts.items() if other == baseline]
+            paired = np.asarray(there[:, self._known(partners)].any(axis=1), dtype=np.bool_)
+            of_baseline[baseline] = _with_extras(self.column(baseline), paired)
+        differences = [self.column(variant) - of_baseline[baseline][0] for variant, baseline in contrasts.items()]
+        weights = [1 + of_baseline[baseline][1] for baseline in contrasts.values()]
+        stacked = np.column_stack(differences) if differences else np.empty((len(self.values), 0))
+        known = self._known(dict.fromkeys([*contrasts, *contrasts.values()]))
+        return Responses(self.values[:, known], stacked, np.array(weights))
+
+    def _known(self, variants: Iterable[str]) -> list[int]:
+        return [self.places[name] for name in variants if name in self.places]
+
+
+def _with_extras(values: Array, paired: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Returns a baseline's values with its unpaired ones shared out among the pairs, and the sum of squared weights."""
+    is_pair = paired & ~np.isnan(values)
+    extras = values[~paired & ~np.isnan(values)]
+    each = len(extras) // max(1, int(is_pair.sum()))
+    if not each:
+        return values, 1.0
+    shared = extras[: each * int(is_pair.sum())].reshape(-1, each)
+    means = np.full(len(values), np.nan)
+    means[is_pair] = (values[is_pair] + shared.sum(axis=1)) / (1 + each)
+    return means, 1 / (1 + each)

@@ -1,0 +1,117 @@
+"""Unstable variants: some of their runs fall far below the others, or they spread far more than other variants do.
+
+Tests of means assume symmetric differences. One run in ten that loses 4 points is not symmetric, and makes them wrong
+in 8 to 14 % of studies; and a mean of runs that collapse and runs that do not describes neither. So instability is a
+finding of its own. Two statistics of each variant are compared with what normal values of equal spread give:
+
+    the shortfall of the worst replicate below the variant's median, in robust standard deviations (the greater of the
+    variant's own and the typical one, by the median absolute deviation), which finds single failures
+    the standard deviation relative to the median of all variants', which finds variants that are two things at once
+
+A variant is unstable where one of them is above the 97.5 % quantile of the maximum over all variants, so a study of
+equally stable variants has an unstable one in 5 % of cases; and only where the margin says that it matters. The rule
+was chosen by simulation (`results/verdicts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablations.stats.significance import ALPHA
+
+Array = NDArray[np.float64]
+
+LEAST = 3  # replicates that something can be said of
+_STUDIES = 4000  # that the quantiles are taken from, fewer of many values
+_MOST = 8_000_000  # values that are drawn for them
+_NORMAL = 1.4826  # a normal standard deviation over the median absolute deviation
+
+
+@dataclass(frozen=True)
+class Instability:
+    """How a variant is unstable, in the metric's unit.
+
+    Attributes:
+        variant: its name.
+        shortfall: of its worst replicate, below its median.
+        failed: replicates that are as far below the median as a failure is, of `n`.
+        spread: its standard deviation.
+        typical: the median standard deviation of the variants that it is compared with.
+    """
+
+    variant: str
+    shortfall: float
+    failed: int
+    n: int
+    spread: float
+    typical: float
+
+    @property
+    def sentence(self) -> str:
+        """Says it as a clause, in the metric's unit."""
+        if self.failed:
+            worst = f"the worst by {self.shortfall:.2g}"
+            return f"{self.failed} of {self.n} runs of {self.variant} fall far below its median, {worst}"
+        ratio = self.spread / self.typical
+        return (
+            f"runs of {self.variant} have a standard deviation of {self.spread:.2g}, {ratio:.2g} times the typical "
+            f"one, and the worst is {self.shortfall:.2g} below its median"
+        )
+
+
+def instabilities(
+    names: Sequence[str], values: Sequence[Array], margin: float, floor: float = 0.0
+) -> list[Instability]:
+    """Returns the unstable ones of some variants that are compared with each other.
+
+    Args:
+        names, values: of the variants; the replicates of each, greater ones being better.
+        margin: the least difference that matters.
+        floor: the least standard deviation that is believed, that of rounding.
+    """
+    known = [(name, own) for name, own in zip(names, values, strict=True) if len(own) >= LEAST]
+    if len(known) < 2:
+        return []
+    shortfalls, ratios, scales, spreads = _statistics([own[None] for _, own in known], floor)
+    of_shortfalls, of_ratios = _quantiles(tuple(sorted(len(own) for _, own in known)))
+    typical = float(np.median(spreads))
+    found = []
+    for place, (name, own) in enumerate(known):
+        below = float(np.median(own)) - own
+        bound = max(margin, of_shortfalls * scales[0, place])
+        fails = shortfalls[0, place] > of_shortfalls and below.max() > margin
+        spread = float(spreads[0, place])
+        if fails or (ratios[0, place] > of_ratios and spread > margin):
+            failed = int(np.count_nonzero(below > bound)) if fails else 0
+            found.append(Instability(name, float(below.max()), failed, len(own), spread, typical))
+    return found
+
+
+def _statistics(values: Sequence[Array], floor: float) -> tuple[Array, Array, Array, Array]:
+    """Returns by study and variant: shortfalls and spreads in units of others', robust scales, and spreads.
+
+    Args:
+        values: of each variant the replicates by study, (s, n).
+        floor: of standard deviations.
+    """
+    below = [np.median(own, axis=1, keepdims=True) - own for own in values]
+    deviations = np.column_stack([np.median(np.abs(own), axis=1) for own in below]) * _NORMAL
+    scales = np.maximum(np.maximum(deviations, np.median(deviations, axis=1, keepdims=True)), max(floor, 1e-12))
+    shortfalls = np.column_stack([own.max(axis=1) for own in below]) / scales
+    spreads = np.maximum(np.column_stack([own.std(axis=1, ddof=1) for own in values]), max(floor, 1e-12))
+    return shortfalls, spreads / np.median(spreads, axis=1, keepdims=True), scales, spreads
+
+
+@lru_cache(maxsize=32)
+def _quantiles(counts: tuple[int, ...]) -> tuple[float, float]:
+    """Returns what the greatest shortfall and the greatest ratio of normal values stay below, each in 97.5 %."""
+    studies = max(400, min(_STUDIES, _MOST // sum(counts)))
+    draws = np.random.default_rng(len(counts))
+    shortfalls, ratios, _, _ = _statistics([draws.standard_normal((studies, n)) for n in counts], 0.0)
+    level = 1 - ALPHA / 2
+    return float(np.quantile(shortfalls.max(axis=1), level)), float(np.quantile(ratios.max(axis=1), level))
