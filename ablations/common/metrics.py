@@ -31,6 +31,11 @@ class Metric:
         return self.unit == "%"
 
     @property
+    def difference_unit(self) -> str:
+        """The unit of differences; empty where there is none."""
+        return "points" if self.in_points else self.unit
+
+    @property
     def axis(self) -> str:
         """Label of an axis: name and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label

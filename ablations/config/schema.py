@@ -235,6 +235,13 @@ class Config:
         words=(AUTO,),
     )
     replicates_max: int = option(32, "Most replicates of a variant under replicates=auto.", minimum=2, maximum=10_000)
+    baseline_replicates: int = option(
+        0,
+        "Replicates of baselines, where they are to have more than other variants: a baseline is part of every "
+        "contrast, so that its noise is worth reducing; 0 is as many as replicates.",
+        minimum=0,
+        maximum=10_000,
+    )
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
     measure: str = option(
         "quick",

@@ -78,8 +78,8 @@ class StudyForecast:
         if design.is_search:
             raise UsageError("plan.pilot", pilot, "has no effect on a search, which gives no verdicts")
         self._store(design)  # what cannot be planned is said before anything is trained
-        first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max)
-        return StudyRunner(first, self.command, self.console).run()
+        first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
+        return StudyRunner(first, self.command, self.console, planned=design).run()
 
     def _store(self, design: Design) -> StudyStore | None:
         """Returns what is stored of the study, if it is this one; None where nobody has begun it."""

@@ -89,7 +89,7 @@ class Schedule:
 
     def outlook(self) -> Outlook:
         """Returns what there is to train, before any of it is in training."""
-        return Outlook(self.design, self.missing(), len(self.design.variants) * self.design.replicates)
+        return Outlook(self.design, self.missing(), sum(self.design.sizes.values()))
 
     def check(self) -> None:
         """Checks that there can be something to train; raises UsageError otherwise."""

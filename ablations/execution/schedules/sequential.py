@@ -103,6 +103,7 @@ class SequentialSchedule(Schedule):
     def _undecided(self) -> list[str]:
         """Returns the variants that need more replicates, and their baselines, in the order of the design."""
         ended = collect(self.declared, self._stored()).ended
-        contrasts = judge(ended, self.declared.baselines, self.declared.margin, looks=self.looks)
+        declared = self.declared
+        contrasts = judge(ended, declared.baselines, declared.margin, declared.metric, self.looks)
         wanted = {name for contrast in undecided(contrasts) for name in (contrast.variant, contrast.baseline)}
         return [variant.name for variant in self.declared.variants if variant.name in wanted]

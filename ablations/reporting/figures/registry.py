@@ -16,6 +16,7 @@ from ablations.common.errors import SuiteError
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
+from ablations.reporting.text.declaration import exploratory_clause
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 
 _OF_EACH = "one network of each variant (replicate 0)"
@@ -72,6 +73,8 @@ def _forest(analysis: StudyAnalysis) -> Sketch | str:
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
     key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
+    if exploratory := exploratory_clause(analysis):
+        key += f" Verdicts are {exploratory}."
     return Sketch(frame, partial(forest.draw_forest, _shown(frame, analysis), analysis.design.margin), key)
 
 

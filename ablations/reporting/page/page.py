@@ -25,6 +25,7 @@ from ablations.reporting.report import Report
 from ablations.reporting.tables.sections import unfinished_table
 from ablations.reporting.tables.variants import variants_table
 from ablations.reporting.text.conclusions import contrast_sentence, tally
+from ablations.reporting.text.declaration import declaration_rows, exploratory_clause
 from ablations.reporting.text.numbers import points, points_with_interval
 from ablations.reporting.text.scope import data_line, protocol_line, protocol_options, shown_sentence, state_sentence
 from ablations.stats import Contrast, Estimate
@@ -74,6 +75,8 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
         protocol_line=protocol_line(design, analysis.results),
         unfinished=unfinished_table(analysis),
         tally=tally(analysis.contrasts),
+        exploratory=exploratory_clause(analysis),
+        declared=declaration_rows(analysis),
         shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,

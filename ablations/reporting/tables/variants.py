@@ -7,13 +7,14 @@ written as intervals and never as +-, which readers take for a standard deviatio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.declaration import exploratory_clause
 from ablations.reporting.text.numbers import in_gflops, points_with_interval, step_time, top1_with_interval
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 from ablations.stats import Estimate, Typical, VariantSummary
@@ -40,8 +41,11 @@ _PICKED = "picked by a search, which flatters it"
 
 def summary_table(analysis: StudyAnalysis) -> Section:
     """Returns a row a variant that is shown: its accuracy, its verdict and its costs."""
-    note = f"{_COSTS} {shown_sentence(analysis)}".strip()
-    return Section("Variants", note, tuple(_REPORTED.values()), _rows(analysis, _REPORTED))
+    exploratory = exploratory_clause(analysis)
+    note = " ".join(
+        filter(None, (f"Verdicts are {exploratory}." if exploratory else "", _COSTS, shown_sentence(analysis)))
+    )
+    return Section("Variants", note, _headers(analysis, _REPORTED), _rows(analysis, _REPORTED))
 
 
 def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
@@ -57,7 +61,13 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
         left_out.add("n")
     headers = {key: header for key, header in _PRINTED.items() if key not in left_out}
     rows = _rows(analysis, headers, with_range=not is_short)
-    return Section("Variants", _variants_note(analysis, rows, is_short), tuple(headers.values()), rows)
+    return Section("Variants", _variants_note(analysis, rows, is_short), _headers(analysis, headers), rows)
+
+
+def _headers(analysis: StudyAnalysis, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the headers of columns; that of verdicts says so where they are exploratory."""
+    mark = " (exploratory)" if exploratory_clause(analysis) else ""
+    return tuple(f"{header}{mark}" if key.startswith("verdict") else header for key, header in headers.items())
 
 
 def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_range: bool = True) -> list[list[str]]:
@@ -103,6 +113,7 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
         f"Top-1: {repeated} ({size}).",
         f"Difference: in points, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
+        f"Verdicts are {exploratory}." if (exploratory := exploratory_clause(analysis)) else "",
         f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
