@@ -12,12 +12,12 @@ from ablations.stats.power import (
     replicates_for_margin,
     spreads,
 )
-from ablations.stats.stability import Instability
+from ablations.stats.stability import Stability
 from ablations.stats.summaries import VariantSummary, summarise
 from ablations.stats.verdicts import Contrast, Verdict, family, judge, missing_pairs, relative_efficiency, undecided
 
 __all__ = [
-    "Contrast", "Estimate", "Instability", "Looks", "Spread", "Typical", "VariantSummary", "Verdict", "baseline_shares",
+    "Contrast", "Estimate", "Looks", "Spread", "Stability", "Typical", "VariantSummary", "Verdict", "baseline_shares",
     "bca_interval", "cells_by_variant", "detectable", "estimate", "family", "judge", "missing_pairs", "power",
     "reachable_margin", "relative_efficiency", "replicates_for", "replicates_for_margin", "spreads", "summarise",
     "typical", "undecided",

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri, stdtr
+from scipy.special import ndtr, stdtrit
 
 from ablations.stats.estimates import CONFIDENCE, Estimate, estimate, estimate_of
-from ablations.stats.looks import Looks, unselected
-from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm
+from ablations.stats.looks import Looks, critical_values, unselected
+from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm, moderated_errors
 
 # The replicates before a number (None for all) for the members that are open, or None where these are not all there.
 ResponsesAt = Callable[[int | None, Sequence[int]], Responses | None]
@@ -74,8 +74,9 @@ def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Loo
             claims[place] = replace(now[place], look=size)
         settled = [place for place in active if claims[place].is_decided]
         clearer = sorted((place for place in settled if claims[place].p <= ALPHA), key=lambda place: claims[place].p)
+        errors = moderated_errors(seen)[0] if clearer else np.empty(0)
         for rank, place in enumerate(clearer):  # the family that each was stepped down in
-            adjusted = _adjusted(claims[place], looks, number, len(active) - rank)
+            adjusted = _adjusted(claims[place], float(errors[place]), looks, number, len(active) - rank)
             claims[place] = replace(claims[place], adjusted=adjusted)
         active = [place for place in active if place not in settled]
     return claims
@@ -102,14 +103,18 @@ def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[C
     return claims
 
 
-def _adjusted(claim: Claim, looks: Looks, number: int, members: int) -> float | None:
-    """Returns the mean difference of a member that a look decided, without what its selection adds."""
+def _adjusted(claim: Claim, error: float, looks: Looks, number: int, members: int) -> float:
+    """Returns the mean difference of a member that a look decided, without what its selection adds.
+
+    Its own standard deviation took part in the selection, so it says where the bound was, and `error`, the moderated
+    standard error, says how much chance there is in the mean.
+    """
     assert claim.estimate is not None
     n, mean = claim.estimate.n, claim.estimate.mean
-    error = float(np.std(claim.differences, ddof=1)) / math.sqrt(n)
-    if error <= 0:
+    own = float(np.std(claim.differences, ddof=1)) / math.sqrt(n)
+    if error <= 0 or own <= 0:
         return mean
-    # A z of the same p: bounds are those of Brownian motion.
-    tail = float(stdtr(n - 1, -abs(mean) / error))
-    z = -float(ndtri(max(tail, 1e-300)))
-    return mean * unselected(looks.sizes, ALPHA / members, number, round(z, 2)) / z
+    tail = ndtr(-critical_values(looks.sizes, ALPHA / members)[number])
+    bound = -float(stdtrit(n - 1, tail)) * own / error
+    z = abs(mean) / error
+    return mean * unselected(looks.sizes, ALPHA / members, number, round(z, 2), round(min(bound, z), 2)) / z

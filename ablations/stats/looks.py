@@ -80,7 +80,7 @@ def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=4096)
-def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float) -> float:
+def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound: float) -> float:
     """Returns the z that a difference would have if it were as large as it truly is, given that its look decided it.
 
     An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
@@ -91,9 +91,10 @@ def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float) -> flo
         sizes, alpha: as of `critical_values`.
         look: the number of the look that decided.
         z: its statistic, above 0.
+        bound: of it at this look.
     """
     bounds, times = critical_values(sizes, alpha), [size / sizes[-1] for size in sizes]
-    bound, time = min(bounds[look], z), times[look]
+    time = times[look]
 
     def excess(drift: float) -> float:
         if look == 0:

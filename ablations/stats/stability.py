@@ -10,7 +10,8 @@ finding of its own. Two statistics of each variant are compared with what normal
 
 A variant is unstable where one of them is above the 97.5 % quantile of the maximum over all variants, so a study of
 equally stable variants has an unstable one in 5 % of cases; and only where the margin says that it matters. The rule
-was chosen by simulation (`results/verdicts`).
+was chosen by simulation (`tests/simulations`). Heavy tails are what it finds: of values of Student's t with 3 degrees
+of freedom, it calls some unstable in most studies.
 """
 
 from __future__ import annotations
@@ -27,36 +28,42 @@ from ablations.stats.significance import ALPHA
 Array = NDArray[np.float64]
 
 LEAST = 3  # replicates that something can be said of
-_STUDIES = 4000  # that the quantiles are taken from, fewer of many values
+_STUDIES = 20_000  # that the quantiles are taken from, fewer of many values
 _MOST = 8_000_000  # values that are drawn for them
+_STRAY = 3.0  # robust standard deviations
 _NORMAL = 1.4826  # a normal standard deviation over the median absolute deviation
 
 
 @dataclass(frozen=True)
-class Instability:
-    """How a variant is unstable, in the metric's unit.
+class Stability:
+    """How the runs of a variant scatter, in the metric's unit.
 
     Attributes:
         variant: its name.
-        shortfall: of its worst replicate, below its median.
-        failed: replicates that are as far below the median as a failure is, of `n`.
-        spread: its standard deviation.
+        n: its replicates.
+        shortfall: of the worst of them, below the median.
+        failures: those that are as far below it as runs of stable variants are not; 0 of a variant without any.
+        strays: those that are more than three robust standard deviations and more than the margin below it.
+        spread: the standard deviation.
         typical: the median standard deviation of the variants that it is compared with.
+        is_unstable: whether it has failures, or spreads more than stable variants do.
     """
 
     variant: str
-    shortfall: float
-    failed: int
     n: int
+    shortfall: float
+    failures: int
+    strays: int
     spread: float
     typical: float
+    is_unstable: bool
 
     @property
     def sentence(self) -> str:
-        """Says it as a clause, in the metric's unit."""
-        if self.failed:
+        """Says as a clause how it is unstable, in the metric's unit."""
+        if self.failures:
             worst = f"the worst by {self.shortfall:.2g}"
-            return f"{self.failed} of {self.n} runs of {self.variant} fall far below its median, {worst}"
+            return f"{self.failures} of {self.n} runs of {self.variant} fall far below its median, {worst}"
         ratio = self.spread / self.typical
         return (
             f"runs of {self.variant} have a standard deviation of {self.spread:.2g}, {ratio:.2g} times the typical "
@@ -64,46 +71,47 @@ class Instability:
         )
 
 
-def instabilities(
-    names: Sequence[str], values: Sequence[Array], margin: float, floor: float = 0.0
-) -> list[Instability]:
-    """Returns the unstable ones of some variants that are compared with each other.
+def stabilities(
+    names: Sequence[str], values: Sequence[Array], margin: float, step: float = 0.0
+) -> dict[str, Stability]:
+    """Returns by name how stable variants are that are compared with each other; of those with three replicates.
 
     Args:
         names, values: of the variants; the replicates of each, greater ones being better.
         margin: the least difference that matters.
-        floor: the least standard deviation that is believed, that of rounding.
+        step: of coarse values, which no robust standard deviation is less than.
     """
     known = [(name, own) for name, own in zip(names, values, strict=True) if len(own) >= LEAST]
     if len(known) < 2:
-        return []
-    shortfalls, ratios, scales, spreads = _statistics([own[None] for _, own in known], floor)
+        return {}
+    shortfalls, ratios, scales, spreads = _statistics([own[None] for _, own in known], step)
     of_shortfalls, of_ratios = _quantiles(tuple(sorted(len(own) for _, own in known)))
     typical = float(np.median(spreads))
-    found = []
+    found = {}
     for place, (name, own) in enumerate(known):
-        below = float(np.median(own)) - own
-        bound = max(margin, of_shortfalls * scales[0, place])
-        fails = shortfalls[0, place] > of_shortfalls and below.max() > margin
-        spread = float(spreads[0, place])
-        if fails or (ratios[0, place] > of_ratios and spread > margin):
-            failed = int(np.count_nonzero(below > bound)) if fails else 0
-            found.append(Instability(name, float(below.max()), failed, len(own), spread, typical))
+        below, spread = float(np.median(own)) - own, float(spreads[0, place])
+        scale, fails = scales[0, place], shortfalls[0, place] > of_shortfalls
+        failures = int(np.count_nonzero(below > max(margin, of_shortfalls * scale))) if fails else 0
+        strays = int(np.count_nonzero(below > max(margin, _STRAY * scale)))
+        scatters = bool(ratios[0, place] > of_ratios and spread > margin)
+        found[name] = Stability(
+            name, len(own), float(below.max()), failures, strays, spread, typical, failures > 0 or scatters
+        )
     return found
 
 
-def _statistics(values: Sequence[Array], floor: float) -> tuple[Array, Array, Array, Array]:
+def _statistics(values: Sequence[Array], step: float) -> tuple[Array, Array, Array, Array]:
     """Returns by study and variant: shortfalls and spreads in units of others', robust scales, and spreads.
 
     Args:
         values: of each variant the replicates by study, (s, n).
-        floor: of standard deviations.
+        step: as of `stabilities`.
     """
     below = [np.median(own, axis=1, keepdims=True) - own for own in values]
     deviations = np.column_stack([np.median(np.abs(own), axis=1) for own in below]) * _NORMAL
-    scales = np.maximum(np.maximum(deviations, np.median(deviations, axis=1, keepdims=True)), max(floor, 1e-12))
+    scales = np.maximum(np.maximum(deviations, np.median(deviations, axis=1, keepdims=True)), max(step, 1e-12))
     shortfalls = np.column_stack([own.max(axis=1) for own in below]) / scales
-    spreads = np.maximum(np.column_stack([own.std(axis=1, ddof=1) for own in values]), max(floor, 1e-12))
+    spreads = np.maximum(np.column_stack([own.std(axis=1, ddof=1) for own in values]), max(step / 12**0.5, 1e-12))
     return shortfalls, spreads / np.median(spreads, axis=1, keepdims=True), scales, spreads
 
 

@@ -22,12 +22,13 @@ import numpy as np
 import pandas as pd
 
 from ablations.common.metrics import METRICS
+from ablations.common.wording import count
 from ablations.stats.estimates import Estimate, bca_interval
 from ablations.stats.family import Claim, claims_of
 from ablations.stats.layout import Layout
 from ablations.stats.looks import Looks
 from ablations.stats.significance import ALPHA, Responses, resolution
-from ablations.stats.stability import Instability, instabilities
+from ablations.stats.stability import Stability, stabilities
 
 
 class Verdict(Enum):
@@ -56,7 +57,7 @@ class Contrast:
         reason: why there is none, why it is undecided, or how it is unstable, as a clause; otherwise empty.
         look: how many replicates the last look had that the contrast took part in, None where there are no looks.
         assumes_normal: whether the tests assume normal differences, as they do of fewer than 6 replicates.
-        instabilities: how the variant or its baseline is unstable; empty where both are stable.
+        stabilities: how stable the variant and its baseline are, as far as that is known.
         lost: replicates of the variant or the baseline that diverged or failed, and are in no number here.
         adjusted: of a difference that was decided by a look, an estimate that allows for its having been selected so.
     """
@@ -71,7 +72,7 @@ class Contrast:
     reason: str = ""
     look: int | None = None
     assumes_normal: bool = False
-    instabilities: tuple[Instability, ...] = ()
+    stabilities: tuple[Stability, ...] = ()
     lost: int = 0
     adjusted: float | None = None
 
@@ -126,7 +127,7 @@ def judge(
 
     claims = claims_of(responses_at, len(pairs), margin, looks)
     better = 1.0 if known.direction == "maximize" else -1.0
-    unstable = _unstable(layout, pairs, margin, better)
+    stable = _stabilities(layout, pairs, margin, better)
     return [
         _conclude(
             Contrast(
@@ -137,7 +138,7 @@ def judge(
                 Verdict.NONE,
                 look=claim.look,
                 assumes_normal=claim.assumes_normal,
-                instabilities=tuple(unstable[name] for name in (variant, baseline) if name in unstable),
+                stabilities=tuple(stable[name] for name in (variant, baseline) if name in stable),
                 lost=layout.lost(variant) + layout.lost(baseline),
                 adjusted=claim.adjusted,
             ),
@@ -150,14 +151,14 @@ def judge(
     ]
 
 
-def _unstable(layout: Layout, pairs: Mapping[str, str], margin: float, better: float) -> dict[str, Instability]:
-    """Returns the unstable variants by name; those are compared with each other that share a baseline."""
-    floor = resolution(layout.values) / 12**0.5
-    found: dict[str, Instability] = {}
+def _stabilities(layout: Layout, pairs: Mapping[str, str], margin: float, better: float) -> dict[str, Stability]:
+    """Returns by name how stable variants are; those are compared with each other that share a baseline."""
+    step = resolution(layout.values)
+    found: dict[str, Stability] = {}
     for baseline in dict.fromkeys(pairs.values()):
         names = [baseline, *(name for name, other in pairs.items() if other == baseline)]
         values = [better * layout.results(name) for name in names]
-        found |= {one.variant: one for one in instabilities(names, values, margin, floor)}
+        found |= stabilities(names, values, margin, step)
     return found
 
 
@@ -177,17 +178,18 @@ def _conclude(contrast: Contrast, claim: Claim, better: float, contrasts: int, l
         return replace(contrast, reason="no replicate of both is finished")
     if difference.n < 2:
         return replace(contrast, reason="one replicate says nothing about how sure that is")
-    if contrast.instabilities:
-        reason = "; ".join(one.sentence for one in contrast.instabilities)
-        return replace(contrast, verdict=Verdict.UNSTABLE, reason=reason)
+    if unstable := [one.sentence for one in contrast.stabilities if one.is_unstable]:
+        return replace(contrast, verdict=Verdict.UNSTABLE, reason="; ".join(unstable))
     is_equivalent, differs = claim.p_equivalence <= ALPHA, claim.p <= ALPHA
-    if is_equivalent and not contrast.lost:
+    failed = contrast.lost + sum(one.strays for one in contrast.stabilities)
+    if is_equivalent and not failed:
         return replace(contrast, verdict=Verdict.EQUIVALENT)
     if differs:
         return replace(contrast, verdict=Verdict.HELPS if better * difference.mean > 0 else Verdict.HURTS)
     if is_equivalent:
-        runs = "1 replicate" if contrast.lost == 1 else f"{contrast.lost} replicates"
-        reason = f"equivalence is refused, because {runs} of the two diverged or failed"
+        lost = f"{count(contrast.lost, 'replicate')} of the two diverged or failed"
+        strays = f"{count(failed - contrast.lost, 'run')} of the two fell far below the others"
+        reason = f"equivalence is refused, because {lost if contrast.lost else strays}"
     else:
         reason = _why_open(contrast, claim, contrasts, looks)
     return replace(contrast, verdict=Verdict.UNDECIDED, reason=reason)

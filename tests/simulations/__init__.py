@@ -1,0 +1,1 @@
+"""Simulations of what verdicts promise, whose output is committed beside them."""
