@@ -112,7 +112,7 @@ class Declaration:
     def replicates_text(self) -> str:
         """How many replicates there are, in words."""
         if self.analyses:
-            return f"{self.analyses[0]} to {self.replicates} by interim analyses"
+            return f"auto ({self.analyses[0]} to {self.replicates})"
         extra = f", {self.baseline_replicates} of baselines" if self.baseline_replicates else ""
         return f"{self.replicates}{extra}"
 

@@ -159,7 +159,8 @@ class StudyRunner:
         )
         cells = collect(design, store.cells()).cells
         self._say(estimate_costs(outlook, cells, launcher, _PROBED).sentence)
-        self._say(knowledge(design, cells, looks))
+        for sentence in knowledge(design, cells, looks):
+            self._say(sentence)
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.

@@ -11,6 +11,7 @@ from ablations.design.declaration import Change, Declaration
 
 _UNDECLARED = "not declared before the first cell"
 _CONFIRM = "a new study with other seeds can confirm them (study=<name> seed=1)"
+EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 
 def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
@@ -27,7 +28,7 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
     changed = "; ".join(change_clause(change) for change in (*known.changes, *unrecorded))
     if not analysis.is_exploratory:
         return [f"{declared}. Changed since: {changed}. Verdicts are by what was declared."]
-    return [f"{declared}. Changed since: {changed}. Verdicts are therefore exploratory; {_CONFIRM}."]
+    return [f"{declared}. Changed since: {changed}. {EXPLORATORY}"]
 
 
 def exploratory_clause(analysis: StudyAnalysis) -> str:
@@ -68,7 +69,14 @@ def change_clause(change: Change) -> str:
     if not change.before or not change.after:
         how = "added" if change.after else "removed"
         return f"{change.what} {how} {when}: {change.after or change.before}"
-    return f"{change.what} from {change.before} to {change.after} {when}"
+    return f"{difference_clause(change)} {when}"
+
+
+def difference_clause(change: Change) -> str:
+    """Says a change in a clause without its time: `margin from 1 to 0.5 points`."""
+    if not change.before or not change.after:
+        return f"{change.what} {'added' if change.after else 'removed'}: {change.after or change.before}"
+    return f"{change.what} from {change.before} to {change.after}"
 
 
 def changes_sentence(changes: Sequence[Change], deviations: Sequence[Change]) -> str:

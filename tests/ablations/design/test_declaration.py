@@ -43,7 +43,7 @@ def test_interim_analyses_are_declared_with_the_most_replicates() -> None:
     auto = make_design(compose_config(["device=cpu", "replicates=auto"]))
     declared = Declaration.of(auto, (8, 12, 32))
     assert (declared.analyses, declared.replicates) == ((8, 12, 32), 32)
-    assert declared.replicates_text == "8 to 32 by interim analyses"
+    assert declared.replicates_text == "auto (8 to 32)"
 
 
 def test_more_replicates_of_baselines_are_declared() -> None:
