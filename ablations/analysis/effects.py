@@ -1,10 +1,13 @@
-"""Main effects and interactions of factors that are fully crossed.
+"""Main effects and interactions of factors that are fully crossed, with their verdicts.
 
 A main effect is the difference that a level makes to its factor's first level, averaged over all combinations of the
 other factors. An interaction is by how much such a difference changes with the level of another factor: the difference
 of the differences, averaged over the factors that are left. Each is computed in every replicate, whose cells share
 backbone weights and batches, and estimated from these numbers (Montgomery, Design and Analysis of Experiments, chapters
 5 and 6, without the halving that 2-level designs often have: effects are in the units of the metric).
+
+All effects of a study are one family, tested as its contrasts are (`ablations.stats.significance`). A main effect
+averages over many cells, which makes it the most powerful comparison that a study has.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,11 @@ from numpy.typing import NDArray
 
 from ablations.design import Design
 from ablations.design.variants import level_name
-from ablations.stats import Estimate, estimate
+from ablations.stats import Estimate, Looks, Verdict
+from ablations.stats.family import Claim, claims_of
+from ablations.stats.layout import Layout
+from ablations.stats.significance import Responses
+from ablations.stats.verdicts import decide, sign_of
 
 _MOST = 24  # more effects than this are no table to read
 
@@ -29,67 +36,115 @@ _MOST = 24  # more effects than this are no table to read
 class Effect:
     """An effect; `order` is the number of factors in it, 1 for a main effect.
 
-    `name` says which levels, `reference` those that they are compared with.
+    `name` says which levels, `reference` those that they are compared with. p values are corrected for all effects of
+    the study; they are None of a single replicate.
     """
 
     order: int
     name: str
     reference: str
     estimate: Estimate
+    verdict: Verdict
+    p: float | None = None
+    p_equivalence: float | None = None
+    assumes_normal: bool = False
 
 
-def factorial_effects(cells: pd.DataFrame, design: Design) -> list[Effect]:
-    """Estimates main effects on top-1, then interactions of two, of three and so on while they are not too many.
+@dataclass(frozen=True)
+class _Formula:
+    """How an effect is made of the cells of a replicate: their weights, in the shape of the crossing."""
+
+    order: int
+    name: str
+    reference: str
+    weights: NDArray[np.float64]
+
+
+def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None = None) -> list[Effect]:
+    """Judges main effects on the study's metric, then interactions of two, of three and so on while they are few.
 
     There are none where fewer than two factors vary, or no replicate has all combinations. Named variants are in no
     crossing and play no part.
+
+    Args:
+        cells, looks: as of `ablations.stats.judge`.
+        design: the study.
     """
     factors = {path: levels for path, levels in design.factors.items() if len(levels) > 1}
-    if design.is_search or len(factors) < 2 or len(factors) < len(design.factors):
+    if design.is_search or len(factors) < 2 or len(factors) < len(design.factors) or cells.empty:
         return []
-    values = _crossing(cells, design)
-    if not len(values):
+    layout = Layout.of(cells, design.metric)
+    names = [variant.name for variant in design.variants if variant.levels]  # in the order of itertools.product
+    values = np.column_stack([layout.column(name) for name in names])
+    is_whole = ~np.isnan(values).any(axis=1)
+    if not is_whole.any():
         return []
-    others = [len(levels) - 1 for levels in factors.values()]  # than the first, which these are compared with
-    effects: list[Effect] = []
-    for order in range(1, len(factors) + 1):
-        combinations = list(itertools.combinations(range(len(factors)), order))
-        more = sum(math.prod(others[index] for index in chosen) for chosen in combinations)
-        if order > 1 and len(effects) + more > _MOST:
-            break
-        effects += [effect for chosen in combinations for effect in _effects(values, list(factors.items()), chosen)]
-    return effects
+    formulas = _formulas(factors)
+    weights = np.stack([formula.weights.ravel() for formula in formulas])
+
+    def responses_at(size: int | None, _: Sequence[int]) -> Responses | None:
+        if size is not None and not all(layout.has_ended(name, size) for name in names):
+            return None
+        known = values[is_whole & (layout.replicates < size)] if size is not None else values[is_whole]
+        return Responses(known, known @ weights.T, (weights**2).sum(axis=1))
+
+    claims = claims_of(responses_at, len(formulas), design.margin, looks)
+    lost = sum(layout.lost(name) for name in names)
+    return [_effect(formula, claim, design, lost) for formula, claim in zip(formulas, claims, strict=True)]
+
+
+def _effect(formula: _Formula, claim: Claim, design: Design, lost: int) -> Effect:
+    assert claim.estimate is not None
+    verdict = decide(claim, sign_of(design.metric), lost)
+    effect = Effect(formula.order, formula.name, formula.reference, claim.estimate, verdict)
+    if verdict is Verdict.NONE:
+        return effect
+    p, p_equivalence = claim.p, claim.p_equivalence
+    return replace(effect, p=p, p_equivalence=p_equivalence, assumes_normal=claim.assumes_normal)
 
 
 def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
-    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, and `low` and `high`, empty where n is 1."""
+    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, `low` and `high` (empty where n is 1).
+
+    Then `p`, `p_equivalence` (corrected), `verdict`, and `assumes_normal`, whether the tests do.
+    """
     rows = [
-        {"order": effect.order, "name": effect.name, "reference": effect.reference} | asdict(effect.estimate)
+        {"order": effect.order, "name": effect.name, "reference": effect.reference}
+        | asdict(effect.estimate)
+        | {"p": effect.p, "p_equivalence": effect.p_equivalence, "verdict": effect.verdict.value}
+        | {"assumes_normal": effect.assumes_normal}
         for effect in effects
     ]
-    return pd.DataFrame(rows, columns=["order", "name", "reference", "n", "mean", "low", "high"])
+    columns = ["order", "name", "reference", "n", "mean", "low", "high", "p", "p_equivalence", "verdict"]
+    return pd.DataFrame(rows, columns=[*columns, "assumes_normal"])
 
 
-def _crossing(cells: pd.DataFrame, design: Design) -> NDArray[np.float64]:
-    """Returns top-1 by replicate and the level of each factor; only replicates with all combinations."""
-    crossed = [variant for variant in design.variants if variant.levels]  # in the order of itertools.product
-    wide = cells.pivot_table(index="replicate", columns="variant", values="top1")
-    wide = wide.reindex(columns=[variant.name for variant in crossed]).dropna()
-    return wide.to_numpy().reshape(len(wide), *(len(levels) for levels in design.factors.values()))
+def _formulas(factors: dict[str, list[object]]) -> list[_Formula]:
+    """Returns the effects of crossed factors, main effects first; interactions while they are not too many."""
+    others = [len(levels) - 1 for levels in factors.values()]  # than the first, which these are compared with
+    formulas: list[_Formula] = []
+    for order in range(1, len(factors) + 1):
+        combinations = list(itertools.combinations(range(len(factors)), order))
+        more = sum(math.prod(others[index] for index in chosen) for chosen in combinations)
+        if order > 1 and len(formulas) + more > _MOST:
+            break
+        formulas += [one for chosen in combinations for one in _formulas_of(list(factors.items()), chosen)]
+    return formulas
 
 
-def _effects(
-    values: NDArray[np.float64], factors: list[tuple[str, list[object]]], chosen: tuple[int, ...]
-) -> list[Effect]:
+def _formulas_of(factors: list[tuple[str, list[object]]], chosen: tuple[int, ...]) -> list[_Formula]:
     """Returns the effects of the chosen factors: one for every combination of levels that are not the first."""
-    effects = []
+    formulas = []
     for levels in itertools.product(*(range(1, len(factors[index][1])) for index in chosen)):
-        contrast = values
-        for axis in reversed(range(len(factors))):  # from the last axis, so that those before keep their numbers
-            taken = [np.take(contrast, level, axis=axis + 1) for level in range(len(factors[axis][1]))]
-            contrast = taken[levels[chosen.index(axis)]] - taken[0] if axis in chosen else np.mean(taken, axis=0)
-        taken_levels = [factors[index][1][level] for index, level in zip(chosen, levels, strict=True)]
-        names = [level_name(factors[index][0], level) for index, level in zip(chosen, taken_levels, strict=True)]
+        taken = dict(zip(chosen, levels, strict=True))
+        weights = np.ones(())
+        for index, (_, known) in enumerate(factors):
+            of_factor = np.full(len(known), 1 / len(known))
+            if index in taken:
+                of_factor = np.zeros(len(known))
+                of_factor[[0, taken[index]]] = -1.0, 1.0
+            weights = np.multiply.outer(weights, of_factor)
+        names = [level_name(factors[index][0], factors[index][1][level]) for index, level in taken.items()]
         references = [level_name(factors[index][0], factors[index][1][0]) for index in chosen]
-        effects.append(Effect(len(chosen), " x ".join(names), " x ".join(references), estimate(contrast)))
-    return effects
+        formulas.append(_Formula(len(chosen), " x ".join(names), " x ".join(references), weights))
+    return formulas

@@ -65,13 +65,15 @@ class StudyAnalysis:
     @cached_property
     def contrasts(self) -> list[Contrast]:
         """What each variant makes of a difference to its baseline."""
-        return judge(self.results.ended, self.design.baselines, self.design.margin, self.design.metric, self.looks)
+        design = self.design
+        return judge(self.results.ended, design.baselines, design.margin, design.metric, self.looks)
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:
         """What the replicates of each variant say; variants without a finished cell are left out."""
         names, results = [variant.name for variant in self.design.variants], self.results
-        return summarise(results.cells, names, self.design.baselines, self.contrasts, results.diverged)
+        design = self.design
+        return summarise(results.cells, names, design.baselines, self.contrasts, results.diverged, design.metric)
 
     @cached_property
     def shown(self) -> frozenset[str]:
@@ -104,7 +106,7 @@ class StudyAnalysis:
     @cached_property
     def effects(self) -> list[Effect]:
         """Main effects and interactions of crossed factors; see `ablations.analysis.effects`."""
-        return factorial_effects(self.results.cells, self.design)
+        return factorial_effects(self.results.ended, self.design, self.looks)
 
     @cached_property
     def shown_effects(self) -> list[Effect]:

@@ -44,6 +44,11 @@ class Metric:
         """Writes a value with the digits that mean something; a dash for what was not measured."""
         return "–" if math.isnan(value) else f"{value:,.{self.digits}f}"
 
+    def format_difference(self, value: float) -> str:
+        """Writes a difference with its sign and a digit more: `+0.35`."""
+        written = f"{value:+,.{self.digits + 1}f}"
+        return written if written.strip("+-0.,") else written.replace("-", "+")
+
 
 _DECLARED = (
     Metric("top1", "Top-1", "%", 1, "maximize"),

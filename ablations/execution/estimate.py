@@ -123,8 +123,8 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[
         return ["Detects: not known, as the paired differences of the stored replicates are all the same."]
     if reach.typical is None:
         return [
-            "Detectable differences are known when two replicates are stored; `plan` with plan.pilot=3 trains three, as "
-            "the study's first ones."
+            "Detectable differences are known once two replicates are stored; `plan` with plan.pilot=3 trains three, "
+            "as the study's first ones."
         ]
     if reach.n < 2:
         return [nothing_sentence(reach)]

@@ -15,7 +15,7 @@ import pandas as pd
 from ablations.common.wording import count
 from ablations.ledger.declared import OFFICIAL, Claim, Expectation, Outcome, Pair, Scale
 from ablations.ledger.stored import Network, Study
-from ablations.reporting.text.numbers import points_with_interval
+from ablations.reporting.text.numbers import difference_with_interval
 from ablations.stats import Contrast, Estimate, Looks, Verdict, estimate, judge
 from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.registry import find_backbone
@@ -54,7 +54,7 @@ class Evidence:
     def value(self) -> str:
         """Writes the difference or the top-1 with its interval."""
         if self.control:
-            return points_with_interval(self.seen)
+            return difference_with_interval(self.seen)
         interval = f" [{self.seen.low:.2f}, {self.seen.high:.2f}]" if self.seen.has_spread else ""
         return f"{self.seen.mean:.2f} %{interval}"
 

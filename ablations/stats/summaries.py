@@ -13,7 +13,7 @@ from ablations.stats.verdicts import Contrast
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """What the replicates of a variant say: top-1 and cost, and the contrast with its baseline (None for itself).
+    """What the replicates of a variant say: top-1, what is judged, costs, and the contrast (of a baseline, None).
 
     What was measured of no replicate is None, or nan. Replicates that `diverged` are in no mean.
     """
@@ -21,6 +21,7 @@ class VariantSummary:
     variant: str
     baseline: str | None
     top1: Estimate
+    judged: Estimate
     contrast: Contrast | None
     train_time_ratio: Typical | None
     train_images_per_second: float
@@ -45,11 +46,12 @@ def summarise(
     baselines: Mapping[str, str],
     contrasts: Sequence[Contrast],
     diverged: Mapping[str, int] | None = None,
+    metric: str = "top1",
 ) -> list[VariantSummary]:
     """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
 
     `baselines` says what a variant is compared with, a baseline with itself; `diverged` counts its replicates that have
-    no result.
+    no result, and `metric` is the one that is judged.
     """
     by_variant = {contrast.variant: contrast for contrast in contrasts}
     groups = cells_by_variant(cells)
@@ -58,6 +60,7 @@ def summarise(
             variant=variant,
             baseline=baselines.get(variant),
             top1=estimate(own["top1"].to_numpy()),
+            judged=estimate(own[metric].to_numpy()),
             contrast=by_variant.get(variant),
             train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
             train_images_per_second=float(own["train_images_per_second"].median()),

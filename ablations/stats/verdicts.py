@@ -112,10 +112,7 @@ def judge(
         ValueError: if the margin is not above 0, the metric is none that can be better or worse, or a replicate of a
             variant is there twice.
     """
-    known = METRICS.get(metric)
-    if known is None or not known.direction:
-        choices = ", ".join(key for key, one in METRICS.items() if one.direction)
-        raise ValueError(f"metric={metric}: must be one of {choices}")
+    better = sign_of(metric)
     layout, pairs = Layout.of(cells, metric), {name: other for name, other in baselines.items() if name != other}
 
     def responses_at(size: int | None, active: Sequence[int]) -> Responses | None:
@@ -126,7 +123,6 @@ def judge(
         return (layout if size is None else layout.before(size)).responses(pairs)
 
     claims = claims_of(responses_at, len(pairs), margin, looks)
-    better = 1.0 if known.direction == "maximize" else -1.0
     stable = _stabilities(layout, pairs, margin, better)
     return [
         _conclude(
@@ -149,6 +145,15 @@ def judge(
         )
         for (variant, baseline), claim in zip(pairs.items(), claims, strict=True)
     ]
+
+
+def sign_of(metric: str) -> float:
+    """Returns 1 where greater values of a metric are better, -1 where lesser ones are; raises ValueError otherwise."""
+    known = METRICS.get(metric)
+    if known is None or not known.direction:
+        choices = ", ".join(key for key, one in METRICS.items() if one.direction)
+        raise ValueError(f"metric={metric}: must be one of {choices}")
+    return 1.0 if known.direction == "maximize" else -1.0
 
 
 def _stabilities(layout: Layout, pairs: Mapping[str, str], margin: float, better: float) -> dict[str, Stability]:
@@ -180,19 +185,34 @@ def _conclude(contrast: Contrast, claim: Claim, better: float, contrasts: int, l
         return replace(contrast, reason="one replicate says nothing about how sure that is")
     if unstable := [one.sentence for one in contrast.stabilities if one.is_unstable]:
         return replace(contrast, verdict=Verdict.UNSTABLE, reason="; ".join(unstable))
-    is_equivalent, differs = claim.p_equivalence <= ALPHA, claim.p <= ALPHA
     failed = contrast.lost + sum(one.strays for one in contrast.stabilities)
-    if is_equivalent and not failed:
-        return replace(contrast, verdict=Verdict.EQUIVALENT)
-    if differs:
-        return replace(contrast, verdict=Verdict.HELPS if better * difference.mean > 0 else Verdict.HURTS)
-    if is_equivalent:
+    verdict, reason = decide(claim, better, failed), ""
+    if verdict is not Verdict.UNDECIDED:
+        return replace(contrast, verdict=verdict)
+    if claim.p_equivalence <= ALPHA:
         lost = f"{count(contrast.lost, 'replicate')} of the two diverged or failed"
         strays = f"{count(failed - contrast.lost, 'run')} of the two fell far below the others"
         reason = f"equivalence is refused, because {lost if contrast.lost else strays}"
     else:
         reason = _why_open(contrast, claim, contrasts, looks)
     return replace(contrast, verdict=Verdict.UNDECIDED, reason=reason)
+
+
+def decide(claim: Claim, better: float, failed: int) -> Verdict:
+    """Returns what the tests of one member of a family come to.
+
+    Args:
+        claim: the tests.
+        better: 1 where greater values are better, -1 where lesser ones are.
+        failed: runs that gave no result or fell far below the others; equivalence is about runs that do not.
+    """
+    if claim.estimate is None or not claim.estimate.has_interval:
+        return Verdict.NONE
+    if claim.p_equivalence <= ALPHA and not failed:
+        return Verdict.EQUIVALENT
+    if claim.p <= ALPHA:
+        return Verdict.HELPS if better * claim.estimate.mean > 0 else Verdict.HURTS
+    return Verdict.UNDECIDED
 
 
 def _why_open(contrast: Contrast, claim: Claim, contrasts: int, looks: Looks | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ablations.common.metrics import METRICS
+from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
 from ablations.stats import Contrast, Verdict
 
@@ -17,41 +17,58 @@ _MARKS = {
     Verdict.HELPS: (style.COLOURS[2], "^"),
     Verdict.HURTS: (style.COLOURS[1], "v"),
     Verdict.EQUIVALENT: (style.COLOURS[0], "o"),
+    Verdict.UNSTABLE: (style.COLOURS[3], "s"),
     Verdict.UNDECIDED: ("#777777", "D"),
     Verdict.NONE: ("#aaaaaa", "x"),
 }
+
+# Of a text at the right of a row.
+_BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
 
 
 def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """Returns a row a contrast that has a difference.
 
-    Columns: `variant`, `baseline`, `n`, `mean` (points), `low` and `high` (95 % CI, empty where n is 1), `bca_low` and
-    `bca_high` (the bootstrap's), `p` and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`,
-    `reason`, and `look`, the replicates of the last look, empty where there are none.
+    Columns: `variant`, `baseline`, `n`, `mean` (in the metric's unit), `low` and `high` (95 % CI, empty where n is 1),
+    `bca_low` and `bca_high` (the bootstrap's), `adjusted` (median-unbiased, of a difference that a look decided), `p`
+    and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`, `assumes_normal`, `reason`, `look`
+    (the replicates of the last look, empty where there are none), `shortfall` (of the variant's worst run below its
+    median) and `unseen_failures` (the rate of failures that an equivalent variant's replicates cannot exclude).
     """
     rows = []
     for contrast in contrasts:
         if contrast.difference is None:
             continue
         low, high = contrast.bca or (math.nan, math.nan)
+        shortfalls = {one.variant: one.shortfall for one in contrast.stabilities}
         rows.append(
             {"variant": contrast.variant, "baseline": contrast.baseline, **vars(contrast.difference)}
-            | {"bca_low": low, "bca_high": high, "p": contrast.p, "p_equivalence": contrast.p_equivalence}
-            | {"verdict": contrast.verdict.value, "reason": contrast.reason, "look": contrast.look}
+            | {"bca_low": low, "bca_high": high, "adjusted": contrast.adjusted}
+            | {"p": contrast.p, "p_equivalence": contrast.p_equivalence, "verdict": contrast.verdict.value}
+            | {"assumes_normal": contrast.assumes_normal, "reason": contrast.reason, "look": contrast.look}
+            | {"shortfall": shortfalls.get(contrast.variant), "unseen_failures": contrast.unseen_failures}
         )
-    columns = ["variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "p", "p_equivalence"]
-    return pd.DataFrame(rows, columns=[*columns, "verdict", "reason", "look"])
+    columns = ["variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "adjusted", "p"]
+    columns += ["p_equivalence", "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
-    """Draws a contrast a row, its verdict at the right, and the margin in points as a band."""
+def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str) -> Figure:
+    """Draws a contrast a row, its verdict at the right, and the margin as a band."""
     several = len(set(frame["baseline"])) > 1
     records = frame.to_dict("records")
     names = [f"{row['variant']} against {row['baseline']}" if several else row["variant"] for row in records]
     labels = style.row_labels(names)
     with style.figure(style.TWO_COLUMNS, 0.9 + max(style.rows_height(labels), 0.4), caption) as drawn:
         axes = drawn.subplots()
-        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0, label=f"within {margin:g} points")
+        axes.axvspan(
+            -margin,
+            margin,
+            color=style.BASELINE,
+            alpha=0.12,
+            linewidth=0,
+            label=f"within {margin:g} {metric.difference_unit}",
+        )
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for verdict, (colour, marker) in _MARKS.items():
             own = frame[frame["verdict"] == verdict.value]
@@ -59,30 +76,34 @@ def draw_forest(frame: pd.DataFrame, margin: float, caption: str) -> Figure:
                 continue
             axes.hlines(own.index, own["low"], own["high"], color=colour)
             axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
-        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
         for place, row in enumerate(records):
-            axes.annotate(f"{row['verdict']} (n = {row['n']})", (1.01, place), fontsize=7.5, **beside)
+            mark = "†" if row["assumes_normal"] and row["verdict"] != Verdict.UNSTABLE.value else ""
+            axes.annotate(f"{row['verdict']}{mark} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
-        axes.set_xlabel(f"Difference in {METRICS['top1'].label.lower()} to {baseline} (percentage points)")
+        axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({metric.difference_unit})")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
     return drawn
 
 
-def draw_effects(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws an effect of `effects_frame` a row, in percentage points; main effects above, interactions below."""
+def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: str) -> Figure:
+    """Draws an effect of `effects_frame` a row, its verdict at the right; main effects above, interactions below."""
     labels = style.row_labels(
         row["name"] if row["order"] > 1 else f"{row['name']} against {row['reference']}" for _, row in frame.iterrows()
     )
     with style.figure(style.TWO_COLUMNS, 0.8 + style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
+        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0)
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for order in sorted(set(frame["order"])):
             own, look = frame[frame["order"] == order], style.look_of(order - 1)
             label = "main effect" if order == 1 else f"interaction of {order} factors"
             axes.hlines(own.index, own["low"], own["high"], color=look["color"])
             axes.plot(own["mean"], own.index, linestyle="", label=label, **look)
+        for place, row in enumerate(frame.to_dict("records")):
+            shown = row["verdict"] + ("†" if row["assumes_normal"] else "")
+            axes.annotate(shown, (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
-        axes.set_xlabel(f"Effect on {METRICS['top1'].label.lower()} (percentage points)")
+        axes.set_xlabel(f"Effect on {metric.label.lower()} ({metric.difference_unit})")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import SuiteError
+from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
-from ablations.reporting.text.declaration import exploratory_clause
+from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
+from ablations.reporting.text.verdicts import assumptions_sentence
 
 _OF_EACH = "one network of each variant (replicate 0)"
 _ASIDE = "What would hide each other stands side by side."
@@ -72,10 +74,12 @@ def _forest(analysis: StudyAnalysis) -> Sketch | str:
     frame = forest.forest_frame(analysis.contrasts)
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
-    key = "Bars: 95 % CI of the paired difference; verdicts: Holm-corrected." if frame["low"].notna().any() else ""
-    if exploratory := exploratory_clause(analysis):
-        key += f" Verdicts are {exploratory}."
-    return Sketch(frame, partial(forest.draw_forest, _shown(frame, analysis), analysis.design.margin), key)
+    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error at most 5 %."
+    key = f"{key} {assumptions_sentence(analysis.shown_contrasts)}" if frame["low"].notna().any() else ""
+    key = f"{key} {exploratory_sentence(analysis)}"
+    design = analysis.design
+    draw = partial(forest.draw_forest, _shown(frame, analysis), design.margin, METRICS[design.metric])
+    return Sketch(frame, draw, key.strip())
 
 
 def _variants(analysis: StudyAnalysis) -> Sketch:
@@ -94,9 +98,13 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
     if not effects:
         return "it needs two crossed factors, and a replicate that all combinations have"
     frame = effects_frame(effects)
-    key = "Bars: 95 % CI (Student's t); none where all replicates agree." if effects[0].estimate.has_interval else ""
+    design, key = analysis.design, ""
+    if effects[0].estimate.has_interval:
+        key = "Bars: 95 % CI (Student's t); verdicts: corrected for all effects; shaded: within the margin of "
+        key += f"{design.margin:g}. {assumptions_sentence(effects)}"
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
-    return Sketch(frame, partial(forest.draw_effects, frame), key, n, shown=shown_effects_sentence(analysis))
+    draw = partial(forest.draw_effects, frame, design.margin, METRICS[design.metric])
+    return Sketch(frame, draw, key.strip(), n, shown=shown_effects_sentence(analysis))
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:

@@ -19,15 +19,16 @@ from jinja2 import Environment, StrictUndefined
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
+from ablations.common.metrics import METRICS, Metric
 from ablations.common.wording import count
 from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
 from ablations.reporting.tables.sections import unfinished_table
 from ablations.reporting.tables.variants import variants_table
-from ablations.reporting.text.conclusions import contrast_sentence, tally
-from ablations.reporting.text.declaration import declaration_rows, exploratory_clause
-from ablations.reporting.text.numbers import points, points_with_interval
+from ablations.reporting.text.declaration import declaration_rows, exploratory_sentence
+from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.scope import data_line, protocol_line, protocol_options, shown_sentence, state_sentence
+from ablations.reporting.text.verdicts import assumptions_sentence, contrast_sentence, tally, verdict_mark
 from ablations.stats import Contrast, Estimate
 
 # Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
@@ -38,18 +39,19 @@ _BEYOND = 1.08  # times the longest that is shown whole
 
 @dataclass(frozen=True)
 class _Scale:
-    """The common scale of all intervals: from `-limit` to `limit` points, in percent of a drawing's width."""
+    """The common scale of all intervals: `-limit` to `limit` of the metric, in percent of a drawing's width."""
 
     limit: float
     margin: float
+    metric: Metric
 
     @classmethod
-    def of(cls, contrasts: Sequence[Contrast], margin: float) -> _Scale:
+    def of(cls, contrasts: Sequence[Contrast], margin: float, metric: Metric) -> _Scale:
         differences = [contrast.difference for contrast in contrasts if contrast.difference]
         means = [abs(one.mean) for one in differences]
         reaches = [_BEYOND * max(-one.low, one.high) for one in differences if one.has_spread]
         room = max(_OF_LARGEST * max(means, default=0), _OF_MARGIN * margin, min(reaches, default=0))
-        return cls(min(room, max([2 * margin, *reaches, *(_BEYOND * mean for mean in means)])), margin)
+        return cls(min(room, max([2 * margin, *reaches, *(_BEYOND * mean for mean in means)])), margin, metric)
 
     def at(self, value: float) -> float:
         """Returns where a difference stands; what is beyond the scale stands at its end."""
@@ -65,8 +67,9 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
     # Of a search there is no verdict to show: its variants were picked for being good.
     contrasts = [] if design.is_search else analysis.shown_contrasts
-    said = {contrast_sentence(contrast, design.margin) for contrast in contrasts}
-    scale = _Scale.of(contrasts, design.margin)
+    metric = METRICS[design.metric]
+    said = {contrast_sentence(contrast, design.margin, metric) for contrast in contrasts}
+    scale = _Scale.of(contrasts, design.margin, metric)
     page = template.render(
         report=report,
         design=design,
@@ -75,8 +78,9 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
         protocol_line=protocol_line(design, analysis.results),
         unfinished=unfinished_table(analysis),
         tally=tally(analysis.contrasts),
-        exploratory=exploratory_clause(analysis),
+        exploratory=exploratory_sentence(analysis),
         declared=declaration_rows(analysis),
+        assumptions=assumptions_sentence(contrasts),
         shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],
         scale=scale,
@@ -97,22 +101,24 @@ def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:
     known = contrast.difference
     return {
         "contrast": contrast,
-        "shown": points_with_interval(known) if known else "",
+        "shown": difference_with_interval(known, scale.metric) if known else "",
+        "mark": verdict_mark(contrast),
         "interval": _interval(known, scale) if known else None,
-        "sentence": contrast_sentence(contrast, scale.margin),
+        "sentence": contrast_sentence(contrast, scale.margin, scale.metric),
     }
 
 
 def _interval(difference: Estimate, scale: _Scale) -> dict[str, Any]:
     """Returns a difference as it is drawn, in percent of the width; no `bar` of one replicate, or without spread."""
     has_bar, low, high = difference.has_spread, difference.low, difference.high
-    between = f", 95 % CI {points(low)} to {points(high)}" if has_bar else ""
+    written, unit = scale.metric.format_difference, scale.metric.difference_unit
+    between = f", 95 % CI {written(low)} to {written(high)}" if has_bar else ""
     return {
         "dot": scale.at(difference.mean),
         "bar": (scale.at(low), scale.at(high)) if has_bar else None,
         "is_cut_low": has_bar and low < -scale.limit,
         "is_cut_high": has_bar and high > scale.limit,
-        "label": f"Difference {points(difference.mean)} points{between}; margin {scale.margin:g} points either way",
+        "label": f"Difference {written(difference.mean)} {unit}{between}; margin {scale.margin:g} {unit} either way",
     }
 
 

@@ -12,7 +12,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.numbers import in_gflops, points
+from ablations.reporting.text.numbers import in_gflops
 from ablations.reporting.text.scope import shown_sentence
 from ablations.stats import VariantSummary
 
@@ -96,7 +96,7 @@ def number_macros(analysis: StudyAnalysis) -> str:
     gflops = in_gflops(analysis.multiply_adds)
     for summary in analysis.shown_summaries:
         lines.append(f"% {' '.join(summary.variant.split())}")
-        for quantity, value in _variant_numbers(summary, gflops[summary.variant], design.is_search).items():
+        for quantity, value in _variant_numbers(summary, gflops[summary.variant], design).items():
             name = f"\\{study}{words[summary.variant]}{quantity}"
             lines.append(f"\\newcommand{{{name}}}{{{value}}}")
             example = name if quantity == "TopOne" else example
@@ -136,19 +136,19 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
     return words
 
 
-def _variant_numbers(summary: VariantSummary, gflops: str, is_search: bool) -> dict[str, str]:
+def _variant_numbers(summary: VariantSummary, gflops: str, design: Design) -> dict[str, str]:
     """Returns what is known of a variant, by quantity, as LaTeX that is at home in text and in formulas."""
-    top1 = METRICS["top1"].format
+    top1, written = METRICS["top1"].format, METRICS[design.metric].format_difference
     known = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
     if summary.top1.has_spread:
         known["TopOneCI"] = f"[{top1(summary.top1.low)}, {top1(summary.top1.high)}]"
     contrast = summary.contrast
     if contrast and contrast.difference:
         difference = contrast.difference
-        known["Difference"] = points(difference.mean)
+        known["Difference"] = written(difference.mean)
         if difference.has_spread:
-            known["DifferenceCI"] = f"[{points(difference.low)}, {points(difference.high)}]"
-    if contrast and not is_search:
+            known["DifferenceCI"] = f"[{written(difference.low)}, {written(difference.high)}]"
+    if contrast and not design.is_search:
         known["Verdict"] = contrast.verdict.value
     known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
     if summary.train_time_ratio:

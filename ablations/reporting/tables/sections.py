@@ -11,8 +11,9 @@ from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count, last_line
-from ablations.reporting.text.numbers import points_with_interval
+from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.scope import shown_effects_sentence
+from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 
 _LISTED = 100  # cells that are not finished
 
@@ -57,20 +58,26 @@ def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
         frame = analysis.tradeoffs
         return "front", frame[frame["on_front"]].drop(columns=["on_front", "picked", "fits"])
     frame = effects_frame(analysis.effects).rename(columns={"name": "effect", "mean": "points"})
-    return "effects", frame[["effect", "reference", "order", "n", "points", "low", "high"]]
+    columns = ["effect", "reference", "order", "n", "points", "low", "high", "p", "p_equivalence", "verdict"]
+    return "effects", frame[[*columns, "assumes_normal"]]
 
 
 def _effects_section(analysis: StudyAnalysis) -> Section:
     effects = analysis.shown_effects
     n = effects[0].estimate.n
-    rows = [[effect.name, effect.reference, points_with_interval(effect.estimate)] for effect in effects]
+    metric = METRICS[analysis.design.metric]
+    rows = [
+        [effect.name, effect.reference, difference_with_interval(effect.estimate, metric), verdict_mark(effect)]
+        for effect in effects
+    ]
     return Section(
         "Main effects and interactions",
-        f"In points of top-1, over {count(n, 'replicate')} with every combination. A main effect is the difference to "
-        "the factor's first level, averaged over all combinations of the other factors; an interaction is by how much "
-        "such a difference changes with the other factors. Intervals are not corrected for how many there are."
-        f" {shown_effects_sentence(analysis)}".rstrip(),
-        ("effect of", "against", "points [95 % CI]"),
+        f"In {metric.difference_unit} of {metric.label.lower()}, over {count(n, 'replicate')} with every combination. "
+        "A main effect is the difference to the factor's first level, averaged over all combinations of the other "
+        "factors; an interaction is by how much such a difference changes with the other factors. Verdicts are "
+        f"corrected for all {len(analysis.effects)} effects, as those of contrasts are for theirs; intervals are not."
+        f" {assumptions_sentence(effects)} {shown_effects_sentence(analysis)}".rstrip(),
+        ("effect of", "against", f"{metric.difference_unit} [95 % CI]", "verdict"),
         rows,
         names=2,
     )

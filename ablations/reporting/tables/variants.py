@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.metrics import METRICS
+from ablations.common.metrics import METRICS, Metric
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.declaration import exploratory_clause
-from ablations.reporting.text.numbers import in_gflops, points_with_interval, step_time, top1_with_interval
+from ablations.reporting.text.declaration import exploratory_clause, exploratory_sentence
+from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval, step_time
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
+from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 from ablations.stats import Estimate, Typical, VariantSummary
 
 # Columns by what they show, for the report and as the paper lays them out.
@@ -41,11 +42,14 @@ _PICKED = "picked by a search, which flatters it"
 
 def summary_table(analysis: StudyAnalysis) -> Section:
     """Returns a row a variant that is shown: its accuracy, its verdict and its costs."""
-    exploratory = exploratory_clause(analysis)
-    note = " ".join(
-        filter(None, (f"Verdicts are {exploratory}." if exploratory else "", _COSTS, shown_sentence(analysis)))
+    said = (
+        exploratory_sentence(analysis),
+        assumptions_sentence(analysis.shown_contrasts),
+        _COSTS,
+        shown_sentence(analysis),
     )
-    return Section("Variants", note, _headers(analysis, _REPORTED), _rows(analysis, _REPORTED))
+    headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
+    return Section("Variants", " ".join(filter(None, said)), _headers(analysis, headers), _rows(analysis, headers))
 
 
 def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
@@ -59,7 +63,8 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
     left_out = {"verdict"} if analysis.design.is_search else set()
     if is_short and len({summary.replicates for summary in analysis.summaries}) == 1:
         left_out.add("n")
-    headers = {key: header for key, header in _PRINTED.items() if key not in left_out}
+    printed = _with_judged(_PRINTED, METRICS[analysis.design.metric])
+    headers = {key: header for key, header in printed.items() if key not in left_out}
     rows = _rows(analysis, headers, with_range=not is_short)
     return Section("Variants", _variants_note(analysis, rows, is_short), _headers(analysis, headers), rows)
 
@@ -70,25 +75,42 @@ def _headers(analysis: StudyAnalysis, headers: Mapping[str, str]) -> tuple[str, 
     return tuple(f"{header}{mark}" if key.startswith("verdict") else header for key, header in headers.items())
 
 
+def _with_judged(headers: Mapping[str, str], metric: Metric, suffix: str = "") -> dict[str, str]:
+    """Returns headers with a column for the metric that is judged, where that is another one than top-1."""
+    if metric.key == "top1":
+        return dict(headers)
+    made = {}
+    for key, header in headers.items():
+        made[key] = f"{header} of {metric.label.lower()}" if key == "difference" and not suffix else header
+        if key == "top1":
+            made["judged"] = f"{metric.axis} {suffix}".rstrip()
+        elif key == "difference" and suffix:
+            made[key] = f"difference of {metric.label.lower()} {suffix}"
+    return made
+
+
 def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_range: bool = True) -> list[list[str]]:
     gflops = in_gflops(analysis.multiply_adds) if "gflops" in keys else {}
+    metric = METRICS[analysis.design.metric]
     shown = [
-        _cells(summary, with_range) | {"gflops": gflops.get(summary.variant, "")}
+        _cells(summary, metric, with_range) | {"gflops": gflops.get(summary.variant, "")}
         for summary in analysis.shown_summaries
     ]
     return [[cells[key] for key in keys] for cells in shown]
 
 
-def _cells(summary: VariantSummary, with_range: bool) -> dict[str, str]:
+def _cells(summary: VariantSummary, metric: Metric, with_range: bool) -> dict[str, str]:
     contrast = summary.contrast
     difference = contrast.difference if contrast else None
-    verdict = contrast.verdict.value if contrast else ""
-    shown = "baseline" if summary.is_baseline else points_with_interval(difference) if difference else "no pair"
+    verdict = verdict_mark(contrast) if contrast else ""
+    pair = difference_with_interval(difference, metric) if difference else "no pair"
+    shown = "baseline" if summary.is_baseline else pair
     costs = ("train_images_per_second", "peak_memory_mib", "parameters")
     return {
         "variant": summary.variant,
         "n": summary.replicates,
-        "top1": top1_with_interval(summary.top1),
+        "top1": mean_with_interval(summary.top1),
+        "judged": mean_with_interval(summary.judged, metric),
         "difference": shown,
         "verdict": verdict,
         "verdict_of_pair": verdict if difference else "",
@@ -104,16 +126,19 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     size = f"n = {least}" + (f" to {most}" if most > least else "")
     repeated = "means over replicates, with 95 % CI in brackets" if most > 1 else "one replicate, hence no intervals"
     against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
-    verdicts = f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points."
+    metric = METRICS[design.metric]
+    verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
+    verdicts += f"margin {design.margin:g} {metric.difference_unit}."
     if design.is_search:
         verdicts = "The variants were picked by a search for being good, which flatters them: there are no verdicts."
     typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
     step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
     parts = [
         f"Top-1: {repeated} ({size}).",
-        f"Difference: in points, to {against} ({design.baseline}), paired by replicate.",
+        f"Difference: in {metric.difference_unit}, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
-        f"Verdicts are {exploratory}." if (exploratory := exploratory_clause(analysis)) else "",
+        exploratory_sentence(analysis),
+        assumptions_sentence(analysis.shown_contrasts) if not design.is_search else "",
         f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
@@ -150,10 +175,12 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 "diverged": summary.diverged,
                 **_bounds("top1", summary.top1),
                 **_bounds("difference", contrast.difference if contrast else None),
+                "metric": analysis.design.metric,
                 "baseline": summary.baseline or "",
                 "verdict": judged.verdict.value if judged else "",
                 "reason": judged.reason if judged else _PICKED if contrast else "",
                 "p": judged.p if judged else None,
+                "assumes_normal": judged.assumes_normal if judged else None,
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ablations.analysis.results import Results
@@ -10,10 +9,10 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.text.numbers import points, top1_with_interval
+from ablations.reporting.text.numbers import mean_with_interval
 from ablations.reporting.text.reach import Reach, reach_sentences
+from ablations.reporting.text.verdicts import contrast_sentence, method_sentences, tally
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
-from ablations.stats.significance import ALPHA
 from ablations.stats.verdicts import missing_pairs, undecided
 
 _NAMED = 6  # replicates that are listed one by one
@@ -38,44 +37,14 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
         told = analysis.shown_contrasts
         if len(told) < len(contrasts):
             sentences.append(f"{tally(contrasts)} Those of variants that the table shows:")
-        sentences += [contrast_sentence(contrast, design.margin) for contrast in told]
+        metric = METRICS[design.metric]
+        sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
     if judged:
-        sentences.append(_how_sure(len(contrasts), analysis.looks))
+        sentences.append(method_sentences(contrasts, analysis.looks, "on one set of data"))
         sentences += reach_sentences(Reach.trained(design, results.cells, analysis.looks))
     if analysis.looks:
         sentences.append(_spent(summaries, contrasts, analysis.looks))
     return sentences + warnings(results, design)
-
-
-def tally(contrasts: Sequence[Contrast]) -> str:
-    """Counts the verdicts: `4 contrasts: 1 helps, 3 undecided.`"""
-    verdicts = Counter(contrast.verdict for contrast in contrasts)
-    words = {Verdict.NONE: "without a verdict"}
-    counted = [f"{verdicts[verdict]} {words.get(verdict, verdict.value)}" for verdict in Verdict if verdicts[verdict]]
-    return f"{count(len(contrasts), 'contrast')}: {', '.join(counted)}." if contrasts else ""
-
-
-def contrast_sentence(contrast: Contrast, margin: float) -> str:
-    """Says a verdict in a sentence.
-
-    For instance `w/o CS against origin: equivalent within 0.2 points (n = 8, difference -0.03, 95 % CI -0.11 to
-    +0.06).`
-    """
-    start = f"{contrast.variant} against {contrast.baseline}"
-    difference = contrast.difference
-    if difference is None:
-        return f"{start}: no verdict, {contrast.reason}."
-    numbers = f"n = {difference.n}, difference {points(difference.mean)}"
-    if difference.has_spread:
-        over = " over all looks" if contrast.look else ""
-        numbers += f", 95 % CI{over} {points(difference.low)} to {points(difference.high)}"
-    if contrast.verdict is Verdict.EQUIVALENT:
-        more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
-        return f"{start}: equivalent within {margin:g} points ({numbers}){more}."
-    if contrast.p is not None:
-        numbers += f", p = {contrast.p:.2g}" if contrast.p >= 0.001 else ", p = 0.001 or less"
-    reason = f": {contrast.reason}" if contrast.reason else ""
-    return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 
 
 def warnings(results: Results, design: Design) -> list[str]:
@@ -139,26 +108,10 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
     called = [f"{one.variant} (the baseline)" if one.is_baseline else one.variant for one in (best, *ties)]
-    shown = METRICS["top1"].format(highest) if ties else top1_with_interval(best.top1)
+    shown = METRICS["top1"].format(highest) if ties else mean_with_interval(best.top1)
     flattered = ", picked after seeing the results, which flatters it"
     minded = flattered if best.top1.n > 1 else "; one replicate says nothing about how sure that is"
     return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
-
-
-def _how_sure(contrasts: int, looks: Looks | None) -> str:
-    of_these = f"Holm's correction for {count(contrasts, 'contrast')}" if contrasts > 1 else "a single contrast"
-    text = (
-        f"Verdicts are by paired tests over seeds, on one set of data, with {of_these}: helps and hurts by the "
-        "permutation test of signs, whose p is given, equivalent by two one-sided t-tests. "
-    )
-    if looks:
-        sizes = ", ".join(map(str, looks.sizes))
-        return f"{text}They and the intervals hold although the study was looked at with {sizes} replicates."
-    return (
-        f"{text}Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
-        "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
-        "replicates=auto allows for that."
-    )
 
 
 def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], looks: Looks) -> str:

@@ -41,6 +41,12 @@ def exploratory_clause(analysis: StudyAnalysis) -> str:
     return f"exploratory: {_listed(named)} changed after the first cell"
 
 
+def exploratory_sentence(analysis: StudyAnalysis) -> str:
+    """Says why verdicts are exploratory in a sentence; empty where they are not."""
+    clause = exploratory_clause(analysis)
+    return f"Verdicts are {clause}." if clause else ""
+
+
 def verdicts_tag(analysis: StudyAnalysis) -> str:
     """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory; empty of a search."""
     return "" if analysis.design.is_search else exploratory_clause(analysis) or "declared"

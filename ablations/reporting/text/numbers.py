@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ablations.common.metrics import METRICS
+from ablations.common.metrics import METRICS, Metric
 from ablations.stats import Estimate, Typical
 
 
-def points(difference: float) -> str:
-    """Writes a difference in percentage points, with its sign: `+0.35`."""
-    return f"{difference:+.2f}".replace("-0.00", "+0.00")
-
-
-def points_with_interval(difference: Estimate) -> str:
+def difference_with_interval(difference: Estimate, metric: Metric = METRICS["top1"]) -> str:
     """Writes a difference with its confidence interval, where it has one: `+0.35 [-0.10, +0.80]`."""
+    written = metric.format_difference
     if difference.has_interval and not difference.has_spread:
-        return f"{points(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
-    interval = f" [{points(difference.low)}, {points(difference.high)}]" if difference.has_interval else ""
-    return f"{points(difference.mean)}{interval}"
+        return f"{written(difference.mean)} (no spread)"  # the same in every replicate: nothing to judge it by
+    interval = f" [{written(difference.low)}, {written(difference.high)}]" if difference.has_interval else ""
+    return f"{written(difference.mean)}{interval}"
 
 
-def top1_with_interval(top1: Estimate) -> str:
-    """Writes an accuracy in percent with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
-    shown = METRICS["top1"].format
-    interval = f" [{shown(top1.low)}, {shown(top1.high)}]" if top1.has_spread else ""
-    return shown(top1.mean) + interval
+def mean_with_interval(mean: Estimate, metric: Metric = METRICS["top1"]) -> str:
+    """Writes a mean with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
+    interval = f" [{metric.format(mean.low)}, {metric.format(mean.high)}]" if mean.has_spread else ""
+    return metric.format(mean.mean) + interval
 
 
 def step_time(ratio: Typical | None, *, with_range: bool = True) -> str:

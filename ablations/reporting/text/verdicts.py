@@ -1,0 +1,107 @@
+"""Verdicts in words: of a contrast in a sentence, in a table by a word and a mark, and what they assume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ablations.analysis.effects import Effect
+from ablations.common.metrics import Metric
+from ablations.common.wording import count
+from ablations.stats import Contrast, Looks, Verdict
+from ablations.stats.significance import ALPHA, FLIPPED
+
+_MARK = "†"  # of verdicts that assume normal differences
+_TESTED = (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT, Verdict.UNDECIDED)
+
+
+def verdict_mark(judged: Contrast | Effect) -> str:
+    """Returns the word of a verdict, with a mark where its test assumes normal differences."""
+    return f"{judged.verdict.value} {_MARK}" if _is_normal(judged) else judged.verdict.value
+
+
+def assumptions_sentence(judged: Iterable[Contrast | Effect]) -> str:
+    """Says what the mark in a table means, and what an unstable variant is; empty where there is neither."""
+    known = list(judged)
+    sentences = []
+    if any(map(_is_normal, known)):
+        sentences.append(f"{_MARK} Assumes normal differences: fewer than {FLIPPED} replicates.")
+    if any(one.verdict is Verdict.UNSTABLE for one in known):
+        sentences.append("Unstable: some runs fail or scatter far more than others do, so a mean describes none.")
+    return " ".join(sentences)
+
+
+def tally(contrasts: Sequence[Contrast]) -> str:
+    """Counts the verdicts: `4 contrasts: 1 helps, 3 undecided.`"""
+    verdicts = Counter(contrast.verdict for contrast in contrasts)
+    words = {Verdict.NONE: "without a verdict"}
+    counted = [f"{verdicts[verdict]} {words.get(verdict, verdict.value)}" for verdict in Verdict if verdicts[verdict]]
+    return f"{count(len(contrasts), 'contrast')}: {', '.join(counted)}." if contrasts else ""
+
+
+def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
+    """Says a verdict in a sentence.
+
+    For instance `w/o CS against origin: equivalent within 0.2 points (n = 8, difference -0.03, 95 % CI -0.11 to +0.06);
+    failures of up to 31 % of runs cannot be excluded.`
+    """
+    start = f"{contrast.variant} against {contrast.baseline}"
+    difference, written = contrast.difference, metric.format_difference
+    if difference is None:
+        return f"{start}: no verdict, {contrast.reason}."
+    numbers = f"n = {difference.n}, difference {written(difference.mean)}"
+    if difference.has_spread:
+        over = " over all looks" if contrast.look else ""
+        numbers += f", 95 % CI{over} {written(difference.low)} to {written(difference.high)}"
+    if contrast.adjusted is not None and contrast.verdict is not Verdict.EQUIVALENT:
+        numbers += f", median-unbiased {written(contrast.adjusted)}"
+    if contrast.p is not None and contrast.verdict is not Verdict.EQUIVALENT:
+        numbers += f", p = {contrast.p:.2g}" if contrast.p >= 0.001 else ", p = 0.001 or less"
+    if _is_normal(contrast):
+        numbers += ", assumes normal differences"
+    if contrast.verdict is Verdict.EQUIVALENT:
+        more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
+        unseen = f"; failures of up to {100 * (contrast.unseen_failures or 0):.0f} % of runs cannot be excluded"
+        return f"{start}: equivalent within {margin:g} {metric.difference_unit} ({numbers}){more}{unseen}."
+    reason = f": {contrast.reason}" if contrast.reason else ""
+    return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
+
+
+def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str) -> str:
+    """Says by which tests verdicts are made, and what these assume; `on` says on which data."""
+    many = f"{count(len(contrasts), 'contrast')} as one family" if len(contrasts) > 1 else "a single contrast"
+    judged = [contrast for contrast in contrasts if contrast.difference is not None and contrast.difference.n > 1]
+    is_normal = {contrast.assumes_normal for contrast in judged}
+    tests = []
+    if False in is_normal:
+        tests.append(
+            "helps and hurts by sign flips of whole replicates (the greatest |t| of the family, stepped down), which "
+            "assume symmetric differences"
+        )
+    if True in is_normal:
+        tests.append(
+            f"with fewer than {FLIPPED} replicates by moderated t-tests with Holm's correction, which assume normal "
+            "differences"
+        )
+    text = (
+        f"Verdicts are by paired tests over replicates, {on}, of {many}: {'; '.join(tests)}; equivalent by two "
+        "one-sided t-tests with Holm's correction, and about runs that do not fail. "
+    )
+    if looks:
+        sizes = ", ".join(map(str, looks.sizes))
+        text += f"They and the intervals hold although the study was judged with {sizes} replicates."
+        if any(contrast.adjusted is not None for contrast in contrasts):
+            text += (
+                " A difference that a look decided early is overestimated on average; the median-unbiased estimate "
+                "allows for that."
+            )
+        return text
+    return (
+        f"{text}Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
+        "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
+        "replicates=auto allows for that."
+    )
+
+
+def _is_normal(judged: Contrast | Effect) -> bool:
+    return judged.assumes_normal and judged.verdict in _TESTED
