@@ -14,7 +14,7 @@ import pandas as pd
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS, Metric
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.declaration import exploratory_clause, exploratory_sentence
+from ablations.reporting.text.declaration import exploratory_mark, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval, step_time
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
@@ -71,7 +71,7 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
 
 def _headers(analysis: StudyAnalysis, headers: Mapping[str, str]) -> tuple[str, ...]:
     """Returns the headers of columns; that of verdicts says so where they are exploratory."""
-    mark = " (exploratory)" if exploratory_clause(analysis) else ""
+    mark = exploratory_mark(analysis)
     return tuple(f"{header}{mark}" if key.startswith("verdict") else header for key, header in headers.items())
 
 

@@ -47,6 +47,11 @@ def exploratory_sentence(analysis: StudyAnalysis) -> str:
     return f"Verdicts are {clause}." if clause else ""
 
 
+def exploratory_mark(analysis: StudyAnalysis) -> str:
+    """Returns what a heading of verdicts ends in where they are exploratory: ` (exploratory)`."""
+    return " (exploratory)" if exploratory_clause(analysis) else ""
+
+
 def verdicts_tag(analysis: StudyAnalysis) -> str:
     """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory; empty of a search."""
     return "" if analysis.design.is_search else exploratory_clause(analysis) or "declared"
