@@ -238,8 +238,8 @@ class Config:
     replicates_max: int = option(32, "Most replicates of a variant under replicates=auto.", minimum=2, maximum=10_000)
     baseline_replicates: int = option(
         0,
-        "Replicates of baselines, where they are to have more than other variants: a baseline is part of every "
-        "contrast, so that its noise is worth reducing; 0 is as many as replicates.",
+        "Replicates of baselines, where they are to have more than other variants, a multiple of replicates: a "
+        "baseline is part of every contrast, so reducing its noise helps all; 0 is as many as replicates.",
         minimum=0,
         maximum=10_000,
     )

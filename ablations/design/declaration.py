@@ -113,8 +113,11 @@ class Declaration:
         """How many replicates there are, in words."""
         if self.analyses:
             return f"auto ({self.analyses[0]} to {self.replicates})"
-        extra = f", {self.baseline_replicates} of baselines" if self.baseline_replicates else ""
-        return f"{self.replicates}{extra}"
+        return (
+            f"{self.replicates} (baselines {self.baseline_replicates})"
+            if self.baseline_replicates
+            else f"{self.replicates}"
+        )
 
     def with_replicates_of(self, other: Declaration) -> Declaration:
         """Returns this with another declaration's replicates and interim analyses."""
@@ -137,9 +140,10 @@ class Declaration:
         changes = [Change(what, before, after) for what, before, after in said if before != after]
         if (earlier.margin, earlier.metric) != (self.margin, self.metric):
             changes.append(Change("margin", earlier_margin, self.margin_text))
-        if self.baseline == earlier.baseline and set(self.contrasts) != set(earlier.contrasts):
-            removed = [pair for pair in earlier.contrasts if pair not in set(self.contrasts)]
-            added = [pair for pair in self.contrasts if pair not in set(earlier.contrasts)]
+        before, now = set(earlier.contrasts), set(self.contrasts)
+        if self.baseline == earlier.baseline and before != now:
+            removed = [pair for pair in earlier.contrasts if pair not in now]
+            added = [pair for pair in self.contrasts if pair not in before]
             changes += [Change("contrasts", _named(removed), "")] if removed else []
             changes += [Change("contrasts", "", _named(added))] if added else []
         return changes

@@ -133,8 +133,9 @@ def _check_replicates(config: Config) -> None:
         raise UsageError("baseline_replicates", of_baselines, "does not go together with replicates=auto")
     if of_baselines and config.sweep.sampler == "tpe":
         raise UsageError("baseline_replicates", of_baselines, "has no effect on a search, which gives no verdicts")
-    if of_baselines and of_baselines < int(config.replicates):
-        raise UsageError("baseline_replicates", of_baselines, f"must be at least replicates={config.replicates}, or 0")
+    if of_baselines and of_baselines % int(config.replicates):
+        reason = f"must be a multiple of replicates={config.replicates}, of which each pair gets as many, or 0"
+        raise UsageError("baseline_replicates", of_baselines, reason)
 
 
 def _margin(config: Config) -> float:

@@ -190,19 +190,19 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("tracking.enabled=false", "train.epochs=1")
-    assert call(tmp_path, *options, "replicates=3", "baseline_replicates=4", "plan.pilot=2") == 0
+    assert call(tmp_path, *options, "replicates=3", "baseline_replicates=6", "plan.pilot=2") == 0
     assert len(stored(tmp_path)) == 6
-    assert worded("plan.left", left=4, total=10) in (tmp_path / STUDY / "plan.md").read_text()
+    assert worded("plan.left", left=6, total=12) in (tmp_path / STUDY / "plan.md").read_text()
     first = history(tmp_path).first
-    assert (first.replicates, first.baseline_replicates) == (3, 4)
-    assert train(tmp_path, *options, "replicates=3", "baseline_replicates=4") == 0
+    assert (first.replicates, first.baseline_replicates) == (3, 6)
+    assert train(tmp_path, *options, "replicates=3", "baseline_replicates=6") == 0
     assert (history(tmp_path).first, history(tmp_path).changes) == (first, ())
-    assert sorted(cell.replicate for cell in stored(tmp_path) if cell.variant == "none") == [0, 1, 2, 3]
-    assert len(stored(tmp_path)) == 10
+    assert sorted(cell.replicate for cell in stored(tmp_path) if cell.variant == "none") == [*range(6)]
+    assert len(stored(tmp_path)) == 12
     # What is planned otherwise afterwards is told before it is done.
     capsys.readouterr()
     assert call(tmp_path, *options, "replicates=5") == 0
-    assert worded("plan.otherwise", what="replicates from 3, 4 of baselines to 5") in capsys.readouterr().out
+    assert worded("plan.otherwise", what="replicates from 3 (baselines 6) to 5") in capsys.readouterr().out
     assert call(tmp_path, *options, "replicates=2") == 0
     assert worded("plan.otherwise", what="") not in capsys.readouterr().out
 

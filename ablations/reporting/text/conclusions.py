@@ -65,7 +65,10 @@ def warnings(results: Results, design: Design) -> list[str]:
     if missing:
         sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
     if not design.is_search:
-        sentences += _unpaired(missing_pairs(results.cells, design.baselines), design.baselines)
+        cells = results.cells
+        if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
+            cells = cells[cells["replicate"] < design.replicates]
+        sentences += _unpaired(missing_pairs(cells, design.baselines), design.baselines)
     return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
 
 

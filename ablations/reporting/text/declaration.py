@@ -10,7 +10,7 @@ from ablations.common.wording import count
 from ablations.design.declaration import Change, Declaration
 
 _UNDECLARED = "not declared before the first cell"
-_CONFIRM = "a new study with other seeds can confirm them (study=<name> seed=1)"
+_CONFIRM = "a new study with other seeds can confirm them (study=NAME seed=1)"
 EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 

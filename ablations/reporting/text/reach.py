@@ -207,9 +207,19 @@ def baseline_sentences(reach: Reach) -> list[str]:
     ]
 
 
+def shared_sentence(reach: Reach) -> str | None:
+    """Says what further replicates of baselines are for; None where there are none."""
+    design = reach.design
+    if design.baseline_replicates <= design.replicates:
+        return None
+    each = design.baseline_replicates // design.replicates
+    return f"In each pair the baseline is the mean of {each} runs: it has {design.baseline_replicates} replicates."
+
+
 def reach_sentences(reach: Reach) -> list[str]:
     """Says in a report what the study could have found."""
-    return [found for say in (efficiency_sentence, detection_sentence, margin_sentence) if (found := say(reach))]
+    sayings = (shared_sentence, efficiency_sentence, detection_sentence, margin_sentence)
+    return [found for say in sayings if (found := say(reach))]
 
 
 def _size(reach: Reach) -> str:
@@ -218,8 +228,10 @@ def _size(reach: Reach) -> str:
 
 def _fewer(reach: Reach, found: float) -> str:
     """Says where fewer replicates find smaller effects, as those below 6 assume normal differences for it."""
+    if not FLIPPED <= reach.n < 2 * FLIPPED:
+        return ""
     fewer = detectable(1.0, FLIPPED - 1, reach.contrasts, reach.level)
-    if reach.n < FLIPPED or fewer is None or fewer > 0.95 * found:
+    if fewer is None or fewer > 0.95 * found:
         return ""
     return f" {FLIPPED - 1} replicates find {fewer / found:.2g} times that, by tests that assume normal differences."
 

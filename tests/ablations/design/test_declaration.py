@@ -48,9 +48,9 @@ def test_interim_analyses_are_declared_with_the_most_replicates() -> None:
 
 def test_more_replicates_of_baselines_are_declared() -> None:
     made = make_design(compose_config(["device=cpu", "replicates=3", "baseline_replicates=6"]))
-    assert Declaration.of(made).replicates_text == "3, 6 of baselines"
+    assert Declaration.of(made).replicates_text == "3 (baselines 6)"
     assert Declaration.of(made).changes_since(Declaration.of(replace(made, baseline_replicates=0))) == [
-        Change("replicates", "3", "3, 6 of baselines")
+        Change("replicates", "3", "3 (baselines 6)")
     ]
 
 

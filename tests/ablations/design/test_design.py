@@ -90,13 +90,15 @@ def test_a_level_that_is_the_baseline_has_more_replicates_in_every_combination()
     [
         (("replicates=auto",), "design.no_baselines_auto"),
         (("sweep=search",), "design.no_verdicts"),
-        (("replicates=4",), "design.fewer_baselines"),
+        (("replicates=4",), "design.uneven_baselines"),
+        (("replicates=2",), "design.uneven_baselines"),
     ],
 )
 def test_more_replicates_of_baselines_are_refused_where_they_mean_nothing(
     overrides: tuple[str, ...], reason: str
 ) -> None:
-    with pytest.raises(UsageError, match=refusal("baseline_replicates=3", reason, replicates=4)):
+    number = overrides[0].partition("=")[2]
+    with pytest.raises(UsageError, match=refusal("baseline_replicates=3", reason, replicates=number)):
         design("baseline_replicates=3", *overrides)
 
 

@@ -58,7 +58,7 @@ def test_a_margin_that_was_changed_makes_verdicts_exploratory_with_its_time(tmp_
     (said,) = declaration_sentences(analysis)
     assert said.startswith(f"{DECLARED}. Changed since: margin from 1 to 0.5 points on 2026-11-30 09:05 UTC. ")
     assert worded("declaration.exploratory") in said
-    assert exploratory_clause(analysis) == "exploratory: margin changed after the first cell"
+    assert exploratory_clause(analysis) == worded("declaration.clause", what="margin")
     assert verdicts_tag(analysis) == exploratory_clause(analysis)
 
 
@@ -68,7 +68,7 @@ def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp
     other = with_history(replace(analysis, design=replace(analysis.design, margin=0.5, metric="test_loss")), history)
     (said,) = declaration_sentences(other)
     assert "metric from top1 to test_loss in this report; margin from 1 points to 0.5 nats in this report. " in said
-    assert exploratory_clause(other) == "exploratory: metric and margin changed after the first cell"
+    assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
 
 
 def test_another_question_is_told_and_changes_no_verdict(tmp_path: Path) -> None:

@@ -174,6 +174,11 @@ def test_more_replicates_of_a_baseline_are_named_where_they_can_be_had_and_are_k
     assert baseline_sentences(Reach.planned(made, known, None)) == []
 
 
+def test_a_report_says_what_more_replicates_of_the_baseline_were_for() -> None:
+    reach = Reach.trained(design(8, "baseline_replicates=24"), cells(), None)
+    assert reach_sentences(reach)[0] == worded("reach.shared", runs=3, replicates=24)
+
+
 def test_more_replicates_of_the_baseline_are_counted_in_what_is_detected() -> None:
     known = cells(12, none=3.0)
     plain = Reach.planned(design(), known, None)
