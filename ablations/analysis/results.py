@@ -64,8 +64,9 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
             texts[id(network)] = network, _network(network)  # kept with it, so that no other object takes its id
         return texts[id(network)][1]
 
+    sizes = design.sizes
     by_place = {(identity(cell.network), cell.replicate): cell for cell in stored}
-    replicates = sorted({replicate for _, replicate in by_place} | set(range(design.replicates)))
+    replicates = sorted({replicate for _, replicate in by_place} | set(range(max(sizes.values(), default=0))))
     rows: list[dict[str, object]] = []
     curves: list[tuple[object, ...]] = []
     unfinished: list[tuple[object, ...]] = []
@@ -76,11 +77,11 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
         given_up = any(cell and cell.state is CellState.PRUNED for cell in own.values())
         for replicate, cell in own.items():
             if cell is None:
-                if replicate < design.replicates and not given_up:  # where one was pruned, there will be no others
+                if replicate < sizes[variant.name] and not given_up:  # where one was pruned, there will be no others
                     unfinished.append((variant.name, replicate, "missing", None))
                 continue
             if cell.outcome is None or cell.state is not CellState.FINISHED:
-                if replicate < design.replicates or cell.state in (CellState.DIVERGED, CellState.FAILED):
+                if replicate < sizes[variant.name] or cell.state in (CellState.DIVERGED, CellState.FAILED):
                     reason = cell.failure or (cell.outcome or {}).get("pruned")
                     unfinished.append((variant.name, replicate, cell.state.value, reason))
                 continue

@@ -16,6 +16,7 @@ from ablations.analysis.tradeoffs import importances, tradeoffs
 from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Design
+from ablations.design.declaration import Change, Declaration, History
 from ablations.design.variants import plain_network
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
 
@@ -43,6 +44,23 @@ class StudyAnalysis:
     def looks(self) -> Looks | None:
         """When the study was looked at, under `replicates=auto`."""
         return Looks.stored(self.attributes.get("looks"))
+
+    @cached_property
+    def declared(self) -> History | None:
+        """What the study declared before its first cell, and since; None where it declared nothing."""
+        return History.stored(self.attributes.get("declared"))
+
+    @cached_property
+    def deviations(self) -> list[Change]:
+        """In what this analysis differs from what was declared before the first cell."""
+        if self.declared is None:
+            return []
+        return self.declared.deviations(Declaration.of(self.design, self.looks.sizes if self.looks else ()))
+
+    @property
+    def is_exploratory(self) -> bool:
+        """Whether verdicts are not about what was declared before the first cell, or nothing was."""
+        return self.declared is None or any(change.is_exploratory for change in self.deviations)
 
     @cached_property
     def contrasts(self) -> list[Contrast]:

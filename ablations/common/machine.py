@@ -67,6 +67,11 @@ def git_commit() -> str | None:
     return head + ("+changes" if changed else "")
 
 
+def code_version() -> str:
+    """Returns which code runs: the commit, or outside git the version of the distribution."""
+    return git_commit() or f"version {metadata.version('shuffle-attention-ablations')}"
+
+
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -32,7 +32,7 @@ class Metric:
 
     @property
     def difference_unit(self) -> str:
-        """The unit of differences: points of a percentage."""
+        """The unit of differences; empty where there is none."""
         return "points" if self.in_points else self.unit
 
     @property

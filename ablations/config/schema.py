@@ -192,13 +192,14 @@ class PlanConfig:
     pilot: int = option(
         0,
         "Replicates that are trained first, as the study's first ones, to know how much they differ; 0 takes what is "
-        "stored.",
+        "stored. More replicates than were declared with them make verdicts exploratory; replicates=auto does not.",
         minimum=0,
         maximum=100,
     )
     effect: float = option(
         0.0,
-        "Difference in points that the study is to detect: how many replicates that needs is said; 0 is sweep.margin.",
+        "Difference that the study is to detect, in the unit of judge.metric; the plan says how many replicates it "
+        "takes. 0 is sweep.margin.",
         minimum=0.0,
         maximum=100.0,
     )
@@ -235,6 +236,13 @@ class Config:
         words=(AUTO,),
     )
     replicates_max: int = option(32, "Most replicates of a variant under replicates=auto.", minimum=2, maximum=10_000)
+    baseline_replicates: int = option(
+        0,
+        "Replicates of baselines, where they are to have more than other variants, a multiple of replicates: a "
+        "baseline is part of every contrast, so reducing its noise helps all; 0 is as many as replicates.",
+        minimum=0,
+        maximum=10_000,
+    )
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
     measure: str = option(
         "quick",

@@ -39,11 +39,11 @@ class Design:
 
     `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
     otherwise equal. Variants are compared by `metric`; a difference of less than `margin`, in its unit, does not
-    matter. `factors` are the levels of each factor,
-    by its dotted name. Under `replicates=auto` up to `replicates_max` of a variant are trained, which is otherwise 0,
-    and `replicates` are those of the first look. The variants of a search are those that are known so far; `objectives`
-    is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are the options that differ
-    between variants: the factors, and whatever variants that are given by name set.
+    matter. `factors` are the levels of each factor, by its dotted name. Baselines have `baseline_replicates` in all
+    where those are more than `replicates`. Under `replicates=auto` up to `replicates_max` of a variant are trained,
+    which is otherwise 0, and `replicates` are those of the first look. The variants of a search are those that are
+    known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are
+    the options that differ between variants: the factors, and whatever variants that are given by name set.
     """
 
     study: str
@@ -60,6 +60,7 @@ class Design:
     metric: str = JudgeConfig.metric
     margin: float = DataConfig.margin
     replicates_max: int = 0
+    baseline_replicates: int = 0
     varied: tuple[str, ...] = ()
 
     @property
@@ -95,11 +96,20 @@ class Design:
         }
         return {name: partner for name, partner in partners.items() if partner is not None}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many replicates each variant has, by name."""
+        more = set(self.baselines.values()) if self.baseline_replicates > self.replicates else set()
+        names = (variant.name for variant in self.variants)
+        return {name: self.baseline_replicates if name in more else self.replicates for name in names}
+
     def cells(self) -> Iterator[Cell]:
         """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced."""
-        for replicate in range(self.replicates):
+        sizes = self.sizes
+        for replicate in range(max(sizes.values(), default=0)):
             for variant in self.variants:
-                yield self.cell(variant, replicate)
+                if replicate < sizes[variant.name]:
+                    yield self.cell(variant, replicate)
 
     def cell(self, variant: Variant, replicate: int) -> Cell:
         """Returns the cell of a variant and a replicate."""

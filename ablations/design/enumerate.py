@@ -61,6 +61,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         metric=config.judge.metric,
         margin=_margin(config),
         replicates_max=config.replicates_max if is_auto else 0,
+        baseline_replicates=config.baseline_replicates,
         varied=_varied(config, factors),
     )
     _check_baseline(design)
@@ -120,13 +121,21 @@ def _named_variants(config: Config) -> Iterator[Variant]:
 
 
 def _check_replicates(config: Config) -> None:
-    """Checks that `replicates=auto` is asked of a sweep that it is for, and `replicates.max` with it alone."""
+    """Checks that options about replicates go together, and with the sweep."""
     is_auto = config.replicates == AUTO
     if is_auto and config.sweep.sampler == "tpe":
         reason = "is for sweeps whose variants are all compared; a search takes a number of replicates"
         raise UsageError("replicates", AUTO, reason)
     if not is_auto and config.replicates_max != Config.replicates_max:
         raise UsageError("replicates.max", config.replicates_max, "has no effect without replicates=auto")
+    of_baselines = config.baseline_replicates
+    if of_baselines and is_auto:
+        raise UsageError("baseline_replicates", of_baselines, "does not go together with replicates=auto")
+    if of_baselines and config.sweep.sampler == "tpe":
+        raise UsageError("baseline_replicates", of_baselines, "has no effect on a search, which gives no verdicts")
+    if of_baselines and of_baselines % int(config.replicates):
+        reason = f"must be a multiple of replicates={config.replicates}, of which each pair gets as many, or 0"
+        raise UsageError("baseline_replicates", of_baselines, reason)
 
 
 def _margin(config: Config) -> float:

@@ -13,9 +13,16 @@ from ablations.design import Design
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
 from ablations.execution.schedules.base import Outlook
-from ablations.reporting.text.conclusions import detection_sentence, typical_spread
-from ablations.stats import Looks, family, replicates_for
-from ablations.stats.significance import ALPHA
+from ablations.reporting.text.reach import (
+    Reach,
+    baseline_sentences,
+    detection_sentence,
+    effect_sentence,
+    margin_sentence,
+    nothing_sentence,
+    unknown_sentences,
+)
+from ablations.stats import Looks
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
@@ -105,34 +112,39 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
-    """Says in a line what a study will detect, as far as stored replicates tell."""
+def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[str]:
+    """Says what a study can find, as far as stored replicates tell."""
     if design.is_search:
-        return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
-    contrasts = len(family(design.baselines))
-    n, level = (looks.sizes[-1], looks.levels(contrasts)[-1]) if looks else (design.replicates, ALPHA)
-    if n == 1:
-        return "Detects: nothing; one replicate says nothing about how sure a difference is."
-    found = detection_sentence(n, cells, design.baselines, level)
-    if found is None and typical_spread(cells, design.baselines) is not None:
-        return "Detects: not known, as the paired differences of the stored replicates are all the same."
-    if found is None:
-        return (
-            f"Detects: not known before two replicates are stored, for {count(contrasts, 'contrast')}; "
-            "`plan` with plan.pilot=3 trains three, as the study's first ones."
-        )
-    return f"Detects: {found[0].lower()}{found[1:]}"
+        return ["Detects: a search compares variants that were picked for being good; it gives no verdicts."]
+    reach = Reach.planned(design, cells, looks)
+    if not reach.contrasts:
+        return ["Detects: nothing; no variant is compared with another one."]
+    if reach.typical == 0:
+        return ["Detects: not known, as the paired differences of the stored replicates are all the same."]
+    if reach.typical is None:
+        return [
+            "Detectable differences are known once two replicates are stored; `plan` with plan.pilot=3 trains three, "
+            "as the study's first ones."
+        ]
+    if reach.n < 2:
+        return [nothing_sentence(reach)]
+    return [sentence for say in (detection_sentence, margin_sentence) if (sentence := say(reach))]
 
 
-def wanted(design: Design, cells: pd.DataFrame, effect: float, costs: Sequence[CellCost]) -> list[str]:
-    """Says how many replicates a difference needs, and what those take; nothing where nothing tells."""
-    sd = typical_spread(cells, design.baselines)
-    if design.is_search or not sd:
+def wanted(
+    design: Design, cells: pd.DataFrame, looks: Looks | None, effect: float, costs: Sequence[CellCost]
+) -> list[str]:
+    """Says how many replicates a difference takes, and what those cost; in SD where nothing is stored.
+
+    `effect` is 0 where none is asked for: then it is the margin.
+    """
+    reach = Reach.planned(design, cells, looks)
+    if design.is_search or not reach.contrasts or reach.typical == 0:
         return []
-    number = replicates_for(effect, sd, len(family(design.baselines)))
-    shown = f"{number:,}" if number else "more than 100,000"
-    text = f"To find a difference of {effect:g} points in 80 % of studies takes {shown} replicates"
+    if reach.typical is None:
+        return unknown_sentences(reach, effect)
+    text, number = effect_sentence(reach, effect or design.margin)
     seconds = sum(cost.seconds for cost in costs)
     if number and not math.isnan(seconds):
-        text += f", which is {describe_seconds(number * seconds)} of training"
-    return [f"{text}."]
+        text += f"; {count(number, 'replicate')} are {describe_seconds(number * seconds)} of training"
+    return [f"{text}.", *baseline_sentences(reach)]

@@ -17,6 +17,7 @@ from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design
+from ablations.design.declaration import Declaration, History
 from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
@@ -24,6 +25,7 @@ from ablations.execution.runner import StudyRunner, checked_design
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook
 from ablations.reporting.tables.render import markdown_table, print_table
+from ablations.reporting.text.declaration import EXPLORATORY, difference_clause
 from ablations.stats import Looks
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
@@ -60,12 +62,13 @@ class StudyForecast:
         planned = outlook.design
         sentences = [
             f"All {len(planned.variants)} variants fit their networks; {outlook.to_train} of "
-            f"{outlook.variants * planned.replicates} cells are to be trained "
+            f"{outlook.cells_of_all} cells are to be trained "
             f"on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
             estimate.sentence,
             *([_looks_sentence(planned, looks)] if looks else []),
-            knowledge(planned, results.cells, looks),
-            *wanted(planned, results.cells, config.plan.effect or planned.margin, estimate.costs),
+            *knowledge(planned, results.cells, looks),
+            *wanted(planned, results.cells, looks, config.plan.effect, estimate.costs),
+            *_deviation_sentence(planned, looks, store),
         ]
         self._publish(planned, sentences, _rows(estimate, outlook))
         return 0
@@ -78,8 +81,8 @@ class StudyForecast:
         if design.is_search:
             raise UsageError("plan.pilot", pilot, "has no effect on a search, which gives no verdicts")
         self._store(design)  # what cannot be planned is said before anything is trained
-        first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max)
-        return StudyRunner(first, self.command, self.console).run()
+        first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
+        return StudyRunner(first, self.command, self.console, planned=design).run()
 
     def _store(self, design: Design) -> StudyStore | None:
         """Returns what is stored of the study, if it is this one; None where nobody has begun it."""
@@ -113,11 +116,11 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
-    missing = outlook.missing
+    missing, sizes = outlook.missing, outlook.design.sizes
     return [
         [
             cost.variant,
-            str(outlook.design.replicates),
+            str(sizes[cost.variant]),
             str(missing[cost.variant]),
             "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
@@ -125,6 +128,22 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
             cost.by,
         ]
         for cost in estimate.costs
+    ]
+
+
+def _deviation_sentence(design: Design, looks: Looks | None, store: StudyStore | None) -> list[str]:
+    """Says what is planned otherwise than was declared before the first cell; nothing where nothing is."""
+    history = History.stored(store.attributes.get("declared")) if store is not None else None
+    if history is None or design.is_search:
+        return []
+    asked = Declaration.of(design, looks.sizes if looks else ())
+    if asked.replicates < history.latest.replicates:  # which there are, or are still to come
+        asked = asked.with_replicates_of(history.latest)
+    changes = asked.changes_since(history.first)
+    if not any(change.is_exploratory for change in changes):
+        return []
+    return [
+        f"Otherwise than declared before the first cell: {', '.join(map(difference_clause, changes))}. {EXPLORATORY}"
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,10 +13,12 @@ from rich.markup import escape
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
+from ablations.common import machine
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
+from ablations.design.declaration import Declaration, History
 from ablations.design.variants import level_name
 from ablations.execution.driver import Driver
 from ablations.execution.estimate import estimate_costs, knowledge
@@ -27,6 +30,7 @@ from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import looks_of
+from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.storage.files import Checkpoints, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
@@ -38,11 +42,16 @@ _PROBED = 0.3  # seconds of training steps of a variant, to say what the study c
 
 @dataclass
 class StudyRunner:
-    """Runs a study; the command is what was typed, and goes into the report."""
+    """Runs a study; the command is what was typed, and goes into the report.
+
+    `planned` is the study that a pilot is the beginning of, which is what is declared; None where this is no pilot.
+    """
 
     config: Config
     command: str
     console: Console
+    planned: Design | None = None
+    _has_changed: bool = field(default=False, init=False)  # what is declared, in this run
 
     def run(self) -> int:
         """Runs the study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n.
@@ -83,6 +92,7 @@ class StudyRunner:
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
         outlook = schedule.outlook()
+        self._declare(store, schedule, trains=outlook.to_train > 0)
         if not outlook.to_train:
             self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
             return 0
@@ -124,6 +134,19 @@ class StudyRunner:
             )
         return 1 if driver.failed or driver.diverged == display.total else 0
 
+    def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
+        """Declares the study before its first cell, and says what is declared otherwise later."""
+        design, looks = self.planned or schedule.declared, schedule.looks
+        if design.replicates_max and not looks:
+            looks = looks_of(design, store.attributes.get("looks"))
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        sizes = looks.sizes if looks else ()
+        asked = Declaration.of(design, sizes, commit=machine.code_version(), command=self.command, time=time)
+        if changes := store.declare(asked, trains=trains):
+            self._has_changed = True
+            known = History.stored(store.attributes["declared"])
+            self._say(changes_sentence(changes, known.deviations(asked) if known else []))
+
     def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
         """Says what is about to be trained, what that costs, and what the study will detect."""
         design, looks = outlook.design, schedule.looks
@@ -136,15 +159,18 @@ class StudyRunner:
         )
         cells = collect(design, store.cells()).cells
         self._say(estimate_costs(outlook, cells, launcher, _PROBED).sentence)
-        self._say(knowledge(design, cells, looks))
+        for sentence in knowledge(design, cells, looks):
+            self._say(sentence)
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.
         from ablations.reporting.publish import report_study
 
-        report = report_study(analyze_stored(self.config, design, store, study_folder(self.config)), self.console)
-        if not mirror.complete or has_failed:
-            mirror.end("FAILED" if has_failed else "FINISHED", report.folder, report.opening)
+        analysis = analyze_stored(self.config, design, store, study_folder(self.config))
+        report = report_study(analysis, self.console)
+        if not mirror.complete or has_failed or self._has_changed:
+            status = "FAILED" if has_failed else "FINISHED"
+            mirror.end(status, report.folder, report.opening, verdicts_tag(analysis))
         if mirror.lost:
             self._say(
                 f"MLflow stopped answering ({mirror.lost}); the next run sends what it missed, and so does `analyze` "

@@ -16,6 +16,7 @@ from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
 from ablations.reporting.tables.variants import summary_table
 from ablations.reporting.text.conclusions import conclusions
+from ablations.reporting.text.declaration import declaration_rows, declaration_sentences
 from ablations.reporting.text.scope import protocol_options
 
 _NAMED_CLASSES = 100
@@ -51,7 +52,8 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
     Where no cell is finished, the report says why, and has no figures.
     """
-    sentences, sections, gallery = conclusions(analysis), make_sections(analysis), draw_figures(analysis, figures)
+    sentences = [*declaration_sentences(analysis), *conclusions(analysis)]
+    sections, gallery = make_sections(analysis), draw_figures(analysis, figures)
     opening = _opening(analysis, sentences, sections)
     report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
     write_whole(report.path, report.text)
@@ -91,6 +93,8 @@ def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
         if variant.clamped:
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
             lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
+    if declared := declaration_rows(analysis):
+        lines += ["## Declared before the first cell", "", *_pairs("what", "declared", declared)]
     lines += ["## Protocol", "", "What all cells share:", ""]
     lines += [*_pairs("option", "value", protocol_options(analysis)), *_data(attributes.get("data"))]
     lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]

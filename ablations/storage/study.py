@@ -32,6 +32,7 @@ from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, protocol_differences
+from ablations.design.declaration import Change, Declaration, History, keeps_replicates
 from ablations.storage.access import Persistence, is_empty, reached, study_names
 from ablations.storage.cell_states import StoredCell, latest_attempts, stored_cell
 from ablations.storage.database import database_file
@@ -172,6 +173,25 @@ class StudyStore:
             if asked_network != cell.network:
                 reason = f"holds another network under the name {cell.variant}; {advice}"
                 raise _mismatch(self.name, reason, protocol_differences(cell.network, asked_network))
+
+    def declare(self, asked: Declaration, *, trains: bool) -> list[Change]:
+        """Keeps what a study declares before its first cell, and from then on what it declares otherwise.
+
+        Returns what is otherwise than the last time. `trains` says whether there are cells to be trained: without any,
+        fewer replicates than before are those that there are. A study that has cells and declared nothing stays so.
+        """
+        cells, known = self.cells(), History.stored(self.attributes.get("declared"))
+        if not cells:
+            self.remember("declared", History.begun(asked).as_stored())
+            return []
+        if known is None:
+            return []
+        done = ((cell.variant, cell.replicate) for cell in cells if cell.state.is_done)
+        if not trains and keeps_replicates(asked, known.latest, done):
+            asked = asked.with_replicates_of(known.latest)
+        history = known.then(asked)
+        self.remember("declared", history.as_stored())
+        return list(history.changes[len(known.changes) :])
 
     def settle_threads(self, threads: int | str, default: int) -> int:
         """Returns how many threads all cells of the study are computed with; `default` if it begins with `auto`.

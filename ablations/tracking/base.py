@@ -50,8 +50,11 @@ class StudyMirror:
     def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
         """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly."""
 
-    def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
-        """Closes the study as `FINISHED`, `FAILED` or `KILLED`, with the folder of its files and a note in Markdown."""
+    def end(self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "") -> None:
+        """Closes the study as `FINISHED`, `FAILED` or `KILLED`.
+
+        With the folder of its files, a note in Markdown, and whether its verdicts are `declared` or exploratory.
+        """
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the mirror; empty where there is none."""

@@ -10,6 +10,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
+from ablations.reporting.text.declaration import verdicts_tag
 from ablations.storage.lock import claimed
 from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import open_store
@@ -45,7 +46,7 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     left = set(analysis.results.pending["state"])
     status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
     folder, note = (report.folder, report.opening) if report else (None, "")
-    tracker.end(status, folder, note)
+    tracker.end(status, folder, note, verdicts_tag(analysis))
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         reason = f"MLflow stopped answering after {sent}: {tracker.lost}; the same command sends the rest"

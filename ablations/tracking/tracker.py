@@ -154,14 +154,14 @@ class Tracker(StudyMirror):
             self.connection.attempt(self._describe_parent)
             self.connection.attempt(self._send_pending, None)
 
-    def end(self, status: str, folder: Path | None = None, note: str = "") -> None:
+    def end(self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "") -> None:
         """Closes the parent run with the report as its description and the study's files as its artifacts.
 
         What a lost server missed is sent, if it answers by now; a run that was interrupted does not wait for that.
         """
         self._is_training = False
         self.connection.close(retry=status != KILLED)
-        self.connection.attempt(self._close_parent, status, folder, note)
+        self.connection.attempt(self._close_parent, status, folder, note, verdicts)
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the dashboard."""
@@ -205,7 +205,7 @@ class Tracker(StudyMirror):
         data_set = Dataset(data["name"], self._fingerprint, "options", source)
         client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
-    def _close_parent(self, status: str, folder: Path | None, note: str) -> None:
+    def _close_parent(self, status: str, folder: Path | None, note: str, verdicts: str) -> None:
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
@@ -217,6 +217,8 @@ class Tracker(StudyMirror):
         client, run_id = self.experiment.client, self.runs.parent_id
         if note:
             client.set_tag(run_id, "mlflow.note.content", note)
+        if verdicts:
+            client.set_tag(run_id, "verdicts", verdicts[:LONGEST_TAG])
         if folder is not None:
             self.experiment.log_files(run_id, folder, leave_out=_NO_ARTIFACTS)
         client.set_terminated(run_id, status)

@@ -12,15 +12,19 @@ from ablations.common.settings import Settings
 from ablations.config.compose import compose_config
 from ablations.config.groups import sweep_questions
 from ablations.design import make_design
+from ablations.design.declaration import History
 from ablations.design.variants import Variant
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.schedules.base import Schedule
 from ablations.plan import PURPOSE, plan
+from ablations.reporting.text.reach import Reach, unknown_sentences
 from ablations.run import run
+from ablations.stats import Looks
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
 from ablations.training.events import Probe
+from tests.builders.frames import frame
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command
@@ -110,11 +114,13 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
 ) -> None:
     assert call(tmp_path) == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
-    precision = make_design(compose_config([*TINY, "device=cpu"])).protocol["train"]["precision"]
+    made = make_design(compose_config([*TINY, "device=cpu"]))
+    precision = made.protocol["train"]["precision"]
     assert said(text) == [
         worded("plan.fits", variants=3, left=6, total=6, device="cpu", precision=precision),
         worded("plan.cost", cost="60 s", low="48 s", high="2 min", cells=6, memory=12),
-        worded("plan.unknown", contrasts=2),
+        worded("plan.unknown"),
+        *unknown_sentences(Reach.planned(made, frame({}), None), effect=0.0),
     ]
     assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps"]
     assert probed == ["none", "groups=1", "groups=4"]
@@ -130,14 +136,15 @@ def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path
     assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells"]
     sentences = said(text)
     assert worded("plan.left", left=18, total=24) in sentences[0]
-    assert sentences[2].startswith(worded("plan.detects", replicates=8))
-    assert sentences[3].startswith(worded("plan.takes", effect=3))
-    assert sentences[3].endswith(" of training.")
+    assert sentences[2].startswith(worded("reach.detects", replicates=8, contrasts=2, effect=""))
+    assert sentences[3].startswith(worded("reach.margin", margin=""))
+    assert sentences[4].startswith(worded("plan.takes", effect=3))
+    assert sentences[4].endswith(" of training.")
 
 
 def test_the_margin_is_the_effect_that_is_asked_for_unless_another_one_is(known: Path, probed: list[str]) -> None:
     assert call(known, "sweep.margin=1.5") == 0
-    assert said((known / STUDY / "plan.md").read_text())[3].startswith(worded("plan.takes", effect=1.5))
+    assert said((known / STUDY / "plan.md").read_text())[4].startswith(worded("plan.takes", effect=1.5))
     assert probed == []
 
 
@@ -172,17 +179,48 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
     assert {cell.replicate for cell in stored(tmp_path)} == {0, 1, 2}
 
 
+def history(folder: Path) -> History:
+    store = open_store(f"sqlite:///{folder / 'optuna.db'}", STUDY, create=False)
+    known = History.stored(store.attributes["declared"])
+    assert known is not None
+    return known
+
+
+def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("tracking.enabled=false", "train.epochs=1")
+    assert call(tmp_path, *options, "replicates=3", "baseline_replicates=6", "plan.pilot=2") == 0
+    assert len(stored(tmp_path)) == 6
+    assert worded("plan.left", left=6, total=12) in (tmp_path / STUDY / "plan.md").read_text()
+    first = history(tmp_path).first
+    assert (first.replicates, first.baseline_replicates) == (3, 6)
+    assert train(tmp_path, *options, "replicates=3", "baseline_replicates=6") == 0
+    assert (history(tmp_path).first, history(tmp_path).changes) == (first, ())
+    assert sorted(cell.replicate for cell in stored(tmp_path) if cell.variant == "none") == [*range(6)]
+    assert len(stored(tmp_path)) == 12
+    # What is planned otherwise afterwards is told before it is done.
+    capsys.readouterr()
+    assert call(tmp_path, *options, "replicates=5") == 0
+    assert worded("plan.otherwise", what="replicates from 3 (baselines 6) to 5") in capsys.readouterr().out
+    assert call(tmp_path, *options, "replicates=2") == 0
+    assert worded("plan.otherwise", what="") not in capsys.readouterr().out
+
+
 def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_path: Path) -> None:
     options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "measure=off", "tracking.enabled=false")
     assert call(tmp_path, *options, "plan.pilot=2") == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
     assert len(stored(tmp_path)) == 6
-    assert [row[:2] for row in rows(text).values()] == [["8", "6"]] * 3
+    looks = Looks.planned(12)
+    assert looks is not None
+    first = looks.sizes[0]
+    assert [row[:2] for row in rows(text).values()] == [[str(first), str(first - 2)]] * 3
     sentences = said(text)
-    assert worded("plan.left", left=18, total=24) in sentences[0]
-    assert sentences[1].endswith(" for 18 cells.")  # with measure=off nobody knows the memory
+    assert worded("plan.left", left=3 * (first - 2), total=3 * first) in sentences[0]
+    assert sentences[1].endswith(f" for {3 * (first - 2)} cells.")  # with measure=off nobody knows the memory
     assert [row[3] for row in rows(text).values()] == ["–"] * 3
-    assert sentences[2] == worded("plan.looks", sizes="8, 12", most=36)
+    assert sentences[2] == worded("plan.looks", sizes=", ".join(map(str, looks.sizes)), most=36)
     # So few steps teach nothing: all networks are right by chance, in the same tenth of the images.
     assert sentences[3] == worded("plan.alike")
 
@@ -257,9 +295,9 @@ def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
     detected = []
     for options in (["replicates=auto", "replicates.max=14"], ["replicates=14"]):
         assert call(known, *options) == 0
-        (sentence,) = (one for one in said((known / STUDY / "plan.md").read_text()) if one.startswith("Detects: "))
-        assert sentence.startswith(worded("plan.detects", replicates=14))
-        detected.append(float(sentence.split()[7]))
+        start = worded("reach.detects", replicates=14, contrasts=2, effect="")
+        (sentence,) = (one for one in said((known / STUDY / "plan.md").read_text()) if one.startswith(start))
+        detected.append(float(sentence.removeprefix(start).split()[0]))
     assert detected[0] > detected[1]
     assert probed == []
 
@@ -268,7 +306,7 @@ def test_a_sweep_whose_baseline_is_a_level_is_planned(tmp_path: Path, probed: li
     assert call(tmp_path, "sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}") == 0
     text = next(tmp_path.glob("backbones*/plan.md")).read_text()
     assert list(rows(text)) == probed == ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa"]
-    assert ", for 2 contrasts; " in text
+    assert " with 2 replicates and 2 contrasts at 80 % power: " in text
 
 
 SPACE = "sweep.factors={attention: {gate: [sigmoid, tanh1], branches: [both, channel]}}"

@@ -13,6 +13,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config.compose import compose_config
 from ablations.design import make_design
+from ablations.design.declaration import Declaration, History
 from tests.builders.cells import stored_cell
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
@@ -54,11 +55,13 @@ def study_analysis(
         is_done = finished is None or number < finished
         outcome = {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}} if is_done else None
         cells.append(stored_cell(cell, number, outcome, failure))
-    attributes = {
+    attributes: dict[str, Any] = {
         "command": "python -m ablations.run sweep=groups",
         "data_fingerprint": "f00d",
         "data": {"classes": [str(digit) for digit in range(10)], "train": 2048, "test": 1000},
     }
+    declared = Declaration.of(design, commit="0123456789", command="x", time="2026-11-29T14:02:11+00:00")
+    attributes |= {"declared": History.begun(declared).as_stored()}
     return StudyAnalysis(config, design, collect(design, cells), attributes, folder)
 
 

@@ -51,6 +51,11 @@ class Outlook:
         return len(self.cells) + self.cells_to_pick
 
     @property
+    def cells_of_all(self) -> int:
+        """Cells of the study, those included of variants that a search has yet to pick."""
+        return sum(self.design.sizes.values()) + self.cells_to_pick
+
+    @property
     def variants(self) -> int:
         """Variants of the study, those included that a search has yet to pick."""
         return len(self.design.variants) + self.to_pick
@@ -89,7 +94,7 @@ class Schedule:
 
     def outlook(self) -> Outlook:
         """Returns what there is to train, before any of it is in training."""
-        return Outlook(self.design, self.missing(), len(self.design.variants) * self.design.replicates)
+        return Outlook(self.design, self.missing(), sum(self.design.sizes.values()))
 
     def check(self) -> None:
         """Checks that there can be something to train; raises UsageError otherwise."""

@@ -17,6 +17,7 @@ from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
+from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence
 
@@ -75,6 +76,7 @@ def _forest(analysis: StudyAnalysis) -> Sketch | str:
         return "no variant and its baseline have a finished replicate in common"
     key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error at most 5 %."
     key = f"{key} {assumptions_sentence(analysis.shown_contrasts)}" if frame["low"].notna().any() else ""
+    key = f"{key} {exploratory_sentence(analysis)}"
     design = analysis.design
     draw = partial(forest.draw_forest, _shown(frame, analysis), design.margin, METRICS[design.metric])
     return Sketch(frame, draw, key.strip())

@@ -25,6 +25,7 @@ from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
 from ablations.reporting.tables.sections import unfinished_table
 from ablations.reporting.tables.variants import variants_table
+from ablations.reporting.text.declaration import declaration_rows, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.scope import data_line, protocol_line, protocol_options, shown_sentence, state_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, contrast_sentence, tally, verdict_mark
@@ -77,6 +78,8 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
         protocol_line=protocol_line(design, analysis.results),
         unfinished=unfinished_table(analysis),
         tally=tally(analysis.contrasts),
+        exploratory=exploratory_sentence(analysis),
+        declared=declaration_rows(analysis),
         assumptions=assumptions_sentence(contrasts),
         shown_note=shown_sentence(analysis),
         rows=[_row(contrast, scale) for contrast in contrasts],

@@ -11,6 +11,7 @@ from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count, last_line
+from ablations.reporting.text.declaration import exploratory_mark
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.scope import shown_effects_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
@@ -77,7 +78,7 @@ def _effects_section(analysis: StudyAnalysis) -> Section:
         "factors; an interaction is by how much such a difference changes with the other factors. Verdicts are "
         f"corrected for all {len(analysis.effects)} effects, as those of contrasts are for theirs; intervals are not."
         f" {assumptions_sentence(effects)} {shown_effects_sentence(analysis)}".rstrip(),
-        ("effect of", "against", f"{metric.difference_unit} [95 % CI]", "verdict"),
+        ("effect of", "against", f"{metric.difference_unit} [95 % CI]", f"verdict{exploratory_mark(analysis)}"),
         rows,
         names=2,
     )

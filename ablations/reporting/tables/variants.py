@@ -14,6 +14,7 @@ import pandas as pd
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS, Metric
 from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.declaration import exploratory_mark, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval, step_time
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
@@ -41,9 +42,14 @@ _PICKED = "picked by a search, which flatters it"
 
 def summary_table(analysis: StudyAnalysis) -> Section:
     """Returns a row a variant that is shown: its accuracy, its verdict and its costs."""
-    note = " ".join(filter(None, (assumptions_sentence(analysis.shown_contrasts), _COSTS, shown_sentence(analysis))))
+    said = (
+        exploratory_sentence(analysis),
+        assumptions_sentence(analysis.shown_contrasts),
+        _COSTS,
+        shown_sentence(analysis),
+    )
     headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
-    return Section("Variants", note, tuple(headers.values()), _rows(analysis, headers))
+    return Section("Variants", " ".join(filter(None, said)), _headers(analysis, headers), _rows(analysis, headers))
 
 
 def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
@@ -60,7 +66,13 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
     printed = _with_judged(_PRINTED, METRICS[analysis.design.metric])
     headers = {key: header for key, header in printed.items() if key not in left_out}
     rows = _rows(analysis, headers, with_range=not is_short)
-    return Section("Variants", _variants_note(analysis, rows, is_short), tuple(headers.values()), rows)
+    return Section("Variants", _variants_note(analysis, rows, is_short), _headers(analysis, headers), rows)
+
+
+def _headers(analysis: StudyAnalysis, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the headers of columns; that of verdicts says so where they are exploratory."""
+    mark = exploratory_mark(analysis)
+    return tuple(f"{header}{mark}" if key.startswith("verdict") else header for key, header in headers.items())
 
 
 def _with_judged(headers: Mapping[str, str], metric: Metric, suffix: str = "") -> dict[str, str]:
@@ -125,6 +137,7 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
         f"Top-1: {repeated} ({size}).",
         f"Difference: in {metric.difference_unit}, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
+        exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts) if not design.is_search else "",
         f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",

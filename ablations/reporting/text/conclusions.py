@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import pandas as pd
-
 from ablations.analysis.results import Results
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.text.numbers import mean_with_interval
+from ablations.reporting.text.reach import Reach, reach_sentences
 from ablations.reporting.text.verdicts import contrast_sentence, method_sentences, tally
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
-from ablations.stats.power import detectable, replicates_for, spreads
-from ablations.stats.significance import ALPHA
-from ablations.stats.verdicts import family, missing_pairs, relative_efficiency, undecided
+from ablations.stats.verdicts import missing_pairs, undecided
 
 _NAMED = 6  # replicates that are listed one by one
 _TOLD = 60  # variants that each have a sentence
@@ -45,7 +41,7 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
         sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
     if judged:
         sentences.append(method_sentences(contrasts, analysis.looks, "on one set of data"))
-        sentences += _worth(results.cells, design, analysis.looks)
+        sentences += reach_sentences(Reach.trained(design, results.cells, analysis.looks))
     if analysis.looks:
         sentences.append(_spent(summaries, contrasts, analysis.looks))
     return sentences + warnings(results, design)
@@ -69,7 +65,10 @@ def warnings(results: Results, design: Design) -> list[str]:
     if missing:
         sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
     if not design.is_search:
-        sentences += _unpaired(missing_pairs(results.cells, design.baselines), design.baselines)
+        cells = results.cells
+        if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
+            cells = cells[cells["replicate"] < design.replicates]
+        sentences += _unpaired(missing_pairs(cells, design.baselines), design.baselines)
     return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
 
 
@@ -105,27 +104,6 @@ def _mixtures(results: Results) -> list[str]:
     return sentences
 
 
-def detection_sentence(n: int, cells: pd.DataFrame, baselines: Mapping[str, str], level: float = ALPHA) -> str | None:
-    """Says which difference a study of so many replicates detects; None where nothing is known of the spread."""
-    sd = typical_spread(cells, baselines)
-    if not sd:
-        return None
-    contrasts = len(family(baselines))
-    found = detectable(sd, n, contrasts, level)
-    if found is None:
-        return f"With {count(n, 'replicate')} the test can decide none of {count(contrasts, 'contrast')}."
-    return (
-        f"With {count(n, 'replicate')} a difference of {found:.2g} points is found in 80 % of studies (paired "
-        f"differences typically have a standard deviation of {sd:.2g})."
-    )
-
-
-def typical_spread(cells: pd.DataFrame, baselines: Mapping[str, str]) -> float | None:
-    """Returns the median standard deviation of the contrasts of a study; None where none is known."""
-    known = [one.value for one in spreads(cells, baselines).values()]
-    return float(np.median(known)) if known else None
-
-
 def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     """Says which variants are highest."""
     if len(summaries) < 3 or len({summary.baseline for summary in summaries}) > 1:
@@ -137,22 +115,6 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     flattered = ", picked after seeing the results, which flatters it"
     minded = flattered if best.top1.n > 1 else "; one replicate says nothing about how sure that is"
     return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
-
-
-def _worth(cells: pd.DataFrame, design: Design, looks: Looks | None) -> list[str]:
-    """Says what pairing gained, and what the study could have seen."""
-    sentences = []
-    efficiency = relative_efficiency(cells, design.baselines)
-    if efficiency is not None:
-        sentences.append(f"Relative efficiency of the paired design: {efficiency:.2g}.")
-    sd = None if looks else typical_spread(cells, design.baselines)
-    most = max((one.n for one in spreads(cells, design.baselines).values()), default=0)
-    found = detection_sentence(most, cells, design.baselines) if sd else None
-    if sd and found:
-        needed = replicates_for(design.margin, sd, len(family(design.baselines)))
-        wanted = f"{needed:,}" if needed else "more than 100,000"
-        sentences.append(f"{found} One of {design.margin:g}, the margin, would take {wanted} replicates.")
-    return sentences
 
 
 def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], looks: Looks) -> str:

@@ -403,7 +403,8 @@ def a_factor_of_nothing(draw: st.DrawFn) -> Wrong:
     return Wrong(arguments, (factor.partition(".")[0][:40],), DESIGN, DESIGNED)
 
 
-DESIGN = ("sweep", "attention", "model", "data", "replicates", "device", "measure", "train")
+DESIGN = ("sweep", "attention", "model", "data", "judge", "replicates", "baseline_replicates", "device", "measure",
+          "train")  # fmt: skip
 NARROWEST = 16  # channels of a CIFAR ResNet's first stage
 FITTING = [number for number in range(1, NARROWEST // 2 + 1) if (NARROWEST // 2) % number == 0]
 
@@ -519,6 +520,12 @@ TOGETHER: tuple[Wrong, ...] = (
     Wrong(("sweep=search",), ("sweep",), DESIGN, ("bench",)),
     Wrong(("sweep=search", "plan.pilot=1"), ("plan.pilot",), (*DESIGN, "plan"), ("plan",)),
     *(Wrong((f"replicates.max={most}",), ("replicates.max",), DESIGN, DESIGNED) for most in (2, 31, 33, 10_000)),
+    Wrong(("judge.metric=test_loss",), ("sweep.margin",), DESIGN, DESIGNED),
+    Wrong(("sweep=search", "judge.metric=test_loss"), ("judge.metric",), DESIGN, STUDIED),
+    *(
+        Wrong(("baseline_replicates=5", replicates), ("baseline_replicates",), DESIGN, DESIGNED)
+        for replicates in ("replicates=2", "replicates=6", "replicates=auto")
+    ),
     Wrong(("replicates=auto", "replicates.max=2"), ("replicates.max",), DESIGN, ("run", "plan")),
     *(
         Wrong((f"replicates={most}", f"plan.pilot={most + 1}"), ("plan.pilot",), (*DESIGN, "plan"), ("plan",))

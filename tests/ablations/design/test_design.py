@@ -71,6 +71,37 @@ def test_cells_come_a_whole_replicate_after_the_other() -> None:
     assert len({cell.key for cell in cells}) == 10
 
 
+def test_baselines_have_more_replicates_than_others_where_they_are_asked_for() -> None:
+    made = design("replicates=2", "baseline_replicates=4")
+    assert made.sizes == {"none": 4, "groups=1": 2, "groups=2": 2, "groups=4": 2, "groups=8": 2}
+    cells = list(made.cells())
+    assert [(cell.variant.name, cell.replicate) for cell in cells[10:]] == [("none", 2), ("none", 3)]
+    assert cells[:10] == list(design("replicates=2").cells())
+    assert set(design("replicates=2", "baseline_replicates=2").sizes.values()) == {2}
+
+
+def test_a_level_that_is_the_baseline_has_more_replicates_in_every_combination() -> None:
+    made = design("sweep=backbones", "sweep.factors.model=[resnet8,resnet20]", "replicates=1", "baseline_replicates=2")
+    assert {name for name, size in made.sizes.items() if size == 2} == {"resnet8, none", "resnet20, none"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("replicates=auto",), "design.no_baselines_auto"),
+        (("sweep=search",), "design.no_verdicts"),
+        (("replicates=4",), "design.uneven_baselines"),
+        (("replicates=2",), "design.uneven_baselines"),
+    ],
+)
+def test_more_replicates_of_baselines_are_refused_where_they_mean_nothing(
+    overrides: tuple[str, ...], reason: str
+) -> None:
+    number = overrides[0].partition("=")[2]
+    with pytest.raises(UsageError, match=refusal("baseline_replicates=3", reason, replicates=number)):
+        design("baseline_replicates=3", *overrides)
+
+
 def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
     assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(3, 0), (4, 0)]
     assert design("replicates=auto").replicates_max == 32

@@ -1,0 +1,117 @@
+"""What a study declared before its first cell, what was changed since, and what that makes of its verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.metrics import METRICS
+from ablations.common.wording import count
+from ablations.design.declaration import Change, Declaration
+
+_UNDECLARED = "not declared before the first cell"
+_CONFIRM = "a new study with other seeds can confirm them (study=NAME seed=1)"
+EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
+
+
+def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
+    """Says when the study was declared and what was changed since; nothing of a search, which gives no verdicts."""
+    if analysis.design.is_search:
+        return []
+    known = analysis.declared
+    if known is None:
+        return [f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."]
+    declared = f"Declared before the first cell on {_origin(known.first)}"
+    unrecorded = [change for change in analysis.deviations if not change.time]
+    if not known.changes and not unrecorded:
+        return [f"{declared}; unchanged since."]
+    changed = "; ".join(change_clause(change) for change in (*known.changes, *unrecorded))
+    if not analysis.is_exploratory:
+        return [f"{declared}. Changed since: {changed}. Verdicts are by what was declared."]
+    return [f"{declared}. Changed since: {changed}. {EXPLORATORY}"]
+
+
+def exploratory_clause(analysis: StudyAnalysis) -> str:
+    """Says why verdicts are exploratory: `exploratory: margin changed after the first cell`; empty where not."""
+    if analysis.design.is_search or not analysis.is_exploratory:
+        return ""
+    if analysis.declared is None:
+        return f"exploratory: {_UNDECLARED}"
+    named = list(dict.fromkeys(change.what for change in analysis.deviations if change.is_exploratory))
+    return f"exploratory: {_listed(named)} changed after the first cell"
+
+
+def exploratory_sentence(analysis: StudyAnalysis) -> str:
+    """Says why verdicts are exploratory in a sentence; empty where they are not."""
+    clause = exploratory_clause(analysis)
+    return f"Verdicts are {clause}." if clause else ""
+
+
+def exploratory_mark(analysis: StudyAnalysis) -> str:
+    """Returns what a heading of verdicts ends in where they are exploratory: ` (exploratory)`."""
+    return " (exploratory)" if exploratory_clause(analysis) else ""
+
+
+def verdicts_tag(analysis: StudyAnalysis) -> str:
+    """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory; empty of a search."""
+    return "" if analysis.design.is_search else exploratory_clause(analysis) or "declared"
+
+
+def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
+    """Returns what was declared before the first cell, by what it is; nothing where nothing was, or of a search."""
+    if analysis.declared is None or analysis.design.is_search:
+        return {}
+    first = analysis.declared.first
+    return {
+        "question": first.question,
+        "contrasts": f"{count(len(first.contrasts), 'contrast')}, baseline {first.baseline}",
+        "metric": METRICS[first.metric].label,
+        "margin": first.margin_text,
+        "replicates": first.replicates_text,
+        "code": _code(first.commit),
+        "time": _time(first.time),
+        "command": first.command,
+    }
+
+
+def change_clause(change: Change) -> str:
+    """Says a change in a clause: `margin from 1 points to 0.5 points on 2026-11-29 14:02 UTC`."""
+    when = f"on {_time(change.time)}" if change.time else "in this report"
+    if not change.before or not change.after:
+        how = "added" if change.after else "removed"
+        return f"{change.what} {how} {when}: {change.after or change.before}"
+    return f"{difference_clause(change)} {when}"
+
+
+def difference_clause(change: Change) -> str:
+    """Says a change in a clause without its time: `margin from 1 to 0.5 points`."""
+    if not change.before or not change.after:
+        return f"{change.what} {'added' if change.after else 'removed'}: {change.after or change.before}"
+    return f"{change.what} from {change.before} to {change.after}"
+
+
+def changes_sentence(changes: Sequence[Change], deviations: Sequence[Change]) -> str:
+    """Says what a run declares otherwise than the one before, and whether `deviations` make verdicts exploratory."""
+    text = f"Changed after the first cell: {'; '.join(map(change_clause, changes))}."
+    return f"{text} Verdicts are exploratory." if any(change.is_exploratory for change in deviations) else text
+
+
+def _origin(declared: Declaration) -> str:
+    return f"{_time(declared.time)} ({_code(declared.commit)})"
+
+
+def _code(commit: str) -> str:
+    """Writes a commit for people, in short: `commit 9f3c2a1, with uncommitted changes`."""
+    if commit.startswith("version "):
+        return commit
+    head, changes = commit[:7], commit.endswith("+changes")
+    return f"commit {head}, with uncommitted changes" if changes else f"commit {head}"
+
+
+def _time(time: str) -> str:
+    """Writes `2026-11-29T14:02:11+00:00` for people: `2026-11-29 14:02 UTC`."""
+    return f"{time[:16].replace('T', ' ')} UTC"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

@@ -1,0 +1,255 @@
+"""What a study can find: minimum detectable effects, reachable margins, and the replicates that either takes.
+
+The spread of paired differences is that of a typical contrast, the median over contrasts; the contrast that spreads
+most is named beside it where it spreads much more. Before anything is stored, effects are in standard deviations (SD)
+of paired differences.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from ablations.common.metrics import METRICS
+from ablations.common.wording import count
+from ablations.design import Design
+from ablations.stats import (
+    Looks,
+    baseline_shares,
+    detectable,
+    family,
+    reachable_margin,
+    relative_efficiency,
+    replicates_for,
+    replicates_for_margin,
+    spreads,
+)
+from ablations.stats.significance import ALPHA, FLIPPED
+
+_MUCH = 2.0  # times the typical spread, from which on the contrast that spreads most is named
+_CARRIES = 0.5  # of the variance of a contrast, from which on more replicates of the baseline alone are worth naming
+_LEAST_FOR_SHARES = 5  # replicates of the baseline: of fewer, shares of a variance say little
+_EFFECTS = (0.5, 1.0, 2.0)  # in SD
+_MOST = "more than 100,000"  # replicates
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a study of `n` replicates can find.
+
+    Attributes:
+        design: the study.
+        cells: what is stored of it, with the metric that verdicts are about.
+        n: replicates of each variant, at the last interim analysis where there are any.
+        level: of the tests then.
+    """
+
+    design: Design
+    cells: pd.DataFrame
+    n: int
+    level: float = ALPHA
+
+    @classmethod
+    def planned(cls, design: Design, cells: pd.DataFrame, looks: Looks | None) -> Reach:
+        """Returns the reach of a study that has all its replicates."""
+        if looks is None:
+            return cls(design, cells, design.replicates)
+        return cls(design, cells, looks.sizes[-1], looks.levels(len(family(design.baselines)))[-1])
+
+    @classmethod
+    def trained(cls, design: Design, cells: pd.DataFrame, looks: Looks | None) -> Reach:
+        """Returns the reach of a study with the replicates that it has; under interim analyses, of all of them."""
+        if looks is not None:
+            return cls.planned(design, cells, looks)
+        most = max((one.n for one in spreads(cells, design.baselines, design.metric).values()), default=0)
+        return cls(design, cells, most)
+
+    @property
+    def contrasts(self) -> int:
+        """How many contrasts verdicts are corrected for."""
+        return len(family(self.design.baselines))
+
+    @cached_property
+    def known(self) -> dict[str, float]:
+        """The standard deviation of each contrast's differences, by variant, less what more baselines take off."""
+        design, factors = self.design, {}
+        if design.baseline_replicates > self.n:
+            runs = 1 + (design.baseline_replicates - self.n) // self.n
+            factors = {name: _factor(share, runs) for name, share in self.shares.items()}
+        found = spreads(self.cells, design.baselines, design.metric)
+        return {name: one.value * factors.get(design.baselines[name], 1.0) for name, one in found.items()}
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Which share of a typical contrast's variance is its baseline's, by baseline, where enough runs tell."""
+        sizes = self.cells["variant"].value_counts()
+        found = baseline_shares(self.cells, self.design.baselines, self.design.metric)
+        return {name: share for name, share in found.items() if sizes[name] >= _LEAST_FOR_SHARES}
+
+    @cached_property
+    def typical(self) -> float | None:
+        """The median of the standard deviations; None where none is known."""
+        return float(np.median(list(self.known.values()))) if self.known else None
+
+    @cached_property
+    def worst(self) -> tuple[str, float] | None:
+        """The contrast that spreads most and its standard deviation, where that is much more than is typical."""
+        known, typical = self.known, self.typical
+        if not typical:
+            return None
+        name = max(known, key=lambda variant: known[variant])
+        return (name, known[name]) if known[name] > _MUCH * typical else None
+
+    def in_unit(self, value: float) -> str:
+        """Writes a difference with two digits and its unit."""
+        return f"{_two(value)} {METRICS[self.design.metric].difference_unit}".rstrip()
+
+
+def detection_sentence(reach: Reach) -> str | None:
+    """Says which effect is detected; None where nothing is known of the spread."""
+    typical = reach.typical
+    if not typical:
+        return None
+    found = detectable(typical, reach.n, reach.contrasts, reach.level)
+    if found is None:
+        return nothing_sentence(reach)
+    text = f"Minimum detectable effect at 80 % power with {_size(reach)}: {reach.in_unit(found)} in a typical contrast"
+    text += f" (standard deviation of paired differences {_two(typical)})"
+    if reach.worst is not None:
+        name, sd = reach.worst
+        text += f", {reach.in_unit(found * sd / typical)} for {name} ({_two(sd)})"
+    return f"{text}.{_fewer(reach, found / typical)}"
+
+
+def margin_sentence(reach: Reach) -> str | None:
+    """Says which margin is within reach, and how many replicates the chosen one takes; None where nothing tells."""
+    typical, chosen, contrasts = reach.typical, reach.design.margin, reach.contrasts
+    if not typical or (least := reachable_margin(typical, reach.n, contrasts)) is None:
+        return None
+    text = (
+        "Smallest margin within which `equivalent` comes out with 80 % power if nothing differs: "
+        f"{reach.in_unit(least)} in a typical contrast"
+    )
+    if reach.worst is not None:
+        name, sd = reach.worst
+        text += f", {reach.in_unit(least * sd / typical)} for {name}"
+    if chosen >= least:
+        return f"{text}; the chosen one is {chosen:g}."
+    return f"{text}; the chosen one, {chosen:g}, takes {_number(replicates_for_margin(chosen, typical, contrasts))}."
+
+
+def effect_sentence(reach: Reach, effect: float) -> tuple[str, int | None]:
+    """Says how many replicates a difference takes, and returns them for a typical contrast; None where too many."""
+    typical = reach.typical or 0.0
+    number = replicates_for(effect, typical, reach.contrasts)
+    text = f"To find a difference of {_unit(effect, reach)} with 80 % power takes {_number(number)}"
+    if reach.worst is not None:
+        name, sd = reach.worst
+        text += f", of {name} {_number(replicates_for(effect, sd, reach.contrasts))}"
+    return text, number
+
+
+def unknown_sentences(reach: Reach, effect: float) -> list[str]:
+    """Says what a study can find before anything is known of the spread: in SD, and at which SD an effect is found.
+
+    `effect` is the difference that is asked for, in the metric's unit; 0 where none is.
+    """
+    margin, contrasts = reach.design.margin, reach.contrasts
+    found = detectable(1.0, reach.n, contrasts, reach.level)
+    least = reachable_margin(1.0, reach.n, contrasts)
+    if found is None or least is None:
+        sentences = [nothing_sentence(reach)]
+    else:
+        sentences = [
+            f"In standard deviations (SD) of paired differences, with {_size(reach)} at 80 % power: minimum detectable "
+            f"effect {_two(found)} SD, smallest margin for `equivalent` {_two(least)} SD.{_fewer(reach, found)}",
+            f"The margin of {_unit(margin, reach)} is within reach where the SD is at most "
+            f"{reach.in_unit(margin / least)}.",
+        ]
+        if effect:
+            sentences.append(
+                f"A difference of {_unit(effect, reach)} is found where the SD is at most "
+                f"{reach.in_unit(effect / found)}."
+            )
+    effects = ", ".join(f"{size:g} SD {_number(replicates_for(size, 1.0, contrasts))}" for size in _EFFECTS)
+    return [*sentences, f"To find an effect takes, by its size: {effects}."]
+
+
+def nothing_sentence(reach: Reach) -> str:
+    """Says that so few replicates decide nothing, whatever the spread is."""
+    if reach.n < 2:
+        return "One replicate decides nothing at any spread: it does not say how much differences vary."
+    return f"With {_size(reach)} no difference can be found at any spread."
+
+
+def efficiency_sentence(reach: Reach) -> str | None:
+    """Says what pairing by replicate gained; None where nothing tells."""
+    found = relative_efficiency(reach.cells, reach.design.baselines, reach.design.metric)
+    return None if found is None else f"Relative efficiency of the paired design: {found:.2g}."
+
+
+def baseline_sentences(reach: Reach) -> list[str]:
+    """Says what more replicates of a baseline alone buy, where it carries most of the variance of its contrasts."""
+    design = reach.design
+    if design.replicates_max or design.is_search or design.baseline_replicates > design.replicates or reach.n < 2:
+        return []
+    return [
+        f"{name} carries {share:.0%} of the variance of a typical contrast: with "
+        f"{' or '.join(str(runs * reach.n) for runs in (2, 4))} replicates of it alone "
+        f"(baseline_replicates={2 * reach.n}) the minimum detectable effect is "
+        f"{' or '.join(f'{_factor(share, runs):.2f}' for runs in (2, 4))} times as large.".replace("%", " %")
+        for name, share in reach.shares.items()
+        if share > _CARRIES
+    ]
+
+
+def shared_sentence(reach: Reach) -> str | None:
+    """Says what further replicates of baselines are for; None where there are none."""
+    design = reach.design
+    if design.baseline_replicates <= design.replicates:
+        return None
+    each = design.baseline_replicates // design.replicates
+    return f"In each pair the baseline is the mean of {each} runs: it has {design.baseline_replicates} replicates."
+
+
+def reach_sentences(reach: Reach) -> list[str]:
+    """Says in a report what the study could have found."""
+    sayings = (shared_sentence, efficiency_sentence, detection_sentence, margin_sentence)
+    return [found for say in sayings if (found := say(reach))]
+
+
+def _size(reach: Reach) -> str:
+    return f"{count(reach.n, 'replicate')} and {count(reach.contrasts, 'contrast')}"
+
+
+def _fewer(reach: Reach, found: float) -> str:
+    """Says where fewer replicates find smaller effects, as those below 6 assume normal differences for it."""
+    if not FLIPPED <= reach.n < 2 * FLIPPED:
+        return ""
+    fewer = detectable(1.0, FLIPPED - 1, reach.contrasts, reach.level)
+    if fewer is None or fewer > 0.95 * found:
+        return ""
+    return f" {FLIPPED - 1} replicates find {fewer / found:.2g} times that, by tests that assume normal differences."
+
+
+def _factor(share: float, runs: int) -> float:
+    """Returns the standard deviation of a contrast with so many runs of the baseline for one, over that with one."""
+    return math.sqrt(1 - share + share / runs)
+
+
+def _number(replicates: int | None) -> str:
+    return count(replicates, "replicate") if replicates else f"{_MOST} replicates"
+
+
+def _unit(value: float, reach: Reach) -> str:
+    return f"{value:g} {METRICS[reach.design.metric].difference_unit}".rstrip()
+
+
+def _two(value: float) -> str:
+    """Writes a number with two digits that count, and no exponent."""
+    digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:.{digits}f}"

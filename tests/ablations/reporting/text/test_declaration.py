@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.design.declaration import Change, Declaration, History
+from ablations.reporting.text.declaration import (
+    changes_sentence,
+    declaration_rows,
+    declaration_sentences,
+    exploratory_clause,
+    verdicts_tag,
+)
+from tests.builders.analyses import study_analysis
+from tests.wording import worded
+
+LATER = "2026-11-30T09:05:00+00:00"
+DECLARED = worded("declaration.declared", time="2026-11-29 14:02", code="commit 0123456")
+
+
+def declared_of(analysis: StudyAnalysis) -> Declaration:
+    assert analysis.declared is not None
+    return analysis.declared.first
+
+
+def with_history(analysis: StudyAnalysis, history: History) -> StudyAnalysis:
+    return replace(analysis, attributes={**analysis.attributes, "declared": history.as_stored()})
+
+
+def test_a_study_that_keeps_to_its_declaration_says_so(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    assert declaration_sentences(analysis) == [f"{DECLARED}; unchanged since."]
+    assert (exploratory_clause(analysis), verdicts_tag(analysis)) == ("", "declared")
+
+
+@pytest.mark.parametrize(
+    ("commit", "shown"),
+    [
+        ("0123456789+changes", "commit 0123456, with uncommitted changes"),
+        ("version 1.2", "version 1.2"),
+    ],
+)
+def test_the_code_is_a_commit_or_a_version(commit: str, shown: str, tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    history = History.begun(replace(declared_of(analysis), commit=commit))
+    (said,) = declaration_sentences(with_history(analysis, history))
+    assert said.startswith(worded("declaration.declared", time="2026-11-29 14:02", code=shown))
+
+
+def test_a_margin_that_was_changed_makes_verdicts_exploratory_with_its_time(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path, margin=0.5)
+    now = declared_of(analysis)
+    history = History.begun(replace(now, margin=1.0)).then(replace(now, time=LATER))
+    analysis = with_history(analysis, history)
+    (said,) = declaration_sentences(analysis)
+    assert said.startswith(f"{DECLARED}. Changed since: margin from 1 to 0.5 points on 2026-11-30 09:05 UTC. ")
+    assert worded("declaration.exploratory") in said
+    assert exploratory_clause(analysis) == worded("declaration.clause", what="margin")
+    assert verdicts_tag(analysis) == exploratory_clause(analysis)
+
+
+def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    history = History.begun(declared_of(analysis))
+    other = with_history(replace(analysis, design=replace(analysis.design, margin=0.5, metric="test_loss")), history)
+    (said,) = declaration_sentences(other)
+    assert "metric from top1 to test_loss in this report; margin from 1 points to 0.5 nats in this report. " in said
+    assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
+
+
+def test_another_question_is_told_and_changes_no_verdict(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    now = declared_of(analysis)
+    analysis = with_history(analysis, History.begun(replace(now, question="Why?")).then(replace(now, time=LATER)))
+    (said,) = declaration_sentences(analysis)
+    assert "question from Why? to How many groups" in said
+    assert said.endswith(worded("declaration.kept"))
+    assert verdicts_tag(analysis) == "declared"
+
+
+def test_a_study_that_declared_nothing_is_exploratory(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    attributes = {name: value for name, value in analysis.attributes.items() if name != "declared"}
+    analysis = replace(analysis, attributes=attributes)
+    (said,) = declaration_sentences(analysis)
+    assert said.startswith(worded("declaration.nothing"))
+    assert exploratory_clause(analysis) == "exploratory: not declared before the first cell"
+    assert declaration_rows(analysis) == {}
+
+
+def test_a_search_gives_no_verdicts_to_be_declared(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path, ["sweep=search"])
+    assert (declaration_sentences(analysis), exploratory_clause(analysis), verdicts_tag(analysis)) == ([], "", "")
+
+
+def test_what_was_declared_is_told_in_full(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    rows = declaration_rows(analysis)
+    assert rows["question"] == analysis.design.question
+    assert (rows["metric"], rows["margin"], rows["replicates"]) == ("Top-1", "1 points", "2")
+    assert (rows["contrasts"], rows["time"]) == ("2 contrasts, baseline none", "2026-11-29 14:02 UTC")
+
+
+def test_a_run_that_declares_otherwise_says_so_at_once() -> None:
+    change = Change("margin", "1", "0.5 points", LATER)
+    said = "Changed after the first cell: margin from 1 to 0.5 points on 2026-11-30 09:05 UTC."
+    assert changes_sentence([change], [change]) == f"{said} Verdicts are exploratory."
+    assert changes_sentence([change], []) == said
