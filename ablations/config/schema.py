@@ -237,6 +237,12 @@ class Config:
         "some figures need, of all cells, or nobody's (off).",
         choices=("first", "all", "off"),
     )
+    predictions: str = option(
+        "all",
+        "Whether what each trained network says of each test image is kept in results_dir/<study>/predictions, some 17 "
+        "KB for 10,000 images: accuracy by class, confusions, calibration and churn are read from it.",
+        choices=("all", "off"),
+    )
     figures: Any = option(
         "all",
         "Figures that `analyze` draws: all, or all but some as [all,-cams], with tables, page and report; or names, as "

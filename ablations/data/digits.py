@@ -11,8 +11,6 @@ the same bytes on every machine and version.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +26,7 @@ _TEST_SHARE = 3  # one source digit in three is held out
 _AT_ONCE = 64  # scenes that are painted together
 
 _Ints = NDArray[np.int32]
-_Drawn = dict[str, NDArray[Any]]  # what was drawn of each scene, by name
+_Drawn = dict[str, _Ints]  # what was drawn of each scene, by name
 
 
 def make_digits(train_images: int, test_images: int, clutter: int, noise: int, seed: int) -> Images:
@@ -77,7 +75,7 @@ def _draw_set(
     # 10,000 scenes do not take a gigabyte.
     grid = random.randint(0, 160, size=(count, 3, 3, 3)).astype(np.int32)
     shapes = [_draw_fragments(len(glyphs), count, random) for _ in range(clutter)]
-    shapes.append({"glyph": chosen, **_draw_placement(count, _DIGIT_CONTRAST, random)})
+    shapes.append({"glyph": chosen.astype(np.int32), **_draw_placement(count, _DIGIT_CONTRAST, random)})
     scenes = np.empty((count, 3, SIZE, SIZE), dtype=np.uint8)
     for start in range(0, count, _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
@@ -91,10 +89,8 @@ def _draw_set(
 
 def _draw_fragments(glyphs: int, count: int, random: np.random.RandomState) -> _Drawn:
     """Draws which of so many glyphs are cut, the windows of 4x3 or 3x4 that are kept of them, and where these go."""
-    drawn: _Drawn = {"glyph": random.randint(glyphs, size=count)}
-    drawn["tall"] = random.randint(2, size=count)
-    drawn["top"] = random.randint(_SOURCE - 3, size=count)
-    drawn["left"] = random.randint(_SOURCE - 3, size=count)
+    highest = {"glyph": glyphs, "tall": 2, "top": _SOURCE - 3, "left": _SOURCE - 3}
+    drawn = {name: random.randint(high, size=count).astype(np.int32) for name, high in highest.items()}
     return drawn | _draw_placement(count, _FRAGMENT_CONTRAST, random)
 
 
