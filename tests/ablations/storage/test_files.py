@@ -16,9 +16,9 @@ from ablations.data.device import DeviceImages, on_device
 from ablations.design import Cell, make_design
 from ablations.storage.cell_states import CellState
 from ablations.storage.files import Checkpoints, Weights
+from ablations.training.evaluation import evaluate
 from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
-from ablations.training.train import evaluate
 from tests.builders.driven import DrivenStudy
 from tests.builders.kept import Keen, drive
 from tests.builders.launchers import Launcher
@@ -81,9 +81,11 @@ def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
         assert launcher.results[name]["train_time_ratio"] is not None
-        loss, top1 = evaluate(weights.load(cell), recipe, images_of(launcher))
-        assert top1 == launcher.results[name]["top1"]
-        assert loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # it may be computed in bfloat16
+        tested = evaluate(weights.load(cell), recipe, images_of(launcher))
+        assert tested.predictions.top1 == launcher.results[name]["top1"]
+        assert tested.loss == pytest.approx(
+            launcher.results[name]["test_loss"], rel=1e-3
+        )  # it may be computed in bfloat16
 
 
 def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
