@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablations.analysis.effects import Effect, factorial_effects
+from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
 from ablations.analysis.tradeoffs import importances, tradeoffs
 from ablations.common.settings import Settings
@@ -135,3 +136,12 @@ class StudyAnalysis:
         from ablations.analysis.networks import TrainedNetworks
 
         return TrainedNetworks(self)
+
+    @cached_property
+    def predictions(self) -> StudyPredictions:
+        """What the trained networks of the variants that are shown say of test images, as far as that was kept.
+
+        Raises:
+            UsageError: if nothing was.
+        """
+        return kept_predictions(self)

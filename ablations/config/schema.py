@@ -16,7 +16,8 @@ from ablations.config.launcher import LauncherConfig
 from ablations.config.option import AUTO, group, option
 from sa_core.backbones.places import STEMS
 
-# The figures of a study by name, in the order of a report, with what each shows; the last three need trained weights.
+# The figures of a study by name, in the order of a report, with what each shows. `classes`, `confusion` and
+# `calibration` need kept predictions, the last three trained weights.
 FIGURES = {
     "forest": "Every contrast with its confidence interval and verdict",
     "variants": "Top-1 and cost of every variant",
@@ -26,6 +27,9 @@ FIGURES = {
     "complexity": "Top-1 against parameters and GFLOPs, beside published results",
     "promise": "What the multiply-adds promise, and what the clock says",
     "learning_curves": "Training loss and top-1 after every epoch",
+    "classes": "Accuracy of each class, against the baseline",
+    "confusion": "Which classes are taken for which",
+    "calibration": "Confidence against accuracy",
     "gates": "The gates of shuffle attention, by stage and class",
     "subfeatures": "What each group of channels knows by itself",
     "cams": "Where networks look: class activation maps on test images",
