@@ -48,7 +48,7 @@ def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
             axes.plot(row["ece"], place, linestyle="", **look)
         style.name_rows(axes, labels)
         axes.set_xlim(left=0)
-        axes.set_xlabel(METRICS["ece"].axis)
+        axes.set_xlabel(f"ECE ({METRICS['ece'].unit})")
     return drawn
 
 

@@ -1,20 +1,21 @@
-"""Accuracy by class: a row a class, a column a variant, with the difference to the baseline in each cell."""
+"""Accuracy by class: a row a variant, a column a class, with the difference to the baseline in each cell."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ablations.analysis.predictions import StudyPredictions, classes_frame
 from ablations.reporting.figures import style
 
 MOST_CLASSES = 30
-_UPRIGHT = 4  # variants whose names have room beside each other
-_WIDEST_LABEL = 22  # letters
-_NUMBERED = 12  # variants, of which each cell has its number
+_WIDEST_LABEL = 20  # letters
+_WITH_DECIMALS = 12  # classes
 
 
 def shown_classes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -35,40 +36,41 @@ def draw_classes(found: StudyPredictions, caption: str) -> Figure:
     frame = classes_frame(found)
     shown = shown_classes(frame)
     variants = list(dict.fromkeys(shown["variant"]))
-    table = shown.pivot_table("difference", "label", "variant")[variants]
+    table = shown.pivot_table("difference", "variant", "label").loc[variants]
     accuracy = frame[frame["variant"].isin(set(found.baselines.values()))].groupby("label")["accuracy"].mean()
-    names = [f"{style.shorten(found.classes[label], _WIDEST_LABEL)} ({accuracy[label]:.1f})" for label in table.index]
-    limit = max(float(np.abs(table.to_numpy()).max(initial=0.1, where=table.notna().to_numpy())), 0.1)
-    numbered = len(variants) <= _NUMBERED
-    longest = max(map(len, variants)) if len(variants) > _UPRIGHT else 4
-    height = 0.6 + 0.2 * len(table) + min(0.05 * longest, 1.0)
-    with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
+    classes = [
+        f"{style.shorten(name, _WIDEST_LABEL)} ({accuracy[label]:.0f})"
+        for label, name in enumerate(found.classes)
+        if label in table.columns
+    ]
+    limit = float(np.nanmax(np.abs(table.to_numpy()), initial=0.1))
+    labels, decimals = style.row_labels(variants), 1 if len(classes) <= _WITH_DECIMALS else 0
+    height = 0.5 + 1.2 * style.rows_height(labels) + 0.07 * max(map(len, classes))
+    with style.figure(style.TWO_COLUMNS, max(height, 2.0), caption) as drawn:
         axes = drawn.subplots()
         sns.heatmap(
-            table, ax=axes, cmap="RdBu", center=0, vmin=-limit, vmax=limit, annot=numbered, fmt="+.1f", linewidths=0.5,
-            annot_kws={"fontsize": 7}, cbar_kws={"label": "Difference in points", "shrink": 0.8},
+            table, ax=axes, cmap="RdBu", center=0, vmin=-limit, vmax=limit, annot=True, fmt=f"+.{decimals}f",
+            linewidths=0.5, annot_kws={"fontsize": 6}, cbar_kws={"label": "Points", "pad": 0.02},
         )  # fmt: skip
-        axes.set_yticklabels(names, rotation=0)
-        folded = ["\n".join(style.fold(name, 16)) for name in variants]
-        slanted = {"rotation": 45, "ha": "right"} if len(variants) > _UPRIGHT else {"rotation": 0}
-        axes.set_xticklabels(folded, **slanted)
+        axes.set_yticklabels(labels, rotation=0)
+        axes.set_xticklabels(classes, rotation=90)
         axes.tick_params(length=0)
-        axes.set(xlabel="", ylabel="Class (the baseline's accuracy in %)")
+        axes.set(xlabel="Class (the baseline's accuracy in %)", ylabel="")
         axes.grid(visible=False)
-        if numbered:
-            _embolden(shown, table, list(axes.texts))
+        _embolden(shown, table, axes.texts)
     return drawn
 
 
-def _embolden(shown: pd.DataFrame, table: pd.DataFrame, texts: list) -> None:  # type: ignore[type-arg]
+def _embolden(shown: pd.DataFrame, table: pd.DataFrame, texts: Sequence[Text]) -> None:
     """Prints the differences in bold whose interval does not contain 0; those of one replicate have none."""
-    clear = {
-        (row["label"], row["variant"]): row["low"] > 0 or row["high"] < 0
-        for row in shown.to_dict("records")
-        if not math.isnan(row["low"])
-    }
-    cells = [(label, variant) for label in table.index for variant in table.columns]
-    known = [cell for cell in cells if not math.isnan(table.loc[cell[0], cell[1]])]
-    for text, cell in zip(texts, known, strict=True):
-        if clear.get(cell, False):
+    is_clear = (shown["low"] > 0) | (shown["high"] < 0)
+    clear = set(zip(shown["variant"][is_clear], shown["label"][is_clear], strict=True))
+    places = [
+        (variant, label)
+        for variant, row in zip(table.index, table.to_numpy().tolist(), strict=True)
+        for label, value in zip(table.columns, row, strict=True)
+        if not math.isnan(value)  # of which nothing is printed
+    ]
+    for text, place in zip(texts, places, strict=True):
+        if place in clear:
             text.set_fontweight("bold")

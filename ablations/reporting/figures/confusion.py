@@ -16,7 +16,6 @@ from ablations.reporting.figures import style
 MOST_CLASSES = 30  # of a matrix that can be read
 MOST_VARIANTS = 5  # beside the baseline
 MOST_BESIDE = 12  # classes of matrices that stand beside each other
-_NUMBERED = 12  # classes of a matrix whose cells have their number
 _PAIRS = 20
 _WIDEST_LABEL = 18  # letters
 
@@ -64,9 +63,9 @@ def draw_confusion(found: StudyPredictions, caption: str) -> Figure:
     matrices = [confusion_matrix(found, name) for name in variants]
     columns = min(3, len(variants))
     rows = math.ceil(len(variants) / columns)
-    side = style.TWO_COLUMNS / columns if len(variants) > 1 else (3.6 if classes <= MOST_BESIDE else style.TWO_COLUMNS)
+    side = style.TWO_COLUMNS / columns if len(variants) > 1 else min(1.2 + 0.26 * classes, style.TWO_COLUMNS)
     names = [style.shorten(name, _WIDEST_LABEL if len(variants) == 1 else 10) for name in found.classes]
-    with style.figure(style.TWO_COLUMNS, rows * side * 0.98, caption) as drawn:
+    with style.figure(style.TWO_COLUMNS, rows * (side + 0.3), caption) as drawn:
         panels = list(drawn.subplots(rows, columns, squeeze=False).flat)
         limit = max((float(np.nanmax(np.abs(one - matrices[0]))) for one in matrices[1:]), default=0.0)
         _draw_matrix(panels[0], matrices[0], names, None)
@@ -94,7 +93,7 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], names: list[str], limi
     )
     sns.heatmap(
         goodness, ax=axes, square=True, cbar=False, linewidths=0.3, xticklabels=names, yticklabels=names, fmt="",
-        annot=np.array(numbers) if len(matrix) <= _NUMBERED else None, annot_kws={"fontsize": 5.5}, **look,
+        annot=np.array(numbers), annot_kws={"fontsize": 5.5}, **look,
     )  # fmt: skip
     axes.tick_params(axis="x", rotation=0 if max(map(len, names)) == 1 else 90, labelsize=6, length=0)
     axes.tick_params(axis="y", rotation=0, labelsize=6, length=0)
@@ -116,7 +115,7 @@ def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
             is_own = frame["variant"] == name
             axes.plot(frame["share"][is_own], pairs[is_own].map(labels.index), linestyle="", label=name, **looks[name])
         style.name_rows(axes, labels)
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.02 * frame["share"].max())
         axes.set_xlabel("Taken for the other class (% of the true class)")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn

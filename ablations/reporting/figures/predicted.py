@@ -22,7 +22,7 @@ def classes_sketch(analysis: StudyAnalysis) -> Sketch | str:
     shown = classes.shown_classes(frame)
     if shown.empty:
         return "no variant and its baseline have predictions of a replicate in common"
-    key = "Differences to the baseline in points, means over replicates."
+    key = "Differences to the baseline in points" + (", means over replicates." if shown["n"].max() > 1 else ".")
     if shown["low"].notna().any():
         key += " Bold: the 95 % CI (Student's t, not corrected for how many there are) does not contain 0."
     if shown["label"].nunique() < len(found.classes):
@@ -40,9 +40,9 @@ def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
         key = f"Shares in percent of each true class, of {names[0]}"
         beside = len(names) > 1 and len(found.classes) <= confusion.MOST_BESIDE
         key += "; beside it differences to it in points, blue where they are for the better." if beside else "."
-    if len(names) <= len(found.compared):
+    if sum(found.baselines[name] == names[0] for name in found.compared) >= len(names):
         key += " Shown are the variants whose top-1 differs most from the baseline's."
-    key += " All replicates together."
+    key += " All replicates together." if len(found.by_variant[names[0]]) > 1 else ""
     return Sketch(frame, partial(confusion.draw_confusion, found), f"{key} {found.note}".strip(), _tested_on(found))
 
 
@@ -52,7 +52,7 @@ def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
     frame = calibration_frame(found)
     key = (
         f"Left: predictions of all replicates in {BINS} bins of confidence; on the diagonal it equals accuracy. "
-        "Right: expected calibration error (Guo et al. 2017), mean and lowest to highest over replicates."
+        "Right: expected calibration error (ECE, Guo et al. 2017), mean and lowest to highest over replicates."
     )
     if len(found.by_variant) > calibration.MOST_CURVES + 1:
         key += " Left are the variants whose error differs most from the baseline's."
