@@ -230,7 +230,8 @@ def confusion_matrix(found: StudyPredictions, variant: str) -> NDArray[np.float6
     Of shape (classes, classes); a class without test images has a row of nan.
     """
     classes = len(found.classes)
-    places = np.concatenate([one.labels * classes + one.predicted for one in found.by_variant[variant].values()])
+    kept = found.by_variant[variant].values()
+    places = np.concatenate([one.labels.astype(np.int64) * classes + one.predicted for one in kept])
     counts = np.bincount(places, minlength=classes**2).reshape(classes, classes)
     totals = counts.sum(1, keepdims=True)
     shares: NDArray[np.float64] = np.divide(

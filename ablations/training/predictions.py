@@ -30,39 +30,47 @@ TOP = 5
 _STEPS = 255  # of a confidence
 _LOWEST_RANK = 255
 
+Classes = NDArray[np.integer[Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What a network says of test images; all arrays are of shape (N,), in the order of the test set.
 
     Attributes:
-        labels: the true classes, int64.
-        predicted: the classes with the highest logit, int64.
-        ranks: how many classes have a higher logit than the true one, at most 255; 0 where it is predicted.
-        confidences: softmax probability of the predicted class, float64 in steps of 1/255.
         classes: how many there are.
+        labels: the true classes, uint8 or uint16.
+        predicted: the classes with the highest logit, likewise.
+        ranks: how many classes have a higher logit than the true one, at most 255; 0 where it is predicted.
+        steps: softmax probability of the predicted class in steps of 1/255.
     """
 
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    ranks: NDArray[np.uint8]
-    confidences: NDArray[np.float64]
     classes: int
+    labels: Classes
+    predicted: Classes
+    ranks: NDArray[np.uint8]
+    steps: NDArray[np.uint8]
 
     @classmethod
     def of(cls, classes: int, labels: Any, predicted: Any, ranks: Any, confidences: Any) -> Predictions:
         """Makes predictions of whatever arrays, rounding ranks and confidences as a file does."""
-        steps = np.rint(_STEPS * np.asarray(confidences, dtype=np.float64))
+        steps = np.rint(_STEPS * np.nan_to_num(np.asarray(confidences, dtype=np.float64)))
         return cls(
-            np.asarray(labels, dtype=np.int64),
-            np.asarray(predicted, dtype=np.int64),
-            np.minimum(ranks, _LOWEST_RANK).astype(np.uint8),
-            steps / _STEPS,
             classes,
+            _small(classes, labels),
+            _small(classes, predicted),
+            np.minimum(ranks, _LOWEST_RANK).astype(np.uint8),
+            steps.astype(np.uint8),
         )
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def confidences(self) -> NDArray[np.float64]:
+        """Softmax probability of each predicted class."""
+        confidences: NDArray[np.float64] = self.steps / _STEPS
+        return confidences
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -88,13 +96,12 @@ class Predictions:
     def to_bytes(self) -> bytes:
         """Returns the content of a file."""
         written = io.BytesIO()
-        whole = np.uint8 if self.classes <= 256 else np.uint16
         np.savez_compressed(
             written,
-            labels=self.labels.astype(whole),
-            shifts=((self.predicted - self.labels) % self.classes).astype(whole),
+            labels=self.labels,
+            shifts=_small(self.classes, (self.predicted.astype(np.int64) - self.labels) % self.classes),
             ranks=self.ranks,
-            confidences=np.rint(_STEPS * self.confidences).astype(np.uint8),
+            confidences=self.steps,
             classes=np.array(self.classes),
         )
         return written.getvalue()
@@ -104,13 +111,19 @@ class Predictions:
         """Reads the content of a file; raises ValueError if it is none."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-                labels, shifts = kept["labels"].astype(np.int64), kept["shifts"].astype(np.int64)
-                ranks, confidences, classes = kept["ranks"], kept["confidences"], int(kept["classes"])
+                labels, shifts, ranks, steps = (kept[name] for name in ("labels", "shifts", "ranks", "confidences"))
+                classes = int(kept["classes"])
+                predicted = (labels.astype(np.int64) + shifts) % classes
         except Exception as error:  # what a damaged file makes numpy and zipfile raise is of many kinds
             raise ValueError(first_line(error)) from error
-        if not len(labels) == len(shifts) == len(ranks) == len(confidences) > 0 or labels.max() >= classes:
+        if not len(labels) == len(ranks) == len(steps) > 0 or labels.max() >= classes:
             raise ValueError("its arrays do not go together")
-        return cls.of(classes, labels, (labels + shifts) % classes, ranks, confidences / _STEPS)
+        return cls(classes, _small(classes, labels), _small(classes, predicted), ranks, steps)
+
+
+def _small(classes: int, labels: Any) -> Classes:
+    """Returns classes in as few bytes as so many of them need."""
+    return np.asarray(labels).astype(np.uint8 if classes <= 256 else np.uint16)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
     height = max(3.2, 0.9 + style.rows_height(labels))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         left, right = drawn.subfigures(1, 2, width_ratios=[1.05, 1.0], squeeze=False)[0]
-        above, below = left.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        above, below = left.subplots(2, 1, height_ratios=[3, 1])
         _draw_reliability(above, below, frame, {name: looks[name] for name in shown})
         axes = right.subplots()
         for place, row in enumerate(errors.to_dict("records")):
@@ -61,6 +61,6 @@ def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, looks: dict
         above.plot(drawn["confidence"], drawn["accuracy"], label=name, markersize=3, linewidth=1.0, **look)
         edges = [*own["low"], own["high"].iloc[-1]]
         below.stairs(100 * shares, edges, color=look["color"])
-    above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1))
-    below.set(xlabel="Confidence", ylabel="Share (%)")
+    above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), xticklabels=[])
+    below.set(xlabel="Confidence", ylabel="Share (%)", xlim=(0, 1))
     below.set_ylim(bottom=0)

@@ -50,7 +50,8 @@ def draw_classes(found: StudyPredictions, caption: str) -> Figure:
         axes = drawn.subplots()
         sns.heatmap(
             table, ax=axes, cmap="RdBu", center=0, vmin=-limit, vmax=limit, annot=True, fmt=f"+.{decimals}f",
-            linewidths=0.5, annot_kws={"fontsize": 6}, cbar_kws={"label": "Points", "pad": 0.02},
+            linewidths=0.5, annot_kws={"fontsize": _number_size(labels, len(classes), decimals)},
+            cbar_kws={"label": "Points", "pad": 0.02, "ticks": [-limit, 0, limit], "format": "%+.3g"},
         )  # fmt: skip
         axes.set_yticklabels(labels, rotation=0)
         axes.set_xticklabels(classes, rotation=90)
@@ -59,6 +60,13 @@ def draw_classes(found: StudyPredictions, caption: str) -> Figure:
         axes.grid(visible=False)
         _embolden(shown, table, axes.texts)
     return drawn
+
+
+def _number_size(labels: Sequence[str], classes: int, decimals: int) -> float:
+    """Returns the size in points at which a number fits into a cell, beside rows with such labels."""
+    widest = max(len(line) for label in labels for line in label.split("\n"))
+    cell = 72 * (style.TWO_COLUMNS - 0.07 * widest - 0.8) / classes
+    return min(6.0, cell / (0.7 * (3 + 2 * decimals)))
 
 
 def _embolden(shown: pd.DataFrame, table: pd.DataFrame, texts: Sequence[Text]) -> None:

@@ -18,6 +18,7 @@ MOST_VARIANTS = 5  # beside the baseline
 MOST_BESIDE = 12  # classes of matrices that stand beside each other
 _PAIRS = 20
 _WIDEST_LABEL = 18  # letters
+_LEGEND_WIDTH = 100
 
 
 def shown_variants(found: StudyPredictions) -> list[str]:
@@ -117,5 +118,6 @@ def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
         style.name_rows(axes, labels)
         axes.set_xlim(left=-0.02 * frame["share"].max())
         axes.set_xlabel("Taken for the other class (% of the true class)")
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        columns = max(1, _LEGEND_WIDTH // (6 + max(map(len, variants))))
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
     return drawn

@@ -30,7 +30,7 @@ def predictions_of(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Pr
 def test_what_is_read_of_a_file_is_what_was_written(classes: int, count: int, seed: int) -> None:
     written = predictions_of(*made(classes, count, seed))
     read = Predictions.from_bytes(written.to_bytes())
-    for name in ("labels", "predicted", "ranks", "confidences"):
+    for name in ("labels", "predicted", "ranks", "steps"):
         assert np.array_equal(getattr(read, name), getattr(written, name)), name
         assert getattr(read, name).dtype == getattr(written, name).dtype, name
     assert (read.classes, read.ece, read.top5) == (written.classes, written.ece, written.top5)
