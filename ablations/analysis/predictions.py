@@ -1,4 +1,4 @@
-"""What a study's trained networks say of test images, read from the files that were kept; nothing is trained.
+"""The predictions of a study's networks on the test images, read from the files that were kept; nothing is trained.
 
 Two networks are compared on the same images: by their churn, the share of images for which they predict different
 classes, and by McNemar's exact test of the images that only one of them has right. Both are about two trained networks,

@@ -139,9 +139,9 @@ class StudyAnalysis:
 
     @cached_property
     def predictions(self) -> StudyPredictions:
-        """What the trained networks of the variants that are shown say of test images, as far as that was kept.
+        """The predictions on the test images that were kept, of the variants that are shown.
 
         Raises:
-            UsageError: if nothing was.
+            UsageError: if none were.
         """
         return kept_predictions(self)

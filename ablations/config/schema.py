@@ -27,9 +27,9 @@ FIGURES = {
     "complexity": "Top-1 against parameters and GFLOPs, beside published results",
     "promise": "What the multiply-adds promise, and what the clock says",
     "learning_curves": "Training loss and top-1 after every epoch",
-    "classes": "Accuracy of each class, against the baseline",
-    "confusion": "Which classes are taken for which",
-    "calibration": "Confidence against accuracy",
+    "classes": "Accuracy per class, relative to the baseline",
+    "confusion": "Confusion matrix of the baseline, and how variants differ",
+    "calibration": "Reliability diagram and expected calibration error",
     "gates": "The gates of shuffle attention, by stage and class",
     "subfeatures": "What each group of channels knows by itself",
     "cams": "Where networks look: class activation maps on test images",
@@ -243,8 +243,8 @@ class Config:
     )
     predictions: str = option(
         "all",
-        "Whether what each trained network says of each test image is kept in results_dir/<study>/predictions, some 17 "
-        "KB for 10,000 images: accuracy by class, confusions, calibration and churn are read from it.",
+        "Whether each trained network's predictions on the test images are kept in results_dir/<study>/predictions, "
+        "about 17 KB for 10,000 images: per-class accuracy, confusion matrices, calibration and churn come from them.",
         choices=("all", "off"),
     )
     figures: Any = option(

@@ -6,8 +6,8 @@
 
 A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are what
 `torch.save` makes of a dictionary with `network` (which `create_model` builds), `variant`, `replicate`, `classes` and
-`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. Predictions are what the
-trained network says of each test image (`ablations.training.predictions`). None of this is part of the store: whoever
+`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. Predictions
+are those on the test images (`ablations.training.predictions`). None of this is part of the store: whoever
 deletes it loses time or figures, not results.
 """
 
@@ -109,7 +109,7 @@ class Weights(CellFiles):
 
 @dataclass(frozen=True)
 class PredictionFiles(CellFiles):
-    """What trained networks say of each test image; `kept` is `all` or `off`."""
+    """The predictions of trained networks on the test images; `kept` is `all` or `off`."""
 
     suffix: ClassVar[str] = ".npz"
 

@@ -78,7 +78,7 @@ class Learnt:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What the trained network says of each test image, as a file has it."""
+    """The trained network's predictions on the test images, as a file has them."""
 
     content: bytes
 

@@ -36,7 +36,7 @@ class Job:
         recipe: with precision and memory format resolved.
         measure, checkpoint_every, micro_batches: as for `train`.
         threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
-        keeps_weights, keeps_predictions: whether trained weights, and what they say of test images, are sent back.
+        keeps_weights, keeps_predictions: whether trained weights, and predictions on the test images, are sent back.
         seconds: that the cell may take; 0 is no limit.
         checkpoint: one to go on from.
         lost: how often it was begun by a worker that went away.

@@ -1,4 +1,4 @@
-"""What a trained network says of each test image, and the file that keeps it.
+"""A trained network's predictions on the test images, and the file that keeps them.
 
 A file is what `numpy.savez_compressed` makes of these arrays, with an entry an image in the order of the test set:
 
@@ -35,7 +35,7 @@ Classes = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network says of test images; all arrays are of shape (N,), in the order of the test set.
+    """A network's predictions on test images; all arrays are of shape (N,), in the order of the test set.
 
     Attributes:
         classes: how many there are.

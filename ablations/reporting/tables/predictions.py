@@ -1,4 +1,4 @@
-"""The table of what trained networks say of test images: top-5, calibration, and churn against the baseline."""
+"""The table of predictions on the test images: top-5, calibration, and churn against the baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ablations.training.predictions import BINS
 
 _HEADERS = {
     "variant": "variant", "n": "n", "top5": "top-5 %", "ece": "ECE %", "churn": "churn %", "churn_floor": "floor %",
-    "only_variant": "only it right", "only_against": "only baseline right", "significant": f"McNemar p < {ALPHA:g}",
+    "only_variant": "gained", "only_against": "lost", "significant": f"McNemar p < {ALPHA:g}",
 }  # fmt: skip
 
 
@@ -80,25 +80,23 @@ def _number(value: float, digits: int) -> str:
 def _note(found: StudyPredictions, frame: pd.DataFrame) -> str:
     baselines = frame[frame["variant"] == frame["baseline"]]
     pairs = int(baselines["pairs"].sum())
-    floor = "between replicates of the baseline, which differ by their seed alone"
-    floor = f"Floor: the churn {floor}."
+    floor = "floor: the same between replicates of the baseline, which differ only in their seed."
     if not found.same_images:
-        floor = "There is no floor: replicates are tested on images of their own."
+        floor = "there is no floor, as replicates are tested on different images."
     elif not pairs:
-        floor = "There is no floor: it takes two replicates of a baseline."
+        floor = "there is no floor, which takes two replicates of a baseline."
     mcnemar = (
-        "McNemar's exact test compares two trained networks, a variant's and the baseline's of one replicate: it says "
-        "whether these two differ in accuracy, not whether the methods do, and is not corrected for how many there are"
+        "McNemar's exact test compares two trained networks, the variant's and the baseline's of one replicate, not "
+        f"two methods; shown is how many replicates have p < {ALPHA:g}, uncorrected"
     )
     if pairs:
-        significant = int(baselines["significant"].sum())
-        mcnemar += f"; in the baseline's row it compares its replicates with each other ({significant} of {pairs})"
+        mcnemar += ", and in a baseline's row how many pairs of its own replicates"
     parts = [
-        f"Of the last epoch, on {count(found.images, 'test image')}; means over replicates (lowest to highest). "
-        f"ECE: expected calibration error in {BINS} bins (Guo et al. 2017). Churn: share of test images for which a "
-        f"variant and its baseline of the same replicate predict different classes. {floor} Only it right, only "
-        f"baseline right: test images that one of both has right. {mcnemar}.",
-        "A dash: not to be had." if any("–" in cell for row in frame.to_dict("records") for cell in _row(row)) else "",
+        f"On {count(found.images, 'test image')} after the last epoch; means over replicates (lowest to highest). ECE: "
+        f"expected calibration error, {BINS} bins (Guo et al. 2017). Churn: share of test images on which a variant "
+        f"and its baseline of the same replicate predict different classes; {floor} Gained, lost: test images that "
+        f"only the variant, only the baseline classifies correctly. {mcnemar}.",
+        "A dash: not available." if any("–" in cell for row in frame.to_dict("records") for cell in _row(row)) else "",
         "tables/churn.csv has every pair of networks, tables/classes.csv every class.",
         found.note,
     ]
