@@ -22,7 +22,8 @@ class Results:
         cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
             `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
             in), and the metrics of a cell.
-        curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, and the metrics of an epoch.
+        curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, `test_images` (how many loss and top-1
+            are of; 0 where that is not known), and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, otherwise the
             value of a `CellState`), `reason`.
         environments: the machines and versions that trained the cells, each once.
@@ -89,10 +90,11 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
             result = outcome["result"]
             place = {"variant": variant.name, "replicate": replicate}
             by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
-            rows.append(place | variant.levels | by | {key: result[key] for key in CELL_METRICS})
+            rows.append(place | variant.levels | by | {key: result.get(key) for key in CELL_METRICS})
             for epoch in result["epochs"]:
                 values = (epoch[key] for key in EPOCH_METRICS)
-                curves.append((variant.name, replicate, epoch["epoch"] + 1, *values))
+                tested = epoch.get("test_images", 0)
+                curves.append((variant.name, replicate, epoch["epoch"] + 1, tested, *values))
             if outcome["environment"] not in environments:
                 environments.append(outcome["environment"])
     factors = dict.fromkeys(path for variant in design.variants for path in variant.levels)
@@ -100,7 +102,7 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     cells = pd.DataFrame(rows, columns=columns)
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
-        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", *EPOCH_METRICS]),
+        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS]),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablations.analysis.effects import Effect, factorial_effects
+from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
 from ablations.analysis.tradeoffs import importances, tradeoffs
 from ablations.common.settings import Settings
@@ -155,3 +156,12 @@ class StudyAnalysis:
         from ablations.analysis.networks import TrainedNetworks
 
         return TrainedNetworks(self)
+
+    @cached_property
+    def predictions(self) -> StudyPredictions:
+        """The predictions on the test images that were kept, of the variants that are shown.
+
+        Raises:
+            UsageError: if none were.
+        """
+        return kept_predictions(self)

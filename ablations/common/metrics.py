@@ -52,7 +52,9 @@ class Metric:
 
 _DECLARED = (
     Metric("top1", "Top-1", "%", 1, "maximize"),
+    Metric("top5", "Top-5", "%", 1, "maximize"),
     Metric("test_loss", "Test loss", "nats", 3, "minimize"),
+    Metric("ece", "Expected calibration error", "%", 2, "minimize"),
     Metric("train_loss", "Training loss", "nats", 3),
     Metric("learning_rate", "Learning rate", "", 4),
     Metric("train_time_ratio", "Time of a step", "× plain", 2, "minimize", measured=True),
@@ -74,7 +76,9 @@ JUDGED = tuple(key for key in OBJECTIVES if key not in COSTS and not METRICS[key
 # What a cell has once, as far as it was measured, and what it has after every epoch.
 CELL_METRICS = (
     "top1",
+    "top5",
     "test_loss",
+    "ece",
     "parameters",
     "train_time_ratio",
     "test_time_ratio",

@@ -60,7 +60,7 @@ class DigitsConfig(ShiftedConfig):
     flip: bool = _redeclared(ShiftedConfig, "flip", False)
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
-        1000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+        10_000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
     )
     clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
     noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)

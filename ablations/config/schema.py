@@ -16,7 +16,8 @@ from ablations.config.launcher import LauncherConfig
 from ablations.config.option import AUTO, group, option
 from sa_core.backbones.places import STEMS
 
-# The figures of a study by name, in the order of a report, with what each shows; the last three need trained weights.
+# The figures of a study by name, in the order of a report, with what each shows. `classes`, `confusion` and
+# `calibration` need kept predictions, the last three trained weights.
 FIGURES = {
     "forest": "Every contrast with its confidence interval and verdict",
     "variants": "Top-1 and cost of every variant",
@@ -26,6 +27,9 @@ FIGURES = {
     "complexity": "Top-1 against parameters and GFLOPs, beside published results",
     "promise": "What the multiply-adds promise, and what the clock says",
     "learning_curves": "Training loss and top-1 after every epoch",
+    "classes": "Accuracy per class, relative to the baseline",
+    "confusion": "Confusion matrix of the baseline, and how variants differ",
+    "calibration": "Reliability diagram and expected calibration error",
     "gates": "The gates of shuffle attention, by stage and class",
     "subfeatures": "What each group of channels knows by itself",
     "cams": "Where networks look: class activation maps on test images",
@@ -254,6 +258,12 @@ class Config:
         "Whose trained weights are kept in results_dir/<study>/weights: those of each variant's first replicate, which "
         "some figures need, of all cells, or nobody's (off).",
         choices=("first", "all", "off"),
+    )
+    predictions: str = option(
+        "all",
+        "Whether each trained network's predictions on the test images are kept in results_dir/<study>/predictions, "
+        "about 17 KB for 10,000 images: per-class accuracy, confusion matrices, calibration and churn come from them.",
+        choices=("all", "off"),
     )
     figures: Any = option(
         "all",

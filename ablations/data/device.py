@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ablations.config import DataConfig
 from ablations.data.augment import Augmentation, augmentation_of
-from ablations.data.images import Images, ImageSet
+from ablations.data.images import Images, ImageSet, evenly_spaced
 from ablations.data.source import ahead
 from sa_core.seeds import stream_seed
 
@@ -79,10 +79,14 @@ class DeviceImages:
             del raw, own, made  # not held while the next ones are made
             yield from batches
 
-    def test_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yields all test images in order, as they are."""
-        raws = self._read(self._test, torch.arange(self.test_images), batch_size)
-        for raw, part in zip(raws, self.test_labels.split(batch_size), strict=True):
+    def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:
+        """Yields test images in order, as they are: all, or so many where there are more, always the same ones."""
+        places, labels = torch.arange(self.test_images), self.test_labels
+        if most is not None and most < self.test_images:
+            places = torch.from_numpy(evenly_spaced(labels.cpu().numpy(), most))
+            labels = labels[places.to(self.device)]
+        raws = self._read(self._test, places, batch_size)
+        for raw, part in zip(raws, labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
 
     def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:

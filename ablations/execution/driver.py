@@ -101,6 +101,7 @@ class Driver:
             measure=launcher.measure,
             threads=launcher.threads,
             keeps_weights=recorder.weights.wants(cell),
+            keeps_predictions=recorder.predictions.wanted,
             seconds=self._seconds,
             checkpoint_every=recorder.checkpoints.every,
             checkpoint=recorder.checkpoints.read(cell),

@@ -1,4 +1,4 @@
-"""What happens to a cell, told to all who keep or show it: store, MLflow, display, weights and checkpoints."""
+"""What happens to a cell, told to all who keep or show it: store, MLflow, display, and the files of cells."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from ablations.design import Cell
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
 from ablations.storage.errors import StorageError
-from ablations.storage.files import Checkpoints, Weights
+from ablations.storage.files import CellFiles, Checkpoints, PredictionFiles, Weights
 from ablations.storage.study import StudyStore
 from ablations.tracking import StudyMirror
-from ablations.training.events import DIVERGED, Epoch, Failed, Finished, Learnt, Note, Progress, Saved, Step
+from ablations.training.events import (
+    DIVERGED,
+    Epoch,
+    Failed,
+    Finished,
+    Learnt,
+    Note,
+    Predicted,
+    Progress,
+    Saved,
+    Step,
+)
 from ablations.training.job import Job, environment
 
 
@@ -32,6 +43,7 @@ class Recorder:
     display: Display
     weights: Weights
     checkpoints: Checkpoints
+    predictions: PredictionFiles
     _at_once: int = field(default=1, init=False)  # cells that are trained at once
 
     def begin(self, launcher: Launcher) -> None:
@@ -80,6 +92,8 @@ class Recorder:
                 self._keep(self.checkpoints, f"The checkpoint of {cell.name} is", cell, content)
             case Learnt(content):
                 self._keep(self.weights, f"The weights of {cell.name} are", cell, content)
+            case Predicted(content):
+                self._keep(self.predictions, f"The predictions of {cell.name} are", cell, content)
 
     def finish(self, job: Job, finished: Finished) -> None:
         """Notes the result of a cell, and the machine that it comes from."""
@@ -114,7 +128,7 @@ class Recorder:
         with suppress(OSError):
             self.checkpoints.remove(cell)
 
-    def _keep(self, files: Checkpoints | Weights, what: str, cell: Cell, content: bytes) -> None:
+    def _keep(self, files: CellFiles, what: str, cell: Cell, content: bytes) -> None:
         try:
             files.write(cell, content)
         except OSError as error:  # the result is worth more

@@ -31,7 +31,7 @@ from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import looks_of
 from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
-from ablations.storage.files import Checkpoints, Weights
+from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
 from ablations.storage.study import StudyStore, find_study, open_store
@@ -106,9 +106,13 @@ class StudyRunner:
             display.say(found)
 
         schedule.notify = notify
-        weights = Weights(folder / "weights", config.weights)
         recorder = Recorder(
-            store, mirror, display, weights, Checkpoints(folder / "checkpoints", config.checkpoint_every)
+            store,
+            mirror,
+            display,
+            Weights(folder / "weights", config.weights),
+            Checkpoints(folder / "checkpoints", config.checkpoint_every),
+            PredictionFiles(folder / "predictions", config.predictions),
         )
         driver = Driver(schedule, launcher, recorder, seconds=config.limits.seconds, retries=config.retries)
         try:

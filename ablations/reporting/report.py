@@ -12,6 +12,7 @@ from ablations.common.files import write_whole
 from ablations.config import ATTENTION
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import Gallery, draw_figures
+from ablations.reporting.tables.predictions import prediction_sections
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
 from ablations.reporting.tables.variants import summary_table
@@ -52,8 +53,8 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
     Where no cell is finished, the report says why, and has no figures.
     """
-    sentences = [*declaration_sentences(analysis), *conclusions(analysis)]
-    sections, gallery = make_sections(analysis), draw_figures(analysis, figures)
+    sections = [*make_sections(analysis), *prediction_sections(analysis)]
+    sentences, gallery = [*declaration_sentences(analysis), *conclusions(analysis)], draw_figures(analysis, figures)
     opening = _opening(analysis, sentences, sections)
     report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
     write_whole(report.path, report.text)

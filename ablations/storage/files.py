@@ -1,23 +1,26 @@
-"""What lies beside the store, a file for each cell: checkpoints of cells in training, weights of trained ones.
+"""What lies beside the store, a file a cell: checkpoints of cells in training, weights and predictions of others.
 
     results/<study>/checkpoints/<key of the cell>.pt
     results/<study>/weights/<key of the cell>.pt
+    results/<study>/predictions/<key of the cell>.npz
 
 A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are what
 `torch.save` makes of a dictionary with `network` (which `create_model` builds), `variant`, `replicate`, `classes` and
-`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. None of this is part of the
-store: whoever deletes it loses time or figures, not results.
+`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. Predictions
+are those on the test images (`ablations.training.predictions`). None of this is part of the store: whoever
+deletes it loses time or figures, not results.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.common.files import discard_partials, write_whole
 from ablations.common.wording import first_line
 from ablations.design import Cell
+from ablations.training.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,11 +30,13 @@ if TYPE_CHECKING:
 class CellFiles:
     """The files of a study's cells in one folder."""
 
+    suffix: ClassVar[str] = ".pt"
+
     folder: Path
 
     def path(self, cell: Cell) -> Path:
         """Returns the file of a cell, which need not be there."""
-        return self.folder / f"{cell.key}.pt"
+        return self.folder / f"{cell.key}{self.suffix}"
 
     def write(self, cell: Cell, content: bytes) -> None:
         """Writes the file of a cell, whole or not at all; raises OSError if it cannot be written."""
@@ -100,3 +105,26 @@ class Weights(CellFiles):
         except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
             raise ValueError(first_line(error)) from error
         return model.eval()
+
+
+@dataclass(frozen=True)
+class PredictionFiles(CellFiles):
+    """The predictions of trained networks on the test images; `kept` is `all` or `off`."""
+
+    suffix: ClassVar[str] = ".npz"
+
+    kept: str = "all"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the predictions of cells are to be kept."""
+        return self.kept == "all"
+
+    def load(self, cell: Cell) -> Predictions:
+        """Reads the predictions of a cell.
+
+        Raises:
+            OSError: if the file is not there.
+            ValueError: if it is not one of these.
+        """
+        return Predictions.from_bytes(self.path(cell).read_bytes())

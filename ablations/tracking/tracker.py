@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 LONGEST_TAG = 5000  # characters
 LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
-# Weights and checkpoints stay where they are: copies of large networks would fill the disk.
-_NO_ARTIFACTS = ("weights", "checkpoints")
+# The files of cells stay where they are: copies of large networks, and of thousands of files, would fill the disk.
+_NO_ARTIFACTS = ("weights", "checkpoints", "predictions")
 _COMMIT = "mlflow.source.git.commit"
 
 

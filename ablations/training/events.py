@@ -1,7 +1,8 @@
 """What is said of a cell: plain data that can be sent anywhere.
 
 Probe                              before it is trained
-Note, Step, Epoch, Saved, Learnt   as they happen
+Note, Step, Epoch, Saved   as they happen
+Learnt, Predicted          when it is trained
 Finished or Failed                 at last
 """
 
@@ -40,8 +41,8 @@ class Step:
 class Epoch:
     """What is known after an epoch.
 
-    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone, and
-    `finished` is Unix time.
+    `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone,
+    `finished` is Unix time, and `test_images` is how many test images loss and top-1 are of (0: not known).
     """
 
     epoch: int
@@ -51,6 +52,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     finished: float
+    test_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,13 @@ class Learnt:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """The trained network's predictions on the test images, as a file has them."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Finished:
     """A result as plain numbers, and the machine that it comes from."""
 
@@ -90,4 +99,4 @@ class Failed:
     reason: str
 
 
-Progress = Step | Epoch | Note | Saved | Learnt | Finished | Failed
+Progress = Step | Epoch | Note | Saved | Learnt | Predicted | Finished | Failed

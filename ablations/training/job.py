@@ -36,7 +36,7 @@ class Job:
         recipe: with precision and memory format resolved.
         measure, checkpoint_every, micro_batches: as for `train`.
         threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
-        keeps_weights: whether the trained weights are sent back.
+        keeps_weights, keeps_predictions: whether trained weights, and predictions on the test images, are sent back.
         seconds: that the cell may take; 0 is no limit.
         checkpoint: one to go on from.
         lost: how often it was begun by a worker that went away.
@@ -47,6 +47,7 @@ class Job:
     measure: str = "quick"
     threads: int = 1
     keeps_weights: bool = False
+    keeps_predictions: bool = False
     seconds: float = 0.0
     checkpoint_every: float = float("inf")
     checkpoint: bytes | None = None
@@ -100,6 +101,8 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         elif isinstance(event, Trained):
             if job.keeps_weights:
                 yield events.Learnt(pack_weights(job.cell, event.model, images.classes))
+            if job.keeps_predictions:
+                yield events.Predicted(event.predictions.to_bytes())
         elif isinstance(event, Result):
             yield events.Finished(event.to_dict(), environment(job.threads))
             return

@@ -15,9 +15,9 @@ from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.cost import SHARE
+from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
-from ablations.training.train import test_batch_size
 
 _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
@@ -49,13 +49,14 @@ def probe(
             break
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
-    evaluation = _evaluation_seconds(learner, images)
+    tested = images.test_images + (recipe.epochs - 1) * min(MOST_BETWEEN, images.test_images)
+    evaluation = tested * _test_seconds(learner, images)
     step_seconds = np.array(times[len(times) // 3 :]) * loop
 
     middle = float(np.median(step_seconds))
 
     def cell(step: float) -> float:
-        trained = recipe.epochs * (steps * step + evaluation * (step / middle))
+        trained = recipe.epochs * steps * step + evaluation * (step / middle)
         return trained * (1 + SHARE if measured else 1)
 
     low, high = (cell(float(np.quantile(step_seconds, share))) for share in _RANGE)
@@ -88,7 +89,8 @@ def _learner(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages)
     return Learner(network, recipe, len(images.classes), 0, images.device)
 
 
-def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
+def _test_seconds(learner: Learner, images: DeviceImages) -> float:
+    """Returns what a test image takes, in seconds."""
     size = test_batch_size(learner.recipe, images)
     learner.model.eval()
     pixels, _ = next(iter(images.test_batches(size)))
@@ -99,7 +101,7 @@ def _evaluation_seconds(learner: Learner, images: DeviceImages) -> float:
         forward(learner.model, learner.recipe, pixels)
         _wait(images.device)
     passes = 2 if learner.recipe.test_flip else 1
-    return (time.perf_counter() - started) * passes * images.test_images / len(pixels)
+    return (time.perf_counter() - started) * passes / len(pixels)
 
 
 def _wait(device: torch.device) -> None:

@@ -15,26 +15,27 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count
 from ablations.training.cost import SHARE, Cost, measure_cost
+from ablations.training.evaluation import MOST_BETWEEN, evaluate
 from ablations.training.events import Epoch, Step
-from ablations.training.learner import Learner, forward
+from ablations.training.learner import Learner
+from ablations.training.predictions import Predictions
 from sa_core.seeds import stream_seed
 
 _LOOKED_AT = 50  # steps after which it is seen whether the loss is still a number
-_EVALUATION_PIXELS = 512 * 32 * 32  # of a batch of test images, unless training has more in one
 
 
 @dataclass(frozen=True)
 class Result:
     """What a cell came to: accuracy of its last epoch, what its network costs, and how long all of it took.
 
-    `top1` is in percent, `seconds` is the whole cell, `attention_by` is the learner's.
+    `top1`, `top5` (None of up to five classes) and `ece` are in percent and of all test images, `seconds` is the whole
+    cell, `attention_by` is the learner's.
     """
 
     top1: float
@@ -43,6 +44,8 @@ class Result:
     seconds: float
     epochs: tuple[Epoch, ...]
     attention_by: str = ""
+    top5: float | None = None
+    ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, as JSON keeps them, with the costs among them."""
@@ -60,9 +63,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network is trained; its cost is measured next, which trains it further."""
+    """The network is trained and tested on all test images; its cost is measured next, which trains it further."""
 
     model: nn.Module
+    predictions: Predictions
 
 
 Event = Step | Epoch | Checkpoint | Trained | Result
@@ -127,14 +131,15 @@ def train(
         train_loss = total.item() / steps  # waits for the device
         seconds = time.perf_counter() - begun
         _check_finite(train_loss, f"training, in epoch {number + 1}")
-        test_loss, top1 = evaluate(learner.model, recipe, images)
-        _check_finite(test_loss, f"testing, after epoch {number + 1}")
-        epochs.append(Epoch(number, train_loss, test_loss, top1, rate, seconds, time.time()))
+        tested = evaluate(learner.model, recipe, images, None if number + 1 == recipe.epochs else MOST_BETWEEN)
+        _check_finite(tested.loss, f"testing, after epoch {number + 1}")
+        found = tested.predictions
+        epochs.append(Epoch(number, train_loss, tested.loss, found.top1, rate, seconds, time.time(), len(found)))
         yield epochs[-1]
         if len(epochs) < recipe.epochs and time.perf_counter() - kept >= checkpoint_every:
             yield Checkpoint(_state(learner, epochs, time.perf_counter() - started))
             kept = time.perf_counter()
-    yield Trained(learner.model)
+    yield Trained(learner.model, found)
 
     if measure == "off":
         cost = Cost(parameter_count(learner.model))
@@ -142,8 +147,8 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    last = epochs[-1]
-    yield Result(last.top1, last.test_loss, cost, time.perf_counter() - started, tuple(epochs), learner.attention_by)
+    last, spent, by = epochs[-1], time.perf_counter() - started, learner.attention_by
+    yield Result(last.top1, last.test_loss, cost, spent, tuple(epochs), by, found.top5, found.ece)
 
 
 def _check_finite(loss: float, where: str) -> None:
@@ -188,22 +193,3 @@ def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> 
 
 def _cosine_fall(done: float) -> float:
     return (1 + math.cos(math.pi * done)) / 2
-
-
-def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:
-    """Returns how many test images are looked at together."""
-    return max(recipe.batch_size, _EVALUATION_PIXELS // images.augmentation.side**2)
-
-
-def evaluate(model: nn.Module, recipe: TrainConfig, images: DeviceImages) -> tuple[float, float]:
-    """Returns the mean cross-entropy (without label smoothing) and the top-1 accuracy in percent on the test images."""
-    model.eval()
-    loss, correct = torch.zeros(2, device=images.device, dtype=torch.float64)
-    with torch.inference_mode():
-        for pixels, labels in images.test_batches(test_batch_size(recipe, images)):
-            logits = forward(model, recipe, pixels)
-            if recipe.test_flip:
-                logits = (logits + forward(model, recipe, pixels.flip(3))) / 2
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-    return loss.item() / images.test_images, 100 * correct.item() / images.test_images

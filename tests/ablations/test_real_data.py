@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.builders.trees import make_tree
@@ -35,11 +36,15 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     of_cells = {"variants", "forest", "learning_curves", "pareto", "complexity"}
     # Cells as short as these may leave no time to be timed in, which `promise` needs.
-    assert figures - {"promise"} == of_cells | {"gates", "subfeatures", "cams"}
+    of_predictions = {"classes", "confusion", "calibration"}
+    assert figures - {"promise"} == of_cells | of_predictions | {"gates", "subfeatures", "cams"}
     report = (folder / "report.md").read_text()
     assert worded("scope.data", train=9, test=6, number=3, classes="n01, n02, n03.") in report
     assert "| data.train_per_class | 3 |" in report
     assert "| data.root |" not in report
+
+    predictions = pd.read_csv(folder / "tables" / "predictions.csv")
+    assert (predictions["images"].tolist(), predictions["top5"].isna().all()) == ([6, 6], True)
 
     shutil.rmtree(tmp_path / "tree")  # what is finished needs no data any more
     again = command("run", *study, "data.train_per_class=3")
@@ -48,6 +53,16 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     report = (folder / "report.md").read_text()
     assert "- gates: data.root=" in report  # what looks at images says that they are not there
     assert "](figures/forest.png)" in report
+
+
+def test_a_search_for_top5_among_few_classes_is_refused_before_there_is_a_study(
+    command: Command, study: list[str], tmp_path: Path
+) -> None:
+    done = command("run", *(word for word in study if "factors" not in word), "sweep=search", "sweep.objectives=[top5]")
+    assert done.returncode == 2
+    pattern = refusal("sweep.objectives=top5", "predictions.few_classes", classes=3)
+    assert re.search(f"error: {pattern}", done.stderr)
+    assert not (tmp_path / "results").exists()
 
 
 def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is_right(

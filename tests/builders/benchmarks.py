@@ -90,11 +90,11 @@ def cut_or_overlapping(drawn: Figure) -> list[str]:
     canvas.draw()
     texts = [*drawn.texts, *(text for legend in drawn.legends for text in legend.get_texts())]
     for axes in drawn.axes:
-        low, high = axes.get_xlim()
-        ticks = [
-            label for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= at <= high
-        ]
-        texts += [*axes.texts, axes.xaxis.label, *axes.get_yticklabels(), *ticks]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            labels = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)  # shared ones have none
+            texts += [label for at, label in labels if low <= at <= high]
+        texts += [*axes.texts, axes.xaxis.label]
         texts += [text for text in axes.get_children() if isinstance(text, Text) and text not in axes.texts]
     boxes = {
         text: text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_visible() and text.get_text()

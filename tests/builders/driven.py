@@ -18,7 +18,7 @@ from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.storage.files import Checkpoints, Weights
+from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
@@ -93,6 +93,7 @@ class DrivenStudy:
         mirror: StudyMirror | None = None,
         weights: Weights | None = None,
         checkpoints: Checkpoints | None = None,
+        predictions: PredictionFiles | None = None,
         retries: int = 2,
         seconds: float = 0.0,
     ) -> Driver:
@@ -114,6 +115,7 @@ class DrivenStudy:
             display,
             weights or Weights(self.folder / "weights", "off"),
             checkpoints or Checkpoints(self.folder / "checkpoints", float("inf")),
+            predictions or PredictionFiles(self.folder / "predictions", "off"),
         )
         driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
         if outlook.to_train:

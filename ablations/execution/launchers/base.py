@@ -21,6 +21,7 @@ from ablations.design import Design
 from ablations.design.variants import Variant
 from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
+from ablations.training.predictions import TOP
 
 
 @dataclass(eq=False)
@@ -47,12 +48,15 @@ class Launcher(ABC):
         """The data set, loaded once.
 
         Raises:
-            UsageError: if it is not to be had, or smaller than a batch.
+            UsageError: if it is not to be had, smaller than a batch, or without a metric that a search looks for.
         """
         images = load_images(self.data, self.console)
         if len(images.train) < self.recipe.batch_size:
             reason = f"is more than the {len(images.train):,} training images"
             raise UsageError("train.batch_size", self.recipe.batch_size, reason)
+        if "top5" in self.design.objectives and len(images.classes) <= TOP:
+            reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
+            raise UsageError("sweep.objectives", "top5", reason)
         return images
 
     def count_parameters(self, variant: Variant) -> int:

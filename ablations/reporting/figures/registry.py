@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
@@ -16,7 +15,19 @@ from ablations.common.errors import SuiteError
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
-from ablations.reporting.figures import FIGURES, complexity, curves, forest, pareto, promise, search, style, variants
+from ablations.reporting.figures import (
+    FIGURES,
+    complexity,
+    curves,
+    forest,
+    pareto,
+    predicted,
+    promise,
+    search,
+    style,
+    variants,
+)
+from ablations.reporting.figures.sketch import Sketch
 from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence
@@ -50,22 +61,6 @@ class Gallery:
 
     drawn: list[Drawn]
     left_out: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """A figure that a study has: the frame that it shows, what draws it, and how to read it.
-
-    `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
-    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants.
-    """
-
-    frame: pd.DataFrame
-    draw: Callable[[str], Figure]
-    key: str = ""
-    n: str = ""
-    asks: bool = True
-    shown: str | None = None
 
 
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
@@ -158,9 +153,19 @@ def _learning_curves(analysis: StudyAnalysis) -> Sketch:
         shown = shown[shown["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
         key = f"Variants on the front, and those given by name. {key}"
     baselines = set(design.baselines.values())
+    key = f"{key} {_tested_between(shown)}".strip()
     frame = curves.curves_frame(shown, design)
     baseline = baselines.pop() if len(baselines) == 1 else None
     return Sketch(frame, partial(curves.draw_curves, _shown(frame, analysis), baseline), key, asks=False)
+
+
+def _tested_between(shown: pd.DataFrame) -> str:
+    """Says on how many test images the epochs before the last were tested; nothing where those were all, or unknown."""
+    last = shown["epoch"] == shown["epoch"].max()
+    before, at_last = (shown.loc[part, "test_images"].max() for part in (~last, last))
+    if not 0 < before < at_last:
+        return ""
+    return f"Top-1 before the last epoch: on the same {before:,.0f} of the {at_last:,.0f} test images."
 
 
 def _gates(analysis: StudyAnalysis) -> Sketch | str:
@@ -245,6 +250,9 @@ _SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "complexity": _complexity,
     "promise": _promise,
     "learning_curves": _learning_curves,
+    "classes": predicted.classes_sketch,
+    "confusion": predicted.confusion_sketch,
+    "calibration": predicted.calibration_sketch,
     "gates": _gates,
     "subfeatures": _subfeatures,
     "cams": _cams,

@@ -8,6 +8,7 @@ from pathlib import Path
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
 from ablations.reporting.tables.latex import latex_table, number_macros
+from ablations.reporting.tables.predictions import prediction_tables
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import main_frame, make_sections
 from ablations.reporting.tables.variants import protocol_note, variants_frame, variants_table
@@ -26,6 +27,7 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
         frames[name] = frame
         whole = replace(first, note=f"{first.title}. {first.note} {protocol_note(analysis)}")
         tables[name] = whole, whole, f"{label}-{name}"
+    frames |= prediction_tables(analysis)
     texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.10g") for name, frame in frames.items()}
     for name, (whole, short, own_label) in tables.items():
         # A table on paper stands by itself: the study's question comes before the note.

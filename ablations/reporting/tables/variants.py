@@ -156,10 +156,12 @@ def protocol_note(analysis: StudyAnalysis) -> str:
 def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     """Returns a row a variant with a finished cell; what is not known or not measured is nan or empty.
 
-    Accuracies are in percent, differences in points, step times over the plain network's. A search's variants have no
-    verdict: they were picked for being good.
+    Accuracies and the calibration error are in percent, differences in points, step times over the plain network's;
+    top-5, test loss and calibration error are means. A search's variants have no verdict: they were picked for being
+    good.
     """
     variants = {variant.name: variant for variant in analysis.design.variants}
+    others = analysis.results.cells.groupby("variant")[["top5", "test_loss", "ece"]].mean()
     rows = []
     for summary in analysis.summaries:
         variant, contrast = variants[summary.variant], summary.contrast
@@ -184,6 +186,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,
+                **{str(key): value for key, value in others.loc[summary.variant].items()},
             }
         )
     # Those of many variants are known of those alone that are shown.

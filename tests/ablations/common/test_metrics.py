@@ -8,7 +8,9 @@ from ablations.common.metrics import CELL_METRICS, COSTS, METRICS, OBJECTIVES, M
 def test_the_directions_of_objectives_are_those_of_the_metrics() -> None:
     assert OBJECTIVES == {
         "top1": "maximize",
+        "top5": "maximize",
         "test_loss": "minimize",
+        "ece": "minimize",
         "train_time_ratio": "minimize",
         "test_time_ratio": "minimize",
         "train_images_per_second": "maximize",
@@ -20,7 +22,7 @@ def test_the_directions_of_objectives_are_those_of_the_metrics() -> None:
 
 
 def test_costs_are_the_objectives_that_are_measured() -> None:
-    assert OBJECTIVES.keys() - {"top1", "test_loss", "parameters"} == COSTS
+    assert OBJECTIVES.keys() - {"top1", "top5", "test_loss", "ece", "parameters"} == COSTS
 
 
 def test_a_search_looks_for_metrics_of_cells_alone() -> None:

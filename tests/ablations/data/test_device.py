@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
-from ablations.data.images import Images, ImageSet, in_memory
+from ablations.data.digits import make_digits
+from ablations.data.images import Images, ImageSet, evenly_spaced, in_memory
 
 CPU = torch.device("cpu")
 
@@ -205,3 +206,31 @@ def test_a_gpu_sees_the_batches_of_the_cpu(memory: str, augmentation: Augmentati
     ):
         torch.testing.assert_close(gpu[0].cpu(), cpu[0])
         assert torch.equal(gpu[1].cpu(), cpu[1])
+
+
+@pytest.mark.parametrize("memory", ["device", "mapped"])
+def test_some_test_images_are_the_same_share_of_each_class_in_the_order_of_the_test_set(memory: str) -> None:
+    drawn = make_digits(20, 60, 0, 4, 0)
+    images = DeviceImages(drawn, torch.device("cpu"), Augmentation(32, 32, crop=1), memory=memory)
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
+    few, few_labels = (torch.cat(parts) for parts in zip(*images.test_batches(7, 30), strict=True))
+    places = torch.from_numpy(evenly_spaced(drawn.test.labels, 30))
+    assert torch.equal(few, pixels[places])
+    assert torch.equal(few_labels, labels[places])
+    assert torch.bincount(few_labels).tolist() == [3] * 10
+    for most in (60, 61, None):
+        assert torch.equal(torch.cat([part for part, _ in images.test_batches(7, most)]), pixels)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.data())
+def test_evenly_spaced_images_are_distinct_and_no_class_has_one_more_than_its_share(
+    labels: list[int], data: st.DataObject
+) -> None:
+    number = data.draw(st.integers(1, len(labels)))
+    of_all = np.array(labels)
+    places = evenly_spaced(of_all, number)
+    assert len(set(places.tolist())) == number
+    assert places.tolist() == sorted(places)
+    for label in set(labels):
+        share = number * labels.count(label) / len(labels)
+        assert abs((of_all[places] == label).sum() - share) < 1 + 1e-9

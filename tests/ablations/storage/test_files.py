@@ -15,15 +15,16 @@ from ablations.config.compose import compose_config
 from ablations.data.device import DeviceImages, on_device
 from ablations.design import Cell, make_design
 from ablations.storage.cell_states import CellState
-from ablations.storage.files import Checkpoints, Weights
+from ablations.storage.files import Checkpoints, PredictionFiles, Weights
+from ablations.training.evaluation import evaluate
 from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
-from ablations.training.train import evaluate
 from tests.builders.driven import DrivenStudy
 from tests.builders.kept import Keen, drive
 from tests.builders.launchers import Launcher
 from tests.conftest import TINY
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, leave_partial
+from tests.wording import worded
 
 CELLS = list(make_design(compose_config(["device=cpu"])).cells())
 
@@ -81,9 +82,11 @@ def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
         assert launcher.results[name]["train_time_ratio"] is not None
-        loss, top1 = evaluate(weights.load(cell), recipe, images_of(launcher))
-        assert top1 == launcher.results[name]["top1"]
-        assert loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # it may be computed in bfloat16
+        tested = evaluate(weights.load(cell), recipe, images_of(launcher))
+        assert tested.predictions.top1 == launcher.results[name]["top1"]
+        assert tested.loss == pytest.approx(
+            launcher.results[name]["test_loss"], rel=1e-3
+        )  # it may be computed in bfloat16
 
 
 def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
@@ -238,6 +241,37 @@ def test_a_study_without_weights_says_how_to_get_them(
 ) -> None:
     with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
         _ = of(trained[0], Weights(tmp_path / "weights")).networks
+
+
+def test_predictions_are_those_of_the_network_that_was_kept_on_all_test_images(
+    tmp_path: Path,
+) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "data.test_images=1010")
+    weights, kept = Weights(tmp_path / "weights"), PredictionFiles(tmp_path / "predictions")
+    launcher = Keen(study)
+    assert study.drive(launcher, weights=weights, predictions=kept).failed == 0
+    assert names(kept.folder) == {f"{cell.key}.npz" for cell in study.design.cells()}
+    recipe = TrainConfig(**study.design.protocol["train"])
+    for name, cell in cells(study).items():
+        found, result = kept.load(cell), launcher.results[name]
+        assert len(found) == 1010
+        assert (found.top1, found.top5, found.ece) == (result["top1"], result["top5"], result["ece"])
+        tested = evaluate(launcher.networks[name], recipe, images_of(launcher)).predictions
+        assert tested.to_bytes() == found.to_bytes()
+
+
+def test_predictions_that_are_not_wanted_are_not_kept(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions", "off"))
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_predictions_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
+    (tmp_path / "predictions").write_text("")
+    assert study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions")).failed == 0
+    for name in cells(study):
+        assert worded("predictions.unkept", cell=name) in study.said.getvalue()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from ablations.training.events import (
     Finished,
     Learnt,
     Note,
+    Predicted,
     Progress,
     Saved,
     Step,
@@ -52,10 +53,10 @@ def digits(event: Progress) -> list[tuple[float, ...]]:
 
 
 def test_a_cell_says_its_steps_epochs_checkpoints_and_its_result_in_plain_data(images: DeviceImages) -> None:
-    events = said(replace(JOB, keeps_weights=True), images)
+    events = said(replace(JOB, keeps_weights=True, keeps_predictions=True), images)
     kinds = [type(event) for event in events]
     epoch = [Step, Step, Step, Epoch]
-    assert kinds == [*epoch, Saved, *epoch, Saved, *epoch, Learnt, Finished]
+    assert kinds == [*epoch, Saved, *epoch, Saved, *epoch, Learnt, Predicted, Finished]
     assert isinstance(events[-1], Finished)
     assert events[-1].environment["threads"] == "1"
     assert torch.get_num_threads() == 1

@@ -13,10 +13,11 @@ from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training import probe as probing
 from ablations.training.cost import SHARE
+from ablations.training.evaluation import MOST_BETWEEN
+from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # pytest would take it for a test
 from ablations.training.events import Probe
 from ablations.training.learner import Learner
 from ablations.training.probe import probe
-from ablations.training.train import test_batch_size as batch_size_of_tests  # pytest would take it for a test
 from tests.builders.training import SA, network, result_of
 
 RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
@@ -92,7 +93,7 @@ def times(one: Probe) -> tuple[float, float, float]:
     return one.seconds, one.low, one.high
 
 
-def test_a_cell_takes_its_steps_with_their_batches_and_a_pass_over_the_test_images_an_epoch(
+def test_a_cell_takes_its_steps_with_their_batches_and_a_pass_over_few_test_images_an_epoch(
     images: DeviceImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Timed(monkeypatch, lambda _: 2.0, fetch=0.5, inference=3.0)
@@ -120,14 +121,16 @@ def test_mirrored_test_images_are_looked_at_twice(images: DeviceImages, monkeypa
     assert twice.seconds - once.seconds == pytest.approx(2 * 3.0)  # an epoch each
 
 
-def test_more_test_images_than_a_batch_take_as_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_test_images_take_as_many_batches_and_before_the_last_epoch_those_of_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     many = DeviceImages(make_digits(64, 1100, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
     timed = Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
     seconds = probe(SA, RECIPE, many, 60.0, measured=False).seconds
     size = batch_size_of_tests(RECIPE, many)
     assert timed.flips == [size, size]  # one batch to warm up, one that counts
     assert size < 1100
-    assert seconds == pytest.approx(2 * 3.0 * 1100 / size, rel=1e-3)
+    assert seconds == pytest.approx(3.0 * (MOST_BETWEEN + 1100) / size, rel=1e-3)
 
 
 def test_the_first_third_of_the_steps_warms_up(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.training import learner
+from ablations.training.evaluation import MOST_BETWEEN, evaluate
 from ablations.training.events import Epoch, Step
 from ablations.training.job import pack
 from ablations.training.learner import Learner, build_network, decayed_weights
@@ -26,7 +27,6 @@ from ablations.training.train import (
     Event,
     Result,
     Trained,
-    evaluate,
     learning_rate_share,
     train,
 )
@@ -196,18 +196,33 @@ def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
 def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
     # With weights that move in every step: those that measuring takes would show.
     recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
-    kinds, states, last = [], [], None
+    kinds, states, kept, last = [], [], [], None
     for event in train(SA, recipe, images, 4, measure):
         kinds.append(type(event))
         if isinstance(event, Trained):
             states.append(copy.deepcopy(event.model.state_dict()))
+            kept.append(event.predictions)
         last = event
     assert isinstance(last, Result)
     assert kinds[-3:] == [Epoch, Trained, Result]
     (state,) = states
     model = build_network(SA, 10, 0)
     model.load_state_dict(state)
-    assert evaluate(model, recipe, images) == (last.test_loss, last.top1)
+    tested = evaluate(model, recipe, images)
+    assert (tested.loss, tested.predictions.top1) == (last.test_loss, last.top1)
+    assert [predictions.to_bytes() for predictions in kept] == [tested.predictions.to_bytes()]
+    assert (last.top5, last.ece) == (tested.predictions.top5, tested.predictions.ece)
+
+
+def test_the_last_epoch_is_tested_on_all_test_images_and_others_on_a_sample() -> None:
+    many = DeviceImages(make_digits(32, 1030, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    result = result_of(network(), dataclasses.replace(RECIPE, epochs=3), many, 0, "off")
+    assert [epoch.test_images for epoch in result.epochs] == [MOST_BETWEEN, MOST_BETWEEN, 1030]
+    assert result.top1 == result.epochs[-1].top1
+
+
+def test_few_test_images_are_all_tested_after_every_epoch(images: DeviceImages) -> None:
+    assert [epoch.test_images for epoch in result_of(network(), RECIPE, images, 0, "off").epochs] == [40, 40]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -287,59 +302,11 @@ def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
     assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
 
 
-def test_evaluation_changes_nothing_in_the_network(images: DeviceImages) -> None:
-    model = build_network(SA, 10, 0)
-    before = copy.deepcopy(model.state_dict())
-    one, other = (evaluate(model, RECIPE, images) for _ in range(2))
-    assert one == other
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_evaluation_is_the_mean_over_all_test_images(images: DeviceImages) -> None:
-    model = build_network(SA, 10, 0).eval()
-    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
-    with torch.no_grad():
-        logits = model(pixels.contiguous())
-    loss, top1 = evaluate(model, RECIPE, images)
-    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
-
-
-def test_with_flips_a_test_image_is_judged_by_the_mean_of_it_and_its_mirror_image(images: DeviceImages) -> None:
-    model = build_network(SA, 10, 0).eval()
-    recipe = dataclasses.replace(RECIPE, test_flip=True)
-    pixels, labels = (torch.cat(parts) for parts in zip(*images.test_batches(7), strict=True))
-    with torch.no_grad():
-        logits = (model(pixels) + model(pixels.flip(3))) / 2
-    loss, top1 = evaluate(model, recipe, images)
-    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
-    assert (loss, top1) != evaluate(model, RECIPE, images)
-
-
 def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
     eager = result_of(SA, RECIPE, images, 3)
     compiled = result_of(SA, dataclasses.replace(RECIPE, compile="default"), images, 3)
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
     assert compiled.cost.parameters == eager.cost.parameters
-
-
-@pytest.mark.parametrize(
-    ("side", "batch_size", "expected"), [(32, 16, 512), (64, 16, 128), (224, 16, 16), (8, 4, 8192)]
-)
-def test_large_test_images_come_in_smaller_batches(side: int, batch_size: int, expected: int) -> None:
-    seen = []
-
-    class Spy:
-        device, augmentation, test_images = torch.device("cpu"), Augmentation(side, side), 60
-
-        def test_batches(self, size: int) -> Any:
-            seen.append(size)
-            yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
-
-    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
-    evaluate(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10)), recipe, Spy())  # type: ignore[arg-type]
-    assert seen == [expected]
 
 
 @pytest.mark.cuda

@@ -21,17 +21,18 @@ from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
 from ablations.storage.cell_states import CellState
-from ablations.storage.files import Weights
+from ablations.storage.files import PredictionFiles, Weights
 from ablations.storage.study import StoredCell
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy
-from tests.builders.kept import drive
+from tests.builders.kept import Keen
 from tests.conftest import TINY
 from tests.wording import refusal, worded
 
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
 MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
+OF_PREDICTIONS = ["classes", "confusion", "calibration"]
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
 TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
          "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
@@ -77,12 +78,14 @@ def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list
 def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep=groups", "sweep.factors.attention.groups=[2,4]"))
     assert names == ["forest", *OF_CELLS]
-    assert list(left_out) == ["effects", "tradeoffs", *OF_WEIGHTS]
+    assert list(left_out) == ["effects", "tradeoffs", *OF_PREDICTIONS, *OF_WEIGHTS]
     assert left_out["effects"] == worded("figures.not_crossed")
     assert left_out["tradeoffs"] == worded("figures.no_search")
     no_weights = worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights")
     for name in OF_WEIGHTS:
         assert left_out[name].startswith(no_weights)
+    for name in OF_PREDICTIONS:
+        assert worded("predictions.none", folder=tmp_path / "predictions") in left_out[name]
 
 
 def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
@@ -201,7 +204,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of a real study of one replicate whose weights are there."""
     folder = tmp_path_factory.mktemp("kept")
     study = DrivenStudy(folder, *TINY, *TYPED, f"results_dir={folder}")
-    assert drive(study, Weights(folder / study.design.study / "weights"))[0] == 0
+    kept = folder / study.design.study
+    predictions = PredictionFiles(kept / "predictions")
+    assert study.drive(Keen(study), weights=Weights(kept / "weights"), predictions=predictions).failed == 0
     return folder
 
 
@@ -231,6 +236,28 @@ def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: P
     ):
         rows = pd.read_csv(analysis.folder / "figures" / f"{name}.csv", keep_default_na=False)
         assert set(rows["variant"]) == variants, name
+
+
+def test_a_study_with_predictions_has_the_figures_of_what_networks_say_of_test_images(results: Path) -> None:
+    analysis = load_configured(config_of(results))
+    names, left_out = drawn(analysis, OF_PREDICTIONS)
+    assert (names, left_out) == (OF_PREDICTIONS, {})
+    for figure in draw_figures(analysis, OF_PREDICTIONS).drawn:
+        assert "n = 1 replicate a variant, 20 test images each" in figure.caption
+
+
+def test_curves_say_on_how_many_test_images_epochs_before_the_last_were_tested(tmp_path: Path) -> None:
+    made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
+    known = unlike(stored(made, 6))
+    for cell in known:
+        assert cell.outcome is not None
+        for epoch, images in zip(cell.outcome["result"]["epochs"], (1000, 10_000), strict=True):
+            epoch["test_images"] = images
+    analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
+    (curves,) = draw_figures(analysis, ["learning_curves"]).drawn
+    assert worded("predictions.between", few="1,000", all="10,000") in curves.caption
+    (curves,) = draw_figures(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), ["learning_curves"]).drawn
+    assert "test images" not in curves.caption
 
 
 def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
@@ -284,7 +311,10 @@ def call(results: Path, *arguments: str) -> int:
 
 def files(results: Path) -> set[str]:
     folder = results / "groups-digits-resnet8"
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".pt"} - {"weights"}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix not in (".pt", ".npz")} - {
+        "weights",
+        "predictions",
+    }
 
 
 def test_figures_that_are_named_are_drawn_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +337,7 @@ def test_figures_that_are_named_are_drawn_alone(results: Path, capsys: pytest.Ca
 def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results) == 0
     assert capsys.readouterr().err == ""
-    names = ["forest", "variants", "complexity", "learning_curves", *OF_WEIGHTS]
+    names = ["forest", "variants", "complexity", "learning_curves", *OF_PREDICTIONS, *OF_WEIGHTS]
     assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
     text = (results / "groups-digits-resnet8" / "report.md").read_text()
     places = [text.index(f"![{FIGURES[name]}](figures/{name}.png)") for name in names]
@@ -318,7 +348,7 @@ def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.Cap
 
 
 def test_some_figures_can_be_left_out_of_a_report(results: Path) -> None:
-    assert call(results, "figures=[all,-cams,-gates,-subfeatures,-forest]") == 0
+    assert call(results, "figures=[all,-cams,-gates,-subfeatures,-forest,-confusion,-calibration,-classes]") == 0
     names = ["variants", "complexity", "learning_curves"]
     assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
     assert "- forest: " not in (results / "groups-digits-resnet8" / "report.md").read_text()

@@ -1,0 +1,25 @@
+"""A figure that a study has, before it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure that a study has: the frame that it shows, what draws it, and how to read it.
+
+    `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
+    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants.
+    """
+
+    frame: pd.DataFrame
+    draw: Callable[[str], Figure]
+    key: str = ""
+    n: str = ""
+    asks: bool = True
+    shown: str | None = None
