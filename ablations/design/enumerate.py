@@ -57,6 +57,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         is_search=is_search,
         objectives=tuple(config.sweep.objectives) if is_search else ("top1",),
         max_parameters=config.sweep.max_parameters,
+        confirm=config.sweep.confirm if is_search else 0,
         margin=config.sweep.margin,
         replicates_max=config.replicates_max if is_auto else 0,
         varied=_varied(config, factors),
@@ -145,7 +146,7 @@ def _check_search(config: Config, factors: _Factors) -> None:
     """Checks the options of a search, and that none is given to a sweep that trains every combination."""
     sweep = config.sweep
     if sweep.sampler == "grid":
-        for name in ("trials", "objectives", "max_parameters"):
+        for name in ("trials", "confirm", "objectives", "max_parameters"):
             value = getattr(sweep, name)
             if value != getattr(SweepConfig(), name):
                 reason = "is an option of a search alone; sweep.sampler=tpe makes this sweep one"

@@ -101,7 +101,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
             if job.keeps_weights:
                 yield events.Learnt(pack_weights(job.cell, event.model, images.classes))
         elif isinstance(event, Result):
-            yield events.Finished(event.to_dict(), environment(job.threads))
+            yield events.Finished(event.to_dict(), environment(job.threads), images.fingerprint)
             return
         else:
             yield event
