@@ -233,8 +233,8 @@ class Config:
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
         3,
-        "Times each variant is trained, each time with other seeds, in a search each that is confirmed; auto trains more "
-        "where verdicts are undecided.",
+        "Times each variant is trained, each time with other seeds; in a search each variant that is confirmed. auto "
+        "trains more where verdicts are undecided.",
         minimum=1,
         maximum=10_000,
         words=(AUTO,),

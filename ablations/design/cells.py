@@ -24,7 +24,7 @@ from sa_core.seeds import stream_seed
 
 
 class Split(StrEnum):
-    """On which images a cell is evaluated: for a result on the test images, for a selection on the validation images."""
+    """On which images a cell is evaluated: for a result on test images, for a selection on validation images."""
 
     TEST = "test"
     VALIDATION = "validation"

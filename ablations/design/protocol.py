@@ -45,7 +45,9 @@ def _checked_data(config: Config) -> Settings:
     if is_search:
         data["validation"] = SELECTION_SHARE if share == AUTO else share
         if not data["validation"]:
-            reason = "leaves a search no images to select on; a share above 0 is needed, as the test images are not for it"
+            reason = (
+                "leaves a search no images to select on; a share above 0 is needed, as the test images are not for it"
+            )
             raise UsageError("data.validation", share, reason)
     elif share not in (AUTO, 0):
         raise UsageError("data.validation", share, "has no effect without a search: other sweeps select nothing")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ablations.analysis.results import collect
 from ablations.common.wording import count
-from ablations.design import Design
+from ablations.design import Design, Split
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
 from ablations.execution.schedules.base import Outlook
 from ablations.reporting.text.conclusions import detection_sentence
 from ablations.stats import Looks, family, replicates_for, spread
+from ablations.storage.cell_states import StoredCell
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
@@ -50,6 +52,18 @@ class StudyCost:
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
         return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
+
+
+def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
+    """Returns the finished cells that say what others cost, those of a search's selection included.
+
+    These take somewhat less than those of results, as they have fewer images to train on.
+    """
+    cells = collect(design, stored).cells
+    if not design.is_search:
+        return cells
+    selection = collect(replace(design, replicates=1), stored, Split.VALIDATION).cells
+    return selection if cells.empty else pd.concat([cells, selection], ignore_index=True)
 
 
 def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
@@ -106,8 +120,12 @@ def _mean(values: Sequence[float]) -> float:
 
 def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> str:
     """Says in a line what a study will detect, as far as stored replicates tell."""
-    if design.is_search:
-        return "Detects: a search compares variants that were picked for being good; it gives no verdicts."
+    if design.is_search and len(design.variants) == len(design.named):
+        picks = count(design.confirm, "confirmed pick")
+        return (
+            f"Detects: verdicts are on up to {picks}, with {count(design.replicates, 'replicate')} each; which "
+            "differences they detect is known when some are stored."
+        )
     n, share = (looks.sizes[-1], looks.share(len(looks.sizes) - 1)) if looks else (design.replicates, 1.0)
     if n == 1:
         return "Detects: nothing; one replicate says nothing about how sure a difference is."

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
+from ablations.design import Split
 from ablations.storage.access import study_names
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import FORMAT, open_store
@@ -114,7 +115,7 @@ def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[St
     settings = {json.dumps(network, sort_keys=True): (name, network) for name, network in reversed([*named])}
     top1: dict[str, dict[int, float]] = {key: {} for key in reversed(settings)}
     for cell in cells:
-        if cell.state is CellState.FINISHED and cell.outcome is not None:
+        if cell.state is CellState.FINISHED and cell.split is Split.TEST and cell.outcome is not None:
             key = json.dumps(cell.network, sort_keys=True)
             top1[key][cell.replicate] = float(cell.outcome["result"]["top1"])
     return tuple(Network(settings[key][1], settings[key][0], by_replicate) for key, by_replicate in top1.items())

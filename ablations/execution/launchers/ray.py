@@ -123,9 +123,15 @@ class RayLauncher(Launcher):
         measured = self.measure != "off"
         asked = {
             variant.name: task.remote(
-                variant.network, self.recipe, [self._data_ref], self._where, self.design.seed(0), seconds,
-                self.threads, measured,
-            )  # fmt: skip
+                variant.network,
+                self.recipe,
+                [self._data_ref],
+                self._where,
+                self.design.seed(0),
+                seconds,
+                self.threads,
+                measured,
+            )
             for variant in variants
         }
         found: dict[str, Probe | str] = {}

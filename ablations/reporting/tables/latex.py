@@ -96,7 +96,7 @@ def number_macros(analysis: StudyAnalysis) -> str:
     gflops = in_gflops(analysis.multiply_adds)
     for summary in analysis.shown_summaries:
         lines.append(f"% {' '.join(summary.variant.split())}")
-        for quantity, value in _variant_numbers(summary, gflops[summary.variant], design.is_search).items():
+        for quantity, value in _variant_numbers(summary, gflops[summary.variant]).items():
             name = f"\\{study}{words[summary.variant]}{quantity}"
             lines.append(f"\\newcommand{{{name}}}{{{value}}}")
             example = name if quantity == "TopOne" else example
@@ -136,7 +136,7 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
     return words
 
 
-def _variant_numbers(summary: VariantSummary, gflops: str, is_search: bool) -> dict[str, str]:
+def _variant_numbers(summary: VariantSummary, gflops: str) -> dict[str, str]:
     """Returns what is known of a variant, by quantity, as LaTeX that is at home in text and in formulas."""
     top1 = METRICS["top1"].format
     known = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
@@ -148,7 +148,7 @@ def _variant_numbers(summary: VariantSummary, gflops: str, is_search: bool) -> d
         known["Difference"] = points(difference.mean)
         if difference.has_spread:
             known["DifferenceCI"] = f"[{points(difference.low)}, {points(difference.high)}]"
-    if contrast and not is_search:
+    if contrast:
         known["Verdict"] = contrast.verdict.value
     known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
     if summary.train_time_ratio:

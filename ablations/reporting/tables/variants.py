@@ -35,7 +35,6 @@ _COSTS = (
     "replicates. "
     "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
 )
-_PICKED = "picked by a search, which flatters it"
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
@@ -52,7 +51,7 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
         is_short: leaves out the range of step times, and n where all variants have the same, which the note says: a
             page of paper has no room for them.
     """
-    left_out = {"verdict"} if analysis.design.is_search else set()
+    left_out = set()
     if is_short and len({summary.replicates for summary in analysis.summaries}) == 1:
         left_out.add("n")
     headers = {key: header for key, header in _PRINTED.items() if key not in left_out}
@@ -95,8 +94,6 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     repeated = "means over replicates, with 95 % CI in brackets" if most > 1 else "one replicate, hence no intervals"
     against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
     verdicts = f"Verdicts: Holm-corrected, with a margin of {design.margin:g} points."
-    if design.is_search:
-        verdicts = "The variants were picked by a search for being good, which flatters them: there are no verdicts."
     typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
     step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
     parts = [
@@ -120,14 +117,12 @@ def protocol_note(analysis: StudyAnalysis) -> str:
 def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     """Returns a row a variant with a finished cell; what is not known or not measured is nan or empty.
 
-    Accuracies are in percent, differences in points, step times over the plain network's. A search's variants have no
-    verdict: they were picked for being good.
+    Accuracies are in percent, differences in points, step times over the plain network's.
     """
     variants = {variant.name: variant for variant in analysis.design.variants}
     rows = []
     for summary in analysis.summaries:
         variant, contrast = variants[summary.variant], summary.contrast
-        judged = None if analysis.design.is_search else contrast
         rows.append(
             {
                 "variant": summary.variant,
@@ -140,9 +135,9 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 **_bounds("top1", summary.top1),
                 **_bounds("difference", contrast.difference if contrast else None),
                 "baseline": summary.baseline or "",
-                "verdict": judged.verdict.value if judged else "",
-                "reason": judged.reason if judged else _PICKED if contrast else "",
-                "p": judged.p if judged else None,
+                "verdict": contrast.verdict.value if contrast else "",
+                "reason": contrast.reason if contrast else "",
+                "p": contrast.p if contrast else None,
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,
