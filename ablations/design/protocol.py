@@ -48,7 +48,7 @@ def _checked_data(config: Config) -> Settings:
             reason = (
                 "leaves a search no images to select on; a share above 0 is needed, as the test images are not for it"
             )
-            raise UsageError("data.validation", share, reason)
+            raise UsageError("data.validation", 0, reason)
     elif share not in (AUTO, 0):
         raise UsageError("data.validation", share, "has no effect without a search: other sweeps select nothing")
     if data["seed"] != REPLICATE:

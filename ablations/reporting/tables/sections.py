@@ -95,10 +95,11 @@ def _selection_section(selection: Selection) -> Section:
         + [METRICS[key].format(row[key]) for key in keys]
         for row in listed.head(MOST_SHOWN).to_dict("records")
     ]
+    share = f"{100 * design.validation:g} %"
     note = (
-        f"What the search selected by: one cell a variant, trained without {100 * design.validation:g} % of the "
-        "training images and evaluated on these. The values of variants that were selected by them are optimistic "
-        "(winner's curse) and are not results; those are in the table of variants, from new replicates on the test images."
+        f"What the search selected by: one cell a variant, trained without {share} of the training images and "
+        "evaluated on these. The values of variants that were selected by them are optimistic (winner's curse) and are "
+        "not results; those are in the table of variants, from new replicates on the test images."
     )
     if several:
         note += (
