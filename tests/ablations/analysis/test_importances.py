@@ -54,11 +54,10 @@ def test_the_factor_that_decides_is_the_important_one() -> None:
     shares = found.pivot_table(index="factor", columns="objective", values="importance")
     assert shares.loc["groups", "top1"] > 0.9 > 0.1 > shares.loc["shuffle", "top1"]
     assert shares.loc["shuffle", "peak_memory_mib"] > 0.9 > 0.1 > shares.loc["groups", "peak_memory_mib"]
-    by_place = {(row["objective"], row["factor"]): row for row in found.to_dict("records")}
-    for objective, decides, does_nothing in (("top1", "groups", "shuffle"), ("peak_memory_mib", "shuffle", "groups")):
-        assert by_place[objective, decides]["p"] <= by_place[objective, decides]["p_family"]
-        assert by_place[objective, decides]["importance"] > by_place[objective, decides]["null_95"]
-        assert by_place[objective, does_nothing]["p_family"] > 0.5
+    of_top1 = {row["factor"]: row for row in found.to_dict("records") if row["objective"] == "top1"}
+    assert of_top1["groups"]["p"] <= of_top1["groups"]["p_family"] <= 0.05
+    assert of_top1["groups"]["importance"] > of_top1["groups"]["null_95"]
+    assert of_top1["shuffle"]["p_family"] > 0.5
 
 
 def test_an_objective_that_never_differs_has_no_importances() -> None:

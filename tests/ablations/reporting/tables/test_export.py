@@ -67,7 +67,8 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     analysis = study_analysis(tmp_path)
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
-    for part in (analysis.design.question, "(n = 2)", "margin of 0.2 points", "digits, resnet8, 6 epochs", machine):
+    protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 6 epochs"
+    for part in (analysis.design.question, "(n = 2)", "margin of 0.2 points", protocol, machine):
         assert part in text
 
 
