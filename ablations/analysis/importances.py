@@ -5,8 +5,10 @@ variance that each factor explains by itself, over the variants that were tried;
 nothing about direction.
 
 A forest that is fitted to few variants finds importances in noise: 0.14 to 0.31 for the largest of five factors, over
-20 variants. So all is computed again with the objective's values permuted over the variants, many times: then no factor
-matters, and what is found is the null distribution (Altmann et al. 2010, Permutation importance).
+20 variants, and more for factors of many levels. So all is computed again with the objective's values permuted over the
+variants, many times: then no factor matters, and what is found is the null distribution of each factor's importance
+(Altmann et al. 2010). Over factors it is corrected by the largest importance in each permutation, in standard
+deviations of the factor's own (Westfall and Young 1993), so that factors of many levels do not hide the others.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
     Returns:
         A row a factor and objective: `factor`, `objective`, `importance` (a share, from 0 to 1), `null_95` (the 95 %
         quantile of the factor's importance under permutation), `p` (the share of permutations in which the factor's
-        importance is as large, the data's own order being one of them), `p_family` (likewise, of the largest importance
-        of any factor: at most 5 % of objectives that no factor matters for have a factor with 0.05 or less) and
+        importance is as large, the data's own order being one of them), `p_family` (likewise, corrected for how many
+        factors there are: at most 5 % of objectives that no factor matters for have a factor with 0.05 or less) and
         `permutations`. An objective that never differed has no rows; nothing has where fewer than six variants were
         tried. Of more than 150 a random sample is taken.
     """
@@ -59,6 +61,7 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
             continue
         found = _shares(evaluator, settings, values, factors)
         null = _null(evaluator, settings, values, factors)
+        ps = _family_wise(found, null)
         rows += [
             {
                 "factor": list(factors)[place].removeprefix("attention."),
@@ -66,7 +69,7 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
                 "importance": found[place],
                 "null_95": float(np.quantile(null[:, place], 1 - ALPHA)),
                 "p": _p(found[place], null[:, place]),
-                "p_family": _p(found[place], null.max(1)),
+                "p_family": ps[place],
                 "permutations": len(null),
             }
             for place in np.argsort(-found, kind="stable")
@@ -105,6 +108,20 @@ def _shares(
 
 def _p(found: float, null: NDArray[np.float64]) -> float:
     return float((1 + (null >= found).sum()) / (1 + len(null)))
+
+
+def _family_wise(found: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the p of each factor by the largest standardised importance in each permutation.
+
+    The data's own order is one more permutation, in the standardisation too, which makes the test exact.
+    """
+    both = np.vstack([found, null])
+    spread = both.std(0)
+    standardised = (both - both.mean(0)) / np.where(spread > 0, spread, 1.0)
+    largest = standardised.max(1)
+    # Sums of many terms: what is equal may differ in its last digit.
+    ps: NDArray[np.float64] = (largest[:, None] >= standardised[0] - 1e-9).mean(0)
+    return ps
 
 
 def _varied(design: Design, tried: Sequence[Mapping[str, object]]) -> dict[str, CategoricalDistribution]:
