@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablations.analysis.results import collect
+from ablations.analysis.selection import collect_selection, confirmed_design
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings
@@ -51,12 +52,15 @@ def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Pa
         UsageError: if nothing was ever tried.
     """
     stored = store.cells()
+    selection = None
     if design.is_search:
-        design = with_found_variants(design, stored, Maker(config))
+        selection = collect_selection(with_found_variants(design, stored, Maker(config)), stored)
+        design = confirmed_design(selection, stored)
     results = collect(design, stored)
-    if results.cells.empty and not results.unfinished["state"].isin(["failed", "diverged"]).any():
+    phases = [results] if selection is None else [results, selection.results]
+    if all(one.cells.empty and not one.unfinished["state"].isin(["failed", "diverged"]).any() for one in phases):
         raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
-    return StudyAnalysis(config, design, results, store.attributes, folder)
+    return StudyAnalysis(config, design, results, store.attributes, folder, selection)
 
 
 class Maker:

@@ -12,9 +12,10 @@ from ablations.analysis.observe import Observation, Sample, images_of_each_class
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings
 from ablations.common.sizes import SMALL_SIDE
-from ablations.data import load_images
+from ablations.data import load_data
 from ablations.data.augment import augmentation_of
 from ablations.data.device import DeviceImages
+from ablations.design import Split
 from ablations.design.variants import Variant
 from ablations.measure.complexity import count_operations
 from ablations.storage.files import Weights
@@ -88,10 +89,11 @@ class TrainedNetworks:
     @cached_property
     def _images(self) -> DeviceImages:
         data, trained_on = self._analysis.config.data, self._analysis.attributes.get("data_fingerprint")
-        images = load_images(data, fetch=False)
-        if images.fingerprint != trained_on:
-            reason = f"has fingerprint {images.fingerprint}; the study's networks were trained on {trained_on}"
+        loaded = load_data(data, fetch=False)
+        if loaded.fingerprint != trained_on:
+            reason = f"has fingerprint {loaded.fingerprint}; the study's networks were trained on {trained_on}"
             raise UsageError("data", data.name, reason)
+        images = loaded.images(self._analysis.design.seed(0), Split.TEST)  # those of the replicate that is looked at
         augmentation = augmentation_of(data, images.train.pixels.shape[-1])
         return DeviceImages(images, torch.device("cpu"), augmentation, memory="mapped")
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.common.settings import Settings
-from ablations.design import Design
+from ablations.design import Design, Split
 from ablations.storage.cell_states import CellState, StoredCell
 
 
@@ -52,8 +52,8 @@ class Results:
         return {str(variant): int(number) for variant, number in own.groupby("variant", sort=False).size().items()}
 
 
-def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
-    """Sorts what is stored by the design's variants; cells of networks that it does not have are left out.
+def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.TEST) -> Results:
+    """Sorts the cells of a split that are stored by the design's variants; other networks' cells are left out.
 
     Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
     """
@@ -66,7 +66,7 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
         return texts[id(network)][1]
 
     sizes = design.sizes
-    by_place = {(identity(cell.network), cell.replicate): cell for cell in stored}
+    by_place = {(identity(cell.network), cell.replicate): cell for cell in stored if cell.split is split}
     replicates = sorted({replicate for _, replicate in by_place} | set(range(max(sizes.values(), default=0))))
     rows: list[dict[str, object]] = []
     curves: list[tuple[object, ...]] = []
@@ -75,10 +75,9 @@ def collect(design: Design, stored: Iterable[StoredCell]) -> Results:
     for variant in design.variants:
         network = _network(variant.network)
         own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
-        given_up = any(cell and cell.state is CellState.PRUNED for cell in own.values())
         for replicate, cell in own.items():
             if cell is None:
-                if replicate < sizes[variant.name] and not given_up:  # where one was pruned, there will be no others
+                if replicate < sizes[variant.name]:
                     unfinished.append((variant.name, replicate, "missing", None))
                 continue
             if cell.outcome is None or cell.state is not CellState.FINISHED:

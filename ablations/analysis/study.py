@@ -8,12 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
-from ablations.analysis.tradeoffs import importances, tradeoffs
+from ablations.analysis.selection import Selection
 from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Design
@@ -33,6 +31,8 @@ class StudyAnalysis:
     """What a study has come to; each part is computed when it is first asked for.
 
     `attributes` is what the store remembers of the study, as the command that ran it; `folder` is `results/<study>`.
+    Of a search, `design` and `results` are those of the variants that are confirmed; what these were selected by, from
+    all that were tried, is `selection`, which is None of other sweeps.
     """
 
     config: Config
@@ -40,6 +40,7 @@ class StudyAnalysis:
     results: Results
     attributes: Mapping[str, Any]
     folder: Path
+    selection: Selection | None = None
 
     @cached_property
     def looks(self) -> Looks | None:
@@ -118,15 +119,10 @@ class StudyAnalysis:
         ends = {effect.name for effect in (*ordered[:ENDS], *ordered[-ENDS:])}
         return [effect for effect in self.effects if effect.name in ends]
 
-    @cached_property
-    def tradeoffs(self) -> pd.DataFrame:
-        """What a search tried; see `ablations.analysis.tradeoffs`."""
-        return tradeoffs(self.results.cells, self.design)
-
-    @cached_property
-    def importances(self) -> pd.DataFrame:
-        """How much each factor of a search matters; see `ablations.analysis.tradeoffs`."""
-        return importances(self.tradeoffs, self.design)
+    @property
+    def tried(self) -> Design:
+        """The design with all variants that have cells, those included that a search tried and did not confirm."""
+        return self.selection.design if self.selection else self.design
 
     @cached_property
     def multiply_adds(self) -> dict[str, float]:

@@ -1,26 +1,14 @@
-"""What a search found: the variants that no other beats in every objective, and which factors matter for which.
-
-Importances are those of fANOVA (Hutter, Hoos and Leyton-Brown 2014) as Optuna computes them: shares of an objective's
-variance that each factor explains by itself, over the variants that were tried; the rest is interactions. They say
-nothing about direction, and little where few were tried.
-"""
+"""What a search selects by: the variants that no other beats in every objective, and which of them are confirmed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import optuna
 import pandas as pd
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
-from optuna.trial import create_trial
 
 from ablations.design import Design
-
-LEAST_FOR_IMPORTANCES = 6  # variants
-MOST_FOR_IMPORTANCES = 150  # variants, drawn at random from more
-_FEWER = {"n_trees": 16, "max_depth": 6}  # of the forest, where variants are drawn
 
 
 def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArray[np.bool_]:
@@ -36,18 +24,18 @@ def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArr
 
 
 def tradeoffs(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns a row a variant with a result, in the order in which they were tried.
+    """Returns a row a variant with a result on the validation images, in the order in which they were tried.
 
-    Columns: `variant`, `n`, `picked` (whether the search picked it; the others were given by name), the objectives
-    and `parameters` (means over replicates), `fits` (whether it keeps the limit on parameters), `on_front` (among those
-    that do), and `label` (of those on the front, `A` being the best in the first objective).
+    Columns: `variant`, `picked` (whether the search picked it; the others were given by name), the objectives and
+    `parameters`, `fits` (whether it keeps the limit on parameters), `on_front` (among those that do), `label` (of those
+    on the front, `A` being the best in the first objective), and `rank` (from 1, of the picks to be confirmed, the
+    others have 0).
     """
     picked = {variant.name: bool(variant.levels) for variant in design.variants}
     columns = list(dict.fromkeys([*design.objectives, "parameters"]))
-    means = cells.groupby("variant", sort=False)[columns].mean()
-    frame = means.reindex([name for name in picked if name in means.index])
-    frame.insert(0, "n", cells.groupby("variant")["replicate"].count().reindex(frame.index))
-    frame.insert(1, "picked", [picked[name] for name in frame.index])
+    tried = cells.set_index("variant")[columns]
+    frame = tried.reindex([name for name in picked if name in tried.index])
+    frame.insert(0, "picked", [picked[name] for name in frame.index])
     most = design.max_parameters
     frame["fits"] = frame["parameters"] <= most if most else True
     frame["on_front"] = False
@@ -56,7 +44,43 @@ def tradeoffs(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
     front = frame[frame["on_front"]].sort_values(design.objectives[0], ascending=design.directions[0] == "minimize")
     frame["label"] = pd.Series({name: _letters(index) for index, name in enumerate(front.index)}, dtype=object)
     frame["label"] = frame["label"].fillna("")
+    frame["rank"] = 0
+    for rank, name in enumerate(_best(frame[frame["picked"] & frame["fits"]], design), 1):
+        frame.loc[name, "rank"] = rank
     return frame.rename_axis("variant").reset_index()
+
+
+def _best(picks: pd.DataFrame, design: Design) -> list[str]:
+    """Returns the picks to be confirmed, the best first.
+
+    With one objective these are the best in it. With several they are from the front of the picks: the best in each
+    objective, then those of the largest crowding distance (Deb et al. 2002), whose neighbours on the front are far.
+    """
+    values = picks[list(design.objectives)].to_numpy(dtype=float)
+    if not len(values):
+        return []
+    losses = np.where([direction == "maximize" for direction in design.directions], -values, values)
+    if len(design.objectives) == 1:
+        order = np.argsort(losses[:, 0], kind="stable")
+    else:
+        front = np.flatnonzero(is_on_front(values, design.directions))
+        own = losses[front]
+        first = own.argmin(0)
+        crowding = _crowding(own)
+        order = front[list(dict.fromkeys([*first, *np.argsort(-crowding, kind="stable")]))]
+    return [str(picks.index[place]) for place in order[: design.confirm]]
+
+
+def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the crowding distance of each row: the gap between its neighbours over the range, summed over columns."""
+    distance = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        ranked, span = column[order], float(np.ptp(column)) or 1.0
+        gaps = np.full(len(values), np.inf)
+        gaps[1:-1] = (ranked[2:] - ranked[:-2]) / span
+        distance[order] += gaps
+    return distance
 
 
 def _letters(index: int) -> str:
@@ -65,46 +89,3 @@ def _letters(index: int) -> str:
     while index >= 0:
         label, index = chr(ord("A") + index % 26) + label, index // 26 - 1
     return label
-
-
-def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Estimates each factor's importance for each objective, from the picked variants of a frame from `tradeoffs`.
-
-    Returns:
-        A row a factor and objective: `factor`, `objective`, `importance` (a share, from 0 to 1). An objective that
-        never differed has no rows; nothing has where fewer than six variants were tried. Of more than 150 a random
-        sample is taken.
-    """
-    from optuna.importance import FanovaImportanceEvaluator  # brings scikit-learn, 50 MiB that searches alone need
-
-    rows: list[dict[str, object]] = []
-    levels = {variant.name: variant.levels for variant in design.variants}
-    tried = frame[frame["picked"]]
-    is_drawn = len(tried) > MOST_FOR_IMPORTANCES
-    if is_drawn:  # beyond that it takes minutes
-        tried = tried.sample(MOST_FOR_IMPORTANCES, random_state=0).sort_index()
-    factors = _varied(design, [levels[name] for name in tried["variant"]])
-    for objective in design.objectives if len(tried) >= LEAST_FOR_IMPORTANCES and factors else ():
-        values = tried[objective].to_numpy()
-        if np.ptp(values) <= 1e-9 * max(abs(values).max(), 1.0):
-            continue
-        study = optuna.create_study()
-        for name, value in zip(tried["variant"], values, strict=True):
-            params = {path: levels[name][path] for path in factors}
-            study.add_trial(create_trial(value=float(value), params=params, distributions=dict(factors)))
-        shares = FanovaImportanceEvaluator(**(_FEWER if is_drawn else {}), seed=0).evaluate(study)
-        rows += [
-            {"factor": path.removeprefix("attention."), "objective": objective, "importance": share}
-            for path, share in shares.items()
-        ]
-    return pd.DataFrame(rows, columns=["factor", "objective", "importance"])
-
-
-def _varied(design: Design, tried: Sequence[Mapping[str, object]]) -> dict[str, CategoricalDistribution]:
-    """Returns the factors of which more than one level was tried, with the levels that were."""
-    varied = {}
-    for path in design.factors:
-        seen = list(dict.fromkeys(levels.get(path) for levels in tried))
-        if len(seen) > 1 and None not in seen:
-            varied[path] = CategoricalDistribution(seen)  # type: ignore[arg-type]
-    return varied

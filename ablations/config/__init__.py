@@ -2,7 +2,15 @@
 
 from ablations.common.metrics import COSTS, OBJECTIVES
 from ablations.config.attention import ATTENTION
-from ablations.config.data import DataConfig, DigitsConfig, ImageTreeConfig, ShiftedConfig, StoredConfig
+from ablations.config.data import (
+    REPLICATE,
+    SELECTION_SHARE,
+    DataConfig,
+    DigitsConfig,
+    ImageTreeConfig,
+    ShiftedConfig,
+    StoredConfig,
+)
 from ablations.config.launcher import LauncherConfig, RayConfig
 from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch
 from ablations.config.schema import (
@@ -16,6 +24,7 @@ from ablations.config.schema import (
     TrainConfig,
 )
 
-__all__ = ["ATTENTION", "AUTO", "COSTS", "FIGURES", "OBJECTIVES", "OWNERS", "SHOWN_NAMES", "decisive", "is_switch"]
+__all__ = ["ATTENTION", "AUTO", "COSTS", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
+__all__ += ["SHOWN_NAMES", "decisive", "is_switch"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]

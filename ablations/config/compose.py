@@ -150,6 +150,8 @@ def _as_declared(config: DictConfig, known_as: str, value: Any, override: Overri
         raise UsageError(override.key_or_group, value, "is neither true nor false")
     if hint is str and isinstance(value, (bool, int, float)):
         return str(override.input_line).partition("=")[2].strip()
+    if hint == (float | str) and type(value) is int:
+        return float(value)  # which OmegaConf does where a number alone is allowed
     return value
 
 

@@ -7,7 +7,11 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from ablations.config.option import option
+from ablations.config.option import AUTO, option
+
+REPLICATE = "replicate"  # as data.seed: each replicate draws data of its own
+SELECTION_SHARE = 0.2  # of the training images, which a search holds out where data.validation is auto
+_DRAWS = f"; '{REPLICATE}' gives each replicate its own, the same for all variants"
 
 
 @dataclass
@@ -21,6 +25,14 @@ class DataConfig:
 
     margin: ClassVar[float] = 0.2
     name: str = MISSING
+    validation: float | str = option(
+        AUTO,
+        "Share of the training images that a search holds out, stratified by class, to select variants on; the test "
+        f"images are for the confirmation. auto is {SELECTION_SHARE:g} in a search; other sweeps select nothing.",
+        minimum=0.0,
+        maximum=0.5,
+        words=(AUTO,),
+    )
     flip: bool = option(True, "Whether training images are mirrored, one in two.")
     cutout: int = option(
         0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
@@ -64,7 +76,13 @@ class DigitsConfig(ShiftedConfig):
     )
     clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
     noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
-    seed: int = option(0, "Seed of the scenes and of the split of source digits.", minimum=0, maximum=2**32 - 1)
+    seed: int | str = option(
+        0,
+        f"Seed of the scenes and of the split of source digits{_DRAWS}.",
+        minimum=0,
+        maximum=2**32 - 1,
+        words=(REPLICATE,),
+    )
 
 
 @dataclass
@@ -83,7 +101,14 @@ class StoredConfig(DataConfig):
     )
     train_per_class: int = option(0, "Training images of each class; 0 is all.", minimum=0, maximum=10_000_000)
     val_per_class: int = option(0, "Test images of each class; 0 is all.", minimum=0, maximum=10_000_000)
-    seed: int = option(0, "Seed of which images, and which classes, a subset has.", minimum=0, maximum=2**32 - 1)
+    seed: int | str = option(
+        0,
+        f"Seed of which images, and which classes, a subset has{_DRAWS}: train_per_class of the official training "
+        "images and val_per_class of the official test images. Classes are then those of seed 0.",
+        minimum=0,
+        maximum=2**32 - 1,
+        words=(REPLICATE,),
+    )
 
 
 @dataclass

@@ -18,6 +18,7 @@ _TYPES = {
     "is not a valid bool": "is neither true nor false",
     "hint 'Union[int, str]'": "is no whole number",
     "hint 'Union[int, float, str]'": "is no number",
+    "hint 'Union[float, str]'": "is no number",
     "is not Optional": "needs a value",
     "Incompatible value 'None'": "needs a value",
     "NoneType is not a subclass": "has an entry without a value",

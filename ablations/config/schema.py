@@ -60,7 +60,21 @@ class SweepConfig:
         "Which combinations of levels are trained: all of them (grid), or those that Optuna's TPE picks one by one.",
         choices=("grid", "tpe"),
     )
-    trials: int = option(20, "Combinations that the TPE sampler picks.", minimum=1, maximum=100_000)
+    trials: int = option(
+        20,
+        "Combinations that the TPE sampler picks; each is trained once, without the validation images (see "
+        "data.validation), and selected by its results on these.",
+        minimum=1,
+        maximum=100_000,
+    )
+    confirm: int = option(
+        3,
+        "Best picks of a search that are confirmed, from the Pareto front where there are several objectives: these "
+        "and the variants given by name are trained with new replicates on all training images and tested on the test "
+        "images, and only this is reported as a result.",
+        minimum=1,
+        maximum=1000,
+    )
     objectives: list[str] = option(
         ["top1"], f"What the TPE sampler looks for, of: {', '.join(OBJECTIVES)}; with one, hopeless cells are pruned."
     )
@@ -234,7 +248,8 @@ class Config:
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
         3,
-        "Times each variant is trained, each time with other seeds; auto trains more where verdicts are undecided.",
+        "Times each variant is trained, each time with other seeds; in a search each variant that is confirmed. auto "
+        "trains more where verdicts are undecided.",
         minimum=1,
         maximum=10_000,
         words=(AUTO,),

@@ -1,54 +1,7 @@
 """Data sets, as uint8 images in memory or mapped from disk, and their batches on the device."""
 
-from __future__ import annotations
+from ablations.data.load import load_images
+from ablations.data.source import DataError
+from ablations.data.splits import DataSet, load_data
 
-from pathlib import Path
-
-from rich.console import Console
-
-from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
-from ablations.data.cache import decoded, default_folder
-from ablations.data.cifar import CifarSource
-from ablations.data.digits import make_digits
-from ablations.data.image_tree import ImageTreeSource
-from ablations.data.images import Images
-from ablations.data.source import DataError, Source, reading
-
-
-def load_images(config: DataConfig, console: Console | None = None, *, fetch: bool = True) -> Images:
-    """Loads the data set that `config` describes; `console` shows how that gets on where it takes time.
-
-    Where it is not on this machine, it is downloaded if `fetch` allows that and there is a place to download it from.
-
-    Raises:
-        DataError: if it is not to be had, or images of it cannot be decoded.
-        TypeError: if there is no loader for this kind of configuration.
-    """
-    if isinstance(config, DigitsConfig):
-        return make_digits(config.train_images, config.test_images, config.clutter, config.noise, config.seed)
-    if not isinstance(config, StoredConfig):
-        raise TypeError(f"no loader for {type(config).__name__}")
-    folder = Path(config.cache).expanduser() if config.cache else default_folder()
-    console = console or Console()
-    with reading():
-        if isinstance(config, ImageTreeConfig):
-            source: Source = ImageTreeSource(config)
-        else:
-            source = CifarSource(config, fetch=fetch)
-    entry = decoded(source, folder, console)
-    if entry.damaged:
-        if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
-            reason = f"{entry.say_damaged()}; mend them, or leave them out with data.skip_corrupt=true"
-            raise DataError("data", config.name, reason)
-        console.print(f"Left out: {entry.say_damaged()}.", markup=False, soft_wrap=True)
-    _check_classes(entry.images, config.name)
-    return entry.images
-
-
-def _check_classes(images: Images, name: str) -> None:
-    """Checks that what was left out was not all of a class."""
-    for part, labels in (("training", images.train.labels), ("test", images.test.labels)):
-        missing = sorted(set(range(len(images.classes))) - set(labels.tolist()))
-        if missing:
-            reason = f"no {part} image of class {images.classes[missing[0]]} can be decoded"
-            raise DataError("data", name, reason)
+__all__ = ["DataError", "DataSet", "load_data", "load_images"]

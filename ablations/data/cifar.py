@@ -82,7 +82,7 @@ class CifarSource:
         labels = [self._labels(name) for name in files]
         first = np.cumsum([0, *map(len, labels)])
         joined = np.concatenate(labels)
-        chosen = pick_images(joined, classes, per_class, option, self._config.seed)
+        chosen = pick_images(joined, classes, per_class, option, int(self._config.seed))
         pieces, start = [], 0
         for number, name in enumerate(files):
             rows = chosen[(chosen >= first[number]) & (chosen < first[number + 1])] - first[number]

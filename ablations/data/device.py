@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ablations.config import DataConfig
@@ -30,10 +31,11 @@ _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
 
-def on_device(images: Images, config: DataConfig, device: str) -> DeviceImages:
-    """Puts a data set on a device, with the augmentation that its configuration asks for."""
+def on_device(images: Images, config: DataConfig, device: str, beside: DeviceImages | None = None) -> DeviceImages:
+    """Puts a data set on a device, with the augmentation that its configuration asks for; `beside` as there."""
     augmentation = augmentation_of(config, images.train.pixels.shape[-1])
-    return DeviceImages(images, torch.device(device), augmentation, memory=getattr(config, "memory", "auto"))
+    memory = getattr(config, "memory", "auto")
+    return DeviceImages(images, torch.device(device), augmentation, memory=memory, beside=beside)
 
 
 class DeviceImages:
@@ -41,17 +43,36 @@ class DeviceImages:
 
     `memory=device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read in
     memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where they take at
-    most half of what is free.
+    most half of what is free. Pixels that are there already, as those of others `beside`, are not put there again: the
+    subsets that cells see of one data set take the room of one.
+
+    Attributes:
+        placed: arrays of pixels, and the tensors that they are on the device.
     """
 
+    resident: bool
+    placed: list[tuple[NDArray[np.uint8], Tensor]]
+
     def __init__(
-        self, images: Images, device: torch.device, augmentation: Augmentation, *, memory: str = "auto"
+        self,
+        images: Images,
+        device: torch.device,
+        augmentation: Augmentation,
+        *,
+        memory: str = "auto",
+        beside: DeviceImages | None = None,
     ) -> None:
-        self.classes = images.classes
+        self.classes, self.fingerprint = images.classes, images.fingerprint
         self.device, self.augmentation = device, augmentation
-        self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
-        self._train, self._train_labels = self._place(images.train)
-        self._test, self.test_labels = self._place(images.test)  # in order, as `test_batches`
+        there = beside.placed if beside is not None and beside.device == device else []
+        known = [(pixels, tensor) for pixels, tensor in there if any(pixels is array for array in images.arrays)]
+        if known and beside is not None:
+            self.resident = beside.resident
+        else:
+            self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
+        self.placed = known
+        self._train, self._train_rows, self._train_labels = self._place(images.train)
+        self._test, self._test_rows, self.test_labels = self._place(images.test)  # in order, as `test_batches`
         self.test_images = len(self.test_labels)
         mean, std = (moment.to(device).view(3, 1, 1) for moment in _moments(images.train))
         self._mean, self._scale = mean, 1 / std
@@ -69,7 +90,7 @@ class DeviceImages:
         labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
         at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
-        raws = self._read(self._train, order, at_once)
+        raws = self._read(self._train, self._train_rows[order], at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
@@ -81,28 +102,35 @@ class DeviceImages:
 
     def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:
         """Yields test images in order, as they are: all, or so many where there are more, always the same ones."""
-        places, labels = torch.arange(self.test_images), self.test_labels
+        rows, labels = self._test_rows, self.test_labels
         if most is not None and most < self.test_images:
             places = torch.from_numpy(evenly_spaced(labels.cpu().numpy(), most))
-            labels = labels[places.to(self.device)]
-        raws = self._read(self._test, places, batch_size)
+            rows, labels = rows[places], labels[places.to(self.device)]
+        raws = self._read(self._test, rows, batch_size)
         for raw, part in zip(raws, labels.split(batch_size), strict=True):
             yield self._normalise(self.augmentation.test(raw)), part
 
     def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Returns test images by their places: as networks get them, and as people do, uint8 of shape (B, 3, H, W)."""
-        raw = torch.cat(list(self._read(self._test, places, max(1, len(places)))))
+        raw = torch.cat(list(self._read(self._test, self._test_rows[places], max(1, len(places)))))
         seen = self.augmentation.test(raw)
         return self._normalise(seen), seen
 
-    def _place(self, part: ImageSet) -> Batch:
-        if self.resident and isinstance(part.pixels, np.memmap):
-            _read_ahead(part.pixels)
+    def _place(self, part: ImageSet) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns all pixels that the part has images of, which rows of them these are (on the CPU), and the labels."""
+        placed = next((tensor for pixels, tensor in self.placed if pixels is part.pixels), None)
         with warnings.catch_warnings():
             # Images that processes share are read-only. Nothing here writes to them.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-            pixels, labels = torch.from_numpy(part.pixels), torch.from_numpy(part.labels)
-        return pixels.to(self.device) if self.resident else pixels, labels.to(self.device)
+            labels = torch.from_numpy(part.labels)
+            rows = torch.arange(len(labels)) if part.rows is None else torch.from_numpy(part.rows)
+            if placed is None:
+                if self.resident and isinstance(part.pixels, np.memmap):
+                    _read_ahead(part.pixels)
+                pixels = torch.from_numpy(part.pixels)
+                placed = pixels.to(self.device) if self.resident else pixels
+                self.placed = [*self.placed, (part.pixels, placed)]
+        return placed, rows, labels.to(self.device)
 
     def _read(self, pixels: Tensor, order: Tensor, batch_size: int) -> Iterator[Tensor]:
         """Yields raw images on the device in the given order, a batch at a time; from disk, some batches ahead."""
@@ -140,10 +168,13 @@ def _read_ahead(pixels: np.memmap) -> None:
 
 def _moments(images: ImageSet) -> Batch:
     """Returns mean and standard deviation of each colour in grey levels, (3,), of up to 50,000 images far apart."""
-    pixels = images.pixels[:: -(-len(images) // _MOST_FOR_MOMENTS)]
+    every = -(-len(images) // _MOST_FOR_MOMENTS)
+    pixels = images.pixels[::every] if images.rows is None else images.pixels
+    rows = np.arange(len(pixels)) if images.rows is None else images.rows[::every]
     counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(pixels), 512):
-        for channel, grey in enumerate(pixels[start : start + 512].transpose(1, 0, 2, 3)):
+    for start in range(0, len(rows), 512):
+        some = pixels[start : start + 512] if images.rows is None else pixels[rows[start : start + 512]]
+        for channel, grey in enumerate(some.transpose(1, 0, 2, 3)):
             counts[channel] += np.bincount(grey.ravel(), minlength=256)
     level = np.arange(256)
     mean = (counts @ level) / counts.sum(1)

@@ -46,11 +46,11 @@ class ImageTreeSource:
         train, test = self._folders()
         known = _subfolders(train)
         wanted = self._wanted(config.classes, known)
-        self._classes = pick_classes(known, wanted, config.seed, train)
+        self._classes = pick_classes(known, wanted, int(config.seed), train)
         self._check_classes(set(known), isinstance(wanted, list), train, test)
         self._side = stored_side(config.resolution)
-        self._train = self._choose(train, config.train_per_class, "data.train_per_class", config.seed)
-        self._test = self._choose(test, config.val_per_class, "data.val_per_class", config.seed)
+        self._train = self._choose(train, config.train_per_class, "data.train_per_class", int(config.seed))
+        self._test = self._choose(test, config.val_per_class, "data.val_per_class", int(config.seed))
 
     @property
     def identity(self) -> Mapping[str, Any]:

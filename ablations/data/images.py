@@ -14,13 +14,25 @@ _STEP = 64 * 2**20  # bytes that are read at a time
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as uint8 of shape (N, 3, H, W), in memory or mapped from a file, and labels as int64 of shape (N,)."""
+    """Labelled images: pixels, in memory or mapped from a file, and which of them these are.
+
+    Args:
+        pixels: uint8 of shape (M, 3, H, W); several sets may share them.
+        labels: int64 of shape (N,), those of this set's images.
+        rows: int64 of shape (N,), where in `pixels` they are; None where they are all, in this order.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def subset(self, places: NDArray[np.int64]) -> ImageSet:
+        """Returns the images at these places of the set, without copying any."""
+        rows = places if self.rows is None else self.rows[places]
+        return ImageSet(self.pixels, self.labels[places], rows)
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,14 @@ class Images:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes all pixels are."""
-        return self.train.pixels.nbytes + self.test.pixels.nbytes
+        """How many bytes all pixels are, those of other images included that share them."""
+        return sum(pixels.nbytes for pixels in self.arrays)
+
+    @property
+    def arrays(self) -> list[NDArray[np.uint8]]:
+        """The arrays that hold the pixels: one where training and test images share it."""
+        arrays = [self.train.pixels, self.test.pixels]
+        return arrays if arrays[0] is not arrays[1] else arrays[:1]
 
     def describe(self, side: int) -> str:
         """Says how many images there are; networks see `side` x `side` pixels of each."""

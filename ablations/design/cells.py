@@ -2,6 +2,10 @@
 
 A cell is one training run: variant x replicate x protocol. Its key is a hash of everything that decides its result, so
 a cell that was trained once is known again.
+
+There are two kinds of cells (`Split`). Those of a result are trained on all training images and evaluated on the test
+images. Those that a search selects by are trained without the validation images, a part of the training images, and
+evaluated on these: no selection sees a test image. The two never share a key or a seed.
 """
 
 from __future__ import annotations
@@ -10,12 +14,20 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from ablations.common.settings import Settings
 from ablations.config import OBJECTIVES, DataConfig, JudgeConfig
 from ablations.design.variants import Variant, level_name
 from sa_core.seeds import stream_seed
+
+
+class Split(StrEnum):
+    """On which images a cell is evaluated: for a result on test images, for a selection on validation images."""
+
+    TEST = "test"
+    VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,12 @@ class Cell:
     replicate: int
     seed: int
     key: str
+    split: Split = Split.TEST
 
     @property
     def name(self) -> str:
-        """How people see it: variant and replicate."""
-        return f"{self.variant.name} r{self.replicate}"
+        """How people see it: variant and replicate, or variant and `selection`."""
+        return f"{self.variant.name} {f'r{self.replicate}' if self.split is Split.TEST else 'selection'}"
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,9 @@ class Design:
     matter. `factors` are the levels of each factor, by its dotted name. Baselines have `baseline_replicates` in all
     where those are more than `replicates`. Under `replicates=auto` up to `replicates_max` of a variant are trained,
     which is otherwise 0, and `replicates` are those of the first look. The variants of a search are those that are
-    known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit). `varied` are
-    the options that differ between variants: the factors, and whatever variants that are given by name set.
+    known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit), and up to
+    `confirm` of the best are confirmed with `replicates` each. `varied` are the options that differ between variants:
+    the factors, and whatever variants that are given by name set.
     """
 
     study: str
@@ -57,6 +71,7 @@ class Design:
     is_search: bool = False
     objectives: tuple[str, ...] = ("top1",)
     max_parameters: int = 0
+    confirm: int = 0
     metric: str = JudgeConfig.metric
     margin: float = DataConfig.margin
     replicates_max: int = 0
@@ -72,6 +87,16 @@ class Design:
             if any(level_name(path, level) == self.baseline for level in levels):
                 return path
         return None
+
+    @property
+    def validation(self) -> float:
+        """The share of the training images that a selection is made on; 0 where nothing is selected."""
+        return float(self.protocol["data"].get("validation", 0.0))
+
+    @property
+    def named(self) -> tuple[Variant, ...]:
+        """The variants that were given by name, which are in every phase of a search."""
+        return tuple(variant for variant in self.variants if not variant.levels)
 
     @property
     def directions(self) -> list[str]:
@@ -104,17 +129,33 @@ class Design:
         return {name: self.baseline_replicates if name in more else self.replicates for name in names}
 
     def cells(self) -> Iterator[Cell]:
-        """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced."""
+        """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced.
+
+        Those are the cells of results; what a search selects by are `selection_cells`.
+        """
         sizes = self.sizes
         for replicate in range(max(sizes.values(), default=0)):
             for variant in self.variants:
                 if replicate < sizes[variant.name]:
                     yield self.cell(variant, replicate)
 
-    def cell(self, variant: Variant, replicate: int) -> Cell:
+    def selection_cells(self) -> Iterator[Cell]:
+        """Yields the cells that a search selects by: one of each variant; of other sweeps there are none."""
+        if self.is_search:
+            for variant in self.variants:
+                yield self.cell(variant, 0, Split.VALIDATION)
+
+    def cell(self, variant: Variant, replicate: int, split: Split = Split.TEST) -> Cell:
         """Returns the cell of a variant and a replicate."""
         identity = {"protocol": self.protocol, "network": variant.network, "replicate": replicate}
+        identity |= {} if split is Split.TEST else {"split": split.value}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        # The seed does not depend on the variant: a replicate's networks start from the same backbone weights and see
-        # the same batches.
-        return Cell(variant, replicate, stream_seed(self.protocol["seed"], "replicate", replicate), key)
+        return Cell(variant, replicate, self.seed(replicate, split), key, split)
+
+    def seed(self, replicate: int, split: Split = Split.TEST) -> int:
+        """Returns the seed of a replicate's cells.
+
+        It does not depend on the variant: a replicate's networks start from the same backbone weights and see the same
+        batches. A confirmation uses seeds that no selection has used.
+        """
+        return stream_seed(self.protocol["seed"], "replicate" if split is Split.TEST else "selection", replicate)

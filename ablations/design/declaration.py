@@ -46,12 +46,13 @@ class Declaration:
 
     Attributes:
         question: in words.
-        contrasts: variants with their baselines; none of a search, which gives no verdicts.
+        contrasts: variants with their baselines; none of a search, which has yet to pick them.
         baseline: the variant or level that the design names.
         metric, margin: what is compared, and the smallest difference of interest in its unit.
         replicates: of each variant; the most of them under interim analyses.
         baseline_replicates: of baselines, where they have more; otherwise 0.
         analyses: after how many replicates each interim analysis is made; none where there is one analysis alone.
+        confirm: how many of a search's picks are confirmed at most; otherwise 0.
         protocol: what all cells share.
         commit: of the code, or its version.
         command: what was typed.
@@ -66,6 +67,7 @@ class Declaration:
     replicates: int
     baseline_replicates: int = 0
     analyses: tuple[int, ...] = ()
+    confirm: int = 0
     protocol: Settings
     commit: str = ""
     command: str = ""
@@ -86,6 +88,7 @@ class Declaration:
             replicates=analyses[-1] if analyses else design.replicates,
             baseline_replicates=max(design.sizes.values()) if design.baseline_replicates > design.replicates else 0,
             analyses=tuple(analyses),
+            confirm=design.confirm,
             protocol=design.protocol,
             commit=commit,
             command=command,
@@ -136,6 +139,7 @@ class Declaration:
             ("metric", earlier.metric, self.metric),
             ("baseline", earlier.baseline, self.baseline),
             (_REPLICATES, earlier.replicates_text, self.replicates_text),
+            ("confirmed picks", str(earlier.confirm), str(self.confirm)),
         ]
         changes = [Change(what, before, after) for what, before, after in said if before != after]
         if (earlier.margin, earlier.metric) != (self.margin, self.metric):

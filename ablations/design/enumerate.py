@@ -14,7 +14,7 @@ from typing import Any
 from ablations.common.errors import UsageError, shown
 from ablations.common.metrics import METRICS
 from ablations.common.settings import flatten, leaves
-from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, JudgeConfig, ModelConfig, SweepConfig
+from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig
 from ablations.design.cells import Design
 from ablations.design.protocol import make_protocol
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
@@ -58,6 +58,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         is_search=is_search,
         objectives=tuple(config.sweep.objectives) if is_search else ("top1",),
         max_parameters=config.sweep.max_parameters,
+        confirm=config.sweep.confirm if is_search else 0,
         metric=config.judge.metric,
         margin=_margin(config),
         replicates_max=config.replicates_max if is_auto else 0,
@@ -132,7 +133,7 @@ def _check_replicates(config: Config) -> None:
     if of_baselines and is_auto:
         raise UsageError("baseline_replicates", of_baselines, "does not go together with replicates=auto")
     if of_baselines and config.sweep.sampler == "tpe":
-        raise UsageError("baseline_replicates", of_baselines, "has no effect on a search, which gives no verdicts")
+        raise UsageError("baseline_replicates", of_baselines, "is not available in a search")
     if of_baselines and of_baselines % int(config.replicates):
         reason = f"must be a multiple of replicates={config.replicates}, of which each pair gets as many, or 0"
         raise UsageError("baseline_replicates", of_baselines, reason)
@@ -140,8 +141,6 @@ def _check_replicates(config: Config) -> None:
 
 def _margin(config: Config) -> float:
     """Returns the equivalence margin, that of the data set where none is given; checks that it has a unit."""
-    if config.sweep.sampler == "tpe" and config.judge.metric != JudgeConfig.metric:
-        raise UsageError("judge.metric", config.judge.metric, "has no effect on a search, which gives no verdicts")
     if config.sweep.margin != AUTO:
         return float(config.sweep.margin)
     metric = METRICS[config.judge.metric]
@@ -170,7 +169,7 @@ def _check_search(config: Config, factors: _Factors) -> None:
     """Checks the options of a search, and that none is given to a sweep that trains every combination."""
     sweep = config.sweep
     if sweep.sampler == "grid":
-        for name in ("trials", "objectives", "max_parameters"):
+        for name in ("trials", "confirm", "objectives", "max_parameters"):
             value = getattr(sweep, name)
             if value != getattr(SweepConfig(), name):
                 reason = "is an option of a search alone; sweep.sampler=tpe makes this sweep one"

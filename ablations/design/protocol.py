@@ -9,13 +9,14 @@ from typing import Any
 from ablations.common import resolve
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings, flatten
-from ablations.config import Config, decisive
+from ablations.config import AUTO, REPLICATE, SELECTION_SHARE, Config, DigitsConfig, StoredConfig, decisive
 
 
 def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does."""
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
+    data = _checked_data(config)
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
     if images is not None and config.train.batch_size > images:
         reason = f"is more than the {images:,} training images"
@@ -30,7 +31,41 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         device = stored["device"] if config.device == "auto" else config.device
         for name in ("precision", "memory_format", "fused"):
             train[name] = stored["train"].get(name) if train[name] == "auto" else train[name]
-    return {"data": decisive(config.data), "train": train, "seed": config.seed, "device": device}
+    return {"data": data, "train": train, "seed": config.seed, "device": device}
+
+
+def _checked_data(config: Config) -> Settings:
+    """Returns the options of the data set, with the validation share of a search; other sweeps have none.
+
+    Raises:
+        UsageError: if the share does not suit the sweep, or each replicate is to draw data and there is none to draw.
+    """
+    data, is_search = decisive(config.data), config.sweep.sampler == "tpe"
+    share = data.pop("validation")
+    if is_search:
+        data["validation"] = SELECTION_SHARE if share == AUTO else share
+        if not data["validation"]:
+            reason = (
+                "leaves a search no images to select on; a share above 0 is needed, as the test images are not for it"
+            )
+            raise UsageError("data.validation", 0, reason)
+    elif share not in (AUTO, 0):
+        raise UsageError("data.validation", share, "has no effect without a search: other sweeps select nothing")
+    if data["seed"] != REPLICATE:
+        return data
+    if isinstance(config.data, DigitsConfig) and is_search:
+        reason = (
+            "splits the source digits anew in each replicate, so that a search would select on digits that its "
+            "confirmation tests on; a search on digits needs a number"
+        )
+        raise UsageError("data.seed", REPLICATE, reason)
+    if isinstance(config.data, StoredConfig) and not (config.data.train_per_class or config.data.val_per_class):
+        reason = (
+            "has nothing to draw: all images of the official split are used; data.train_per_class or "
+            "data.val_per_class makes each replicate draw a subset of its own"
+        )
+        raise UsageError("data.seed", REPLICATE, reason)
+    return data
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ablations.analysis.results import collect
 from ablations.common.wording import count
-from ablations.design import Design
+from ablations.design import Design, Split
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
 from ablations.execution.schedules.base import Outlook
@@ -23,6 +24,7 @@ from ablations.reporting.text.reach import (
     unknown_sentences,
 )
 from ablations.stats import Looks
+from ablations.storage.cell_states import StoredCell
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
@@ -58,6 +60,18 @@ class StudyCost:
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
         return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
+
+
+def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
+    """Returns the finished cells that say what others cost, those of a search's selection included.
+
+    These take somewhat less than those of results, as they have fewer images to train on.
+    """
+    cells = collect(design, stored).cells
+    if not design.is_search:
+        return cells
+    selection = collect(replace(design, replicates=1), stored, Split.VALIDATION).cells
+    return selection if cells.empty else pd.concat([cells, selection], ignore_index=True)
 
 
 def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
@@ -114,8 +128,12 @@ def _mean(values: Sequence[float]) -> float:
 
 def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[str]:
     """Says what a study can find, as far as stored replicates tell."""
-    if design.is_search:
-        return ["Detects: a search compares variants that were picked for being good; it gives no verdicts."]
+    if design.is_search and len(design.variants) == len(design.named):
+        picks = count(design.confirm, "confirmed pick")
+        return [
+            f"Detects: verdicts are on up to {picks}, with {count(design.replicates, 'replicate')} each; which "
+            "differences they detect is known when some are stored."
+        ]
     reach = Reach.planned(design, cells, looks)
     if not reach.contrasts:
         return ["Detects: nothing; no variant is compared with another one."]

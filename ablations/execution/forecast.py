@@ -18,7 +18,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design
 from ablations.design.declaration import Declaration, History
-from ablations.execution.estimate import StudyCost, estimate_costs, knowledge, wanted
+from ablations.execution.estimate import StudyCost, costed_cells, estimate_costs, knowledge, wanted
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
@@ -57,13 +57,16 @@ class StudyForecast:
         with closing(make_launcher(config, design, self.console)) as launcher:
             schedule = make_schedule(config, design, store, launcher.count_parameters)
             outlook, looks = schedule.outlook(), schedule.looks
-            results = collect(outlook.design, store.cells() if store is not None else [])
-            estimate = estimate_costs(outlook, results.cells, launcher, _PROBED)
-        planned = outlook.design
+            stored = store.cells() if store is not None else []
+            results = collect(outlook.confirmed or outlook.design, stored)
+            costed = costed_cells(outlook.design, stored)
+            estimate = estimate_costs(outlook, costed, launcher, _PROBED)
+        planned = outlook.confirmed or outlook.design
         sentences = [
-            f"All {len(planned.variants)} variants fit their networks; {outlook.to_train} of "
-            f"{outlook.cells_of_all} cells are to be trained "
+            f"All {len(outlook.design.variants)} variants fit their networks; {outlook.to_train} of "
+            f"{outlook.total} cells are to be trained "
             f"on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
+            *([outlook.phases] if outlook.phases else []),
             estimate.sentence,
             *([_looks_sentence(planned, looks)] if looks else []),
             *knowledge(planned, results.cells, looks),
@@ -79,7 +82,8 @@ class StudyForecast:
         if pilot > most:
             raise UsageError("plan.pilot", pilot, f"is more than the {most} replicates of the study")
         if design.is_search:
-            raise UsageError("plan.pilot", pilot, "has no effect on a search, which gives no verdicts")
+            reason = "is not available in a search, whose verdicts are on variants that are still to be picked"
+            raise UsageError("plan.pilot", pilot, reason)
         self._store(design)  # what cannot be planned is said before anything is trained
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
         return StudyRunner(first, self.command, self.console, planned=design).run()
@@ -116,11 +120,11 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
-    missing, sizes = outlook.missing, outlook.design.sizes
+    missing = outlook.missing
     return [
         [
             cost.variant,
-            str(sizes[cost.variant]),
+            str(outlook.planned[cost.variant]),
             str(missing[cost.variant]),
             "–" if math.isnan(cost.seconds) else f"{cost.seconds:.3g} ({cost.low:.3g} to {cost.high:.3g})",
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
@@ -134,7 +138,7 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
 def _deviation_sentence(design: Design, looks: Looks | None, store: StudyStore | None) -> list[str]:
     """Says what is planned otherwise than was declared before the first cell; nothing where nothing is."""
     history = History.stored(store.attributes.get("declared")) if store is not None else None
-    if history is None or design.is_search:
+    if history is None:
         return []
     asked = Declaration.of(design, looks.sizes if looks else ())
     if asked.replicates < history.latest.replicates:  # which there are, or are still to come

@@ -52,19 +52,19 @@ class Recorder:
         Raises:
             StorageError: if the study's other cells were trained on other images.
         """
-        images, description = launcher.images, launcher.prepare()
-        stored = self.store.attributes.get("data_fingerprint", images.fingerprint)
-        if stored != images.fingerprint:
+        images, fingerprint, description = launcher.images, launcher.data_set.fingerprint, launcher.prepare()
+        stored = self.store.attributes.get("data_fingerprint", fingerprint)
+        if stored != fingerprint:
             reason = (
-                f"has fingerprint {images.fingerprint}, the study's other cells were trained on {stored}; "
+                f"has fingerprint {fingerprint}, the study's other cells were trained on {stored}; "
                 f"to start another study, add study={self.store.name}-2 (or any name)"
             )
             raise StorageError("data", launcher.data.name, reason)
-        self.store.remember("data_fingerprint", images.fingerprint)
+        self.store.remember("data_fingerprint", fingerprint)
         counts = {"train": len(images.train), "test": len(images.test), "classes": images.classes}
         self.store.remember("data", counts)
         self.display.say(f"Data: {description}")
-        self.mirror.begin(images.fingerprint, machine.git_commit())
+        self.mirror.begin(fingerprint, machine.git_commit())
         self._at_once = launcher.slots
 
     def start(self, cell: Cell) -> None:
@@ -98,7 +98,7 @@ class Recorder:
     def finish(self, job: Job, finished: Finished) -> None:
         """Notes the result of a cell, and the machine that it comes from."""
         result = finished.result
-        self._store_outcome(job, {"result": result, "environment": finished.environment})
+        self._store_outcome(job, {"result": result, "images": finished.images, "environment": finished.environment})
         speed = result["train_images_per_second"]
         self.display.finish_cell(job.cell.name, result["top1"], result["seconds"], speed)
 

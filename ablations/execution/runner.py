@@ -21,7 +21,7 @@ from ablations.design import Design, make_design
 from ablations.design.declaration import Declaration, History
 from ablations.design.variants import level_name
 from ablations.execution.driver import Driver
-from ablations.execution.estimate import estimate_costs, knowledge
+from ablations.execution.estimate import costed_cells, estimate_costs, knowledge
 from ablations.execution.interrupts import StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
@@ -161,9 +161,12 @@ class StudyRunner:
             f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
         )
-        cells = collect(design, store.cells()).cells
-        self._say(estimate_costs(outlook, cells, launcher, _PROBED).sentence)
-        for sentence in knowledge(design, cells, looks):
+        if outlook.phases:
+            self._say(outlook.phases)
+        stored = store.cells()
+        self._say(estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED).sentence)
+        judged = outlook.confirmed or design
+        for sentence in knowledge(judged, collect(judged, stored).cells, looks):
             self._say(sentence)
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
@@ -221,4 +224,5 @@ def _name_width(design: Design) -> int:
     if design.is_search:
         choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]
         names.append(", ".join(max(names, key=len) for names in choices))
-    return max(map(len, names)) + len(f" r{design.replicates - 1}")
+    behind = " selection" if design.is_search else f" r{design.replicates - 1}"
+    return max(map(len, names)) + len(behind)

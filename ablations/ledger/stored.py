@@ -13,6 +13,7 @@ from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.config import StoredConfig
 from ablations.config.data import DATA
+from ablations.design import Split
 from ablations.storage.access import study_names
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import FORMAT, open_store
@@ -140,7 +141,7 @@ def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[St
     settings = {json.dumps(network, sort_keys=True): (name, network) for name, network in reversed([*named])}
     top1: dict[str, dict[int, float]] = {key: {} for key in reversed(settings)}
     for cell in cells:
-        if cell.state in _ENDED:
+        if cell.state in _ENDED and cell.split is Split.TEST:
             result = cell.outcome["result"] if cell.outcome and cell.state is CellState.FINISHED else {}
             top1[json.dumps(cell.network, sort_keys=True)][cell.replicate] = float(result.get("top1", math.nan))
     return tuple(Network(settings[key][1], settings[key][0], by_replicate) for key, by_replicate in top1.items())

@@ -5,7 +5,7 @@ Every attempt at a cell is one Optuna trial:
 | trial                     | state of the cell | ended by    | trained again by a later run   |
 | RUNNING                   | running           |             | yes, once its driver has gone  |
 | COMPLETE                  | finished          | `finish`    | no                             |
-| PRUNED                    | pruned            | `finish`    | no, nor are further replicates |
+| PRUNED                    | pruned            | `finish`    | no                             |
 | FAIL, diverged            | diverged          | `fail`      | no: it would diverge again     |
 | FAIL, with another reason | failed            | `fail`      | yes                            |
 | FAIL, without a reason    | interrupted       | `interrupt` | yes                            |
@@ -22,6 +22,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from ablations.design import Split
 from ablations.training.events import DIVERGED
 
 
@@ -50,6 +51,7 @@ class StoredCell:
         variant: the name of its variant when it was trained.
         levels: those of the factors that made the variant; empty for a variant given by name.
         number: of that attempt's trial.
+        split: the images that it was evaluated on.
         outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
         failed_as: the kind of failure (`ablations.training.events`), beside `failure`, the reason; None otherwise.
     """
@@ -61,6 +63,7 @@ class StoredCell:
     replicate: int
     state: CellState
     number: int
+    split: Split = Split.TEST
     outcome: Mapping[str, Any] | None = None
     failed_as: str | None = None
     failure: str | None = None
@@ -104,6 +107,7 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
         replicate=known["replicate"],
         state=_state(trial.state, failure.get("kind")),
         number=trial.number,
+        split=Split(known.get("split", Split.TEST)),
         outcome=StoredOutcome(known["outcome"]) if "outcome" in known else None,
         failed_as=failure.get("kind"),
         failure=failure.get("reason"),

@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
 from ablations.common.urls import hide_passwords
-from ablations.design import Cell, Design, protocol_differences
+from ablations.design import Cell, Design, Split, protocol_differences
 from ablations.design.declaration import Change, Declaration, History, keeps_replicates
 from ablations.storage.access import Persistence, is_empty, reached, study_names
 from ablations.storage.cell_states import StoredCell, latest_attempts, stored_cell
@@ -94,6 +94,10 @@ class StudyStore:
         """The metrics that the study is about, in the order of the values of its trials; they never change."""
         return list(self.attributes["identity"]["objectives"])
 
+    @cached_property
+    def _selects(self) -> bool:
+        return "validation" in self.protocol["data"]
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What all cells of the study share; raises StudyFormatError where it is not this version's study."""
@@ -127,14 +131,14 @@ class StudyStore:
         return list(latest_attempts(self._attempts.values()).values())
 
     def outcomes(self, design: Design) -> list[tuple[Cell, Mapping[str, Any]]]:
-        """Returns the finished cells of a design with their outcomes.
+        """Returns the finished cells of a design with their outcomes, those that a search selects by included.
 
         Those of replicates, too, that the design does not ask for yet, or not any more.
         """
         stored = self.cells()
         outcomes = {cell.key: cell.outcome for cell in stored if cell.outcome is not None}
         most = max([design.replicates, *(cell.replicate + 1 for cell in stored)])
-        asked = replace(design, replicates=most).cells()
+        asked = (*design.selection_cells(), *replace(design, replicates=most).cells())
         return [(cell, outcomes[cell.key]) for cell in asked if cell.key in outcomes]
 
     def initialise(self, design: Design) -> None:
@@ -227,6 +231,7 @@ class StudyStore:
             "cell": cell.key,
             "variant": cell.variant.name,
             "replicate": cell.replicate,
+            "split": cell.split.value,
             "network": cell.variant.network,
             "levels": cell.variant.levels,
         }
@@ -241,9 +246,14 @@ class StudyStore:
         self._reported[cell.key] = 0
 
     def report(self, cell: Cell, epoch: Epoch) -> None:
-        """Stores the objective after an epoch, where there is one objective and it is known then."""
+        """Stores the objective after an epoch, where there is one objective and it is known then.
+
+        In a search that is done of the cells alone that it selects by: Optuna's pruner compares all values of an epoch.
+        """
         number = epoch.epoch + 1
         objective, *others = self.objectives
+        if self._selects and cell.split is Split.TEST:
+            return
         if others or objective not in EPOCH_METRICS or number <= self._reported[cell.key]:
             return
         value = float(getattr(epoch, objective))

@@ -270,7 +270,13 @@ class Tracker(StudyMirror):
     def _describe_child(self, run_id: str, update: _Update) -> None:
         cell, variant = update.cell, update.cell.variant
         settings = {"network": variant.network, "clamped": variant.clamped, "protocol": self._design.protocol}
-        params = {"variant": variant.name, "replicate": cell.replicate, "key": cell.key, **flatten(settings)}
+        params = {
+            "variant": variant.name,
+            "replicate": cell.replicate,
+            "split": cell.split.value,
+            "key": cell.key,
+            **flatten(settings),
+        }
         self._describe(run_id, params, {_COMMIT: update.commit})
 
     def _complete_child(self, run_id: str, outcome: Mapping[str, Any]) -> None:
@@ -286,7 +292,11 @@ class Tracker(StudyMirror):
             # A pruned cell has its epochs alone; what was not measured is None.
             if result.get(key) is not None and key not in EPOCH_METRICS
         ]
-        tags = {"attention_by": result.get("attention_by") or None, "pruned": outcome.get("pruned")}
+        tags = {
+            "attention_by": result.get("attention_by") or None,
+            "pruned": outcome.get("pruned"),
+            "images": outcome.get("images") or None,
+        }
         client.log_batch(run_id, metrics=epochs + once, tags=_tags(tags))
         if "failure" in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, "failure")  # of an earlier attempt

@@ -85,10 +85,11 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Finished:
-    """A result as plain numbers, and the machine that it comes from."""
+    """A result as plain numbers, the machine that it comes from, and the fingerprint of the images that it saw."""
 
     result: dict[str, Any]
     environment: dict[str, str]
+    images: str = ""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
             if job.keeps_predictions:
                 yield events.Predicted(event.predictions.to_bytes())
         elif isinstance(event, Result):
-            yield events.Finished(event.to_dict(), environment(job.threads))
+            yield events.Finished(event.to_dict(), environment(job.threads), images.fingerprint)
             return
         else:
             yield event

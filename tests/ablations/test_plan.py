@@ -312,31 +312,33 @@ def test_a_sweep_whose_baseline_is_a_level_is_planned(tmp_path: Path, probed: li
 SPACE = "sweep.factors={attention: {gate: [sigmoid, tanh1], branches: [both, channel]}}"
 
 
-@pytest.mark.parametrize(("trials", "picks", "cost"), [(3, 3, "80 s"), (20, 4, "2 min")])
-def test_a_search_is_planned_with_what_it_will_pick(
-    trials: int, picks: int, cost: str, tmp_path: Path, probed: list[str]
+@pytest.mark.parametrize(("trials", "picks"), [(2, 2), (20, 4)])
+def test_a_search_is_planned_with_the_cells_of_both_phases(
+    trials: int, picks: int, tmp_path: Path, probed: list[str]
 ) -> None:
     assert call(tmp_path, "sweep=search", SPACE, "sweep.objectives=[top1]", f"sweep.trials={trials}") == 0
     text = next(tmp_path.glob("search*/plan.md")).read_text()
-    cells = 2 * (1 + picks)
+    best = min(3, picks)
+    selection, results = 1 + picks, 2 * (1 + best)
     assert probed == ["none"]
-    assert worded("plan.left", left=cells, total=cells) in text
-    assert f"- Cost: about {cost} (" in text  # of what the known variants cost in the mean
-    assert f" for {cells} cells, " in text
-    assert f"- {worded('plan.search_detects')}" in text.splitlines()
-    assert "To find a difference" not in text
+    assert worded("plan.left", left=selection + results, total=selection + results) in text
+    assert f" for {selection + results} cells, " in text
+    lines = text.splitlines()
+    values = {"selection": selection, "share": 20, "results": results, "replicates": 2, "picks": best}
+    assert f"- {worded('plan.phases', **values)}" in lines
+    assert f"- {worded('plan.search_detects', picks=3, replicates=2)}" in lines
+    assert rows(text)["none"][:2] == ["3", "3"]
 
 
-def test_what_a_search_gave_up_is_not_to_be_trained(tmp_path: Path, probed: list[str]) -> None:
-    overrides = ("sweep.trials=16", "study=mine", f"results_dir={tmp_path}")
-    study = SearchStudy(tmp_path, *overrides, prunes=True)
+@pytest.mark.usefixtures("probed")
+def test_a_search_that_is_done_leaves_nothing_to_train(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, "sweep.trials=9", "study=mine", f"results_dir={tmp_path}", prunes=True)
     study.drive(FormulaLauncher(study.config))
     assert any(cell.state == CellState.PRUNED for cell in study.store.cells())
     assert plan(study.config, "") == 0
     text = (tmp_path / "mine" / "plan.md").read_text()
-    assert worded("plan.left", left=0, total=34) in text
+    assert worded("plan.left", left=0, total=10 + 3 * 2) in text
     assert {row[1] for row in rows(text).values()} == {"0"}
-    assert probed
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError, MemoryError])

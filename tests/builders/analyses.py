@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ablations.analysis.load import Maker
 from ablations.analysis.results import collect
+from ablations.analysis.selection import collect_selection, confirmed_design
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
 from ablations.config.compose import compose_config
-from ablations.design import make_design
+from ablations.design import Cell, make_design
 from ablations.design.declaration import Declaration, History
+from ablations.storage.cell_states import CellState, StoredCell
 from tests.builders.cells import stored_cell
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
+SPACE = "sweep.factors={attention: {groups: [1, 2, 4], gate: [sigmoid, tanh1]}}"
+_ATTRIBUTES = {
+    "command": "python -m ablations.run sweep=groups",
+    "data_fingerprint": "f00d",
+    "data": {"classes": [str(digit) for digit in range(10)], "train": 2048, "test": 1000},
+}
 
 
 def spread_top1(variant: int, replicate: int) -> float:
@@ -47,22 +57,49 @@ def study_analysis(
     order = [variant.name for variant in design.variants]
     cells = []
     for number, cell in enumerate(design.cells()):
-        index = order.index(cell.variant.name)
-        result: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0 + index)
-        result |= {"top1": top1(index, cell.replicate), "parameters": 75000 + 100 * index, "attention_by": "kernels"}
-        result |= {"train_time_ratio": 1 + 0.1 * index + 0.01 * cell.replicate, "peak_memory_mib": 11.5 + index}
-        result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]
+        outcome = _outcome(order.index(cell.variant.name), cell, top1)
         is_done = finished is None or number < finished
-        outcome = {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}} if is_done else None
-        cells.append(stored_cell(cell, number, outcome, failure))
-    attributes: dict[str, Any] = {
-        "command": "python -m ablations.run sweep=groups",
-        "data_fingerprint": "f00d",
-        "data": {"classes": [str(digit) for digit in range(10)], "train": 2048, "test": 1000},
-    }
+        cells.append(stored_cell(cell, number, outcome if is_done else None, failure))
     declared = Declaration.of(design, commit="0123456789", command="x", time="2026-11-29T14:02:11+00:00")
-    attributes |= {"declared": History.begun(declared).as_stored()}
+    attributes = {**_ATTRIBUTES, "declared": History.begun(declared).as_stored()}
     return StudyAnalysis(config, design, collect(design, cells), attributes, folder)
+
+
+def search_analysis(
+    folder: Path, *overrides: str, given_up: int = 0, is_confirmed: bool = True, replicates: int = 2
+) -> StudyAnalysis:
+    """A search of six combinations, the later the better, of which it gave some up and confirmed the last ones."""
+    typed = ["device=cpu", f"replicates={replicates}", "sweep=search", SPACE, "sweep.objectives=[top1]", *overrides]
+    config = compose_config(typed)
+    declared, maker = make_design(config), Maker(config)
+    factors = declared.factors
+    picks = [maker.variant(dict(zip(factors, levels, strict=True))) for levels in itertools.product(*factors.values())]
+    tried = replace(declared, variants=(*declared.variants, *(variant for variant in picks if variant)))
+    order = [variant.name for variant in tried.variants]
+    cells: list[StoredCell] = []
+
+    def store(cell: Cell) -> None:
+        cells.append(stored_cell(cell, len(cells), _outcome(order.index(cell.variant.name), cell, spread_top1)))
+
+    for cell in tried.selection_cells():
+        store(cell)
+    for number in range(1, 1 + given_up):
+        pruned = {"result": {"epochs": []}, "pruned": "below the median"}
+        cells[number] = replace(cells[number], state=CellState.PRUNED, outcome=pruned)
+    selection = collect_selection(tried, cells)
+    for cell in confirmed_design(selection, cells).cells() if is_confirmed else ():
+        store(cell)
+    design = confirmed_design(selection, cells)
+    return StudyAnalysis(config, design, collect(design, cells), _ATTRIBUTES, folder, selection)
+
+
+def _outcome(index: int, cell: Cell, top1: Callable[[int, int], float]) -> dict[str, Any]:
+    """What a cell of the `index`-th variant came to."""
+    result: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0 + index)
+    result |= {"top1": top1(index, cell.replicate), "parameters": 75000 + 100 * index, "attention_by": "kernels"}
+    result |= {"train_time_ratio": 1 + 0.1 * index + 0.01 * cell.replicate, "peak_memory_mib": 11.5 + index}
+    result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]
+    return {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}}
 
 
 def macros(text: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,9 +80,15 @@ def make_big_study(
     store.remember("data_fingerprint", images.fingerprint)
     store.remember("data", {"train": len(images.train), "test": len(images.test), "classes": images.classes})
     store.remember("command", f"python -m ablations.run {' '.join(typed)}")
-    cells = [*design.cells(), *some_picks(config, design, picked)]
-    given_up = list(dict.fromkeys(cell.variant.name for cell in cells if cell.variant.levels))[:pruned]
-    cells = [cell for cell in cells if cell.variant.name not in given_up or cell.replicate == 0]
+    picks = some_picks(config, design, picked)
+    given_up = [variant.name for variant in picks[:pruned]]
+    if picks:
+        tried = replace(design, variants=(*design.variants, *picks))
+        confirmed = picks[pruned:][: design.confirm]  # whatever they came to: those that were better by then
+        design = replace(design, variants=(*design.variants, *confirmed))
+        cells = [*tried.selection_cells(), *design.cells()]
+    else:
+        cells = list(design.cells())
     outcomes: Outcomes = []
     epochs = config.train.epochs
     for number, cell in enumerate(cells[: len(cells) - missing]):
@@ -150,6 +156,7 @@ def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> N
             "cell": cell.key,
             "variant": cell.variant.name,
             "replicate": cell.replicate,
+            "split": cell.split.value,
             "network": cell.variant.network,
             "levels": cell.variant.levels,
         }

@@ -44,6 +44,7 @@ def stored_cell(cell: Cell, number: int, outcome: dict[str, Any] | None, failure
         cell.replicate,
         left if outcome is None else CellState.FINISHED,
         number,
+        cell.split,
         outcome,
         failure=failure if outcome is None else None,
     )

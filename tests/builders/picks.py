@@ -1,4 +1,4 @@
-"""Cells of variants that a search might have picked, at random."""
+"""Variants that a search might have picked, at random."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import numpy as np
 
 from ablations.analysis.load import Maker
 from ablations.config import Config
-from ablations.design import Cell, Design
+from ablations.design import Design
+from ablations.design.variants import Variant
 
 
-def some_picks(config: Config, design: Design, number: int) -> list[Cell]:
-    """Returns the cells of so many variants that a search might have picked, each variant's after the other's."""
+def some_picks(config: Config, design: Design, number: int) -> list[Variant]:
+    """Returns so many variants that a search might have picked, or as many as there are found."""
     draw = np.random.default_rng(0)
     maker = Maker(config)
     networks = {json.dumps(variant.network, sort_keys=True) for variant in design.variants}
-    cells: list[Cell] = []
+    picks: list[Variant] = []
     for _ in range(50 * number):
-        if len(cells) >= number * design.replicates:
+        if len(picks) >= number:
             break
         levels = {path: choices[draw.integers(len(choices))] for path, choices in design.factors.items()}
         variant = maker.variant(levels)
         if variant is None or (network := json.dumps(variant.network, sort_keys=True)) in networks:
             continue
         networks.add(network)
-        cells += [design.cell(variant, replicate) for replicate in range(design.replicates)]
-    return cells
+        picks.append(variant)
+    return picks

@@ -8,7 +8,7 @@ from pathlib import Path
 from ablations.analysis.load import Maker, with_found_variants
 from ablations.common.settings import Settings
 from ablations.config import Config
-from ablations.design import Cell, make_design
+from ablations.design import Cell, Split, make_design
 from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Schedule
 from ablations.storage.cell_states import CellState
@@ -31,18 +31,30 @@ def score(levels: Settings) -> float:
 
 
 class FormulaLauncher(Several):
-    """Cells that take no time: their curves rise to the score of their levels."""
+    """Cells that take no time: their curves rise to the score of their levels.
 
-    def __init__(self, config: Config, value: Callable[[Settings], float] = score, slots: int = 1) -> None:
+    `bonus` is what that is higher on validation images, of each variant.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        value: Callable[[Settings], float] = score,
+        slots: int = 1,
+        bonus: Callable[[Settings], float] = lambda _: 0.0,
+    ) -> None:
         super().__init__(make_design(config), config.data)
         self.hold(slots)
-        self._value = value
+        self._value, self._bonus = value, bonus
         self.trained: list[str] = []
+        self.seeds: dict[Split, set[int]] = {split: set() for split in Split}
 
     def work(self, job: Job) -> Iterator[Progress]:
         cell = job.cell
         self.trained.append(cell.name)
+        self.seeds[cell.split].add(cell.seed)
         value = self._value(cell.variant.levels) + cell.replicate
+        value += self._bonus(cell.variant.levels) if cell.split is Split.VALIDATION else 0.0
         epochs = []
         for index in range(EPOCHS):
             top1 = value * (index + 1) / EPOCHS
@@ -67,8 +79,8 @@ class Study(DrivenStudy):
         self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10, prunes: bool = False
     ) -> None:
         super().__init__(
-            folder, "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=12",
-            "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides,
+            folder, "sweep=search", SPACE, "replicates=2", f"train.epochs={EPOCHS}", "sweep.trials=8",
+            "sweep.confirm=2", "sweep.objectives=[top1]", "data.train_images=64", "data.test_images=10", *overrides,
             count_parameters=count,
         )  # fmt: skip
         self.prunes = prunes
@@ -82,8 +94,14 @@ class Study(DrivenStudy):
         return [variant.name for variant in found.variants if variant.levels]
 
     def results(self, objective: str = "top1") -> list[float]:
+        """What the picks came to on the validation images, in the order in which they were tried."""
         return [
             cell.outcome["result"][objective]
             for cell in self.store.cells()
-            if cell.outcome and cell.state is CellState.FINISHED and cell.replicate == 0 and cell.levels
+            if cell.outcome and cell.state is CellState.FINISHED and cell.split is Split.VALIDATION and cell.levels
         ]
+
+    def confirmed(self) -> list[str]:
+        """The picks that have results, in the order in which these were begun."""
+        names = (cell.variant for cell in self.store.cells() if cell.split is Split.TEST and cell.levels)
+        return list(dict.fromkeys(names))

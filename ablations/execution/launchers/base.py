@@ -15,9 +15,9 @@ from rich.console import Console
 
 from ablations.common.errors import UsageError
 from ablations.config import COSTS, DataConfig, TrainConfig
-from ablations.data import load_images
+from ablations.data import DataSet, load_data
 from ablations.data.images import Images
-from ablations.design import Design
+from ablations.design import Design, Split
 from ablations.design.variants import Variant
 from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
@@ -44,20 +44,42 @@ class Launcher(ABC):
         self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property
+    def data_set(self) -> DataSet:
+        """The data set, loaded once; DataError if it is not to be had."""
+        return load_data(self.data, self.design.validation, self.console)
+
+    @cached_property
     def images(self) -> Images:
-        """The data set, loaded once.
+        """The images of the first replicate, which has as many as any other.
 
         Raises:
-            UsageError: if it is not to be had, smaller than a batch, or without a metric that a search looks for.
+            UsageError: if they are not to be had, fewer than a batch, with the validation images or without them, or
+                lack a metric that a search looks for.
         """
-        images = load_images(self.data, self.console)
+        images = self._checked(Split.TEST, "training images")
+        if self.design.validation:
+            self._checked(Split.VALIDATION, "training images without the validation images")
+        return images
+
+    def _checked(self, split: Split, what: str) -> Images:
+        images = self.data_set.images(self.design.seed(0, split), split)
         if len(images.train) < self.recipe.batch_size:
-            reason = f"is more than the {len(images.train):,} training images"
+            reason = f"is more than the {len(images.train):,} {what}"
             raise UsageError("train.batch_size", self.recipe.batch_size, reason)
         if "top5" in self.design.objectives and len(images.classes) <= TOP:
             reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
             raise UsageError("sweep.objectives", "top5", reason)
         return images
+
+    def describe_images(self) -> str:
+        """Says how many images cells see, and which of them differ between cells."""
+        text = self.images.describe(self.data.side)
+        if note := self.data_set.note:
+            text += f", of which {note}" if self.data_set.nbytes > self.images.nbytes else f"; {note}"
+        if self.design.validation:
+            held = len(self.data_set.images(self.design.seed(0, Split.VALIDATION), Split.VALIDATION).test)
+            text += f"; {held:,} of the training images are for validation"
+        return text
 
     def count_parameters(self, variant: Variant) -> int:
         """Counts what a variant would learn, without giving it memory."""

@@ -27,7 +27,10 @@ from ablations.common.machine import available_cores
 from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.common.wording import first_line
 from ablations.config import DataConfig, RayConfig, TrainConfig
+from ablations.data import DataSet
 from ablations.data.images import Images
+from ablations.data.splits import DrawnSubsets, FixedData, View
+from ablations.design import Split
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress, Step
@@ -53,12 +56,13 @@ _OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that ta
 _LOOPBACK = "127.0.0.1"
 
 
-_placed: list[tuple[_Where, Images, DeviceImages]] = []  # the one data set that this worker has on its device
+# What this worker's last cell saw, on its device, and the data set that this is of.
+_placed: list[tuple[_Where, View, DataSet, DeviceImages]] = []
 
 
 @dataclass(frozen=True)
 class _Where:
-    """Which images these are, how they are augmented, and where they go."""
+    """Which data set this is, how images are augmented, and where they go."""
 
     fingerprint: str
     data: DataConfig
@@ -103,10 +107,10 @@ class RayLauncher(Launcher):
     def prepare(self) -> str:
         """Puts the images into the object store; says what they are and where they are kept."""
         self._connect()
-        _ = self._images_ref
+        _ = self._data_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
         return (
-            f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}, "
+            f"{self.describe_images()}; {self.data_set.nbytes / 2**20:,.1f} MiB {where}, "
             f"for {self.slots} cells at once."
         )
 
@@ -119,7 +123,14 @@ class RayLauncher(Launcher):
         measured = self.measure != "off"
         asked = {
             variant.name: task.remote(
-                variant.network, self.recipe, [self._images_ref], self._where, seconds, self.threads, measured
+                variant.network,
+                self.recipe,
+                [self._data_ref],
+                self._where,
+                self.design.seed(0),
+                seconds,
+                self.threads,
+                measured,
             )
             for variant in variants
         }
@@ -133,7 +144,7 @@ class RayLauncher(Launcher):
 
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
-        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, [self._images_ref], self._where))
+        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, [self._data_ref], self._where))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Waits a moment for what workers say.
@@ -196,12 +207,13 @@ class RayLauncher(Launcher):
         ray.shutdown()
 
     @cached_property
-    def _images_ref(self) -> Any:
-        return ray.put(_shared(self.images))
+    def _data_ref(self) -> Any:
+        _ = self.images  # what is wrong with them is said first
+        return ray.put(_shared(self.data_set))
 
     @property
     def _where(self) -> _Where:
-        return _Where(self.images.fingerprint, self.data, self._device)
+        return _Where(self.data_set.fingerprint, self.data, self._device)
 
     @cached_property
     def _training(self) -> Any:
@@ -248,7 +260,7 @@ class RayLauncher(Launcher):
             "num_cpus": self.config.workers * self.threads or max(available_cores(), self.threads),
             "include_dashboard": False,
             "_node_ip_address": _LOOPBACK,
-            "object_store_memory": int(1.1 * self.images.nbytes) + _SPARE,
+            "object_store_memory": int(1.1 * self.data_set.nbytes) + _SPARE,
         }
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -262,11 +274,11 @@ class RayLauncher(Launcher):
 # What runs in worker processes.
 
 
-def train_job(job: Job, images: Sequence[Any], where: _Where) -> Iterator[Progress]:
-    """Trains a job's cell; `images` is a list of one reference to them."""
+def train_job(job: Job, data: Sequence[Any], where: _Where) -> Iterator[Progress]:
+    """Trains a job's cell; `data` is a list of one reference to the data set."""
     told = 0.0
     try:
-        for event in work(job, _on_device(images, where)):
+        for event in work(job, _on_device(data, where, job.cell.seed, job.cell.split)):
             if isinstance(event, Step):
                 if time.monotonic() - told < _STEPS_APART:
                     continue
@@ -281,8 +293,9 @@ def train_job(job: Job, images: Sequence[Any], where: _Where) -> Iterator[Progre
 def probe_variant(
     network: dict[str, Any],
     recipe: TrainConfig,
-    images: Sequence[Any],
+    data: Sequence[Any],
     where: _Where,
+    seed: int,
     seconds: float,
     threads: int,
     measured: bool,
@@ -290,11 +303,18 @@ def probe_variant(
     """Finds out what a cell of a network costs."""
     from ablations.training.probe import probe_or_reason
 
-    return probe_or_reason(network, recipe, _on_device(images, where), seconds, threads, measured=measured)
+    images = _on_device(data, where, seed, Split.TEST)
+    return probe_or_reason(network, recipe, images, seconds, threads, measured=measured)
 
 
-def _shared(images: Images) -> Images:
-    """Returns images as plain arrays, whose bytes Ray shares between the processes of a machine."""
+def _shared(data: DataSet) -> DataSet:
+    """Returns a data set with plain arrays, whose bytes Ray shares between the processes of a machine."""
+    if isinstance(data, FixedData):
+        return replace(data, loaded=_in_plain_arrays(data.loaded))
+    return replace(data, pool=_in_plain_arrays(data.pool)) if isinstance(data, DrawnSubsets) else data
+
+
+def _in_plain_arrays(images: Images) -> Images:
     train, test = (
         replace(part, pixels=part.pixels.view(np.ndarray), labels=part.labels.view(np.ndarray))
         for part in (images.train, images.test)
@@ -302,14 +322,20 @@ def _shared(images: Images) -> Images:
     return replace(images, train=train, test=test)
 
 
-def _on_device(references: Sequence[Any], where: _Where) -> DeviceImages:
-    """Returns the images on this process's device: put there for its first cell."""
+def _on_device(references: Sequence[Any], where: _Where, seed: int, split: Split) -> DeviceImages:
+    """Returns on this process's device what a cell sees; the pixels of a data set are put there for its first cell."""
+    from ablations.data.device import on_device
+
     if not _placed or _placed[0][0] != where:
         keep_freed_memory()
         quiet_profiler()
-        from ablations.data.device import on_device
-
-        images: Images = ray.get(references[0])
         _placed.clear()  # before others are put there
-        _placed.append((where, images, on_device(images, where.data, where.device)))
-    return _placed[0][2]
+        data: DataSet = ray.get(references[0])
+        before = None
+    else:
+        _, view, data, before = _placed[0]
+        if view == data.view(seed, split):
+            return before
+    images = on_device(data.images(seed, split), where.data, where.device, before)
+    _placed[:] = [(where, data.view(seed, split), data, images)]
+    return images

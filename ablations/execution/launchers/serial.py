@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ablations.common.process import keep_freed_memory, quiet_profiler
+from ablations.data.splits import View
+from ablations.design import Split
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
@@ -22,22 +23,32 @@ class SerialLauncher(Launcher):
 
     _running: tuple[str, Iterator[Progress]] | None = None
 
-    @cached_property
-    def _device_images(self) -> DeviceImages:
+    _placed: tuple[View, DeviceImages] | None = None  # what the last cell saw, on the device
+
+    def device_images(self, seed: int, split: Split) -> DeviceImages:
+        """Returns on the device what a cell with this seed and split sees."""
         from ablations.data.device import on_device
 
-        keep_freed_memory()
-        quiet_profiler()
-        return on_device(self.images, self.data, self.design.protocol["device"])
+        view = self.data_set.view(seed, split)
+        if self._placed is None or self._placed[0] != view:
+            _ = self.images  # what is wrong with them is said first
+            keep_freed_memory()
+            quiet_profiler()
+            before = self._placed[1] if self._placed else None
+            images = self.data_set.images(seed, split)
+            self._placed = view, on_device(images, self.data, self.design.protocol["device"], before)
+        return self._placed[1]
 
     def prepare(self) -> str:
         """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
-        where = "on the device" if self._device_images.resident else "mapped from disk"
-        return f"{self.images.describe(self.data.side)}; {self.images.nbytes / 2**20:,.1f} MiB {where}."
+        where = "on the device" if self._first_images.resident else "mapped from disk"
+        return f"{self.describe_images()}; {self.data_set.nbytes / 2**20:,.1f} MiB {where}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with one variant after the other."""
-        images, measured = self._device_images, self.measure != "off"
+        if not variants:
+            return {}
+        images, measured = self._first_images, self.measure != "off"
         from ablations.training.probe import probe_or_reason
 
         def found(variant: Variant) -> Probe | str:
@@ -51,7 +62,11 @@ class SerialLauncher(Launcher):
 
     def work(self, job: Job) -> Iterator[Progress]:
         """Trains a cell."""
-        return work(job, self._device_images)
+        return work(job, self.device_images(job.cell.seed, job.cell.split))
+
+    @property
+    def _first_images(self) -> DeviceImages:
+        return self.device_images(self.design.seed(0), Split.TEST)
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Trains until the cell says something."""

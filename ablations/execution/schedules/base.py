@@ -7,12 +7,13 @@ is stored and writes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ablations.common.wording import count
 from ablations.design import Cell, Design
 from ablations.stats import Looks
-from ablations.storage.cell_states import CellState, StoredCell
+from ablations.storage.cell_states import StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
 
@@ -25,15 +26,42 @@ class Outlook:
         design: the study, with the variants that are known by now.
         cells: of these variants, that are to be trained.
         total: cells of the study, those that are done included.
-        to_pick: variants that a search has yet to pick.
+        to_pick: variants that a search has yet to pick, each of which it tries in one cell.
+        to_confirm: variants that a search has yet to confirm and does not know by now, each in a cell a replicate.
         note: what else people should know; empty where there is nothing.
+        confirmed: of a search, the design of the variants that are known to be confirmed.
     """
 
     design: Design
     cells: Sequence[Cell]
     total: int
     to_pick: int = 0
+    to_confirm: int = 0
     note: str = ""
+    confirmed: Design | None = None
+
+    @property
+    def planned(self) -> Counter[str]:
+        """How many cells each known variant has, those that are done included."""
+        if self.confirmed is None:
+            return Counter(self.design.sizes)
+        cells = (*self.design.selection_cells(), *self.confirmed.cells())
+        return Counter(cell.variant.name for cell in cells)
+
+    @property
+    def phases(self) -> str:
+        """Says which cells a search has in each of its phases; empty for other sweeps."""
+        if self.confirmed is None:
+            return ""
+        design, picks = self.design, sum(1 for variant in self.confirmed.variants if variant.levels)
+        share = f"{100 * design.validation:g} % of the training images"
+        results = (len(self.confirmed.variants) + self.to_confirm) * design.replicates
+        named = f" and {', '.join(variant.name for variant in design.named)}" if design.named else ""
+        return (
+            f"Selection: {count(self.variants, 'cell')}, one a variant, evaluated on {share}, which these cells are "
+            f"not trained on. Confirmation: up to {count(results, 'cell')} on the test images, "
+            f"{count(design.replicates, 'replicate')} of the {picks + self.to_confirm} best{named}."
+        )
 
     @property
     def missing(self) -> Counter[str]:
@@ -42,18 +70,13 @@ class Outlook:
 
     @property
     def cells_to_pick(self) -> int:
-        """Cells of the variants that a search has yet to pick."""
-        return self.to_pick * self.design.replicates
+        """Cells of variants that are not known yet."""
+        return self.to_pick + self.to_confirm * self.design.replicates
 
     @property
     def to_train(self) -> int:
         """Cells that are to be trained."""
         return len(self.cells) + self.cells_to_pick
-
-    @property
-    def cells_of_all(self) -> int:
-        """Cells of the study, those included of variants that a search has yet to pick."""
-        return sum(self.design.sizes.values()) + self.cells_to_pick
 
     @property
     def variants(self) -> int:
@@ -111,13 +134,12 @@ class Schedule:
 
     def missing(self, design: Design | None = None) -> list[Cell]:
         """Returns the cells of a design, or of the known variants, that are to be trained, replicate by replicate."""
-        stored = {cell.key: cell for cell in self._stored()}
-        pruned = {cell.variant for cell in stored.values() if cell.state is CellState.PRUNED}
-        return [
-            cell
-            for cell in (design or self.design).cells()
-            if (not stored[cell.key].state.is_done if cell.key in stored else cell.variant.name not in pruned)
-        ]
+        return self.not_done((design or self.design).cells())
+
+    def not_done(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Returns those of some cells that are to be trained."""
+        done = {cell.key for cell in self._stored() if cell.state.is_done}
+        return [cell for cell in cells if cell.key not in done]
 
     def _stored(self) -> list[StoredCell]:
         return self._store.cells() if self._store is not None else []

@@ -1,14 +1,17 @@
 """An open search: Optuna's TPE picks combinations of levels one by one, from what came of those before.
 
-A combination that is picked becomes a variant like any other, with its replicates as cells. The pruner works on the
-stored study itself. The sampler cannot: it sees levels as categories and a variant as one observation, the mean over
-its replicates, while the stored study has a trial a replicate and parameters over all that an option may be. So it
-works on a study in memory that is built anew from the stored one before each pick, and a search that was cut off goes
-on as if it had not been. Combinations that cannot be built, were trained before, or have more parameters than
+A combination that is picked becomes a variant like any other. It is tried once, on the validation images. When all are,
+the best picks and the variants that are given by name are confirmed: trained with new seeds, as many replicates as were
+asked for, and evaluated on the test images, which no pick depends on (`ablations.analysis.selection`).
+
+The pruner works on the stored study itself. The sampler cannot: it sees levels as categories and a variant as one
+observation, while the stored study has the trials of confirmations, too, and parameters over all that an option may be.
+So it works on a study in memory that is built anew from the stored one before each pick, and a search that was cut off
+goes on as if it had not been. Combinations that cannot be built, were tried before, or have more parameters than
 `sweep.max_parameters` are never trained: the sampler is asked again.
 
-With one objective that is known after every epoch, Optuna's median pruner gives hopeless cells up. Only a variant's
-first replicate is judged, against all finished cells; the others of a variant that was given up are not trained.
+With one objective that is known after every epoch, Optuna's median pruner gives hopeless variants up, judged against
+all finished cells of the selection. No confirmation is given up.
 """
 
 from __future__ import annotations
@@ -17,11 +20,10 @@ import itertools
 import math
 import random
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import MedianPruner
@@ -30,11 +32,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.analysis.load import Maker, with_found_variants
+from ablations.analysis.selection import collect_selection, confirmed_design
 from ablations.common.errors import UsageError
 from ablations.common.metrics import EPOCH_METRICS, METRICS
 from ablations.common.settings import Settings
+from ablations.common.wording import count
 from ablations.config import Config
-from ablations.design import Cell, Design
+from ablations.design import Cell, Design, Split
 from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.storage.cell_states import CellState, StoredCell
@@ -60,7 +64,7 @@ class SearchSchedule(Schedule):
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
         warmup = max(1, self._epochs // 3)
-        self._pruner = MedianPruner(n_startup_trials=_STARTUP * design.replicates, n_warmup_steps=warmup + 1)
+        self._pruner = MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=warmup + 1)
 
     @property
     def design(self) -> Design:
@@ -79,43 +83,66 @@ class SearchSchedule(Schedule):
             raise UsageError("sweep.max_parameters", most, reason)
 
     def outlook(self) -> Outlook:
-        """Returns what there is to train."""
+        """Returns what there is to train; which picks are confirmed is known when all of them have been tried."""
         design, asked = self.design, self._trials
         size = math.prod(len(levels) for levels in design.factors.values())
         trials = min(asked, size)
         to_pick = max(0, trials - (len(design.variants) - len(self.declared.variants)))
         note = f"There are {trials} combinations of levels to pick from, not {asked}." if trials < asked else ""
-        total = (len(design.variants) + to_pick) * design.replicates
-        return Outlook(design, self.missing(), total, to_pick, note)
+        selection = self.not_done(design.selection_cells())
+        is_selected = not selection and (not to_pick or self._pick() is None)
+        if is_selected:
+            to_pick = to_confirm = 0
+            confirmed = self._confirmed()
+        else:
+            to_confirm = min(self.declared.confirm, trials)
+            confirmed = self._confirmed_already()
+        total = len(design.variants) + to_pick + (len(confirmed.variants) + to_confirm) * design.replicates
+        cells = [*selection, *self.missing(confirmed)]
+        return Outlook(design, cells, total, to_pick, to_confirm, note, confirmed)
 
     def cells(self) -> Iterator[Cell | None]:
-        """Yields what is missing of known variants, then picks others until there are as many as were asked for.
+        """Yields the cells of the selection, picking variants until there are as many as were asked for, then confirms.
 
-        The further replicates of a variant come when its first one has ended, unless that was given up. None says that
-        nothing can be told before one that is being trained has ended.
+        None says that nothing can be told before a cell of the selection that is being trained has ended.
         """
-        yield from self.missing()
-        open_ones: list[Variant] = []  # whose first replicate is being trained
-        while True:
-            stored = {cell.key: cell for cell in self._stored()}
-            first = {variant.name: stored[self.declared.cell(variant, 0).key] for variant in open_ones}
-            ended = next((variant for variant in open_ones if not first[variant.name].is_open), None)
-            if ended is not None:
-                open_ones.remove(ended)
-                if first[ended.name].state is not CellState.PRUNED:
-                    for replicate in range(1, self.declared.replicates):
-                        yield self.declared.cell(ended, replicate)
-            elif (variant := self._pick()) is not None:
-                open_ones.append(variant)
-                yield self.declared.cell(variant, 0)
-            elif open_ones and self.declared.replicates > 1:
-                yield None
-            else:
-                return
+        yield from self.not_done(self.design.selection_cells())
+        while (variant := self._pick()) is not None:
+            yield self.declared.cell(variant, 0, Split.VALIDATION)
+        while any(cell.is_open for cell in self._stored() if cell.split is Split.VALIDATION):
+            yield None
+        confirmed = self._confirmed()
+        if missing := self.missing(confirmed):
+            picks = "; ".join(variant.name for variant in confirmed.variants if variant.levels)
+            named = "".join(f"; {variant.name}" for variant in confirmed.named)
+            replicates = count(confirmed.replicates, "new replicate")
+            self.notify(
+                f"Selected on the validation images: {picks}. Trained for the results, with {replicates} each: "
+                f"these{named}."
+            )
+        yield from missing
+
+    def count_done(self) -> int:
+        """Counts the cells of both phases that need no training any more."""
+        known = (*self.design.selection_cells(), *self._confirmed_already().cells())
+        return sum(1 for _ in known) - len(self.not_done(known))
+
+    def _confirmed(self) -> Design:
+        """Returns the design of the confirmation, once all variants have been tried."""
+        stored = self._stored()
+        design = confirmed_design(collect_selection(self.design, stored), stored)
+        # Where every pick failed there is nothing to confirm.
+        return design if len(design.variants) > len(design.named) else replace(design, variants=())
+
+    def _confirmed_already(self) -> Design:
+        """Returns the design of the variants that are confirmed whatever is picked, or have been in an earlier run."""
+        design = self.design
+        begun = {cell.variant for cell in self._stored() if cell.split is Split.TEST}
+        return replace(design, variants=tuple(one for one in design.variants if not one.levels or one.name in begun))
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
         """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
-        is_judged = cell.variant.levels and cell.replicate == 0 and len(epochs) < self._epochs
+        is_judged = cell.variant.levels and cell.split is Split.VALIDATION and len(epochs) < self._epochs
         if not is_judged or not can_prune(self.declared.objectives):
             return None
         if self._store is None or not self._store.should_prune(cell, self._pruner):
@@ -134,7 +161,7 @@ class SearchSchedule(Schedule):
             return None
         # By how many there are, so that a search that goes on picks what it would have picked.
         seed = stream_seed(self.declared.protocol["seed"], "search", len(picked)) % 2**32
-        in_training = {cell.variant for cell in stored if cell.is_open}
+        in_training = {cell.variant for cell in stored if cell.is_open and cell.split is Split.VALIDATION}
         running = [
             create_trial(state=TrialState.RUNNING, params=variant.levels, distributions=dict(self._space))
             for variant in picked
@@ -190,18 +217,18 @@ def observations(
     objectives: Sequence[str],
     space: Mapping[str, CategoricalDistribution],
 ) -> list[FrozenTrial]:
-    """Returns a trial for each variant that has a result, with the means over its replicates; all are of the space."""
-    results: defaultdict[tuple[str, CellState], list[Any]] = defaultdict(list)
-    for cell in stored:
-        if cell.outcome is not None:
-            results[cell.variant, cell.state].append(cell.outcome["result"])
+    """Returns a trial of the space for each variant that has a result on the validation images."""
+    selection = {cell.variant: cell for cell in stored if cell.split is Split.VALIDATION and cell.outcome is not None}
     trials = []
     for variant in variants:
         common: dict[str, Any] = {"params": variant.levels, "distributions": dict(space)}
-        if pruned := results[variant.name, CellState.PRUNED]:
-            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in pruned[0]["epochs"]}
+        cell = selection.get(variant.name)
+        if cell is None or cell.outcome is None:
+            continue
+        result = cell.outcome["result"]
+        if cell.state is CellState.PRUNED:
+            steps = {epoch["epoch"]: epoch[objectives[0]] for epoch in result["epochs"]}
             trials.append(create_trial(state=TrialState.PRUNED, intermediate_values=steps, **common))
-        elif finished := results[variant.name, CellState.FINISHED]:
-            values = [float(np.mean([result[objective] for result in finished])) for objective in objectives]
-            trials.append(create_trial(values=values, **common))
+        else:
+            trials.append(create_trial(values=[float(result[name]) for name in objectives], **common))
     return trials

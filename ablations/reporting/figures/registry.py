@@ -64,8 +64,6 @@ class Gallery:
 
 
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
-    if analysis.design.is_search:
-        return "a search's variants were picked for being good; verdicts on them would flatter"
     frame = forest.forest_frame(analysis.contrasts)
     if frame.empty:
         return "no variant and its baseline have a finished replicate in common"
@@ -103,18 +101,28 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
-    design = analysis.design
-    if not design.is_search:
+    selection = analysis.selection
+    if selection is None:
         return "it shows what a search tried, and this sweep is none"
-    frame, shares = analysis.tradeoffs, analysis.importances
-    given_up = int((analysis.results.unfinished["state"] == "pruned").sum())
-    key = f"Not shown: {count(given_up, 'variant')} that the search gave up." if given_up else ""
-    return Sketch(frame, partial(search.draw_search, frame, shares, design.objectives), key)
+    frame, shares = selection.tradeoffs, selection.importances
+    if frame.empty:
+        return "no variant has been tried to its end"
+    key = (
+        "What the search selected by, on the validation images; numbers: the picks that are confirmed, the best first."
+    )
+    if not shares.empty:
+        key += (
+            " Black lines: 95 % quantile of the factor's importance with the objective permuted over the variants, "
+            f"where no factor matters ({shares['permutations'].max()} permutations); *: p at most 0.05, corrected for "
+            "the number of factors."
+        )
+    key += f" Not shown: {count(selection.given_up, 'variant')} that the search gave up." if selection.given_up else ""
+    objectives = selection.design.objectives
+    n = f"1 cell a variant, {count(selection.picked, 'pick')}"
+    return Sketch(frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="")
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
-    if analysis.design.is_search:
-        return "`tradeoffs` shows what the search looked for"
     frame = pareto.pareto_frame(analysis.results.cells, analysis.design)
     if frame.empty:
         return "neither speed nor memory was measured (measure=off)"
@@ -148,10 +156,6 @@ def _promise(analysis: StudyAnalysis) -> Sketch | str:
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
     design, shown = analysis.design, analysis.results.curves
     key = "Lines: means over replicates; bands: lowest to highest." if _repeated(analysis) else ""
-    if design.is_search:
-        frame = analysis.tradeoffs
-        shown = shown[shown["variant"].isin(frame.loc[frame["on_front"] | ~frame["picked"], "variant"])]
-        key = f"Variants on the front, and those given by name. {key}"
     baselines = set(design.baselines.values())
     key = f"{key} {_tested_between(shown)}".strip()
     frame = curves.curves_frame(shown, design)
@@ -228,7 +232,9 @@ def _factor_label(design: Design) -> str:
 def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
     counts = analysis.results.cells["variant"].value_counts()
     least, most = counts.min(), counts.max()
-    replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
+    replicates = ""
+    if not sketch.n:
+        replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
     parts = [
         analysis.design.question if sketch.asks else "",
         sketch.key,
@@ -264,7 +270,7 @@ def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> Gal
     drawn: list[Drawn] = []
     left_out: dict[str, str] = {}
     for name in names:
-        if analysis.results.cells.empty:
+        if analysis.results.cells.empty and not (name == "tradeoffs" and analysis.selection):
             left_out[name] = "no cell is finished"
             continue
         try:

@@ -1,4 +1,4 @@
-"""What a search tried: its trade-offs, or its progress where it has one objective, and which factors mattered."""
+"""What a search selected by: its trade-offs, or its progress with one objective, and which factors mattered."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.analysis.importances import ALPHA
 from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
+from ablations.reporting.text.numbers import on_validation
 
 
 def draw_search(frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figure:
@@ -46,15 +48,23 @@ def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: S
             points = axes.scatter(own[horizontal], own[vertical], s=22, marker=marker, label=label, **colours)
     ring: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": "#D55E00"}
     axes.scatter(front[horizontal], front[vertical], label="nothing beats it", **ring)
+    _number_picks(axes, frame, horizontal, vertical)
     over = frame[~frame["fits"]]
     if len(over):
         axes.plot(over[horizontal], over[vertical], "x", color="#222222", markersize=8, label="too many parameters")
     for _, row in front.iterrows():
         place = (row[horizontal], row[vertical])
         axes.annotate(row["label"], place, (5, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel=METRICS[horizontal].axis, ylabel=METRICS[vertical].axis)
+    axes.set(xlabel=on_validation(horizontal), ylabel=on_validation(vertical))
     if third and points is not None:
-        drawn.colorbar(points, ax=axes, label=METRICS[third].axis)
+        drawn.colorbar(points, ax=axes, label=on_validation(third))
+
+
+def _number_picks(axes: Axes, frame: pd.DataFrame, horizontal: str, vertical: str) -> None:
+    """Writes its rank below each pick that is confirmed."""
+    for _, row in frame[frame["rank"] > 0].iterrows():
+        place = (row[horizontal], row[vertical])
+        axes.annotate(str(row["rank"]), place, (0, -11), textcoords="offset points", fontsize=7, ha="center")
 
 
 def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str) -> None:
@@ -63,21 +73,29 @@ def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str) -> None:
     best = values.cummax() if METRICS[objective].direction == "maximize" else values.cummin()
     axes.plot(tried.index + 1, values, "o", color=style.COLOURS[0], label="picked")
     axes.plot(tried.index + 1, best, color=style.COLOURS[1], drawstyle="steps-post", label="best so far")
+    _number_picks(axes, tried.assign(order=tried.index + 1), "order", objective)
     for index, (_, named) in enumerate(frame[~frame["picked"]].iterrows()):
         dashes = style.DASHES[(index + 1) % len(style.DASHES)]
         axes.axhline(named[objective], color=style.BASELINE, linestyle=dashes, label=named["variant"])
-    axes.set(xlabel="Variant, in the order of the search", ylabel=METRICS[objective].axis)
+    axes.set(xlabel="Variant, in the order of the search", ylabel=on_validation(objective))
 
 
 def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], objectives: Sequence[str]) -> None:
     shown = [objective for objective in objectives if (frame["objective"] == objective).any()]
     height = 0.8 / len(shown)
     for index, objective in enumerate(shown):
-        own = frame[frame["objective"] == objective].set_index("factor")["importance"].reindex(list(factors))
+        own = frame[frame["objective"] == objective].set_index("factor").reindex(list(factors))
         places = [place + height * (index - (len(shown) - 1) / 2) for place in range(len(factors))]
         colour = style.COLOURS[index % len(style.COLOURS)]
-        axes.barh(places, own, height * 0.9, color=colour, label=METRICS[objective].label)
+        axes.barh(places, own["importance"], height * 0.9, color=colour, label=METRICS[objective].label)
+        low, high = ([place + height * 0.45 * side for place in places] for side in (-1, 1))
+        label = "95 % under permutation" if index == len(shown) - 1 else "_"  # of all of them one is in the legend
+        axes.vlines(own["null_95"], low, high, color="black", linewidth=1.2, label=label)
+        for place, (_, row) in zip(places, own.iterrows(), strict=True):
+            if row["p_family"] <= ALPHA:
+                at = max(row["importance"], row["null_95"]) + 0.02
+                axes.text(at, place, "*", va="center", fontsize=9)
     style.name_rows(axes, factors)
     axes.set_xlabel("Importance (share of variance)")
     axes.set_xlim(0, 1)
-    axes.legend(fontsize=6.5)
+    axes.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(1, 1))  # beside bars it would hide some

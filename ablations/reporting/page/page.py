@@ -65,8 +65,7 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
-    # Of a search there is no verdict to show: its variants were picked for being good.
-    contrasts = [] if design.is_search else analysis.shown_contrasts
+    contrasts = analysis.shown_contrasts
     metric = METRICS[design.metric]
     said = {contrast_sentence(contrast, design.margin, metric) for contrast in contrasts}
     scale = _Scale.of(contrasts, design.margin, metric)

@@ -21,7 +21,9 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
     question, label = analysis.design.question, f"tab:{analysis.design.study}"
     frames = {"variants": variants_frame(analysis)}
     tables = {"variants": (variants_table(analysis), variants_table(analysis, is_short=True), label)}
-    first = next(iter(make_sections(analysis)), None)  # of a search, the front: importances are no table for a paper
+    first = next(
+        iter(make_sections(analysis)), None
+    )  # of a search, the selection: importances are no table for a paper
     if first and first.rows:
         name, frame = main_frame(analysis)
         frames[name] = frame

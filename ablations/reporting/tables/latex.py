@@ -148,7 +148,7 @@ def _variant_numbers(summary: VariantSummary, gflops: str, design: Design) -> di
         known["Difference"] = written(difference.mean)
         if difference.has_spread:
             known["DifferenceCI"] = f"[{written(difference.low)}, {written(difference.high)}]"
-    if contrast and not design.is_search:
+    if contrast:
         known["Verdict"] = contrast.verdict.value
     known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
     if summary.train_time_ratio:

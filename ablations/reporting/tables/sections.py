@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ablations.analysis.effects import effects_frame
+from ablations.analysis.importances import ALPHA, LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
+from ablations.analysis.selection import Selection
 from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
-from ablations.analysis.tradeoffs import LEAST_FOR_IMPORTANCES, MOST_FOR_IMPORTANCES
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count, last_line
 from ablations.reporting.text.declaration import exploratory_mark
-from ablations.reporting.text.numbers import difference_with_interval
+from ablations.reporting.text.numbers import difference_with_interval, on_validation
 from ablations.reporting.text.scope import shown_effects_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 
@@ -46,18 +49,21 @@ def unfinished_table(analysis: StudyAnalysis) -> Section:
 
 def make_sections(analysis: StudyAnalysis) -> list[Section]:
     """Returns the effects of crossed factors, or what a search found; nothing where there is neither."""
+    if (selection := analysis.selection) is not None:
+        tried = not selection.tradeoffs.empty
+        return [_selection_section(selection), _importances_section(selection)] if tried else []
     if analysis.results.cells.empty:
         return []
-    if analysis.design.is_search:
-        return [_front_section(analysis), _importances_section(analysis)]
     return [_effects_section(analysis)] if analysis.effects else []
 
 
 def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
-    """Returns the first of `make_sections` in plain numbers, and what it is called: effects in points, or the front."""
-    if analysis.design.is_search:
-        frame = analysis.tradeoffs
-        return "front", frame[frame["on_front"]].drop(columns=["on_front", "picked", "fits"])
+    """Returns the first of `make_sections` in plain numbers, and its name: `effects` in points, or `selection`.
+
+    A selection has all variants that were tried, with their values on the validation images.
+    """
+    if analysis.selection is not None:
+        return "selection", analysis.selection.tradeoffs
     frame = effects_frame(analysis.effects).rename(columns={"name": "effect", "mean": "points"})
     columns = ["effect", "reference", "order", "n", "points", "low", "high", "p", "p_equivalence", "verdict"]
     return "effects", frame[[*columns, "assumes_normal"]]
@@ -84,41 +90,68 @@ def _effects_section(analysis: StudyAnalysis) -> Section:
     )
 
 
-def _front_section(analysis: StudyAnalysis) -> Section:
-    design, frame = analysis.design, analysis.tradeoffs
-    front = frame[frame["on_front"]].sort_values("label", key=lambda labels: labels.map(lambda text: (len(text), text)))
-    shown = list(dict.fromkeys([*design.objectives, "parameters"]))
-    rows = [
-        [row["label"], str(row["variant"]), str(row["n"]), *(METRICS[key].format(row[key]) for key in shown)]
-        for row in front.head(MOST_SHOWN).to_dict("records")
-    ]
+def _selection_section(selection: Selection) -> Section:
+    """Returns the picks to be confirmed, the rest of the front, and the variants that were given by name."""
+    design, frame = selection.design, selection.tradeoffs
     several = len(design.objectives) > 1
+    listed = frame[(frame["rank"] > 0) | ~frame["picked"] | (frame["on_front"] & several)]
+    order = [*listed[listed["rank"] > 0].sort_values("rank").index, *listed[listed["rank"] == 0].index]
+    listed = listed.loc[order]
+    keys = list(dict.fromkeys([*design.objectives, "parameters"]))
+    rows = [
+        [str(row["variant"]), _confirmed_as(row), *([row["label"] or "–"] if several else [])]
+        + [METRICS[key].format(row[key]) for key in keys]
+        for row in listed.head(MOST_SHOWN).to_dict("records")
+    ]
+    share = f"{100 * design.validation:g} %"
     note = (
-        "No other variant is at least as good in every objective and better in one." if several else "The best variant."
+        f"What the search selected by: one cell a variant, trained without {share} of the training images and "
+        "evaluated on these. The values of variants that were selected by them are optimistic (winner's curse) and are "
+        "not results; those are in the table of variants, from new replicates on the test images."
     )
-    if len(front) > MOST_SHOWN:
-        note += f" The first {MOST_SHOWN} of {len(front):,} are listed; tables/front.csv has all."
-    note += " Picked after seeing the results, which flatters it."
+    if several:
+        note += (
+            " On the front (lettered): no other variant is at least as good in every objective and better in one. "
+            "Picks are the best in each objective, then those farthest from their neighbours on the front."
+        )
+    hidden = f"The first {MOST_SHOWN} of {len(listed):,} are listed. " if len(listed) > MOST_SHOWN else ""
+    note += f" {hidden}All {count(selection.picked, 'variant')} that were picked are in tables/selection.csv."
     if any(key.endswith("per_second") for key in design.objectives):
         note += " Speeds are those of the moment: what else the machine did is in them."
     if design.max_parameters:
         note += f" Only variants with up to {design.max_parameters:,} parameters count."
-    headers = ("", "variant", "n", *(METRICS[key].axis for key in shown))
-    return Section("Pareto front" if several else "Best found", note, headers, rows, names=2)
+    headers = ["variant", "confirmed", *(["front"] if several else [])]
+    headers += [on_validation(key) for key in keys]
+    return Section("Selection (validation)", note, tuple(headers), rows, names=3 if several else 2)
 
 
-def _importances_section(analysis: StudyAnalysis) -> Section:
-    title, shares = "Importance of factors", analysis.importances
+def _confirmed_as(row: Mapping[Any, Any]) -> str:
+    return f"pick {row['rank']}" if row["rank"] else "no" if row["picked"] else "by name"
+
+
+def _importances_section(selection: Selection) -> Section:
+    title, shares = "Importance of factors", selection.importances
     if shares.empty:
         tried = f"fewer than {LEAST_FOR_IMPORTANCES} variants were tried"
         return Section(title, f"Unknown: {tried}, or no objective differed between them.", (), [])
-    table = shares.pivot_table(index="factor", columns="objective", values="importance", sort=False)
-    known = [objective for objective in analysis.design.objectives if objective in table]
-    rows = [[str(row[0]), *(f"{share:.2f}" for share in row[1:])] for row in table[known].itertuples()]
-    picked, most = int(analysis.tradeoffs["picked"].sum()), MOST_FOR_IMPORTANCES
+    known = [objective for objective in selection.design.objectives if (shares["objective"] == objective).any()]
+    by_place = {(row["factor"], row["objective"]): row for row in shares.to_dict("records")}
+    rows = [
+        [str(factor), *(_share(by_place[str(factor), objective]) for objective in known)]
+        for factor in dict.fromkeys(shares["factor"])
+    ]
+    picked, most = selection.picked, MOST_FOR_IMPORTANCES
     of_which = str(picked) if picked <= most else f"{most}, drawn at random, of the {picked:,}"
     note = (
         f"Shares of each objective's variance over {of_which} variants that were picked and trained to the end "
-        "(fANOVA), the rest being interactions; they say nothing about direction, and little where few were tried."
+        "(fANOVA), the rest being interactions; they say nothing about direction. In brackets the 95 % quantile of the "
+        f"same factor's importance in {shares['permutations'].max()} permutations of the objective over the variants, "
+        "where no factor matters; *: p at most 0.05, corrected for the number of factors by the largest standardised "
+        "importance in each permutation."
     )
-    return Section(title, note, ("factor", *(METRICS[objective].label for objective in known)), rows)
+    return Section(title, note, ("factor", *(on_validation(objective) for objective in known)), rows)
+
+
+def _share(row: Mapping[Any, Any]) -> str:
+    star = "*" if row["p_family"] <= ALPHA else ""
+    return f"{row['importance']:.2f}{star} [{row['null_95']:.2f}]"

@@ -37,7 +37,6 @@ _COSTS = (
     "replicates. "
     "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
 )
-_PICKED = "picked by a search, which flatters it"
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
@@ -60,7 +59,7 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
         is_short: leaves out the range of step times, and n where all variants have the same, which the note says: a
             page of paper has no room for them.
     """
-    left_out = {"verdict"} if analysis.design.is_search else set()
+    left_out = set()
     if is_short and len({summary.replicates for summary in analysis.summaries}) == 1:
         left_out.add("n")
     printed = _with_judged(_PRINTED, METRICS[analysis.design.metric])
@@ -129,8 +128,6 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     metric = METRICS[design.metric]
     verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
     verdicts += f"margin {design.margin:g} {metric.difference_unit}."
-    if design.is_search:
-        verdicts = "The variants were picked by a search for being good, which flatters them: there are no verdicts."
     typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
     step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
     parts = [
@@ -138,7 +135,7 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
         f"Difference: in {metric.difference_unit}, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
         exploratory_sentence(analysis),
-        assumptions_sentence(analysis.shown_contrasts) if not design.is_search else "",
+        assumptions_sentence(analysis.shown_contrasts),
         f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
@@ -157,15 +154,13 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     """Returns a row a variant with a finished cell; what is not known or not measured is nan or empty.
 
     Accuracies and the calibration error are in percent, differences in points, step times over the plain network's;
-    top-5, test loss and calibration error are means. A search's variants have no verdict: they were picked for being
-    good.
+    top-5, test loss and calibration error are means.
     """
     variants = {variant.name: variant for variant in analysis.design.variants}
     others = analysis.results.cells.groupby("variant")[["top5", "test_loss", "ece"]].mean()
     rows = []
     for summary in analysis.summaries:
         variant, contrast = variants[summary.variant], summary.contrast
-        judged = None if analysis.design.is_search else contrast
         rows.append(
             {
                 "variant": summary.variant,
@@ -179,10 +174,10 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 **_bounds("difference", contrast.difference if contrast else None),
                 "metric": analysis.design.metric,
                 "baseline": summary.baseline or "",
-                "verdict": judged.verdict.value if judged else "",
-                "reason": judged.reason if judged else _PICKED if contrast else "",
-                "p": judged.p if judged else None,
-                "assumes_normal": judged.assumes_normal if judged else None,
+                "verdict": contrast.verdict.value if contrast else "",
+                "reason": contrast.reason if contrast else "",
+                "p": contrast.p if contrast else None,
+                "assumes_normal": contrast.assumes_normal if contrast else None,
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,

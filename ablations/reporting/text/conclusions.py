@@ -11,6 +11,7 @@ from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.text.numbers import mean_with_interval
 from ablations.reporting.text.reach import Reach, reach_sentences
+from ablations.reporting.text.selection import selection_sentences
 from ablations.reporting.text.verdicts import contrast_sentence, method_sentences, tally
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
 from ablations.stats.verdicts import missing_pairs, undecided
@@ -22,15 +23,15 @@ _TOLD = 60  # variants that each have a sentence
 def conclusions(analysis: StudyAnalysis) -> list[str]:
     """Says what the study shows, how sure that is, and what is to be minded."""
     summaries, contrasts, results, design = analysis.summaries, analysis.contrasts, analysis.results, analysis.design
+    selected = selection_sentences(analysis.selection) if analysis.selection else []
+    if analysis.selection and results.cells.empty and results.diverged == {}:
+        return [*selected, "No pick is confirmed yet: there are no results on the test images."]
     if not summaries:
         diverged = sum(results.diverged.values())
         how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")
         return [f"No cell is finished: {how}."]
-    sentences = _highest(summaries)
+    sentences = [*selected, *_highest(summaries)]
     judged = [contrast for contrast in contrasts if contrast.verdict is not Verdict.NONE]
-    if design.is_search:
-        sentences.append("The differences in the table are those of variants that were picked for being good.")
-        return sentences + warnings(results, design)
     if contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
         sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
     else:
@@ -51,10 +52,7 @@ def warnings(results: Results, design: Design) -> list[str]:
     """Says what is missing, failed, or not alike."""
     sentences = []
     states = results.unfinished["state"]
-    given_up, failed = (int((states == state).sum()) for state in ("pruned", "failed"))
-    if given_up:
-        sentences.append(f"{_are(given_up, 'variant')} in none of these means: the search gave up on them.")
-    if failed:
+    if failed := int((states == "failed").sum()):
         verb = "is" if failed == 1 else "are"
         sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
     for variant, number in results.diverged.items():
@@ -64,11 +62,10 @@ def warnings(results: Results, design: Design) -> list[str]:
     missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
         sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
-    if not design.is_search:
-        cells = results.cells
-        if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
-            cells = cells[cells["replicate"] < design.replicates]
-        sentences += _unpaired(missing_pairs(cells, design.baselines), design.baselines)
+    cells = results.cells
+    if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
+        cells = cells[cells["replicate"] < design.replicates]
+    sentences += _unpaired(missing_pairs(cells, design.baselines), design.baselines)
     return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
 
 

@@ -15,9 +15,7 @@ EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 
 def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
-    """Says when the study was declared and what was changed since; nothing of a search, which gives no verdicts."""
-    if analysis.design.is_search:
-        return []
+    """Says when the study was declared and what was changed since."""
     known = analysis.declared
     if known is None:
         return [f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."]
@@ -33,7 +31,7 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
 
 def exploratory_clause(analysis: StudyAnalysis) -> str:
     """Says why verdicts are exploratory: `exploratory: margin changed after the first cell`; empty where not."""
-    if analysis.design.is_search or not analysis.is_exploratory:
+    if not analysis.is_exploratory:
         return ""
     if analysis.declared is None:
         return f"exploratory: {_UNDECLARED}"
@@ -53,18 +51,20 @@ def exploratory_mark(analysis: StudyAnalysis) -> str:
 
 
 def verdicts_tag(analysis: StudyAnalysis) -> str:
-    """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory; empty of a search."""
-    return "" if analysis.design.is_search else exploratory_clause(analysis) or "declared"
+    """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory."""
+    return exploratory_clause(analysis) or "declared"
 
 
 def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
-    """Returns what was declared before the first cell, by what it is; nothing where nothing was, or of a search."""
-    if analysis.declared is None or analysis.design.is_search:
+    """Returns what was declared before the first cell, by what it is; nothing where nothing was."""
+    if analysis.declared is None:
         return {}
     first = analysis.declared.first
+    picks = f"up to {count(first.confirm, 'confirmed pick')}"
+    contrasts = picks if first.confirm else count(len(first.contrasts), "contrast")
     return {
         "question": first.question,
-        "contrasts": f"{count(len(first.contrasts), 'contrast')}, baseline {first.baseline}",
+        "contrasts": f"{contrasts}, baseline {first.baseline}",
         "metric": METRICS[first.metric].label,
         "margin": first.margin_text,
         "replicates": first.replicates_text,

@@ -5,8 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ablations.common.metrics import METRICS, Metric
+from ablations.common.metrics import COSTS, METRICS, Metric
 from ablations.stats import Estimate, Typical
+
+_NOT_EVALUATED = COSTS | {"parameters", "seconds", "train_loss", "learning_rate"}  # the same whatever images are for
+
+
+def on_validation(key: str) -> str:
+    """Returns the label of a metric's axis where a search selects: what is evaluated is so on the validation images."""
+    axis = METRICS[key].axis
+    if key in _NOT_EVALUATED:
+        return axis
+    axis = axis.removeprefix("Test ")
+    return f"Validation {axis[0].lower()}{axis[1:]}"
 
 
 def difference_with_interval(difference: Estimate, metric: Metric = METRICS["top1"]) -> str:

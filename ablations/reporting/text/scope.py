@@ -9,19 +9,32 @@ from ablations.analysis.results import Results
 from ablations.analysis.study import ENDS, MOST_SHOWN, StudyAnalysis
 from ablations.common.settings import flatten
 from ablations.common.wording import count
+from ablations.config import REPLICATE
 from ablations.design import Design
 
 _NAMED = 6  # variants that the sentence names where there are too many for all
 
 
 def protocol_line(design: Design, results: Results) -> str:
-    """Says in a line under which protocol and on which machine the cells were trained."""
+    """Says in a line on which data, under which protocol and on which machine the cells were trained."""
     protocol, train = design.protocol, design.protocol["train"]
     processor = "gpu" if protocol["device"] == "cuda" else "cpu"
     machines = " and ".join(dict.fromkeys(known[processor] for known in results.environments))
     models = " and ".join(dict.fromkeys(variant.model["name"] for variant in design.variants))
     recipe = f"{count(train['epochs'], 'epoch')}, {train['precision']}, last epoch"
-    return f"{data_line(protocol['data'])}, {models}, {recipe}; {machines}"
+    data = protocol["data"]
+    return f"{data_line(data)}, {replication_clause(data)}, {models}, {recipe}; {machines}"
+
+
+def replication_clause(data: Mapping[str, Any]) -> str:
+    """Says whether all replicates have the same images, which verdicts then hold for, or each has its own."""
+    is_drawn, is_stored = data.get("seed") == REPLICATE, "train_per_class" in data
+    if is_drawn:
+        return "each replicate on its own subset" if is_stored else "each replicate on its own scenes and split"
+    if not is_stored:
+        return "on one fixed set of scenes and split"
+    chosen = data["train_per_class"] or data["val_per_class"] or data.get("classes")
+    return "on one fixed subset and the official split" if chosen else "on the official split"
 
 
 def data_line(data: Mapping[str, Any]) -> str:
@@ -63,9 +76,7 @@ def state_sentence(results: Results) -> str:
     """Says whether all cells are finished, and if not, which are missing."""
     if missing := missing_sentence(results):
         return missing
-    pruned = int((results.unfinished["state"] == "pruned").sum())
-    given_up = f"; the search gave up on {count(pruned, 'variant')}" if pruned else ""
-    return f"All {count(len(results.cells), 'cell')} are finished{given_up}."
+    return f"All {count(len(results.cells), 'cell')} are finished."
 
 
 def shown_sentence(analysis: StudyAnalysis) -> str:

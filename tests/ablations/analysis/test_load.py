@@ -44,10 +44,24 @@ def test_a_search_is_read_with_the_variants_that_it_picked(tmp_path: Path) -> No
     study = SearchStudy(tmp_path, "sweep.trials=3", f"results_dir={tmp_path}")
     study.drive(FormulaLauncher(study.config))
     read = load_configured(study.config)
-    assert [variant.name for variant in read.design.variants] == ["none", *study.picked()]
-    assert set(read.results.cells["variant"]) == {"none", *study.picked()}
+    assert read.selection is not None
+    assert [variant.name for variant in read.tried.variants] == ["none", *study.picked()]
+    assert set(read.selection.results.cells["variant"]) == {"none", *study.picked()}
     assert len(study.picked()) == 3
+    assert [variant.name for variant in read.design.variants] == ["none", *study.confirmed()]
+    assert set(read.results.cells["variant"]) == {"none", *study.confirmed()}
+    assert [contrast.variant for contrast in read.contrasts] == study.confirmed()
     assert missing_sentence(read.results) == ""
+
+
+def test_a_search_that_is_cut_off_while_it_selects_has_no_results_yet(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, f"results_dir={tmp_path}")
+    study.drive(FormulaLauncher(study.config), stop_after=4)
+    read = load_configured(study.config)
+    assert read.selection is not None
+    assert read.selection.picked == 3
+    assert read.results.cells.empty
+    assert read.contrasts[0].difference is None
 
 
 def test_nothing_stored_is_one_message_that_names_the_study(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ablations.analysis.tradeoffs import importances, is_on_front, tradeoffs
+from ablations.analysis.tradeoffs import is_on_front, tradeoffs
 from ablations.common.metrics import CELL_METRICS
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
@@ -41,9 +40,8 @@ def searched() -> Design:
 def cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for index, variant in enumerate(made.variants):
-        for number in range(2):
-            row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": number}
-            rows.append(row | {key: values[index] for key, values in metrics.items()})
+        row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": 0}
+        rows.append(row | {key: values[index] for key, values in metrics.items()})
     return pd.DataFrame(rows)
 
 
@@ -67,7 +65,6 @@ def test_the_front_is_lettered_from_the_best_in_the_first_objective() -> None:
     )
     lettered = frame[frame["on_front"]].set_index("label")["variant"].to_dict()
     assert lettered == {"A": "groups=1, shuffle=off", "B": "groups=1, shuffle=on", "C": "none"}
-    assert frame["n"].tolist() == [2] * 9
     assert frame["picked"].tolist() == [False] + [True] * 8
 
 
@@ -78,25 +75,36 @@ def test_variants_with_too_many_parameters_are_not_on_the_front() -> None:
     assert frame["fits"].tolist() == [True, False] + [True] * 7
 
 
-def test_the_factor_that_decides_is_the_important_one() -> None:
+def test_the_best_picks_are_ranked_among_those_that_fit() -> None:
+    made = replace(searched(), objectives=("top1",), confirm=3)
+    frame = tradeoffs(cells(made, top1=[99, 10, 40, 30, 20, 0, 0, 0, 50], parameters=[1] * 8 + [101]), made)
+    ranked = frame.set_index("rank")["variant"].to_dict()
+    named = [variant.name for variant in made.variants]
+    assert [ranked[rank] for rank in (1, 2, 3)] == [named[2], named[3], named[4]]
+    assert sorted(frame["rank"]) == [0] * 6 + [1, 2, 3]
+
+
+def test_of_several_objectives_the_extremes_are_ranked_first_then_what_is_far_from_others_on_the_front() -> None:
+    made = replace(searched(), confirm=4)
+    top1 = [0, 10, 20, 21, 22, 50, 60, 0, 0]
+    memory = [99, 1, 2, 2.1, 2.2, 5, 6, 9, 9]
+    frame = tradeoffs(cells(made, top1=top1, peak_memory_mib=memory), made)
+    named = [variant.name for variant in made.variants]
+    ranked = frame[frame["rank"] > 0].sort_values("rank")["variant"].tolist()
+    assert ranked == [named[6], named[1], named[5], named[4]]
+    assert set(ranked) <= set(frame.loc[frame["on_front"], "variant"])
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.just(2)), elements=st.integers(0, 4)), st.integers(1, 9))
+def test_no_more_are_confirmed_than_asked_for_and_all_are_on_the_front_of_the_picks(
+    values: np.ndarray[Any, np.dtype[np.float64]], confirm: int
+) -> None:
     made = searched()
-    # none, then groups 1, 2, 4, 8 with and without the shuffle: accuracy follows groups, memory the shuffle.
-    frame = tradeoffs(
-        cells(made, top1=[0, 10, 10, 20, 20, 30, 30, 40, 40], peak_memory_mib=[0, 5, 9, 5, 9, 5, 9, 5, 9]), made
-    )
-    shares = importances(frame, made).pivot_table(index="factor", columns="objective", values="importance")
-    assert shares.loc["groups", "top1"] > 0.9 > 0.1 > shares.loc["shuffle", "top1"]
-    assert shares.loc["shuffle", "peak_memory_mib"] > 0.9 > 0.1 > shares.loc["groups", "peak_memory_mib"]
-
-
-def test_an_objective_that_never_differs_has_no_importances() -> None:
-    made = searched()
-    shares = importances(tradeoffs(cells(made, top1=[0, 1, 2, 3, 4, 5, 6, 7, 8]), made), made)
-    assert set(shares["objective"]) == {"top1"}
-
-
-@pytest.mark.parametrize("tried", [0, 1, 5])
-def test_few_variants_say_nothing_of_importance(tried: int) -> None:
-    made = searched()
-    made = replace(made, variants=made.variants[: tried + 1])
-    assert importances(tradeoffs(cells(made, top1=list(map(float, range(tried + 1)))), made), made).empty
+    made = replace(made, variants=made.variants[: len(values) + 1], confirm=confirm)
+    columns = np.vstack([[[9.0, 0.0]], values])
+    frame = tradeoffs(cells(made, top1=columns[:, 0].tolist(), peak_memory_mib=columns[:, 1].tolist()), made)
+    picks = frame[frame["picked"]]
+    front = is_on_front(values, ["maximize", "minimize"])
+    ranked = picks["rank"].to_numpy() > 0
+    assert ranked.sum() == min(confirm, front.sum())
+    assert not (ranked & ~front).any()

@@ -506,7 +506,7 @@ TOGETHER: tuple[Wrong, ...] = (
     ),
     *(
         Wrong(("sweep=groups", option), (option.partition("=")[0],), DESIGN, DESIGNED)
-        for option in ("sweep.trials=5", "sweep.objectives=[test_loss]", "sweep.objectives=[]",
+        for option in ("sweep.trials=5", "sweep.confirm=2", "sweep.objectives=[test_loss]", "sweep.objectives=[]",
                        "sweep.max_parameters=7")
     ),
     *(
@@ -517,6 +517,10 @@ TOGETHER: tuple[Wrong, ...] = (
     Wrong(("sweep=search", "train.compile=default"), ("sweep.objectives",), DESIGN, STUDIED),
     Wrong(("sweep=search", "sweep.factors={}"), ("sweep.factors",), DESIGN, STUDIED),
     Wrong(("sweep=search", "replicates=auto"), ("replicates",), DESIGN, STUDIED),
+    Wrong(("sweep=search", "data.validation=0"), ("data.validation",), DESIGN, STUDIED),
+    Wrong(("sweep=search", "data.seed=replicate"), ("data.seed",), DESIGN, STUDIED),
+    Wrong(("data=cifar10", "data.seed=replicate"), ("data.seed",), DESIGN, STUDIED),
+    *(Wrong((f"data.validation={share}",), ("data.validation",), DESIGN, STUDIED) for share in ("0.1", "0.5", "1e-3")),
     Wrong(("sweep=search",), ("sweep",), DESIGN, ("bench",)),
     Wrong(("sweep=search", "plan.pilot=1"), ("plan.pilot",), (*DESIGN, "plan"), ("plan",)),
     *(Wrong((f"replicates.max={most}",), ("replicates.max",), DESIGN, DESIGNED) for most in (2, 31, 33, 10_000)),

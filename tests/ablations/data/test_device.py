@@ -234,3 +234,29 @@ def test_evenly_spaced_images_are_distinct_and_no_class_has_one_more_than_its_sh
     for label in set(labels):
         share = number * labels.count(label) / len(labels)
         assert abs((of_all[places] == label).sum() - share) < 1 + 1e-9
+
+
+def test_a_subset_is_seen_as_a_copy_of_its_images_would_be(memory: str) -> None:
+    images = make_images(count=30)
+    places = np.random.RandomState(0).permutation(30)[:21]
+    parts = images.train.subset(places[:14]), images.train.subset(places[14:])
+    copies = [ImageSet(images.train.pixels[part.rows], part.labels) for part in parts]
+    subset = on(Images(*parts, images.classes, "subset"), crop=1, flip=True, memory=memory)
+    copied = on(in_memory(copies[0], copies[1], images.classes), crop=1, flip=True, memory=memory)
+    for seen, expected in (
+        (subset.train_batches(4, 1, 0), copied.train_batches(4, 1, 0)),
+        (subset.test_batches(3), copied.test_batches(3)),
+        ([subset.some_tests(torch.tensor([2, 0]))], [copied.some_tests(torch.tensor([2, 0]))]),
+    ):
+        for one, other in zip(seen, expected, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_subsets_of_one_data_set_share_its_pixels_on_the_device() -> None:
+    images = make_images(count=30)
+    whole = on(images)
+    part = Images(images.train.subset(np.arange(5)), images.train.subset(np.arange(5, 9)), images.classes, "part")
+    beside = DeviceImages(part, CPU, whole.augmentation, beside=whole)
+    assert [tensor.data_ptr() for _, tensor in beside.placed] == [whole.placed[0][1].data_ptr()]
+    others = DeviceImages(make_images(seed=1), CPU, whole.augmentation, beside=whole)
+    assert not {id(pixels) for pixels, _ in others.placed} & {id(pixels) for pixels, _ in whole.placed}

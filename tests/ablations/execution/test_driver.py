@@ -13,6 +13,7 @@ import pytest
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data.images import in_memory
+from ablations.data.splits import FixedData
 from ablations.design import Cell, make_design
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.storage.cell_states import CellState
@@ -307,7 +308,8 @@ def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeyp
     more = compose_config([*TINY, "device=cpu", "replicates=3"])
     launcher = Launcher(more)
     images = launcher.images
-    monkeypatch.setitem(launcher.__dict__, "images", in_memory(images.train, images.test, ("a",) * 10))
+    others = FixedData(in_memory(images.train, images.test, ("a",) * 10), seed=0)
+    monkeypatch.setitem(launcher.__dict__, "data_set", others)
     study.design = make_design(more)
     with pytest.raises(
         StorageError, match=refusal("data=digits", "study.other_data", then="study=groups-digits-resnet8-2")

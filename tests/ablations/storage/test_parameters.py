@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ class Stored:
         design = make_design(config)
         store = self.store(*overrides)
         done = {cell.key for cell in store.cells() if cell.state.is_done}
-        for cell in [*design.cells(), *some_picks(config, design, picked)]:
+        tried = replace(design, variants=(*design.variants, *some_picks(config, design, picked)))
+        cells = tried.selection_cells() if design.is_search else design.cells()
+        for cell in cells:
             if cell.key in done:
                 continue
             store.start(cell)

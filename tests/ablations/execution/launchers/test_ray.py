@@ -89,17 +89,23 @@ def workers() -> list[psutil.Process]:
     return [process for process in mine if process.name().startswith("ray::train_job")]
 
 
-def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path, ray_config: RayConfig) -> None:
+@pytest.mark.parametrize("seed", [0, "replicate"])
+def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(
+    tmp_path: Path, ray_config: RayConfig, seed: int | str
+) -> None:
     stores = []
     for name, config in (("serial", None), ("ray", ray_config)):
         (tmp_path / name).mkdir()
-        study = DrivenStudy(tmp_path / name, *TINY)
+        study = DrivenStudy(tmp_path / name, *TINY, f"data.seed={seed}")
         with launcher_of(study, config) as launcher:
             assert study.drive(launcher).failed == 0
         stores.append(study.store)
     serial, ray = map(results, stores)
     assert len(serial) == 6
     assert ray == serial
+    images = {(cell.replicate, cell.outcome["images"]) for cell in stores[1].cells() if cell.outcome}
+    assert len(images) == 2  # the same for all variants of a replicate
+    assert len({fingerprint for _, fingerprint in images}) == (1 if seed == 0 else 2)
     environments = [cell.outcome["environment"] for cell in stores[1].cells() if cell.outcome]
     assert {environment["cells at once"] for environment in environments} == {"2"}
 

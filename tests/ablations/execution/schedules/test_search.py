@@ -2,86 +2,149 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 
 from ablations.analysis.load import Maker, with_found_variants
-from ablations.analysis.results import collect
+from ablations.analysis.selection import collect_selection
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
-from ablations.design import make_design
+from ablations.design import Split, make_design
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.schedules.search import can_prune
 from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
+from ablations.training.events import ERROR, Failed, Progress
+from ablations.training.job import Job
 from tests.builders.searches import BEST, EPOCHS, FormulaLauncher, Study, score
 from tests.wording import refusal, worded
 
 
-def test_a_search_picks_as_many_variants_as_asked_for_each_with_its_replicates(tmp_path: Path) -> None:
+def test_each_pick_is_tried_once_and_the_best_are_confirmed_with_all_replicates(tmp_path: Path) -> None:
     study = Study(tmp_path)
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
-    assert len(study.picked()) == len(set(study.picked())) == 12
-    assert sorted(launcher.trained) == sorted(f"{name} r{i}" for name in ["none", *study.picked()] for i in range(2))
+    picked, confirmed = study.picked(), study.confirmed()
+    assert len(picked) == len(set(picked)) == 8
+    selection = [f"{name} selection" for name in ["none", *picked]]
+    results = [f"{name} r{replicate}" for replicate in range(2) for name in ["none", *confirmed]]
+    assert launcher.trained == selection + results
     assert {cell.state for cell in study.store.cells()} == {CellState.FINISHED}
+    scores = dict(zip(picked, study.results(), strict=True))
+    assert [scores[name] for name in confirmed] == sorted(scores.values(), reverse=True)[:2]
+    assert study.last.total == 9 + 3 * 2
 
     again = FormulaLauncher(study.config)
     study.drive(again)
     assert again.trained == []
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 9])
-def test_a_search_that_was_cut_off_picks_what_it_would_have_picked(tmp_path: Path, stop_after: int) -> None:
+def test_what_confirms_shares_no_seed_and_no_key_with_what_selects(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    launcher = FormulaLauncher(study.config)
+    study.drive(launcher)
+    assert len(launcher.seeds[Split.VALIDATION]) == 1  # so that variants are compared under one
+    assert len(launcher.seeds[Split.TEST]) == 2
+    assert not launcher.seeds[Split.VALIDATION] & launcher.seeds[Split.TEST]
+    keys = [cell.key for cell in study.store.cells()]
+    assert len(keys) == len(set(keys)) == 9 + 3 * 2
+
+
+def test_picks_depend_on_the_validation_images_alone(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    one, other = Study(tmp_path / "one"), Study(tmp_path / "other")
+    one.drive(FormulaLauncher(one.config))
+    # On test images all are the other way round; what they come to on validation images is the same.
+    other.drive(
+        FormulaLauncher(other.config, value=lambda levels: -score(levels), bonus=lambda levels: 2 * score(levels))
+    )
+    assert (other.picked(), other.confirmed()) == (one.picked(), one.confirmed())
+
+
+@pytest.mark.parametrize("stop_after", [2, 9, 12])  # the first 9 select
+def test_a_search_that_was_cut_off_in_either_phase_ends_as_it_would_have(tmp_path: Path, stop_after: int) -> None:
     whole, parts = (Study(tmp_path / name) for name in ("whole", "parts"))
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    whole.drive(FormulaLauncher(whole.config))
+    undisturbed = FormulaLauncher(whole.config)
+    whole.drive(undisturbed)
     first, second = FormulaLauncher(parts.config), FormulaLauncher(parts.config)
     parts.drive(first, stop_after=stop_after)
     parts.drive(second)
-    assert parts.picked() == whole.picked()
-    assert not set(first.trained) & set(second.trained)
+    assert first.trained + second.trained == undisturbed.trained
+    assert parts.confirmed() == whole.confirmed()
 
 
-@pytest.mark.parametrize("slots", [2, 5, 40])
+@pytest.mark.parametrize("slots", [2, 40])
 @pytest.mark.parametrize("prune", [False, True])
-def test_a_search_of_several_cells_at_once_picks_as_many_variants_each_with_its_replicates(
+def test_a_search_of_several_cells_at_once_confirms_when_all_picks_have_been_tried(
     tmp_path: Path, slots: int, prune: bool
 ) -> None:
     study = Study(tmp_path, prunes=prune)
     launcher = FormulaLauncher(study.config, slots=slots)
     study.drive(launcher)
-    assert launcher.most == min(slots, 14)  # two of the plain network, and the first replicates of twelve
-    assert len(launcher.trained) == len(set(launcher.trained))
-    assert len(study.picked()) == len(set(study.picked())) == 12
-    cells = {(cell.variant, cell.replicate): cell.state for cell in study.store.cells()}
-    assert set(cells.values()) <= {CellState.FINISHED, CellState.PRUNED}
-    for name in study.picked():
-        given_up = cells[name, 0] == CellState.PRUNED
-        assert ((name, 1) in cells) != given_up
-    assert len(launcher.stopped) == sum(state == CellState.PRUNED for state in cells.values())
+    assert launcher.most == min(slots, 9)
+    assert len(launcher.trained) == len(set(launcher.trained)) == 9 + 3 * 2
+    assert all(name.endswith(" selection") for name in launcher.trained[:9])
+    assert len(study.picked()) == len(set(study.picked())) == 8
+    given_up = {cell.variant for cell in study.store.cells() if cell.state is CellState.PRUNED}
+    assert len(launcher.stopped) == len(given_up)
+    assert not given_up & set(study.confirmed())
     again = FormulaLauncher(study.config, slots=slots)
     study.drive(again)
     assert again.trained == []
 
 
-def test_more_trials_add_to_a_search(tmp_path: Path) -> None:
+def test_more_trials_add_to_a_search_and_keep_what_was_confirmed(tmp_path: Path) -> None:
     study = Study(tmp_path)
     study.drive(FormulaLauncher(study.config))
-    before = study.picked()
-    more = Study(tmp_path, "sweep.trials=15")
-    launcher = FormulaLauncher(more.config)
+    before, confirmed = study.picked(), study.confirmed()
+    more = Study(tmp_path, "sweep.trials=10")
+    launcher = FormulaLauncher(more.config, value=lambda levels: score(levels) + 200)  # what comes now is better
     more.drive(launcher)
-    assert more.picked()[:12] == before
-    assert len(launcher.trained) == 3 * 2
+    assert more.picked()[:8] == before
+    new = more.picked()[8:]
+    assert launcher.trained[:2] == [f"{name} selection" for name in new]
+    assert len(launcher.trained) == 2 + 2 * 2
+    assert more.confirmed()[:2] == confirmed
+    assert set(more.confirmed()[2:]) == set(new)
+
+
+def test_a_pick_that_failed_is_tried_again_before_others_are_confirmed_instead(tmp_path: Path) -> None:
+    best = "groups=4, gate=tanh1"
+    space = "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # four combinations
+    study = Study(tmp_path, space, "sweep.confirm=1", "replicates=1")
+
+    class Failing(FormulaLauncher):
+        def work(self, job: Job) -> Iterator[Progress]:
+            if job.cell.variant.name == best:
+                yield Failed(ERROR, "lost")
+            else:
+                yield from super().work(job)
+
+    study.drive(Failing(study.config))
+    (second,) = study.confirmed()
+    assert second != best
+    launcher = FormulaLauncher(study.config)
+    study.drive(launcher)
+    assert launcher.trained == [f"{best} selection", f"{best} r0"]
+    assert study.confirmed() == [second, best]  # what was confirmed is not taken back
+
+
+def test_with_several_objectives_the_best_in_each_are_confirmed(tmp_path: Path) -> None:
+    space = "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # memory is the number of groups
+    study = Study(tmp_path, space, "sweep.objectives=[top1,peak_memory_mib]", "sweep.confirm=3", "replicates=1")
+    study.drive(FormulaLauncher(study.config))
+    assert study.confirmed() == ["groups=4, gate=tanh1", "groups=2, gate=tanh1"]  # both others are beaten
 
 
 def test_the_sampler_learns_from_what_came_before(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.trials=20", "sweep.factors.attention.transform=[affine,conv1x1,none]",
-                  "sweep.factors.attention.shuffle=[true,false]", "replicates=1")  # fmt: skip
+                  "sweep.factors.attention.shuffle=[true,false]", "replicates=1", "sweep.confirm=1")  # fmt: skip
     study.drive(FormulaLauncher(study.config))
     assert max(study.results()) == score(BEST)  # 6 of the 144 combinations have it
 
@@ -128,8 +191,9 @@ def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
     cells = study.store.cells()
     given_up = [cell for cell in cells if cell.state == CellState.PRUNED]
     finished = {cell.variant for cell in cells if cell.state == CellState.FINISHED}
+    assert {cell.variant for cell in cells if cell.split is Split.TEST} <= finished
     assert given_up
-    assert {cell.replicate for cell in given_up} == {0}
+    assert {cell.split for cell in given_up} == {Split.VALIDATION}
     assert not {cell.variant for cell in given_up} & finished
     for cell in given_up:
         assert score(cell.levels) < max(study.results())
@@ -142,7 +206,7 @@ def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
     assert again.trained == []
 
     made = with_found_variants(study.design, cells, Maker(study.config))
-    unfinished = collect(made, cells).unfinished
+    unfinished = collect_selection(made, cells).results.unfinished
     assert set(unfinished["state"]) == {"pruned"}
     assert sorted(unfinished["variant"]) == sorted(cell.variant for cell in given_up)
     assert unfinished["reason"].str.contains("median").all()
@@ -195,6 +259,9 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
             ["sweep.objectives=[top1,test_time_ratio]", "train.compile=default"],
             refusal("sweep.objectives=test_time_ratio", "search.compiled"),
         ),
+        (["sweep.confirm=0"], refusal("sweep.confirm=0", "options.below", least=1)),
+        (["data.validation=0"], refusal("data.validation=0", "search.no_validation")),
+        (["data.seed=replicate"], refusal("data.seed=replicate", "search.drawn_digits")),
         (["sweep.trials=0"], refusal("sweep.trials=0", "options.below", least=1)),
         (
             ["sweep.factors.attention.gate=[sigmoid,relu]"],

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from ablations import analyze, cli
-from ablations.analysis.load import Maker, load_configured
+from ablations.analysis.load import load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import CELL_METRICS
@@ -20,9 +20,9 @@ from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
-from ablations.storage.cell_states import CellState
 from ablations.storage.files import PredictionFiles, Weights
 from ablations.storage.study import StoredCell
+from tests.builders.analyses import search_analysis
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import stored
 from tests.builders.driven import DrivenStudy
@@ -33,6 +33,7 @@ from tests.wording import refusal, worded
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
 MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
+CONFIRMED = {"groups=2, gate=tanh1", "groups=4, gate=sigmoid", "groups=4, gate=tanh1"}  # of `search_analysis`
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
 TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
          "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
@@ -108,27 +109,27 @@ def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tm
     assert left_out["effects"] == worded("figures.not_crossed")
 
 
-def test_a_search_has_tradeoffs_and_no_verdicts(tmp_path: Path) -> None:
-    overrides = ["sweep=search", "sweep.objectives=[top1,peak_memory_mib]"]
-    config = compose_config(["device=cpu", "replicates=2", *overrides])
-    made, maker = make_design(config), Maker(config)
-    levels = {"attention.groups": 4, "attention.branches": "both", "attention.transform": "affine",
-              "attention.gate": "sigmoid", "attention.shuffle": True}  # fmt: skip
-    picked = [maker.variant(levels | {"attention.groups": groups}) for groups in (1, 2, 4)]
-    made = replace(made, variants=(*made.variants, *(variant for variant in picked if variant)))
-    analysis = studied(tmp_path, *overrides, made=made)
-    names, left_out = drawn(analysis)
-    assert names == ["variants", "tradeoffs", "complexity", "promise", "learning_curves"]
-    assert left_out["forest"] == worded("figures.picked")
-    assert left_out["pareto"] == worded("figures.shown_by", figure="tradeoffs")
-    known = unlike(stored(made, 1000))
-    known[1] = replace(known[1], state=CellState.PRUNED, outcome={"pruned": "below the median"})
-    del known[5]  # its other replicate
-    analysis = StudyAnalysis(config, made, collect(made, known), ATTRIBUTES, tmp_path)
-    (tradeoffs, curves) = draw_figures(analysis, ["tradeoffs", "learning_curves"]).drawn
-    assert worded("figures.given_up", variants="1 variant") in tradeoffs.caption
-    assert "Not finished" not in tradeoffs.caption
-    assert worded("figures.on_the_front") in curves.caption
+def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_path: Path) -> None:
+    analysis = search_analysis(tmp_path, given_up=1)
+    names, _ = drawn(analysis)
+    assert names == ["forest", "variants", "tradeoffs", *OF_CELLS[1:]]
+    assert set(pd.read_csv(tmp_path / "figures" / "forest.csv")["variant"]) == CONFIRMED
+    tried = pd.read_csv(tmp_path / "figures" / "tradeoffs.csv")
+    assert set(tried.loc[tried["rank"] > 0, "variant"]) == CONFIRMED
+    assert tried["picked"].sum() == 5
+    (figure,) = draw_figures(analysis, ["tradeoffs"]).drawn
+    assert worded("figures.given_up", variants="1 variant") in figure.caption
+    assert worded("figures.on_validation") in figure.caption
+
+
+def test_a_search_that_has_confirmed_nothing_yet_shows_what_it_selects_by(tmp_path: Path) -> None:
+    names, left_out = drawn(search_analysis(tmp_path, is_confirmed=False))
+    assert names == ["tradeoffs"]
+    assert left_out["forest"] == "no cell is finished"
+    assert (
+        worded("figures.permuted", permutations=59)
+        in draw_figures(search_analysis(tmp_path, is_confirmed=False), ["tradeoffs"]).drawn[0].caption
+    )
 
 
 def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path
     analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
     forest, variants, curves = draw_figures(analysis, ["forest", "variants", "learning_curves"]).drawn
     precision = analysis.design.protocol["train"]["precision"]
-    protocol = f"digits, resnet8, 9 epochs, {precision}, last epoch; one."
+    protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 9 epochs, {precision}, last epoch; one."
     missing = worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
     tail = f"n = 1 to 2 replicates a variant. {protocol} {missing}"
     for figure in (forest, variants, curves):

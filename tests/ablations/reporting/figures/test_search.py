@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from ablations.reporting.figures.search import draw_search
@@ -8,7 +9,6 @@ from ablations.reporting.figures.search import draw_search
 FRAME = pd.DataFrame(
     {
         "variant": ["none", "a", "b", "c"],
-        "n": [2, 2, 2, 2],
         "picked": [False, True, True, True],
         "top1": [50.0, 60.0, 55.0, 70.0],
         "peak_memory_mib": [10.0, 20.0, 30.0, 40.0],
@@ -17,9 +17,18 @@ FRAME = pd.DataFrame(
         "fits": [True, True, True, False],
         "on_front": [True, True, False, False],
         "label": ["B", "A", "", ""],
+        "rank": [0, 1, 2, 0],
     }
 )
-SHARES = pd.DataFrame({"factor": ["groups", "gate"], "objective": ["top1", "top1"], "importance": [0.8, 0.1]})
+SHARES = pd.DataFrame(
+    {
+        "factor": ["groups", "gate"],
+        "objective": ["top1", "top1"],
+        "importance": [0.8, 0.1],
+        "null_95": [0.3, 0.2],
+        "p_family": [0.05, 0.6],
+    }
+)
 
 
 def texts(drawn: Figure) -> list[str]:
@@ -30,13 +39,23 @@ def test_the_front_is_marked_and_lettered() -> None:
     objectives = ["top1", "train_images_per_second", "peak_memory_mib"]
     drawn = draw_search(FRAME, SHARES, objectives, "caption")
     axes, importances, colours = drawn.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Training (images/s)", "Top-1 (%)")
-    assert sorted(texts(drawn)) == ["A", "B"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Training (images/s)", "Validation top-1 (%)")
+    assert sorted(texts(drawn)) == ["1", "2", "A", "B"]
     assert colours.get_ylabel() == "Peak memory (MiB)"
     labels = axes.get_legend_handles_labels()[1]
     assert set(labels) == {"picked", "given by name", "nothing beats it", "too many parameters"}
     assert [bar.get_width() for bar in importances.patches] == [0.8, 0.1]
     assert [label.get_text() for label in importances.get_yticklabels()] == ["groups", "gate"]
+
+
+def test_what_noise_reaches_is_marked_and_what_exceeds_it_has_a_star() -> None:
+    importances = draw_search(FRAME, SHARES, ["top1"], "caption").axes[1]
+    (marks,) = importances.collections
+    assert isinstance(marks, LineCollection)
+    assert [segment[0][0] for segment in marks.get_segments()] == [0.3, 0.2]
+    (star,) = importances.texts
+    assert star.get_text() == "*"
+    assert star.get_position()[0] > 0.8
 
 
 def test_two_objectives_need_no_colour_scale() -> None:

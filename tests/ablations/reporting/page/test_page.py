@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +22,7 @@ from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
-from tests.builders.analyses import study_analysis
+from tests.builders.analyses import search_analysis, study_analysis
 from tests.wording import refusal, worded
 
 FIGURES = ("forest", "variants", "effects")
@@ -324,24 +324,16 @@ def test_a_study_of_which_every_cell_failed_has_a_page_with_the_reasons(tmp_path
     assert not page.all("img")
 
 
-def test_a_search_shows_its_front_and_no_verdicts(tmp_path: Path) -> None:
-    page, report, _ = written(study_analysis(tmp_path, is_search=True, objectives=("top1", "parameters")))
-    assert not page.all("span", "chip")
+def test_a_search_shows_the_verdicts_of_what_it_confirmed_and_what_it_selected_by(tmp_path: Path) -> None:
+    page, report, _ = written(search_analysis(tmp_path, given_up=1))
+    assert len(page.all("span", "chip")) == 3
     assert [section.title for section in report.sections] == [
         page.by_id(f"section-{number}").all("h2")[0].text for number in (1, 2)
     ]
-    front = [[cell.text for cell in row.children] for row in page.by_id("section-1").all("tr")]
-    assert front == [list(report.sections[0].headers), *report.sections[0].rows]
+    selection = [[cell.text for cell in row.children] for row in page.by_id("section-1").all("tr")]
+    assert selection == [list(report.sections[0].headers), *report.sections[0].rows]
     assert report.sections[1].note in page.by_id("section-2").text
-
-
-def test_variants_that_a_search_gave_up_are_not_missing(tmp_path: Path) -> None:
-    analysis = study_analysis(tmp_path, finished=4)
-    unfinished = analysis.results.unfinished.assign(state="pruned", reason="given up")
-    analysis = replace(analysis, results=replace(analysis.results, unfinished=unfinished))
-    page, _, _ = written(analysis)
-    assert page.all("p", "state")[0].text == worded("page.given_up", cells="4 cells", variants="2 variants")
-    assert page.by_id("unfinished").text.count("given up") == 2
+    assert page.all("p", "state")[0].text == worded("page.finished", cells="8 cells")
 
 
 def luminance(colour: str) -> float:

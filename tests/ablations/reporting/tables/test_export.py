@@ -18,7 +18,7 @@ from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
 from ablations.reporting.text.scope import shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence
-from tests.builders.analyses import macros, study_analysis
+from tests.builders.analyses import macros, search_analysis, study_analysis
 from tests.wording import refusal, worded
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
@@ -72,7 +72,8 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     analysis = study_analysis(tmp_path)
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
-    for part in (analysis.design.question, "(n = 2)", "margin 1 points", "digits, resnet8, 6 epochs", machine):
+    protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 6 epochs"
+    for part in (analysis.design.question, "(n = 2)", "margin 1 points", protocol, machine):
         assert part in text
 
 
@@ -174,18 +175,28 @@ def test_of_very_many_effects_the_ends_are_shown_and_the_csv_has_all(tmp_path: P
     assert set(pd.read_csv(tmp_path / "figures" / "effects.csv")["name"]) == shown
 
 
-def test_a_search_has_its_front_and_no_verdicts(tmp_path: Path) -> None:
-    analysis = study_analysis(tmp_path, is_search=True, objectives=("top1", "parameters"))
+def test_a_search_has_the_results_of_what_it_confirmed_and_the_selection_beside_them(tmp_path: Path) -> None:
+    analysis = search_analysis(tmp_path)
     tables = tables_of(analysis)
-    frame = pd.read_csv(tmp_path / "tables" / "front.csv", keep_default_na=False)
-    assert frame["variant"].tolist() == ["none", "groups=2", "groups=4"]
-    assert frame["label"].tolist() == ["C", "B", "A"]
-    assert "| A | groups=4 | 2 | 62.0 | 75,200 |" in tables["front.md"]
-    assert "A & groups=4 & 2 & 62.0 & 75,200" in tables["front.tex"]
-    for name in ("variants.md", "variants.tex", "numbers.tex", "variants.csv"):
-        assert "undecided" not in tables[name]
-    assert worded("tables.picked") in tables["variants.tex"]
-    assert set(pd.read_csv(tmp_path / "tables" / "variants.csv")["reason"].dropna()) == {worded("tables.picked_reason")}
+    results = pd.read_csv(tmp_path / "tables" / "variants.csv", keep_default_na=False)
+    best = ["groups=4, gate=tanh1", "groups=4, gate=sigmoid", "groups=2, gate=tanh1"]
+    assert results["variant"].tolist() == ["none", *best]
+    assert results["n"].tolist() == [2] * 4
+    assert set(results["verdict"]) == {"", "undecided"}
+    selection = pd.read_csv(tmp_path / "tables" / "selection.csv", keep_default_na=False)
+    assert len(selection) == 7
+    assert selection.set_index("variant")["rank"].loc[best].tolist() == [1, 2, 3]
+    assert "| groups=4, gate=tanh1 | pick 1 | 62.5 |" in tables["selection.md"]
+    assert "| none | by name | 59.5 |" in tables["selection.md"]
+    assert "groups=1, gate=tanh1" not in tables["selection.md"]
+    assert worded("tables.on_validation", share=20) in tables["selection.md"]
+
+
+def test_a_search_for_several_things_shows_the_front_that_its_picks_are_from(tmp_path: Path) -> None:
+    tables = tables_of(search_analysis(tmp_path, "sweep.objectives=[top1,parameters]", "sweep.confirm=2"))
+    assert "| groups=4, gate=tanh1 | pick 1 | A |" in tables["selection.md"]
+    assert "| groups=1, gate=sigmoid | pick 2 |" in tables["selection.md"]  # the fewest parameters
+    assert "| groups=2, gate=sigmoid | no |" in tables["selection.md"]
 
 
 def test_what_was_not_measured_is_a_dash_and_has_no_macro(tmp_path: Path) -> None:

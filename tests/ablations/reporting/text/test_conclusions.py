@@ -156,8 +156,6 @@ def test_many_missing_pairs_are_named_no_further_than_one_reads() -> None:
         (None, 2, worded("conclusions.untrained", cells="2 cells are")),
         (CellState.FAILED, 1, worded("conclusions.failed", cells="1 cell", are="is")),
         (CellState.FAILED, 2, worded("conclusions.failed", cells="2 cells", are="are")),
-        (CellState.PRUNED, 1, worded("conclusions.given_up", variants="1 variant is")),
-        (CellState.PRUNED, 2, worded("conclusions.given_up", variants="2 variants are")),
     ],
 )
 def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out: int, sentence: str) -> None:
@@ -190,11 +188,6 @@ def test_cells_of_different_machines_are_said_to_be() -> None:
     study = Study(mixed, change=lambda _, replicate: {"environment": {"cpu": str(replicate % 2)}})
     (sentence,) = warnings(study.results, study.design)
     assert sentence.startswith(worded("conclusions.mixed_machines", number=2))
-
-
-def test_a_search_gives_no_verdicts() -> None:
-    said = Study(mixed).said(is_search=True)
-    assert said[1:] == [worded("conclusions.picked")]
 
 
 def test_nothing_but_failures_is_said_to_be_that() -> None:

@@ -9,7 +9,7 @@ from ablations.analysis.results import collect
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.reporting.text.scope import data_line, missing_sentence
+from ablations.reporting.text.scope import data_line, missing_sentence, protocol_line, replication_clause
 from ablations.storage.cell_states import CellState, StoredCell
 from tests.builders.cells import configuration, design, stored
 from tests.wording import worded
@@ -48,16 +48,6 @@ def test_one_cell_is_no_cells() -> None:
     assert missing(known, config) == worded("scope.missing", pending=1, total="1 cell", named="1 of none")
 
 
-def test_what_a_search_gave_up_is_not_missing() -> None:
-    known = stored(design(), 6)
-    outcome = {"pruned": "below the median"}
-    known[1] = replace(known[1], state=CellState.PRUNED, outcome=outcome)
-    known = [cell for cell in known if (cell.variant, cell.replicate) != ("groups=2", 1)]
-    assert missing(known) == ""
-    known[2] = replace(known[2], state=CellState.INTERRUPTED, outcome=None)
-    assert missing(known) == worded("scope.missing", pending=1, total="4 cells", named="1 of groups=4")
-
-
 def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
     assert missing(stored(design(3), 8)) == ""
     assert len(collect(make_design(configuration()), stored(design(3), 8)).cells) == 8
@@ -80,3 +70,19 @@ def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
 )
 def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line: str) -> None:
     assert data_line(data) == line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clause"),
+    [
+        (["data.seed=3"], "one_scenes"),
+        (["data.seed=replicate"], "own_scenes"),
+        (["data=cifar10"], "official"),
+        (["data=cifar10", "data.train_per_class=50"], "one_subset"),
+        (["data=cifar10", "data.val_per_class=50", "data.seed=replicate"], "own_subset"),
+    ],
+)
+def test_a_caption_says_whether_replicates_share_their_images(overrides: list[str], clause: str) -> None:
+    made = make_design(compose_config(["device=cpu", *overrides]))
+    assert replication_clause(made.protocol["data"]) == worded(f"scope.{clause}")
+    assert f", {worded(f'scope.{clause}')}, resnet8," in protocol_line(made, collect(made, []))

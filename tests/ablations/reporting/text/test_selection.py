@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.reporting.text.conclusions import conclusions
+from ablations.reporting.text.selection import importance_sentences, selection_sentences
+from tests.builders.analyses import search_analysis
+from tests.wording import worded
+
+
+def test_a_search_says_what_it_selected_and_judges_what_it_confirmed(tmp_path: Path) -> None:
+    analysis = search_analysis(tmp_path, given_up=1, replicates=3)
+    said = conclusions(analysis)
+    assert analysis.selection is not None
+    own = selection_sentences(analysis.selection)
+    assert said[: len(own)] == own
+    assert own[0] == worded("selection.tried", variants="5 variants", share=20, others="1 other")
+    picks = "groups=4, gate=tanh1; groups=4, gate=sigmoid; groups=2, gate=tanh1"
+    assert own[1] == worded("selection.confirmed", picks=picks)
+    judged = {contrast.variant for contrast in analysis.contrasts}
+    assert judged == set(picks.split("; "))
+    for name in judged:
+        assert any(sentence.startswith(f"{name} against none: ") for sentence in said)
+
+
+def test_before_anything_is_confirmed_nothing_is_said_of_results(tmp_path: Path) -> None:
+    said = conclusions(search_analysis(tmp_path, is_confirmed=False))
+    assert said[-1] == worded("selection.unconfirmed")
+    assert not any(" against none" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("ps", "found"),
+    [
+        ([0.02, 0.05, 0.5], "groups (0.90), gate (0.80) exceed"),
+        ([0.02, 0.06, 0.5], "groups (0.90) exceeds"),
+        ([0.06, 0.5, 0.5], "no factor exceeds"),
+    ],
+)
+def test_the_factors_that_exceed_what_noise_reaches_are_named_or_none_is(ps: list[float], found: str) -> None:
+    rows = {"factor": ["groups", "gate", "norm"], "importance": [0.9, 0.8, 0.1], "p_family": ps}
+    shares = pd.DataFrame(rows).assign(objective="top1", permutations=59)
+    assert importance_sentences(shares) == [
+        worded("selection.importance", objective="top-1", found=found, permutations=59, factors="3 factors")
+    ]
