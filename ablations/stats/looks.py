@@ -34,7 +34,7 @@ class Looks:
     sizes: tuple[int, ...]
 
     def levels(self, contrasts: int) -> tuple[float, ...]:
-        """Returns the level of each look for the family-wise p of so many contrasts; it rises unless a batch is short."""
+        """Returns the level of each look for the family-wise p of contrasts; it rises, unless a batch is short."""
         bounds = critical_values(self.sizes, ALPHA / contrasts)
         return tuple(float(min(ALPHA, contrasts * 2 * ndtr(-bound))) for bound in bounds)
 

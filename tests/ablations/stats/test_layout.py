@@ -21,8 +21,8 @@ def test_values_are_arranged_by_replicate_and_variant() -> None:
     layout = Layout.of(frame({"none": {2: 52.0, 0: 50.0}, "a": {0: 60.0, 3: NAN}}), "top1")
     assert layout.variants == ("none", "a")
     assert layout.replicates.tolist() == [0, 2, 3]
-    assert layout.values[:, 0] == pytest.approx([50.0, 52.0, NAN], nan_ok=True)
-    assert layout.values[:, 1] == pytest.approx([60.0, NAN, NAN], nan_ok=True)
+    assert layout.column("none") == pytest.approx([50.0, 52.0, NAN], nan_ok=True)
+    assert layout.column("a") == pytest.approx([60.0, NAN, NAN], nan_ok=True)
     assert layout.ended.tolist() == [[True, True], [True, False], [False, True]]
     assert layout.results("none").tolist() == [50.0, 52.0]
     assert layout.results("unknown").tolist() == []
@@ -70,7 +70,7 @@ def test_a_cell_that_diverged_has_ended() -> None:
 def test_the_first_replicates_are_those_of_the_lowest_numbers() -> None:
     layout = Layout.of(frame({"none": [1.0, 2.0, 3.0], "a": {2: 7.0, 0: 5.0}}), "top1").before(2)
     assert layout.replicates.tolist() == [0, 1]
-    assert layout.values[:, 0].tolist() == [1.0, 2.0]
+    assert layout.column("none").tolist() == [1.0, 2.0]
     assert layout.results("a").tolist() == [5.0]
     assert layout.lost("a") == 0
     assert layout.has_ended("none", 2)
@@ -79,7 +79,7 @@ def test_the_first_replicates_are_those_of_the_lowest_numbers() -> None:
 def test_only_variants_of_the_contrasts_say_what_noise_there_is() -> None:
     layout = Layout.of(frame({"else": [1.0, 9.0], "none": [1.0, 2.0], "a": [2.0, 3.0]}), "top1")
     responses = layout.responses({"a": "none", "missing": "none"})
-    assert responses.values.tolist() == [[2.0, 1.0], [3.0, 2.0]]
+    assert np.array_equal(responses.values, [[2.0, 1.0], [3.0, 2.0]])
     assert responses.counts.tolist() == [2, 0]
     assert layout.responses({}).differences.shape == (2, 0)
 

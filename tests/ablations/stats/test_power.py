@@ -185,7 +185,7 @@ def test_five_replicates_may_find_more_than_six() -> None:
 
 
 def test_the_power_table_is_reached() -> None:
-    # The issue's: moderated t at 3 replicates, max-T from 6 on; Monte Carlo errors of two points here, and as many there.
+    # The issue's: moderated t at 3 replicates, max-T from 6 on; each with a Monte Carlo error of a point or two.
     table = {(3, 2.0): 0.50, (6, 1.5): 0.37, (8, 1.0): 0.37, (8, 1.5): 0.76, (12, 1.0): 0.69}
     for (n, effect), expected in table.items():
         assert power(effect, 1.0, n, 4) >= expected - 0.035, (n, effect)

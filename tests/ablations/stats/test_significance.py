@@ -73,7 +73,7 @@ def statistic(values: Sequence[float]) -> float:
 
 
 def all_choices(differences: Array) -> tuple[list[int], Array]:
-    """Returns the contrasts that have differences, and their statistics under all 2^n choices of signs, as seen first."""
+    """Returns the contrasts that have differences, and their statistics under all choices of signs, as seen first."""
     tested = [place for place, column in enumerate(differences.T) if np.nansum(np.abs(column)) > 0]
     found = []
     for choice in itertools.product((1.0, -1.0), repeat=len(differences)):
@@ -83,7 +83,7 @@ def all_choices(differences: Array) -> tuple[list[int], Array]:
 
 
 def stepped_down(differences: Array) -> Array:
-    """Returns p by the definition of Westfall and Young: of each contrast the maximum over it and all less clear ones."""
+    """Returns p as Westfall and Young define it: of each contrast the maximum over it and all that are less clear."""
     tested, found = all_choices(differences)
     ps, least = np.ones(differences.shape[1]), 0.0
     order = sorted(range(len(tested)), key=lambda place: -found[0, place])
@@ -112,7 +112,7 @@ def test_max_t_is_its_definition_where_contrasts_lack_replicates(
 @settings(max_examples=15, deadline=None)
 @given(FAMILIES, GAPS | st.just([]))
 def test_max_t_is_exact_under_joint_symmetry(differences: Array, gaps: Sequence[tuple[int, int]]) -> None:
-    # Given the sizes of differences, all choices of signs are equally likely: least p is below a level so often at most.
+    # Given the sizes of differences, all choices of signs are equally likely: so often the least p is below a level.
     family = gapped(differences[:6], gaps)
     choices = np.array(list(itertools.product((1.0, -1.0), repeat=len(family) - 1)))
     least = np.sort([max_t_ps(family * np.array([1.0, *choice])[:, None]).min() for choice in choices])
@@ -263,7 +263,7 @@ def reference(values: Array, own: Array, weights: Array) -> tuple[Array, Array]:
     """
     n, g = values.shape
     design = np.column_stack([np.repeat(np.eye(n), g, axis=0), np.tile(np.eye(g), (n, 1))])
-    _, residual, rank, _ = np.linalg.lstsq(design, values.reshape(-1), rcond=None)
+    _, _, rank, _ = np.linalg.lstsq(design, values.reshape(-1), rcond=None)
     predicted = design @ np.linalg.pinv(design) @ values.reshape(-1)
     pooled_freedom = n * g - rank
     pooled = float(np.sum((values.reshape(-1) - predicted) ** 2)) / pooled_freedom
@@ -339,7 +339,7 @@ def test_tied_values_have_the_variance_of_rounding_at_least() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_one_contrast_of_few_replicates_has_students_paired_t(n: int) -> None:
-    values = np.random.default_rng(n).normal(size=(n, 2)) + [0.0, 2.0]
+    values = np.random.default_rng(n).normal([0.0, 2.0], size=(n, 2))
     tests = family_tests(responses_of(values))
     assert tests.p[0] == pytest.approx(scipy_stats.ttest_rel(values[:, 1], values[:, 0]).pvalue, rel=1e-6)
     assert tests.freedom[0] == n - 1
@@ -348,7 +348,7 @@ def test_one_contrast_of_few_replicates_has_students_paired_t(n: int) -> None:
 
 
 def test_from_6_replicates_on_nothing_is_assumed_to_be_normal() -> None:
-    values = np.random.default_rng(5).normal(size=(6, 4)) + [0.0, 3.0, 3.0, 0.0]
+    values = np.random.default_rng(5).normal([0.0, 3.0, 3.0, 0.0], size=(6, 4))
     responses = responses_of(values)
     tests = family_tests(responses)
     assert tests.p.tolist() == max_t_ps(responses.differences).tolist()
@@ -359,7 +359,7 @@ def test_from_6_replicates_on_nothing_is_assumed_to_be_normal() -> None:
 
 
 def test_few_and_many_replicates_are_two_families_that_share_the_errors() -> None:
-    values = np.random.default_rng(6).normal(size=(8, 6)) + [0.0, 2.0, 2.0, 2.0, 2.0, 0.0]
+    values = np.random.default_rng(6).normal([0.0, 2.0, 2.0, 2.0, 2.0, 0.0], size=(8, 6))
     values[3:, 1] = values[4:, 2] = np.nan
     responses = responses_of(values)
     tests = family_tests(responses)
@@ -373,7 +373,7 @@ def test_few_and_many_replicates_are_two_families_that_share_the_errors() -> Non
 
 
 def test_a_contrast_without_two_replicates_says_nothing_and_costs_nothing() -> None:
-    values = np.random.default_rng(7).normal(size=(8, 5)) + [0.0, 2.0, 0.0, 0.0, 0.0]
+    values = np.random.default_rng(7).normal([0.0, 2.0, 0.0, 0.0, 0.0], size=(8, 5))
     values[:, 2], values[1:, 3] = np.nan, np.nan
     tests = family_tests(responses_of(values))
     assert tests.p[[1, 2]].tolist() == tests.least[[1, 2]].tolist() == [1.0, 1.0]
