@@ -15,7 +15,6 @@ PURPOSE = "Says which published claims hold, from what can be computed and from 
 
 def claims(config: Config, command: str) -> int:
     """Assesses every claim, prints and writes the ledger; returns 0."""
-    from ablations.config import AUTO, DataConfig
     from ablations.execution.progress import make_console
     from ablations.ledger.assess import assess
     from ablations.ledger.page import print_ledger, write_ledger
@@ -23,9 +22,8 @@ def claims(config: Config, command: str) -> int:
 
     folder = results_folder(config)
     urls = [storage_url(config), f"sqlite:///{folder / 'reference' / 'optuna.db'}"]  # one's own, and the committed one
-    margin = DataConfig.margin if config.sweep.margin == AUTO else float(config.sweep.margin)
-    ledger = assess(urls, margin)
-    files = write_ledger(ledger, folder, margin, command)
+    ledger = assess(urls)
+    files = write_ledger(ledger, folder, command)
     console = make_console()
     print_ledger(ledger, console)
     console.print(f"Ledger:     {', '.join(map(str, files))}", soft_wrap=True, markup=False)

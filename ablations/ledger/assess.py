@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablations.ledger.declared import CLAIMS, Claim, Outcome, joined
-from ablations.ledger.evidence import Evidence, evidence_of, study_outcome
-from ablations.ledger.stored import Skipped, stored_studies
+from ablations.common.wording import count
+from ablations.ledger.declared import CLAIMS, Claim, Outcome
+from ablations.ledger.evidence import Evidence, evidence_of, level_text
+from ablations.ledger.rules import concluded, level, share_of
+from ablations.ledger.stored import Skipped, Study, stored_studies
 from ablations.ledger.structural import CHECKS
 
 _SHOWN = 3  # pieces of evidence in a table
@@ -17,32 +19,53 @@ _SHOWN = 3  # pieces of evidence in a table
 class Assessment:
     """A claim, its verdict, and why.
 
-    `computed` is what was counted, compared or built, empty of a claim about trained networks; `found` is what each
-    study says that has something to say, by its name and store.
+    `computed` is what was counted, compared or built, empty of a claim about trained networks; `found` is what stored
+    networks say.
     """
 
     claim: Claim
     outcome: Outcome
     computed: str
-    found: Mapping[tuple[str, str], Sequence[Evidence]]
+    found: Sequence[Evidence]
+
+    @property
+    def studies(self) -> int:
+        """How many stored studies the comparisons that count come from."""
+        return len({(study.name, study.store) for one in self.found if one.outcome for study in one.comparison.studies})
 
     @property
     def evidence(self) -> list[str]:
         """What the verdict rests on, a sentence each."""
-        sentences = [evidence.sentence for of_study in self.found.values() for evidence in of_study]
+        sentences = [evidence.sentence for evidence in self.found]
         return [self.computed, *sentences] if self.computed else sentences
 
     @property
+    def family_sentence(self) -> str:
+        """Says how many comparisons decided and at which level their intervals hold; empty where none counts."""
+        counted = [one for one in self.found if one.outcome]
+        if not counted:
+            return ""
+        decided, family = sum(one.outcome.is_settled for one in counted if one.outcome), counted[0].family
+        together, by_itself = (level_text(level(self.claim.expects, share_of(number))) for number in (1, family))
+        shared = f", so that all hold together at {together}" if family > 1 else ""
+        return (
+            f"Comparisons that count: {family}, from {count(self.studies, 'study', 'studies')}; decided: {decided}. "
+            f"Each interval is at {by_itself} or more{shared}."
+        )
+
+    @property
     def short_evidence(self) -> str:
-        """The same in short: where there is much, what says most."""
+        """The evidence in short: where there is much, what says most."""
         ranked = sorted(
-            (evidence for of_study in self.found.values() for evidence in of_study),
-            key=lambda evidence: (not evidence.at_scale, evidence.outcome is Outcome.UNDECIDED, -evidence.seen.n),
+            self.found,
+            key=lambda one: (one.outcome is None, one.outcome is Outcome.UNDECIDED, -one.seen.n),
         )
         parts = [self.computed] if self.computed else []
-        for evidence in ranked[:_SHOWN]:
-            verdict = f", {evidence.verdict}" if evidence.verdict else ""
-            parts.append(f"{evidence.study.name}: {evidence.names} {evidence.value}, n = {evidence.seen.n}{verdict}")
+        for one in ranked[:_SHOWN]:
+            verdict = one.ignored or (one.outcome.value if one.outcome else "")
+            parts.append(
+                f"{one.studies}: {one.names} {one.value}, n = {one.seen.n}" + (f", {verdict}" if verdict else "")
+            )
         if len(ranked) > _SHOWN:
             parts.append(f"{len(ranked) - _SHOWN} more in claims.md")
         return "; ".join(parts)
@@ -61,20 +84,27 @@ class Ledger:
     skipped: tuple[Skipped, ...]
 
 
-def assess(urls: Sequence[str], margin: float) -> Ledger:
-    """Assesses every claim by the studies of some databases; `margin` is the least difference in points that matters.
+def assess(urls: Sequence[str]) -> Ledger:
+    """Assesses every claim by the studies of some databases; the first that holds a replicate is the one that counts.
 
     Raises:
         StorageError: if a database does not answer.
     """
     studies, skipped = stored_studies(urls)
-    assessments = []
-    for claim in CLAIMS:
-        by_study = {(study.name, study.store): evidence_of(claim, study, margin) for study in studies}
-        found = {key: of_study for key, of_study in by_study.items() if of_study}
-        if claim.id in CHECKS:
-            outcome, computed = CHECKS[claim.id](claim)
-        else:
-            outcome, computed = joined(study_outcome(claim, of_study) for of_study in found.values()), ""
-        assessments.append(Assessment(claim, outcome, computed, found))
-    return Ledger(tuple(assessments), tuple(skipped))
+    return Ledger(tuple(assessment_of(claim, studies) for claim in CLAIMS), tuple(skipped))
+
+
+def assessment_of(claim: Claim, studies: Sequence[Study]) -> Assessment:
+    """Assesses a claim by what can be computed, or else by some studies."""
+    found = evidence_of(claim, studies)
+    if claim.id in CHECKS:
+        outcome, computed = CHECKS[claim.id](claim)
+        return Assessment(claim, outcome, computed, found)
+    parts = {
+        part: [one.outcome for one in found if one.comparison.part == part and one.outcome]
+        for part in range(claim.parts)
+    }
+    outcome = concluded(parts)
+    if outcome is Outcome.NOT_RUN and found:  # elsewhere than where it was claimed
+        outcome = Outcome.UNDECIDED
+    return Assessment(claim, outcome, "", found)

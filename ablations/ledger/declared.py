@@ -1,12 +1,13 @@
-"""The claims: what is said of shuffle attention, by whom, at which scale, and what would settle it.
+"""The claims: what is said of shuffle attention, by whom, at which scale, by which rule it is judged, what settles it.
 
 A claim about trained networks names a pair of them, which are equal but for what is claimed about. Studies are searched
-for such pairs, whatever they call them; a claim is about every pair that a study has.
+for such pairs, whatever they call them; a claim is about every pair that a study has. Margins are declared here, with
+the claim, so that no result can have a say in them; `ablations.ledger.rules` says what they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -22,7 +23,7 @@ class Outcome(Enum):
 
     REPRODUCED = "reproduced"
     CONTRADICTED = "contradicted"
-    UNDECIDED = "undecided at this scale"
+    UNDECIDED = "undecided"
     DEPENDS = "depends on the scale"
     NOT_RUN = "not run"
 
@@ -33,7 +34,7 @@ class Outcome(Enum):
 
 
 class Expectation(Enum):
-    """What a trained claim says of its networks."""
+    """What a trained claim says of its networks, which decides the rule that it is judged by."""
 
     HELPS = "the first of the pair is better"
     EQUIVALENT = "the pair comes to the same"
@@ -77,6 +78,9 @@ class Claim:
     Args:
         id, statement, source: its name, what is claimed, and where.
         number: the number that is claimed, in the statement's unit; None where there is none.
+        margin: the difference in points that still counts as none, where a claim says that two numbers are the same; 0
+            otherwise.
+        margin_reason: why it is that, as a clause.
         expects: what is claimed of trained networks; None where the claim is about the module itself.
         pairs: the networks that it is about; every one of them is claimed about.
         top1: by model, the published top-1 of official shuffle attention in percent.
@@ -90,12 +94,51 @@ class Claim:
     statement: str
     source: str
     number: float | None = None
+    margin: float = 0.0
+    margin_reason: str = ""
     expects: Expectation | None = None
     pairs: tuple[Pair, ...] = ()
     top1: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scale: Scale | None = None
     below: int = 0
     command: str = ""
+
+    @property
+    def bound(self) -> float:
+        """The difference in points that a gain has to exceed; a claim that gives no number claims more than 0."""
+        return self.number or 0.0
+
+    @property
+    def parts(self) -> int:
+        """How many things are claimed, all of which must hold: pairs of networks, or published numbers."""
+        return len(self.top1) or len(self.pairs)
+
+    @property
+    def rule(self) -> str:
+        """Names the rule in a few words, with its numbers."""
+        if self.expects is Expectation.HELPS:
+            return f"difference above {self.bound:g}"
+        if self.expects is Expectation.EQUIVALENT:
+            return f"difference within ±{self.margin:g}"
+        return f"one run within ±{self.margin:g} of the published" if self.expects else "computed"
+
+    @property
+    def rule_in_full(self) -> str:
+        """Says what decides the claim, in a sentence; empty where it is computed."""
+        if self.expects is None:
+            return ""
+        if self.expects is Expectation.HELPS:
+            return (
+                f"Reproduced if the 95 % interval of the difference is above {self.bound:g} points, contradicted if it "
+                "is below."
+            )
+        seen, where = "the difference", f"±{self.margin:g} points"
+        if self.expects is Expectation.TOP1:
+            seen, where = "the top-1 of one new run", f"{where} of the published number"
+        return (
+            f"Reproduced if the 90 % interval of {seen} is within {where} (an equivalence test), contradicted if the "
+            f"95 % interval is beyond. The margin: {self.margin_reason}."
+        )
 
 
 _GROUPS = ("groups", "groups_policy")  # which depend on how wide a backbone is
@@ -130,19 +173,26 @@ CLAIMS = (
         "released",
         "The released SA-ResNet-50 has a top-1 of 77.88 % on ImageNet-1k, SA-ResNet-101 of 78.95 %",
         "wofmanaf/SA-Net, README",
+        margin=0.3,
+        margin_reason=(
+            "three standard deviations of a run of ResNet-50 on ImageNet, 0.1 points each (Goyal et al. 2017, table "
+            "1); what is published is one run, from which less cannot be told"
+        ),
         expects=Expectation.TOP1,
         top1=MappingProxyType({"resnet50": 77.88, "resnet101": 78.95}),
         scale=replace(_IMAGENET, models=("resnet50", "resnet101")),
         command=(
             "python -m ablations.run sweep=backbones "
             f"'sweep.factors={{model:[resnet50,resnet101],attention:[none,sa]}}' "
-            f"{_ON_IMAGENET} train.epochs=100 replicates=3"
+            f"{_ON_IMAGENET} train.epochs=100 replicates=12"
         ),
     ),
     Claim(
         "affine",
         "Learning W2 and b2 after the norm's own weight and bias is redundant: without them 0.12 points are lost",
         "wofmanaf/SA-Net, issue #8, author",
+        margin=0.2,
+        margin_reason="the author counts a loss of 0.12 points as none, so it has to be more than that",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="affine_channel", **_LEARNT_NORM), _sa(transform="affine", **_LEARNT_NORM)),),
         command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
@@ -152,6 +202,8 @@ CLAIMS = (
         "conv1x1",
         "A 1x1 convolution instead of W and b gives about the same",
         "wofmanaf/SA-Net, issue #8, author",
+        margin=0.2,
+        margin_reason="no number is claimed; as of the author's other claim in the same issue",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="conv1x1"), _sa(transform="affine")),),
         command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
@@ -176,6 +228,8 @@ CLAIMS = (
         "rivals",
         "SA, SGE and ECA make about the same difference",
         "wofmanaf/SA-Net, issue #4",
+        margin=0.5,
+        margin_reason="the published top-1 of the three, 77.88, 77.58 and 77.42 % on ResNet-50, span half a point",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair({"name": "sge"}, OFFICIAL), Pair(vars(ATTENTION["eca"]()), OFFICIAL)),
         command=(
@@ -183,12 +237,3 @@ CLAIMS = (
         ),
     ),
 )
-
-
-def joined(outcomes: Iterable[Outcome]) -> Outcome:
-    """Returns what several studies come to together: one that is undecided takes nothing from one that is not."""
-    found = set(outcomes)
-    if {Outcome.REPRODUCED, Outcome.CONTRADICTED} <= found:
-        return Outcome.DEPENDS
-    ordered = (Outcome.REPRODUCED, Outcome.CONTRADICTED, Outcome.UNDECIDED)
-    return next((outcome for outcome in ordered if outcome in found), Outcome.NOT_RUN)

@@ -1,203 +1,183 @@
-"""What stored studies say of claims about trained networks.
-
-Of a study's networks those are taken that a claim is about, pairs of which differ only in what is claimed. Their
-contrasts get verdicts, and what these make of the claim depends on its scale.
-"""
+"""What the comparisons of stored networks say of a claim about trained networks, each by its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablations.common.wording import count
-from ablations.ledger.declared import OFFICIAL, Claim, Expectation, Outcome, Pair, Scale
-from ablations.ledger.stored import Network, Study
+from ablations.config import DataConfig
+from ablations.ledger.comparisons import Comparison, comparisons_of
+from ablations.ledger.declared import Claim, Expectation, Outcome
+from ablations.ledger.rules import level, outcome_above, outcome_within, prediction, replicates_needed, share_of
+from ablations.ledger.stored import Study
 from ablations.reporting.text.numbers import difference_with_interval
-from ablations.stats import Contrast, Estimate, Looks, Verdict, estimate, judge
-from sa_core.attentions.knobs import ATTENTIONS
-from sa_core.backbones.registry import find_backbone
-from sa_core.errors import OptionError
-
-_PLACED = {"stages", "position"}  # settings that every attention module has, whatever its knobs
-_CORRUPT = 1000  # of so many training images one may be missing: those that cannot be decoded
+from ablations.stats import Contrast, Estimate, Verdict, estimate, judge
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study says of a claim: one pair of networks, or one network.
+    """What one comparison says of a claim.
 
     Args:
-        study: where it was found.
-        treatment, control: the networks; no control where a network is judged by itself.
-        pair: the number of the claim's pair that they are.
-        seen: the difference in points, or the top-1 in percent, with its interval.
-        verdict: of the contrast, in words; empty where there is none.
-        reason: why that is no verdict or undecided, as a clause; otherwise empty.
-        at_scale: whether the claim is about networks and data such as these.
-        outcome: what it makes of the claim; None where the claim is computed, and this stands beside it.
+        comparison: the networks, their replicates and the studies that have them.
+        seen: the mean difference in points with its interval; of a single network the mean top-1 in percent with the
+            interval of one new run.
+        level: the confidence level of that interval by itself, as a share of 1.
+        family: how many comparisons of the claim count, whose intervals hold together.
+        published: the number that a single network's top-1 is compared with; None of a pair.
+        outcome: what it makes of the claim; None where it does not count.
+        ignored: why it does not count, as a clause; otherwise empty.
+        reason: why it is undecided, as a clause; otherwise empty.
     """
 
-    study: Study
-    treatment: Network
-    control: Network | None
-    pair: int
+    comparison: Comparison
     seen: Estimate
-    verdict: str
-    reason: str
-    at_scale: bool
+    level: float
+    family: int
+    published: float | None
     outcome: Outcome | None
+    ignored: str
+    reason: str
+
+    @property
+    def studies(self) -> str:
+        """Names the studies."""
+        return ", ".join(dict.fromkeys(study.name for study in self.comparison.studies))
 
     @property
     def value(self) -> str:
-        """Writes the difference or the top-1 with its interval."""
-        if self.control:
-            return difference_with_interval(self.seen)
-        interval = f" [{self.seen.low:.2f}, {self.seen.high:.2f}]" if self.seen.has_spread else ""
-        return f"{self.seen.mean:.2f} %{interval}"
+        """Writes the difference or the top-1 with its interval and the interval's level."""
+        seen = self.seen
+        interval = f" [{seen.low:.2f}, {seen.high:.2f}]" if seen.has_spread else ""
+        written = f"{seen.mean:.2f} %{interval}" if self.published is not None else difference_with_interval(seen)
+        return written + (f" at {level_text(self.level)}" if seen.has_spread else "")
 
     @property
     def names(self) -> str:
-        """Names the networks."""
-        return f"{self.treatment.name} against {self.control.name}" if self.control else self.treatment.name
+        """Names the networks, or the network and the published number."""
+        treatment, control = self.comparison.treatment.name, self.comparison.control
+        return f"{treatment} against {control.name if control else f'{self.published:.2f} %, published'}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Says what of the stored replicates was counted once or left out, a clause each."""
+        notes = []
+        for repeat in self.comparison.repeats:
+            name, store = repeat.study.name, repeat.study.store
+            is_copy = any(study.name == name and study.store != store for study in self.comparison.studies)
+            where = f"{name} in {store}" if is_copy else name
+            if repeat.same:
+                notes.append(f"{count(repeat.same, 'replicate')} stored again in {where}: the same runs, counted once")
+            if repeat.other:
+                notes.append(f"{count(repeat.other, 'seed')} trained again in {where}: only the first result counts")
+        if self.comparison.dropped:
+            dropped = count(len(self.comparison.dropped), "replicate has", "replicates have")
+            notes.append(f"{dropped} no result: diverged, failed or pruned")
+        return notes
 
     @property
     def sentence(self) -> str:
         """Says what was found, and where."""
-        study, model = self.study, self.treatment.model["name"]
-        verdict = f": {self.verdict}" if self.verdict else ""
-        reason = f" ({self.reason})" if self.reason else ""
-        consequence = ""
-        if not self.at_scale:
-            consequence = "; the claim is about another scale"
-        elif self.outcome is not None and self.outcome.is_settled:
-            consequence = f"; {self.outcome.value} here"
+        study, model = self.comparison.studies[0], self.comparison.treatment.model["name"]
+        verdict = f"not counted: {self.ignored}" if self.ignored else self.outcome.value if self.outcome else ""
+        details = "; ".join([self.reason, *self.notes] if self.reason else self.notes)
         return (
-            f"{study.name} ({study.data}; {model}; {count(study.epochs, 'epoch')}): {self.names}, "
-            f"n = {self.seen.n}, {self.value}{verdict}{reason}{consequence}"
+            f"{self.studies} ({study.data}; {model}; {count(study.epochs, 'epoch')}): {self.names}, n = {self.seen.n}, "
+            f"{self.value}" + (f": {verdict}" if verdict else "") + (f" ({details})" if details else "")
         )
 
 
-def evidence_of(claim: Claim, study: Study, margin: float) -> list[Evidence]:
-    """Returns what a study says of a claim; nothing where it has none of its networks with a finished cell.
+def level_text(level: float) -> str:
+    """Writes a confidence level: `98.3 %`."""
+    return f"{100 * level:.4g} %" if level > 0.999 else f"{100 * level:.3g} %"
 
-    The contrasts of the claim are the family that verdicts are corrected for, those not trained yet included; `margin`
-    is the least difference in top-1 that matters, in points.
+
+def evidence_of(claim: Claim, studies: Iterable[Study]) -> list[Evidence]:
+    """Returns what studies say of a claim, a comparison of networks each; nothing of those without finished replicates.
+
+    The comparisons that count are the family that their intervals hold for together, those included that have no
+    finished replicate yet. One that does not count is shown with the interval that it would have by itself.
     """
-    if claim.expects is Expectation.TOP1:
-        trained = [one for one in study.networks if one.top1 and one.model["name"] in claim.top1]
-        return [_of_released(claim, study, one) for one in trained if OFFICIAL.items() <= one.attention.items()]
-    pairs = _claimed_pairs(claim, study)
-    found = []
-    for (number, treatment, control), contrast in zip(pairs, _contrasts(pairs, study, margin), strict=True):
-        if (seen := contrast.difference) is not None:
-            at_scale, verdict = is_at_scale(claim.scale, study, treatment), contrast.verdict.value
-            outcome = None if claim.expects is None else outcome_of(claim, contrast, at_scale)
-            found.append(Evidence(study, treatment, control, number, seen, verdict, contrast.reason, at_scale, outcome))
-    return found
+    comparisons = comparisons_of(claim, studies)
+    family = sum(not _ignored(comparison) for comparison in comparisons) if claim.expects else 1
+    return [_weighed(claim, comparison, family) for comparison in comparisons if comparison.top1]
 
 
-def study_outcome(claim: Claim, found: Sequence[Evidence]) -> Outcome:
-    """Returns what one study makes of a claim.
-
-    A claim is about all its pairs: one that contradicts it is enough to contradict, and all must be there and agree to
-    reproduce it. What was found at another scale than the claim's takes nothing from what was found at it.
-    """
-    counted = [evidence for evidence in found if evidence.at_scale] or list(found)
-    outcomes = {evidence.outcome for evidence in counted}
-    if not counted:
-        return Outcome.NOT_RUN
-    if Outcome.CONTRADICTED in outcomes:
-        return Outcome.CONTRADICTED
-    is_whole = {evidence.pair for evidence in counted} >= set(range(len(claim.pairs)))
-    return Outcome.REPRODUCED if outcomes == {Outcome.REPRODUCED} and is_whole else Outcome.UNDECIDED
-
-
-def outcome_of(claim: Claim, contrast: Contrast, at_scale: bool) -> Outcome:
-    """Returns what a contrast makes of a claim."""
-    if not at_scale:
-        return Outcome.UNDECIDED
-    seen = contrast.difference
-    claimed = Verdict.EQUIVALENT if claim.expects is Expectation.EQUIVALENT else Verdict.HELPS
-    falls_short = claim.number is not None and seen is not None and seen.has_spread and seen.high < claim.number
-    if falls_short or (contrast.is_decided and contrast.verdict is not claimed):
-        return Outcome.CONTRADICTED
-    return Outcome.REPRODUCED if contrast.verdict is claimed else Outcome.UNDECIDED
+def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
+    ignored = _ignored(comparison) if claim.expects else ""
+    family = 1 if ignored else family
+    error = share_of(family, comparison.share)
+    confidence = level(claim.expects, error)
+    published = list(claim.top1.values())[comparison.part] if claim.expects is Expectation.TOP1 else None
+    interval = estimate if published is None else prediction
+    seen, outcome, reason = interval(comparison.values, confidence), None, ""
+    if claim.expects is not None and not ignored:
+        outcome = (
+            outcome_above(seen, claim.bound)
+            if claim.expects is Expectation.HELPS
+            else outcome_within(seen, interval(comparison.values, 1 - error), published or 0.0, claim.margin)
+        )
+        reason = _objection(claim, comparison, outcome)
+        if reason or outcome is Outcome.UNDECIDED:
+            outcome, reason = Outcome.UNDECIDED, reason or _needed(claim, comparison, seen, error, published)
+    return Evidence(comparison, seen, confidence, family, published, outcome, ignored, reason)
 
 
-def _contrasts(pairs: Sequence[tuple[int, Network, Network]], study: Study, margin: float) -> list[Contrast]:
-    """Judges pairs of networks as one family, in their order."""
-    # A network stands in as many contrasts as it has partners, in each under a name of its own.
-    rows = [
-        {"variant": f"{role} {number}", "replicate": replicate, "top1": top1}
-        for number, (_, *networks) in enumerate(pairs)
-        for role, network in zip(("treatment", "control"), networks, strict=True)
-        for replicate, top1 in network.top1.items()
-    ]
-    frame = pd.DataFrame(rows, columns=["variant", "replicate", "top1"])
-    baselines = {f"treatment {number}": f"control {number}" for number in range(len(pairs))}
-    return judge(frame, baselines, margin, looks=Looks.stored(study.attributes.get("looks")))
+def _ignored(comparison: Comparison) -> str:
+    if not comparison.has_real_images:
+        return "not real images"
+    return "" if comparison.at_scale else "the claim is about another scale"
 
 
-def _of_released(claim: Claim, study: Study, network: Network) -> Evidence:
-    seen, published = estimate(list(network.top1.values())), claim.top1[network.model["name"]]
-    at_scale, reason = is_at_scale(claim.scale, study, network), "" if seen.has_spread else "no spread to judge it by"
-    outcome = Outcome.UNDECIDED
-    if at_scale and seen.has_spread:
-        outcome = Outcome.REPRODUCED if seen.low <= published <= seen.high else Outcome.CONTRADICTED
-    return Evidence(study, network, None, 0, seen, f"{published:.2f} % is published", reason, at_scale, outcome)
+def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:
+    """Returns why an interval's outcome does not stand, as a clause; empty where it does."""
+    contrast = _contrast(claim, comparison)
+    if contrast and contrast.verdict is Verdict.UNSTABLE:
+        return f"unstable: {contrast.reason}"
+    if outcome is not Outcome.REPRODUCED or claim.expects is Expectation.HELPS:
+        return ""
+    if comparison.dropped:
+        return "equivalence is refused where a replicate has no result"
+    strays = sum(network.strays for network in contrast.stabilities) if contrast else 0
+    return f"equivalence is refused, because {count(strays, 'run')} fell far below the others" if strays else ""
 
 
-def _claimed_pairs(claim: Claim, study: Study) -> list[tuple[int, Network, Network]]:
-    """Returns the pairs of a claim that a study has: the number of the pair, the treatment and the control."""
-    return [
-        (number, treatment, control)
-        for number, pair in enumerate(claim.pairs)
-        for treatment in study.networks
-        for control in study.networks
-        if matches(pair, treatment.settings, control.settings) and _is_narrow(treatment, claim.below)
-    ]
-
-
-def matches(pair: Pair, treatment: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
-    """Returns whether two networks are such a pair, and otherwise equal.
-
-    Knobs that only one of two modules has, or that mean something else in the other, are its own.
-    """
-    treated, controlled = treatment["attention"], control["attention"]
-    is_claimed = pair.treatment.items() <= treated.items() and pair.control.items() <= controlled.items()
-    if treatment["model"] != control["model"] or not is_claimed:
-        return False
-    shared = ATTENTIONS[treated["name"]].shared_with(ATTENTIONS[controlled["name"]]) | _PLACED
-    claimed = pair.treatment.keys() & pair.control.keys()
-    compared = (shared & treated.keys() & controlled.keys()) - claimed
-    return all(treated[name] == controlled[name] for name in compared)
-
-
-def is_at_scale(scale: Scale | None, study: Study, network: Network) -> bool:
-    """Returns whether a network of a study, with the study's data, is what a claim was made about."""
-    if scale is None:
-        return True
-    data, images = study.protocol["data"], study.attributes.get("data") or {"train": 0, "classes": []}
-    return (
-        network.model["name"] in scale.models
-        and network.model.get("stem") == "imagenet"
-        and network.attention.get("groups") == scale.groups
-        and data.get("resolution") == scale.pixels
-        and data.get("val_per_class") == 0  # top-1 on other images is another number
-        and len(images["classes"]) == scale.classes
-        and images["train"] >= scale.images - scale.images // _CORRUPT
+def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
+    """Judges a pair of networks, as studies do; None of a single network."""
+    if comparison.control is None:
+        return None
+    names = comparison.treatment.name, comparison.control.name
+    results = [*comparison.top1.values(), *((np.nan, np.nan) for _ in comparison.dropped - comparison.top1.keys())]
+    frame = pd.DataFrame(
+        {"variant": variant, "replicate": replicate, "top1": top1}
+        for replicate, row in enumerate(results)
+        for variant, top1 in zip(names, row, strict=True)
     )
+    (contrast,) = judge(frame, {names[0]: names[1], names[1]: names[1]}, claim.margin or DataConfig.margin)
+    return contrast
 
 
-def _is_narrow(network: Network, below: int) -> bool:
-    """Returns whether a backbone has an insertion point of fewer channels; any backbone has where `below` is 0."""
-    if not below:
-        return True
-    try:
-        places = find_backbone(network.model["name"]).places()
-    except OptionError:  # a model that this machine's timm does not have
-        return False
-    return min(place.channels for place in places) < below
+def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, published: float | None) -> str:
+    """Says how many replicates would decide, if their mean and spread stayed what they are."""
+    if not seen.has_interval:
+        return "one replicate has no interval"
+    if not seen.has_spread:
+        return "the same in every replicate: no spread to judge it by"
+    confidence = 1 - error
+    if claim.expects is Expectation.HELPS:
+        distance = abs(seen.mean - claim.bound)
+    else:
+        distance = claim.margin - abs(seen.mean - (published or 0.0))
+        if distance > 0:  # to the nearer end of the margin, from within
+            confidence = level(claim.expects, error)
+    spread = float(np.std(comparison.values, ddof=1))
+    needed = replicates_needed(abs(distance), spread, confidence, of_one_run=published is not None)
+    if needed is not None:
+        return f"with this mean and spread about {float(f'{needed:.2g}'):,.0f} replicates would decide it"
+    if published is not None:
+        return "with this mean and spread no number of replicates decides it, as what is published is one run"
+    return "with this mean and spread more than 100,000 replicates would be needed"

@@ -3,97 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
 from ablations.common.files import refusals_explained, write_whole
-from ablations.ledger.assess import Ledger
-from ablations.ledger.evidence import study_outcome
+from ablations.ledger.assess import Assessment, Ledger
+from ablations.ledger.evidence import Evidence
 from ablations.reporting.tables.render import markdown_table, print_table
 
-_HEADERS = ("claim", "what is claimed", "source", "verdict", "evidence")
+_HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence")
+_PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
 _COLUMNS = [
-    "claim", "statement", "source", "verdict", "computed", "study", "storage", "study_verdict", "data", "model",
-    "epochs", "treatment", "control", "n", "mean", "low", "high", "contrast", "reason", "at_scale",
+    "claim", "statement", "source", "rule", "margin", "verdict", "computed", "studies", "storage", "number_of_studies",
+    "data", "model", "epochs", "treatment", "control", "published", "n", "without_result", "mean", "low", "high",
+    "level", "comparisons", "counts", "outcome", "reason",
 ]  # fmt: skip
+_WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # numbers, where there are any
 
 
 def print_ledger(ledger: Ledger, console: Console) -> None:
     """Prints a row a claim, then what would settle those that are open, then the studies that are skipped."""
-    print_table(console, _HEADERS, _rows(ledger), names=len(_HEADERS))
+    print_table(console, _HEADERS, [_row(one) for one in ledger.assessments], names=len(_HEADERS))
     open_claims = [assessment for assessment in ledger.assessments if assessment.command]
     commands = (f"To settle {assessment.claim.id}: {assessment.command}" for assessment in open_claims)
     for line in (*commands, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped)):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def write_ledger(ledger: Ledger, folder: Path, margin: float, command: str) -> Sequence[Path]:
+def write_ledger(ledger: Ledger, folder: Path, command: str) -> Sequence[Path]:
     """Writes `claims.md` and `claims.csv` into the folder of all results, which need not be there; returns the files.
 
-    `margin` is the least difference in top-1 that matters, in points, and `command` what was typed.
+    `command` is what was typed.
 
     Raises:
         UsageError: if it cannot be written.
     """
     files = [folder / "claims.md", folder / "claims.csv"]
     with refusals_explained("results_dir", folder):
-        write_whole(files[0], _page(ledger, margin, command))
+        write_whole(files[0], _page(ledger, command))
         write_whole(files[1], ledger_frame(ledger).to_csv(index=False))
     return files
 
 
 def ledger_frame(ledger: Ledger) -> pd.DataFrame:
-    """Returns a row a claim, study and pair of networks; a claim of which no study says anything has one row."""
+    """Returns a row a claim and comparison; a claim of which no study says anything has one row.
+
+    `mean`, `low` and `high` are in points where there is a control, otherwise percent; `level` is the interval's own,
+    as a share of 1, and `comparisons` how many share the errors of the claim.
+    """
     rows: list[dict[str, object]] = []
     for assessment in ledger.assessments:
         claim = assessment.claim
         shared: dict[str, object] = {
-            "claim": claim.id, "statement": claim.statement, "source": claim.source,
-            "verdict": assessment.outcome.value, "computed": assessment.computed,
+            "claim": claim.id, "statement": claim.statement, "source": claim.source, "rule": claim.rule,
+            "margin": claim.margin or None, "verdict": assessment.outcome.value, "computed": assessment.computed,
         }  # fmt: skip
-        rows += [
-            shared | asdict(evidence.seen) | {
-                "study": name, "storage": store, "data": evidence.study.data, "epochs": evidence.study.epochs,
-                "study_verdict": "" if claim.expects is None else study_outcome(claim, found).value,
-                "model": evidence.treatment.model["name"], "treatment": evidence.treatment.name,
-                "control": evidence.control.name if evidence.control else "", "contrast": evidence.verdict,
-                "reason": evidence.reason, "at_scale": evidence.at_scale,
-            }
-            for (name, store), found in assessment.found.items()
-            for evidence in found
-        ] or [shared]  # fmt: skip
-    return pd.DataFrame(rows, columns=_COLUMNS).astype({"epochs": "Int64", "n": "Int64"})  # whole, where there are any
+        rows += [shared | _columns(evidence) for evidence in assessment.found] or [shared]
+    return pd.DataFrame(rows, columns=_COLUMNS).astype(dict.fromkeys(_WHOLE, "Int64"))
 
 
-def _rows(ledger: Ledger) -> list[list[str]]:
-    return [
-        [row.claim.id, row.claim.statement, row.claim.source, row.outcome.value, row.short_evidence]
-        for row in ledger.assessments
-    ]
+def _columns(evidence: Evidence) -> dict[str, object]:
+    comparison, seen = evidence.comparison, evidence.seen
+    study = comparison.studies[0]
+    return {
+        "studies": "; ".join(study.name for study in comparison.studies),
+        "storage": "; ".join(study.store for study in comparison.studies),
+        "number_of_studies": len(comparison.studies), "data": study.data, "epochs": study.epochs,
+        "model": comparison.treatment.model["name"], "treatment": comparison.treatment.name,
+        "control": comparison.control.name if comparison.control else "", "published": evidence.published,
+        "n": seen.n, "without_result": len(comparison.dropped), "mean": seen.mean, "low": seen.low, "high": seen.high,
+        "level": evidence.level, "comparisons": evidence.family, "counts": evidence.outcome is not None,
+        "outcome": evidence.outcome.value if evidence.outcome else "",
+        "reason": "; ".join(filter(None, (evidence.ignored or evidence.reason, *evidence.notes))),
+    }  # fmt: skip
 
 
-def _page(ledger: Ledger, margin: float, command: str) -> str:
+def _row(assessment: Assessment) -> list[str]:
+    return [*_common(assessment), assessment.short_evidence]
+
+
+def _page_row(assessment: Assessment) -> list[str]:
+    name, statement, *others = _common(assessment)
+    return [name, statement, assessment.claim.source, *others]
+
+
+def _common(assessment: Assessment) -> list[str]:
+    claim, studies = assessment.claim, "" if assessment.claim.expects is None else str(assessment.studies)
+    return [claim.id, claim.statement, claim.rule, studies, assessment.outcome.value]
+
+
+def _page(ledger: Ledger, command: str) -> str:
     lines = [
         "# Ledger of claims",
         "",
-        "What is said of shuffle attention, and what became of it. Claims about the module are computed when this page "
-        "is made. Claims about trained networks are judged by every stored study that has networks which are equal but "
-        f"for what is claimed about, with a margin of {margin:g} points; a claim that was made at a scale is decided "
-        "at that scale alone.",
+        "Published statements about shuffle attention, each with its verdict. Claims about the module are computed "
+        "when this page is made. Claims about trained networks are judged by all stored studies whose networks differ "
+        "only in what is claimed, each by the rule and the margin that are declared with it. Replicates of the same "
+        "networks under the same protocol are pooled, whatever study holds them, and a seed counts once. Where several "
+        "comparisons count, they share the 5 % of errors, so it does not matter which of them decides. Studies on "
+        "images that are not real, and studies at another scale than the claim's, do not count. Intervals assume that "
+        "a mean of replicates is about normal.",
         "",
-        *markdown_table(_HEADERS[:-1], [row[:-1] for row in _rows(ledger)]),
+        *markdown_table(_PAGE_HEADERS, [_page_row(one) for one in ledger.assessments]),
     ]
     for assessment in ledger.assessments:
-        claim = assessment.claim
-        lines += ["", f"## {claim.id}: {assessment.outcome.value}", "", f"{claim.statement} ({claim.source})."]
-        lines += ["", f"Claimed at: {claim.scale.text}."] if claim.scale else []
-        sentences = assessment.evidence or ["no stored study has its networks"]
-        lines += ["", *(f"- {sentence}" for sentence in sentences)]
-        settles = assessment.command
-        lines += ["", "What would settle it:", "", "```", settles, "```"] if settles else []
+        lines += _section(assessment)
     if ledger.skipped:
         lines += ["", "## Skipped studies", "", *(f"- {skipped.sentence}" for skipped in ledger.skipped)]
     return "\n".join([*lines, "", "## Made by", "", "```", command, "```", ""])
+
+
+def _section(assessment: Assessment) -> list[str]:
+    claim, settles = assessment.claim, assessment.command
+    lines = ["", f"## {claim.id}: {assessment.outcome.value}", "", f"{claim.statement} ({claim.source})."]
+    lines += ["", f"Claimed at: {claim.scale.text}."] if claim.scale else []
+    for sentence in (claim.rule_in_full, assessment.family_sentence):
+        lines += ["", sentence] if sentence else []
+    lines += ["", *(f"- {sentence}" for sentence in assessment.evidence or ["no stored study has its networks"])]
+    return lines + (["", "What would settle it:", "", "```", settles, "```"] if settles else [])

@@ -1,8 +1,9 @@
-"""Stored studies as the ledger reads them: their networks with the top-1 of finished cells; what it skips, and why."""
+"""Stored studies as the ledger reads them: their networks with the top-1 of ended cells; what it skips, and why."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,22 @@ from typing import Any, cast
 
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
+from ablations.config import StoredConfig
+from ablations.config.data import DATA
 from ablations.storage.access import study_names
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import FORMAT, open_store
 from sa_core.attentions.knobs import ATTENTIONS
 
+_ENDED = (CellState.FINISHED, CellState.DIVERGED, CellState.FAILED, CellState.PRUNED)
+
 
 @dataclass(frozen=True)
 class Network:
-    """A network of a study: its settings, what the study calls it, and the top-1 of finished replicates in percent."""
+    """A network of a study: its settings, its name there, and the top-1 in percent of the replicates that have ended.
+
+    The top-1 is nan where a replicate ended without a result: it diverged, failed or was pruned.
+    """
 
     settings: Mapping[str, Any]
     name: str
@@ -60,6 +68,24 @@ class Study:
     def epochs(self) -> int:
         """What each cell was trained for."""
         return int(self.protocol["train"]["epochs"])
+
+    @property
+    def has_real_images(self) -> bool:
+        """Whether it was trained on photographs or the like that lie in files, instead of scenes made by the suite."""
+        schema = DATA.get(self.protocol["data"]["name"])
+        return schema is not None and issubclass(schema, StoredConfig)
+
+    @property
+    def conditions(self) -> str:
+        """All that decides a network's expected top-1: the protocol without its seed, and the images.
+
+        Replicates of the same network under the same conditions are draws from one distribution, whatever study they
+        are stored in.
+        """
+        decisive = {name: value for name, value in self.protocol.items() if name != "seed"}
+        return json.dumps(
+            [decisive, self.attributes.get("data"), self.attributes.get("data_fingerprint")], sort_keys=True
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[St
     settings = {json.dumps(network, sort_keys=True): (name, network) for name, network in reversed([*named])}
     top1: dict[str, dict[int, float]] = {key: {} for key in reversed(settings)}
     for cell in cells:
-        if cell.state is CellState.FINISHED and cell.outcome is not None:
-            key = json.dumps(cell.network, sort_keys=True)
-            top1[key][cell.replicate] = float(cell.outcome["result"]["top1"])
+        if cell.state in _ENDED:
+            result = cell.outcome["result"] if cell.outcome and cell.state is CellState.FINISHED else {}
+            top1[json.dumps(cell.network, sort_keys=True)][cell.replicate] = float(result.get("top1", math.nan))
     return tuple(Network(settings[key][1], settings[key][0], by_replicate) for key, by_replicate in top1.items())

@@ -36,6 +36,8 @@ _DRAWN = 19_999  # choices of signs of more replicates
 _BLOCK = 2**18  # signs that are drawn at a time
 _KEPT = 2**20  # signs that are kept for the next family
 _ZERO = 1e-9  # differences in percent that are rounding errors: accuracies are shares of whole images
+_SAME = 1e-6  # lengths that are 0 but for rounding
+_FINEST = 1e-3  # steps over the range of values
 _STEPS = 30  # of Newton's method for the inverse of the trigamma function, which needs about 8
 
 
@@ -213,10 +215,26 @@ def _variances(responses: Responses) -> Array:
 
 
 def resolution(values: Array) -> float:
-    """Returns the least gap between different values, 0 where all are equal: what accuracies of few images round to."""
-    gaps = np.diff(np.unique(values[~np.isnan(values)]))
-    gaps = gaps[gaps > _ZERO]
-    return float(gaps.min()) if len(gaps) else 0.0
+    """Returns the step that all values are a multiple of apart, as accuracies of few images are; 0 where there is none.
+
+    Steps of less than a thousandth of the range play no part, so values that are as good as continuous have none.
+    """
+    known = np.unique(values[~np.isnan(values)])
+    gaps = np.diff(known)
+    gaps = np.unique(np.round(gaps[gaps > _ZERO], 9))
+    step = float(gaps[0]) if len(gaps) else 0.0
+    for gap in gaps[1:].tolist():
+        step = _common_step(gap, step)
+        if step < _FINEST * float(known[-1] - known[0]):
+            return 0.0
+    return step
+
+
+def _common_step(first: float, second: float) -> float:
+    """Returns the greatest common divisor of two lengths, by Euclid's algorithm on rounded quotients."""
+    while second > _SAME:
+        first, second = second, abs(first - second * round(first / second))
+    return first
 
 
 def t_ps(means: Array, errors: Array, freedom: Array) -> Array:

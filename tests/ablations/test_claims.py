@@ -14,12 +14,13 @@ from ablations.claims import PURPOSE, claims
 from ablations.ledger.declared import CLAIMS, Expectation
 from ablations.plan import plan
 from ablations.storage.study import open_store
-from tests.builders.claims import by_name, store_study
+from tests.builders.claims import REAL, by_name, store_study
+from tests.builders.claims import claim as by_id
 from tests.conftest import TINY, Command
 from tests.wording import refusal, worded
 
 COMPUTED = {"params": "contradicted", "flops": "reproduced", "norm": "reproduced", "small": "reproduced"}
-SHUFFLE = ("sweep=shuffle", "replicates=8", "sweep.variants={none: {attention: none}}")
+SHUFFLE = ("sweep=shuffle", REAL, "replicates=8", "sweep.variants={none: {attention: none}}")
 
 
 def call(folder: Path, *arguments: str) -> int:
@@ -57,7 +58,10 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
     page = (folder / "claims.md").read_text()
     assert page.endswith(f"```\npython -m ablations.claims results_dir={folder}\n```\n")
     for claim in CLAIMS:
-        assert f"| {claim.id} | {claim.statement} | {claim.source} | {COMPUTED.get(claim.id, 'not run')} |" in page
+        studies = "" if claim.expects is None else "0"
+        row = (claim.id, claim.statement, claim.source, claim.rule, studies, COMPUTED.get(claim.id, "not run"))
+        assert f"| {' | '.join(row)} |" in page
+        assert claim.rule_in_full in page
         assert f"## {claim.id}: {COMPUTED.get(claim.id, 'not run')}\n" in page
         assert f"```\n{claim.command}\n```" in page or claim.expects is None
     assert page.count("- " + worded("ledger.no_networks")) == len(CLAIMS) - len(COMPUTED)
@@ -71,66 +75,95 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     assert verdicts(tmp_path) == {
         **{claim.id: COMPUTED.get(claim.id, "not run") for claim in CLAIMS},
         "shuffle": "reproduced",
-        "gain": "undecided at this scale",
+        "gain": "undecided",
     }
     printed = capsys.readouterr().out
     assert set(commands(printed)) == {"gain", "released", "affine", "conv1x1", "rivals"}
     page = (tmp_path / "claims.md").read_text()
-    where = "shuffle-digits-resnet8 (digits (24 training images, 2 classes); resnet8; 6 epochs): shuffle=on against"
+    where = "shuffle-cifar10-resnet8 (cifar10 (24 training images, 2 classes); resnet8; 6 epochs): shuffle=on against"
     for name, control, end in (
-        ("shuffle", "shuffle=off", "; reproduced here"),
+        ("shuffle", "shuffle=off", ": reproduced"),
         ("gain", "none", worded("ledger.other_scale")),
         ("small", "none", ""),
     ):
         section = page.partition(f"## {name}")[2].partition("##")[0]
-        start = rf"- {re.escape(where)} {control}, n = 8, \+2\.00 \[\+1\.9\d, \+2\.0\d\]: helps"
+        start = rf"- {re.escape(where)} {control}, n = 8, \+2\.00 \[\+1\.9\d, \+2\.0\d\] at 95 %"
         assert re.search(f"^{start}{end}$", section, re.MULTILINE)
+    assert "\nComparisons that count: 1, from 1 study; decided: 1. Each interval is at 95 % or more.\n" in page
     frame = pd.read_csv(tmp_path / "claims.csv").set_index("claim")
     row = frame.loc["shuffle"]
-    assert (row["study"], row["treatment"], row["control"]) == ("shuffle-digits-resnet8", "shuffle=on", "shuffle=off")
-    assert (row["n"], row["epochs"], row["model"], row["contrast"]) == (8, 6, "resnet8", "helps")
+    assert (row["studies"], row["treatment"], row["control"]) == (
+        "shuffle-cifar10-resnet8",
+        "shuffle=on",
+        "shuffle=off",
+    )
+    assert (row["n"], row["epochs"], row["model"], row["outcome"]) == (8, 6, "resnet8", "reproduced")
+    assert (row["rule"], row["comparisons"], row["number_of_studies"]) == ("difference above 0", 1, 1)
+    assert row["level"] == pytest.approx(0.95)
+    assert frame.loc["rivals", "margin"] == 0.5
     assert row["mean"] == pytest.approx(2.0, abs=0.01)
     assert row["low"] < row["mean"] < row["high"]
     assert "8.0" not in (tmp_path / "claims.csv").read_text()
-    assert not frame.loc["gain", "at_scale"]
+    assert not frame.loc["gain", "counts"]
 
 
 def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE)
-    store_study(tmp_path / "reference", by_name({}), *SHUFFLE, "study=committed")
+    store_study(tmp_path / "reference", by_name({"shuffle=on": -2.0}), *SHUFFLE, "data=cifar100", "study=committed")
     assert call(tmp_path) == 0
     assert verdicts(tmp_path)["shuffle"] == "depends on the scale"
-    frame = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'").set_index("study")
-    assert frame["study_verdict"].to_dict() == {
-        "shuffle-digits-resnet8": "reproduced", "committed": "contradicted"
-    }  # fmt: skip
+    frame = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'").set_index("studies")
+    assert frame["outcome"].to_dict() == {"shuffle-cifar10-resnet8": "reproduced", "committed": "contradicted"}
+    assert list(frame["level"]) == [pytest.approx(0.975)] * 2
     assert frame["storage"].nunique() == 2
     page = (tmp_path / "claims.md").read_text().partition("## shuffle")[2].partition("## small")[0]
     assert "What would settle it" not in page
     assert page.count("\n- ") == 2
+    assert "so that all hold together at 95 %." in page
+
+
+def test_a_copy_of_the_committed_store_is_the_same_evidence(tmp_path: Path) -> None:
+    store_study(tmp_path / "reference", by_name({"shuffle=on": 2.0}), *SHUFFLE)
+    assert call(tmp_path) == 0
+    alone = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'")
+    (tmp_path / "optuna.db").write_bytes((tmp_path / "reference" / "optuna.db").read_bytes())
+    assert call(tmp_path) == 0
+    both = pd.read_csv(tmp_path / "claims.csv").query("claim == 'shuffle'")
+    columns = ["n", "mean", "low", "high", "level", "comparisons", "number_of_studies", "outcome"]
+    assert both[columns].to_dict() == alone[columns].to_dict()
+    where = f"shuffle-cifar10-resnet8 in sqlite:///{tmp_path / 'reference' / 'optuna.db'}"
+    assert worded("ledger.same_runs", replicates="8 replicates", where=where) in (tmp_path / "claims.md").read_text()
+
+
+def test_digits_settle_nothing_about_trained_networks(tmp_path: Path) -> None:
+    store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE, "data=digits")
+    assert call(tmp_path) == 0
+    assert verdicts(tmp_path)["shuffle"] == "undecided"
+    page = (tmp_path / "claims.md").read_text().partition("## shuffle")[2].partition("## small")[0]
+    assert worded("ledger.not_real") in page
+    assert "What would settle it" in page
 
 
 def test_the_storage_that_is_named_is_read(tmp_path: Path) -> None:
-    url = store_study(tmp_path / "elsewhere", by_name({}), *SHUFFLE)
+    url = store_study(tmp_path / "elsewhere", by_name({"shuffle=on": -1.0}), *SHUFFLE)
     assert call(tmp_path / "mine", f"storage={url}") == 0
     assert verdicts(tmp_path / "mine")["shuffle"] == "contradicted"
 
 
-def test_the_margin_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
-    sweep = ("sweep=transform", "replicates=8", "sweep.factors.attention.transform=[affine,conv1x1]",
+def test_the_margin_is_declared_with_the_claim_and_no_option_moves_it(tmp_path: Path) -> None:
+    sweep = ("sweep=transform", REAL, "replicates=8", "sweep.factors.attention.transform=[affine,conv1x1]",
              "sweep.variants={}")  # fmt: skip
     store_study(tmp_path, by_name({"transform=conv1x1": 0.5}), *sweep)
-    assert call(tmp_path) == 0
-    assert verdicts(tmp_path)["conv1x1"] == "contradicted"
-    assert call(tmp_path, "sweep.margin=1") == 0
-    assert verdicts(tmp_path)["conv1x1"] == "reproduced"
-    assert "with a margin of 1 points" in (tmp_path / "claims.md").read_text()
+    for options in ((), ("sweep.margin=1",)):
+        assert call(tmp_path, *options) == 0
+        assert verdicts(tmp_path)["conv1x1"] == "contradicted"
+    assert by_id("conv1x1").margin_reason in (tmp_path / "claims.md").read_text()
 
 
 def test_of_many_findings_the_table_shows_some_and_the_page_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store_study(tmp_path, by_name({}), "replicates=2", "sweep.factors.attention.groups=[1,2,4,8]")
+    store_study(tmp_path, by_name({}), REAL, "replicates=2", "sweep.factors.attention.groups=[1,2,4,8]")
     assert call(tmp_path) == 0
     assert "more in claims.md" in " ".join(capsys.readouterr().out.replace("│", " ").split())
     page = (tmp_path / "claims.md").read_text().partition("## gain")[2].partition("## params")[0]
@@ -146,7 +179,7 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     line = worded("ledger.old_format", study="old", url=url, format=1)
     assert f"\nSkipped: {line}" in capsys.readouterr().out
     assert f"## Skipped studies\n\n- {line}" in (tmp_path / "claims.md").read_text()
-    assert verdicts(tmp_path)["shuffle"] == "contradicted"
+    assert verdicts(tmp_path)["shuffle"] == "undecided"
 
 
 def test_a_ledger_is_the_same_when_it_is_made_again_and_changes_no_store(tmp_path: Path) -> None:
@@ -165,8 +198,9 @@ def test_a_study_that_was_really_trained_is_read(tmp_path: Path) -> None:
     assert cli.main("plan", "", plan, [*options, *places, "plan.pilot=2"]) == 0
     assert call(tmp_path) == 0
     row = pd.read_csv(tmp_path / "claims.csv").set_index("claim").loc["shuffle"]
-    assert (row["study"], row["n"], row["epochs"]) == ("shuffle-digits-resnet8", 2, 1)
-    assert (row["verdict"], row["data"]) == ("undecided at this scale", "digits (24 training images, 10 classes)")
+    assert (row["studies"], row["n"], row["epochs"]) == ("shuffle-digits-resnet8", 2, 1)
+    assert (row["verdict"], row["data"]) == ("undecided", "digits (24 training images, 10 classes)")
+    assert row["reason"] == "not real images"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ablations.ledger.declared import CLAIMS, Claim
 from ablations.ledger.stored import Network, Study
 from ablations.storage.study import open_store
 
-MARGIN = 0.2
+REAL = "data=cifar10"  # whatever is not the digits
 IMAGENET = ("data=imagenet_subset", "data.root=x", "data.resolution=224", "train=imagenet", "model=resnet50")
 WHOLE: dict[str, Any] = {"train": 1_281_167, "test": 50_000, "classes": [f"n{number}" for number in range(1000)]}
 NOISE = [0.03, -0.02, 0.01, -0.03, 0.02, -0.01, 0.0, 0.01]  # what replicates differ by
@@ -72,21 +72,31 @@ def study(
     *overrides: str,
     known: Mapping[str, Any] | None = None,
     looks: Sequence[int] | None = None,
+    name: str = "mine",
+    store: str = "sqlite:///x",
 ) -> Study:
+    """A study of networks with the top-1 of their replicates, on real images unless another data set is given."""
     attributes = {"data": known, "looks": looks}
     made = tuple(Network(settings, f"v{number}", top1) for number, (settings, top1) in enumerate(networks))
-    return Study("mine", "sqlite:///x", protocol_of(*overrides), attributes, made)
+    return Study(name, store, protocol_of(*(overrides or (REAL,))), attributes, made)
 
 
 def around(mean: float, n: int = 8, spread: float = 1.0) -> dict[int, float]:
     return {replicate: mean + spread * NOISE[replicate] for replicate in range(n)}
 
 
-def imagenet(sa: Mapping[int, float], *overrides: str, known: Mapping[str, Any] = WHOLE, groups: int = 64) -> Study:
+def imagenet(
+    sa: Mapping[int, float],
+    *overrides: str,
+    known: Mapping[str, Any] = WHOLE,
+    groups: int = 64,
+    plain: Mapping[int, float] | None = None,
+) -> Study:
+    """A study of shuffle attention and the plain network on all of ImageNet, unless overrides say otherwise."""
     model = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), "resnet50")
     config = config_of(*IMAGENET, *overrides)
     networks = []
-    for own, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, around(76.0, 8, 2.0))):
+    for own, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, plain or around(76.0, 8, 2.0))):
         made = make_variant(config, "v", {"model": model, **own}, {}, "v")
         networks.append((made.network, top1))
     return study(networks, *IMAGENET, *overrides, known=known)

@@ -8,27 +8,13 @@ from ablations.config import AUTO
 from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.execution.schedules.sequential import looks_of
-from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Outcome, joined
-from ablations.ledger.evidence import is_at_scale, matches
+from ablations.ledger.comparisons import is_at_scale, matches
+from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Expectation
 from ablations.ledger.stored import Network, Study
 from tests.builders.claims import WHOLE
+from tests.builders.claims import claim as by_id
 
 TRAINED = [claim for claim in CLAIMS if claim.expects is not None]
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "expected"),
-    [
-        ([], Outcome.NOT_RUN),
-        ([Outcome.NOT_RUN, Outcome.UNDECIDED], Outcome.UNDECIDED),
-        ([Outcome.UNDECIDED, Outcome.REPRODUCED], Outcome.REPRODUCED),
-        ([Outcome.CONTRADICTED, Outcome.UNDECIDED], Outcome.CONTRADICTED),
-        ([Outcome.CONTRADICTED, Outcome.UNDECIDED, Outcome.REPRODUCED], Outcome.DEPENDS),
-    ],
-)
-def test_studies_that_disagree_make_it_depend_on_the_scale(outcomes: list[Outcome], expected: Outcome) -> None:
-    assert joined(outcomes) is expected
-    assert joined(outcomes[::-1]) is expected
 
 
 @pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.id)
@@ -51,3 +37,27 @@ def test_the_command_that_would_settle_a_claim_makes_a_study_that_contrasts_its_
     made = Study(design.study, "", design.protocol, {"data": WHOLE}, tuple(official))
     assert all(is_at_scale(claim.scale, made, one) for one in official)
     assert claim.top1.keys() <= {one.model["name"] for one in official}
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_a_claim_that_two_numbers_are_the_same_declares_a_margin_and_its_reason(claim: Claim) -> None:
+    is_sameness = claim.expects in (Expectation.EQUIVALENT, Expectation.TOP1)
+    assert (claim.margin > 0) == bool(claim.margin_reason) == is_sameness
+    assert (f"±{claim.margin:g}" in claim.rule) == is_sameness
+    assert claim.margin_reason in claim.rule_in_full
+    assert bool(claim.rule_in_full) == (claim.expects is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "parts"),
+    [
+        ("gain", "difference above 1.34", 1),
+        ("shuffle", "difference above 0", 1),
+        ("affine", "difference within ±0.2", 1),
+        ("rivals", "difference within ±0.5", 2),
+        ("released", "one run within ±0.3 of the published", 2),
+        ("params", "computed", 0),
+    ],
+)
+def test_a_rule_names_its_numbers(name: str, rule: str, parts: int) -> None:
+    assert (by_id(name).rule, by_id(name).parts) == (rule, parts)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import optuna
@@ -11,26 +12,27 @@ from ablations.ledger.evidence import evidence_of
 from ablations.ledger.stored import stored_studies
 from ablations.storage.errors import StorageError
 from ablations.storage.study import FORMAT, open_store
-from tests.builders.claims import MARGIN, by_name, claim, config_of, store_study
+from ablations.training.events import DIVERGED, ERROR
+from tests.builders.claims import REAL, by_name, claim, config_of, store_study
 
 
 def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> None:
-    tiny = ("sweep=shuffle", "replicates=2", "sweep.variants={none: {attention: none}}")
+    tiny = ("sweep=shuffle", REAL, "replicates=2", "sweep.variants={none: {attention: none}}")
     top1 = {("shuffle=on", 0): 60.0, ("shuffle=on", 1): 61.0, ("shuffle=off", 1): 59.0}
     url = store_study(tmp_path, lambda *cell: top1.get(cell), *tiny, known={"train": 24, "test": 9, "classes": ["a"]})
     store_study(tmp_path, by_name({}), *tiny, "study=another", "replicates=1")
     before = (tmp_path / "optuna.db").read_bytes()
     studies, skipped = stored_studies([url, url])
     assert skipped == []
-    assert {one.name for one in studies} == {"shuffle-digits-resnet8", "another"}
+    assert {one.name for one in studies} == {"shuffle-cifar10-resnet8", "another"}
     assert len(studies) == 2  # a store that is given twice is read once
     mine = next(one for one in studies if one.name != "another")
     known = {one.name: dict(one.top1) for one in mine.networks}
     assert known == {"none": {}, "shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
-    (found,) = evidence_of(claim("shuffle"), mine, MARGIN)
+    (found,) = evidence_of(claim("shuffle"), [mine])
     assert found.sentence == (
-        "shuffle-digits-resnet8 (digits (24 training images, 1 class); resnet8; 6 epochs): shuffle=on against "
-        "shuffle=off, n = 1, +2.00: no verdict (one replicate says nothing about how sure that is)"
+        "shuffle-cifar10-resnet8 (cifar10 (24 training images, 1 class); resnet8; 6 epochs): shuffle=on against "
+        "shuffle=off, n = 1, +2.00: undecided (one replicate has no interval)"
     )
     assert (tmp_path / "optuna.db").read_bytes() == before
 
@@ -47,19 +49,24 @@ def test_a_network_that_was_stored_under_two_names_is_one(tmp_path: Path) -> Non
         store.finish(cell, {"result": {"top1": 50.0, "epochs": []}, "environment": {}})
     ((mine,), _) = stored_studies([f"sqlite:///{tmp_path / 'optuna.db'}"])
     assert [sorted(one.top1) for one in mine.networks] == [[0, 1], [0, 1]]
-    assert [one.seen.n for one in evidence_of(claim("gain"), mine, MARGIN)] == [2]
+    assert [one.seen.n for one in evidence_of(claim("gain"), [mine])] == [2]
 
 
-def test_what_was_given_up_or_was_being_trained_when_its_driver_died_is_not_finished(tmp_path: Path) -> None:
-    options = ("sweep.factors.attention.groups=[4]", "replicates=1")
+def test_what_ended_without_a_result_has_no_number_and_what_was_being_trained_has_not_ended(tmp_path: Path) -> None:
+    options = ("sweep.factors.attention.groups=[1,2,4]", "replicates=1")
     url = store_study(tmp_path, lambda *_: None, *options)
     store = open_store(url, "groups-digits-resnet8", create=False)
-    given_up, claimed = make_design(config_of(*options)).cells()
-    store.start(given_up)
-    store.finish(given_up, {"result": {"epochs": []}, "pruned": "below the median", "environment": {}})
+    pruned, diverged, failed, claimed = make_design(config_of(*options)).cells()
+    store.start(pruned)
+    store.finish(pruned, {"result": {"epochs": []}, "pruned": "below the median", "environment": {}})
+    for cell, kind in ((diverged, DIVERGED), (failed, ERROR)):
+        store.start(cell)
+        store.fail(cell, kind, "the loss is nan")
     store.start(claimed)
     ((mine,), _) = stored_studies([url])
-    assert [one.top1 for one in mine.networks] == [{}, {}]
+    ended = {one.name: list(one.top1.values()) for one in mine.networks}
+    assert all(math.isnan(ended[cell.variant.name][0]) for cell in (pruned, diverged, failed))
+    assert ended[claimed.variant.name] == []
 
 
 def test_what_cannot_be_read_is_named_with_the_reason_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,90 +13,13 @@ import pytest
 from ablations.analysis.results import Results, collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.design import Design
-from ablations.reporting.text.conclusions import conclusions, contrast_sentence, detection_sentence, warnings
-from ablations.stats import Contrast, Estimate, Looks, Verdict, summarise
+from ablations.reporting.text.conclusions import conclusions, detection_sentence, warnings
+from ablations.stats import Looks, summarise
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.cells import configuration, design, diverged, stored
+from tests.builders.verdicts import SINGLY, SPREAD, said_of
 from tests.wording import worded
-
-CLEAR = Estimate(8, 1.5, 1.0, 2.0)
-LOST = Estimate(8, -1.5, -2.0, -1.0)
-SMALL = Estimate(8, -0.03, -0.11, 0.06)
-EQUAL = Estimate(4, 1.0, 1.0, 1.0)
-SINGLE = Estimate(1, 1.0, math.nan, math.nan)
-
-
-def contrast(difference: Estimate | None, verdict: Verdict, **others: Any) -> Contrast:
-    values: dict[str, Any] = {"bca": None, "p": None, "p_equivalence": None} | others
-    return Contrast("sa", "none", difference, verdict=verdict, **values)
-
-
-SPREAD, OVER_LOOKS, SINGLY = "conclusions.interval", "conclusions.interval_over_looks", "conclusions.no_interval"
-
-
-def said_of(
-    verdict: str,
-    numbers: str,
-    points: str,
-    low: str = "",
-    high: str = "",
-    p: str = "",
-    *,
-    n: int = 8,
-    reason: str = "",
-    treatment: str = "sa",
-) -> str:
-    """Returns the sentence of a verdict with numbers of this kind."""
-    rest = worded(numbers, n=n, points=points, low=low, high=high) + p
-    return (
-        worded("conclusions.verdict", treatment=treatment, baseline="none", verdict=verdict, numbers=rest)
-        + f"{reason}."
-    )
-
-
-@pytest.mark.parametrize(
-    ("judged", "sentence"),
-    [
-        (contrast(CLEAR, Verdict.HELPS, p=0.01), said_of("helps", SPREAD, "+1.50", "+1.00", "+2.00", ", p = 0.01")),
-        (contrast(LOST, Verdict.HURTS, p=0.04), said_of("hurts", SPREAD, "-1.50", "-2.00", "-1.00", ", p = 0.04")),
-        (
-            contrast(LOST, Verdict.HURTS, p=0.0002, look=8),
-            said_of("hurts", OVER_LOOKS, "-1.50", "-2.00", "-1.00", ", p = 0.001 or less"),
-        ),
-        (
-            contrast(SMALL, Verdict.EQUIVALENT, p=0.4, p_equivalence=0.001),
-            said_of("equivalent within 0.25 points", SPREAD, "-0.03", "-0.11", "+0.06"),
-        ),
-        (
-            contrast(SMALL, Verdict.EQUIVALENT, p=0.05, p_equivalence=0.001),
-            said_of("equivalent within 0.25 points", SPREAD, "-0.03", "-0.11", "+0.06")[:-1]
-            + f"; {worded('conclusions.smaller')}",
-        ),
-        (
-            contrast(SMALL, Verdict.UNDECIDED, p=0.4),
-            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", ", p = 0.4"),
-        ),
-        (
-            contrast(SMALL, Verdict.UNDECIDED, reason="too few"),
-            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", reason=": too few"),
-        ),
-        (
-            contrast(EQUAL, Verdict.UNDECIDED, reason="no spread to judge it by"),
-            said_of("undecided", SINGLY, "+1.00", n=4, reason=": no spread to judge it by"),
-        ),
-        (
-            contrast(SINGLE, Verdict.NONE, reason="one is none"),
-            said_of("no verdict", SINGLY, "+1.00", n=1, reason=": one is none"),
-        ),
-        (
-            contrast(None, Verdict.NONE, reason="no replicate of both is finished"),
-            worded("conclusions.no_pair", treatment="sa", baseline="none"),
-        ),
-    ],
-)
-def test_every_verdict_is_said_with_what_it_rests_on(judged: Contrast, sentence: str) -> None:
-    assert contrast_sentence(judged, 0.25) == sentence
 
 
 class Study:
@@ -156,10 +78,11 @@ def mixed(variant: str, replicate: int) -> float:
 def test_a_study_is_told_from_the_highest_to_what_it_could_have_seen() -> None:
     highest, helps, open_one, how_sure, gain, power = Study(mixed).said()
     assert highest == worded("conclusions.highest", named="groups=2", top1="58.1 [56.3, 60.0]", n=8)
-    assert helps == said_of("helps", SPREAD, "+4.65", "+4.45", "+4.85", ", p = 0.016", treatment="groups=2")
+    assert helps == said_of("helps", SPREAD, "+4.65", "+4.45", "+4.85", ", p = 0.0078", treatment="groups=2")
     assert open_one == said_of("undecided", SPREAD, "+0.05", "-1.17", "+1.27", ", p = 0.91", treatment="groups=4")
-    corrected = worded("conclusions.contrasts", number=2)
-    assert how_sure.startswith(worded("conclusions.how_sure", corrected=corrected))
+    of_how_many = worded("verdicts.contrasts", number=2)
+    assert how_sure.startswith(worded("verdicts.method", contrasts=of_how_many))
+    assert worded("verdicts.symmetric") in how_sure
     assert how_sure.endswith(worded("conclusions.adding"))
     assert gain.startswith(worded("conclusions.pairing"))
     assert power.startswith(worded("conclusions.detects", replicates=8, rest=""))
@@ -183,15 +106,14 @@ def test_a_single_contrast_needs_no_correction() -> None:
     study = Study(mixed)
     study.design = replace(study.design, variants=study.design.variants[:2])
     (sentence,) = (sentence for sentence in study.said() if sentence.startswith("Verdicts "))
-    assert sentence.startswith(worded("conclusions.how_sure", corrected=worded("conclusions.contrast")))
-    assert "Holm" not in sentence
+    assert sentence.startswith(worded("verdicts.method", contrasts=worded("verdicts.contrast")))
 
 
 def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
     looks = Looks((9, 12, 16))
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=2" or replicate < 9)
     said = study.said(looks)
-    assert any(sentence.endswith(worded("conclusions.looked_at", sizes="9, 12, 16")) for sentence in said)
+    assert any(worded("verdicts.looked_at", sizes="9, 12, 16") in sentence for sentence in said)
     # Adding replicates is the study's own business, and so is what more of them would have seen.
     assert not any("replicates=auto" in sentence or "the margin, would take" in sentence for sentence in said)
     (spent,) = (sentence for sentence in said if sentence.startswith("Replicates were added"))
@@ -295,10 +217,12 @@ def test_what_a_study_detects_is_known_from_two_replicates_that_differ() -> None
     cells, baselines = study.results.cells, study.design.baselines
     assert detection_sentence(8, cells[cells["replicate"] == 0], baselines) is None
     assert detection_sentence(8, cells.assign(top1=50.0), baselines) is None
-    assert detection_sentence(4, cells, baselines) == worded("conclusions.detects_nothing", replicates=4, contrasts=2)
+    assert detection_sentence(6, cells, baselines, 0.01) == worded(
+        "conclusions.detects_nothing", replicates=6, contrasts=2
+    )
     many = detection_sentence(400, cells, baselines)
     few = detection_sentence(8, cells, baselines)
-    part = detection_sentence(400, cells, baselines, share=0.3)
+    part = detection_sentence(400, cells, baselines, level=0.015)
 
     def size(sentence: str | None) -> float:
         assert sentence is not None
