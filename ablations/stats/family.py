@@ -74,9 +74,10 @@ def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Loo
             claims[place] = replace(now[place], look=size)
         settled = [place for place in active if claims[place].is_decided]
         clearer = sorted((place for place in settled if claims[place].p <= ALPHA), key=lambda place: claims[place].p)
-        errors = moderated_errors(seen)[0] if clearer else np.empty(0)
+        errors = moderated_errors(seen.of(np.isin(np.arange(members), clearer)))[0]
+        by_place = dict(zip(sorted(clearer), errors.tolist(), strict=True))
         for rank, place in enumerate(clearer):  # the family that each was stepped down in
-            adjusted = _adjusted(claims[place], float(errors[place]), looks, number, len(active) - rank)
+            adjusted = _adjusted(claims[place], by_place[place], looks, number, len(active) - rank)
             claims[place] = replace(claims[place], adjusted=adjusted)
         active = [place for place in active if place not in settled]
     return claims

@@ -2,7 +2,8 @@
 
 A contrast pairs a variant with its baseline replicate by replicate. Where a baseline has replicates that none of its
 variants has, each pair's baseline is the mean of its own run and of an equal number of those: a baseline takes part in
-every contrast, so its noise is worth reducing.
+every contrast, so its noise is worth reducing. Contrasts of fewer than 6 pairs do without: the moderated t-test takes
+their variance to follow from that of single runs, which it does not where replicates differ in what all variants share.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablations.stats.significance import Array, Responses
+from ablations.stats.significance import FLIPPED, Array, Responses
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,13 @@ class Layout:
             partners = [name for name, other in contrasts.items() if other == baseline]
             paired = np.asarray(there[:, self._known(partners)].any(axis=1), dtype=np.bool_)
             of_baseline[baseline] = _with_extras(self.column(baseline), paired)
-        differences = [self.column(variant) - of_baseline[baseline][0] for variant, baseline in contrasts.items()]
-        weights = [1 + of_baseline[baseline][1] for baseline in contrasts.values()]
+        differences, weights = [], []
+        for variant, baseline in contrasts.items():
+            (means, weight), own = of_baseline[baseline], self.column(variant)
+            if np.count_nonzero(~np.isnan(own - means)) < FLIPPED:
+                means, weight = self.column(baseline), 1.0
+            differences.append(own - means)
+            weights.append(1 + weight)
         stacked = np.column_stack(differences) if differences else np.empty((len(self.values), 0))
         known = self._known(dict.fromkeys([*contrasts, *contrasts.values()]))
         return Responses(self.values[:, known], stacked, np.array(weights))

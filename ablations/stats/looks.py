@@ -34,7 +34,7 @@ class Looks:
     sizes: tuple[int, ...]
 
     def levels(self, contrasts: int) -> tuple[float, ...]:
-        """Returns the level of each look for the family-wise p of so many contrasts; they rise."""
+        """Returns the level of each look for the family-wise p of contrasts; it rises, unless a batch is short."""
         bounds = critical_values(self.sizes, ALPHA / contrasts)
         return tuple(float(min(ALPHA, contrasts * 2 * ndtr(-bound))) for bound in bounds)
 
@@ -85,7 +85,8 @@ def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound:
 
     An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
     median-unbiased estimate: the drift under which half of all paths that cross the bound of |z| at this look, on this
-    side, cross it by as much; 0 where no positive drift does.
+    side, cross it by as much; 0 where no positive drift does, and no more than what was seen. (What earlier looks did
+    not decide is underestimated by this one, if the effect is large; that is not made up for.)
 
     Args:
         sizes, alpha: as of `critical_values`.

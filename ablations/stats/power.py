@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -72,14 +72,14 @@ def replicates_for(effect: float, sd: float, contrasts: int = 1) -> int | None:
         raise ValueError(f"effect={effect}: must be more than 0")
     if sd <= 0:
         return 2
-    suffices = partial(_finds, effect / sd, contrasts)
-    return next((n for n in range(2, FLIPPED) if suffices(n)), None) or _least(suffices, FLIPPED)
+    return _fewest(partial(_finds, effect / sd, contrasts))
 
 
 def reachable_margin(sd: float, n: int, contrasts: int = 1) -> float | None:
-    """Returns the smallest margin within which a contrast is found equivalent with 80 % power if nothing differs.
+    """Returns the smallest margin within which a contrast that does not differ is found equivalent with 80 % power.
 
-    In the unit of `sd`; None of fewer than two replicates.
+    In the unit of `sd`; None of fewer than two replicates. That is whatever the other contrasts come to: the more of
+    them are equivalent, the more often this one is found to be (Holm's method).
     """
     if n < 2:
         return None
@@ -98,7 +98,7 @@ def replicates_for_margin(margin: float, sd: float, contrasts: int = 1) -> int |
     """
     if not margin > 0:
         raise ValueError(f"margin={margin}: must be more than 0")
-    return 2 if sd <= 0 else _least(partial(_confirms, margin / sd, contrasts), 2)
+    return 2 if sd <= 0 else _fewest(partial(_confirms, margin / sd, contrasts))
 
 
 def spreads(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> dict[str, Spread]:
@@ -134,9 +134,12 @@ def baseline_shares(cells: pd.DataFrame, baselines: Mapping[str, str], metric: s
     return shares
 
 
-def _least(suffices: Callable[[int], bool], first: int) -> int | None:
-    """Returns the least number of replicates from `first` on that suffices, more of them doing so, too."""
-    low = high = first
+def _fewest(suffices: Callable[[int], bool]) -> int | None:
+    """Returns the least number of replicates that suffices; from 6 on more of them do so, too."""
+    few = next((n for n in range(2, FLIPPED) if suffices(n)), None)
+    if few is not None:
+        return few
+    low, high = FLIPPED - 1, FLIPPED
     while not suffices(high):
         if high == _MOST:
             return None
@@ -206,7 +209,7 @@ def _flipped_power(effect: float, n: int, contrasts: int, level: float) -> float
     return float(np.mean(as_far <= int(level * len(heights) * (1 + 1e-12))))
 
 
-@cache
+@lru_cache(maxsize=8)  # of 49 MB each, at most
 def _flipped_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
     """Returns of simulated studies what their power follows from, for whatever effect.
 
@@ -240,7 +243,7 @@ def _level_of_each(n: int, contrasts: int, level: float) -> float:
 
 
 def _confirms(margin: float, contrasts: int, n: int) -> bool:
-    """Says whether equivalence within a margin in standard deviations is found with 80 % power if nothing differs."""
+    """Says whether equivalence within a margin in standard deviations is found with 80 % power of no difference."""
     freedom = (n - 1) * (contrasts if n < FLIPPED else 1)
     critical = float(stdtrit(freedom, 1 - ALPHA / contrasts))
     tails = (np.arange(_POINTS) + 0.5) / _POINTS

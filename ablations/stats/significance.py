@@ -137,10 +137,10 @@ def max_t_ps(differences: Array) -> Array:
             t = shares * np.sqrt((counts - 1) / np.maximum(1 - shares**2, 1e-300))
             return np.asarray(-2 * stdtr(counts - 1, -t))
 
-    seen = extremes(values.sum(axis=0))
-    order = np.argsort(-seen, kind="stable")
-    values, counts, seen = values[:, order], counts[order], seen[order]
-    bounds = seen - 1e-9 * np.abs(seen)
+    order = np.argsort(-extremes(values.sum(axis=0)), kind="stable")
+    values, counts = values[:, order], counts[order]
+    # Rounding is of sums: where differences hardly differ, p values that belong to the same sum are far from equal.
+    bounds = extremes(np.maximum(np.abs(values.sum(axis=0)) - 1e-9, 0.0))
     as_far, drawn = np.zeros(len(order)), 0
     for some in _blocks_of_signs(len(values), len(order)):
         # Of each contrast, the maximum over it and all that are less clear.

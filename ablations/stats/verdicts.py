@@ -134,7 +134,7 @@ def judge(
                 Verdict.NONE,
                 look=claim.look,
                 assumes_normal=claim.assumes_normal,
-                stabilities=tuple(stable[name] for name in (variant, baseline) if name in stable),
+                stabilities=tuple(stable[baseline][name] for name in (variant, baseline) if name in stable[baseline]),
                 lost=layout.lost(variant) + layout.lost(baseline),
                 adjusted=claim.adjusted,
             ),
@@ -156,14 +156,16 @@ def sign_of(metric: str) -> float:
     return 1.0 if known.direction == "maximize" else -1.0
 
 
-def _stabilities(layout: Layout, pairs: Mapping[str, str], margin: float, better: float) -> dict[str, Stability]:
-    """Returns by name how stable variants are; those are compared with each other that share a baseline."""
+def _stabilities(
+    layout: Layout, pairs: Mapping[str, str], margin: float, better: float
+) -> dict[str, dict[str, Stability]]:
+    """Returns by baseline and name how stable variants are, each beside those that share its baseline."""
     step = resolution(layout.values)
-    found: dict[str, Stability] = {}
+    found = {}
     for baseline in dict.fromkeys(pairs.values()):
         names = [baseline, *(name for name, other in pairs.items() if other == baseline)]
         values = [better * layout.results(name) for name in names]
-        found |= stabilities(names, values, margin, step)
+        found[baseline] = stabilities(names, values, margin, step)
     return found
 
 

@@ -9,14 +9,14 @@ import pandas as pd
 BASELINE = "none"
 
 
-def frame(top1: Mapping[str, Mapping[int, float] | Sequence[float]]) -> pd.DataFrame:
-    """Returns cells of what each variant reached, by replicate."""
+def frame(values: Mapping[str, Mapping[int, float] | Sequence[float]], metric: str = "top1") -> pd.DataFrame:
+    """Returns cells that have ended: what each variant reached, by replicate; nan where it diverged."""
     rows = [
-        {"variant": variant, "replicate": replicate, "top1": value}
-        for variant, values in top1.items()
-        for replicate, value in (values.items() if isinstance(values, Mapping) else enumerate(values))
+        {"variant": variant, "replicate": replicate, metric: value}
+        for variant, reached in values.items()
+        for replicate, value in (reached.items() if isinstance(reached, Mapping) else enumerate(reached))
     ]
-    return pd.DataFrame(rows, columns=["variant", "replicate", "top1"])
+    return pd.DataFrame(rows, columns=["variant", "replicate", metric])
 
 
 def against_nothing(*variants: str) -> dict[str, str]:

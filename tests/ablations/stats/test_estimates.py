@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from random import Random
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import Estimate, Typical, bca_interval, estimate, judge, typical
-from ablations.stats.estimates import Pairs, all_pairs
+from ablations.stats import Estimate, Typical, bca_interval, cells_by_variant, estimate, judge, typical
+from ablations.stats.estimates import estimate_of
 from tests.builders.frames import frame
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
@@ -121,44 +120,16 @@ def test_what_is_typical_is_the_median_of_what_is_known(values: list[float]) -> 
         assert made == Typical(len(known), float(np.median(known)), min(known), max(known))
 
 
-def pairs_of(cells: pd.DataFrame) -> Pairs:
-    (made,) = all_pairs(cells, {"none": "none", "sa": "none"})
-    return made
+def test_an_estimate_of_a_known_error_has_its_degrees_of_freedom() -> None:
+    made = estimate_of(3, 1.5, 0.2, 7.5, 0.9)
+    half = float(scipy_stats.t.ppf(0.95, 7.5)) * 0.2
+    assert (made.n, made.mean, made.low, made.high) == (3, 1.5, pytest.approx(1.5 - half), pytest.approx(1.5 + half))
+    normal = estimate_of(3, 1.5, 0.2, math.inf)
+    assert normal.high - normal.mean == pytest.approx(1.96 * 0.2, rel=1e-3)
 
 
-REPLICATES = st.dictionaries(st.integers(0, 12), st.floats(0, 100), max_size=8)
-
-
-@given(REPLICATES, REPLICATES, st.randoms(use_true_random=False))
-def test_pairs_are_the_replicates_that_both_have_by_number(
-    own: dict[int, float], other: dict[int, float], random: Random
-) -> None:
-    rows = [("sa", *row) for row in own.items()] + [("none", *row) for row in other.items()] + [("else", 0, 1.0)]
-    random.shuffle(rows)
-    made = pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]))
-    both = sorted(own.keys() & other.keys())
-    assert made.replicates.tolist() == both
-    assert made.of_variant.tolist() == [own[replicate] for replicate in both]
-    assert made.of_baseline.tolist() == [other[replicate] for replicate in both]
-
-
-def test_pairs_are_of_what_is_known() -> None:
-    made = pairs_of(frame({"none": [50.0, 70.0, 90.0], "sa": [51.0, math.nan, 91.0]}))
-    assert made.replicates.tolist() == [0, 2]
-    assert made.of_baseline.tolist() == [50.0, 90.0]
-    assert made.of_variant.tolist() == [51.0, 91.0]
-
-
-@pytest.mark.parametrize(
-    ("own", "other"),
-    [
-        ([0, 0], [0, 1]),
-        ([0, 1], [0, 0]),
-        ([0, 0, 1], [0, 1]),
-        ([0, 0], [0, 0]),
-    ],
-)
-def test_a_replicate_that_is_there_twice_is_an_error(own: list[int], other: list[int]) -> None:
-    rows = [("sa", replicate, 1.0) for replicate in own] + [("none", replicate, 2.0) for replicate in other]
-    with pytest.raises(ValueError, match=r"replicate 0 of .* is there twice"):
-        pairs_of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]))
+def test_cells_are_told_apart_by_their_variants_in_the_order_in_which_these_come() -> None:
+    cells = frame({"b": [1.0, 2.0], "a": [3.0]})
+    made = cells_by_variant(cells.iloc[[2, 0, 1]])
+    assert list(made) == ["a", "b"]
+    assert made["b"]["top1"].tolist() == [1.0, 2.0]

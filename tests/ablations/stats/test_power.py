@@ -11,57 +11,74 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import detectable, fewest_pairs, power, replicates_for, spread
+from ablations.stats import (
+    Looks,
+    baseline_shares,
+    detectable,
+    power,
+    reachable_margin,
+    replicates_for,
+    replicates_for_margin,
+    spreads,
+)
 from tests.builders.frames import against_nothing, frame
 
-EFFECTS = st.floats(0.05, 3)
-CONTRASTS = st.integers(1, 8)
+EFFECTS = st.floats(0.3, 3)
+CONTRASTS = st.sampled_from([1, 2, 4])
+REPLICATES = st.sampled_from([2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 20, 40])
 
 
-@pytest.mark.parametrize("contrasts", [1, 2, 4, 8])
-@pytest.mark.parametrize("n", [0, 1, 2, 5])
-def test_replicates_that_can_decide_nothing_have_no_power(n: int, contrasts: int) -> None:
-    assert power(100.0, 1.0, n, contrasts) == 0
-    assert detectable(1.0, n, contrasts) is None
+@pytest.mark.parametrize("contrasts", [1, 4, 9])
+def test_fewer_than_2_replicates_have_no_power(contrasts: int) -> None:
+    for n in (0, 1):
+        assert power(100.0, 1.0, n, contrasts) == 0
+        assert detectable(1.0, n, contrasts) is None
+        assert reachable_margin(1.0, n, contrasts) is None
 
 
-@pytest.mark.parametrize("contrasts", [1, 2, 4, 8])
-def test_the_first_replicates_that_can_decide_find_what_is_large(contrasts: int) -> None:
-    n = fewest_pairs(contrasts)
-    assert power(100.0, 1.0, n - 1, contrasts) == 0
-    assert power(100.0, 1.0, n, contrasts) == 1
-    assert detectable(1.0, n - 1, contrasts) is None
+@pytest.mark.parametrize("contrasts", [1, 4, 9])
+@pytest.mark.parametrize("n", [3, 5, 6, 12])
+def test_from_3_replicates_on_what_is_large_is_found(n: int, contrasts: int) -> None:
+    assert power(60.0, 1.0, n, contrasts) > 0.99
     assert detectable(1.0, n, contrasts) is not None
 
 
-@settings(max_examples=60)
-@given(EFFECTS, st.floats(0.1, 5), st.integers(6, 40), CONTRASTS)
+def test_replicates_that_a_look_cannot_decide_have_no_power() -> None:
+    assert power(100.0, 1.0, 5, 1, level=0.02) == 0  # looks begin where sign flips can decide
+    assert power(100.0, 1.0, 6, 1, level=0.02) == 0
+    assert detectable(1.0, 6, 1, level=0.02) is None
+    assert power(100.0, 1.0, 7, 1, level=0.02) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(EFFECTS, st.floats(0.1, 5), REPLICATES, CONTRASTS)
 def test_power_is_of_the_difference_in_standard_deviations_whatever_its_sign(
     effect: float, sd: float, n: int, contrasts: int
 ) -> None:
     made = power(effect * sd, sd, n, contrasts)
     assert 0 <= made <= 1
     assert made == power(-effect * sd, sd, n, contrasts)
-    assert made == pytest.approx(power(effect, 1.0, n, contrasts), abs=1e-3)
+    assert made == pytest.approx(power(effect, 1.0, n, contrasts), abs=2e-3)
 
 
-@settings(max_examples=60)
-@given(EFFECTS, st.integers(6, 40), CONTRASTS)
-def test_power_grows_with_the_difference_and_with_replicates_and_shrinks_with_contrasts(
-    effect: float, n: int, contrasts: int
-) -> None:
+@settings(max_examples=30, deadline=None)
+@given(EFFECTS, REPLICATES, CONTRASTS)
+def test_power_grows_with_the_difference_and_shrinks_with_contrasts(effect: float, n: int, contrasts: int) -> None:
     made = power(effect, 1.0, n, contrasts)
-    noise = 0.03  # of what is simulated, which is drawn anew for each number of replicates
+    noise = 0.04  # of what is simulated, which is drawn anew for each number of contrasts
     assert power(1.1 * effect, 1.0, n, contrasts) >= made - 0.01
-    assert power(effect, 1.0, n, contrasts + 1) <= made + 0.01
-    assert power(effect, 1.0, n, contrasts, share=0.5) <= made + 0.01
-    assert power(effect, 1.0, n + 2, contrasts) >= made - noise
+    if n >= 6:  # below, contrasts help each other to know the noise
+        assert power(effect, 1.0, n, 2 * contrasts) <= made + noise
+        assert power(effect, 1.0, n + 2, contrasts) >= made - noise
 
 
-@pytest.mark.parametrize("n", [12, 13, 20, 100])
-@pytest.mark.parametrize("level", [1.0, 0.4])
-def test_power_for_nothing_is_the_level(n: int, level: float) -> None:
-    assert power(0.0, 1.0, n, share=level) == pytest.approx(0.05 * level, abs=0.012)
+@pytest.mark.parametrize("contrasts", [1, 4])
+@pytest.mark.parametrize("n", [3, 5, 12, 13, 100])
+def test_power_for_nothing_is_5_percent_at_most(n: int, contrasts: int) -> None:
+    # Two standard errors of 1,500 simulated studies are a point.
+    made = power(0.0, 1.0, n, contrasts)
+    assert made <= 0.05 + 0.012
+    assert made >= (0.035 if contrasts == 1 else 0.005)
 
 
 @pytest.mark.parametrize(("effect", "contrasts"), [(0.8, 1), (1.1, 4)])
@@ -70,11 +87,18 @@ def test_what_is_simulated_and_the_formula_meet(effect: float, contrasts: int) -
     assert -0.01 < after - before < 0.09
 
 
-def test_beyond_what_is_simulated_power_is_students() -> None:
-    n, effect, level = 30, 0.6, 0.05 / 4
-    critical = scipy_stats.t.ppf(1 - level / 2, n - 1)
+def test_beyond_what_is_simulated_the_power_of_one_contrast_is_students() -> None:
+    n, effect = 30, 0.6
+    critical = scipy_stats.t.ppf(1 - 0.05 / 2, n - 1)
     shifted = scipy_stats.nct(n - 1, effect * math.sqrt(n))
-    assert power(effect, 1.0, n, 4) == pytest.approx(shifted.sf(critical) + shifted.cdf(-critical), abs=1e-6)
+    assert power(effect, 1.0, n) == pytest.approx(shifted.sf(critical) + shifted.cdf(-critical), abs=1e-6)
+
+
+def test_correlated_contrasts_cost_less_than_bonferronis_inequality_takes() -> None:
+    n, effect = 30, 0.6
+    critical = scipy_stats.t.ppf(1 - 0.05 / 8 / 2, n - 1)
+    bonferroni = scipy_stats.nct(n - 1, effect * math.sqrt(n)).sf(critical)
+    assert bonferroni + 0.005 < power(effect, 1.0, n, 8) < power(effect, 1.0, n, 4) < power(effect, 1.0, n)
 
 
 def test_the_largest_studies_have_a_power_too() -> None:
@@ -82,46 +106,100 @@ def test_the_largest_studies_have_a_power_too() -> None:
     assert power(0.01, 1.0, 100_000) == pytest.approx(0.885, abs=0.01)
 
 
-def test_power_at_a_low_level_does_not_jump_to_1() -> None:
-    # By numeric integration, 73 % of the time at 1.475 standard deviations.
-    made = [power(effect, 1.0, 13, contrasts=20, share=0.25) for effect in (1.4, 1.475, 1.55)]
-    assert made == sorted(made)
-    assert made[-1] < 0.9
-
-
 @pytest.mark.parametrize("contrasts", [1, 4])
-@pytest.mark.parametrize("n", [8, 12, 13, 24, 60])
+@pytest.mark.parametrize("n", [3, 5, 6, 8, 12, 13, 24, 60])
 def test_what_is_detectable_has_a_power_of_80_percent(n: int, contrasts: int) -> None:
     effect = detectable(0.7, n, contrasts)
     assert effect is not None
-    assert power(effect, 0.7, n, contrasts) == pytest.approx(0.8, abs=0.01)
+    assert power(effect, 0.7, n, contrasts) == pytest.approx(0.8, abs=0.015)
     assert power(effect * 0.95, 0.7, n, contrasts) < 0.8
 
 
 def test_looks_make_what_is_detectable_larger() -> None:
-    with_looks, without = detectable(1.0, 24, 4, share=0.5), detectable(1.0, 24, 4)
+    looks = Looks.planned(24)
+    assert looks is not None
+    with_looks, without = detectable(1.0, 24, 4, looks.levels(4)[-1]), detectable(1.0, 24, 4)
     assert with_looks is not None
     assert without is not None
-    assert with_looks > 1.05 * without
+    assert with_looks > 1.02 * without
 
 
-@settings(max_examples=40)
-@given(st.floats(0.2, 2.5), CONTRASTS)
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.2, 4), CONTRASTS)
 def test_replicates_are_the_fewest_that_find_a_difference(effect: float, contrasts: int) -> None:
     n = replicates_for(effect, 1.0, contrasts)
     assert n is not None
     assert power(effect, 1.0, n, contrasts) >= 0.8
-    assert n == fewest_pairs(contrasts) or power(effect, 1.0, n - 1, contrasts) < 0.8
+    assert n == 2 or power(effect, 1.0, n - 1, contrasts) < 0.8
 
 
-def test_without_a_spread_the_fewest_replicates_that_can_decide_find_anything() -> None:
-    assert replicates_for(0.1, 0.0, 4) == fewest_pairs(4)
-    assert replicates_for(50.0, 1.0, 4) == fewest_pairs(4)
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.3, 6), CONTRASTS)
+def test_replicates_are_the_fewest_with_which_a_margin_is_reachable(margin: float, contrasts: int) -> None:
+    n = replicates_for_margin(margin, 1.0, contrasts)
+    assert n is not None
+    reached, before = (reachable_margin(1.0, number, contrasts) for number in (n, n - 1))
+    assert reached is not None
+    assert reached <= margin * 1.003  # margins are found to 0.2 %
+    assert n == 2 or (before is not None and before > margin * 0.997)
+
+
+@pytest.mark.parametrize("contrasts", [1, 4])
+@pytest.mark.parametrize("n", [3, 5, 8, 12, 20, 60])
+def test_what_is_reached_by_replicates_takes_no_more_of_them(n: int, contrasts: int) -> None:
+    effect, margin = detectable(0.7, n, contrasts), reachable_margin(0.7, n, contrasts)
+    assert effect is not None
+    assert margin is not None
+    for found in (replicates_for(1.01 * effect, 0.7, contrasts), replicates_for_margin(1.01 * margin, 0.7, contrasts)):
+        assert found is not None
+        assert found <= n
+        assert found == n or n >= 6  # fewer than 6 may reach what more do not
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.2, 3), st.floats(0.1, 3), st.floats(1.01, 3), CONTRASTS)
+def test_less_noise_and_larger_effects_and_margins_take_no_more_replicates(
+    effect: float, sd: float, factor: float, contrasts: int
+) -> None:
+    for replicates in (replicates_for, replicates_for_margin):
+        needed = replicates(effect, sd, contrasts)
+        assert needed is not None
+        for fewer in (replicates(factor * effect, sd, contrasts), replicates(effect, sd / factor, contrasts)):
+            assert fewer is not None
+            assert fewer <= needed
+
+
+def test_five_replicates_may_find_more_than_six() -> None:
+    # As they assume more: normal differences, of whose noise all variants tell.
+    assert power(1.5, 1.0, 5, 4) > power(1.5, 1.0, 6, 4) + 0.2
+    five, six = (detectable(1.0, n, 4) for n in (5, 6))
+    assert five is not None
+    assert six is not None
+    assert five < 0.8 * six
+    assert replicates_for(1.8, 1.0, 4) == 5
+    margins = [reachable_margin(1.0, n, 4) for n in (5, 6)]
+    assert margins[0] is not None
+    assert margins[1] is not None
+    assert margins[0] < margins[1]
+    assert replicates_for_margin(1.8, 1.0, 4) == 5
+
+
+def test_the_power_table_is_reached() -> None:
+    # The issue's: moderated t at 3 replicates, max-T from 6 on; each with a Monte Carlo error of a point or two.
+    table = {(3, 2.0): 0.50, (6, 1.5): 0.37, (8, 1.0): 0.37, (8, 1.5): 0.76, (12, 1.0): 0.69}
+    for (n, effect), expected in table.items():
+        assert power(effect, 1.0, n, 4) >= expected - 0.035, (n, effect)
+
+
+@pytest.mark.parametrize("needed", [replicates_for, replicates_for_margin])
+def test_what_has_no_noise_takes_two_replicates(needed: object) -> None:
+    assert needed(0.5, 0.0) == needed(0.5, 0.0, 9) == 2  # type: ignore[operator]
 
 
 def test_a_difference_that_100000_replicates_do_not_find_needs_too_many() -> None:
     assert power(0.001, 1.0, 100_000) < 0.8
     assert replicates_for(0.001, 1.0) is None
+    assert replicates_for_margin(0.001, 1.0) is None
 
 
 def test_a_difference_that_100000_replicates_find_needs_no_more() -> None:
@@ -129,26 +207,37 @@ def test_a_difference_that_100000_replicates_find_needs_no_more() -> None:
     assert replicates_for(1.0, 95.0, 2) is not None
 
 
-@pytest.mark.parametrize("effect", [0.0, -0.5, math.nan])
-def test_a_difference_to_find_is_more_than_0(effect: float) -> None:
+@pytest.mark.parametrize("value", [0.0, -0.5, math.nan])
+def test_a_difference_to_find_and_a_margin_are_more_than_0(value: float) -> None:
     with pytest.raises(ValueError, match=r"effect=.*must be more than 0"):
-        replicates_for(effect, 1.0)
+        replicates_for(value, 1.0)
+    with pytest.raises(ValueError, match=r"margin=.*must be more than 0"):
+        replicates_for_margin(value, 1.0)
 
 
-def test_the_spread_pools_contrasts_by_how_many_replicates_they_have() -> None:
-    cells = frame({"none": [50.0, 52.0, 51.0, 49.0], "a": [51.0, 53.5, 52.0, 50.5], "b": [50.0, 53.0]})
-    first, second = np.var([1.0, 1.5, 1.0, 1.5], ddof=1), np.var([0.0, 1.0], ddof=1)
-    made = spread(cells, against_nothing("a", "b"))
-    assert made is not None
-    assert made.value == pytest.approx(math.sqrt((3 * first + second) / 4))
-    assert made.low < made.value < made.high
-    assert (made.n, made.contrasts) == (4, 2)
+def test_a_margin_of_a_fifth_of_the_noise_takes_hundreds_of_replicates() -> None:
+    # The issue: 0.2 points take 282 replicates at the stored spread; by the normal approximation for one contrast,
+    # (1.645 + 1.282)^2 / 0.19^2.
+    n = replicates_for_margin(0.19, 1.0)
+    assert n is not None
+    assert n == pytest.approx((1.645 + 1.282) ** 2 / 0.19**2, rel=0.03)
 
 
-def test_the_spread_of_one_contrast_has_the_interval_of_a_variance() -> None:
+def test_each_contrast_has_its_own_spread() -> None:
+    # One pooled over all would say of a, which is steady, that it takes the replicates of b, which is not.
+    cells = frame({"none": [50.0, 52.0, 51.0, 49.0], "a": [51.0, 53.5, 52.0, 50.5], "b": [50.0, 62.0]})
+    made = spreads(cells, against_nothing("a", "b", "c"))
+    assert list(made) == ["a", "b"]
+    assert made["a"].value == pytest.approx(np.std([1.0, 1.5, 1.0, 1.5], ddof=1))
+    assert made["b"].value == pytest.approx(np.std([0.0, 10.0], ddof=1))
+    assert (made["a"].n, made["b"].n) == (4, 2)
+    assert all(one.low < one.value < one.high for one in made.values())
+
+
+def test_a_spread_has_the_interval_of_a_variance_in_the_unit_of_the_metric() -> None:
     values = [0.3, -0.4, 0.9, 0.1, -0.2]
-    made = spread(frame({"none": [70.0] * 5, "a": [70 + value for value in values]}), against_nothing("a"))
-    assert made is not None
+    cells = frame({"none": [70.0] * 5, "a": [70 + value for value in values]}, "test_loss")
+    made = spreads(cells, against_nothing("a"), "test_loss")["a"]
     squares = 4 * np.var(values, ddof=1)
     low, high = (math.sqrt(squares / scipy_stats.chi2.ppf(tail, 4)) for tail in (0.975, 0.025))
     assert (made.low, made.high) == pytest.approx((low, high))
@@ -161,8 +250,40 @@ def test_the_spread_of_one_contrast_has_the_interval_of_a_variance() -> None:
         frame({"none": [50.0, 51.0]}),
         frame({"none": [50.0], "a": [51.0]}),
         frame({"none": {0: 50.0, 1: 51.0}, "a": {1: 51.0, 2: 52.0}}),
+        frame({"none": [50.0, 51.0], "a": [51.0, math.nan]}),
     ],
-    ids=["nothing", "baseline", "one pair", "one pair of more"],
+    ids=["nothing", "baseline", "one pair", "one pair of more", "diverged"],
 )
 def test_without_two_pairs_there_is_no_spread(cells: pd.DataFrame) -> None:
-    assert spread(cells, against_nothing("a")) is None
+    assert spreads(cells, against_nothing("a")) == {}
+
+
+def test_a_baseline_has_a_share_of_the_variance_of_a_typical_contrast() -> None:
+    draws = np.random.default_rng(0)
+    cells = frame({"none": 3 * draws.normal(size=8), "a": draws.normal(size=8), "b": 9 * draws.normal(size=8)})
+    cells = pd.concat([cells, frame({"c": 2 * draws.normal(size=8), "d": [1.0, 2.0]})])
+    own = {name: rows["top1"].var(ddof=1) for name, rows in cells.groupby("variant")}
+    made = baseline_shares(cells, {**against_nothing("a", "b", "c", "d"), "b": "c"})
+    typical = np.median([own["a"], own["c"]])  # d has too few replicates
+    assert made["none"] == pytest.approx(own["none"] / (own["none"] + typical))
+    assert made["c"] == pytest.approx(own["c"] / (own["c"] + own["b"]))
+    assert set(made) == {"none", "c"}
+
+
+def test_a_share_says_what_more_of_the_baseline_alone_would_buy() -> None:
+    # 73 % of the variance: twice as many runs of the baseline take it to sqrt(1 - 0.73 / 2) of its deviation.
+    draws = np.random.default_rng(1)
+    none, a = 1.64 * draws.normal(size=(2, 4000)), draws.normal(size=4000)
+    share = baseline_shares(frame({"none": none[0], "a": a}), against_nothing("a"))["none"]
+    assert share == pytest.approx(0.73, abs=0.02)
+    ratio = np.std(a - none.mean(axis=0)) / np.std(a - none[0])
+    assert ratio == pytest.approx(math.sqrt(1 - share + share / 2), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [frame({}), frame({"none": [1.0, 2.0, 4.0], "a": [1.0, 2.0]}), frame({"none": [1.0, 2.0], "a": [1.0, 2.0, 4.0]})],
+    ids=["nothing", "variant", "baseline"],
+)
+def test_without_three_replicates_there_is_no_share(cells: pd.DataFrame) -> None:
+    assert baseline_shares(cells, against_nothing("a")) == {}

@@ -41,3 +41,23 @@ def test_costs_are_the_medians_of_the_replicates_that_they_were_measured_of() ->
     assert (made.train_images_per_second, made.peak_memory_mib, made.parameters) == (101.0, 6.0, 10)
     (unknown,) = summarise(cells.assign(train_time_ratio=math.nan), ["sa"], {}, [])
     assert unknown.train_time_ratio is None
+
+
+def test_what_is_judged_is_summed_up_beside_the_accuracy() -> None:
+    cells = measured(sa=[51.0, 53.0], none=[50.0, 50.0])
+    cells["test_loss"] = [0.5, 0.7, 1.0, 1.2]
+    baselines = against_nothing("sa")
+    contrasts = judge(cells, baselines, 0.1, "test_loss")
+    none, sa = summarise(cells, ["none", "sa"], baselines, contrasts, metric="test_loss")
+    assert (sa.top1.mean, sa.judged.mean, none.judged.mean) == (52.0, pytest.approx(0.6), pytest.approx(1.1))
+    assert sa.contrast is not None
+    assert sa.contrast.difference is not None
+    assert sa.contrast.difference.mean == pytest.approx(-0.5)
+    (accuracy,) = summarise(cells, ["sa"], baselines, contrasts)
+    assert accuracy.judged == accuracy.top1
+
+
+def test_replicates_that_diverged_are_counted_and_in_no_mean() -> None:
+    cells, baselines = measured(none=[50.0, 50.0], sa=[51.0, 53.0]), against_nothing("sa")
+    made = summarise(cells, ["none", "sa"], baselines, [], {"sa": 2})
+    assert [(summary.diverged, summary.replicates) for summary in made] == [(0, "2"), (2, "2 (+2 diverged)")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from random import Random
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 
 from ablations.stats import (
     Contrast,
@@ -19,31 +21,36 @@ from ablations.stats import (
     family,
     judge,
     missing_pairs,
-    pairing_gain,
-    sign_flip_p,
+    relative_efficiency,
     undecided,
 )
+from ablations.stats.family import Claim
+from ablations.stats.verdicts import decide, sign_of
 from tests.builders.frames import against_nothing, frame
+from tests.wording import worded
 
-# What the baselines of a study's replicates reach: far apart, which pairing makes nothing of.
-SHARED = [70.0, 61.0, 75.0, 58.0, 66.0, 72.0, 63.0, 79.0, 55.0, 68.0, 60.0, 77.0, 64.0, 71.0, 59.0, 73.0]
-CLEAR = [2.0, 1.5, 2.5, 1.0, 3.0, 2.2, 1.8, 1.2, 2.6, 1.4, 2.4, 1.6]
-NEAR = [0.1, -0.1, 0.05, -0.05, 0.12, -0.08, 0.02, -0.03, 0.07, -0.06, 0.04, -0.09]
-WIDE = [2.0, -1.5, 2.5, -1.0, -3.0, 2.2, -1.8, 1.2, -2.6, 1.4, -2.4, 1.6]
+NAN = math.nan
+# What the baselines of a study's replicates reach, and what variants add to it.
+BASE = [70.06, 68.83, 71.35, 69.64, 70.63, 69.16, 70.99, 70.27, 68.65, 70.51, 69.82, 71.14, 69.37, 70.81, 69.01, 70.39]
+CLEAR = [2.01, 1.58, 2.44, 1.37, 2.65, 2.22, 1.83, 1.29, 2.56, 1.49, 2.37, 1.66]
+NEAR = [0.11, -0.12, 0.05, -0.06, 0.13, -0.08, 0.02, -0.03, 0.07, -0.09, 0.04, -0.07]
+WIDE = [0.96, -0.47, 1.2, -0.28, -1.06, 1.07, -0.58, 0.69, -0.89, 0.73, 1.11, -0.52]
+CONSTANT = [70.0] * 16
 
 
-def study(**differences: Sequence[float]) -> pd.DataFrame:
+def study(base: Sequence[float] = BASE, **differences: Sequence[float]) -> pd.DataFrame:
+    """Returns the cells of variants by what they differ from the baseline, which has as many replicates as any."""
     most = max((len(values) for values in differences.values()), default=0)
     variants = {
-        name: [shared + value for shared, value in zip(SHARED, values, strict=False)]
-        for name, values in differences.items()
+        name: [own + value for own, value in zip(base, values, strict=False)] for name, values in differences.items()
     }
-    return frame({"none": SHARED[:most], **variants})
+    return frame({"none": base[:most], **variants})
 
 
-def verdict_of(values: Sequence[float], margin: float = 0.5, looks: Looks | None = None, others: int = 0) -> Contrast:
-    names = ("a", *(f"other{number}" for number in range(others)))
-    return judge(study(a=values), against_nothing(*names), margin, looks)[0]
+def verdict_of(
+    values: Sequence[float], margin: float = 0.5, looks: Looks | None = None, base: Sequence[float] = BASE
+) -> Contrast:
+    return judge(study(base, a=values), against_nothing("a"), margin, looks=looks)[0]
 
 
 @pytest.mark.parametrize(
@@ -54,43 +61,70 @@ def verdict_of(values: Sequence[float], margin: float = 0.5, looks: Looks | None
         (NEAR, Verdict.EQUIVALENT),
         (WIDE, Verdict.UNDECIDED),
         (CLEAR[:6], Verdict.HELPS),
-        (CLEAR[:5], Verdict.UNDECIDED),
-        (NEAR[:5], Verdict.EQUIVALENT),
+        (CLEAR[:5], Verdict.HELPS),  # assuming normal differences
+        (CLEAR[:2], Verdict.UNDECIDED),
+        (NEAR[:3], Verdict.EQUIVALENT),
         (CLEAR[:1], Verdict.NONE),
         ([], Verdict.NONE),
-        ([1.0] * 6, Verdict.HELPS),  # the same in every replicate, and still of one sign
-        ([0.0] * 8, Verdict.UNDECIDED),
-        ([0.0] * 6 + [1.0] * 6, Verdict.HELPS),
-        ([0.0] * 6 + [1.0] * 5, Verdict.UNDECIDED),  # ties decide nothing
         ([value + 0.2 for value in NEAR], Verdict.EQUIVALENT),  # it differs, but does not matter
+        ([*CLEAR[:11], -9.0], Verdict.UNSTABLE),
     ],
 )
 def test_a_contrast_comes_to(values: list[float], verdict: Verdict) -> None:
     made = verdict_of(values)
     assert made.verdict is verdict
-    assert made.is_decided == (verdict in {Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT})
+    if verdict is not Verdict.UNSTABLE:
+        assert made.is_decided == (verdict in {Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT})
     assert made.look is None
+    assert made.assumes_normal == (2 <= len(values) < 6)
 
 
 @pytest.mark.parametrize(
-    ("values", "others", "reason"),
+    ("values", "verdict"),
     [
-        (CLEAR, 0, ""),
-        (WIDE, 0, ""),
-        ([], 0, "no replicate of both is finished"),
-        (CLEAR[:1], 0, "one replicate says nothing about how sure that is"),
-        ([0.0] * 8, 0, "the same in every replicate: no spread to judge it by"),
-        ([1.0] * 3, 0, "the same in every replicate: no spread to judge it by"),
-        (CLEAR[:2], 0, "too few replicates: no p of theirs is below 0.5; 6 can decide"),
-        (CLEAR[:5], 0, "too few replicates: no p of theirs is below 0.062; 6 can decide"),
-        (CLEAR[:5] + [0.0] * 3, 0, "too few replicates: no p of theirs is below 0.062; 9 can decide"),
-        (CLEAR[:7], 3, "too few replicates: no p of theirs is below 0.016, and there are 4 contrasts; 8 can decide"),
+        ([1.0] * 6, Verdict.HELPS),  # the same in every replicate, and still of one sign
+        ([1.0] * 3, Verdict.UNDECIDED),  # which steps of a point may make of anything
+        ([1.0] * 5, Verdict.HELPS),
+        ([0.0] * 8, Verdict.UNDECIDED),
+        ([0.0] * 6 + [1.0] * 6, Verdict.HELPS),
+        ([0.0] * 6 + [1.0] * 5, Verdict.UNDECIDED),  # ties decide nothing
     ],
 )
-def test_why_nothing_is_decided_is_said(values: list[float], others: int, reason: str) -> None:
-    # Others are as clear: what is attainable is asked of all contrasts together.
-    names = ("a", *(f"other{number}" for number in range(others)))
-    assert judge(study(**dict.fromkeys(names, values)), against_nothing(*names), 0.5)[0].reason == reason
+def test_a_contrast_of_tied_differences_comes_to(values: list[float], verdict: Verdict) -> None:
+    assert verdict_of(values, base=CONSTANT).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (CLEAR, ""),
+        (WIDE, ""),
+        ([], "no_pair"),
+        (CLEAR[:1], "one_replicate"),
+    ],
+)
+def test_why_nothing_is_decided_is_said(values: list[float], reason: str) -> None:
+    assert verdict_of(values).reason == (worded(f"verdicts.{reason}") if reason else "")
+
+
+def test_differences_that_are_all_0_have_no_spread() -> None:
+    assert verdict_of([0.0] * 8, base=CONSTANT).reason == worded("verdicts.no_spread")
+    assert verdict_of([0.0] * 3, base=CONSTANT).reason == worded("verdicts.no_spread")
+
+
+def test_ties_that_cannot_decide_are_told() -> None:
+    made = verdict_of([0.0] * 6 + [1.0, -1.0, 1.0, 1.0], base=CONSTANT)
+    assert (made.verdict, made.p) == (Verdict.UNDECIDED, None)
+    assert made.reason == worded("verdicts.few_differ", least="0.12")
+
+
+def test_a_difference_that_is_clear_by_itself_alone_is_told() -> None:
+    values = np.random.default_rng(9).normal(size=(8, 12))
+    cells = frame({name: own.tolist() for name, own in zip(("none", *"abcdefghijk"), values.T, strict=True)})
+    made = judge(cells, against_nothing(*"abcdefghijk"), 0.01)
+    excluded = [one for one in made if one.difference and (one.difference.low > 0 or one.difference.high < 0)]
+    assert {one.verdict for one in excluded} == {Verdict.UNDECIDED}
+    assert {one.reason for one in excluded} == {worded("verdicts.not_among", contrasts=11)}
 
 
 def test_evidence_is_of_pairs_alone_and_is_told() -> None:
@@ -101,54 +135,55 @@ def test_evidence_is_of_pairs_alone_and_is_told() -> None:
     assert (made.difference.mean, made.difference.low, made.difference.high) == pytest.approx(
         (expected.mean, expected.low, expected.high)
     )
-    assert made.p == sign_flip_p(CLEAR[:8]) == 2 / 2**8
+    assert made.p == 2 / 2**8
     assert made.p_equivalence is not None
     assert made.p_equivalence > 0.9
     assert made.bca == pytest.approx(bca_interval(CLEAR[:8]))
+    assert [one.variant for one in made.stabilities] == ["a", "none"]
+    assert (made.lost, made.adjusted, made.unseen_failures) == (0, None, None)
 
 
 def test_what_could_decide_nothing_has_no_p() -> None:
-    assert verdict_of(CLEAR[:5]).p is None
-    assert verdict_of(CLEAR[:5]).p_equivalence is not None
-    same = verdict_of([1.0] * 8)
-    assert (same.p, same.p_equivalence, same.bca) == (2 / 2**8, None, None)
+    same = verdict_of([0.0] * 8, base=CONSTANT)
+    assert (same.p, same.p_equivalence, same.bca) == (None, None, None)
     single = verdict_of(CLEAR[:1])
     assert (single.p, single.p_equivalence, single.bca) == (None, None, None)
     assert single.difference is not None
-    assert single.difference.mean == pytest.approx(2.0)
+    assert single.difference.mean == pytest.approx(2.01)
     assert verdict_of([]).difference is None
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_one_contrast_of_fewer_than_6_replicates_has_students_p(n: int) -> None:
+    made = verdict_of(CLEAR[:n])
+    assert made.p == pytest.approx(scipy_stats.ttest_1samp(CLEAR[:n], 0.0).pvalue, rel=1e-6)
+    assert made.assumes_normal
+
+
 def test_all_contrasts_of_a_study_are_a_family() -> None:
-    # Seven replicates decide up to three contrasts, and each alone; of four, none is decided however clear.
-    names = ("a", "b", "c", "d")
-    for count, verdict in ((1, Verdict.HELPS), (3, Verdict.HELPS), (4, Verdict.UNDECIDED)):
-        made = judge(study(**dict.fromkeys(names[:count], CLEAR[:7])), against_nothing(*names[:count]), 0.5)
-        assert [one.verdict for one in made] == [verdict] * count
+    draws = np.random.default_rng(4)
+    base = [float(value) for value in draws.normal(70, 1, 6)]
+    for n, contrasts in itertools.product((6, 5), (1, 4, 9)):
+        names = "abcdefghi"[:contrasts]
+        values = {name: [float(value) for value in draws.normal(78, 1, n)] for name in names}
+        made = judge(frame({"none": base[:n], **values}), against_nothing(*names), 0.5)
+        # Six replicates decide however many contrasts, five by assuming what they do.
+        assert [one.verdict for one in made] == [Verdict.HELPS] * contrasts
+        assert [one.assumes_normal for one in made] == [n < 6] * contrasts
     made = judge(study(a=CLEAR[:8], b=WIDE[:8], c=NEAR[:8]), against_nothing("a", "b", "c"), 0.5)
     assert [one.verdict for one in made] == [Verdict.HELPS, Verdict.UNDECIDED, Verdict.EQUIVALENT]
-    assert made[0].p == pytest.approx(3 * 2 / 2**8)
-    # One that is not trained yet counts as well: the family is what the study asks, not what is finished.
-    assert verdict_of(CLEAR[:8], others=2).p == pytest.approx(3 * 2 / 2**8)
-    assert verdict_of(CLEAR[:7], others=3).verdict is Verdict.UNDECIDED
 
 
 def test_equivalence_is_corrected_for_how_many_are_asked() -> None:
-    alone = verdict_of(NEAR[:5], 0.15)
-    among = verdict_of(NEAR[:5], 0.15, others=3)
+    alone = verdict_of(NEAR[:6], 0.12)
+    among = judge(study(a=NEAR[:6]), against_nothing("a", "x", "y", "z"), 0.12)[0]
     assert alone.p_equivalence is not None
     assert among.p_equivalence == pytest.approx(4 * alone.p_equivalence)
     assert (alone.verdict, among.verdict) == (Verdict.EQUIVALENT, Verdict.UNDECIDED)
 
 
 def test_each_variant_is_compared_with_its_own_baseline() -> None:
-    cells = frame(
-        {
-            "none": SHARED[:8],
-            "a": [shared + value for shared, value in zip(SHARED, CLEAR[:8], strict=False)],
-            "b": [shared + 2 * value for shared, value in zip(SHARED, CLEAR[:8], strict=False)],
-        }
-    )
+    cells = study(a=CLEAR[:8], b=[2 * value for value in CLEAR[:8]])
     made = judge(cells, {"none": "none", "a": "none", "b": "a"}, 0.5)
     assert [(one.variant, one.baseline, one.verdict) for one in made] == [
         ("a", "none", Verdict.HELPS),
@@ -161,33 +196,57 @@ def test_each_variant_is_compared_with_its_own_baseline() -> None:
 ROWS = st.lists(st.floats(-5, 5).map(lambda value: round(value, 1)), min_size=1, max_size=8)
 
 
-@settings(max_examples=40)
-@given(ROWS, ROWS, st.randoms(use_true_random=False), st.lists(st.integers(-9, 9), min_size=8, max_size=8))
-def test_the_order_of_cells_and_what_replicates_share_do_not_matter(
-    first: list[float], second: list[float], random: Random, moved: list[int]
-) -> None:
+@settings(max_examples=40, deadline=None)
+@given(ROWS, ROWS, st.randoms(use_true_random=False))
+def test_the_order_of_cells_does_not_matter(first: list[float], second: list[float], random: Random) -> None:
     cells = study(a=first, b=second)
     order = list(range(len(cells)))
     random.shuffle(order)
-    other = cells.assign(top1=cells["top1"] + cells["replicate"].map(dict(enumerate(moved)))).iloc[order]
-    for before, after in zip(*(judge(one, against_nothing("a", "b"), 0.5) for one in (cells, other)), strict=True):
+    for before, after in zip(
+        *(judge(one, against_nothing("a", "b"), 0.5) for one in (cells, cells.iloc[order])), strict=True
+    ):
         assert (before.verdict, before.reason) == (after.verdict, after.reason)
-        assert before.p == after.p
+        assert before.p == pytest.approx(after.p)
         assert before.p_equivalence == pytest.approx(after.p_equivalence)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(ROWS, ROWS)
-def test_variants_that_are_turned_round_have_verdicts_that_are_turned_round(
-    first: list[float], second: list[float]
-) -> None:
-    turned = {Verdict.HELPS: Verdict.HURTS, Verdict.HURTS: Verdict.HELPS}
-    before = judge(study(a=first, b=second), against_nothing("a", "b"), 0.5)
-    after = judge(study(a=[-value for value in first], b=[-value for value in second]), against_nothing("a", "b"), 0.5)
-    assert [turned.get(one.verdict, one.verdict) for one in before] == [one.verdict for one in after]
+def test_verdicts_on_losses_are_those_on_accuracies_turned_round(first: list[float], second: list[float]) -> None:
+    cells = study(a=first, b=second)
+    losses = cells.assign(test_loss=-cells["top1"])[["variant", "replicate", "test_loss"]]
+    before = judge(cells, against_nothing("a", "b"), 0.5)
+    after = judge(losses, against_nothing("a", "b"), 0.5, "test_loss")
+    for one, other in zip(before, after, strict=True):
+        assert (one.verdict, one.reason) == (other.verdict, other.reason)
+        assert (one.difference is None) == (other.difference is None)
+        if one.difference and other.difference:
+            # The difference itself is the variant's less the baseline's.
+            assert other.difference.mean == pytest.approx(-one.difference.mean)
 
 
-@pytest.mark.parametrize("margin", [0.0, -0.5, math.nan])
+def test_of_losses_the_lower_one_helps_and_a_high_one_is_the_failure() -> None:
+    losses = {"none": [0.52, 0.49, 0.51, 0.50, 0.53, 0.48, 0.515, 0.495]}
+    losses["a"] = [
+        own - 0.2 + step / 100 for own, step in zip(losses["none"], (1, -1, 2, -2, 0, 1, -1, 0), strict=True)
+    ]
+    (made,) = judge(frame(losses, "test_loss"), against_nothing("a"), 0.05, "test_loss")
+    assert (made.verdict, made.difference and made.difference.mean < 0) == (Verdict.HELPS, True)
+    for last, verdict in ((0.9, Verdict.UNSTABLE), (0.1, Verdict.HELPS)):
+        cells = frame({**losses, "a": [*losses["a"][:7], last]}, "test_loss")
+        made = judge(cells, against_nothing("a"), 0.05, "test_loss")[0]
+        assert made.stabilities[0].failures == (last == 0.9)
+        assert (made.verdict is Verdict.UNSTABLE) == (verdict is Verdict.UNSTABLE) or last == 0.1
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "", "learning_rate", "seconds"])
+def test_a_metric_of_which_no_value_is_better_is_an_error(metric: str) -> None:
+    with pytest.raises(ValueError, match=r"metric=.*must be one of top1, test_loss"):
+        judge(study(a=CLEAR), against_nothing("a"), 0.5, metric)
+    assert (sign_of("top1"), sign_of("test_loss")) == (1.0, -1.0)
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.5, NAN])
 @pytest.mark.parametrize("values", [CLEAR, CLEAR[:1], []])
 def test_a_margin_is_more_than_0(margin: float, values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"margin=.*must be more than 0"):
@@ -205,7 +264,17 @@ def test_replicates_that_do_not_pair_are_left_out() -> None:
     (made,) = judge(cells, against_nothing("a"), 0.5)
     assert made.difference is not None
     assert made.difference.mean == pytest.approx(np.mean([CLEAR[index] for index in (0, 1, 3, 4, 6, 7)]))
-    assert (made.difference.n, made.verdict) == (6, Verdict.HELPS)
+    assert (made.difference.n, made.verdict, made.lost) == (6, Verdict.HELPS, 0)
+
+
+def test_more_replicates_of_the_baseline_alone_narrow_the_interval() -> None:
+    draws = np.random.default_rng(9)
+    none, a = draws.normal(70, 1, 16), draws.normal(71, 0.3, 8)
+    short, long = (judge(frame({"none": none[:n], "a": a}), against_nothing("a"), 0.5)[0] for n in (8, 16))
+    assert short.difference is not None
+    assert long.difference is not None
+    assert long.difference.n == short.difference.n == 8
+    assert long.difference.mean == pytest.approx(a.mean() - none.mean())
 
 
 def test_replicates_that_do_not_pair_are_named() -> None:
@@ -216,7 +285,7 @@ def test_replicates_that_do_not_pair_are_named() -> None:
 
 
 def test_replicates_without_an_accuracy_are_named() -> None:
-    cells = frame({"none": [1.0, 1.0], "a": [1.0, math.nan]})
+    cells = frame({"none": [1.0, 1.0], "a": [1.0, NAN]})
     assert missing_pairs(cells, against_nothing("a")) == {"a": [1]}
 
 
@@ -229,95 +298,207 @@ def test_a_family_is_what_is_compared_with_another() -> None:
     assert family({"none": "none", "a": "none", "b": "a"}) == ["a", "b"]
 
 
-def test_pairing_gains_what_replicates_share() -> None:
-    cells = study(a=CLEAR, b=WIDE[:5], c=CLEAR[:2])
-    base = [np.array(SHARED[: len(values)]) for values in (CLEAR, WIDE[:5])]
+def test_the_relative_efficiency_is_what_replicates_share() -> None:
+    shared = [value * 3 for value in BASE]
+    cells = study(shared, a=CLEAR, b=WIDE[:5], c=CLEAR[:2])
+    base = [np.array(shared[: len(values)]) for values in (CLEAR, WIDE[:5])]
     own = [np.array(values) for values in (CLEAR, WIDE[:5])]
     unpaired = sum(np.var(b, ddof=1) + np.var(b + o, ddof=1) for b, o in zip(base, own, strict=True))
-    gained = pairing_gain(cells, against_nothing("a", "b", "c"))
+    gained = relative_efficiency(cells, against_nothing("a", "b", "c"))
     assert gained == pytest.approx(unpaired / sum(np.var(o, ddof=1) for o in own))
     # Two pairs say too little of a variance, and differences that are all the same say nothing.
-    assert pairing_gain(study(a=CLEAR[:2]), against_nothing("a")) is None
-    assert pairing_gain(study(a=[0.0] * 4), against_nothing("a")) is None
+    assert relative_efficiency(study(a=CLEAR[:2]), against_nothing("a")) is None
+    assert relative_efficiency(study(CONSTANT, a=[0.0] * 4), against_nothing("a")) is None
 
 
-LOOKS = Looks((8, 12))
+@pytest.mark.parametrize(
+    ("values", "before"),
+    [
+        ([*CLEAR[:8], -9.0], Verdict.HELPS),
+        ([*[-value for value in CLEAR[:8]], -9.0], Verdict.HURTS),
+        ([*NEAR[:8], -9.0], Verdict.EQUIVALENT),
+    ],
+)
+def test_unstable_wins_over_every_other_verdict(values: list[float], before: Verdict) -> None:
+    assert verdict_of(values[:8]).verdict is before
+    made = verdict_of(values)
+    assert made.verdict is Verdict.UNSTABLE
+    assert made.reason == made.stabilities[0].sentence
+    assert made.difference is not None  # which is told all the same
+
+
+def test_an_unstable_baseline_makes_each_of_its_contrasts_unstable() -> None:
+    base = [*BASE[:11], 60.0]
+    cells = frame({"none": base, "a": BASE[:12], "b": BASE[2:14]})
+    made = judge(cells, against_nothing("a", "b"), 0.5)
+    assert [one.verdict for one in made] == [Verdict.UNSTABLE] * 2
+    assert made[0].reason == made[0].stabilities[1].sentence
+    both = judge(frame({"none": base, "a": base, "b": BASE[2:14]}), against_nothing("a", "b"), 0.5)[0]
+    assert both.reason == "; ".join(one.sentence for one in both.stabilities)
+
+
+def test_a_variant_is_unstable_beside_those_that_share_its_baseline() -> None:
+    # Beside its own variant, which is as unstable, it is not; and what is said of it there must not hide this.
+    fails = [*BASE[:11], 60.0]
+    cells = frame({"none": BASE[:12], "a": fails, "b": BASE[2:14], "c": [value - 1 for value in fails]})
+    baselines = {**against_nothing("a", "b"), "c": "a"}
+    made = {one.variant: one for one in judge(cells, baselines, 0.5)}
+    assert made["a"].verdict is Verdict.UNSTABLE
+    assert made["b"].verdict is not Verdict.UNSTABLE
+    loud = [70.0 + 4 * (number % 2) + value / 10 for number, value in enumerate(BASE[:12])]
+    cells = frame({"none": BASE[:12], "a": loud, "b": BASE[2:14], "d": BASE[1:13], "c": [value - 1 for value in loud]})
+    made = {one.variant: one for one in judge(cells, {**against_nothing("a", "b", "d"), "c": "a"}, 0.5)}
+    assert (made["a"].verdict, made["c"].verdict) == (Verdict.UNSTABLE, Verdict.HURTS)
+
+
+def test_equivalence_is_refused_where_a_replicate_diverged() -> None:
+    for name in ("a", "none"):
+        cells = study(a=NEAR)
+        cells.loc[(cells["variant"] == name) & (cells["replicate"] == 4), "top1"] = NAN
+        (made,) = judge(cells, against_nothing("a"), 0.5)
+        assert (made.verdict, made.lost, made.unseen_failures) == (Verdict.UNDECIDED, 1, None)
+        assert made.p_equivalence is not None
+        assert made.p_equivalence < 0.05
+        assert made.reason == worded("verdicts.refused_lost", lost="1 replicate")
+        assert made.is_decided  # more replicates change nothing about that
+    cells = study(a=CLEAR)
+    cells.loc[(cells["variant"] == "a") & (cells["replicate"] == 4), "top1"] = NAN
+    assert judge(cells, against_nothing("a"), 0.5)[0].verdict is Verdict.HELPS
+
+
+def test_equivalence_is_refused_where_a_run_fell_out() -> None:
+    # Too far below the others to be left unsaid, and not far enough to be called unstable.
+    draws = np.random.default_rng(12)
+    values = draws.normal(70, 0.3, (12, 3))
+    values[5, 1] = np.median(values[:, 1]) - 1.15
+    cells = frame({name: own.tolist() for name, own in zip(("none", "a", "b"), values.T, strict=True)})
+    made = {one.variant: one for one in judge(cells, against_nothing("a", "b"), 1.0)}
+    assert made["a"].stabilities[0].strays == 1
+    assert not made["a"].stabilities[0].is_unstable
+    assert made["a"].p_equivalence is not None
+    assert made["a"].p_equivalence < 0.05
+    assert (made["a"].verdict, made["b"].verdict) == (Verdict.UNDECIDED, Verdict.EQUIVALENT)
+    assert made["a"].reason == worded("verdicts.refused_strays", strays="1 run")
+
+
+@pytest.mark.parametrize(("n", "rate"), [(3, 0.632), (8, 0.312), (12, 0.221)])
+def test_beside_equivalence_stands_the_rate_of_failures_that_none_in_n_cannot_exclude(n: int, rate: float) -> None:
+    made = verdict_of(NEAR[:n])
+    assert made.verdict is Verdict.EQUIVALENT
+    expected = scipy_stats.binomtest(0, n, alternative="less").proportion_ci(0.95, "exact").high
+    assert made.unseen_failures == pytest.approx(expected)
+    assert made.unseen_failures == pytest.approx(rate, abs=5e-4)
+    assert verdict_of(CLEAR).unseen_failures is None
+
+
+@pytest.mark.parametrize(
+    ("p", "p_equivalence", "mean", "better", "failed", "verdict"),
+    [
+        (0.05, 1.0, 1.0, 1.0, 0, Verdict.HELPS),
+        (0.05, 1.0, 1.0, -1.0, 0, Verdict.HURTS),
+        (0.05, 1.0, -1.0, 1.0, 9, Verdict.HURTS),
+        (0.051, 0.051, 1.0, 1.0, 0, Verdict.UNDECIDED),
+        (0.01, 0.05, 1.0, 1.0, 0, Verdict.EQUIVALENT),
+        (0.01, 0.05, 1.0, 1.0, 1, Verdict.HELPS),
+        (0.06, 0.05, 1.0, 1.0, 1, Verdict.UNDECIDED),
+    ],
+)
+def test_tests_come_to_a_verdict(
+    p: float, p_equivalence: float, mean: float, better: float, failed: int, verdict: Verdict
+) -> None:
+    made = estimate([mean - 0.1, mean + 0.1])
+    assert decide(Claim(np.array([mean]), made, p, p_equivalence, 0.0, False), better, failed) is verdict
+    single = Claim(np.array([mean]), estimate([mean]), 1.0, 1.0, 0.0, False)
+    assert decide(single, better, failed) is Verdict.NONE
+
+
+LOOKS = Looks((9, 12))
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    made = verdict_of(CLEAR[:7], looks=LOOKS)
-    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, "the first look is at 8 replicates")
-    assert (made.look, made.p) == (None, None)
-    assert verdict_of(NEAR[:7], looks=LOOKS).verdict is Verdict.UNDECIDED
+    made = verdict_of(CLEAR[:8], looks=LOOKS)
+    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, worded("verdicts.first_look", first=9))
+    assert (made.look, made.p, made.is_decided) == (None, None, False)
+    assert verdict_of(NEAR[:8], looks=LOOKS).verdict is Verdict.UNDECIDED
     assert verdict_of(CLEAR[:1], looks=LOOKS).verdict is Verdict.NONE
 
 
-def test_a_look_divides_p_by_what_it_may_spend() -> None:
-    made = verdict_of(CLEAR[:8], looks=LOOKS)
-    share = 64 / 144
-    assert (made.look, made.verdict) == (8, Verdict.HELPS)
-    assert made.p == pytest.approx(2 / 2**8 / share)
-    alone = verdict_of(CLEAR[:8])
-    assert alone.p_equivalence is not None
-    assert made.p_equivalence == pytest.approx(min(1.0, alone.p_equivalence / share))
-    near = verdict_of(NEAR[:8], 0.1), verdict_of(NEAR[:8], 0.1, LOOKS)
+def test_a_look_divides_p_by_its_share_of_5_percent() -> None:
+    made = verdict_of(CLEAR[:9], looks=LOOKS)
+    share = (9 / 12) ** 2
+    assert (made.look, made.verdict) == (9, Verdict.HELPS)
+    assert made.p == pytest.approx(2 / 2**9 / share)
+    near = verdict_of(NEAR[:9], 0.08), verdict_of(NEAR[:9], 0.08, LOOKS)
     assert near[0].p_equivalence is not None
     assert near[1].p_equivalence == pytest.approx(near[0].p_equivalence / share)
-
-
-def test_the_interval_of_a_look_is_wide_enough_for_all_looks() -> None:
-    made = verdict_of(CLEAR[:8], looks=LOOKS).difference
-    expected = estimate(CLEAR[:8], 1 - 0.05 * 64 / 144)
-    assert made is not None
-    assert (made.low, made.high) == pytest.approx((expected.low, expected.high))
+    assert made.adjusted is not None
+    assert made.difference is not None
+    assert 0 < made.adjusted <= made.difference.mean * 1.01
 
 
 def test_between_looks_more_replicates_say_nothing() -> None:
-    # Three that turn everything round: they are seen when the batch is complete.
-    later = [-20.0, -21.0, -22.0, -23.0]
-    for more in range(4):
-        made = verdict_of(CLEAR[:8] + later[:more], looks=LOOKS)
-        assert (made.look, made.verdict) == (8, Verdict.HELPS)
+    # They turn everything round, as far as they go: they are seen when the batch is complete.
+    later = [-1.5, 1.0, -1.0]
+    for more in range(3):
+        made = verdict_of(CLEAR[:9] + later[:more], looks=LOOKS)
+        assert made.look == 9
         assert made.difference is not None
-        assert made.difference.n == 8
+        assert (made.difference.n, made.difference.mean) == (9, pytest.approx(np.mean(CLEAR[:9])))
 
 
-def test_a_contrast_keeps_the_clearest_of_its_looks() -> None:
-    first = verdict_of(CLEAR[:8], looks=LOOKS)
-    both = verdict_of([*CLEAR[:8], -0.5, 0.5, -0.5, 0.5], looks=LOOKS)
-    assert sign_flip_p([*CLEAR[:8], -0.5, 0.5, -0.5, 0.5]) / (80 / 144) != first.p
-    assert both.look == 12
-    assert both.p is not None
-    assert first.p is not None
-    assert both.p == min(first.p, sign_flip_p([*CLEAR[:8], -0.5, 0.5, -0.5, 0.5]) / (80 / 144))
-    # And what was decided at a look stays so, whatever follows.
-    after = verdict_of([*CLEAR[:8], 9.0, -9.0, 8.0, -8.0], looks=LOOKS)
-    assert (after.p, after.verdict) == (first.p, Verdict.HELPS)
-    near = verdict_of([*NEAR[:8], 9.0, -9.0, 8.0, -8.0], looks=LOOKS)
-    assert near.verdict is Verdict.EQUIVALENT
+def test_what_a_look_decided_stays_so_whatever_follows() -> None:
+    first = verdict_of(CLEAR[:9], looks=LOOKS)
+    after = verdict_of([*CLEAR[:9], -0.7, 0.6, -0.7], looks=LOOKS)
+    assert (after.look, after.p, after.difference, after.adjusted) == (9, first.p, first.difference, first.adjusted)
+    near = verdict_of(NEAR[:9], looks=LOOKS), verdict_of([*NEAR[:9], 0.6, 0.7, 0.6], looks=LOOKS)
+    assert near[0].verdict is near[1].verdict is Verdict.EQUIVALENT
 
 
-def test_a_look_whose_last_replicate_is_not_there_is_not_taken() -> None:
-    cells = study(a=CLEAR)
-    cells = cells[~((cells["variant"] == "a") & (cells["replicate"] == 7))]
-    (made,) = judge(cells, against_nothing("a"), 0.5, LOOKS)
-    assert made.look == 12
-    assert made.p == pytest.approx(2 / 2**11 / (80 / 144))
+def test_a_look_waits_for_cells_that_have_not_ended() -> None:
+    cells = study(a=CLEAR, b=WIDE)
+    cells = cells[~((cells["variant"] == "a") & (cells["replicate"] == 8))]
+    made = judge(cells, against_nothing("a", "b"), 0.5, looks=LOOKS)
+    assert [one.look for one in made] == [None, None]
+    # Of those that are decided, nothing is waited for.
+    cells = study(a=CLEAR[:9], b=WIDE)
+    made = judge(cells, against_nothing("a", "b"), 0.5, looks=LOOKS)
+    assert [(one.look, one.verdict) for one in made] == [(9, Verdict.HELPS), (12, Verdict.UNDECIDED)]
 
 
-def test_replicates_beyond_the_last_look_do_not_count() -> None:
-    made = verdict_of([*CLEAR, -50.0, -50.0, -50.0], looks=LOOKS)
-    assert (made.look, made.verdict) == (12, Verdict.HELPS)
+@pytest.mark.parametrize("diverged", [("a",), ("none",), ("a", "none")], ids=str)
+def test_a_last_replicate_that_diverged_does_not_void_a_look(diverged: tuple[str, ...]) -> None:
+    # Four standard deviations of a difference, and 26 replicates of 32: decided at the first look that has any.
+    looks = Looks.planned(32)
+    assert looks is not None
+    draws = np.random.default_rng(0)
+    cells = frame({"none": draws.normal(70, 1, 28), "a": draws.normal(70 + 4 * 2**0.5, 1, 28)})
+    for last in (8, 27):
+        cells.loc[cells["variant"].isin(diverged) & (cells["replicate"] == last), "top1"] = NAN
+    (made,) = judge(cells, against_nothing("a"), 0.5, looks=looks)
+    assert (made.verdict, made.look, made.lost) == (Verdict.HELPS, 12, 2 * len(diverged))
     assert made.difference is not None
-    assert made.difference.n == 12
+    assert made.difference.n == 11
 
 
-def test_contrasts_that_stopped_at_different_looks_are_one_family() -> None:
-    made = judge(study(a=CLEAR[:8], b=[*WIDE[:11], 1.6]), against_nothing("a", "b"), 0.5, LOOKS)
-    assert [(one.look, one.verdict) for one in made] == [(8, Verdict.HELPS), (12, Verdict.UNDECIDED)]
-    assert made[0].p == pytest.approx(2 * 2 / 2**8 / (64 / 144))
+def test_a_last_look_that_lost_its_last_replicate_decides() -> None:
+    looks = Looks((28,))
+    draws = np.random.default_rng(1)
+    cells = frame({"none": draws.normal(70, 1, 28), "a": draws.normal(70 + 4 * 2**0.5, 1, 28)})
+    cells.loc[(cells["variant"] == "a") & (cells["replicate"] >= 26), "top1"] = NAN
+    (made,) = judge(cells, against_nothing("a"), 0.5, looks=looks)
+    assert (made.verdict, made.look) == (Verdict.HELPS, 28)
+    assert made.difference is not None
+    assert made.difference.n == 26
 
 
-def test_the_direction_of_a_verdict_is_that_of_the_look_that_decided() -> None:
-    made = verdict_of([*CLEAR[:8], -20.0, -21.0, -22.0, -23.0], looks=LOOKS)
-    assert made.verdict is Verdict.HELPS
+def test_replicates_beyond_the_last_look_do_not_count_for_the_tests() -> None:
+    made = verdict_of([*WIDE, 3.0, 3.1, 2.9], looks=LOOKS)
+    assert made.look == 12
+    assert made.difference is not None
+    assert (made.difference.n, made.difference.mean) == (12, pytest.approx(np.mean(WIDE)))
+
+
+def test_looks_decide_about_losses_too() -> None:
+    losses = study(a=[-value for value in CLEAR]).rename(columns={"top1": "test_loss"})
+    (made,) = judge(losses, against_nothing("a"), 0.5, "test_loss", LOOKS)
+    assert (made.verdict, made.look) == (Verdict.HELPS, 9)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ablations.stats import Looks, estimate
+from ablations.stats.family import claims_of
+from ablations.stats.significance import ALPHA, Responses, equivalence_ps, family_tests, holm, max_t_ps
+from tests.simulations.studies import claims, differs, is_equivalent, responses, studies
+
+Array = NDArray[np.float64]
+
+LOOKS = Looks((9, 14, 20))
+
+
+def drawn(replicates: int, *effects: float, seed: int = 0) -> Array:
+    """Returns a study whose variants have such true effects in standard deviations of a run."""
+    return next(studies("normal", 1, replicates, len(effects), effects=effects, seed=seed))
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.5, math.nan])
+def test_a_margin_is_more_than_0(margin: float) -> None:
+    with pytest.raises(ValueError, match=r"margin=.*must be more than 0"):
+        claims(drawn(6, 1.0), margin)
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_claims_are_the_tests_of_the_family(n: int) -> None:
+    values = drawn(n, 3.0, 0.0, 0.0)
+    made, tests = claims(values, 1.0), family_tests(responses(values))
+    assert [claim.p for claim in made] == tests.p.tolist()
+    assert [claim.least for claim in made] == tests.least.tolist()
+    assert [claim.assumes_normal for claim in made] == [n < 6] * 3
+    means = responses(values).differences.mean(axis=0)
+    expected = holm(equivalence_ps(means, tests.error, tests.freedom, 1.0))
+    assert [claim.p_equivalence for claim in made] == pytest.approx(expected)
+    for place, claim in enumerate(made):
+        assert claim.estimate is not None
+        assert claim.estimate.mean == pytest.approx(means[place])
+        half = (claim.estimate.high - claim.estimate.low) / 2
+        # The interval and the test have the same standard error and degrees of freedom.
+        assert half > tests.error[place]
+        assert (claim.look, claim.adjusted) == (None, None)
+
+
+def test_from_6_replicates_on_intervals_are_students() -> None:
+    values = drawn(8, 1.0, 0.0)
+    for claim, column in zip(claims(values, 1.0), responses(values).differences.T, strict=True):
+        expected = estimate(column)
+        assert claim.estimate is not None
+        assert (claim.estimate.low, claim.estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_members_without_replicates_have_no_estimate_and_are_asked_all_the_same() -> None:
+    values = drawn(8, 0.0, 0.0, 0.0) / 10
+    values[:, 3] = np.nan
+    *others, missing = claims(values, 0.15)
+    assert missing.estimate is None
+    assert (missing.p, missing.p_equivalence, len(missing.differences)) == (1.0, 1.0, 0)
+    # Three equivalences are asked for; a difference that cannot be tested cannot be claimed wrongly.
+    two = claims(values[:, :3], 0.15)
+    clearer, clearer_of_two = (min(claim.p_equivalence for claim in some) for some in (others, two))
+    assert clearer == pytest.approx(1.5 * clearer_of_two)
+    assert [claim.p for claim in others] == [claim.p for claim in two]
+
+
+def test_a_single_replicate_has_a_mean_and_no_interval() -> None:
+    (claim,) = claims(drawn(1, 1.0), 1.0)
+    assert claim.estimate is not None
+    assert not claim.estimate.has_interval
+    assert (claim.p, claim.p_equivalence) == (1.0, 1.0)
+
+
+def test_a_family_without_members_claims_nothing() -> None:
+    nothing = Responses(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
+    assert claims_of(lambda *_: nothing, 0, 1.0, None) == []
+    assert claims_of(lambda *_: nothing, 0, 1.0, LOOKS) == []
+
+
+def test_before_the_first_look_nothing_is_claimed() -> None:
+    values = drawn(8, 9.0)
+    whole = responses(values)
+    (claim,) = claims_of(lambda size, _: whole if size is None else None, 1, 1.0, LOOKS)
+    assert (claim.p, claim.p_equivalence, claim.least, claim.look) == (1.0, 1.0, 1.0, None)
+    assert not claim.is_decided
+    assert claim.estimate is not None  # and what is there so far is shown
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0, 3), st.sampled_from([1e-6, 1.0, 3.0]))
+def test_p_of_a_look_is_at_most_5_percent_where_its_level_decides(seed: int, effect: float, margin: float) -> None:
+    values = drawn(LOOKS.sizes[-1], effect, 0.0, seed=seed)
+    made = claims(values, margin, LOOKS)
+    for claim in made:
+        assert claim.look in LOOKS.sizes
+        assert claim.is_decided or claim.look == LOOKS.sizes[-1]
+        assert claim.is_decided == (differs(claim) or is_equivalent(claim))
+        assert (claim.adjusted is not None) == differs(claim)
+    # At the first look, that is the family's p by the level of the look.
+    raw, level = max_t_ps(responses(values[: LOOKS.sizes[0]]).differences), LOOKS.levels(2)[0]
+    for claim, p in zip(made, raw, strict=True):
+        if claim.look == LOOKS.sizes[0]:
+            assert claim.p == pytest.approx(min(1.0, p * ALPHA / level))
+            assert differs(claim) == bool(p <= level * (1 + 1e-12))
+        else:
+            assert p > level
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 2))
+def test_what_a_look_decides_does_not_depend_on_what_follows(seed: int, looks_before: int) -> None:
+    values = drawn(LOOKS.sizes[-1], 2.0, -1.5, 0.0, seed=seed)
+    changed, seen = values.copy(), LOOKS.sizes[looks_before - 1]
+    changed[seen:] = -changed[seen:] + 3
+    for before, after in zip(claims(values, 1.0, LOOKS), claims(changed, 1.0, LOOKS), strict=True):
+        assert before.look is not None
+        if before.is_decided and before.look <= seen:
+            assert (after.look, after.p, after.p_equivalence) == (before.look, before.p, before.p_equivalence)
+            assert (after.estimate, after.adjusted) == (before.estimate, before.adjusted)
+            assert len(after.differences) == before.look
+
+
+def test_a_look_is_of_all_members_that_are_open() -> None:
+    values = drawn(LOOKS.sizes[-1], 0.0, 0.0, seed=3)
+    asked: list[tuple[int | None, tuple[int, ...]]] = []
+
+    def at(size: int | None, active: object) -> Responses | None:
+        asked.append((size, tuple(active)))  # type: ignore[call-overload]
+        return None if size == LOOKS.sizes[1] else responses(values[:size])
+
+    made = claims_of(at, 2, 1e-6, LOOKS)
+    assert asked == [(None, ()), (9, (0, 1)), (14, (0, 1))]  # and no later one before that
+    assert [claim.look for claim in made] == [9, 9]
+
+
+def test_the_interval_of_a_look_is_wide_enough_for_all_looks() -> None:
+    values = drawn(LOOKS.sizes[-1], 4.0, 0.0)
+    claim = claims(values, 1e-6, LOOKS)[0]
+    assert claim.look == 9
+    assert claim.estimate is not None
+    expected = estimate(responses(values[:9]).differences[:, 0], 1 - LOOKS.levels(2)[0])
+    assert (claim.estimate.low, claim.estimate.high) == pytest.approx((expected.low, expected.high))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**16), st.floats(1.5, 6), st.sampled_from([-1.0, 1.0]))
+def test_an_adjusted_estimate_is_between_0_and_the_mean(seed: int, effect: float, side: float) -> None:
+    claim = claims(drawn(LOOKS.sizes[-1], side * effect, 0.0, seed=seed), 1e-6, LOOKS)[0]
+    if differs(claim):
+        assert claim.estimate is not None
+        assert claim.adjusted is not None
+        # z is rounded to hundredths.
+        assert 0 <= claim.adjusted / claim.estimate.mean <= 1.01
+
+
+def test_what_is_decided_early_is_overestimated_and_the_adjusted_estimate_is_not() -> None:
+    # The issue: +0.26 at a true 0.5 standard deviations of a difference; looks at 9 to 32 replicates.
+    looks, means, adjusted = Looks.planned(32), [], []
+    assert looks is not None
+    for values in studies("normal", 160, 32, 1, effects=(0.5 * 2**0.5,), seed=11):
+        claim = claims(values, 1e-6, looks)[0]
+        if differs(claim) and claim.look != looks.sizes[-1]:
+            assert claim.estimate is not None
+            assert claim.adjusted is not None
+            means.append(claim.estimate.mean / 2**0.5 - 0.5)
+            adjusted.append(claim.adjusted / 2**0.5 - 0.5)
+    assert len(means) > 80
+    error = 3 * float(np.std(adjusted)) / math.sqrt(len(adjusted))
+    assert np.mean(means) > 0.15
+    assert abs(np.mean(adjusted)) < 0.03 + error
+
+
+def test_a_member_without_results_is_no_matter_where_a_look_decides_another() -> None:
+    values = drawn(LOOKS.sizes[-1], 6.0, 0.0, 0.0)
+    values[:, 2] = np.nan
+    values[1:, 3] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = claims(values, 1e-6, LOOKS)
+    assert (made[0].look, differs(made[0])) == (9, True)
+    assert made[0].adjusted is not None
+    assert [claim.look for claim in made[1:]] == [20, 20]
+    assert [claim.estimate is None for claim in made[1:]] == [True, False]
