@@ -11,6 +11,7 @@ from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.text.numbers import mean_with_interval
 from ablations.reporting.text.reach import Reach, reach_sentences
+from ablations.reporting.text.scope import replication_clause
 from ablations.reporting.text.selection import selection_sentences
 from ablations.reporting.text.verdicts import contrast_sentence, method_sentences, tally
 from ablations.stats import Contrast, Looks, VariantSummary, Verdict
@@ -41,7 +42,7 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
         metric = METRICS[design.metric]
         sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
     if judged:
-        sentences.append(method_sentences(contrasts, analysis.looks, "on one set of data"))
+        sentences.append(method_sentences(contrasts, analysis.looks, replication_clause(design.protocol["data"])))
         sentences += reach_sentences(Reach.trained(design, results.cells, analysis.looks))
     if analysis.looks:
         sentences.append(_spent(summaries, contrasts, analysis.looks))
