@@ -81,7 +81,7 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
             axes.annotate(f"{row['verdict']}{mark} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
-        axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({metric.difference_unit})")
+        axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({_unit(metric)})")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
     return drawn
 
@@ -104,6 +104,11 @@ def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: st
             shown = row["verdict"] + ("†" if row["assumes_normal"] else "")
             axes.annotate(shown, (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
-        axes.set_xlabel(f"Effect on {metric.label.lower()} ({metric.difference_unit})")
+        axes.set_xlabel(f"Effect on {metric.label.lower()} ({_unit(metric)})")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return drawn
+
+
+def _unit(metric: Metric) -> str:
+    """Returns the unit of an axis of differences."""
+    return f"percentage {metric.difference_unit}" if metric.in_points else metric.unit

@@ -101,8 +101,9 @@ def test_three_factors_have_effects_of_every_order() -> None:
 
 def test_an_effect_is_paired_by_replicate() -> None:
     made = crossed()
-    effects = factorial_effects(cells(made, lambda _, replicate: 10.0 * replicate, replicates=4), made)
-    assert all(effect.estimate.low == effect.estimate.high == 0 for effect in effects)
+    effects = factorial_effects(cells(made, lambda _, replicate: 10.0 * replicate**0.5, replicates=4), made)
+    assert all(effect.estimate.mean == pytest.approx(0) for effect in effects)
+    assert all(effect.estimate.high - effect.estimate.low < 0.01 for effect in effects)
     assert {effect.estimate.n for effect in effects} == {4}
 
 

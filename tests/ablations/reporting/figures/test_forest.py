@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablations.analysis.effects import Effect, effects_frame
+from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 from ablations.reporting.figures.forest import draw_effects, draw_forest, forest_frame
 from ablations.stats import Contrast, Estimate, Verdict
 
+TOP1 = METRICS["top1"]
 HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), (1.1, 1.9), 0.008, 1.0, Verdict.HELPS, look=8)
 HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), (-1.5, -0.5), 0.016, 1.0, Verdict.HURTS)
 EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), (-0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
@@ -34,9 +36,9 @@ MANY = [
     for number, verdict in enumerate(list(Verdict)[:4] * 5)
 ]
 EFFECTS = [
-    Effect(1, "shuffle=off", "shuffle=on", Estimate(3, -0.5, -1.0, 0.0)),
-    Effect(1, "norm=none", "norm=instance", Estimate(3, 1.5, 1.0, 2.0)),
-    Effect(2, "shuffle=off x norm=none", "shuffle=on x norm=instance", Estimate(3, 0.25, -1.0, 1.5)),
+    Effect(1, "shuffle=off", "shuffle=on", Estimate(3, -0.5, -1.0, 0.0), Verdict.UNDECIDED, 0.2, 0.9, True),
+    Effect(1, "norm=none", "norm=instance", Estimate(3, 1.5, 1.0, 2.0), Verdict.HELPS, 0.01, 0.9, True),
+    Effect(2, "shuffle=off x norm=none", "shuffle=on x norm=instance", Estimate(3, 0.25, -1.0, 1.5), Verdict.UNDECIDED),
 ]
 
 
@@ -50,13 +52,16 @@ def drawn_texts(drawn: Figure) -> list[Text]:
 def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
     frame = forest_frame(ALL)
     assert list(frame.columns) == [
-        "variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "p", "p_equivalence", "verdict",
-        "reason", "look",
+        "variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "adjusted", "p", "p_equivalence",
+        "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures",
     ]  # fmt: skip
-    first, _, _, undecided, single = frame.to_dict("records")
+    first, _, equivalent, undecided, single = frame.to_dict("records")
+    assert pd.isna(first.pop("unseen_failures"))
+    assert equivalent["unseen_failures"] == pytest.approx(1 - 0.05 ** (1 / 8))
     assert first == {
         "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0, "bca_low": 1.1,
-        "bca_high": 1.9, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps", "reason": "", "look": 8,
+        "bca_high": 1.9, "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
+        "assumes_normal": False, "reason": "", "look": 8, "shortfall": None,
     }  # fmt: skip
     assert (undecided["reason"], undecided["verdict"]) == ("too few", "undecided")
     assert pd.isna(undecided["p"])
@@ -69,7 +74,7 @@ def test_a_contrast_without_a_pair_has_no_row() -> None:
 
 
 def test_the_picture_shows_what_the_frame_says() -> None:
-    (axes,) = draw_forest(forest_frame(ALL), 0.2, "caption").axes
+    (axes,) = draw_forest(forest_frame(ALL), 0.2, TOP1, "caption").axes
     points = {
         str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))  # type: ignore[arg-type]
         for line in axes.lines
@@ -93,13 +98,13 @@ def test_the_picture_shows_what_the_frame_says() -> None:
 
 
 def test_only_verdicts_that_occur_are_in_the_legend() -> None:
-    drawn = draw_forest(forest_frame([HELPS, UNDECIDED]), 0.25, "caption")
+    drawn = draw_forest(forest_frame([HELPS, UNDECIDED]), 0.25, TOP1, "caption")
     (legend,) = drawn.legends
     assert [text.get_text() for text in legend.get_texts()] == ["within 0.25 points", "helps", "undecided"]
 
 
 def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
-    (axes,) = draw_forest(forest_frame(TWO_BASELINES), 0.2, "caption").axes
+    (axes,) = draw_forest(forest_frame(TWO_BASELINES), 0.2, TOP1, "caption").axes
     labels = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
     assert labels == ["resnet8, sa against resnet8, none", f"{LONG}, sa against {LONG}, none"]
     assert axes.get_xlabel() == "Difference in top-1 to its baseline (percentage points)"
@@ -110,7 +115,7 @@ def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
 )
 def test_no_text_is_outside_the_picture_or_on_another_one(contrasts: list[Contrast]) -> None:
     caption = "A caption that is folded, as it is longer than the picture is wide. " * 4
-    drawn = draw_forest(forest_frame(contrasts), 0.2, caption)
+    drawn = draw_forest(forest_frame(contrasts), 0.2, TOP1, caption)
     texts = drawn_texts(drawn)
     whole = drawn.bbox
     (axes,) = drawn.axes
@@ -131,7 +136,7 @@ def test_no_text_is_outside_the_picture_or_on_another_one(contrasts: list[Contra
 
 def test_it_is_saved_beside_its_numbers(tmp_path: Path) -> None:
     frame = forest_frame(ALL)
-    written = style.save(draw_forest(frame, 0.2, "caption"), frame, tmp_path / "forest")
+    written = style.save(draw_forest(frame, 0.2, TOP1, "caption"), frame, tmp_path / "forest")
     assert [path.name for path in written] == ["forest.png", "forest.pdf", "forest.csv"]
     again = pd.read_csv(written[2], keep_default_na=True)
     assert again["mean"].tolist() == frame["mean"].tolist()
@@ -141,18 +146,19 @@ def test_it_is_saved_beside_its_numbers(tmp_path: Path) -> None:
 def test_every_effect_has_a_row_with_its_mean_and_interval() -> None:
     frame = effects_frame(EFFECTS)
     assert frame["mean"].tolist() == [-0.5, 1.5, 0.25]
-    (axes,) = draw_effects(frame, "caption").axes
+    (axes,) = draw_effects(frame, 0.2, TOP1, "caption").axes
     drawn = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}  # type: ignore[arg-type]
     assert drawn["main effect"] == ([-0.5, 1.5], [0, 1])
     assert drawn["interaction of 2 factors"] == ([0.25], [2])
     spans = [path.vertices[:, 0].tolist() for group in axes.collections for path in group.get_paths()]
     assert spans == [[-1.0, 0.0], [1.0, 2.0], [-1.0, 1.5]]
+    assert {"undecided†", "helps†", "undecided"} <= {text.get_text() for text in axes.texts}
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "shuffle=off against shuffle=on", "norm=none against norm=instance", "shuffle=off x norm=none",
     ]  # fmt: skip
 
 
 def test_an_effect_of_one_replicate_has_no_interval() -> None:
-    frame = effects_frame([Effect(1, "shuffle=off", "shuffle=on", Estimate(1, 2.0, math.nan, math.nan))])
-    (axes,) = draw_effects(frame, "caption").axes
+    frame = effects_frame([Effect(1, "shuffle=off", "shuffle=on", Estimate(1, 2.0, math.nan, math.nan), Verdict.NONE)])
+    (axes,) = draw_effects(frame, 0.2, TOP1, "caption").axes
     assert all(math.isnan(path.vertices[0, 0]) for group in axes.collections for path in group.get_paths())

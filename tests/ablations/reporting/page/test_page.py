@@ -96,7 +96,7 @@ def written(analysis: StudyAnalysis, figures: Sequence[str] = ()) -> tuple[Node,
 
 
 def decided_top1(variant: int, replicate: int) -> float:
-    """Of the variants none and four others: helps, hurts, equivalent, undecided, over twelve replicates."""
+    """Of the variants none and four others: helps, hurts, equivalent, unstable, over twelve replicates."""
     sign = 1 if replicate % 2 else -1
     wobble = 0.01 * replicate
     shifts = (0.0, 3 + wobble, -2 - wobble, 0.02 * sign, 0.4 + (2 + wobble) * sign)
@@ -136,10 +136,10 @@ def test_each_contrast_has_its_verdict_in_a_word_and_a_colour(whole: tuple[Node,
     page, report, _ = whole
     chips = page.by_id("verdicts").all("span", "chip")
     assert [chip.text for chip in chips] == [contrast.verdict.value for contrast in report.analysis.contrasts]
-    assert [chip.text for chip in chips] == ["helps", "hurts", "equivalent", "undecided"]
+    assert [chip.text for chip in chips] == ["helps", "hurts", "equivalent", "unstable"]
     assert [chip.attributes["class"] for chip in chips] == [f"chip {chip.text}" for chip in chips]
     assert (
-        worded("conclusions.tally", number=4, verdicts="1 helps, 1 hurts, 1 equivalent, 1 undecided")
+        worded("conclusions.tally", number=4, verdicts="1 helps, 1 hurts, 1 equivalent, 1 unstable")
         in page.by_id("verdicts").text
     )
     points = [node.text for node in page.by_id("verdicts").all("p", "points")]

@@ -17,6 +17,7 @@ from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.latex import number_macros
 from ablations.reporting.text.scope import shown_sentence
+from ablations.reporting.text.verdicts import assumptions_sentence
 from tests.builders.analyses import macros, study_analysis
 from tests.wording import refusal, worded
 
@@ -46,19 +47,23 @@ def test_the_csv_has_numbers_as_numbers_and_one_row_a_variant(tmp_path: Path) ->
     assert frame["peak_memory_mib"].tolist() == [11.5, 12.5, 13.5]
     assert frame["verdict"].fillna("").tolist() == ["", "undecided", "undecided"]
     assert frame["baseline"].tolist() == ["none"] * 3
-    half = 12.7062 * 0.5  # of Student's t with one degree of freedom: 0.975 quantile times the error of +-0.5
-    assert frame["difference_low"].iloc[1] == pytest.approx(1 - half, abs=1e-3)
-    assert frame["difference_high"].iloc[1] == pytest.approx(1 + half, abs=1e-3)
+    seen = analysis.contrasts[0].difference
+    assert seen is not None
+    assert frame.loc[1, ["difference_low", "difference_high"]].tolist() == pytest.approx([seen.low, seen.high])
+    assert frame["assumes_normal"].tolist()[1:] == [True, True]
+    assert set(frame["metric"]) == {"top1"}
 
 
 def test_what_is_printed_is_what_the_study_has(tmp_path: Path) -> None:
-    tables = tables_of(study_analysis(tmp_path))
-    row = "| groups=2 | 2 | 75,100 | 0.01248 | 61.0 [48.3, 73.7] | +1.00 [-5.35, +7.35] | undecided |"
+    analysis = study_analysis(tmp_path)
+    tables, seen = tables_of(analysis), analysis.contrasts[0].difference
+    assert seen is not None
+    low, high = f"{-seen.low:.2f}", f"{seen.high:+.2f}"
+    row = f"| groups=2 | 2 | 75,100 | 0.01248 | 61.0 [48.3, 73.7] | +1.00 [-{low}, {high}] | undecided † |"
     assert f"{row} 1.10 (1.10 to 1.11) | 12.5 |" in tables["variants.md"]
-    assert (
-        "groups=2 & 75,100 & 0.01248 & 61.0 [48.3, 73.7] & +1.00 [\\ensuremath{-}5.35, +7.35]"
-        in (tables["variants.tex"])
-    )
+    latex = f"groups=2 & 75,100 & 0.01248 & 61.0 [48.3, 73.7] & +1.00 [\\ensuremath{{-}}{low}, {high}]"
+    assert latex in tables["variants.tex"]
+    assert assumptions_sentence(analysis.contrasts) in tables["variants.md"]
     assert "\\ensuremath{}" not in tables["variants.tex"]
 
 
@@ -67,7 +72,7 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     analysis = study_analysis(tmp_path)
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
-    for part in (analysis.design.question, "(n = 2)", "margin of 1 points", "digits, resnet8, 6 epochs", machine):
+    for part in (analysis.design.question, "(n = 2)", "margin 1 points", "digits, resnet8, 6 epochs", machine):
         assert part in text
 
 
@@ -114,9 +119,17 @@ def test_one_replicate_has_no_interval_anywhere(tmp_path: Path) -> None:
 
 
 def test_equal_replicates_have_no_interval_of_no_width(tmp_path: Path) -> None:
-    tables = tables_of(study_analysis(tmp_path, top1=lambda variant, _: 60.0 + variant))
-    assert "| +1.00 (no spread) |" in tables["variants.md"]
+    tables = tables_of(study_analysis(tmp_path, top1=lambda *_: 60.0))
+    assert "| +0.00 (no spread) |" in tables["variants.md"]
     assert "CI" not in "".join(macros(tables["numbers.tex"]))
+
+
+def test_equal_replicates_of_different_variants_have_the_interval_of_rounding(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path, top1=lambda variant, _: 60.0 + variant, replicates=3)
+    seen = analysis.contrasts[0].difference
+    assert seen is not None
+    # A step of a point: each accuracy has the standard deviation 1 / sqrt(12) of what it was rounded from.
+    assert 0 < seen.high - 1 == pytest.approx(1 - seen.low)
 
 
 @pytest.mark.parametrize("replicates", [1, 3])
@@ -135,7 +148,9 @@ def test_crossed_factors_have_a_table_of_effects(tmp_path: Path) -> None:
         ["groups=4 x shuffle=off", "groups=2 x shuffle=on", 2, 2],
     ]
     assert frame["points"].tolist() == [2, 1, 0]
-    assert "groups=4 & groups=2 & +2.00 [\\ensuremath{-}10.71, +14.71]" in tables["effects.tex"]
+    assert "groups=4 & groups=2 & +2.00 [" in tables["effects.tex"]
+    assert set(frame["verdict"]) == {"undecided"}
+    assert frame["assumes_normal"].all()
     assert "tab:groups-digits-resnet8-effects}" in tables["effects.tex"]
     assert "Main effects and interactions." in tables["effects.md"]
 
@@ -177,7 +192,7 @@ def test_what_was_not_measured_is_a_dash_and_has_no_macro(tmp_path: Path) -> Non
     analysis = study_analysis(tmp_path)
     analysis.results.cells["train_time_ratio"] = float("nan")
     tables = tables_of(analysis)
-    assert "| undecided | – | 12.5 |" in tables["variants.md"]
+    assert "| undecided † | – | 12.5 |" in tables["variants.md"]
     assert "A dash: not measured." in tables["variants.md"]
     assert "\\textendash{}" in tables["variants.tex"]
     assert "StepTime" not in tables["numbers.tex"]
