@@ -181,6 +181,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 "reason": judged.reason if judged else _PICKED if contrast else "",
                 "p": judged.p if judged else None,
                 "assumes_normal": judged.assumes_normal if judged else None,
+                "exploratory": analysis.is_exploratory if judged else None,
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,
