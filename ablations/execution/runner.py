@@ -92,7 +92,8 @@ class StudyRunner:
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
         outlook = schedule.outlook()
-        self._declare(store, schedule, trains=outlook.to_train > 0)
+        if outlook.to_train or self.planned is None:  # a pilot that is there already declares nothing anew
+            self._declare(store, schedule, trains=outlook.to_train > 0)
         if not outlook.to_train:
             self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
             return 0

@@ -178,6 +178,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 "reason": contrast.reason if contrast else "",
                 "p": contrast.p if contrast else None,
                 "assumes_normal": contrast.assumes_normal if contrast else None,
+                "exploratory": analysis.is_exploratory if contrast else None,
                 **_bounds("step_time_ratio", summary.train_time_ratio),
                 "images_per_second": summary.train_images_per_second,
                 "peak_memory_mib": summary.peak_memory_mib,

@@ -7,6 +7,7 @@ import pytest
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.design.declaration import Change, Declaration, History
+from ablations.reporting.tables.variants import variants_frame
 from ablations.reporting.text.declaration import (
     changes_sentence,
     declaration_rows,
@@ -69,6 +70,15 @@ def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp
     (said,) = declaration_sentences(other)
     assert "metric from top1 to test_loss in this report; margin from 1 points to 0.5 nats in this report. " in said
     assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
+
+
+def test_the_csv_of_variants_says_which_verdicts_are_exploratory(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    other = replace(analysis, design=replace(analysis.design, margin=0.5))
+    for known, marked in ((analysis, False), (other, True)):
+        column = variants_frame(known).set_index("variant")["exploratory"]
+        assert (column.drop("none") == marked).all()
+        assert column.isna()["none"]
 
 
 def test_another_question_is_told_and_changes_no_verdict(tmp_path: Path) -> None:
