@@ -122,7 +122,7 @@ def baseline_shares(cells: pd.DataFrame, baselines: Mapping[str, str], metric: s
     """Returns by baseline which share of a typical contrast's variance is its own; of those with three replicates.
 
     With m runs of the baseline for each of a variant, the standard deviation of the contrast is
-    sqrt(1 - share + share / m) of what it is with one.
+    sqrt(1 - share + share / m) of what it is with one, from 6 replicates of the variant on (`stats.layout`).
     """
     layout, shares = Layout.of(cells, metric), {}
     for baseline in dict.fromkeys(baselines.values()):

@@ -9,7 +9,8 @@ finding of its own. Two statistics of each variant are compared with what normal
     the standard deviation relative to the median of all variants', which finds variants that are two things at once
 
 A variant is unstable where one of them is above the 97.5 % quantile of the maximum over all variants, so a study of
-equally stable variants has an unstable one in 5 % of cases; and only where the margin says that it matters. The rule
+equally stable variants has an unstable one in 5 % of cases; and only where the margin says that it matters, and the
+standard deviation is 1.75 times that of the others: many replicates tell spreads apart that differ by less. The rule
 was chosen by simulation (`tests/simulations`). Heavy tails are what it finds: of values of Student's t with 3 degrees
 of freedom, it calls some unstable in most studies.
 """
@@ -31,6 +32,7 @@ LEAST = 3  # replicates that something can be said of
 _STUDIES = 20_000  # that the quantiles are taken from, fewer of many values
 _MOST = 8_000_000  # values that are drawn for them
 _STRAY = 3.0  # robust standard deviations
+_FAR = 1.75  # times the standard deviation of the others
 _NORMAL = 1.4826  # a normal standard deviation over the median absolute deviation
 
 
@@ -93,7 +95,8 @@ def stabilities(
         scale, fails = scales[0, place], shortfalls[0, place] > of_shortfalls
         failures = int(np.count_nonzero(below > max(margin, of_shortfalls * scale))) if fails else 0
         strays = int(np.count_nonzero(below > max(margin, _STRAY * scale)))
-        scatters = bool(ratios[0, place] > of_ratios and spread > margin)
+        others = float(np.median(np.delete(spreads, place)))
+        scatters = bool(ratios[0, place] > of_ratios and spread > max(margin, _FAR * others))
         found[name] = Stability(
             name, len(own), float(below.max()), failures, strays, spread, typical, failures > 0 or scatters
         )

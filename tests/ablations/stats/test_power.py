@@ -156,7 +156,7 @@ def test_what_is_reached_by_replicates_takes_no_more_of_them(n: int, contrasts: 
         assert found == n or n >= 6  # fewer than 6 may reach what more do not
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0.2, 3), st.floats(0.1, 3), st.floats(1.01, 3), CONTRASTS)
 def test_less_noise_and_larger_effects_and_margins_take_no_more_replicates(
     effect: float, sd: float, factor: float, contrasts: int

@@ -297,8 +297,7 @@ def test_moderated_variances_are_those_of_smyth(n: int, spreads: tuple[float, ..
         assert made[0][0] == pytest.approx(variances, rel=1e-4)
         assert made[1][0] == pytest.approx(freedom, rel=1e-4)
         errors, also = moderated_errors(responses)
-        # Beside the variance of rounding to the least gap, which such values are far above.
-        assert errors == pytest.approx(np.sqrt(variances / n), rel=1e-2)
+        assert errors == pytest.approx(np.sqrt(variances / n), rel=1e-4)
         assert also == pytest.approx(freedom, rel=1e-4)
         seen.add(bool(freedom[0] == (n - 1) * (len(spreads) - 1)))
     assert seen == {True, False} or n == 2 or len(set(spreads)) > 1
@@ -335,6 +334,20 @@ def test_tied_values_have_the_variance_of_rounding_at_least() -> None:
     tests = family_tests(responses_of(np.full((4, 3), 70.0)))
     assert tests.p.tolist() == [1.0, 1.0]
     assert tests.error.tolist() == [0.0, 0.0]
+
+
+@given(st.integers(1, 1000).map(lambda images: 100 / images), st.lists(st.integers(0, 60), min_size=2, max_size=12))
+def test_the_step_of_shares_of_images_is_found(step: float, counts: list[int]) -> None:
+    # Up to what the counts have in common, of which nothing says that it is not the step.
+    different = np.diff(sorted(set(counts)))
+    expected = step * math.gcd(*different.tolist()) if len(different) else 0.0
+    made = resolution(np.array([[50 + step * count, np.nan] for count in counts]))
+    assert made == pytest.approx(expected, rel=1e-3)
+
+
+def test_values_that_are_as_good_as_continuous_have_no_step() -> None:
+    for seed in range(20):
+        assert resolution(np.random.default_rng(seed).standard_normal((3, 3))) == 0
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])

@@ -75,6 +75,17 @@ def test_one_run_in_ten_that_loses_4_points_is_found_in_4_of_5_studies_that_hold
     assert found / held >= 0.8 - 0.02
 
 
+@pytest.mark.parametrize("contrasts", [1, 4])
+def test_a_variant_that_merely_has_more_noise_is_stable_however_many_replicates_tell(contrasts: int) -> None:
+    # A difference of 4 standard deviations would be hidden behind it.
+    found = dict.fromkeys((1.4, 3.0), 0)
+    for values in studies("normal", 100, 28, contrasts, seed=23):
+        for factor in found:
+            found[factor] += stability(values * [1.0, factor, *[1.0] * (contrasts - 1)], 0.5)[1].is_unstable
+    assert found[1.4] <= 20  # 38 if nothing but its significance counted
+    assert found[3.0] >= 97
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 6, 8, 12, 20])
 @pytest.mark.parametrize("contrasts", [1, 4])
 def test_variants_that_are_alike_are_rarely_called_unstable(n: int, contrasts: int) -> None:

@@ -99,23 +99,23 @@ def test_a_contrast_of_tied_differences_comes_to(values: list[float], verdict: V
     [
         (CLEAR, ""),
         (WIDE, ""),
-        ([], "no_pair"),
-        (CLEAR[:1], "one_replicate"),
+        ([], "reasons.no_pair"),
+        (CLEAR[:1], "reasons.one_replicate"),
     ],
 )
 def test_why_nothing_is_decided_is_said(values: list[float], reason: str) -> None:
-    assert verdict_of(values).reason == (worded(f"verdicts.{reason}") if reason else "")
+    assert verdict_of(values).reason == (worded(reason) if reason else "")
 
 
 def test_differences_that_are_all_0_have_no_spread() -> None:
-    assert verdict_of([0.0] * 8, base=CONSTANT).reason == worded("verdicts.no_spread")
-    assert verdict_of([0.0] * 3, base=CONSTANT).reason == worded("verdicts.no_spread")
+    assert verdict_of([0.0] * 8, base=CONSTANT).reason == worded("reasons.no_spread")
+    assert verdict_of([0.0] * 3, base=CONSTANT).reason == worded("reasons.no_spread")
 
 
 def test_ties_that_cannot_decide_are_told() -> None:
     made = verdict_of([0.0] * 6 + [1.0, -1.0, 1.0, 1.0], base=CONSTANT)
     assert (made.verdict, made.p) == (Verdict.UNDECIDED, None)
-    assert made.reason == worded("verdicts.few_differ", least="0.12")
+    assert made.reason == worded("reasons.few_differ", least="0.12")
 
 
 def test_a_difference_that_is_clear_by_itself_alone_is_told() -> None:
@@ -124,7 +124,7 @@ def test_a_difference_that_is_clear_by_itself_alone_is_told() -> None:
     made = judge(cells, against_nothing(*"abcdefghijk"), 0.01)
     excluded = [one for one in made if one.difference and (one.difference.low > 0 or one.difference.high < 0)]
     assert {one.verdict for one in excluded} == {Verdict.UNDECIDED}
-    assert {one.reason for one in excluded} == {worded("verdicts.not_among", contrasts=11)}
+    assert {one.reason for one in excluded} == {worded("reasons.not_among", contrasts=11)}
 
 
 def test_evidence_is_of_pairs_alone_and_is_told() -> None:
@@ -359,7 +359,7 @@ def test_equivalence_is_refused_where_a_replicate_diverged() -> None:
         assert (made.verdict, made.lost, made.unseen_failures) == (Verdict.UNDECIDED, 1, None)
         assert made.p_equivalence is not None
         assert made.p_equivalence < 0.05
-        assert made.reason == worded("verdicts.refused_lost", lost="1 replicate")
+        assert made.reason == worded("reasons.refused_lost", lost="1 replicate")
         assert made.is_decided  # more replicates change nothing about that
     cells = study(a=CLEAR)
     cells.loc[(cells["variant"] == "a") & (cells["replicate"] == 4), "top1"] = NAN
@@ -378,7 +378,7 @@ def test_equivalence_is_refused_where_a_run_fell_out() -> None:
     assert made["a"].p_equivalence is not None
     assert made["a"].p_equivalence < 0.05
     assert (made["a"].verdict, made["b"].verdict) == (Verdict.UNDECIDED, Verdict.EQUIVALENT)
-    assert made["a"].reason == worded("verdicts.refused_strays", strays="1 run")
+    assert made["a"].reason == worded("reasons.refused_strays", strays="1 run")
 
 
 @pytest.mark.parametrize(("n", "rate"), [(3, 0.632), (8, 0.312), (12, 0.221)])
@@ -417,7 +417,7 @@ LOOKS = Looks((9, 12))
 
 def test_before_the_first_look_nothing_is_decided() -> None:
     made = verdict_of(CLEAR[:8], looks=LOOKS)
-    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, worded("verdicts.first_look", first=9))
+    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, worded("reasons.first_look", first=9))
     assert (made.look, made.p, made.is_decided) == (None, None, False)
     assert verdict_of(NEAR[:8], looks=LOOKS).verdict is Verdict.UNDECIDED
     assert verdict_of(CLEAR[:1], looks=LOOKS).verdict is Verdict.NONE
