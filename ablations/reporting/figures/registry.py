@@ -107,8 +107,8 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     if not shares.empty:
         key += (
             " Black lines: 95 % quantile of the factor's importance with the objective permuted over the variants, "
-            f"where no factor matters ({shares['permutations'].max()} permutations); *: p at most 0.05, corrected for "
-            "the number of factors."
+            f"where no factor matters ({shares['permutations'].max()} permutations); *: above the largest importance "
+            "of any factor there, p at most 0.05."
         )
     key += f" Not shown: {count(selection.given_up, 'variant')} that the search gave up." if selection.given_up else ""
     objectives = selection.design.objectives
