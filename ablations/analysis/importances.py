@@ -7,10 +7,10 @@ nothing about direction.
 A forest that is fitted to few variants finds importances in noise: 0.14 to 0.31 for the largest of five factors, over
 20 variants, and more for factors of many levels. So all is computed again with the objective's values permuted over the
 variants, many times: then no factor matters, and what is found is the null distribution of each factor's importance
-(Altmann et al. 2010). Over factors it is corrected by the largest importance of any factor in each permutation (Westfall
-and Young 1993). That one tends to be of the factor with the most levels, so a factor of two needs a larger effect to
-stand out: in simulations of 20 variants and five factors, an effect of 1.5 to 1.8 SD was found in 13 of 16 studies for
-a factor of four levels and in 6 of 16 for one of two. With standardised importances it was 1 and 11.
+(Altmann et al. 2010). Over factors it is corrected by the largest importance of any factor in each permutation
+(Westfall and Young 1993). That one tends to be of the factor with the most levels, so a factor of two needs a larger
+effect to stand out: in simulations of 20 variants and five factors, an effect of 1.5 to 1.8 SD was found in 13 of 16
+studies for a factor of four levels and in 6 of 16 for one of two. With standardised importances it was 1 and 11.
 """
 
 from __future__ import annotations
