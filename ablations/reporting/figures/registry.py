@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ablations.analysis.effects import effects_frame
+from ablations.analysis.results import Results
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import SuiteError
 from ablations.common.wording import count
@@ -54,7 +55,8 @@ class Sketch:
     """A figure that a study has: the frame that it shows, what draws it, and how to read it.
 
     `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
-    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants.
+    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants;
+    `results` are those that it is of, where these are not the study's.
     """
 
     frame: pd.DataFrame
@@ -63,6 +65,7 @@ class Sketch:
     n: str = ""
     asks: bool = True
     shown: str | None = None
+    results: Results | None = None
 
 
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
@@ -113,7 +116,9 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     key += f" Not shown: {count(selection.given_up, 'variant')} that the search gave up." if selection.given_up else ""
     objectives = selection.design.objectives
     n = f"1 cell a variant, {count(selection.picked, 'pick')}"
-    return Sketch(frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="")
+    return Sketch(
+        frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="", results=selection.results
+    )
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
@@ -214,18 +219,17 @@ def _factor_label(design: Design) -> str:
 
 
 def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
-    counts = analysis.results.cells["variant"].value_counts()
+    results = sketch.results or analysis.results
+    counts = results.cells["variant"].value_counts()
     least, most = counts.min(), counts.max()
-    replicates = ""
-    if not sketch.n:
-        replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
+    replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
     parts = [
         analysis.design.question if sketch.asks else "",
         sketch.key,
         f"n = {sketch.n or f'{replicates} a variant'}.",
-        f"{protocol_line(analysis.design, analysis.results)}.",
+        f"{protocol_line(analysis.design, results)}.",
         shown_sentence(analysis) if sketch.shown is None else sketch.shown,
-        missing_sentence(analysis.results),
+        missing_sentence(results),
     ]
     return " ".join(part for part in parts if part)
 
