@@ -7,8 +7,10 @@ nothing about direction.
 A forest that is fitted to few variants finds importances in noise: 0.14 to 0.31 for the largest of five factors, over
 20 variants, and more for factors of many levels. So all is computed again with the objective's values permuted over the
 variants, many times: then no factor matters, and what is found is the null distribution of each factor's importance
-(Altmann et al. 2010). Over factors it is corrected by the largest importance in each permutation, in standard
-deviations of the factor's own (Westfall and Young 1993), so that factors of many levels do not hide the others.
+(Altmann et al. 2010). Over factors it is corrected by the largest importance of any factor in each permutation
+(Westfall and Young 1993). That one tends to be of the factor with the most levels, so a factor of two needs a larger
+effect to stand out: in simulations of 20 variants and five factors, an effect of 1.5 to 1.8 SD was found in 13 of 16
+studies for a factor of four levels and in 6 of 16 for one of two. With standardised importances it was 1 and 11.
 """
 
 from __future__ import annotations
@@ -61,7 +63,6 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
             continue
         found = _shares(evaluator, settings, values, factors)
         null = _null(evaluator, settings, values, factors)
-        ps = _family_wise(found, null)
         rows += [
             {
                 "factor": list(factors)[place].removeprefix("attention."),
@@ -69,7 +70,7 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
                 "importance": found[place],
                 "null_95": float(np.quantile(null[:, place], 1 - ALPHA)),
                 "p": _p(found[place], null[:, place]),
-                "p_family": ps[place],
+                "p_family": _p(found[place], null.max(1)),
                 "permutations": len(null),
             }
             for place in np.argsort(-found, kind="stable")
@@ -108,20 +109,6 @@ def _shares(
 
 def _p(found: float, null: NDArray[np.float64]) -> float:
     return float((1 + (null >= found).sum()) / (1 + len(null)))
-
-
-def _family_wise(found: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the p of each factor by the largest standardised importance in each permutation.
-
-    The data's own order is one more permutation, in the standardisation too, which makes the test exact.
-    """
-    both = np.vstack([found, null])
-    spread = both.std(0)
-    standardised = (both - both.mean(0)) / np.where(spread > 0, spread, 1.0)
-    largest = standardised.max(1)
-    # Sums of many terms: what is equal may differ in its last digit.
-    ps: NDArray[np.float64] = (largest[:, None] >= standardised[0] - 1e-9).mean(0)
-    return ps
 
 
 def _varied(design: Design, tried: Sequence[Mapping[str, object]]) -> dict[str, CategoricalDistribution]:

@@ -6,6 +6,9 @@ each replicate has data of its own, the same for all variants, so that what is f
 subset of it (Bouthillier et al. 2021, arXiv 2103.03098): digits are drawn anew, source digits split anew; of stored
 images, which are decoded once, each replicate draws its subsets of the official training and of the official test
 images. The two are never mixed: a test image of one replicate is a training image of none.
+
+Validation scenes of digits are made of the source digits of the training scenes, of which they are a part; those of
+test scenes are others.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Launcher(ABC):
         """Says how many images cells see, and which of them differ between cells."""
         text = self.images.describe(self.data.side)
         if note := self.data_set.note:
-            text += f", of which {note}" if self.data_set.nbytes > self.images.nbytes else f"; {note}"
+            text += f"; {note}"
         if self.design.validation:
             held = len(self.data_set.images(self.design.seed(0, Split.VALIDATION), Split.VALIDATION).test)
             text += f"; {held:,} of the training images are for validation"

@@ -125,7 +125,7 @@ class SearchSchedule(Schedule):
     def count_done(self) -> int:
         """Counts the cells of both phases that need no training any more."""
         known = (*self.design.selection_cells(), *self._confirmed_already().cells())
-        return sum(1 for _ in known) - len(self.not_done(known))
+        return len(known) - len(self.not_done(known))
 
     def _confirmed(self) -> Design:
         """Returns the design of the confirmation, once all variants have been tried."""

@@ -113,13 +113,15 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     if not shares.empty:
         key += (
             " Black lines: 95 % quantile of the factor's importance with the objective permuted over the variants, "
-            f"where no factor matters ({shares['permutations'].max()} permutations); *: p at most 0.05, corrected for "
-            "the number of factors."
+            f"where no factor matters ({shares['permutations'].max()} permutations); *: above the largest importance "
+            "of any factor there, p at most 0.05."
         )
     key += f" Not shown: {count(selection.given_up, 'variant')} that the search gave up." if selection.given_up else ""
     objectives = selection.design.objectives
     n = f"1 cell a variant, {count(selection.picked, 'pick')}"
-    return Sketch(frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="")
+    return Sketch(
+        frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="", results=selection.results
+    )
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
@@ -230,18 +232,17 @@ def _factor_label(design: Design) -> str:
 
 
 def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
-    counts = analysis.results.cells["variant"].value_counts()
+    results = sketch.results or analysis.results
+    counts = results.cells["variant"].value_counts()
     least, most = counts.min(), counts.max()
-    replicates = ""
-    if not sketch.n:
-        replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
+    replicates = f"{least} to {most} replicates" if least != most else count(most, "replicate")
     parts = [
         analysis.design.question if sketch.asks else "",
         sketch.key,
         f"n = {sketch.n or f'{replicates} a variant'}.",
-        f"{protocol_line(analysis.design, analysis.results)}.",
+        f"{protocol_line(analysis.design, results)}.",
         shown_sentence(analysis) if sketch.shown is None else sketch.shown,
-        missing_sentence(analysis.results),
+        missing_sentence(results),
     ]
     return " ".join(part for part in parts if part)
 

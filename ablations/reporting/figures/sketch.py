@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ablations.analysis.results import Results
+
 
 @dataclass(frozen=True)
 class Sketch:
     """A figure that a study has: the frame that it shows, what draws it, and how to read it.
 
     `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
-    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants.
+    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants;
+    `results` are those that it is of, where these are not the study's.
     """
 
     frame: pd.DataFrame
@@ -23,3 +26,4 @@ class Sketch:
     n: str = ""
     asks: bool = True
     shown: str | None = None
+    results: Results | None = None

@@ -146,8 +146,8 @@ def _importances_section(selection: Selection) -> Section:
         f"Shares of each objective's variance over {of_which} variants that were picked and trained to the end "
         "(fANOVA), the rest being interactions; they say nothing about direction. In brackets the 95 % quantile of the "
         f"same factor's importance in {shares['permutations'].max()} permutations of the objective over the variants, "
-        "where no factor matters; *: p at most 0.05, corrected for the number of factors by the largest standardised "
-        "importance in each permutation."
+        "where no factor matters; *: above the largest importance of any factor there, p at most 0.05 for all factors "
+        "together."
     )
     return Section(title, note, ("factor", *(on_validation(objective) for objective in known)), rows)
 

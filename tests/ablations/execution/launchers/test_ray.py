@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from ablations.config import RayConfig
+from ablations.design import Split
 from ablations.execution.launchers import make_launcher
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.launchers.serial import SerialLauncher
@@ -139,7 +140,7 @@ def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
     with launcher_of(study, ray_config) as launcher:
         assert study.drive(launcher).failed == 0
         (reference,) = references
-        images = ray.get(reference)
+        images = ray.get(reference).images(0, Split.TEST)
     assert images.fingerprint == launcher.images.fingerprint
     assert not images.train.pixels.flags.writeable  # the store's own bytes, not a copy of them
     assert (images.train.pixels == launcher.images.train.pixels).all()

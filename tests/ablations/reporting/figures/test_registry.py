@@ -126,10 +126,9 @@ def test_a_search_that_has_confirmed_nothing_yet_shows_what_it_selects_by(tmp_pa
     names, left_out = drawn(search_analysis(tmp_path, is_confirmed=False))
     assert names == ["tradeoffs"]
     assert left_out["forest"] == "no cell is finished"
-    assert (
-        worded("figures.permuted", permutations=59)
-        in draw_figures(search_analysis(tmp_path, is_confirmed=False), ["tradeoffs"]).drawn[0].caption
-    )
+    (figure,) = draw_figures(search_analysis(tmp_path, is_confirmed=False), ["tradeoffs"]).drawn
+    assert worded("figures.permuted", permutations=59) in figure.caption
+    assert figure.caption.endswith("; Machine & Co.")
 
 
 def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:

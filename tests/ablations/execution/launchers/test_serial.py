@@ -1,0 +1,63 @@
+"""The serial launcher on data that differ between cells: what each of them sees, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ablations.common.errors import UsageError
+from ablations.config.compose import compose_config
+from ablations.data import DataError
+from ablations.design import Split, make_design
+from ablations.execution.launchers.serial import SerialLauncher
+from tests.builders.trees import make_tree
+from tests.wording import refusal, worded
+
+SMALL = ("device=cpu", "train.batch_size=8", "data.train_images=40", "data.test_images=20")
+
+
+def launcher_of(*overrides: str) -> SerialLauncher:
+    config = compose_config(overrides)
+    return SerialLauncher(make_design(config), config.data, Console(quiet=True))
+
+
+def test_a_selection_is_trained_without_its_validation_images_and_evaluated_on_them() -> None:
+    launcher = launcher_of(*SMALL, "sweep=search", "data.validation=0.25")
+    variant = launcher.design.variants[0]
+    result, selection = (launcher.design.cell(variant, 0, split) for split in (Split.TEST, Split.VALIDATION))
+    seen = {cell.split: launcher.device_images(cell.seed, cell.split) for cell in (result, selection)}
+    assert (seen[Split.TEST].train_images(1), seen[Split.TEST].test_images) == (40, 20)
+    assert (seen[Split.VALIDATION].train_images(1), seen[Split.VALIDATION].test_images) == (30, 10)
+    assert seen[Split.TEST].fingerprint == launcher.data_set.fingerprint != seen[Split.VALIDATION].fingerprint
+    assert worded("run.validation", images=10) in launcher.prepare()
+
+
+def test_replicates_of_a_subset_share_their_pixels_and_differ_in_their_images(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", train=6, val=2)
+    typed = [f"data.root={tree}", f"data.cache={tmp_path / 'cache'}", "data.train_per_class=2", "data.seed=replicate"]
+    launcher = launcher_of("device=cpu", "train.batch_size=4", "data=imagenet_subset", *typed)
+    first, second = (launcher.device_images(launcher.design.seed(replicate), Split.TEST) for replicate in range(2))
+    assert first.fingerprint != second.fingerprint
+    assert [tensor.data_ptr() for _, tensor in first.placed] == [tensor.data_ptr() for _, tensor in second.placed]
+    assert first.train_images(1) == second.train_images(1) == 6
+    assert worded("run.own_subset") in launcher.prepare()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["data.validation=0.2"], DataError, refusal("data.validation=0.2", "data.empty_class", name="0")),
+        (
+            ["data.validation=0.5", "train.batch_size=22"],
+            UsageError,
+            refusal("train.batch_size=22", "run.too_few", images=20),
+        ),
+    ],
+)
+def test_a_split_that_cannot_be_made_or_trained_on_is_refused_before_anything_is_trained(
+    overrides: list[str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _ = launcher_of(*SMALL, "sweep=search", *overrides).images
