@@ -66,9 +66,11 @@ class Launcher(ABC):
         if len(images.train) < self.recipe.batch_size:
             reason = f"is more than the {len(images.train):,} {what}"
             raise UsageError("train.batch_size", self.recipe.batch_size, reason)
-        if "top5" in self.design.objectives and len(images.classes) <= TOP:
-            reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
-            raise UsageError("sweep.objectives", "top5", reason)
+        wanted = {"sweep.objectives": self.design.objectives, "judge.metric": (self.design.metric,)}
+        for option, metrics in wanted.items():
+            if "top5" in metrics and len(images.classes) <= TOP:
+                reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
+                raise UsageError(option, "top5", reason)
         return images
 
     def describe_images(self) -> str:
