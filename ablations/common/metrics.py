@@ -31,6 +31,11 @@ class Metric:
         return self.unit == "%"
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether it is a share of images that a network gets right."""
+        return self.in_points and self.direction == "maximize"
+
+    @property
     def difference_unit(self) -> str:
         """The unit of differences; empty where there is none."""
         return "points" if self.in_points else self.unit

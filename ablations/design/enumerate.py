@@ -144,9 +144,9 @@ def _margin(config: Config) -> float:
     if config.sweep.margin != AUTO:
         return float(config.sweep.margin)
     metric = METRICS[config.judge.metric]
-    if not metric.in_points:
-        unit = f"in {metric.unit}" if metric.unit else "without a unit"
-        reason = f"is for metrics in percent; judge.metric={metric.key} needs a number, {unit}"
+    if not metric.is_accuracy:
+        unit = f"in {metric.difference_unit}" if metric.unit else "without a unit"
+        reason = f"is for accuracies; judge.metric={metric.key} needs a number, {unit}"
         raise UsageError("sweep.margin", AUTO, reason)
     return config.data.margin
 
