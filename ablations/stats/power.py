@@ -27,6 +27,8 @@ from ablations.stats.significance import ALPHA, FLIPPED, Array, holm, least_p, m
 POWER = 0.8
 _SIMULATED = 12  # replicates up to which sign flips are simulated
 _MANY = 32  # contrasts beyond which they are not
+_FAMILY = 200  # contrasts whose greatest |t| is simulated
+_LIKE_NORMAL = 60  # replicates from which on more of them change that level no more
 _STUDIES = 4000
 _FLIPPED_STUDIES = 1500
 _DRAWN = 4_000_000  # values of simulated studies, at most
@@ -174,8 +176,12 @@ def _power(effect: float, n: int, contrasts: int, level: float) -> float:
         return 0.0
     if n <= _SIMULATED and contrasts <= _MANY:
         return _flipped_power(effect, n, contrasts, level)
-    freedom, shift = n - 1, effect * math.sqrt(n)
-    critical = float(stdtrit(freedom, 1 - _level_of_each(n, contrasts, level) / 2))
+    return _formula(effect, n, n - 1, _level_of_each(min(n, _LIKE_NORMAL), contrasts, level))
+
+
+def _formula(effect: float, n: int, freedom: int, level: float) -> float:
+    """Returns the power of a two-sided t-test with so many degrees of freedom, at a level of its own."""
+    shift, critical = effect * math.sqrt(n), float(stdtrit(freedom, 1 - level / 2))
     below, above = (float(nctdtr(freedom, shift, bound)) for bound in (-critical, critical))
     if math.isnan(above):  # far from 0 the function gives up; the normal approximation is good there
         above = float(ndtr((critical - shift) / math.sqrt(1 + critical**2 / (2 * freedom))))
@@ -183,6 +189,8 @@ def _power(effect: float, n: int, contrasts: int, level: float) -> float:
 
 
 def _moderated_power(effect: float, n: int, contrasts: int) -> float:
+    if contrasts > _MANY:  # whose pooled variance is known well, so that Holm's first step decides
+        return _formula(effect, n, (n - 1) * contrasts, ALPHA / contrasts)
     means, errors, freedom = _moderated_studies(n, contrasts)
     moved = means + effect * (np.arange(contrasts) == 0)
     return float(np.mean(holm(t_ps(moved, errors, freedom))[:, 0] <= ALPHA))
@@ -234,7 +242,9 @@ def _level_of_each(n: int, contrasts: int, level: float) -> float:
     """
     if contrasts == 1:
         return level
-    studies = max(2000, min(10 * _STUDIES, _DRAWN // contrasts))
+    if contrasts > _FAMILY:  # Bonferroni's inequality from there on
+        return _level_of_each(n, _FAMILY, level) * _FAMILY / contrasts
+    studies = max(4000, min(10 * _STUDIES, _DRAWN // contrasts))
     draws = np.random.default_rng(contrasts)
     values = draws.standard_normal((studies, contrasts + 1)) / math.sqrt(2)
     errors = np.sqrt(draws.chisquare(n - 1, (studies, contrasts)) / (n - 1))
