@@ -6,8 +6,8 @@ of the differences, averaged over the factors that are left. Each is computed in
 backbone weights and batches, and estimated from these numbers (Montgomery, Design and Analysis of Experiments, chapters
 5 and 6, without the halving that 2-level designs often have: effects are in the units of the metric).
 
-All effects of a study are one family, tested as its contrasts are (`ablations.stats.significance`). A main effect
-averages over many cells, which makes it the most powerful comparison that a study has.
+All effects of a study are one family, tested as its contrasts are (`ablations.stats.significance`), below 6 replicates
+each by its own variance. A main effect averages over many cells, which makes it the most powerful comparison of a study.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None =
         if size is not None and not all(layout.has_ended(name, size) for name in names):
             return None
         known = values[is_whole & (layout.replicates < size)] if size is not None else values[is_whole]
-        return Responses(known, known @ weights.T, (weights**2).sum(axis=1))
+        # Replicates may respond differently to a level, which an effect's own differences show and runs do not.
+        return Responses(known, known @ weights.T, (weights**2).sum(axis=1), is_pooled=False)
 
     claims = claims_of(responses_at, len(formulas), design.margin, looks)
     lost = sum(layout.lost(name) for name in names)

@@ -50,11 +50,13 @@ class Responses:
         differences: by replicate and contrast, (n, k), each a sum of weighted columns of `values` whose weights add up
             to 0; nan where a variant of the contrast has no result.
         weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
+        is_pooled: whether the variance of a contrast may be moderated towards that of single runs.
     """
 
     values: Array
     differences: Array
     weights: Array
+    is_pooled: bool = True
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -63,7 +65,7 @@ class Responses:
 
     def of(self, contrasts: NDArray[np.bool_]) -> Responses:
         """Returns some of the contrasts, and all variants."""
-        return Responses(self.values, self.differences[:, contrasts], self.weights[contrasts])
+        return Responses(self.values, self.differences[:, contrasts], self.weights[contrasts], self.is_pooled)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def moderated_errors(responses: Responses) -> tuple[Array, Array]:
     freedom = np.asarray(n - 1, dtype=np.float64)
     values = responses.values[:, np.count_nonzero(~np.isnan(responses.values), axis=0) >= 2]
     values = values[~np.isnan(values).any(axis=1)]
-    if len(values) < 2 or values.shape[1] < 3:  # two variants have one contrast, and nothing to be moderated towards
+    # Two variants have one contrast, and nothing to be moderated towards.
+    if len(values) < 2 or values.shape[1] < 3 or not responses.is_pooled:
         return np.sqrt(own / n), freedom
     floor = resolution(responses.values) ** 2 / 12
     variances, freedoms = moderated(values[None], own[None], freedom, responses.weights, floor)
