@@ -7,7 +7,7 @@ backbone weights and batches, and estimated from these numbers (Montgomery, Desi
 5 and 6, without the halving that 2-level designs often have: effects are in the units of the metric).
 
 All effects of a study are one family, tested as its contrasts are (`ablations.stats.significance`), below 6 replicates
-each by its own variance. A main effect averages over many cells, which makes it the most powerful comparison of a study.
+each by its own variance. A main effect averages over many cells, which makes it the most powerful of comparisons.
 """
 
 from __future__ import annotations
