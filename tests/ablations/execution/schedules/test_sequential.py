@@ -34,10 +34,10 @@ from tests.builders.several import Several
 from tests.conftest import Command
 from tests.wording import refusal, worded
 
-# With two contrasts and up to 16 replicates the study is looked at 9, 12 and 16 of them.
-SIZES = (9, 12, 16)
+# With up to 16 replicates the study is looked at 8, 11 and 16 of them.
+SIZES = (8, 11, 16)
 TINY = ("device=cpu", "sweep.factors.attention.groups=[1,4]", "data.train_images=64", "data.test_images=10",
-        "train.epochs=1")  # fmt: skip
+        "train.epochs=1", "sweep.margin=0.2")  # fmt: skip
 AUTO = ("replicates=auto", "replicates.max=16")
 
 
@@ -48,7 +48,8 @@ def wiggle(replicate: int) -> float:
 
 def mixed(variant: str, replicate: int) -> float:
     """groups=1 helps beyond doubt, and of groups=4 nothing is ever known."""
-    return {"none": 50.0, "groups=1": 55.0 + 0.1 * replicate, "groups=4": 50.0 + wiggle(replicate)}[variant]
+    noise = wiggle(replicate)
+    return {"none": 50.0 + noise, "groups=1": 55.0 + 0.1 * replicate + noise, "groups=4": 50.0 - noise}[variant]
 
 
 def clear(variant: str, replicate: int) -> float:
@@ -58,7 +59,7 @@ def clear(variant: str, replicate: int) -> float:
 
 def hopeless(variant: str, replicate: int) -> float:
     """Nothing is ever known."""
-    return 50.0 + wiggle(replicate) * (variant != "none")
+    return 50.0 + wiggle(replicate) * (-1.0 if variant == "none" else 1.0)
 
 
 def later(variant: str, replicate: int) -> float:
@@ -129,15 +130,15 @@ class Study(DrivenStudy):
         return {name: sorted(replicates) for name, replicates in found.items()}
 
     def verdicts(self) -> dict[str, Verdict]:
-        cells = collect(self.design, self.store.cells()).cells
+        ended = collect(self.design, self.store.cells()).ended
         looks = looks_of(self.design, self.store.attributes["looks"])
-        contrasts = judge(cells, self.design.baselines, self.design.margin, looks)
+        contrasts = judge(ended, self.design.baselines, self.design.margin, looks=looks)
         return {contrast.variant: contrast.verdict for contrast in contrasts}
 
 
 MIXED_ORDER = [
-    *(f"{name} r{replicate}" for replicate in range(9) for name in ("none", "groups=1", "groups=4")),
-    *(f"{name} r{replicate}" for replicate in range(9, 16) for name in ("none", "groups=4")),
+    *(f"{name} r{replicate}" for replicate in range(8) for name in ("none", "groups=1", "groups=4")),
+    *(f"{name} r{replicate}" for replicate in range(8, 16) for name in ("none", "groups=4")),
 ]
 
 
@@ -152,24 +153,24 @@ def upto(number: int) -> list[int]:
 
 def test_what_the_first_look_decides_gets_no_more_and_the_others_and_their_baseline_do(study: Study) -> None:
     trained = study.train(mixed)
-    assert study.replicates() == {"none": upto(16), "groups=1": upto(9), "groups=4": upto(16)}
-    assert len(trained) == len(set(trained)) == 16 + 9 + 16
+    assert study.replicates() == {"none": upto(16), "groups=1": upto(8), "groups=4": upto(16)}
+    assert len(trained) == len(set(trained)) == 16 + 8 + 16
     # A whole replicate of all that are wanted after the other, so that a cut leaves pairs.
-    assert trained[27:31] == ["none r9", "groups=4 r9", "none r10", "groups=4 r10"]
+    assert trained[24:28] == ["none r8", "groups=4 r8", "none r9", "groups=4 r9"]
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.UNDECIDED}
 
 
 def test_each_look_says_what_it_found_and_how_many_cells_it_adds(study: Study) -> None:
     study.train(mixed)
     assert study.found == [
-        (worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3), 27 + 6),
-        (worded("looks.look", replicates=12, decided=1, contrasts=2, named="none, groups=4", more=4), 33 + 8),
+        (worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3), 24 + 6),
+        (worded("looks.look", replicates=11, decided=1, contrasts=2, named="none, groups=4", more=5), 30 + 10),
     ]
 
 
 def test_a_study_of_which_all_is_decided_ends_there(study: Study) -> None:
     study.train(clear)
-    assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(9))
+    assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(8))
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.EQUIVALENT}
     assert study.found == []
     assert study.train(clear) == []
@@ -185,11 +186,12 @@ def test_a_study_of_which_nothing_is_decided_ends_with_the_last_look(study: Stud
 
 def test_what_a_later_look_decides_gets_no_more_than_that(study: Study) -> None:
     study.train(later)
-    assert study.replicates() == {"none": upto(12), "groups=1": upto(9), "groups=4": upto(12)}
-    assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.HELPS}
+    assert study.replicates() == {"none": upto(11), "groups=1": upto(8), "groups=4": upto(11)}
+    # The tests have decided that there is a difference; what it is worth, a mean does not say.
+    assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.UNSTABLE}
 
 
-@pytest.mark.parametrize("stop_after", [5, 27, 32, 33])
+@pytest.mark.parametrize("stop_after", [5, 24, 29, 30])
 def test_a_study_that_was_cut_off_goes_on_with_exactly_the_missing_cells(study: Study, stop_after: int) -> None:
     first = study.train(mixed, stop_after=stop_after)
     second = study.train(mixed)
@@ -200,14 +202,14 @@ def test_a_study_that_was_cut_off_goes_on_with_exactly_the_missing_cells(study: 
 def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that_costs(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study.train(mixed, stop_after=31)
+    study.train(mixed, stop_after=28)
     assert cli.main("run", PURPOSE, run, [*TINY, *AUTO, f"results_dir={tmp_path}", "tracking.enabled=false"]) == 0
     printed = capsys.readouterr().out
     # One batch ends here with the cells that were left of it, and another one may follow.
-    assert "replicates: 9 to 16, " + worded("run.to_train", cells=33, left=2) in printed
+    assert "replicates: 8 to 16, " + worded("run.to_train", cells=30, left=2) in printed
     assert "Cost: about 2 s for 2 cells." in printed.splitlines()
-    assert "[32/33] none r11" in printed
-    assert worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3) in printed
+    assert "[29/30] none r10" in printed
+    assert worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3) in printed
 
 
 @pytest.mark.parametrize("slots", [2, 5, 40])
@@ -216,21 +218,21 @@ def test_a_look_waits_for_all_cells_of_the_one_before_however_many_are_trained_a
 ) -> None:
     trained = study.train(mixed, slots=slots)
     assert len(trained) == len(set(trained))
-    assert set(trained[:27]) == set(MIXED_ORDER[:27])
+    assert set(trained[:24]) == set(MIXED_ORDER[:24])
     assert set(trained) == set(MIXED_ORDER)
 
 
 def test_a_cell_that_a_killed_run_had_begun_is_trained_once(study: Study) -> None:
-    study.train(mixed, stop_after=29)
-    study.store.start(study.design.cell(study.design.variants[0], 10))  # and dies
-    assert study.train(mixed) == MIXED_ORDER[29:]
+    study.train(mixed, stop_after=26)
+    study.store.start(study.design.cell(study.design.variants[0], 9))  # and dies
+    assert study.train(mixed) == MIXED_ORDER[26:]
 
 
 @pytest.mark.parametrize("failing", ["groups=4 r4", "groups=4 r11", "none r14"])
 def test_a_failed_cell_is_tried_again(study: Study, failing: str) -> None:
     study.train(mixed, failing=failing)
     study.train(mixed)
-    assert study.replicates() == {"none": upto(16), "groups=1": upto(9), "groups=4": upto(16)}
+    assert study.replicates() == {"none": upto(16), "groups=1": upto(8), "groups=4": upto(16)}
     assert study.train(mixed) == []
 
 
@@ -241,8 +243,8 @@ def test_replicates_of_a_study_that_had_a_number_of_them_are_used(tmp_path: Path
         f"{name} r{number}" for number in range(10, 16) for name in ("none", "groups=4")
     ]  # fmt: skip
     assert auto.found[0] == (
-        worded("looks.look", replicates=9, decided=1, contrasts=2, named="none, groups=4", more=3),
-        30 + 4,
+        worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3),
+        30 + 2,
     )
 
 
@@ -252,17 +254,17 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
     store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", "x", create=True)
     design = make_design(compose_config(["device=cpu", "study=x", *sweep, *AUTO]))
     store.initialise(design)
-    cells = [design.cell(variant, replicate) for replicate in range(9) for variant in design.variants]
+    cells = [design.cell(variant, replicate) for replicate in range(8) for variant in design.variants]
     for cell in cells:
         store.start(cell)
         clear_one = 5 * (cell.variant.name == "resnet20, sa")
-        noise = wiggle(cell.replicate) * (cell.variant.name == "resnet8, sa")
+        noise = wiggle(cell.replicate) * (-1.0 if cell.variant.name == "resnet8, sa" else 1.0)
         top1 = 50 + clear_one + noise
         result = Result(top1, 1.0, Cost(10), 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
     found = SequentialSchedule(design, store, Looks(SIZES)).cells()
     assert [cell.name if cell else None for cell in islice(found, 4)] == [
-        "resnet8, none r9", "resnet8, sa r9", "resnet8, none r10", "resnet8, sa r10",
+        "resnet8, none r8", "resnet8, sa r8", "resnet8, none r9", "resnet8, sa r9",
     ]  # fmt: skip
 
 
@@ -282,13 +284,11 @@ def test_another_replicates_max_is_refused_for_a_stored_study(study: Study, tmp_
 
 
 def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_can() -> None:
-    asked = make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))
-    with pytest.raises(
-        UsageError, match=refusal("replicates.max=6", "looks.too_few", contrasts=2, then=("with so few", "7 can"))
-    ):
+    asked = make_design(compose_config([*TINY, "replicates=auto", "replicates.max=5"]))
+    with pytest.raises(UsageError, match=refusal("replicates.max=5", "looks.too_few")):
         looks_of(asked)
-    assert Looks.planned(6, 2) is None
-    assert looks_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=7"]))).sizes == (7,)
+    assert Looks.planned(5) is None
+    assert looks_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))).sizes == (6,)
 
 
 def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
@@ -304,7 +304,7 @@ def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
         (["sweep=search", "replicates=auto"], "error: " + refusal("replicates=auto", "design.compared")),
         (
             ["replicates=auto", "replicates.max=5"],
-            "error: " + refusal("replicates.max=5", "looks.too_few", contrasts=4),
+            "error: " + refusal("replicates.max=5", "looks.too_few"),
         ),
     ],
 )
