@@ -6,7 +6,9 @@ Twenty minutes on two cores. Every number is seeded; the Monte Carlo error of 5 
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def false_equivalents(kind: str, replicates: int, contrasts: int) -> str:
     return percent(wrong, STUDIES)
 
 
-def false_under_looks(kind: str, contrasts: int) -> tuple[str, str]:
+def false_under_looks(kind: str, contrasts: int) -> str:
     """Counts both kinds of wrong claims under `replicates=auto`."""
     looks = Looks.planned(MOST)
     assert looks is not None
@@ -56,7 +58,7 @@ def false_under_looks(kind: str, contrasts: int) -> tuple[str, str]:
     margin, same = 4 * (2 / MOST) ** 0.5, 0
     for values in studies(kind, FEWER, MOST, contrasts, effects=(margin,) * contrasts, seed=3):
         same += any(map(is_equivalent, claims(values, margin, looks)))
-    return percent(found, FEWER), percent(same, FEWER)
+    return f"{percent(found, FEWER)} / {percent(same, FEWER)}"
 
 
 def found_effects(replicates: int, effect: float) -> tuple[str, str]:
@@ -114,56 +116,82 @@ def false_alarms(kind: str, replicates: int, contrasts: int) -> str:
     return percent(alarms, STUDIES)
 
 
-def report(pool: ProcessPoolExecutor) -> list[str]:
-    """Returns the lines of the report."""
-    lines = ["# What verdicts promise, counted", "", "Made by `python -m tests.simulations.verdicts`; seeded.", ""]
-    head = ("differences", *(f"k = {k}, n = {n}" for k in CONTRASTS for n in REPLICATES))
-    cells = [(n, k) for k in CONTRASTS for n in REPLICATES]
-    for title, count in (
-        ("Family-wise error: variants that do nothing, one of which is said to help or hurt (%)", false_differences),
-        (
-            "False equivalent: variants that differ by the margin, one of them called equivalent (%)",
-            false_equivalents,
-        ),
-        ("Variants that are called unstable though all are alike (%); the margin does not help", false_alarms),
-    ):
-        jobs = {kind: [pool.submit(count, kind, *cell) for cell in cells] for kind in KINDS}
-        rows = [(kind, *(job.result() for job in own)) for kind, own in jobs.items()]
-        lines += [f"## {title}", "", f"{STUDIES:,} studies each.", "", *markdown_table(head, rows), ""]
-        print(title, flush=True)
-    looked = {(kind, k): pool.submit(false_under_looks, kind, k) for kind, k in product(KINDS, CONTRASTS)}
-    rows = [(kind, *(" / ".join(looked[kind, k].result()) for k in CONTRASTS)) for kind in KINDS]
-    lines += [f"## The same under replicates=auto, of {MOST} at most: family-wise error / false equivalent (%)", ""]
-    lines += [
-        f"{FEWER:,} studies each.",
-        "",
-        *markdown_table(("differences", *(f"k = {k}" for k in CONTRASTS)), rows),
-        "",
-    ]
+@dataclass(frozen=True)
+class Section:
+    """A table of the report, whose cells are being counted: a column is one job's result, or several of it."""
+
+    title: str
+    note: str
+    head: Row
+    rows: Sequence[tuple[Row, Sequence[Future[str] | Future[Row]]]]
+
+    @property
+    def lines(self) -> list[str]:
+        """Waits for the numbers and returns the section."""
+        rows = [(*names, *(cell for job in jobs for cell in _cells(job.result()))) for names, jobs in self.rows]
+        return [f"## {self.title}", "", self.note, "", *markdown_table(self.head, rows), ""]
+
+
+def _cells(result: str | Row) -> Row:
+    return (result,) if isinstance(result, str) else result
+
+
+def sections(pool: ProcessPoolExecutor) -> list[Section]:
+    """Begins to count all that the report has."""
+    settings = [(n, k) for k in CONTRASTS for n in REPLICATES]
+    wide = ("differences", *(f"k = {k}, n = {n}" for n, k in settings))
+    whole, half = f"{STUDIES:,} studies each.", f"{FEWER:,} studies each."
+    early = ("true effect", "decided before the last look", "bias of the mean", "bias of the adjusted", "its median's")
+    failed = ("n", "SD of a run", "hold a failure %", "of these unstable %", "wrong verdict, tests alone %",
+              "with it %", "equivalent in spite of a failure %")  # fmt: skip
     table = ((3, 2.0), (5, 1.5), (6, 1.5), (8, 1.0), (8, 1.5), (12, 1.0), (20, 0.8))
-    powers = [(f"{n}, {effect:g}", *found_effects(n, effect)) for n, effect in table]
-    lines += [
-        "## Power for one effect among 4 contrasts",
-        "",
-        f"{STUDIES:,} studies each; effects in standard deviations ",
+    counted = {
+        "Family-wise error: variants that do nothing, one of which is said to help or hurt (%)": false_differences,
+        "False equivalent: variants that differ by the margin, one of them called equivalent (%)": false_equivalents,
+        "Variants that are called unstable though all are alike (%); the margin does not help": false_alarms,
+    }
+    return [
+        *(
+            Section(
+                title, whole, wide, [((kind,), [pool.submit(count, kind, *one) for one in settings]) for kind in KINDS]
+            )
+            for title, count in counted.items()
+        ),
+        Section(
+            f"The same under replicates=auto, of {MOST} at most: family-wise error / false equivalent (%)",
+            half,
+            ("differences", *(f"k = {k}" for k in CONTRASTS)),
+            [((kind,), [pool.submit(false_under_looks, kind, k) for k in CONTRASTS]) for kind in KINDS],
+        ),
+        Section(
+            "Power for one effect among 4 contrasts",
+            f"{whole[:-1]}; effects in standard deviations of a paired difference.",
+            ("n, effect", "simulated", "predicted"),
+            [((f"{n}, {effect:g}",), [pool.submit(found_effects, n, effect)]) for n, effect in table],
+        ),
+        Section(
+            "Estimates of effects that a look decided early (replicates=auto, 32 at most)",
+            f"{half[:-1]}, in standard deviations of a difference.",
+            early,
+            [((), [pool.submit(early_estimates, effect)]) for effect in (0.3, 0.5, 0.8, 1.2)],
+        ),
+        Section(
+            "One run in ten loses 4 points, at equal means (4 contrasts, margin 1)",
+            whole,
+            failed,
+            [((), [pool.submit(failures, n, sd)]) for n, sd in product((5, 8, 12, 20), (0.5, 0.74, 1.0))],
+        ),
     ]
-    lines += ["of a paired difference.", "", *markdown_table(("n, effect", "simulated", "predicted"), powers), ""]
-    early = list(pool.map(early_estimates, (0.3, 0.5, 0.8, 1.2)))
-    head = ("true effect", "decided before the last look", "bias of the mean", "bias of the adjusted", "its median's")
-    lines += ["## Estimates of effects that a look decided early (replicates=auto, 32 at most)", ""]
-    lines += [f"{FEWER:,} studies each, in standard deviations of a difference.", "", *markdown_table(head, early), ""]
-    failed = list(pool.map(failures, *zip(*product((5, 8, 12, 20), (0.5, 0.74, 1.0)), strict=True)))
-    head = ("n", "SD of a run", "hold a failure %", "of these unstable %", "wrong verdict, tests alone %", "with it %",
-            "equivalent in spite of a failure %")  # fmt: skip
-    lines += ["## One run in ten loses 4 points, at equal means (4 contrasts, margin 1)", ""]
-    return [*lines, f"{STUDIES:,} studies each.", "", *markdown_table(head, failed), ""]
 
 
 def main() -> None:
     """Writes the report."""
+    lines = ["# What verdicts promise, counted", "", "Made by `python -m tests.simulations.verdicts`; seeded.", ""]
     with ProcessPoolExecutor(2) as pool:
-        text = "\n".join(report(pool))
-    Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+        for section in sections(pool):
+            lines += section.lines
+            print(section.title, flush=True)
+    Path(__file__).with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["judge.metric=top-1"], refusal("judge.metric=top-1", "options.unknown", near="top1")),
         (
             ["judge.metric=train_time_ratio"],
-            refusal("judge.metric=train_time_ratio", "options.unknown", valid="top1, test_loss"),
+            refusal("judge.metric=train_time_ratio", "options.unknown", valid="top1, top5, test_loss, ece"),
         ),
         (["sweep.margin=-0.1"], refusal("sweep.margin=-0.1", "options.not_above", above=0)),
         (["sweep.margin=nan"], refusal("sweep.margin=nan", "options.not_above", above=0)),

@@ -236,6 +236,7 @@ def test_evenly_spaced_images_are_distinct_and_no_class_has_one_more_than_its_sh
         assert abs((of_all[places] == label).sum() - share) < 1 + 1e-9
 
 
+@pytest.mark.parametrize("memory", ["device", "mapped"])
 def test_a_subset_is_seen_as_a_copy_of_its_images_would_be(memory: str) -> None:
     images = make_images(count=30)
     places = np.random.RandomState(0).permutation(30)[:21]

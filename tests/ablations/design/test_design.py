@@ -89,7 +89,7 @@ def test_a_level_that_is_the_baseline_has_more_replicates_in_every_combination()
     ("overrides", "reason"),
     [
         (("replicates=auto",), "design.no_baselines_auto"),
-        (("sweep=search",), "design.no_verdicts"),
+        (("sweep=search",), "design.no_search"),
         (("replicates=4",), "design.uneven_baselines"),
         (("replicates=2",), "design.uneven_baselines"),
     ],
@@ -125,9 +125,8 @@ def test_another_metric_than_an_accuracy_needs_a_margin_in_its_unit() -> None:
     assert (made.metric, made.margin) == ("test_loss", 0.05)
 
 
-def test_a_search_gives_no_verdicts_on_any_metric() -> None:
-    with pytest.raises(UsageError, match=refusal("judge.metric=test_loss", "design.no_verdicts")):
-        design("sweep=search", "judge.metric=test_loss", "sweep.margin=0.05")
+def test_a_search_is_judged_by_the_metric_that_is_asked_for() -> None:
+    assert design("sweep=search", "judge.metric=ece", "sweep.margin=1").metric == "ece"
 
 
 def test_a_replicate_has_one_seed_for_all_variants() -> None:

@@ -58,7 +58,7 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     figures = {path.stem for path in (study / "figures").glob("*.png")}
     extra = {"search": {"tradeoffs"}, "factorial": {"effects"}, "backbones": {"effects"}}
     of_networks = {"gates", "subfeatures", "cams"} if is_looked_at else set()
-    always = {"variants", "complexity", "learning_curves"} | of_networks
+    always = {"variants", "complexity", "learning_curves", "classes", "confusion", "calibration"} | of_networks
     # Cells as short as these may leave no time to be timed in, which `promise` needs.
     assert figures - {"promise"} == always | {"forest", "pareto"} | extra.get(sweep, set())
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

@@ -241,7 +241,7 @@ def test_of_losses_the_lower_one_helps_and_a_high_one_is_the_failure() -> None:
 
 @pytest.mark.parametrize("metric", ["accuracy", "", "learning_rate", "seconds"])
 def test_a_metric_of_which_no_value_is_better_is_an_error(metric: str) -> None:
-    with pytest.raises(ValueError, match=r"metric=.*must be one of top1, test_loss"):
+    with pytest.raises(ValueError, match=r"metric=.*must be one of top1, "):
         judge(study(a=CLEAR), against_nothing("a"), 0.5, metric)
     assert (sign_of("top1"), sign_of("test_loss")) == (1.0, -1.0)
 

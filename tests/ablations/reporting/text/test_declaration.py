@@ -101,9 +101,12 @@ def test_a_study_that_declared_nothing_is_exploratory(tmp_path: Path) -> None:
     assert declaration_rows(analysis) == {}
 
 
-def test_a_search_gives_no_verdicts_to_be_declared(tmp_path: Path) -> None:
-    analysis = study_analysis(tmp_path, ["sweep=search"])
-    assert (declaration_sentences(analysis), exploratory_clause(analysis), verdicts_tag(analysis)) == ([], "", "")
+def test_a_search_declares_how_many_of_its_picks_it_confirms(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path, ["sweep=search", "sweep.confirm=2"])
+    assert declaration_rows(analysis)["contrasts"] == "up to 2 confirmed picks, baseline none"
+    assert verdicts_tag(analysis) == "declared"
+    changed = replace(analysis, design=replace(analysis.design, confirm=3))
+    assert verdicts_tag(changed) == "exploratory: confirmed picks changed after the first cell"
 
 
 def test_what_was_declared_is_told_in_full(tmp_path: Path) -> None:
