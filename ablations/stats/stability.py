@@ -11,8 +11,8 @@ finding of its own. Two statistics of each variant are compared with what normal
 A variant is unstable where one of them is above the 97.5 % quantile of the maximum over all variants, so a study of
 equally stable variants has an unstable one in 5 % of cases; and only where the margin says that it matters, and the
 standard deviation is 1.75 times that of the others: many replicates tell spreads apart that differ by less. The rule
-was chosen by simulation (`tests/simulations`). Heavy tails are what it finds: of values of Student's t with 3 degrees
-of freedom, it calls some unstable in most studies.
+was chosen by simulation (`tests/simulations`). Long tails are what it finds: of values of Student's t with 3 degrees of
+freedom, or exponential ones with the tail below, it calls some unstable in most studies.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def _statistics(values: Sequence[Array], step: float) -> tuple[Array, Array, Arr
         step: as of `stabilities`.
     """
     below = [np.median(own, axis=1, keepdims=True) - own for own in values]
-    deviations = np.column_stack([np.median(np.abs(own), axis=1) for own in below]) * _NORMAL
+    # What is coarse was rounded, and a median of it may be half a step too small.
+    deviations = np.column_stack([np.median(np.abs(own), axis=1) + step / 2 for own in below]) * _NORMAL
     scales = np.maximum(np.maximum(deviations, np.median(deviations, axis=1, keepdims=True)), max(step, 1e-12))
     shortfalls = np.column_stack([own.max(axis=1) for own in below]) / scales
     spreads = np.maximum(np.column_stack([own.std(axis=1, ddof=1) for own in values]), max(step / 12**0.5, 1e-12))

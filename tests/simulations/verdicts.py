@@ -1,6 +1,6 @@
 """What verdicts promise, counted: `python -m tests.simulations.verdicts` writes `verdicts.md` beside this file.
 
-Twenty minutes on two cores. Every number is seeded; the Monte Carlo error of 5 % of 2,000 studies is 0.5 points.
+Some 25 minutes on two cores. Every number is seeded; the Monte Carlo error of 5 % of 2,000 studies is 0.5 points.
 """
 
 from __future__ import annotations
