@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 LEAST = 3  # replicates that something can be said of
 _STUDIES = 20_000  # that the quantiles are taken from, fewer of many values
-_MOST = 8_000_000  # values that are drawn for them
+_MOST = 4_000_000  # values that are drawn for them
 _STRAY = 3.0  # robust standard deviations
 _FAR = 1.75  # times the standard deviation of the others
 _NORMAL = 1.4826  # a normal standard deviation over the median absolute deviation
