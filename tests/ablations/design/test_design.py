@@ -301,3 +301,12 @@ def test_cuda_without_a_cuda_device_is_refused() -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match=refusal("device=cuda", "machine.no_cuda", valid="auto")):
         make_design(compose_config(["device=cuda"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [(("data.validation=0.2",), "data.no_search"), (("data.seed=replicate", "data=cifar10"), "data.nothing_to_draw")],
+)
+def test_options_of_the_data_that_mean_nothing_are_refused(overrides: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(UsageError, match=refusal(overrides[0], reason)):
+        design(*overrides)

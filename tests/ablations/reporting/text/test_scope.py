@@ -75,14 +75,14 @@ def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line
 @pytest.mark.parametrize(
     ("overrides", "clause"),
     [
-        (["data.seed=3"], "one_scenes"),
-        (["data.seed=replicate"], "own_scenes"),
-        (["data=cifar10"], "official"),
-        (["data=cifar10", "data.train_per_class=50"], "one_subset"),
-        (["data=cifar10", "data.val_per_class=50", "data.seed=replicate"], "own_subset"),
+        (["data.seed=3"], "scope.one_scenes"),
+        (["data.seed=replicate"], "scope.own_scenes"),
+        (["data=cifar10"], "scope.official"),
+        (["data=cifar10", "data.train_per_class=50"], "scope.one_subset"),
+        (["data=cifar10", "data.val_per_class=50", "data.seed=replicate"], "scope.own_subset"),
     ],
 )
 def test_a_caption_says_whether_replicates_share_their_images(overrides: list[str], clause: str) -> None:
     made = make_design(compose_config(["device=cpu", *overrides]))
-    assert replication_clause(made.protocol["data"]) == worded(f"scope.{clause}")
-    assert f", {worded(f'scope.{clause}')}, resnet8," in protocol_line(made, collect(made, []))
+    assert replication_clause(made.protocol["data"]) == worded(clause)
+    assert f", {worded(clause)}, resnet8," in protocol_line(made, collect(made, []))
