@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ablations.design import Design
 from ablations.design.variants import level_name
 from ablations.stats import Estimate, Looks, Verdict
-from ablations.stats.family import Claim, claims_of
+from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
 from ablations.stats.significance import Responses
 from ablations.stats.verdicts import decide, sign_of
@@ -89,19 +89,19 @@ def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None =
         # Replicates may respond differently to a level, which an effect's own differences show and runs do not.
         return Responses(known, known @ weights.T, (weights**2).sum(axis=1), is_pooled=False)
 
-    claims = claims_of(responses_at, len(formulas), design.margin, looks)
+    inferences = infer(responses_at, len(formulas), design.margin, looks)
     lost = sum(layout.lost(name) for name in names)
-    return [_effect(formula, claim, design, lost) for formula, claim in zip(formulas, claims, strict=True)]
+    return [_effect(formula, inference, design, lost) for formula, inference in zip(formulas, inferences, strict=True)]
 
 
-def _effect(formula: _Formula, claim: Claim, design: Design, lost: int) -> Effect:
-    assert claim.estimate is not None
-    verdict = decide(claim, sign_of(design.metric), lost)
-    effect = Effect(formula.order, formula.name, formula.reference, claim.estimate, verdict)
+def _effect(formula: _Formula, inference: Inference, design: Design, lost: int) -> Effect:
+    assert inference.estimate is not None
+    verdict = decide(inference, sign_of(design.metric), lost)
+    effect = Effect(formula.order, formula.name, formula.reference, inference.estimate, verdict)
     if verdict is Verdict.NONE:
         return effect
-    p, p_equivalence = claim.p, claim.p_equivalence
-    return replace(effect, p=p, p_equivalence=p_equivalence, assumes_normal=claim.assumes_normal)
+    p, p_equivalence = inference.p, inference.p_equivalence
+    return replace(effect, p=p, p_equivalence=p_equivalence, assumes_normal=inference.assumes_normal)
 
 
 def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:

@@ -15,7 +15,8 @@ studies for a factor of four levels and in 6 of 16 for one of two. With standard
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import optuna
@@ -56,13 +57,12 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
         tried = tried.sample(MOST_FOR_IMPORTANCES, random_state=0).sort_index()
     settings = [levels[name] for name in tried["variant"]]
     factors = _varied(design, settings)
-    evaluator = FanovaImportanceEvaluator(**_FOREST, seed=0)
+    shares = partial(_shares, FanovaImportanceEvaluator(**_FOREST, seed=0), settings, factors)
     for objective in design.objectives if len(tried) >= LEAST_FOR_IMPORTANCES and factors else ():
         values = tried[objective].to_numpy(dtype=float)
         if np.ptp(values) <= 1e-9 * max(abs(values).max(), 1.0):
             continue
-        found = _shares(evaluator, settings, values, factors)
-        null = _null(evaluator, settings, values, factors)
+        found, null = shares(values), _null(shares, values)
         rows += [
             {
                 "factor": list(factors)[place].removeprefix("attention."),
@@ -79,22 +79,19 @@ def importances(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def _null(
-    evaluator: BaseImportanceEvaluator,
-    settings: Sequence[Mapping[str, object]],
-    values: NDArray[np.float64],
-    factors: Mapping[str, CategoricalDistribution],
+    shares: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Returns the importances of permuted values: a row a permutation, a column a factor."""
     random = np.random.default_rng(0)
     number = _PERMUTATIONS if len(values) < _MANY else _FEWER_PERMUTATIONS
-    return np.array([_shares(evaluator, settings, random.permutation(values), factors) for _ in range(number)])
+    return np.array([shares(random.permutation(values)) for _ in range(number)])
 
 
 def _shares(
     evaluator: BaseImportanceEvaluator,
     settings: Sequence[Mapping[str, object]],
-    values: NDArray[np.float64],
     factors: Mapping[str, CategoricalDistribution],
+    values: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Returns the importance of each factor."""
     study = optuna.create_study()

@@ -40,6 +40,11 @@ class Metric:
         """The unit of differences; empty where there is none."""
         return "points" if self.in_points else self.unit
 
+    def quantity(self, value: float) -> str:
+        """Writes a difference without a sign, as a margin, with its unit: `1 point`, `0.2 points`."""
+        unit = "point" if self.in_points and value == 1 else self.difference_unit
+        return f"{value:g} {unit}".rstrip()
+
     @property
     def axis(self) -> str:
         """Label of an axis: name and unit."""

@@ -109,7 +109,7 @@ class Declaration:
     @property
     def margin_text(self) -> str:
         """The margin with its unit."""
-        return f"{self.margin:g} {METRICS[self.metric].difference_unit}".rstrip()
+        return METRICS[self.metric].quantity(self.margin)
 
     @property
     def replicates_text(self) -> str:

@@ -175,8 +175,8 @@ CLAIMS = (
         "wofmanaf/SA-Net, README",
         margin=0.3,
         margin_reason=(
-            "three standard deviations of a run of ResNet-50 on ImageNet, 0.1 points each (Goyal et al. 2017, table "
-            "1); what is published is one run, from which less cannot be told"
+            "a choice, three standard deviations of a run if runs vary by 0.1 points; what is published is one run, "
+            "from which less cannot be told"
         ),
         expects=Expectation.TOP1,
         top1=MappingProxyType({"resnet50": 77.88, "resnet101": 78.95}),

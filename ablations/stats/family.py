@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from ablations.stats.estimates import CONFIDENCE, Estimate, estimate, estimate_of
-from ablations.stats.looks import Looks, critical_values, unselected
+from ablations.stats.looks import Looks, critical_values, median_unbiased
 from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm, moderated_errors
 
 # The replicates before a number (None for all) for the members that are open, or None where these are not all there.
@@ -18,7 +18,7 @@ ResponsesAt = Callable[[int | None, Sequence[int]], Responses | None]
 
 
 @dataclass(frozen=True)
-class Claim:
+class Inference:
     """What the tests say of one member of a family.
 
     Attributes:
@@ -46,7 +46,7 @@ class Claim:
         return min(self.p, self.p_equivalence) <= ALPHA
 
 
-def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Looks | None) -> list[Claim]:
+def infer(responses_at: ResponsesAt, members: int, margin: float, looks: Looks | None) -> list[Inference]:
     """Tests a family; under looks, each look of which all open members have the replicates, until they are decided.
 
     Raises:
@@ -59,9 +59,9 @@ def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Loo
     if looks is None:
         return _tested(everything, margin)
     # Before the first look nothing is claimed.
-    claims = [
-        replace(claim, p=1.0, p_equivalence=1.0, least=1.0, assumes_normal=False)
-        for claim in _tested(everything, margin, looks.levels(members)[0] if members else ALPHA)
+    inferences = [
+        replace(inference, p=1.0, p_equivalence=1.0, least=1.0, assumes_normal=False)
+        for inference in _tested(everything, margin, looks.levels(members)[0] if members else ALPHA)
     ]
     active = list(range(members))
     for number, size in enumerate(looks.sizes):
@@ -71,26 +71,28 @@ def claims_of(responses_at: ResponsesAt, members: int, margin: float, looks: Loo
         level = looks.levels(members)[number]
         now = _tested(seen, margin, level)
         for place in active:
-            claims[place] = replace(now[place], look=size)
-        settled = [place for place in active if claims[place].is_decided]
-        clearer = sorted((place for place in settled if claims[place].p <= ALPHA), key=lambda place: claims[place].p)
+            inferences[place] = replace(now[place], look=size)
+        settled = [place for place in active if inferences[place].is_decided]
+        clearer = sorted(
+            (place for place in settled if inferences[place].p <= ALPHA), key=lambda place: inferences[place].p
+        )
         errors = moderated_errors(seen.of(np.isin(np.arange(members), clearer)))[0]
         by_place = dict(zip(sorted(clearer), errors.tolist(), strict=True))
         for rank, place in enumerate(clearer):  # the family that each was stepped down in
-            adjusted = _adjusted(claims[place], by_place[place], looks, number, len(active) - rank)
-            claims[place] = replace(claims[place], adjusted=adjusted)
+            adjusted = _adjusted(inferences[place], by_place[place], looks, number, len(active) - rank)
+            inferences[place] = replace(inferences[place], adjusted=adjusted)
         active = [place for place in active if place not in settled]
-    return claims
+    return inferences
 
 
-def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[Claim]:
+def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[Inference]:
     """Tests a family at one time, whose p values may be up to `level` where others may be up to 5 %."""
     tests, counts = family_tests(responses), responses.counts
     sums = np.nansum(responses.differences, axis=0)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
     scale = ALPHA / level
     p_equivalence = holm(np.where(counts > 1, equivalence_ps(means, tests.error, tests.freedom, margin), 1.0))
-    claims = []
+    inferences = []
     for place, n in enumerate(counts.tolist()):
         column = responses.differences[:, place]
         own = column[~np.isnan(column)]
@@ -100,22 +102,22 @@ def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[C
             found = estimate_of(n, float(means[place]), float(tests.error[place]), tests.freedom[place], confidence)
         ps = (tests.p[place], p_equivalence[place], tests.least[place])
         p, p_small, least = (min(1.0, float(p) * scale) for p in ps)
-        claims.append(Claim(own, found, p, p_small, least, bool(tests.is_normal[place])))
-    return claims
+        inferences.append(Inference(own, found, p, p_small, least, bool(tests.assumes_normal[place])))
+    return inferences
 
 
-def _adjusted(claim: Claim, error: float, looks: Looks, number: int, members: int) -> float:
+def _adjusted(inference: Inference, error: float, looks: Looks, number: int, members: int) -> float:
     """Returns the mean difference of a member that a look decided, without what its selection adds.
 
     Its own standard deviation took part in the selection, so it says where the bound was, and `error`, the moderated
     standard error, says how much chance there is in the mean.
     """
-    assert claim.estimate is not None
-    n, mean = claim.estimate.n, claim.estimate.mean
-    own = float(np.std(claim.differences, ddof=1)) / math.sqrt(n)
+    assert inference.estimate is not None
+    n, mean = inference.estimate.n, inference.estimate.mean
+    own = float(np.std(inference.differences, ddof=1)) / math.sqrt(n)
     if error <= 0 or own <= 0:
         return mean
     tail = ndtr(-critical_values(looks.sizes, ALPHA / members)[number])
     bound = -float(stdtrit(n - 1, tail)) * own / error
     z = abs(mean) / error
-    return mean * unselected(looks.sizes, ALPHA / members, number, round(z, 2), round(min(bound, z), 2)) / z
+    return mean * median_unbiased(looks.sizes, ALPHA / members, number, round(z, 2), round(min(bound, z), 2)) / z

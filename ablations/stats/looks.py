@@ -66,7 +66,7 @@ def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     times = np.array(sizes) / sizes[-1]
     spent = alpha * times**2
     bounds = [float(-ndtri(spent[0] / 2))]
-    path = Path.started(times[0], bounds[0])
+    path = Survival.started(times[0], bounds[0])
     for number in range(1, len(sizes)):
         allowed, step = spent[number] - spent[number - 1], times[number] - times[number - 1]
         low, high = 0.0, 40.0
@@ -80,7 +80,7 @@ def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=4096)
-def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound: float) -> float:
+def median_unbiased(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound: float) -> float:
     """Returns the z that a difference would have if it were as large as it truly is, given that its look decided it.
 
     An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
@@ -101,7 +101,7 @@ def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound:
         if look == 0:
             beyond, crossed = (float(ndtr(drift * time**0.5 - value)) for value in (z, bound))
         else:
-            path = Path.started(times[0], bounds[0], drift)
+            path = Survival.started(times[0], bounds[0], drift)
             for number in range(1, look):
                 path = path.continued(times[number], times[number] - times[number - 1], bounds[number])
             step = time - times[look - 1]
@@ -118,24 +118,24 @@ def unselected(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound:
 
 
 @dataclass(frozen=True)
-class Path:
-    """The density of Brownian motion, with a drift or without, over the values at which it has crossed no bound yet."""
+class Survival:
+    """The density of Brownian motion that has crossed no bound yet, over its values; with a drift or without."""
 
     points: NDArray[np.float64]
     mass: NDArray[np.float64]
     drift: float = 0.0
 
     @classmethod
-    def started(cls, time: float, bound: float, drift: float = 0.0) -> Path:
+    def started(cls, time: float, bound: float, drift: float = 0.0) -> Survival:
         """Returns it at the first look, at a time of up to 1, whose bound is one of |z|."""
         points, width = _grid(bound * time**0.5)
         return cls(points, _density(points - drift * time, time) * width, drift)
 
-    def continued(self, time: float, step: float, bound: float) -> Path:
+    def continued(self, time: float, step: float, bound: float) -> Survival:
         """Returns it at the next look, `step` later."""
         points, width = _grid(bound * time**0.5)
         moved = _density(points[:, None] - self.points[None, :] - self.drift * step, step)
-        return Path(points, moved @ self.mass * width, self.drift)
+        return Survival(points, moved @ self.mass * width, self.drift)
 
     def beyond(self, value: float, step: float) -> float:
         """Returns the probability of being beyond a value either way `step` later."""

@@ -199,10 +199,9 @@ def _moderated_power(effect: float, n: int, contrasts: int) -> float:
 @cache
 def _moderated_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
     """Returns mean differences, their standard errors and degrees of freedom of simulated studies, (s, k) each."""
-    studies = max(200, min(_STUDIES, _DRAWN // (n * (contrasts + 1))))
-    values = np.random.default_rng(n).standard_normal((studies, n, contrasts + 1)) / math.sqrt(2)
+    values = np.random.default_rng(n).standard_normal((_STUDIES, n, contrasts + 1)) / math.sqrt(2)
     differences = values[..., 1:] - values[..., :1]
-    own, freedom = differences.var(axis=1, ddof=1), np.full((studies, contrasts), n - 1.0)
+    own, freedom = differences.var(axis=1, ddof=1), np.full((_STUDIES, contrasts), n - 1.0)
     if contrasts > 1:
         own, freedom = moderated(values, own, freedom[0], np.full(contrasts, 2.0))
     return differences.mean(axis=1), np.sqrt(own / n), freedom

@@ -49,13 +49,13 @@ class Responses:
         values: a metric by replicate and variant, (n, g); nan where there is no result.
         differences: by replicate and contrast, (n, k), each a sum of weighted columns of `values` whose weights add up
             to 0; nan where a variant of the contrast has no result.
-        weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
+        squared_weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
         is_pooled: whether the variance of a contrast may be moderated towards that of single runs.
     """
 
     values: Array
     differences: Array
-    weights: Array
+    squared_weights: Array
     is_pooled: bool = True
 
     @property
@@ -65,7 +65,7 @@ class Responses:
 
     def of(self, contrasts: NDArray[np.bool_]) -> Responses:
         """Returns some of the contrasts, and all variants."""
-        return Responses(self.values, self.differences[:, contrasts], self.weights[contrasts], self.is_pooled)
+        return Responses(self.values, self.differences[:, contrasts], self.squared_weights[contrasts], self.is_pooled)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FamilyTests:
     error: Array
     freedom: Array
     least: Array
-    is_normal: NDArray[np.bool_]
+    assumes_normal: NDArray[np.bool_]
 
 
 def family_tests(responses: Responses) -> FamilyTests:
@@ -91,7 +91,7 @@ def family_tests(responses: Responses) -> FamilyTests:
 
     Contrasts with fewer than 6 replicates and the others are two families, each of which gets its share of the errors.
     """
-    n, k = responses.counts, len(responses.weights)
+    n, k = responses.counts, len(responses.squared_weights)
     p, least, error, freedom = np.ones(k), np.ones(k), np.full(k, np.nan), np.full(k, np.nan)
     few, many = (n >= 2) & (n < FLIPPED), n >= FLIPPED
     if few.any():
@@ -169,7 +169,7 @@ def moderated_errors(responses: Responses) -> tuple[Array, Array]:
     if len(values) < 2 or values.shape[1] < 3 or not responses.is_pooled:
         return np.sqrt(own / n), freedom
     floor = resolution(responses.values) ** 2 / 12
-    variances, freedoms = moderated(values[None], own[None], freedom, responses.weights, floor)
+    variances, freedoms = moderated(values[None], own[None], freedom, responses.squared_weights, floor)
     return np.sqrt(variances[0] / n), freedoms[0]
 
 
@@ -214,7 +214,7 @@ def _variances(responses: Responses) -> Array:
     """Returns the variance of each contrast's differences, (k,): at least that of rounding, where values are coarse."""
     floor = resolution(responses.values) ** 2 / 12
     own = np.nanvar(responses.differences, axis=0, ddof=1)
-    return np.asarray(np.maximum(own, responses.weights * floor))
+    return np.asarray(np.maximum(own, responses.squared_weights * floor))
 
 
 def resolution(values: Array) -> float:
@@ -267,11 +267,6 @@ def holm(ps: Sequence[float] | Array) -> Array:
 def least_p(count: int) -> float:
     """Returns the least p that sign flips could give of so many differences that are not 0."""
     return 1.0 if count == 0 else max(2.0 ** (1 - count), 1 / (_DRAWN + 1) if count > EXACT else 0.0)
-
-
-def fewest_flipped(level: float = ALPHA) -> int:
-    """Returns how many replicates sign flips need to be able to decide at a level."""
-    return next(n for n in range(2, 10_000) if least_p(n) <= level * (1 + 1e-12) or least_p(n) == 1 / (_DRAWN + 1))
 
 
 @lru_cache(maxsize=16)

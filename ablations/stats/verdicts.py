@@ -24,7 +24,7 @@ import pandas as pd
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.stats.estimates import Estimate, bca_interval
-from ablations.stats.family import Claim, claims_of
+from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
 from ablations.stats.looks import Looks
 from ablations.stats.significance import ALPHA, Responses, resolution
@@ -122,28 +122,28 @@ def judge(
             return None
         return (layout if size is None else layout.before(size)).responses(pairs)
 
-    claims = claims_of(responses_at, len(pairs), margin, looks)
+    inferences = infer(responses_at, len(pairs), margin, looks)
     stable = _stabilities(layout, pairs, margin, better)
     return [
         _conclude(
             Contrast(
                 variant,
                 baseline,
-                claim.estimate,
-                *_shown(claim),
+                inference.estimate,
+                *_shown(inference),
                 Verdict.NONE,
-                look=claim.look,
-                assumes_normal=claim.assumes_normal,
+                look=inference.look,
+                assumes_normal=inference.assumes_normal,
                 stabilities=tuple(stable[baseline][name] for name in (variant, baseline) if name in stable[baseline]),
                 lost=layout.lost(variant) + layout.lost(baseline),
-                adjusted=claim.adjusted,
+                adjusted=inference.adjusted,
             ),
-            claim,
+            inference,
             better,
             len(pairs),
             looks,
         )
-        for (variant, baseline), claim in zip(pairs.items(), claims, strict=True)
+        for (variant, baseline), inference in zip(pairs.items(), inferences, strict=True)
     ]
 
 
@@ -169,16 +169,18 @@ def _stabilities(
     return found
 
 
-def _shown(claim: Claim) -> tuple[tuple[float, float] | None, float | None, float | None]:
+def _shown(inference: Inference) -> tuple[tuple[float, float] | None, float | None, float | None]:
     """Returns the bootstrap's interval and both p values, as far as they say something."""
-    has_spread = claim.estimate is not None and claim.estimate.has_spread
-    p = claim.p if claim.least <= ALPHA and claim.estimate is not None and claim.estimate.has_interval else None
-    if not has_spread:
+    known = inference.estimate
+    if known is None:
+        return None, None, None
+    p = inference.p if inference.least <= ALPHA and known.has_interval else None
+    if not known.has_spread:
         return None, p, None
-    return bca_interval(claim.differences), p, claim.p_equivalence
+    return bca_interval(inference.differences), p, inference.p_equivalence
 
 
-def _conclude(contrast: Contrast, claim: Claim, better: float, contrasts: int, looks: Looks | None) -> Contrast:
+def _conclude(contrast: Contrast, inference: Inference, better: float, contrasts: int, looks: Looks | None) -> Contrast:
     """Fills in the verdict of a contrast, and its reason."""
     difference = contrast.difference
     if difference is None:
@@ -188,44 +190,42 @@ def _conclude(contrast: Contrast, claim: Claim, better: float, contrasts: int, l
     if unstable := [one.sentence for one in contrast.stabilities if one.is_unstable]:
         return replace(contrast, verdict=Verdict.UNSTABLE, reason="; ".join(unstable))
     failed = contrast.lost + sum(one.strays for one in contrast.stabilities)
-    verdict, reason = decide(claim, better, failed), ""
-    if verdict is not Verdict.UNDECIDED:
-        return replace(contrast, verdict=verdict)
-    if claim.p_equivalence <= ALPHA:
-        lost = f"{count(contrast.lost, 'replicate')} of the two diverged or failed"
-        strays = f"{count(failed - contrast.lost, 'run')} of the two fell far below the others"
-        reason = f"equivalence is refused, because {lost if contrast.lost else strays}"
-    else:
-        reason = _why_open(contrast, claim, contrasts, looks)
-    return replace(contrast, verdict=Verdict.UNDECIDED, reason=reason)
+    verdict = decide(inference, better, failed)
+    reason = _why_open(contrast, inference, contrasts, looks) if verdict is Verdict.UNDECIDED else ""
+    return replace(contrast, verdict=verdict, reason=reason)
 
 
-def decide(claim: Claim, better: float, failed: int) -> Verdict:
+def decide(inference: Inference, better: float, failed: int) -> Verdict:
     """Returns what the tests of one member of a family come to.
 
     Args:
-        claim: the tests.
+        inference: the tests.
         better: 1 where greater values are better, -1 where lesser ones are.
         failed: runs that gave no result or fell far below the others; equivalence is about runs that do not.
     """
-    if claim.estimate is None or not claim.estimate.has_interval:
+    if inference.estimate is None or not inference.estimate.has_interval:
         return Verdict.NONE
-    if claim.p_equivalence <= ALPHA and not failed:
+    if inference.p_equivalence <= ALPHA and not failed:
         return Verdict.EQUIVALENT
-    if claim.p <= ALPHA:
-        return Verdict.HELPS if better * claim.estimate.mean > 0 else Verdict.HURTS
+    if inference.p <= ALPHA:
+        return Verdict.HELPS if better * inference.estimate.mean > 0 else Verdict.HURTS
     return Verdict.UNDECIDED
 
 
-def _why_open(contrast: Contrast, claim: Claim, contrasts: int, looks: Looks | None) -> str:
+def _why_open(contrast: Contrast, inference: Inference, contrasts: int, looks: Looks | None) -> str:
     """Says why a contrast is undecided, where there is more to say than that its replicates are few."""
     assert contrast.difference is not None
-    if looks and claim.look is None:
+    if inference.p_equivalence <= ALPHA:
+        strays = sum(one.strays for one in contrast.stabilities)
+        lost = f"{count(contrast.lost, 'replicate')} of the two diverged or failed"
+        fell = f"{count(strays, 'run')} of the two fell far below the others"
+        return f"equivalence is refused, because {lost if contrast.lost else fell}"
+    if looks and inference.look is None:
         return f"the first look is at {looks.sizes[0]} replicates"
     if not contrast.difference.has_spread:
         return "the same in every replicate: no spread to judge it by"
-    if claim.least > ALPHA:
-        return f"too few replicates differ: no p-value below {claim.least:.2g} is attainable"
+    if inference.least > ALPHA:
+        return f"too few replicates differ: no p-value below {inference.least:.2g} is attainable"
     if contrast.difference.low > 0 or contrast.difference.high < 0:
         return f"its own interval excludes 0, which among {contrasts} contrasts is not enough"
     return ""

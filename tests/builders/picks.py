@@ -1,15 +1,30 @@
-"""Variants that a search might have picked, at random."""
+"""Variants that a search might have picked: some at random, or all of a small space, with metrics that are made up."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ablations.analysis.load import Maker
+from ablations.common.metrics import CELL_METRICS
 from ablations.config import Config
-from ablations.design import Design
-from ablations.design.variants import Variant
+from ablations.config.compose import compose_config
+from ablations.design import Design, make_design
+from ablations.design.variants import Variant, variant_of_levels
+
+CONFIG = compose_config(
+    [
+        "device=cpu",
+        "sweep=search",
+        "sweep.factors={attention: {groups: [1, 2, 4, 8], shuffle: [true, false]}}",
+        "sweep.objectives=[top1,peak_memory_mib]",
+        "sweep.max_parameters=100",
+    ]
+)
 
 
 def some_picks(config: Config, design: Design, number: int) -> list[Variant]:
@@ -28,3 +43,23 @@ def some_picks(config: Config, design: Design, number: int) -> list[Variant]:
         networks.add(network)
         picks.append(variant)
     return picks
+
+
+def searched() -> Design:
+    """A search that picked all eight combinations."""
+    made = make_design(CONFIG)
+    picked = [
+        variant_of_levels(CONFIG, {"attention.groups": groups, "attention.shuffle": shuffle})
+        for groups in (1, 2, 4, 8)
+        for shuffle in (True, False)
+    ]
+    return replace(made, variants=(*made.variants, *picked))
+
+
+def searched_cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
+    """A cell of each variant of a search, with these metrics by variant; all others are 1."""
+    rows: list[dict[str, Any]] = []
+    for index, variant in enumerate(made.variants):
+        row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": 0}
+        rows.append(row | {key: values[index] for key, values in metrics.items()})
+    return pd.DataFrame(rows)

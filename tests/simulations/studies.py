@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.stats.family import Claim, claims_of
+from ablations.stats.family import Inference, infer
 from ablations.stats.looks import Looks
 from ablations.stats.significance import ALPHA, Responses, resolution
 from ablations.stats.stability import Stability, stabilities
@@ -41,10 +41,10 @@ def responses(values: Array) -> Responses:
     return Responses(values, values[:, 1:] - values[:, :1], np.full(values.shape[1] - 1, 2.0))
 
 
-def claims(values: Array, margin: float, looks: Looks | None = None) -> list[Claim]:
+def inferences(values: Array, margin: float, looks: Looks | None = None) -> list[Inference]:
     """Tests a study; under looks, contrasts that are decided get no more replicates."""
     if looks is None:
-        return claims_of(lambda *_: responses(values), values.shape[1] - 1, margin, None)
+        return infer(lambda *_: responses(values), values.shape[1] - 1, margin, None)
     seen = values.copy()
 
     def at(size: int | None, active: Sequence[int]) -> Responses:
@@ -56,17 +56,17 @@ def claims(values: Array, margin: float, looks: Looks | None = None) -> list[Cla
             seen[before:, column] = np.nan
         return responses(seen[:size])
 
-    return claims_of(at, values.shape[1] - 1, margin, looks)
+    return infer(at, values.shape[1] - 1, margin, looks)
 
 
-def differs(claim: Claim) -> bool:
+def differs(inference: Inference) -> bool:
     """Says whether a difference is claimed."""
-    return claim.p <= ALPHA
+    return inference.p <= ALPHA
 
 
-def is_equivalent(claim: Claim) -> bool:
+def is_equivalent(inference: Inference) -> bool:
     """Says whether equivalence is claimed."""
-    return claim.p_equivalence <= ALPHA
+    return inference.p_equivalence <= ALPHA
 
 
 def stability(values: Array, margin: float) -> list[Stability]:

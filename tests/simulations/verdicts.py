@@ -17,7 +17,7 @@ import numpy as np
 from ablations.reporting.tables.render import markdown_table
 from ablations.stats.looks import Looks
 from ablations.stats.power import power
-from tests.simulations.studies import KINDS, claims, differs, is_equivalent, stability, studies
+from tests.simulations.studies import KINDS, differs, inferences, is_equivalent, stability, studies
 
 CONTRASTS, REPLICATES = (1, 4, 9), (3, 5, 6, 8, 12, 20)
 STUDIES, FEWER = 2000, 1000
@@ -34,7 +34,7 @@ def percent(wrong: int, of: int) -> str:
 
 def false_differences(kind: str, replicates: int, contrasts: int) -> str:
     """Counts studies of variants that do nothing, of any of which a difference is claimed."""
-    wrong = sum(any(map(differs, claims(values, 1e-6))) for values in studies(kind, STUDIES, replicates, contrasts))
+    wrong = sum(any(map(differs, inferences(values, 1e-6))) for values in studies(kind, STUDIES, replicates, contrasts))
     return percent(wrong, STUDIES)
 
 
@@ -46,7 +46,7 @@ def false_equivalents(kind: str, replicates: int, contrasts: int) -> str:
     margin = 4 * (2 / replicates) ** 0.5
     wrong = 0
     for values in studies(kind, STUDIES, replicates, contrasts, effects=(margin,) * contrasts, seed=1):
-        wrong += any(map(is_equivalent, claims(values, margin)))
+        wrong += any(map(is_equivalent, inferences(values, margin)))
     return percent(wrong, STUDIES)
 
 
@@ -54,10 +54,12 @@ def false_under_looks(kind: str, contrasts: int) -> str:
     """Counts both kinds of wrong claims under `replicates=auto`."""
     looks = Looks.planned(MOST)
     assert looks is not None
-    found = sum(any(map(differs, claims(one, 1e-6, looks))) for one in studies(kind, FEWER, MOST, contrasts, seed=2))
+    found = sum(
+        any(map(differs, inferences(one, 1e-6, looks))) for one in studies(kind, FEWER, MOST, contrasts, seed=2)
+    )
     margin, same = 4 * (2 / MOST) ** 0.5, 0
     for values in studies(kind, FEWER, MOST, contrasts, effects=(margin,) * contrasts, seed=3):
-        same += any(map(is_equivalent, claims(values, margin, looks)))
+        same += any(map(is_equivalent, inferences(values, margin, looks)))
     return f"{percent(found, FEWER)} / {percent(same, FEWER)}"
 
 
@@ -65,7 +67,7 @@ def found_effects(replicates: int, effect: float) -> tuple[str, str]:
     """Returns the simulated and the predicted power for one effect among 4, in standard deviations of a difference."""
     hits = 0
     for values in studies("normal", STUDIES, replicates, 4, effects=(effect * 2**0.5,), seed=4):
-        hits += differs(claims(values, FAR)[0])
+        hits += differs(inferences(values, FAR)[0])
     return f"{hits / STUDIES:.2f}", f"{power(effect, 1.0, replicates, 4):.2f}"
 
 
@@ -74,11 +76,16 @@ def early_estimates(effect: float) -> Row:
     looks, naive, adjusted = Looks.planned(32), [], []
     assert looks is not None
     for values in studies("normal", FEWER, 32, 4, effects=(effect * 2**0.5,), seed=5):
-        claim = claims(values, 1e-6, looks)[0]
-        if differs(claim) and claim.look != looks.sizes[-1] and claim.estimate and claim.estimate.mean > 0:
-            assert claim.adjusted is not None
-            naive.append(claim.estimate.mean / 2**0.5 - effect)
-            adjusted.append(claim.adjusted / 2**0.5 - effect)
+        inference = inferences(values, 1e-6, looks)[0]
+        if (
+            differs(inference)
+            and inference.look != looks.sizes[-1]
+            and inference.estimate
+            and inference.estimate.mean > 0
+        ):
+            assert inference.adjusted is not None
+            naive.append(inference.estimate.mean / 2**0.5 - effect)
+            adjusted.append(inference.adjusted / 2**0.5 - effect)
     share, shown = len(naive) / FEWER, (np.mean(naive), np.mean(adjusted), np.median(adjusted))
     return f"{effect:g}", f"{share:.2f}", *(f"{value:+.2f}" for value in shown)
 
@@ -95,13 +102,13 @@ def failures(replicates: int, sd: float, contrasts: int = 4, loss: float = 4.0, 
         values *= sd
         fails = draws.random(replicates) < 0.1
         values[:, 1] += loss / 10 - loss * fails
-        claim, pair = claims(values, margin)[0], stability(values, margin)[:2]
+        inference, pair = inferences(values, margin)[0], stability(values, margin)[:2]
         is_unstable, strays = any(one.is_unstable for one in pair), sum(one.strays for one in pair)
         held += bool(fails.any())
         found += bool(fails.any()) and is_unstable
-        wrong += differs(claim)
-        told += differs(claim) and not is_unstable
-        same += bool(fails.any()) and is_equivalent(claim) and not (is_unstable or strays)
+        wrong += differs(inference)
+        told += differs(inference) and not is_unstable
+        same += bool(fails.any()) and is_equivalent(inference) and not (is_unstable or strays)
     return (
         str(replicates), f"{sd:g}", percent(held, STUDIES), percent(found, held), percent(wrong, STUDIES),
         percent(told, STUDIES), percent(same, held),

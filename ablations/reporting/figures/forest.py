@@ -67,7 +67,7 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
             color=style.BASELINE,
             alpha=0.12,
             linewidth=0,
-            label=f"within {margin:g} {metric.difference_unit}",
+            label=f"within {metric.quantity(margin)}",
         )
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for verdict, (colour, marker) in _MARKS.items():

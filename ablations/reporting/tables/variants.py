@@ -127,7 +127,7 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
     metric = METRICS[design.metric]
     verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
-    verdicts += f"margin {design.margin:g} {metric.difference_unit}."
+    verdicts += f"margin {metric.quantity(design.margin)}."
     typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
     step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
     parts = [

@@ -75,7 +75,7 @@ def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
 
 
 def change_clause(change: Change) -> str:
-    """Says a change in a clause: `margin from 1 points to 0.5 points on 2026-11-29 14:02 UTC`."""
+    """Says a change in a clause: `margin from 1 to 0.5 points on 2026-11-29 14:02 UTC`."""
     when = f"on {_time(change.time)}" if change.time else "in this report"
     if not change.before or not change.after:
         how = "added" if change.after else "removed"

@@ -246,7 +246,7 @@ def _number(replicates: int | None) -> str:
 
 
 def _unit(value: float, reach: Reach) -> str:
-    return f"{value:g} {METRICS[reach.design.metric].difference_unit}".rstrip()
+    return METRICS[reach.design.metric].quantity(value)
 
 
 def _two(value: float) -> str:

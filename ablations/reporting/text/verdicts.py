@@ -62,7 +62,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
     if contrast.verdict is Verdict.EQUIVALENT:
         more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
         unseen = f"; failures of up to {100 * (contrast.unseen_failures or 0):.0f} % of runs cannot be excluded"
-        return f"{start}: equivalent within {margin:g} {metric.difference_unit} ({numbers}){more}{unseen}."
+        return f"{start}: equivalent within {metric.quantity(margin)} ({numbers}){more}{unseen}."
     reason = f": {contrast.reason}" if contrast.reason else ""
     return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 

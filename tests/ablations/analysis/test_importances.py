@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,46 +8,15 @@ import pytest
 
 from ablations.analysis.importances import importances
 from ablations.analysis.tradeoffs import tradeoffs
-from ablations.common.metrics import CELL_METRICS
-from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
-from ablations.design.variants import variant_of_levels
-
-CONFIG = compose_config(
-    [
-        "device=cpu",
-        "sweep=search",
-        "sweep.factors={attention: {groups: [1, 2, 4, 8], shuffle: [true, false]}}",
-        "sweep.objectives=[top1,peak_memory_mib]",
-        "sweep.max_parameters=100",
-    ]
-)
-
-
-def searched() -> Design:
-    """A search that picked all eight combinations."""
-    made = make_design(CONFIG)
-    picked = [
-        variant_of_levels(CONFIG, {"attention.groups": groups, "attention.shuffle": shuffle})
-        for groups in (1, 2, 4, 8)
-        for shuffle in (True, False)
-    ]
-    return replace(made, variants=(*made.variants, *picked))
-
-
-def cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for index, variant in enumerate(made.variants):
-        row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": 0}
-        rows.append(row | {key: values[index] for key, values in metrics.items()})
-    return pd.DataFrame(rows)
+from tests.builders.picks import searched, searched_cells
 
 
 def test_the_factor_that_decides_is_the_important_one() -> None:
     made = searched()
     # none, then groups 1, 2, 4, 8 with and without the shuffle: accuracy follows groups, memory the shuffle.
     frame = tradeoffs(
-        cells(made, top1=[0, 10, 10, 20, 20, 30, 30, 40, 40], peak_memory_mib=[0, 5, 9, 5, 9, 5, 9, 5, 9]), made
+        searched_cells(made, top1=[0, 10, 10, 20, 20, 30, 30, 40, 40], peak_memory_mib=[0, 5, 9, 5, 9, 5, 9, 5, 9]),
+        made,
     )
     found = importances(frame, made)
     shares = found.pivot_table(index="factor", columns="objective", values="importance")
@@ -62,7 +30,7 @@ def test_the_factor_that_decides_is_the_important_one() -> None:
 
 def test_an_objective_that_never_differs_has_no_importances() -> None:
     made = searched()
-    shares = importances(tradeoffs(cells(made, top1=[0, 1, 2, 3, 4, 5, 6, 7, 8]), made), made)
+    shares = importances(tradeoffs(searched_cells(made, top1=[0, 1, 2, 3, 4, 5, 6, 7, 8]), made), made)
     assert set(shares["objective"]) == {"top1"}
 
 
@@ -70,7 +38,7 @@ def test_an_objective_that_never_differs_has_no_importances() -> None:
 def test_few_variants_say_nothing_of_importance(tried: int) -> None:
     made = searched()
     made = replace(made, variants=made.variants[: tried + 1])
-    assert importances(tradeoffs(cells(made, top1=list(map(float, range(tried + 1)))), made), made).empty
+    assert importances(tradeoffs(searched_cells(made, top1=list(map(float, range(tried + 1)))), made), made).empty
 
 
 def test_noise_alone_exceeds_the_permuted_importances_no_more_often_than_it_may() -> None:
@@ -78,7 +46,7 @@ def test_noise_alone_exceeds_the_permuted_importances_no_more_often_than_it_may(
     random = np.random.default_rng(0)
     alarms = 0
     for _ in range(4):
-        frame = tradeoffs(cells(made, top1=random.normal(size=9).tolist()), made)
+        frame = tradeoffs(searched_cells(made, top1=random.normal(size=9).tolist()), made)
         found = importances(frame, made)
         alarms += bool((found["p_family"] <= 0.05).any())
         assert (found["p"] <= found["p_family"]).all()
@@ -88,5 +56,5 @@ def test_noise_alone_exceeds_the_permuted_importances_no_more_often_than_it_may(
 
 def test_importances_are_the_same_whenever_they_are_computed() -> None:
     made = searched()
-    frame = tradeoffs(cells(made, top1=[0, 3, 1, 4, 1, 5, 9, 2, 6]), made)
+    frame = tradeoffs(searched_cells(made, top1=[0, 3, 1, 4, 1, 5, 9, 2, 6]), made)
     pd.testing.assert_frame_equal(importances(frame, made), importances(frame, made))

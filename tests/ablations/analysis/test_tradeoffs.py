@@ -4,45 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ablations.analysis.tradeoffs import is_on_front, tradeoffs
-from ablations.common.metrics import CELL_METRICS
-from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
-from ablations.design.variants import variant_of_levels
-
-CONFIG = compose_config(
-    [
-        "device=cpu",
-        "sweep=search",
-        "sweep.factors={attention: {groups: [1, 2, 4, 8], shuffle: [true, false]}}",
-        "sweep.objectives=[top1,peak_memory_mib]",
-        "sweep.max_parameters=100",
-    ]
-)
-
-
-def searched() -> Design:
-    """A search that picked all eight combinations."""
-    made = make_design(CONFIG)
-    picked = [
-        variant_of_levels(CONFIG, {"attention.groups": groups, "attention.shuffle": shuffle})
-        for groups in (1, 2, 4, 8)
-        for shuffle in (True, False)
-    ]
-    return replace(made, variants=(*made.variants, *picked))
-
-
-def cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for index, variant in enumerate(made.variants):
-        row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": 0}
-        rows.append(row | {key: values[index] for key, values in metrics.items()})
-    return pd.DataFrame(rows)
+from tests.builders.picks import searched, searched_cells
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 3)), elements=st.integers(0, 4)))
@@ -61,7 +28,7 @@ def test_the_front_is_what_nothing_beats(values: np.ndarray[Any, np.dtype[np.flo
 def test_the_front_is_lettered_from_the_best_in_the_first_objective() -> None:
     made = searched()
     frame = tradeoffs(
-        cells(made, top1=[50, 60, 70, 1, 1, 1, 1, 1, 1], peak_memory_mib=[1, 2, 3, 9, 9, 9, 9, 9, 9]), made
+        searched_cells(made, top1=[50, 60, 70, 1, 1, 1, 1, 1, 1], peak_memory_mib=[1, 2, 3, 9, 9, 9, 9, 9, 9]), made
     )
     lettered = frame[frame["on_front"]].set_index("label")["variant"].to_dict()
     assert lettered == {"A": "groups=1, shuffle=off", "B": "groups=1, shuffle=on", "C": "none"}
@@ -70,14 +37,14 @@ def test_the_front_is_lettered_from_the_best_in_the_first_objective() -> None:
 
 def test_variants_with_too_many_parameters_are_not_on_the_front() -> None:
     made = searched()
-    frame = tradeoffs(cells(made, top1=[50, 99] + [40] * 7, parameters=[10, 101] + [10] * 7), made)
+    frame = tradeoffs(searched_cells(made, top1=[50, 99] + [40] * 7, parameters=[10, 101] + [10] * 7), made)
     assert frame[frame["on_front"]]["variant"].tolist() == ["none"]
     assert frame["fits"].tolist() == [True, False] + [True] * 7
 
 
 def test_the_best_picks_are_ranked_among_those_that_fit() -> None:
     made = replace(searched(), objectives=("top1",), confirm=3)
-    frame = tradeoffs(cells(made, top1=[99, 10, 40, 30, 20, 0, 0, 0, 50], parameters=[1] * 8 + [101]), made)
+    frame = tradeoffs(searched_cells(made, top1=[99, 10, 40, 30, 20, 0, 0, 0, 50], parameters=[1] * 8 + [101]), made)
     ranked = frame.set_index("rank")["variant"].to_dict()
     named = [variant.name for variant in made.variants]
     assert [ranked[rank] for rank in (1, 2, 3)] == [named[2], named[3], named[4]]
@@ -88,7 +55,7 @@ def test_of_several_objectives_the_extremes_are_ranked_first_then_what_is_far_fr
     made = replace(searched(), confirm=4)
     top1 = [0, 10, 20, 21, 22, 50, 60, 0, 0]
     memory = [99, 1, 2, 2.1, 2.2, 5, 6, 9, 9]
-    frame = tradeoffs(cells(made, top1=top1, peak_memory_mib=memory), made)
+    frame = tradeoffs(searched_cells(made, top1=top1, peak_memory_mib=memory), made)
     named = [variant.name for variant in made.variants]
     ranked = frame[frame["rank"] > 0].sort_values("rank")["variant"].tolist()
     assert ranked == [named[6], named[1], named[5], named[4]]
@@ -102,7 +69,7 @@ def test_no_more_are_confirmed_than_asked_for_and_all_are_on_the_front_of_the_pi
     made = searched()
     made = replace(made, variants=made.variants[: len(values) + 1], confirm=confirm)
     columns = np.vstack([[[9.0, 0.0]], values])
-    frame = tradeoffs(cells(made, top1=columns[:, 0].tolist(), peak_memory_mib=columns[:, 1].tolist()), made)
+    frame = tradeoffs(searched_cells(made, top1=columns[:, 0].tolist(), peak_memory_mib=columns[:, 1].tolist()), made)
     picks = frame[frame["picked"]]
     front = is_on_front(values, ["maximize", "minimize"])
     ranked = picks["rank"].to_numpy() > 0

@@ -33,7 +33,7 @@ def changed(*names: str) -> Declaration:
 
 def test_a_design_declares_its_contrasts_and_by_what_they_are_judged() -> None:
     assert FIRST.contrasts == (("groups=1", "none"), ("groups=4", "none"))
-    assert (FIRST.metric, FIRST.margin, FIRST.margin_text) == ("top1", 1.0, "1 points")
+    assert (FIRST.metric, FIRST.margin, FIRST.margin_text) == ("top1", 1.0, "1 point")
     assert (FIRST.replicates, FIRST.replicates_text, FIRST.baseline) == (3, "3", "none")
     assert FIRST.protocol == DESIGN.protocol
     assert FIRST.variants == ("none", "groups=1", "groups=4")
@@ -120,7 +120,7 @@ def test_a_deviation_has_the_time_at_which_it_was_recorded_and_none_of_a_report_
 def test_who_comes_back_to_what_was_declared_deviates_in_nothing_but_has_changed() -> None:
     history = History.begun(FIRST).then(changed("margin")).then(FIRST)
     assert history.deviations(FIRST) == []
-    assert [(change.before, change.after) for change in history.changes] == [("1", "0.5 points"), ("0.5", "1 points")]
+    assert [(change.before, change.after) for change in history.changes] == [("1", "0.5 points"), ("0.5", "1 point")]
 
 
 def test_replicates_that_were_trained_count_whatever_is_asked_for() -> None:

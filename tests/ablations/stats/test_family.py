@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ablations.stats import Looks, estimate
-from ablations.stats.family import claims_of
+from ablations.stats.family import infer
 from ablations.stats.significance import ALPHA, Responses, equivalence_ps, family_tests, holm, max_t_ps
-from tests.simulations.studies import claims, differs, is_equivalent, responses, studies
+from tests.simulations.studies import differs, inferences, is_equivalent, responses, studies
 
 Array = NDArray[np.float64]
 
@@ -27,87 +27,87 @@ def drawn(replicates: int, *effects: float, seed: int = 0) -> Array:
 @pytest.mark.parametrize("margin", [0.0, -0.5, math.nan])
 def test_a_margin_is_more_than_0(margin: float) -> None:
     with pytest.raises(ValueError, match=r"margin=.*must be more than 0"):
-        claims(drawn(6, 1.0), margin)
+        inferences(drawn(6, 1.0), margin)
 
 
 @pytest.mark.parametrize("n", [3, 8])
 def test_claims_are_the_tests_of_the_family(n: int) -> None:
     values = drawn(n, 3.0, 0.0, 0.0)
-    made, tests = claims(values, 1.0), family_tests(responses(values))
-    assert [claim.p for claim in made] == tests.p.tolist()
-    assert [claim.least for claim in made] == tests.least.tolist()
-    assert [claim.assumes_normal for claim in made] == [n < 6] * 3
+    made, tests = inferences(values, 1.0), family_tests(responses(values))
+    assert [inference.p for inference in made] == tests.p.tolist()
+    assert [inference.least for inference in made] == tests.least.tolist()
+    assert [inference.assumes_normal for inference in made] == [n < 6] * 3
     means = responses(values).differences.mean(axis=0)
     expected = holm(equivalence_ps(means, tests.error, tests.freedom, 1.0))
-    assert [claim.p_equivalence for claim in made] == pytest.approx(expected)
-    for place, claim in enumerate(made):
-        assert claim.estimate is not None
-        assert claim.estimate.mean == pytest.approx(means[place])
-        half = (claim.estimate.high - claim.estimate.low) / 2
+    assert [inference.p_equivalence for inference in made] == pytest.approx(expected)
+    for place, inference in enumerate(made):
+        assert inference.estimate is not None
+        assert inference.estimate.mean == pytest.approx(means[place])
+        half = (inference.estimate.high - inference.estimate.low) / 2
         # The interval and the test have the same standard error and degrees of freedom.
         assert half > tests.error[place]
-        assert (claim.look, claim.adjusted) == (None, None)
+        assert (inference.look, inference.adjusted) == (None, None)
 
 
 def test_from_6_replicates_on_intervals_are_students() -> None:
     values = drawn(8, 1.0, 0.0)
-    for claim, column in zip(claims(values, 1.0), responses(values).differences.T, strict=True):
+    for inference, column in zip(inferences(values, 1.0), responses(values).differences.T, strict=True):
         expected = estimate(column)
-        assert claim.estimate is not None
-        assert (claim.estimate.low, claim.estimate.high) == pytest.approx((expected.low, expected.high))
+        assert inference.estimate is not None
+        assert (inference.estimate.low, inference.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_members_without_replicates_have_no_estimate_and_are_asked_all_the_same() -> None:
     values = drawn(8, 0.0, 0.0, 0.0) / 10
     values[:, 3] = np.nan
-    *others, missing = claims(values, 0.15)
+    *others, missing = inferences(values, 0.15)
     assert missing.estimate is None
     assert (missing.p, missing.p_equivalence, len(missing.differences)) == (1.0, 1.0, 0)
     # Three equivalences are asked for; a difference that cannot be tested cannot be claimed wrongly.
-    two = claims(values[:, :3], 0.15)
-    clearer, clearer_of_two = (min(claim.p_equivalence for claim in some) for some in (others, two))
+    two = inferences(values[:, :3], 0.15)
+    clearer, clearer_of_two = (min(inference.p_equivalence for inference in some) for some in (others, two))
     assert clearer == pytest.approx(1.5 * clearer_of_two)
-    assert [claim.p for claim in others] == [claim.p for claim in two]
+    assert [inference.p for inference in others] == [inference.p for inference in two]
 
 
 def test_a_single_replicate_has_a_mean_and_no_interval() -> None:
-    (claim,) = claims(drawn(1, 1.0), 1.0)
-    assert claim.estimate is not None
-    assert not claim.estimate.has_interval
-    assert (claim.p, claim.p_equivalence) == (1.0, 1.0)
+    (inference,) = inferences(drawn(1, 1.0), 1.0)
+    assert inference.estimate is not None
+    assert not inference.estimate.has_interval
+    assert (inference.p, inference.p_equivalence) == (1.0, 1.0)
 
 
 def test_a_family_without_members_claims_nothing() -> None:
     nothing = Responses(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
-    assert claims_of(lambda *_: nothing, 0, 1.0, None) == []
-    assert claims_of(lambda *_: nothing, 0, 1.0, LOOKS) == []
+    assert infer(lambda *_: nothing, 0, 1.0, None) == []
+    assert infer(lambda *_: nothing, 0, 1.0, LOOKS) == []
 
 
 def test_before_the_first_look_nothing_is_claimed() -> None:
     values = drawn(8, 9.0)
     whole = responses(values)
-    (claim,) = claims_of(lambda size, _: whole if size is None else None, 1, 1.0, LOOKS)
-    assert (claim.p, claim.p_equivalence, claim.least, claim.look) == (1.0, 1.0, 1.0, None)
-    assert not claim.is_decided
-    assert claim.estimate is not None  # and what is there so far is shown
+    (inference,) = infer(lambda size, _: whole if size is None else None, 1, 1.0, LOOKS)
+    assert (inference.p, inference.p_equivalence, inference.least, inference.look) == (1.0, 1.0, 1.0, None)
+    assert not inference.is_decided
+    assert inference.estimate is not None  # and what is there so far is shown
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**16), st.floats(0, 3), st.sampled_from([1e-6, 1.0, 3.0]))
 def test_p_of_a_look_is_at_most_5_percent_where_its_level_decides(seed: int, effect: float, margin: float) -> None:
     values = drawn(LOOKS.sizes[-1], effect, 0.0, seed=seed)
-    made = claims(values, margin, LOOKS)
-    for claim in made:
-        assert claim.look in LOOKS.sizes
-        assert claim.is_decided or claim.look == LOOKS.sizes[-1]
-        assert claim.is_decided == (differs(claim) or is_equivalent(claim))
-        assert (claim.adjusted is not None) == differs(claim)
+    made = inferences(values, margin, LOOKS)
+    for inference in made:
+        assert inference.look in LOOKS.sizes
+        assert inference.is_decided or inference.look == LOOKS.sizes[-1]
+        assert inference.is_decided == (differs(inference) or is_equivalent(inference))
+        assert (inference.adjusted is not None) == differs(inference)
     # At the first look, that is the family's p by the level of the look.
     raw, level = max_t_ps(responses(values[: LOOKS.sizes[0]]).differences), LOOKS.levels(2)[0]
-    for claim, p in zip(made, raw, strict=True):
-        if claim.look == LOOKS.sizes[0]:
-            assert claim.p == pytest.approx(min(1.0, p * ALPHA / level))
-            assert differs(claim) == bool(p <= level * (1 + 1e-12))
+    for inference, p in zip(made, raw, strict=True):
+        if inference.look == LOOKS.sizes[0]:
+            assert inference.p == pytest.approx(min(1.0, p * ALPHA / level))
+            assert differs(inference) == bool(p <= level * (1 + 1e-12))
         else:
             assert p > level
 
@@ -118,7 +118,7 @@ def test_what_a_look_decides_does_not_depend_on_what_follows(seed: int, looks_be
     values = drawn(LOOKS.sizes[-1], 2.0, -1.5, 0.0, seed=seed)
     changed, seen = values.copy(), LOOKS.sizes[looks_before - 1]
     changed[seen:] = -changed[seen:] + 3
-    for before, after in zip(claims(values, 1.0, LOOKS), claims(changed, 1.0, LOOKS), strict=True):
+    for before, after in zip(inferences(values, 1.0, LOOKS), inferences(changed, 1.0, LOOKS), strict=True):
         assert before.look is not None
         if before.is_decided and before.look <= seen:
             assert (after.look, after.p, after.p_equivalence) == (before.look, before.p, before.p_equivalence)
@@ -134,29 +134,29 @@ def test_a_look_is_of_all_members_that_are_open() -> None:
         asked.append((size, tuple(active)))  # type: ignore[call-overload]
         return None if size == LOOKS.sizes[1] else responses(values[:size])
 
-    made = claims_of(at, 2, 1e-6, LOOKS)
+    made = infer(at, 2, 1e-6, LOOKS)
     assert asked == [(None, ()), (9, (0, 1)), (14, (0, 1))]  # and no later one before that
-    assert [claim.look for claim in made] == [9, 9]
+    assert [inference.look for inference in made] == [9, 9]
 
 
 def test_the_interval_of_a_look_is_wide_enough_for_all_looks() -> None:
     values = drawn(LOOKS.sizes[-1], 4.0, 0.0)
-    claim = claims(values, 1e-6, LOOKS)[0]
-    assert claim.look == 9
-    assert claim.estimate is not None
+    inference = inferences(values, 1e-6, LOOKS)[0]
+    assert inference.look == 9
+    assert inference.estimate is not None
     expected = estimate(responses(values[:9]).differences[:, 0], 1 - LOOKS.levels(2)[0])
-    assert (claim.estimate.low, claim.estimate.high) == pytest.approx((expected.low, expected.high))
+    assert (inference.estimate.low, inference.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**16), st.floats(1.5, 6), st.sampled_from([-1.0, 1.0]))
 def test_an_adjusted_estimate_is_between_0_and_the_mean(seed: int, effect: float, side: float) -> None:
-    claim = claims(drawn(LOOKS.sizes[-1], side * effect, 0.0, seed=seed), 1e-6, LOOKS)[0]
-    if differs(claim):
-        assert claim.estimate is not None
-        assert claim.adjusted is not None
+    inference = inferences(drawn(LOOKS.sizes[-1], side * effect, 0.0, seed=seed), 1e-6, LOOKS)[0]
+    if differs(inference):
+        assert inference.estimate is not None
+        assert inference.adjusted is not None
         # z is rounded to hundredths.
-        assert 0 <= claim.adjusted / claim.estimate.mean <= 1.01
+        assert 0 <= inference.adjusted / inference.estimate.mean <= 1.01
 
 
 def test_what_is_decided_early_is_overestimated_and_the_adjusted_estimate_is_not() -> None:
@@ -164,12 +164,12 @@ def test_what_is_decided_early_is_overestimated_and_the_adjusted_estimate_is_not
     looks, means, adjusted = Looks.planned(32), [], []
     assert looks is not None
     for values in studies("normal", 160, 32, 1, effects=(0.5 * 2**0.5,), seed=11):
-        claim = claims(values, 1e-6, looks)[0]
-        if differs(claim) and claim.look != looks.sizes[-1]:
-            assert claim.estimate is not None
-            assert claim.adjusted is not None
-            means.append(claim.estimate.mean / 2**0.5 - 0.5)
-            adjusted.append(claim.adjusted / 2**0.5 - 0.5)
+        inference = inferences(values, 1e-6, looks)[0]
+        if differs(inference) and inference.look != looks.sizes[-1]:
+            assert inference.estimate is not None
+            assert inference.adjusted is not None
+            means.append(inference.estimate.mean / 2**0.5 - 0.5)
+            adjusted.append(inference.adjusted / 2**0.5 - 0.5)
     assert len(means) > 80
     error = 3 * float(np.std(adjusted)) / math.sqrt(len(adjusted))
     assert np.mean(means) > 0.15
@@ -182,8 +182,8 @@ def test_a_member_without_results_is_no_matter_where_a_look_decides_another() ->
     values[1:, 3] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = claims(values, 1e-6, LOOKS)
+        made = inferences(values, 1e-6, LOOKS)
     assert (made[0].look, differs(made[0])) == (9, True)
     assert made[0].adjusted is not None
-    assert [claim.look for claim in made[1:]] == [20, 20]
-    assert [claim.estimate is None for claim in made[1:]] == [True, False]
+    assert [inference.look for inference in made[1:]] == [20, 20]
+    assert [inference.estimate is None for inference in made[1:]] == [True, False]

@@ -48,7 +48,7 @@ def test_differences_are_of_the_replicates_that_both_have_by_number(
     if len(other) < 2 * len(both) or len(both) < 6:
         made = responses.differences[np.isin(layout.replicates, both), 0]
         assert made.tolist() == [own[replicate] - other[replicate] for replicate in both]
-        assert responses.weights.tolist() == [2.0]
+        assert responses.squared_weights.tolist() == [2.0]
     assert responses.counts.tolist() == [len(both)]
 
 
@@ -93,21 +93,21 @@ def test_replicates_of_a_baseline_beyond_those_of_its_variants_are_averaged_in(e
     baseline = (none[:pairs] + shared.sum(axis=1)) / (1 + extra)
     assert responses.counts.tolist() == [pairs, pairs]
     assert responses.differences[:pairs] == pytest.approx(np.column_stack([a - baseline, b - baseline]))
-    assert responses.weights == pytest.approx([1 + 1 / (1 + extra)] * 2)
+    assert responses.squared_weights == pytest.approx([1 + 1 / (1 + extra)] * 2)
 
 
 def test_fewer_of_them_than_pairs_are_left_out() -> None:
     none = [float(number) for number in range(11)]
     responses = Layout.of(frame({"none": none, "a": none[:6]}), "top1").responses({"a": "none"})
     assert responses.differences[:6, 0].tolist() == [0.0] * 6
-    assert responses.weights.tolist() == [2.0]
+    assert responses.squared_weights.tolist() == [2.0]
 
 
 def test_each_baseline_has_its_own() -> None:
     none, a, b = ([float(number) for number in range(most)] for most in (12, 12, 6))
     responses = Layout.of(frame({"none": none, "a": a, "b": b}), "top1").responses({"a": "none", "b": "a"})
     assert responses.counts.tolist() == [12, 6]
-    assert responses.weights.tolist() == [2.0, 1.5]
+    assert responses.squared_weights.tolist() == [2.0, 1.5]
 
 
 def test_contrasts_of_fewer_than_6_pairs_do_without_them() -> None:
@@ -115,7 +115,7 @@ def test_contrasts_of_fewer_than_6_pairs_do_without_them() -> None:
     none = np.random.default_rng(0).random(14)
     cells = frame({"none": none, "a": [1.0] * 5, "b": [1.0] * 7})
     responses = Layout.of(cells, "top1").responses({"a": "none", "b": "none"})
-    assert responses.weights.tolist() == [2.0, 1.5]
+    assert responses.squared_weights.tolist() == [2.0, 1.5]
     assert responses.differences[:5, 0] == pytest.approx(1 - none[:5])
     assert responses.differences[:7, 1] == pytest.approx(1 - (none[:7] + none[7:]) / 2)
 

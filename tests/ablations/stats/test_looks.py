@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from ablations.stats import Looks
-from ablations.stats.looks import critical_values, unselected
+from ablations.stats.looks import critical_values, median_unbiased
 from ablations.stats.significance import ALPHA, FLIPPED, least_p
 
 MOST = st.integers(2, 150)
@@ -134,7 +134,7 @@ def test_half_of_the_effects_that_a_look_decides_are_adjusted_to_less_than_they_
     assert len(z) > 2000
     bound = critical_values(SIZES, ALPHA)[look]
     # The estimate rises with z: half of all are below the truth where that of the median is the truth.
-    made = unselected(SIZES, ALPHA, look, float(np.median(z)), bound) / time**0.5
+    made = median_unbiased(SIZES, ALPHA, look, float(np.median(z)), bound) / time**0.5
     assert made == pytest.approx(drift, abs=0.15)
 
 
@@ -142,22 +142,24 @@ def test_half_of_the_effects_that_a_look_decides_are_adjusted_to_less_than_they_
 @given(st.integers(0, len(SIZES) - 1), st.floats(0, 3))
 def test_an_adjusted_estimate_is_between_0_and_what_was_seen(look: int, beyond: float) -> None:
     bound = critical_values(SIZES, ALPHA)[look]
-    made = unselected(SIZES, ALPHA, look, bound + beyond, bound)
+    made = median_unbiased(SIZES, ALPHA, look, bound + beyond, bound)
     assert 0 <= made <= bound + beyond + 1e-9
-    assert unselected(SIZES, ALPHA, look, bound + beyond + 0.1, bound) >= made - 1e-4  # the precision of the halvings
+    assert (
+        median_unbiased(SIZES, ALPHA, look, bound + beyond + 0.1, bound) >= made - 1e-4
+    )  # the precision of the halvings
 
 
 def test_what_is_far_beyond_the_bound_is_hardly_adjusted_and_what_is_at_it_is_worth_nothing() -> None:
     bound = critical_values(SIZES, ALPHA)[0]
-    assert unselected(SIZES, ALPHA, 0, bound + 5, bound) == pytest.approx(bound + 5, abs=0.01)
-    assert unselected(SIZES, ALPHA, 0, bound, bound) == 0
+    assert median_unbiased(SIZES, ALPHA, 0, bound + 5, bound) == pytest.approx(bound + 5, abs=0.01)
+    assert median_unbiased(SIZES, ALPHA, 0, bound, bound) == 0
 
 
 def test_an_effect_that_earlier_looks_did_not_decide_is_not_adjusted_to_more_than_was_seen() -> None:
     # Paths of so large an effect that cross a bound only now are behind.
     z, time = float(np.median(decided(4.0, 3))), SIZES[3] / SIZES[-1]
     assert z / time**0.5 < 3.7
-    assert unselected(SIZES, ALPHA, 3, z, critical_values(SIZES, ALPHA)[3]) == pytest.approx(z)
+    assert median_unbiased(SIZES, ALPHA, 3, z, critical_values(SIZES, ALPHA)[3]) == pytest.approx(z)
 
 
 def test_looks_are_stored_as_their_sizes() -> None:

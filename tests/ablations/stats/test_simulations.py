@@ -33,8 +33,8 @@ from ablations.stats.verdicts import decide
 from tests.builders.frames import BASELINE, against_nothing, frame
 from tests.simulations.studies import (
     KINDS,
-    claims,
     differs,
+    inferences,
     is_equivalent,
     responses,
     stability,
@@ -87,21 +87,21 @@ def test_what_is_simulated_fast_is_what_judge_says(replicates: int, planned: Loo
     # Of differences and of margins for which every verdict is common.
     found = set()
     for values in studies("normal", 5, replicates, 4, effects=(0.0, 0.0, 2.5, -1.5), seed=replicates):
-        fast, made = claims(values, 2.0, planned), judged(values, 2.0, planned)
-        for claim, one in zip(fast, made, strict=True):
-            assert one.p == pytest.approx(claim.p)
-            assert one.p_equivalence == pytest.approx(claim.p_equivalence)
-            assert (one.look, one.assumes_normal) == (claim.look, claim.assumes_normal)
-            assert one.adjusted == pytest.approx(claim.adjusted)
+        fast, made = inferences(values, 2.0, planned), judged(values, 2.0, planned)
+        for inference, one in zip(fast, made, strict=True):
+            assert one.p == pytest.approx(inference.p)
+            assert one.p_equivalence == pytest.approx(inference.p_equivalence)
+            assert (one.look, one.assumes_normal) == (inference.look, inference.assumes_normal)
+            assert one.adjusted == pytest.approx(inference.adjusted)
             assert one.difference is not None
-            assert claim.estimate is not None
-            assert astuple(one.difference) == pytest.approx(astuple(claim.estimate))
+            assert inference.estimate is not None
+            assert astuple(one.difference) == pytest.approx(astuple(inference.estimate))
             if planned is None:
                 stable = stability(values, 2.0)
                 pair = (stable[int(one.variant)], replace(stable[0], variant=BASELINE))
                 assert [astuple(each) for each in one.stabilities] == [pytest.approx(astuple(each)) for each in pair]
             if not any(each.is_unstable or each.strays for each in one.stabilities):
-                assert one.verdict is decide(claim, 1.0, 0)
+                assert one.verdict is decide(inference, 1.0, 0)
                 found.add(one.verdict)
     if replicates >= 12:
         assert found >= {Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT}
@@ -124,7 +124,7 @@ def test_variants_that_do_nothing_are_rarely_said_to_do_something(kind: str, rep
 
 
 def test_one_contrast_uses_up_what_is_allowed() -> None:
-    wrong = sum(differs(claims(values, NEVER)[0]) for values in studies("normal", 1500, 10, 1, seed=2))
+    wrong = sum(differs(inferences(values, NEVER)[0]) for values in studies("normal", 1500, 10, 1, seed=2))
     assert wrong / 1500 == pytest.approx(0.05, abs=0.014)
 
 
@@ -145,7 +145,7 @@ def test_what_differs_by_the_margin_is_rarely_called_equivalent(kind: str, repli
     margin = 4 * (2 / replicates) ** 0.5
     wrong = 0
     for values in studies(kind, STUDIES // 2, replicates, contrasts, effects=(margin,) * contrasts, seed=1):
-        wrong += any(map(is_equivalent, claims(values, margin)))
+        wrong += any(map(is_equivalent, inferences(values, margin)))
     assert wrong / (STUDIES // 2) <= allowed(0.06, STUDIES // 2)
 
 
@@ -155,28 +155,28 @@ LOOKS = Looks((7, 9, 12))
 @pytest.mark.parametrize(("kind", "contrasts"), [("normal", 4), ("tied", 4)])
 def test_looking_on_the_way_is_not_wrong_more_often(kind: str, contrasts: int) -> None:
     drawn = studies(kind, STUDIES, LOOKS.sizes[-1], contrasts, seed=3)
-    wrong = sum(any(map(differs, claims(values, NEVER, LOOKS))) for values in drawn)
+    wrong = sum(any(map(differs, inferences(values, NEVER, LOOKS))) for values in drawn)
     assert wrong / STUDIES <= allowed(0.06)
 
 
 def test_looking_on_the_way_does_not_call_more_equivalent() -> None:
     margin, number = 4 * (2 / LOOKS.sizes[-1]) ** 0.5, 120
     drawn = studies("normal", number, LOOKS.sizes[-1], 2, effects=(margin, margin), seed=3)
-    wrong = sum(any(map(is_equivalent, claims(values, margin, LOOKS))) for values in drawn)
+    wrong = sum(any(map(is_equivalent, inferences(values, margin, LOOKS))) for values in drawn)
     assert wrong / number <= allowed(0.06, number)
 
 
 def test_looks_use_up_what_is_allowed() -> None:
     # Bonferroni's inequality over the looks left 1.6 to 3.2 of the 5 points unused.
-    wrong = sum(differs(claims(values, NEVER, LOOKS)[0]) for values in studies("normal", 600, 12, 1, seed=4))
+    wrong = sum(differs(inferences(values, NEVER, LOOKS)[0]) for values in studies("normal", 600, 12, 1, seed=4))
     assert wrong / 600 == pytest.approx(0.05, abs=0.022)
 
 
 def test_a_clear_difference_is_found_before_the_last_look() -> None:
     found, number = 0, 60
     for values in studies("normal", number, 12, 4, effects=(5.0, -5.0), seed=5):
-        made = claims(values, NEVER, LOOKS)
-        found += all(differs(claim) and claim.look == 7 for claim in made[:2])
+        made = inferences(values, NEVER, LOOKS)
+        found += all(differs(inference) and inference.look == 7 for inference in made[:2])
     assert found / number > 0.9
 
 
@@ -226,7 +226,7 @@ def test_the_reachable_margin_confirms_equivalence_in_four_of_five_studies(n: in
     for values in studies(
         "normal", STUDIES // 2, n, contrasts, effects=(0.0, *(9 * margin,) * (contrasts - 1)), seed=7
     ):
-        found += is_equivalent(claims(values, margin)[0])
+        found += is_equivalent(inferences(values, margin)[0])
     assert found / (STUDIES // 2) == pytest.approx(0.8, abs=0.05 + 0.06)
 
 
@@ -280,7 +280,7 @@ def test_an_interval_of_another_confidence_holds_the_truth_so_often() -> None:
 def test_moderated_intervals_hold_the_truth_in_19_of_20_studies(n: int) -> None:
     held = []
     for values in studies("normal", STUDIES, n, 4, seed=9):
-        held += [bool(one.estimate and one.estimate.low <= 0 <= one.estimate.high) for one in claims(values, FAR)]
+        held += [bool(one.estimate and one.estimate.low <= 0 <= one.estimate.high) for one in inferences(values, FAR)]
     # Four contrasts of a study are as good as two or three independent ones.
     assert 0.93 <= np.mean(held) <= 0.975
 

@@ -24,7 +24,7 @@ from ablations.stats import (
     relative_efficiency,
     undecided,
 )
-from ablations.stats.family import Claim
+from ablations.stats.family import Inference
 from ablations.stats.verdicts import decide, sign_of
 from tests.builders.frames import against_nothing, frame
 from tests.wording import worded
@@ -407,8 +407,8 @@ def test_tests_come_to_a_verdict(
     p: float, p_equivalence: float, mean: float, better: float, failed: int, verdict: Verdict
 ) -> None:
     made = estimate([mean - 0.1, mean + 0.1])
-    assert decide(Claim(np.array([mean]), made, p, p_equivalence, 0.0, False), better, failed) is verdict
-    single = Claim(np.array([mean]), estimate([mean]), 1.0, 1.0, 0.0, False)
+    assert decide(Inference(np.array([mean]), made, p, p_equivalence, 0.0, False), better, failed) is verdict
+    single = Inference(np.array([mean]), estimate([mean]), 1.0, 1.0, 0.0, False)
     assert decide(single, better, failed) is Verdict.NONE
 
 

@@ -73,7 +73,7 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
     protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 6 epochs"
-    for part in (analysis.design.question, "(n = 2)", "margin 1 points", protocol, machine):
+    for part in (analysis.design.question, "(n = 2)", "margin 1 point", protocol, machine):
         assert part in text
 
 

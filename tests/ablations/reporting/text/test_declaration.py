@@ -68,7 +68,7 @@ def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp
     history = History.begun(declared_of(analysis))
     other = with_history(replace(analysis, design=replace(analysis.design, margin=0.5, metric="test_loss")), history)
     (said,) = declaration_sentences(other)
-    assert "metric from top1 to test_loss in this report; margin from 1 points to 0.5 nats in this report. " in said
+    assert "metric from top1 to test_loss in this report; margin from 1 point to 0.5 nats in this report. " in said
     assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
 
 
@@ -113,7 +113,7 @@ def test_what_was_declared_is_told_in_full(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     rows = declaration_rows(analysis)
     assert rows["question"] == analysis.design.question
-    assert (rows["metric"], rows["margin"], rows["replicates"]) == ("Top-1", "1 points", "2")
+    assert (rows["metric"], rows["margin"], rows["replicates"]) == ("Top-1", "1 point", "2")
     assert (rows["contrasts"], rows["time"]) == ("2 contrasts, baseline none", "2026-11-29 14:02 UTC")
 
 

@@ -118,7 +118,7 @@ def test_before_anything_is_stored_effects_are_in_standard_deviations() -> None:
     assert effect is not None
     assert least is not None
     assert power == worded("reach.unknown", replicates=3, contrasts=3, effect=f"{effect:.1f}", margin=f"{least:.1f}")
-    assert within == worded("reach.within", margin=1, sd=f"{1 / least:.2f}")
+    assert within == worded("reach.within", margin="1 point", sd=f"{1 / least:.2f}")
     numbers = [int(found) for found in re.findall(r"SD (\d+) replicates", sizes)]
     assert numbers == sorted(numbers, reverse=True)
     assert sizes == worded("reach.sizes", half=numbers[0], one=numbers[1], two=numbers[2])
