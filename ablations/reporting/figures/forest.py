@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
+from ablations.reporting.text.verdicts import marked
 from ablations.stats import Contrast, Verdict
 
 _MARKS = {
@@ -61,14 +62,8 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
     labels = style.row_labels(names)
     with style.figure(style.TWO_COLUMNS, 0.9 + max(style.rows_height(labels), 0.4), caption) as drawn:
         axes = drawn.subplots()
-        axes.axvspan(
-            -margin,
-            margin,
-            color=style.BASELINE,
-            alpha=0.12,
-            linewidth=0,
-            label=f"within {metric.quantity(margin)}",
-        )
+        within = f"within {metric.quantity(margin)}"
+        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0, label=within)
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for verdict, (colour, marker) in _MARKS.items():
             own = frame[frame["verdict"] == verdict.value]
@@ -77,8 +72,8 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
             axes.hlines(own.index, own["low"], own["high"], color=colour)
             axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
         for place, row in enumerate(records):
-            mark = "†" if row["assumes_normal"] and row["verdict"] != Verdict.UNSTABLE.value else ""
-            axes.annotate(f"{row['verdict']}{mark} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
+            shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
+            axes.annotate(f"{shown} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({_unit(metric)})")
@@ -101,7 +96,7 @@ def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: st
             axes.hlines(own.index, own["low"], own["high"], color=look["color"])
             axes.plot(own["mean"], own.index, linestyle="", label=label, **look)
         for place, row in enumerate(frame.to_dict("records")):
-            shown = row["verdict"] + ("†" if row["assumes_normal"] else "")
+            shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
             axes.annotate(shown, (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         axes.set_xlabel(f"Effect on {metric.label.lower()} ({_unit(metric)})")

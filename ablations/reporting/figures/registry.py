@@ -94,7 +94,7 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
     design, key = analysis.design, ""
     if effects[0].estimate.has_interval:
         key = "Bars: 95 % CI (Student's t); verdicts: corrected for all effects; shaded: within the margin of "
-        key += f"{design.margin:g}. {assumptions_sentence(effects)}"
+        key += f"{METRICS[design.metric].quantity(design.margin)}. {assumptions_sentence(effects)}"
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
     draw = partial(forest.draw_effects, frame, design.margin, METRICS[design.metric])
     return Sketch(frame, draw, key.strip(), n, shown=shown_effects_sentence(analysis))

@@ -17,7 +17,12 @@ _TESTED = (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT, Verdict.UNDECIDED)
 
 def verdict_mark(judged: Contrast | Effect) -> str:
     """Returns the word of a verdict, with a mark where its test assumes normal differences."""
-    return f"{judged.verdict.value} {_MARK}" if _is_normal(judged) else judged.verdict.value
+    return marked(judged.verdict, judged.assumes_normal)
+
+
+def marked(verdict: Verdict, assumes_normal: bool) -> str:
+    """Returns the word of a verdict, with a mark where a test decided it, or could not, that `assumes_normal`."""
+    return f"{verdict.value} {_MARK}" if assumes_normal and verdict in _TESTED else verdict.value
 
 
 def assumptions_sentence(judged: Iterable[Contrast | Effect]) -> str:

@@ -152,7 +152,7 @@ def test_every_effect_has_a_row_with_its_mean_and_interval() -> None:
     assert drawn["interaction of 2 factors"] == ([0.25], [2])
     spans = [path.vertices[:, 0].tolist() for group in axes.collections for path in group.get_paths()]
     assert spans == [[-1.0, 0.0], [1.0, 2.0], [-1.0, 1.5]]
-    assert {"undecided†", "helps†", "undecided"} <= {text.get_text() for text in axes.texts}
+    assert {"undecided †", "helps †", "undecided"} <= {text.get_text() for text in axes.texts}
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "shuffle=off against shuffle=on", "norm=none against norm=instance", "shuffle=off x norm=none",
     ]  # fmt: skip
