@@ -14,8 +14,8 @@ from sa_core.backbones.places import POSITIONS
 # Knobs that follow the width of the backbone unless a number is given, with what auto means in the help.
 _AUTOMATIC = {
     "groups": "auto is in the backbone's proportion what 64 is in ResNet-50.",
-    "reduction": "auto scales the papers' 16 to the backbone's width: the narrowest place has 16 hidden units, as in "
-    "ResNet-50, or as many as it has channels.",
+    "reduction": "auto scales the papers' 16 to the backbone's width: at least 16 hidden units in the narrowest place, "
+    "as in ResNet-50, or as many as it has channels.",
 }
 
 

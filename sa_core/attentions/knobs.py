@@ -180,9 +180,9 @@ class ReducedKnobs(Knobs):
 def default_reduction(channels: Iterable[int]) -> int:
     """Returns the reduction that is on places of these widths what the papers' 16 is on those of ResNet-50.
 
-    The narrowest place gets as many hidden units as the narrowest place of ResNet-50: 16, or, where it has fewer
-    channels, as many as it has channels. That is a reduction of 16 for ResNet-50 and ResNet-101, 4 for ResNet-18 and
-    ResNet-34, 3 for ShuffleNetV2 x1.0, and 1 for ShuffleNetV2 x0.5 and the CIFAR ResNets.
+    The narrowest place gets as many hidden units as the narrowest place of ResNet-50, at least 16, or, where it has
+    fewer channels, as many as it has channels. That is a reduction of 16 for ResNet-50 and ResNet-101, 4 for ResNet-18
+    and ResNet-34, 3 for ShuffleNetV2 x1.0, and 1 for ShuffleNetV2 x0.5 and the CIFAR ResNets.
     """
     return max(1, min(channels) // _PAPER_HIDDEN_UNITS)
 
