@@ -14,16 +14,22 @@ from ablations.storage.study import StudyStore
 
 
 def make_schedule(
-    config: Config, design: Design, store: StudyStore | None, count_parameters: Callable[[Variant], int]
+    config: Config,
+    design: Design,
+    store: StudyStore | None,
+    count_parameters: Callable[[Variant], int],
+    is_refused: Callable[[Variant], bool],
 ) -> Schedule:
     """Makes the schedule of a study; there is no store where nothing is stored yet.
+
+    `count_parameters` and `is_refused` are asked of the variants that a search may pick.
 
     Raises:
         UsageError: if `replicates=auto` can decide nothing.
         StorageError: if the study was begun with another `replicates.max`.
     """
     if design.is_search:
-        return SearchSchedule(config, design, store, count_parameters)
+        return SearchSchedule(config, design, store, count_parameters, is_refused)
     if design.replicates_max:
         looks = looks_of(design, store.attributes.get("looks") if store is not None else None)
         return SequentialSchedule(design, store, looks)
