@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from typing import cast, get_type_hints
 
@@ -36,6 +36,7 @@ class Variant:
 
     `levels` holds the factors that made it (`{"attention.groups": 8}`) and is empty for a variant given by name.
     `clamped` says how many groups there are on places that are too narrow for those asked for, by their channels.
+    `recipe` holds what is tuned for it (`{"train.learning_rate": 0.1}`); it is empty under the study's own recipe.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Variant:
     attention: Settings
     levels: Settings
     clamped: dict[str, int]
+    recipe: Settings = field(default_factory=dict)
 
     @property
     def network(self) -> Settings:

@@ -16,11 +16,13 @@ from ablations.reporting.figures.registry import Gallery, draw_figures
 from ablations.reporting.tables.predictions import prediction_sections
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
+from ablations.reporting.tables.tuning import tuning_sections
 from ablations.reporting.tables.variants import summary_table
 from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.conclusions import conclusions
 from ablations.reporting.text.declaration import declaration_rows, declaration_sentences
 from ablations.reporting.text.scope import protocol_options
+from ablations.reporting.text.tuning import tuning_sentences
 
 _NAMED_CLASSES = 100
 
@@ -55,8 +57,9 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
     Where no cell is finished, the report says why, and has no figures.
     """
-    sections = [*make_sections(analysis), *prediction_sections(analysis)]
-    sentences, gallery = [*declaration_sentences(analysis), *conclusions(analysis)], draw_figures(analysis, figures)
+    sections = [*make_sections(analysis), *tuning_sections(analysis), *prediction_sections(analysis)]
+    sentences = [*declaration_sentences(analysis), *conclusions(analysis), *tuning_sentences(analysis)]
+    gallery = draw_figures(analysis, figures)
     opening = _opening(analysis, sentences, sections)
     report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
     write_whole(report.path, report.text)
