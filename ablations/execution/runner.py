@@ -97,7 +97,8 @@ class StudyRunner:
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
         outlook = schedule.outlook()
-        for sentence in self._degenerate.check({cell.variant.name: cell.variant for cell in outlook.cells}.values()):
+        missing = outlook.missing
+        for sentence in self._degenerate.check(known for known in outlook.design.variants if missing[known.name]):
             self._say(sentence)
         if outlook.to_train or self.planned is None:  # a pilot that is there already declares nothing anew
             self._declare(store, schedule, trains=outlook.to_train > 0)
