@@ -53,6 +53,6 @@ class DegeneracyCheck:
             raise UsageError("degenerate", _REFUSE, reason)
         return [f"Degenerate: {clause}." for clause in clauses]
 
-    def is_refused(self, variant: Variant) -> bool:
-        """Returns whether a variant has a degenerate module and such modules are refused."""
-        return self._refuses and bool(self._probe.find([variant]))
+    def refusal_of(self, variant: Variant) -> str:
+        """Returns why a variant is refused: its first degenerate module; empty where it is not."""
+        return next(iter(degenerate_clauses(self._probe.find([variant]))), "") if self._refuses else ""

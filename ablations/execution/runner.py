@@ -81,7 +81,7 @@ class StudyRunner:
             )
             store.initialise(design)
             launcher.threads = store.settle_threads(config.threads, launcher.threads)
-            schedule = make_schedule(config, design, store, launcher.count_parameters, self._degenerate.is_refused)
+            schedule = make_schedule(config, design, store, launcher.count_parameters, self._degenerate.refusal_of)
             if schedule.looks:
                 store.remember("looks", list(schedule.looks.sizes))
             mirror = open_tracker(config, design, store.id, console)

@@ -79,7 +79,7 @@ class DrivenStudy:
             self.found.append((text, schedule.total))
 
         schedule = make_schedule(
-            self.config, self.design, store, self.count_parameters, DegeneracyCheck(self.config).is_refused
+            self.config, self.design, store, self.count_parameters, DegeneracyCheck(self.config).refusal_of
         )
         schedule.notify = notify
         if schedule.looks:

@@ -19,11 +19,12 @@ def make_schedule(
     design: Design,
     store: StudyStore | None,
     count_parameters: Callable[[Variant], int],
-    is_refused: Callable[[Variant], bool],
+    refusal_of: Callable[[Variant], str],
 ) -> Schedule:
     """Makes the schedule of a study; there is no store where nothing is stored yet.
 
-    `count_parameters` and `is_refused` are asked of the variants that a search may pick.
+    A search asks `count_parameters` and `refusal_of` about each variant that it may pick; the latter says why a variant
+    is not to be trained, and is empty otherwise.
 
     Raises:
         UsageError: if `replicates=auto` can decide nothing.
@@ -32,7 +33,7 @@ def make_schedule(
     if design.tuning:
         return TuningSchedule(design, store)
     if design.is_search:
-        return SearchSchedule(config, design, store, count_parameters, is_refused)
+        return SearchSchedule(config, design, store, count_parameters, refusal_of)
     if design.replicates_max:
         looks = looks_of(design, store.attributes.get("looks") if store is not None else None)
         return SequentialSchedule(design, store, looks)

@@ -60,11 +60,12 @@ class SearchSchedule(Schedule):
         design: Design,
         store: StudyStore | None,
         count_parameters: Callable[[Variant], int],
-        is_refused: Callable[[Variant], bool],
+        refusal_of: Callable[[Variant], str],
     ) -> None:
         super().__init__(design, store)
         self._trials, self._epochs = config.sweep.trials, config.train.epochs
-        self._count_parameters, self._is_refused = count_parameters, is_refused
+        self._count_parameters, self._refusal_of = count_parameters, refusal_of
+        self._refused = ""  # why the last pick that was refused was
         self._maker = Maker(config)
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
@@ -88,8 +89,9 @@ class SearchSchedule(Schedule):
         if most and min(self._counts.values(), default=0) > most:
             reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
             raise UsageError("sweep.max_parameters", most, reason)
-        reason = "every combination of levels has a degenerate module; degenerate=warn trains them all the same"
-        raise UsageError("degenerate", "refuse", reason)
+        if self._refused:
+            reason = "every combination of levels has a degenerate module; degenerate=warn trains them all the same, as"
+            raise UsageError("degenerate", "refuse", f"{reason}\n  {self._refused}")
 
     def outlook(self) -> Outlook:
         """Returns what there is to train; which picks are confirmed is known when all of them have been tried."""
@@ -202,7 +204,9 @@ class SearchSchedule(Schedule):
             self._counts[variant.name] = self._count_parameters(variant)
         if most and self._counts[variant.name] > most:
             return False
-        return not self._is_refused(variant)
+        refusal = self._refusal_of(variant)
+        self._refused = refusal or self._refused
+        return not refusal
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""

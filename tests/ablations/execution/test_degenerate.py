@@ -87,5 +87,6 @@ def test_a_search_picks_them_where_that_is_asked_for(tmp_path: Path) -> None:
 def test_a_search_of_nothing_else_is_refused(tmp_path: Path) -> None:
     space = "sweep.factors={attention: {gate: [sigmoid, hard_sigmoid]}}"
     study = SearchStudy(tmp_path, space, "attention.gate_bias=20", prunes=True)
-    with pytest.raises(UsageError, match=refusal("degenerate=refuse", "degenerate.searched")):
+    with pytest.raises(UsageError, match=refusal("degenerate=refuse", "degenerate.searched")) as refused:
         study.schedule(study.store).check()
+    assert str(refused.value).count("sa at layer1.0.sa of resnet8") == 1
