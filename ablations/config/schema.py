@@ -90,8 +90,8 @@ class TuneConfig:
 
     trials: int = option(
         0,
-        "Recipes that are tried for each variant on validation images (see data.validation); replicates are then "
-        "trained with the best of them too. 0 is no tuning.",
+        "Recipes that are tried for each variant and compared by judge.metric on validation images (see "
+        "data.validation); replicates are then trained with the best of them, too. 0 is no tuning.",
         minimum=0,
         maximum=10_000,
     )

@@ -88,6 +88,9 @@ class StudyForecast:
         if design.is_search:
             reason = "is not available in a search, whose verdicts are on variants that are still to be picked"
             raise UsageError("plan.pilot", pilot, reason)
+        if design.tuning:
+            reason = "is not available with tune.trials: replicates are trained after all recipes have been chosen"
+            raise UsageError("plan.pilot", pilot, reason)
         self._store(design)  # what cannot be planned is said before anything is trained
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
         return StudyRunner(first, self.command, self.console, planned=design).run()

@@ -233,5 +233,5 @@ def _name_width(design: Design) -> int:
     if design.is_search:
         choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]
         names.append(", ".join(max(names, key=len) for names in choices))
-    behind = " selection" if design.is_search else f" r{design.replicates - 1}"
+    behind = " selection" if design.is_search else f"{' tuned' if design.tuning else ''} r{design.replicates - 1}"
     return max(map(len, names)) + len(behind)

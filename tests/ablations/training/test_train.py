@@ -329,3 +329,31 @@ def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
     ]
     assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)
     assert [epoch.top1 for epoch in results[1].epochs] == [epoch.top1 for epoch in results[2].epochs]
+
+
+class Watched(DeviceImages):
+    """Images that note when test images are read."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.epochs_begun = 0
+        self.tested_in: list[int] = []
+
+    def train_batches(self, *arguments: Any) -> Any:
+        self.epochs_begun += 1
+        return super().train_batches(*arguments)
+
+    def test_batches(self, *arguments: Any) -> Any:
+        self.tested_in.append(self.epochs_begun)
+        return super().test_batches(*arguments)
+
+
+def test_a_cell_that_is_tested_once_reads_no_test_image_before_its_last_epoch_and_has_the_same_result() -> None:
+    watched = Watched(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    once = result_of(SA, recipe, watched, 5, "off", is_tested_once=True)
+    assert watched.tested_in == [3]
+    assert [(epoch.top1, epoch.test_loss, epoch.test_images) for epoch in once.epochs[:2]] == [(None, None, 0)] * 2
+    often = result_of(SA, recipe, watched, 5, "off")
+    assert (once.top1, once.test_loss, once.ece) == (often.top1, often.test_loss, often.ece)
+    assert [epoch.train_loss for epoch in once.epochs] == [epoch.train_loss for epoch in often.epochs]
