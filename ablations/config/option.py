@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from ablations.common.errors import UsageError
-from sa_core.attentions.knobs import check_value
+from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
 AUTO = "auto"

@@ -333,6 +333,12 @@ class Config:
         "Whether `analyze` sends MLflow what it has missed of the study, because a server did not answer.",
         verb="analyze",
     )
+    degenerate: str = option(
+        "refuse",
+        "What `run` does when an attention module cannot work as intended, such as a layer norm over one hidden unit, "
+        "or a gate that is the same for all images: refuse to start, or warn and train it. `plan` lists such modules.",
+        choices=("refuse", "warn"),
+    )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")

@@ -21,7 +21,7 @@ from ablations.common.settings import leaves
 from ablations.config import AUTO, Config, TrainConfig
 from ablations.config.messages import type_reason
 from ablations.design.variants import Variant
-from sa_core.attentions.knobs import check_value
+from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
 STARTUP = 4  # trials that TPE draws at random before it models their results
