@@ -113,8 +113,13 @@ class TrainConfig:
     schedule: str = option("onecycle", "Course of the learning rate.", choices=("onecycle", "cosine"))
     warmup: float = option(0.25, "Share of the steps in which a one-cycle schedule rises.", minimum=0.0, maximum=0.9)
     momentum: float = option(0.9, "Nesterov momentum.", minimum=1e-6, maximum=0.9999)
-    weight_decay: float = option(
-        5e-4, "Weight decay of convolution and linear weights; nothing else decays.", minimum=0.0, maximum=10.0
+    weight_decay: float = option(5e-4, "Weight decay; train.decay says of what.", minimum=0.0, maximum=10.0)
+    decay: str = option(
+        "weights",
+        "Parameters that decay: weights of convolutions and linear layers alone, or all, with norms, biases and the "
+        "gates of shuffle attention, as in the official SA-Net code.",
+        choices=("weights", "all"),
+        neutral=True,
     )
     label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
     test_flip: bool = option(False, "Whether a test image is judged by the mean of it and its mirror image.")

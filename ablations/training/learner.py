@@ -1,6 +1,6 @@
 """A network with its optimizer, under a recipe: what a training step and an inference are, and nothing of when.
 
-SGD with Nesterov momentum, label smoothing, and no weight decay on norms, biases and gates.
+SGD with Nesterov momentum and label smoothing; norms, biases and gates decay only where `train.decay=all` asks for it.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def decayed_weights(model: nn.Module) -> list[Tensor]:
-    """Returns the parameters that weight decay acts on: weights of convolutions and linear layers."""
+def decayed_parameters(model: nn.Module, decay: str) -> list[Tensor]:
+    """Returns the parameters that weight decay acts on: `weights` of convolutions and linear layers, or `all`."""
+    if decay == "all":
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))]
 
 
@@ -129,7 +131,7 @@ def _compiled(model: nn.Module, recipe: TrainConfig) -> nn.Module:
 
 
 def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
-    decayed = decayed_weights(model)
+    decayed = decayed_parameters(model, recipe.decay)
     chosen = {id(parameter) for parameter in decayed}
     free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
+from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design, protocol_differences
 from tests.wording import refusal, worded
@@ -180,6 +181,21 @@ def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it()
     asked = make_design(compose_config(["train.precision=fp32"]), stored=stored).protocol
     assert protocol_differences(stored, asked) == [
         worded("study.difference", option="train.precision", stored="bf16", asked="fp32")
+    ]
+
+
+def test_a_neutral_option_is_part_of_the_protocol_only_where_it_is_set() -> None:
+    usual, decaying = design(), design("train.decay=all")
+    assert "decay" not in usual.protocol["train"]
+    assert design("train.decay=weights").protocol == usual.protocol
+    assert decaying.protocol["train"] == usual.protocol["train"] | {"decay": "all"}
+    assert not {cell.key for cell in usual.cells()} & {cell.key for cell in decaying.cells()}
+    assert TrainConfig(**usual.protocol["train"]).decay == "weights"
+    assert protocol_differences(usual.protocol, decaying.protocol) == [
+        worded("study.difference", option="train.decay", stored="weights", asked="all")
+    ]
+    assert protocol_differences(decaying.protocol, usual.protocol) == [
+        worded("study.difference", option="train.decay", stored="all", asked="weights")
     ]
 
 

@@ -20,7 +20,7 @@ from ablations.training import learner
 from ablations.training.evaluation import MOST_BETWEEN, evaluate
 from ablations.training.events import Epoch, Step
 from ablations.training.job import pack
-from ablations.training.learner import Learner, build_network, decayed_weights
+from ablations.training.learner import Learner, build_network, decayed_parameters
 from ablations.training.train import (
     Checkpoint,
     DivergedError,
@@ -297,9 +297,39 @@ def test_a_schedule_of_any_length_rises_once_to_its_greatest_rate_and_falls(
 
 def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
     model = create_model("resnet8", attention="sa", groups=4)
-    decayed = {id(weight) for weight in decayed_weights(model)}
+    decayed = {id(weight) for weight in decayed_parameters(model, "weights")}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
     assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
+
+
+def test_weight_decay_of_all_parameters_is_what_the_optimizer_of_the_official_code_does() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    recipe = dataclasses.replace(RECIPE, decay="all", weight_decay=0.1, label_smoothing=0.0)
+    ours = Learner(SA, recipe, 10, 0, torch.device("cpu"))
+    theirs = build_network(SA, 10, 0).train()
+    optimizer = torch.optim.SGD(theirs.parameters(), recipe.learning_rate, 0.9, weight_decay=0.1, nesterov=True)
+    for _ in range(2):
+        ours.step(pixels, labels)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(pixels), labels).backward()
+        optimizer.step()
+    weights, gates = ours.model.state_dict(), [name for name, _ in theirs.named_parameters() if ".sa." in name]
+    assert gates
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_gates_decay_only_where_all_parameters_do() -> None:
+    pixels, labels = torch.zeros(4, 3, 32, 32), torch.arange(4)
+
+    def gate_bias(decay: str) -> float:
+        recipe = dataclasses.replace(RECIPE, decay=decay, weight_decay=1.0, momentum=1e-6)
+        taught = Learner(SA, recipe, 10, 0, torch.device("cpu"))
+        taught.step(pixels, labels)
+        return float(taught.model.state_dict()["layer1.0.sa.sbias"].abs().mean())
+
+    assert gate_bias("all") == pytest.approx(gate_bias("weights") * (1 - RECIPE.learning_rate), rel=0.05)
 
 
 def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
