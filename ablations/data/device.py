@@ -87,6 +87,9 @@ class DeviceImages:
         order = torch.randperm(len(self._train_labels), generator=_generator(seed, "order", epoch))[:count]
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
+        operations = None
+        if self.augmentation.randaugment is not None:
+            operations = self.augmentation.randaugment.draw(count, _generator(seed, "randaugment", epoch))
         labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
         at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
@@ -94,10 +97,11 @@ class DeviceImages:
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
-            made = self._normalise(self.augmentation.train(raw, own))
+            seen = self.augmentation.train(raw, own)
+            made = self._normalise(self.augmentation.operate(seen, None if operations is None else operations[part]))
             self.augmentation.cut_out(made, own)
             batches = zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
-            del raw, own, made  # not held while the next ones are made
+            del raw, own, seen, made  # not held while the next ones are made
             yield from batches
 
     def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:

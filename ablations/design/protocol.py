@@ -30,6 +30,7 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
     data = _checked_data(config)
+    check_recipe(config.train)
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
     if images is not None and config.train.batch_size > images:
         reason = f"is more than the {images:,} training images"
@@ -47,12 +48,25 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     return {"data": data, "train": train, "seed": config.seed, "device": device}
 
 
+def check_recipe(recipe: TrainConfig) -> None:
+    """Checks that no option of a recipe is set that has no effect beside the others; raises a UsageError."""
+    usual = TrainConfig()
+    if recipe.optimizer == "adamw" and recipe.momentum != usual.momentum:
+        raise UsageError("train.momentum", recipe.momentum, "has no effect with train.optimizer=adamw")
+    if recipe.schedule == "cosine" and recipe.warmup not in (0, usual.warmup):
+        reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine warms up"
+        raise UsageError("train.warmup", recipe.warmup, reason)
+
+
 def _checked_data(config: Config) -> Settings:
     """Returns the options of the data set, with the validation share of a search; other sweeps have none.
 
     Raises:
         UsageError: if the share does not suit the sweep, or each replicate is to draw data and there is none to draw.
     """
+    if "randaugment_magnitude" in decisive(config.data) and not config.data.randaugment:
+        reason = "has no effect without data.randaugment"
+        raise UsageError("data.randaugment_magnitude", config.data.randaugment_magnitude, reason)
     data, is_search = decisive(config.data), config.sweep.sampler == "tpe"
     share = data.pop("validation")
     if is_search:
