@@ -27,6 +27,7 @@ Batch = tuple[Tensor, Tensor]
 
 _SHARE = 0.5  # of the free memory of a device that images may take
 _PIXELS_AT_ONCE = 256 * 32 * 32  # that are augmented together, where a batch has fewer
+_PIXELS_OPERATED = 4 * _PIXELS_AT_ONCE  # likewise with RandAugment, whose time is that of starting each operation
 _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
@@ -92,7 +93,8 @@ class DeviceImages:
             operations = self.augmentation.randaugment.draw(count, _generator(seed, "randaugment", epoch))
         labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
-        at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
+        pixels = _PIXELS_AT_ONCE if operations is None else _PIXELS_OPERATED
+        at_once = batch_size * max(1, pixels // (batch_size * self.augmentation.side**2))
         raws = self._read(self._train, self._train_rows[order], at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
