@@ -23,9 +23,10 @@ from ablations.config.schema import (
     ModelConfig,
     SweepConfig,
     TrainConfig,
+    TuneConfig,
 )
 
 __all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
 __all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
-__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]
+__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig", "TuneConfig"]
