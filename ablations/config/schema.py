@@ -155,11 +155,13 @@ class TrainConfig:
         neutral=True,
     )
     momentum: float = option(0.9, "Nesterov momentum of SGD.", minimum=1e-6, maximum=0.9999)
-    weight_decay: float = option(5e-4, "Weight decay; train.decay says of what.", minimum=0.0, maximum=10.0)
+    weight_decay: float = option(
+        5e-4, "Weight decay of the parameters that train.decay selects.", minimum=0.0, maximum=10.0
+    )
     decay: str = option(
         "weights",
-        "Parameters that decay: weights of convolutions and linear layers alone, or all, with norms, biases and the "
-        "gates of shuffle attention, as in the official SA-Net code.",
+        "Parameters with weight decay: weights of convolutions and linear layers, or all, including norms, biases and "
+        "the gates of shuffle attention, as in the official SA-Net code.",
         choices=("weights", "all"),
         neutral=True,
     )

@@ -54,7 +54,7 @@ def check_recipe(recipe: TrainConfig) -> None:
     if recipe.optimizer == "adamw" and recipe.momentum != usual.momentum:
         raise UsageError("train.momentum", recipe.momentum, "has no effect with train.optimizer=adamw")
     if recipe.schedule == "cosine" and recipe.warmup not in (0, usual.warmup):
-        reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine warms up"
+        reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine has a warm-up"
         raise UsageError("train.warmup", recipe.warmup, reason)
 
 
