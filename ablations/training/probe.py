@@ -18,6 +18,7 @@ from ablations.training.cost import SHARE
 from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
+from ablations.training.mixing import training_batches
 
 _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
@@ -37,7 +38,7 @@ def probe(
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
     most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
     begun = time.perf_counter()
-    batches = images.train_batches(recipe.batch_size, 0, 0)
+    batches = training_batches(images, recipe, 0, 0)
     times: list[float] = []
     learner.model.train()
     for batch in islice(batches, most):
