@@ -92,7 +92,7 @@ def _learner(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages)
 
 def _test_seconds(learner: Learner, images: DeviceImages) -> float:
     """Returns what a test image takes, in seconds, by training images: test images are for results alone."""
-    size = min(test_batch_size(learner.recipe, images), images.train_images(1))
+    size = min(test_batch_size(learner.recipe, images), images.test_images, images.train_images(1))
     learner.model.eval()
     pixels, _ = next(images.train_batches(size, 0, 0))
     with torch.inference_mode():
