@@ -29,7 +29,7 @@ class Outer:
     words: int | str = option(3, "A number, or a word.", minimum=1, words=("auto",))
     names: list[str] = option(["a"], "Some names.", choices=("a", "b"))
     folder: str = option("x", "A folder.", local=True)
-    inner: Inner = group(Inner, verb="bench")
+    inner: Inner = group(Inner, verbs=("bench",))
 
 
 def test_options_have_the_values_that_they_are_declared_with() -> None:
@@ -63,8 +63,11 @@ def test_where_this_machine_has_something_decides_no_result() -> None:
     assert {"root", "cache", "memory"}.isdisjoint(decisive(StoredConfig()))
 
 
-def test_the_options_of_one_verb_alone_say_so_where_they_are_declared() -> None:
-    assert OWNERS == {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}
+def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> None:
+    assert OWNERS == {
+        "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
+        "recipes": ("plan", "run", "analyze"),
+    }  # fmt: skip
 
 
 def test_what_is_a_small_image_is_said_as_it_is_done() -> None:
