@@ -10,6 +10,7 @@ from pathlib import Path
 from ablations.analysis.results import collect
 from ablations.analysis.selection import collect_selection, confirmed_design
 from ablations.analysis.study import StudyAnalysis
+from ablations.analysis.tuning import collect_tuned
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings
 from ablations.config import Config
@@ -90,11 +91,12 @@ def find_stored(config: Config, design: Design, store: StudyStore, folder: Path)
     if design.is_search:
         selection = collect_selection(with_found_variants(design, stored, Maker(config)), stored)
         design = confirmed_design(selection, stored)
-    results = collect(design, stored)
-    phases = [results] if selection is None else [results, selection.results]
-    if all(one.cells.empty and not one.unfinished["state"].isin(["failed", "diverged"]).any() for one in phases):
+    results, tuned = collect(design, stored), collect_tuned(design, stored)
+    phases = [results, *([selection.results] if selection else []), *([tuned.results] if tuned else [])]
+    is_empty = all(one.cells.empty and not one.unfinished["state"].isin(["failed", "diverged"]).any() for one in phases)
+    if is_empty and (tuned is None or tuned.trials.empty):
         return None
-    return StudyAnalysis(config, design, results, store.attributes, folder, selection)
+    return StudyAnalysis(config, design, results, store.attributes, folder, selection, tuned)
 
 
 class Maker:

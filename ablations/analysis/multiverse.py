@@ -91,7 +91,8 @@ class MultiverseAnalysis:
     Attributes:
         multiverse: what was asked for.
         folder: of the report.
-        studies: by protocol, of those that have cells; one at least.
+        studies: by protocol, of those that have cells; one at least. Where variants are tuned there are two of each:
+            under the protocol's recipe, and with each variant under its best one.
     """
 
     multiverse: Multiverse
@@ -218,7 +219,12 @@ def find_multiverse(multiverse: Multiverse) -> MultiverseAnalysis | None:
     folder = multiverse_folder(multiverse)
     configs = {protocol.name: protocol.config for protocol in multiverse.protocols}
     found = dict(zip(configs, for_each(configs, lambda name: find_configured(configs[name])), strict=True))
-    studies = {name: study for name, study in found.items() if study is not None}
+    studies = {}
+    for name, study in found.items():
+        if study is not None:
+            studies[name] = study
+            # A best recipe for each variant is another answer to what the question leaves open.
+            studies |= {f"{name} (tuned)": study.at_best} if study.at_best else {}
     return MultiverseAnalysis(multiverse, folder, studies) if studies else None
 
 

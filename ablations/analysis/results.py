@@ -53,28 +53,30 @@ class Results:
 
 
 def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.TEST) -> Results:
-    """Sorts the cells of a split that are stored by the design's variants; other networks' cells are left out.
+    """Sorts the stored cells of a split by the design's variants; those of other networks or recipes are left out.
 
     Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
     """
     # Many cells have one network, and it may be one object in memory: each is written as text once.
     texts: dict[int, tuple[Settings, str]] = {}
 
-    def identity(network: Settings) -> str:
-        if id(network) not in texts:
-            texts[id(network)] = network, _network(network)  # kept with it, so that no other object takes its id
-        return texts[id(network)][1]
+    def identity(settings: Settings) -> str:
+        if id(settings) not in texts:
+            texts[id(settings)] = settings, _text(settings)  # kept with it, so that no other object takes its id
+        return texts[id(settings)][1]
 
     sizes = design.sizes
-    by_place = {(identity(cell.network), cell.replicate): cell for cell in stored if cell.split is split}
-    replicates = sorted({replicate for _, replicate in by_place} | set(range(max(sizes.values(), default=0))))
+    by_place = {
+        (identity(cell.network), identity(cell.recipe), cell.replicate): cell for cell in stored if cell.split is split
+    }
+    replicates = sorted({replicate for *_, replicate in by_place} | set(range(max(sizes.values(), default=0))))
     rows: list[dict[str, object]] = []
     curves: list[tuple[object, ...]] = []
     unfinished: list[tuple[object, ...]] = []
     environments: list[dict[str, str]] = []
     for variant in design.variants:
-        network = _network(variant.network)
-        own = {replicate: by_place.get((network, replicate)) for replicate in replicates}
+        network, recipe = _text(variant.network), _text(variant.recipe)
+        own = {replicate: by_place.get((network, recipe, replicate)) for replicate in replicates}
         for replicate, cell in own.items():
             if cell is None:
                 if replicate < sizes[variant.name]:
@@ -91,7 +93,7 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
             by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
             rows.append(place | variant.levels | by | {key: result.get(key) for key in CELL_METRICS})
             for epoch in result["epochs"]:
-                values = (epoch[key] for key in EPOCH_METRICS)
+                values = (epoch[key] for key in EPOCH_METRICS)  # None where it was not tested
                 tested = epoch.get("test_images", 0)
                 curves.append((variant.name, replicate, epoch["epoch"] + 1, tested, *values))
             if outcome["environment"] not in environments:
@@ -101,12 +103,16 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
     cells = pd.DataFrame(rows, columns=columns)
     return Results(
         cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
-        curves=pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS]),
+        curves=_numbers(pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS])),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
 
 
-def _network(network: Settings) -> str:
-    """Returns a network's identity: the same one may have had another name when it was stored."""
-    return json.dumps(network, sort_keys=True)
+def _numbers(curves: pd.DataFrame) -> pd.DataFrame:
+    return curves.astype(dict.fromkeys(EPOCH_METRICS, float))
+
+
+def _text(settings: Settings) -> str:
+    """Returns what tells a network or a recipe from others: a network may have had another name when it was stored."""
+    return json.dumps(settings, sort_keys=True)

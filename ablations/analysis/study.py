@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
 from ablations.analysis.selection import Selection
+from ablations.analysis.tuning import Tuned
 from ablations.common.settings import Settings
 from ablations.config import Config
 from ablations.design import Design
@@ -32,7 +33,8 @@ class StudyAnalysis:
 
     `attributes` is what the store remembers of the study, as the command that ran it; `folder` is `results/<study>`.
     Of a search, `design` and `results` are those of the variants that are confirmed; what these were selected by, from
-    all that were tried, is `selection`, which is None of other sweeps.
+    all that were tried, is `selection`, which is None of other sweeps. Where variants are tuned, `design` and `results`
+    are those under the study's one recipe, and `tuned` has the others; otherwise it is None.
     """
 
     config: Config
@@ -41,6 +43,14 @@ class StudyAnalysis:
     attributes: Mapping[str, Any]
     folder: Path
     selection: Selection | None = None
+    tuned: Tuned | None = None
+
+    @cached_property
+    def at_best(self) -> StudyAnalysis | None:
+        """The same study with each variant under its best recipe; None where no variant has one."""
+        if self.tuned is None or not self.tuned.recipes:
+            return None
+        return replace(self, design=self.tuned.best, results=self.tuned.results, tuned=None)
 
     @cached_property
     def looks(self) -> Looks | None:

@@ -22,9 +22,10 @@ from ablations.config.schema import (
     ModelConfig,
     SweepConfig,
     TrainConfig,
+    TuneConfig,
 )
 
 __all__ = ["ATTENTION", "AUTO", "COSTS", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
 __all__ += ["SHOWN_NAMES", "decisive", "is_switch"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
-__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]
+__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig", "TuneConfig"]

@@ -11,6 +11,13 @@ from ablations.config.option import AUTO, option
 from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.places import POSITIONS
 
+# Knobs that follow the width of the backbone unless a number is given, with what auto means in the help.
+_AUTOMATIC = {
+    "groups": "auto is in the backbone's proportion what 64 is in ResNet-50.",
+    "reduction": "auto scales the papers' 16 to the backbone's width: at least 16 hidden units in the narrowest place, "
+    "as in ResNet-50, or as many as it has channels.",
+}
+
 
 @dataclass
 class AttentionConfig:
@@ -37,9 +44,9 @@ def _attention_schema(name: str) -> type[AttentionConfig]:
     declared: list[Any] = [("name", str, field(default=name))]
     for knob in fields(knobs):
         hint, default, metadata = hints[knob.name], knob.default, {"words": (), **knob.metadata}
-        if knob.name == "groups":
+        if knob.name in _AUTOMATIC:
             hint, default, metadata["words"] = int | str, AUTO, (AUTO,)
-            metadata["help"] += " auto is in the backbone's proportion what 64 is in ResNet-50."
+            metadata["help"] += f" {_AUTOMATIC[knob.name]}"
         declared.append((knob.name, hint, field(default=default, metadata=metadata)))
     base = AttentionConfig if name == "none" else PlacedAttentionConfig
     return make_dataclass(f"{knobs.__name__}Config", declared, bases=(base,))

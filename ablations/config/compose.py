@@ -28,7 +28,7 @@ from ablations.config.schema import Config
 from sa_core.backbones.places import TIMM
 
 # Below these, keys are the user's own: a person's factors and variants are in no schema.
-_FREE = ("sweep.factors", "sweep.variants")
+_FREE = ("sweep.factors", "sweep.variants", "tune.space")
 _RAY_OPTIONS = tuple(declared.name for declared in fields(RayConfig))
 
 
@@ -124,7 +124,9 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(config, parent) if free and key not in _FREE else None
         if not isinstance(node, DictConfig) or last not in node:
-            raise UsageError(f"~{key}", None, "only entries of sweep.factors and sweep.variants can be removed")
+            raise UsageError(
+                f"~{key}", None, "only entries of sweep.factors, sweep.variants and tune.space can be removed"
+            )
         OmegaConf.set_struct(node, False)
         del node[last]
         return

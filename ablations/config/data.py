@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from ablations.config.option import AUTO, option
 
 REPLICATE = "replicate"  # as data.seed: each replicate draws data of its own
-SELECTION_SHARE = 0.2  # of the training images, which a search holds out where data.validation is auto
+SELECTION_SHARE = 0.2  # of the training images, held out to select on where data.validation is auto
 _DRAWS = f"; '{REPLICATE}' gives each replicate its own, the same for all variants"
 
 
@@ -27,8 +27,8 @@ class DataConfig:
     name: str = MISSING
     validation: float | str = option(
         AUTO,
-        "Share of the training images that a search holds out, stratified by class, to select variants on; the test "
-        f"images are for the confirmation. auto is {SELECTION_SHARE:g} in a search; other sweeps select nothing.",
+        "Share of the training images that a search or tuning holds out, stratified by class, to select on; the test "
+        f"images are for results. auto is {SELECTION_SHARE:g} there; other studies select nothing.",
         minimum=0.0,
         maximum=0.5,
         words=(AUTO,),

@@ -23,6 +23,7 @@ FIGURES = {
     "variants": "Top-1 and cost of every variant",
     "effects": "Main effects and interactions of crossed factors",
     "tradeoffs": "What a search tried, and which factors mattered",
+    "tuning": "Accuracy against the tuning budget, and where the optima lie",
     "pareto": "Top-1 against speed and memory",
     "complexity": "Top-1 against parameters and GFLOPs, beside published results",
     "promise": "What the multiply-adds promise, and what the clock says",
@@ -80,6 +81,31 @@ class SweepConfig:
     )
     max_parameters: int = option(
         0, "Combinations with more parameters are left out by the TPE sampler; 0 is no limit.", minimum=0
+    )
+
+
+@dataclass
+class TuneConfig:
+    """Equal tuning: each variant gets a recipe of its own, found by as many trials as any other variant's."""
+
+    trials: int = option(
+        0,
+        "Recipes that are tried for each variant on validation images (see data.validation); replicates are then "
+        "trained with the best of them too. 0 is no tuning.",
+        minimum=0,
+        maximum=10_000,
+    )
+    space: dict[str, Any] = option(
+        {},
+        "Options of the recipe that are tuned, each with a range or a list of values: "
+        "{train.learning_rate: [0.05, 0.8], train.batch_size: [16, 32, 64]}. Ranges whose ends differ by a factor of "
+        "10 or more are searched on a log scale. Empty: the learning rate from 1/8 to 4 times that of the recipe, and "
+        "the weight decay from 1/10 to 10 times.",
+    )
+    sampler: str = option(
+        "qmc",
+        "Sampler of Optuna that picks recipes: the same quasi-random points for all variants (qmc), or TPE.",
+        choices=("qmc", "tpe"),
     )
 
 
@@ -236,6 +262,7 @@ class Config:
     """One study: a sweep under a protocol."""
 
     sweep: SweepConfig = group(SweepConfig)
+    tune: TuneConfig = group(TuneConfig)
     judge: JudgeConfig = group(JudgeConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)

@@ -4,8 +4,10 @@ A cell is one training run: variant x replicate x protocol. Its key is a hash of
 a cell that was trained once is known again.
 
 There are two kinds of cells (`Split`). Those of a result are trained on all training images and evaluated on the test
-images. Those that a search selects by are trained without the validation images, a part of the training images, and
-evaluated on these: no selection sees a test image. The two never share a key or a seed.
+images. Those that a search or tuning selects by are trained without the validation images, a part of the training
+images, and evaluated on these: no selection sees a test image. The two never share a key or a seed.
+
+Under tuning (`ablations.design.tuning`) each variant has results under two recipes: the study's, and its own best one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 from ablations.common.settings import Settings
 from ablations.config import OBJECTIVES, DataConfig, JudgeConfig
+from ablations.design.tuning import Tuning
 from ablations.design.variants import Variant, level_name
 from sa_core.seeds import stream_seed
 
@@ -32,18 +35,29 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run, the unit of work, of resuming and of storage."""
+    """One training run, the unit of work, of resuming and of storage.
+
+    Attributes:
+        replicate: its number; of a trial of tuning, the number of the trial.
+        tuning: the id of the tuning that the cell is a trial of; otherwise empty.
+        is_tested_once: whether it is evaluated after its last epoch alone, as results are where a study selects on
+            validation images: until then no test image is looked at.
+    """
 
     variant: Variant
     replicate: int
     seed: int
     key: str
     split: Split = Split.TEST
+    tuning: str = ""
+    is_tested_once: bool = False
 
     @property
     def name(self) -> str:
-        """How people see it: variant and replicate, or variant and `selection`."""
-        return f"{self.variant.name} {f'r{self.replicate}' if self.split is Split.TEST else 'selection'}"
+        """How people see it: variant and replicate, or variant and what it is for."""
+        if self.split is Split.TEST:
+            return f"{self.variant.name} {'tuned ' if self.variant.recipe else ''}r{self.replicate}"
+        return f"{self.variant.name} {f'trial {self.replicate}' if self.tuning else 'selection'}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,8 @@ class Design:
     which is otherwise 0, and `replicates` are those of the first look. The variants of a search are those that are
     known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit), and up to
     `confirm` of the best are confirmed with `replicates` each. `varied` are the options that differ between variants:
-    the factors, and whatever variants that are given by name set.
+    the factors, and whatever variants that are given by name set. `tuning` says how each variant gets a recipe of its
+    own; None where none does.
     """
 
     study: str
@@ -77,6 +92,7 @@ class Design:
     replicates_max: int = 0
     baseline_replicates: int = 0
     varied: tuple[str, ...] = ()
+    tuning: Tuning | None = None
 
     @property
     def baseline_factor(self) -> str | None:
@@ -91,7 +107,7 @@ class Design:
     @property
     def validation(self) -> float:
         """The share of the training images that a selection is made on; 0 where nothing is selected."""
-        return float(self.protocol["data"].get("validation", 0.0))
+        return self.tuning.validation if self.tuning else float(self.protocol["data"].get("validation", 0.0))
 
     @property
     def named(self) -> tuple[Variant, ...]:
@@ -149,13 +165,25 @@ class Design:
         """Returns the cell of a variant and a replicate."""
         identity = {"protocol": self.protocol, "network": variant.network, "replicate": replicate}
         identity |= {} if split is Split.TEST else {"split": split.value}
+        identity |= {"recipe": variant.recipe} if variant.recipe else {}
+        is_trial = self.tuning is not None and split is Split.VALIDATION
+        if self.tuning and is_trial:  # a share that a search has is in the protocol
+            identity |= {"validation": self.tuning.validation}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        return Cell(variant, replicate, self.seed(replicate, split), key, split)
+        return Cell(
+            variant,
+            replicate,
+            self.seed(replicate, split),
+            key,
+            split,
+            tuning=self.tuning.id if self.tuning and is_trial else "",
+            is_tested_once=split is Split.TEST and self.validation > 0,
+        )
 
     def seed(self, replicate: int, split: Split = Split.TEST) -> int:
-        """Returns the seed of a replicate's cells.
+        """Returns the seed of a replicate's cells, or of the trials of this number.
 
         It does not depend on the variant: a replicate's networks start from the same backbone weights and see the same
-        batches. A confirmation uses seeds that no selection has used.
+        batches. Results use seeds that no selection has used.
         """
         return stream_seed(self.protocol["seed"], "replicate" if split is Split.TEST else "selection", replicate)

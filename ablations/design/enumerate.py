@@ -16,7 +16,8 @@ from ablations.common.metrics import METRICS
 from ablations.common.settings import flatten, leaves
 from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig
 from ablations.design.cells import Design
-from ablations.design.protocol import make_protocol
+from ablations.design.protocol import make_protocol, validation_share
+from ablations.design.tuning import make_tuning
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
 
 _TRIED = 20_000  # combinations
@@ -64,6 +65,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
         replicates_max=config.replicates_max if is_auto else 0,
         baseline_replicates=config.baseline_replicates,
         varied=_varied(config, factors),
+        tuning=make_tuning(config, validation_share(config), _varied(config, factors)),
     )
     _check_baseline(design)
     return design

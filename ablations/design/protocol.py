@@ -35,28 +35,23 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
 
 
 def _checked_data(config: Config) -> Settings:
-    """Returns the options of the data set, with the validation share of a search; other sweeps have none.
+    """Returns the options of the data set, with the validation share of a search, whose results all depend on it.
+
+    Tuning adds recipes to a study and changes none of its other cells, so its share is in the keys of trials alone.
 
     Raises:
         UsageError: if the share does not suit the sweep, or each replicate is to draw data and there is none to draw.
     """
-    data, is_search = decisive(config.data), config.sweep.sampler == "tpe"
-    share = data.pop("validation")
-    if is_search:
-        data["validation"] = SELECTION_SHARE if share == AUTO else share
-        if not data["validation"]:
-            reason = (
-                "leaves a search no images to select on; a share above 0 is needed, as the test images are not for it"
-            )
-            raise UsageError("data.validation", 0, reason)
-    elif share not in (AUTO, 0):
-        raise UsageError("data.validation", share, "has no effect without a search: other sweeps select nothing")
+    data, share = decisive(config.data), validation_share(config)
+    data.pop("validation")
+    if config.sweep.sampler == "tpe":
+        data["validation"] = share
     if data["seed"] != REPLICATE:
         return data
-    if isinstance(config.data, DigitsConfig) and is_search:
+    if isinstance(config.data, DigitsConfig) and share:
         reason = (
-            "splits the source digits anew in each replicate, so that a search would select on digits that its "
-            "confirmation tests on; a search on digits needs a number"
+            "splits the source digits anew in each replicate, so that selection would use digits that results are "
+            "tested on; a search or tuning on digits needs a number"
         )
         raise UsageError("data.seed", REPLICATE, reason)
     if isinstance(config.data, StoredConfig) and not (config.data.train_per_class or config.data.val_per_class):
@@ -66,6 +61,24 @@ def _checked_data(config: Config) -> Settings:
         )
         raise UsageError("data.seed", REPLICATE, reason)
     return data
+
+
+def validation_share(config: Config) -> float:
+    """Returns the share of the training images that a search or tuning selects on; 0 where nothing is selected.
+
+    Raises:
+        UsageError: if nothing is selected and a share is given, or something is and the share is 0.
+    """
+    share = config.data.validation
+    if config.sweep.sampler != "tpe" and not config.tune.trials:
+        if share not in (AUTO, 0):
+            raise UsageError("data.validation", share, "has no effect without a search or tuning: nothing is selected")
+        return 0.0
+    if share == 0:
+        what = "a search" if config.sweep.sampler == "tpe" else "tuning"
+        reason = f"leaves {what} no images to select on; a share above 0 is needed, as the test images are for results"
+        raise UsageError("data.validation", 0, reason)
+    return SELECTION_SHARE if share == AUTO else float(share)
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from typing import cast, get_type_hints
 
@@ -21,7 +21,14 @@ from ablations.common.settings import Settings
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config import ATTENTION, AUTO, Config, is_switch
 from ablations.config.messages import type_reason
-from sa_core.attentions.knobs import ATTENTIONS, GroupedKnobs, Knobs, default_groups, default_of
+from sa_core.attentions.knobs import (
+    ATTENTIONS,
+    GroupedKnobs,
+    Knobs,
+    default_groups,
+    default_of,
+    default_reduction,
+)
 from sa_core.backbones.places import Backbone, Place, select_stages
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
@@ -35,6 +42,7 @@ class Variant:
 
     `levels` holds the factors that made it (`{"attention.groups": 8}`) and is empty for a variant given by name.
     `clamped` says how many groups there are on places that are too narrow for those asked for, by their channels.
+    `recipe` holds what is tuned for it (`{"train.learning_rate": 0.1}`); it is empty under the study's own recipe.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Variant:
     attention: Settings
     levels: Settings
     clamped: dict[str, int]
+    recipe: Settings = field(default_factory=dict)
 
     @property
     def network(self) -> Settings:
@@ -180,12 +189,10 @@ def _checked_knobs(attention: Settings) -> Knobs:
 
 
 def _knobs(attention: Settings) -> Knobs:
-    """Returns the knobs of a module; a number of groups that is still to be found is the paper's."""
+    """Returns the knobs of a module; a number that is still to be found is the paper's."""
     made = ATTENTIONS[attention["name"]]
     settings = {knob: value for knob, value in attention.items() if knob not in ("name", "stages", "position")}
-    if settings.get("groups") == AUTO:
-        settings["groups"] = default_of(made, "groups")
-    return made(**settings)
+    return made(**{knob: default_of(made, knob) if value == AUTO else value for knob, value in settings.items()})
 
 
 def _typed_attention(inherited: Settings, own: Settings, option: str) -> Settings:
@@ -228,9 +235,7 @@ def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageEr
     try:
         places = backbone.selected_places(attention["position"], attention["stages"])
         attention["stages"] = _canonical(attention["stages"], backbone)
-        if "groups" in attention:
-            widths = list(dict.fromkeys(place.channels for place in backbone.places()))
-            _resolve_groups(attention, cast(type[GroupedKnobs], made), widths, places)
+        _resolve(attention, made, backbone, places)
         knobs = _checked_knobs(attention)
     except OptionError as error:
         raise blame("attention", error) from None
@@ -249,17 +254,22 @@ def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageEr
     return {str(channels): groups for channels, groups in sorted(clamped.items())}
 
 
-def _resolve_groups(attention: Settings, made: type[GroupedKnobs], widths: list[int], places: list[Place]) -> None:
-    groups = attention["groups"]
-    if groups == AUTO:
-        # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
+def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places: list[Place]) -> None:
+    """Puts numbers in the place of `auto`, and of digits."""
+    # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
+    widths = list(dict.fromkeys(place.channels for place in backbone.places()))
+    for knob in ("groups", "reduction"):
+        value = attention.get(knob)
+        if isinstance(value, str) and value.isdecimal():
+            attention[knob] = int(value)
+        elif isinstance(value, str) and value != AUTO:
+            raise OptionError(knob, value, f"is no number; a number is, and so is {AUTO}")
+    if attention.get("reduction") == AUTO:
+        attention["reduction"] = default_reduction(widths)
+    if attention.get("groups") == AUTO and issubclass(made, GroupedKnobs):
         attention["groups"] = groups = default_groups(made, widths)
         if not all(groups in made.fitting_groups(place.channels) for place in places):
             attention["groups_policy"] = "clamp"
-    elif isinstance(groups, str) and groups.isdecimal():
-        attention["groups"] = int(groups)
-    elif isinstance(groups, str):
-        raise OptionError("groups", groups, f"is no number; a number is, and so is {AUTO}")
 
 
 def _canonical(stages: str, backbone: Backbone) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ablations.common.wording import last_line
 from ablations.design import Cell
+from ablations.design.tuning import recipe_of
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.recorder import Recorder
@@ -97,11 +98,11 @@ class Driver:
         launcher, recorder = self._launcher, self._recorder
         return Job(
             cell,
-            launcher.recipe,
+            recipe_of(launcher.recipe, cell.variant),
             measure=launcher.measure,
             threads=launcher.threads,
             keeps_weights=recorder.weights.wants(cell),
-            keeps_predictions=recorder.predictions.wanted,
+            keeps_predictions=recorder.predictions.wants(cell),
             seconds=self._seconds,
             checkpoint_every=recorder.checkpoints.every,
             checkpoint=recorder.checkpoints.read(cell),

@@ -18,6 +18,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design
 from ablations.design.declaration import Declaration, History
+from ablations.design.network import capacities_of
 from ablations.execution.estimate import StudyCost, costed_cells, estimate_costs, knowledge, wanted
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
@@ -25,13 +26,14 @@ from ablations.execution.runner import StudyRunner, checked_design
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook
 from ablations.reporting.tables.render import markdown_table, print_table
+from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.declaration import EXPLORATORY, difference_clause
 from ablations.stats import Looks
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
 _PROBED = 1.0  # seconds of training steps of a variant
-_HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "parameters", "by")
+_HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "parameters", "by", "capacity")
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def plan_study(*overrides: str, console: Console | None = None) -> None:
 
 def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
     missing = outlook.missing
+    capacities = {variant.name: capacities_of(variant.network) for variant in outlook.design.variants}
     return [
         [
             cost.variant,
@@ -142,6 +145,7 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
             METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
             f"{cost.parameters:,}",
             cost.by,
+            capacity_clause(capacities[cost.variant]),
         ]
         for cost in estimate.costs
     ]

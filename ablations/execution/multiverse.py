@@ -125,7 +125,9 @@ def _checked(protocol: Protocol) -> Design:
 
 def _reach(designs: Sequence[Design]) -> list[str]:
     """Says what correction over all protocols costs in power; nothing under interim analyses."""
-    contrasts, replicates = [len(family(design.baselines)) for design in designs], designs[0].replicates
+    # Where variants are tuned, there are results under two recipes.
+    contrasts = [len(family(design.baselines)) * (2 if design.tuning else 1) for design in designs]
+    replicates = designs[0].replicates
     text = f"Verdicts over all protocols are corrected for {count(sum(contrasts), 'contrast')}"
     if designs[0].replicates_max:
         return [f"{text}, those of each study for its own only."]

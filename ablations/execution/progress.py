@@ -93,7 +93,7 @@ class Display:
         self._progress.update(cell.task, completed=done, total=total, note=cell.note)
         self._progress.update(self._study_task, note=self._time_left())
 
-    def epoch(self, name: str, top1: float) -> None:
+    def epoch(self, name: str, top1: float | None) -> None:
         """Shows what a cell has come to so far."""
         cell = self._cells[name]
         cell.top1 = top1

@@ -141,7 +141,7 @@ def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[St
     settings = {json.dumps(network, sort_keys=True): (name, network) for name, network in reversed([*named])}
     top1: dict[str, dict[int, float]] = {key: {} for key in reversed(settings)}
     for cell in cells:
-        if cell.state in _ENDED and cell.split is Split.TEST:
+        if cell.state in _ENDED and cell.split is Split.TEST and not cell.recipe:  # a protocol has one recipe
             result = cell.outcome["result"] if cell.outcome and cell.state is CellState.FINISHED else {}
             top1[json.dumps(cell.network, sort_keys=True)][cell.replicate] = float(result.get("top1", math.nan))
     return tuple(Network(settings[key][1], settings[key][0], by_replicate) for key, by_replicate in top1.items())

@@ -10,15 +10,19 @@ from typing import Any
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
 from ablations.config import ATTENTION
+from ablations.design.network import capacities_of
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import Gallery, draw_figures
 from ablations.reporting.tables.predictions import prediction_sections
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
+from ablations.reporting.tables.tuning import tuning_sections
 from ablations.reporting.tables.variants import summary_table
+from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.conclusions import conclusions
 from ablations.reporting.text.declaration import declaration_rows, declaration_sentences
 from ablations.reporting.text.scope import protocol_options
+from ablations.reporting.text.tuning import tuning_sentences
 
 _NAMED_CLASSES = 100
 
@@ -53,8 +57,9 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
     Where no cell is finished, the report says why, and has no figures.
     """
-    sections = [*make_sections(analysis), *prediction_sections(analysis)]
-    sentences, gallery = [*declaration_sentences(analysis), *conclusions(analysis)], draw_figures(analysis, figures)
+    sections = [*make_sections(analysis), *tuning_sections(analysis), *prediction_sections(analysis)]
+    sentences = [*declaration_sentences(analysis), *conclusions(analysis), *tuning_sentences(analysis)]
+    gallery = draw_figures(analysis, figures)
     opening = _opening(analysis, sentences, sections)
     report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
     write_whole(report.path, report.text)
@@ -87,8 +92,9 @@ def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
     networks = []
     for variant in listed:
         defaults = vars(ATTENTION[variant.attention["name"]]())
-        networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults)])
-    lines += ["## Networks", "", *markdown_table(("variant", "model", "attention"), networks), ""]
+        capacity = capacity_clause(capacities_of(variant.network))
+        networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults), capacity])
+    lines += ["## Networks", "", *markdown_table(("variant", "model", "attention", "capacity"), networks), ""]
     lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
     for variant in listed:
         if variant.clamped:
@@ -117,7 +123,10 @@ def _data(data: Mapping[str, Any] | None) -> list[str]:
 
 
 def _spoken(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """Names a backbone or a module with its groups and whatever else is not its default."""
+    """Names a backbone or a module with the options that differ from their defaults.
+
+    Numbers that `auto` stands for, as groups and reduction, are always named: they are stored resolved.
+    """
     knobs = {knob: value for knob, value in settings.items() if knob != "name"}
-    shown = [knob for knob in knobs if knob == "groups" or knob not in defaults or knobs[knob] != defaults[knob]]
+    shown = [knob for knob in knobs if knob not in defaults or knobs[knob] != defaults[knob]]
     return " ".join([settings["name"], *(f"{knob}={knobs[knob]}" for knob in shown)])

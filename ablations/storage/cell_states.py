@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -51,7 +51,10 @@ class StoredCell:
         variant: the name of its variant when it was trained.
         levels: those of the factors that made the variant; empty for a variant given by name.
         number: of that attempt's trial.
+        replicate: its number; of a trial of tuning, the number of the trial.
         split: the images that it was evaluated on.
+        recipe: what was tuned for it; empty under the study's own recipe.
+        tuning: the id of the tuning that it is a trial of; otherwise empty.
         outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
         failed_as: the kind of failure (`ablations.training.events`), beside `failure`, the reason; None otherwise.
     """
@@ -64,6 +67,8 @@ class StoredCell:
     state: CellState
     number: int
     split: Split = Split.TEST
+    recipe: dict[str, Any] = field(default_factory=dict)
+    tuning: str = ""
     outcome: Mapping[str, Any] | None = None
     failed_as: str | None = None
     failure: str | None = None
@@ -108,6 +113,8 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
         state=_state(trial.state, failure.get("kind")),
         number=trial.number,
         split=Split(known.get("split", Split.TEST)),
+        recipe=known.get("recipe", {}),
+        tuning=known.get("tuning", ""),
         outcome=StoredOutcome(known["outcome"]) if "outcome" in known else None,
         failed_as=failure.get("kind"),
         failure=failure.get("reason"),

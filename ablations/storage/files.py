@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.common.files import discard_partials, write_whole
 from ablations.common.wording import first_line
-from ablations.design import Cell
+from ablations.design import Cell, Split
 from ablations.training.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Weights(CellFiles):
     kept: str = "first"
 
     def wants(self, cell: Cell) -> bool:
-        """Whether a cell's weights are to be kept."""
-        return self.kept == "all" or (self.kept == "first" and cell.replicate == 0)
+        """Whether a cell's weights are to be kept: never those of a selection."""
+        return cell.split is Split.TEST and (self.kept == "all" or (self.kept == "first" and cell.replicate == 0))
 
     def load(self, cell: Cell) -> nn.Module:
         """Builds a cell's network with the weights that it learnt, in evaluation mode, on the CPU.
@@ -115,10 +115,9 @@ class PredictionFiles(CellFiles):
 
     kept: str = "all"
 
-    @property
-    def wanted(self) -> bool:
-        """Whether the predictions of cells are to be kept."""
-        return self.kept == "all"
+    def wants(self, cell: Cell) -> bool:
+        """Whether a cell's predictions are to be kept: those on test images."""
+        return cell.split is Split.TEST and self.kept == "all"
 
     def load(self, cell: Cell) -> Predictions:
         """Reads the predictions of a cell.

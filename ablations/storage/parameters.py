@@ -1,9 +1,10 @@
 """What a study varies, as the parameters of its Optuna trials.
 
-Every trial has a value for each option that its study varies: the sweep's factors and whatever its named variants set,
-under their names on the command line (`attention`, `attention.groups`). A parameter that one trial lacks would drop out
-of Optuna's importances. The distribution covers all that an option may be, not only the levels of the sweep, because
-levels are added later and Optuna refuses a parameter whose distribution changes:
+Every trial has a value for each option that its study varies: the sweep's factors, whatever its named variants set, and
+the options of the recipe that are tuned, under their names on the command line (`attention`, `attention.groups`). A
+parameter that one trial lacks would drop out of Optuna's importances. The distribution covers all that an option may
+be, not only the levels of the sweep, because levels are added later and Optuna refuses a parameter whose distribution
+changes:
 
 | option                           | distribution                          | value where a network lacks it  |
 | module, backbone, choice, switch | categorical: all declared values      | `absent`                        |
@@ -20,18 +21,21 @@ a user attribute, too: as a parameter it would take importance from the factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields
+from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ablations.common.settings import Settings
-from ablations.config import ATTENTION, ModelConfig
+from ablations.config import ATTENTION, ModelConfig, TrainConfig
 from ablations.design.variants import Variant
 from sa_core.backbones.registry import BACKBONES
 
 ABSENT, OTHER = "absent", "other"
+_RECIPE = "train."
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LARGEST = 65_536  # of an integer that declares no maximum; Optuna lets ranges of numbers grow
 
 Choices = dict[str, list[Any] | None]  # by parameter: the choices of a categorical, None for a number
@@ -58,11 +62,17 @@ def distributions_of(choices: Choices) -> dict[str, BaseDistribution]:
     return {path: _distribution(path, values) for path, values in choices.items()}
 
 
-def parameters_of(network: Settings, choices: Choices) -> dict[str, Any]:
-    """Returns the value of each parameter in a network, `{"model": {...}, "attention": {...}}`."""
+def parameters_of(network: Settings, choices: Choices, recipe: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    """Returns the value of each parameter of a cell.
+
+    Args:
+        network: `{"model": {...}, "attention": {...}}`.
+        choices: what `choices_of` returned.
+        recipe: the options that it is trained with, by dotted name, as `train.learning_rate`.
+    """
     found: dict[str, Any] = {}
     for path, values in choices.items():
-        value = _value(network, path)
+        value = recipe.get(path, _recipe_default(path)) if path.startswith(_RECIPE) else _value(network, path)
         if value is None:
             found[path] = _absent_number(path) if values is None else ABSENT
         else:
@@ -74,13 +84,18 @@ def _choices(path: str, networks: Iterable[Settings]) -> list[Any] | None:
     declared = _declared(path)
     if _kind(declared) not in (bool, str):
         return None
-    values = [*_named_values(path, declared), *(_value(network, path) for network in networks)]
+    found = () if path.startswith(_RECIPE) else (_value(network, path) for network in networks)
+    values = [*_named_values(path, declared), *found]
     return list(dict.fromkeys([*(value for value in values if value is not None), ABSENT, OTHER]))
 
 
 def _value(network: Settings, path: str) -> Any:
     root, _, name = path.partition(".")
     return network[root].get(name or "name")
+
+
+def _recipe_default(path: str) -> Any:
+    return getattr(TrainConfig(), path.removeprefix(_RECIPE))
 
 
 def _distribution(path: str, values: list[Any] | None) -> BaseDistribution:
@@ -108,7 +123,8 @@ def _absent_number(path: str) -> Any:
 def _declared(path: str) -> list[tuple[Field[Any], Any]]:
     """Returns the declaration and the type of an option in each of the groups that have it."""
     root, _, name = path.partition(".")
-    groups = (ModelConfig,) if root == "model" else ATTENTION.values()
+    recipe_or_model = {"train": (TrainConfig,), "model": (ModelConfig,)}
+    groups = recipe_or_model.get(root, ATTENTION.values())
     return [
         (entry, get_type_hints(group)[entry.name])
         for group in groups

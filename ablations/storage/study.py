@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
+from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design, Split, protocol_differences
 from ablations.design.declaration import Change, Declaration, History, keeps_replicates
@@ -131,15 +132,18 @@ class StudyStore:
         return list(latest_attempts(self._attempts.values()).values())
 
     def outcomes(self, design: Design) -> list[tuple[Cell, Mapping[str, Any]]]:
-        """Returns the finished cells of a design with their outcomes, those that a search selects by included.
+        """Returns the finished cells of a design's variants with their outcomes, whatever they are for.
 
         Those of replicates, too, that the design does not ask for yet, or not any more.
         """
-        stored = self.cells()
-        outcomes = {cell.key: cell.outcome for cell in stored if cell.outcome is not None}
-        most = max([design.replicates, *(cell.replicate + 1 for cell in stored)])
-        asked = (*design.selection_cells(), *replace(design, replicates=most).cells())
-        return [(cell, outcomes[cell.key]) for cell in asked if cell.key in outcomes]
+        variants = {json.dumps(_as_stored(variant.network), sort_keys=True): variant for variant in design.variants}
+        found = []
+        for stored in self.cells():
+            variant = variants.get(json.dumps(stored.network, sort_keys=True))
+            if variant is not None and stored.outcome is not None:
+                cell = design.cell(replace(variant, recipe=stored.recipe), stored.replicate, stored.split)
+                found += [(cell, stored.outcome)] if cell.key == stored.key else []
+        return found
 
     def initialise(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is; raises what `check` does."""
@@ -155,7 +159,8 @@ class StudyStore:
         for name in ("sweep", "question", "baseline"):
             self.remember(name, getattr(design, name))
         self.remember("networks", self.networks | _networks(design))
-        self.remember("parameters", choices_of(design.varied, design.variants, self.attributes.get("parameters", {})))
+        varied = (*design.varied, *(design.tuning.space if design.tuning else ()))
+        self.remember("parameters", choices_of(varied, design.variants, self.attributes.get("parameters", {})))
 
     def check(self, design: Design, advice: str) -> None:
         """Checks that this is the study of `design`.
@@ -226,7 +231,9 @@ class StudyStore:
             reason = "is being run by another process; it should be the only one"
             raise StudyInUseError("study", self.name, reason)
         choices = self.attributes["parameters"]
-        parameters, distributions = parameters_of(cell.variant.network, choices), distributions_of(choices)
+        recipe = flatten({"train": self.protocol["train"]}) | cell.variant.recipe
+        parameters = parameters_of(cell.variant.network, choices, recipe)
+        distributions = distributions_of(choices)
         described = {
             "cell": cell.key,
             "variant": cell.variant.name,
@@ -235,6 +242,8 @@ class StudyStore:
             "network": cell.variant.network,
             "levels": cell.variant.levels,
         }
+        described |= {"recipe": cell.variant.recipe} if cell.variant.recipe else {}
+        described |= {"tuning": cell.tuning} if cell.tuning else {}
 
         def begin(again: bool) -> optuna.Trial:
             if again:  # what was asked for before the database went away may have been done
@@ -256,8 +265,9 @@ class StudyStore:
             return
         if others or objective not in EPOCH_METRICS or number <= self._reported[cell.key]:
             return
-        value = float(getattr(epoch, objective))
-        self._persistence.write(lambda _: self._trials[cell.key].report(value, number))
+        if (value := getattr(epoch, objective)) is None:
+            return
+        self._persistence.write(lambda _: self._trials[cell.key].report(float(value), number))
         self._reported[cell.key] = number
 
     def should_prune(self, cell: Cell, pruner: MedianPruner) -> bool:

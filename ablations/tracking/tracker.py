@@ -276,6 +276,7 @@ class Tracker(StudyMirror):
             "split": cell.split.value,
             "key": cell.key,
             **flatten(settings),
+            **{f"recipe.{path}": value for path, value in variant.recipe.items()},
         }
         self._describe(run_id, params, {_COMMIT: update.commit})
 
@@ -307,7 +308,8 @@ def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     """Returns the metrics of an epoch, whose step is its number from 1."""
     # The time stamp is the epoch's own: writing an epoch again adds nothing.
     stamp = int(epoch["finished"] * 1000)
-    return [Metric(key, float(epoch[key]), stamp, epoch["epoch"] + 1) for key in EPOCH_METRICS]
+    known = ((key, epoch[key]) for key in EPOCH_METRICS if epoch[key] is not None)
+    return [Metric(key, float(value), stamp, epoch["epoch"] + 1) for key, value in known]
 
 
 def _tags(values: Mapping[str, str | None]) -> list[RunTag]:

@@ -42,13 +42,14 @@ class Epoch:
     """What is known after an epoch.
 
     `top1` is in percent, `learning_rate` is that of the epoch's first step, `seconds` are those of training alone,
-    `finished` is Unix time, and `test_images` is how many test images loss and top-1 are of (0: not known).
+    `finished` is Unix time, and `test_images` is how many test images loss and top-1 are of. Those are None after an
+    epoch that ended without a test.
     """
 
     epoch: int
     train_loss: float
-    test_loss: float
-    top1: float
+    test_loss: float | None
+    top1: float | None
     learning_rate: float
     seconds: float
     finished: float

@@ -33,7 +33,7 @@ class Job:
     """A cell to be trained, and how.
 
     Args:
-        recipe: with precision and memory format resolved.
+        recipe: the cell's own, with precision and memory format resolved.
         measure, checkpoint_every, micro_batches: as for `train`.
         threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
         keeps_weights, keeps_predictions: whether trained weights, and predictions on the test images, are sent back.
@@ -94,6 +94,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         micro_batches=job.micro_batches,
         checkpoint=state,
         checkpoint_every=job.checkpoint_every,
+        is_tested_once=job.cell.is_tested_once,
     )
     for event in heard:
         if isinstance(event, Checkpoint):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -86,6 +86,7 @@ def train(
     micro_batches: int = 1,
     checkpoint: Mapping[str, Any] | None = None,
     checkpoint_every: float = math.inf,
+    is_tested_once: bool = False,
 ) -> Iterator[Event]:
     """Trains a network and yields what happens, at last its result.
 
@@ -99,6 +100,7 @@ def train(
             does so however long it takes, `off` does not.
         checkpoint: the state of one that the same arguments made, to go on from.
         checkpoint_every: seconds after which an epoch ends with a checkpoint.
+        is_tested_once: whether no test image is looked at before the last epoch has ended.
 
     Raises:
         DivergedError: when the loss is no finite number.
@@ -131,11 +133,15 @@ def train(
         train_loss = total.item() / steps  # waits for the device
         seconds = time.perf_counter() - begun
         _check_finite(train_loss, f"training, in epoch {number + 1}")
-        tested = evaluate(learner.model, recipe, images, None if number + 1 == recipe.epochs else MOST_BETWEEN)
-        _check_finite(tested.loss, f"testing, after epoch {number + 1}")
-        found = tested.predictions
-        epochs.append(Epoch(number, train_loss, tested.loss, found.top1, rate, seconds, time.time(), len(found)))
-        yield epochs[-1]
+        epoch = Epoch(number, train_loss, None, None, rate, seconds, time.time())
+        is_last = number + 1 == recipe.epochs
+        if is_last or not is_tested_once:
+            tested = evaluate(learner.model, recipe, images, None if is_last else MOST_BETWEEN)
+            _check_finite(tested.loss, f"testing, after epoch {number + 1}")
+            found = tested.predictions
+            epoch = replace(epoch, test_loss=tested.loss, top1=found.top1, test_images=len(found), finished=time.time())
+        epochs.append(epoch)
+        yield epoch
         if len(epochs) < recipe.epochs and time.perf_counter() - kept >= checkpoint_every:
             yield Checkpoint(_state(learner, epochs, time.perf_counter() - started))
             kept = time.perf_counter()
@@ -147,8 +153,8 @@ def train(
         sample = next(images.train_batches(recipe.batch_size, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
-    last, spent, by = epochs[-1], time.perf_counter() - started, learner.attention_by
-    yield Result(last.top1, last.test_loss, cost, spent, tuple(epochs), by, found.top5, found.ece)
+    spent, by = time.perf_counter() - started, learner.attention_by
+    yield Result(found.top1, tested.loss, cost, spent, tuple(epochs), by, found.top5, found.ece)
 
 
 def _check_finite(loss: float, where: str) -> None:

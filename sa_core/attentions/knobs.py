@@ -16,6 +16,8 @@ from sa_core.errors import OptionError
 
 PAPER_GROUPS = 64
 _PAPER_GROUP_CHANNELS = 4  # what 64 groups leave a group in the narrowest stage of ResNet-50, which has 256 channels
+PAPER_REDUCTION = 16
+_PAPER_HIDDEN_UNITS = 16  # what a reduction of 16 leaves in that stage
 
 
 def knob(
@@ -159,6 +161,30 @@ def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
     most = min(PAPER_GROUPS, min(widths) // _PAPER_GROUP_CHANNELS)
     common = set.intersection(*(set(knobs.fitting_groups(width)) for width in widths))
     return max((groups for groups in common if groups <= most), default=1)
+
+
+@dataclass(frozen=True)
+class ReducedKnobs(Knobs):
+    """Knobs of modules whose channel gate has a hidden layer between the channels that it pools and those it gates."""
+
+    _hidden_multiple: ClassVar[int] = 1  # the number of hidden units is rounded to a multiple of it
+
+    reduction: int = knob(PAPER_REDUCTION, "Channels per hidden unit.", minimum=1)
+
+    def hidden_units_on(self, channels: int) -> int:
+        """Returns the number of hidden units on `channels` channels, rounded as timm rounds it."""
+        multiple = self._hidden_multiple
+        return max(multiple, int(channels * (1 / self.reduction) + multiple / 2) // multiple * multiple)
+
+
+def default_reduction(channels: Iterable[int]) -> int:
+    """Returns the reduction that is on places of these widths what the papers' 16 is on those of ResNet-50.
+
+    The narrowest place gets as many hidden units as the narrowest place of ResNet-50, at least 16, or, where it has
+    fewer channels, as many as it has channels. That is a reduction of 16 for ResNet-50 and ResNet-101, 4 for ResNet-18
+    and ResNet-34, 3 for ShuffleNetV2 x1.0, and 1 for ShuffleNetV2 x0.5 and the CIFAR ResNets.
+    """
+    return max(1, min(channels) // _PAPER_HIDDEN_UNITS)
 
 
 BRANCHES = ("both", "channel", "spatial", "none")
@@ -325,11 +351,13 @@ class SpatialGroupEnhanceKnobs(GroupedKnobs):
 
 
 @dataclass(frozen=True)
-class SqueezeExcitationKnobs(Knobs):
+class SqueezeExcitationKnobs(ReducedKnobs):
     """SE (Hu et al. 2018), timm's layer."""
 
+    _hidden_multiple = 8
+
     reduction: int = knob(
-        16, "Channels for each hidden unit; timm rounds the hidden units to a multiple of 8.", minimum=1
+        PAPER_REDUCTION, "Channels per hidden unit; timm rounds the hidden units to a multiple of 8.", minimum=1
     )
 
 
@@ -339,12 +367,18 @@ class EfficientChannelKnobs(Knobs):
 
     kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0, odd=True)
 
+    def kernel_size_on(self, channels: int) -> int:
+        """Returns the kernel size on `channels` channels: by the paper's rule, as timm rounds it, where it is 0."""
+        if self.kernel_size:
+            return self.kernel_size
+        rule = int(abs(math.log2(channels) + 1) / 2)
+        return max(rule if rule % 2 else rule + 1, 3)
+
 
 @dataclass(frozen=True)
-class CbamKnobs(Knobs):
+class CbamKnobs(ReducedKnobs):
     """CBAM (Woo et al. 2018), timm's layer."""
 
-    reduction: int = knob(16, "Channels for each hidden unit of the channel gate.", minimum=1)
     kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1, odd=True)
     mlp_bias: bool = knob(
         True, "Whether the channel gate's layers have biases, as the official ones; timm's have none."
@@ -352,10 +386,9 @@ class CbamKnobs(Knobs):
 
 
 @dataclass(frozen=True)
-class GlobalContextKnobs(Knobs):
+class GlobalContextKnobs(ReducedKnobs):
     """GC (Cao et al. 2019), timm's layer."""
 
-    reduction: int = knob(16, "Channels for each hidden unit.", minimum=1)
     fusion: str = knob(
         "add", "How the context joins the map: add is the paper's choice, scale is a gate.", choices=("add", "scale")
     )

@@ -107,6 +107,11 @@ def test_a_plan_is_a_table_and_sentences_and_stores_nothing(tmp_path: Path, comm
         "groups=1": ("2", "2", "75,626", "a few steps"),
         "groups=4": ("2", "2", "75,374", "a few steps"),
     }
+    assert [row[6] for row in found.values()] == [
+        "–",
+        worded("capacity.group", channels="16, 32, 64"),
+        worded("capacity.groups", number=4, channels="4, 8, 16"),
+    ]
 
 
 def test_the_sentences_of_a_study_of_which_nothing_is_stored(
@@ -122,7 +127,7 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
         worded("plan.unknown"),
         *unknown_sentences(Reach.planned(made, frame({}), None), effect=0.0),
     ]
-    assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps"]
+    assert rows(text)["none"] == ["2", "2", "10 (8 to 15)", "12.0", "75,290", "a few steps", "–"]
     assert probed == ["none", "groups=1", "groups=4"]
     assert capsys.readouterr().err == ""
 
@@ -133,7 +138,7 @@ def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path
     assert probed == []
     times = [cell.outcome["result"]["seconds"] for cell in stored(known) if cell.variant == "none" and cell.outcome]
     seconds = f"{sum(times) / 2:.3g} ({min(times):.3g} to {max(times):.3g})"
-    assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells"]
+    assert rows(text)["none"][:3] + rows(text)["none"][5:] == ["8", "6", seconds, "2 stored cells", "–"]
     sentences = said(text)
     assert worded("plan.left", left=18, total=24) in sentences[0]
     assert sentences[2].startswith(worded("reach.detects", replicates=8, contrasts=2, effect=""))
@@ -354,7 +359,8 @@ def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned
     monkeypatch.setattr(probe, "probe", fail)
     assert call(tmp_path) == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
-    assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory"]
+    capacity = worded("capacity.groups", number=4, channels="4, 8, 16")
+    assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory", capacity]
     assert "- " + worded("plan.cost_unknown", variant="groups=4") in text
 
 

@@ -1,4 +1,4 @@
-"""What is trained next: every cell that is missing, what a search picks, or what a look leaves undecided."""
+"""What is trained next: all that is missing, what a search picks, what tuning tries, what a look leaves undecided."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Schedule
 from ablations.execution.schedules.search import SearchSchedule
 from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
+from ablations.execution.schedules.tuning import TuningSchedule
 from ablations.storage.study import StudyStore
 
 
@@ -22,6 +23,8 @@ def make_schedule(
         UsageError: if `replicates=auto` can decide nothing.
         StorageError: if the study was begun with another `replicates.max`.
     """
+    if design.tuning:
+        return TuningSchedule(design, store)
     if design.is_search:
         return SearchSchedule(config, design, store, count_parameters)
     if design.replicates_max:

@@ -27,6 +27,7 @@ from ablations.reporting.figures import (
     style,
     variants,
 )
+from ablations.reporting.figures import tuning as tuning_figure
 from ablations.reporting.figures.sketch import Sketch
 from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
@@ -122,6 +123,23 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     return Sketch(
         frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="", results=selection.results
     )
+
+
+def _tuning(analysis: StudyAnalysis) -> Sketch | str:
+    tuned = analysis.tuned
+    if tuned is None or tuned.trials.empty:
+        return "it shows trials of tuning, and there are none (tune.trials)"
+    frame = tuning_figure.tuning_frame(tuned)
+    names = [variant.name for variant in analysis.design.variants if (frame["variant"] == variant.name).any()]
+    baselines = sorted(set(analysis.design.baselines.values()))
+    key = (
+        "Left: best value on the validation images to be expected of so many trials (mean over all subsets of the "
+        "trials; Dodge et al. 2019, Tang et al. 2020). Right: recipes tried (dots) and the best of each variant "
+        "(marker); shaded: outer tenths of a range."
+    )
+    n = f"{count(tuned.tuning.trials, 'trial')} a variant, each trained once"
+    draw = partial(tuning_figure.draw_tuning, tuned, names, baselines)
+    return Sketch(frame, draw, key, n, shown="", asks=False, results=tuned.as_results)
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
@@ -253,6 +271,7 @@ _SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "variants": _variants,
     "effects": _effects,
     "tradeoffs": _tradeoffs,
+    "tuning": _tuning,
     "pareto": _pareto,
     "complexity": _complexity,
     "promise": _promise,
@@ -271,7 +290,7 @@ def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> Gal
     drawn: list[Drawn] = []
     left_out: dict[str, str] = {}
     for name in names:
-        if analysis.results.cells.empty and not (name == "tradeoffs" and analysis.selection):
+        if analysis.results.cells.empty and name not in ("tradeoffs", "tuning"):
             left_out[name] = "no cell is finished"
             continue
         try:

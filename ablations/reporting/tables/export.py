@@ -11,6 +11,7 @@ from ablations.reporting.tables.latex import latex_table, number_macros
 from ablations.reporting.tables.predictions import prediction_tables
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import main_frame, make_sections
+from ablations.reporting.tables.tuning import tuning_frames
 from ablations.reporting.tables.variants import protocol_note, variants_frame, variants_table
 
 
@@ -29,7 +30,7 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
         frames[name] = frame
         whole = replace(first, note=f"{first.title}. {first.note} {protocol_note(analysis)}")
         tables[name] = whole, whole, f"{label}-{name}"
-    frames |= prediction_tables(analysis)
+    frames |= tuning_frames(analysis) | prediction_tables(analysis)
     texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.10g") for name, frame in frames.items()}
     for name, (whole, short, own_label) in tables.items():
         # A table on paper stands by itself: the study's question comes before the note.

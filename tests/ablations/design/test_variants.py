@@ -12,7 +12,7 @@ from ablations.config.compose import compose_config
 from ablations.config.groups import sweep_questions
 from ablations.design import Design, make_design
 from ablations.training.learner import build_network
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 
 def design(*overrides: str) -> Design:
@@ -119,6 +119,18 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
             refusal("attention.groups=64", "design.factor"),
         ),
         (["sweep=backbones", "model=resnet56"], refusal("model=resnet56", "design.factor")),
+        (
+            ["attention=gc", "sweep.factors={attention.reduction: [full]}"],
+            refusal("sweep.factors.attention.reduction=full: reduction=full", "options.word_or_number", word="auto"),
+        ),
+        (
+            ["attention=gc", "attention.reduction=none"],
+            refusal("attention.reduction=none", "options.word_or_number", word="auto"),
+        ),
+        (
+            ["attention=gc", "sweep.factors={attention.reduction: [0]}"],
+            refusal("sweep.factors.attention.reduction=0: reduction=0", "options.below", least=1),
+        ),
         (["attention.norm=qqq"], refusal("attention.norm=qqq", "options.unknown", valid="instance")),
         (["attention.norm=group:1"], refusal("attention.norm=group:1", "design.layer")),
         (
@@ -155,7 +167,7 @@ def test_what_contradicts_itself_or_is_not_there_is_refused(overrides: list[str]
 
 def test_another_module_takes_over_where_attention_is_and_none_of_the_knobs() -> None:
     made = design("sweep=rivals", "attention.stages=last", "attention.position=post", "attention.groups=2")
-    assert attention(made, "se") == {"name": "se", "stages": "3", "position": "post", "reduction": 16}
+    assert attention(made, "se") == {"name": "se", "stages": "3", "position": "post", "reduction": 1}
     assert attention(made, "sge")["groups"] == 4
     assert attention(made, "sa")["groups"] == 2
     assert attention(made, "none") == {"name": "none"}
@@ -181,6 +193,46 @@ def test_controls_that_are_kinds_of_shuffle_attention_have_the_knobs_of_the_base
 )
 def test_auto_groups_are_in_proportion_to_the_backbone(model: str, module: str, groups: int) -> None:
     assert only(f"model={model}", f"attention={module}")["groups"] == groups
+
+
+@pytest.mark.parametrize("module", ["se", "cbam", "gc"])
+@pytest.mark.parametrize(
+    ("model", "reduction"),
+    [
+        ("resnet8", 1),
+        ("resnet18", 4),
+        ("resnet50", 16),
+        ("shufflenet_v2_x0_5", 1),
+        ("shufflenet_v2_x1_0", 3),
+        ("timm/resnet26", 16),
+    ],
+)
+def test_auto_reduction_is_in_proportion_to_the_backbone(model: str, module: str, reduction: int) -> None:
+    assert only(f"model={model}", f"attention={module}")["reduction"] == reduction
+
+
+@pytest.mark.parametrize("where", [{}, {"position": "pre"}, {"position": "post"}, {"stages": "last"}])
+def test_auto_reduction_is_the_same_wherever_attention_is(where: dict[str, str]) -> None:
+    overrides = [f"attention.{option}={value}" for option, value in where.items()]
+    assert only("model=resnet18", "attention=gc", *overrides)["reduction"] == 4
+
+
+def test_reduction_is_a_factor_like_any_other() -> None:
+    made = design("attention=se", "sweep.factors={attention.reduction: [auto, 4, '16']}", "sweep.baseline=none")
+    assert {variant.name: variant.attention.get("reduction") for variant in made.variants} == {
+        "none": None, "reduction=auto": 1, "reduction=4": 4, "reduction=16": 16,
+    }  # fmt: skip
+
+
+def test_auto_and_the_number_that_it_stands_for_are_one_network() -> None:
+    with pytest.raises(UsageError, match=worded("design.same", other="reduction=auto")):
+        design("model=resnet50", "attention=se", "sweep.factors={attention.reduction: [auto, 16]}")
+
+
+@pytest.mark.parametrize("sweep", sorted(sweep_questions()))
+def test_auto_stands_in_no_network(sweep: str) -> None:
+    for variant in design(f"sweep={sweep}").variants:
+        assert "auto" not in {*variant.attention.values(), *variant.model.values()}
 
 
 def test_auto_groups_are_the_same_wherever_attention_is() -> None:

@@ -41,7 +41,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         "- " + VERDICT,
         "- " + worded("conclusions.highest", named="groups=4", top1="3.5 [-15.6, 22.6]", n=2),
         "| groups=2 | 2 | 2.5 [-16.6, 21.6] | +1.00 [",
-        "| groups=2 | resnet8 | sa groups=2 |",
+        f"| groups=2 | resnet8 | sa groups=2 | {worded('capacity.groups', number=2, channels='8, 16, 32')} |",
         f"![{FIGURES['variants']}](figures/variants.png)",
         f"![{FIGURES['forest']}](figures/forest.png)",
         "- effects: " + worded("figures.not_crossed"),

@@ -28,8 +28,10 @@ from sa_core.attentions.knobs import (
     check_value,
     default_groups,
     default_of,
+    default_reduction,
     norm_groups,
 )
+from sa_core.backbones.places import POSITIONS, Backbone
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.wording import refusal, worded
@@ -37,6 +39,7 @@ from tests.wording import refusal, worded
 # How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
 grouped = st.sampled_from(list(MULTIPLES))
+REDUCED = (SqueezeExcitationKnobs, CbamKnobs, GlobalContextKnobs)
 
 
 @given(grouped, st.integers(0, 300), st.integers(-2, 300))
@@ -108,6 +111,41 @@ def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: 
     if fitting:
         assert groups in fitting
     assert groups == max((k for k in fitting if k <= 64 and min(widths) // k >= 4), default=1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reduction"),
+    [
+        ("resnet50", 16),
+        ("resnet101", 16),
+        ("resnet18", 4),
+        ("resnet34", 4),
+        ("resnet8", 1),
+        ("resnet56", 1),
+        ("shufflenet_v2_x0_5", 1),
+        ("shufflenet_v2_x1_0", 3),
+    ],
+)
+def test_the_default_reduction_is_to_a_backbone_what_16_is_to_resnet50(backbone: str, reduction: int) -> None:
+    assert default_reduction(place.channels for place in BACKBONES[backbone].places()) == reduction
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=4))
+def test_the_default_reduction_leaves_16_hidden_units_or_as_many_as_there_are_channels(widths: list[int]) -> None:
+    for knobs in REDUCED:
+        made = knobs(default_reduction(widths))
+        assert all(made.hidden_units_on(width) >= min(width, 16) for width in widths)
+
+
+@given(st.sampled_from(list(BACKBONES.values())), st.sampled_from(POSITIONS), st.data())
+def test_no_place_has_fewer_than_four_hidden_units_with_the_default_reduction(
+    backbone: Backbone, position: str, data: st.DataObject
+) -> None:
+    numbers = st.sets(st.integers(1, len(backbone.stages)), min_size=1)
+    stages = "+".join(map(str, data.draw(numbers)))
+    reduction = default_reduction(place.channels for place in backbone.places())
+    for place in backbone.selected_places(position, stages):
+        assert min(knobs(reduction).hidden_units_on(place.channels) for knobs in REDUCED) >= 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,188 @@
+"""What tuning came to: the trials of each variant, its best recipe, and what a smaller budget would have found.
+
+Trials are cells that were trained without the validation images and evaluated on these. The best recipe of a variant is
+that of its best trial. A trial that diverged or failed counts as worse than any other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablations.analysis.results import Results, collect
+from ablations.common.metrics import METRICS
+from ablations.common.settings import Settings
+from ablations.design import Design, Split
+from ablations.design.tuning import Dimension, Tuning
+from ablations.storage.cell_states import CellState, StoredCell
+
+EDGE = 0.1  # share of a range at each of its ends
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where a variant's best recipe lies in a range of the space.
+
+    Attributes:
+        share: of the range below the value, on the scale that was searched.
+        edge: -1 in the lowest tenth of the range, 1 in the highest, otherwise 0.
+    """
+
+    variant: str
+    option: str
+    value: float
+    share: float
+    edge: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The trials of a study's variants, and the results of those that have a best recipe.
+
+    Attributes:
+        design: the study with its variants under the study's own recipe.
+        trials: a row a trial that has ended: `variant`, `trial`, a column an option that is tuned, the metric (nan
+            where the trial diverged or failed), and `best`, whether its recipe was taken.
+        best: the design of the variants under their best recipes, those that have one.
+        results: the results of `best`.
+        environments: the machines and versions that trained the trials, each once.
+    """
+
+    design: Design
+    trials: pd.DataFrame
+    best: Design
+    results: Results
+    environments: list[dict[str, str]]
+
+    @property
+    def tuning(self) -> Tuning:
+        """How the variants are tuned."""
+        assert self.design.tuning is not None
+        return self.design.tuning
+
+    @property
+    def recipes(self) -> dict[str, Settings]:
+        """The best recipe of each variant that has one."""
+        return {variant.name: variant.recipe for variant in self.best.variants}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every variant has all its trials."""
+        return len(self.trials) == self.tuning.trials * len(self.design.variants)
+
+    @property
+    def as_results(self) -> Results:
+        """The trials as far as captions need them: their machines, and nothing that is missing."""
+        return replace(self.results, unfinished=self.results.unfinished[:0], environments=list(self.environments))
+
+    @cached_property
+    def expected(self) -> pd.DataFrame:
+        """The best value on the validation images to be expected of fewer trials: `variant`, `trials`, `expected`.
+
+        The mean, over all subsets of so many trials, of the best of each: the unbiased estimator of Tang et al. 2020
+        (arXiv 2004.13961) for what Dodge et al. 2019 (arXiv 1909.03004) propose. A trial without a value counts as the
+        worst of the study.
+        """
+        metric = self.design.metric
+        worst = self.trials[metric].min() if _is_maximized(metric) else self.trials[metric].max()
+        rows = []
+        for variant, own in self.trials.groupby("variant", sort=False):
+            values = own[metric].fillna(worst).to_numpy(dtype=np.float64)
+            if not np.isnan(values).any():
+                found = expected_best(values if _is_maximized(metric) else -values)
+                found = found if _is_maximized(metric) else -found
+                rows += [(variant, number, value) for number, value in enumerate(found.tolist(), start=1)]
+        return pd.DataFrame(rows, columns=["variant", "trials", "expected"])
+
+    @cached_property
+    def optima(self) -> list[Optimum]:
+        """Where the best recipes lie in the ranges of the space."""
+        return [
+            _optimum(name, path, self.tuning.space[path], recipe[path])
+            for name, recipe in self.recipes.items()
+            for path in self.tuning.space
+            if not self.tuning.space[path].choices
+        ]
+
+
+def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
+    """Collects the trials that are stored of a design's tuning; None where its variants are not tuned."""
+    tuning, metric = design.tuning, design.metric
+    if tuning is None:
+        return None
+    rows: list[dict[str, Any]] = []
+    environments = []
+    found = trials_of(design, stored)
+    for (name, number), cell in found.items():
+        if not cell.state.is_done and cell.state is not CellState.FAILED:
+            continue
+        value = math.nan
+        if cell.outcome is not None and cell.state is CellState.FINISHED:
+            outcome = dict(cell.outcome)
+            measured = outcome["result"].get(metric)
+            value = math.nan if measured is None else float(measured)
+            environments.append(outcome["environment"])
+        rows.append({"variant": name, "trial": number, **cell.recipe, metric: value})
+    trials = pd.DataFrame(rows, columns=["variant", "trial", *tuning.space, metric])
+    trials = trials.astype({metric: float}).sort_values("trial", kind="stable", ignore_index=True)
+    sign = 1 if _is_maximized(metric) else -1
+    known = trials[trials[metric].notna()]
+    at_best = [(sign * own[metric]).idxmax() for _, own in known.groupby("variant", sort=False)]
+    trials["best"] = trials.index.isin(at_best)
+    best_trials = trials[trials["best"]]
+    recipes = {
+        str(name): found[str(name), int(number)].recipe
+        for name, number in zip(best_trials["variant"], best_trials["trial"], strict=True)
+    }
+    tuned = tuple(replace(own, recipe=recipes[own.name]) for own in design.variants if own.name in recipes)
+    best = replace(design, variants=tuned)
+    distinct = [json.loads(text) for text in dict.fromkeys(json.dumps(one, sort_keys=True) for one in environments)]
+    return Tuned(design, trials, best, collect(best, stored), distinct)
+
+
+def trials_of(design: Design, stored: Sequence[StoredCell]) -> dict[tuple[str, int], StoredCell]:
+    """Returns the trials of a design's tuning that were begun, by variant and number of the trial."""
+    assert design.tuning is not None
+    names = {json.dumps(variant.network, sort_keys=True): variant.name for variant in design.variants}
+    found: dict[tuple[str, int], StoredCell] = {}
+    for cell in stored:
+        is_trial = cell.split is Split.VALIDATION and cell.tuning == design.tuning.id
+        if is_trial and cell.replicate < design.tuning.trials:
+            name = names.get(json.dumps(cell.network, sort_keys=True))
+            found |= {(name, cell.replicate): cell} if name is not None else {}
+    return found
+
+
+def expected_best(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the expected maximum of 1, 2, ... all of the values, drawn without replacement, (n,) of (n,)."""
+    ordered, n = np.sort(values), len(values)
+    ranks = np.arange(1, n + 1)
+    found = np.empty(n)
+    # The i-th smallest is the maximum of k values in C(i - 1, k - 1) of the C(n, k) subsets.
+    weights = np.full(n, 1 / n)  # of k = 1
+    for k in ranks.tolist():
+        found[k - 1] = weights @ ordered
+        if k < n:  # C(i-1, k) / C(n, k+1) from C(i-1, k-1) / C(n, k)
+            weights = weights * (ranks - k).clip(min=0) / k * (k + 1) / (n - k)
+    return found
+
+
+def _is_maximized(metric: str) -> bool:
+    return METRICS[metric].direction == "maximize"
+
+
+def _optimum(variant: str, path: str, dimension: Dimension, value: float) -> Optimum:
+    (low, high), at = dimension.ends, float(value)
+    if dimension.is_log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    share = (at - low) / (high - low)
+    edge = -1 if share <= EDGE else 1 if share >= 1 - EDGE else 0
+    return Optimum(variant, path, float(value), share, edge)

@@ -1,0 +1,34 @@
+"""What follows from a network's settings, `{"model": {...}, "attention": {...}}`: its places, knobs and capacity.
+
+The settings are those of a variant, in which `auto` is resolved. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from ablations.common.settings import Settings
+from sa_core.attentions.capacity import Capacity, capacity_on
+from sa_core.attentions.knobs import ATTENTIONS, Knobs
+from sa_core.backbones.places import Place
+from sa_core.backbones.registry import find_backbone
+
+_WHERE = ("name", "stages", "position")  # what says which module there is and where, and is no knob of it
+
+
+def places_of(network: Settings) -> list[Place]:
+    """Returns the places that carry attention, in the order of the network; none of a plain one."""
+    attention = network["attention"]
+    if "position" not in attention:
+        return []
+    return find_backbone(network["model"]["name"]).selected_places(attention["position"], attention["stages"])
+
+
+def knobs_of(network: Settings) -> Knobs:
+    """Returns the knobs of the network's attention."""
+    attention = network["attention"]
+    return ATTENTIONS[attention["name"]](**{knob: value for knob, value in attention.items() if knob not in _WHERE})
+
+
+def capacities_of(network: Settings) -> list[Capacity]:
+    """Returns the capacity that attention has at each width, in the order of the network."""
+    knobs, widths = knobs_of(network), dict.fromkeys(place.channels for place in places_of(network))
+    return [capacity_on(knobs, width) for width in widths]

@@ -1,0 +1,209 @@
+"""Equal tuning: the options of the recipe that are tuned for each variant, their ranges, and the number of trials.
+
+Every variant gets as many trials as any other, in the same space, with the same seeds, evaluated on the same validation
+images. What is tuned is the recipe (`train.*`): the number of epochs is the training budget, which all variants share,
+and how a network is computed (precision, layout, kernels) is not part of a recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablations.common.errors import UsageError
+from ablations.common.settings import leaves
+from ablations.config import AUTO, Config, TrainConfig
+from ablations.config.messages import type_reason
+from ablations.design.variants import Variant
+from sa_core.attentions.knobs import check_value
+from sa_core.errors import OptionError
+
+STARTUP = 4  # trials that TPE draws at random before it models their results
+
+_BUDGET = "is the training budget, which all variants share"
+_COMPUTED = "says how networks are computed, which is the same for all variants"
+_FIXED = {"epochs": _BUDGET} | dict.fromkeys(("test_flip", "compile", "precision", "memory_format", "fused"), _COMPUTED)
+_LOG = 10.0  # ratio of the ends of a range from which it is searched on a logarithmic scale
+_WIDER = 4.0
+_FORM = "must be a range, as [0.05,0.8], or a list of values, as [sgd,adamw]"
+# The default space relative to the recipe: it is centred on the recipe, and wide enough for optima that differ.
+_DEFAULT = {"learning_rate": (1 / 8, 4.0), "weight_decay": (1 / 10, 10.0)}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """The values that a tuned option may have: a range, or `choices`.
+
+    Attributes:
+        low, high: ends of the range, both included; None where there are choices.
+        is_log: whether the range is searched on a logarithmic scale.
+        choices: the values; empty where there is a range.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    is_log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the range; raises ValueError where there are choices."""
+        if self.low is None or self.high is None:
+            raise ValueError("choices have no ends")
+        return self.low, self.high
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether values of the range are integers."""
+        return isinstance(self.low, int)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How each variant of a study is tuned.
+
+    Attributes:
+        trials: recipes that are tried for each variant.
+        sampler: `qmc`, the same quasi-random recipes for all variants, or `tpe`.
+        space: by the dotted name of the option, as `train.learning_rate`.
+        validation: share of the training images that trials are evaluated on and not trained on.
+    """
+
+    trials: int
+    sampler: str
+    space: Mapping[str, Dimension]
+    validation: float
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits that tell apart what decides which recipes are tried, but for their number."""
+        space = {path: asdict(dimension) for path, dimension in self.space.items()}
+        text = json.dumps([self.sampler, space, self.validation])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def make_tuning(config: Config, validation: float, varied: Collection[str]) -> Tuning | None:
+    """Returns how a configuration tunes its variants; None where it does not.
+
+    `validation` is the share of the training images that are held out, `varied` the options that the sweep varies.
+
+    Raises:
+        UsageError: if an option of the space is unknown, cannot be tuned or is varied by the sweep; if a range is
+            empty; if the trials are fewer than the sampler needs; or if tuning does not go together with the sweep.
+    """
+    tune = config.tune
+    if not tune.trials:
+        for name, value, default in (("space", tune.space, {}), ("sampler", tune.sampler, type(tune)().sampler)):
+            if value != default:
+                raise UsageError(f"tune.{name}", value, "has no effect without tune.trials")
+        return None
+    if config.sweep.sampler == "tpe":
+        reason = "is not available in a search, whose variants are not known beforehand"
+        raise UsageError("tune.trials", tune.trials, reason)
+    if config.replicates == AUTO:
+        raise UsageError("replicates", AUTO, "does not go together with tune.trials, which needs a number")
+    least = STARTUP + 1 if tune.sampler == "tpe" else 2
+    if tune.trials < least:
+        start = f"; its first {STARTUP} trials are drawn at random" if tune.sampler == "tpe" else ""
+        raise UsageError("tune.trials", tune.trials, f"tune.sampler={tune.sampler} needs at least {least}{start}")
+    space = dict(leaves(tune.space))
+    dimensions = {path: _dimension(path, values, varied) for path, values in space.items()} or _default_space(config)
+    if not dimensions:
+        raise UsageError("tune.space", "{}", "is empty: name options of the recipe and their ranges")
+    return Tuning(tune.trials, tune.sampler, dimensions, validation)
+
+
+def _default_space(config: Config) -> dict[str, Dimension]:
+    space = {}
+    for name, (low, high) in _DEFAULT.items():
+        value = float(getattr(config.train, name))
+        if value > 0:
+            space[f"train.{name}"] = _range(_rounded(value * low), _rounded(value * high))
+    return space
+
+
+def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
+    option = f"tune.space.{path}"
+    root, _, name = path.partition(".")
+    declared = {entry.name: entry for entry in fields(TrainConfig)}
+    if root in ("attention", "model"):
+        is_varied = path.removesuffix(".name") in varied
+        reason = "is varied by the sweep" if is_varied else "belongs to the network"
+        raise UsageError(option, values, f"{reason}; only options of the recipe can be tuned, as train.learning_rate")
+    if root != "train" or name not in declared:
+        choices = [f"train.{known}" for known in declared if known not in _FIXED]
+        raise UsageError(option, None, "there is no such option of the recipe", choices, word=path)
+    if name in _FIXED:
+        raise UsageError(option, values, f"cannot be tuned: it {_FIXED[name]}")
+    if not isinstance(values, list):
+        raise UsageError(option, values, _FORM)
+    if len(values) < 2:
+        raise UsageError(option, values, f"has {len(values) or 'no'} values, so there is nothing to tune; {_FORM}")
+    typed = [_typed(option, name, value, declared[name].metadata) for value in values]
+    if len({json.dumps(value) for value in typed}) < len(typed):
+        raise UsageError(option, values, "is an empty range" if _is_range(name, typed) else "lists a value twice")
+    if not _is_range(name, typed):
+        return Dimension(choices=tuple(typed))
+    low, high = typed
+    if low > high:
+        raise UsageError(option, values, f"is an empty range: the lower end comes first, as [{high:g},{low:g}]")
+    return _range(low, high)
+
+
+def _range(low: float, high: float) -> Dimension:
+    return Dimension(low, high, is_log=low > 0 and high / low >= _LOG)
+
+
+def _is_range(name: str, values: list[Any]) -> bool:
+    """Whether two numbers are the ends of a range; more numbers are the values themselves, as words are."""
+    hint = get_type_hints(TrainConfig)[name]
+    is_number = bool not in (hint, *get_args(hint)) and all(isinstance(value, (int, float)) for value in values)
+    return is_number and len(values) == 2
+
+
+def _typed(option: str, name: str, value: Any, allowed: Mapping[str, Any]) -> Any:
+    """Returns a value with the type that the recipe declares, checked against its bounds."""
+    recipe = OmegaConf.structured(TrainConfig)
+    try:
+        recipe[name] = value
+        typed = recipe[name]
+        if isinstance(typed, str) and typed in (allowed.get("words") or ()):
+            return typed
+        check_value(name, typed, allowed)
+    except OmegaConfBaseException as error:
+        raise UsageError(option, value, type_reason(error)) from None
+    except OptionError as error:
+        raise UsageError(option, value, error.reason, error.choices) from None
+    return typed
+
+
+def _rounded(value: float) -> float:
+    """Keeps three significant digits, so that recipes can be typed."""
+    return float(f"{value:.3g}")
+
+
+def widened(path: str, dimension: Dimension, edge: int) -> tuple[float, float]:
+    """Returns the ends of a range that reaches farther at its lower (`edge` -1) or upper end, as far as it may.
+
+    That is 4 times as far on a logarithmic scale, otherwise half of the range.
+    """
+    declared = next(entry for entry in fields(TrainConfig) if entry.name == path.partition(".")[2]).metadata
+    low, high = dimension.ends
+    if edge < 0:
+        low = low / _WIDER if dimension.is_log else low - (high - low) / 2
+        low = max(low, declared.get("minimum", low))
+    else:
+        high = high * _WIDER if dimension.is_log else high + (high - low) / 2
+        high = min(high, declared.get("maximum", high))
+    return (int(low), int(high)) if dimension.is_integer else (_rounded(low), _rounded(high))
+
+
+def recipe_of(recipe: TrainConfig, variant: Variant) -> TrainConfig:
+    """Returns the recipe that a variant is trained with: the study's, with what is tuned for the variant."""
+    return replace(recipe, **{path.partition(".")[2]: value for path, value in variant.recipe.items()})

@@ -1,0 +1,95 @@
+"""The tables of tuning: results under one recipe beside those of each variant at its best, and all trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.analysis.tuning import Tuned
+from ablations.common.metrics import METRICS
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.declaration import exploratory_mark
+from ablations.reporting.text.numbers import difference_with_interval, mean_with_interval, on_validation
+from ablations.reporting.text.tuning import AT_BEST, ONE_RECIPE
+from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
+from ablations.stats import Contrast
+
+
+def tuning_sections(analysis: StudyAnalysis) -> list[Section]:
+    """Returns the table of both comparisons and that of the best recipes; nothing where variants are not tuned."""
+    best = analysis.at_best
+    if analysis.tuned is None or best is None:
+        return []
+    return [_comparisons_section(analysis, best), _recipes_section(analysis.tuned, best)]
+
+
+def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Section:
+    sides = [{contrast.variant: contrast for contrast in side.contrasts} for side in (analysis, best)]
+    names = [name for name, baseline in analysis.design.baselines.items() if name != baseline]
+    rows = [[name, *(text for side in sides for text in _cells(side.get(name), analysis))] for name in names]
+    metric = METRICS[analysis.design.metric]
+    note = (
+        f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. {ONE_RECIPE.capitalize()}:"
+        f" all variants under the recipe of the protocol. {AT_BEST.capitalize()}: each variant, the baseline included, "
+        "under the recipe of its best trial, trained anew on all training images. The verdicts of each comparison are "
+        f"corrected as one family. {assumptions_sentence([*analysis.contrasts, *best.contrasts])}"
+    )
+    verdict = f"verdict{exploratory_mark(analysis)}"
+    headers = ("variant", ONE_RECIPE, verdict, AT_BEST, verdict)
+    return Section("One recipe, and each variant at its best", note.strip(), headers, rows)
+
+
+def _recipes_section(tuned: Tuned, best: StudyAnalysis) -> Section:
+    metric = METRICS[tuned.design.metric]
+    best_trials = tuned.trials[tuned.trials["best"]]
+    values = dict(zip(best_trials["variant"], best_trials[metric.key].astype(float), strict=True))
+    results = {summary.variant: mean_with_interval(summary.judged, metric) for summary in best.summaries}
+    rows = [
+        [name, *map(str, recipe.values()), metric.format(values[name]), results.get(name, "–")]
+        for name, recipe in tuned.recipes.items()
+    ]
+    note = (
+        "The recipe of each variant's best trial. The value on the validation images is that of the trial that was "
+        "selected, so it is optimistic (winner's curse) and no result. tables/tuning.csv has every trial."
+    )
+    options = (path.partition(".")[2].replace("_", " ") for path in tuned.tuning.space)
+    headers = ("variant", *options, on_validation(metric.key), f"result: {metric.axis}")
+    return Section("Best recipes", note, headers, rows)
+
+
+def tuning_frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
+    """Returns the frames of tuning by the names of their files; none where variants are not tuned."""
+    if analysis.tuned is None:
+        return {}
+    frames = {"tuning": analysis.tuned.trials}
+    if analysis.at_best is not None:
+        frames["comparisons"] = comparisons_frame(analysis)
+    return frames
+
+
+def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
+    """Returns a row a contrast and comparison.
+
+    Columns: `protocol` (one recipe, or each at its best), `variant`, `baseline`, `n`, `mean` (in the metric's unit),
+    `low` and `high` (95 % CI), `verdict`, and `assumes_normal`.
+    """
+    rows: list[dict[str, Any]] = [
+        {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
+        | vars(contrast.difference)
+        | {"verdict": contrast.verdict.value, "assumes_normal": contrast.assumes_normal}
+        for name, side in ((ONE_RECIPE, analysis), (AT_BEST, analysis.at_best))
+        if side is not None
+        for contrast in side.contrasts
+        if contrast.difference is not None
+    ]
+    columns = ["protocol", "variant", "baseline", "n", "mean", "low", "high", "verdict", "assumes_normal"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _cells(contrast: Contrast | None, analysis: StudyAnalysis) -> list[str]:
+    """Returns difference and verdict of a contrast in one of the comparisons."""
+    if contrast is None or contrast.difference is None:
+        return ["–", ""]
+    return [difference_with_interval(contrast.difference, METRICS[analysis.design.metric]), verdict_mark(contrast)]

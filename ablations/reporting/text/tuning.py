@@ -1,0 +1,96 @@
+"""Equal tuning in words: how variants were tuned, what their best recipes are, and where these lie in the space."""
+
+from __future__ import annotations
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.analysis.tuning import Optimum, Tuned
+from ablations.common.metrics import METRICS
+from ablations.common.settings import Settings
+from ablations.common.wording import count
+from ablations.design.tuning import Dimension, widened
+from ablations.reporting.text.scope import missing_sentence
+from ablations.reporting.text.verdicts import contrast_sentence
+
+ONE_RECIPE, AT_BEST = "one recipe", "each at its best"
+_SAMPLERS = {"qmc": "the same quasi-random recipes for all variants", "tpe": "proposed by TPE for each variant"}
+
+
+def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
+    """Says how variants were tuned, what they come to under their best recipes, and which optima lie at an edge."""
+    tuned, best = analysis.tuned, analysis.at_best
+    if tuned is None:
+        return []
+    sentences = [_method_sentence(tuned), *_missing_sentences(tuned)]
+    if best is None:
+        return [*sentences, "No trial has ended with a result, so no variant has a best recipe."]
+    design = analysis.design
+    metric = METRICS[design.metric]
+    told = best.shown_contrasts
+    if told:
+        sentences.append(
+            "Under the best recipe of each variant, as a family of its own: "
+            + " ".join(contrast_sentence(contrast, design.margin, metric) for contrast in told)
+        )
+    return sentences + edge_sentences(tuned)
+
+
+def recipe_text(recipe: Settings) -> str:
+    """Names a recipe by the values that were tuned: `learning_rate=0.12, weight_decay=0.0005`."""
+    return ", ".join(f"{path.partition('.')[2]}={value}" for path, value in recipe.items())
+
+
+def space_text(tuned: Tuned) -> str:
+    """Names the space: `train.learning_rate from 0.05 to 0.8 (log scale), train.batch_size of 16, 32, 64`."""
+    return ", ".join(f"{path} {_range_text(dimension)}" for path, dimension in tuned.tuning.space.items())
+
+
+def edge_sentences(tuned: Tuned) -> list[str]:
+    """Says which best recipes lie in the outer tenths of a range, and how to widen it."""
+    at_edges: dict[tuple[str, int], list[Optimum]] = {}
+    for optimum in tuned.optima:
+        if optimum.edge:
+            at_edges.setdefault((optimum.option, optimum.edge), []).append(optimum)
+    sentences = []
+    for (option, edge), optima in at_edges.items():
+        listed = ", ".join(f"{optimum.variant} ({optimum.value:g})" for optimum in optima)
+        tenth = "lowest" if edge < 0 else "highest"
+        low, high = widened(option, tuned.tuning.space[option], edge)
+        wider = (
+            f"; tune.space.{option}=[{low:g},{high:g}] would show whether better ones lie beyond it"
+            if (low, high) != tuned.tuning.space[option].ends
+            else ", which is the limit of the option"
+        )
+        sentences.append(f"At an edge: the best {option} is in the {tenth} tenth of its range for {listed}{wider}.")
+    return sentences
+
+
+def _method_sentence(tuned: Tuned) -> str:
+    tuning = tuned.tuning
+    return (
+        f"Tuning: {count(tuning.trials, 'trial')} of each variant, {_SAMPLERS[tuning.sampler]}, with "
+        f"{space_text(tuned)}. Trials are evaluated on {100 * tuning.validation:g} % of the training images, on which "
+        "they are not trained, with seeds that no replicate uses; no test image was used to choose a recipe."
+    )
+
+
+def _missing_sentences(tuned: Tuned) -> list[str]:
+    sentences = []
+    metric = tuned.design.metric
+    trials = tuned.tuning.trials * len(tuned.design.variants)
+    if missing := trials - len(tuned.trials):
+        sentences.append(f"{count(missing, 'trial')} of {trials} {'is' if missing == 1 else 'are'} not trained yet.")
+    if lost := int(tuned.trials[metric].isna().sum()):
+        sentences.append(f"{count(lost, 'trial')} diverged or failed, which counts as worse than any other.")
+    if missing_results := missing_sentence(tuned.results):
+        sentences.append(f"Under the best recipes: {missing_results[0].lower()}{missing_results[1:]}")
+    without = [variant.name for variant in tuned.design.variants if variant.name not in tuned.recipes]
+    if without and tuned.recipes:
+        sentences.append(f"Without a best recipe, as no trial has a result: {', '.join(without)}.")
+    return sentences
+
+
+def _range_text(dimension: Dimension) -> str:
+    if dimension.choices:
+        return f"of {', '.join(map(str, dimension.choices))}"
+    low, high = dimension.ends
+    return f"from {low:g} to {high:g}{' (log scale)' if dimension.is_log else ''}"

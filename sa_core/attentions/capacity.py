@@ -1,0 +1,48 @@
+"""How much a module has to work with at each width: hidden units, groups, kernel size. Without torch.
+
+The knobs of different modules are not comparable as they stand: timm rounds the hidden units of SE to a multiple of 8,
+those of CBAM and GC to a whole number, and ECA picks its kernel by a rule of the width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sa_core.attentions.knobs import EfficientChannelKnobs, GroupedKnobs, Knobs, ReducedKnobs
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The capacity of a module on a place of `channels` channels; None for what the module does not have.
+
+    Attributes:
+        channels: width of the place, C.
+        hidden_units: units of the hidden layer of the channel gate (SE, CBAM, GC).
+        kernel_size: channels that each gate is computed from (ECA).
+        groups: groups of channels that share their parameters, G (SA and its controls, SGE).
+    """
+
+    channels: int
+    hidden_units: int | None = None
+    kernel_size: int | None = None
+    groups: int | None = None
+
+    @property
+    def group_channels(self) -> int | None:
+        """Channels per group, C / G."""
+        return self.channels // self.groups if self.groups else None
+
+
+def capacity_on(knobs: Knobs, channels: int) -> Capacity:
+    """Returns the capacity of the module with these knobs on `channels` channels.
+
+    Raises:
+        OptionError: if the groups do not fit.
+    """
+    if isinstance(knobs, ReducedKnobs):
+        return Capacity(channels, hidden_units=knobs.hidden_units_on(channels))
+    if isinstance(knobs, EfficientChannelKnobs):
+        return Capacity(channels, kernel_size=knobs.kernel_size_on(channels))
+    if isinstance(knobs, GroupedKnobs):
+        return Capacity(channels, groups=knobs.groups_on(channels))
+    return Capacity(channels)
