@@ -188,7 +188,7 @@ def _check_groups(names: Sequence[str], chosen: Mapping[str, Choices], overrides
             choice = chosen[name].get(override.key_or_group)
             if choice is not None:
                 group = override.key_or_group
-                reason = f"conflicts with the protocol {name} of {OPTION}, which sets {group}={choice}"
+                reason = f"conflicts with the protocol {name} of {OPTION}, which sets {group}={choice}; leave one out"
                 raise UsageError(group, override.value(), reason)
 
 

@@ -190,6 +190,14 @@ def test_python_runs_and_loads_several_protocols(known: Path) -> None:
         load_study(*overrides)
 
 
+@pytest.mark.usefixtures("_undrawn")
+def test_tuned_variants_are_judged_under_the_recipe_of_each_protocol_and_under_their_best_ones(tmp_path: Path) -> None:
+    assert call("run", tmp_path, PROTOCOLS, "tune.trials=2", "data.validation=0.5") == 0
+    found = frame(tmp_path)
+    assert list(dict.fromkeys(found["protocol"])) == ["quick", "quick (tuned)", "cifar", "cifar (tuned)"]
+    assert len(found) == 4 * 2
+
+
 def lines_until(process: subprocess.Popen[str], start: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
