@@ -12,6 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sa_core.attentions.degenerate import find_degenerate as find_degenerate
+    from sa_core.attentions.degenerate import map_shapes as map_shapes
     from sa_core.attentions.registry import ATTENTION as ATTENTION
     from sa_core.attentions.shuffle_attention import ShuffleAttention as ShuffleAttention
     from sa_core.attentions.shuffle_attention import channel_shuffle as channel_shuffle
@@ -24,6 +26,8 @@ _HOMES = {
     "channel_shuffle": "sa_core.attentions.shuffle_attention",
     "SpatialGroupEnhance": "sa_core.attentions.spatial_group_enhance",
     "create_model": "sa_core.backbones.create",
+    "find_degenerate": "sa_core.attentions.degenerate",
+    "map_shapes": "sa_core.attentions.degenerate",
 }
 
 __all__ = list(_HOMES)

@@ -3,6 +3,7 @@
 from ablations.common.metrics import COSTS, OBJECTIVES
 from ablations.config.attention import ATTENTION
 from ablations.config.data import (
+    DATA,
     REPLICATE,
     SELECTION_SHARE,
     DataConfig,
@@ -12,7 +13,7 @@ from ablations.config.data import (
     StoredConfig,
 )
 from ablations.config.launcher import LauncherConfig, RayConfig
-from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch
+from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch, neutral_defaults
 from ablations.config.schema import (
     FIGURES,
     OWNERS,
@@ -25,7 +26,7 @@ from ablations.config.schema import (
     TuneConfig,
 )
 
-__all__ = ["ATTENTION", "AUTO", "COSTS", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
-__all__ += ["SHOWN_NAMES", "decisive", "is_switch"]
+__all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
+__all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig", "TuneConfig"]

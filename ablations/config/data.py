@@ -37,6 +37,16 @@ class DataConfig:
     cutout: int = option(
         0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
     )
+    randaugment: int = option(
+        0,
+        "Operations of RandAugment (Cubuk et al. 2020) on each training image, drawn for each image; 0 is off.",
+        minimum=0,
+        maximum=10,
+        neutral=True,
+    )
+    randaugment_magnitude: int = option(
+        9, "Magnitude of RandAugment's operations, one of 31 bins.", minimum=0, maximum=30, neutral=True
+    )
 
     @property
     def side(self) -> int:

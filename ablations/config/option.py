@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from ablations.common.errors import UsageError
-from sa_core.attentions.knobs import check_value
+from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
 AUTO = "auto"
@@ -27,17 +27,19 @@ def option(
     choices: tuple[str, ...] | None = None,
     words: tuple[str, ...] = (),
     local: bool = False,
+    neutral: bool = False,
     verbs: tuple[str, ...] = (),
 ) -> Any:
     """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
 
     Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
-    machine has something, and decides no result: it is no part of a protocol. `verbs` are those that have it, where not
-    all do.
+    machine has something, and decides no result: it is no part of a protocol. A `neutral` option changes nothing at its
+    default and is part of a protocol only where it has another value: cells that were trained before there was such an
+    option stay what they are. `verbs` are those that have it, where not all do.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
-        "local": local, "verbs": verbs,
+        "local": local, "neutral": neutral, "verbs": verbs,
     }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
@@ -50,8 +52,15 @@ def group(schema: type[Any], verbs: tuple[str, ...] = ()) -> Any:
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """Returns the options that decide results, by name: all but the local ones."""
-    return {known.name: getattr(config, known.name) for known in fields(config) if not known.metadata.get("local")}
+    """Returns the options that decide results, by name: all but local ones, and neutral ones at their defaults."""
+    neutral = neutral_defaults(type(config))
+    values = {known.name: getattr(config, known.name) for known in fields(config) if not known.metadata.get("local")}
+    return {name: value for name, value in values.items() if name not in neutral or value != neutral[name]}
+
+
+def neutral_defaults(schema: type[Any]) -> dict[str, Any]:
+    """Returns the defaults of a schema's neutral options, by name."""
+    return {known.name: known.default for known in fields(schema) if known.metadata.get("neutral")}
 
 
 def is_switch(value: object) -> bool:

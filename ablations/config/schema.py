@@ -90,8 +90,8 @@ class TuneConfig:
 
     trials: int = option(
         0,
-        "Recipes that are tried for each variant on validation images (see data.validation); replicates are then "
-        "trained with the best of them too. 0 is no tuning.",
+        "Recipes that are tried for each variant and compared by judge.metric on validation images (see "
+        "data.validation); replicates are then trained with the best of them, too. 0 is no tuning.",
         minimum=0,
         maximum=10_000,
     )
@@ -136,13 +136,59 @@ class TrainConfig:
     epochs: int = option(6, "Passes over the training images.", minimum=1, maximum=100_000)
     batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
     learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
-    schedule: str = option("onecycle", "Course of the learning rate.", choices=("onecycle", "cosine"))
-    warmup: float = option(0.25, "Share of the steps in which a one-cycle schedule rises.", minimum=0.0, maximum=0.9)
-    momentum: float = option(0.9, "Nesterov momentum.", minimum=1e-6, maximum=0.9999)
+    schedule: str = option(
+        "onecycle",
+        "Learning rate schedule: one-cycle, cosine decay from the first step, or cosine decay after a linear warm-up.",
+        choices=("onecycle", "cosine", "warmup_cosine"),
+    )
+    warmup: float = option(
+        0.25,
+        "Share of the steps in which onecycle and warmup_cosine raise the rate.",
+        minimum=0.0,
+        maximum=0.9,
+    )
+    optimizer: str = option(
+        "sgd",
+        "Optimizer: SGD with Nesterov momentum, or AdamW (betas 0.9 and 0.999), which needs learning rates of about "
+        "0.001.",
+        choices=("sgd", "adamw"),
+        neutral=True,
+    )
+    momentum: float = option(0.9, "Nesterov momentum of SGD.", minimum=1e-6, maximum=0.9999)
     weight_decay: float = option(
-        5e-4, "Weight decay of convolution and linear weights; nothing else decays.", minimum=0.0, maximum=10.0
+        5e-4, "Weight decay of the parameters that train.decay selects.", minimum=0.0, maximum=10.0
+    )
+    decay: str = option(
+        "weights",
+        "Parameters with weight decay: weights of convolutions and linear layers, or all, including norms, biases and "
+        "the gates of shuffle attention, as in the official SA-Net code.",
+        choices=("weights", "all"),
+        neutral=True,
     )
     label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
+    mixup: float = option(
+        0.0,
+        "Alpha of mixup's Beta distribution (Zhang et al. 2018), 0.2 to 1 as a rule; 0 is off. With train.cutmix, each "
+        "batch gets one of the two.",
+        minimum=0.0,
+        maximum=100.0,
+        neutral=True,
+    )
+    cutmix: float = option(
+        0.0,
+        "Alpha of CutMix's Beta distribution (Yun et al. 2019), 1 as a rule; 0 is off.",
+        minimum=0.0,
+        maximum=100.0,
+        neutral=True,
+    )
+    ema: float = option(
+        0.0,
+        "Decay of an exponential moving average of the weights, such as 0.999; the averaged network is evaluated and "
+        "kept. 0 is off.",
+        minimum=0.0,
+        maximum=0.999999,
+        neutral=True,
+    )
     test_flip: bool = option(False, "Whether a test image is judged by the mean of it and its mirror image.")
     compile: str = option(
         "none",
@@ -332,6 +378,12 @@ class Config:
         False,
         "Whether `analyze` sends MLflow what it has missed of the study, because a server did not answer.",
         verbs=("analyze",),
+    )
+    degenerate: str = option(
+        "refuse",
+        "What `run` does when an attention module cannot work as intended, such as a layer norm over one hidden unit, "
+        "or a gate that is the same for all images: refuse to start, or warn and train it. `plan` lists such modules.",
+        choices=("refuse", "warn"),
     )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
     recipes: list[str] = option(

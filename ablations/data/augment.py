@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device, random per image: shifts or resized crops, mirroring, cutout.
+"""Augmentation of whole batches on the device, random per image: crops, mirroring, RandAugment, cutout.
 
 What is random is drawn for a whole epoch at once on the CPU, so that it is the same on every device.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ablations.config import DataConfig, ImageTreeConfig, ShiftedConfig
+from ablations.data.randaugment import RandAugment
 
 _TRIES = 10
 
@@ -29,6 +30,7 @@ class Augmentation:
         cutout: side of a square that becomes the mean colour, around any pixel (DeVries and Taylor 2017); 0 is none.
         min_area: smallest share of an image that a random resized crop shows (Szegedy et al. 2015), with sides in a
             ratio of 3:4 to 4:3; None is no such crop, and `stored` is `side` then.
+        randaugment: operations after crop and mirroring, before cutout; None is none.
     """
 
     stored: int
@@ -37,6 +39,7 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
     min_area: float | None = None
+    randaugment: RandAugment | None = None
 
     def draw(self, count: int, random: torch.Generator) -> Draws:
         """Draws what is random about `count` images."""
@@ -56,6 +59,13 @@ class Augmentation:
             return _shifted(raw, drawn["shift"] - self.crop, drawn["mirrored"])
         return raw
 
+    def operate(self, images: Tensor, operations: Tensor | None) -> Tensor:
+        """Returns training images (B, 3, side, side) after their RandAugment operations, uint8 where there are any."""
+        if self.randaugment is None or operations is None:
+            return images
+        # Resized crops are between the grey levels that operations are defined on.
+        return self.randaugment.apply(images if images.dtype == torch.uint8 else images.round().byte(), operations)
+
     def test(self, raw: Tensor) -> Tensor:
         """Returns test images as they are: the middle of the stored ones, (B, 3, side, side)."""
         first = (self.stored - self.side) // 2
@@ -74,7 +84,8 @@ def augmentation_of(config: DataConfig, stored: int) -> Augmentation:
     """Returns the augmentation that a data set's options ask for, of images that are kept as `stored` x `stored`."""
     crop = config.crop if isinstance(config, ShiftedConfig) else 0
     min_area = config.min_area if isinstance(config, ImageTreeConfig) else None
-    return Augmentation(stored, config.side, crop, config.flip, config.cutout, min_area)
+    operations = RandAugment(config.randaugment, config.randaugment_magnitude) if config.randaugment else None
+    return Augmentation(stored, config.side, crop, config.flip, config.cutout, min_area, operations)
 
 
 def _shifted(raw: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ Batch = tuple[Tensor, Tensor]
 
 _SHARE = 0.5  # of the free memory of a device that images may take
 _PIXELS_AT_ONCE = 256 * 32 * 32  # that are augmented together, where a batch has fewer
+_PIXELS_OPERATED = 4 * _PIXELS_AT_ONCE  # likewise with RandAugment, whose time is that of starting each operation
 _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
@@ -87,17 +88,22 @@ class DeviceImages:
         order = torch.randperm(len(self._train_labels), generator=_generator(seed, "order", epoch))[:count]
         drawn = self.augmentation.draw(count, _generator(seed, "augmentation", epoch))
         drawn = {name: values.to(self.device) for name, values in drawn.items()}
+        operations = None
+        if self.augmentation.randaugment is not None:
+            operations = self.augmentation.randaugment.draw(count, _generator(seed, "randaugment", epoch))
         labels = self._train_labels[order.to(self.device)]
         # Several small batches at once: what is done to an image is little beside the start of doing it.
-        at_once = batch_size * max(1, _PIXELS_AT_ONCE // (batch_size * self.augmentation.side**2))
+        pixels = _PIXELS_AT_ONCE if operations is None else _PIXELS_OPERATED
+        at_once = batch_size * max(1, pixels // (batch_size * self.augmentation.side**2))
         raws = self._read(self._train, self._train_rows[order], at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
             own = {name: values[part] for name, values in drawn.items()}
-            made = self._normalise(self.augmentation.train(raw, own))
+            seen = self.augmentation.train(raw, own)
+            made = self._normalise(self.augmentation.operate(seen, None if operations is None else operations[part]))
             self.augmentation.cut_out(made, own)
             batches = zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
-            del raw, own, made  # not held while the next ones are made
+            del raw, own, seen, made  # not held while the next ones are made
             yield from batches
 
     def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from ablations.common.wording import count
 from ablations.design.cells import Design
 
 _NAMED = 6  # contrasts that are named where there are more
-_REPLICATES = "replicates"
+_REPLICATES, _TUNING = "replicates", "tuning"
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,12 @@ class Change:
 
     @property
     def is_exploratory(self) -> bool:
-        """Whether verdicts after it are exploratory."""
-        return self.what != "question"
+        """Whether verdicts after it are exploratory.
+
+        Tuning that is added or left out changes no result that there is; other trials or ranges change the recipes.
+        """
+        is_new = self.what == _TUNING and not (self.before and self.after)
+        return self.what != "question" and not is_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class Declaration:
         baseline_replicates: of baselines, where they have more; otherwise 0.
         analyses: after how many replicates each interim analysis is made; none where there is one analysis alone.
         confirm: how many of a search's picks are confirmed at most; otherwise 0.
+        tuning: how each variant is tuned, as `Tuning.text` says it; empty where none is.
         protocol: what all cells share.
         commit: of the code, or its version.
         command: what was typed.
@@ -68,6 +73,7 @@ class Declaration:
     baseline_replicates: int = 0
     analyses: tuple[int, ...] = ()
     confirm: int = 0
+    tuning: str = ""
     protocol: Settings
     commit: str = ""
     command: str = ""
@@ -89,6 +95,7 @@ class Declaration:
             baseline_replicates=max(design.sizes.values()) if design.baseline_replicates > design.replicates else 0,
             analyses=tuple(analyses),
             confirm=design.confirm,
+            tuning=design.tuning.text if design.tuning else "",
             protocol=design.protocol,
             commit=commit,
             command=command,
@@ -140,6 +147,7 @@ class Declaration:
             ("baseline", earlier.baseline, self.baseline),
             (_REPLICATES, earlier.replicates_text, self.replicates_text),
             ("confirmed picks", str(earlier.confirm), str(self.confirm)),
+            (_TUNING, earlier.tuning, self.tuning),
         ]
         changes = [Change(what, before, after) for what, before, after in said if before != after]
         if (earlier.margin, earlier.metric) != (self.margin, self.metric):

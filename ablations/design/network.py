@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ablations.common.settings import Settings
 from sa_core.attentions.capacity import Capacity, capacity_on
-from sa_core.attentions.knobs import ATTENTIONS, Knobs
+from sa_core.attentions.declaration import Knobs
+from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.places import Place
 from sa_core.backbones.registry import find_backbone
 

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ablations.common import resolve
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings, flatten
-from ablations.config import AUTO, REPLICATE, SELECTION_SHARE, Config, DigitsConfig, StoredConfig, decisive
+from ablations.config import (
+    AUTO,
+    DATA,
+    REPLICATE,
+    SELECTION_SHARE,
+    Config,
+    DigitsConfig,
+    StoredConfig,
+    TrainConfig,
+    decisive,
+    neutral_defaults,
+)
 
 
 def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
-    """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does."""
+    """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does.
+
+    Neutral options at their defaults are left out.
+    """
     if config.data.cutout >= config.data.side:
         raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
     data = _checked_data(config)
+    check_recipe(config.train)
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
     if images is not None and config.train.batch_size > images:
         reason = f"is more than the {images:,} training images"
         raise UsageError("train.batch_size", config.train.batch_size, reason)
-    train = asdict(config.train)
+    train = decisive(config.train)
     if stored is None:
         device = resolve.resolve_device(config.device)
         train["precision"] = resolve.resolve_precision(config.train.precision, device)
@@ -34,6 +48,16 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     return {"data": data, "train": train, "seed": config.seed, "device": device}
 
 
+def check_recipe(recipe: TrainConfig) -> None:
+    """Checks that no option of a recipe is set that has no effect beside the others; raises a UsageError."""
+    usual = TrainConfig()
+    if recipe.optimizer == "adamw" and recipe.momentum != usual.momentum:
+        raise UsageError("train.momentum", recipe.momentum, "has no effect with train.optimizer=adamw")
+    if recipe.schedule == "cosine" and recipe.warmup not in (0, usual.warmup):
+        reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine has a warm-up"
+        raise UsageError("train.warmup", recipe.warmup, reason)
+
+
 def _checked_data(config: Config) -> Settings:
     """Returns the options of the data set, with the validation share of a search, whose results all depend on it.
 
@@ -42,6 +66,9 @@ def _checked_data(config: Config) -> Settings:
     Raises:
         UsageError: if the share does not suit the sweep, or each replicate is to draw data and there is none to draw.
     """
+    if "randaugment_magnitude" in decisive(config.data) and not config.data.randaugment:
+        reason = "has no effect without data.randaugment"
+        raise UsageError("data.randaugment_magnitude", config.data.randaugment_magnitude, reason)
     data, share = decisive(config.data), validation_share(config)
     data.pop("validation")
     if config.sweep.sampler == "tpe":
@@ -82,10 +109,24 @@ def validation_share(config: Config) -> float:
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Lists what differs between two protocols, one option a line: `train.epochs: 6 is stored, 3 is asked for`."""
-    one, other = flatten(stored), flatten(asked)
+    """Lists what differs between two protocols, one option a line: `train.epochs: 6 is stored, 3 is asked for`.
+
+    A neutral option that a protocol leaves out is named by its default, a default of 0 as `off`.
+    """
+    one, other, left_out = flatten(stored), flatten(asked), _left_out()
     return [
-        f"{name}: {one.get(name, 'nothing')} is stored, {other.get(name, 'nothing')} is asked for"
+        f"{name}: {one.get(name, left_out.get(name, 'nothing'))} is stored, "
+        f"{other.get(name, left_out.get(name, 'nothing'))} is asked for"
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     ]
+
+
+def _left_out() -> dict[str, Any]:
+    """Returns what neutral options are where a protocol leaves them out, by their dotted names."""
+    schemas = [("train", TrainConfig), *(("data", schema) for schema in DATA.values())]
+    return {
+        f"{group}.{name}": default or "off"
+        for group, schema in schemas
+        for name, default in neutral_defaults(schema).items()
+    }

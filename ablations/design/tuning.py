@@ -21,7 +21,7 @@ from ablations.common.settings import leaves
 from ablations.config import AUTO, Config, TrainConfig
 from ablations.config.messages import type_reason
 from ablations.design.variants import Variant
-from sa_core.attentions.knobs import check_value
+from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
 STARTUP = 4  # trials that TPE draws at random before it models their results
@@ -52,6 +52,11 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     @property
+    def text(self) -> str:
+        """The values as they are typed: `[0.05,0.8]`."""
+        return f"[{','.join(map(str, self.choices or self.ends))}]"
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The ends of the range; raises ValueError where there are choices."""
         if self.low is None or self.high is None:
@@ -79,6 +84,12 @@ class Tuning:
     sampler: str
     space: Mapping[str, Dimension]
     validation: float
+
+    @property
+    def text(self) -> str:
+        """How many recipes are tried, and among which: `8 trials (qmc) of train.learning_rate [0.05,0.8]`."""
+        space = ", ".join(f"{path} {dimension.text}" for path, dimension in self.space.items())
+        return f"{self.trials} trials ({self.sampler}) of {space}"
 
     @property
     def id(self) -> str:
@@ -144,7 +155,7 @@ def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
     if not isinstance(values, list):
         raise UsageError(option, values, _FORM)
     if len(values) < 2:
-        raise UsageError(option, values, f"has {len(values) or 'no'} values, so there is nothing to tune; {_FORM}")
+        raise UsageError(option, values, f"needs two values or more; it {_FORM}")
     typed = [_typed(option, name, value, declared[name].metadata) for value in values]
     if len({json.dumps(value) for value in typed}) < len(typed):
         raise UsageError(option, values, "is an empty range" if _is_range(name, typed) else "lists a value twice")

@@ -21,14 +21,8 @@ from ablations.common.settings import Settings
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config import ATTENTION, AUTO, Config, is_switch
 from ablations.config.messages import type_reason
-from sa_core.attentions.knobs import (
-    ATTENTIONS,
-    GroupedKnobs,
-    Knobs,
-    default_groups,
-    default_of,
-    default_reduction,
-)
+from sa_core.attentions.declaration import Knobs, default_of
+from sa_core.attentions.knobs import ATTENTIONS, GroupedKnobs, default_groups, default_reduction
 from sa_core.backbones.places import Backbone, Place, select_stages
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablations.analysis.results import collect
+from ablations.analysis.tuning import collect_tuned
 from ablations.common.wording import count
 from ablations.design import Design, Split
 from ablations.execution.launchers.base import Launcher
@@ -68,6 +69,8 @@ def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
     These take somewhat less than those of results, as they have fewer images to train on.
     """
     cells = collect(design, stored).cells
+    if tuned := collect_tuned(design, stored):
+        return cells if tuned.results.cells.empty else pd.concat([cells, tuned.results.cells], ignore_index=True)
     if not design.is_search:
         return cells
     selection = collect(replace(design, replicates=1), stored, Split.VALIDATION).cells

@@ -19,6 +19,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Design
 from ablations.design.declaration import Declaration, History
 from ablations.design.network import capacities_of
+from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.estimate import StudyCost, costed_cells, estimate_costs, knowledge, wanted
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
@@ -63,10 +64,10 @@ class StudyForecast:
         """
         config = self.config
         design = checked_design(config)
-        store = self._store(design)
+        store, degenerate = self._store(design), DegeneracyCheck(config)
         self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         with closing(make_launcher(config, design, self.console)) as launcher:
-            schedule = make_schedule(config, design, store, launcher.count_parameters)
+            schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
             outlook, looks = schedule.outlook(), schedule.looks
             stored = store.cells() if store is not None else []
             results = collect(outlook.confirmed or outlook.design, stored)
@@ -83,6 +84,7 @@ class StudyForecast:
             *knowledge(planned, results.cells, looks),
             *wanted(planned, results.cells, looks, config.plan.effect, estimate.costs),
             *_deviation_sentence(planned, looks, store),
+            *degenerate.sentences(outlook.design.variants),
         ]
         self._publish(planned, sentences, _rows(estimate, outlook))
         return estimate
@@ -97,6 +99,9 @@ class StudyForecast:
             raise UsageError("plan.pilot", pilot, f"is more than the {most} replicates of the study")
         if design.is_search:
             reason = "is not available in a search, whose verdicts are on variants that are still to be picked"
+            raise UsageError("plan.pilot", pilot, reason)
+        if design.tuning:
+            reason = "is not available with tune.trials: replicates are trained after all recipes have been chosen"
             raise UsageError("plan.pilot", pilot, reason)
         self._store(design)  # what cannot be planned is said before anything is trained
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)

@@ -20,6 +20,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.design.declaration import Declaration, History
 from ablations.design.variants import level_name
+from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
 from ablations.execution.estimate import costed_cells, estimate_costs, knowledge
 from ablations.execution.interrupts import StudyInterruptedError
@@ -53,6 +54,9 @@ class StudyRunner:
     planned: Design | None = None
     _has_changed: bool = field(default=False, init=False)  # what is declared, in this run
 
+    def __post_init__(self) -> None:
+        self._degenerate = DegeneracyCheck(self.config)
+
     def run(self) -> int:
         """Runs the study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n.
 
@@ -67,6 +71,7 @@ class StudyRunner:
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)
         if find_study(url, design.study) is None:
+            self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
             if lock.caveat:
@@ -76,7 +81,7 @@ class StudyRunner:
             )
             store.initialise(design)
             launcher.threads = store.settle_threads(config.threads, launcher.threads)
-            schedule = make_schedule(config, design, store, launcher.count_parameters)
+            schedule = make_schedule(config, design, store, launcher.count_parameters, self._degenerate.refusal_of)
             if schedule.looks:
                 store.remember("looks", list(schedule.looks.sizes))
             mirror = open_tracker(config, design, store.id, console)
@@ -92,6 +97,9 @@ class StudyRunner:
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
         outlook = schedule.outlook()
+        missing = outlook.missing
+        for sentence in self._degenerate.check(known for known in outlook.design.variants if missing[known.name]):
+            self._say(sentence)
         if outlook.to_train or self.planned is None:  # a pilot that is there already declares nothing anew
             self._declare(store, schedule, trains=outlook.to_train > 0)
         if not outlook.to_train:
@@ -225,5 +233,5 @@ def _name_width(design: Design) -> int:
     if design.is_search:
         choices = [[level_name(path, level) for level in levels] for path, levels in design.factors.items()]
         names.append(", ".join(max(names, key=len) for names in choices))
-    behind = " selection" if design.is_search else f" r{design.replicates - 1}"
+    behind = " selection" if design.is_search else f"{' tuned' if design.tuning else ''} r{design.replicates - 1}"
     return max(map(len, names)) + len(behind)

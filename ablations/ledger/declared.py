@@ -85,6 +85,8 @@ class Claim:
         pairs: the networks that it is about; every one of them is claimed about.
         top1: by model, the published top-1 of official shuffle attention in percent.
         scale: where it was claimed; None where it is claimed of any network and data.
+        decay: the weight decay that its source trained with, as `train.decay` names it; empty where no source says, or
+            nothing is trained. Studies with another one count, too, and are named with it.
         below: that it is about backbones with a place of fewer channels than this alone; 0 is any backbone.
         command: what would settle it, for a shell, with `<ImageNet>` for the folder that has it; empty where the claim
             is computed.
@@ -100,6 +102,7 @@ class Claim:
     pairs: tuple[Pair, ...] = ()
     top1: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     scale: Scale | None = None
+    decay: str = ""
     below: int = 0
     command: str = ""
 
@@ -112,6 +115,16 @@ class Claim:
     def parts(self) -> int:
         """How many things are claimed, all of which must hold: pairs of networks, or published numbers."""
         return len(self.top1) or len(self.pairs)
+
+    @property
+    def decay_sentence(self) -> str:
+        """Names the weight decay that is meant; empty where none is."""
+        if not self.decay:
+            return ""
+        return (
+            f"Weight decay: claimed with train.decay={self.decay}, as in the official code, which decays every "
+            "parameter, the gates included. Studies with train.decay=weights, the default here, also count."
+        )
 
     @property
     def rule(self) -> str:
@@ -150,6 +163,8 @@ _ON_IMAGENET = "data=imagenet_subset data.root=<ImageNet> data.resolution=224 tr
 # Beside a norm that learns no weight and bias, W2 and b2 are not redundant in the sense of the claim.
 _LEARNT_NORM = {"norm": "instance", "norm_affine": True}
 _ON_CIFAR = "data=cifar10 model=resnet20 train=cifar replicates=auto"
+_OFFICIAL_DECAY = "all"  # of the official code: torch.optim.SGD(model.parameters(), ..., weight_decay=...)
+_DECAY = f"train.decay={_OFFICIAL_DECAY}"
 
 
 def _sa(**settings: Any) -> Mapping[str, Any]:
@@ -165,7 +180,8 @@ CLAIMS = (
         expects=Expectation.HELPS,
         pairs=(Pair(OFFICIAL, {"name": NO_ATTENTION}),),
         scale=_IMAGENET,
-        command=f"python -m ablations.run sweep=rivals model=resnet50 {_ON_IMAGENET} replicates=auto",
+        decay=_OFFICIAL_DECAY,
+        command=f"python -m ablations.run sweep=rivals model=resnet50 {_ON_IMAGENET} {_DECAY} replicates=auto",
     ),
     Claim("params", "SA adds 300 parameters to ResNet-50", "SA-Net (arXiv 2102.00240), abstract", number=300),
     Claim("flops", "SA adds 2.76e-3 GFLOPs to ResNet-50", "SA-Net (arXiv 2102.00240), abstract", number=2.76e-3),
@@ -181,10 +197,11 @@ CLAIMS = (
         expects=Expectation.TOP1,
         top1=MappingProxyType({"resnet50": 77.88, "resnet101": 78.95}),
         scale=replace(_IMAGENET, models=("resnet50", "resnet101")),
+        decay=_OFFICIAL_DECAY,
         command=(
             "python -m ablations.run sweep=backbones "
             f"'sweep.factors={{model:[resnet50,resnet101],attention:[none,sa]}}' "
-            f"{_ON_IMAGENET} train.epochs=100 replicates=12"
+            f"{_ON_IMAGENET} train.epochs=100 {_DECAY} replicates=12"
         ),
     ),
     Claim(
@@ -195,7 +212,8 @@ CLAIMS = (
         margin_reason="the author counts a loss of 0.12 points as none, so it has to be more than that",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="affine_channel", **_LEARNT_NORM), _sa(transform="affine", **_LEARNT_NORM)),),
-        command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
+        decay=_OFFICIAL_DECAY,
+        command=f"python -m ablations.run sweep=transform {_ON_CIFAR} {_DECAY}",
     ),
     Claim("norm", "The module's 'GroupNorm' is instance normalisation", "wofmanaf/SA-Net, issues #8 and #26"),
     Claim(
@@ -206,7 +224,8 @@ CLAIMS = (
         margin_reason="no number is claimed; as of the author's other claim in the same issue",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="conv1x1"), _sa(transform="affine")),),
-        command=f"python -m ablations.run sweep=transform {_ON_CIFAR}",
+        decay=_OFFICIAL_DECAY,
+        command=f"python -m ablations.run sweep=transform {_ON_CIFAR} {_DECAY}",
     ),
     Claim(
         "shuffle",

@@ -85,9 +85,11 @@ class Evidence:
         study, model = self.comparison.studies[0], self.comparison.treatment.model["name"]
         verdict = f"not counted: {self.ignored}" if self.ignored else self.outcome.value if self.outcome else ""
         details = "; ".join([self.reason, *self.notes] if self.reason else self.notes)
+        where = f"{study.data}; {model}; {count(study.epochs, 'epoch')}; train.decay={study.decay}"
         return (
-            f"{self.studies} ({study.data}; {model}; {count(study.epochs, 'epoch')}): {self.names}, n = {self.seen.n}, "
-            f"{self.value}" + (f": {verdict}" if verdict else "") + (f" ({details})" if details else "")
+            f"{self.studies} ({where}): {self.names}, n = {self.seen.n}, {self.value}"
+            + (f": {verdict}" if verdict else "")
+            + (f" ({details})" if details else "")
         )
 
 

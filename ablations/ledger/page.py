@@ -17,8 +17,8 @@ _HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence"
 _PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
 _COLUMNS = [
     "claim", "statement", "source", "rule", "margin", "verdict", "computed", "studies", "storage", "number_of_studies",
-    "data", "model", "epochs", "treatment", "control", "published", "n", "without_result", "mean", "low", "high",
-    "level", "comparisons", "counts", "outcome", "reason",
+    "data", "model", "epochs", "decay", "treatment", "control", "published", "n", "without_result", "mean", "low",
+    "high", "level", "comparisons", "counts", "outcome", "reason",
 ]  # fmt: skip
 _WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # numbers, where there are any
 
@@ -70,7 +70,7 @@ def _columns(evidence: Evidence) -> dict[str, object]:
     return {
         "studies": "; ".join(study.name for study in comparison.studies),
         "storage": "; ".join(study.store for study in comparison.studies),
-        "number_of_studies": len(comparison.studies), "data": study.data, "epochs": study.epochs,
+        "number_of_studies": len(comparison.studies), "data": study.data, "epochs": study.epochs, "decay": study.decay,
         "model": comparison.treatment.model["name"], "treatment": comparison.treatment.name,
         "control": comparison.control.name if comparison.control else "", "published": evidence.published,
         "n": seen.n, "without_result": len(comparison.dropped), "mean": seen.mean, "low": seen.low, "high": seen.high,
@@ -119,7 +119,7 @@ def _section(assessment: Assessment) -> list[str]:
     claim, settles = assessment.claim, assessment.command
     lines = ["", f"## {claim.id}: {assessment.outcome.value}", "", f"{claim.statement} ({claim.source})."]
     lines += ["", f"Claimed at: {claim.scale.text}."] if claim.scale else []
-    for sentence in (claim.rule_in_full, assessment.family_sentence):
+    for sentence in (claim.decay_sentence, claim.rule_in_full, assessment.family_sentence):
         lines += ["", sentence] if sentence else []
     lines += ["", *(f"- {sentence}" for sentence in assessment.evidence or ["no stored study has its networks"])]
     return lines + (["", "What would settle it:", "", "```", settles, "```"] if settles else [])

@@ -11,8 +11,7 @@ from typing import Any, cast
 
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
-from ablations.config import StoredConfig
-from ablations.config.data import DATA
+from ablations.config import DATA, StoredConfig, TrainConfig
 from ablations.design import Split
 from ablations.storage.access import study_names
 from ablations.storage.cell_states import CellState, StoredCell
@@ -69,6 +68,11 @@ class Study:
     def epochs(self) -> int:
         """What each cell was trained for."""
         return int(self.protocol["train"]["epochs"])
+
+    @property
+    def decay(self) -> str:
+        """The parameters that decayed in training, as `train.decay` names them."""
+        return str(self.protocol["train"].get("decay", TrainConfig.decay))
 
     @property
     def has_real_images(self) -> bool:

@@ -53,10 +53,10 @@ class StoredCell:
         number: of that attempt's trial.
         replicate: its number; of a trial of tuning, the number of the trial.
         split: the images that it was evaluated on.
-        recipe: what was tuned for it; empty under the study's own recipe.
-        tuning: the id of the tuning that it is a trial of; otherwise empty.
         outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
         failed_as: the kind of failure (`ablations.training.events`), beside `failure`, the reason; None otherwise.
+        recipe: what was tuned for it; empty under the study's own recipe.
+        tuning: the id of the tuning that it is a trial of; otherwise empty.
     """
 
     key: str
@@ -67,11 +67,11 @@ class StoredCell:
     state: CellState
     number: int
     split: Split = Split.TEST
-    recipe: dict[str, Any] = field(default_factory=dict)
-    tuning: str = ""
     outcome: Mapping[str, Any] | None = None
     failed_as: str | None = None
     failure: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    tuning: str = ""
 
     @property
     def is_open(self) -> bool:

@@ -1,6 +1,7 @@
 """A network with its optimizer, under a recipe: what a training step and an inference are, and nothing of when.
 
-SGD with Nesterov momentum, label smoothing, and no weight decay on norms, biases and gates.
+The optimizer is SGD with Nesterov momentum or AdamW. Labels are classes or, of mixed images, distributions of classes;
+both are smoothed. Norms, biases and gates decay only where `train.decay=all` asks for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablations.config import TrainConfig
+from ablations.training.averaging import AveragedNetwork
 from sa_core import ShuffleAttention, create_model
 
 
@@ -27,6 +29,10 @@ class Learner:
         prepare: does something to the network as it was built, such as putting other modules into it.
         micro_batches: parts that a batch is taken in, one after the other, with their gradients added up. It needs less
             memory; batch norm sees the parts.
+
+    Attributes:
+        model: the network that is trained.
+        average: its moving average where the recipe has one, otherwise None.
     """
 
     def __init__(
@@ -45,15 +51,23 @@ class Learner:
         model = build_network(network, num_classes, seed, fused=recipe.fused)
         prepare(model)
         self.model = model.to(device).to(memory_format=layout(recipe.memory_format))
+        self.average = AveragedNetwork(self.model, recipe.ema) if recipe.ema else None
         self.optimizer = _optimizer(self.model, recipe)
         self._trained = _compiled(self.model, recipe)
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """Takes one training step and returns its loss, still on the device."""
+        """Takes one training step and returns its loss, still on the device.
+
+        Args:
+            pixels: of shape (B, 3, H, W).
+            labels: classes, of shape (B,), or distributions of them, of shape (B, classes).
+        """
         parts = zip(pixels.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
         losses = [self._backward(images, classes, len(classes) / len(labels)) for images, classes in parts]
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         return sum(losses[1:], losses[0])
 
     def _backward(self, pixels: Tensor, labels: Tensor, share: float) -> Tensor:
@@ -64,6 +78,11 @@ class Learner:
         return loss.detach()
 
     @property
+    def evaluated(self) -> nn.Module:
+        """The network that is tested and kept: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    @property
     def attention_by(self) -> str:
         """By what shuffle attention is computed: `kernels`, `torch`, or both; empty where there is none."""
         dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
@@ -72,9 +91,10 @@ class Learner:
 
     @property
     def persistent(self) -> list[Tensor]:
-        """What it keeps between steps: weights, buffers and the optimizer's state."""
+        """What it keeps between steps: weights, buffers, their average, and the optimizer's state."""
         state = [value for entry in self.optimizer.state.values() for value in entry.values()]
-        kept = [*self.model.parameters(), *self.model.buffers(), *state]
+        models = [self.model] if self.average is None else [self.model, self.average.model]
+        kept = [*(value for model in models for value in (*model.parameters(), *model.buffers())), *state]
         return [value for value in kept if isinstance(value, Tensor)]
 
 
@@ -104,8 +124,10 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def decayed_weights(model: nn.Module) -> list[Tensor]:
-    """Returns the parameters that weight decay acts on: weights of convolutions and linear layers."""
+def decayed_parameters(model: nn.Module, decay: str) -> list[Tensor]:
+    """Returns the parameters that weight decay acts on: `weights` of convolutions and linear layers, or `all`."""
+    if decay == "all":
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))]
 
 
@@ -128,9 +150,11 @@ def _compiled(model: nn.Module, recipe: TrainConfig) -> nn.Module:
     return cast(nn.Module, torch.compile(model, mode=recipe.compile, dynamic=False))
 
 
-def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
-    decayed = decayed_weights(model)
+def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+    decayed = decayed_parameters(model, recipe.decay)
     chosen = {id(parameter) for parameter in decayed}
     free = [parameter for parameter in model.parameters() if id(parameter) not in chosen and parameter.requires_grad]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True)

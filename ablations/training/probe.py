@@ -18,6 +18,7 @@ from ablations.training.cost import SHARE
 from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
+from ablations.training.mixing import training_batches
 
 _FEWEST = 3  # steps, of which the first third warms up
 _SHARE_OF_STEPS = 0.1  # of a cell's own, unless those are fewer
@@ -37,7 +38,7 @@ def probe(
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
     most = max(_FEWEST, round(_SHARE_OF_STEPS * steps * recipe.epochs))
     begun = time.perf_counter()
-    batches = images.train_batches(recipe.batch_size, 0, 0)
+    batches = training_batches(images, recipe, 0, 0)
     times: list[float] = []
     learner.model.train()
     for batch in islice(batches, most):
@@ -90,10 +91,10 @@ def _learner(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages)
 
 
 def _test_seconds(learner: Learner, images: DeviceImages) -> float:
-    """Returns what a test image takes, in seconds."""
-    size = test_batch_size(learner.recipe, images)
+    """Returns what a test image takes, in seconds, by training images: test images are for results alone."""
+    size = min(test_batch_size(learner.recipe, images), images.test_images, images.train_images(1))
     learner.model.eval()
-    pixels, _ = next(iter(images.test_batches(size)))
+    pixels, _ = next(images.train_batches(size, 0, 0))
     with torch.inference_mode():
         forward(learner.model, learner.recipe, pixels)
         _wait(images.device)

@@ -1,7 +1,7 @@
 """One cell in, one result out. Knows nothing of Optuna, MLflow or files.
 
-The schedule is one-cycle or cosine; what a step is, `training.learner` says. What is reported is the last epoch,
-never the best: picking the best by test accuracy would be choosing with the test set.
+What a step is, `training.learner` says, and how batches are mixed, `training.mixing`. What is reported is the last
+epoch, never the best: picking the best by test accuracy would be choosing with the test set.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ablations.training.cost import SHARE, Cost, measure_cost
 from ablations.training.evaluation import MOST_BETWEEN, evaluate
 from ablations.training.events import Epoch, Step
 from ablations.training.learner import Learner
+from ablations.training.mixing import training_batches
 from ablations.training.predictions import Predictions
 from sa_core.seeds import stream_seed
 
@@ -124,7 +125,7 @@ def train(
         begun = time.perf_counter()
         learner.model.train()
         total = torch.zeros((), device=images.device)
-        for step, batch in enumerate(images.train_batches(recipe.batch_size, seed, number)):
+        for step, batch in enumerate(training_batches(images, recipe, seed, number)):
             total += learner.step(*batch)
             scheduler.step()
             if (step + 1) % _LOOKED_AT == 0:  # seldom, as it waits for the device
@@ -136,7 +137,7 @@ def train(
         epoch = Epoch(number, train_loss, None, None, rate, seconds, time.time())
         is_last = number + 1 == recipe.epochs
         if is_last or not is_tested_once:
-            tested = evaluate(learner.model, recipe, images, None if is_last else MOST_BETWEEN)
+            tested = evaluate(learner.evaluated, recipe, images, None if is_last else MOST_BETWEEN)
             _check_finite(tested.loss, f"testing, after epoch {number + 1}")
             found = tested.predictions
             epoch = replace(epoch, test_loss=tested.loss, top1=found.top1, test_images=len(found), finished=time.time())
@@ -145,12 +146,12 @@ def train(
         if len(epochs) < recipe.epochs and time.perf_counter() - kept >= checkpoint_every:
             yield Checkpoint(_state(learner, epochs, time.perf_counter() - started))
             kept = time.perf_counter()
-    yield Trained(learner.model, found)
+    yield Trained(learner.evaluated, found)
 
     if measure == "off":
         cost = Cost(parameter_count(learner.model))
     else:
-        sample = next(images.train_batches(recipe.batch_size, seed, 0))
+        sample = next(training_batches(images, recipe, seed, 0))
         allowed = SHARE * (time.perf_counter() - started)
         cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
     spent, by = time.perf_counter() - started, learner.attention_by
@@ -164,8 +165,10 @@ def _check_finite(loss: float, where: str) -> None:
 
 def _state(learner: Learner, epochs: Sequence[Epoch], seconds: float) -> dict[str, Any]:
     on_device = [torch.cuda.get_rng_state(learner.device)] if learner.device.type == "cuda" else []
+    average = learner.average
     return {
         "model": learner.model.state_dict(),
+        "average": None if average is None else {"model": average.model.state_dict(), "steps": average.steps},
         "optimizer": learner.optimizer.state_dict(),
         "random": [torch.get_rng_state(), *on_device],
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -178,6 +181,9 @@ def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], f
     """Puts a learner where a checkpoint was made; returns its epochs and the seconds that it took up to there."""
     learner.model.load_state_dict(state["model"])
     learner.optimizer.load_state_dict(state["optimizer"])
+    if learner.average is not None:
+        learner.average.model.load_state_dict(state["average"]["model"])
+        learner.average.steps = int(state["average"]["steps"])
     torch.set_rng_state(state["random"][0])
     if learner.device.type == "cuda" and len(state["random"]) > 1:
         torch.cuda.set_rng_state(state["random"][1], learner.device)
@@ -187,13 +193,14 @@ def _restore(learner: Learner, state: Mapping[str, Any]) -> tuple[list[Epoch], f
 def learning_rate_share(schedule: str, warmup: float, step: int, steps: int) -> float:
     """Returns the share of the greatest learning rate that a step is taken with.
 
-    `cosine` falls from 1 to 0 over the steps. `onecycle` first rises from 1/25 to 1 over the `warmup` share of the
-    steps, then falls likewise (Smith and Topin 2018, with the cosine arcs of torch's OneCycleLR, which divides by zero
-    where the rise is one step long).
+    `cosine` falls from 1 to 0 over the steps (Loshchilov and Hutter 2017). The other schedules first rise to 1 over
+    the `warmup` share of the steps, and then fall likewise. `warmup_cosine` rises linearly (Goyal et al. 2017), from
+    1/(n + 1) where it does so for n steps; `onecycle` rises from 1/25 (Smith and Topin 2018, with the cosine arcs of
+    torch's OneCycleLR, which divides by zero where the rise is one step long).
     """
-    rise = min(round(warmup * steps), steps - 1) if schedule == "onecycle" else 0
+    rise = 0 if schedule == "cosine" else min(round(warmup * steps), steps - 1)
     if step < rise:
-        return 1 - (1 - 1 / 25) * _cosine_fall(step / rise)
+        return (step + 1) / (rise + 1) if schedule == "warmup_cosine" else 1 - (1 - 1 / 25) * _cosine_fall(step / rise)
     return _cosine_fall((step - rise) / (steps - rise))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sa_core.attentions.knobs import EfficientChannelKnobs, GroupedKnobs, Knobs, ReducedKnobs
+from sa_core.attentions.declaration import Knobs
+from sa_core.attentions.knobs import EfficientChannelKnobs, GroupedKnobs, ReducedKnobs
 
 
 @dataclass(frozen=True)

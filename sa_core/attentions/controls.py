@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sa_core.attentions.knobs import ConstantKnobs, MatchedKnobs, default_of
+from sa_core.attentions.declaration import default_of
+from sa_core.attentions.knobs import ConstantKnobs, MatchedKnobs
 from sa_core.attentions.shuffle_attention import ShuffleAttention, in_layout_of
 
 

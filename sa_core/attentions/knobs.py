@@ -8,109 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from sa_core.attentions.declaration import Knobs, knob
+from sa_core.attentions.findings import (
+    CONSTANT_GATE,
+    INPUT_INDEPENDENT,
+    NO_GRADIENT,
+    SINGLE_HIDDEN_UNIT,
+    Finding,
+)
 from sa_core.errors import OptionError
 
 PAPER_GROUPS = 64
 _PAPER_GROUP_CHANNELS = 4  # what 64 groups leave a group in the narrowest stage of ResNet-50, which has 256 channels
 PAPER_REDUCTION = 16
 _PAPER_HIDDEN_UNITS = 16  # what a reduction of 16 leaves in that stage
-
-
-def knob(
-    default: Any,
-    help: str,
-    *,
-    choices: tuple[str, ...] = (),
-    known: tuple[str, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-    odd: bool = False,
-) -> Any:
-    """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
-    allowed = {"choices": choices, "known": known, "minimum": minimum, "maximum": maximum, "odd": odd}
-    return field(default=default, metadata={"help": help, **allowed})
-
-
-def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
-    """Checks a value, of the right type, against what was declared of its option; raises OptionError.
-
-    `allowed` has any of `choices`, `minimum`, `above`, `maximum` and `odd`; what is None or empty allows everything.
-    """
-    if (choices := allowed.get("choices")) and value not in choices:
-        raise OptionError(name, value, "is not known", choices)
-    low, bound, high = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
-    # Written so that nan, which compares as false with everything, is refused.
-    if low is not None and not value >= low:
-        raise OptionError(name, value, f"must be at least {low}")
-    if bound is not None and not value > bound:
-        raise OptionError(name, value, f"must be more than {bound:g}")
-    if high is not None and not value <= high:
-        raise OptionError(name, value, f"must be at most {high}")
-    if allowed.get("odd") and value and value % 2 == 0:
-        raise OptionError(name, value, f"has no middle; an odd number{', or 0,' if low == 0 else ''} has")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise OptionError(name, value, "is no finite number")
-
-
-_KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "is no whole number"),
-    float: ((int, float), "is no number"),
-    bool: ((bool,), "is neither true nor false"),
-    str: ((str,), "is no text"),
-}
-
-
-@dataclass(frozen=True)
-class Knobs:
-    """The options of an attention module, with their defaults; a module without options has just this."""
-
-    def check(self, channels: int) -> None:
-        """Checks that the module can stand on `channels` channels.
-
-        Raises:
-            OptionError: naming the knob, the value received, the reason and what would do.
-        """
-        self.check_values()
-        for name, reason in self.without_effect().items():
-            raise OptionError(name, getattr(self, name), f"has no effect: {reason}")
-        self.check_channels(channels)
-
-    def check_values(self) -> None:
-        """Checks each knob by itself; raises as `check` does."""
-        for declared in fields(self):
-            value, allowed = getattr(self, declared.name), declared.metadata
-            kinds, reason = _KINDS[type(declared.default)]
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise OptionError(declared.name, value, reason)
-            check_value(declared.name, value, allowed)
-
-    def without_effect(self) -> dict[str, str]:
-        """Returns the knobs that were set although others leave them nothing to do, each with the reason.
-
-        Two variants that differ in such a knob alone would be the same network under two names.
-        """
-        return {name: reason for name, reason in self.idle().items() if getattr(self, name) != default_of(self, name)}
-
-    def idle(self) -> dict[str, str]:
-        """Returns the knobs that the others leave nothing to do, each with the reason."""
-        return {}
-
-    def check_channels(self, channels: int) -> None:
-        """Checks the knobs against the width of a place; raises as `check` does."""
-
-    @classmethod
-    def shared_with(cls, other: type[Knobs]) -> set[str]:
-        """Returns the knobs that mean the same in another module, which this one is a kind of."""
-        return {declared.name for declared in fields(other)} if issubclass(cls, other) else set()
-
-
-def default_of(knobs: Knobs | type[Knobs], name: str) -> Any:
-    """Returns a knob's default."""
-    return next(declared.default for declared in fields(knobs) if declared.name == name)
 
 
 @dataclass(frozen=True)
@@ -323,6 +238,14 @@ class ShuffleAttentionKnobs(GroupedKnobs):
             idle["shuffle_groups"] = "with permutation=random nothing is interleaved"
         return idle
 
+    def meant_degenerate(self) -> dict[Finding, str]:
+        """Names what follows from removed branches."""
+        if self.branches == "none":
+            return {Finding(INPUT_INDEPENDENT): "branches=none is the control without gates"}
+        if self.branches != "both" and self.removed == "identity":
+            return {Finding(CONSTANT_GATE): f"branches={self.branches} passes the other half of the channels through"}
+        return {}
+
 
 @dataclass(frozen=True)
 class FrozenKnobs(ShuffleAttentionKnobs):
@@ -343,6 +266,11 @@ class MatchedKnobs(GroupedKnobs):
         """Returns the groups where the other is shuffle attention: with others it would not be matched."""
         is_matched = issubclass(other, ShuffleAttentionKnobs)
         return {"groups", "groups_policy"} if is_matched else super().shared_with(other)
+
+    def meant_degenerate(self) -> dict[Finding, str]:
+        """Names the hidden unit, which a single group makes one per image."""
+        reason = "it has one hidden unit per group, for as many parameters as shuffle attention"
+        return {Finding(SINGLE_HIDDEN_UNIT, "squeeze"): reason}
 
 
 @dataclass(frozen=True)
@@ -393,9 +321,23 @@ class GlobalContextKnobs(ReducedKnobs):
         "add", "How the context joins the map: add is the paper's choice, scale is a gate.", choices=("add", "scale")
     )
 
+    def meant_degenerate(self) -> dict[Finding, str]:
+        """Names a parameter that the official layer has, too."""
+        reason = "the softmax over positions does not change when a constant is added to its input"
+        return {Finding(NO_GRADIENT, "conv_attn.bias"): reason}
+
 
 @dataclass(frozen=True)
-class ConstantKnobs(Knobs):
+class BlindKnobs(Knobs):
+    """Controls that do the same with every image: the empty slot, and a permutation of the channels."""
+
+    def meant_degenerate(self) -> dict[Finding, str]:
+        """Names what makes it a control."""
+        return {Finding(INPUT_INDEPENDENT): "it is a control that does the same with every image"}
+
+
+@dataclass(frozen=True)
+class ConstantKnobs(BlindKnobs):
     """Multiplication by one number: what every gate of shuffle attention does before it has learned anything."""
 
     value: float = knob(0.7310585786300049, "The number; sigmoid(1) is where the official gates start.")
@@ -403,7 +345,7 @@ class ConstantKnobs(Knobs):
 
 ATTENTIONS: Mapping[str, type[Knobs]] = MappingProxyType(
     {
-        "none": Knobs,
+        "none": BlindKnobs,
         "sa": ShuffleAttentionKnobs,
         # rivals
         "se": SqueezeExcitationKnobs,
@@ -412,10 +354,10 @@ ATTENTIONS: Mapping[str, type[Knobs]] = MappingProxyType(
         "gc": GlobalContextKnobs,
         "sge": SpatialGroupEnhanceKnobs,
         # controls
-        "identity": Knobs,
+        "identity": BlindKnobs,
         "constant": ConstantKnobs,
         "frozen": FrozenKnobs,
-        "permute": Knobs,
+        "permute": BlindKnobs,
         "se_matched": MatchedKnobs,
     }
 )

@@ -12,6 +12,7 @@ from rich.console import Console
 from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
 from ablations.design.variants import Variant
+from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
@@ -77,7 +78,9 @@ class DrivenStudy:
         def notify(text: str) -> None:
             self.found.append((text, schedule.total))
 
-        schedule = make_schedule(self.config, self.design, store, self.count_parameters)
+        schedule = make_schedule(
+            self.config, self.design, store, self.count_parameters, DegeneracyCheck(self.config).refusal_of
+        )
         schedule.notify = notify
         if schedule.looks:
             store.remember("looks", list(schedule.looks.sizes))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sa_core import ATTENTION
+from sa_core.attentions.declaration import default_of
 from sa_core.attentions.knobs import ATTENTIONS as ATTENTION_KNOBS
 from sa_core.attentions.knobs import (
     BRANCHES,
@@ -20,7 +21,6 @@ from sa_core.attentions.knobs import (
     TRANSFORMS,
     GroupedKnobs,
     ShuffleAttentionKnobs,
-    default_of,
 )
 from sa_core.errors import OptionError
 from tests.sa_core.reference import Array, taken_groups

@@ -63,15 +63,24 @@ class Launcher(ABC):
 
     def _checked(self, split: Split, what: str) -> Images:
         images = self.data_set.images(self.design.seed(0, split), split)
-        if len(images.train) < self.recipe.batch_size:
-            reason = f"is more than the {len(images.train):,} {what}"
-            raise UsageError("train.batch_size", self.recipe.batch_size, reason)
+        for option, size in self._batch_sizes.items():
+            if len(images.train) < size:
+                raise UsageError(option, size, f"is more than the {len(images.train):,} {what}")
         wanted = {"sweep.objectives": self.design.objectives, "judge.metric": (self.design.metric,)}
         for option, metrics in wanted.items():
             if "top5" in metrics and len(images.classes) <= TOP:
                 reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
                 raise UsageError(option, "top5", reason)
         return images
+
+    @property
+    def _batch_sizes(self) -> dict[str, int]:
+        """The largest batches that cells are trained with, by the option that asks for them."""
+        option, tuning = "train.batch_size", self.design.tuning
+        sizes = {option: self.recipe.batch_size}
+        if tuning and option in tuning.space:
+            sizes[f"tune.space.{option}"] = int(max(tuning.space[option].choices or tuning.space[option].ends))
+        return sizes
 
     def describe_images(self) -> str:
         """Says how many images cells see, and which of them differ between cells."""

@@ -15,9 +15,16 @@ from ablations.storage.study import StudyStore
 
 
 def make_schedule(
-    config: Config, design: Design, store: StudyStore | None, count_parameters: Callable[[Variant], int]
+    config: Config,
+    design: Design,
+    store: StudyStore | None,
+    count_parameters: Callable[[Variant], int],
+    refusal_of: Callable[[Variant], str],
 ) -> Schedule:
     """Makes the schedule of a study; there is no store where nothing is stored yet.
+
+    A search asks `count_parameters` and `refusal_of` about each variant that it may pick; the latter says why a variant
+    is not to be trained, and is empty otherwise.
 
     Raises:
         UsageError: if `replicates=auto` can decide nothing.
@@ -26,7 +33,7 @@ def make_schedule(
     if design.tuning:
         return TuningSchedule(design, store)
     if design.is_search:
-        return SearchSchedule(config, design, store, count_parameters)
+        return SearchSchedule(config, design, store, count_parameters, refusal_of)
     if design.replicates_max:
         looks = looks_of(design, store.attributes.get("looks") if store is not None else None)
         return SequentialSchedule(design, store, looks)

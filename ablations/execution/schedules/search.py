@@ -7,8 +7,8 @@ asked for, and evaluated on the test images, which no pick depends on (`ablation
 The pruner works on the stored study itself. The sampler cannot: it sees levels as categories and a variant as one
 observation, while the stored study has the trials of confirmations, too, and parameters over all that an option may be.
 So it works on a study in memory that is built anew from the stored one before each pick, and a search that was cut off
-goes on as if it had not been. Combinations that cannot be built, were tried before, or have more parameters than
-`sweep.max_parameters` are never trained: the sampler is asked again.
+goes on as if it had not been. Combinations that cannot be built, were tried before, have more parameters than
+`sweep.max_parameters`, or have degenerate modules are never trained: the sampler is asked again.
 
 With one objective that is known after every epoch, Optuna's median pruner gives hopeless variants up, judged against
 all finished cells of the selection. No confirmation is given up.
@@ -55,11 +55,17 @@ class SearchSchedule(Schedule):
     """Picks the variants of a search, from the levels of the sweep's factors."""
 
     def __init__(
-        self, config: Config, design: Design, store: StudyStore | None, count_parameters: Callable[[Variant], int]
+        self,
+        config: Config,
+        design: Design,
+        store: StudyStore | None,
+        count_parameters: Callable[[Variant], int],
+        refusal_of: Callable[[Variant], str],
     ) -> None:
         super().__init__(design, store)
         self._trials, self._epochs = config.sweep.trials, config.train.epochs
-        self._count_parameters = count_parameters
+        self._count_parameters, self._refusal_of = count_parameters, refusal_of
+        self._refused = ""  # why the last pick that was refused was
         self._maker = Maker(config)
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
@@ -75,12 +81,17 @@ class SearchSchedule(Schedule):
         """Checks that something can be picked.
 
         Raises:
-            UsageError: if every combination has too many parameters.
+            UsageError: if every combination has too many parameters or a degenerate module.
         """
         most = self.declared.max_parameters
-        if most and len(self.design.variants) == len(self.declared.variants) and self._pick() is None:
+        if len(self.design.variants) > len(self.declared.variants) or self._pick() is not None:
+            return
+        if most and min(self._counts.values(), default=0) > most:
             reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
             raise UsageError("sweep.max_parameters", most, reason)
+        if self._refused:
+            reason = "every combination of levels has a degenerate module; degenerate=warn trains them all the same, as"
+            raise UsageError("degenerate", "refuse", f"{reason}\n  {self._refused}")
 
     def outlook(self) -> Outlook:
         """Returns what there is to train; which picks are confirmed is known when all of them have been tried."""
@@ -191,7 +202,11 @@ class SearchSchedule(Schedule):
             return False
         if most and variant.name not in self._counts:
             self._counts[variant.name] = self._count_parameters(variant)
-        return not most or self._counts[variant.name] <= most
+        if most and self._counts[variant.name] > most:
+            return False
+        refusal = self._refusal_of(variant)
+        self._refused = refusal or self._refused
+        return not refusal
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
         """Looks through the combinations, in random order, for one that was not tried."""

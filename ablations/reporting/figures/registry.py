@@ -187,6 +187,8 @@ def _tested_between(shown: pd.DataFrame) -> str:
     """Says on how many test images the epochs before the last were tested; nothing where those were all, or unknown."""
     last = shown["epoch"] == shown["epoch"].max()
     before, at_last = (shown.loc[part, "test_images"].max() for part in (~last, last))
+    if before == 0 < at_last and shown.loc[~last, "top1"].isna().all():
+        return "Test images were evaluated after the last epoch alone, as recipes or variants were selected."
     if not 0 < before < at_last:
         return ""
     return f"Top-1 before the last epoch: on the same {before:,.0f} of the {at_last:,.0f} test images."

@@ -68,6 +68,7 @@ def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
         "metric": METRICS[first.metric].label,
         "margin": first.margin_text,
         "replicates": first.replicates_text,
+        **({"tuning": first.tuning} if first.tuning else {}),
         "code": _code(first.commit),
         "time": _time(first.time),
         "command": first.command,

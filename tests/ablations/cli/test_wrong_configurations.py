@@ -41,7 +41,7 @@ OWNED = {
     "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
     "recipes": ("plan", "run", "analyze"),
 }  # fmt: skip
-FREE = ("sweep.factors", "sweep.variants")  # below these, names are a person's own
+FREE = ("sweep.factors", "sweep.variants", "tune.space")  # below these, names are a person's own
 EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # more to look for what is new
 
 # What a message must not show: names and spellings of the program's inside.
@@ -540,6 +540,18 @@ TOGETHER: tuple[Wrong, ...] = (
     Wrong(("sweep=search", "data.seed=replicate"), ("data.seed",), DESIGN, STUDIED),
     Wrong(("data=cifar10", "data.seed=replicate"), ("data.seed",), DESIGN, STUDIED),
     *(Wrong((f"data.validation={share}",), ("data.validation",), DESIGN, STUDIED) for share in ("0.1", "0.5", "1e-3")),
+    Wrong(("tune.trials=8", "data.validation=0"), ("data.validation",), DESIGN, STUDIED),
+    Wrong(("tune.trials=8", "replicates=auto"), ("replicates",), DESIGN, STUDIED),
+    Wrong(("tune.trials=8", "sweep=search"), ("tune.trials",), DESIGN, STUDIED),
+    Wrong(("tune.trials=8", "plan.pilot=1"), ("plan.pilot",), (*DESIGN, "plan"), ("plan",)),
+    *(Wrong((f"tune.trials={few}", "tune.sampler=tpe"), ("tune.trials",), DESIGN, STUDIED) for few in range(1, 5)),
+    *(
+        Wrong(("tune.trials=8", f"tune.space={{{space}}}"), ("tune.space",), DESIGN, STUDIED)
+        for space in ("train.learning_rate: [0.8, 0.05]", "train.learning_rate: [0.1, 0.1]", "train.learning_rate: []",
+                      "train.learning_rate: [a, b]", "train.learning_rate: [[1], 2]", "train.nope: [1, 2]",
+                      "attention.groups: [1, 4]", "train.epochs: [1, 9]", "train: 3", "data.crop: [0, 4]",
+                      "train.schedule: [onecycle, nope]", "train.batch_size: [1.5, 9]", "train.momentum: [0.5, 2]")
+    ),
     Wrong(("sweep=search",), ("sweep",), DESIGN, ("bench",)),
     Wrong(("sweep=search", "plan.pilot=1"), ("plan.pilot",), (*DESIGN, "plan"), ("plan",)),
     *(Wrong((f"replicates.max={most}",), ("replicates.max",), DESIGN, DESIGNED) for most in (2, 31, 33, 10_000)),

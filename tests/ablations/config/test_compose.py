@@ -89,7 +89,10 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
             ["model=tim/resnet50"],
             refusal("model=tim/resnet50", "options.no_such", what="model", near="resnet50") + ".*timm/<name>",
         ),
-        (["train="], refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, quick")),
+        (
+            ["train="],
+            refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, long, modern, quick"),
+        ),
         (["epochs=3"], refusal("epochs", "options.no_such", what="option", near="train.epochs")),
         (
             ["attention=se", "attention.groups=3"],

@@ -9,7 +9,7 @@ import pytest
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_threads
 from ablations.common.sizes import SMALL_SIDE
-from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, decisive
+from ablations.config import OWNERS, Config, ModelConfig, StoredConfig, decisive, neutral_defaults
 from ablations.config.option import check_ranges, group, option
 from tests.wording import refusal
 
@@ -29,6 +29,7 @@ class Outer:
     words: int | str = option(3, "A number, or a word.", minimum=1, words=("auto",))
     names: list[str] = option(["a"], "Some names.", choices=("a", "b"))
     folder: str = option("x", "A folder.", local=True)
+    extra: float = option(0.0, "A share that is off.", minimum=0.0, neutral=True)
     inner: Inner = group(Inner, verbs=("bench",))
 
 
@@ -61,6 +62,12 @@ def test_a_value_that_is_not_among_the_declared_ones_is_one_message(config: Any,
 def test_where_this_machine_has_something_decides_no_result() -> None:
     assert "folder" not in decisive(Outer())
     assert {"root", "cache", "memory"}.isdisjoint(decisive(StoredConfig()))
+
+
+def test_a_neutral_option_decides_a_result_only_where_it_has_another_value_than_its_default() -> None:
+    assert neutral_defaults(Outer) == {"extra": 0.0}
+    assert "extra" not in decisive(Outer())
+    assert decisive(Outer(extra=0.5)) == decisive(Outer()) | {"extra": 0.5}
 
 
 def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> None:

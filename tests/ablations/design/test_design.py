@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
+from ablations.config import TrainConfig
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design, protocol_differences
 from tests.wording import refusal, worded
@@ -183,6 +184,40 @@ def test_a_stored_study_is_read_under_the_protocol_of_the_machine_that_made_it()
     ]
 
 
+def test_a_neutral_option_is_part_of_the_protocol_only_where_it_is_set() -> None:
+    usual, decaying = design(), design("train.decay=all")
+    assert "decay" not in usual.protocol["train"]
+    assert design("train.decay=weights").protocol == usual.protocol
+    assert decaying.protocol["train"] == usual.protocol["train"] | {"decay": "all"}
+    assert not {cell.key for cell in usual.cells()} & {cell.key for cell in decaying.cells()}
+    assert TrainConfig(**usual.protocol["train"]).decay == "weights"
+    assert protocol_differences(usual.protocol, decaying.protocol) == [
+        worded("study.difference", option="train.decay", stored="weights", asked="all")
+    ]
+    assert protocol_differences(decaying.protocol, usual.protocol) == [
+        worded("study.difference", option="train.decay", stored="all", asked="weights")
+    ]
+
+
+def test_an_option_that_is_off_is_named_so_where_protocols_differ() -> None:
+    stored, asked = design().protocol, design("train.mixup=0.2", "data.randaugment=2").protocol
+    assert protocol_differences(stored, asked) == [
+        worded("study.difference", option="data.randaugment", stored="off", asked="2"),
+        worded("study.difference", option="train.mixup", stored="off", asked="0.2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.optimizer=sgd", "train.decay=weights", "train.mixup=0", "train.cutmix=0", "train.ema=0",
+        "data.randaugment=0", "data.randaugment_magnitude=9",
+    ],
+)  # fmt: skip
+def test_an_option_at_its_neutral_default_leaves_the_keys_of_cells_alone(setting: str) -> None:
+    assert {cell.key for cell in design(setting).cells()} == {cell.key for cell in design().cells()}
+
+
 @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner), max_leaves=8))
 def test_flattening_keeps_every_leaf(settings: object) -> None:
     if not isinstance(settings, dict):
@@ -262,6 +297,20 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
             refusal("replicates=auto", "design.compared"),
         ),
         (["data.cutout=32"], refusal("data.cutout=32", "design.cutout", side=32)),
+        (
+            ["data.randaugment_magnitude=5"],
+            refusal("data.randaugment_magnitude=5", "design.idle_without", other="data.randaugment"),
+        ),
+        (
+            ["train.optimizer=adamw", "train.momentum=0.8"],
+            refusal("train.momentum=0.8", "design.idle", other="train.optimizer=adamw"),
+        ),
+        (["train.schedule=cosine", "train.warmup=0.1"], refusal("train.warmup=0.1", "design.warms_up")),
+        (["train.mixup=-1"], refusal("train.mixup=-1.0", "options.below", least="0.0")),
+        (["train.cutmix=-0.5"], refusal("train.cutmix=-0.5", "options.below", least="0.0")),
+        (["train.ema=1"], refusal("train.ema=1.0", "options.over", most="0.999999")),
+        (["train.optimizer=adam"], refusal("train.optimizer=adam", "options.unknown", near="adamw")),
+        (["train.decay=gates"], refusal("train.decay=gates", "options.unknown", valid="weights, all")),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(overrides: list[str], message: str) -> None:

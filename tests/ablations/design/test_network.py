@@ -10,7 +10,7 @@ from ablations.design import make_design
 from ablations.design.network import capacities_of, knobs_of, places_of
 from ablations.training.learner import build_network
 from sa_core.attentions.capacity import Capacity
-from sa_core.attentions.knobs import GlobalContextKnobs, Knobs
+from sa_core.attentions.knobs import BlindKnobs, GlobalContextKnobs
 from sa_core.backbones.registry import BACKBONES
 
 HIDDEN = {"se": "fc1.weight", "cbam": "channel.fc1.weight", "gc": "mlp_add.fc1.weight"}
@@ -23,7 +23,7 @@ def network(model: str, name: str, **attention: Any) -> dict[str, Any]:
 
 def test_a_plain_network_has_no_places_and_no_capacity() -> None:
     plain = network("resnet8", "none")
-    assert (places_of(plain), knobs_of(plain), capacities_of(plain)) == ([], Knobs(), [])
+    assert (places_of(plain), knobs_of(plain), capacities_of(plain)) == ([], BlindKnobs(), [])
 
 
 def test_there_is_a_capacity_for_each_width_of_the_places_that_carry_attention() -> None:

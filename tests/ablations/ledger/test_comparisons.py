@@ -92,7 +92,9 @@ def test_another_seed_of_the_protocol_adds_replicates_of_the_same_comparison() -
     assert one.repeats == ()
 
 
-@pytest.mark.parametrize("overrides", [("train.epochs=7",), ("data.flip=false",), ("data=cifar100",)])
+@pytest.mark.parametrize(
+    "overrides", [("train.epochs=7",), ("train.decay=all",), ("data.flip=false",), ("data=cifar100",)]
+)
 def test_another_protocol_is_another_comparison(overrides: tuple[str, ...]) -> None:
     studies = [pair_of(around(71), level(), REAL), pair_of(around(71), level(), REAL, *overrides)]
     assert len(comparisons_of(claim("shuffle"), studies)) == 2

@@ -39,6 +39,13 @@ def test_the_command_that_would_settle_a_claim_makes_a_study_that_contrasts_its_
     assert claim.top1.keys() <= {one.model["name"] for one in official}
 
 
+@pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.id)
+def test_a_claim_names_the_weight_decay_that_its_command_trains_with(claim: Claim) -> None:
+    config = compose_config(shlex.split(claim.command.replace("<ImageNet>", "x"))[3:])
+    assert config.train.decay == (claim.decay or "weights")
+    assert (f"train.decay={claim.decay}" in claim.decay_sentence) == bool(claim.decay)
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_a_claim_that_two_numbers_are_the_same_declares_a_margin_and_its_reason(claim: Claim) -> None:
     is_sameness = claim.expects in (Expectation.EQUIVALENT, Expectation.TOP1)

@@ -297,7 +297,10 @@ def test_a_sentence_names_studies_networks_rule_interval_and_level() -> None:
     first = of_pair("shuffle", around(71, 4), known={"train": 24, "classes": ["a", "b"]})
     further = of_pair("shuffle", around(71), known={"train": 24, "classes": ["a", "b"]}, name="further")
     one = only("shuffle", first, further)
-    start = "mine, further (cifar10 (24 training images, 2 classes); resnet8; 6 epochs): v0 against v1, n = 8, +1.00 ["
+    start = (
+        "mine, further (cifar10 (24 training images, 2 classes); resnet8; 6 epochs; train.decay=weights): "
+        "v0 against v1, n = 8, +1.00 ["
+    )
     assert one.sentence.startswith(start)
     assert one.sentence.endswith(
         "] at 95 %: reproduced (4 replicates stored again in further: the same runs, counted once)"

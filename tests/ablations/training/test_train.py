@@ -16,11 +16,12 @@ from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
+from ablations.data.randaugment import RandAugment
 from ablations.training import learner
 from ablations.training.evaluation import MOST_BETWEEN, evaluate
 from ablations.training.events import Epoch, Step
 from ablations.training.job import pack
-from ablations.training.learner import Learner, build_network, decayed_weights
+from ablations.training.learner import Learner, build_network, decayed_parameters
 from ablations.training.train import (
     Checkpoint,
     DivergedError,
@@ -78,7 +79,35 @@ def digits_of(result: Result) -> list[tuple[float, ...]]:
 def test_a_training_that_is_gone_on_with_ends_bit_for_bit_like_an_undisturbed_one(
     images: DeviceImages, precision: str, schedule: str, micro_batches: int
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, epochs=3, precision=precision, schedule=schedule)
+    goes_on_bit_for_bit(
+        images, dataclasses.replace(RECIPE, epochs=3, precision=precision, schedule=schedule), micro_batches
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"ema": 0.99},
+        {"optimizer": "adamw", "schedule": "warmup_cosine", "learning_rate": 0.002, "weight_decay": 0.05},
+        {"decay": "all", "ema": 0.9, "mixup": 0.2},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_with_every_option_a_training_goes_on_as_if_it_had_not_been_interrupted(
+    images: DeviceImages, options: dict[str, Any]
+) -> None:
+    goes_on_bit_for_bit(images, dataclasses.replace(RECIPE, epochs=3, **options), micro_batches=2)
+
+
+def test_with_randaugment_a_training_goes_on_as_if_it_had_not_been_interrupted() -> None:
+    augmentation = dataclasses.replace(SHIFTED, randaugment=RandAugment(2, 9))
+    augmented = DeviceImages(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), augmentation)
+    goes_on_bit_for_bit(augmented, dataclasses.replace(RECIPE, epochs=3), micro_batches=1)
+
+
+def goes_on_bit_for_bit(images: DeviceImages, recipe: TrainConfig, micro_batches: int) -> None:
+    """Checks that training from each checkpoint ends like undisturbed training, and that this is repeatable."""
     kept, whole = checkpoints_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)
     assert len(kept) == 2  # after the last epoch there is nothing to go on with
     for number, content in enumerate(kept):
@@ -273,7 +302,9 @@ def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceIm
     assert stored | {"epochs": list(stored["epochs"])} == json.loads(json.dumps(stored))
 
 
-@pytest.mark.parametrize(("schedule", "rates"), [("onecycle", (0.012, 0.3)), ("cosine", (0.3, 0.15))])
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("onecycle", (0.012, 0.3)), ("cosine", (0.3, 0.15)), ("warmup_cosine", (0.06, 0.3))]
+)
 def test_the_learning_rate_follows_the_schedule(
     images: DeviceImages, schedule: str, rates: tuple[float, float]
 ) -> None:
@@ -282,7 +313,7 @@ def test_the_learning_rate_follows_the_schedule(
     assert [epoch.learning_rate for epoch in epochs] == pytest.approx(rates, rel=0.2)
 
 
-@given(st.sampled_from(["onecycle", "cosine"]), st.floats(0, 0.9), st.integers(1, 400))
+@given(st.sampled_from(["onecycle", "cosine", "warmup_cosine"]), st.floats(0, 0.9), st.integers(1, 400))
 def test_a_schedule_of_any_length_rises_once_to_its_greatest_rate_and_falls(
     schedule: str, warmup: float, steps: int
 ) -> None:
@@ -291,15 +322,74 @@ def test_a_schedule_of_any_length_rises_once_to_its_greatest_rate_and_falls(
     peak = shares.index(max(shares))
     assert shares[: peak + 1] == sorted(shares[: peak + 1])
     assert shares[peak:] == sorted(shares[peak:], reverse=True)
-    assert peak == (min(round(warmup * steps), steps - 1) if schedule == "onecycle" else 0)
+    assert peak == (0 if schedule == "cosine" else min(round(warmup * steps), steps - 1))
     assert shares[-1] == pytest.approx(0, abs=1e-12)
+
+
+@given(st.floats(0, 0.9), st.integers(2, 400))
+def test_a_linear_warm_up_rises_by_the_same_in_every_step(warmup: float, steps: int) -> None:
+    rise = min(round(warmup * steps), steps - 1)
+    shares = [learning_rate_share("warmup_cosine", warmup, step, steps) for step in range(rise + 1)]
+    assert shares == pytest.approx([(step + 1) / (rise + 1) for step in range(rise + 1)])
+
+
+def test_adamw_takes_the_steps_of_torchs_and_decays_weights_alone() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    recipe = dataclasses.replace(RECIPE, optimizer="adamw", learning_rate=0.01, weight_decay=0.1)
+    ours = Learner(SA, recipe, 10, 0, torch.device("cpu"))
+    theirs = build_network(SA, 10, 0).train()
+    decayed = decayed_parameters(theirs, "weights")
+    free = [parameter for parameter in theirs.parameters() if not any(parameter is one for one in decayed)]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": free, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01)
+    loss = torch.nn.functional.cross_entropy(theirs(pixels), labels, label_smoothing=recipe.label_smoothing)
+    loss.backward()
+    optimizer.step()
+    assert ours.step(pixels, labels).item() == pytest.approx(loss.item(), rel=1e-5)
+    # A first step of Adam is the sign of the gradient: where that is about 0, rounding decides.
+    differing = [(ours.model.state_dict()[name] - value).abs() > 1e-4 for name, value in theirs.named_parameters()]
+    assert torch.cat([far.flatten() for far in differing]).double().mean() < 0.01
+    kept = sum(value.nbytes for value in ours.persistent)
+    weights = sum(value.nbytes for value in theirs.parameters())
+    assert kept > 3 * weights  # the weights and two moments
 
 
 def test_weight_decay_acts_on_convolutions_and_linear_layers_alone() -> None:
     model = create_model("resnet8", attention="sa", groups=4)
-    decayed = {id(weight) for weight in decayed_weights(model)}
+    decayed = {id(weight) for weight in decayed_parameters(model, "weights")}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
     assert names == {name for name, _ in model.named_parameters() if "conv" in name or name == "fc.weight"}
+
+
+def test_weight_decay_of_all_parameters_is_what_the_optimizer_of_the_official_code_does() -> None:
+    torch.manual_seed(0)
+    pixels, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    recipe = dataclasses.replace(RECIPE, decay="all", weight_decay=0.1, label_smoothing=0.0)
+    ours = Learner(SA, recipe, 10, 0, torch.device("cpu"))
+    theirs = build_network(SA, 10, 0).train()
+    optimizer = torch.optim.SGD(theirs.parameters(), recipe.learning_rate, 0.9, weight_decay=0.1, nesterov=True)
+    for _ in range(2):
+        ours.step(pixels, labels)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(pixels), labels).backward()
+        optimizer.step()
+    weights, gates = ours.model.state_dict(), [name for name, _ in theirs.named_parameters() if ".sa." in name]
+    assert gates
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_gates_decay_only_where_all_parameters_do() -> None:
+    pixels, labels = torch.zeros(4, 3, 32, 32), torch.arange(4)
+
+    def gate_bias(decay: str) -> float:
+        recipe = dataclasses.replace(RECIPE, decay=decay, weight_decay=1.0, momentum=1e-6)
+        taught = Learner(SA, recipe, 10, 0, torch.device("cpu"))
+        taught.step(pixels, labels)
+        return float(taught.model.state_dict()["layer1.0.sa.sbias"].abs().mean())
+
+    assert gate_bias("all") == pytest.approx(gate_bias("weights") * (1 - RECIPE.learning_rate), rel=0.05)
 
 
 def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> None:
@@ -329,3 +419,31 @@ def test_a_gpu_trains_like_the_cpu(memory_format: str) -> None:
     ]
     assert results[1].epochs[0].train_loss == pytest.approx(results[0].epochs[0].train_loss, rel=0.02)
     assert [epoch.top1 for epoch in results[1].epochs] == [epoch.top1 for epoch in results[2].epochs]
+
+
+class Watched(DeviceImages):
+    """Images that note when test images are read."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.epochs_begun = 0
+        self.tested_in: list[int] = []
+
+    def train_batches(self, *arguments: Any) -> Any:
+        self.epochs_begun += 1
+        return super().train_batches(*arguments)
+
+    def test_batches(self, *arguments: Any) -> Any:
+        self.tested_in.append(self.epochs_begun)
+        return super().test_batches(*arguments)
+
+
+def test_a_cell_that_is_tested_once_reads_no_test_image_before_its_last_epoch_and_has_the_same_result() -> None:
+    watched = Watched(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    once = result_of(SA, recipe, watched, 5, "off", is_tested_once=True)
+    assert watched.tested_in == [3]
+    assert [(epoch.top1, epoch.test_loss, epoch.test_images) for epoch in once.epochs[:2]] == [(None, None, 0)] * 2
+    often = result_of(SA, recipe, watched, 5, "off")
+    assert (once.top1, once.test_loss, once.ece) == (often.top1, often.test_loss, often.ece)
+    assert [epoch.train_loss for epoch in once.epochs] == [epoch.train_loss for epoch in often.epochs]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sa_core import ATTENTION
+from sa_core.attentions.declaration import Knobs, check_value, default_of
 from sa_core.attentions.knobs import (
     ATTENTIONS,
     CbamKnobs,
@@ -20,14 +21,11 @@ from sa_core.attentions.knobs import (
     FrozenKnobs,
     GlobalContextKnobs,
     GroupedKnobs,
-    Knobs,
     MatchedKnobs,
     ShuffleAttentionKnobs,
     SpatialGroupEnhanceKnobs,
     SqueezeExcitationKnobs,
-    check_value,
     default_groups,
-    default_of,
     default_reduction,
     norm_groups,
 )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sa_core import ShuffleAttention
-from sa_core.attentions.knobs import ShuffleAttentionKnobs, default_of
+from sa_core.attentions.declaration import default_of
+from sa_core.attentions.knobs import ShuffleAttentionKnobs
 from sa_core.backbones.slots import SlottedBlock
 from sa_core.fused import cpu
 from tests.sa_core.helpers import divisors, noise, randomised

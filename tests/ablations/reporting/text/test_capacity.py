@@ -4,10 +4,10 @@ import pytest
 
 from ablations.reporting.text.capacity import capacity_clause
 from sa_core.attentions.capacity import Capacity, capacity_on
+from sa_core.attentions.declaration import Knobs
 from sa_core.attentions.knobs import (
     EfficientChannelKnobs,
     GlobalContextKnobs,
-    Knobs,
     ShuffleAttentionKnobs,
     SqueezeExcitationKnobs,
 )

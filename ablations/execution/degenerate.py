@@ -1,0 +1,58 @@
+"""Keeps degenerate modules from being trained: `plan` names them, `run` refuses them, a search passes them over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ablations.common.errors import UsageError
+from ablations.common.wording import count
+from ablations.config import Config
+from ablations.design.variants import Variant
+from ablations.reporting.text.degenerate import degenerate_clauses
+
+if TYPE_CHECKING:  # it imports torch
+    from ablations.measure.degenerate import DegeneracyProbe
+
+_REFUSE = "refuse"
+
+
+class DegeneracyCheck:
+    """Looks for degenerate modules in the variants of a study, each distinct module once."""
+
+    def __init__(self, config: Config) -> None:
+        self._refuses, self._side = config.degenerate == _REFUSE, config.data.side
+
+    @cached_property
+    def _probe(self) -> DegeneracyProbe:
+        from ablations.measure.degenerate import DegeneracyProbe
+
+        return DegeneracyProbe(self._side)
+
+    def sentences(self, variants: Iterable[Variant]) -> list[str]:
+        """Returns a sentence about each degenerate module, and what `run` does about them; none where there is none."""
+        clauses = degenerate_clauses(self._probe.find(variants))
+        if not clauses:
+            return []
+        ending = "refuses to train them, unless degenerate=warn is set" if self._refuses else "trains them all the same"
+        return [*(f"Degenerate: {clause}." for clause in clauses), f"`run` {ending}."]
+
+    def check(self, variants: Iterable[Variant]) -> list[str]:
+        """Returns a sentence about each degenerate module, for `degenerate=warn`.
+
+        Raises:
+            UsageError: for all of them together, where such modules are refused.
+        """
+        modules = self._probe.find(variants)
+        clauses = degenerate_clauses(modules)
+        if modules and self._refuses:
+            number = count(len({module.variant for module in modules}), "variant has", "variants have")
+            listed = "".join(f"\n  {clause}" for clause in clauses)
+            reason = f"{number} degenerate modules; degenerate=warn trains them all the same:{listed}"
+            raise UsageError("degenerate", _REFUSE, reason)
+        return [f"Degenerate: {clause}." for clause in clauses]
+
+    def refusal_of(self, variant: Variant) -> str:
+        """Returns why a variant is refused: its first degenerate module; empty where it is not."""
+        return next(iter(degenerate_clauses(self._probe.find([variant]))), "") if self._refuses else ""

@@ -1,0 +1,97 @@
+"""Degenerate attention modules of networks: what `sa_core` finds at each place, without what is intended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from ablations.common.settings import Settings
+from ablations.design.network import knobs_of, places_of
+from ablations.design.variants import Variant
+from sa_core import ATTENTION, create_model
+from sa_core.attentions.degenerate import SIDE, find_degenerate, map_shapes
+from sa_core.attentions.findings import Finding
+from sa_core.backbones.places import Place
+
+_Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DegenerateModule:
+    """A degenerate module of a variant, at all places where it gets maps of one shape.
+
+    Attributes:
+        variant: the variant's name.
+        network: its settings.
+        places: where the module is, from the input of the network to its output.
+        shape: C, H and W of the maps that it gets.
+        findings: in which ways it is degenerate.
+    """
+
+    variant: str
+    network: Settings
+    places: tuple[Place, ...]
+    shape: _Shape
+    findings: tuple[Finding, ...]
+
+
+@dataclass
+class DegeneracyProbe:
+    """Finds the degenerate modules of variants on square images of `side` pixels.
+
+    Each distinct module is built and probed once, on the CPU, with maps of the shape that it gets in its network. The
+    shapes come from a forward pass of the backbone on the meta device, one for each backbone and position.
+    """
+
+    side: int
+    _shapes: dict[str, dict[str, _Shape]] = field(default_factory=dict)
+    _findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+
+    def find(self, variants: Iterable[Variant]) -> list[DegenerateModule]:
+        """Returns the degenerate modules, variant by variant, from the input of the network to its output."""
+        return [module for variant in variants for module in self._of(variant)]
+
+    def _of(self, variant: Variant) -> list[DegenerateModule]:
+        network, by_shape = variant.network, dict[_Shape, list[Place]]()
+        shapes = self._shapes_of(network)
+        for place in places_of(network):
+            if place.path in shapes:
+                by_shape.setdefault(shapes[place.path], []).append(place)
+        found = ((shape, places, self._findings_of(network, shape)) for shape, places in by_shape.items())
+        return [
+            DegenerateModule(variant.name, network, tuple(places), shape, findings)
+            for shape, places, findings in found
+            if findings
+        ]
+
+    def _shapes_of(self, network: Settings) -> dict[str, _Shape]:
+        """Returns the shape of the maps at each place; nothing where the backbone cannot take such images."""
+        if "position" not in network["attention"]:
+            return {}
+        position = network["attention"]["position"]
+        key = json.dumps([network["model"], position], sort_keys=True)
+        if key not in self._shapes:
+            everywhere = network | {"attention": network["attention"] | {"stages": "all"}}
+            with torch.device("meta"):
+                plain = create_model(**network["model"], attention="identity", position=position, seed=0).eval()
+                images = torch.empty(1, 3, self.side, self.side)
+            try:
+                self._shapes[key] = map_shapes(plain, [place.path for place in places_of(everywhere)], images)
+            except (RuntimeError, ValueError):  # cells will tell
+                self._shapes[key] = {}
+        return self._shapes[key]
+
+    def _findings_of(self, network: Settings, shape: _Shape) -> tuple[Finding, ...]:
+        name, knobs = network["attention"]["name"], knobs_of(network)
+        channels, height, width = shape
+        key = json.dumps([name, asdict(knobs), channels, min(height, SIDE), min(width, SIDE)], sort_keys=True)
+        if key not in self._findings:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                module = ATTENTION[name](channels, **asdict(knobs))
+            meant = knobs.meant_degenerate()
+            self._findings[key] = tuple(found for found in find_degenerate(module, shape) if found not in meant)
+        return self._findings[key]
