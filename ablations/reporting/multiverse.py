@@ -73,7 +73,7 @@ def shown_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _caption(analysis: MultiverseAnalysis, frame: pd.DataFrame) -> str:
-    correction = f"corrected for {count(len(analysis.frame), 'contrast')} of {len(analysis.studies)} protocols"
+    correction = f"corrected for {count(int((analysis.frame['n'] > 1).sum()), 'contrast')} of all protocols"
     lines = "; ".join(f"{name}: {line}" for name, line in protocol_lines(analysis).items())
     parts = [
         analysis.question,

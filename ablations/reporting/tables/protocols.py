@@ -10,7 +10,7 @@ import pandas as pd
 from ablations.analysis.multiverse import agreements
 from ablations.common.metrics import Metric
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.multiverse import agreement_word, margin_text
+from ablations.reporting.text.multiverse import agreement_word, by_protocol, margin_text
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Estimate, Verdict
@@ -65,6 +65,4 @@ def sizes_text(frame: pd.DataFrame) -> str:
     for protocol, sizes in frame.groupby("protocol", sort=False)["n"]:
         least, most = int(sizes.min()), int(sizes.max())
         texts[str(protocol)] = str(least) if least == most else f"{least} to {most}"
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return ", ".join(f"{size} ({name})" for name, size in texts.items())
+    return by_protocol(texts)

@@ -105,14 +105,16 @@ def _p(value: float) -> str:
 def method_sentence(analysis: MultiverseAnalysis) -> str:
     """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
     own = "Each study's own report corrects for its own contrasts only."
-    family = f"the {count(len(analysis.frame), 'contrast')} of all protocols"
+    n = analysis.frame["n"]
+    if not (n > 1).any():
+        return "No contrast has two replicates, so there are no verdicts."
+    family = f"the {count(int((n > 1).sum()), 'contrast')} of all protocols"
     if analysis.has_looks:
         return (
             "Each protocol was judged with interim analyses of its own, and p-values are corrected for "
             f"{count(len(analysis.studies), 'protocol')} (Bonferroni): family-wise error at most 5 % over {family}. "
             f"{own}"
         )
-    n = analysis.frame["n"]
     tests = []
     if (n >= FLIPPED).any():
         tests.append("joint sign flips of whole replicates under all protocols, which assume symmetric differences")
@@ -121,18 +123,22 @@ def method_sentence(analysis: MultiverseAnalysis) -> str:
             f"with fewer than {FLIPPED} replicates, t-tests with variances moderated within each protocol and Holm's "
             "correction, which assume normal differences"
         )
-    by = f": {'; '.join(tests)}" if tests else ""
-    return f"Verdicts are on {family} as one family (family-wise error at most 5 %){by}. {own}"
+    return f"Verdicts are on {family} as one family (family-wise error at most 5 %): {'; '.join(tests)}. {own}"
 
 
 def margin_text(margins: Mapping[str, float], metric: Metric) -> str:
     """Writes the margins of protocols: `0.2 points`, or `1 point (quick and short), 0.2 points (cifar10)`."""
-    names: dict[float, list[str]] = {}
-    for name, margin in margins.items():
-        names.setdefault(margin, []).append(name)
+    return by_protocol({name: metric.quantity(margin) for name, margin in margins.items()})
+
+
+def by_protocol(texts: Mapping[str, str]) -> str:
+    """Writes what there is of each protocol, once where it is the same: `8`, or `8 (quick and short), 3 (cifar10)`."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
     if len(names) == 1:
-        return metric.quantity(next(iter(names)))
-    return ", ".join(f"{metric.quantity(margin)} ({listed(own)})" for margin, own in names.items())
+        return next(iter(names))
+    return ", ".join(f"{text} ({listed(own)})" for text, own in names.items())
 
 
 def _exploratory(analysis: MultiverseAnalysis) -> list[str]:

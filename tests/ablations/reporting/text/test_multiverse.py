@@ -68,6 +68,11 @@ def test_a_report_says_what_interim_analyses_make_of_it(tmp_path: Path) -> None:
     assert worded("multiverse.flips") not in text
 
 
+def test_a_report_of_single_replicates_has_no_tests(tmp_path: Path) -> None:
+    sentences = multiverse_sentences(multiverse_analysis(tmp_path, TOPS, 1))
+    assert worded("multiverse.single") in sentences
+
+
 def test_a_report_says_what_is_missing(tmp_path: Path) -> None:
     text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, {**TOPS, "imagenet": None}, 8)))
     assert worded("multiverse.lacking", protocols="imagenet") in text
