@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablations.analysis.load import load_study
+    from ablations.analysis.multiverse import load_multiverse
     from ablations.analysis.study import StudyAnalysis
     from ablations.common.errors import SuiteError
     from ablations.execution.forecast import plan_study
+    from ablations.execution.multiverse import run_multiverse
     from ablations.execution.runner import run_study
     from ablations.stats import Contrast, Verdict, judge
 
@@ -32,12 +34,15 @@ _HOMES = {
     "SuiteError": "ablations.common.errors",
     "Verdict": "ablations.stats",
     "judge": "ablations.stats",
+    "load_multiverse": "ablations.analysis.multiverse",
     "load_study": "ablations.analysis.load",
     "plan_study": "ablations.execution.forecast",
+    "run_multiverse": "ablations.execution.multiverse",
     "run_study": "ablations.execution.runner",
 }
 
-__all__ = ["Contrast", "StudyAnalysis", "SuiteError", "Verdict", "judge", "load_study", "plan_study", "run_study"]
+__all__ = ["Contrast", "StudyAnalysis", "SuiteError", "Verdict", "judge", "load_multiverse", "load_study", "plan_study"]
+__all__ += ["run_multiverse", "run_study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ablations import cli
+from ablations.common.errors import UsageError
 
 if TYPE_CHECKING:
     from ablations.config import Config
+    from ablations.config.multiverse import Multiverse
 
 PURPOSE = "Makes a study's tables, figures and report from what is stored; works while the study is still running."
 
@@ -40,6 +43,26 @@ def analyze(config: Config, command: str) -> int:
     return 0
 
 
+def analyze_several(multiverse: Multiverse) -> int:
+    """Reports on the stored studies of several protocols; returns 0."""
+    from ablations.analysis.multiverse import load_composed
+    from ablations.execution.progress import make_console
+
+    config = multiverse.config
+    if config.sync:
+        raise UsageError("sync", "true", "sends one study to MLflow: give the options of that study without recipes")
+    if config.figures != "all":
+        raise UsageError("figures", config.figures, "draws figures of one study: give its options without recipes")
+    # A report names the commands that make its studies, whichever verb writes it.
+    protocols = tuple(replace(one, command=_run_command(one.command)) for one in multiverse.protocols)
+    multiverse = replace(multiverse, command=_run_command(multiverse.command), protocols=protocols)
+    analysis = load_composed(multiverse, f"`{multiverse.command}` makes them")
+    from ablations.reporting.multiverse import report_multiverse
+
+    report_multiverse(analysis, make_console())
+    return 0
+
+
 def _run_command(command: str) -> str:
     """Returns the command that makes what an `analyze` command reads."""
     words = [word for word in shlex.split(command) if not word.startswith(("figures=", "sync="))]
@@ -47,4 +70,4 @@ def _run_command(command: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("analyze", PURPOSE, analyze))
+    sys.exit(cli.main("analyze", PURPOSE, analyze, act_on_several=analyze_several))

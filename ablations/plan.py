@@ -9,6 +9,7 @@ from ablations import cli
 
 if TYPE_CHECKING:
     from ablations.config import Config
+    from ablations.config.multiverse import Multiverse
 
 PURPOSE = "Checks every cell of a study, estimates what they cost, and says which differences the study will detect."
 
@@ -21,5 +22,13 @@ def plan(config: Config, command: str) -> int:
     return StudyForecast(config, command, make_console()).plan()
 
 
+def plan_several(multiverse: Multiverse) -> int:
+    """Plans the studies of several protocols; returns as `plan`."""
+    from ablations.execution.multiverse import MultiverseRunner
+    from ablations.execution.progress import make_console
+
+    return MultiverseRunner(multiverse, make_console()).plan()
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("plan", PURPOSE, plan))
+    sys.exit(cli.main("plan", PURPOSE, plan, act_on_several=plan_several))

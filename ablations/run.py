@@ -9,6 +9,7 @@ from ablations import cli
 
 if TYPE_CHECKING:
     from ablations.config import Config
+    from ablations.config.multiverse import Multiverse
 
 PURPOSE = "Trains every cell of a study that has no result yet, and reports; running it again goes on where it stopped."
 
@@ -21,5 +22,13 @@ def run(config: Config, command: str) -> int:
     return StudyRunner(config, command, make_console()).run()
 
 
+def run_several(multiverse: Multiverse) -> int:
+    """Runs the studies of several protocols; returns as `run`, and 2 when none of them could be run."""
+    from ablations.execution.multiverse import MultiverseRunner
+    from ablations.execution.progress import make_console
+
+    return MultiverseRunner(multiverse, make_console()).run()
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("run", PURPOSE, run))
+    sys.exit(cli.main("run", PURPOSE, run, act_on_several=run_several))

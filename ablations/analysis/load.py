@@ -19,7 +19,7 @@ from ablations.design import Design, make_design
 from ablations.design.variants import Variant, check_distinct, variant_of_levels
 from ablations.storage.cell_states import StoredCell
 from ablations.storage.paths import storage_url, study_folder
-from ablations.storage.study import NOT_RUN, StudyStore, open_store
+from ablations.storage.study import NOT_RUN, StudyStore, find_study, open_store
 
 
 def load_study(*overrides: str) -> StudyAnalysis:
@@ -37,13 +37,35 @@ def load_configured(config: Config, advice: str = NOT_RUN) -> StudyAnalysis:
     Raises:
         UsageError: if nothing is stored under its name, or something else is.
     """
-    folder, url = study_folder(config), storage_url(config)
-    # What no machine could run is said before what is not stored.
+    url = _checked_url(config)
+    found = _analyzed(config, open_store(url, config.study, create=False, advice=advice))
+    if found is None:
+        raise _nothing_tried(config.study)
+    return found
+
+
+def find_configured(config: Config) -> StudyAnalysis | None:
+    """Reads the stored study of a configuration; returns None where none of its cells has ended.
+
+    Raises:
+        UsageError: if something else is stored under its name.
+    """
+    store = find_study(_checked_url(config), config.study)
+    return None if store is None else _analyzed(config, store)
+
+
+def _checked_url(config: Config) -> str:
+    """Returns where a study is stored, after what no machine could run is refused."""
+    study_folder(config)
+    url = storage_url(config)
     make_design(config, stored={"device": "cpu", "train": {}})
-    store = open_store(url, config.study, create=False, advice=advice)
+    return url
+
+
+def _analyzed(config: Config, store: StudyStore) -> StudyAnalysis | None:
     design = make_design(config, stored=store.protocol)
     store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
-    return analyze_stored(config, design, store, folder)
+    return find_stored(config, design, store, study_folder(config))
 
 
 def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis:
@@ -52,6 +74,18 @@ def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Pa
     Raises:
         UsageError: if nothing was ever tried.
     """
+    found = find_stored(config, design, store, folder)
+    if found is None:
+        raise _nothing_tried(design.study)
+    return found
+
+
+def _nothing_tried(study: str) -> UsageError:
+    return UsageError("study", study, "no cell of this sweep is finished yet; `run` trains them")
+
+
+def find_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis | None:
+    """Sorts what a store has of a design; returns None where nothing was ever tried."""
     stored = store.cells()
     selection = None
     if design.is_search:
@@ -61,7 +95,7 @@ def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Pa
     phases = [results, *([selection.results] if selection else []), *([tuned.results] if tuned else [])]
     is_empty = all(one.cells.empty and not one.unfinished["state"].isin(["failed", "diverged"]).any() for one in phases)
     if is_empty and (tuned is None or tuned.trials.empty):
-        raise UsageError("study", design.study, "no cell of this sweep is finished yet; `run` trains them")
+        return None
     return StudyAnalysis(config, design, results, store.attributes, folder, selection, tuned)
 
 

@@ -14,6 +14,7 @@ from ablations.common.urls import hide_passwords
 
 if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config import Config
+    from ablations.config.multiverse import Multiverse
 
 USAGE_STATUS = 2
 BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
@@ -30,11 +31,13 @@ def main(
     act: Callable[[Config, str], int],
     arguments: Sequence[str] | None = None,
     defaults: Sequence[str] = (),
+    act_on_several: Callable[[Multiverse], int] | None = None,
 ) -> int:
     """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
 
     `purpose` is what the verb does, in a sentence, for the help; `act` does it, and gets the configuration and the
     command that was typed. `arguments` are by default this process's; `defaults` are overrides that others replace.
+    `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option.
     """
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
@@ -49,8 +52,15 @@ def main(
             print(help_text(verb, purpose, [*defaults, *overrides], config_dir), flush=True)
             return 0
         from ablations.config.compose import compose_config
+        from ablations.config.multiverse import compose_multiverse, without_recipes
 
         _check_owners(verb, overrides)
+        if act_on_several is not None:
+            folder = [] if config_dir is None else ["--config-dir", config_dir]
+            several = compose_multiverse(overrides, config_dir, lambda words: _command(verb, [*folder, *words]))
+            if several is not None:
+                return act_on_several(several)
+            overrides = without_recipes(overrides)
         return act(compose_config([*defaults, *overrides], config_dir), _command(verb, typed))
 
     return exit_status(run)
@@ -87,14 +97,16 @@ def version() -> str:
 
 
 def _check_owners(verb: str, overrides: Sequence[str]) -> None:
-    """Checks that no override is of an option that another verb has alone."""
+    """Checks that no override is of an option that other verbs have alone."""
     from ablations.config import OWNERS
 
     for text in overrides:
         name, _, value = text.partition("=")
-        owner = OWNERS.get(name.lstrip("+").partition(".")[0], verb)
-        if owner != verb:
-            reason = f"is an option of `python -m ablations.{owner}`, and not of {verb}"
+        owners = OWNERS.get(name.lstrip("+").partition(".")[0], (verb,))
+        if verb not in owners:
+            *first, last = (f"`python -m ablations.{owner}`" for owner in owners)
+            listed = f"{', '.join(first)} and {last}" if first else last
+            reason = f"is an option of {listed}, and not of {verb}"
             raise UsageError(name, value or None, reason)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ablations.config import OWNERS
 from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
+from ablations.config.multiverse import without_recipes
 from ablations.config.option import options_of
 from sa_core.backbones.places import TIMM
 
@@ -17,7 +18,7 @@ _INDENT = 34
 
 def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str | None) -> str:
     """Returns the help: what there is to choose, and every option with its value under the given overrides."""
-    config = compose_config(overrides, config_dir)
+    config = compose_config(without_recipes(overrides), config_dir)
     chosen = default_choices() | {
         group: getattr(config, group).name for group in ("sweep", "data", "model", "attention", "launcher")
     }
@@ -39,7 +40,7 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         lines += _entry(f"sweep={name}", question)
     lines += ["", "Options, with the values that they have now:"]
     for name, value, declared in options_of(config):
-        is_of_verb = OWNERS.get(name.partition(".")[0], verb) == verb
+        is_of_verb = verb in OWNERS.get(name.partition(".")[0], (verb,))
         if is_of_verb and "help" in declared and not name.endswith(".name"):
             choices = declared.get("choices")
             listing = f" One of: {', '.join(choices)}." if choices else ""

@@ -30,6 +30,10 @@ class SuiteError(Exception):
         self._word = word or str(option if value is None else value)
         super().__init__(self._message())
 
+    def within(self, place: str) -> SuiteError:
+        """Returns the error as one of a part of what was asked for: the reason begins with the name of the part."""
+        return type(self)(self.option, self.value, f"{place}: {self.reason}", self.choices, self._word)
+
     def _message(self) -> str:
         subject = shown(str(self.option)) + ("" if self.value is None else f"={shown(self.value)}")
         text = f"{subject}: {self.reason}"

@@ -7,7 +7,7 @@ what is wrong with one is said of that one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, cast, get_type_hints
@@ -40,7 +40,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     """
     if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
         raise UsageError("--config-dir", config_dir, "there is no such folder")
-    overrides = [_parse_override(argument) for argument in arguments]
+    overrides = [parse_override(argument) for argument in arguments]
     choices = group_choices(config_dir)
     selected = default_choices()
     for override in overrides:
@@ -63,20 +63,35 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         # What the sweep's file asks is not what is asked here.
         factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
         result.sweep.question = f"What difference do these make: {factors}?"
-    result.study = result.study or _study_name(result)
+    result.study = result.study or study_name(result, selected["train"])
+    if result.recipes:
+        raise UsageError("recipes", result.recipes, "makes several studies: use run_multiverse or load_multiverse")
     check_ranges(result)
     return result
 
 
-def _study_name(config: Config) -> str:
-    parts = [config.sweep.name, config.data.name]
+def study_name(config: Config, train: str, without: Collection[str] = ()) -> str:
+    """Returns the name of a study that was given none: `<sweep>-<data>-<model>`, and the recipe if not the default.
+
+    Args:
+        config: the study.
+        train: the chosen recipe.
+        without: the groups (data, model, train) that are left out; so is the model where the sweep varies it.
+    """
+    parts = {"data": config.data.name, "model": config.model.name.replace("/", "-")}
+    if train != default_choices()["train"]:
+        parts["train"] = train
+    left_out = {*without, *(["model"] if varies_model(config) else [])}
+    return "-".join([config.sweep.name, *(part for group, part in parts.items() if group not in left_out)])
+
+
+def varies_model(config: Config) -> bool:
+    """Whether the backbone is a factor of the sweep."""
     varied = config.sweep.factors.get("model")
-    if not isinstance(varied, list) and "name" not in (varied or ()):
-        parts.append(config.model.name.replace("/", "-"))
-    return "-".join(parts)
+    return isinstance(varied, list) or "name" in (varied or ())
 
 
-def _parse_override(argument: str) -> Override:
+def parse_override(argument: str) -> Override:
     """Reads an override, as `train.epochs=3`; raises a UsageError if it is not understood."""
     key, equals, value = argument.partition("=")
     if not key.strip("+~ "):

@@ -28,27 +28,27 @@ def option(
     words: tuple[str, ...] = (),
     local: bool = False,
     neutral: bool = False,
-    verb: str = "",
+    verbs: tuple[str, ...] = (),
 ) -> Any:
     """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
 
     Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
     machine has something, and decides no result: it is no part of a protocol. A `neutral` option changes nothing at its
     default and is part of a protocol only where it has another value: cells that were trained before there was such an
-    option stay what they are. `verb` is the only one that has it, where that is not every verb.
+    option stay what they are. `verbs` are those that have it, where not all do.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
-        "local": local, "neutral": neutral, "verb": verb,
+        "local": local, "neutral": neutral, "verbs": verbs,
     }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def group(schema: type[Any], verb: str = "") -> Any:
-    """Declares a group of options, those of `schema`; `verb` as in `option`."""
-    return field(default_factory=schema, metadata={"verb": verb})
+def group(schema: type[Any], verbs: tuple[str, ...] = ()) -> Any:
+    """Declares a group of options, those of `schema`; `verbs` as in `option`."""
+    return field(default_factory=schema, metadata={"verbs": verbs})
 
 
 def decisive(config: Any) -> dict[str, Any]:

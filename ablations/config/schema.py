@@ -314,10 +314,10 @@ class Config:
     model: ModelConfig = group(ModelConfig)
     attention: AttentionConfig = group(AttentionConfig)
     train: TrainConfig = group(TrainConfig)
-    bench: BenchConfig = group(BenchConfig, verb="bench")
+    bench: BenchConfig = group(BenchConfig, verbs=("bench",))
     launcher: LauncherConfig = group(LauncherConfig)
     limits: LimitsConfig = group(LimitsConfig)
-    plan: PlanConfig = group(PlanConfig, verb="plan")
+    plan: PlanConfig = group(PlanConfig, verbs=("plan",))
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
         3,
@@ -357,7 +357,7 @@ class Config:
         "all",
         "Figures that `analyze` draws: all, or all but some as [all,-cams], with tables, page and report; or names, as "
         f"[forest,pareto], these alone. One of: all, {', '.join(FIGURES)}.",
-        verb="analyze",
+        verbs=("analyze",),
     )
     threads: int | str = option(
         AUTO,
@@ -377,7 +377,7 @@ class Config:
     sync: bool = option(
         False,
         "Whether `analyze` sends MLflow what it has missed of the study, because a server did not answer.",
-        verb="analyze",
+        verbs=("analyze",),
     )
     degenerate: str = option(
         "refuse",
@@ -386,10 +386,22 @@ class Config:
         choices=("refuse", "warn"),
     )
     device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
-    study: str = option("", "Name of the study; <sweep>-<data>-<model> where it is empty.")
+    recipes: list[str] = option(
+        [],
+        "Protocols under which the same question is asked, each the name of a recipe, backbone or data set, or several "
+        "joined by +, as [quick,cifar10+resnet20+cifar]: one study per protocol, and a report on where verdicts agree.",
+        verbs=("plan", "run", "analyze"),
+    )
+    study: str = option(
+        "",
+        "Name of the study; if empty, <sweep>-<data>-<model>, followed by -<recipe> unless that is the default. With "
+        "recipes, name of the report; the studies are then <name>-<protocol>.",
+    )
     storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")
     results_dir: str = option("results", "Folder of the stores, figures and reports.")
 
 
-# The options and groups that one verb alone has, by their names on the command line.
-OWNERS: dict[str, str] = {declared.name: verb for declared in fields(Config) if (verb := declared.metadata["verb"])}
+# The options and groups that some verbs alone have, by their names on the command line.
+OWNERS: dict[str, tuple[str, ...]] = {
+    declared.name: verbs for declared in fields(Config) if (verbs := declared.metadata["verbs"])
+}

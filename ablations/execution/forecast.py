@@ -51,10 +51,19 @@ class StudyForecast:
         Raises:
             SuiteError: if it could not be run as it was asked for.
         """
+        if status := self.run_pilot():
+            return status
+        self.forecast()
+        return 0
+
+    def forecast(self) -> StudyCost:
+        """Prints and writes the plan; returns what is left to train, and what that takes.
+
+        Raises:
+            SuiteError: as `plan` does.
+        """
         config = self.config
         design = checked_design(config)
-        if config.plan.pilot and (status := self._run_pilot(design)):
-            return status
         store, degenerate = self._store(design), DegeneracyCheck(config)
         self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         with closing(make_launcher(config, design, self.console)) as launcher:
@@ -78,11 +87,14 @@ class StudyForecast:
             *degenerate.sentences(outlook.design.variants),
         ]
         self._publish(planned, sentences, _rows(estimate, outlook))
-        return 0
+        return estimate
 
-    def _run_pilot(self, design: Design) -> int:
-        """Trains the first replicates of the study; returns what that returned."""
-        pilot, most = self.config.plan.pilot, design.replicates_max or design.replicates
+    def run_pilot(self) -> int:
+        """Trains the first replicates of the study, if asked for; returns what that returned, 0 if not asked for."""
+        design, pilot = checked_design(self.config), self.config.plan.pilot
+        if not pilot:
+            return 0
+        most = design.replicates_max or design.replicates
         if pilot > most:
             raise UsageError("plan.pilot", pilot, f"is more than the {most} replicates of the study")
         if design.is_search:

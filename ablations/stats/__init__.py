@@ -12,13 +12,24 @@ from ablations.stats.power import (
     replicates_for_margin,
     spreads,
 )
+from ablations.stats.protocols import corrected_for_protocols
 from ablations.stats.stability import Stability
 from ablations.stats.summaries import VariantSummary, summarise
-from ablations.stats.verdicts import Contrast, Verdict, family, judge, missing_pairs, relative_efficiency, undecided
+from ablations.stats.verdicts import (
+    Contrast,
+    Question,
+    Verdict,
+    family,
+    judge,
+    judge_together,
+    missing_pairs,
+    relative_efficiency,
+    undecided,
+)
 
 __all__ = [
-    "Contrast", "Estimate", "Looks", "Spread", "Stability", "Typical", "VariantSummary", "Verdict", "baseline_shares",
-    "bca_interval", "cells_by_variant", "detectable", "estimate", "family", "judge", "missing_pairs", "power",
-    "reachable_margin", "relative_efficiency", "replicates_for", "replicates_for_margin", "spreads", "summarise",
-    "typical", "undecided",
+    "Contrast", "Estimate", "Looks", "Question", "Spread", "Stability", "Typical", "VariantSummary", "Verdict",
+    "baseline_shares", "bca_interval", "cells_by_variant", "corrected_for_protocols", "detectable", "estimate",
+    "family", "judge", "judge_together", "missing_pairs", "power", "reachable_margin", "relative_efficiency",
+    "replicates_for", "replicates_for_margin", "spreads", "summarise", "typical", "undecided",
 ]  # fmt: skip

@@ -46,13 +46,15 @@ class Inference:
         return min(self.p, self.p_equivalence) <= ALPHA
 
 
-def infer(responses_at: ResponsesAt, members: int, margin: float, looks: Looks | None) -> list[Inference]:
+def infer(responses_at: ResponsesAt, members: int, margin: float | Array, looks: Looks | None) -> list[Inference]:
     """Tests a family; under looks, each look of which all open members have the replicates, until they are decided.
 
+    `margin` is one for all members, or one for each, (members,).
+
     Raises:
-        ValueError: if the margin is not above 0.
+        ValueError: if a margin is not above 0.
     """
-    if not margin > 0:
+    if not np.all(np.asarray(margin) > 0):
         raise ValueError(f"margin={margin}: must be more than 0")
     everything = responses_at(None, ())
     assert everything is not None
@@ -85,7 +87,7 @@ def infer(responses_at: ResponsesAt, members: int, margin: float, looks: Looks |
     return inferences
 
 
-def _tested(responses: Responses, margin: float, level: float = ALPHA) -> list[Inference]:
+def _tested(responses: Responses, margin: float | Array, level: float = ALPHA) -> list[Inference]:
     """Tests a family at one time, whose p values may be up to `level` where others may be up to 5 %."""
     tests, counts = family_tests(responses), responses.counts
     sums = np.nansum(responses.differences, axis=0)

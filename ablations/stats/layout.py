@@ -84,6 +84,16 @@ class Layout:
         first = self.replicates < size
         return Layout(self.variants, self.replicates[first], self.values[first], self.ended[first])
 
+    def over(self, replicates: NDArray[np.int64]) -> Layout:
+        """Returns the layout with a row for each of these replicates, ascending, which include its own."""
+        rows = np.searchsorted(replicates, self.replicates)
+        values, ended = (
+            np.full((len(replicates), len(self.variants)), np.nan),
+            np.zeros((len(replicates), len(self.variants)), bool),
+        )
+        values[rows], ended[rows] = self.values, self.ended
+        return Layout(self.variants, replicates, values, ended)
+
     def responses(self, contrasts: Mapping[str, str]) -> Responses:
         """Returns what contrasts are tested with, given the baseline of each variant."""
         there = ~np.isnan(self.values)

@@ -51,12 +51,30 @@ class Responses:
             to 0; nan where a variant of the contrast has no result.
         squared_weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
         is_pooled: whether the variance of a contrast may be moderated towards that of single runs.
+        layouts: the number of the layout that each contrast (k,) and each variant (g,) belongs to; None where there is
+            one. Variances are moderated within a layout: those of two protocols have nothing to do with each other.
     """
 
     values: Array
     differences: Array
     squared_weights: Array
     is_pooled: bool = True
+    layouts: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Responses]) -> Responses:
+        """Returns the contrasts of several layouts, all with the same replicates in their rows, as one family."""
+        if len(parts) == 1:
+            return parts[0]
+        contrasts = [np.full(len(part.squared_weights), number) for number, part in enumerate(parts)]
+        variants = [np.full(part.values.shape[1], number) for number, part in enumerate(parts)]
+        return cls(
+            np.hstack([part.values for part in parts]),
+            np.hstack([part.differences for part in parts]),
+            np.concatenate([part.squared_weights for part in parts]),
+            all(part.is_pooled for part in parts),
+            (np.concatenate(contrasts), np.concatenate(variants)),
+        )
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -65,7 +83,20 @@ class Responses:
 
     def of(self, contrasts: NDArray[np.bool_]) -> Responses:
         """Returns some of the contrasts, and all variants."""
-        return Responses(self.values, self.differences[:, contrasts], self.squared_weights[contrasts], self.is_pooled)
+        layouts = None if self.layouts is None else (self.layouts[0][contrasts], self.layouts[1])
+        differences, weights = self.differences[:, contrasts], self.squared_weights[contrasts]
+        return Responses(self.values, differences, weights, self.is_pooled, layouts)
+
+    def by_layout(self) -> Iterator[tuple[NDArray[np.bool_], Responses]]:
+        """Yields each layout that has contrasts: which of them it has, (k,), and these with its own variants alone."""
+        if self.layouts is None:
+            yield np.ones(len(self.squared_weights), dtype=np.bool_), self
+            return
+        of_contrasts, of_variants = self.layouts
+        for number in np.unique(of_contrasts):
+            own = np.asarray(of_contrasts == number, dtype=np.bool_)
+            values = self.values[:, of_variants == number]
+            yield own, Responses(values, self.differences[:, own], self.squared_weights[own], self.is_pooled)
 
 
 @dataclass(frozen=True)
@@ -158,9 +189,16 @@ def max_t_ps(differences: Array) -> Array:
 def moderated_errors(responses: Responses) -> tuple[Array, Array]:
     """Returns the standard errors of mean differences by moderated variances, and their degrees of freedom, (k,) each.
 
-    Replicates in which a variant is missing count for the contrasts that have them, and not for what is moderated
-    towards.
+    Each layout's are moderated by themselves. Replicates in which a variant is missing count for the contrasts that
+    have them, and not for what is moderated towards.
     """
+    errors, freedom = np.empty(len(responses.squared_weights)), np.empty(len(responses.squared_weights))
+    for own, part in responses.by_layout():
+        errors[own], freedom[own] = _errors_of_layout(part)
+    return errors, freedom
+
+
+def _errors_of_layout(responses: Responses) -> tuple[Array, Array]:
     own, n = _variances(responses), responses.counts
     freedom = np.asarray(n - 1, dtype=np.float64)
     values = responses.values[:, np.count_nonzero(~np.isnan(responses.values), axis=0) >= 2]
@@ -212,9 +250,11 @@ def _inverse_trigamma(values: Array) -> Array:
 
 def _variances(responses: Responses) -> Array:
     """Returns the variance of each contrast's differences, (k,): at least that of rounding, where values are coarse."""
-    floor = resolution(responses.values) ** 2 / 12
     own = np.nanvar(responses.differences, axis=0, ddof=1)
-    return np.asarray(np.maximum(own, responses.squared_weights * floor))
+    for mask, part in responses.by_layout():
+        floor = resolution(part.values) ** 2 / 12
+        own[mask] = np.maximum(own[mask], part.squared_weights * floor)
+    return np.asarray(own)
 
 
 def resolution(values: Array) -> float:
@@ -246,8 +286,11 @@ def t_ps(means: Array, errors: Array, freedom: Array) -> Array:
     return np.asarray(np.where(known, 2 * stdtr(freedom, -np.abs(means) / np.where(known, errors, 1.0)), 1.0))
 
 
-def equivalence_ps(means: Array, errors: Array, freedom: Array, margin: float) -> Array:
-    """Returns p values of the claim that mean differences are less than `margin` either way; 1 without a spread."""
+def equivalence_ps(means: Array, errors: Array, freedom: Array, margin: float | Array) -> Array:
+    """Returns p values of the claim that mean differences are less than `margin` either way; 1 without a spread.
+
+    `margin` is one for all, or one for each, (k,).
+    """
     known = errors > _ZERO  # and not nan, as of a single replicate
     distances = np.abs(means) - margin  # to the nearer bound, whose p is the greater one
     return np.asarray(np.where(known, stdtr(freedom, distances / np.where(known, errors, 1.0)), 1.0))

@@ -92,6 +92,15 @@ class Contrast:
         return float(1 - ALPHA ** (1 / self.difference.n))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is judged under one protocol; the arguments of `judge`."""
+
+    cells: pd.DataFrame
+    baselines: Mapping[str, str]
+    margin: float
+
+
 def judge(
     cells: pd.DataFrame,
     baselines: Mapping[str, str],
@@ -112,39 +121,60 @@ def judge(
         ValueError: if the margin is not above 0, the metric is none that can be better or worse, or a replicate of a
             variant is there twice.
     """
+    return _judge([Question(cells, baselines, margin)], metric, looks)[0]
+
+
+def judge_together(questions: Sequence[Question], metric: str = "top1") -> list[list[Contrast]]:
+    """Judges the contrasts of several protocols as one family; returns those of each protocol, in their order.
+
+    From 6 replicates on, the signs of a replicate are flipped under all protocols at once: replicates of one number
+    share their seed. Below 6, variances are moderated within each protocol, because spreads differ between protocols,
+    and p values are corrected over all. Margin and stability are those of each protocol.
+
+    Raises:
+        ValueError: as `judge` does.
+    """
+    return _judge(questions, metric, None)
+
+
+def _judge(questions: Sequence[Question], metric: str, looks: Looks | None) -> list[list[Contrast]]:
     better = sign_of(metric)
-    layout, pairs = Layout.of(cells, metric), {name: other for name, other in baselines.items() if name != other}
+    layouts = [Layout.of(question.cells, metric) for question in questions]
+    replicates = np.unique(np.concatenate([layout.replicates for layout in layouts]))
+    layouts = [layout.over(replicates) for layout in layouts]
+    pairs = [{name: other for name, other in question.baselines.items() if name != other} for question in questions]
+    members = [(number, name) for number, own in enumerate(pairs) for name in own]
 
     def responses_at(size: int | None, active: Sequence[int]) -> Responses | None:
-        names = list(pairs)
-        wanted = {name for place in active for name in (names[place], pairs[names[place]])}
-        if size is not None and not all(layout.has_ended(name, size) for name in wanted):
+        asked = [members[place] for place in active]
+        wanted = {(number, name) for number, variant in asked for name in (variant, pairs[number][variant])}
+        if size is not None and not all(layouts[number].has_ended(name, size) for number, name in wanted):
             return None
-        return (layout if size is None else layout.before(size)).responses(pairs)
+        seen = layouts if size is None else [layout.before(size) for layout in layouts]
+        return Responses.joined([layout.responses(own) for layout, own in zip(seen, pairs, strict=True)])
 
-    inferences = infer(responses_at, len(pairs), margin, looks)
-    stable = _stabilities(layout, pairs, margin, better)
-    return [
-        _conclude(
-            Contrast(
-                variant,
-                baseline,
-                inference.estimate,
-                *_shown(inference),
-                Verdict.NONE,
-                look=inference.look,
-                assumes_normal=inference.assumes_normal,
-                stabilities=tuple(stable[baseline][name] for name in (variant, baseline) if name in stable[baseline]),
-                lost=layout.lost(variant) + layout.lost(baseline),
-                adjusted=inference.adjusted,
-            ),
-            inference,
-            better,
-            len(pairs),
-            looks,
+    by_protocol = [question.margin for question in questions]
+    margins = np.array([by_protocol[number] for number, _ in members] or by_protocol)
+    inferences = infer(responses_at, len(members), margins, looks)
+    stable = [_stabilities(*known, better) for known in zip(layouts, pairs, by_protocol, strict=True)]
+    judged: list[list[Contrast]] = [[] for _ in questions]
+    for (number, variant), inference in zip(members, inferences, strict=True):
+        layout, baseline = layouts[number], pairs[number][variant]
+        known = stable[number][baseline]
+        contrast = Contrast(
+            variant,
+            baseline,
+            inference.estimate,
+            *_shown(inference),
+            Verdict.NONE,
+            look=inference.look,
+            assumes_normal=inference.assumes_normal,
+            stabilities=tuple(known[name] for name in (variant, baseline) if name in known),
+            lost=layout.lost(variant) + layout.lost(baseline),
+            adjusted=inference.adjusted,
         )
-        for (variant, baseline), inference in zip(pairs.items(), inferences, strict=True)
-    ]
+        judged[number].append(_conclude(contrast, inference, better, len(members), looks))
+    return judged
 
 
 def sign_of(metric: str) -> float:

@@ -68,6 +68,7 @@ def test_unknown_flags_are_refused(capsys: pytest.CaptureFixture[str], argument:
         ("run", "figures=cams", "analyze"),
         ("plan", "figures=[all,-cams]", "analyze"),
         ("bench", "figures=nonsense", "analyze"),
+        ("bench", "recipes=[quick,cifar]", "plan`, `python -m ablations.run` and `python -m ablations.analyze"),
     ],
 )
 def test_options_of_another_verb_are_refused(

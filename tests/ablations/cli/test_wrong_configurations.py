@@ -36,7 +36,11 @@ VERBS = ("run", "plan", "analyze", "bench", "claims")
 DESIGNED = ("run", "plan", "analyze", "bench")  # the verbs that make cells of a sweep
 STUDIED = ("run", "plan", "analyze")  # the verbs that have a study of a name, with images
 STORED = ("run", "plan", "analyze", "claims")  # the verbs that open a database
-OWNED = {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}  # options of one verb alone
+# Options of some verbs alone.
+OWNED = {
+    "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
+    "recipes": ("plan", "run", "analyze"),
+}  # fmt: skip
 FREE = ("sweep.factors", "sweep.variants", "tune.space")  # below these, names are a person's own
 EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # more to look for what is new
 
@@ -60,8 +64,7 @@ class Leaf:
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        owner = OWNED.get(self.name.partition(".")[0])
-        return (owner,) if owner else VERBS
+        return OWNED.get(self.name.partition(".")[0], VERBS)
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,7 @@ def an_unknown_choice(draw: st.DrawFn) -> Wrong:
     others = [word for other in GROUPS if other != group for word in group_choices()[other] if word not in choices]
     odd = ["", "null", "3", "1.5", "true", "[]", f"[{choices[0]}]", "{a: 1}", "{name: x}", "../x", "''", ".", "/", "*"]
     value = draw(st.one_of(broken.map(quoted), st.sampled_from(odd), st.sampled_from(others)))
-    return Wrong((f"{group}={value}",), (f"{group}",), (group,), (OWNED[group],) if group in OWNED else VERBS)
+    return Wrong((f"{group}={value}",), (f"{group}",), (group,), OWNED.get(group, VERBS))
 
 
 @st.composite
@@ -290,7 +293,7 @@ def a_group_that_is_not_just_chosen(draw: st.DrawFn) -> Wrong:
              f"{group}.name={choice}", f"{group}/x={choice}", f"{group}={choice},{choice}", f"{group}"]
         )
     )  # fmt: skip
-    return Wrong((argument,), (group,), (group,), (OWNED[group],) if group in OWNED else VERBS)
+    return Wrong((argument,), (group,), (group,), OWNED.get(group, VERBS))
 
 
 @st.composite
@@ -380,7 +383,7 @@ def an_option_of_another_verb(draw: st.DrawFn) -> Wrong:
     root = leaf.name.partition(".")[0]
     sign = draw(st.sampled_from(["", "+", "++"]))
     argument = draw(st.sampled_from([f"{leaf.name}=3", leaf.name, f"{root}={{}}", f"{leaf.name}=true"]))
-    return Wrong((sign + argument,), (root,), (root,), tuple(verb for verb in VERBS if verb != OWNED[root]))
+    return Wrong((sign + argument,), (root,), (root,), tuple(verb for verb in VERBS if verb not in OWNED[root]))
 
 
 @st.composite
@@ -483,6 +486,22 @@ def variants_that_are_none(draw: st.DrawFn) -> Wrong:
 
 
 TOGETHER: tuple[Wrong, ...] = (
+    *(Wrong((f"recipes={asked}",), ("recipes",), ("recipes", *DESIGN), STUDIED)
+    for asked in ("quick", "[quick]", "[quick,quick]", "[quick,digits]", "[quik,cifar]", "[cifar10+,quick]", "[,]",
+                  "[cifar+quick,digits]", "[null,quick]", "[[quick,cifar]]", "'[quick,cifar]'", "[groups,quick]",
+                  "[quick,cifar,cifar+digits]")),
+    *(Wrong(("recipes=[quick,cifar]", *others), named, ("recipes", *DESIGN), STUDIED) for others, named in (
+        (("train=cifar",), ("train",)),
+        (("sweep=search",), ("recipes",)),
+        (("train.epochs=30", "train.batch_size=128", "train.learning_rate=0.4"), ("recipes",)),
+        (("study=" + "x" * 99,), ("study",)),
+        (("train.batch_size=3000",), ("train.batch_size",)),
+    )),
+    Wrong(("recipes=[timm/,quick]",), ("model",), ("recipes", *DESIGN), STUDIED),
+    Wrong(("recipes=[digits,cifar10]", "data.clutter=2"), ("data.clutter",), ("recipes", *DESIGN), STUDIED),
+    Wrong(("sweep=backbones", "recipes=[resnet8,resnet18]"), ("recipes",), ("recipes", *DESIGN), STUDIED),
+    Wrong(("recipes=[quick,cifar]", "figures=[forest]"), ("figures",), ("recipes", "figures"), ("analyze",)),
+    Wrong(("recipes=[quick,cifar]", "sync=true"), ("sync",), ("recipes", "sync"), ("analyze",)),
     *(Wrong(("sweep=shuffle", f"attention.groups={n}"),
     ("attention.groups",), DESIGN, DESIGNED) for n in (3, 6, 16, 64)),
     Wrong(("sweep=groups", "attention.groups=4"), ("attention.groups",), DESIGN, DESIGNED),
@@ -781,7 +800,8 @@ def called(line: CommandLine, conf: Path) -> tuple[int, str, str]:
     arguments = [argument.replace(FOLDER, str(conf)) for argument in ("results_dir=results", *line.arguments)]
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        status = cli.main(line.verb, "Does it.", act_of(line.verb), arguments, defaults)
+        several = getattr(importlib.import_module(f"ablations.{line.verb}"), f"{line.verb}_several", None)
+        status = cli.main(line.verb, "Does it.", act_of(line.verb), arguments, defaults, several)
     return status, out.getvalue(), error.getvalue()
 
 
@@ -841,5 +861,5 @@ def test_the_worst_end_so_as_processes(
     check(line, done.returncode, done.stdout, done.stderr, tmp_path, tmp_path)
 
 
-def test_options_of_one_verb_alone_are_those_that_the_command_line_knows() -> None:
+def test_options_of_some_verbs_alone_are_those_that_the_command_line_knows() -> None:
     assert OWNED == OWNERS  # otherwise the right ones above are not right for every verb

@@ -30,7 +30,7 @@ class Outer:
     names: list[str] = option(["a"], "Some names.", choices=("a", "b"))
     folder: str = option("x", "A folder.", local=True)
     extra: float = option(0.0, "A share that is off.", minimum=0.0, neutral=True)
-    inner: Inner = group(Inner, verb="bench")
+    inner: Inner = group(Inner, verbs=("bench",))
 
 
 def test_options_have_the_values_that_they_are_declared_with() -> None:
@@ -70,8 +70,11 @@ def test_a_neutral_option_decides_a_result_only_where_it_has_another_value_than_
     assert decisive(Outer(extra=0.5)) == decisive(Outer()) | {"extra": 0.5}
 
 
-def test_the_options_of_one_verb_alone_say_so_where_they_are_declared() -> None:
-    assert OWNERS == {"bench": "bench", "plan": "plan", "figures": "analyze", "sync": "analyze"}
+def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> None:
+    assert OWNERS == {
+        "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
+        "recipes": ("plan", "run", "analyze"),
+    }  # fmt: skip
 
 
 def test_what_is_a_small_image_is_said_as_it_is_done() -> None:

@@ -1,0 +1,140 @@
+"""Runs and plans the studies of several protocols, one after the other, and reports on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from ablations.analysis.multiverse import MultiverseAnalysis, find_multiverse, load_composed, multiverse_folder
+from ablations.common.errors import SuiteError
+from ablations.common.urls import hide_passwords
+from ablations.common.wording import count
+from ablations.config.multiverse import Multiverse, Protocol, compose_several, for_each
+from ablations.design import Design
+from ablations.execution.estimate import StudyCost
+from ablations.execution.forecast import StudyForecast
+from ablations.execution.progress import make_console
+from ablations.execution.runner import StudyRunner, checked_design
+from ablations.stats import detectable, family
+from ablations.storage.paths import storage_url
+from ablations.storage.study import find_study
+
+_REFUSED = 2  # as the command line's status for what the user can mend
+
+
+@dataclass(frozen=True)
+class MultiverseRunner:
+    """Runs or plans the studies of several protocols."""
+
+    multiverse: Multiverse
+    console: Console
+
+    def run(self) -> int:
+        """Runs the studies in their order, then reports on all; what is wrong with one costs that one alone.
+
+        Returns 0 when all their cells have an outcome, 1 when some have none, 2 when no study could be run, and
+        128 + n after signal n, which ends all.
+
+        Raises:
+            SuiteError: if what was asked for can be refused before anything is trained.
+        """
+        self._check()
+        statuses = []
+        for protocol in self._announced():
+            status = self._run(protocol)
+            if status >= 128:
+                return status
+            statuses.append(status)
+        analysis = find_multiverse(self.multiverse)
+        if analysis is not None:
+            # Importing what draws takes seconds, which nobody has to wait before cells are trained.
+            from ablations.reporting.multiverse import report_multiverse
+
+            report_multiverse(analysis, self.console)
+        return min(statuses) if len(set(statuses)) == 1 else 1
+
+    def plan(self) -> int:
+        """Plans each study, then says what all of them cost; returns 0, or what a pilot returned that ended early.
+
+        Raises:
+            SuiteError: if one of them could not be run as it was asked for.
+        """
+        designs = self._check()
+        costs = []
+        for protocol in self._announced():
+            forecast = StudyForecast(protocol.config, protocol.command, self.console)
+            if status := forecast.run_pilot():
+                return status
+            costs.append(forecast.forecast())
+        total = StudyCost(
+            tuple(cost for study in costs for cost in study.costs),
+            sum(study.missing for study in costs),
+            *(sum(getattr(study, key) for study in costs) for key in ("seconds", "low", "high")),
+        )
+        self._say(f"\nTotal over {count(len(costs), 'protocol')}. {total.sentence}", *_reach(designs))
+        return 0
+
+    def _check(self) -> list[Design]:
+        """Returns the designs of all protocols, after whatever can be refused before anything is trained."""
+        multiverse_folder(self.multiverse)
+        by_name = {protocol.name: protocol for protocol in self.multiverse.protocols}
+        return for_each(by_name, lambda name: _checked(by_name[name]))
+
+    def _announced(self) -> Iterator[Protocol]:
+        protocols = self.multiverse.protocols
+        for number, protocol in enumerate(protocols, 1):
+            self._say(f"\nProtocol {number} of {len(protocols)}: {protocol.name}")
+            yield protocol
+
+    def _run(self, protocol: Protocol) -> int:
+        try:
+            return StudyRunner(protocol.config, protocol.command, self.console).run()
+        except SuiteError as error:
+            self._say(f"Not run under {protocol.name}: {hide_passwords(str(error))}")
+            return _REFUSED
+
+    def _say(self, *texts: str) -> None:
+        for text in texts:
+            self.console.print(text, soft_wrap=True, markup=False)
+
+
+def run_multiverse(*overrides: str, console: Console | None = None) -> MultiverseAnalysis:
+    """Runs the studies of several protocols as `python -m ablations.run` with the same overrides does.
+
+    Overrides are as on the command line: `run_multiverse("sweep=groups", "recipes=[quick,cifar]")`.
+
+    Raises:
+        SuiteError: if they cannot be run as they were asked for, or no cell could be trained.
+        KeyboardInterrupt: if they were interrupted; what was finished is stored.
+    """
+    multiverse = compose_several(overrides, "run_study", "run_multiverse")
+    if MultiverseRunner(multiverse, console or make_console()).run() >= 128:
+        raise KeyboardInterrupt
+    return load_composed(multiverse)
+
+
+def _checked(protocol: Protocol) -> Design:
+    design = checked_design(protocol.config)
+    store = find_study(storage_url(protocol.config), design.study)
+    if store is not None:
+        store.check(design, "to start other studies, add study=NAME (any name)")
+    return design
+
+
+def _reach(designs: Sequence[Design]) -> list[str]:
+    """Says what correction over all protocols costs in power; nothing under interim analyses."""
+    # Where variants are tuned, there are results under two recipes.
+    contrasts = [len(family(design.baselines)) * (2 if design.tuning else 1) for design in designs]
+    replicates = designs[0].replicates
+    text = f"Verdicts over all protocols are corrected for {count(sum(contrasts), 'contrast')}"
+    if designs[0].replicates_max:
+        return [f"{text}, those of each study for its own only."]
+    alone, together = (detectable(1.0, replicates, number) for number in (max(contrasts), sum(contrasts)))
+    if alone is None or together is None:
+        return [f"{text}, of which {count(replicates, 'replicate')} can decide none."]
+    return [
+        f"{text}: the minimum detectable effect at 80 % power with {count(replicates, 'replicate')} is "
+        f"{together:.2g} SD of paired differences, instead of {alone:.2g} SD in a study alone."
+    ]

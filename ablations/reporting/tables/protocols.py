@@ -1,0 +1,68 @@
+"""The table of contrasts under several protocols, a column a protocol, and whether their verdicts agree."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ablations.analysis.multiverse import agreements
+from ablations.common.metrics import Metric
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.multiverse import agreement_word, by_protocol, margin_text
+from ablations.reporting.text.numbers import difference_with_interval
+from ablations.reporting.text.verdicts import marked
+from ablations.stats import Estimate, Verdict
+from ablations.stats.significance import FLIPPED
+
+
+def protocols_table(frame: pd.DataFrame, margins: Mapping[str, float], metric: Metric) -> Section:
+    """Returns a row a contrast: under each protocol its difference and verdict, then whether the verdicts agree.
+
+    Args:
+        frame: a row a contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high` (nan where
+            there is none), `verdict`; and `assumes_normal`, where its tests are known to.
+        margins: the equivalence margin of each protocol.
+        metric: that verdicts are about.
+    """
+    protocols, found = list(dict.fromkeys(frame["protocol"])), agreements(frame)
+    several = len(set(frame["baseline"])) > 1
+    cells = {(row["protocol"], row["variant"], row["baseline"]): _cell(row, metric) for row in frame.to_dict("records")}
+    rows = [
+        [f"{variant} against {baseline}" if several else variant]
+        + [cells.get((protocol, variant, baseline), "–") for protocol in protocols]
+        + ([agreement_word(agrees)] if len(protocols) > 1 else [])
+        for (variant, baseline), agrees in found.items()
+    ]
+    baseline = "its baseline" if several else frame["baseline"].iloc[0]
+    note = (
+        f"Difference in {metric.label.lower()} to {baseline} ({metric.difference_unit or 'no unit'}) [95 % CI, not "
+        "corrected], and its verdict, corrected for all contrasts of all protocols. "
+        f"n = {sizes_text(frame)}. Equivalence margin: {margin_text(margins, metric)}."
+    )
+    if len(protocols) > 1:
+        note += (
+            " Agree: the same decided verdict under all protocols; compatible: decided verdicts are the same, the rest "
+            "is undecided; contradict: two decided verdicts differ."
+        )
+    if "assumes_normal" in frame and any("†" in cell for cell in cells.values()):
+        note += f" † Assumes normal differences: fewer than {FLIPPED} replicates."
+    headers = ["contrast", *protocols, *(["verdicts"] if len(protocols) > 1 else [])]
+    return Section("Verdicts by protocol", note, tuple(headers), rows)
+
+
+def _cell(row: Mapping[Hashable, Any], metric: Metric) -> str:
+    if not row["n"]:
+        return "no pair"
+    difference = difference_with_interval(Estimate(row["n"], row["mean"], row["low"], row["high"]), metric)
+    return f"{difference} {marked(Verdict(row['verdict']), bool(row.get('assumes_normal', False)))}"
+
+
+def sizes_text(frame: pd.DataFrame) -> str:
+    """Writes the replicates of all contrasts, by protocol where these differ: `8`, `3 to 8`, `8 (quick), 3 (short)`."""
+    texts = {}
+    for protocol, sizes in frame.groupby("protocol", sort=False)["n"]:
+        least, most = int(sizes.min()), int(sizes.max())
+        texts[str(protocol)] = str(least) if least == most else f"{least} to {most}"
+    return by_protocol(texts)

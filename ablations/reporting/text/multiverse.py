@@ -1,0 +1,207 @@
+"""The same question under several protocols, in words: which verdicts agree, and which effects differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from ablations.analysis.multiverse import Agreement, Interaction, MultiverseAnalysis, agreements
+from ablations.common.metrics import METRICS, Metric
+from ablations.common.settings import flatten
+from ablations.common.wording import count
+from ablations.reporting.text.declaration import exploratory_clause
+from ablations.reporting.text.numbers import difference_with_interval
+from ablations.reporting.text.scope import data_line, missing_sentence
+from ablations.stats import Verdict
+from ablations.stats.significance import ALPHA, FLIPPED
+
+_WORDS = {
+    Agreement.AGREES: "agree",
+    Agreement.COMPATIBLE: "compatible",
+    Agreement.CONTRADICTS: "contradict",
+    Agreement.OPEN: "undecided under all",
+}
+_BEFORE = {
+    Agreement.AGREES: "",
+    Agreement.COMPATIBLE: "compatible verdicts, ",
+    Agreement.CONTRADICTS: "contradicting verdicts, ",
+    Agreement.OPEN: "",
+}
+_NAMED = 3  # pairs of protocols with different effects that are named
+_TOLD = 60  # contrasts that each have a sentence
+
+
+def agreement_word(found: Agreement) -> str:
+    """Returns what a table says of the verdicts on a contrast under several protocols."""
+    return _WORDS[found]
+
+
+def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
+    """Says which verdicts agree, which effects differ, how that was tested, and what is missing."""
+    sentences = []
+    if analysis.agreements:
+        sentences.append(tally_sentence(analysis.agreements.values(), len(analysis.studies)))
+        if len(analysis.agreements) <= _TOLD:
+            sentences += agreement_sentences(analysis.frame)
+        sentences += interaction_sentences(analysis)
+    else:
+        sentences.append("Cells are stored under one protocol only, so there is nothing to compare.")
+    return [*sentences, method_sentence(analysis), *_exploratory(analysis), *missing_sentences(analysis)]
+
+
+def tally_sentence(found: Iterable[Agreement], protocols: int) -> str:
+    """Counts the contrasts by agreement: `4 contrasts under 3 protocols: 1 agree, 3 compatible.`"""
+    counts = Counter(found)
+    counted = [f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind]]
+    return f"{count(sum(counts.values()), 'contrast')} under {count(protocols, 'protocol')}: {', '.join(counted)}."
+
+
+def agreement_sentences(frame: pd.DataFrame) -> list[str]:
+    """Says of each contrast its verdicts and whether they agree.
+
+    For instance `sa against none: compatible verdicts, helps under quick; undecided under short.`
+    """
+    sentences = []
+    for (variant, baseline), found in agreements(frame).items():
+        own = frame[(frame["variant"] == variant) & (frame["baseline"] == baseline)]
+        protocols: dict[str, list[str]] = {}
+        for protocol, verdict in zip(own["protocol"], own["verdict"], strict=True):
+            protocols.setdefault(str(verdict), []).append(str(protocol))
+        under = {
+            verdict: "all protocols" if len(protocols) == 1 else listed(names) for verdict, names in protocols.items()
+        }
+        clauses = "; ".join(f"{verdict} under {names}" for verdict, names in under.items())
+        sentences.append(f"{variant} against {baseline}: {_BEFORE[found]}{clauses}.")
+    return sentences
+
+
+def interaction_sentences(analysis: MultiverseAnalysis) -> list[str]:
+    """Says which effects differ between protocols; nothing where that was not tested."""
+    tested = analysis.interactions
+    if not tested:
+        return []
+    metric = METRICS[analysis.metric]
+    differing = [one for one in tested if one.p <= ALPHA]
+    if not differing:
+        return [f"No effect differs significantly between two protocols (smallest corrected p: {_p(tested[0].p)})."]
+    named = "; ".join(_interaction_clause(one, metric) for one in differing[:_NAMED])
+    more = f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+    return [f"Effects that differ between protocols: {named}{more} (difference of the differences [95 % CI])."]
+
+
+def _interaction_clause(one: Interaction, metric: Metric) -> str:
+    return (
+        f"{one.variant} against {one.baseline}, {one.protocol} minus {one.other}: "
+        f"{difference_with_interval(one.estimate, metric)}, corrected p = {_p(one.p)}"
+    )
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else "0.001 or less"
+
+
+def method_sentence(analysis: MultiverseAnalysis) -> str:
+    """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
+    own = "Each study's own report corrects for its own contrasts only."
+    n = analysis.frame["n"]
+    if not (n > 1).any():
+        return "No contrast has two replicates, so there are no verdicts."
+    family = f"the {count(int((n > 1).sum()), 'contrast')} of all protocols"
+    if analysis.has_looks:
+        return (
+            "Each protocol was judged with interim analyses of its own, and p-values are corrected for "
+            f"{count(len(analysis.studies), 'protocol')} (Bonferroni): family-wise error at most 5 % over {family}. "
+            f"{own}"
+        )
+    tests = []
+    if (n >= FLIPPED).any():
+        tests.append("joint sign flips of whole replicates under all protocols, which assume symmetric differences")
+    if (n[n > 1] < FLIPPED).any():
+        tests.append(
+            f"with fewer than {FLIPPED} replicates, t-tests with variances moderated within each protocol and Holm's "
+            "correction, which assume normal differences"
+        )
+    return f"Verdicts are on {family} as one family (family-wise error at most 5 %): {'; '.join(tests)}. {own}"
+
+
+def margin_text(margins: Mapping[str, float], metric: Metric) -> str:
+    """Writes the margins of protocols: `0.2 points`, or `1 point (quick and short), 0.2 points (cifar10)`."""
+    return by_protocol({name: metric.quantity(margin) for name, margin in margins.items()})
+
+
+def by_protocol(texts: Mapping[str, str]) -> str:
+    """Writes what there is of each protocol, once where it is the same: `8`, or `8 (quick and short), 3 (cifar10)`."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{text} ({listed(own)})" for text, own in names.items())
+
+
+def _exploratory(analysis: MultiverseAnalysis) -> list[str]:
+    clauses: dict[str, list[str]] = {}
+    for name, study in analysis.studies.items():
+        if clause := exploratory_clause(study):
+            clauses.setdefault(clause, []).append(name)
+    return [f"Verdicts under {listed(names)} are {clause}." for clause, names in clauses.items()]
+
+
+def missing_sentences(analysis: MultiverseAnalysis) -> list[str]:
+    """Says which protocols have no cells, and which cells others lack."""
+    sentences = []
+    if missing := analysis.missing:
+        sentences.append(f"No cell is stored under {listed(missing)}; the same `run` command trains what is missing.")
+    for name, study in analysis.studies.items():
+        if missing_cells := missing_sentence(study.results):
+            sentences.append(f"Under {name}: {missing_cells[0].lower()}{missing_cells[1:]}")
+    return sentences
+
+
+def protocol_lines(analysis: MultiverseAnalysis) -> dict[str, str]:
+    """Says in a line for each protocol on which data, backbone and recipe its cells were trained."""
+    lines = {}
+    for name, study in analysis.studies.items():
+        protocol = study.design.protocol
+        models = " and ".join(dict.fromkeys(variant.model["name"] for variant in study.design.variants))
+        train = protocol["train"]
+        lines[name] = (
+            f"{data_line(protocol['data'])}, {models}, {count(train['epochs'], 'epoch')}, {train['precision']}"
+        )
+    return lines
+
+
+def differing_options(analysis: MultiverseAnalysis) -> dict[str, dict[str, str]]:
+    """Returns the options that differ between protocols, each with its value under every one that has it."""
+    options = {
+        name: flatten(study.design.protocol) | {"model": study.config.model.name}
+        for name, study in analysis.studies.items()
+    }
+    names = dict.fromkeys(option for known in options.values() for option in known)
+    found = {}
+    for option in names:
+        values = {name: str(known.get(option, "–")) for name, known in options.items()}
+        if len(set(values.values())) > 1:
+            found[option] = values
+    return found
+
+
+def machine_text(analysis: MultiverseAnalysis) -> str:
+    """Names the machines that trained the cells."""
+    machines = []
+    for study in analysis.studies.values():
+        processor = "gpu" if study.design.protocol["device"] == "cuda" else "cpu"
+        machines += [known[processor] for known in study.results.environments]
+    return " and ".join(dict.fromkeys(machines))
+
+
+def is_decided(verdict: str) -> bool:
+    """Whether a verdict says something of a difference: it helps, hurts or is equivalent."""
+    return Verdict(verdict) in (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Writes names in a row: `a`, `a and b`, `a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
