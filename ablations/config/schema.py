@@ -23,6 +23,7 @@ FIGURES = {
     "variants": "Top-1 and cost of every variant",
     "effects": "Main effects and interactions of crossed factors",
     "tradeoffs": "What a search tried, and which factors mattered",
+    "comparisons": "Contrasts under one recipe, and with each variant at its best",
     "tuning": "Accuracy against the tuning budget, and where the optima lie",
     "pareto": "Top-1 against speed and memory",
     "complexity": "Top-1 against parameters and GFLOPs, beside published results",

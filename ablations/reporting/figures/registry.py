@@ -23,6 +23,7 @@ from ablations.reporting.figures import (
     pareto,
     predicted,
     promise,
+    protocols,
     search,
     style,
     variants,
@@ -31,6 +32,7 @@ from ablations.reporting.figures import tuning as tuning_figure
 from ablations.reporting.figures.sketch import Sketch
 from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
+from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
 _OF_EACH = "one network of each variant (replicate 0)"
@@ -140,6 +142,19 @@ def _tuning(analysis: StudyAnalysis) -> Sketch | str:
     n = f"{count(tuned.tuning.trials, 'trial')} a variant, each trained once"
     draw = partial(tuning_figure.draw_tuning, tuned, names, baselines)
     return Sketch(frame, draw, key, n, shown="", asks=False, results=tuned.as_results)
+
+
+def _comparisons(analysis: StudyAnalysis) -> Sketch | str:
+    if analysis.at_best is None:
+        return "it compares best recipes with the study's own, and variants are not tuned (tune.trials)"
+    frame, design = comparisons_frame(analysis), analysis.design
+    if frame.empty:
+        return "no variant and its baseline have a finished replicate in common"
+    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error at most 5 % in each comparison. "
+    key += assumptions_sentence([*analysis.contrasts, *analysis.at_best.contrasts])
+    margins = dict.fromkeys(frame["protocol"], design.margin)
+    draw = partial(protocols.draw_protocols, _shown(frame, analysis), margins, METRICS[design.metric])
+    return Sketch(frame, draw, f"{key} {exploratory_sentence(analysis)}".strip())
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
@@ -273,6 +288,7 @@ _SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "variants": _variants,
     "effects": _effects,
     "tradeoffs": _tradeoffs,
+    "comparisons": _comparisons,
     "tuning": _tuning,
     "pareto": _pareto,
     "complexity": _complexity,

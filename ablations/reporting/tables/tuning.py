@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
+from ablations.analysis.multiverse import Agreement, agreements
 from ablations.analysis.study import StudyAnalysis
 from ablations.analysis.tuning import Tuned
 from ablations.common.metrics import METRICS
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.declaration import exploratory_mark
+from ablations.reporting.text.multiverse import agreement_word
 from ablations.reporting.text.numbers import difference_with_interval, mean_with_interval, on_validation
-from ablations.reporting.text.tuning import AT_BEST, ONE_RECIPE
+from ablations.reporting.text.tuning import AT_BEST, ONE_RECIPE, comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 from ablations.stats import Contrast
 
@@ -27,8 +27,12 @@ def tuning_sections(analysis: StudyAnalysis) -> list[Section]:
 
 def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Section:
     sides = [{contrast.variant: contrast for contrast in side.contrasts} for side in (analysis, best)]
-    names = [name for name, baseline in analysis.design.baselines.items() if name != baseline]
-    rows = [[name, *(text for side in sides for text in _cells(side.get(name), analysis))] for name in names]
+    found = agreements(comparisons_frame(analysis))
+    rows = []
+    for name, baseline in analysis.design.baselines.items():
+        if name != baseline:
+            told = [text for side in sides for text in _cells(side.get(name), analysis)]
+            rows.append([name, *told, _word(found.get((name, baseline)))])
     metric = METRICS[analysis.design.metric]
     note = (
         f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. {ONE_RECIPE.capitalize()}:"
@@ -37,7 +41,7 @@ def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Sectio
         f"corrected as one family. {assumptions_sentence([*analysis.contrasts, *best.contrasts])}"
     )
     verdict = f"verdict{exploratory_mark(analysis)}"
-    headers = ("variant", ONE_RECIPE, verdict, AT_BEST, verdict)
+    headers = ("variant", ONE_RECIPE, verdict, AT_BEST, verdict, "verdicts")
     return Section("One recipe, and each variant at its best", note.strip(), headers, rows)
 
 
@@ -69,23 +73,8 @@ def tuning_frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
-    """Returns a row a contrast and comparison.
-
-    Columns: `protocol` (one recipe, or each at its best), `variant`, `baseline`, `n`, `mean` (in the metric's unit),
-    `low` and `high` (95 % CI), `verdict`, and `assumes_normal`.
-    """
-    rows: list[dict[str, Any]] = [
-        {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
-        | vars(contrast.difference)
-        | {"verdict": contrast.verdict.value, "assumes_normal": contrast.assumes_normal}
-        for name, side in ((ONE_RECIPE, analysis), (AT_BEST, analysis.at_best))
-        if side is not None
-        for contrast in side.contrasts
-        if contrast.difference is not None
-    ]
-    columns = ["protocol", "variant", "baseline", "n", "mean", "low", "high", "verdict", "assumes_normal"]
-    return pd.DataFrame(rows, columns=columns)
+def _word(found: Agreement | None) -> str:
+    return agreement_word(found) if found else "–"
 
 
 def _cells(contrast: Contrast | None, analysis: StudyAnalysis) -> list[str]:

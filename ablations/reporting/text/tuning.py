@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
+
+from ablations.analysis.multiverse import agreements
 from ablations.analysis.study import StudyAnalysis
 from ablations.analysis.tuning import Optimum, Tuned
 from ablations.common.metrics import METRICS
 from ablations.common.settings import Settings
 from ablations.common.wording import count
 from ablations.design.tuning import Dimension, widened
+from ablations.reporting.text.multiverse import tally_sentence
 from ablations.reporting.text.scope import missing_sentence
 from ablations.reporting.text.verdicts import contrast_sentence
 
@@ -25,13 +31,31 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
         return [*sentences, "No trial has ended with a result, so no variant has a best recipe."]
     design = analysis.design
     metric = METRICS[design.metric]
-    told = best.shown_contrasts
-    if told:
-        sentences.append(
-            "Under the best recipe of each variant, as a family of its own: "
-            + " ".join(contrast_sentence(contrast, design.margin, metric) for contrast in told)
-        )
+    if told := best.shown_contrasts:
+        each = " ".join(contrast_sentence(contrast, design.margin, metric) for contrast in told)
+        sentences.append(f"Under the best recipe of each variant, as a family of its own: {each}")
+        found = agreements(comparisons_frame(analysis))
+        sentences.append(f"One recipe against each at its best: {tally_sentence(found.values(), 2)}")
     return sentences + edge_sentences(tuned)
+
+
+def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
+    """Returns a row a contrast and comparison.
+
+    Columns: `protocol` (one recipe, or each at its best), `variant`, `baseline`, `n`, `mean` (in the metric's unit),
+    `low` and `high` (95 % CI), `verdict`, and `assumes_normal`.
+    """
+    rows: list[dict[str, Any]] = [
+        {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
+        | vars(contrast.difference)
+        | {"verdict": contrast.verdict.value, "assumes_normal": contrast.assumes_normal}
+        for name, side in ((ONE_RECIPE, analysis), (AT_BEST, analysis.at_best))
+        if side is not None
+        for contrast in side.contrasts
+        if contrast.difference is not None
+    ]
+    columns = ["protocol", "variant", "baseline", "n", "mean", "low", "high", "verdict", "assumes_normal"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def recipe_text(recipe: Settings) -> str:

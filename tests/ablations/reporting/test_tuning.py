@@ -9,8 +9,8 @@ import pytest
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.reporting.report import make_report
-from ablations.reporting.tables.tuning import comparisons_frame, tuning_sections
-from ablations.reporting.text.tuning import edge_sentences, recipe_text, tuning_sentences
+from ablations.reporting.tables.tuning import tuning_sections
+from ablations.reporting.text.tuning import comparisons_frame, edge_sentences, recipe_text, tuning_sentences
 from tests.builders.tuned import OPTIMA, RATE, TunableLauncher, TunedStudy
 from tests.wording import worded
 
