@@ -38,8 +38,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
     """
-    if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
-        raise UsageError("--config-dir", config_dir, "there is no such folder")
+    check_config_dir(config_dir)
     overrides = [parse_override(argument) for argument in arguments]
     choices = group_choices(config_dir)
     selected = default_choices()
@@ -68,6 +67,12 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         raise UsageError("recipes", result.recipes, "makes several studies: use run_multiverse or load_multiverse")
     check_ranges(result)
     return result
+
+
+def check_config_dir(config_dir: str | None) -> None:
+    """Checks that there is a folder of a person's own files, where one is named; raises a UsageError otherwise."""
+    if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
+        raise UsageError("--config-dir", config_dir, "there is no such folder")
 
 
 def study_name(config: Config, train: str, without: Collection[str] = ()) -> str:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 
 from ablations.common.errors import SuiteError, UsageError, shown
 from ablations.common.urls import hide_passwords
-from ablations.config.compose import compose_config, parse_override, study_name, varies_model
+from ablations.config.compose import check_config_dir, compose_config, parse_override, study_name, varies_model
 from ablations.config.groups import default_choices, group_choices
 from ablations.config.schema import Config
 from sa_core.backbones.places import TIMM
@@ -87,6 +87,7 @@ def compose_multiverse(
     typed = [parse_override(argument) for argument in arguments if argument not in others]
     if not typed or typed[-1].value() == []:
         return None
+    check_config_dir(config_dir)
     names, overrides = _names(typed[-1]), [parse_override(argument) for argument in others]
     chosen = {name: _choices(name, config_dir) for name in names}
     _check_groups(names, chosen, overrides)

@@ -89,6 +89,14 @@ def test_a_file_of_ones_own_is_a_protocol_unless_its_name_is_taken_in_another_gr
 
 
 NO_OPTION = worded("options.no_such", what="option")
+
+
+def test_a_folder_that_is_not_there_is_named_before_protocols_are_looked_up_in_it() -> None:
+    for folder in ("nowhere", "x" * 300):
+        with pytest.raises(UsageError, match=refusal(f"--config-dir={folder}", "options.no_such", what="folder")):
+            compose_multiverse(["recipes=[mine,quick]"], folder, " ".join)
+
+
 SAME = ("train.epochs=30", "train.batch_size=128", "train.learning_rate=0.4")
 
 
