@@ -8,6 +8,7 @@ and how a network is computed (precision, layout, kernels) is not part of a reci
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,9 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablations.common.errors import UsageError
-from ablations.common.settings import leaves
+from ablations.common.settings import Settings, leaves
 from ablations.config import AUTO, Config, TrainConfig
 from ablations.config.messages import type_reason
+from ablations.design.protocol import check_recipe
 from ablations.design.variants import Variant
 from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
@@ -127,6 +129,7 @@ def make_tuning(config: Config, validation: float, varied: Collection[str]) -> T
     dimensions = {path: _dimension(path, values, varied) for path, values in space.items()} or _default_space(config)
     if not dimensions:
         raise UsageError("tune.space", "{}", "is empty: name options of the recipe and their ranges")
+    _check_effects(config.train, dimensions)
     return Tuning(tune.trials, tune.sampler, dimensions, validation)
 
 
@@ -165,6 +168,22 @@ def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
     if low > high:
         raise UsageError(option, values, f"is an empty range: the lower end comes first, as [{high:g},{low:g}]")
     return _range(low, high)
+
+
+def _check_effects(recipe: TrainConfig, dimensions: Mapping[str, Dimension]) -> None:
+    """Checks that each option has an effect beside the others, with some of their values if those are tuned, too."""
+    for path, dimension in dimensions.items():
+        others = {other: known.choices for other, known in dimensions.items() if known.choices and other != path}
+        for value in dimension.choices or dimension.ends:
+            refused: list[UsageError] = []
+            combinations = [dict(zip(others, chosen, strict=True)) for chosen in itertools.product(*others.values())]
+            for chosen in combinations:
+                try:
+                    check_recipe(with_settings(recipe, chosen | {path: value}))
+                except UsageError as error:
+                    refused.append(error)
+            if len(refused) == len(combinations):
+                raise UsageError(f"tune.space.{path}", dimension.text, refused[0].reason)
 
 
 def _range(low: float, high: float) -> Dimension:
@@ -217,4 +236,9 @@ def widened(path: str, dimension: Dimension, edge: int) -> tuple[float, float]:
 
 def recipe_of(recipe: TrainConfig, variant: Variant) -> TrainConfig:
     """Returns the recipe that a variant is trained with: the study's, with what is tuned for the variant."""
-    return replace(recipe, **{path.partition(".")[2]: value for path, value in variant.recipe.items()})
+    return with_settings(recipe, variant.recipe)
+
+
+def with_settings(recipe: TrainConfig, settings: Settings) -> TrainConfig:
+    """Returns a recipe with other values of some options, by dotted name: `{"train.learning_rate": 0.1}`."""
+    return replace(recipe, **{path.partition(".")[2]: value for path, value in settings.items()})

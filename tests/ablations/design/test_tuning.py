@@ -63,6 +63,11 @@ def test_two_numbers_are_a_range_and_other_values_are_choices(space: str, expect
     assert dimension == expected
 
 
+def test_an_option_that_has_an_effect_with_one_of_the_tuned_choices_can_be_tuned() -> None:
+    space = tuning("tune.space={train.optimizer: [sgd, adamw], train.momentum: [0.5, 0.8]}").space
+    assert list(space) == ["train.optimizer", "train.momentum"]
+
+
 def test_a_space_is_written_in_braces_or_option_by_option() -> None:
     one = tuning("tune.space={train.learning_rate: [0.05, 0.8]}")
     other = tuning("tune.space.train.learning_rate=[0.05,0.8]")
@@ -142,6 +147,10 @@ def test_a_wider_range_reaches_farther_within_what_the_option_allows(low: float,
         (["tune.space={train.learning_rate: [0, 1]}"], "tune.space.train.learning_rate=0", "tuning.least",
          {"least": 1e-12}),
         (["tune.space={train.batch_size: [16, 16, 32]}"], "tune.space.train.batch_size=[16,16,32]", "tuning.twice", {}),
+        (["tune.space={train.warmup: [0, 0.5]}", "train.schedule=cosine"], "tune.space.train.warmup=[0.0,0.5]",
+         "tuning.no_effect", {"why": "train.schedule=cosine"}),
+        (["tune.space={train.momentum: [0.5, 0.8]}", "train.optimizer=adamw"], "tune.space.train.momentum=[0.5,0.8]",
+         "tuning.no_effect", {"why": "train.optimizer=adamw"}),
         (["tune.trials=1"], "tune.trials=1", "tuning.too_few", {"sampler": "qmc", "least": 2}),
         (["tune.trials=4", "tune.sampler=tpe"], "tune.trials=4", "tuning.too_few", {"sampler": "tpe", "least": 5}),
         (["data.validation=0"], "data.validation=0", "tuning.no_validation", {}),
