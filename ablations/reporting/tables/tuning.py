@@ -18,11 +18,12 @@ from ablations.stats import Contrast
 
 
 def tuning_sections(analysis: StudyAnalysis) -> list[Section]:
-    """Returns the table of both comparisons and that of the best recipes; nothing where variants are not tuned."""
+    """Returns the table of both comparisons, where there are results, and the best recipes of tuned variants."""
     best = analysis.at_best
     if analysis.tuned is None or best is None:
         return []
-    return [_comparisons_section(analysis, best), _recipes_section(analysis.tuned, best)]
+    compared = [] if comparisons_frame(analysis).empty else [_comparisons_section(analysis, best)]
+    return [*compared, _recipes_section(analysis.tuned, best)]
 
 
 def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Section:

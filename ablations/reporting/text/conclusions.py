@@ -27,6 +27,8 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
     selected = selection_sentences(analysis.selection) if analysis.selection else []
     if analysis.selection and results.cells.empty and results.diverged == {}:
         return [*selected, "No pick is confirmed yet: there are no results on the test images."]
+    if not summaries and analysis.tuned and results.unfinished["state"].eq("missing").all():
+        return ["No replicate is trained yet; trials come first."]
     if not summaries:
         diverged = sum(results.diverged.values())
         how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")

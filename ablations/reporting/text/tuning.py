@@ -31,9 +31,11 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
         return [*sentences, "No trial has ended with a result, so no variant has a best recipe."]
     design = analysis.design
     metric = METRICS[design.metric]
-    if told := best.shown_contrasts:
-        each = " ".join(contrast_sentence(contrast, design.margin, metric) for contrast in told)
-        sentences.append(f"Under the best recipe of each variant, as a family of its own: {each}")
+    told = [contrast for contrast in best.shown_contrasts if contrast.difference is not None]
+    if told:
+        sentences += [
+            f"{AT_BEST.capitalize()}: {contrast_sentence(contrast, design.margin, metric)}" for contrast in told
+        ]
         found = agreements(comparisons_frame(analysis))
         sentences.append(f"One recipe against each at its best: {tally_sentence(found.values(), 2)}")
     return sentences + edge_sentences(tuned)

@@ -76,3 +76,14 @@ def test_without_tuning_there_is_neither_table_nor_text(tmp_path: Path) -> None:
     assert tuning_sentences(analysis) == []
     report = make_report(analysis, ("tuning",))
     assert report.gallery.left_out == {"tuning": worded("tuning.no_figure")}
+
+
+def test_before_all_trials_have_ended_a_report_says_what_is_missing(tmp_path: Path) -> None:
+    study = TunedStudy(tmp_path)
+    study.drive(TunableLauncher(study.config), stop_after=3)
+    study.store.remember("data", {"train": 64, "test": 10, "classes": list("0123456789")})
+    report = make_report(study.analysis(), ("forest", "tuning"))
+    assert [section.title for section in report.sections] == [worded("tuning.recipes")]
+    assert worded("tuning.no_replicate") in report.sentences
+    assert worded("tuning.missing", missing=7, trials=10) in report.sentences
+    assert [drawn.name for drawn in report.gallery.drawn] == ["tuning"]
