@@ -308,7 +308,8 @@ def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> Gal
     drawn: list[Drawn] = []
     left_out: dict[str, str] = {}
     for name in names:
-        if analysis.results.cells.empty and name not in ("tradeoffs", "tuning"):
+        of_selection = (name == "tradeoffs" and analysis.selection) or (name == "tuning" and analysis.tuned)
+        if analysis.results.cells.empty and not of_selection:
             left_out[name] = "no cell is finished"
             continue
         try:

@@ -35,6 +35,7 @@ MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_secon
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
 CONFIRMED = {"groups=2, gate=tanh1", "groups=4, gate=sigmoid", "groups=4, gate=tanh1"}  # of `search_analysis`
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
+OF_TUNING = ["comparisons", "tuning"]
 TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_size=8", "data.train_images=24",
          "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
 
@@ -79,7 +80,7 @@ def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list
 def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep=groups", "sweep.factors.attention.groups=[2,4]"))
     assert names == ["forest", *OF_CELLS]
-    assert list(left_out) == ["effects", "tradeoffs", *OF_PREDICTIONS, *OF_WEIGHTS]
+    assert list(left_out) == ["effects", "tradeoffs", *OF_TUNING, *OF_PREDICTIONS, *OF_WEIGHTS]
     assert left_out["effects"] == worded("figures.not_crossed")
     assert left_out["tradeoffs"] == worded("figures.no_search")
     no_weights = worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights")
