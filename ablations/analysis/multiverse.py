@@ -68,6 +68,24 @@ def agreements(frame: pd.DataFrame) -> dict[tuple[str, str], Agreement]:
     }
 
 
+def contrasts_frame(contrasts: Mapping[str, Iterable[Contrast]], margins: Mapping[str, float]) -> pd.DataFrame:
+    """Returns a row a contrast and protocol, of contrasts and the equivalence margin by protocol.
+
+    Columns: `protocol`, `variant`, `baseline`, `n`, `mean` (the difference in the metric's unit, empty where n is 0),
+    `low` and `high` (its own 95 % CI, empty where n is below 2), `verdict`, `p` and `p_equivalence` (corrected),
+    `margin`, `assumes_normal`.
+    """
+    rows = [
+        {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
+        | vars(contrast.difference or Estimate(0, math.nan, math.nan, math.nan))
+        | {"verdict": contrast.verdict.value, "p": contrast.p, "p_equivalence": contrast.p_equivalence}
+        | {"margin": margins[name], "assumes_normal": contrast.assumes_normal}
+        for name, own in contrasts.items()
+        for contrast in own
+    ]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
 @dataclass(frozen=True)
 class Interaction:
     """By how much a contrast is greater under one protocol than under another, over the replicates that both have.
@@ -140,20 +158,8 @@ class MultiverseAnalysis:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row a contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high`, `verdict`, ...
-
-        `mean` is the difference in the metric's unit with its own 95 % CI; it is empty where n is 0, the bounds where n
-        is below 2. `p` and `p_equivalence` are corrected, `margin` is the protocol's.
-        """
-        rows = [
-            {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
-            | vars(contrast.difference or Estimate(0, math.nan, math.nan, math.nan))
-            | {"verdict": contrast.verdict.value, "p": contrast.p, "p_equivalence": contrast.p_equivalence}
-            | {"margin": self.margins[name], "assumes_normal": contrast.assumes_normal}
-            for name, contrasts in self.contrasts.items()
-            for contrast in contrasts
-        ]
-        return pd.DataFrame(rows, columns=list(_COLUMNS))
+        """A row a contrast and protocol, as `contrasts_frame` has it."""
+        return contrasts_frame(self.contrasts, self.margins)
 
     @cached_property
     def agreements(self) -> dict[tuple[str, str], Agreement]:

@@ -74,14 +74,9 @@ class Tuned:
         return {variant.name: variant.recipe for variant in self.best.variants}
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every variant has all its trials."""
-        return len(self.trials) == self.tuning.trials * len(self.design.variants)
-
-    @property
     def as_results(self) -> Results:
         """The trials as far as captions need them: their machines, and nothing that is missing."""
-        return replace(self.results, unfinished=self.results.unfinished[:0], environments=list(self.environments))
+        return replace(self.results, unfinished=self.results.unfinished[:0], environments=self.environments)
 
     @cached_property
     def expected(self) -> pd.DataFrame:
@@ -119,7 +114,7 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
     if tuning is None:
         return None
     rows: list[dict[str, Any]] = []
-    environments = []
+    environments: list[dict[str, str]] = []
     found = trials_of(design, stored)
     for (name, number), cell in found.items():
         if not cell.state.is_done and cell.state is not CellState.FAILED:
@@ -129,7 +124,8 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
             outcome = dict(cell.outcome)
             measured = outcome["result"].get(metric)
             value = math.nan if measured is None else float(measured)
-            environments.append(outcome["environment"])
+            if outcome["environment"] not in environments:
+                environments.append(outcome["environment"])
         rows.append({"variant": name, "trial": number, **cell.recipe, metric: value})
     trials = pd.DataFrame(rows, columns=["variant", "trial", *tuning.space, metric])
     trials = trials.astype({metric: float}).sort_values("trial", kind="stable", ignore_index=True)
@@ -144,8 +140,7 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
     }
     tuned = tuple(replace(own, recipe=recipes[own.name]) for own in design.variants if own.name in recipes)
     best = replace(design, variants=tuned)
-    distinct = [json.loads(text) for text in dict.fromkeys(json.dumps(one, sort_keys=True) for one in environments)]
-    return Tuned(design, trials, best, collect(best, stored), distinct)
+    return Tuned(design, trials, best, collect(best, stored), environments)
 
 
 def trials_of(design: Design, stored: Sequence[StoredCell]) -> dict[tuple[str, int], StoredCell]:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ablations.common.errors import UsageError
 from ablations.common.settings import Settings, leaves
-from ablations.config import AUTO, Config, TrainConfig
+from ablations.config import AUTO, Config, TrainConfig, TuneConfig
 from ablations.config.messages import type_reason
 from ablations.design.protocol import check_recipe
 from ablations.design.variants import Variant
@@ -112,8 +112,8 @@ def make_tuning(config: Config, validation: float, varied: Collection[str]) -> T
     """
     tune = config.tune
     if not tune.trials:
-        for name, value, default in (("space", tune.space, {}), ("sampler", tune.sampler, type(tune)().sampler)):
-            if value != default:
+        for name, default in vars(TuneConfig()).items():
+            if (value := getattr(tune, name)) != default:
                 raise UsageError(f"tune.{name}", value, "has no effect without tune.trials")
         return None
     if config.sweep.sampler == "tpe":

@@ -68,11 +68,12 @@ def parameters_of(network: Settings, choices: Choices, recipe: Mapping[str, Any]
     Args:
         network: `{"model": {...}, "attention": {...}}`.
         choices: what `choices_of` returned.
-        recipe: the options that it is trained with, by dotted name, as `train.learning_rate`.
+        recipe: all options that it is trained with, by dotted name, as `train.learning_rate`; only needed where some
+            are parameters.
     """
     found: dict[str, Any] = {}
     for path, values in choices.items():
-        value = recipe.get(path, _recipe_default(path)) if path.startswith(_RECIPE) else _value(network, path)
+        value = recipe[path] if path.startswith(_RECIPE) else _value(network, path)
         if value is None:
             found[path] = _absent_number(path) if values is None else ABSENT
         else:
@@ -92,10 +93,6 @@ def _choices(path: str, networks: Iterable[Settings]) -> list[Any] | None:
 def _value(network: Settings, path: str) -> Any:
     root, _, name = path.partition(".")
     return network[root].get(name or "name")
-
-
-def _recipe_default(path: str) -> Any:
-    return getattr(TrainConfig(), path.removeprefix(_RECIPE))
 
 
 def _distribution(path: str, values: list[Any] | None) -> BaseDistribution:

@@ -17,7 +17,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,8 +32,10 @@ from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
+from ablations.config import TrainConfig
 from ablations.design import Cell, Design, Split, protocol_differences
 from ablations.design.declaration import Change, Declaration, History, keeps_replicates
+from ablations.design.tuning import recipe_of
 from ablations.storage.access import Persistence, is_empty, reached, study_names
 from ablations.storage.cell_states import StoredCell, latest_attempts, stored_cell
 from ablations.storage.database import database_file
@@ -231,7 +233,7 @@ class StudyStore:
             reason = "is being run by another process; it should be the only one"
             raise StudyInUseError("study", self.name, reason)
         choices = self.attributes["parameters"]
-        recipe = flatten({"train": self.protocol["train"]}) | cell.variant.recipe
+        recipe = flatten({"train": asdict(recipe_of(TrainConfig(**self.protocol["train"]), cell.variant))})
         parameters = parameters_of(cell.variant.network, choices, recipe)
         distributions = distributions_of(choices)
         described = {

@@ -3,9 +3,10 @@
 First come the trials, on the validation images, then the replicates of all variants under the study's one recipe and
 under the best recipe of each, so that no test image is looked at before every recipe has been chosen.
 
-Quasi-random recipes are the same for all variants, which are so compared on the same points. TPE proposes a variant's
-next recipe from the results of its own trials, with the same random numbers for all variants. Optuna's samplers work on
-a study in memory that is built anew before each proposal, so that interrupted tuning goes on as if it had not been.
+Quasi-random recipes are the same for all variants, so that these are compared on the same points. TPE proposes a
+variant's next recipe from the results of its own trials, with the same random numbers for all variants. Optuna's
+samplers work on a study in memory that is built anew before each proposal, so that interrupted tuning goes on as if it
+had not been; with TPE only if one cell is trained at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,7 +42,7 @@ from sa_core.seeds import stream_seed
 class TuningOutlook(Outlook):
     """What a study with tuning will train; `pending` counts the cells of each variant whose recipe is not known yet."""
 
-    pending: Counter[str] | None = None
+    pending: Counter[str] = field(default_factory=Counter)
 
     @property
     def planned(self) -> Counter[str]:
@@ -53,7 +54,7 @@ class TuningOutlook(Outlook):
     @property
     def missing(self) -> Counter[str]:
         """How many cells of each variant are to be trained."""
-        return super().missing + (self.pending or Counter())
+        return super().missing + self.pending
 
     @property
     def to_train(self) -> int:
@@ -96,7 +97,7 @@ class TuningSchedule(Schedule):
         return TuningOutlook(design, [*trials, *results], total, pending=pending)
 
     def cells(self) -> Iterator[Cell | None]:
-        """Yields the trials, all first ones first, and then the cells of results, replicate by replicate."""
+        """Yields the first trial of each variant, then the second, and so on; then results, replicate by replicate."""
         for number in range(self._tuning.trials):
             for variant in self.declared.variants:
                 begun = trials_of(self.declared, self._stored())

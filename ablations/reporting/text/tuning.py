@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from ablations.analysis.multiverse import agreements
+from ablations.analysis.multiverse import agreements, contrasts_frame
 from ablations.analysis.study import StudyAnalysis
 from ablations.analysis.tuning import Optimum, Tuned
 from ablations.common.metrics import METRICS
@@ -42,22 +40,13 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
 
 
 def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
-    """Returns a row a contrast and comparison.
+    """Returns the contrasts under one recipe and with each variant at its best, as `contrasts_frame` has them.
 
-    Columns: `protocol` (one recipe, or each at its best), `variant`, `baseline`, `n`, `mean` (in the metric's unit),
-    `low` and `high` (95 % CI), `verdict`, and `assumes_normal`.
+    Those without a finished replicate of both variants are left out.
     """
-    rows: list[dict[str, Any]] = [
-        {"protocol": name, "variant": contrast.variant, "baseline": contrast.baseline}
-        | vars(contrast.difference)
-        | {"verdict": contrast.verdict.value, "assumes_normal": contrast.assumes_normal}
-        for name, side in ((ONE_RECIPE, analysis), (AT_BEST, analysis.at_best))
-        if side is not None
-        for contrast in side.contrasts
-        if contrast.difference is not None
-    ]
-    columns = ["protocol", "variant", "baseline", "n", "mean", "low", "high", "verdict", "assumes_normal"]
-    return pd.DataFrame(rows, columns=columns)
+    sides = {ONE_RECIPE: analysis.contrasts, AT_BEST: analysis.at_best.contrasts if analysis.at_best else []}
+    frame = contrasts_frame(sides, dict.fromkeys(sides, analysis.design.margin))
+    return frame[frame["n"] > 0].reset_index(drop=True)
 
 
 def recipe_text(recipe: Settings) -> str:

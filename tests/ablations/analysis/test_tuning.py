@@ -36,7 +36,7 @@ def test_the_best_trial_of_each_variant_gives_its_recipe_and_its_expected_best(t
     study.drive(TunableLauncher(study.config))
     tuned = study.analysis().tuned
     assert tuned is not None
-    assert tuned.is_complete
+    assert len(tuned.trials) == tuned.tuning.trials * len(OPTIMA)
     for name in OPTIMA:
         own = tuned.trials[tuned.trials["variant"] == name]
         best = own.loc[own["top1"].idxmax()]
