@@ -18,12 +18,12 @@ import torch
 from ablations.data.device import Batch
 from ablations.design.variants import plain_network
 from ablations.measure.memory import parameter_count, peak_memory
-from ablations.measure.speed import Act, clock_of, compare
+from ablations.measure.speed import Act, Make, clock_of, compare
 from ablations.training.learner import Learner, forward
 
 SHARE = 0.1  # of a cell's time that measuring may take
 _SHARE_OF_STEPS = 0.75  # of that; the rest is for inference
-_FEWEST = 6  # calls that a comparison of two takes at least: one each to warm up, and a round
+_FEWEST = 15  # calls that a comparison of two takes at least, with the second copy of the plain network
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def measure_cost(
     def compare_speeds(mode: str, acts: Mapping[str, Act], share: float, call_seconds: float) -> None:
         left = seconds - (time.perf_counter() - started)
         if needed or left > _FEWEST * call_seconds:
-            samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=share * left, least_rounds=1)
+            makes: dict[str, Make] = {name: lambda act=act: act for name, act in acts.items()}  # type: ignore[misc]
+            baseline, clock = list(acts)[-1], clock_of(pixels.device)
+            samples = compare(makes, baseline, clock, seconds=share * left, least_copies=1, most_copies=1)
             timing = samples.timing("cell")
             costs[f"{mode}_images_per_second"] = len(labels) / timing.ms * 1000
             costs[f"{mode}_time_ratio"] = timing.ratio if "plain" in acts else None
