@@ -7,9 +7,10 @@ Optuna, MLflow or files.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -22,6 +23,12 @@ from ablations.design.variants import Variant
 from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
 from ablations.training.predictions import TOP
+
+Returned = TypeVar("Returned")
+
+
+class WorkerLostError(RuntimeError):
+    """The worker process ended before it returned a result; the message gives the reason."""
 
 
 @dataclass(eq=False)
@@ -113,6 +120,18 @@ class Launcher(ABC):
     @abstractmethod
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Finds out what a cell of each variant costs, by steps that take so many seconds; or says why not."""
+
+    @abstractmethod
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs a function in one worker, with the study's number of threads, while no cell is trained; waits for it.
+
+        Function, arguments and result are pickled where the worker is another process, so the function must be defined
+        at the top level of a module. An interrupt ends the function, too.
+
+        Raises:
+            WorkerLostError: if the worker process ended before the function returned.
+            Exception: what the function raised.
+        """
 
     @abstractmethod
     def start(self, job: Job) -> None:

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from ablations.data.images import Images
 from ablations.data.splits import DrawnSubsets, FixedData, View
 from ablations.design import Split
 from ablations.design.variants import Variant
-from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.base import Launcher, Returned, WorkerLostError
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress, Step
 from ablations.training.job import Job, kind_of, work
 
@@ -43,7 +43,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 if TYPE_CHECKING:
     from ablations.data.device import DeviceImages
@@ -141,6 +141,24 @@ class RayLauncher(Launcher):
             except RayError as error:
                 found[name] = first_line(error)[:300]
         return found
+
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs the function as a task of Ray."""
+        self._connect()
+        task = ray.remote(**self._needs)(run_alone).remote(self.threads, function, *arguments)
+        try:
+            while not ray.wait([task], timeout=_PATIENCE)[0]:  # a plain `get` would not let signals be handled
+                pass
+            result: Returned = ray.get(task)
+        except RayTaskError as error:
+            cause: Exception = error.cause
+            raise cause from error
+        except RayError as error:
+            raise WorkerLostError(first_line(error)[:300]) from None
+        except BaseException:
+            ray.cancel(task, force=True)
+            raise
+        return result
 
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
@@ -305,6 +323,16 @@ def probe_variant(
 
     images = _on_device(data, where, seed, Split.TEST)
     return probe_or_reason(network, recipe, images, seconds, threads, measured=measured)
+
+
+def run_alone(threads: int, function: Callable[..., Returned], *arguments: object) -> Returned:
+    """Runs a function in a worker process that is set up as for a cell."""
+    keep_freed_memory()
+    quiet_profiler()
+    import torch
+
+    torch.set_num_threads(threads)
+    return function(*arguments)
 
 
 def _shared(data: DataSet) -> DataSet:

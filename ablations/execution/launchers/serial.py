@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.data.splits import View
 from ablations.design import Split
 from ablations.design.variants import Variant
-from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.base import Launcher, Returned
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
 from ablations.training.job import Job, work
 
@@ -55,6 +55,15 @@ class SerialLauncher(Launcher):
             return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads, measured=measured)
 
         return {variant.name: found(variant) for variant in variants}
+
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs the function in this process."""
+        keep_freed_memory()
+        quiet_profiler()
+        import torch
+
+        torch.set_num_threads(self.threads)
+        return function(*arguments)
 
     def start(self, job: Job) -> None:
         """Begins to train a cell; what is done is done while events are waited for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from rich.console import Console
 from ablations.config import RayConfig
 from ablations.design import Split
 from ablations.execution.launchers import make_launcher
-from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.execution.progress import Display
 from ablations.execution.schedules.base import Schedule
@@ -28,6 +29,7 @@ from ablations.storage.files import Checkpoints
 from ablations.storage.study import StudyStore
 from ablations.training.events import ERROR, Epoch, Finished, Progress
 from ablations.training.job import Job
+from tests.builders.alone import die, fail, threads_and_process
 from tests.builders.driven import CutShort, DrivenStudy
 from tests.conftest import TINY
 
@@ -216,6 +218,17 @@ def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_
         assert cell.failed_as == ERROR
         assert (cell.failure or "").startswith("Traceback")
         assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_path: Path, ray_config: RayConfig) -> None:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), ray_config) as launcher:
+        threads, process = launcher.alone(threads_and_process, 10)
+        assert threads == 11
+        assert process != os.getpid()
+        with pytest.raises(KeyError, match="planted"):
+            launcher.alone(fail, "planted")
+        with pytest.raises(WorkerLostError):
+            launcher.alone(die)
 
 
 def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config: RayConfig) -> None:
