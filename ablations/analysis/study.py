@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.analysis.costs import StudyCosts, collect_costs
 from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
@@ -79,6 +80,16 @@ class StudyAnalysis:
         """What each variant makes of a difference to its baseline."""
         design = self.design
         return judge(self.results.ended, design.baselines, design.margin, design.metric, self.looks)
+
+    @cached_property
+    def costs(self) -> StudyCosts | None:
+        """What the variants cost on the machine where that was measured last; None where nothing was measured."""
+        return collect_costs(self.attributes, self.design)
+
+    @property
+    def cost_margin(self) -> float:
+        """The relative difference in time below which two variants are as fast as each other."""
+        return self.config.measure.margin / 100
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:

@@ -13,6 +13,7 @@ from ablations.common.sizes import SMALL_SIDE
 from ablations.config.attention import AttentionConfig
 from ablations.config.data import DataConfig
 from ablations.config.launcher import LauncherConfig
+from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, group, option
 from sa_core.backbones.places import STEMS
 
@@ -316,6 +317,7 @@ class Config:
     attention: AttentionConfig = group(AttentionConfig)
     train: TrainConfig = group(TrainConfig)
     bench: BenchConfig = group(BenchConfig, verbs=("bench",))
+    measure: MeasureConfig = group(MeasureConfig)
     launcher: LauncherConfig = group(LauncherConfig)
     limits: LimitsConfig = group(LimitsConfig)
     plan: PlanConfig = group(PlanConfig, verbs=("plan",))
@@ -337,11 +339,6 @@ class Config:
         maximum=10_000,
     )
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
-    measure: str = option(
-        "quick",
-        "Whether each cell's memory and, in a tenth of its time at most, its speed are measured once it is trained.",
-        choices=("quick", "off"),
-    )
     weights: str = option(
         "first",
         "Whose trained weights are kept in results_dir/<study>/weights: those of each variant's first replicate, which "

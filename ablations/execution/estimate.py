@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ablations.analysis.costs import collect_costs
 from ablations.analysis.results import collect
 from ablations.analysis.tuning import collect_tuned
 from ablations.common.wording import count
@@ -26,6 +27,7 @@ from ablations.reporting.text.reach import (
 )
 from ablations.stats import Looks
 from ablations.storage.cell_states import StoredCell
+from ablations.storage.study import StudyStore
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
@@ -77,12 +79,15 @@ def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
     return selection if cells.empty else pd.concat([cells, selection], ignore_index=True)
 
 
-def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
+def estimate_costs(
+    outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float, memory: Mapping[str, float]
+) -> StudyCost:
     """Estimates what a study still costs.
 
     Its finished cells say what others of the same variant take. The launcher takes a few steps with variants that have
     none (of very many, with some at equal distances), for so many seconds each. What a search will pick is taken to
-    cost what the known variants do in the mean.
+    cost what the known variants do in the mean. `memory` is the peak of a training step in MiB, by variant, as far as
+    it was measured.
     """
     by_variant = dict(list(cells.groupby("variant", sort=False)))
     variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
@@ -90,7 +95,7 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
     every = -(-len(unknown) // _MOST_PROBED)
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
     costs = [
-        _stored(name, by_variant[name]) if name in by_variant else _probed(name, probes)
+        _stored(name, by_variant[name], memory.get(name, math.nan)) if name in by_variant else _probed(name, probes)
         for name in (variant.name for variant in variants)
     ]
 
@@ -105,8 +110,14 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
     return StudyCost(tuple(costs), outlook.to_train, *sums)
 
 
-def _stored(variant: str, cells: pd.DataFrame) -> CellCost:
-    times, memory = cells["seconds"], float(cells["peak_memory_mib"].median())
+def peak_memory(store: StudyStore | None, design: Design) -> dict[str, float]:
+    """Returns the measured peak memory of a training step in MiB, by variant."""
+    costs = collect_costs(store.attributes, design) if store is not None else None
+    return {name: cost.peak_memory_mib for name, cost in costs.variants.items()} if costs else {}
+
+
+def _stored(variant: str, cells: pd.DataFrame, memory: float) -> CellCost:
+    times = cells["seconds"]
     middle, low, high = float(times.median()), float(times.min()), float(times.max())
     by = count(len(cells), "stored cell")
     return CellCost(middle, low, high, memory, int(cells["parameters"].iloc[0]), variant=variant, by=by)

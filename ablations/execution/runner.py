@@ -10,20 +10,23 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.markup import escape
 
+from ablations.analysis.costs import collect_costs
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common import machine
+from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
+from ablations.design import Design, Split, make_design
 from ablations.design.declaration import Declaration, History
 from ablations.design.variants import level_name
+from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
-from ablations.execution.estimate import costed_cells, estimate_costs, knowledge
-from ablations.execution.interrupts import StudyInterruptedError
+from ablations.execution.estimate import costed_cells, estimate_costs, knowledge, peak_memory
+from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display, make_console
@@ -35,7 +38,7 @@ from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
-from ablations.storage.study import StudyStore, find_study, open_store
+from ablations.storage.study import NOT_RUN, StudyStore, find_study, open_store
 from ablations.tracking import StudyMirror, open_tracker
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
@@ -70,7 +73,11 @@ class StudyRunner:
         folder, url = study_folder(config), storage_url(config)
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)
-        if find_study(url, design.study) is None:
+        is_stored = find_study(url, design.study) is not None
+        if config.measure.name == "only" and not is_stored:
+            reason = f"measures a study that has been run, and nothing is stored under {design.study}; {NOT_RUN}"
+            raise UsageError("measure", "only", reason)
+        if not is_stored:
             self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -85,14 +92,41 @@ class StudyRunner:
             if schedule.looks:
                 store.remember("looks", list(schedule.looks.sizes))
             mirror = open_tracker(config, design, store.id, console)
+            do = self._measure if config.measure.name == "only" else self._train
             with closing(launcher):
-                status = self._train(store, schedule, launcher, mirror)
+                status = do(store, schedule, launcher, mirror)
             if status < 128:
                 self._report(schedule.declared, store, mirror, has_failed=status != 0)
             return status
 
+    def _measure(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
+        """Measures again what the variants cost that have a finished cell, and trains nothing."""
+        outcomes = store.outcomes(schedule.design)
+        tried = {cell.variant.name for cell, _ in outcomes}
+        if not tried:
+            reason = f"measures a study that has been run, and no cell of {store.name} is finished; {NOT_RUN}"
+            raise UsageError("measure", "only", reason)
+        names = {variant.name for variant in schedule.measured_first} | {
+            cell.variant.name for cell, _ in outcomes if cell.split is Split.TEST
+        }
+        wanted = [variant for variant in schedule.design.variants if variant.name in names & tried]
+        display = Display(self.console, len(outcomes), len(outcomes))
+        measurer = CostMeasurer(self.config.measure, schedule.design, store, launcher, mirror, display)
+        mirror.begin(store.attributes["data_fingerprint"], machine.git_commit())
+        try:
+            with display, Interrupts() as interrupts:
+                measurer.measure(wanted, interrupts)
+        except (StudyInterruptedError, KeyboardInterrupt) as error:
+            mirror.end("KILLED")
+            self.console.print("Interrupted; what was measured before is stored.")
+            return _status_of(error)
+        mirror.update_costs([cell for cell, _ in outcomes])
+        return 0
+
     def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
         store.take_over()
+        if known := collect_costs(store.attributes, schedule.design):
+            mirror.costs(known.metrics)
         if outcomes := store.outcomes(schedule.design):
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
@@ -123,18 +157,18 @@ class StudyRunner:
             Checkpoints(folder / "checkpoints", config.checkpoint_every),
             PredictionFiles(folder / "predictions", config.predictions),
         )
-        driver = Driver(schedule, launcher, recorder, seconds=config.limits.seconds, retries=config.retries)
+        costs = CostMeasurer(config.measure, schedule.declared, store, launcher, mirror, display)
+        driver = Driver(schedule, launcher, recorder, costs, seconds=config.limits.seconds, retries=config.retries)
         try:
             with display:
                 driver.train()
         except (StudyInterruptedError, KeyboardInterrupt) as error:
-            number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
             mirror.end("KILLED")
             self.console.print(
                 f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. "
                 "The same command goes on with the others."
             )
-            return 128 + number
+            return _status_of(error)
         if schedule.ending:
             self.console.print(schedule.ending)
         if driver.diverged:
@@ -173,7 +207,8 @@ class StudyRunner:
         if outlook.phases:
             self._say(outlook.phases)
         stored = store.cells()
-        self._say(estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED).sentence)
+        memory = peak_memory(store, design)
+        self._say(estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED, memory).sentence)
         judged = outlook.confirmed or design
         for sentence in knowledge(judged, collect(judged, stored).cells, looks):
             self._say(sentence)
@@ -225,6 +260,11 @@ def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
     if StudyRunner(config, hide_passwords(call), console or make_console()).run() >= 128:
         raise KeyboardInterrupt
     return load_configured(config)
+
+
+def _status_of(error: BaseException) -> int:
+    """Returns the exit status of a run that a signal ended."""
+    return 128 + (error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT))
 
 
 def _name_width(design: Design) -> int:

@@ -32,6 +32,12 @@ class StudyMirror:
     def begin(self, fingerprint: str, commit: str | None) -> None:
         """Opens the study before cells are trained; `fingerprint` is of the data set, `commit` of the code."""
 
+    def costs(self, known: Mapping[str, Mapping[str, float]]) -> None:
+        """Notes what variants cost, by name and metric, for their cells that finish from now on."""
+
+    def update_costs(self, cells: Sequence[Cell]) -> None:
+        """Writes the costs that are known now to the runs of finished cells."""
+
     def start_cell(self, cell: Cell, commit: str | None) -> None:
         """Opens a cell that is about to be trained."""
 

@@ -42,6 +42,8 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
 def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> None:
     """Sends what is missing, with a new report, and says how much; raises UsageError if MLflow stops answering."""
     store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
+    if analysis.costs:
+        tracker.costs(analysis.costs.metrics)
     tracker.sync(store.outcomes(analysis.tried), analysis.attributes["data_fingerprint"])
     left = set(analysis.results.pending["state"])
     status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"

@@ -1,0 +1,90 @@
+"""The table of what variants cost: time of a training step and of inference, with verdicts; speed and memory."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ablations.analysis.costs import StudyCosts, VariantCost
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.metrics import METRICS
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.costs import cost_verdict, failures_sentence, measured_sentence, relative_time
+from ablations.stats import Estimate
+from ablations.stats.costs import CostContrast
+
+_MODES = {"train": "training step", "test": "inference"}
+
+
+def costs_sections(analysis: StudyAnalysis) -> list[Section]:
+    """Returns the table of costs of the variants that are shown; nothing where nothing was measured."""
+    costs = analysis.costs
+    if costs is None or not costs.variants:
+        return []
+    contrasts = _contrasts(analysis, costs)
+    margin = analysis.cost_margin
+    rows = []
+    for variant in analysis.design.variants:
+        if variant.name not in costs.variants or variant.name not in analysis.shown:
+            continue
+        cost = costs.of(variant.name)
+        row = [variant.name]
+        for mode in _MODES:
+            contrast = contrasts[mode].get(variant.name)
+            row += [relative_time(getattr(cost, f"{mode}_time")), cost_verdict(contrast, margin)]
+        shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
+        rows.append(row + [METRICS[key].format(getattr(cost, key)) for key in shown])
+    note = (
+        "Times: over the plain network's, timed in turns with it; geometric mean over copies that were built anew, "
+        "with its 95 % CI. A plain network's own is a second copy of it and shows the noise. Verdicts: against the "
+        f"baseline, family-wise error at most 5 %, margin {100 * margin:g} %. Peak MiB: of a training step, without "
+        "the data set."
+    )
+    headers = (
+        "variant", "step × plain [95 % CI]", "verdict", "inference × plain [95 % CI]", "verdict",
+        "training images/s", "inference images/s", "peak MiB",
+    )  # fmt: skip
+    said = " ".join(filter(None, (note, measured_sentence(costs), failures_sentence(costs))))
+    return [Section("Costs", said, headers, rows)] if rows else []
+
+
+def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
+    """Returns a row a variant that was measured; None where none was. Times are over the plain network's."""
+    costs = analysis.costs
+    if costs is None or not costs.variants:
+        return None
+    contrasts = _contrasts(analysis, costs)
+    rows = []
+    for name, cost in costs.variants.items():
+        row: dict[str, object] = {"variant": name, "baseline": analysis.design.baselines.get(name, "")}
+        for mode in _MODES:
+            row |= _times(mode, cost, contrasts[mode].get(name))
+        row |= {"peak_memory_mib": cost.peak_memory_mib, "failed": cost.failed}
+        rows.append(row | {"cpu": costs.machine.environment["cpu"], "gpu": costs.machine.environment["gpu"]})
+    return pd.DataFrame(rows)
+
+
+def _contrasts(analysis: StudyAnalysis, costs: StudyCosts) -> dict[str, dict[str, CostContrast]]:
+    margin = analysis.cost_margin
+    return {mode: {contrast.variant: contrast for contrast in costs.judge(mode, margin)} for mode in _MODES}
+
+
+def _times(mode: str, cost: VariantCost, contrast: CostContrast | None) -> dict[str, object]:
+    ratio: Estimate | None = getattr(cost, f"{mode}_time")
+    known = (ratio.n, ratio.mean, ratio.low, ratio.high) if ratio else (0, math.nan, math.nan, math.nan)
+    names = ("copies", "time_ratio", "time_ratio_low", "time_ratio_high")
+    row: dict[str, object] = {f"{mode}_{key}": value for key, value in zip(names, known, strict=True)}
+    row[f"{mode}_images_per_second"] = getattr(cost, f"{mode}_images_per_second")
+    if contrast is None:
+        return (
+            row
+            | dict.fromkeys((f"{mode}_to_baseline", f"{mode}_p", f"{mode}_p_equivalence"), math.nan)
+            | {f"{mode}_verdict": ""}
+        )
+    return row | {
+        f"{mode}_to_baseline": contrast.ratio,
+        f"{mode}_p": contrast.p,
+        f"{mode}_p_equivalence": contrast.p_equivalence,
+        f"{mode}_verdict": contrast.verdict.value,
+    }
