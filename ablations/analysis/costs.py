@@ -21,7 +21,7 @@ from ablations.storage.costs import MachineCosts, stored_costs
 
 @dataclass(frozen=True)
 class VariantCost:
-    """What a variant takes; None, or nan, is what was not measured.
+    """What a variant takes; None, or NaN, where it was not measured.
 
     Attributes:
         train_time, test_time: of a training step and of inference, over the plain network's: geometric mean of `n`
@@ -80,13 +80,14 @@ class StudyCosts:
             margin: relative difference below which two variants are as fast as each other, as 0.05.
         """
         rows: list[tuple[str, int, float]] = []
-        for number, run in enumerate(self.machine.runs):
+        first = 0  # number of a run's first copy: copies of different runs have nothing in common
+        for run in self.machine.runs:
+            speeds = {name: getattr(cost, mode) for name, cost in run.costs.items() if getattr(cost, mode)}
             for variant in self.design.variants:
-                cost = run.costs.get(_name(variant)) if run.model == variant.model else None
-                speed: Speed | None = getattr(cost, mode, None)
-                for copy, ratio in enumerate(speed.log_ratios if speed else ()):
-                    # Copies of different runs have nothing in common.
-                    rows.append((variant.name, (number << 16) + copy, 0.0 if variant.is_plain else ratio))
+                if (speed := speeds.get(_name(variant))) and variant.model == run.model:
+                    ratios = [0.0] * len(speed.log_ratios) if variant.is_plain else speed.log_ratios
+                    rows += [(variant.name, first + copy, ratio) for copy, ratio in enumerate(ratios)]
+            first += max((len(speed.log_ratios) for speed in speeds.values()), default=0)
         values = pd.DataFrame(rows, columns=["variant", "copy", "log_ratio"])
         baselines = {name: base for name, base in self.design.baselines.items() if {name, base} <= self.variants.keys()}
         return judge_costs(values, baselines, margin)
@@ -100,7 +101,12 @@ def collect_costs(attributes: Mapping[str, Any], design: Design) -> StudyCosts |
     machines = stored_costs(attributes)
     if not machines:
         return None
-    machine = list(machines.values())[-1]
+    costs = costs_on(list(machines.values())[-1], design)
+    return costs if costs.variants else None
+
+
+def costs_on(machine: MachineCosts, design: Design) -> StudyCosts:
+    """Collects the costs of a design's variants on one machine, as far as they were measured there."""
     batch = int(design.protocol["train"]["batch_size"])
     costs = {variant.name: cost_of(machine, variant) for variant in design.variants}
     return StudyCosts(machine, design, {name: _variant_cost(cost, batch) for name, cost in costs.items() if cost})
@@ -108,8 +114,7 @@ def collect_costs(attributes: Mapping[str, Any], design: Design) -> StudyCosts |
 
 def cost_of(machine: MachineCosts, variant: Variant) -> NetworkCost | None:
     """Returns what was measured last of a variant; None where nothing was."""
-    run = machine.run_of(_name(variant), variant.model)
-    return None if run is None else run.costs[_name(variant)]
+    return machine.of(_name(variant), variant.model)
 
 
 def _name(variant: Variant) -> str:

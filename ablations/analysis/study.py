@@ -19,7 +19,9 @@ from ablations.config import Config
 from ablations.design import Design
 from ablations.design.declaration import Change, Declaration, History
 from ablations.design.variants import plain_network
+from ablations.measure.costs import MODES
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
+from ablations.stats.costs import CostContrast
 
 if TYPE_CHECKING:
     from ablations.analysis.networks import TrainedNetworks
@@ -88,8 +90,16 @@ class StudyAnalysis:
 
     @property
     def cost_margin(self) -> float:
-        """The relative difference in time below which two variants are as fast as each other."""
+        """The relative difference in time below which two variants count as equally fast."""
         return self.config.measure.margin / 100
+
+    @cached_property
+    def cost_contrasts(self) -> dict[str, dict[str, CostContrast]]:
+        """Each variant's time relative to its baseline's, by mode (`train`, `test`) and variant; a family each."""
+        if self.costs is None:
+            return {mode: {} for mode in MODES}
+        judged = {mode: self.costs.judge(mode, self.cost_margin) for mode in MODES}
+        return {mode: {contrast.variant: contrast for contrast in contrasts} for mode, contrasts in judged.items()}
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:

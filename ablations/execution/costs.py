@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
-from ablations.analysis.costs import collect_costs, cost_of
+from ablations.analysis.costs import cost_of, costs_on
 from ablations.common.metrics import COSTS
 from ablations.common.settings import Settings
 from ablations.common.wording import count, first_line
@@ -19,7 +19,7 @@ from ablations.design.variants import Variant
 from ablations.execution.interrupts import Interrupts
 from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.progress import Display, describe_seconds
-from ablations.measure.costs import NetworkCost
+from ablations.measure.costs import PLAIN, NetworkCost
 from ablations.storage.costs import ATTRIBUTE, CostRun, MachineCosts, costs_to_store, stored_costs
 from ablations.storage.study import StudyStore
 from ablations.tracking import StudyMirror
@@ -32,7 +32,8 @@ _TOGETHER = 8  # networks that are timed in turns, besides the plain one
 class CostMeasurer:
     """Measures the variants of a study that were not measured on this machine yet.
 
-    What was measured is stored run by run, so an interrupted measurement goes on with the next run.
+    What was measured is stored run by run, so an interrupted measurement continues with the run that was cut off. With
+    `measure=only` what was stored before is dropped once all has been measured again.
     """
 
     config: MeasureConfig
@@ -41,47 +42,59 @@ class CostMeasurer:
     launcher: Launcher
     mirror: StudyMirror
     display: Display
-    _measured: set[str] = field(default_factory=set, init=False)  # variants in this process
+    _measured: set[str] = field(default_factory=set, init=False)  # names of variants, in this process
 
     def measure(self, variants: Sequence[Variant], interrupts: Interrupts) -> None:
-        """Measures those of some variants that lack it; with `measure=only` all of them, each once in this process.
+        """Measures those variants that were not measured on this machine, or failed to be in an earlier process.
 
-        Raises StudyInterruptedError after a signal; what was measured before is stored.
+        With `measure=only` all are measured, each once in this process.
+
+        Raises:
+            StudyInterruptedError: after a signal; the runs that were finished before are stored.
         """
         if self.config.name == "off":
             return
-        is_again = self.config.name == "only"
+        stored = self._stored
         missing = [
-            one
-            for one in variants
-            if one.name not in self._measured and (is_again or self._machine is None or not cost_of(self._machine, one))
+            variant for variant in variants if variant.name not in self._measured and self._lacks(stored, variant)
         ]
         if not missing:
             return
         started = time.monotonic()
         for model, together in self._together(missing):
             self._measure_run(model, together, interrupts)
+        if self.config.name == "only":
+            self._keep(self._stored.runs[len(stored.runs) :])
         taken = describe_seconds(time.monotonic() - started)
-        self.display.say(f"Costs: {count(len(missing), 'variant')} measured beside the plain network in {taken}.")
+        self.display.say(f"Measured the costs of {count(len(missing), 'variant')} in {taken}.")
         self.mirror.costs(self._metrics([*self.design.variants, *variants]))
 
     def objectives_of(self, variant: Variant) -> dict[str, float]:
-        """Returns the costs of a variant that the study has as objectives, as far as they are known."""
-        wanted = COSTS.intersection(self.design.objectives)
-        known = self._metrics([variant]).get(variant.name, {}) if wanted else {}
-        return {key: known[key] for key in wanted if key in known}
+        """Returns the costs of a variant that are objectives of the study, as far as they are known."""
+        known = self._metrics([variant]).get(variant.name, {}) if self._objectives else {}
+        return {key: known[key] for key in self._objectives if key in known}
 
     def reason_against(self, variant: Variant) -> str:
-        """Returns why a variant lacks a cost that is an objective; empty where it lacks none."""
-        wanted = COSTS.intersection(self.design.objectives)
-        if wanted <= self.objectives_of(variant).keys():
+        """Returns why a cost of a variant that is an objective is not known; empty where all are."""
+        if self._objectives <= self.objectives_of(variant).keys():
             return ""
-        found = cost_of(self._machine, variant) if self._machine else None
+        found = cost_of(self._stored, variant)
         return (found.failed if found else "") or "it was not measured"
 
+    @cached_property
+    def _objectives(self) -> frozenset[str]:
+        """The costs that the study has as objectives."""
+        return COSTS.intersection(self.design.objectives)
+
+    def _lacks(self, stored: MachineCosts, variant: Variant) -> bool:
+        """Says whether a variant is to be measured, given what was before."""
+        known = cost_of(stored, variant)
+        return self.config.name == "only" or known is None or bool(known.failed)
+
     @property
-    def _machine(self) -> MachineCosts | None:
-        return stored_costs(self.store.attributes).get(self._here.key)
+    def _stored(self) -> MachineCosts:
+        """What was measured on this machine."""
+        return stored_costs(self.store.attributes).get(self._here.key, self._here)
 
     @cached_property
     def _here(self) -> MachineCosts:
@@ -90,18 +103,19 @@ class CostMeasurer:
         return MachineCosts(found | {"device": self.design.protocol["device"]}, "")
 
     def _together(self, missing: Sequence[Variant]) -> list[tuple[Settings, list[Variant]]]:
-        """Returns runs: a few variants of one backbone, each run with the baselines of its variants."""
+        """Splits variants into runs: a few of one backbone, and the baselines of these."""
         by_model: dict[str, list[Variant]] = {}
         for variant in missing:
             by_model.setdefault(json.dumps(variant.model, sort_keys=True), []).append(variant)
         known = {variant.name: variant for variant in (*self.design.variants, *missing)}
+        baselines = replace(self.design, variants=tuple(known.values())).baselines
         runs = []
-        for own in by_model.values():
-            for first in range(0, len(own), _TOGETHER):
-                part = own[first : first + _TOGETHER]
-                baselines = [known.get(self.design.baselines.get(variant.name, "")) for variant in part]
-                more = [one for one in baselines if one and one.model == part[0].model]
-                runs.append((part[0].model, list({one.name: one for one in (*part, *more)}.values())))
+        for same in by_model.values():
+            for first in range(0, len(same), _TOGETHER):
+                part = same[first : first + _TOGETHER]
+                compared = [known[baselines[variant.name]] for variant in part if variant.name in baselines]
+                together = [*part, *(baseline for baseline in compared if baseline.model == part[0].model)]
+                runs.append((part[0].model, list({variant.name: variant for variant in together}.values())))
         return runs
 
     def _measure_run(self, model: Settings, variants: Sequence[Variant], interrupts: Interrupts) -> None:
@@ -117,28 +131,26 @@ class CostMeasurer:
             config.seconds,
         )
         networks = {variant.name: variant.network for variant in variants if not variant.is_plain}
-        self.display.say(f"Measuring costs: {', '.join(variant.name for variant in variants)}")
+        self.display.say(f"Measuring the costs of {', '.join(variant.name for variant in variants)}")
         try:
             with interrupts.at_once():
                 costs = launcher.alone(measure_costs, networks, model, setting)
         except (WorkerLostError, MemoryError) as error:  # the study goes on without
-            costs = {variant.name: NetworkCost(failed=first_line(error)) for variant in variants}
-        failed = {name: cost.failed for name, cost in costs.items() if cost.failed}
-        for name, reason in failed.items():
-            self.display.say(f"The costs of {name} are not known: {reason}")
-        self._keep(CostRun(model, costs))
+            costs = dict.fromkeys((PLAIN, *networks), NetworkCost(failed=first_line(error)))
+        for name, cost in costs.items():
+            if cost.failed:
+                self.display.say(f"The costs of {name} could not be measured: {cost.failed}")
+        self._keep((*self._stored.runs, CostRun(model, costs)))
         self._measured.update(variant.name for variant in variants)
 
-    def _keep(self, run: CostRun) -> None:
+    def _keep(self, runs: Sequence[CostRun]) -> None:
+        """Stores the runs of this machine, which becomes the one that was measured last."""
         machines = stored_costs(self.store.attributes)
-        known = machines.pop(self._here.key, self._here)
-        # What is measured again takes the place of what was measured before.
-        begun_anew = self.config.name == "only" and not self._measured
-        runs = () if begun_anew else known.runs
+        machines.pop(self._here.key, None)
         taken = datetime.now(UTC).isoformat(timespec="seconds")
-        machines[known.key] = replace(known, environment=self._here.environment, taken=taken, runs=(*runs, run))
+        machines[self._here.key] = replace(self._here, taken=taken, runs=tuple(runs))
         self.store.remember(ATTRIBUTE, costs_to_store(machines))
 
     def _metrics(self, variants: Sequence[Variant]) -> Mapping[str, dict[str, float]]:
-        costs = collect_costs(self.store.attributes, replace(self.design, variants=tuple(variants)))
-        return costs.metrics if costs else {}
+        """Returns what was measured on this machine, by variant and metric."""
+        return costs_on(self._stored, replace(self.design, variants=tuple(variants))).metrics

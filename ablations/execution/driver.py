@@ -113,6 +113,9 @@ class Driver:
                 self._to_measure = cell
             elif isinstance(cell, Cell):
                 self._recorder.start(cell)
+                if reason := self._costs.reason_against(cell.variant) if self._costs else "":
+                    self._fail(cell, Failed(ERROR, f"An objective is not known: {reason}"), keeps_checkpoint=False)
+                    continue
                 self._start(self._job(cell))
             elif cell is _NO_MORE:
                 break
@@ -148,10 +151,6 @@ class Driver:
                     self._recorder.prune(attempt.job, attempt.epochs, reason)
                     self._end(cell)
             case Finished():
-                reason = self._costs.reason_against(cell.variant) if self._costs else ""
-                if reason:  # a search cannot go on without its objectives
-                    self._on_failure(attempt, Failed(ERROR, f"Its costs are not known: {reason}"))
-                    return
                 costs = self._costs.objectives_of(cell.variant) if self._costs else {}
                 self._recorder.finish(attempt.job, replace(event, result=event.result | costs))
                 self._end(cell)
@@ -172,11 +171,15 @@ class Driver:
         else:
             # A checkpoint that a cell could not even begin with is not worth keeping.
             is_useful = failed.kind != DIVERGED and (failed.kind != ERROR or attempt.has_stepped)
-            recorder.fail(cell, failed, keeps_checkpoint=is_useful)
-            if failed.kind == DIVERGED:
-                self.diverged += 1
-            else:
-                self.failed += 1
+            self._fail(cell, failed, keeps_checkpoint=is_useful)
+
+    def _fail(self, cell: Cell, failed: Failed, *, keeps_checkpoint: bool) -> None:
+        """Notes why a cell has no result."""
+        self._recorder.fail(cell, failed, keeps_checkpoint=keeps_checkpoint)
+        if failed.kind == DIVERGED:
+            self.diverged += 1
+        else:
+            self.failed += 1
 
     def _end(self, cell: Cell) -> None:
         del self._attempts[cell.key]

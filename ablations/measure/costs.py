@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PLAIN = "plain network"  # the backbone without attention, which the others are timed against
+MODES = ("train", "test")  # a training step, inference
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ablations.common.settings import Settings
@@ -29,7 +30,13 @@ class CostRun:
 
 @dataclass(frozen=True)
 class MachineCosts:
-    """What was measured on one machine, and when (UTC, ISO 8601) the last of it."""
+    """What was measured on one machine.
+
+    Attributes:
+        environment: the machine and its software, as cells keep them, and `device`.
+        taken: when the last run ended (UTC, ISO 8601).
+        runs: in the order in which they were made.
+    """
 
     environment: dict[str, str]
     taken: str
@@ -41,9 +48,18 @@ class MachineCosts:
         relevant = {name: value for name, value in self.environment.items() if name not in _IRRELEVANT}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
-    def run_of(self, variant: str, model: Settings) -> CostRun | None:
-        """Returns the last run that a variant of a backbone was measured in; None where it was not."""
-        return next((run for run in reversed(self.runs) if run.model == model and variant in run.costs), None)
+    def of(self, name: str, model: Settings) -> NetworkCost | None:
+        """Returns what was measured last of a network of a backbone; None where nothing was."""
+        return self._latest.get((_text(model), name))
+
+    @cached_property
+    def _latest(self) -> dict[tuple[str, str], NetworkCost]:
+        """The last cost of each network, by backbone and name."""
+        return {(_text(run.model), name): cost for run in self.runs for name, cost in run.costs.items()}
+
+
+def _text(model: Settings) -> str:
+    return json.dumps(model, sort_keys=True)
 
 
 def stored_costs(attributes: Mapping[str, Any]) -> dict[str, MachineCosts]:
@@ -56,11 +72,11 @@ def stored_costs(attributes: Mapping[str, Any]) -> dict[str, MachineCosts]:
         )
         for known in attributes.get(ATTRIBUTE, ())
     ]
-    return {machine.key: machine for machine in sorted(machines, key=lambda machine: machine.taken)}
+    return {machine.key: machine for machine in machines}
 
 
 def costs_to_store(machines: Mapping[str, MachineCosts]) -> list[dict[str, Any]]:
-    """Returns plain values, as JSON keeps them."""
+    """Returns plain values, as JSON keeps them, in the given order."""
     return [
         {
             "environment": machine.environment,

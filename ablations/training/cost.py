@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -20,18 +21,19 @@ from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import Batch
 from ablations.design.variants import plain_network
-from ablations.measure.costs import PLAIN, NetworkCost, Speed
+from ablations.measure.costs import MODES, PLAIN, NetworkCost, Speed
 from ablations.measure.memory import parameter_count, peak_memory
-from ablations.measure.speed import TWIN, Act, Samples, clock_of, compare
+from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Samples, clock_of, compare
 from ablations.training.learner import Learner, forward
 
+_MOST_COPIES = 100
 _REASON = 200  # characters of an error that are kept
 _STILL = 1e-6  # learning rate: weights of random images stay as they are, so that no loss overflows meanwhile
 
 
 @dataclass(frozen=True)
 class CostSetting:
-    """Under which circumstances networks are measured.
+    """The study's setting, under which networks are measured.
 
     Args:
         recipe: of training steps, with precision and memory format resolved.
@@ -51,41 +53,61 @@ class CostSetting:
 
 
 def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: CostSetting) -> dict[str, NetworkCost]:
-    """Measures networks of one backbone; a network that fails costs the others nothing.
+    """Measures networks of one backbone, untrained, on random images.
 
-    Returns also, under `PLAIN`, what the plain network takes, with the ratios of a second copy of it to the first: the
-    noise floor.
+    A network that fails to be built or to take a step has the reason in its cost, and the others are measured without
+    it. Compiling takes minutes, so of compiled networks a single copy takes training steps.
 
     Args:
         networks: by name, each `{"model": ..., "attention": ...}`.
         model: their backbone.
         setting: of the study.
+
+    Returns:
+        The cost of each network, and under `PLAIN` that of the plain network, whose ratios are those of a second copy
+        of it to the first: the noise floor.
     """
     keep_freed_memory()
-    compiles = setting.recipe.compile != "none"
-    if compiles:  # every network runs the same lines of Python, and dynamo would give up after eight
+    if setting.recipe.compile != "none":  # all networks share their Python code; dynamo would give up after eight
         torch._dynamo.config.recompile_limit = 4096
         torch._dynamo.config.accumulated_recompile_limit = 65536
     known = {PLAIN: plain_network(model)} | dict(networks)
     costs = {name: _weigh(network, setting) for name, network in known.items()}
-    fit = {name: network for name, network in known.items() if not costs[name].failed}
-    if PLAIN not in fit:
-        return costs
-    for mode in ("train", "test"):
-        makes = {name: partial(_make, network, setting, mode) for name, network in fit.items()}
-        copies = {"least_copies": 1, "most_copies": 1} if compiles else {}  # each takes minutes to compile
+    for mode in MODES:
+        fit = {name: network for name, network in known.items() if not costs[name].failed}
+        if PLAIN not in fit:
+            reason = f"the plain network could not be measured: {costs[PLAIN].failed}"
+            return {name: replace(cost, failed=cost.failed or reason) for name, cost in costs.items()}
+        for name, found in _time(fit, setting, mode).items():
+            change: dict[str, Any] = {mode: found} if isinstance(found, Speed) else {"failed": found}
+            costs[name] = replace(costs[name], **change)
+    return costs
+
+
+def _time(networks: Mapping[str, Settings], setting: CostSetting, mode: str) -> dict[str, Speed | str]:
+    """Times networks in turns; returns the speed of each, or why it has none."""
+    makes = {name: partial(_make, network, setting, mode) for name, network in networks.items()}
+    is_compiled = mode == "train" and setting.recipe.compile != "none"
+    try:
         samples = compare(
             makes,
             PLAIN,
             clock_of(torch.device(setting.device)),
             seconds=setting.seconds,
             precision=setting.precision,
-            **copies,
+            least_copies=1 if is_compiled else LEAST_COPIES,
+            most_copies=1 if is_compiled else _MOST_COPIES,
         )
-        for name in fit:
-            speed = _speed(samples, name)
-            costs[name] = replace(costs[name], train=speed) if mode == "train" else replace(costs[name], test=speed)
-    return costs
+        return {name: _speed(samples, name) for name in networks}
+    except Exception as error:  # such as too little memory for a copy of each at the same time
+        others = [name for name in networks if name != PLAIN]
+        if len(others) <= 1:
+            return dict.fromkeys(others or networks, _reason(error))
+    found: dict[str, Speed | str] = {}
+    for name in others:  # each with the plain network alone
+        gc.collect()
+        found = {**found, **_time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode)}
+    return found
 
 
 def _weigh(network: Settings, setting: CostSetting) -> NetworkCost:
@@ -96,9 +118,13 @@ def _weigh(network: Settings, setting: CostSetting) -> NetworkCost:
         peak = peak_memory(lambda: learner.step(*sample), learner.persistent, sample[0].device)
         return NetworkCost(parameter_count(learner.model), peak)
     except Exception as error:  # such as too little memory
-        return NetworkCost(failed=first_line(error)[:_REASON])
+        return NetworkCost(failed=_reason(error))
     finally:
         gc.collect()
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error)[:_REASON]
 
 
 def _speed(samples: Samples, name: str) -> Speed:

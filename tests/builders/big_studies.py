@@ -32,8 +32,8 @@ from ablations.storage.parameters import distributions_of, parameters_of
 from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
-from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
+from tests.builders.costs import usual_attributes
 from tests.builders.picks import some_picks
 
 ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
@@ -82,6 +82,8 @@ def make_big_study(
     store.remember("command", f"python -m ablations.run {' '.join(typed)}")
     picks = some_picks(config, design, picked)
     given_up = [variant.name for variant in picks[:pruned]]
+    for name, value in usual_attributes(replace(design, variants=(*design.variants, *picks))).items():
+        store.remember(name, value)
     if picks:
         tried = replace(design, variants=(*design.variants, *picks))
         confirmed = picks[pruned:][: design.confirm]  # whatever they came to: those that were better by then
@@ -118,7 +120,6 @@ def result_of(cell: Cell, epochs: int) -> Result:
     own = np.random.default_rng(int(cell.key, 16))
     top1 = np.clip(62 + better + shared + own.normal(0, 0.4), 0, 100).round(2)
     ratio = 1 + slower + own.normal(0, 0.01)
-    rate = 9000 / ratio
     curve = tuple(
         Epoch(
             epoch=index,
@@ -131,9 +132,8 @@ def result_of(cell: Cell, epochs: int) -> Result:
         )
         for index in range(epochs)
     )
-    cost = Cost(75_000 + int(larger), 12.0 + slower, rate, 2.5 * rate, ratio, 1 + 0.8 * slower)
-    by = "" if plain else "kernels"
-    return Result(curve[-1].top1, curve[-1].test_loss, cost, float(1.6 * epochs * ratio), curve, by)
+    by, parameters = "" if plain else "kernels", 75_000 + int(larger)
+    return Result(curve[-1].top1, curve[-1].test_loss, parameters, float(1.6 * epochs * ratio), curve, by)
 
 
 def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> None:

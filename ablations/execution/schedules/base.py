@@ -87,7 +87,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Measure:
-    """Says that the costs of some variants must be known before the cells that follow are trained."""
+    """Has the costs of variants measured before the cells that follow are trained, when none is in training."""
 
     variants: tuple[Variant, ...]
 

@@ -127,14 +127,18 @@ class SearchSchedule(Schedule):
         if is_measured and begun:
             yield Measure(tuple(cell.variant for cell in begun))
         yield from begun
-        # Measuring waits until no cell is in training, so as many picks as are trained at once are measured together.
-        while picked := self._pick_several(self.at_once if is_measured else 1):
+        while True:
+            # Nothing is measured while a cell is in training, so as many variants as are trained at once are picked and
+            # measured together, when the results of those before them are known.
+            if is_measured:
+                yield from self._until_selection_ends()
+            if not (picked := self._pick_several(self.at_once if is_measured else 1)):
+                break
             if is_measured:
                 yield Measure(tuple(picked))
             for variant in picked:
                 yield self.declared.cell(variant, 0, Split.VALIDATION)
-        while any(cell.is_open for cell in self._stored() if cell.split is Split.VALIDATION):
-            yield None
+        yield from self._until_selection_ends()
         confirmed = self._confirmed()
         if missing := self.missing(confirmed):
             picks = "; ".join(variant.name for variant in confirmed.variants if variant.levels)
@@ -146,6 +150,11 @@ class SearchSchedule(Schedule):
             )
             yield Measure(confirmed.variants)
         yield from missing
+
+    def _until_selection_ends(self) -> Iterator[None]:
+        """Yields None while a cell of the selection is in training."""
+        while any(cell.is_open for cell in self._stored() if cell.split is Split.VALIDATION):
+            yield None
 
     def count_done(self) -> int:
         """Counts the cells of both phases that need no training any more."""

@@ -248,7 +248,7 @@ def _cams(analysis: StudyAnalysis) -> Sketch | str:
 
 def _costs_key(analysis: StudyAnalysis) -> str:
     """Says how costs were measured; empty where they were not."""
-    return f"Costs: {measured_sentence(analysis.costs)}" if analysis.costs and analysis.costs.variants else ""
+    return f"Costs: {measured_sentence(analysis.costs)}" if analysis.costs else ""
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:

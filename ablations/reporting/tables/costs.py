@@ -6,31 +6,29 @@ import math
 
 import pandas as pd
 
-from ablations.analysis.costs import StudyCosts, VariantCost
+from ablations.analysis.costs import VariantCost
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
+from ablations.measure.costs import MODES
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.costs import cost_verdict, failures_sentence, measured_sentence, relative_time
 from ablations.stats import Estimate
 from ablations.stats.costs import CostContrast
 
-_MODES = {"train": "training step", "test": "inference"}
-
 
 def costs_sections(analysis: StudyAnalysis) -> list[Section]:
     """Returns the table of costs of the variants that are shown; nothing where nothing was measured."""
     costs = analysis.costs
-    if costs is None or not costs.variants:
+    if costs is None:
         return []
-    contrasts = _contrasts(analysis, costs)
-    margin = analysis.cost_margin
+    contrasts, margin = analysis.cost_contrasts, analysis.cost_margin
     rows = []
     for variant in analysis.design.variants:
         if variant.name not in costs.variants or variant.name not in analysis.shown:
             continue
         cost = costs.of(variant.name)
         row = [variant.name]
-        for mode in _MODES:
+        for mode in MODES:
             contrast = contrasts[mode].get(variant.name)
             row += [relative_time(getattr(cost, f"{mode}_time")), cost_verdict(contrast, margin)]
         shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
@@ -52,22 +50,17 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
 def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
     """Returns a row a variant that was measured; None where none was. Times are over the plain network's."""
     costs = analysis.costs
-    if costs is None or not costs.variants:
+    if costs is None:
         return None
-    contrasts = _contrasts(analysis, costs)
+    contrasts = analysis.cost_contrasts
     rows = []
     for name, cost in costs.variants.items():
         row: dict[str, object] = {"variant": name, "baseline": analysis.design.baselines.get(name, "")}
-        for mode in _MODES:
+        for mode in MODES:
             row |= _times(mode, cost, contrasts[mode].get(name))
         row |= {"peak_memory_mib": cost.peak_memory_mib, "failed": cost.failed}
         rows.append(row | {"cpu": costs.machine.environment["cpu"], "gpu": costs.machine.environment["gpu"]})
     return pd.DataFrame(rows)
-
-
-def _contrasts(analysis: StudyAnalysis, costs: StudyCosts) -> dict[str, dict[str, CostContrast]]:
-    margin = analysis.cost_margin
-    return {mode: {contrast.variant: contrast for contrast in costs.judge(mode, margin)} for mode in _MODES}
 
 
 def _times(mode: str, cost: VariantCost, contrast: CostContrast | None) -> dict[str, object]:

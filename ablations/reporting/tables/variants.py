@@ -134,7 +134,7 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
         verdicts,
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        f"{step} shows the noise. {measured_sentence(costs)}" if costs and costs.variants else "",
+        f"{step} shows the noise. {measured_sentence(costs)}" if costs else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
         protocol_note(analysis),

@@ -18,7 +18,6 @@ from ablations.tracking import outage
 from ablations.tracking import tracker as track
 from ablations.tracking.experiment import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
-from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
 
 COMMIT = "abc123"
@@ -45,7 +44,7 @@ def tracker(uri: str, design: Design, tmp_path: Path) -> Tracker:
 
 def result(top1: float = 61.5, epochs: int = 3) -> Result:
     curve = tuple(Epoch(i, 2.0 - i / 4, 2.1, 40.0 + i, 0.1, 1.0, 1_700_000_000.25 + i) for i in range(epochs))
-    return Result(top1, 1.5, Cost(75_000, 12.5, 900.0, 3000.0), 4.0, curve)
+    return Result(top1, 1.5, 75_000, 4.0, curve)
 
 
 def outcome(**kwargs: Any) -> dict[str, Any]:
