@@ -262,9 +262,17 @@ class BenchConfig:
     network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
     seconds: float = option(
         3.0,
-        "Seconds for which subjects are timed in turns; three rounds are timed in any case.",
+        "Seconds for timing the subjects of a comparison in turns, in each mode; six copies of each are timed in any "
+        "case.",
         minimum=0.0,
         maximum=86_400.0,
+    )
+    margin: float = option(
+        5.0,
+        "Equivalence margin in percent: the smallest relative difference in time that matters. Verdicts are slower, "
+        "faster, the same within this margin, or undecided.",
+        above=0.0,
+        maximum=100.0,
     )
 
 
