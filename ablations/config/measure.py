@@ -1,4 +1,4 @@
-"""The options of measuring what variants cost, and the choices of `measure=`."""
+"""The options of measuring the costs of variants, and the choices of `measure=`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ablations.config.option import option
 
 @dataclass
 class MeasureConfig:
-    """When each variant's time of a step, time of inference and memory are measured, and how precisely."""
+    """When the costs of variants (time of a training step, of inference, memory) are measured, and how precisely."""
 
     name: str = MISSING
     precision: float = option(
         2.0,
-        "Half width of the 95 % confidence interval at which timing of a variant ends, in percent of the plain "
-        "network's time, as 2%.",
+        "Target half width of the 95 % confidence intervals of relative times, in percent (2%): timing ends when all "
+        "variants have reached it. 0 uses all of measure.seconds.",
         minimum=0.0,
         maximum=100.0,
         percent=True,
     )
     margin: float = option(
         5.0,
-        "Difference in time, in percent, below which two variants are as fast as each other.",
+        "Equivalence margin in percent (5%): the smallest relative difference in time that matters.",
         above=0.0,
         maximum=100.0,
         percent=True,
     )
     seconds: float = option(
         30.0,
-        "Seconds after which timing of training steps, and again of inference, ends for up to eight variants at a "
-        "time, however wide the intervals are; six copies of each network are timed in any case.",
+        "Time limit in seconds for timing up to eight variants together, once for training steps and once for "
+        "inference. It is exceeded where six copies of each network take longer.",
         minimum=0.0,
         maximum=86_400.0,
     )
@@ -40,21 +40,21 @@ class MeasureConfig:
 
 @dataclass
 class MeasureOnConfig(MeasureConfig):
-    """Before the first cell is trained, by itself, once a study and machine."""
+    """Measures the costs of variants before the first cell is trained, once per study and machine."""
 
     name: str = "on"
 
 
 @dataclass
 class MeasureOffConfig(MeasureConfig):
-    """Not at all."""
+    """Measures no costs."""
 
     name: str = "off"
 
 
 @dataclass
 class MeasureOnlyConfig(MeasureConfig):
-    """Again, of a study that has been run; no cell is trained."""
+    """Measures the costs of a study that has been run again, and trains nothing."""
 
     name: str = "only"
 

@@ -36,8 +36,8 @@ def option(
     Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
     machine has something, and decides no result: it is no part of a protocol. A `neutral` option changes nothing at its
     default and is part of a protocol only where it has another value: cells that were trained before there was such an
-    option stay what they are. `verbs` are those that have it, where not all do. A
-    `percent` option may be written with a percent sign.
+    option stay what they are. `verbs` are those that have it, where not all do. A `percent` option may be written with
+    a percent sign.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,

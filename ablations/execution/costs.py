@@ -103,7 +103,7 @@ class CostMeasurer:
         return MachineCosts(found | {"device": self.design.protocol["device"]}, "")
 
     def _together(self, missing: Sequence[Variant]) -> list[tuple[Settings, list[Variant]]]:
-        """Splits variants into runs: a few of one backbone, and the baselines of these."""
+        """Splits variants into runs: a few of one backbone, with their baselines; the plain network is in all."""
         by_model: dict[str, list[Variant]] = {}
         for variant in missing:
             by_model.setdefault(json.dumps(variant.model, sort_keys=True), []).append(variant)
@@ -114,8 +114,8 @@ class CostMeasurer:
             for first in range(0, len(same), _TOGETHER):
                 part = same[first : first + _TOGETHER]
                 compared = [known[baselines[variant.name]] for variant in part if variant.name in baselines]
-                together = [*part, *(baseline for baseline in compared if baseline.model == part[0].model)]
-                runs.append((part[0].model, list({variant.name: variant for variant in together}.values())))
+                more = (one for one in compared if one.model == part[0].model and not one.is_plain)
+                runs.append((part[0].model, list({variant.name: variant for variant in (*part, *more)}.values())))
         return runs
 
     def _measure_run(self, model: Settings, variants: Sequence[Variant], interrupts: Interrupts) -> None:

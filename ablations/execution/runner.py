@@ -38,8 +38,9 @@ from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
-from ablations.storage.study import NOT_RUN, StudyStore, find_study, open_store
+from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.tracking import StudyMirror, open_tracker
+from ablations.tracking.base import status_of
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 
@@ -73,11 +74,10 @@ class StudyRunner:
         folder, url = study_folder(config), storage_url(config)
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)
-        is_stored = find_study(url, design.study) is not None
-        if config.measure.name == "only" and not is_stored:
-            reason = f"measures a study that has been run, and nothing is stored under {design.study}; {NOT_RUN}"
-            raise UsageError("measure", "only", reason)
-        if not is_stored:
+        found = find_study(url, design.study)
+        if config.measure.name == "only" and not (found and any(cell.outcome for cell in found.cells())):
+            raise _nothing_to_measure(design.study)
+        if found is None:
             self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -100,27 +100,34 @@ class StudyRunner:
             return status
 
     def _measure(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
-        """Measures again what the variants cost that have a finished cell, and trains nothing."""
-        outcomes = store.outcomes(schedule.design)
-        tried = {cell.variant.name for cell, _ in outcomes}
-        if not tried:
-            reason = f"measures a study that has been run, and no cell of {store.name} is finished; {NOT_RUN}"
-            raise UsageError("measure", "only", reason)
-        names = {variant.name for variant in schedule.measured_first} | {
-            cell.variant.name for cell, _ in outcomes if cell.split is Split.TEST
+        """Measures the costs of all variants that have a finished cell again, and trains nothing.
+
+        Of a search those are the variants that were confirmed, or are given by name.
+        """
+        design = schedule.design
+        outcomes = store.outcomes(design)
+        cells = [cell for cell, _ in outcomes]
+        reported = {
+            cell.variant.name
+            for cell in cells
+            if not design.is_search or cell.split is Split.TEST or not cell.variant.levels
         }
-        wanted = [variant for variant in schedule.design.variants if variant.name in names & tried]
-        display = Display(self.console, len(outcomes), len(outcomes))
-        measurer = CostMeasurer(self.config.measure, schedule.design, store, launcher, mirror, display)
-        mirror.begin(store.attributes["data_fingerprint"], machine.git_commit())
+        wanted = [variant for variant in design.variants if variant.name in reported]
+        if not wanted:
+            raise _nothing_to_measure(store.name)
+        fingerprint = store.attributes["data_fingerprint"]
+        mirror.sync(outcomes, fingerprint)
+        mirror.begin(fingerprint, machine.git_commit())
+        display = Display(self.console, len(cells), len(cells))
+        measurer = CostMeasurer(self.config.measure, design, store, launcher, mirror, display)
         try:
             with display, Interrupts() as interrupts:
                 measurer.measure(wanted, interrupts)
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             mirror.end("KILLED")
-            self.console.print("Interrupted; what was measured before is stored.")
+            self.console.print("Interrupted; the costs that were measured before it are stored.")
             return _status_of(error)
-        mirror.update_costs([cell for cell, _ in outcomes])
+        mirror.update_costs(cells)
         return 0
 
     def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
@@ -220,7 +227,7 @@ class StudyRunner:
         analysis = analyze_stored(self.config, design, store, study_folder(self.config))
         report = report_study(analysis, self.console)
         if not mirror.complete or has_failed or self._has_changed:
-            status = "FAILED" if has_failed else "FINISHED"
+            status = "FAILED" if has_failed else status_of(set(analysis.results.pending["state"]))
             mirror.end(status, report.folder, report.opening, verdicts_tag(analysis))
         if mirror.lost:
             self._say(
@@ -260,6 +267,11 @@ def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
     if StudyRunner(config, hide_passwords(call), console or make_console()).run() >= 128:
         raise KeyboardInterrupt
     return load_configured(config)
+
+
+def _nothing_to_measure(study: str) -> UsageError:
+    reason = f"no cell of {study} is finished; run the same command without measure=only first"
+    return UsageError("measure", "only", reason)
 
 
 def _status_of(error: BaseException) -> int:

@@ -116,11 +116,11 @@ class Tracker(StudyMirror):
         self.connection.attempt(self._open_parent)
 
     def costs(self, known: Mapping[str, Mapping[str, float]]) -> None:
-        """Notes what variants cost, by name and metric, for their cells that finish from now on."""
+        """Notes what variants cost, by name and metric, for the cells that are finished from now on."""
         self._costs |= known
 
     def update_costs(self, cells: Sequence[Cell]) -> None:
-        """Writes the costs that are known now to the runs of finished cells."""
+        """Writes the costs that were noted last to the runs of finished cells."""
         self.connection.attempt(self._write_costs, cells)
 
     def start_cell(self, cell: Cell, commit: str | None) -> None:

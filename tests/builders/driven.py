@@ -14,6 +14,7 @@ from ablations.design.variants import Variant
 from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
+from ablations.execution.interrupts import Interrupts
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
@@ -23,7 +24,6 @@ from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
-
 
 Work = Cell | Measure | None  # what a schedule yields
 
@@ -141,6 +141,13 @@ class DrivenStudy:
             with display:
                 driver.train()
         return driver
+
+    def measure(self, launcher: Launcher) -> None:
+        """Measures the costs of the study's variants as `run` does with `measure=only`."""
+        display = Display(Console(file=self.said, width=300), 0, 0)
+        measurer = CostMeasurer(self.config.measure, self.design, self.store, launcher, StudyMirror(), display)
+        with Interrupts() as interrupts:
+            measurer.measure(self.design.variants, interrupts)
 
 
 def _first(work: Iterator[Work], number: int) -> Iterator[Work]:

@@ -75,8 +75,8 @@ class TunedStudy(DrivenStudy):
         folder.mkdir(exist_ok=True)
         super().__init__(
             folder, "sweep=groups", "sweep.factors={attention: {groups: [4]}}", "replicates=2", "train.epochs=2",
-            "tune.trials=5", "measure=off", "data.train_images=64", "data.test_images=10", "figures=[]", f"results_dir={folder}",
-            *overrides,
+            "tune.trials=5", "measure=off", "data.train_images=64", "data.test_images=10", "figures=[]",
+            f"results_dir={folder}", *overrides,
         )  # fmt: skip
 
     def analysis(self) -> StudyAnalysis:
