@@ -25,7 +25,7 @@ from ablations.storage.study import StudyStore
 from ablations.tracking import StudyMirror
 from ablations.training.job import environment
 
-_TOGETHER = 8  # networks that are timed in turns, besides the plain one
+TOGETHER = 8  # networks that are timed in turns, besides the plain one
 
 
 @dataclass
@@ -111,8 +111,8 @@ class CostMeasurer:
         baselines = replace(self.design, variants=tuple(known.values())).baselines
         runs = []
         for same in by_model.values():
-            for first in range(0, len(same), _TOGETHER):
-                part = same[first : first + _TOGETHER]
+            for first in range(0, len(same), TOGETHER):
+                part = same[first : first + TOGETHER]
                 compared = [known[baselines[variant.name]] for variant in part if variant.name in baselines]
                 more = (one for one in compared if one.model == part[0].model and not one.is_plain)
                 runs.append((part[0].model, list({variant.name: variant for variant in (*part, *more)}.values())))

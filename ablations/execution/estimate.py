@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,13 @@ from ablations.analysis.costs import collect_costs
 from ablations.analysis.results import collect
 from ablations.analysis.tuning import collect_tuned
 from ablations.common.wording import count
+from ablations.config import MeasureConfig
 from ablations.design import Design, Split
+from ablations.execution.costs import TOGETHER
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
-from ablations.execution.schedules.base import Outlook
+from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.measure.costs import MODES
 from ablations.reporting.text.reach import (
     Reach,
     baseline_sentences,
@@ -43,13 +47,17 @@ class CellCost(Probe):
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is left to train of a study, and what that takes in seconds: typical, and from and to."""
+    """What is left to train of a study, and what that takes in seconds: typical, and from and to.
+
+    `measuring` is the time limit in seconds of measuring costs before the first cell.
+    """
 
     costs: tuple[CellCost, ...]
     missing: int
     seconds: float
     low: float
     high: float
+    measuring: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -62,7 +70,8 @@ class StudyCost:
         memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
-        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
+        before = f"; measuring costs first takes up to about {describe_seconds(self.measuring)}" * (self.measuring > 0)
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{before}."
 
 
 def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
@@ -114,6 +123,16 @@ def peak_memory(store: StudyStore | None, design: Design) -> dict[str, float]:
     """Returns the measured peak memory of a training step in MiB, by variant."""
     costs = collect_costs(store.attributes, design) if store is not None else None
     return {name: cost.peak_memory_mib for name, cost in costs.variants.items()} if costs else {}
+
+
+def measuring_seconds(schedule: Schedule, measure: MeasureConfig, store: StudyStore | None) -> float:
+    """Returns the time limit, in seconds, of measuring the variants of a schedule that were never measured."""
+    if measure.name == "off":
+        return 0.0
+    known = collect_costs(store.attributes, schedule.design) if store is not None else None
+    measured = {name for name, cost in known.variants.items() if not cost.failed} if known else set()
+    models = Counter(str(variant.model) for variant in schedule.measured_first if variant.name not in measured)
+    return sum(math.ceil(number / TOGETHER) for number in models.values()) * len(MODES) * measure.seconds
 
 
 def _stored(variant: str, cells: pd.DataFrame, memory: float) -> CellCost:

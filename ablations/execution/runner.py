@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -25,7 +25,7 @@ from ablations.design.variants import level_name
 from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
-from ablations.execution.estimate import costed_cells, estimate_costs, knowledge, peak_memory
+from ablations.execution.estimate import costed_cells, estimate_costs, knowledge, measuring_seconds, peak_memory
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
@@ -215,7 +215,9 @@ class StudyRunner:
             self._say(outlook.phases)
         stored = store.cells()
         memory = peak_memory(store, design)
-        self._say(estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED, memory).sentence)
+        estimate = estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED, memory)
+        measuring = measuring_seconds(schedule, self.config.measure, store)
+        self._say(replace(estimate, measuring=measuring).sentence)
         judged = outlook.confirmed or design
         for sentence in knowledge(judged, collect(judged, stored).cells, looks):
             self._say(sentence)

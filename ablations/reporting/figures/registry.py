@@ -30,7 +30,7 @@ from ablations.reporting.figures import (
 )
 from ablations.reporting.figures import tuning as tuning_figure
 from ablations.reporting.figures.sketch import Sketch
-from ablations.reporting.text.costs import NOT_MEASURED, measured_sentence
+from ablations.reporting.text.costs import NOT_MEASURED, measured_on
 from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 from ablations.reporting.text.tuning import comparisons_frame
@@ -183,7 +183,7 @@ def _promise(analysis: StudyAnalysis) -> Sketch | str:
     frame = promise.promise_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
     if frame.empty:
         return "no time was measured of a variant with attention"
-    key = f"Time: geometric mean over copies and 95 % CI, in turns with the plain network. {_costs_key(analysis)}"
+    key = f"Time: relative to the plain network's, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
     return Sketch(frame, partial(promise.draw_promise, frame), key)
 
 
@@ -248,7 +248,7 @@ def _cams(analysis: StudyAnalysis) -> Sketch | str:
 
 def _costs_key(analysis: StudyAnalysis) -> str:
     """Says how costs were measured; empty where they were not."""
-    return f"Costs: {measured_sentence(analysis.costs)}" if analysis.costs else ""
+    return f"Costs measured {measured_on(analysis.costs)}." if analysis.costs else ""
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The table of what variants cost: time of a training step and of inference, with verdicts; speed and memory."""
+"""The table of costs: time of a training step and of inference, with verdicts; throughput and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.measure.costs import MODES
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.costs import cost_verdict, failures_sentence, measured_sentence, relative_time
+from ablations.reporting.text.costs import cost_verdict, reading_sentences, relative_time
 from ablations.stats import Estimate
 from ablations.stats.costs import CostContrast
 
@@ -33,22 +33,18 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
             row += [relative_time(getattr(cost, f"{mode}_time")), cost_verdict(contrast, margin)]
         shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
         rows.append(row + [METRICS[key].format(getattr(cost, key)) for key in shown])
-    note = (
-        "Times: over the plain network's, timed in turns with it; geometric mean over copies that were built anew, "
-        "with its 95 % CI. A plain network's own is a second copy of it and shows the noise. Verdicts: against the "
-        f"baseline, family-wise error at most 5 %, margin {100 * margin:g} %. Peak MiB: of a training step, without "
-        "the data set."
-    )
     headers = (
         "variant", "step × plain [95 % CI]", "verdict", "inference × plain [95 % CI]", "verdict",
         "training images/s", "inference images/s", "peak MiB",
     )  # fmt: skip
-    said = " ".join(filter(None, (note, measured_sentence(costs), failures_sentence(costs))))
-    return [Section("Costs", said, headers, rows)] if rows else []
+    return [Section("Costs", reading_sentences(costs, margin), headers, rows)] if rows else []
 
 
 def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
-    """Returns a row a variant that was measured; None where none was. Times are over the plain network's."""
+    """Returns a row for each variant that was measured; None where none was.
+
+    Times are relative to the plain network's, with `*_to_baseline` to the baseline's; `measured` is UTC (ISO 8601).
+    """
     costs = analysis.costs
     if costs is None:
         return None
@@ -59,7 +55,8 @@ def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
         for mode in MODES:
             row |= _times(mode, cost, contrasts[mode].get(name))
         row |= {"peak_memory_mib": cost.peak_memory_mib, "failed": cost.failed}
-        rows.append(row | {"cpu": costs.machine.environment["cpu"], "gpu": costs.machine.environment["gpu"]})
+        machine = {key: costs.machine.environment[key] for key in ("cpu", "gpu", "threads", "torch")}
+        rows.append(row | machine | {"measured": costs.machine.taken})
     return pd.DataFrame(rows)
 
 

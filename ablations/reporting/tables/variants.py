@@ -15,7 +15,7 @@ from ablations.analysis.costs import VariantCost
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS, Metric
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.costs import NOT_MEASURED, measured_sentence, relative_time
+from ablations.reporting.text.costs import NOT_MEASURED, measured_on, relative_time
 from ablations.reporting.text.declaration import exploratory_mark, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
@@ -32,7 +32,7 @@ _PRINTED = {
     "variant": "Variant", "n": "n", "parameters": "Param.", "gflops": "GFLOPs", "top1": "Top-1 (%)",
     "difference": "Difference", "verdict": "Verdict", "step_time": "Step time", "peak_memory_mib": "Peak MiB",
 }  # fmt: skip
-_COSTS = "Step × plain and peak MiB: see Costs below."
+_COSTS = "Step × plain: time of a training step relative to the plain network's, 95 % CI; see Costs."
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
@@ -40,7 +40,7 @@ def summary_table(analysis: StudyAnalysis) -> Section:
     said = (
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        _COSTS if analysis.costs else f"Not known: {NOT_MEASURED}.",
+        _COSTS if analysis.costs else f"Step × plain and peak MiB: {NOT_MEASURED}.",
         shown_sentence(analysis),
     )
     headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
@@ -126,15 +126,17 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
     verdicts += f"margin {metric.quantity(design.margin)}."
     costs = analysis.costs
-    over = "geometric mean over copies" + ("" if is_short else ", with 95 % CI")
-    step = f"Step time: of training, over the plain network's, {over}; a plain network's own is an A/A comparison and"
+    over = "geometric mean over copies" + ("" if is_short else ", 95 % CI")
+    step = (
+        f"Step time: of training, relative to the plain network's, {over}; a plain network's own is an A/A comparison."
+    )
     parts = [
         f"Top-1: {repeated} ({size}).",
         f"Difference: in {metric.difference_unit}, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        f"{step} shows the noise. {measured_sentence(costs)}" if costs else "",
+        f"{step} Costs measured {measured_on(costs)}." if costs else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
         protocol_note(analysis),

@@ -94,6 +94,38 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert tracker.complete
 
 
+def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_later(
+    tracker: Tracker, design: Design
+) -> None:
+    none, sa = design.cells()
+    tracker.begin("fingerprint0", None)
+    tracker.costs({"groups=4": {"peak_memory_mib": 12.5, "train_time_ratio": 1.25}})
+    for cell in (none, sa):
+        tracker.start_cell(cell, COMMIT)
+        tracker.finish_cell(cell, outcome())
+    assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.25
+    assert "train_time_ratio" not in child(tracker, none).data.metrics
+    tracker.costs({"groups=4": {"train_time_ratio": 1.5}, "none": {"train_time_ratio": 1.0}})
+    tracker.update_costs([none, sa])
+    tracker.end(FINISHED)
+    assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.5
+    assert child(tracker, none).data.metrics["train_time_ratio"] == 1.0
+    assert {run.info.status for run in runs(tracker)} == {"FINISHED"}
+
+
+def test_what_a_search_measured_as_an_objective_is_what_the_run_of_its_cell_has(
+    tracker: Tracker, design: Design
+) -> None:
+    cell = next(design.cells())
+    tracker.begin("fingerprint0", None)
+    tracker.costs({"none": {"train_time_ratio": 1.5}})
+    tracker.start_cell(cell, COMMIT)
+    done = outcome()
+    done["result"]["train_time_ratio"] = 1.25
+    tracker.finish_cell(cell, done)
+    assert child(tracker, cell).data.metrics["train_time_ratio"] == 1.25
+
+
 @pytest.mark.parametrize("name", ["study", "weights"])
 def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Tracker, tmp_path: Path, name: str) -> None:
     tracker.begin("fingerprint0", None)
