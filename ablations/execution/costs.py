@@ -124,7 +124,7 @@ class CostMeasurer:
         launcher, config = self.launcher, self.config
         setting = CostSetting(
             launcher.recipe,
-            len(launcher.images.classes),
+            len(self.store.attributes["data"]["classes"]),  # the data set itself may be gone
             launcher.data.side,
             self.design.protocol["device"],
             config.precision / 100,

@@ -46,7 +46,7 @@ def run_study() -> Iterator[RunStudy]:
 
     def run_in(folder: Path, *overrides: str) -> list[tuple[float, float]]:
         begun.clear()
-        typed = ["device=cpu", "data.train_images=64", *overrides, f"results_dir={folder}"]
+        typed = ["device=cpu", "data.train_images=64", "measure=off", *overrides, f"results_dir={folder}"]
         assert cli.main("run", PURPOSE, run, typed) == 0
         return list(begun)
 

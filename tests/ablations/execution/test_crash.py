@@ -29,7 +29,8 @@ from ablations.training.train import Epoch, Result
 from tests.builders.driven import DrivenStudy
 
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
-TYPED = ("replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10")
+TYPED = ("replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10",
+         "measure=off")  # fmt: skip
 # Everything that a driver writes with.
 WRITES = (
     (optuna.storages.RDBStorage, "create_new_trial"),
