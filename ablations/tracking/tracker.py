@@ -290,9 +290,11 @@ class Tracker(StudyMirror):
         self._describe(run_id, params, {_COMMIT: update.commit})
 
     def _write_costs(self, cells: Sequence[Cell]) -> None:
+        self.runs.read()  # the runs of finished cells, too, which are left out where nothing is to be done with them
         stamp = int(time.time() * 1000)
         for cell in cells:
-            if known := self._costs.get(cell.variant.name):
+            known = self._costs.get(cell.variant.name)
+            if known and cell.key in self._finished:
                 metrics = [Metric(key, value, stamp, 0) for key, value in known.items()]
                 self.experiment.client.log_batch(self.runs.child(cell), metrics=metrics)
 

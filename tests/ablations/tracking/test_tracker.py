@@ -95,7 +95,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
 
 
 def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_later(
-    tracker: Tracker, design: Design
+    tracker: Tracker, design: Design, tmp_path: Path
 ) -> None:
     none, sa = design.cells()
     tracker.begin("fingerprint0", None)
@@ -105,9 +105,13 @@ def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_
         tracker.finish_cell(cell, outcome())
     assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.25
     assert "train_time_ratio" not in child(tracker, none).data.metrics
-    tracker.costs({"groups=4": {"train_time_ratio": 1.5}, "none": {"train_time_ratio": 1.0}})
-    tracker.update_costs([none, sa])
     tracker.end(FINISHED)
+    again = Tracker(tracker.uri, design, "mine", tmp_path / "artifacts")
+    again.sync([(cell, outcome()) for cell in (none, sa)], "fingerprint0")
+    again.begin("fingerprint0", None)
+    again.costs({"groups=4": {"train_time_ratio": 1.5}, "none": {"train_time_ratio": 1.0}})
+    again.update_costs([none, sa])
+    again.end(FINISHED)
     assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.5
     assert child(tracker, none).data.metrics["train_time_ratio"] == 1.0
     assert {run.info.status for run in runs(tracker)} == {"FINISHED"}

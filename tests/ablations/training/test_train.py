@@ -294,7 +294,7 @@ def test_a_nan_loss_ends_training_within_50_steps_or_at_the_end_of_its_epoch(
 def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
     result = result_of(network(), RECIPE, images, 0)
     assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
-    assert result.cost.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
+    assert result.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
     stored = result.to_dict()
     assert stored | {"epochs": list(stored["epochs"])} == json.loads(json.dumps(stored))
 
@@ -393,7 +393,7 @@ def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> No
     eager = result_of(SA, RECIPE, images, 3)
     compiled = result_of(SA, dataclasses.replace(RECIPE, compile="default"), images, 3)
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
-    assert compiled.cost.parameters == eager.cost.parameters
+    assert compiled.parameters == eager.parameters
 
 
 @pytest.mark.cuda
