@@ -15,7 +15,7 @@ from ablations.common.settings import Settings
 from ablations.common.wording import count, first_line
 from ablations.config import MeasureConfig
 from ablations.design import Design
-from ablations.design.variants import Variant
+from ablations.design.variants import Variant, plain_network
 from ablations.execution.interrupts import Interrupts
 from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.progress import Display, describe_seconds
@@ -140,7 +140,7 @@ class CostMeasurer:
         for name, cost in costs.items():
             if cost.failed:
                 self.display.say(f"The costs of {name} could not be measured: {cost.failed}")
-        self._keep((*self._stored.runs, CostRun(model, costs)))
+        self._keep((*self._stored.runs, CostRun({PLAIN: plain_network(model), **networks}, costs)))
         self._measured.update(variant.name for variant in variants)
 
     def _keep(self, runs: Sequence[CostRun]) -> None:

@@ -22,9 +22,9 @@ _IRRELEVANT = ("commit", "mlflow", "optuna", "numpy", "torchvision")  # to the s
 
 @dataclass(frozen=True)
 class CostRun:
-    """Networks of one backbone that were measured together: by the names of variants, and `PLAIN`."""
+    """Networks of one backbone that were measured together, with their costs: by the names of variants, and `PLAIN`."""
 
-    model: Settings
+    networks: Mapping[str, Settings]
     costs: Mapping[str, NetworkCost]
 
 
@@ -48,18 +48,18 @@ class MachineCosts:
         relevant = {name: value for name, value in self.environment.items() if name not in _IRRELEVANT}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
-    def of(self, name: str, model: Settings) -> NetworkCost | None:
-        """Returns what was measured last of a network of a backbone; None where nothing was."""
-        return self._latest.get((_text(model), name))
+    def of(self, name: str, network: Settings) -> NetworkCost | None:
+        """Returns what was measured last of a network under a name; None where nothing was."""
+        return self._latest.get((name, _text(network)))
 
     @cached_property
     def _latest(self) -> dict[tuple[str, str], NetworkCost]:
-        """The last cost of each network, by backbone and name."""
-        return {(_text(run.model), name): cost for run in self.runs for name, cost in run.costs.items()}
+        """The last cost of each network, by its name and settings: a study that has no cells may change these."""
+        return {(name, _text(run.networks[name])): cost for run in self.runs for name, cost in run.costs.items()}
 
 
-def _text(model: Settings) -> str:
-    return json.dumps(model, sort_keys=True)
+def _text(network: Settings) -> str:
+    return json.dumps(network, sort_keys=True)
 
 
 def stored_costs(attributes: Mapping[str, Any]) -> dict[str, MachineCosts]:
@@ -68,7 +68,7 @@ def stored_costs(attributes: Mapping[str, Any]) -> dict[str, MachineCosts]:
         MachineCosts(
             known["environment"],
             known["taken"],
-            tuple(CostRun(run["model"], from_stored(run["costs"])) for run in known["runs"]),
+            tuple(CostRun(run["networks"], from_stored(run["costs"])) for run in known["runs"]),
         )
         for known in attributes.get(ATTRIBUTE, ())
     ]
@@ -81,7 +81,7 @@ def costs_to_store(machines: Mapping[str, MachineCosts]) -> list[dict[str, Any]]
         {
             "environment": machine.environment,
             "taken": machine.taken,
-            "runs": [{"model": run.model, "costs": as_stored(run.costs)} for run in machine.runs],
+            "runs": [{"networks": dict(run.networks), "costs": as_stored(run.costs)} for run in machine.runs],
         }
         for machine in machines.values()
     ]

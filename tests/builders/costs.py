@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.analysis.costs import StudyCosts, costs_on
+from ablations.common.settings import Settings
 from ablations.design import Design
 from ablations.measure.costs import PLAIN, NetworkCost, Speed
 from ablations.storage.costs import ATTRIBUTE, CostRun, MachineCosts, costs_to_store
@@ -35,12 +36,13 @@ def speed(relative: Sequence[float] = (), images_per_second: float = 1000.0, bat
 
 def machine_of(design: Design, costs: Mapping[str, NetworkCost], environment: Mapping[str, str] = HERE) -> MachineCosts:
     """What was measured of a design's variants on a machine, all variants of a backbone in one run."""
-    runs: dict[str, CostRun] = {}
+    runs: dict[str, tuple[dict[str, Settings], dict[str, NetworkCost]]] = {}
     for variant in design.variants:
-        run = runs.setdefault(json.dumps(variant.model, sort_keys=True), CostRun(variant.model, {}))
         if variant.name in costs:
-            run.costs[PLAIN if variant.is_plain else variant.name] = costs[variant.name]  # type: ignore[index]
-    return MachineCosts(dict(environment), TAKEN, tuple(run for run in runs.values() if run.costs))
+            networks, measured = runs.setdefault(json.dumps(variant.model, sort_keys=True), ({}, {}))
+            name = PLAIN if variant.is_plain else variant.name
+            networks[name], measured[name] = json.loads(json.dumps(variant.network)), costs[variant.name]
+    return MachineCosts(dict(environment), TAKEN, tuple(CostRun(*run) for run in runs.values()))
 
 
 def costs_of(

@@ -125,10 +125,12 @@ def test_copies_of_different_runs_are_never_paired() -> None:
     made = make_design(compose_config(["device=cpu", "sweep=shuffle"]))
     baseline, other = made.baseline, "shuffle=off"
     assert made.baselines[other] == baseline != "none"
-    model = made.variants[0].model
+    networks = {variant.name: variant.network for variant in made.variants}
+    networks[PLAIN] = networks["none"]
 
     def run(**times: float) -> CostRun:
-        return CostRun(model, {name: NetworkCost(1, 1.0, speed(ratios(time))) for name, time in times.items()})
+        costs = {name: NetworkCost(1, 1.0, speed(ratios(time))) for name, time in times.items()}
+        return CostRun({name: networks[name] for name in times}, costs)
 
     apart = MachineCosts(HERE, TAKEN, (run(**{PLAIN: 1.0, baseline: 1.2}), run(**{PLAIN: 1.0, other: 1.3})))
     together = MachineCosts(HERE, TAKEN, (*apart.runs, run(**{PLAIN: 1.0, baseline: 1.2, other: 1.3})))
@@ -136,6 +138,18 @@ def test_copies_of_different_runs_are_never_paired() -> None:
         found = {contrast.variant: contrast for contrast in costs_on(machine, made).judge("train", 0.05)}
         assert found[other].n == copies
     assert found[other].ratio == pytest.approx(1.3 / 1.2)
+
+
+def test_a_network_that_was_changed_since_has_no_costs_under_its_name() -> None:
+    made = design()
+    changed = tuple(
+        replace(one, attention={**one.attention, "norm": "layer"}) if one.name == "groups=4" else one
+        for one in made.variants
+    )
+    costs = collect_costs(usual_attributes(made), replace(made, variants=changed))
+    assert costs is not None
+    assert set(costs.variants) == {"none", "groups=2"}
+    assert [contrast.variant for contrast in costs.judge("train", 0.05)] == ["groups=2"]
 
 
 def test_the_contrasts_of_a_study_are_judged_once_and_by_mode(tmp_path: Path) -> None:
@@ -174,7 +188,7 @@ def test_a_thousand_variants_are_collected_at_once() -> None:
     many = replace(made, variants=tuple(replace(sa, name=f"v{number}") for number in range(1000)))
     cost = usual_costs(made)["groups=2"]
     runs = tuple(
-        CostRun(sa.model, {PLAIN: cost, **{f"v{number}": cost for number in range(first, first + 8)}})
+        CostRun(*({f"v{number}": each for number in range(first, first + 8)} for each in (sa.network, cost)))
         for first in range(0, 1000, 8)
     )
     costs = costs_on(MachineCosts(HERE, TAKEN, runs), many)

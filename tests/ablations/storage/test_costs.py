@@ -9,7 +9,8 @@ from ablations.storage.costs import CostRun, MachineCosts, stored_costs
 from tests.builders.cells import design
 from tests.builders.costs import HERE, TAKEN, machine_of, stored_attributes, usual_costs
 
-SMALL, LARGE = {"name": "resnet8"}, {"name": "resnet20"}
+SMALL, LARGE = ({"model": {"name": name}, "attention": {"name": "none"}} for name in ("resnet8", "resnet20"))
+SA, OTHER = ({"model": SMALL["model"], "attention": {"name": "sa", "groups": groups}} for groups in (2, 4))
 
 
 def machine(*runs: CostRun, **environment: str) -> MachineCosts:
@@ -41,11 +42,12 @@ def test_what_does_not_change_it_makes_none(name: str) -> None:
     assert machine(**{name: "other"}).key == machine().key
 
 
-def test_what_was_measured_last_of_a_network_counts_and_backbones_are_told_apart() -> None:
-    first = CostRun(SMALL, {PLAIN: NetworkCost(1), "sa": NetworkCost(2)})
-    again, other = CostRun(SMALL, {"sa": NetworkCost(3)}), CostRun(LARGE, {PLAIN: NetworkCost(4)})
+def test_what_was_measured_last_of_a_network_counts_and_networks_of_a_name_are_told_apart() -> None:
+    first = CostRun({PLAIN: SMALL, "sa": SA}, {PLAIN: NetworkCost(1), "sa": NetworkCost(2)})
+    again, other = CostRun({"sa": SA}, {"sa": NetworkCost(3)}), CostRun({PLAIN: LARGE}, {PLAIN: NetworkCost(4)})
     measured = machine(first, again, other)
-    assert measured.of("sa", SMALL) == NetworkCost(3)
+    assert measured.of("sa", SA) == NetworkCost(3)
     assert measured.of(PLAIN, SMALL) == NetworkCost(1)
     assert measured.of(PLAIN, LARGE) == NetworkCost(4)
-    assert measured.of("sa", LARGE) is None
+    assert measured.of("sa", OTHER) is None
+    assert measured.of("sa 2", SA) is None
