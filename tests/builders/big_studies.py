@@ -24,6 +24,7 @@ from mlflow.store.entities import PagedList
 from mlflow.store.tracking.dbmodels import models as mlflow_models
 from optuna.trial import TrialState, create_trial
 
+from ablations.analysis.costs import costs_on
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data import load_images
@@ -33,7 +34,7 @@ from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
 from ablations.training.train import Epoch, Result
-from tests.builders.costs import usual_attributes
+from tests.builders.costs import machine_of, usual_attributes, usual_costs
 from tests.builders.picks import some_picks
 
 ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
@@ -82,8 +83,10 @@ def make_big_study(
     store.remember("command", f"python -m ablations.run {' '.join(typed)}")
     picks = some_picks(config, design, picked)
     given_up = [variant.name for variant in picks[:pruned]]
-    for name, value in usual_attributes(replace(design, variants=(*design.variants, *picks))).items():
+    everything = replace(design, variants=(*design.variants, *picks))
+    for name, value in usual_attributes(everything).items():
         store.remember(name, value)
+    costs = costs_on(machine_of(everything, usual_costs(everything)), everything)
     if picks:
         tried = replace(design, variants=(*design.variants, *picks))
         confirmed = picks[pruned:][: design.confirm]  # whatever they came to: those that were better by then
@@ -101,7 +104,10 @@ def make_big_study(
             result = result_of(cell, max(2, epochs // 3)).to_dict()
             outcome = {"result": {"epochs": result["epochs"]}, "pruned": "worse than the median of the others"}
         else:
-            outcome = {"result": result_of(cell, epochs).to_dict()}
+            objectives = {
+                key: value for key, value in costs.of(cell.variant.name).metrics.items() if key in design.objectives
+            }
+            outcome = {"result": result_of(cell, epochs).to_dict() | objectives}
         outcomes.append((cell, outcome | {"environment": ENVIRONMENT | {"threads": "2"}}))
     _store(store, storage_url(config), design, outcomes)
     if mirrored:
