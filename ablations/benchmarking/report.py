@@ -19,17 +19,20 @@ from ablations.reporting.figures import memory, promise, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
+from ablations.stats.costs import CostVerdict
 
 if TYPE_CHECKING:
     from ablations.tracking.benchmark import Tracked
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 NOTE = (
-    "Times are medians over rounds in which all ran in turns, as ratios to the first row's, with their 95 % CI. "
-    "`no difference seen`: the interval includes 1, or the ratio is within the noise floor, which is how far the first "
-    "row differs from another copy of itself in the same rounds."
+    "Times are relative to the first row's: geometric means over copies that were built anew and timed in turns, with "
+    "95 % CI. `same`: equivalent within the margin (two one-sided tests); `undecided`: neither different nor "
+    "equivalent at 5 %, corrected for all subjects that were timed together. The noise floor is the interval of a "
+    "second copy of the first row."
 )
 _MEGA = 1e6
+_UNCLEAR = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # what the ratio itself does not show
 
 
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
@@ -163,9 +166,8 @@ def _time(rows: pd.DataFrame) -> str:
         return "–"
     if row["verdict"] == "baseline":
         return f"{row['ms']:.3g} ms"
-    if row["verdict"] == "no difference seen":
-        return "no difference seen"
-    return f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
+    text = f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
+    return f"{text} {row['verdict']}" if row["verdict"] in _UNCLEAR else text
 
 
 def _ratio(value: float) -> str:
@@ -181,10 +183,10 @@ def _noise(rows: pd.DataFrame) -> str:
 
 
 def _protocol(rows: pd.DataFrame) -> str:
-    rounds, row = rows["rounds"], rows.iloc[0]
-    count = f"{rounds.min()} to {rounds.max()}" if rounds.min() < rounds.max() else f"{rounds.min()}"
+    copies, row = rows["copies"], rows.iloc[0]
+    count = f"{copies.min()} to {copies.max()}" if copies.min() < copies.max() else f"{copies.min()}"
     setting = ", ".join(str(row[name]) for name in SETTING)
-    timed = f"; n = {count} rounds in turns, medians with 95 % CI" if rounds.max() else ""
+    timed = f"; n = {count} rebuilt copies timed in turns, means with 95 % CI" if copies.max() else ""
     return f"{setting}; batch {row['batch']}{timed}."
 
 

@@ -163,11 +163,26 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:
-    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false."""
+    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false.
+
+    A percentage may have its sign.
+    """
     parent, _, last = known_as.rpartition(".")
     owner = OmegaConf.get_type(config, parent) if parent else Config
     hint = get_type_hints(owner).get(last) if is_dataclass(owner) else None
+    declared = next((known for known in fields(owner) if known.name == last), None) if is_dataclass(owner) else None
+    if declared and declared.metadata.get("percent") and isinstance(value, str):
+        number = value.removesuffix("%").strip()
+        return number if _is_number(number) else value
     if hint is bool and not is_switch(value):
         raise UsageError(override.key_or_group, value, "is neither true nor false")
     if hint is str and isinstance(value, (bool, int, float)):

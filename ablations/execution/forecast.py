@@ -20,7 +20,15 @@ from ablations.design import Design
 from ablations.design.declaration import Declaration, History
 from ablations.design.network import capacities_of
 from ablations.execution.degenerate import DegeneracyCheck
-from ablations.execution.estimate import StudyCost, costed_cells, estimate_costs, knowledge, wanted
+from ablations.execution.estimate import (
+    StudyCost,
+    costed_cells,
+    estimate_costs,
+    knowledge,
+    measuring_seconds,
+    peak_memory,
+    wanted,
+)
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
@@ -72,7 +80,9 @@ class StudyForecast:
             stored = store.cells() if store is not None else []
             results = collect(outlook.confirmed or outlook.design, stored)
             costed = costed_cells(outlook.design, stored)
-            estimate = estimate_costs(outlook, costed, launcher, _PROBED)
+            estimate = estimate_costs(outlook, costed, launcher, _PROBED, peak_memory(store, outlook.design))
+            if outlook.to_train:
+                estimate = replace(estimate, measuring=measuring_seconds(schedule, config.measure, store))
         planned = outlook.confirmed or outlook.design
         sentences = [
             f"All {len(outlook.design.variants)} variants fit their networks; {outlook.to_train} of "

@@ -48,10 +48,10 @@ def make_launcher(config: Config, design: Design, console: Console) -> Launcher:
     """Makes the launcher that was chosen, which is installed."""
     threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
     if not isinstance(config.launcher, RayConfig):
-        return SerialLauncher(design, config.data, console, config.measure, threads)
+        return SerialLauncher(design, config.data, console, threads)
     if not config.launcher.address:
         # Read when Ray is imported: one that is started here listens on the loopback interface alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     from ablations.execution.launchers.ray import RayLauncher
 
-    return RayLauncher(design, config.data, console, config.measure, threads, config.launcher)
+    return RayLauncher(design, config.data, console, threads, config.launcher)

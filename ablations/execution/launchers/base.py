@@ -15,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from ablations.common.errors import UsageError
-from ablations.config import COSTS, DataConfig, TrainConfig
+from ablations.config import DataConfig, TrainConfig
 from ablations.data import DataSet, load_data
 from ablations.data.images import Images
 from ablations.design import Design, Split
@@ -41,13 +41,9 @@ class Launcher(ABC):
     design: Design
     data: DataConfig
     console: Console | None = None
-    measure: str = "quick"  # as for `train`
     threads: int = 1  # that a cell is computed with on the CPU
 
     def __post_init__(self) -> None:
-        if set(self.design.objectives) & COSTS:
-            # A search for what costs little cannot go on without knowing what something costs.
-            self.measure = "needed"
         self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property

@@ -120,7 +120,6 @@ class RayLauncher(Launcher):
             return {}
         self._connect()
         task = ray.remote(**self._needs)(probe_variant)
-        measured = self.measure != "off"
         asked = {
             variant.name: task.remote(
                 variant.network,
@@ -130,7 +129,6 @@ class RayLauncher(Launcher):
                 self.design.seed(0),
                 seconds,
                 self.threads,
-                measured,
             )
             for variant in variants
         }
@@ -316,13 +314,12 @@ def probe_variant(
     seed: int,
     seconds: float,
     threads: int,
-    measured: bool,
 ) -> Probe | str:
     """Finds out what a cell of a network costs."""
     from ablations.training.probe import probe_or_reason
 
     images = _on_device(data, where, seed, Split.TEST)
-    return probe_or_reason(network, recipe, images, seconds, threads, measured=measured)
+    return probe_or_reason(network, recipe, images, seconds, threads)
 
 
 def run_alone(threads: int, function: Callable[..., Returned], *arguments: object) -> Returned:

@@ -48,11 +48,11 @@ class SerialLauncher(Launcher):
         """Takes steps with one variant after the other."""
         if not variants:
             return {}
-        images, measured = self._first_images, self.measure != "off"
+        images = self._first_images
         from ablations.training.probe import probe_or_reason
 
         def found(variant: Variant) -> Probe | str:
-            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads, measured=measured)
+            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads)
 
         return {variant.name: found(variant) for variant in variants}
 

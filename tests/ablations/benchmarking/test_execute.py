@@ -22,7 +22,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
-from ablations.measure.speed import TWIN
+from ablations.measure.speed import LEAST_COPIES, TWIN
 from sa_core import create_model
 
 SMALL = (
@@ -138,9 +138,11 @@ def test_samples_are_all_times_that_were_taken(
     for key, own in taken:
         rows = frame[(frame[place] == list(key)).all(axis="columns")]
         baseline = rows.loc[rows["verdict"] == "baseline", "name"].item()
-        (rounds,) = set(rows["rounds"])
-        assert rounds >= 3
-        assert own["timed"].value_counts().to_dict() == {baseline: 2 * rounds, "sa": 2 * rounds, TWIN: 2 * rounds}
+        (copies,) = set(rows["copies"])
+        assert copies >= LEAST_COPIES
+        assert set(own["copy"]) == set(range(copies))
+        times = 2 * len(own[["copy", "round"]].drop_duplicates())
+        assert own["timed"].value_counts().to_dict() == dict.fromkeys((baseline, "sa", TWIN), times)
         medians = 1000 * own.groupby("timed")["seconds"].median()
         for row in rows.itertuples():
             assert row.ms == pytest.approx(medians[row.name])
@@ -350,7 +352,7 @@ def test_a_metric_that_is_not_asked_for_is_not_measured(metric: str) -> None:
     assert set(frame["status"]) == {"measured"}
     assert {name for name in NUMBERS if frame[name].notna().any()} == NEEDED[metric]
     assert {name for name in NUMBERS if frame[name].notna().all()} == NEEDED[metric]
-    assert bool(frame["rounds"].min()) == (metric == "speed")
+    assert bool(frame["copies"].min()) == (metric == "speed")
     assert bool(benchmark.samples) == (metric == "speed")
 
 
@@ -421,7 +423,7 @@ def test_of_compiled_modules_all_is_known_but_what_they_keep(monkeypatch: pytest
     frame = frame_of(benchmark.measure(comparisons[0]), {})
     assert set(frame["status"]) == {"measured"}
     assert set(frame["compile"]) == {"compiled"}
-    assert [type(module).__name__ for module in handed] == ["ShuffleAttention"]  # not the copy
+    assert [type(module).__name__ for module in handed] == ["ShuffleAttention"] * 2  # in each mode; not the copy
     assert frame["saved_mib"].isna().all()
     assert frame[["peak_mib", "multiply_adds", "moved_mib"]].notna().all(axis=None)
 

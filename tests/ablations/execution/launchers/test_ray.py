@@ -64,10 +64,10 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
     ray.shutdown()
 
 
-def launcher_of(study: DrivenStudy, launcher: RayConfig | None, measure: str = "off") -> closing[Launcher]:
+def launcher_of(study: DrivenStudy, launcher: RayConfig | None) -> closing[Launcher]:
     if launcher is None:
-        return closing(SerialLauncher(study.design, study.config.data, measure=measure))
-    config = replace(study.config, launcher=launcher, measure=measure, threads=1)
+        return closing(SerialLauncher(study.design, study.config.data))
+    config = replace(study.config, launcher=launcher, threads=1)
     return closing(make_launcher(config, study.design, Console(quiet=True)))
 
 
@@ -117,7 +117,7 @@ def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         launcher.prepare()
-        launcher.start(Job(next(study.design.cells()), launcher.recipe, measure="off", keeps_weights=True))
+        launcher.start(Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
         heard: list[tuple[float, Progress]] = []
         while not heard or not isinstance(heard[-1][1], Finished):
             heard += [(time.monotonic(), event) for _, event in launcher.events()]
@@ -266,7 +266,7 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     study = DrivenStudy(tmp_path, *TINY)
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
     chosen = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
-    config = replace(study.config, launcher=chosen, measure="off", threads=1)
+    config = replace(study.config, launcher=chosen, threads=1)
     launcher = make_launcher(config, design, Console(quiet=True))
     asked = []
 
