@@ -24,8 +24,10 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 
-# The smallest study that still has a baseline, a contrast, replicates and epochs.
+# The smallest study that still has a baseline, a contrast, replicates and epochs; in one process, as starting workers
+# takes longer than training it.
 TINY = (
+    "launcher=serial",
     "sweep.factors.attention.groups=[1,4]",
     "replicates=2",
     "train.epochs=2",

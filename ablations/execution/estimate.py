@@ -10,6 +10,8 @@ import pandas as pd
 
 from ablations.analysis.results import collect
 from ablations.analysis.tuning import collect_tuned
+from ablations.common.load import LoadMeter
+from ablations.common.machine import allowed_cores
 from ablations.common.wording import count
 from ablations.design import Design, Split
 from ablations.execution.launchers.base import Launcher
@@ -29,6 +31,7 @@ from ablations.storage.cell_states import StoredCell
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
+_SOME = 0.15  # cores, as much as background processes of an idle machine use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +44,18 @@ class CellCost(Probe):
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is left to train of a study, and what that takes in seconds: typical, and from and to."""
+    """What is left to train of a study, and what that takes in seconds: typical, and from and to.
+
+    `busy` is how many of how many `cores` other processes used meanwhile, where cells contend with them; otherwise 0.
+    """
 
     costs: tuple[CellCost, ...]
     missing: int
     seconds: float
     low: float
     high: float
+    busy: float = 0.0
+    cores: int = 0
 
     @property
     def sentence(self) -> str:
@@ -60,7 +68,8 @@ class StudyCost:
         memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
-        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
+        load = f" (other processes use {self.busy:.1f} of {count(self.cores, 'core')})" if self.busy else ""
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{load}."
 
 
 def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
@@ -88,7 +97,11 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
     variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
     unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
+    stored = cells["peak_memory_mib"].dropna() if len(cells) else pd.Series(dtype=float)
+    launcher.expect(outlook.to_train, float(stored.max()) if len(stored) else math.nan)
+    load = LoadMeter()
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
+    busy, cores = _contention(load, launcher) if probes else (0.0, 0)
     costs = [
         _stored(name, by_variant[name]) if name in by_variant else _probed(name, probes)
         for name in (variant.name for variant in variants)
@@ -100,9 +113,17 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
         return found + picked * _mean(known) if picked else found
 
-    rounds = 1 / max(1, min(launcher.slots, outlook.to_train))  # cells that are trained at once share the time
-    sums = (total(key) * rounds for key in ("seconds", "low", "high"))
-    return StudyCost(tuple(costs), outlook.to_train, *sums)
+    # Cells that are trained at once share the time, and in the last round some workers may have none.
+    rounds = math.ceil(outlook.to_train / launcher.slots) / outlook.to_train if outlook.to_train else 0.0
+    middle, low, high = (total(key) * rounds for key in ("seconds", "low", "high"))
+    return StudyCost(tuple(costs), outlook.to_train, middle, low, high, busy, cores)
+
+
+def _contention(load: LoadMeter, launcher: Launcher) -> tuple[float, int]:
+    """Returns how many of how many cores others use; 0 where that leaves as many as cells are computed with."""
+    others, cores = load.cores_of_others(), len(allowed_cores())
+    is_contended = launcher.is_local and others > max(0, cores - launcher.slots * launcher.threads) + _SOME
+    return (others, cores) if is_contended else (0.0, cores)
 
 
 def _stored(variant: str, cells: pd.DataFrame) -> CellCost:

@@ -71,6 +71,7 @@ class StudyRunner:
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)
         if find_study(url, design.study) is None:
+            launcher.warm_up()
             self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -105,6 +106,7 @@ class StudyRunner:
         if not outlook.to_train:
             self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
             return 0
+        launcher.warm_up()
         store.remember("command", self.command)
         self._describe(outlook, store, schedule, launcher)
         config, folder = self.config, study_folder(self.config)

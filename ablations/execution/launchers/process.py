@@ -1,0 +1,291 @@
+"""A worker process of this machine, from both ends.
+
+The driver's end is a `WorkerProcess`. Orders go to the worker through a pipe, and what it says comes back through it.
+In the worker, a thread waits for orders all the time: an order to stop is seen while a cell is trained, and so is the
+end of the driver, however that ends, with which the worker ends itself.
+
+On Linux, workers are forked from a server process that has imported torch (`forkserver`): a worker starts within a
+tenth of a second, and all of them share the memory of what was imported. The server has a single thread and does not
+initialise CUDA, so that forking it is safe. Elsewhere, each worker is started afresh (`spawn`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any
+from weakref import WeakSet
+
+from ablations.common.process import quiet_profiler
+from ablations.data import DataSet
+from ablations.execution.launchers.worker import Place, run_alone, train_job
+from ablations.training.events import Progress
+from ablations.training.job import Job
+
+_FORKS = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: ForkServerContext | SpawnContext = (
+    multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
+)
+# What cells need of what takes seconds to import; torch imports its compiler when the first optimizer is made.
+_PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", __name__]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_END = 2.0  # seconds that a killed process may take to be gone
+_started: WeakSet[WorkerProcess] = WeakSet()
+
+
+class WorkerGoneError(Exception):
+    """A worker process has ended; the message gives the reason.
+
+    Attributes:
+        signal: the number of the signal that ended it, 0 where it ended otherwise.
+    """
+
+    def __init__(self, status: int | None) -> None:
+        self.signal = -status if status is not None and status < 0 else 0
+        super().__init__(_describe_end(status))
+
+
+@dataclass(frozen=True)
+class Train:
+    """An order to train a cell; the worker answers with its events, each with the key of the cell."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An order to give up the cell of this key at its next step."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """An order to call a function, pickled with its arguments; the worker answers with an `Answer`."""
+
+    pickled: bytes
+    threads: int
+
+
+@dataclass(frozen=True)
+class CallWithImages:
+    """An order to call a function that gets the data set, too: `function(task, load, place)`."""
+
+    function: Callable[[Any, Callable[[], DataSet], Place], Any]
+    task: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a function returned, or the error that it raised."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+Order = Train | Stop | Call | CallWithImages
+Said = tuple[str, Progress] | Answer
+
+
+def start_server() -> None:
+    """Starts the process that workers are forked from, if there is none; it imports torch in the background."""
+    if not _FORKS:
+        return
+    quiet_profiler()  # read when torch is imported
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+    resource_tracker.ensure_running()  # first, as it unblocks the signals
+    # The server inherits what is blocked: Ctrl-C goes to all processes of a terminal, and is the driver's to answer.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class WorkerProcess:
+    """A worker process, started at once.
+
+    Args:
+        data: the data set, as `data.sharing.mapped` makes it.
+        place: what the worker is told of the images.
+
+    Raises:
+        OSError: if no process can be started.
+    """
+
+    def __init__(self, data: DataSet, place: Place) -> None:
+        start_server()
+        self._connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, data, place), daemon=True)
+        try:
+            with _no_main_module():
+                self._process.start()
+            _started.add(self)
+        except EOFError as error:  # the server has ended
+            raise OSError(f"the process that workers are forked from has ended ({error})") from None
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def signs(self) -> tuple[Connection, int]:
+        """What becomes ready when it says something, and when it ends."""
+        return self._connection, self._process.sentinel
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.is_alive()
+
+    def send(self, order: Order) -> None:
+        """Gives the worker an order; if it has ended, `receive` says so."""
+        with suppress(OSError):
+            self._connection.send(order)
+
+    def receive(self) -> Said | None:
+        """Returns what the worker says next, None where there is nothing to be read.
+
+        Raises:
+            WorkerGoneError: if the worker has ended, and all that it said has been read.
+        """
+        try:
+            if self._connection.poll():
+                said: Said = self._connection.recv()
+                return said
+            if self._process.is_alive():
+                return None
+        except (EOFError, OSError):
+            pass
+        self._process.join(_END)
+        status = self._process.exitcode
+        self.kill()  # where it has closed the pipe, or the server alone has ended
+        raise WorkerGoneError(status)
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._connection.close()
+        self._process.join(_END)
+
+
+def wait(workers: Iterable[WorkerProcess], seconds: float) -> list[WorkerProcess]:
+    """Returns the workers that say something or have ended, as soon as there is one; none after so many seconds."""
+    by_signs = {sign: worker for worker in workers for sign in worker.signs}
+    ready = multiprocessing.connection.wait(list(by_signs), seconds)
+    return list({id(by_signs[sign]): by_signs[sign] for sign in ready}.values())  # type: ignore[index]
+
+
+def _kill_all() -> None:
+    for worker in list(_started):
+        worker.kill()
+
+
+# Before multiprocessing waits for its processes, as what was registered last is called first.
+atexit.register(_kill_all)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keeps multiprocessing from importing the main module in a new process.
+
+    It would run a script again that has no `if __name__ == "__main__"`. Nothing that workers get is defined there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _describe_end(status: int | None) -> str:
+    if status is None:
+        return "the worker process does not answer."
+    if status >= 0:
+        return f"the worker process ended with exit status {status}."
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"the worker process was killed by {name}."
+
+
+# What runs in the worker process.
+
+
+def _serve(connection: Connection, data: DataSet, place: Place) -> None:
+    """Executes orders until the driver closes its end of the pipe, or ends."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    orders: SimpleQueue[Order] = SimpleQueue()
+    stopped: set[str] = set()
+    threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
+    with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
+        while True:
+            _execute(orders.get(), connection, stopped, lambda: data, place)
+
+
+def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
+    try:
+        while True:
+            order = connection.recv()
+            if isinstance(order, Stop):
+                stopped.add(order.key)
+            else:
+                orders.put(order)
+    except (EOFError, OSError):
+        os._exit(0)  # in the middle of a step, too
+
+
+def _execute(
+    order: Order, connection: Connection, stopped: set[str], load: Callable[[], DataSet], place: Place
+) -> None:
+    if isinstance(order, Train):
+        key = order.job.cell.key
+        for event in train_job(order.job, load, place):
+            if key in stopped:
+                break
+            connection.send((key, event))
+        return
+    try:
+        if isinstance(order, CallWithImages):
+            answer = Answer(order.function(order.task, load, place))
+        else:
+            assert isinstance(order, Call)
+            function, arguments = pickle.loads(order.pickled)
+            answer = Answer(run_alone(order.threads, function, *arguments))
+        content = pickle.dumps(answer)
+    except Exception as error:
+        content = _pickled_error(error)
+    connection.send_bytes(content)
+
+
+def _pickled_error(error: Exception) -> bytes:
+    """Pickles an error as an answer; where it cannot be unpickled, a RuntimeError with its type and message."""
+    error.add_note("".join(traceback.format_exception(error)))  # tracebacks themselves cannot be pickled
+    try:
+        content = pickle.dumps(Answer(error=error))
+        pickle.loads(content)
+    except Exception:
+        content = pickle.dumps(Answer(error=RuntimeError(f"{type(error).__name__}: {error}")))
+    return content
