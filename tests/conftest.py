@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[1]
 # The smallest study that still has a baseline, a contrast, replicates and epochs; in one process, as starting workers
 # takes longer than training it.
 TINY = (
-    "launcher=serial",
     "sweep.factors.attention.groups=[1,4]",
     "replicates=2",
     "train.epochs=2",
     "train.batch_size=8",
     "data.train_images=24",
     "data.test_images=20",
+    "launcher=serial",
 )
 
 # Weights that grow some 10^8 times in each step leave the range of floats in the sixth, on any processor.

@@ -12,7 +12,7 @@ from ablations.config.data import (
     ShiftedConfig,
     StoredConfig,
 )
-from ablations.config.launcher import LauncherConfig, LocalConfig, RayConfig
+from ablations.config.launcher import LauncherConfig, LocalConfig, RayConfig, SerialConfig
 from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch, neutral_defaults
 from ablations.config.schema import (
     FIGURES,
@@ -30,4 +30,4 @@ __all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OWNER
 __all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["LocalConfig", "ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig"]
-__all__ += ["TuneConfig"]
+__all__ += ["SerialConfig", "TuneConfig"]

@@ -165,9 +165,9 @@ def _apply_override(config: DictConfig, override: Override) -> None:
 def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: str) -> UsageError:
     """Returns the error for an option of launchers that are not the chosen one."""
     listed = " and ".join(f"launcher={name}" for name in owners)
-    reason = f"is an option of {listed}, and launcher={chosen} is selected"
-    own = [f"launcher.{name}" for name in options_of_launcher(chosen)]
-    return UsageError(key, value, reason if own else f"{reason}, which has no options", own, key)
+    own = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
+    reason = f"is an option of {listed}; launcher={chosen} is selected, whose valid options are: {own}"
+    return UsageError(key, value, reason)
 
 
 def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:

@@ -41,6 +41,7 @@ from ablations.execution.launchers.worker import OVERTIME, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 
+_RECOUNTED = 5.0  # seconds
 _PATIENCE = 0.2  # seconds that workers are waited for at a time, between which signals are answered
 
 
@@ -69,7 +70,7 @@ class LocalLauncher(Launcher):
         self._free_mib = math.inf  # before there was a worker
         self._room: Room | None = None
         self._most = math.inf  # fewer after a worker was killed for lack of memory
-        self._kills = math.nan
+        self._kills, self._counted = math.nan, -math.inf  # the count of kills for lack of memory, and when it was read
 
     def warm_up(self) -> None:
         """Starts the process that workers are forked from."""
@@ -105,8 +106,8 @@ class LocalLauncher(Launcher):
             wanted = min(self._wanted, self.cells or self._wanted)
             if self.config.workers and wanted > room.fitting:
                 reason = (
-                    f"needs about {wanted * room.each:,.0f} MiB of {room.of} for {count(wanted, 'cell')} at once, "
-                    f"{room.each:,.0f} MiB each, and {room.free:,.0f} MiB can be used; at most {room.fitting} fit"
+                    f"{count(wanted, 'cell')} at once need about {wanted * room.each:,.0f} MiB of {room.of} "
+                    f"({room.each:,.0f} MiB each), and {room.free:,.0f} MiB can be used; at most {room.fitting} fit"
                 )
                 raise UsageError("launcher.workers", self.config.workers, reason)
         return self._room
@@ -199,13 +200,13 @@ class LocalLauncher(Launcher):
         """Hands a cell to a worker."""
         worker = self._idle_worker()
         self._training[job.cell.key] = _Training(job, worker, time.monotonic())
+        self._count_kills()
         worker.send(Train(job))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Waits a moment for what workers say."""
         if not self._training:
             return
-        self._kills = machine.out_of_memory_kills()
         by_worker = {training.worker: key for key, training in self._training.items()}
         for worker in wait(by_worker, _PATIENCE):
             key = by_worker[worker]
@@ -222,6 +223,12 @@ class LocalLauncher(Launcher):
                     del self._training[key]
                 yield said
         yield from self._overdue()
+        self._count_kills()
+
+    def _count_kills(self) -> None:
+        """Reads the system's count now and then, as a process may end a moment after it was killed."""
+        if time.monotonic() - self._counted > _RECOUNTED:
+            self._kills, self._counted = machine.out_of_memory_kills(), time.monotonic()
 
     def _lost(self, error: WorkerGoneError) -> Failed:
         """Says why a cell was lost; after a lack of memory, fewer cells are trained at once."""
@@ -231,7 +238,7 @@ class LocalLauncher(Launcher):
         reason = f"{str(error).rstrip('.')} when the system was out of memory"
         if self.slots == 1:
             return Failed(OUT_OF_MEMORY, f"{reason}.")
-        self._most = self.slots - 1
+        self._most, self._counted = self.slots - 1, -math.inf
         return Failed(LOST, f"{reason}; {count(self.slots, 'cell')} at once from now on.")
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
