@@ -15,7 +15,7 @@ from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.training.cost import SHARE
-from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
+from ablations.training.evaluation import sample_size, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
 from ablations.training.mixing import training_batches
@@ -50,7 +50,7 @@ def probe(
             break
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
-    tested = images.test_images + (recipe.epochs - 1) * min(MOST_BETWEEN, images.test_images)
+    tested = images.test_images + (recipe.epochs - 1) * sample_size(images.test_images)
     evaluation = tested * _test_seconds(learner, images)
     step_seconds = np.array(times[len(times) // 3 :]) * loop
 
