@@ -19,9 +19,10 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -44,6 +45,7 @@ _CONTEXT: ForkServerContext | SpawnContext = (
 # What cells need of what takes seconds to import; torch imports its compiler when the first optimizer is made.
 _PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", __name__]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ATTEMPTS, _APART = 5, 0.5  # at starting a worker, and the seconds between them
 _END = 2.0  # seconds that a killed process may take to be gone
 _started: WeakSet[WorkerProcess] = WeakSet()
 
@@ -108,13 +110,8 @@ def start_server() -> None:
         return
     quiet_profiler()  # read when torch is imported
     _CONTEXT.set_forkserver_preload(_PRELOADED)
-    resource_tracker.ensure_running()  # first, as it unblocks the signals
-    # The server inherits what is blocked: Ctrl-C goes to all processes of a terminal, and is the driver's to answer.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
+    with _blocked_signals():
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:
@@ -129,15 +126,24 @@ class WorkerProcess:
     """
 
     def __init__(self, data: DataSet, place: Place) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._start(data, place)
+                break
+            except (EOFError, ConnectionError) as error:  # the server was killed meanwhile; there will be another one
+                if attempt + 1 == _ATTEMPTS:
+                    raise OSError(f"the process that workers are forked from ends: {error}") from None
+                time.sleep(_APART)  # a killed process takes a moment to be gone
+        _started.add(self)
+
+    def _start(self, data: DataSet, place: Place) -> None:
         start_server()
         self._connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_serve, args=(theirs, data, place), daemon=True)
         try:
-            with _no_main_module():
+            # A fork waits until the server has imported torch, meanwhile signals are to be answered.
+            with _no_main_module(), nullcontext() if _FORKS else _blocked_signals():
                 self._process.start()
-            _started.add(self)
-        except EOFError as error:  # the server has ended
-            raise OSError(f"the process that workers are forked from has ended ({error})") from None
         finally:
             theirs.close()
 
@@ -202,6 +208,21 @@ def _kill_all() -> None:
 
 # Before multiprocessing waits for its processes, as what was registered last is called first.
 atexit.register(_kill_all)
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Blocks signals for processes that are started meanwhile, and postpones them for this one.
+
+    Ctrl-C goes to all processes of a terminal, and a batch system's SIGTERM to all of a job: they are the driver's to
+    answer.
+    """
+    resource_tracker.ensure_running()  # first, as it unblocks the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
