@@ -23,8 +23,8 @@ class LocalConfig(LauncherConfig):
     name: str = "auto"
     workers: int = option(
         0,
-        "Cells trained at once; 0 is one per core (per threads cores), or on a GPU as many as fit into its memory. "
-        "Never more than fit into memory.",
+        "Number of cells trained at once; 0 is the number of cores divided by threads, or fewer if memory is short (on "
+        "a GPU, also its memory).",
         minimum=0,
         maximum=10_000,
     )

@@ -25,18 +25,9 @@ from ablations.data import DataSet
 from ablations.data.sharing import mapped
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher, WorkerLostError
-from ablations.execution.launchers.process import (
-    Answer,
-    Call,
-    CallWithImages,
-    Stop,
-    Train,
-    WorkerGoneError,
-    WorkerProcess,
-    start_server,
-    wait,
-)
+from ablations.execution.launchers.process import WorkerGoneError, WorkerProcess, start_server, wait
 from ablations.execution.launchers.room import MIB, Room, Trial, find_room, try_variant
+from ablations.execution.launchers.serve import Answer, Call, CallWithImages, Stop, Train
 from ablations.execution.launchers.worker import OVERTIME, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
@@ -96,15 +87,15 @@ class LocalLauncher(Launcher):
 
     @property
     def _checked_room(self) -> Room:
-        """How many cells fit into memory; where there would be no more than one anyway, that is not found out."""
-        if self._wanted == 1:
-            return Room(1, 0.0, math.inf)
+        """How many cells fit into memory; that is not found out where there is one worker at most, or no variant."""
+        if self._wanted == 1 or not self.design.variants:  # as of a search that has picked none yet
+            return Room(self._wanted, math.nan, math.inf)
         if self._room is None:
             if not self._trials:
                 self._try_first()
             self._room = room = self._find_room()
             wanted = min(self._wanted, self.cells or self._wanted)
-            if self.config.workers and wanted > room.fitting:
+            if self.config.workers and wanted > room.fitting and not math.isnan(room.each):
                 reason = (
                     f"{count(wanted, 'cell')} at once need about {wanted * room.each:,.0f} MiB of {room.of} "
                     f"({room.each:,.0f} MiB each), and {room.free:,.0f} MiB can be used; at most {room.fitting} fit"

@@ -1,8 +1,4 @@
-"""A worker process of this machine, from both ends.
-
-The driver's end is a `WorkerProcess`. Orders go to the worker through a pipe, and what it says comes back through it.
-In the worker, a thread waits for orders all the time: an order to stop is seen while a cell is trained, and so is the
-end of the driver, however that ends, with which the worker ends itself.
+"""A worker process of this machine, from the driver's end: orders go through a pipe, and what it says comes back.
 
 On Linux, workers are forked from a server process that has imported torch (`forkserver`): a worker starts within a
 tenth of a second, and all of them share the memory of what was imported. The server has a single thread and does not
@@ -14,36 +10,28 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import multiprocessing.connection
-import os
-import pickle
 import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
-from queue import SimpleQueue
 from types import ModuleType
-from typing import Any
 from weakref import WeakSet
 
 from ablations.common.process import quiet_profiler
 from ablations.data import DataSet
-from ablations.execution.launchers.worker import Place, run_alone, train_job
-from ablations.training.events import Progress
-from ablations.training.job import Job
+from ablations.execution.launchers.serve import Order, Said, serve
+from ablations.execution.launchers.worker import Place
 
 _FORKS = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
 _CONTEXT: ForkServerContext | SpawnContext = (
     multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
 )
 # What cells need of what takes seconds to import; torch imports its compiler when the first optimizer is made.
-_PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", __name__]
+_PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", serve.__module__]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ATTEMPTS, _APART = 5, 0.5  # at starting a worker, and the seconds between them
 _END = 2.0  # seconds that a killed process may take to be gone
@@ -60,48 +48,6 @@ class WorkerGoneError(Exception):
     def __init__(self, status: int | None) -> None:
         self.signal = -status if status is not None and status < 0 else 0
         super().__init__(_describe_end(status))
-
-
-@dataclass(frozen=True)
-class Train:
-    """An order to train a cell; the worker answers with its events, each with the key of the cell."""
-
-    job: Job
-
-
-@dataclass(frozen=True)
-class Stop:
-    """An order to give up the cell of this key at its next step."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Call:
-    """An order to call a function, pickled with its arguments; the worker answers with an `Answer`."""
-
-    pickled: bytes
-    threads: int
-
-
-@dataclass(frozen=True)
-class CallWithImages:
-    """An order to call a function that gets the data set, too: `function(task, load, place)`."""
-
-    function: Callable[[Any, Callable[[], DataSet], Place], Any]
-    task: Any
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a function returned, or the error that it raised."""
-
-    value: Any = None
-    error: Exception | None = None
-
-
-Order = Train | Stop | Call | CallWithImages
-Said = tuple[str, Progress] | Answer
 
 
 def start_server() -> None:
@@ -130,6 +76,8 @@ class WorkerProcess:
             try:
                 self._start(data, place)
                 break
+            except AssertionError as error:  # in a daemonic process
+                raise OSError(str(error)) from None
             except (EOFError, ConnectionError) as error:  # the server was killed meanwhile; there will be another one
                 if attempt + 1 == _ATTEMPTS:
                     raise OSError(f"the process that workers are forked from ends: {error}") from None
@@ -139,7 +87,7 @@ class WorkerProcess:
     def _start(self, data: DataSet, place: Place) -> None:
         start_server()
         self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, data, place), daemon=True)
+        self._process = _CONTEXT.Process(target=serve, args=(theirs, data, place), daemon=True)
         try:
             # A fork waits until the server has imported torch, meanwhile signals are to be answered.
             with _no_main_module(), nullcontext() if _FORKS else _blocked_signals():
@@ -249,64 +197,3 @@ def _describe_end(status: int | None) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"the worker process was killed by {name}."
-
-
-# What runs in the worker process.
-
-
-def _serve(connection: Connection, data: DataSet, place: Place) -> None:
-    """Executes orders until the driver closes its end of the pipe, or ends."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    orders: SimpleQueue[Order] = SimpleQueue()
-    stopped: set[str] = set()
-    threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
-    with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
-        while True:
-            _execute(orders.get(), connection, stopped, lambda: data, place)
-
-
-def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
-    try:
-        while True:
-            order = connection.recv()
-            if isinstance(order, Stop):
-                stopped.add(order.key)
-            else:
-                orders.put(order)
-    except (EOFError, OSError):
-        os._exit(0)  # in the middle of a step, too
-
-
-def _execute(
-    order: Order, connection: Connection, stopped: set[str], load: Callable[[], DataSet], place: Place
-) -> None:
-    if isinstance(order, Train):
-        key = order.job.cell.key
-        for event in train_job(order.job, load, place):
-            if key in stopped:
-                break
-            connection.send((key, event))
-        return
-    try:
-        if isinstance(order, CallWithImages):
-            answer = Answer(order.function(order.task, load, place))
-        else:
-            assert isinstance(order, Call)
-            function, arguments = pickle.loads(order.pickled)
-            answer = Answer(run_alone(order.threads, function, *arguments))
-        content = pickle.dumps(answer)
-    except Exception as error:
-        content = _pickled_error(error)
-    connection.send_bytes(content)
-
-
-def _pickled_error(error: Exception) -> bytes:
-    """Pickles an error as an answer; where it cannot be unpickled, a RuntimeError with its type and message."""
-    error.add_note("".join(traceback.format_exception(error)))  # tracebacks themselves cannot be pickled
-    try:
-        content = pickle.dumps(Answer(error=error))
-        pickle.loads(content)
-    except Exception:
-        content = pickle.dumps(Answer(error=RuntimeError(f"{type(error).__name__}: {error}")))
-    return content

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -10,48 +11,49 @@ import pytest
 from ablations.common import load
 from ablations.common.load import LoadMeter
 
-BUSY = "while True: pass"
+SPENT = 0.3  # seconds of processor time
 
 
-def test_what_this_process_and_its_children_use_is_not_the_load_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    family = [0.0]
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Seconds that each of three cores was busy, of which this process may run on two; and a clock of two seconds."""
+    used, clock = [5.0], iter([10.0, 12.0])
+    kind = type(psutil.cpu_times())
 
     def times(percpu: bool) -> list[object]:
         assert percpu
-        total = type(psutil.cpu_times())
-        return [total(*([family[0] + used] + [0.0] * (len(total._fields) - 1))) for used in (0.0, 100.0)]
+        return [kind(*[used[0], *[0.0] * (len(kind._fields) - 1)])] * 3
 
-    monkeypatch.setattr(load, "allowed_cores", lambda: [0])
-    monkeypatch.setattr(psutil, "cpu_times", times)
-    with subprocess.Popen([sys.executable, "-c", BUSY]) as child:
-        meter = LoadMeter()
-        before = sum(psutil.Process(child.pid).cpu_times()[:2])
-        while sum(psutil.Process(child.pid).cpu_times()[:2]) - before < 0.3:
-            time.sleep(0.05)
-        family[0] = 0.3  # seconds that the core was busy, with the child
-        found = meter.cores_of_others()
-        child.kill()
-    assert found == pytest.approx(0.0, abs=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "allowed_cores", lambda: [0, 1])
+        patch.setattr(load.time, "monotonic", lambda: next(clock))
+        patch.setattr(psutil, "cpu_times", times)
+        yield used
 
 
-def test_the_load_of_others_is_in_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, busy = [10.0], [5.0]
-    monkeypatch.setattr(load.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(load, "allowed_cores", lambda: [0, 1])
-    total = type(psutil.cpu_times())
-    rest = [0.0] * (len(total._fields) - 1)
-
-    def times(percpu: bool) -> list[object]:
-        return [total(*[busy[0], *rest])] * 3 if percpu else []  # of which two are ours
-
-    monkeypatch.setattr(psutil, "cpu_times", times)
+def test_the_load_of_others_is_in_cores(busy: list[float]) -> None:
     meter = LoadMeter()
     own = sum(psutil.Process().cpu_times()[:2])
-    clock[0], busy[0] = 12.0, 6.5
+    busy[0] += 1.5
     found = meter.cores_of_others()
     spent = sum(psutil.Process().cpu_times()[:2]) - own
     assert found == pytest.approx(1.5, abs=spent + 0.05)
 
 
+def test_what_children_use_is_not_the_load_of_others(busy: list[float]) -> None:
+    code = f"import time\nwhile time.process_time() < {SPENT}: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            meter = LoadMeter()
+            child.stdout.readline()
+            busy[0] += 1.5
+            found = meter.cores_of_others()
+        finally:
+            child.kill()
+    assert found <= 1.5 - 0.8 * SPENT / 2
+
+
 def test_after_no_time_at_all_the_load_is_not_known() -> None:
-    assert LoadMeter().cores_of_others() != LoadMeter().cores_of_others()  # nan
+    assert math.isnan(LoadMeter().cores_of_others())

@@ -13,7 +13,8 @@ from ablations.data import DataSet, load_data
 from ablations.data.sharing import mapped, with_pixels
 from ablations.data.splits import DrawnScenes
 from ablations.design import Split
-from ablations.execution.launchers.process import Answer, CallWithImages, WorkerProcess, wait
+from ablations.execution.launchers.process import WorkerProcess, wait
+from ablations.execution.launchers.serve import Answer, CallWithImages
 from ablations.execution.launchers.worker import Place
 from tests.builders.trees import make_tree
 
