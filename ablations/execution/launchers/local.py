@@ -28,7 +28,7 @@ from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.launchers.process import WorkerGoneError, WorkerProcess, start_server, wait
 from ablations.execution.launchers.room import MIB, Room, Trial, find_room, try_variant
 from ablations.execution.launchers.serve import Answer, Call, CallWithImages, Stop, Train
-from ablations.execution.launchers.worker import OVERTIME, Returned
+from ablations.execution.launchers.worker import OVERTIME, Place, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
 from ablations.training.job import Job
 
@@ -56,6 +56,7 @@ class LocalLauncher(Launcher):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._workers: list[WorkerProcess] = []
+        self._lone: WorkerProcess | None = None  # which runs functions, and has no images
         self._training: dict[str, _Training] = {}
         self._trials: list[Trial] = []
         self._free_mib = math.inf  # before there was a worker
@@ -168,8 +169,10 @@ class LocalLauncher(Launcher):
                     yield asked.pop(worker), str(said.error) if said.error else said.value
 
     def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
-        """Runs the function in one worker, while the others wait."""
-        worker = self._idle_worker()
+        """Runs the function in a worker of its own, which needs no images, while the others wait."""
+        if self._lone is None or not self._lone.is_alive:
+            self._lone = _started(None)
+        worker = self._lone
         try:
             worker.send(Call(pickle.dumps((function, arguments)), self.threads))
             answer = None
@@ -177,10 +180,9 @@ class LocalLauncher(Launcher):
                 wait([worker], _PATIENCE)
                 answer = worker.receive()
         except WorkerGoneError as error:
-            self._workers.remove(worker)
             raise WorkerLostError(str(error)) from None
         except BaseException:
-            self._drop(worker)
+            worker.kill()
             raise
         if answer.error:
             raise answer.error
@@ -252,25 +254,18 @@ class LocalLauncher(Launcher):
         self._training = {}
         while self._workers:
             self._drop(self._workers[-1])
+        if self._lone:
+            self._lone.kill()
 
     def _idle_worker(self, busy: Mapping[WorkerProcess, str] | None = None) -> WorkerProcess:
-        """Returns a worker that has nothing to do, one that is started if need be.
-
-        Raises:
-            UsageError: if none can be started.
-        """
+        """Returns a worker that has nothing to do, one that is started if need be."""
         taken = [*(busy or ()), *(training.worker for training in self._training.values())]
         for worker in [worker for worker in self._workers if worker not in taken]:
             if worker.is_alive:
                 return worker
             self._drop(worker)
-        try:
-            worker = WorkerProcess(self._shared_data, self.place)
-        except OSError as error:
-            reason = f"a worker process cannot be started ({error.strerror or error}); launcher=serial needs none"
-            raise UsageError("launcher", "auto", reason) from None
-        self._workers.append(worker)
-        return worker
+        self._workers.append(_started((self._shared_data, self.place)))
+        return self._workers[-1]
 
     def _drop(self, worker: WorkerProcess) -> None:
         with suppress(ValueError):
@@ -281,3 +276,12 @@ class LocalLauncher(Launcher):
     def _shared_data(self) -> DataSet:
         _ = self.images  # what is wrong with them is said first
         return mapped(self.data_set)
+
+
+def _started(images: tuple[DataSet, Place] | None) -> WorkerProcess:
+    """Starts a worker; UsageError if none can be started."""
+    try:
+        return WorkerProcess(images)
+    except OSError as error:
+        reason = f"a worker process cannot be started ({error.strerror or error}); launcher=serial needs none"
+        raise UsageError("launcher", "auto", reason) from None

@@ -64,17 +64,17 @@ class WorkerProcess:
     """A worker process, started at once.
 
     Args:
-        data: the data set, as `data.sharing.mapped` makes it.
-        place: what the worker is told of the images.
+        images: the data set, as `data.sharing.mapped` makes it, and what the worker is told of it; None for a worker
+            that only calls functions which need no images.
 
     Raises:
         OSError: if no process can be started.
     """
 
-    def __init__(self, data: DataSet, place: Place) -> None:
+    def __init__(self, images: tuple[DataSet, Place] | None) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                self._start(data, place)
+                self._start(images)
                 break
             except AssertionError as error:  # in a daemonic process
                 raise OSError(str(error)) from None
@@ -84,10 +84,10 @@ class WorkerProcess:
                 time.sleep(_APART)  # a killed process takes a moment to be gone
         _started.add(self)
 
-    def _start(self, data: DataSet, place: Place) -> None:
+    def _start(self, images: tuple[DataSet, Place] | None) -> None:
         start_server()
         self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=serve, args=(theirs, data, place), daemon=True)
+        self._process = _CONTEXT.Process(target=serve, args=(theirs, images), daemon=True)
         try:
             # A fork waits until the server has imported torch, meanwhile signals are to be answered.
             with _no_main_module(), nullcontext() if _FORKS else _blocked_signals():

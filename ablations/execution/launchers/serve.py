@@ -68,7 +68,7 @@ Order = Train | Stop | Call | CallWithImages
 Said = tuple[str, Progress] | Answer
 
 
-def serve(connection: Connection, data: DataSet, place: Place) -> None:
+def serve(connection: Connection, images: tuple[DataSet, Place] | None) -> None:
     """Executes orders until the driver closes its end of the pipe, or ends."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -77,7 +77,7 @@ def serve(connection: Connection, data: DataSet, place: Place) -> None:
     threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
     with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
         while True:
-            _execute(orders.get(), connection, stopped, lambda: data, place)
+            _execute(orders.get(), connection, stopped, images)
 
 
 def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
@@ -92,19 +92,17 @@ def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str
         os._exit(0)  # in the middle of a step, too
 
 
-def _execute(
-    order: Order, connection: Connection, stopped: set[str], load: Callable[[], DataSet], place: Place
-) -> None:
+def _execute(order: Order, connection: Connection, stopped: set[str], images: tuple[DataSet, Place] | None) -> None:
     if isinstance(order, Train):
         key = order.job.cell.key
-        for event in train_job(order.job, load, place):
+        for event in train_job(order.job, *_given(images)):
             if key in stopped:
                 break
             connection.send((key, event))
         return
     try:
         if isinstance(order, CallWithImages):
-            answer = Answer(order.function(order.task, load, place))
+            answer = Answer(order.function(order.task, *_given(images)))
         else:
             assert isinstance(order, Call)
             function, arguments = pickle.loads(order.pickled)
@@ -113,6 +111,12 @@ def _execute(
     except Exception as error:
         content = _pickled_error(error)
     connection.send_bytes(content)
+
+
+def _given(images: tuple[DataSet, Place] | None) -> tuple[Callable[[], DataSet], Place]:
+    assert images is not None  # as a worker without images gets no such order
+    data, place = images
+    return lambda: data, place
 
 
 def _pickled_error(error: Exception) -> bytes:

@@ -24,7 +24,7 @@ def start() -> Iterator[Callable[[DataSet, Place], WorkerProcess]]:
     started = []
 
     def begin(data: DataSet, place: Place) -> WorkerProcess:
-        started.append(WorkerProcess(mapped(data), place))
+        started.append(WorkerProcess((mapped(data), place)))
         return started[-1]
 
     yield begin

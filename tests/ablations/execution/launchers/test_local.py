@@ -190,6 +190,12 @@ def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_pat
         assert launcher.alone(threads_and_process, 10)[0] == 12
 
 
+def test_a_function_alone_needs_no_images(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, "data=cifar10", f"data.root={tmp_path / 'none'}")
+    with launcher_of(study, TWO) as launcher:
+        assert launcher.alone(threads_and_process, 0)[0] == 1
+
+
 def test_an_interrupt_ends_what_runs_alone(tmp_path: Path) -> None:
     with launcher_of(DrivenStudy(tmp_path, *TINY), TWO) as launcher:
         launcher.alone(threads_and_process, 0)
