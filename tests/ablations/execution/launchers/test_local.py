@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +281,7 @@ def test_a_script_without_a_guard_is_not_run_again_in_workers(tmp_path: Path) ->
 
 
 def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    """Starts a run in a process group of its own, as a terminal does, and waits until a cell is trained."""
+    """Starts a run in a process group of its own, as a terminal does, and waits until cells are trained."""
     arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, *FOREVER, *overrides, f"results_dir={folder}"]
     process = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -288,7 +290,14 @@ def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     for line in process.stdout:
         if line.startswith("Data: "):
             break
+    wait_until(lambda: running(folder) == 2)
     return process
+
+
+def running(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "optuna.db")) as database:
+        (count,) = database.execute("SELECT COUNT(*) FROM trials WHERE state = 'RUNNING'").fetchone()
+    return int(count)
 
 
 def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
