@@ -135,7 +135,7 @@ class ModelConfig:
 class TrainConfig:
     """The recipe: what every cell of a study is trained with."""
 
-    epochs: int = option(6, "Passes over the training images.", minimum=1, maximum=100_000)
+    epochs: int = option(4, "Passes over the training images.", minimum=1, maximum=100_000)
     batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
     learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
     schedule: str = option(
@@ -331,7 +331,7 @@ class Config:
     plan: PlanConfig = group(PlanConfig, verbs=("plan",))
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
-        3,
+        8,
         "Times each variant is trained, each time with other seeds; in a search each variant that is confirmed. auto "
         "trains more where verdicts are undecided.",
         minimum=1,

@@ -14,7 +14,7 @@ from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
-from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
+from ablations.training.evaluation import sample_size, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
 from ablations.training.mixing import training_batches
@@ -47,7 +47,7 @@ def probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, se
             break
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
-    tested = images.test_images + (recipe.epochs - 1) * min(MOST_BETWEEN, images.test_images)
+    tested = images.test_images + (recipe.epochs - 1) * sample_size(images.test_images)
     evaluation = tested * _test_seconds(learner, images)
     step_seconds = np.array(times[len(times) // 3 :]) * loop
 

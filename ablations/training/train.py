@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count
-from ablations.training.evaluation import MOST_BETWEEN, evaluate
+from ablations.training.evaluation import evaluate, sample_size
 from ablations.training.events import Epoch, Step
 from ablations.training.learner import Learner
 from ablations.training.mixing import training_batches
@@ -131,7 +131,7 @@ def train(
         epoch = Epoch(number, train_loss, None, None, rate, seconds, time.time())
         is_last = number + 1 == recipe.epochs
         if is_last or not is_tested_once:
-            tested = evaluate(learner.evaluated, recipe, images, None if is_last else MOST_BETWEEN)
+            tested = evaluate(learner.evaluated, recipe, images, None if is_last else sample_size(images.test_images))
             _check_finite(tested.loss, f"testing, after epoch {number + 1}")
             found = tested.predictions
             epoch = replace(epoch, test_loss=tested.loss, top1=found.top1, test_images=len(found), finished=time.time())

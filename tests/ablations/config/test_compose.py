@@ -13,7 +13,7 @@ from tests.wording import refusal, worded
 
 def test_without_overrides_the_main_study_is_composed() -> None:
     config = compose_config([])
-    assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 3)
+    assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 8)
     assert isinstance(config.data, DigitsConfig)
     assert config.sweep.factors == {"attention": {"groups": [1, 2, 4, 8]}}
 
