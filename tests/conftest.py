@@ -24,7 +24,8 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 
-# The smallest study that still has a baseline, a contrast, replicates and epochs.
+# The smallest study that still has a baseline, a contrast, replicates and epochs; in one process, as starting workers
+# takes longer than training it.
 TINY = (
     "sweep.factors.attention.groups=[1,4]",
     "replicates=2",
@@ -33,6 +34,7 @@ TINY = (
     "data.train_images=24",
     "data.test_images=20",
     "measure=off",
+    "launcher=serial",
 )
 
 # What measures costs as quickly as can be, after `TINY`, which leaves it out.

@@ -12,6 +12,8 @@ import pandas as pd
 from ablations.analysis.costs import collect_costs
 from ablations.analysis.results import collect
 from ablations.analysis.tuning import collect_tuned
+from ablations.common.load import LoadMeter
+from ablations.common.machine import allowed_cores
 from ablations.common.wording import count
 from ablations.config import MeasureConfig
 from ablations.design import Design, Split
@@ -35,6 +37,7 @@ from ablations.storage.study import StudyStore
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
+_SOME = 0.15  # cores, as much as background processes of an idle machine use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,8 @@ class CellCost(Probe):
 class StudyCost:
     """What is left to train of a study, and what that takes in seconds: typical, and from and to.
 
-    `measuring` is the time limit in seconds of measuring costs before the first cell.
+    `measuring` is the time limit in seconds of measuring costs before the first cell; `busy` is how many of how many
+    `cores` other processes used meanwhile, where cells contend with them, otherwise 0.
     """
 
     costs: tuple[CellCost, ...]
@@ -58,6 +62,8 @@ class StudyCost:
     low: float
     high: float
     measuring: float = 0.0
+    busy: float = 0.0
+    cores: int = 0
 
     @property
     def sentence(self) -> str:
@@ -71,7 +77,8 @@ class StudyCost:
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
         before = f"; measuring costs first takes up to about {describe_seconds(self.measuring)}" * (self.measuring > 0)
-        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{before}."
+        load = f" (other processes use {self.busy:.1f} of {count(self.cores, 'core')})" if self.busy else ""
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{before}{load}."
 
 
 def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
@@ -102,7 +109,11 @@ def estimate_costs(
     variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
     unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
+    known = [value for value in memory.values() if not math.isnan(value)]
+    launcher.expect(outlook.to_train, max(known, default=math.nan))
+    load = LoadMeter()
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
+    busy, cores = _contention(load, launcher) if probes else (0.0, 0)
     costs = [
         _stored(name, by_variant[name], memory.get(name, math.nan)) if name in by_variant else _probed(name, probes)
         for name in (variant.name for variant in variants)
@@ -114,9 +125,17 @@ def estimate_costs(
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
         return found + picked * _mean(known) if picked else found
 
-    rounds = 1 / max(1, min(launcher.slots, outlook.to_train))  # cells that are trained at once share the time
-    sums = (total(key) * rounds for key in ("seconds", "low", "high"))
-    return StudyCost(tuple(costs), outlook.to_train, *sums)
+    # Cells that are trained at once share the time, and in the last round some workers may have none.
+    rounds = math.ceil(outlook.to_train / launcher.slots) / outlook.to_train if outlook.to_train else 0.0
+    middle, low, high = (total(key) * rounds for key in ("seconds", "low", "high"))
+    return StudyCost(tuple(costs), outlook.to_train, middle, low, high, busy=busy, cores=cores)
+
+
+def _contention(load: LoadMeter, launcher: Launcher) -> tuple[float, int]:
+    """Returns how many of how many cores others use; 0 where that leaves as many as cells are computed with."""
+    others, cores = load.cores_of_others(), len(allowed_cores())
+    is_contended = launcher.is_local and others > max(0, cores - launcher.slots * launcher.threads) + _SOME
+    return (others, cores) if is_contended else (0.0, cores)
 
 
 def peak_memory(store: StudyStore | None, design: Design) -> dict[str, float]:

@@ -75,6 +75,7 @@ class StudyForecast:
         store, degenerate = self._store(design), DegeneracyCheck(config)
         self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         with closing(make_launcher(config, design, self.console)) as launcher:
+            launcher.warm_up()
             schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
             outlook, looks = schedule.outlook(), schedule.looks
             stored = store.cells() if store is not None else []

@@ -78,6 +78,7 @@ class StudyRunner:
         if config.measure.name == "only" and not (found and any(cell.outcome for cell in found.cells())):
             raise _nothing_to_measure(design.study)
         if found is None:
+            launcher.warm_up()
             self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -146,6 +147,7 @@ class StudyRunner:
         if not outlook.to_train:
             self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
             return 0
+        launcher.warm_up()
         store.remember("command", self.command)
         self._describe(outlook, store, schedule, launcher)
         config, folder = self.config, study_folder(self.config)

@@ -21,3 +21,16 @@ def fail(text: str) -> None:
 def die() -> None:
     """Ends this process without a word."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class UnpicklableError(Exception):
+    """An error that cannot be unpickled: it takes other arguments than it keeps."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(name)
+        self.number = number
+
+
+def raise_unpicklable() -> None:
+    """Raises an error that cannot be sent as it is."""
+    raise UnpicklableError("planted", 3)

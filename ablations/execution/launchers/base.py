@@ -1,4 +1,6 @@
-"""Launchers: who trains the cells that a driver hands over. `serial` does so in this process, `ray` in many others.
+"""Launchers: who trains the cells that a driver hands over.
+
+`serial` does so in this process, `local` (launcher=auto) in worker processes of this machine, `ray` also on others.
 
 A launcher takes jobs (`start`) while it has room (`slots`), and tells what they say (`events`); it knows nothing of
 Optuna, MLflow or files.
@@ -6,11 +8,11 @@ Optuna, MLflow or files.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 from rich.console import Console
 
@@ -20,11 +22,10 @@ from ablations.data import DataSet, load_data
 from ablations.data.images import Images
 from ablations.design import Design, Split
 from ablations.design.variants import Variant
+from ablations.execution.launchers.worker import Place, ProbeTask, Returned
 from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
 from ablations.training.predictions import TOP
-
-Returned = TypeVar("Returned")
 
 
 class WorkerLostError(RuntimeError):
@@ -36,6 +37,7 @@ class Launcher(ABC):
     """What both launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
     slots = 1  # how many cells are trained at once
+    is_local = True  # whether cells are trained on this machine
     in_process = True  # whether cells are trained in this process, while events are waited for
 
     design: Design
@@ -44,6 +46,7 @@ class Launcher(ABC):
     threads: int = 1  # that a cell is computed with on the CPU
 
     def __post_init__(self) -> None:
+        self.cells, self.stored_mib = 0, math.nan
         self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property
@@ -104,6 +107,23 @@ class Launcher(ABC):
 
         with torch.device("meta"):
             return parameter_count(build_network(variant.network, len(self.images.classes), seed=0))
+
+    @property
+    def place(self) -> Place:
+        """What worker processes are told of the images."""
+        return Place(self.data_set.fingerprint, self.data, self.design.protocol["device"])
+
+    def probe_task(self, variant: Variant, seconds: float) -> ProbeTask:
+        """Returns what worker processes are told to probe a variant."""
+        return ProbeTask(variant.network, self.recipe, self.design.seed(0), seconds, self.threads)
+
+    def warm_up(self) -> None:
+        """Begins in the background what takes seconds, where there will be cells to train."""
+        return
+
+    def expect(self, cells: int, memory_mib: float) -> None:
+        """Notes how many cells are to be trained, and the most MiB that a stored one took; nan where none is known."""
+        self.cells, self.stored_mib = cells, memory_mib
 
     @abstractmethod
     def prepare(self) -> str:

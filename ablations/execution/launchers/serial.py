@@ -10,7 +10,8 @@ from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.data.splits import View
 from ablations.design import Split
 from ablations.design.variants import Variant
-from ablations.execution.launchers.base import Launcher, Returned
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.worker import Returned
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
 from ablations.training.job import Job, work
 

@@ -93,6 +93,23 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
             ["train="],
             refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, long, modern, quick"),
         ),
+        (
+            ["launcher.address=auto"],
+            refusal(
+                "launcher.address=auto",
+                "launcher.of_another",
+                owner="ray",
+                then=("launcher=auto", ": launcher.workers"),
+            ),
+        ),
+        (
+            ["launcher=serial", "launcher.workers=2"],
+            refusal("launcher.workers=2", "launcher.of_another", owner="auto", then=("launcher=ray", ": none")),
+        ),
+        (
+            ["launcher=ray", "launcher.worker=2"],
+            refusal("launcher.worker", "options.no_such", what="option", near="launcher.workers"),
+        ),
         (["epochs=3"], refusal("epochs", "options.no_such", what="option", near="train.epochs")),
         (
             ["attention=se", "attention.groups=3"],
