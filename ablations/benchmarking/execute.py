@@ -56,10 +56,6 @@ class Benchmark:
         self._plan, self._bench, self._notify = plan, bench, notify
         self._counts: dict[tuple[Subject, str], Complexity | None] = {}
         self.samples: list[dict[str, object]] = []
-        if "compiled" in bench.compile:
-            # Every network runs the same lines of Python; dynamo would give up after eight and go on eagerly.
-            torch._dynamo.config.recompile_limit = 4096
-            torch._dynamo.config.accumulated_recompile_limit = 65536
 
     def measure(self, comparison: Comparison) -> list[Measurement]:
         """Measures all subjects of a comparison in all modes; what fails is a row that says why."""

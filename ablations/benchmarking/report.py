@@ -25,14 +25,18 @@ if TYPE_CHECKING:
     from ablations.tracking.benchmark import Tracked
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
-NOTE = (
-    "Times are relative to the first row's: geometric means over copies that were built anew and timed in turns, with "
-    "95 % CI. `same`: equivalent within the margin (two one-sided tests); `undecided`: neither different nor "
-    "equivalent at 5 %, corrected for all subjects that were timed together. The noise floor is the interval of a "
-    "second copy of the first row."
-)
 _MEGA = 1e6
 _UNCLEAR = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # what the ratio itself does not show
+
+
+def explanation(margin: float) -> str:
+    """Explains how times were taken and what is said of them; `margin` is in percent."""
+    return (
+        "Times are relative to the first row: geometric means over copies that were built anew and timed in turns, "
+        f"with 95 % CI. `same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different "
+        "nor equivalent at the 5 % level, corrected for all subjects that were timed together. The noise floor is the "
+        "interval of a second copy of the first row."
+    )
 
 
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
@@ -96,8 +100,8 @@ def text_of(
     title: str, command: str, sections: Sequence[Section], figures: Sequence[Path], environment: Mapping[str, str],
     notes: Sequence[str], folder: Path,
 ) -> str:  # fmt: skip
-    """Returns the report as Markdown."""
-    lines = [f"# {title}", "", NOTE, "", *(f"{note}\n" for note in notes)]
+    """Returns the report as Markdown; `notes` stand before the tables, a paragraph each."""
+    lines = [f"# {title}", "", *(f"{note}\n" for note in notes)]
     for section in sections:
         lines += [f"## {section.title}", "", *markdown_table(section.headers, section.rows), ""]
         lines += [section.note, ""] if section.note else []

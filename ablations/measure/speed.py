@@ -39,10 +39,10 @@ Clock = Callable[[Act, int], float]
 TWIN = "baseline again"  # name of the second copy of the baseline
 CONFIDENCE = 0.95
 LEAST_COPIES = 6  # below which a sign-flip test cannot reach p = 0.05
-_WARM_UP_CALLS = (3, 20)  # of each subject and generation, at least and at most
+_FEWEST_CALLS, _MOST_CALLS = 3, 20  # of each subject to warm up
 _WARM_UP_SHARE = 0.25  # of a generation's time
 _STABLE = 0.95  # a warm-up round that takes at least this share of the one before ends the warm-up
-_SAMPLE = 0.001  # seconds of a subject's sample on average: short, so that most samples are not preempted
+_SAMPLE = 0.0005  # seconds of the fastest subject's samples: short, so that most of them are not preempted
 _ROUNDS = (5, 20)  # of a generation: usual, and at most where building takes long
 _PADDING = 1 << 14  # bytes by which the heap is shifted before each build, at most
 
@@ -221,8 +221,9 @@ def _generation(
     """Builds, warms up and times a copy of each subject within about `share` seconds; the first one makes the plan."""
     begun = time.perf_counter()
     acts, _padding = _build(makes, random)
-    least = _warm_up(acts, clock, share * _WARM_UP_SHARE)
-    plan = plan or _Plan.of(least, share, time.perf_counter() - begun)
+    fewest = _FEWEST_CALLS if plan is None or plan.is_short else 1  # a long call is hardly longer when it is the first
+    least, stretch = _warm_up(acts, clock, share * _WARM_UP_SHARE, fewest)
+    plan = plan or _Plan.of(least, share, time.perf_counter() - begun, stretch)
     return plan, _take_turns(acts, clock, plan, random)
 
 
@@ -232,23 +233,26 @@ class _Plan:
 
     repeats: int
     rounds: int
+    is_short: bool  # whether a call of the fastest subject is shorter than a sample should be
 
     @classmethod
-    def of(cls, least: Array, share: float, overhead: float) -> _Plan:
+    def of(cls, least: Array, share: float, overhead: float, stretch: float) -> _Plan:
         """Plans generations.
 
         Args:
-            least: seconds that a call of each subject takes, (subjects,).
+            least: seconds that a call of each subject takes by the comparison's clock, (subjects,).
             share: seconds there are for a generation.
             overhead: seconds that building and warming up took.
+            stretch: seconds that pass while the clock counts one: above 1 for the thread's own on a busy machine.
         """
-        there = max(share - overhead, share / 2)
-        call, usual, most = max(float(least.sum()), 1e-9), *_ROUNDS
-        turn = min(len(least) * _SAMPLE, there / (2 * usual))
-        repeats = max(1, math.ceil(turn / call))
+        there = max(share - overhead, share / 2) / stretch
+        fastest, call = max(float(least.min()), 1e-9), max(float(least.sum()), 1e-9)
+        usual, most = _ROUNDS
+        repeats = max(1, math.ceil(min(_SAMPLE / fastest, there / (2 * usual) / call)))
         # Where building takes long, more turns of each copy cost little (Kalibera and Jones, section 5).
-        rounds = min(max(usual, overhead / (2 * repeats * call)), most, there / (2 * repeats * call))
-        return cls(repeats, max(1, int(rounds)))
+        turn = (repeats + (fastest < _SAMPLE)) * call
+        rounds = min(max(usual, overhead / stretch / (2 * turn)), most, there / (2 * turn))
+        return cls(repeats, max(1, int(rounds)), fastest < _SAMPLE)
 
 
 def _build(makes: Sequence[Make], random: np.random.Generator) -> tuple[list[Act], list[bytearray]]:
@@ -261,17 +265,20 @@ def _build(makes: Sequence[Make], random: np.random.Generator) -> tuple[list[Act
     return [acts[index] for index in range(len(makes))], padding
 
 
-def _warm_up(acts: Sequence[Act], clock: Clock, seconds: float) -> Array:
-    """Calls all in turns until a round takes no less than the one before it; returns the least time of each."""
+def _warm_up(acts: Sequence[Act], clock: Clock, seconds: float, fewest: int) -> tuple[Array, float]:
+    """Calls all in turns, at least `fewest` times, until a round takes no less than the one before or time is over.
+
+    Returns the least time of each, (subjects,), and how many seconds passed while the clock counted one.
+    """
     started = time.perf_counter()
-    fewest, most = _WARM_UP_CALLS
-    rounds = [np.array([clock(act, 1) for act in acts])]
-    while len(rounds) < most:
+    rounds: list[Array] = []
+    while len(rounds) < _MOST_CALLS:
         rounds.append(np.array([clock(act, 1) for act in acts]))
-        is_stable = rounds[-1].sum() > _STABLE * rounds[-2].sum()
+        is_stable = len(rounds) > 1 and rounds[-1].sum() > _STABLE * rounds[-2].sum()
         if len(rounds) >= fewest and (is_stable or time.perf_counter() - started > seconds):
             break
-    return np.asarray(np.min(rounds, axis=0))
+    stretch = (time.perf_counter() - started) / max(float(np.sum(rounds)), 1e-9)
+    return np.asarray(np.min(rounds, axis=0)), max(1.0, stretch)
 
 
 def _take_turns(
@@ -284,7 +291,7 @@ def _take_turns(
         order = random.permutation(len(acts))
         for number, indices in ((turn, order), (turn + 1, order[::-1])):
             for index in indices.tolist():
-                if plan.repeats > 1:  # caches hold what the subject before it used
+                if plan.is_short:  # caches hold what the subject before it used
                     acts[index]()
                 taken[number, index] = clock(acts[index], plan.repeats) / plan.repeats
             positions[number] = np.argsort(indices)

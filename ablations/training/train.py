@@ -102,6 +102,8 @@ def train(
         RuntimeError: if `checkpoint` is of another network.
     """
     started = time.perf_counter()
+    if recipe.compile != "none":
+        torch.compiler.reset()  # the code of earlier cells is not needed, and would be searched at every call
     learner = Learner(network, recipe, len(images.classes), seed, images.device, micro_batches=micro_batches)
     torch.manual_seed(stream_seed(seed, "network"))  # for what networks draw themselves, as dropout does
     steps = images.train_images(recipe.batch_size) // recipe.batch_size

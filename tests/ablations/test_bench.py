@@ -105,6 +105,7 @@ def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
     assert {"cpu", "gpu", "torch", "device", "threads"} <= set(rows.columns[len(empty) :])
     assert set(rows["device"]) == {"cpu"}
     assert set(rows["threads"]) == {1}
+    assert set(rows["clock"]) == {"thread clock"}
     assert len(rows) == 3 * 2 * 3 + 2 * 3  # stages, modes and modules; modes and networks
     assert set(rows["status"]) == {"measured"}
     samples = pd.read_csv(done.folder / "samples.csv")

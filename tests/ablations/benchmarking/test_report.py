@@ -335,11 +335,17 @@ def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], 
 def test_the_report_has_tables_notes_figures_command_and_environment(tmp_path: Path) -> None:
     table = Section("A title", "A note of it.", ("network", "time"), [["a|b", "1 ms"]])
     figures = [tmp_path / "figures" / f"promise.{end}" for end in ("png", "pdf", "csv")]
-    text = text_of("bench-x", "python -m ablations.bench", [table], figures, ENVIRONMENT, ["Left out: y."], tmp_path)
+    text = text_of(
+        "bench-x",
+        "python -m ablations.bench",
+        [table],
+        figures,
+        ENVIRONMENT,
+        ["How it was done.", "Left out: y."],
+        tmp_path,
+    )
     for part in (
-        "# bench-x\n\n",
-        report.NOTE,
-        "Left out: y.\n",
+        "# bench-x\n\nHow it was done.\n\nLeft out: y.\n\n",
         "## A title\n\n| network | time |\n| --- | --- |\n| a\\|b | 1 ms |\n\nA note of it.\n\n",
         "![promise](figures/promise.png)\n",
         "```\npython -m ablations.bench\n```\n",
