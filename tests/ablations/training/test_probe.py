@@ -14,7 +14,7 @@ from ablations.data.digits import make_digits
 from ablations.measure.costs import PLAIN
 from ablations.training import probe as probing
 from ablations.training.cost import CostSetting, measure_costs
-from ablations.training.evaluation import MOST_BETWEEN
+from ablations.training.evaluation import sample_size
 from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # pytest would take it for a test
 from ablations.training.events import Probe
 from ablations.training.learner import Learner
@@ -126,7 +126,7 @@ def test_many_test_images_take_as_many_batches_and_before_the_last_epoch_those_o
     size = batch_size_of_tests(RECIPE, many)
     assert timed.flips == [size, size]  # one batch to warm up, one that counts
     assert size < 1100
-    assert seconds == pytest.approx(3.0 * (MOST_BETWEEN + 1100) / size, rel=1e-3)
+    assert seconds == pytest.approx(3.0 * (sample_size(1100) + 1100) / size, rel=1e-3)
 
 
 def test_the_first_third_of_the_steps_warms_up(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.data.randaugment import RandAugment
 from ablations.training import learner
-from ablations.training.evaluation import MOST_BETWEEN, evaluate
+from ablations.training.evaluation import evaluate, sample_size
 from ablations.training.events import Epoch, Step
 from ablations.training.job import pack
 from ablations.training.learner import Learner, build_network, decayed_parameters
@@ -243,7 +243,7 @@ def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages
 def test_the_last_epoch_is_tested_on_all_test_images_and_others_on_a_sample() -> None:
     many = DeviceImages(make_digits(32, 1030, 0, 4, 0), torch.device("cpu"), SHIFTED)
     result = result_of(network(), dataclasses.replace(RECIPE, epochs=3), many, 0)
-    assert [epoch.test_images for epoch in result.epochs] == [MOST_BETWEEN, MOST_BETWEEN, 1030]
+    assert [epoch.test_images for epoch in result.epochs] == [sample_size(1030), sample_size(1030), 1030]
     assert result.top1 == result.epochs[-1].top1
 
 
