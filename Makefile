@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# uv installs in parallel, where it is there; `make UV=` does without.
+UV ?= $(shell command -v uv 2>/dev/null)
+INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .PHONY: run test notebooks clean
 
@@ -21,9 +24,9 @@ notebooks: $(VENV)/installed
 # Made anew when the dependencies or the kernels change. The check comes first: an old Python would fail later and less clearly.
 $(VENV)/installed: pyproject.toml $(wildcard sa_core/fused/kernels/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
-	@echo "Installing into $(VENV): about 5 GB, most of it torch; some minutes."
+	@echo "Installing into $(VENV) with $(if $(UV),uv,pip): about 5 GB, most of it torch; some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -24,7 +24,8 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 
-# The smallest study that still has a baseline, a contrast, replicates and epochs.
+# The smallest study that still has a baseline, a contrast, replicates and epochs; in one process, as starting workers
+# takes longer than training it.
 TINY = (
     "sweep.factors.attention.groups=[1,4]",
     "replicates=2",
@@ -32,7 +33,12 @@ TINY = (
     "train.batch_size=8",
     "data.train_images=24",
     "data.test_images=20",
+    "measure=off",
+    "launcher=serial",
 )
+
+# What measures costs as quickly as can be, after `TINY`, which leaves it out.
+MEASURED = ("measure=on", "measure.seconds=0.1")
 
 # Weights that grow some 10^8 times in each step leave the range of floats in the sixth, on any processor.
 DIVERGING = ("train.learning_rate=1000", "train.weight_decay=10", "train.schedule=cosine", "train.batch_size=2")

@@ -10,6 +10,7 @@ from torch import nn
 
 from ablations.analysis.observe import Observation, Sample, images_of_each_class, observe
 from ablations.common.errors import UsageError
+from ablations.common.process import keep_freed_memory
 from ablations.common.settings import Settings
 from ablations.common.sizes import SMALL_SIDE
 from ablations.data import load_data
@@ -79,6 +80,7 @@ class TrainedNetworks:
     @cached_property
     def observations(self) -> dict[str, Observation]:
         """What each network does with the sample, by variant."""
+        keep_freed_memory()
         return {variant.name: observe(self.load(variant), variant.network, self.sample) for variant in self.variants}
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
 from ablations.common.settings import Settings
 from ablations.design import Design, Split
 from ablations.storage.cell_states import CellState, StoredCell
@@ -21,7 +21,7 @@ class Results:
     Attributes:
         cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
             `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
-            in), and the metrics of a cell.
+            in), and the metrics of a cell, with costs where a search has them as objectives.
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, `test_images` (how many loss and top-1
             are of; 0 where that is not known), and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, otherwise the
@@ -65,6 +65,7 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
             texts[id(settings)] = settings, _text(settings)  # kept with it, so that no other object takes its id
         return texts[id(settings)][1]
 
+    metrics = [*CELL_METRICS, *(key for key in design.objectives if key in COSTS)]
     sizes = design.sizes
     by_place = {
         (identity(cell.network), identity(cell.recipe), cell.replicate): cell for cell in stored if cell.split is split
@@ -91,7 +92,7 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
             result = outcome["result"]
             place = {"variant": variant.name, "replicate": replicate}
             by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
-            rows.append(place | variant.levels | by | {key: result.get(key) for key in CELL_METRICS})
+            rows.append(place | variant.levels | by | {key: result.get(key) for key in metrics})
             for epoch in result["epochs"]:
                 values = (epoch[key] for key in EPOCH_METRICS)  # None where it was not tested
                 tested = epoch.get("test_images", 0)
@@ -99,10 +100,10 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
             if outcome["environment"] not in environments:
                 environments.append(outcome["environment"])
     factors = dict.fromkeys(path for variant in design.variants for path in variant.levels)
-    columns = ["variant", "replicate", *factors, "attention_by", "micro_batches", *CELL_METRICS]
+    columns = ["variant", "replicate", *factors, "attention_by", "micro_batches", *metrics]
     cells = pd.DataFrame(rows, columns=columns)
     return Results(
-        cells=cells.astype(dict.fromkeys(CELL_METRICS, float)),  # nan where nothing was measured
+        cells=cells.astype(dict.fromkeys(metrics, float)),  # nan where nothing is known
         curves=_numbers(pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS])),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.analysis.costs import StudyCosts, collect_costs
 from ablations.analysis.effects import Effect, factorial_effects
 from ablations.analysis.predictions import StudyPredictions, kept_predictions
 from ablations.analysis.results import Results
@@ -18,7 +19,9 @@ from ablations.config import Config
 from ablations.design import Design
 from ablations.design.declaration import Change, Declaration, History
 from ablations.design.variants import plain_network
+from ablations.measure.costs import MODES
 from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
+from ablations.stats.costs import CostContrast
 
 if TYPE_CHECKING:
     from ablations.analysis.networks import TrainedNetworks
@@ -79,6 +82,24 @@ class StudyAnalysis:
         """What each variant makes of a difference to its baseline."""
         design = self.design
         return judge(self.results.ended, design.baselines, design.margin, design.metric, self.looks)
+
+    @cached_property
+    def costs(self) -> StudyCosts | None:
+        """What the variants cost on the machine where that was measured last; None where nothing was measured."""
+        return collect_costs(self.attributes, self.design)
+
+    @property
+    def cost_margin(self) -> float:
+        """The relative difference in time below which two variants count as equally fast."""
+        return self.config.measure.margin / 100
+
+    @cached_property
+    def cost_contrasts(self) -> dict[str, dict[str, CostContrast]]:
+        """Each variant's time relative to its baseline's, by mode (`train`, `test`) and variant; a family each."""
+        if self.costs is None:
+            return {mode: {} for mode in MODES}
+        judged = {mode: self.costs.judge(mode, self.cost_margin) for mode in MODES}
+        return {mode: {contrast.variant: contrast for contrast in contrasts} for mode, contrasts in judged.items()}
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:

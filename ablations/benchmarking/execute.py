@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
+import pandas as pd
 import torch
 
 from ablations.benchmarking.plan import LONGEST_REASON, MODES, MODULE, NETWORK, BenchmarkPlan, Comparison
-from ablations.benchmarking.workloads import FORWARD, Build, Workload, module_inputs, module_workload, network_workload
+from ablations.benchmarking.workloads import (
+    FORWARD,
+    Build,
+    Candidate,
+    Workload,
+    module_inputs,
+    module_workload,
+    network_workload,
+)
 from ablations.common.sizes import SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig
@@ -22,13 +33,15 @@ from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.energy import joules_per_image
 from ablations.measure.memory import MIB, buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
-from ablations.measure.speed import TWIN, Act, clock_of, compare
+from ablations.measure.speed import TWIN, Act, Samples, clock_of, compare
+from ablations.stats.costs import judge_costs
 from ablations.training.events import OUT_OF_MEMORY
 from ablations.training.job import kind_of
 from ablations.training.learner import build_network, layout
 
 _ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
 
+T = TypeVar("T")
 Note = Callable[[str], object]
 Counted = dict[str, dict[str, Complexity]]  # by backbone, then by network
 
@@ -43,33 +56,19 @@ class Benchmark:
         self._plan, self._bench, self._notify = plan, bench, notify
         self._counts: dict[tuple[Subject, str], Complexity | None] = {}
         self.samples: list[dict[str, object]] = []
-        if "compiled" in bench.compile:
-            # Every network runs the same lines of Python; dynamo would give up after eight and go on eagerly.
-            torch._dynamo.config.recompile_limit = 4096
-            torch._dynamo.config.accumulated_recompile_limit = 65536
 
     def measure(self, comparison: Comparison) -> list[Measurement]:
         """Measures all subjects of a comparison in all modes; what fails is a row that says why."""
         status: dict[str, str] = {}
-        workloads: dict[str, Workload] = {}
-        baseline = comparison.subjects[comparison.baseline]
-        wanted = {comparison.baseline: baseline, TWIN: baseline} | comparison.subjects
+        build: Build | None = None
         try:
             build = self._builder(comparison)
         except Exception as error:  # of the input, which all share
-            wanted, status = {}, dict.fromkeys(comparison.subjects, _status_of(error))
-        for name, candidate in wanted.items():
-            self._notify(f"{comparison.title}: making {name}")
-            try:
-                workloads[name] = build(candidate)
-            except Exception as error:
-                status[name] = _status_of(error)
+            status = dict.fromkeys(comparison.subjects, _status_of(error))
         rows = []
         for name, mode in MODES[comparison.kind].items():
             if name in self._bench.modes:
-                rows += self._measure_mode(comparison, mode, workloads, dict(status))
-        workloads.clear()
-        gc.collect()
+                rows += self._measure_mode(comparison, mode, build, dict(status))
         return rows
 
     def _builder(self, comparison: Comparison) -> Build:
@@ -88,55 +87,54 @@ class Benchmark:
         return 10 if self._plan.resolution <= SMALL_SIDE else 1000
 
     def _measure_mode(
-        self, comparison: Comparison, mode: str, workloads: Mapping[str, Workload], status: dict[str, str]
+        self, comparison: Comparison, mode: str, build: Build | None, status: dict[str, str]
     ) -> list[Measurement]:
-        where = f"{comparison.title}, {mode}"
-        acts: dict[str, Act] = {}
-        for name, workload in workloads.items():
-            self._notify(f"{where}: first call of {name}")
-            workload.module.train(mode != FORWARD)
+        costs: dict[str, tuple[Costs, float]] = {}
+        for name, candidate in comparison.subjects.items():
+            if build is None:
+                break
+            self._notify(f"{comparison.title}, {mode}: first call, memory and complexity of {name}")
             try:
-                workload.acts[mode]()
-                acts[name] = workload.acts[mode]
+                costs[name] = self._costs_of(comparison, name, build(candidate), mode)
             except Exception as error:
                 status[name] = _status_of(error)
         timings: dict[str, Timing] = {}
-        if "speed" in self._bench.metrics and comparison.baseline in acts:
-            self._notify(f"{where}: timing {len(acts)} in turns")
-            timings = self._time(comparison, mode, acts, status)
+        if "speed" in self._bench.metrics and build is not None:
+            timings = self._time(comparison, mode, build, status)
         rows = []
         for name in comparison.subjects:
-            costs, joules = Costs(), math.nan
-            if name not in status:
-                self._notify(f"{where}: memory and complexity of {name}")
-                try:
-                    costs = self._costs(comparison, name, workloads[name], mode)
-                    joules = self._joules(workloads[name], mode, comparison.batch)
-                except Exception as error:
-                    status[name] = _status_of(error)
-            timing = timings.get(name, Timing()) if name not in status else Timing()
-            state, setting = status.get(name, "measured"), comparison.setting(mode)
-            rows.append(Measurement(comparison.subject(name), setting, state, timing, costs, joules))
+            state, setting, timing = status.get(name, "measured"), comparison.setting(mode), timings.get(name, Timing())
+            measured = costs[name] if name not in status else (Costs(), math.nan)
+            rows.append(Measurement(comparison.subject(name), setting, state, timing, *measured))
         return rows
 
-    def _time(
-        self, comparison: Comparison, mode: str, acts: dict[str, Act], status: dict[str, str]
-    ) -> dict[str, Timing]:
-        """Times what there is in turns; what fails meanwhile is left out, and the others are timed anew."""
-        clock = clock_of(self._plan.device)
-        while comparison.baseline in acts:
-            guarded = {name: partial(_guarded, name, act) for name, act in acts.items()}
+    def _time(self, comparison: Comparison, mode: str, build: Build, status: dict[str, str]) -> dict[str, Timing]:
+        """Times rebuilt copies of what has not failed; what fails meanwhile is left out, and the others timed anew."""
+        clock, baseline = clock_of(self._plan.device), comparison.baseline
+        while baseline not in status:
+            makes = {
+                name: partial(_guarded, name, partial(_act_of, name, build, candidate, mode))
+                for name, candidate in comparison.subjects.items()
+                if name not in status
+            }
+            self._notify(f"{comparison.title}, {mode}: timing {len(makes)} in turns")
             try:
-                samples = compare(guarded, comparison.baseline, clock, seconds=self._bench.seconds)
+                samples = compare(makes, baseline, clock, seconds=self._bench.seconds)
             except _FailedError as error:
-                del acts[error.name]
                 status[error.name] = _status_of(error.reason)
                 continue
             place = vars(comparison.subject("")) | vars(comparison.setting(mode))
             place.pop("name")
             self.samples += [place | row for row in samples.rows()]
-            return {name: samples.timing(name) for name in acts}
+            verdicts = _verdicts(samples, self._bench.margin / 100)
+            return {name: replace(samples.timing(name), verdict=verdicts[name]) for name in makes}
         return {}
+
+    def _costs_of(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> tuple[Costs, float]:
+        """Calls a subject for the first time, and returns what it takes besides time: costs, and joules an image."""
+        workload.module.train(mode != FORWARD)
+        workload.acts[mode]()
+        return self._costs(comparison, name, workload, mode), self._joules(workload, mode, comparison.batch)
 
     def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
         known: dict[str, float] = {}
@@ -187,12 +185,28 @@ class _FailedError(Exception):
         self.name, self.reason = name, reason
 
 
-def _guarded(name: str, act: Act) -> None:
-    """Calls, and says whose call it is when it fails."""
+def _guarded(name: str, function: Callable[[], T]) -> T:
+    """Calls a function of a subject, and names the subject where it fails."""
     try:
-        act()
+        return function()
     except Exception as error:
         raise _FailedError(name, error) from error
+
+
+def _act_of(name: str, build: Build, candidate: Candidate, mode: str) -> Act:
+    """Builds a copy of a subject in the phase that the mode is timed in, and returns its call."""
+    workload = build(candidate)
+    workload.module.train(mode != FORWARD)
+    return partial(_guarded, name, workload.acts[mode])
+
+
+def _verdicts(samples: Samples, margin: float) -> dict[str, str]:
+    """Returns verdicts on all subjects that were timed in the same turns, which are one family."""
+    names = [name for name in samples.names if name != TWIN]
+    rows = [(name, copy, value) for name in names for copy, value in enumerate(samples.log_ratios(name))]
+    values = pd.DataFrame(rows, columns=["variant", "copy", "log_ratio"])
+    judged = judge_costs(values, dict.fromkeys(names, samples.baseline), margin)
+    return {samples.baseline: "baseline"} | {contrast.variant: contrast.verdict.value for contrast in judged}
 
 
 def _count(comparison: Comparison, name: str, classes: int) -> Complexity:

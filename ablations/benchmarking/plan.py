@@ -96,7 +96,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)
     # The design knows images by their data set: any of that side will do, as many as a batch of any recipe takes.
-    data = DigitsConfig(train_images=65_536) if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
+    data = DigitsConfig(train_images=65_536, resolution=32) if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
     for variant in design.variants:

@@ -19,17 +19,24 @@ from ablations.reporting.figures import memory, promise, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
+from ablations.stats.costs import CostVerdict
 
 if TYPE_CHECKING:
     from ablations.tracking.benchmark import Tracked
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
-NOTE = (
-    "Times are medians over rounds in which all ran in turns, as ratios to the first row's, with their 95 % CI. "
-    "`no difference seen`: the interval includes 1, or the ratio is within the noise floor, which is how far the first "
-    "row differs from another copy of itself in the same rounds."
-)
 _MEGA = 1e6
+_UNCLEAR = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # what the ratio itself does not show
+
+
+def explanation(margin: float) -> str:
+    """Explains how times were taken and what is said of them; `margin` is in percent."""
+    return (
+        "Times are relative to the first row: geometric means over copies that were built anew and timed in turns, "
+        f"with 95 % CI. `same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different "
+        "nor equivalent at the 5 % level, corrected for all subjects that were timed together. The noise floor is the "
+        "interval of a second copy of the first row."
+    )
 
 
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
@@ -93,8 +100,8 @@ def text_of(
     title: str, command: str, sections: Sequence[Section], figures: Sequence[Path], environment: Mapping[str, str],
     notes: Sequence[str], folder: Path,
 ) -> str:  # fmt: skip
-    """Returns the report as Markdown."""
-    lines = [f"# {title}", "", NOTE, "", *(f"{note}\n" for note in notes)]
+    """Returns the report as Markdown; `notes` stand before the tables, a paragraph each."""
+    lines = [f"# {title}", "", *(f"{note}\n" for note in notes)]
     for section in sections:
         lines += [f"## {section.title}", "", *markdown_table(section.headers, section.rows), ""]
         lines += [section.note, ""] if section.note else []
@@ -163,9 +170,8 @@ def _time(rows: pd.DataFrame) -> str:
         return "–"
     if row["verdict"] == "baseline":
         return f"{row['ms']:.3g} ms"
-    if row["verdict"] == "no difference seen":
-        return "no difference seen"
-    return f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
+    text = f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
+    return f"{text} {row['verdict']}" if row["verdict"] in _UNCLEAR else text
 
 
 def _ratio(value: float) -> str:
@@ -181,10 +187,10 @@ def _noise(rows: pd.DataFrame) -> str:
 
 
 def _protocol(rows: pd.DataFrame) -> str:
-    rounds, row = rows["rounds"], rows.iloc[0]
-    count = f"{rounds.min()} to {rounds.max()}" if rounds.min() < rounds.max() else f"{rounds.min()}"
+    copies, row = rows["copies"], rows.iloc[0]
+    count = f"{copies.min()} to {copies.max()}" if copies.min() < copies.max() else f"{copies.min()}"
     setting = ", ".join(str(row[name]) for name in SETTING)
-    timed = f"; n = {count} rounds in turns, medians with 95 % CI" if rounds.max() else ""
+    timed = f"; n = {count} rebuilt copies timed in turns, means with 95 % CI" if copies.max() else ""
     return f"{setting}; batch {row['batch']}{timed}."
 
 

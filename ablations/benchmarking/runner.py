@@ -19,6 +19,7 @@ from ablations.common.files import write_whole
 from ablations.config import Config
 from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
+from ablations.measure.speed import clock_of
 from ablations.reporting.tables.render import print_table
 from ablations.storage.lock import claimed
 from ablations.storage.paths import artifacts_folder, results_folder, tracking_uri
@@ -60,6 +61,7 @@ class _Runner:
         self._started = time.time()
         clocks = machine.clock_mhz(plan.device.type)
         computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
+        computed_on["clock"] = clock_of(plan.device).__name__.replace("_", " ")
         self._environment = machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})
 
     def run(self) -> Ending:
@@ -117,10 +119,12 @@ class _Runner:
             console.print(f"\n[bold]{section.title}[/]")
             print_table(console, section.headers, section.rows, section.names)
             console.print(section.note, markup=False, soft_wrap=True)
-        console.print(f"\n{report.NOTE}", markup=False, soft_wrap=True)
+        explanation = report.explanation(self._config.bench.margin)
+        console.print(f"\n{explanation}", markup=False, soft_wrap=True)
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
         figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
-        text = report.text_of(folder.name, self._command, sections, figures, environment, self._plan.notes, folder)
+        notes = [explanation, *self._plan.notes]
+        text = report.text_of(folder.name, self._command, sections, figures, environment, notes, folder)
         write_whole(folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
             console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)

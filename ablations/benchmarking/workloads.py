@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ablations.design.variants import NO_ATTENTION, Variant, plain_network
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
-from ablations.training.learner import Learner, autocast, build_network, forward, layout
+from ablations.training.learner import Learner, autocast, build_network, compiled, forward, layout
 from sa_core import ATTENTION
 from sa_core.backbones.registry import find_backbone
 
@@ -187,8 +187,8 @@ def network_workload(
         classes: length of the logits.
         setting: in which it runs.
     """
-    compiled = "none" if setting.compile == "eager" else "default"
-    recipe = TrainConfig(compile=compiled, precision=setting.precision, memory_format=setting.layout)
+    how = "none" if setting.compile == "eager" else "default"
+    recipe = TrainConfig(compile=how, precision=setting.precision, memory_format=setting.layout)
     network, insert = candidate.network or plain_network(model), partial(candidate.insert, model["name"])
     learner = Learner(network, recipe, classes, 0, pixels.device, insert)
     run = _compiled(learner.model, setting)
@@ -204,4 +204,4 @@ def network_workload(
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
     if setting.compile == "eager" or isinstance(module, Copy):  # of which there is nothing to compile
         return module
-    return cast(nn.Module, torch.compile(module, dynamic=False))
+    return compiled(module)

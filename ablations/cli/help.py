@@ -20,7 +20,7 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     """Returns the help: what there is to choose, and every option with its value under the given overrides."""
     config = compose_config(without_recipes(overrides), config_dir)
     chosen = default_choices() | {
-        group: getattr(config, group).name for group in ("sweep", "data", "model", "attention", "launcher")
+        group: getattr(config, group).name for group in ("sweep", "data", "model", "attention", "measure", "launcher")
     }
     groups = [group for group in GROUPS if group != "bench" or verb == "bench"]
     lines = [

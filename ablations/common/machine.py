@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
@@ -10,13 +11,50 @@ from importlib import metadata
 from pathlib import Path
 
 import sa_core
+from ablations.common import cgroup
 
 _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
 
 def available_cores() -> int:
-    """Counts the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Counts the cores that this process may use, by its affinity and the processor time of its control group."""
+    return int(max(1, min(len(allowed_cores()), cgroup.cores())))
+
+
+def allowed_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def available_memory() -> int:
+    """Returns the bytes of memory that processes may still take without swapping, of the machine and control group."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().available, cgroup.free_memory()))
+
+
+def out_of_memory_kills() -> float:
+    """Counts the processes that the kernel has killed for lack of memory since it started; nan where that is unknown.
+
+    In a container these are those of its whole machine.
+    """
+    try:
+        text = Path("/proc/vmstat").read_text(encoding="utf-8")
+    except OSError:
+        return math.nan
+    return next((float(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), math.nan)
+
+
+def gpu_memory_used() -> int:
+    """Returns the bytes of memory in use on all NVIDIA GPUs together; 0 where the driver cannot be asked."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles)
+    except Exception:  # no package, no driver, no permission
+        return 0
 
 
 def built_kernels() -> list[str]:

@@ -13,8 +13,8 @@ class Metric:
     """A number that a cell has, under `key` in its result.
 
     `direction` says which values are better, `maximize` or `minimize`; it is empty where no search can look for them.
-    `measured` says whether the number is a cost that `measure` finds out, `counted` whether it is a property of the
-    network that training does not change; neither can be judged over replicates.
+    `measured` says whether the number is a cost that a variant has (`ablations.analysis.costs`), `counted` whether it
+    is a property of the network that training does not change; neither can be judged over replicates.
     """
 
     key: str
@@ -83,18 +83,6 @@ COSTS = frozenset(metric.key for metric in _DECLARED if metric.measured)
 # The metrics that verdicts can be about: results of training that every cell has.
 JUDGED = tuple(key for key in OBJECTIVES if key not in COSTS and not METRICS[key].counted)
 
-# What a cell has once, as far as it was measured, and what it has after every epoch.
-CELL_METRICS = (
-    "top1",
-    "top5",
-    "test_loss",
-    "ece",
-    "parameters",
-    "train_time_ratio",
-    "test_time_ratio",
-    "train_images_per_second",
-    "test_images_per_second",
-    "peak_memory_mib",
-    "seconds",
-)
+# What a cell has once, and what it has after every epoch.
+CELL_METRICS = ("top1", "top5", "test_loss", "ece", "parameters", "seconds")
 EPOCH_METRICS = ("train_loss", "test_loss", "top1", "learning_rate")

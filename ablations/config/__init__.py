@@ -12,7 +12,8 @@ from ablations.config.data import (
     ShiftedConfig,
     StoredConfig,
 )
-from ablations.config.launcher import LauncherConfig, RayConfig
+from ablations.config.launcher import LauncherConfig, LocalConfig, RayConfig, SerialConfig
+from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch, neutral_defaults
 from ablations.config.schema import (
     FIGURES,
@@ -29,4 +30,5 @@ from ablations.config.schema import (
 __all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
 __all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
-__all__ += ["ModelConfig", "RayConfig", "ShiftedConfig", "StoredConfig", "SweepConfig", "TrainConfig", "TuneConfig"]
+__all__ += ["LocalConfig", "MeasureConfig", "ModelConfig", "RayConfig", "SerialConfig", "ShiftedConfig", "StoredConfig"]
+__all__ += ["SweepConfig", "TrainConfig", "TuneConfig"]

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablations.common.errors import UsageError
 from ablations.common.settings import flatten
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
-from ablations.config.launcher import RayConfig
+from ablations.config.launcher import options_of_launcher, owners_of
 from ablations.config.messages import TAKES_LIST, TAKES_SETTINGS, interpolation_reason, type_reason
 from ablations.config.option import SHOWN_NAMES, check_ranges, is_switch
 from ablations.config.schema import Config
@@ -29,7 +29,6 @@ from sa_core.backbones.places import TIMM
 
 # Below these, keys are the user's own: a person's factors and variants are in no schema.
 _FREE = ("sweep.factors", "sweep.variants", "tune.space")
-_RAY_OPTIONS = tuple(declared.name for declared in fields(RayConfig))
 
 
 def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:
@@ -143,8 +142,8 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         if group == "attention" and name:
             own = [known for known in names if known.startswith("attention.")]
             raise UsageError(key, None, f"attention {config.attention.name} has no such knob", own)
-        if group == "launcher" and name in _RAY_OPTIONS:
-            raise UsageError(key, value, "is an option of launcher=ray, which is to be chosen with it")
+        if group == "launcher" and (owners := owners_of(name)):
+            raise _of_another_launcher(key, value, owners, config.launcher.name)
         raise UsageError(key, None, "there is no such option", names)
     try:
         known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
@@ -163,11 +162,34 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: str) -> UsageError:
+    """Returns the error for an option of launchers that are not the chosen one."""
+    listed = " and ".join(f"launcher={name}" for name in owners)
+    own = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
+    reason = f"is an option of {listed}; launcher={chosen} is selected, whose valid options are: {own}"
+    return UsageError(key, value, reason)
+
+
 def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:
-    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false."""
+    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false.
+
+    A percentage may have its sign.
+    """
     parent, _, last = known_as.rpartition(".")
     owner = OmegaConf.get_type(config, parent) if parent else Config
     hint = get_type_hints(owner).get(last) if is_dataclass(owner) else None
+    declared = next((known for known in fields(owner) if known.name == last), None) if is_dataclass(owner) else None
+    if declared and declared.metadata.get("percent") and isinstance(value, str):
+        number = value.removesuffix("%").strip()
+        return number if _is_number(number) else value
     if hint is bool and not is_switch(value):
         raise UsageError(override.key_or_group, value, "is neither true nor false")
     if hint is str and isinstance(value, (bool, int, float)):

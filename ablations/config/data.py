@@ -70,7 +70,7 @@ class ShiftedConfig(DataConfig):
 
 @dataclass
 class DigitsConfig(ShiftedConfig):
-    """The embedded data set: real digits on cluttered 32x32 colour scenes.
+    """The embedded data set: real digits on small cluttered colour scenes.
 
     Its margin is larger than that of other data sets, so that a first run of a few replicates can decide: paired
     differences have a standard deviation of about half a point, at which 0.2 points would take 81 replicates.
@@ -82,8 +82,9 @@ class DigitsConfig(ShiftedConfig):
     flip: bool = _redeclared(ShiftedConfig, "flip", False)
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
-        10_000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+        4000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
     )
+    resolution: int = option(20, "Side of the scenes in pixels.", minimum=16, maximum=32)
     clutter: int = option(3, "Fragments of other digits in a scene.", minimum=0, maximum=32)
     noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
     seed: int | str = option(
@@ -93,6 +94,11 @@ class DigitsConfig(ShiftedConfig):
         maximum=2**32 - 1,
         words=(REPLICATE,),
     )
+
+    @property
+    def side(self) -> int:
+        """Height and width of the scenes, in pixels."""
+        return self.resolution
 
 
 @dataclass

@@ -23,18 +23,20 @@ from ablations.common.errors import UsageError, nearest, shown
 from ablations.config.attention import ATTENTION
 from ablations.config.data import DATA
 from ablations.config.launcher import LAUNCHERS
+from ablations.config.measure import MEASURE
 from ablations.config.messages import type_reason
 from ablations.config.schema import BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
 from sa_core.backbones.places import TIMM
 from sa_core.backbones.registry import BACKBONES
 
 _CONF = Path(__file__).with_name("conf")
-GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "launcher")
+GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "measure", "launcher")
 # The choices of a group are declared in Python, by name, or are YAML files in its folder, all of one schema.
 _DECLARED: dict[str, Mapping[str, Any]] = {
     "data": DATA,
     "model": {name: ModelConfig(name=name) for name in BACKBONES},
     "attention": ATTENTION,
+    "measure": MEASURE,
     "launcher": LAUNCHERS,
 }
 _IN_FILES: dict[str, type] = {"sweep": SweepConfig, "train": TrainConfig, "bench": BenchConfig}

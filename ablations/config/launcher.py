@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from omegaconf import MISSING
 
@@ -14,6 +14,20 @@ class LauncherConfig:
     """Who trains the cells."""
 
     name: str = MISSING
+
+
+@dataclass
+class LocalConfig(LauncherConfig):
+    """Worker processes of this machine, several cells at once."""
+
+    name: str = "auto"
+    workers: int = option(
+        0,
+        "Number of cells trained at once; 0 is the number of cores divided by threads, or fewer if memory is short (on "
+        "a GPU, also its memory).",
+        minimum=0,
+        maximum=10_000,
+    )
 
 
 @dataclass
@@ -42,4 +56,14 @@ class RayConfig(LauncherConfig):
     )  # fmt: skip
 
 
-LAUNCHERS: dict[str, type[LauncherConfig]] = {"serial": SerialConfig, "ray": RayConfig}
+LAUNCHERS: dict[str, type[LauncherConfig]] = {"auto": LocalConfig, "serial": SerialConfig, "ray": RayConfig}
+
+
+def owners_of(option_name: str) -> list[str]:
+    """Returns the names of the launchers that have an option of this name."""
+    return [name for name in LAUNCHERS if option_name in options_of_launcher(name)]
+
+
+def options_of_launcher(name: str) -> list[str]:
+    """Returns the names of a launcher's own options."""
+    return [declared.name for declared in fields(LAUNCHERS[name]) if declared.name != "name"]

@@ -29,17 +29,19 @@ def option(
     local: bool = False,
     neutral: bool = False,
     verbs: tuple[str, ...] = (),
+    percent: bool = False,
 ) -> Any:
     """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
 
     Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
     machine has something, and decides no result: it is no part of a protocol. A `neutral` option changes nothing at its
     default and is part of a protocol only where it has another value: cells that were trained before there was such an
-    option stay what they are. `verbs` are those that have it, where not all do.
+    option stay what they are. `verbs` are those that have it, where not all do. A `percent` option may be written with
+    a percent sign.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
-        "local": local, "neutral": neutral, "verbs": verbs,
+        "local": local, "neutral": neutral, "verbs": verbs, "percent": percent,
     }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)

@@ -13,6 +13,7 @@ from ablations.common.sizes import SMALL_SIDE
 from ablations.config.attention import AttentionConfig
 from ablations.config.data import DataConfig
 from ablations.config.launcher import LauncherConfig
+from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, group, option
 from sa_core.backbones.places import STEMS
 
@@ -134,7 +135,7 @@ class ModelConfig:
 class TrainConfig:
     """The recipe: what every cell of a study is trained with."""
 
-    epochs: int = option(6, "Passes over the training images.", minimum=1, maximum=100_000)
+    epochs: int = option(4, "Passes over the training images.", minimum=1, maximum=100_000)
     batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
     learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
     schedule: str = option(
@@ -261,9 +262,17 @@ class BenchConfig:
     network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
     seconds: float = option(
         3.0,
-        "Seconds for which subjects are timed in turns; three rounds are timed in any case.",
+        "Seconds for timing the subjects of a comparison in turns, in each mode; six copies of each are timed in any "
+        "case.",
         minimum=0.0,
         maximum=86_400.0,
+    )
+    margin: float = option(
+        5.0,
+        "Equivalence margin in percent: the smallest relative difference in time that matters. Verdicts are slower, "
+        "faster, the same within this margin, or undecided.",
+        above=0.0,
+        maximum=100.0,
     )
 
 
@@ -316,12 +325,13 @@ class Config:
     attention: AttentionConfig = group(AttentionConfig)
     train: TrainConfig = group(TrainConfig)
     bench: BenchConfig = group(BenchConfig, verbs=("bench",))
+    measure: MeasureConfig = group(MeasureConfig)
     launcher: LauncherConfig = group(LauncherConfig)
     limits: LimitsConfig = group(LimitsConfig)
     plan: PlanConfig = group(PlanConfig, verbs=("plan",))
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
-        3,
+        8,
         "Times each variant is trained, each time with other seeds; in a search each variant that is confirmed. auto "
         "trains more where verdicts are undecided.",
         minimum=1,
@@ -337,11 +347,6 @@ class Config:
         maximum=10_000,
     )
     seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
-    measure: str = option(
-        "quick",
-        "Whether each cell's memory and, in a tenth of its time at most, its speed are measured once it is trained.",
-        choices=("quick", "off"),
-    )
     weights: str = option(
         "first",
         "Whose trained weights are kept in results_dir/<study>/weights: those of each variant's first replicate, which "

@@ -1,4 +1,4 @@
-"""The embedded data set: real handwritten digits, placed, distorted and cluttered on 32x32 colour canvases.
+"""The embedded data set: real handwritten digits, placed, distorted and cluttered on colour canvases.
 
 The digits are scikit-learn's 1,797 optical digits (Alpaydin and Kaynak, UCI 1998). Source digits are split by class
 into disjoint train and test sets, and the fragments that clutter a scene come from the scene's own set, so nothing of
@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.config import DigitsConfig
 from ablations.data.images import Images, ImageSet, in_memory
 
 SIZE = 32
@@ -29,14 +30,17 @@ _Ints = NDArray[np.int32]
 _Drawn = dict[str, _Ints]  # what was drawn of each scene, by name
 
 
-def make_digits(train_images: int, test_images: int, clutter: int, noise: int, seed: int) -> Images:
-    """Draws the data set: uint8 scenes of shape (N, 3, 32, 32) with labels 0 to 9.
+def make_digits(
+    train_images: int, test_images: int, clutter: int, noise: int, seed: int, resolution: int = SIZE
+) -> Images:
+    """Draws the data set: uint8 scenes of shape (N, 3, resolution, resolution) with labels 0 to 9.
 
     Args:
         train_images, test_images: how many scenes; each class gets an equal share, up to one.
         clutter: fragments of other digits in each scene.
         noise: greatest change of a pixel, in grey levels.
         seed: of all that is random, the split of source digits included.
+        resolution: side of the scenes in pixels, up to 32; scenes are drawn with 32 and averaged over areas.
     """
     from sklearn.datasets import load_digits
 
@@ -47,8 +51,15 @@ def make_digits(train_images: int, test_images: int, clutter: int, noise: int, s
     held_out = _held_out(labels, random)
     sets = {}
     for name, members, count in (("train", ~held_out, train_images), ("test", held_out, test_images)):
-        sets[name] = _draw_set(glyphs[members], labels[members], count, clutter, noise, random)
+        drawn = _draw_set(glyphs[members], labels[members], count, clutter, noise, random)
+        sets[name] = drawn if resolution == SIZE else ImageSet(_reduced(drawn.pixels, resolution), drawn.labels)
     return in_memory(sets["train"], sets["test"], tuple(str(digit) for digit in range(10)))
+
+
+def draw_digits(config: DigitsConfig, seed: int) -> Images:
+    """Draws the data set of a configuration, with a seed of its own."""
+    size = config.train_images, config.test_images
+    return make_digits(*size, config.clutter, config.noise, seed, config.resolution)
 
 
 def _held_out(labels: NDArray[np.int64], random: np.random.RandomState) -> NDArray[np.bool_]:
@@ -85,6 +96,18 @@ def _draw_set(
         canvas += random.randint(-noise, noise + 1, size=canvas.shape, dtype=np.int32)
         scenes[some] = np.clip(canvas, 0, 255).transpose(0, 3, 1, 2)
     return ImageSet(scenes, labels[chosen])
+
+
+def _reduced(scenes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Reduces scenes to `side` x `side` pixels, each the mean of the area that it covers, in integers."""
+    # In units of 1 / side, an old pixel is `side` long and a new one SIZE.
+    starts, ends = np.arange(SIZE) * side, np.arange(side)[:, None] * SIZE
+    covered = np.clip(np.minimum(starts + side, ends + SIZE) - np.maximum(starts, ends), 0, None).astype(np.int32)
+    reduced = np.empty((*scenes.shape[:2], side, side), dtype=np.uint8)
+    for start in range(0, len(scenes), _AT_ONCE):
+        sums = covered @ scenes[start : start + _AT_ONCE].astype(np.int32) @ covered.T
+        reduced[start : start + _AT_ONCE] = (sums + SIZE**2 // 2) // SIZE**2
+    return reduced
 
 
 def _draw_fragments(glyphs: int, count: int, random: np.random.RandomState) -> _Drawn:

@@ -9,7 +9,7 @@ from rich.console import Console
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
 from ablations.data.cache import decoded, default_folder
 from ablations.data.cifar import CifarSource
-from ablations.data.digits import make_digits
+from ablations.data.digits import draw_digits
 from ablations.data.image_tree import ImageTreeSource
 from ablations.data.images import Images
 from ablations.data.source import DataError, Source, reading
@@ -25,7 +25,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
         TypeError: if there is no loader for this kind of configuration.
     """
     if isinstance(config, DigitsConfig):
-        return make_digits(config.train_images, config.test_images, config.clutter, config.noise, int(config.seed))
+        return draw_digits(config, int(config.seed))
     if not isinstance(config, StoredConfig):
         raise TypeError(f"no loader for {type(config).__name__}")
     folder = Path(config.cache).expanduser() if config.cache else default_folder()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ablations.config import REPLICATE, DataConfig, DigitsConfig, StoredConfig
-from ablations.data.digits import make_digits
+from ablations.data.digits import draw_digits
 from ablations.data.images import Images, ImageSet
 from ablations.data.load import load_images
 from ablations.data.source import DataError, pick_images
@@ -177,8 +177,7 @@ class DrawnScenes(DrawnData):
         return self._scenes(own), own
 
     def _scenes(self, seed: int) -> Images:
-        config = self.config
-        return make_digits(config.train_images, config.test_images, config.clutter, config.noise, seed)
+        return draw_digits(self.config, seed)
 
 
 def load_data(

@@ -196,12 +196,8 @@ def _check_objectives(config: Config) -> None:
             raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
     if len(set(objectives)) < len(objectives):
         raise UsageError("sweep.objectives", objectives, "names an objective twice")
-    if config.measure == "off" and (measured := COSTS.intersection(objectives)):
+    if config.measure.name == "off" and (measured := COSTS.intersection(objectives)):
         raise UsageError("measure", "off", f"leaves the search without its objective {min(measured)}")
-    ratios = [objective for objective in objectives if objective.endswith("_ratio")]
-    if ratios and config.train.compile != "none":
-        reason = "is not measured of compiled networks, as another one would have to be compiled for every cell"
-        raise UsageError("sweep.objectives", ratios[0], reason)
 
 
 def _check_levels(config: Config, factors: _Factors) -> None:

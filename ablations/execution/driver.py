@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from ablations.common.wording import last_line
 from ablations.design import Cell
 from ablations.design.tuning import recipe_of
+from ablations.design.variants import Variant
+from ablations.execution.costs import CostMeasurer
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.recorder import Recorder
-from ablations.execution.schedules.base import Schedule
+from ablations.execution.schedules.base import Measure, Schedule
 from ablations.training.events import DIVERGED, ERROR, LOST, OUT_OF_MEMORY, Epoch, Failed, Finished, Progress, Step
 from ablations.training.job import Job
 
@@ -33,6 +35,7 @@ class Driver:
     """Fills the launcher's slots, and hears events until no cell is left.
 
     Args:
+        costs: measures what variants cost; None where that is not wanted.
         seconds: that a cell may take; 0 is no limit.
         retries: how often a cell is begun again after its worker went away.
 
@@ -42,13 +45,21 @@ class Driver:
     """
 
     def __init__(
-        self, schedule: Schedule, launcher: Launcher, recorder: Recorder, *, seconds: float = 0.0, retries: int = 2
+        self,
+        schedule: Schedule,
+        launcher: Launcher,
+        recorder: Recorder,
+        costs: CostMeasurer | None = None,
+        *,
+        seconds: float = 0.0,
+        retries: int = 2,
     ) -> None:
-        self._schedule, self._launcher, self._recorder = schedule, launcher, recorder
+        self._schedule, self._launcher, self._recorder, self._costs = schedule, launcher, recorder, costs
         self._seconds, self._retries = seconds, retries
         self._attempts: dict[str, _Attempt] = {}
         self._again: deque[Job] = deque()
         self._waits = False  # for a cell in hand to come to its end
+        self._to_measure: Measure | None = None  # before the next cell, when none is in hand
         self.failed = self.diverged = 0
 
     def train(self) -> None:
@@ -59,9 +70,10 @@ class Driver:
             StudyInterruptedError: after a signal; the cells that it stopped will be begun again by the next run.
         """
         self._recorder.begin(self._launcher)
-        waiting = self._schedule.cells()
         with Interrupts() as interrupts:
             try:
+                self._measure(self._schedule.measured_first, interrupts)
+                waiting = self._schedule.cells()
                 while self._fill(waiting, interrupts):
                     with interrupts.at_once() if self._launcher.in_process else nullcontext():
                         heard = list(self._launcher.events())
@@ -74,21 +86,36 @@ class Driver:
                     self._recorder.interrupt(job.cell)
                 raise
 
-    def _fill(self, waiting: Iterator[Cell | None], interrupts: Interrupts) -> bool:
+    def _measure(self, variants: Sequence[Variant], interrupts: Interrupts) -> None:
+        if self._costs is not None:
+            self._costs.measure(variants, interrupts)
+
+    def _fill(self, waiting: Iterator[Cell | Measure | None], interrupts: Interrupts) -> bool:
         """Gives the launcher as many cells as it has room for; returns whether it has any."""
-        while len(self._attempts) < self._launcher.slots:
+        while len(self._attempts) < (slots := self._launcher.slots):
             interrupts.check()
             if self._again:
                 job = self._again.popleft()
                 self._recorder.restart(job.cell)
                 self._start(job)
                 continue
+            if self._to_measure:
+                if self._attempts:
+                    break
+                self._measure(self._to_measure.variants, interrupts)
+                self._to_measure = None
             if self._waits and self._attempts:
                 break
+            self._schedule.at_once = slots
             cell = next(waiting, _NO_MORE)
             self._waits = cell is None
-            if isinstance(cell, Cell):
+            if isinstance(cell, Measure):
+                self._to_measure = cell
+            elif isinstance(cell, Cell):
                 self._recorder.start(cell)
+                if reason := self._costs.reason_against(cell.variant) if self._costs else "":
+                    self._fail(cell, Failed(ERROR, f"An objective is not known: {reason}"), keeps_checkpoint=False)
+                    continue
                 self._start(self._job(cell))
             elif cell is _NO_MORE:
                 break
@@ -99,7 +126,6 @@ class Driver:
         return Job(
             cell,
             recipe_of(launcher.recipe, cell.variant),
-            measure=launcher.measure,
             threads=launcher.threads,
             keeps_weights=recorder.weights.wants(cell),
             keeps_predictions=recorder.predictions.wants(cell),
@@ -125,7 +151,8 @@ class Driver:
                     self._recorder.prune(attempt.job, attempt.epochs, reason)
                     self._end(cell)
             case Finished():
-                self._recorder.finish(attempt.job, event)
+                costs = self._costs.objectives_of(cell.variant) if self._costs else {}
+                self._recorder.finish(attempt.job, replace(event, result=event.result | costs))
                 self._end(cell)
             case Failed():
                 self._on_failure(attempt, event)
@@ -144,11 +171,15 @@ class Driver:
         else:
             # A checkpoint that a cell could not even begin with is not worth keeping.
             is_useful = failed.kind != DIVERGED and (failed.kind != ERROR or attempt.has_stepped)
-            recorder.fail(cell, failed, keeps_checkpoint=is_useful)
-            if failed.kind == DIVERGED:
-                self.diverged += 1
-            else:
-                self.failed += 1
+            self._fail(cell, failed, keeps_checkpoint=is_useful)
+
+    def _fail(self, cell: Cell, failed: Failed, *, keeps_checkpoint: bool) -> None:
+        """Notes why a cell has no result."""
+        self._recorder.fail(cell, failed, keeps_checkpoint=keeps_checkpoint)
+        if failed.kind == DIVERGED:
+            self.diverged += 1
+        else:
+            self.failed += 1
 
     def _end(self, cell: Cell) -> None:
         del self._attempts[cell.key]

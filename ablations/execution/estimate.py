@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from ablations.analysis.costs import collect_costs
 from ablations.analysis.results import collect
 from ablations.analysis.tuning import collect_tuned
+from ablations.common.load import LoadMeter
+from ablations.common.machine import allowed_cores
 from ablations.common.wording import count
+from ablations.config import MeasureConfig
 from ablations.design import Design, Split
+from ablations.execution.costs import TOGETHER
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import describe_seconds
-from ablations.execution.schedules.base import Outlook
+from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.measure.costs import MODES
 from ablations.reporting.text.reach import (
     Reach,
     baseline_sentences,
@@ -26,9 +33,11 @@ from ablations.reporting.text.reach import (
 )
 from ablations.stats import Looks
 from ablations.storage.cell_states import StoredCell
+from ablations.storage.study import StudyStore
 from ablations.training.events import Probe
 
 _MOST_PROBED = 24  # variants, whose probing takes seconds
+_SOME = 0.15  # cores, as much as background processes of an idle machine use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +50,20 @@ class CellCost(Probe):
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is left to train of a study, and what that takes in seconds: typical, and from and to."""
+    """What is left to train of a study, and what that takes in seconds: typical, and from and to.
+
+    `measuring` is the time limit in seconds of measuring costs before the first cell; `busy` is how many of how many
+    `cores` other processes used meanwhile, where cells contend with them, otherwise 0.
+    """
 
     costs: tuple[CellCost, ...]
     missing: int
     seconds: float
     low: float
     high: float
+    measuring: float = 0.0
+    busy: float = 0.0
+    cores: int = 0
 
     @property
     def sentence(self) -> str:
@@ -60,7 +76,9 @@ class StudyCost:
         memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
-        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}."
+        before = f"; measuring costs first takes up to about {describe_seconds(self.measuring)}" * (self.measuring > 0)
+        load = f" (other processes use {self.busy:.1f} of {count(self.cores, 'core')})" if self.busy else ""
+        return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{before}{load}."
 
 
 def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
@@ -77,20 +95,27 @@ def costed_cells(design: Design, stored: Sequence[StoredCell]) -> pd.DataFrame:
     return selection if cells.empty else pd.concat([cells, selection], ignore_index=True)
 
 
-def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float) -> StudyCost:
+def estimate_costs(
+    outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, seconds: float, memory: Mapping[str, float]
+) -> StudyCost:
     """Estimates what a study still costs.
 
     Its finished cells say what others of the same variant take. The launcher takes a few steps with variants that have
     none (of very many, with some at equal distances), for so many seconds each. What a search will pick is taken to
-    cost what the known variants do in the mean.
+    cost what the known variants do in the mean. `memory` is the peak of a training step in MiB, by variant, as far as
+    it was measured.
     """
     by_variant = dict(list(cells.groupby("variant", sort=False)))
     variants, missing, picked = outlook.design.variants, outlook.missing, outlook.cells_to_pick
     unknown = [variant for variant in variants if variant.name not in by_variant]
     every = -(-len(unknown) // _MOST_PROBED)
+    known = [value for value in memory.values() if not math.isnan(value)]
+    launcher.expect(outlook.to_train, max(known, default=math.nan))
+    load = LoadMeter()
     probes = launcher.probe(unknown[::every] if unknown else [], seconds)
+    busy, cores = _contention(load, launcher) if probes else (0.0, 0)
     costs = [
-        _stored(name, by_variant[name]) if name in by_variant else _probed(name, probes)
+        _stored(name, by_variant[name], memory.get(name, math.nan)) if name in by_variant else _probed(name, probes)
         for name in (variant.name for variant in variants)
     ]
 
@@ -100,13 +125,37 @@ def estimate_costs(outlook: Outlook, cells: pd.DataFrame, launcher: Launcher, se
         found = sum(number * each for number, each in zip(counts, known, strict=True) if number)
         return found + picked * _mean(known) if picked else found
 
-    rounds = 1 / max(1, min(launcher.slots, outlook.to_train))  # cells that are trained at once share the time
-    sums = (total(key) * rounds for key in ("seconds", "low", "high"))
-    return StudyCost(tuple(costs), outlook.to_train, *sums)
+    # Cells that are trained at once share the time, and in the last round some workers may have none.
+    rounds = math.ceil(outlook.to_train / launcher.slots) / outlook.to_train if outlook.to_train else 0.0
+    middle, low, high = (total(key) * rounds for key in ("seconds", "low", "high"))
+    return StudyCost(tuple(costs), outlook.to_train, middle, low, high, busy=busy, cores=cores)
 
 
-def _stored(variant: str, cells: pd.DataFrame) -> CellCost:
-    times, memory = cells["seconds"], float(cells["peak_memory_mib"].median())
+def _contention(load: LoadMeter, launcher: Launcher) -> tuple[float, int]:
+    """Returns how many of how many cores others use; 0 where that leaves as many as cells are computed with."""
+    others, cores = load.cores_of_others(), len(allowed_cores())
+    is_contended = launcher.is_local and others > max(0, cores - launcher.slots * launcher.threads) + _SOME
+    return (others, cores) if is_contended else (0.0, cores)
+
+
+def peak_memory(store: StudyStore | None, design: Design) -> dict[str, float]:
+    """Returns the measured peak memory of a training step in MiB, by variant."""
+    costs = collect_costs(store.attributes, design) if store is not None else None
+    return {name: cost.peak_memory_mib for name, cost in costs.variants.items()} if costs else {}
+
+
+def measuring_seconds(schedule: Schedule, measure: MeasureConfig, store: StudyStore | None) -> float:
+    """Returns the time limit, in seconds, of measuring the variants of a schedule that were never measured."""
+    if measure.name == "off":
+        return 0.0
+    known = collect_costs(store.attributes, schedule.design) if store is not None else None
+    measured = {name for name, cost in known.variants.items() if not cost.failed} if known else set()
+    models = Counter(str(variant.model) for variant in schedule.measured_first if variant.name not in measured)
+    return sum(math.ceil(number / TOGETHER) for number in models.values()) * len(MODES) * measure.seconds
+
+
+def _stored(variant: str, cells: pd.DataFrame, memory: float) -> CellCost:
+    times = cells["seconds"]
     middle, low, high = float(times.median()), float(times.min()), float(times.max())
     by = count(len(cells), "stored cell")
     return CellCost(middle, low, high, memory, int(cells["parameters"].iloc[0]), variant=variant, by=by)

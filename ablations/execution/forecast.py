@@ -20,7 +20,15 @@ from ablations.design import Design
 from ablations.design.declaration import Declaration, History
 from ablations.design.network import capacities_of
 from ablations.execution.degenerate import DegeneracyCheck
-from ablations.execution.estimate import StudyCost, costed_cells, estimate_costs, knowledge, wanted
+from ablations.execution.estimate import (
+    StudyCost,
+    costed_cells,
+    estimate_costs,
+    knowledge,
+    measuring_seconds,
+    peak_memory,
+    wanted,
+)
 from ablations.execution.launchers import make_launcher
 from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
@@ -67,12 +75,15 @@ class StudyForecast:
         store, degenerate = self._store(design), DegeneracyCheck(config)
         self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         with closing(make_launcher(config, design, self.console)) as launcher:
+            launcher.warm_up()
             schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
             outlook, looks = schedule.outlook(), schedule.looks
             stored = store.cells() if store is not None else []
             results = collect(outlook.confirmed or outlook.design, stored)
             costed = costed_cells(outlook.design, stored)
-            estimate = estimate_costs(outlook, costed, launcher, _PROBED)
+            estimate = estimate_costs(outlook, costed, launcher, _PROBED, peak_memory(store, outlook.design))
+            if outlook.to_train:
+                estimate = replace(estimate, measuring=measuring_seconds(schedule, config.measure, store))
         planned = outlook.confirmed or outlook.design
         sentences = [
             f"All {len(outlook.design.variants)} variants fit their networks; {outlook.to_train} of "

@@ -99,11 +99,9 @@ class Display:
         cell.top1 = top1
         self._progress.update(cell.task, note=cell.note, refresh=True)
 
-    def finish_cell(self, name: str, top1: float, seconds: float, images_per_second: float | None) -> None:
-        """Counts a finished cell and says what it came to; its speed where that was measured."""
-        speed = METRICS["train_images_per_second"]
-        shown = "" if images_per_second is None else f"  {speed.format(images_per_second)} {speed.unit}"
-        self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s{shown}")
+    def finish_cell(self, name: str, top1: float, seconds: float) -> None:
+        """Counts a finished cell and says what it came to."""
+        self.end_cell(name, f"top-1 {METRICS['top1'].format(top1)} %  {seconds:5.1f} s")
 
     def end_cell(self, name: str, what: str) -> None:
         """Counts a cell that is in training no more, and says what came of it."""

@@ -99,8 +99,7 @@ class Recorder:
         """Notes the result of a cell, and the machine that it comes from."""
         result = finished.result
         self._store_outcome(job, {"result": result, "images": finished.images, "environment": finished.environment})
-        speed = result["train_images_per_second"]
-        self.display.finish_cell(job.cell.name, result["top1"], result["seconds"], speed)
+        self.display.finish_cell(job.cell.name, result["top1"], result["seconds"])
 
     def prune(self, job: Job, epochs: Sequence[Epoch], reason: str) -> None:
         """Notes that a cell was given up, after which epochs, and why."""

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
 
+from ablations.analysis.costs import collect_costs
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common import machine
+from ablations.common.errors import UsageError
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.design import Design, make_design
+from ablations.design import Design, Split, make_design
 from ablations.design.declaration import Declaration, History
 from ablations.design.variants import level_name
+from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
-from ablations.execution.estimate import costed_cells, estimate_costs, knowledge
-from ablations.execution.interrupts import StudyInterruptedError
+from ablations.execution.estimate import costed_cells, estimate_costs, knowledge, measuring_seconds, peak_memory
+from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display, make_console
@@ -37,6 +40,7 @@ from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder, tracking_uri
 from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.tracking import StudyMirror, open_tracker
+from ablations.tracking.base import status_of
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
 
@@ -70,7 +74,11 @@ class StudyRunner:
         folder, url = study_folder(config), storage_url(config)
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)
-        if find_study(url, design.study) is None:
+        found = find_study(url, design.study)
+        if config.measure.name == "only" and not (found and any(cell.outcome for cell in found.cells())):
+            raise _nothing_to_measure(design.study)
+        if found is None:
+            launcher.warm_up()
             self._degenerate.check(design.variants)
             _ = launcher.images  # what is wrong with the data is said before there is a study
         with claimed(folder, url) as lock:
@@ -85,14 +93,48 @@ class StudyRunner:
             if schedule.looks:
                 store.remember("looks", list(schedule.looks.sizes))
             mirror = open_tracker(config, design, store.id, console)
+            do = self._measure if config.measure.name == "only" else self._train
             with closing(launcher):
-                status = self._train(store, schedule, launcher, mirror)
+                status = do(store, schedule, launcher, mirror)
             if status < 128:
                 self._report(schedule.declared, store, mirror, has_failed=status != 0)
             return status
 
+    def _measure(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
+        """Measures the costs of all variants that have a finished cell again, and trains nothing.
+
+        Of a search those are the variants that were confirmed, or are given by name.
+        """
+        design = schedule.design
+        outcomes = store.outcomes(design)
+        cells = [cell for cell, _ in outcomes]
+        reported = {
+            cell.variant.name
+            for cell in cells
+            if not design.is_search or cell.split is Split.TEST or not cell.variant.levels
+        }
+        wanted = [variant for variant in design.variants if variant.name in reported]
+        if not wanted:
+            raise _nothing_to_measure(store.name)
+        fingerprint = store.attributes["data_fingerprint"]
+        mirror.sync(outcomes, fingerprint)
+        mirror.begin(fingerprint, machine.git_commit())
+        display = Display(self.console, len(cells), len(cells))
+        measurer = CostMeasurer(self.config.measure, design, store, launcher, mirror, display)
+        try:
+            with display, Interrupts() as interrupts:
+                measurer.measure(wanted, interrupts)
+        except (StudyInterruptedError, KeyboardInterrupt) as error:
+            mirror.end("KILLED")
+            self.console.print("Interrupted; the costs that were measured before it are stored.")
+            return _status_of(error)
+        mirror.update_costs(cells)
+        return 0
+
     def _train(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
         store.take_over()
+        if known := collect_costs(store.attributes, schedule.design):
+            mirror.costs(known.metrics)
         if outcomes := store.outcomes(schedule.design):
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         schedule.check()
@@ -105,6 +147,7 @@ class StudyRunner:
         if not outlook.to_train:
             self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
             return 0
+        launcher.warm_up()
         store.remember("command", self.command)
         self._describe(outlook, store, schedule, launcher)
         config, folder = self.config, study_folder(self.config)
@@ -123,18 +166,18 @@ class StudyRunner:
             Checkpoints(folder / "checkpoints", config.checkpoint_every),
             PredictionFiles(folder / "predictions", config.predictions),
         )
-        driver = Driver(schedule, launcher, recorder, seconds=config.limits.seconds, retries=config.retries)
+        costs = CostMeasurer(config.measure, schedule.declared, store, launcher, mirror, display)
+        driver = Driver(schedule, launcher, recorder, costs, seconds=config.limits.seconds, retries=config.retries)
         try:
             with display:
                 driver.train()
         except (StudyInterruptedError, KeyboardInterrupt) as error:
-            number = error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT)
             mirror.end("KILLED")
             self.console.print(
                 f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. "
                 "The same command goes on with the others."
             )
-            return 128 + number
+            return _status_of(error)
         if schedule.ending:
             self.console.print(schedule.ending)
         if driver.diverged:
@@ -173,7 +216,10 @@ class StudyRunner:
         if outlook.phases:
             self._say(outlook.phases)
         stored = store.cells()
-        self._say(estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED).sentence)
+        memory = peak_memory(store, design)
+        estimate = estimate_costs(outlook, costed_cells(design, stored), launcher, _PROBED, memory)
+        measuring = measuring_seconds(schedule, self.config.measure, store)
+        self._say(replace(estimate, measuring=measuring).sentence)
         judged = outlook.confirmed or design
         for sentence in knowledge(judged, collect(judged, stored).cells, looks):
             self._say(sentence)
@@ -185,7 +231,7 @@ class StudyRunner:
         analysis = analyze_stored(self.config, design, store, study_folder(self.config))
         report = report_study(analysis, self.console)
         if not mirror.complete or has_failed or self._has_changed:
-            status = "FAILED" if has_failed else "FINISHED"
+            status = "FAILED" if has_failed else status_of(set(analysis.results.pending["state"]))
             mirror.end(status, report.folder, report.opening, verdicts_tag(analysis))
         if mirror.lost:
             self._say(
@@ -225,6 +271,16 @@ def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
     if StudyRunner(config, hide_passwords(call), console or make_console()).run() >= 128:
         raise KeyboardInterrupt
     return load_configured(config)
+
+
+def _nothing_to_measure(study: str) -> UsageError:
+    reason = f"no cell of {study} is finished; run the same command without measure=only first"
+    return UsageError("measure", "only", reason)
+
+
+def _status_of(error: BaseException) -> int:
+    """Returns the exit status of a run that a signal ended."""
+    return 128 + (error.signal if isinstance(error, StudyInterruptedError) else int(signal.SIGINT))
 
 
 def _name_width(design: Design) -> int:

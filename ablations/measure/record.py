@@ -71,17 +71,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long it takes beside its baseline; NaN where it could not be measured.
+    """Time relative to the baseline; NaN where it could not be measured.
 
-    Args:
-        rounds: in each of which every subject was timed twice.
+    Attributes:
+        copies: how often every subject was built and timed anew.
         ms: median time in milliseconds.
-        ratio, ratio_low, ratio_high: median over the rounds of the time over the baseline's, and its 95 % CI.
-        noise_low, noise_high: the same CI of the baseline over another copy of itself, in the same rounds.
-        verdict: `baseline`, `slower`, `faster`, or `no difference seen`.
+        ratio, ratio_low, ratio_high: time relative to the baseline's, the geometric mean over copies, and its 95 % CI.
+        noise_low, noise_high: the same CI of a second copy of the baseline: the noise floor.
+        verdict: `baseline`, `slower`, `faster`, `same` (within the margin) or `undecided`; empty where none was asked.
     """
 
-    rounds: int = 0
+    copies: int = 0
     ms: float = _UNKNOWN
     ratio: float = _UNKNOWN
     ratio_low: float = _UNKNOWN

@@ -13,6 +13,7 @@ from ablations.config import ATTENTION
 from ablations.design.network import capacities_of
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import Gallery, draw_figures
+from ablations.reporting.tables.costs import costs_sections
 from ablations.reporting.tables.predictions import prediction_sections
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section, make_sections, unfinished_table
@@ -57,7 +58,12 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
     Where no cell is finished, the report says why, and has no figures.
     """
-    sections = [*make_sections(analysis), *tuning_sections(analysis), *prediction_sections(analysis)]
+    sections = [
+        *make_sections(analysis),
+        *costs_sections(analysis),
+        *tuning_sections(analysis),
+        *prediction_sections(analysis),
+    ]
     sentences = [*declaration_sentences(analysis), *conclusions(analysis), *tuning_sentences(analysis)]
     gallery = draw_figures(analysis, figures)
     opening = _opening(analysis, sentences, sections)

@@ -64,28 +64,6 @@ def estimate_of(n: int, mean: float, error: float, freedom: float, confidence: f
     return Estimate(n, mean, mean - half, mean + half)
 
 
-@dataclass(frozen=True)
-class Typical:
-    """The median of `n` values, and the lowest and the highest of them.
-
-    Costs are summed up so: what else a machine did while one of them was measured is no part of what is typical.
-    """
-
-    n: int
-    median: float
-    low: float
-    high: float
-
-
-def typical(values: Sequence[float] | NDArray[np.float64]) -> Typical | None:
-    """Sums up the values that are known, which are those that are not nan; None where there are none."""
-    known = np.asarray(values, dtype=np.float64)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return None
-    return Typical(len(known), float(np.median(known)), float(known.min()), float(known.max()))
-
-
 def bca_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """Returns the bias-corrected and accelerated bootstrap 95 % interval of the mean of some values (Efron 1987).
 

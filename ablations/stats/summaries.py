@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ablations.stats.estimates import Estimate, Typical, cells_by_variant, estimate, typical
+from ablations.stats.estimates import Estimate, cells_by_variant, estimate
 from ablations.stats.verdicts import Contrast
 
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """What the replicates of a variant say: top-1, what is judged, costs, and the contrast (of a baseline, None).
+    """What the replicates of a variant say: top-1, what is judged, and the contrast (of a baseline, None).
 
-    What was measured of no replicate is None, or nan. Replicates that `diverged` are in no mean.
+    Replicates that `diverged` are in no mean.
     """
 
     variant: str
@@ -23,9 +23,6 @@ class VariantSummary:
     top1: Estimate
     judged: Estimate
     contrast: Contrast | None
-    train_time_ratio: Typical | None
-    train_images_per_second: float
-    peak_memory_mib: float
     parameters: int
     diverged: int = 0
 
@@ -48,7 +45,7 @@ def summarise(
     diverged: Mapping[str, int] | None = None,
     metric: str = "top1",
 ) -> list[VariantSummary]:
-    """Summarises each variant that has a finished cell, in the given order; costs are medians over its replicates.
+    """Summarises each variant that has a finished cell, in the given order.
 
     `baselines` says what a variant is compared with, a baseline with itself; `diverged` counts its replicates that have
     no result, and `metric` is the one that is judged.
@@ -62,9 +59,6 @@ def summarise(
             top1=estimate(own["top1"].to_numpy()),
             judged=estimate(own[metric].to_numpy()),
             contrast=by_variant.get(variant),
-            train_time_ratio=typical(own["train_time_ratio"].to_numpy()),
-            train_images_per_second=float(own["train_images_per_second"].median()),
-            peak_memory_mib=float(own["peak_memory_mib"].median()),
             parameters=int(own["parameters"].iloc[0]),
             diverged=(diverged or {}).get(variant, 0),
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablations.design import Cell
     from ablations.training.events import Epoch
+
+
+def status_of(pending: Collection[str]) -> str:
+    """Returns the status of a study in MLflow; `pending` has the states of its cells that have no result yet."""
+    return "FAILED" if "failed" in pending else "KILLED" if pending else "FINISHED"
 
 
 class StudyMirror:
@@ -31,6 +36,12 @@ class StudyMirror:
 
     def begin(self, fingerprint: str, commit: str | None) -> None:
         """Opens the study before cells are trained; `fingerprint` is of the data set, `commit` of the code."""
+
+    def costs(self, known: Mapping[str, Mapping[str, float]]) -> None:
+        """Receives what variants cost, by name and metric, for the cells that are finished from now on."""
+
+    def update_costs(self, cells: Sequence[Cell]) -> None:
+        """Receives finished cells whose costs have changed."""
 
     def start_cell(self, cell: Cell, commit: str | None) -> None:
         """Opens a cell that is about to be trained."""

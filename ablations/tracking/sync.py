@@ -14,6 +14,7 @@ from ablations.reporting.text.declaration import verdicts_tag
 from ablations.storage.lock import claimed
 from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import open_store
+from ablations.tracking.base import status_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,10 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
 def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> None:
     """Sends what is missing, with a new report, and says how much; raises UsageError if MLflow stops answering."""
     store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
+    if analysis.costs:
+        tracker.costs(analysis.costs.metrics)
     tracker.sync(store.outcomes(analysis.tried), analysis.attributes["data_fingerprint"])
-    left = set(analysis.results.pending["state"])
-    status = "FAILED" if "failed" in left else "KILLED" if left else "FINISHED"
+    status = status_of(set(analysis.results.pending["state"]))
     folder, note = (report.folder, report.opening) if report else (None, "")
     tracker.end(status, folder, note, verdicts_tag(analysis))
     sent = count(tracker.sent, "cell")

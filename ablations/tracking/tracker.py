@@ -21,7 +21,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from ablations.common.errors import UsageError
-from ablations.common.metrics import CELL_METRICS, EPOCH_METRICS
+from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
@@ -78,6 +78,7 @@ class Tracker(StudyMirror):
         self._commit: str | None = None
         self._pending: dict[str, _Update] = {}
         self._finished: set[str] = set()
+        self._costs: dict[str, Mapping[str, float]] = {}  # by variant and metric
         try:
             self.experiment = open_experiment(uri, design.study, artifacts)
             self.runs = RunIndex(self.experiment, design.study, study_id)
@@ -113,6 +114,14 @@ class Tracker(StudyMirror):
         """Opens the parent run, and starts watching the machine while cells are trained."""
         self._is_training, self._fingerprint, self._commit = True, fingerprint, commit
         self.connection.attempt(self._open_parent)
+
+    def costs(self, known: Mapping[str, Mapping[str, float]]) -> None:
+        """Notes what variants cost, by name and metric, for the cells that are finished from now on."""
+        self._costs |= known
+
+    def update_costs(self, cells: Sequence[Cell]) -> None:
+        """Writes the costs that were noted last to the runs of finished cells."""
+        self.connection.attempt(self._write_costs, cells)
 
     def start_cell(self, cell: Cell, commit: str | None) -> None:
         """Opens the child run of a cell that is about to be trained."""
@@ -254,7 +263,7 @@ class Tracker(StudyMirror):
             self._describe_child(run_id, update)
             update.described = True
         if update.outcome is not None:
-            self._complete_child(run_id, update.outcome)
+            self._complete_child(run_id, update.outcome, self._costs.get(update.cell.variant.name, {}))
             self._finished.add(key)
             self.sent += 1
         elif update.status != RUNNING:
@@ -280,16 +289,25 @@ class Tracker(StudyMirror):
         }
         self._describe(run_id, params, {_COMMIT: update.commit})
 
-    def _complete_child(self, run_id: str, outcome: Mapping[str, Any]) -> None:
+    def _write_costs(self, cells: Sequence[Cell]) -> None:
+        self.runs.read()  # the runs of finished cells, too, which are left out where nothing is to be done with them
+        stamp = int(time.time() * 1000)
+        for cell in cells:
+            known = self._costs.get(cell.variant.name)
+            if known and cell.key in self._finished:
+                metrics = [Metric(key, value, stamp, 0) for key, value in known.items()]
+                self.experiment.client.log_batch(self.runs.child(cell), metrics=metrics)
+
+    def _complete_child(self, run_id: str, outcome: Mapping[str, Any], costs: Mapping[str, float]) -> None:
         """Writes a finished cell's metrics to its run, and closes it."""
-        client, result = self.experiment.client, outcome["result"]
+        client, result = self.experiment.client, {**costs, **outcome["result"]}
         # All epochs, those that were written live included: the same numbers at the same times change nothing.
         epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
         stamp = int(result["epochs"][-1]["finished"] * 1000)
         # At step 0, which the dashboard draws as bars.
         once = [
             Metric(key, float(result[key]), stamp, 0)
-            for key in CELL_METRICS
+            for key in (*CELL_METRICS, *COSTS)
             # A pruned cell has its epochs alone; what was not measured is None.
             if result.get(key) is not None and key not in EPOCH_METRICS
         ]

@@ -1,81 +1,164 @@
-"""What a cell's network costs, measured beside the plain one: speed of a training step and of inference, and memory.
+"""What networks cost beside the plain one of their backbone: time of a training step, time of inference, memory.
 
-The plain network is the same backbone without attention, timed in turns with the cell's own in the same process
-(`ablations.measure.speed`), so that a busy machine is as busy for both. Of a cell that is plain itself this is an A/A
-comparison: how far its ratios are from 1 is how far the noise goes.
+Networks are measured by themselves and not in cells: untrained copies take steps on random images of the study's size,
+in turns with the plain network, while nothing is trained. A step takes as long with these as with real ones.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
+from ablations.common.process import keep_freed_memory
+from ablations.common.settings import Settings
+from ablations.common.wording import first_line
+from ablations.config import TrainConfig
 from ablations.data.device import Batch
 from ablations.design.variants import plain_network
+from ablations.measure.costs import MODES, PLAIN, NetworkCost, Speed
 from ablations.measure.memory import parameter_count, peak_memory
-from ablations.measure.speed import Act, clock_of, compare
+from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Samples, clock_of, compare
 from ablations.training.learner import Learner, forward
 
-SHARE = 0.1  # of a cell's time that measuring may take
-_SHARE_OF_STEPS = 0.75  # of that; the rest is for inference
-_FEWEST = 6  # calls that a comparison of two takes at least: one each to warm up, and a round
+_MOST_COPIES = 100
+_REASON = 200  # characters of an error that are kept
+_STILL = 1e-6  # learning rate: weights of random images stay as they are, so that no loss overflows meanwhile
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a network takes; None is what was not measured.
-
-    The memory is the most that a training step has allocated at a time, weights and optimizer included. Speeds are by
-    the median training step, and the median inference of a batch of the same size; ratios are over the plain network's.
-    """
-
-    parameters: int
-    peak_memory_mib: float | None = None
-    train_images_per_second: float | None = None
-    test_images_per_second: float | None = None
-    train_time_ratio: float | None = None
-    test_time_ratio: float | None = None
-
-
-def measure_cost(
-    learner: Learner, network: dict[str, Any], sample: Batch, seconds: float, step_seconds: float, *, needed: bool
-) -> Cost:
-    """Measures a trained network; takes a few more steps with it.
+class CostSetting:
+    """The study's setting, under which networks are measured.
 
     Args:
-        network: what describes it.
-        sample: a training batch.
-        seconds: that measuring may take; speed is left out where a single round would take more, unless it is `needed`.
-            Memory, which takes a step, is measured in any case.
-        step_seconds: what a training step takes, roughly.
+        recipe: of training steps, with precision and memory format resolved.
+        classes: number of classes.
+        side: height and width of the images, in pixels.
+        device: `cpu` or `cuda`.
+        precision: relative half width of the 95 % interval of a ratio at which timing ends.
+        seconds: after which timing of training steps, and again of inference, ends, however wide the intervals are.
     """
-    started = time.perf_counter()
-    recipe, (pixels, labels) = learner.recipe, sample
-    learners = {"cell": learner}
-    # Compiling the plain network would take longer than the cell may be measured.
-    if recipe.compile == "none":
-        plain, parts = plain_network(network["model"]), learner.micro_batches
-        learners["plain"] = Learner(plain, recipe, learner.num_classes, 0, pixels.device, micro_batches=parts)
-    models = {name: timed.model.train() for name, timed in learners.items()}
-    peak = peak_memory(lambda: learner.step(*sample), learner.persistent, pixels.device)
-    costs: dict[str, float | None] = {}
 
-    def compare_speeds(mode: str, acts: Mapping[str, Act], share: float, call_seconds: float) -> None:
-        left = seconds - (time.perf_counter() - started)
-        if needed or left > _FEWEST * call_seconds:
-            samples = compare(acts, list(acts)[-1], clock_of(pixels.device), seconds=share * left, least_rounds=1)
-            timing = samples.timing("cell")
-            costs[f"{mode}_images_per_second"] = len(labels) / timing.ms * 1000
-            costs[f"{mode}_time_ratio"] = timing.ratio if "plain" in acts else None
+    recipe: TrainConfig
+    classes: int
+    side: int
+    device: str
+    precision: float
+    seconds: float
 
-    steps: dict[str, Act] = {name: partial(timed.step, *sample) for name, timed in learners.items()}
-    compare_speeds("train", steps, _SHARE_OF_STEPS, step_seconds)
-    with torch.inference_mode():
-        passes: dict[str, Act] = {name: partial(forward, net.eval(), recipe, pixels) for name, net in models.items()}
-        compare_speeds("test", passes, 1.0, step_seconds / 3)  # a forward pass is about a third of a step
-    return Cost(parameter_count(learner.model), peak, **costs)
+
+def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: CostSetting) -> dict[str, NetworkCost]:
+    """Measures networks of one backbone, untrained, on random images.
+
+    A network that fails to be built or to take a step has the reason in its cost, and the others are measured without
+    it. Compiling takes minutes, so of compiled networks a single copy takes training steps.
+
+    Args:
+        networks: by name, each `{"model": ..., "attention": ...}`.
+        model: their backbone.
+        setting: of the study.
+
+    Returns:
+        The cost of each network, and under `PLAIN` that of the plain network, whose ratios are those of a second copy
+        of it to the first: the noise floor.
+    """
+    keep_freed_memory()
+    if setting.recipe.compile != "none":  # all networks share their Python code; dynamo would give up after eight
+        torch._dynamo.config.recompile_limit = 4096
+        torch._dynamo.config.accumulated_recompile_limit = 65536
+    known = {PLAIN: plain_network(model)} | dict(networks)
+    costs = {name: _weigh(network, setting) for name, network in known.items()}
+    for mode in MODES:
+        fit = {name: network for name, network in known.items() if not costs[name].failed}
+        if PLAIN not in fit:
+            reason = f"the plain network could not be measured: {costs[PLAIN].failed}"
+            return {name: replace(cost, failed=cost.failed or reason) for name, cost in costs.items()}
+        for name, found in _time(fit, setting, mode).items():
+            change: dict[str, Any] = {mode: found} if isinstance(found, Speed) else {"failed": found}
+            costs[name] = replace(costs[name], **change)
+    return costs
+
+
+def _time(networks: Mapping[str, Settings], setting: CostSetting, mode: str) -> dict[str, Speed | str]:
+    """Times networks in turns; returns the speed of each, or why it has none."""
+    makes = {name: partial(_make, network, setting, mode) for name, network in networks.items()}
+    is_compiled = mode == "train" and setting.recipe.compile != "none"
+    try:
+        samples = compare(
+            makes,
+            PLAIN,
+            clock_of(torch.device(setting.device)),
+            seconds=setting.seconds,
+            precision=setting.precision,
+            least_copies=1 if is_compiled else LEAST_COPIES,
+            most_copies=1 if is_compiled else _MOST_COPIES,
+        )
+        return {name: _speed(samples, name) for name in networks}
+    except Exception as error:  # such as too little memory for a copy of each at the same time
+        others = [name for name in networks if name != PLAIN]
+        if len(others) <= 1:
+            return dict.fromkeys(others or networks, _reason(error))
+    found: dict[str, Speed | str] = {}
+    for name in others:  # each with the plain network alone
+        gc.collect()
+        found = {**found, **_time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode)}
+    return found
+
+
+def _weigh(network: Settings, setting: CostSetting) -> NetworkCost:
+    """Measures memory, which takes two steps; what these raise would be in the way of timing, too."""
+    try:
+        learner, sample = _learner(network, setting), _sample(setting)
+        learner.step(*sample)  # the optimizer has its state from here on
+        peak = peak_memory(lambda: learner.step(*sample), learner.persistent, sample[0].device)
+        return NetworkCost(parameter_count(learner.model), peak)
+    except Exception as error:  # such as too little memory
+        return NetworkCost(failed=_reason(error))
+    finally:
+        gc.collect()
+
+
+def _reason(error: Exception) -> str:
+    return first_line(error)[:_REASON]
+
+
+def _speed(samples: Samples, name: str) -> Speed:
+    ratios = samples.log_ratios(TWIN if name == PLAIN else name)
+    return Speed(samples.timing(name).ms, tuple(round(float(value), 6) for value in ratios))
+
+
+def _make(network: Settings, setting: CostSetting, mode: str) -> Act:
+    """Builds a copy of a network, and returns a training step or an inference of it."""
+    learner, (pixels, labels) = _learner(network, setting), _sample(setting)
+    if mode == "train":
+        learner.model.train()
+        return partial(learner.step, pixels, labels)
+    return _without_gradients(partial(forward, learner.model.eval(), setting.recipe, pixels))
+
+
+def _without_gradients(act: Callable[[], object]) -> Act:
+    def run() -> object:
+        with torch.inference_mode():
+            return act()
+
+    return run
+
+
+def _learner(network: Settings, setting: CostSetting) -> Learner:
+    recipe = replace(setting.recipe, learning_rate=_STILL)
+    return Learner(network, recipe, setting.classes, 0, torch.device(setting.device))
+
+
+def _sample(setting: CostSetting) -> Batch:
+    recipe, device = setting.recipe, torch.device(setting.device)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(recipe.batch_size, 3, setting.side, setting.side, generator=generator)
+    labels = torch.randint(setting.classes, (recipe.batch_size,), generator=generator)
+    if recipe.mixup or recipe.cutmix:
+        labels = F.one_hot(labels, setting.classes).float()
+    return pixels.to(device), labels.to(device)

@@ -1,4 +1,4 @@
-"""How a network is tested: on all test images at the last epoch, on at most 1,000 of them after epochs before it.
+"""How a network is tested: on all test images at the last epoch, on a sample of them after epochs before it.
 
 What is reported is of all. What earlier epochs are tested for, learning curves and the pruning of a search, needs no
 more than a sample, which is the same after every epoch and for every cell: the same share of each class, evenly spaced.
@@ -17,7 +17,8 @@ from ablations.data.device import DeviceImages
 from ablations.training.learner import forward
 from ablations.training.predictions import Predictions
 
-MOST_BETWEEN = 1000  # test images after an epoch that is not the last
+_SAMPLE = (100, 1000)  # fewest and most test images after an epoch that is not the last
+_SHARE = 8  # one in so many
 # Of a batch of test images. On a CPU feature maps are to stay in the caches: batches of 64 images of 32x32 pixels are
 # tested 1.6 (bf16) and 2.5 times (fp32) as fast as batches of 512.
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 64 * 32 * 32, 512 * 32 * 32
@@ -30,6 +31,12 @@ class Evaluation:
 
     loss: float
     predictions: Predictions
+
+
+def sample_size(test_images: int) -> int:
+    """Returns how many test images are looked at after an epoch that is not the last."""
+    fewest, most = _SAMPLE
+    return min(test_images, max(fewest, min(most, test_images // _SHARE)))
 
 
 def test_batch_size(recipe: TrainConfig, images: DeviceImages) -> int:

@@ -34,7 +34,7 @@ class Job:
 
     Args:
         recipe: the cell's own, with precision and memory format resolved.
-        measure, checkpoint_every, micro_batches: as for `train`.
+        checkpoint_every, micro_batches: as for `train`.
         threads: that the CPU computes with; the last digits of a result on the CPU depend on it.
         keeps_weights, keeps_predictions: whether trained weights, and predictions on the test images, are sent back.
         seconds: that the cell may take; 0 is no limit.
@@ -44,7 +44,6 @@ class Job:
 
     cell: Cell
     recipe: TrainConfig
-    measure: str = "quick"
     threads: int = 1
     keeps_weights: bool = False
     keeps_predictions: bool = False
@@ -90,7 +89,6 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         job.recipe,
         images,
         job.cell.seed,
-        job.measure,
         micro_batches=job.micro_batches,
         checkpoint=state,
         checkpoint_every=job.checkpoint_every,

@@ -53,7 +53,8 @@ class Learner:
         self.model = model.to(device).to(memory_format=layout(recipe.memory_format))
         self.average = AveragedNetwork(self.model, recipe.ema) if recipe.ema else None
         self.optimizer = _optimizer(self.model, recipe)
-        self._trained = _compiled(self.model, recipe)
+        # Evaluation, whose last batch has a shape of its own, stays eager.
+        self._trained = self.model if recipe.compile == "none" else compiled(self.model, recipe.compile)
 
     def step(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Takes one training step and returns its loss, still on the device.
@@ -142,12 +143,12 @@ def be_deterministic() -> None:
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
 
 
-def _compiled(model: nn.Module, recipe: TrainConfig) -> nn.Module:
-    """Returns the network as it is trained; evaluation, whose last batch has a shape of its own, stays eager."""
-    if recipe.compile == "none":
-        return model
-    torch.compiler.reset()  # after a few networks dynamo would give up and silently run what follows eagerly
-    return cast(nn.Module, torch.compile(model, mode=recipe.compile, dynamic=False))
+def compiled(module: nn.Module, mode: str = "default") -> nn.Module:
+    """Returns a compiled module for inputs of fixed shapes; one that is built like an earlier one reuses its code."""
+    # Every network runs the same lines of Python; after eight of them dynamo would give up and run eagerly.
+    torch._dynamo.config.recompile_limit = 4096
+    torch._dynamo.config.accumulated_recompile_limit = 65536
+    return cast(nn.Module, torch.compile(module, mode=mode, dynamic=False))
 
 
 def _optimizer(model: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:

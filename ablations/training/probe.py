@@ -14,8 +14,7 @@ from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count, peak_memory
-from ablations.training.cost import SHARE
-from ablations.training.evaluation import MOST_BETWEEN, test_batch_size
+from ablations.training.evaluation import sample_size, test_batch_size
 from ablations.training.events import Probe
 from ablations.training.learner import Learner, forward
 from ablations.training.mixing import training_batches
@@ -27,12 +26,10 @@ _RANGE = (0.1, 0.9)  # quantiles of the steps, which a busy machine's total may 
 _warm: set[str] = set()  # types of devices that this process has taken a step on
 
 
-def probe(
-    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, *, measured: bool
-) -> Probe:
+def probe(network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float) -> Probe:
     """Takes a few training steps and a batch of inference, and says what a whole cell takes.
 
-    Steps are taken for so many seconds, but a few in any case; `measured` says whether a cell's cost will be measured.
+    Steps are taken for so many seconds, but a few in any case.
     """
     learner = _learner(network, recipe, images)
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
@@ -50,29 +47,28 @@ def probe(
             break
     loop = (time.perf_counter() - begun) / len(times) / np.mean(times)  # what fetching batches adds
     peak = peak_memory(lambda: learner.step(*batch), learner.persistent, images.device)
-    tested = images.test_images + (recipe.epochs - 1) * min(MOST_BETWEEN, images.test_images)
+    tested = images.test_images + (recipe.epochs - 1) * sample_size(images.test_images)
     evaluation = tested * _test_seconds(learner, images)
     step_seconds = np.array(times[len(times) // 3 :]) * loop
 
     middle = float(np.median(step_seconds))
 
     def cell(step: float) -> float:
-        trained = recipe.epochs * steps * step + evaluation * (step / middle)
-        return trained * (1 + SHARE if measured else 1)
+        return recipe.epochs * steps * step + evaluation * (step / middle)
 
     low, high = (cell(float(np.quantile(step_seconds, share))) for share in _RANGE)
     return Probe(cell(middle), low, high, peak, parameter_count(learner.model))
 
 
 def probe_or_reason(
-    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int, *, measured: bool
+    network: dict[str, Any], recipe: TrainConfig, images: DeviceImages, seconds: float, threads: int
 ) -> Probe | str:
     """Probes with so many threads; says why not where it cannot: other variants have their costs all the same."""
     torch.set_num_threads(threads)
     try:
         if images.device.type not in _warm:
             _warm_up(network, recipe, images)
-        return probe(network, recipe, images, seconds, measured=measured)
+        return probe(network, recipe, images, seconds)
     except Exception as error:  # such as too little memory; whether it is in the way of cells, too, they will tell
         return first_line(error)
 

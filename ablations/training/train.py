@@ -20,8 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ablations.config import TrainConfig
 from ablations.data.device import DeviceImages
 from ablations.measure.memory import parameter_count
-from ablations.training.cost import SHARE, Cost, measure_cost
-from ablations.training.evaluation import MOST_BETWEEN, evaluate
+from ablations.training.evaluation import evaluate, sample_size
 from ablations.training.events import Epoch, Step
 from ablations.training.learner import Learner
 from ablations.training.mixing import training_batches
@@ -33,7 +32,7 @@ _LOOKED_AT = 50  # steps after which it is seen whether the loss is still a numb
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell came to: accuracy of its last epoch, what its network costs, and how long all of it took.
+    """What a cell came to: accuracy of its last epoch, and how long all of it took.
 
     `top1`, `top5` (None of up to five classes) and `ece` are in percent and of all test images, `seconds` is the whole
     cell, `attention_by` is the learner's.
@@ -41,7 +40,7 @@ class Result:
 
     top1: float
     test_loss: float
-    cost: Cost
+    parameters: int
     seconds: float
     epochs: tuple[Epoch, ...]
     attention_by: str = ""
@@ -49,10 +48,8 @@ class Result:
     ece: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, as JSON keeps them, with the costs among them."""
-        result = asdict(self)
-        costs: dict[str, Any] = result.pop("cost")
-        return result | costs
+        """Returns plain numbers, as JSON keeps them."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network is trained and tested on all test images; its cost is measured next, which trains it further."""
+    """The network is trained and tested on all test images."""
 
     model: nn.Module
     predictions: Predictions
@@ -82,7 +79,6 @@ def train(
     recipe: TrainConfig,
     images: DeviceImages,
     seed: int,
-    measure: str = "quick",
     *,
     micro_batches: int = 1,
     checkpoint: Mapping[str, Any] | None = None,
@@ -97,8 +93,6 @@ def train(
     Args:
         network, recipe, micro_batches: as for `Learner`.
         seed: of initial weights, order and augmentation; the same for all variants of a replicate.
-        measure: `quick` measures what the network costs, within a tenth of the time that the cell took so far, `needed`
-            does so however long it takes, `off` does not.
         checkpoint: the state of one that the same arguments made, to go on from.
         checkpoint_every: seconds after which an epoch ends with a checkpoint.
         is_tested_once: whether no test image is looked at before the last epoch has ended.
@@ -108,6 +102,8 @@ def train(
         RuntimeError: if `checkpoint` is of another network.
     """
     started = time.perf_counter()
+    if recipe.compile != "none":
+        torch.compiler.reset()  # the code of earlier cells is not needed, and would be searched at every call
     learner = Learner(network, recipe, len(images.classes), seed, images.device, micro_batches=micro_batches)
     torch.manual_seed(stream_seed(seed, "network"))  # for what networks draw themselves, as dropout does
     steps = images.train_images(recipe.batch_size) // recipe.batch_size
@@ -137,7 +133,7 @@ def train(
         epoch = Epoch(number, train_loss, None, None, rate, seconds, time.time())
         is_last = number + 1 == recipe.epochs
         if is_last or not is_tested_once:
-            tested = evaluate(learner.evaluated, recipe, images, None if is_last else MOST_BETWEEN)
+            tested = evaluate(learner.evaluated, recipe, images, None if is_last else sample_size(images.test_images))
             _check_finite(tested.loss, f"testing, after epoch {number + 1}")
             found = tested.predictions
             epoch = replace(epoch, test_loss=tested.loss, top1=found.top1, test_images=len(found), finished=time.time())
@@ -148,14 +144,9 @@ def train(
             kept = time.perf_counter()
     yield Trained(learner.evaluated, found)
 
-    if measure == "off":
-        cost = Cost(parameter_count(learner.model))
-    else:
-        sample = next(training_batches(images, recipe, seed, 0))
-        allowed = SHARE * (time.perf_counter() - started)
-        cost = measure_cost(learner, network, sample, allowed, seconds / steps, needed=measure == "needed")
     spent, by = time.perf_counter() - started, learner.attention_by
-    yield Result(found.top1, tested.loss, cost, spent, tuple(epochs), by, found.top5, found.ece)
+    parameters = parameter_count(learner.model)
+    yield Result(found.top1, tested.loss, parameters, spent, tuple(epochs), by, found.top5, found.ece)
 
 
 def _check_finite(loss: float, where: str) -> None:

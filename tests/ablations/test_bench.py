@@ -105,12 +105,14 @@ def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
     assert {"cpu", "gpu", "torch", "device", "threads"} <= set(rows.columns[len(empty) :])
     assert set(rows["device"]) == {"cpu"}
     assert set(rows["threads"]) == {1}
+    assert set(rows["clock"]) == {"thread clock"}
     assert len(rows) == 3 * 2 * 3 + 2 * 3  # stages, modes and modules; modes and networks
     assert set(rows["status"]) == {"measured"}
     samples = pd.read_csv(done.folder / "samples.csv")
-    assert len(samples) == sum(
-        2 * (own["rounds"].iloc[0]) * (len(own) + 1) for _, own in rows.groupby(["place", "mode"])
-    )
+    copies = rows.groupby(["place", "mode"])["copies"].first()
+    assert samples.groupby(["place", "mode"])["copy"].nunique().to_dict() == copies.to_dict()
+    turns = len(samples[["place", "mode", "copy", "round", "turn"]].drop_duplicates())
+    assert len(samples) == turns * (3 + 1)  # three subjects, and the second copy of the baseline
 
 
 def test_the_report_says_how_it_was_made(done: Done) -> None:

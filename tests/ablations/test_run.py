@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from ablations.reporting.figures import FIGURES
-from tests.conftest import DIVERGING, TINY, Command
+from tests.conftest import DIVERGING, MEASURED, TINY, Command
 from tests.wording import refusal, worded
 
 STUDY = "groups-digits-resnet8"
@@ -75,7 +75,7 @@ def check_every_cell_is_stored_once(folder: Path) -> None:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[Path, str]:
     """The results folder of a whole run, and what it printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = command("run", "sweep=groups", *TINY, f"results_dir={folder}")
+    done = command("run", "sweep=groups", *TINY, *MEASURED, f"results_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, done.stdout
@@ -90,8 +90,6 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     assert lines[-1].startswith("Then open:  http://127.0.0.1:5000/#/experiments/")
     written = {path.name for path in (folder / STUDY / "figures").iterdir()}
     drawn = set(FIGURES) - {"effects", "tradeoffs", "comparisons", "tuning"}
-    if "promise.csv" not in written:  # cells as short as these have no time to be timed in
-        drawn -= {"promise"}
     assert written == {f"{name}.{suffix}" for name in drawn for suffix in ("png", "pdf", "csv")}
     assert (folder / STUDY / "report.md").exists()
     check_weights_are_kept_of_first_replicates(folder)

@@ -21,9 +21,9 @@ def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch
         "device=cpu", f"seed={seed}", "sweep.factors={}",
     ])  # fmt: skip
     design = make_design(config)
-    launcher = SerialLauncher(design, config.data, measure="off", threads=get_num_threads())  # as the script
+    launcher = SerialLauncher(design, config.data, threads=get_num_threads())  # as the script
     launcher.prepare()
-    *_, finished = launcher.work(Job(next(design.cells()), launcher.recipe, measure="off", threads=launcher.threads))
+    *_, finished = launcher.work(Job(next(design.cells()), launcher.recipe, threads=launcher.threads))
     assert isinstance(finished, Finished)
     print(json.dumps({name: finished.result[name] for name in ("seconds", "top1")}))
 

@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, Make, module_inputs, module_workload
+from ablations.benchmarking.workloads import BACKWARD, FORWARD, Copy, module_inputs, module_workload
 from ablations.common.process import keep_freed_memory
 from ablations.config import TrainConfig
 from ablations.measure.record import Setting
+from ablations.measure.speed import Act, Make, clock_of, compare
 from ablations.training.learner import forward
 from sa_core import ShuffleAttention, create_model
 from sa_core.fused import cpu
@@ -42,7 +41,6 @@ DEVICE = torch.device(os.environ.get("DEVICE", "cpu"))
 SECONDS = float(os.environ.get("SECONDS", "8"))  # a comparison
 TIMES = 3
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-Act = Callable[[], object]
 
 
 class Row(NamedTuple):
@@ -63,38 +61,12 @@ class Row(NamedTuple):
         return self.must is None or max(self.ratios) <= self.must
 
 
-def compare(what: str, acts: Mapping[str, Act], baseline: str, musts: Mapping[str, float]) -> Iterator[Row]:
-    """Times subjects in turns, in a random order and its reverse, and gives the medians of the ratios within turns."""
-    names, found = list(acts), {name: [] for name in acts}
-    repeats = {name: max(1, int(0.01 / min(_seconds(acts[name], 1) for _ in range(5)))) for name in names}
-    together = min(repeats.values())  # the same of all: a call that follows others has a warmer cache
-    for _ in range(TIMES):
-        end, ratios = time.perf_counter() + SECONDS, {name: [] for name in names}
-        while time.perf_counter() < end or len(ratios[baseline]) < 6:
-            random.shuffle(names)
-            for order in (names, names[::-1]):
-                seconds = {name: _seconds(acts[name], together) for name in order}
-                for name in names:
-                    ratios[name].append(seconds[name] / seconds[baseline])
-        for name in names:
-            found[name].append(statistics.median(ratios[name]))
-    for name in acts:
+def rows(what: str, makes: Mapping[str, Make], baseline: str, musts: Mapping[str, float]) -> Iterator[Row]:
+    """Compares copies of subjects so many times."""
+    runs = [compare(makes, baseline, clock_of(DEVICE), seconds=SECONDS, seed=seed) for seed in range(TIMES)]
+    for name in makes:
         if name != baseline:
-            yield Row(what, name, baseline, found[name], musts.get(name))
-
-
-def _seconds(act: Act, repeats: int) -> float:
-    _wait()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        act()
-    _wait()
-    return (time.perf_counter() - started) / repeats
-
-
-def _wait() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+            yield Row(what, name, baseline, [run.ratio(name)[0] for run in runs], musts.get(name))
 
 
 def random_gates(module: nn.Module) -> nn.Module:
@@ -123,22 +95,28 @@ SHAPES = {
 BACKWARD_MUST = 0.25  # of the official formulation
 
 
-def modules(precision: str, layout: str) -> Iterator[Row]:
+MODULES: dict[str, Callable[[int, int], nn.Module]] = {
+    "copy": lambda *_: Copy(),
+    "sa": lambda channels, groups: random_gates(ShuffleAttention(channels, groups)),
+    "official": lambda channels, groups: random_gates(OfficialShuffleAttention(channels, groups)),
+}
+
+
+def module_act(name: str, groups: int, setting: Setting, inputs: tuple[Tensor, Tensor]) -> Act:
+    return module_workload(lambda channels: MODULES[name](channels, groups), *inputs, setting).acts[setting.mode]
+
+
+def of_modules(precision: str, layout: str) -> Iterator[Row]:
     for size, shape in SHAPES.items():
-        makes: dict[str, Make] = {
-            "copy": lambda _: Copy(),
-            "sa": lambda channels, groups=shape.groups: random_gates(ShuffleAttention(channels, groups)),
-            "official": lambda channels, groups=shape.groups: random_gates(OfficialShuffleAttention(channels, groups)),
-        }
         for mode in (FORWARD, BACKWARD):
             setting = Setting(mode, "eager", precision, layout)
             inputs = module_inputs(list(size), setting, DEVICE)
-            acts = {name: module_workload(make, *inputs, setting).acts[mode] for name, make in makes.items()}
+            makes = {name: partial(module_act, name, shape.groups, setting, inputs) for name in MODULES}
             title = f"{'x'.join(map(str, size))} {mode}"
-            contiguous = layout == "contiguous"
-            yield from compare(title, acts, "copy", {"sa": shape.forward} if mode == FORWARD and contiguous else {})
-            acts.pop("copy")
-            yield from compare(title, acts, "official", {"sa": BACKWARD_MUST} if mode == BACKWARD else {})
+            copies = {"sa": shape.forward} if mode == FORWARD and layout == "contiguous" else {}
+            yield from rows(title, makes, "copy", copies)
+            makes.pop("copy")
+            yield from rows(title, makes, "official", {"sa": BACKWARD_MUST} if mode == BACKWARD else {})
 
 
 NETWORKS: dict[str, dict[str, object]] = {
@@ -160,7 +138,7 @@ TRAINING_MUSTS = {
 }
 
 
-def inference(precision: str, layout: str) -> Iterator[Row]:
+def of_inference(precision: str, layout: str) -> Iterator[Row]:
     recipe = TrainConfig(precision=precision, memory_format=layout)
     images = torch.randn(4, 3, 224, 224, device=DEVICE)
 
@@ -174,11 +152,11 @@ def inference(precision: str, layout: str) -> Iterator[Row]:
 
         return run
 
-    acts = {name: act(options) for name, options in NETWORKS.items()}
-    yield from compare("ResNet-50 inference, 4 images", acts, "plain", INFERENCE_MUSTS[layout])
+    makes = {name: partial(act, options) for name, options in NETWORKS.items()}
+    yield from rows("ResNet-50 inference, 4 images", makes, "plain", INFERENCE_MUSTS[layout])
 
 
-def training(precision: str, layout: str) -> Iterator[Row]:
+def of_training(precision: str, layout: str) -> Iterator[Row]:
     recipe = TrainConfig(precision=precision, memory_format=layout)
     images, labels = torch.randn(128, 3, 32, 32, device=DEVICE), torch.randint(10, (128,), device=DEVICE)
 
@@ -195,11 +173,11 @@ def training(precision: str, layout: str) -> Iterator[Row]:
 
         return step
 
-    acts = {name: act(options) for name, options in NETWORKS.items()}
-    yield from compare("ResNet-20 training step, 128 images", acts, "plain", TRAINING_MUSTS[layout])
+    makes = {name: partial(act, options) for name, options in NETWORKS.items()}
+    yield from rows("ResNet-20 training step, 128 images", makes, "plain", TRAINING_MUSTS[layout])
 
 
-TABLES = {"modules": modules, "inference": inference, "training": training}
+TABLES = {"modules": of_modules, "inference": of_inference, "training": of_training}
 
 
 def instruction_sets() -> dict[str, dict[str, str]]:
@@ -217,11 +195,11 @@ def instruction_sets() -> dict[str, dict[str, str]]:
 def test_table(instructions: str, table: str, precision: str, layout: str, tmp_path: Path) -> None:
     if precision == "bf16" and instructions == "avx2":
         pytest.skip("a machine with AVX2 alone trains in float32")
-    rows = tmp_path / "rows.json"
-    command = [sys.executable, "-m", "tests.benchmarks.test_fused", table, precision, layout, str(rows)]
+    path = tmp_path / "rows.json"
+    command = [sys.executable, "-m", "tests.benchmarks.test_fused", table, precision, layout, str(path)]
     variables = {**instruction_sets()[instructions], "DEVICE": str(DEVICE)}
     subprocess.run(command, env=os.environ | variables, cwd=Path(__file__).parents[2], check=True)
-    found = [Row(*row) for row in json.loads(rows.read_text())]
+    found = [Row(*row) for row in json.loads(path.read_text())]
     missed = [str(row) for row in found if not row.holds()]
     assert DEVICE.type != "cpu" or precision != "fp32" or not missed, "\n".join(missed)
 
@@ -234,11 +212,11 @@ def main(table: str, precision: str, layout: str, path: str) -> None:
     library = cpu.load()
     by = "torch" if library is None else Path(library._name).name.split(".")[0].removeprefix("_")
     print(f"\n{by if DEVICE.type == 'cpu' else DEVICE}, {torch.get_num_threads()} threads, {precision} {layout}")
-    rows = []
+    found = []
     for row in TABLES[table](precision, layout):
         print(f"  {row}", flush=True)
-        rows.append(row)
-    Path(path).write_text(json.dumps(rows))
+        found.append(row)
+    Path(path).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from ablations.design import Cell, make_design
 from ablations.design.declaration import Declaration, History
 from ablations.storage.cell_states import CellState, StoredCell
 from tests.builders.cells import stored_cell
+from tests.builders.costs import usual_attributes
 
 GROUPS = ("sweep.factors.attention.groups=[2,4]",)
 SPACE = "sweep.factors={attention: {groups: [1, 2, 4], gate: [sigmoid, tanh1]}}"
@@ -61,7 +62,7 @@ def study_analysis(
         is_done = finished is None or number < finished
         cells.append(stored_cell(cell, number, outcome if is_done else None, failure))
     declared = Declaration.of(design, commit="0123456789", command="x", time="2026-11-29T14:02:11+00:00")
-    attributes = {**_ATTRIBUTES, "declared": History.begun(declared).as_stored()}
+    attributes = {**_ATTRIBUTES, "declared": History.begun(declared).as_stored(), **usual_attributes(design)}
     return StudyAnalysis(config, design, collect(design, cells), attributes, folder)
 
 
@@ -90,14 +91,14 @@ def search_analysis(
     for cell in confirmed_design(selection, cells).cells() if is_confirmed else ():
         store(cell)
     design = confirmed_design(selection, cells)
-    return StudyAnalysis(config, design, collect(design, cells), _ATTRIBUTES, folder, selection)
+    attributes = {**_ATTRIBUTES, **usual_attributes(tried)}
+    return StudyAnalysis(config, design, collect(design, cells), attributes, folder, selection)
 
 
 def _outcome(index: int, cell: Cell, top1: Callable[[int, int], float]) -> dict[str, Any]:
     """What a cell of the `index`-th variant came to."""
     result: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0 + index)
     result |= {"top1": top1(index, cell.replicate), "parameters": 75000 + 100 * index, "attention_by": "kernels"}
-    result |= {"train_time_ratio": 1 + 0.1 * index + 0.01 * cell.replicate, "peak_memory_mib": 11.5 + index}
     result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]
     return {"result": result, "environment": {"cpu": "Machine & Co", "gpu": "none"}}
 

@@ -24,6 +24,7 @@ from mlflow.store.entities import PagedList
 from mlflow.store.tracking.dbmodels import models as mlflow_models
 from optuna.trial import TrialState, create_trial
 
+from ablations.analysis.costs import costs_on
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.data import load_images
@@ -32,8 +33,8 @@ from ablations.storage.parameters import distributions_of, parameters_of
 from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.tracker import Tracker
-from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
+from tests.builders.costs import machine_of, usual_attributes, usual_costs
 from tests.builders.picks import some_picks
 
 ENVIRONMENT = {"cpu": "a processor, 2 cores", "gpu": "none", "python": "3.11", "commit": "0" * 40}
@@ -82,6 +83,10 @@ def make_big_study(
     store.remember("command", f"python -m ablations.run {' '.join(typed)}")
     picks = some_picks(config, design, picked)
     given_up = [variant.name for variant in picks[:pruned]]
+    everything = replace(design, variants=(*design.variants, *picks))
+    for name, value in usual_attributes(everything).items():
+        store.remember(name, value)
+    costs = costs_on(machine_of(everything, usual_costs(everything)), everything)
     if picks:
         tried = replace(design, variants=(*design.variants, *picks))
         confirmed = picks[pruned:][: design.confirm]  # whatever they came to: those that were better by then
@@ -99,7 +104,10 @@ def make_big_study(
             result = result_of(cell, max(2, epochs // 3)).to_dict()
             outcome = {"result": {"epochs": result["epochs"]}, "pruned": "worse than the median of the others"}
         else:
-            outcome = {"result": result_of(cell, epochs).to_dict()}
+            objectives = {
+                key: value for key, value in costs.of(cell.variant.name).metrics.items() if key in design.objectives
+            }
+            outcome = {"result": result_of(cell, epochs).to_dict() | objectives}
         outcomes.append((cell, outcome | {"environment": ENVIRONMENT | {"threads": "2"}}))
     _store(store, storage_url(config), design, outcomes)
     if mirrored:
@@ -118,7 +126,6 @@ def result_of(cell: Cell, epochs: int) -> Result:
     own = np.random.default_rng(int(cell.key, 16))
     top1 = np.clip(62 + better + shared + own.normal(0, 0.4), 0, 100).round(2)
     ratio = 1 + slower + own.normal(0, 0.01)
-    rate = 9000 / ratio
     curve = tuple(
         Epoch(
             epoch=index,
@@ -131,9 +138,8 @@ def result_of(cell: Cell, epochs: int) -> Result:
         )
         for index in range(epochs)
     )
-    cost = Cost(75_000 + int(larger), 12.0 + slower, rate, 2.5 * rate, ratio, 1 + 0.8 * slower)
-    by = "" if plain else "kernels"
-    return Result(curve[-1].top1, curve[-1].test_loss, cost, float(1.6 * epochs * ratio), curve, by)
+    by, parameters = "" if plain else "kernels", 75_000 + int(larger)
+    return Result(curve[-1].top1, curve[-1].test_loss, parameters, float(1.6 * epochs * ratio), curve, by)
 
 
 def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> None:

@@ -15,9 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ablations.analysis.costs import StudyCosts
 from ablations.design import Design
 from ablations.design.variants import Variant
 from tests.builders.cells import design
+from tests.builders.costs import costs_of
 
 SPEED, MEMORY = "train_images_per_second", "peak_memory_mib"
 SHORT = [f"v{number}" for number in range(12)]
@@ -37,19 +39,14 @@ def design_of(names: Sequence[str], attentions: Sequence[str] = (), models: Sequ
     return replace(base(), variants=variants, baseline=names[0])
 
 
-def cells_of(values: Mapping[str, Sequence[float]], **costs: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """The finished cells of a study: top-1 by variant, and what else was measured; nan is what was not."""
-    rows = []
-    known = {"train_time_ratio", "test_time_ratio", SPEED, MEMORY, "parameters"}
-    for variant, tops in values.items():
-        for replicate, top1 in enumerate(tops):
-            row = {"variant": variant, "replicate": replicate, "top1": float(top1)}
-            measured = {
-                name: float(costs[name][variant][replicate]) if name in costs and variant in costs[name] else math.nan
-                for name in known
-            }
-            rows.append(row | measured)
-    return pd.DataFrame(rows, columns=["variant", "replicate", "top1", *sorted(known)])
+def cells_of(values: Mapping[str, Sequence[float]], parameters: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """The finished cells of a study: top-1 by variant, and parameters, NaN where they are not given."""
+    rows = [
+        (variant, replicate, float(top1), (parameters or {}).get(variant, math.nan))
+        for variant, tops in values.items()
+        for replicate, top1 in enumerate(tops)
+    ]
+    return pd.DataFrame(rows, columns=["variant", "replicate", "top1", "parameters"])
 
 
 def rendered(drawn: Figure) -> tuple[FigureCanvasAgg, dict[Text, str]]:
@@ -102,22 +99,23 @@ def is_percent(limits: tuple[float, float]) -> bool:
     return min(limits) >= 0 and max(limits) <= 100
 
 
-def strange_study(names: Sequence[str], replicates: int, top1: Callable[[int], float]) -> pd.DataFrame:
-    """Cells of so many variants: the speed of one is that of another, memory is all the same."""
+def strange_study(
+    names: Sequence[str], replicates: int, top1: Callable[[int], float]
+) -> tuple[pd.DataFrame, Design, StudyCosts]:
+    """Cells, design and costs of so many variants: the speed of one is that of another, memory is all the same."""
     tops = {name: [top1(number) + 0.01 * (i % 3) for i in range(replicates)] for number, name in enumerate(names)}
     tops = {name: [min(max(value, 0.0), 100.0) for value in values] for name, values in tops.items()}
-    speeds = {name: [1000.0 + 137.0 * (number // 2)] * replicates for number, name in enumerate(names)}
-    memory = {name: [512.0] * replicates for name in names}
-    counts = {name: [75_290.0 + 84 * number] * replicates for number, name in enumerate(names)}
-    ratios = {name: [1.0 + 0.07 * number] * replicates for number, name in enumerate(names)}
-    return cells_of(
-        tops,
-        train_images_per_second=speeds,
-        peak_memory_mib=memory,
-        parameters=counts,
-        train_time_ratio=ratios,
-        test_time_ratio=ratios,
+    cells = cells_of(tops, {name: 75_290 + 84 * number for number, name in enumerate(names)})
+    relative = {name: [1.0 + 0.07 * number] * replicates for number, name in enumerate(names)}
+    made = design_of(names)
+    costs = costs_of(
+        made,
+        train_images_per_second={name: 1000.0 + 137.0 * (number // 2) for number, name in enumerate(names)},
+        peak_memory_mib=dict.fromkeys(names, 512.0),
+        train_time_ratio=relative,
+        test_time_ratio=relative,
     )
+    return cells, made, costs
 
 
 TOPS = {

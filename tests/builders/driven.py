@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -12,28 +11,44 @@ from rich.console import Console
 from ablations.config.compose import compose_config
 from ablations.design import Cell, make_design
 from ablations.design.variants import Variant
+from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
+from ablations.execution.interrupts import Interrupts
 from ablations.execution.launchers.base import Launcher
 from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
-from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.base import Measure, Outlook, Schedule
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
 
+Work = Cell | Measure | None  # what a schedule yields
+
 
 class CutShort(Schedule):
     """Another schedule, of which only the first cells are trained, or those of a test's own choice."""
 
-    def __init__(self, schedule: Schedule, choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]]) -> None:
+    def __init__(self, schedule: Schedule, choose: Callable[[Iterator[Work]], Iterator[Work]]) -> None:
         super().__init__(schedule.design, None)
         self._schedule, self._choose = schedule, choose
 
-    def cells(self) -> Iterator[Cell | None]:
+    def cells(self) -> Iterator[Work]:
         yield from self._choose(self._schedule.cells())
+
+    @property
+    def measured_first(self) -> tuple[Variant, ...]:
+        return self._schedule.measured_first
+
+    @property
+    def at_once(self) -> int:  # type: ignore[override]
+        return self._schedule.at_once
+
+    @at_once.setter
+    def at_once(self, number: int) -> None:
+        self._schedule.at_once = number
 
     def outlook(self) -> Outlook:
         return self._schedule.outlook()
@@ -91,7 +106,7 @@ class DrivenStudy:
         launcher: Launcher,
         *,
         stop_after: int | None = None,
-        choose: Callable[[Iterator[Cell | None]], Iterator[Cell | None]] | None = None,
+        choose: Callable[[Iterator[Work]], Iterator[Work]] | None = None,
         make_display: Callable[[Console, int, int], Display] = Display,
         mirror: StudyMirror | None = None,
         weights: Weights | None = None,
@@ -108,7 +123,7 @@ class DrivenStudy:
             mirror.sync(outcomes, store.attributes["data_fingerprint"])
         self.last = schedule = self.schedule(store)
         if choose is not None or stop_after is not None:
-            schedule = CutShort(schedule, choose or (lambda cells: islice(cells, stop_after)))
+            schedule = CutShort(schedule, choose or (lambda cells: _first(cells, stop_after or 0)))
         outlook = schedule.outlook()
         console = Console(file=self.said, width=300)
         display = make_display(console, outlook.total, outlook.total - outlook.to_train)
@@ -120,8 +135,27 @@ class DrivenStudy:
             checkpoints or Checkpoints(self.folder / "checkpoints", float("inf")),
             predictions or PredictionFiles(self.folder / "predictions", "off"),
         )
-        driver = Driver(schedule, launcher, recorder, seconds=seconds, retries=retries)
+        costs = CostMeasurer(self.config.measure, self.design, store, launcher, mirror, display)
+        driver = Driver(schedule, launcher, recorder, costs, seconds=seconds, retries=retries)
         if outlook.to_train:
             with display:
                 driver.train()
         return driver
+
+    def measure(self, launcher: Launcher) -> None:
+        """Measures the costs of the study's variants as `run` does with `measure=only`."""
+        display = Display(Console(file=self.said, width=300), 0, 0)
+        measurer = CostMeasurer(self.config.measure, self.design, self.store, launcher, StudyMirror(), display)
+        with Interrupts() as interrupts:
+            measurer.measure(self.design.variants, interrupts)
+
+
+def _first(work: Iterator[Work], number: int) -> Iterator[Work]:
+    """Yields what a schedule does until so many cells have been yielded."""
+    begun = 0
+    while begun < number and (one := next(work, _END)) is not _END:
+        begun += isinstance(one, Cell)
+        yield one  # type: ignore[misc]
+
+
+_END = object()

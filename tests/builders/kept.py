@@ -31,9 +31,8 @@ GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")
 class Keen(Launcher):
     """A launcher that takes a copy of every network when it is trained."""
 
-    def __init__(self, study: DrivenStudy, measure: str = "off") -> None:
+    def __init__(self, study: DrivenStudy) -> None:
         super().__init__(study.config)
-        self.measure = measure
         self.networks: dict[str, nn.Module] = {}
         self.results: dict[str, dict[str, Any]] = {}
 

@@ -60,6 +60,7 @@ def searched_cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
     """A cell of each variant of a search, with these metrics by variant; all others are 1."""
     rows: list[dict[str, Any]] = []
     for index, variant in enumerate(made.variants):
-        row: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0) | {"variant": variant.name, "replicate": 0}
+        row: dict[str, Any] = dict.fromkeys((*CELL_METRICS, *made.objectives), 1.0)
+        row |= {"variant": variant.name, "replicate": 0}
         rows.append(row | {key: values[index] for key, values in metrics.items()})
     return pd.DataFrame(rows)

@@ -1,12 +1,16 @@
-"""Kills a study's driver, workers, Ray nodes and MLflow server at random moments, and checks what comes out.
+"""Kills a study's driver, workers and MLflow server at random moments, and checks what comes out.
 
     python -m tests.drills.drill --kills 50
+    python -m tests.drills.drill --kills 50 --launcher ray
 
-All parts are real processes, on the loopback interface, and end by SIGKILL: a Ray cluster of a head without CPUs and
-two nodes with one each, `mlflow server`, and `python -m ablations.run launcher=ray`, which is begun again whenever it
-has died. A study after the other is run until so many kills have struck. Of each, afterwards, the table must be that of
-an undisturbed study, and every cell be in both stores exactly once (for MLflow, after `analyze ... sync=true`, as
-its server may have been away when the study ended).
+All parts are real processes, on the loopback interface, and end by SIGKILL: `mlflow server`, and `python -m
+ablations.run`, which is begun again whenever it has died. With launcher=auto the process that workers are forked from
+is killed, too, and nothing may be left of a driver that was killed alone. With launcher=ray there is a Ray cluster of a
+head without CPUs and two nodes with one each, which are killed, too.
+
+A study after the other is run until so many kills have struck. Of each, afterwards, the table must be that of an
+undisturbed study, and every cell be in both stores exactly once (for MLflow, after `analyze ... sync=true`, as its
+server may have been away when the study ended).
 """
 
 from __future__ import annotations
@@ -26,20 +30,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.builders.launched import fork_servers, is_running
 
 ROOT = Path(__file__).parents[2]
 # Cells of about a second: long enough to be struck in.
 STUDY = (
     "device=cpu", "sweep.factors.attention.groups=[1,4]", "replicates=4", "train.epochs=12", "train.batch_size=8",
     "data.train_images=96", "data.test_images=40", "checkpoint_every=0", "weights=off", "retries=1000",
+    "measure=off",
 )  # fmt: skip
 HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")  # Ray would take 127.0.0.1 for another name of the machine
-CLOCK = {"seconds", "finished", "train_images_per_second", "test_images_per_second"}
-CLOCK |= {"train_time_ratio", "test_time_ratio"}
+CLOCK = {"seconds", "finished"}
 _PATIENCE = 120.0  # seconds that a part may take to begin, or a driver to end
 _ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -95,40 +102,49 @@ class Drill:
 
     Args:
         folder: of stores and logs.
+        launcher: auto or ray.
         seed: of the moments and victims.
         say: prints a line.
     """
 
     folder: Path
+    launcher: str = "auto"
     seed: int = 0
     say: Callable[[str], None] = print
     struck: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
-        ray_port, mlflow_port = free_port(), free_port()
+        mlflow_port = free_port()
         self.uri = f"http://127.0.0.1:{mlflow_port}"
-        self.address = f"{HEAD}:{ray_port}"
         python, logs = sys.executable, self.folder / "logs"
         logs.mkdir(parents=True)
-        ray = [str(Path(python).with_name("ray")), "start", "--block", "--disable-usage-stats"]
-        head = [*ray, "--head", f"--port={ray_port}", f"--node-ip-address={HEAD}", "--num-cpus=0"]
-        head += ["--include-dashboard=false", f"--temp-dir={self._ray_folder()}", "--object-store-memory=100000000"]
-        self.head = Part("head", head, logs / "head.log", lambda: listens(HEAD, ray_port))
-        self.nodes = [
-            Part(
-                f"node {address}",
-                [*ray, f"--address={self.address}", f"--node-ip-address={address}", "--num-cpus=1",
-                 "--object-store-memory=100000000"],
-                logs / f"{address}.log",
-            )
-            for address in NODES
-        ]  # fmt: skip
+        self.driver = Part("driver", [], logs / "driver.log")
         store = f"sqlite:///{self.folder / 'mlflow.db'}"
         mlflow = [python, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={mlflow_port}", "--workers=1"]
         mlflow += [f"--backend-store-uri={store}", f"--artifacts-destination={self.folder / 'artifacts'}"]
         self.mlflow = Part("MLflow server", mlflow, logs / "mlflow.log", lambda: listens("127.0.0.1", mlflow_port))
-        self.driver = Part("driver", [], logs / "driver.log")
+        self.cluster, self.nodes, self._options = [], [], [f"launcher={self.launcher}"]
+        if self.launcher == "ray":
+            self._make_cluster(python, logs)
+
+    def _make_cluster(self, python: str, logs: Path) -> None:
+        ray_port = free_port()
+        address = f"{HEAD}:{ray_port}"
+        ray = [str(Path(python).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+        head = [*ray, "--head", f"--port={ray_port}", f"--node-ip-address={HEAD}", "--num-cpus=0"]
+        head += ["--include-dashboard=false", f"--temp-dir={self._ray_folder()}", "--object-store-memory=100000000"]
+        self.nodes = [
+            Part(
+                f"node {node}",
+                [*ray, f"--address={address}", f"--node-ip-address={node}", "--num-cpus=1",
+                 "--object-store-memory=100000000"],
+                logs / f"{node}.log",
+            )
+            for node in NODES
+        ]  # fmt: skip
+        self.cluster = [Part("head", head, logs / "head.log", lambda: listens(HEAD, ray_port)), *self.nodes]
+        self._options.append(f"launcher.address={address}")
 
     def _ray_folder(self) -> Path:
         """Returns a folder with a short name: sockets lie in it, whose paths may have 107 letters."""
@@ -136,20 +152,20 @@ class Drill:
         return self._short
 
     def __enter__(self) -> Drill:
-        for part in (self.head, *self.nodes, self.mlflow):
+        for part in (*self.cluster, self.mlflow):
             part.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in (self.driver, *self.nodes, self.head, self.mlflow):
+        for part in (self.driver, *reversed(self.cluster), self.mlflow):
             part.kill()
-        shutil.rmtree(self._short, ignore_errors=True)
+        if self.cluster:
+            shutil.rmtree(self._short, ignore_errors=True)
 
     def options(self, study: str) -> list[str]:
         """Returns the options of a study that is to be struck."""
         return [
-            *STUDY, f"study={study}", f"results_dir={self.folder}", f"tracking.uri={self.uri}",
-            "launcher=ray", f"launcher.address={self.address}",
+            *STUDY, f"study={study}", f"results_dir={self.folder}", f"tracking.uri={self.uri}", *self._options,
         ]  # fmt: skip
 
     def run(self, study: str, kills: list[str]) -> None:
@@ -190,22 +206,21 @@ class Drill:
             raise DrillError(f"{study}: sync=true ended with status {done.returncode}: {done.stderr.strip()}")
 
     def strike(self, kind: str) -> bool:
-        """Kills a victim of a kind, and begins it again where nobody else does; says whether there was one."""
+        """Kills a victim of a kind, and begins it again where nobody else does; says whether there was one.
+
+        Raises:
+            DrillError: if something is left of a driver that was killed.
+        """
         if kind == "driver":
             assert self.driver.process
             if self.driver.process.poll() is not None:
                 return False
-            self.driver.kill()
-        elif kind == "worker":
-            workers = [
-                process
-                for node in self.nodes
-                for process in children(node)
-                if process.name().startswith("ray::train_job")
-            ]
-            if not workers:
+            self._kill_driver()
+        elif kind in ("worker", "fork server"):
+            victims = self._workers() if kind == "worker" else self._fork_servers()
+            if not victims:
                 return False
-            self.random.choice(workers).kill()
+            self.random.choice(victims).kill()
         else:
             part = self.random.choice(self.nodes) if kind == "node" else self.mlflow
             part.kill()
@@ -214,6 +229,28 @@ class Drill:
         self.struck[kind] += 1
         self.say(f"  kill {self.struck.total()}: {kind}")
         return True
+
+    def _fork_servers(self) -> list[psutil.Process]:
+        try:
+            return fork_servers(psutil.Process(self.driver.process.pid)) if self.driver.process else []
+        except psutil.NoSuchProcess:
+            return []
+
+    def _workers(self) -> list[psutil.Process]:
+        if self.launcher == "auto":
+            return [worker for server in self._fork_servers() for worker in server.children()]
+        found = [process for node in self.nodes for process in children(node)]
+        return [process for process in found if process.name().startswith("ray::train_job")]
+
+    def _kill_driver(self) -> None:
+        if self.launcher == "ray":
+            self.driver.kill()
+            return
+        left, process = children(self.driver), self.driver.process
+        assert process
+        process.kill()
+        process.wait()
+        wait_for(lambda: not any(map(is_running, left)), "the workers of a killed driver to end")
 
 
 def children(part: Part) -> list[psutil.Process]:
@@ -226,7 +263,7 @@ def children(part: Part) -> list[psutil.Process]:
 
 def undisturbed(folder: Path) -> dict[str, Any]:
     """Runs the study by the serial launcher, and returns its results."""
-    options = [*STUDY, "study=calm", f"results_dir={folder}", "tracking.enabled=false"]
+    options = [*STUDY, "study=calm", f"results_dir={folder}", "tracking.enabled=false", "launcher=serial"]
     subprocess.run(
         [sys.executable, "-m", "ablations.run", *options], check=True, env=_ENVIRONMENT, cwd=ROOT, capture_output=True
     )
@@ -317,10 +354,13 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-KINDS = ("driver", "worker", "node", "MLflow server")
+KINDS = {
+    "auto": ("driver", "worker", "fork server", "MLflow server"),
+    "ray": ("driver", "worker", "node", "MLflow server"),
+}
 
 
-def drill(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Counter[str]:
+def drill(folder: Path, launcher: str, kills: int, seed: int, say: Callable[[str], None]) -> Counter[str]:
     """Runs one study after the other until so many kills have struck; returns how often each kind did.
 
     Raises:
@@ -329,8 +369,8 @@ def drill(folder: Path, kills: int, seed: int, say: Callable[[str], None]) -> Co
     begun = time.monotonic()
     expected = undisturbed(folder)
     say(f"undisturbed: {len(expected)} cells in {time.monotonic() - begun:.0f} s, serially")
-    with Drill(folder, seed, say) as made:
-        plan = [KINDS[number % len(KINDS)] for number in range(kills)]
+    with Drill(folder, launcher, seed, say) as made:
+        plan = list(islice(cycle(KINDS[launcher]), kills))
         made.random.shuffle(plan)
         number = 0
         while plan:
@@ -349,6 +389,7 @@ def main() -> int:
     """Drills, and prints what struck; returns 0, or 1 where something did not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--launcher", choices=list(KINDS), default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="kept afterwards, with the logs")
     arguments = parser.parse_args()
@@ -359,7 +400,7 @@ def main() -> int:
         print(text, flush=True)
 
     try:
-        struck = drill(folder.resolve(), arguments.kills, arguments.seed, say)
+        struck = drill(folder.resolve(), arguments.launcher, arguments.kills, arguments.seed, say)
     except DrillError as error:
         say(f"FAILED: {error}; the logs are in {folder / 'logs'}")
         return 1

@@ -10,8 +10,10 @@ import pytest
 from tests.drills.drill import KINDS, drill
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
-def test_a_study_whose_parts_are_killed_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", list(KINDS))
+def test_a_study_whose_parts_are_killed_ends_as_an_undisturbed_one(tmp_path: Path, launcher: str) -> None:
+    if launcher == "ray" and find_spec("ray") is None:
+        pytest.skip("needs ray, which is not installed")
     said: list[str] = []
-    struck = drill(tmp_path, len(KINDS), seed=0, say=said.append)
-    assert struck == dict.fromkeys(KINDS, 1), said
+    struck = drill(tmp_path, launcher, len(KINDS[launcher]), seed=0, say=said.append)
+    assert struck == dict.fromkeys(KINDS[launcher], 1), said

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_threads
-from ablations.config import Config, LauncherConfig, RayConfig
+from ablations.config import Config, LauncherConfig, LocalConfig, RayConfig
 from ablations.design import Design
 from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.local import LocalLauncher
 from ablations.execution.launchers.serial import SerialLauncher
 
 _ANY_CLUSTER = "auto"
@@ -47,11 +48,14 @@ def check_launcher(config: LauncherConfig) -> None:
 def make_launcher(config: Config, design: Design, console: Console) -> Launcher:
     """Makes the launcher that was chosen, which is installed."""
     threads = resolve_threads(config.threads, design.protocol["device"], config.data.side)
+    common = (design, config.data, console, threads)
+    if isinstance(config.launcher, LocalConfig):
+        return LocalLauncher(*common, config.launcher)
     if not isinstance(config.launcher, RayConfig):
-        return SerialLauncher(design, config.data, console, config.measure, threads)
+        return SerialLauncher(*common)
     if not config.launcher.address:
         # Read when Ray is imported: one that is started here listens on the loopback interface alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     from ablations.execution.launchers.ray import RayLauncher
 
-    return RayLauncher(design, config.data, console, config.measure, threads, config.launcher)
+    return RayLauncher(*common, config.launcher)

@@ -1,4 +1,6 @@
-"""Launchers: who trains the cells that a driver hands over. `serial` does so in this process, `ray` in many others.
+"""Launchers: who trains the cells that a driver hands over.
+
+`serial` does so in this process, `local` (launcher=auto) in worker processes of this machine, `ray` also on others.
 
 A launcher takes jobs (`start`) while it has room (`slots`), and tells what they say (`events`); it knows nothing of
 Optuna, MLflow or files.
@@ -6,22 +8,28 @@ Optuna, MLflow or files.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from rich.console import Console
 
 from ablations.common.errors import UsageError
-from ablations.config import COSTS, DataConfig, TrainConfig
+from ablations.config import DataConfig, TrainConfig
 from ablations.data import DataSet, load_data
 from ablations.data.images import Images
 from ablations.design import Design, Split
 from ablations.design.variants import Variant
+from ablations.execution.launchers.worker import Place, ProbeTask, Returned
 from ablations.training.events import Probe, Progress
 from ablations.training.job import Job
 from ablations.training.predictions import TOP
+
+
+class WorkerLostError(RuntimeError):
+    """The worker process ended before it returned a result; the message gives the reason."""
 
 
 @dataclass(eq=False)
@@ -29,18 +37,16 @@ class Launcher(ABC):
     """What both launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
     slots = 1  # how many cells are trained at once
+    is_local = True  # whether cells are trained on this machine
     in_process = True  # whether cells are trained in this process, while events are waited for
 
     design: Design
     data: DataConfig
     console: Console | None = None
-    measure: str = "quick"  # as for `train`
     threads: int = 1  # that a cell is computed with on the CPU
 
     def __post_init__(self) -> None:
-        if set(self.design.objectives) & COSTS:
-            # A search for what costs little cannot go on without knowing what something costs.
-            self.measure = "needed"
+        self.cells, self.stored_mib = 0, math.nan
         self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property
@@ -102,6 +108,23 @@ class Launcher(ABC):
         with torch.device("meta"):
             return parameter_count(build_network(variant.network, len(self.images.classes), seed=0))
 
+    @property
+    def place(self) -> Place:
+        """What worker processes are told of the images."""
+        return Place(self.data_set.fingerprint, self.data, self.design.protocol["device"])
+
+    def probe_task(self, variant: Variant, seconds: float) -> ProbeTask:
+        """Returns what worker processes are told to probe a variant."""
+        return ProbeTask(variant.network, self.recipe, self.design.seed(0), seconds, self.threads)
+
+    def warm_up(self) -> None:
+        """Begins in the background what takes seconds, where there will be cells to train."""
+        return
+
+    def expect(self, cells: int, memory_mib: float) -> None:
+        """Notes how many cells are to be trained, and the most MiB that a stored one took; nan where none is known."""
+        self.cells, self.stored_mib = cells, memory_mib
+
     @abstractmethod
     def prepare(self) -> str:
         """Makes ready for the first cell, so that it takes as long as any other; says in a sentence what the data are.
@@ -113,6 +136,18 @@ class Launcher(ABC):
     @abstractmethod
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Finds out what a cell of each variant costs, by steps that take so many seconds; or says why not."""
+
+    @abstractmethod
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs a function in one worker, with the study's number of threads, while no cell is trained; waits for it.
+
+        Function, arguments and result are pickled where the worker is another process, so the function must be defined
+        at the top level of a module. An interrupt ends the function, too.
+
+        Raises:
+            WorkerLostError: if the worker process ended before the function returned.
+            Exception: what the function raised.
+        """
 
     @abstractmethod
     def start(self, job: Job) -> None:

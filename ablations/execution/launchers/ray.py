@@ -14,27 +14,25 @@ import math
 import os
 import signal
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
-from ablations.common.process import keep_freed_memory, quiet_profiler
 from ablations.common.wording import first_line
-from ablations.config import DataConfig, RayConfig, TrainConfig
+from ablations.config import RayConfig
 from ablations.data import DataSet
-from ablations.data.images import Images
-from ablations.data.splits import DrawnSubsets, FixedData, View
-from ablations.design import Split
+from ablations.data.sharing import with_pixels
 from ablations.design.variants import Variant
-from ablations.execution.launchers.base import Launcher
-from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress, Step
-from ablations.training.job import Job, kind_of, work
+from ablations.execution.launchers.base import Launcher, WorkerLostError
+from ablations.execution.launchers.worker import OVERTIME, Returned, probe_variant, run_alone, train_job
+from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
+from ablations.training.job import Job
 
 # Read when Ray is imported: nothing is sent to its makers, workers without GPUs are given no advice about them, and
 # what it says is not coloured.
@@ -43,30 +41,12 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError
-
-if TYPE_CHECKING:
-    from ablations.data.device import DeviceImages
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 _RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
 _PATIENCE = 0.2  # seconds that words are waited for at a time
-_STEPS_APART = 0.5  # seconds between steps that are told
 _SPARE = 256 * 2**20  # bytes of a local object store beside the images
-_OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
 _LOOPBACK = "127.0.0.1"
-
-
-# What this worker's last cell saw, on its device, and the data set that this is of.
-_placed: list[tuple[_Where, View, DataSet, DeviceImages]] = []
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Which data set this is, how images are augmented, and where they go."""
-
-    fingerprint: str
-    data: DataConfig
-    device: str
 
 
 @dataclass
@@ -81,6 +61,7 @@ class RayLauncher(Launcher):
     """Trains cells as tasks of Ray; it is connected to, or started, when it is first needed."""
 
     in_process = False
+    is_local = False
 
     config: RayConfig = field(default_factory=RayConfig)
 
@@ -120,19 +101,8 @@ class RayLauncher(Launcher):
             return {}
         self._connect()
         task = ray.remote(**self._needs)(probe_variant)
-        measured = self.measure != "off"
         asked = {
-            variant.name: task.remote(
-                variant.network,
-                self.recipe,
-                [self._data_ref],
-                self._where,
-                self.design.seed(0),
-                seconds,
-                self.threads,
-                measured,
-            )
-            for variant in variants
+            variant.name: task.remote(self.probe_task(variant, seconds), self._load, self.place) for variant in variants
         }
         found: dict[str, Probe | str] = {}
         for name, answer in asked.items():
@@ -142,9 +112,27 @@ class RayLauncher(Launcher):
                 found[name] = first_line(error)[:300]
         return found
 
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs the function as a task of Ray."""
+        self._connect()
+        task = ray.remote(**self._needs)(run_alone).remote(self.threads, function, *arguments)
+        try:
+            while not ray.wait([task], timeout=_PATIENCE)[0]:  # a plain `get` would not let signals be handled
+                pass
+            result: Returned = ray.get(task)
+        except RayTaskError as error:
+            cause: Exception = error.cause
+            raise cause from error
+        except RayError as error:
+            raise WorkerLostError(first_line(error)[:300]) from None
+        except BaseException:
+            ray.cancel(task, force=True)
+            raise
+        return result
+
     def start(self, job: Job) -> None:
         """Hands a cell to Ray, which trains it where there is room."""
-        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, [self._data_ref], self._where))
+        self._tasks[job.cell.key] = _Task(job, self._training.remote(job, self._load, self.place))
 
     def events(self) -> Iterator[tuple[str, Progress]]:
         """Waits a moment for what workers say.
@@ -186,7 +174,7 @@ class RayLauncher(Launcher):
         """Ends workers that do not notice themselves that their time is over."""
         for key, task in list(self._tasks.items()):
             limit = task.job.seconds
-            if limit and task.begun and time.monotonic() - task.begun > limit + _OVERTIME:
+            if limit and task.begun and time.monotonic() - task.begun > limit + OVERTIME:
                 ray.cancel(self._tasks.pop(key).words, force=True)
                 yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
 
@@ -209,11 +197,11 @@ class RayLauncher(Launcher):
     @cached_property
     def _data_ref(self) -> Any:
         _ = self.images  # what is wrong with them is said first
-        return ray.put(_shared(self.data_set))
+        return ray.put(with_pixels(self.data_set, _plain))
 
     @property
-    def _where(self) -> _Where:
-        return _Where(self.data_set.fingerprint, self.data, self._device)
+    def _load(self) -> Callable[[], DataSet]:
+        return partial(_fetch, [self._data_ref])
 
     @cached_property
     def _training(self) -> Any:
@@ -271,71 +259,11 @@ class RayLauncher(Launcher):
         return bool(has.get("CPU", 0) >= self.threads and has.get("GPU", 0) >= self._gpus)
 
 
-# What runs in worker processes.
+def _fetch(references: Sequence[Any]) -> DataSet:
+    """Returns the data set that a list of one reference is to: one by itself Ray would replace by what it is to."""
+    data: DataSet = ray.get(references[0])
+    return data
 
 
-def train_job(job: Job, data: Sequence[Any], where: _Where) -> Iterator[Progress]:
-    """Trains a job's cell; `data` is a list of one reference to the data set."""
-    told = 0.0
-    try:
-        for event in work(job, _on_device(data, where, job.cell.seed, job.cell.split)):
-            if isinstance(event, Step):
-                if time.monotonic() - told < _STEPS_APART:
-                    continue
-                told = time.monotonic()
-            yield event
-        return
-    except Exception as error:  # of placing the images, as a cell's own errors are told
-        failure = Failed(kind_of(error), traceback.format_exc())
-    yield failure
-
-
-def probe_variant(
-    network: dict[str, Any],
-    recipe: TrainConfig,
-    data: Sequence[Any],
-    where: _Where,
-    seed: int,
-    seconds: float,
-    threads: int,
-    measured: bool,
-) -> Probe | str:
-    """Finds out what a cell of a network costs."""
-    from ablations.training.probe import probe_or_reason
-
-    images = _on_device(data, where, seed, Split.TEST)
-    return probe_or_reason(network, recipe, images, seconds, threads, measured=measured)
-
-
-def _shared(data: DataSet) -> DataSet:
-    """Returns a data set with plain arrays, whose bytes Ray shares between the processes of a machine."""
-    if isinstance(data, FixedData):
-        return replace(data, loaded=_in_plain_arrays(data.loaded))
-    return replace(data, pool=_in_plain_arrays(data.pool)) if isinstance(data, DrawnSubsets) else data
-
-
-def _in_plain_arrays(images: Images) -> Images:
-    train, test = (
-        replace(part, pixels=part.pixels.view(np.ndarray), labels=part.labels.view(np.ndarray))
-        for part in (images.train, images.test)
-    )
-    return replace(images, train=train, test=test)
-
-
-def _on_device(references: Sequence[Any], where: _Where, seed: int, split: Split) -> DeviceImages:
-    """Returns on this process's device what a cell sees; the pixels of a data set are put there for its first cell."""
-    from ablations.data.device import on_device
-
-    if not _placed or _placed[0][0] != where:
-        keep_freed_memory()
-        quiet_profiler()
-        _placed.clear()  # before others are put there
-        data: DataSet = ray.get(references[0])
-        before = None
-    else:
-        _, view, data, before = _placed[0]
-        if view == data.view(seed, split):
-            return before
-    images = on_device(data.images(seed, split), where.data, where.device, before)
-    _placed[:] = [(where, data.view(seed, split), data, images)]
-    return images
+def _plain(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels.view(np.ndarray)  # whose bytes Ray shares between the processes of a machine

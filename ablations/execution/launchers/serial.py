@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ablations.common.process import keep_freed_memory, quiet_profiler
@@ -11,6 +11,7 @@ from ablations.data.splits import View
 from ablations.design import Split
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher
+from ablations.execution.launchers.worker import Returned
 from ablations.training.events import OUT_OF_MEMORY, Failed, Finished, Probe, Progress
 from ablations.training.job import Job, work
 
@@ -48,13 +49,22 @@ class SerialLauncher(Launcher):
         """Takes steps with one variant after the other."""
         if not variants:
             return {}
-        images, measured = self._first_images, self.measure != "off"
+        images = self._first_images
         from ablations.training.probe import probe_or_reason
 
         def found(variant: Variant) -> Probe | str:
-            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads, measured=measured)
+            return probe_or_reason(variant.network, self.recipe, images, seconds, self.threads)
 
         return {variant.name: found(variant) for variant in variants}
+
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs the function in this process."""
+        keep_freed_memory()
+        quiet_profiler()
+        import torch
+
+        torch.set_num_threads(self.threads)
+        return function(*arguments)
 
     def start(self, job: Job) -> None:
         """Begins to train a cell; what is done is done while events are waited for."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ablations.common.wording import count
 from ablations.design import Cell, Design
+from ablations.design.variants import Variant
 from ablations.stats import Looks
 from ablations.storage.cell_states import StoredCell
 from ablations.storage.study import StudyStore
@@ -84,6 +85,13 @@ class Outlook:
         return len(self.design.variants) + self.to_pick
 
 
+@dataclass(frozen=True)
+class Measure:
+    """Has the costs of variants measured before the cells that follow are trained, when none is in training."""
+
+    variants: tuple[Variant, ...]
+
+
 class Schedule:
     """Says which cells come next: of most sweeps all that have no outcome; other schedules say something else.
 
@@ -92,10 +100,12 @@ class Schedule:
         notify: is told, in words, why the study goes on as it does.
         looks: when the study is judged on its way; None where it is judged at its end alone.
         ending: what people should know when all has been trained; empty where there is nothing.
+        at_once: how many cells are trained at once.
     """
 
     looks: Looks | None = None
     ending: str = ""
+    at_once: int = 1
 
     def __init__(self, design: Design, store: StudyStore | None) -> None:
         self.declared, self._store = design, store
@@ -111,7 +121,12 @@ class Schedule:
         """How many cells the study has, as far as is known by now."""
         return self.outlook().total
 
-    def cells(self) -> Iterator[Cell | None]:
+    @property
+    def measured_first(self) -> tuple[Variant, ...]:
+        """The variants whose costs are measured before the first cell is trained."""
+        return self.design.variants
+
+    def cells(self) -> Iterator[Cell | Measure | None]:
         """Yields the cells to be trained; None says that nothing can be said before one in training has ended."""
         yield from self.missing()
 

@@ -34,13 +34,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablations.analysis.load import Maker, with_found_variants
 from ablations.analysis.selection import collect_selection, confirmed_design
 from ablations.common.errors import UsageError
-from ablations.common.metrics import EPOCH_METRICS, METRICS
+from ablations.common.metrics import COSTS, EPOCH_METRICS, METRICS
 from ablations.common.settings import Settings
 from ablations.common.wording import count
 from ablations.config import Config
 from ablations.design import Cell, Design, Split
 from ablations.design.variants import Variant
-from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.base import Measure, Outlook, Schedule
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
@@ -112,16 +112,33 @@ class SearchSchedule(Schedule):
         cells = [*selection, *self.missing(confirmed)]
         return Outlook(design, cells, total, to_pick, to_confirm, note, confirmed)
 
-    def cells(self) -> Iterator[Cell | None]:
+    @property
+    def measured_first(self) -> tuple[Variant, ...]:
+        """The variants given by name, which are always confirmed; picks are measured when that is needed."""
+        return self.declared.variants
+
+    def cells(self) -> Iterator[Cell | Measure | None]:
         """Yields the cells of the selection, picking variants until there are as many as were asked for, then confirms.
 
         None says that nothing can be told before a cell of the selection that is being trained has ended.
         """
-        yield from self.not_done(self.design.selection_cells())
-        while (variant := self._pick()) is not None:
-            yield self.declared.cell(variant, 0, Split.VALIDATION)
-        while any(cell.is_open for cell in self._stored() if cell.split is Split.VALIDATION):
-            yield None
+        is_measured = not COSTS.isdisjoint(self.declared.objectives)
+        begun = self.not_done(self.design.selection_cells())
+        if is_measured and begun:
+            yield Measure(tuple(cell.variant for cell in begun))
+        yield from begun
+        while True:
+            # Nothing is measured while a cell is in training, so as many variants as are trained at once are picked and
+            # measured together, when the results of those before them are known.
+            if is_measured:
+                yield from self._until_selection_ends()
+            if not (picked := self._pick_several(self.at_once if is_measured else 1)):
+                break
+            if is_measured:
+                yield Measure(tuple(picked))
+            for variant in picked:
+                yield self.declared.cell(variant, 0, Split.VALIDATION)
+        yield from self._until_selection_ends()
         confirmed = self._confirmed()
         if missing := self.missing(confirmed):
             picks = "; ".join(variant.name for variant in confirmed.variants if variant.levels)
@@ -131,7 +148,13 @@ class SearchSchedule(Schedule):
                 f"Selected on the validation images: {picks}. Trained for the results, with {replicates} each: "
                 f"these{named}."
             )
+            yield Measure(confirmed.variants)
         yield from missing
+
+    def _until_selection_ends(self) -> Iterator[None]:
+        """Yields None while a cell of the selection is in training."""
+        while any(cell.is_open for cell in self._stored() if cell.split is Split.VALIDATION):
+            yield None
 
     def count_done(self) -> int:
         """Counts the cells of both phases that need no training any more."""
@@ -163,16 +186,27 @@ class SearchSchedule(Schedule):
         value = f"{metric.label.lower()} {metric.format(getattr(epochs[-1], objective))} {metric.unit}"
         return f"after epoch {len(epochs)}, {value} is worse than the median of the others"
 
-    def _pick(self) -> Variant | None:
-        """Returns the next variant; None when there are enough, or none is left."""
+    def _pick_several(self, most: int) -> list[Variant]:
+        """Returns the next variants, up to so many; none when there are enough, or none is left."""
+        picks: list[Variant] = []
+        while len(picks) < most and (variant := self._pick(picks)) is not None:
+            picks.append(variant)
+        return picks
+
+    def _pick(self, ahead: Sequence[Variant] = ()) -> Variant | None:
+        """Returns the next variant; None when there are enough, or none is left.
+
+        `ahead` are variants that were picked and are not in training yet.
+        """
         stored = self._stored()
         design = with_found_variants(self.declared, stored, self._maker)
-        picked = [variant for variant in design.variants if variant.levels]
+        picked = [*(variant for variant in design.variants if variant.levels), *ahead]
         if len(picked) >= self._trials:
             return None
         # By how many there are, so that a search that goes on picks what it would have picked.
         seed = stream_seed(self.declared.protocol["seed"], "search", len(picked)) % 2**32
         in_training = {cell.variant for cell in stored if cell.is_open and cell.split is Split.VALIDATION}
+        in_training |= {variant.name for variant in ahead}
         running = [
             create_trial(state=TrialState.RUNNING, params=variant.levels, distributions=dict(self._space))
             for variant in picked
@@ -187,7 +221,7 @@ class SearchSchedule(Schedule):
         study = optuna.create_study(directions=directions, sampler=sampler)
         study.add_trials(running)
         study.add_trials(observations(picked, stored, design.objectives, self._space))
-        known = [variant.network for variant in design.variants]
+        known = [variant.network for variant in (*design.variants, *ahead)]
         for _ in range(_ASKED):
             trial = study.ask(dict(self._space))
             variant = self._maker.variant(trial.params)

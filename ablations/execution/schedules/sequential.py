@@ -16,7 +16,7 @@ from ablations.common.errors import UsageError
 from ablations.common.wording import count
 from ablations.config import AUTO
 from ablations.design import Cell, Design
-from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.base import Measure, Outlook, Schedule
 from ablations.stats import Looks, family, judge, undecided
 from ablations.stats.significance import FLIPPED
 from ablations.storage.errors import StorageError
@@ -64,7 +64,7 @@ class SequentialSchedule(Schedule):
         """How many cells the study has up to the look that is being taken."""
         return super().total if self._total is None else self._total
 
-    def cells(self) -> Iterator[Cell | None]:
+    def cells(self) -> Iterator[Cell | Measure | None]:
         """Yields the cells of a look after the other; judges the study when those of one are trained."""
         for found, batch in self._batches():
             self._total = self.count_done() + len(batch)

@@ -31,7 +31,7 @@ from ablations.common.wording import count
 from ablations.design import Cell, Design, Split
 from ablations.design.tuning import STARTUP, Dimension, Tuning
 from ablations.design.variants import Variant
-from ablations.execution.schedules.base import Outlook, Schedule
+from ablations.execution.schedules.base import Measure, Outlook, Schedule
 from ablations.reporting.text.tuning import recipe_text
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.study import StudyStore
@@ -96,7 +96,7 @@ class TuningSchedule(Schedule):
         total = len(design.variants) * self._tuning.trials + 2 * sum(design.sizes.values())
         return TuningOutlook(design, [*trials, *results], total, pending=pending)
 
-    def cells(self) -> Iterator[Cell | None]:
+    def cells(self) -> Iterator[Cell | Measure | None]:
         """Yields the first trial of each variant, then the second, and so on; then results, replicate by replicate."""
         for number in range(self._tuning.trials):
             for variant in self.declared.variants:

@@ -8,33 +8,33 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ablations.analysis.costs import StudyCosts
 from ablations.analysis.tradeoffs import is_on_front
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
-from ablations.stats import cells_by_variant, typical
+from ablations.stats import cells_by_variant
 
 _COSTS = ("train_images_per_second", "peak_memory_mib")
 
 
-def pareto_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+def pareto_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
     """Returns a row a variant and cost, of those that were measured.
 
     Columns: `variant`, `metric` (`train_images_per_second` or `peak_memory_mib`), `n`, `top1` (mean) with its 95 % CI
-    from `low` to `high` (empty where n is 1), `cost` (median) from `cost_low` to `cost_high`, and `on_front`, whether
-    no other variant has both a higher top-1 and a better cost.
+    from `low` to `high` (empty where n is 1), `cost`, and `on_front`, whether no other variant has both a higher top-1
+    and a better cost.
     """
     rows = []
     groups = cells_by_variant(cells)
     for metric, variant in itertools.product(_COSTS, design.variants):
         own = groups.get(variant.name)
-        cost = None if own is None else typical(own[metric].to_numpy())
+        cost = costs.of(variant.name).metrics.get(metric) if costs else None
         if own is not None and cost is not None:
             rows.append(
-                {"variant": variant.name, "metric": metric, **style.top1_of(own)}
-                | {"cost": cost.median, "cost_low": cost.low, "cost_high": cost.high, "on_front": False}
+                {"variant": variant.name, "metric": metric, **style.top1_of(own)} | {"cost": cost, "on_front": False}
             )
-    columns = ["variant", "metric", "n", "top1", "low", "high", "cost", "cost_low", "cost_high", "on_front"]
+    columns = ["variant", "metric", "n", "top1", "low", "high", "cost", "on_front"]
     frame = pd.DataFrame(rows, columns=columns)
     for cost_metric, part in frame.groupby("metric"):
         directions = [METRICS["top1"].direction, METRICS[str(cost_metric)].direction]

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ablations.analysis.costs import StudyCosts
 from ablations.design import Design
 from ablations.design.variants import NO_ATTENTION
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
-from ablations.stats import cells_by_variant, typical
+from ablations.stats import Estimate
 
 _MODES = {"forward": "Inference", "training step": "Training step"}
 _NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
@@ -44,44 +45,40 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return shown[[*SUBJECT, "label", "mode", *SETTING, *_NUMBERS]]
 
 
-def promise_of_cells(
-    cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
+def promise_of_variants(
+    costs: StudyCosts | None, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Returns the same of a study's cells, whose networks were timed in turns with the plain one once trained.
+    """Returns the same of a study's variants, which were timed in turns with the plain network.
 
-    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention. `low`
-    to `high` are the lowest and the highest replicate, `noise_low` to `noise_high` those of plain networks that were
-    timed against themselves (empty without one).
+    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention; `n`
+    counts copies. `noise_low` to `noise_high` are of a second copy of the plain network, where a variant is plain.
     """
     rows = []
-    groups = cells_by_variant(cells)
     several = len({variant.model["name"] for variant in design.variants}) > 1
-    for mode, metric in {"training step": "train_time_ratio", "forward": "test_time_ratio"}.items():
-        ratios = {
-            variant.name: typical(groups[variant.name][metric].to_numpy()) if variant.name in groups else None
-            for variant in design.variants
+    for mode, name in {"training step": "train_time", "forward": "test_time"}.items():
+        times: dict[str, Estimate | None] = {
+            variant.name: getattr(costs.of(variant.name), name) if costs else None for variant in design.variants
         }
-        plain = {variant.model["name"]: ratios[variant.name] for variant in design.variants if variant.is_plain}
+        plain = {variant.model["name"]: times[variant.name] for variant in design.variants if variant.is_plain}
         for variant in design.variants:
-            ratio, noise = ratios[variant.name], plain.get(variant.model["name"])
-            if ratio is None or variant.is_plain or variant.name not in multiply_adds:
+            time, noise = times[variant.name], plain.get(variant.model["name"])
+            if time is None or variant.is_plain or variant.name not in multiply_adds:
                 continue
             place = variant.model["name"]
             label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name
             promised = multiply_adds[variant.name] / plain_adds[variant.name]
-            bounds = (ratio.low, ratio.high) if ratio.n > 1 else (math.nan, math.nan)
             noises = (noise.low, noise.high) if noise else (math.nan, math.nan)
-            rows.append([place, variant.name, label, mode, ratio.n, promised, ratio.median, *bounds, *noises])
+            rows.append([place, variant.name, label, mode, time.n, promised, time.mean, time.low, time.high, *noises])
     frame = pd.DataFrame(rows, columns=["place", "name", "label", "mode", "n", *_NUMBERS])
     frame[_NUMBERS] = 100 * (frame[_NUMBERS] - 1)
     return frame.sort_values(["place", "mode", "measured"], ignore_index=True)
 
 
-def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Figure:
+def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
     """Draws a row a network and a panel a mode: the overhead that was promised, joined to the measured one.
 
     Both stand on one linear scale, so that they compare as lengths; what is promised is mostly too short to be read
-    off, and is written beside the name. `bars` says what `low` to `high` is.
+    off, and is written beside the name.
     """
     promised = frame.drop_duplicates("label").set_index("label")["promised"]
     folded = zip(style.row_labels(promised.index), promised, strict=True)
@@ -94,7 +91,7 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
         for axes, mode in zip(panels, modes, strict=True):
             own = frame[frame["mode"] == mode]
             place = own["label"].map(list(promised.index).index)
-            noise, width = f"the plain network against itself, {bars}", own["noise_high"] - own["noise_low"]
+            noise, width = "the plain network against itself, 95 % CI", own["noise_high"] - own["noise_low"]
             axes.barh(place, width, height=1, left=own["noise_low"], color="#d4d4d4", linewidth=0, label=noise)
             axes.axvline(0, color=style.BASELINE, linewidth=0.8)
             axes.hlines(place, own["promised"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
@@ -102,7 +99,7 @@ def draw_promise(frame: pd.DataFrame, caption: str, bars: str = "95 % CI") -> Fi
             look = {"linestyle": "", "marker": "D", "markerfacecolor": "white", "color": style.COLOURS[1]}
             axes.plot(own["promised"], place, label="promised by the multiply-adds", zorder=4, **look)
             look = {"linestyle": "", "marker": "o", "color": style.COLOURS[0]}
-            axes.plot(own["measured"], place, label=f"measured time, {bars}", zorder=3, **look)
+            axes.plot(own["measured"], place, label="measured time, 95 % CI", zorder=3, **look)
             ends = own[["measured", "high", "promised"]].max(axis="columns")
             for row, end, value in zip(place, ends, own["measured"], strict=True):
                 axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)

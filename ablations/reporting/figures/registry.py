@@ -30,6 +30,7 @@ from ablations.reporting.figures import (
 )
 from ablations.reporting.figures import tuning as tuning_figure
 from ablations.reporting.figures.sketch import Sketch
+from ablations.reporting.text.costs import NOT_MEASURED, measured_on
 from ablations.reporting.text.declaration import exploratory_sentence
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_effects_sentence, shown_sentence
 from ablations.reporting.text.tuning import comparisons_frame
@@ -80,12 +81,12 @@ def _forest(analysis: StudyAnalysis) -> Sketch | str:
 
 def _variants(analysis: StudyAnalysis) -> Sketch:
     design, cells = analysis.design, analysis.results.cells
-    key = "Dots: replicates; top-1: mean and 95 % CI (Student's t); costs: median, lowest to highest."
-    key = key if _repeated(analysis) else ""
+    key = "Dots: replicates; top-1: mean and 95 % CI (Student's t)." if _repeated(analysis) else ""
+    key = f"{key} {_costs_key(analysis)}".strip()
     if len(set(design.baselines.values())) > 1:
-        frame = variants.pairs_frame(cells, design)
+        frame = variants.pairs_frame(cells, design, analysis.costs)
         return Sketch(frame, partial(variants.draw_pairs, _shown(frame, analysis)), key)
-    frame = variants.levels_frame(cells, design)
+    frame = variants.levels_frame(cells, design, analysis.costs)
     return Sketch(frame, partial(variants.draw_levels, _shown(frame, analysis), _factor_label(design)), key)
 
 
@@ -158,12 +159,12 @@ def _comparisons(analysis: StudyAnalysis) -> Sketch | str:
 
 
 def _pareto(analysis: StudyAnalysis) -> Sketch | str:
-    frame = pareto.pareto_frame(analysis.results.cells, analysis.design)
+    frame = pareto.pareto_frame(analysis.results.cells, analysis.design, analysis.costs)
     if frame.empty:
-        return "neither speed nor memory was measured (measure=off)"
+        return NOT_MEASURED
     key = (
-        "Top-1: means, with 95 % CI where n > 1; costs: medians over replicates. Rings and the line between them: what "
-        f"no other variant beats in both, going by means. {_ASIDE}"
+        "Top-1: means, with 95 % CI where n > 1. Rings and the line between them: what no other variant beats in both, "
+        f"going by means. {_costs_key(analysis)} {_ASIDE}"
     )
     return Sketch(frame, partial(pareto.draw_pareto, _shown(frame, analysis), analysis.design.baselines), key)
 
@@ -179,13 +180,11 @@ def _complexity(analysis: StudyAnalysis) -> Sketch:
 
 
 def _promise(analysis: StudyAnalysis) -> Sketch | str:
-    frame = promise.promise_of_cells(
-        analysis.results.cells, analysis.design, analysis.multiply_adds, analysis.plain_adds
-    )
+    frame = promise.promise_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
     if frame.empty:
         return "no time was measured of a variant with attention"
-    key = "Time: medians over replicates, lowest to highest, each in turns with the plain network's."
-    return Sketch(frame, partial(promise.draw_promise, frame, bars="lowest to highest"), key)
+    key = f"Time: relative to the plain network's, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
+    return Sketch(frame, partial(promise.draw_promise, frame), key)
 
 
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
@@ -245,6 +244,11 @@ def _cams(analysis: StudyAnalysis) -> Sketch | str:
         "class shown; below each what the network takes it for, and the probability of the true class."
     )
     return Sketch(found.frame, partial(cams.draw_cams, found), key, _OF_EACH, asks=False)
+
+
+def _costs_key(analysis: StudyAnalysis) -> str:
+    """Says how costs were measured; empty where they were not."""
+    return f"Costs measured {measured_on(analysis.costs)}." if analysis.costs else ""
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:

@@ -9,27 +9,27 @@ import math
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
+from ablations.analysis.costs import StudyCosts, VariantCost
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.design.variants import level_name
 from ablations.reporting.figures import style
-from ablations.stats import cells_by_variant, estimate, typical
+from ablations.stats import Estimate, cells_by_variant, estimate
 
 _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
 
 
-def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns a row a finished cell and metric (`kind` is `replicate`), and one a variant and metric, with `n`.
+def levels_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
+    """Returns a row a finished cell (`kind` is `replicate`), and one a variant and metric, with `n`.
 
-    The latter have of top-1 the `mean` and the bounds of its 95 % CI, of costs the `median` and the lowest and highest;
-    bounds are empty where n is 1. `level` is the level of a sweep with one factor, else the variant's name.
+    The latter have the `mean` and the bounds of its 95 % CI: of top-1 over replicates, of step times over copies;
+    bounds are empty where n is 1, and of memory. `level` is the level of a sweep with one factor, else the variant's
+    name.
     """
     rows: list[dict[str, object]] = []
     groups = cells_by_variant(cells)
@@ -37,29 +37,27 @@ def levels_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
         own = groups.get(variant.name, cells.iloc[:0])
         level = next(iter(variant.levels.values())) if len(variant.levels) == 1 else variant.name
         is_baseline = design.baselines.get(variant.name) == variant.name
-        for metric in _SHOWN:
-            place = {"variant": variant.name, "level": level, "is_baseline": is_baseline, "metric": metric}
-            values = own[metric].to_numpy()
-            known = ~np.isnan(values)  # costs are not measured of every cell
-            if not known.any():
-                continue
-            rows += [
-                place | {"kind": "replicate", "replicate": replicate, "value": value}
-                for replicate, value in zip(own["replicate"].to_numpy()[known], values[known], strict=True)
-            ]
-            rows.append(place | _summary(metric, values[known]))
+        place = {"variant": variant.name, "level": level, "is_baseline": is_baseline, "metric": "top1"}
+        if not len(own):
+            continue
+        values = own["top1"].to_numpy()
+        rows += [
+            place | {"kind": "replicate", "replicate": replicate, "value": value}
+            for replicate, value in zip(own["replicate"].to_numpy(), values, strict=True)
+        ]
+        rows.append(place | _mean(estimate(values)))
+        cost = costs.of(variant.name) if costs else VariantCost()
+        if cost.train_time:
+            rows.append(place | {"metric": "train_time_ratio"} | _mean(cost.train_time))
+        if not math.isnan(cost.peak_memory_mib):
+            memory = Estimate(1, cost.peak_memory_mib, math.nan, math.nan)
+            rows.append(place | {"metric": "peak_memory_mib"} | _mean(memory))
     columns = ["variant", "level", "is_baseline", "metric", "kind", "replicate", "value", "n", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _summary(metric: str, values: NDArray[np.float64]) -> dict[str, object]:
-    if metric == "top1":
-        mean = estimate(values)
-        return {"kind": "mean", "value": mean.mean, "n": mean.n, "low": mean.low, "high": mean.high}
-    cost = typical(values)
-    assert cost is not None
-    low, high = (cost.low, cost.high) if cost.n > 1 else (math.nan, math.nan)
-    return {"kind": "median", "value": cost.median, "n": cost.n, "low": low, "high": high}
+def _mean(known: Estimate) -> dict[str, object]:
+    return {"kind": "mean", "value": known.mean, "n": known.n, "low": known.low, "high": known.high}
 
 
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
@@ -133,12 +131,12 @@ def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
         axes.plot(xs, ys, label="replicates", **style.DOTS)
 
 
-def pairs_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+def pairs_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
     """Returns what `levels_frame` does, and for each variant its `row` (the levels that a pair shares) and `series`.
 
     The series is the level of the factor whose level is the baseline; variants given by name have a row of their own.
     """
-    frame, factor = levels_frame(cells, design), design.baseline_factor
+    frame, factor = levels_frame(cells, design, costs), design.baseline_factor
     rows = {variant.name: variant.name for variant in design.variants}
     series = dict(rows)
     for variant in design.variants:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
+from ablations.reporting.tables.costs import costs_frame
 from ablations.reporting.tables.latex import latex_table, number_macros
 from ablations.reporting.tables.predictions import prediction_tables
 from ablations.reporting.tables.render import markdown_table
@@ -30,6 +31,8 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
         frames[name] = frame
         whole = replace(first, note=f"{first.title}. {first.note} {protocol_note(analysis)}")
         tables[name] = whole, whole, f"{label}-{name}"
+    if (costs := costs_frame(analysis)) is not None:
+        frames["costs"] = costs
     frames |= tuning_frames(analysis) | prediction_tables(analysis)
     texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.10g") for name, frame in frames.items()}
     for name, (whole, short, own_label) in tables.items():

@@ -8,6 +8,7 @@ import string
 import unicodedata
 from collections.abc import Iterable
 
+from ablations.analysis.costs import VariantCost
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
 from ablations.design import Design
@@ -94,9 +95,12 @@ def number_macros(analysis: StudyAnalysis) -> str:
     lines = [f"\\newcommand{{\\{study}{quantity}}}{{{value}}}" for quantity, value in whole.items()]
     example = lines[0].partition("{")[2].partition("}")[0]
     gflops = in_gflops(analysis.multiply_adds)
+    costs = {summary.variant: analysis.costs.of(summary.variant) for summary in analysis.summaries if analysis.costs}
     for summary in analysis.shown_summaries:
         lines.append(f"% {' '.join(summary.variant.split())}")
-        for quantity, value in _variant_numbers(summary, gflops[summary.variant], design).items():
+        for quantity, value in _variant_numbers(
+            summary, costs.get(summary.variant), gflops[summary.variant], design
+        ).items():
             name = f"\\{study}{words[summary.variant]}{quantity}"
             lines.append(f"\\newcommand{{{name}}}{{{value}}}")
             example = name if quantity == "TopOne" else example
@@ -136,7 +140,7 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
     return words
 
 
-def _variant_numbers(summary: VariantSummary, gflops: str, design: Design) -> dict[str, str]:
+def _variant_numbers(summary: VariantSummary, cost: VariantCost | None, gflops: str, design: Design) -> dict[str, str]:
     """Returns what is known of a variant, by quantity, as LaTeX that is at home in text and in formulas."""
     top1, written = METRICS["top1"].format, METRICS[design.metric].format_difference
     known = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
@@ -151,7 +155,7 @@ def _variant_numbers(summary: VariantSummary, gflops: str, design: Design) -> di
     if contrast:
         known["Verdict"] = contrast.verdict.value
     known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
-    if summary.train_time_ratio:
-        known["StepTime"] = METRICS["train_time_ratio"].format(summary.train_time_ratio.median)
+    if cost and cost.train_time:
+        known["StepTime"] = METRICS["train_time_ratio"].format(cost.train_time.mean)
     # A comma between digits would be followed by space in a formula.
     return {name: re.sub(r"(?<=\d),(?=\d)", "{,}", latex_number(value)) for name, value in known.items()}

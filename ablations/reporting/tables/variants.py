@@ -11,32 +11,28 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from ablations.analysis.costs import VariantCost
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS, Metric
 from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.costs import NOT_MEASURED, measured_on, relative_time
 from ablations.reporting.text.declaration import exploratory_mark, exploratory_sentence
-from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval, step_time
+from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
-from ablations.stats import Estimate, Typical, VariantSummary
+from ablations.stats import Estimate, VariantSummary
 
 # Columns by what they show, for the report and as the paper lays them out.
 _REPORTED = {
     "variant": "variant", "n": "n", "top1": "top-1 % [95 % CI]", "difference": "difference [95 % CI]",
-    "verdict_of_pair": "verdict", "step_time": "step time × plain", "train_images_per_second": "images/s",
-    "peak_memory_mib": "peak MiB", "parameters": "parameters",
+    "verdict_of_pair": "verdict", "step_time": "step × plain", "peak_memory_mib": "peak MiB",
+    "parameters": "parameters",
 }  # fmt: skip
 _PRINTED = {
     "variant": "Variant", "n": "n", "parameters": "Param.", "gflops": "GFLOPs", "top1": "Top-1 (%)",
     "difference": "Difference", "verdict": "Verdict", "step_time": "Step time", "peak_memory_mib": "Peak MiB",
 }  # fmt: skip
-_COSTS = (
-    "Step time is that of a training step over the plain network's, timed in turns with it after training (median over "
-    "replicates, lowest to highest); a plain network's own is an A/A comparison and says how far the noise goes. "
-    "Images/s are those of training, peak MiB the memory of a training step without the data set: medians over "
-    "replicates. "
-    "A dash is what was not measured: it would have taken more than a tenth of the cell's time, or `measure=off`."
-)
+_COSTS = "Step × plain: time of a training step relative to the plain network's, 95 % CI; see Costs."
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
@@ -44,7 +40,7 @@ def summary_table(analysis: StudyAnalysis) -> Section:
     said = (
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        _COSTS,
+        _COSTS if analysis.costs else f"Step × plain and peak MiB: {NOT_MEASURED}.",
         shown_sentence(analysis),
     )
     headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
@@ -56,7 +52,7 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
 
     Args:
         analysis: the study.
-        is_short: leaves out the range of step times, and n where all variants have the same, which the note says: a
+        is_short: leaves out the intervals of step times, and n where all variants have the same, which the note says: a
             page of paper has no room for them.
     """
     left_out = set()
@@ -64,7 +60,7 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
         left_out.add("n")
     printed = _with_judged(_PRINTED, METRICS[analysis.design.metric])
     headers = {key: header for key, header in printed.items() if key not in left_out}
-    rows = _rows(analysis, headers, with_range=not is_short)
+    rows = _rows(analysis, headers, with_interval=not is_short)
     return Section("Variants", _variants_note(analysis, rows, is_short), _headers(analysis, headers), rows)
 
 
@@ -88,23 +84,23 @@ def _with_judged(headers: Mapping[str, str], metric: Metric, suffix: str = "") -
     return made
 
 
-def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_range: bool = True) -> list[list[str]]:
+def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_interval: bool = True) -> list[list[str]]:
     gflops = in_gflops(analysis.multiply_adds) if "gflops" in keys else {}
-    metric = METRICS[analysis.design.metric]
+    metric, costs = METRICS[analysis.design.metric], analysis.costs
     shown = [
-        _cells(summary, metric, with_range) | {"gflops": gflops.get(summary.variant, "")}
+        _cells(summary, costs.of(summary.variant) if costs else VariantCost(), metric, with_interval)
+        | {"gflops": gflops.get(summary.variant, "")}
         for summary in analysis.shown_summaries
     ]
     return [[cells[key] for key in keys] for cells in shown]
 
 
-def _cells(summary: VariantSummary, metric: Metric, with_range: bool) -> dict[str, str]:
+def _cells(summary: VariantSummary, cost: VariantCost, metric: Metric, with_interval: bool) -> dict[str, str]:
     contrast = summary.contrast
     difference = contrast.difference if contrast else None
     verdict = verdict_mark(contrast) if contrast else ""
     pair = difference_with_interval(difference, metric) if difference else "no pair"
     shown = "baseline" if summary.is_baseline else pair
-    costs = ("train_images_per_second", "peak_memory_mib", "parameters")
     return {
         "variant": summary.variant,
         "n": summary.replicates,
@@ -113,8 +109,9 @@ def _cells(summary: VariantSummary, metric: Metric, with_range: bool) -> dict[st
         "difference": shown,
         "verdict": verdict,
         "verdict_of_pair": verdict if difference else "",
-        "step_time": step_time(summary.train_time_ratio, with_range=with_range),
-        **{key: METRICS[key].format(getattr(summary, key)) for key in costs},
+        "step_time": relative_time(cost.train_time, with_interval=with_interval),
+        "peak_memory_mib": METRICS["peak_memory_mib"].format(cost.peak_memory_mib),
+        "parameters": METRICS["parameters"].format(summary.parameters),
     }
 
 
@@ -128,15 +125,18 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     metric = METRICS[design.metric]
     verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
     verdicts += f"margin {metric.quantity(design.margin)}."
-    typical = "median (lowest to highest)" if most > 1 and not is_short else "median"
-    step = f"Step time: of training, over the plain network's, {typical}; a plain network's own is an A/A comparison"
+    costs = analysis.costs
+    over = "geometric mean over copies" + ("" if is_short else ", 95 % CI")
+    step = (
+        f"Step time: of training, relative to the plain network's, {over}; a plain network's own is an A/A comparison."
+    )
     parts = [
         f"Top-1: {repeated} ({size}).",
         f"Difference: in {metric.difference_unit}, to {against} ({design.baseline}), paired by replicate.",
         verdicts,
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        f"{step} and shows the noise." if any(summary.train_time_ratio for summary in summaries) else "",
+        f"{step} Costs measured {measured_on(costs)}." if costs else "",
         "A dash: not measured." if any("–" in cell for row in rows for cell in row) else "",
         shown_sentence(analysis),
         protocol_note(analysis),
@@ -161,6 +161,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     rows = []
     for summary in analysis.summaries:
         variant, contrast = variants[summary.variant], summary.contrast
+        cost = analysis.costs.of(summary.variant) if analysis.costs else VariantCost()
         rows.append(
             {
                 "variant": summary.variant,
@@ -179,9 +180,9 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 "p": contrast.p if contrast else None,
                 "assumes_normal": contrast.assumes_normal if contrast else None,
                 "exploratory": analysis.is_exploratory if contrast else None,
-                **_bounds("step_time_ratio", summary.train_time_ratio),
-                "images_per_second": summary.train_images_per_second,
-                "peak_memory_mib": summary.peak_memory_mib,
+                **_bounds("step_time_ratio", cost.train_time),
+                "images_per_second": cost.train_images_per_second,
+                "peak_memory_mib": cost.peak_memory_mib,
                 **{str(key): value for key, value in others.loc[summary.variant].items()},
             }
         )
@@ -189,8 +190,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"multiply_adds": "Int64"})
 
 
-def _bounds(name: str, known: Estimate | Typical | None) -> dict[str, float]:
+def _bounds(name: str, known: Estimate | None) -> dict[str, float]:
     if known is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), math.nan)
-    middle = known.mean if isinstance(known, Estimate) else known.median
-    return {name: middle, f"{name}_low": known.low, f"{name}_high": known.high}
+    return {name: known.mean, f"{name}_low": known.low, f"{name}_high": known.high}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ablations.common.metrics import COSTS, METRICS, Metric
-from ablations.stats import Estimate, Typical
+from ablations.stats import Estimate
 
 _NOT_EVALUATED = COSTS | {"parameters", "seconds", "train_loss", "learning_rate"}  # the same whatever images are for
 
@@ -33,14 +33,6 @@ def mean_with_interval(mean: Estimate, metric: Metric = METRICS["top1"]) -> str:
     """Writes a mean with its confidence interval, where it has one: `63.5 [62.8, 64.3]`."""
     interval = f" [{metric.format(mean.low)}, {metric.format(mean.high)}]" if mean.has_spread else ""
     return metric.format(mean.mean) + interval
-
-
-def step_time(ratio: Typical | None, *, with_range: bool = True) -> str:
-    """Writes the time of a training step over the plain network's: `1.28 (1.27 to 1.29)`, or a dash."""
-    shown = METRICS["train_time_ratio"].format
-    if ratio is None:
-        return shown(math.nan)
-    return shown(ratio.median) + (f" ({shown(ratio.low)} to {shown(ratio.high)})" if with_range and ratio.n > 1 else "")
 
 
 def in_gflops(multiply_adds: Mapping[str, float]) -> dict[str, str]:

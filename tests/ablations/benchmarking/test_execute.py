@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,7 +23,7 @@ from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
-from ablations.measure.speed import TWIN
+from ablations.measure.speed import LEAST_COPIES, TWIN
 from sa_core import create_model
 
 SMALL = (
@@ -138,13 +139,76 @@ def test_samples_are_all_times_that_were_taken(
     for key, own in taken:
         rows = frame[(frame[place] == list(key)).all(axis="columns")]
         baseline = rows.loc[rows["verdict"] == "baseline", "name"].item()
-        (rounds,) = set(rows["rounds"])
-        assert rounds >= 3
-        assert own["timed"].value_counts().to_dict() == {baseline: 2 * rounds, "sa": 2 * rounds, TWIN: 2 * rounds}
+        (copies,) = set(rows["copies"])
+        assert copies >= LEAST_COPIES
+        assert set(own["copy"]) == set(range(copies))
+        times = 2 * len(own[["copy", "round"]].drop_duplicates())
+        assert own["timed"].value_counts().to_dict() == dict.fromkeys((baseline, "sa", TWIN), times)
         medians = 1000 * own.groupby("timed")["seconds"].median()
         for row in rows.itertuples():
             assert row.ms == pytest.approx(medians[row.name])
     assert "name" not in samples.columns
+
+
+def test_ratios_are_those_of_copies(
+    whole: tuple[Benchmark, tuple[Comparison, ...], list[Measurement]], frame: pd.DataFrame
+) -> None:
+    samples = pd.DataFrame(whole[0].samples)
+    for (place, mode), own in samples.groupby(["place", "mode"]):
+        times = own.pivot_table(index=["copy", "round", "turn"], columns="timed", values="seconds")
+        rows = frame[(frame["place"] == place) & (frame["mode"] == mode)].set_index("name")
+        baseline = rows.index[rows["verdict"] == "baseline"].item()
+        logs = np.log(times["sa"] / times[baseline]).groupby("copy").median()
+        assert rows.loc["sa", "ratio"] == pytest.approx(math.exp(logs.mean()))
+
+
+class Tenth:
+    """A clock by which `sa` takes so much longer than the others, give or take a percent."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.random = factor, np.random.default_rng(0)
+
+    def __call__(self, act: Any, repeats: int) -> float:
+        name, call = act.args
+        call()
+        return repeats * 1e-4 * (self.factor if name == "sa" else 1.0) * math.exp(self.random.normal(0, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("factor", "margin", "verdict"),
+    [(1.1, 5, "slower"), (0.9, 5, "faster"), (1.0, 5, "same"), (1.1, 20, "same"), (1.0, 0.01, "undecided")],
+)
+def test_verdicts_are_by_copies_and_the_margin(
+    factor: float, margin: float, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "clock_of", lambda _: Tenth(factor))
+    benchmark, comparisons = started("bench.metrics=[speed]", "bench.modes=[forward]", f"bench.margin={margin}")
+    copied, attended = benchmark.measure(comparisons[0])
+    assert (copied.timing.verdict, attended.timing.verdict) == ("baseline", verdict)
+    assert attended.timing.ratio == pytest.approx(factor, rel=0.02)
+
+
+class Counted(nn.Module):
+    """Notes how many of it were built."""
+
+    built: ClassVar[int] = 0
+
+    def __init__(self, _: int) -> None:
+        super().__init__()
+        Counted.built += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+@pytest.mark.parametrize("kind", [MODULE, NETWORK])
+def test_every_copy_that_is_timed_is_built_anew(kind: str) -> None:
+    Counted.built = 0
+    benchmark, comparisons = started("bench.metrics=[speed]", "bench.modes=[forward]")
+    candidate = Candidate.of_class("counted", Counted, None)
+    row = benchmark.measure(replace(one_of(comparisons, kind), candidates=(candidate,)))[1]
+    places = 1 if kind == MODULE else 3
+    assert Counted.built == (1 + row.timing.copies) * places  # one more is called for the first time
 
 
 def test_counts_need_no_clock_and_are_equal_in_every_mode(frame: pd.DataFrame) -> None:
@@ -350,7 +414,7 @@ def test_a_metric_that_is_not_asked_for_is_not_measured(metric: str) -> None:
     assert set(frame["status"]) == {"measured"}
     assert {name for name in NUMBERS if frame[name].notna().any()} == NEEDED[metric]
     assert {name for name in NUMBERS if frame[name].notna().all()} == NEEDED[metric]
-    assert bool(frame["rounds"].min()) == (metric == "speed")
+    assert bool(frame["copies"].min()) == (metric == "speed")
     assert bool(benchmark.samples) == (metric == "speed")
 
 
@@ -421,7 +485,7 @@ def test_of_compiled_modules_all_is_known_but_what_they_keep(monkeypatch: pytest
     frame = frame_of(benchmark.measure(comparisons[0]), {})
     assert set(frame["status"]) == {"measured"}
     assert set(frame["compile"]) == {"compiled"}
-    assert [type(module).__name__ for module in handed] == ["ShuffleAttention"]  # not the copy
+    assert [type(module).__name__ for module in handed] == ["ShuffleAttention"] * 2  # in each mode; not the copy
     assert frame["saved_mib"].isna().all()
     assert frame[["peak_mib", "multiply_adds", "moved_mib"]].notna().all(axis=None)
 

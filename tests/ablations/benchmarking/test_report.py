@@ -51,7 +51,8 @@ def timed(ms: float, ratio: float, low: float, high: float, verdict: str) -> dic
         (network("sa"), "1.24 [1.22, 1.28]"),
         (timed(2.0, 0.875, 0.8, 0.95, "faster"), "0.88 [0.80, 0.95]"),
         (timed(2.0, 12.34, 9.876, 23.45, "slower"), "12.3 [9.88, 23.4]"),
-        (timed(2.0, 1.01, 0.99, 1.03, "no difference seen"), "no difference seen"),
+        (timed(2.0, 1.01, 0.99, 1.03, "same"), "1.01 [0.99, 1.03] same"),
+        (timed(2.0, 1.1, 0.9, 1.3, "undecided"), "1.10 [0.90, 1.30] undecided"),
         (timed(0.01234, 1.0, 1.0, 1.0, "baseline"), "0.0123 ms"),
         (network("sa", status="out of memory"), "out of memory"),
         (network("sa", status="failed: no kernel"), "failed: no kernel"),
@@ -184,7 +185,7 @@ def test_a_row_a_layer_says_what_it_does() -> None:
 
 def test_a_frame_has_every_field_and_the_environment() -> None:
     subject = Subject("network", "sa", "resnet50", 8, 3, 224, 224)
-    one = Measurement(subject, FORWARD, "measured", Timing(rounds=3, ms=1.5), Costs(buffers=7.0), joules=0.5)
+    one = Measurement(subject, FORWARD, "measured", Timing(copies=7, ms=1.5), Costs(buffers=7.0), joules=0.5)
     frame = frame_of([one, one], ENVIRONMENT)
     assert frame.columns.tolist() == [*one.to_row(), *ENVIRONMENT]
     assert len(frame) == 2
@@ -304,9 +305,12 @@ def captions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: Path) -> None:
     rows = benchmark_rows()
     rows.loc[rows["kind"] == "module", "batch"] = 4
-    rows.loc[(rows["kind"] == "network") & (rows["name"] == "sa"), "rounds"] = 31
+    rows.loc[(rows["kind"] == "network") & (rows["name"] == "sa"), "copies"] = 31
     draw(rows, tmp_path, "One CPU; torch 2.")
-    setting, how = "eager, fp32, contiguous; batch", "rounds in turns, medians with 95 % CI. One CPU; torch 2."
+    setting, how = (
+        "eager, fp32, contiguous; batch",
+        "rebuilt copies timed in turns, means with 95 % CI. One CPU; torch 2.",
+    )
     assert captions["promise"] == f"What attention adds to a network. {setting} 8; n = 20 to 31 {how}"
     assert captions["roofline"] == f"How near modules come to a copy's speed. {setting} 4; n = 20 {how}"
     assert captions["memory"].startswith(f"What attention takes in memory. {setting} 8")
@@ -322,7 +326,7 @@ def test_a_caption_names_the_setting_that_is_drawn(captions: dict[str, str], tmp
 
 
 def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], tmp_path: Path) -> None:
-    rows = rows_of(network("none", STEP), network("sa", STEP)).assign(rounds=0, ms=math.nan, ratio=math.nan)
+    rows = rows_of(network("none", STEP), network("sa", STEP)).assign(copies=0, ms=math.nan, ratio=math.nan)
     draw(rows, tmp_path, "here.")
     assert list(captions) == ["memory"]
     assert "n = 0 rounds" not in captions["memory"]
@@ -331,11 +335,17 @@ def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], 
 def test_the_report_has_tables_notes_figures_command_and_environment(tmp_path: Path) -> None:
     table = Section("A title", "A note of it.", ("network", "time"), [["a|b", "1 ms"]])
     figures = [tmp_path / "figures" / f"promise.{end}" for end in ("png", "pdf", "csv")]
-    text = text_of("bench-x", "python -m ablations.bench", [table], figures, ENVIRONMENT, ["Left out: y."], tmp_path)
+    text = text_of(
+        "bench-x",
+        "python -m ablations.bench",
+        [table],
+        figures,
+        ENVIRONMENT,
+        ["How it was done.", "Left out: y."],
+        tmp_path,
+    )
     for part in (
-        "# bench-x\n\n",
-        report.NOTE,
-        "Left out: y.\n",
+        "# bench-x\n\nHow it was done.\n\nLeft out: y.\n\n",
         "## A title\n\n| network | time |\n| --- | --- |\n| a\\|b | 1 ms |\n\nA note of it.\n\n",
         "![promise](figures/promise.png)\n",
         "```\npython -m ablations.bench\n```\n",

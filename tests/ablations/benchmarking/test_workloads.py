@@ -388,6 +388,20 @@ def test_a_network_is_compiled_for_inference_and_for_training_where_that_is_aske
     assert handed == ([workload.module] * 2 if compiled == "compiled" else [])
 
 
+def test_a_compiled_network_that_is_built_again_reuses_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    # Tracing is what is reused; generating code takes seconds, for nothing here.
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compiler(module, backend="eager", dynamic=False))
+    graphs = torch._dynamo.utils.counters["stats"]
+    setting = Setting("", "compiled", "fp32", "contiguous")
+    traced = []
+    for candidate in (PLAIN, VARIANT, PLAIN, VARIANT):
+        workload, _ = network(candidate, setting)
+        workload.acts[STEP]()
+        traced.append(graphs["unique_graphs"])
+    assert traced[0] < traced[1] == traced[2] == traced[3]
+
+
 class Told(nn.Module):
     """Doubles its input, and has it four times where it is compiled."""
 

@@ -533,7 +533,6 @@ TOGETHER: tuple[Wrong, ...] = (
         for asked in ("[]", "[nope]", "[top1,top1]", "[top1,Top1]", "[null]", "[1]", "[[top1]]")
     ),
     Wrong(("sweep=search", "measure=off"), ("measure",), DESIGN, STUDIED),
-    Wrong(("sweep=search", "train.compile=default"), ("sweep.objectives",), DESIGN, STUDIED),
     Wrong(("sweep=search", "sweep.factors={}"), ("sweep.factors",), DESIGN, STUDIED),
     Wrong(("sweep=search", "replicates=auto"), ("replicates",), DESIGN, STUDIED),
     Wrong(("sweep=search", "data.validation=0"), ("data.validation",), DESIGN, STUDIED),

@@ -25,8 +25,9 @@ def test_costs_are_the_objectives_that_are_measured() -> None:
     assert OBJECTIVES.keys() - {"top1", "top5", "test_loss", "ece", "parameters"} == COSTS
 
 
-def test_a_search_looks_for_metrics_of_cells_alone() -> None:
-    assert OBJECTIVES.keys() <= set(CELL_METRICS)
+def test_a_search_looks_for_metrics_of_cells_and_costs_of_variants() -> None:
+    assert OBJECTIVES.keys() <= {*CELL_METRICS, *COSTS}
+    assert not COSTS & set(CELL_METRICS)
 
 
 def test_a_metric_writes_its_axis_and_its_values() -> None:

@@ -13,7 +13,7 @@ from tests.wording import refusal, worded
 
 def test_without_overrides_the_main_study_is_composed() -> None:
     config = compose_config([])
-    assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 3)
+    assert (config.sweep.name, config.study, config.replicates) == ("groups", "groups-digits-resnet8", 8)
     assert isinstance(config.data, DigitsConfig)
     assert config.sweep.factors == {"attention": {"groups": [1, 2, 4, 8]}}
 
@@ -92,6 +92,23 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (
             ["train="],
             refusal("train=", "options.no_such", what="train", valid="cifar, imagenet, long, modern, quick"),
+        ),
+        (
+            ["launcher.address=auto"],
+            refusal(
+                "launcher.address=auto",
+                "launcher.of_another",
+                owner="ray",
+                then=("launcher=auto", ": launcher.workers"),
+            ),
+        ),
+        (
+            ["launcher=serial", "launcher.workers=2"],
+            refusal("launcher.workers=2", "launcher.of_another", owner="auto", then=("launcher=ray", ": none")),
+        ),
+        (
+            ["launcher=ray", "launcher.worker=2"],
+            refusal("launcher.worker", "options.no_such", what="option", near="launcher.workers"),
         ),
         (["epochs=3"], refusal("epochs", "options.no_such", what="option", near="train.epochs")),
         (

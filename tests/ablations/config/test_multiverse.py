@@ -21,8 +21,8 @@ def test_a_protocol_is_named_by_a_recipe_a_backbone_a_data_set_or_several_of_the
     }
     assert chosen == {
         "cifar": (30, "resnet8", "digits"),
-        "resnet20": (6, "resnet20", "digits"),
-        "timm/resnet18": (6, "timm/resnet18", "digits"),
+        "resnet20": (4, "resnet20", "digits"),
+        "timm/resnet18": (4, "timm/resnet18", "digits"),
         "cifar10+cifar+resnet18": (30, "resnet18", "cifar10"),
     }
     assert {(one.config.sweep.name, one.config.seed) for one in made.protocols} == {("shuffle", 3)}
@@ -82,7 +82,7 @@ def test_a_file_of_ones_own_is_a_protocol_unless_its_name_is_taken_in_another_gr
     (tmp_path / "train" / "mine.yaml").write_text("epochs: 2\n")
     made = compose_multiverse(["recipes=[mine,quick]"], str(tmp_path), " ".join)
     assert made is not None
-    assert [one.config.train.epochs for one in made.protocols] == [2, 6]
+    assert [one.config.train.epochs for one in made.protocols] == [2, 4]
     (tmp_path / "train" / "digits.yaml").write_text("epochs: 2\n")
     with pytest.raises(UsageError, match=refusal("recipes=digits", "multiverse.ambiguous", word="digits")):
         compose_multiverse(["recipes=[digits,quick]"], str(tmp_path), " ".join)

@@ -98,7 +98,7 @@ def test_a_test_image_is_the_middle_of_the_stored_one() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["data=digits"], Augmentation(32, 32, crop=2)),
+        (["data=digits", "data.resolution=24"], Augmentation(24, 24, crop=2)),
         (["data=cifar10", "data.cutout=8"], Augmentation(32, 32, crop=4, flip=True, cutout=8)),
         (["data=imagenette", "data.min_area=0.2"], Augmentation(146, 128, flip=True, min_area=0.2)),
         (["data=imagenet_subset", "data.resolution=224"], Augmentation(256, 224, flip=True, min_area=0.35)),

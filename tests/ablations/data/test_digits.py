@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn import datasets
+from torch.nn.functional import avg_pool2d, interpolate
 
 from ablations.config.compose import compose_config
 from ablations.data import load_images
@@ -62,5 +64,15 @@ def test_a_digit_stands_out_from_its_background() -> None:
 
 
 def test_the_configuration_reaches_the_scenes() -> None:
-    config = compose_config(["data.train_images=30", "data.test_images=20", "data.seed=5"]).data
-    assert load_images(config).fingerprint == make_digits(30, 20, clutter=3, noise=12, seed=5).fingerprint
+    config = compose_config(["data.train_images=30", "data.test_images=20", "data.seed=5", "data.resolution=24"]).data
+    assert load_images(config).fingerprint == make_digits(30, 20, 3, 12, seed=5, resolution=24).fingerprint
+
+
+@pytest.mark.parametrize("side", [16, 20, 24, 31, SIZE])
+def test_smaller_scenes_are_the_same_ones_averaged_over_areas(side: int) -> None:
+    whole, reduced = (make_digits(20, 10, 2, 12, 0, resolution) for resolution in (SIZE, side))
+    assert reduced.train.pixels.shape == (20, 3, side, side)
+    assert reduced.train.labels.tolist() == whole.train.labels.tolist()
+    exact = interpolate(torch.tensor(whole.train.pixels).double(), scale_factor=side, mode="nearest")
+    exact = avg_pool2d(exact, SIZE)  # each pixel repeated `side` times, and averaged over SIZE of these
+    assert np.abs(reduced.train.pixels - exact.numpy()).max() <= 0.5 + 1e-9

@@ -104,7 +104,7 @@ def test_more_replicates_of_baselines_are_refused_where_they_mean_nothing(
 
 
 def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
-    assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(3, 0), (4, 0)]
+    assert [(made.replicates, made.replicates_max) for made in (design(), design("replicates=4"))] == [(8, 0), (4, 0)]
     assert design("replicates=auto").replicates_max == 32
     made = design("replicates=auto", "replicates.max=12", "sweep.margin=0.5")
     assert (made.replicates_max, made.margin) == (12, 0.5)
@@ -164,7 +164,7 @@ def test_a_knob_changes_the_keys_of_the_variants_that_have_it_and_no_others() ->
     ],
 )
 def test_what_decides_no_result_leaves_the_keys_alone(override: str) -> None:
-    base = {cell.key for cell in design("replicates=5").cells()}
+    base = {cell.key for cell in design("replicates=8").cells()}
     assert base.issuperset(cell.key for cell in design(override).cells())
 
 
@@ -296,7 +296,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
             ["sweep=search", "replicates=auto"],
             refusal("replicates=auto", "design.compared"),
         ),
-        (["data.cutout=32"], refusal("data.cutout=32", "design.cutout", side=32)),
+        (["data.cutout=20"], refusal("data.cutout=20", "design.cutout", side=20)),
         (
             ["data.randaugment_magnitude=5"],
             refusal("data.randaugment_magnitude=5", "design.idle_without", other="data.randaugment"),

@@ -13,7 +13,7 @@ from ablations.config.compose import compose_config
 from ablations.config.groups import sweep_questions
 from ablations.design import make_design
 from ablations.run import run
-from tests.conftest import TINY, Command
+from tests.conftest import MEASURED, TINY, Command
 
 SWEEPS = sweep_questions()
 SMALL = [*TINY[1:], "train.epochs=1", "replicates=1"]
@@ -38,6 +38,8 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     is_looked_at = sweep in ("backbones", "controls", "search")  # trained networks are, in these; it takes seconds
     arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}", *(SEARCH if sweep == "search" else [])]
     arguments += [] if is_looked_at else ["weights=off"]
+    of_costs = {"pareto", "promise"} if sweep in ("shuffle", "search") else set()
+    arguments += MEASURED if of_costs else []
     assert cli.main("run", "", run, arguments) == 0
     printed, errors = capsys.readouterr()
     assert errors == ""
@@ -58,9 +60,9 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     figures = {path.stem for path in (study / "figures").glob("*.png")}
     extra = {"search": {"tradeoffs"}, "factorial": {"effects"}, "backbones": {"effects"}}
     of_networks = {"gates", "subfeatures", "cams"} if is_looked_at else set()
-    always = {"variants", "complexity", "learning_curves", "classes", "confusion", "calibration"} | of_networks
-    # Cells as short as these may leave no time to be timed in, which `promise` needs.
-    assert figures - {"promise"} == always | {"forest", "pareto"} | extra.get(sweep, set())
+    always = {"variants", "complexity", "learning_curves", "classes", "confusion", "calibration", "forest"}
+    assert figures == always | of_networks | of_costs | extra.get(sweep, set())
+    assert ("\n## Costs\n" in report) == bool(of_costs)
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(made.study)
     assert experiment is not None

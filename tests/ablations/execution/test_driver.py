@@ -20,7 +20,6 @@ from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from ablations.storage.files import Checkpoints
 from ablations.tracking.base import StudyMirror
-from ablations.training.cost import Cost
 from ablations.training.events import (
     DIVERGED,
     ERROR,
@@ -161,7 +160,7 @@ class Workers(Several):
 
 
 EPOCHS = [Step(1, 4), Epoch(0, 1.0, 1.0, 40.0, 0.1, 1.0, 1e9), Epoch(1, 1.0, 1.0, 50.0, 0.1, 1.0, 1e9 + 1)]
-FINISHED = Finished(Result(50.0, 1.0, Cost(10), 1.0, tuple(EPOCHS[1:])).to_dict(), {"cpu": "one"})  # type: ignore[arg-type]
+FINISHED = Finished(Result(50.0, 1.0, 10, 1.0, tuple(EPOCHS[1:])).to_dict(), {"cpu": "one"})  # type: ignore[arg-type]
 TOO_MUCH = Failed(OUT_OF_MEMORY, "Traceback\nRuntimeError: CUDA out of memory")
 GONE = Failed(LOST, "The worker died.")
 

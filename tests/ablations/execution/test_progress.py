@@ -24,7 +24,7 @@ def show(*, terminal: bool) -> str:
         display.step("groups=2 r0", 1, 4)
         display.epoch("groups=2 r0", 55.5)
         display.step("groups=2 r0", 2, 4)
-        display.finish_cell("groups=2 r0", 61.25, 3.21, 1234.5)
+        display.finish_cell("groups=2 r0", 61.25, 3.21)
         display.start_cell("groups=4 r0")
         display.end_cell("groups=4 r0", "failed: ValueError: no [such] thing")
     return file.getvalue()
@@ -66,7 +66,7 @@ def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() ->
         assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "top-1 22.5 %"}
         display.start_cell("groups=1 r0")  # from its beginning: another worker has it
         assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "starting"}
-        display.finish_cell("groups=1 r0", 33.5, 1.0, None)
+        display.finish_cell("groups=1 r0", 33.5, 1.0)
         assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %"}
         display.end_cell("none r0", "diverged: the loss is nan")
         display.start_cell("groups=2 r0")
@@ -82,13 +82,13 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
     console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
     with Display(console, total=9, finished=8) as display:
         display.start_cell("none r3")
-        display.finish_cell("none r3", 50.0, 1.0, None)
+        display.finish_cell("none r3", 50.0, 1.0)
         display.set_total(12)
         display.say("Look at 4 replicates: [0] of 1 decided.")
         assert display.total == 12
         display.start_cell("none r4")
         display.step("none r4", 1, 2)
-        display.finish_cell("none r4", 50.0, 1.0, None)
+        display.finish_cell("none r4", 50.0, 1.0)
     text = file.getvalue()
     assert "[9/9] none r3" in text
     assert "Look at 4 replicates: [0] of 1 decided.\n" in text

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import Estimate, Typical, bca_interval, cells_by_variant, estimate, judge, typical
+from ablations.stats import Estimate, bca_interval, cells_by_variant, estimate, judge
 from ablations.stats.estimates import estimate_of
 from tests.builders.frames import frame
 
@@ -108,16 +108,6 @@ def test_the_bootstraps_interval_is_within_the_values_and_the_same_again(values:
     low, high = bca_interval(values)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
     assert (low, high) == bca_interval(values)
-
-
-@given(st.lists(st.floats(-1e3, 1e3) | st.just(math.nan), max_size=9))
-def test_what_is_typical_is_the_median_of_what_is_known(values: list[float]) -> None:
-    known = [value for value in values if not math.isnan(value)]
-    made = typical(values)
-    if not known:
-        assert made is None
-    else:
-        assert made == Typical(len(known), float(np.median(known)), min(known), max(known))
 
 
 def test_an_estimate_of_a_known_error_has_its_degrees_of_freedom() -> None:

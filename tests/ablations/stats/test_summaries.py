@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import pytest
 
@@ -9,18 +7,12 @@ from ablations.stats import judge, summarise
 from tests.builders.frames import against_nothing, frame
 
 
-def measured(**top1: list[float]) -> pd.DataFrame:
-    cells = frame(top1)
-    return cells.assign(
-        train_images_per_second=100.0 + cells["replicate"],
-        train_time_ratio=cells["replicate"].map({0: 1.2, 1: math.nan, 2: 1.4}),
-        peak_memory_mib=5.0 + cells["replicate"] ** 2,
-        parameters=10,
-    )
+def trained(**top1: list[float]) -> pd.DataFrame:
+    return frame(top1).assign(parameters=10)
 
 
 def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design() -> None:
-    cells, baselines = measured(sa=[51.0, 53.0], none=[50.0, 50.0], other=[40.0]), against_nothing("sa", "untrained")
+    cells, baselines = trained(sa=[51.0, 53.0], none=[50.0, 50.0], other=[40.0]), against_nothing("sa", "untrained")
     contrasts = judge(cells, baselines, 1.0)
     made = summarise(cells, ["none", "sa", "untrained", "other"], baselines, contrasts)
     assert [(summary.variant, summary.baseline, summary.is_baseline) for summary in made] == [
@@ -30,21 +22,11 @@ def test_a_summary_has_each_variant_that_was_trained_in_the_order_of_the_design(
     ]
     assert [summary.contrast for summary in made] == [None, contrasts[0], None]
     assert [summary.top1.mean for summary in made] == [50.0, 52.0, 40.0]
-
-
-def test_costs_are_the_medians_of_the_replicates_that_they_were_measured_of() -> None:
-    cells = measured(sa=[51.0, 53.0, 55.0])
-    (made,) = summarise(cells, ["sa"], {}, [])
-    assert made.train_time_ratio is not None
-    assert (made.train_time_ratio.n, made.train_time_ratio.low, made.train_time_ratio.high) == (2, 1.2, 1.4)
-    assert made.train_time_ratio.median == pytest.approx(1.3)
-    assert (made.train_images_per_second, made.peak_memory_mib, made.parameters) == (101.0, 6.0, 10)
-    (unknown,) = summarise(cells.assign(train_time_ratio=math.nan), ["sa"], {}, [])
-    assert unknown.train_time_ratio is None
+    assert [summary.parameters for summary in made] == [10] * 3
 
 
 def test_what_is_judged_is_summed_up_beside_the_accuracy() -> None:
-    cells = measured(sa=[51.0, 53.0], none=[50.0, 50.0])
+    cells = trained(sa=[51.0, 53.0], none=[50.0, 50.0])
     cells["test_loss"] = [0.5, 0.7, 1.0, 1.2]
     baselines = against_nothing("sa")
     contrasts = judge(cells, baselines, 0.1, "test_loss")
@@ -58,6 +40,6 @@ def test_what_is_judged_is_summed_up_beside_the_accuracy() -> None:
 
 
 def test_replicates_that_diverged_are_counted_and_in_no_mean() -> None:
-    cells, baselines = measured(none=[50.0, 50.0], sa=[51.0, 53.0]), against_nothing("sa")
+    cells, baselines = trained(none=[50.0, 50.0], sa=[51.0, 53.0]), against_nothing("sa")
     made = summarise(cells, ["none", "sa"], baselines, [], {"sa": 2})
     assert [(summary.diverged, summary.replicates) for summary in made] == [(0, "2"), (2, "2 (+2 diverged)")]

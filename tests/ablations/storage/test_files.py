@@ -43,11 +43,11 @@ def images_of(launcher: Launcher) -> DeviceImages:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DrivenStudy, Weights, Keen]:
-    """A study of a replicate whose costs were measured, which trains networks further after their results are there."""
+    """A study of a replicate."""
     folder = tmp_path_factory.mktemp("trained")
     study = DrivenStudy(folder, *TINY, "replicates=1")
     weights = Weights(folder / "study" / "weights")
-    launcher = Keen(study, measure="needed")  # however little time the cells take
+    launcher = Keen(study)
     assert drive(study, weights, launcher)[0] == 0
     return study, weights, launcher
 
@@ -75,13 +75,10 @@ def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
             torch.testing.assert_close(loaded(pixels), model(pixels.contiguous()), rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_kept_has_the_top1_that_is_stored_and_not_what_the_measuring_of_costs_left(
-    trained: tuple[DrivenStudy, Weights, Keen],
-) -> None:
+def test_what_is_kept_has_the_top1_that_is_stored(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
     study, weights, launcher = trained
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
-        assert launcher.results[name]["train_time_ratio"] is not None
         tested = evaluate(weights.load(cell), recipe, images_of(launcher))
         assert tested.predictions.top1 == launcher.results[name]["top1"]
         assert tested.loss == pytest.approx(

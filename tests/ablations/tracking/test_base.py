@@ -50,7 +50,8 @@ def test_a_tracker_does_what_every_mirror_is_asked_for(name: str) -> None:
 
 def test_a_mirror_has_the_methods_that_a_driver_calls() -> None:
     assert sorted(METHODS) == [
-        "begin", "command", "end", "epoch", "fail_cell", "finish_cell", "release_cell", "start_cell", "sync",
+        "begin", "command", "costs", "end", "epoch", "fail_cell", "finish_cell", "release_cell", "start_cell", "sync",
+        "update_costs",
     ]  # fmt: skip
 
 

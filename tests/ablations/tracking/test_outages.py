@@ -24,7 +24,6 @@ from ablations.tracking import tracker as track
 from ablations.tracking.experiment import FINISHED
 from ablations.tracking.outage import State
 from ablations.tracking.tracker import Tracker
-from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
 from tests.conftest import TINY
 from tests.servers import MlflowServer, Proxy
@@ -34,7 +33,7 @@ ENVIRONMENT = {"cpu": "one", "commit": "abc123"}
 DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
 CURVE = tuple(Epoch(i, 2.0 - i / 4, 2.1, 40.0 + i, 0.1, 1.0, 1_700_000_000.25 + i) for i in range(3))
 OUTCOME: dict[str, Any] = {
-    "result": Result(42.0, 1.5, Cost(75_000, 12.5, 900.0, 3000.0), 4.0, CURVE).to_dict(),
+    "result": Result(42.0, 1.5, 75_000, 4.0, CURVE).to_dict(),
     "environment": ENVIRONMENT,
 }
 

@@ -18,7 +18,6 @@ from ablations.tracking import outage
 from ablations.tracking import tracker as track
 from ablations.tracking.experiment import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
-from ablations.training.cost import Cost
 from ablations.training.train import Epoch, Result
 
 COMMIT = "abc123"
@@ -45,7 +44,7 @@ def tracker(uri: str, design: Design, tmp_path: Path) -> Tracker:
 
 def result(top1: float = 61.5, epochs: int = 3) -> Result:
     curve = tuple(Epoch(i, 2.0 - i / 4, 2.1, 40.0 + i, 0.1, 1.0, 1_700_000_000.25 + i) for i in range(epochs))
-    return Result(top1, 1.5, Cost(75_000, 12.5, 900.0, 3000.0), 4.0, curve)
+    return Result(top1, 1.5, 75_000, 4.0, curve)
 
 
 def outcome(**kwargs: Any) -> dict[str, Any]:
@@ -86,7 +85,6 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert cell_run.data.params["network.attention.groups"] == "4"
     assert cell_run.data.params["protocol.train.epochs"] == "6"
     assert cell_run.data.metrics["top1"] == 42.0
-    assert cell_run.data.metrics["peak_memory_mib"] == 12.5
     assert cell_run.data.metrics["parameters"] == 75_000
     assert cell_run.inputs.dataset_inputs[0].dataset.digest == "fingerprint0"
     client = MlflowClient(tracker.uri)
@@ -94,6 +92,42 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert [(metric.step, metric.value) for metric in history] == [(1, 2.0), (2, 1.75), (3, 1.5)]
     assert {artifact.path for artifact in client.list_artifacts(parent.info.run_id)} == {"report.md", "figures"}
     assert tracker.complete
+
+
+def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_later(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
+    none, sa = design.cells()
+    tracker.begin("fingerprint0", None)
+    tracker.costs({"groups=4": {"peak_memory_mib": 12.5, "train_time_ratio": 1.25}})
+    for cell in (none, sa):
+        tracker.start_cell(cell, COMMIT)
+        tracker.finish_cell(cell, outcome())
+    assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.25
+    assert "train_time_ratio" not in child(tracker, none).data.metrics
+    tracker.end(FINISHED)
+    again = Tracker(tracker.uri, design, "mine", tmp_path / "artifacts")
+    again.sync([(cell, outcome()) for cell in (none, sa)], "fingerprint0")
+    again.begin("fingerprint0", None)
+    again.costs({"groups=4": {"train_time_ratio": 1.5}, "none": {"train_time_ratio": 1.0}})
+    again.update_costs([none, sa])
+    again.end(FINISHED)
+    assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.5
+    assert child(tracker, none).data.metrics["train_time_ratio"] == 1.0
+    assert {run.info.status for run in runs(tracker)} == {"FINISHED"}
+
+
+def test_what_a_search_measured_as_an_objective_is_what_the_run_of_its_cell_has(
+    tracker: Tracker, design: Design
+) -> None:
+    cell = next(design.cells())
+    tracker.begin("fingerprint0", None)
+    tracker.costs({"none": {"train_time_ratio": 1.5}})
+    tracker.start_cell(cell, COMMIT)
+    done = outcome()
+    done["result"]["train_time_ratio"] = 1.25
+    tracker.finish_cell(cell, done)
+    assert child(tracker, cell).data.metrics["train_time_ratio"] == 1.25
 
 
 @pytest.mark.parametrize("name", ["study", "weights"])

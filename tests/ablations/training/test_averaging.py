@@ -47,13 +47,13 @@ def test_weights_and_running_statistics_follow_the_formula(decay: float, steps: 
 
 def test_the_averaged_network_is_what_is_tested_and_kept() -> None:
     images = DeviceImages(make_digits(64, 40, 0, 4, 0), CPU, Augmentation(32, 32, crop=1))
-    *_, trained, result = train(SA, RECIPE, images, 3, "off")
+    *_, trained, result = train(SA, RECIPE, images, 3)
     assert isinstance(trained, Trained)
     assert isinstance(result, Result)
     tested = evaluate(copy.deepcopy(trained.model), RECIPE, images)
     assert (tested.loss, tested.predictions.top1) == (result.test_loss, result.top1)
     assert tested.predictions.to_bytes() == trained.predictions.to_bytes()
-    *_, plain_trained, plain = train(SA, dataclasses.replace(RECIPE, ema=0.0), images, 3, "off")
+    *_, plain_trained, plain = train(SA, dataclasses.replace(RECIPE, ema=0.0), images, 3)
     assert isinstance(plain, Result)
     assert isinstance(plain_trained, Trained)
     assert [epoch.train_loss for epoch in plain.epochs] == [epoch.train_loss for epoch in result.epochs]

@@ -1,119 +1,179 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ablations.config import TrainConfig
-from ablations.data.augment import Augmentation
-from ablations.data.device import Batch, DeviceImages
-from ablations.data.digits import make_digits
+from ablations.measure.costs import PLAIN, NetworkCost
+from ablations.measure.speed import LEAST_COPIES, TWIN, Make, Samples
 from ablations.training import cost as module
-from ablations.training.cost import Cost, measure_cost
+from ablations.training.cost import CostSetting, measure_costs
 from ablations.training.learner import Learner
-from ablations.training.train import train
+from tests.builders.training import SA, network
 
-RECIPE = TrainConfig(epochs=2, batch_size=16, precision="fp32", memory_format="contiguous")
-CPU = torch.device("cpu")
-HOURS = 1e4
-
-
-@pytest.fixture(scope="module")
-def images() -> DeviceImages:
-    return DeviceImages(make_digits(64, 40, 0, 4, 0), CPU, Augmentation(32, 32, crop=1))
+RECIPE = TrainConfig(epochs=2, batch_size=8, precision="fp32", memory_format="contiguous")
+SLOW = network(name="sa", groups=1, transform="conv1x1")
+MODEL = SA["model"]
 
 
-@pytest.fixture(scope="module")
-def sample(images: DeviceImages) -> Batch:
-    return next(images.train_batches(16, 0, 0))
+def setting(recipe: TrainConfig = RECIPE, **changes: Any) -> CostSetting:
+    known = {"classes": 10, "side": 32, "device": "cpu", "precision": 1.0, "seconds": 0.0}
+    return CostSetting(recipe, **(known | changes))
 
 
-def network(**attention: Any) -> dict[str, Any]:
-    return {"model": {"name": "resnet8"}, "attention": attention or {"name": "none"}}
+class Instant:
+    """A comparison that builds and calls what it compares once, and says that each takes a second more than before."""
 
+    def __init__(self, fails: Callable[[Mapping[str, Make]], bool] = lambda _: False) -> None:
+        self.compared: list[list[str]] = []
+        self.options: list[dict[str, Any]] = []
+        self._fails = fails
 
-SA = network(name="sa", groups=4)
-
-
-def cost(
-    sample: Batch, wanted: dict[str, Any], recipe: TrainConfig = RECIPE, *, step_seconds: float = 1e-9, **options: Any
-) -> Cost:
-    learner = Learner(wanted, recipe, 10, 0, CPU)
-    learner.step(*sample)  # the optimizer has its state from here on
-    return measure_cost(learner, wanted, sample, options.pop("seconds", 1.0), step_seconds, needed=False, **options)
+    def __call__(self, subjects: Mapping[str, Make], baseline: str, clock: object, **options: Any) -> Samples:
+        del clock
+        assert baseline == PLAIN
+        self.compared.append(list(subjects))
+        self.options.append(options)
+        for make in subjects.values():
+            make()()
+        if self._fails(subjects):
+            raise RuntimeError("out of memory\nwith details")
+        names = (*subjects, TWIN)
+        times = np.tile(np.arange(1.0, len(names) + 1), (2, 4, 1))
+        return Samples(names, baseline, times, np.zeros(times.shape, dtype=np.int64), 1)
 
 
 @pytest.fixture
-def standing_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, no time is spent that measuring may take."""
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+def instant(monkeypatch: pytest.MonkeyPatch) -> Instant:
+    found = Instant()
+    monkeypatch.setattr(module, "compare", found)
+    return found
 
 
-@pytest.mark.usefixtures("standing_clock")
-def test_everything_is_measured_where_there_is_time(sample: Batch) -> None:
-    made = cost(sample, SA)
-    assert made.parameters == 75_374
-    assert all(value is not None and value > 0 for value in vars(made).values())
-    assert made.train_images_per_second is not None
-    assert made.test_images_per_second is not None
-    assert made.train_images_per_second < made.test_images_per_second
+def test_every_network_has_times_of_several_copies_and_the_plain_one_those_of_a_second_copy() -> None:
+    costs = measure_costs({"sa": SA}, MODEL, setting())
+    assert set(costs) == {PLAIN, "sa"}
+    for cost in costs.values():
+        assert cost.failed == ""
+        assert cost.peak_memory_mib is not None
+        assert cost.peak_memory_mib > 0
+        for speed in (cost.train, cost.test):
+            assert speed is not None
+            assert speed.ms > 0
+            assert len(speed.log_ratios) == LEAST_COPIES
+    assert (costs[PLAIN].parameters, costs["sa"].parameters) == (75_290, 75_374)
+    plain = costs[PLAIN]
+    assert plain.train is not None
+    assert plain.test is not None
+    assert plain.test.ms < plain.train.ms
+    assert any(plain.train.log_ratios)
 
 
-@pytest.mark.usefixtures("standing_clock")
-def test_attention_in_every_block_is_seen_to_take_longer_than_none(sample: Batch) -> None:
-    made = cost(sample, network(name="sa", groups=1, transform="conv1x1"), seconds=3.0)
-    assert made.train_time_ratio is not None
-    assert made.train_time_ratio > 1.05
+def test_attention_in_every_block_is_seen_to_take_longer_than_none() -> None:
+    train = measure_costs({"slow": SLOW}, MODEL, setting(seconds=1.0))["slow"].train
+    assert train is not None
+    assert np.median(train.log_ratios) > 0.02
 
 
-def test_attention_takes_memory_for_what_backward_needs(sample: Batch) -> None:
-    recipe = dataclasses.replace(RECIPE, fused="off")
-    plain, attended = (cost(sample, wanted, recipe, seconds=0.0).peak_memory_mib for wanted in (network(), SA))
+@pytest.mark.usefixtures("instant")
+def test_ratios_are_to_the_plain_network_of_the_same_turns() -> None:
+    costs = measure_costs({"a": SA, "b": SLOW}, MODEL, setting())
+    assert costs["a"].train == costs["a"].test
+    for name, ratio in (("a", 2.0), ("b", 3.0), (PLAIN, 4.0)):
+        speed = costs[name].train
+        assert speed is not None
+        assert np.exp(speed.log_ratios) == pytest.approx([ratio] * 2, rel=1e-5)
+    plain, slow = costs[PLAIN].train, costs["b"].train
     assert plain is not None
+    assert slow is not None
+    assert (plain.ms, slow.ms) == (1000.0, 3000.0)
+
+
+@pytest.mark.usefixtures("instant")
+def test_attention_takes_memory_for_what_backward_needs() -> None:
+    costs = measure_costs({"sa": SA}, MODEL, setting(dataclasses.replace(RECIPE, batch_size=16, fused="off")))
+    attended, plain = costs["sa"].peak_memory_mib, costs[PLAIN].peak_memory_mib
     assert attended is not None
+    assert plain is not None
     assert attended > 1.2 * plain
 
 
-def test_kernels_take_less_memory_than_torchs_operations(sample: Batch) -> None:
-    learners = {fused: Learner(SA, dataclasses.replace(RECIPE, fused=fused), 10, 0, CPU) for fused in ("on", "off")}
-    if learners["on"].attention_by != "kernels":
+@pytest.mark.usefixtures("instant")
+def test_kernels_take_less_memory_than_torchs_operations() -> None:
+    recipes = {fused: dataclasses.replace(RECIPE, batch_size=16, fused=fused) for fused in ("on", "off")}
+    if Learner(SA, recipes["on"], 10, 0, torch.device("cpu")).attention_by != "kernels":
         pytest.skip("the installation has built no kernels")
-    assert learners["off"].attention_by == "torch"
-    on, off = (
-        cost(sample, SA, dataclasses.replace(RECIPE, fused=fused), seconds=0.0).peak_memory_mib for fused in learners
-    )
+    peaks = [measure_costs({"sa": SA}, MODEL, setting(recipe))["sa"].peak_memory_mib for recipe in recipes.values()]
+    on, off = peaks
     assert on is not None
     assert off is not None
     assert on < 0.95 * off
 
 
-@pytest.mark.parametrize(("seconds", "step"), [(0.0, 1e-9), (1.0, HOURS)])
-def test_what_would_take_too_long_is_not_measured(sample: Batch, seconds: float, step: float) -> None:
-    made = cost(sample, SA, seconds=seconds, step_seconds=step)
-    assert made == Cost(75_374, made.peak_memory_mib)
+def test_a_network_that_cannot_be_built_costs_the_others_nothing(instant: Instant) -> None:
+    costs = measure_costs({"sa": SA, "misfit": network(name="sa", groups=3)}, MODEL, setting())
+    assert "groups=3" in costs["misfit"].failed
+    assert costs["misfit"] == NetworkCost(failed=costs["misfit"].failed)
+    assert costs["sa"].train is not None
+    assert instant.compared == [[PLAIN, "sa"]] * 2
 
 
-def test_what_is_needed_is_measured_however_long_it_takes(sample: Batch) -> None:
-    learner = Learner(SA, RECIPE, 10, 0, CPU)
-    made = measure_cost(learner, SA, sample, 0.0, HOURS, needed=True)
-    assert None not in vars(made).values()
+def test_a_network_that_fails_beside_others_is_found_by_timing_each_with_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instant = Instant(lambda subjects: "large" in subjects)
+    monkeypatch.setattr(module, "compare", instant)
+    costs = measure_costs({"sa": SA, "large": SLOW, "other": SA}, MODEL, setting())
+    assert costs["large"].failed == "out of memory"
+    assert (costs["large"].train, costs["large"].test) == (None, None)
+    for name in (PLAIN, "sa", "other"):
+        assert costs[name].failed == ""
+        assert costs[name].train is not None
+        assert costs[name].test is not None
+    assert instant.compared == [
+        [PLAIN, "sa", "large", "other"], [PLAIN, "sa"], [PLAIN, "large"], [PLAIN, "other"], [PLAIN, "sa", "other"],
+    ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("standing_clock")
-def test_a_compiled_network_has_speeds_and_nothing_to_compare_them_with(sample: Batch) -> None:
-    made = cost(sample, SA, dataclasses.replace(RECIPE, compile="default"))
-    assert made.train_images_per_second is not None
-    assert made.train_time_ratio is None
-    assert made.test_time_ratio is None
+def test_without_a_plain_network_nothing_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "plain_network", lambda _: {"model": {"name": "nope"}, "attention": {"name": "none"}})
+    costs = measure_costs({"sa": SA}, MODEL, setting())
+    assert costs[PLAIN].failed
+    assert costs["sa"].failed == f"the plain network could not be measured: {costs[PLAIN].failed}"
+    assert costs["sa"].train is None
 
 
-@pytest.mark.parametrize("measure", ["quick", "needed"])
-def test_measuring_changes_nothing_about_what_was_learned(images: DeviceImages, measure: str) -> None:
-    measured, plain = (list(train(SA, RECIPE, images, 5, kind))[-1] for kind in (measure, "off"))
-    for one, other in zip(measured.epochs, plain.epochs, strict=True):
-        assert (one.train_loss, one.test_loss, one.top1) == (other.train_loss, other.test_loss, other.top1)
-    assert plain.cost == Cost(75_374)
-    assert plain.to_dict()["train_time_ratio"] is None
+def test_of_compiled_networks_one_copy_takes_steps_and_inference_is_timed_as_it_is_computed(instant: Instant) -> None:
+    class Eager(Learner):
+        """A learner that compiles nothing, which takes a minute."""
+
+        def __init__(self, network: Any, recipe: TrainConfig, *arguments: Any, **options: Any) -> None:
+            super().__init__(network, dataclasses.replace(recipe, compile="none"), *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Learner", Eager)
+        measure_costs({"sa": SA}, MODEL, setting(dataclasses.replace(RECIPE, compile="default"), precision=0.5))
+    train, test = instant.options
+    assert (train["least_copies"], train["most_copies"]) == (1, 1)
+    assert test["least_copies"] == LEAST_COPIES < test["most_copies"]
+    assert train["precision"] == test["precision"] == 0.5
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"ema": 0.9}, {"optimizer": "adamw"}, {"precision": "bf16"}])
+@pytest.mark.usefixtures("instant")
+def test_steps_are_those_of_the_recipe(changes: dict[str, Any]) -> None:
+    costs = measure_costs({"sa": SA}, MODEL, setting(dataclasses.replace(RECIPE, **changes)))
+    assert not any(cost.failed for cost in costs.values())
+
+
+@pytest.mark.usefixtures("instant")
+def test_measuring_changes_nothing_about_what_is_drawn_after_it() -> None:
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    measure_costs({"sa": SA}, MODEL, setting())
+    assert torch.equal(torch.random.get_rng_state(), state)

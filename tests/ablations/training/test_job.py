@@ -35,7 +35,7 @@ from tests.wording import worded
 CONFIG = compose_config([*TINY, "device=cpu", "train.epochs=3"])
 DESIGN = make_design(CONFIG)
 CELL = next(DESIGN.cells())
-JOB = Job(CELL, TrainConfig(**DESIGN.protocol["train"]), measure="off", checkpoint_every=0.0)
+JOB = Job(CELL, TrainConfig(**DESIGN.protocol["train"]), checkpoint_every=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_two_variants_of_a_replicate_see_the_same_mixed_batches(
 
     monkeypatch.setattr("ablations.training.train.Learner", Spy)
     for name, wanted in {"none": network(), "sa": SA}.items():  # noqa: B007 (the spy reads it)
-        result_of(wanted, MIXED, images, 9, "off")
+        result_of(wanted, MIXED, images, 9)
     assert len(seen["none"]) == len(seen["sa"]) == 8
     for one, other in zip(*seen.values(), strict=True):
         assert all(map(torch.equal, one, other))
@@ -146,5 +146,5 @@ def test_the_training_loss_of_an_epoch_is_that_of_the_mixed_labels(images: Devic
         F.cross_entropy(model(pixels), targets, label_smoothing=recipe.label_smoothing).item()
         for pixels, targets in training_batches(images, recipe, 0, 0)
     ]
-    trained = result_of(SA, recipe, images, 0, "off").epochs[0]
+    trained = result_of(SA, recipe, images, 0).epochs[0]
     assert trained.train_loss == pytest.approx(np.mean(losses), rel=1e-5)

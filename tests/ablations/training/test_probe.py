@@ -11,9 +11,10 @@ from ablations.config import TrainConfig
 from ablations.data.augment import Augmentation
 from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
+from ablations.measure.costs import PLAIN
 from ablations.training import probe as probing
-from ablations.training.cost import SHARE
-from ablations.training.evaluation import MOST_BETWEEN
+from ablations.training.cost import CostSetting, measure_costs
+from ablations.training.evaluation import sample_size
 from ablations.training.evaluation import test_batch_size as batch_size_of_tests  # pytest would take it for a test
 from ablations.training.events import Probe
 from ablations.training.learner import Learner
@@ -85,8 +86,8 @@ class Timed:
         patch.setattr(DeviceImages, "train_batches", train_batches)
 
 
-def found(images: DeviceImages, *, seconds: float = 60.0, measured: bool = False, **recipe: Any) -> Probe:
-    return probe(SA, dataclasses.replace(RECIPE, **recipe), images, seconds, measured=measured)
+def found(images: DeviceImages, *, seconds: float = 60.0, **recipe: Any) -> Probe:
+    return probe(SA, dataclasses.replace(RECIPE, **recipe), images, seconds)
 
 
 def times(one: Probe) -> tuple[float, float, float]:
@@ -98,11 +99,6 @@ def test_a_cell_takes_its_steps_with_their_batches_and_a_pass_over_few_test_imag
 ) -> None:
     Timed(monkeypatch, lambda _: 2.0, fetch=0.5, inference=3.0)
     assert times(found(images)) == pytest.approx((2 * (STEPS * 2.5 + 3.0),) * 3)
-
-
-def test_measuring_what_a_cell_costs_takes_its_share(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    Timed(monkeypatch, lambda _: 2.0, inference=3.0)
-    assert found(images, measured=True).seconds == pytest.approx(2 * (STEPS * 2.0 + 3.0) * (1 + SHARE))
 
 
 @pytest.mark.parametrize("epochs", [4, 20])
@@ -126,11 +122,11 @@ def test_many_test_images_take_as_many_batches_and_before_the_last_epoch_those_o
 ) -> None:
     many = DeviceImages(make_digits(64, 1100, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
     timed = Timed(monkeypatch, lambda _: 0.0001, inference=3.0)
-    seconds = probe(SA, RECIPE, many, 60.0, measured=False).seconds
+    seconds = probe(SA, RECIPE, many, 60.0).seconds
     size = batch_size_of_tests(RECIPE, many)
     assert timed.flips == [size, size]  # one batch to warm up, one that counts
     assert size < 1100
-    assert seconds == pytest.approx(3.0 * (MOST_BETWEEN + 1100) / size, rel=1e-3)
+    assert seconds == pytest.approx(3.0 * (sample_size(1100) + 1100) / size, rel=1e-3)
 
 
 def test_the_first_third_of_the_steps_warms_up(images: DeviceImages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,16 +166,19 @@ def test_no_more_steps_are_taken_than_time_allows_and_a_cell_has(
 def test_a_tenth_of_a_cells_steps_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
     many = DeviceImages(make_digits(160, 10, 0, 4, 0), torch.device("cpu"), Augmentation(32, 32, crop=1))
     timed = Timed(monkeypatch, lambda _: 0.001)
-    probe(SA, dataclasses.replace(RECIPE, epochs=5), many, 60.0, measured=False)
+    probe(SA, dataclasses.replace(RECIPE, epochs=5), many, 60.0)
     assert timed.taken == 5 + 1  # of 50
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, dataclasses.replace(RECIPE, precision="bf16", compile="default")])
-def test_memory_and_parameters_are_what_a_cell_measures(images: DeviceImages, recipe: TrainConfig) -> None:
-    for wanted in (SA, network()):
-        one = probe(wanted, recipe, images, 0.0, measured=True)
-        plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than all of this
-        cost = result_of(wanted, plain, images, 3, measure="needed").cost
+def test_memory_and_parameters_are_those_that_are_measured_of_the_network(
+    images: DeviceImages, recipe: TrainConfig
+) -> None:
+    plain = dataclasses.replace(recipe, compile="none")  # compiling takes longer than all of this
+    setting = CostSetting(plain, 10, 32, "cpu", precision=1.0, seconds=0.0)
+    costs = measure_costs({"sa": SA}, SA["model"], setting)
+    for wanted, cost in ((SA, costs["sa"]), (network(), costs[PLAIN])):
+        one = probe(wanted, recipe, images, 0.0)
         assert (one.peak_memory_mib, one.parameters) == (cost.peak_memory_mib, cost.parameters)
 
 
@@ -188,16 +187,16 @@ def test_a_probe_changes_nothing_about_what_is_trained_after_it(images: DeviceIm
     recipe = dataclasses.replace(RECIPE, precision=precision)
 
     def curve() -> list[tuple[float, float, float]]:
-        result = result_of(SA, recipe, images, 5, measure="off")
+        result = result_of(SA, recipe, images, 5)
         return [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in result.epochs]
 
     before = curve()
     state = torch.random.get_rng_state()
-    probe(SA, recipe, images, 0.0, measured=True)
+    probe(SA, recipe, images, 0.0)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert curve() == before
 
 
 def test_a_probe_by_the_real_clock_comes_to_something(images: DeviceImages) -> None:
-    one = probe(SA, RECIPE, images, 0.1, measured=True)
+    one = probe(SA, RECIPE, images, 0.1)
     assert 0 < one.low <= one.seconds <= one.high

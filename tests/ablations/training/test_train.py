@@ -18,7 +18,7 @@ from ablations.data.device import DeviceImages
 from ablations.data.digits import make_digits
 from ablations.data.randaugment import RandAugment
 from ablations.training import learner
-from ablations.training.evaluation import MOST_BETWEEN, evaluate
+from ablations.training.evaluation import evaluate, sample_size
 from ablations.training.events import Epoch, Step
 from ablations.training.job import pack
 from ablations.training.learner import Learner, build_network, decayed_parameters
@@ -50,7 +50,6 @@ def test_equal_arguments_give_equal_results_bit_for_bit(images: DeviceImages, pr
     assert [(epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in one.epochs] == [
         (epoch.train_loss, epoch.test_loss, epoch.top1) for epoch in other.epochs
     ]
-    assert one.cost.peak_memory_mib == other.cost.peak_memory_mib
 
 
 def checkpoints_of(*arguments: Any, **options: Any) -> tuple[list[bytes], Result]:
@@ -108,20 +107,20 @@ def test_with_randaugment_a_training_goes_on_as_if_it_had_not_been_interrupted()
 
 def goes_on_bit_for_bit(images: DeviceImages, recipe: TrainConfig, micro_batches: int) -> None:
     """Checks that training from each checkpoint ends like undisturbed training, and that this is repeatable."""
-    kept, whole = checkpoints_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)
+    kept, whole = checkpoints_of(SA, recipe, images, 5, micro_batches=micro_batches)
     assert len(kept) == 2  # after the last epoch there is nothing to go on with
     for number, content in enumerate(kept):
         torch.manual_seed(number)  # another process has other random numbers
         state = torch.load(io.BytesIO(content), weights_only=True)
         assert len(state["epochs"]) == number + 1
-        events = list(train(SA, recipe, images, 5, "off", micro_batches=micro_batches, checkpoint=state))
+        events = list(train(SA, recipe, images, 5, micro_batches=micro_batches, checkpoint=state))
         assert isinstance(events[-1], Result)
         assert digits_of(events[-1]) == digits_of(whole)
         assert [event for event in events if isinstance(event, Epoch)] == list(events[-1].epochs)
         assert events[-1].epochs[: number + 1] == whole.epochs[: number + 1]
         assert sum(isinstance(event, Step) for event in events) == (2 - number) * 4
         assert events[-1].seconds > state["seconds"]
-    assert digits_of(result_of(SA, recipe, images, 5, "off", micro_batches=micro_batches)) == digits_of(whole)
+    assert digits_of(result_of(SA, recipe, images, 5, micro_batches=micro_batches)) == digits_of(whole)
 
 
 def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_same_ones(
@@ -133,15 +132,15 @@ def test_a_network_that_draws_random_numbers_is_repeatable_and_goes_on_with_the_
         return model
 
     monkeypatch.setattr(learner, "build_network", with_dropout)
-    kept, whole = checkpoints_of(SA, RECIPE, images, 5, "off")
+    kept, whole = checkpoints_of(SA, RECIPE, images, 5)
     state = torch.load(io.BytesIO(kept[0]), weights_only=True)
     for checkpoint in (None, state):
         torch.manual_seed(99)
-        assert digits_of(result_of(SA, RECIPE, images, 5, "off", checkpoint=checkpoint)) == digits_of(whole)
+        assert digits_of(result_of(SA, RECIPE, images, 5, checkpoint=checkpoint)) == digits_of(whole)
 
 
 def test_checkpoints_are_as_far_apart_as_asked_for(images: DeviceImages) -> None:
-    events = train(SA, dataclasses.replace(RECIPE, epochs=4), images, 5, "off", checkpoint_every=1e6)
+    events = train(SA, dataclasses.replace(RECIPE, epochs=4), images, 5, checkpoint_every=1e6)
     assert not any(isinstance(event, Checkpoint) for event in events)
 
 
@@ -189,7 +188,7 @@ def test_a_replicate_of_two_variants_starts_from_one_backbone_and_sees_the_same_
             value.flatten() for key, value in build_network(wanted, 10, 9).state_dict().items() if ".sa." not in key
         ])  # fmt: skip
     assert torch.equal(weights["none"], weights["sa"])
-    assert len(seen["none"]) == len(seen["sa"]) == 2 * 4 + 1  # and one step to measure memory
+    assert len(seen["none"]) == len(seen["sa"]) == 2 * 4
     assert all(torch.equal(*pair) for pair in zip(seen["none"], seen["sa"], strict=True))
 
 
@@ -208,7 +207,7 @@ def test_a_result_says_by_what_shuffle_attention_was_computed(images: DeviceImag
         ({"name": "sa", "groups": 4}, "on", {"kernels", "torch"}),  # without a compiler there are no kernels
     ):
         network = {"model": {"name": "resnet8"}, "attention": attention}
-        result = result_of(network, dataclasses.replace(recipe, fused=fused), images, 0, measure="off")
+        result = result_of(network, dataclasses.replace(recipe, fused=fused), images, 0)
         assert result.attention_by in by, attention
         assert result.to_dict()["attention_by"] == result.attention_by
 
@@ -221,12 +220,10 @@ def test_every_step_and_epoch_is_told(images: DeviceImages) -> None:
     assert tuple(event for event in events if isinstance(event, Epoch)) == result.epochs
 
 
-@pytest.mark.parametrize("measure", ["needed", "off"])
-def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages, measure: str) -> None:
-    # With weights that move in every step: those that measuring takes would show.
+def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages) -> None:
     recipe = dataclasses.replace(RECIPE, schedule="cosine", learning_rate=0.3)
     kinds, states, kept, last = [], [], [], None
-    for event in train(SA, recipe, images, 4, measure):
+    for event in train(SA, recipe, images, 4):
         kinds.append(type(event))
         if isinstance(event, Trained):
             states.append(copy.deepcopy(event.model.state_dict()))
@@ -245,13 +242,13 @@ def test_the_trained_network_is_given_once_as_it_was_tested(images: DeviceImages
 
 def test_the_last_epoch_is_tested_on_all_test_images_and_others_on_a_sample() -> None:
     many = DeviceImages(make_digits(32, 1030, 0, 4, 0), torch.device("cpu"), SHIFTED)
-    result = result_of(network(), dataclasses.replace(RECIPE, epochs=3), many, 0, "off")
-    assert [epoch.test_images for epoch in result.epochs] == [MOST_BETWEEN, MOST_BETWEEN, 1030]
+    result = result_of(network(), dataclasses.replace(RECIPE, epochs=3), many, 0)
+    assert [epoch.test_images for epoch in result.epochs] == [sample_size(1030), sample_size(1030), 1030]
     assert result.top1 == result.epochs[-1].top1
 
 
 def test_few_test_images_are_all_tested_after_every_epoch(images: DeviceImages) -> None:
-    assert [epoch.test_images for epoch in result_of(network(), RECIPE, images, 0, "off").epochs] == [40, 40]
+    assert [epoch.test_images for epoch in result_of(network(), RECIPE, images, 0).epochs] == [40, 40]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -297,7 +294,7 @@ def test_a_nan_loss_ends_training_within_50_steps_or_at_the_end_of_its_epoch(
 def test_the_result_is_that_of_the_last_epoch_and_survives_json(images: DeviceImages) -> None:
     result = result_of(network(), RECIPE, images, 0)
     assert (result.top1, result.test_loss) == (result.epochs[-1].top1, result.epochs[-1].test_loss)
-    assert result.cost.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
+    assert result.parameters == sum(parameter.numel() for parameter in create_model("resnet8").parameters())
     stored = result.to_dict()
     assert stored | {"epochs": list(stored["epochs"])} == json.loads(json.dumps(stored))
 
@@ -396,7 +393,7 @@ def test_a_compiled_network_trains_like_an_eager_one(images: DeviceImages) -> No
     eager = result_of(SA, RECIPE, images, 3)
     compiled = result_of(SA, dataclasses.replace(RECIPE, compile="default"), images, 3)
     assert compiled.epochs[0].train_loss == pytest.approx(eager.epochs[0].train_loss, rel=1e-3)
-    assert compiled.cost.parameters == eager.cost.parameters
+    assert compiled.parameters == eager.parameters
 
 
 @pytest.mark.cuda
@@ -441,9 +438,9 @@ class Watched(DeviceImages):
 def test_a_cell_that_is_tested_once_reads_no_test_image_before_its_last_epoch_and_has_the_same_result() -> None:
     watched = Watched(make_digits(64, 40, 0, 4, 0), torch.device("cpu"), SHIFTED)
     recipe = dataclasses.replace(RECIPE, epochs=3)
-    once = result_of(SA, recipe, watched, 5, "off", is_tested_once=True)
+    once = result_of(SA, recipe, watched, 5, is_tested_once=True)
     assert watched.tested_in == [3]
     assert [(epoch.top1, epoch.test_loss, epoch.test_images) for epoch in once.epochs[:2]] == [(None, None, 0)] * 2
-    often = result_of(SA, recipe, watched, 5, "off")
+    often = result_of(SA, recipe, watched, 5)
     assert (once.top1, once.test_loss, once.ece) == (often.top1, often.test_loss, often.ece)
     assert [epoch.train_loss for epoch in once.epochs] == [epoch.train_loss for epoch in often.epochs]

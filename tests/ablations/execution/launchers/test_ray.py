@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,25 +16,19 @@ import psutil
 import pytest
 from rich.console import Console
 
-from ablations.config import RayConfig
+from ablations.config import RayConfig, SerialConfig
 from ablations.design import Split
 from ablations.execution.launchers import make_launcher
-from ablations.execution.launchers.base import Launcher
-from ablations.execution.launchers.serial import SerialLauncher
-from ablations.execution.progress import Display
-from ablations.execution.schedules.base import Schedule
+from ablations.execution.launchers.base import WorkerLostError
 from ablations.storage.cell_states import CellState
-from ablations.storage.files import Checkpoints
-from ablations.storage.study import StudyStore
 from ablations.training.events import ERROR, Epoch, Finished, Progress
 from ablations.training.job import Job
-from tests.builders.driven import CutShort, DrivenStudy
+from tests.builders.alone import die, fail, threads_and_process
+from tests.builders.driven import DrivenStudy
+from tests.builders.launched import LONG, PrunedStudy, children, launcher_of, outcomes, results, struck
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
-
-CLOCK = {"seconds", "finished"}  # what the clock decides
-LONG = ("train.epochs=40", "data.train_images=64", "sweep.factors.attention.groups=[4]", "replicates=1")
 
 
 @pytest.fixture(scope="module")
@@ -62,28 +56,6 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
     ray.shutdown()
 
 
-def launcher_of(study: DrivenStudy, launcher: RayConfig | None, measure: str = "off") -> closing[Launcher]:
-    if launcher is None:
-        return closing(SerialLauncher(study.design, study.config.data, measure=measure))
-    config = replace(study.config, launcher=launcher, measure=measure, threads=1)
-    return closing(make_launcher(config, study.design, Console(quiet=True)))
-
-
-def timeless(value: Any) -> Any:
-    """Returns a result without what depends on the clock."""
-    if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
-    return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def results(store: StudyStore) -> dict[str, Any]:
-    return {
-        f"{cell.variant} r{cell.replicate}": timeless(cell.outcome["result"])
-        for cell in store.cells()
-        if cell.outcome and cell.state == CellState.FINISHED
-    }
-
-
 def workers() -> list[psutil.Process]:
     """The processes that train for this one."""
     mine = psutil.Process().children(recursive=True)
@@ -94,20 +66,17 @@ def workers() -> list[psutil.Process]:
 def test_ray_gives_the_results_of_the_serial_launcher_to_the_last_digit(
     tmp_path: Path, ray_config: RayConfig, seed: int | str
 ) -> None:
-    stores = []
-    for name, config in (("serial", None), ("ray", ray_config)):
-        (tmp_path / name).mkdir()
-        study = DrivenStudy(tmp_path / name, *TINY, f"data.seed={seed}")
-        with launcher_of(study, config) as launcher:
-            assert study.drive(launcher).failed == 0
-        stores.append(study.store)
-    serial, ray = map(results, stores)
-    assert len(serial) == 6
-    assert ray == serial
-    images = {(cell.replicate, cell.outcome["images"]) for cell in stores[1].cells() if cell.outcome}
+    typed = (*TINY, f"data.seed={seed}")
+    serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *typed)
+    ray, predictions = outcomes(tmp_path / "ray", ray_config, *typed)
+    assert len(expected) == 6
+    assert predictions == expected
+    assert results(ray.store) == results(serial.store)
+    cells = ray.store.cells()
+    images = {(cell.replicate, cell.outcome["images"]) for cell in cells if cell.outcome}
     assert len(images) == 2  # the same for all variants of a replicate
     assert len({fingerprint for _, fingerprint in images}) == (1 if seed == 0 else 2)
-    environments = [cell.outcome["environment"] for cell in stores[1].cells() if cell.outcome]
+    environments = [cell.outcome["environment"] for cell in cells if cell.outcome]
     assert {environment["cells at once"] for environment in environments} == {"2"}
 
 
@@ -115,7 +84,7 @@ def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         launcher.prepare()
-        launcher.start(Job(next(study.design.cells()), launcher.recipe, measure="off", keeps_weights=True))
+        launcher.start(Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
         heard: list[tuple[float, Progress]] = []
         while not heard or not isinstance(heard[-1][1], Finished):
             heard += [(time.monotonic(), event) for _, event in launcher.events()]
@@ -146,22 +115,10 @@ def test_the_images_are_in_the_object_store_once_and_a_worker_takes_them_once(
     assert (images.train.pixels == launcher.images.train.pixels).all()
 
 
-class Striking(Display):
-    """A display that does something when the first epoch of a cell is shown."""
-
-    strike: Callable[[str], None] | None = None
-
-    def epoch(self, name: str, top1: float) -> None:
-        super().epoch(name, top1)
-        if self.strike:
-            strike, self.strike = self.strike, None
-            strike(name)
-
-
 def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_config: RayConfig) -> None:
     for name in ("calm", "struck"):
         (tmp_path / name).mkdir()
-    calm, struck = (DrivenStudy(tmp_path / name, *TINY, *LONG) for name in ("calm", "struck"))
+    calm, hit = (DrivenStudy(tmp_path / name, *TINY, *LONG) for name in ("calm", "struck"))
     with launcher_of(calm, ray_config) as launcher:
         assert calm.drive(launcher).failed == 0
     killed = []
@@ -172,37 +129,20 @@ def test_a_killed_worker_costs_no_cell_and_changes_no_digit(tmp_path: Path, ray_
             killed.append(process.pid)
             process.send_signal(signal.SIGKILL)
 
-    with launcher_of(struck, ray_config) as launcher:
-        checkpoints = Checkpoints(tmp_path / "checkpoints")
-
-        def make_display(console: Console, total: int, finished: int) -> Display:
-            display = Striking(console, total, finished)
-            display.strike = kill
-            return display
-
-        assert struck.drive(launcher, checkpoints=checkpoints, make_display=make_display).failed == 0
+    with launcher_of(hit, ray_config) as launcher:
+        assert struck(hit, launcher, kill) == 0
     assert killed
-    assert results(struck.store) == results(calm.store)
-    lost = [cell.outcome.get("lost", 0) for cell in struck.store.cells() if cell.outcome]
+    assert results(hit.store) == results(calm.store)
+    lost = [cell.outcome.get("lost", 0) for cell in hit.store.cells() if cell.outcome]
     assert sum(lost) in (1, 2)
-    assert not checkpoints.folder.exists()
 
 
 def test_a_cell_that_is_given_up_ends_and_leaves_its_worker_to_others(tmp_path: Path, ray_config: RayConfig) -> None:
-    class Hasty(CutShort):
-        def reason_to_stop(self, cell: Any, epochs: Any) -> str | None:
-            del epochs
-            return "planted" if cell.variant.name == "groups=4" else None
-
-    class HastyStudy(DrivenStudy):
-        def schedule(self, store: StudyStore) -> Schedule:
-            return Hasty(super().schedule(store), lambda cells: cells)
-
-    study = HastyStudy(tmp_path, *TINY, *LONG)
+    study = PrunedStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
-        before = {process.pid for process in psutil.Process().children(recursive=True)}
+        before = children()
         assert study.drive(launcher).failed == 0
-        assert {process.pid for process in psutil.Process().children(recursive=True)} - before == set()
+        assert children() - before == set()
     states = {cell.variant: cell.state for cell in study.store.cells()}
     assert states == {"none": CellState.FINISHED, "groups=4": CellState.PRUNED}
 
@@ -216,6 +156,17 @@ def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path, ray_
         assert cell.failed_as == ERROR
         assert (cell.failure or "").startswith("Traceback")
         assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_path: Path, ray_config: RayConfig) -> None:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), ray_config) as launcher:
+        threads, process = launcher.alone(threads_and_process, 10)
+        assert threads == 11
+        assert process != os.getpid()
+        with pytest.raises(KeyError, match="planted"):
+            launcher.alone(fail, "planted")
+        with pytest.raises(WorkerLostError):
+            launcher.alone(die)
 
 
 def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config: RayConfig) -> None:
@@ -253,7 +204,7 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     study = DrivenStudy(tmp_path, *TINY)
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
     chosen = RayConfig(workers=workers, gpus_per_cell=gpus_per_cell)
-    config = replace(study.config, launcher=chosen, measure="off", threads=1)
+    config = replace(study.config, launcher=chosen, threads=1)
     launcher = make_launcher(config, design, Console(quiet=True))
     asked = []
 

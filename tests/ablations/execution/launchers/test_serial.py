@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ablations.config.compose import compose_config
 from ablations.data import DataError
 from ablations.design import Split, make_design
 from ablations.execution.launchers.serial import SerialLauncher
+from tests.builders.alone import fail, threads_and_process
 from tests.builders.trees import make_tree
 from tests.wording import refusal, worded
 
@@ -61,3 +63,11 @@ def test_a_split_that_cannot_be_made_or_trained_on_is_refused_before_anything_is
 ) -> None:
     with pytest.raises(error, match=message):
         _ = launcher_of(*SMALL, "sweep=search", *overrides).images
+
+
+def test_a_function_runs_alone_in_this_process_with_the_threads_of_the_study() -> None:
+    launcher = launcher_of(*SMALL)
+    launcher.threads = 2
+    assert launcher.alone(threads_and_process, 10) == (12, os.getpid())
+    with pytest.raises(KeyError, match="planted"):
+        launcher.alone(fail, "planted")

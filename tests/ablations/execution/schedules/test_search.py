@@ -255,10 +255,6 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
             ["sweep.objectives=[top1,train_time_ratio]", "measure=off"],
             refusal("measure=off", "search.unmeasured", objective="train_time_ratio"),
         ),
-        (
-            ["sweep.objectives=[top1,test_time_ratio]", "train.compile=default"],
-            refusal("sweep.objectives=test_time_ratio", "search.compiled"),
-        ),
         (["sweep.confirm=0"], refusal("sweep.confirm=0", "options.below", least=1)),
         (["data.validation=0"], refusal("data.validation=0", "search.no_validation")),
         (["data.seed=replicate"], refusal("data.seed=replicate", "search.drawn_digits")),

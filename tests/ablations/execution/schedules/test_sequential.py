@@ -25,7 +25,6 @@ from ablations.stats import Looks, Verdict, judge
 from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from ablations.storage.study import open_store
-from ablations.training.cost import Cost
 from ablations.training.events import ERROR, Failed, Finished, Progress
 from ablations.training.job import Job
 from ablations.training.train import Epoch, Result
@@ -85,7 +84,7 @@ class MadeUpLauncher(Several):
             yield Failed(ERROR, "ValueError: planted")
             return
         top1 = self._top1(cell.variant.name, cell.replicate)
-        result = Result(top1, 1.0, Cost(10), 1.0, (Epoch(0, 1.0, 1.0, top1, 0.1, 1.0, 1e9),))
+        result = Result(top1, 1.0, 10, 1.0, (Epoch(0, 1.0, 1.0, top1, 0.1, 1.0, 1e9),))
         yield Finished(result.to_dict(), {"cpu": "one"})
 
 
@@ -260,7 +259,7 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
         clear_one = 5 * (cell.variant.name == "resnet20, sa")
         noise = wiggle(cell.replicate) * (-1.0 if cell.variant.name == "resnet8, sa" else 1.0)
         top1 = 50 + clear_one + noise
-        result = Result(top1, 1.0, Cost(10), 1.0, ()).to_dict()
+        result = Result(top1, 1.0, 10, 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
     found = SequentialSchedule(design, store, Looks(SIZES)).cells()
     assert [cell.name if cell else None for cell in islice(found, 4)] == [

@@ -35,10 +35,10 @@ RIVALS = ["none", "sa", "se", "eca"]
 
 def rivals() -> tuple[pd.DataFrame, Design]:
     tops = {"none": [70.0, 71.0], "sa": [72.0, 74.0], "se": [71.0], "eca": []}
-    counts = {"none": [100_000] * 2, "sa": [150_000] * 2, "se": [200_000], "eca": []}
+    counts = {"none": 100_000, "sa": 150_000, "se": 200_000}
     made = design_of(RIVALS, RIVALS)
     adds = {"none": 4e6, "sa": 5e6, "se": 8e6}
-    return complexity_frame(cells_of(tops, parameters=counts), made, adds), made
+    return complexity_frame(cells_of(tops, counts), made, adds), made
 
 
 def test_a_row_has_mean_interval_parameters_and_multiply_adds() -> None:
@@ -121,8 +121,8 @@ def test_colours_are_modules_and_markers_backbones_where_a_study_has_several() -
     overrides = ["sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa, se, eca]}"]
     made = make_design(compose_config(overrides))
     adds = {variant.name: 1e7 * (1 + 2 * (variant.model["name"] == "resnet20")) for variant in made.variants}
-    counts = {name: [adds[name] / 100] * 2 for name in adds}
-    frame = complexity_frame(cells_of({name: [60.0, 61.0] for name in adds}, parameters=counts), made, adds)
+    counts = {name: int(adds[name] / 100) for name in adds}
+    frame = complexity_frame(cells_of({name: [60.0, 61.0] for name in adds}, counts), made, adds)
     drawn = draw_complexity(frame, published_frame(made), made.baselines, "A caption.")
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
         "none",
@@ -145,7 +145,7 @@ def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicat
     kinds = [RIVALS[number % 4] for number in range(len(names))]
     made = design_of(names, kinds)
     adds = {name: 12.5e6 + 1e4 * number for number, name in enumerate(names)}
-    frame = complexity_frame(strange_study(names, replicates, TOPS[tops]), made, adds)
+    frame = complexity_frame(strange_study(names, replicates, TOPS[tops])[0], made, adds)
     drawn = draw_complexity(frame, published_frame(made), made.baselines, "A caption of many words. " * 12)
     assert cut(drawn) == []
     assert overlapping(drawn) == []
@@ -173,9 +173,9 @@ def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicat
 def test_ticks_of_parameters_are_told_apart(parameters: Sequence[int]) -> None:
     names = SHORT[: len(parameters)]
     tops = {name: [50.0 + number] for number, name in enumerate(names)}
-    counts = {name: [float(count)] for name, count in zip(names, parameters, strict=True)}
+    counts = dict(zip(names, parameters, strict=True))
     made = design_of(names)
-    frame = complexity_frame(cells_of(tops, parameters=counts), made, dict.fromkeys(names, 1e7))
+    frame = complexity_frame(cells_of(tops, counts), made, dict.fromkeys(names, 1e7))
     drawn = draw_complexity(frame, published_frame(made), made.baselines, "caption")
     rendered(drawn)
     axes = drawn.axes[0]
@@ -195,7 +195,7 @@ def test_ticks_of_parameters_are_told_apart(parameters: Sequence[int]) -> None:
 def test_long_names_leave_room_for_two_panels() -> None:
     made = design_of(LONG, [RIVALS[number % 4] for number in range(12)])
     adds = dict.fromkeys(LONG, 1e9)
-    frame = complexity_frame(strange_study(LONG, 2, TOPS["spread"]), made, adds)
+    frame = complexity_frame(strange_study(LONG, 2, TOPS["spread"])[0], made, adds)
     drawn = draw_complexity(frame, published_frame(made), made.baselines, "caption")
     assert words(drawn.axes[0].get_title(loc="left")) == "This study 1 GFLOPs"
     assert overlapping(drawn) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy.stats import t as student
 
 from ablations.reporting.figures.pareto import draw_pareto, pareto_frame
 from ablations.reporting.figures.style import aside, is_wide
+from tests.builders.costs import costs_of
 from tests.builders.drawings import (
     MEMORY,
     SHORT,
@@ -28,34 +30,38 @@ from tests.builders.drawings import (
 )
 
 
+def frame_of(
+    tops: Mapping[str, Sequence[float]], speeds: Mapping[str, float], memory: Mapping[str, float]
+) -> pd.DataFrame:
+    made = design_of(list(tops))
+    costs = costs_of(made, train_images_per_second=speeds, peak_memory_mib=memory)
+    return pareto_frame(cells_of(tops), made, costs)
+
+
 def rows_of(frame: pd.DataFrame, metric: str) -> dict[str, dict[str, object]]:
     return {str(row["variant"]): row for row in frame[frame["metric"] == metric].to_dict("records")}  # type: ignore[misc]
 
 
-def test_a_row_has_mean_interval_and_median_cost() -> None:
+def test_a_row_has_mean_interval_and_cost() -> None:
     tops = {"none": [70.0, 72.0, 77.0], "sa": [73.0]}
-    speeds = {"none": [100.0, 90.0, 400.0], "sa": [80.0]}
-    memory = {"none": [10.0, math.nan, 14.0], "sa": [20.0]}
-    cells = cells_of(tops, train_images_per_second=speeds, peak_memory_mib=memory)
-    frame = pareto_frame(cells, design_of(["none", "sa"]))
+    frame = frame_of(tops, {"none": 100.0, "sa": 80.0}, {"none": 12.0, "sa": 20.0})
     assert len(frame) == 4
     row = rows_of(frame, SPEED)["none"]
     half = student.ppf(0.975, 2) * np.std([70.0, 72.0, 77.0], ddof=1) / math.sqrt(3)
-    assert (row["n"], row["top1"], row["cost"], row["cost_low"], row["cost_high"]) == (3, 73, 100, 90, 400)
+    assert (row["n"], row["top1"], row["cost"]) == (3, 73, 100)
     assert (row["low"], row["high"]) == pytest.approx((73 - half, 73 + half))
     single = rows_of(frame, SPEED)["sa"]
     assert (single["n"], single["top1"], single["cost"]) == (1, 73, 80)
     assert math.isnan(single["low"])  # type: ignore[arg-type]
     assert math.isnan(single["high"])  # type: ignore[arg-type]
     row = rows_of(frame, MEMORY)["none"]
-    assert (row["cost"], row["cost_low"], row["cost_high"], row["n"]) == (12, 10, 14, 3)
+    assert (row["cost"], row["n"]) == (12, 3)
 
 
 def test_more_images_a_second_and_fewer_mib_are_better() -> None:
     tops = {"a": [70.0], "b": [71.0], "c": [69.0]}
-    costs = {"a": [100.0], "b": [100.0], "c": [120.0]}
-    cells = cells_of(tops, train_images_per_second=costs, peak_memory_mib=costs)
-    frame = pareto_frame(cells, design_of(["a", "b", "c"]))
+    costs = {"a": 100.0, "b": 100.0, "c": 120.0}
+    frame = frame_of(tops, costs, costs)
     assert {name: row["on_front"] for name, row in rows_of(frame, SPEED).items()} == {"a": False, "b": True, "c": True}
     assert {name: row["on_front"] for name, row in rows_of(frame, MEMORY).items()} == {
         "a": False, "b": True, "c": False,
@@ -67,9 +73,8 @@ def test_more_images_a_second_and_fewer_mib_are_better() -> None:
 def test_the_front_is_what_brute_force_finds(points: list[tuple[int, int]]) -> None:
     names = SHORT[: len(points)]
     tops = {name: [float(top1)] for name, (top1, _) in zip(names, points, strict=True)}
-    costs = {name: [float(cost + 1)] for name, (_, cost) in zip(names, points, strict=True)}
-    cells = cells_of(tops, train_images_per_second=costs, peak_memory_mib=costs)
-    frame = pareto_frame(cells, design_of(names))
+    costs = {name: float(2**cost) for name, (_, cost) in zip(names, points, strict=True)}
+    frame = frame_of(tops, costs, costs)
     for metric, sign in ((SPEED, 1), (MEMORY, -1)):
         found = rows_of(frame, metric)
         for name, (top1, cost) in zip(names, points, strict=True):
@@ -81,26 +86,27 @@ def test_the_front_is_what_brute_force_finds(points: list[tuple[int, int]]) -> N
 
 
 def test_equal_variants_are_on_the_front_together() -> None:
-    cells = cells_of({"a": [50.0], "b": [50.0]}, peak_memory_mib={"a": [9.0], "b": [9.0]})
-    assert pareto_frame(cells, design_of(["a", "b"]))["on_front"].tolist() == [True, True]
+    frame = frame_of({"a": [50.0], "b": [50.0]}, {}, {"a": 9.0, "b": 9.0})
+    assert frame["on_front"].tolist() == [True, True]
 
 
 def test_what_was_not_measured_is_left_out() -> None:
     tops = {"a": [50.0, 51.0], "b": [52.0, 53.0]}
-    cells = cells_of(tops, train_images_per_second={"a": [9.0, math.nan]})
-    frame = pareto_frame(cells, design_of(["a", "b", "not finished"]))
+    made = design_of(["a", "b", "not finished"])
+    costs = costs_of(made, train_images_per_second={"a": 8.0, "not finished": 16.0})
+    frame = pareto_frame(cells_of(tops), made, costs)
     assert frame[["variant", "metric", "n", "on_front"]].to_numpy().tolist() == [["a", SPEED, 2, True]]
-    empty = pareto_frame(cells_of(tops), design_of(["a", "b"]))
+    empty = pareto_frame(cells_of(tops), made, None)
     assert empty.empty
     assert list(empty.columns) == list(frame.columns)
 
 
 def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> None:
     tops = {"none": [70.0], "sa": [72.0], "se": [69.0]}
-    speeds = {"none": [1200.0], "sa": [1000.0], "se": [1100.0]}
-    memory = {"none": [10.0], "sa": [20.0], "se": [15.0]}
+    speeds = {"none": 1280.0, "sa": 1000.0, "se": 1024.0}
+    memory = {"none": 10.0, "sa": 20.0, "se": 15.0}
     names = list(tops)
-    frame = pareto_frame(cells_of(tops, train_images_per_second=speeds, peak_memory_mib=memory), design_of(names))
+    frame = frame_of(tops, speeds, memory)
     drawn = draw_pareto(frame, dict.fromkeys(names, "none"), "caption")
     assert [axes.get_xlabel() for axes in drawn.axes] == [
         "Training (images/s), more is better",
@@ -109,9 +115,9 @@ def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> Non
     for axes, costs in zip(drawn.axes, (speeds, memory), strict=True):
         points = {str(line.get_label()): line for line in axes.lines}
         for name in names:
-            assert (list(points[name].get_xdata()), list(points[name].get_ydata())) == (costs[name], tops[name])  # type: ignore[arg-type]
+            assert (list(points[name].get_xdata()), list(points[name].get_ydata())) == ([costs[name]], tops[name])  # type: ignore[arg-type]
         rings = next(one for one in axes.collections if one.get_label() == "no other beats it in both")
-        expected = sorted((costs[name][0], tops[name][0]) for name in ("none", "sa"))
+        expected = sorted((costs[name], tops[name][0]) for name in ("none", "sa"))
         assert sorted(map(tuple, np.asarray(rings.get_offsets()).tolist())) == expected
     assert points["none"].get_color() == "#4d4d4d"
     assert drawn.axes[0].get_ylabel() == "Top-1 (%)"
@@ -121,8 +127,7 @@ def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> Non
 
 def test_the_legend_names_variants_of_which_only_memory_was_measured() -> None:
     tops = {"a": [70.0], "b": [72.0]}
-    cells = cells_of(tops, train_images_per_second={"a": [9.0]}, peak_memory_mib={"a": [10.0], "b": [11.0]})
-    drawn = draw_pareto(pareto_frame(cells, design_of(["a", "b"])), {}, "caption")
+    drawn = draw_pareto(frame_of(tops, {"a": 8.0}, {"a": 10.0, "b": 11.0}), {}, "caption")
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["no other beats it in both", "a", "b"]
 
 
@@ -145,7 +150,7 @@ def test_places_side_by_side_keep_their_order_and_do_not_hide_each_other(costs: 
 @STRANGE
 @STUDIES
 def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicates: int, tops: str) -> None:
-    frame = pareto_frame(strange_study(names, replicates, TOPS[tops]), design_of(names))
+    frame = pareto_frame(*strange_study(names, replicates, TOPS[tops]))
     drawn = draw_pareto(frame, dict.fromkeys(names, names[0]), "A caption of many words. " * 12)
     assert cut(drawn) == []
     assert overlapping(drawn) == []

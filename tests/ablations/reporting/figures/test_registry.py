@@ -14,24 +14,22 @@ from ablations import analyze, cli
 from ablations.analysis.load import load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.metrics import CELL_METRICS
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
 from ablations.storage.files import PredictionFiles, Weights
-from ablations.storage.study import StoredCell
 from tests.builders.analyses import search_analysis
 from tests.builders.attributes import ATTRIBUTES
 from tests.builders.cells import stored
+from tests.builders.costs import usual_attributes
 from tests.builders.driven import DrivenStudy
 from tests.builders.kept import Keen
 from tests.conftest import TINY
 from tests.wording import refusal, worded
 
 OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
-MEASURED = [*(key for key in CELL_METRICS if key.endswith(("_ratio", "_per_second"))), "peak_memory_mib"]
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
 CONFIRMED = {"groups=2, gate=tanh1", "groups=4, gate=sigmoid", "groups=4, gate=tanh1"}  # of `search_analysis`
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
@@ -40,26 +38,14 @@ TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_
          "data.test_images=20", "device=cpu", "replicates=1")  # fmt: skip
 
 
-def unlike(cells: Iterable[StoredCell], *, costs: bool = True) -> list[StoredCell]:
-    """Gives cells costs that can be, or none, as with `measure=off`."""
-    changed = []
-    for cell in cells:
-        if cell.outcome is not None:
-            result = dict(cell.outcome["result"])
-            for key in MEASURED:
-                result[key] = 1.0 + result[key] if costs else None
-            cell = replace(cell, outcome=cell.outcome | {"result": result})
-        changed.append(cell)
-    return changed
-
-
 def studied(
     folder: Path, *overrides: str, finished: int = 1000, made: Design | None = None, costs: bool = True
 ) -> StudyAnalysis:
     """A study of which no network was trained."""
     config = compose_config(["device=cpu", "replicates=2", *overrides])
     made = made or make_design(config)
-    return StudyAnalysis(config, made, collect(made, unlike(stored(made, finished), costs=costs)), ATTRIBUTES, folder)
+    attributes = ATTRIBUTES | (usual_attributes(made) if costs else {})
+    return StudyAnalysis(config, made, collect(made, stored(made, finished)), attributes, folder)
 
 
 def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list[str], dict[str, str]]:
@@ -172,7 +158,7 @@ def test_no_finished_cell_is_no_figure(tmp_path: Path) -> None:
 
 def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
-    known = [cell for cell in unlike(stored(made, 6)) if cell.variant != "none"]
+    known = [cell for cell in stored(made, 6) if cell.variant != "none"]
     analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
     _, left_out = drawn(analysis, ["forest"])
     assert left_out == {"forest": worded("figures.no_pair")}
@@ -194,7 +180,7 @@ def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path
 
 def test_machines_are_those_that_trained(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
-    known = unlike([*stored(made, 6)[:3], *stored(made, 6, machine="two")[3:]])
+    known = [*stored(made, 6)[:3], *stored(made, 6, machine="two")[3:]]
     analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
     (figure,) = draw_figures(analysis, ["variants"]).drawn
     assert figure.caption.endswith("last epoch; one and two.")
@@ -249,7 +235,7 @@ def test_a_study_with_predictions_has_the_figures_of_what_networks_say_of_test_i
 
 def test_curves_say_on_how_many_test_images_epochs_before_the_last_were_tested(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
-    known = unlike(stored(made, 6))
+    known = stored(made, 6)
     for cell in known:
         assert cell.outcome is not None
         for epoch, images in zip(cell.outcome["result"]["epochs"], (1000, 10_000), strict=True):

@@ -7,17 +7,23 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from ablations.analysis.costs import StudyCosts, costs_on
 from ablations.analysis.results import collect
 from ablations.config.compose import compose_config
-from ablations.design import make_design
+from ablations.design import Design, make_design
 from ablations.reporting.figures import style
 from ablations.reporting.figures.variants import draw_levels, draw_pairs, levels_frame, pairs_frame
 from tests.builders.cells import design, stored
+from tests.builders.costs import COPIES, costs_of, machine_of, usual_costs
 
 
 def frame(finished: int = 6) -> pd.DataFrame:
     made = design()
-    return levels_frame(collect(made, stored(made, finished)).cells, made)
+    return levels_frame(collect(made, stored(made, finished)).cells, made, usual(made))
+
+
+def usual(made: Design) -> StudyCosts:
+    return costs_on(machine_of(made, usual_costs(made)), made)
 
 
 def test_the_frame_has_every_replicate_and_the_mean_with_its_interval() -> None:
@@ -31,7 +37,7 @@ def test_the_frame_has_every_replicate_and_the_mean_with_its_interval() -> None:
 
 def test_a_single_replicate_has_no_interval() -> None:
     rows = frame(finished=3)
-    assert rows[rows["kind"] == "mean"]["low"].isna().all()
+    assert rows[(rows["kind"] == "mean") & (rows["metric"] == "top1")]["low"].isna().all()
 
 
 @pytest.mark.parametrize("finished", [1, 2, 3, 5, 6])
@@ -40,23 +46,23 @@ def test_a_partial_study_is_drawn(finished: int) -> None:
     assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
 
 
-def test_what_nobody_measured_has_no_panel_and_what_some_cells_lack_is_the_mean_of_the_others() -> None:
+def test_what_was_not_measured_has_no_panel_and_a_variant_that_was_not_has_no_row() -> None:
     made = design()
     cells = collect(made, stored(made, 6)).cells
-    rows = levels_frame(cells.assign(train_time_ratio=math.nan), made)
-    assert [axes.get_ylabel() for axes in draw_levels(rows, "Groups", "c").axes] == ["Top-1 (%)", "Peak memory (MiB)"]
-    cells.loc[cells["replicate"] == 0, "train_time_ratio"] = math.nan
-    medians = levels_frame(cells, made).query("metric == 'train_time_ratio' and kind == 'median'")
-    assert medians["n"].tolist() == [1] * 3
+    for costs, panels in ((None, []), (costs_of(made, peak_memory_mib={"none": 9.0}), ["Peak memory (MiB)"])):
+        rows = levels_frame(cells, made, costs)
+        assert [axes.get_ylabel() for axes in draw_levels(rows, "Groups", "c").axes] == ["Top-1 (%)", *panels]
+    assert rows.query("metric == 'peak_memory_mib'")["variant"].tolist() == ["none"]
 
 
-def test_costs_are_medians_with_their_range_so_that_one_bad_moment_decides_nothing() -> None:
-    made = design(replicates=3)
-    cells = collect(made, stored(made, 9)).cells
-    cells["train_time_ratio"] = [1.2, 1.3, 9.0] * 3
-    rows = levels_frame(cells.sort_values(["variant", "replicate"]), made)
-    costs = rows[(rows["metric"] == "train_time_ratio") & (rows["kind"] == "median")]
-    assert costs[["value", "low", "high"]].drop_duplicates().to_numpy().tolist() == [[1.3, 1.2, 9.0]]
+def test_costs_are_those_of_copies_with_their_interval_and_memory_has_none() -> None:
+    rows = frame().query("variant == 'groups=4' and metric != 'top1'")
+    time, memory = rows.to_dict("records")
+    assert (time["metric"], time["kind"], time["n"]) == ("train_time_ratio", "mean", COPIES)
+    assert time["value"] == pytest.approx(1.2)
+    assert time["low"] < time["value"] < time["high"]
+    assert (memory["metric"], memory["value"]) == ("peak_memory_mib", 13.5)
+    assert math.isnan(memory["low"])
 
 
 def test_costs_are_drawn_from_zero() -> None:
@@ -100,7 +106,7 @@ def pairs(finished: int = 8) -> pd.DataFrame:
     made = make_design(
         compose_config(["device=cpu", "sweep=backbones", "replicates=2", "sweep.factors.model=[resnet8,resnet20]"])
     )
-    return pairs_frame(collect(made, stored(made, finished)).cells, made)
+    return pairs_frame(collect(made, stored(made, finished)).cells, made, usual(made))
 
 
 def test_a_variant_shares_its_row_with_its_baseline() -> None:

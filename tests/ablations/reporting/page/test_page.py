@@ -116,7 +116,7 @@ def test_the_page_reads_in_the_order_of_an_answer(whole: tuple[Node, Report, Pat
     assert [heading.text for heading in page.all("h1")] == [analysis.design.question]
     assert page.all("p", "state")[0].text == worded("page.finished", cells="60 cells")
     assert [heading.text for heading in page.all("h2")] == [
-        "Verdicts", "What it says", "Variants", "Figures", "Files", "How to run it again",
+        "Verdicts", "What it says", "Variants", "Costs", "Figures", "Files", "How to run it again",
         "Protocol, machine and data",
     ]  # fmt: skip
     assert page.by_id("again").all("pre")[0].text == "python -m ablations.run sweep=groups"
@@ -328,7 +328,7 @@ def test_a_search_shows_the_verdicts_of_what_it_confirmed_and_what_it_selected_b
     page, report, _ = written(search_analysis(tmp_path, given_up=1))
     assert len(page.all("span", "chip")) == 3
     assert [section.title for section in report.sections] == [
-        page.by_id(f"section-{number}").all("h2")[0].text for number in (1, 2)
+        page.by_id(f"section-{number}").all("h2")[0].text for number in (1, 2, 3)
     ]
     selection = [[cell.text for cell in row.children] for row in page.by_id("section-1").all("tr")]
     assert selection == [list(report.sections[0].headers), *report.sections[0].rows]
@@ -379,7 +379,8 @@ def test_a_report_comes_with_its_tables_and_its_page(tmp_path: Path) -> None:
     page = Page((tmp_path / "study" / "index.html").read_text(encoding="utf-8")).root
     links = [link.attributes["href"] for link in page.by_id("files").all("a")]
     assert links == [
-        "tables/variants.csv", "tables/variants.md", "tables/variants.tex", "tables/numbers.tex", "report.md",
+        "tables/variants.csv", "tables/costs.csv", "tables/variants.md", "tables/variants.tex", "tables/numbers.tex",
+        "report.md",
     ]  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
         "GroupsTwoTopOne": "60.7",
         "GroupsTwoParameters": "75{,}100",
         "GroupsTwoGFLOPs": "0.01248",
-        "GroupsTwoStepTime": "1.11",
+        "GroupsTwoStepTime": "1.10",
         "GroupsTwoVerdict": "undecided",
         "GroupsTwoDifference": "+0.83",
         "GroupsTwoDifferenceCI": f"{{[}}\\ensuremath{{-}}{-seen.low:.2f}, {seen.high:+.2f}]",

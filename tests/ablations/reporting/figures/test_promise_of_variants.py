@@ -5,23 +5,24 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
-from ablations.reporting.figures.promise import draw_promise, promise_of_cells
-from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cells_of, cut, design_of, overlapping, written
+from ablations.reporting.figures.promise import draw_promise, promise_of_variants
+from tests.builders.costs import costs_of
+from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, design_of, overlapping, written
 
 NAMES = ["none", "sa", "se"]
 ADDS = {"none": 4e6, "sa": 4.1e6, "se": 4.0e6}
 PLAIN = dict.fromkeys(NAMES, 4e6)
-STEPS = {"none": [0.98, 1.01, 1.02], "sa": [1.2, 1.5, 1.3], "se": [0.9]}
-FORWARDS = {"none": [1.0, 1.0, 1.0], "sa": [2.0, 2.2, 2.4], "se": [1.1]}
+STEPS = {"none": [0.98, 1.0, 1 / 0.98], "sa": [1.2, 1.3, 1.3**2 / 1.2], "se": [0.9]}
+FORWARDS = {"none": [1.0, 1.0, 1.0], "sa": [2.0, 2.2, 2.42], "se": [1.1]}
 
 
 def frame_of(steps: Mapping[str, Sequence[float]] = STEPS, forwards: Mapping[str, Sequence[float]] = FORWARDS,
              attentions: Sequence[str] = NAMES, models: Sequence[str] = ()) -> pd.DataFrame:  # fmt: skip
-    names = list(steps)
-    tops = {name: [50.0] * len(values) for name, values in steps.items()}
-    cells = cells_of(tops, train_time_ratio=steps, test_time_ratio=forwards)
-    return promise_of_cells(cells, design_of(names, attentions, models), ADDS, PLAIN)
+    design = design_of(list(steps), attentions, models)
+    costs = costs_of(design, train_time_ratio=steps, test_time_ratio=forwards)
+    return promise_of_variants(costs, design, ADDS, PLAIN)
 
 
 def rows_of(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
@@ -33,10 +34,14 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     assert set(rows) == {(name, mode) for name in ("sa", "se") for mode in ("forward", "training step")}
     row = rows["sa", "training step"]
     assert row["promised"] == pytest.approx(2.5)
-    assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, 20, 50, 3))
-    assert (row["noise_low"], row["noise_high"]) == pytest.approx((-2, 2))
+    half = student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)  # of the interval of the mean log ratio
+    bounds = [100 * (1.3 * math.exp(sign * half) - 1) for sign in (-1, 1)]
+    assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, *bounds, 3))
+    half = student.ppf(0.975, 2) * math.log(1 / 0.98) / math.sqrt(3)
+    noise = [100 * math.expm1(sign * half) for sign in (-1, 1)]
+    assert (row["noise_low"], row["noise_high"]) == pytest.approx(noise)
     row = rows["sa", "forward"]
-    assert (row["measured"], row["low"], row["high"]) == pytest.approx((120, 100, 140))
+    assert row["measured"] == pytest.approx(120)
     assert (row["noise_low"], row["noise_high"]) == (0, 0)
     row = rows["se", "training step"]
     assert (row["promised"], row["measured"], row["n"]) == pytest.approx((0, -10, 1))
@@ -61,24 +66,24 @@ def test_without_a_plain_network_no_noise_is_known() -> None:
 
 
 def test_what_was_not_timed_is_left_out() -> None:
-    untimed = [math.nan] * 3
-    frame = frame_of(STEPS | {"sa": untimed}, FORWARDS | {"none": untimed})
+    frame = frame_of(STEPS | {"sa": []}, FORWARDS | {"none": []})
     assert set(rows_of(frame)) == {("se", "training step"), ("se", "forward"), ("sa", "forward")}
     assert math.isnan(rows_of(frame)["sa", "forward"]["noise_low"])
-    some = frame_of(STEPS | {"sa": [math.nan, 1.4, math.nan]})
-    assert rows_of(some)["sa", "training step"]["n"] == 1
-    nothing = frame_of(dict.fromkeys(NAMES, untimed), dict.fromkeys(NAMES, untimed))
-    assert nothing.empty
-    assert list(nothing.columns) == list(frame.columns)
+    for nothing in (
+        frame_of(dict.fromkeys(NAMES, ()), dict.fromkeys(NAMES, ())),
+        promise_of_variants(None, design_of(NAMES, NAMES), ADDS, PLAIN),
+    ):
+        assert nothing.empty
+        assert list(nothing.columns) == list(frame.columns)
 
 
 def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
     names = ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa", "other"]
-    steps = {names[0]: [0.9, 1.1], names[1]: [1.2] * 2, names[2]: [0.7, 1.3], names[3]: [1.4] * 2, names[4]: [1.5] * 2}
-    cells = cells_of({name: [50.0] * 2 for name in names}, train_time_ratio=steps)
+    steps = {names[0]: [1.1] * 2, names[1]: [1.2] * 2, names[2]: [1.3] * 2, names[3]: [1.4] * 2, names[4]: [1.5] * 2}
     design = design_of(names, ["none", "sa", "none", "sa", "se"], ["resnet8"] * 2 + ["resnet20"] * 3)
+    costs = costs_of(design, train_time_ratio=steps)
     adds = dict(zip(names, (4e6, 5e6, 8e6, 9e6, 8e6), strict=True))
-    frame = promise_of_cells(cells, design, adds, dict(zip(names, (4e6, 4e6, 8e6, 8e6, 8e6), strict=True)))
+    frame = promise_of_variants(costs, design, adds, dict(zip(names, (4e6, 4e6, 8e6, 8e6, 8e6), strict=True)))
     rows = rows_of(frame)
     assert set(frame["mode"]) == {"training step"}
     assert rows["resnet8, sa", "training step"]["noise_high"] == pytest.approx(10)
@@ -90,19 +95,17 @@ def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
 
 def test_a_name_that_only_begins_with_a_backbone_s_does_not_hide_which_it_is() -> None:
     names = ["resnet18 wide", "resnet101 wide"]
-    cells = cells_of({name: [50.0] for name in names}, train_time_ratio={name: [1.2] for name in names})
-    frame = promise_of_cells(
-        cells, design_of(names, ["sa", "sa"], ["resnet18", "resnet101"]), dict.fromkeys(names, 2.0),
-        dict.fromkeys(names, 1.0),
-    )  # fmt: skip
+    design = design_of(names, ["sa", "sa"], ["resnet18", "resnet101"])
+    costs = costs_of(design, train_time_ratio={name: [1.2] for name in names})
+    frame = promise_of_variants(costs, design, dict.fromkeys(names, 2.0), dict.fromkeys(names, 1.0))
     assert sorted(frame["label"]) == sorted(names)
 
 
 def test_the_figure_says_what_the_bars_are() -> None:
-    drawn = draw_promise(frame_of(), "caption", "lowest to highest")
+    drawn = draw_promise(frame_of(), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
-    assert "measured time, lowest to highest" in written(drawn)
-    assert "the plain network against itself, lowest to highest" in written(drawn)
+    assert "measured time, 95 % CI" in written(drawn)
+    assert "the plain network against itself, 95 % CI" in written(drawn)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [
         "se\npromised 0 %",
         "sa\npromised +2.5 %",
@@ -112,7 +115,7 @@ def test_the_figure_says_what_the_bars_are() -> None:
 
 @STRANGE
 @pytest.mark.parametrize(
-    ("names", "step", "replicates", "plain"),
+    ("names", "step", "copies", "plain"),
     [
         (SHORT[:2], 0.0, 1, False),  # nothing promised and nothing measured
         (SHORT[:2], 0.0, 2, True),
@@ -124,18 +127,13 @@ def test_the_figure_says_what_the_bars_are() -> None:
         (UNBROKEN, -0.02, 2, True),
     ],
 )
-def test_strange_studies_are_drawn_and_nothing_is_cut(
-    names: list[str], step: float, replicates: int, plain: bool
-) -> None:
-    ratios = {
-        name: [1.0 + step * number * (1 + 0.1 * i) for i in range(replicates)] for number, name in enumerate(names)
-    }
-    tops = {name: [50.0] * replicates for name in names}
-    cells = cells_of(tops, train_time_ratio=ratios, test_time_ratio=ratios)
-    kinds = ["none" if plain else "sa", *["sa"] * (len(names) - 1)]
+def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], step: float, copies: int, plain: bool) -> None:
+    ratios = {name: [1.0 + step * number * (1 + 0.1 * i) for i in range(copies)] for number, name in enumerate(names)}
+    design = design_of(names, ["none" if plain else "sa", *["sa"] * (len(names) - 1)])
+    costs = costs_of(design, train_time_ratio=ratios, test_time_ratio=ratios)
     adds = {name: 1.0 + (step != 0) * 0.001 * number for number, name in enumerate(names)}
-    frame = promise_of_cells(cells, design_of(names, kinds), adds, dict.fromkeys(names, 1.0))
-    drawn = draw_promise(frame, "A caption of many words. " * 12, "lowest to highest")
+    frame = promise_of_variants(costs, design, adds, dict.fromkeys(names, 1.0))
+    drawn = draw_promise(frame, "A caption of many words. " * 12)
     assert cut(drawn) == []
     assert overlapping(drawn) == []
     for axes in drawn.axes:

@@ -1,0 +1,287 @@
+"""The launcher of several cells at once in worker processes of this machine, each of which trains one at a time.
+
+There are as many workers as there are cores for (or as were asked for), and never more than fit into memory. They are
+started when there is something for them to do, and keep their images and whatever torch has set up from cell to cell.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import cycle, islice
+from signal import SIGKILL
+
+from ablations.common import machine
+from ablations.common.errors import UsageError
+from ablations.common.wording import count
+from ablations.config import LocalConfig
+from ablations.data import DataSet
+from ablations.data.sharing import mapped
+from ablations.design.variants import Variant
+from ablations.execution.launchers.base import Launcher, WorkerLostError
+from ablations.execution.launchers.process import WorkerGoneError, WorkerProcess, start_server, wait
+from ablations.execution.launchers.room import MIB, Room, Trial, find_room, try_variant
+from ablations.execution.launchers.serve import Answer, Call, CallWithImages, Stop, Train
+from ablations.execution.launchers.worker import OVERTIME, Place, Returned
+from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
+from ablations.training.job import Job
+
+_RECOUNTED = 5.0  # seconds
+_PATIENCE = 0.2  # seconds that workers are waited for at a time, between which signals are answered
+
+
+@dataclass
+class _Training:
+    """A cell, the worker that trains it, and since when."""
+
+    job: Job
+    worker: WorkerProcess
+    begun: float
+
+
+@dataclass(eq=False)
+class LocalLauncher(Launcher):
+    """Trains cells in worker processes of this machine."""
+
+    in_process = False
+
+    config: LocalConfig = field(default_factory=LocalConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._workers: list[WorkerProcess] = []
+        self._lone: WorkerProcess | None = None  # which runs functions, and has no images
+        self._training: dict[str, _Training] = {}
+        self._trials: list[Trial] = []
+        self._free_mib = math.inf  # before there was a worker
+        self._room: Room | None = None
+        self._most = math.inf  # fewer after a worker was killed for lack of memory
+        self._kills, self._counted = math.nan, -math.inf  # the count of kills for lack of memory, and when it was read
+
+    def warm_up(self) -> None:
+        """Starts the process that workers are forked from."""
+        start_server()
+
+    def expect(self, cells: int, memory_mib: float) -> None:
+        """Notes what limits how many workers there are."""
+        super().expect(cells, memory_mib)
+        self._room = None
+
+    @property
+    def slots(self) -> int:  # type: ignore[override]
+        """How many cells are trained at once.
+
+        Raises:
+            UsageError: if more were asked for than fit into memory.
+        """
+        return int(max(1, min(self._wanted, self._checked_room.fitting, self._most)))
+
+    @property
+    def _wanted(self) -> int:
+        return self.config.workers or max(1, machine.available_cores() // self.threads)
+
+    @property
+    def _checked_room(self) -> Room:
+        """How many cells fit into memory; that is not found out where there is one worker at most, or no variant."""
+        if self._wanted == 1 or not self.design.variants:  # as of a search that has picked none yet
+            return Room(self._wanted, math.nan, math.inf)
+        if self._room is None:
+            if not self._trials:
+                self._try_first()
+            self._room = room = self._find_room()
+            wanted = min(self._wanted, self.cells or self._wanted)
+            if self.config.workers and wanted > room.fitting and not math.isnan(room.each):
+                reason = (
+                    f"{count(wanted, 'cell')} at once need about {wanted * room.each:,.0f} MiB of {room.of} "
+                    f"({room.each:,.0f} MiB each), and {room.free:,.0f} MiB can be used; at most {room.fitting} fit"
+                )
+                raise UsageError("launcher.workers", self.config.workers, reason)
+        return self._room
+
+    def _try_first(self) -> None:
+        """Probes a variant for a moment while there is one worker alone, for what that takes."""
+        first = self.design.variants[0]
+        self._free_mib = machine.available_memory() / MIB
+        for _, trial in self._try([first], 0.0, at_once=1):
+            if isinstance(trial, Trial):
+                self._trials.append(trial)
+
+    def _find_room(self) -> Room:
+        if not self._trials:  # why it could not be probed, the cells will tell
+            return Room(1, math.nan, math.nan)
+        known = [trial.peak for trial in self._trials]
+        stored = [] if math.isnan(self.stored_mib) else [self.stored_mib]
+        # A tuned recipe may have larger batches than those that were probed.
+        growth = max(self._batch_sizes.values()) / self.recipe.batch_size
+        is_on_gpu = self.design.protocol["device"] == "cuda"
+        return find_room(self._free_mib, self._trials, growth * max(known + stored), on_gpu=is_on_gpu)
+
+    def prepare(self) -> str:
+        """Says what the data are, where they are kept, and how many cells are trained at once."""
+        where = "on the device for each worker" if self.design.protocol["device"] == "cuda" else "shared by all workers"
+        text = f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.slots, 'cell')}"
+        room = self._checked_room
+        if room.fitting < self._wanted and room.each > 0:
+            text += f" at once, as many as fit into {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
+            return f"{text}."
+        return f"{text} at once."
+
+    def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
+        """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
+        if not variants:
+            return {}
+        at_once = min(self.slots, self.cells or self.slots)
+        # No worker is idle while another one still probes: the first variants are probed once more then.
+        rounds = -(-len(variants) // at_once)
+        found: dict[str, Probe | str] = {}
+        for name, trial in self._try(list(islice(cycle(variants), rounds * at_once)), seconds, at_once):
+            if isinstance(trial, Trial):
+                self._trials.append(trial)
+            found.setdefault(name, trial.probe if isinstance(trial, Trial) else trial)
+        self._room = None  # larger variants may have been found
+        _ = self.slots
+        return found
+
+    def _try(self, variants: Sequence[Variant], seconds: float, at_once: int) -> Iterator[tuple[str, Trial | str]]:
+        """Probes variants in so many workers; yields what that came to by name, as it ends."""
+        waiting = deque(variants)
+        asked: dict[WorkerProcess, str] = {}
+        while waiting or asked:
+            while waiting and len(asked) < at_once:
+                variant = waiting.popleft()
+                worker = self._idle_worker(asked)
+                worker.send(CallWithImages(try_variant, self.probe_task(variant, seconds)))
+                asked[worker] = variant.name
+            for worker in wait(asked, _PATIENCE):
+                try:
+                    said = worker.receive()
+                except WorkerGoneError as error:
+                    self._workers.remove(worker)
+                    yield asked.pop(worker), str(error)
+                    continue
+                if isinstance(said, Answer):
+                    yield asked.pop(worker), str(said.error) if said.error else said.value
+
+    def alone(self, function: Callable[..., Returned], *arguments: object) -> Returned:
+        """Runs the function in a worker of its own, which needs no images, while the others wait."""
+        if self._lone is None or not self._lone.is_alive:
+            self._lone = _started(None)
+        worker = self._lone
+        try:
+            worker.send(Call(pickle.dumps((function, arguments)), self.threads))
+            answer = None
+            while not isinstance(answer, Answer):
+                wait([worker], _PATIENCE)
+                answer = worker.receive()
+        except WorkerGoneError as error:
+            raise WorkerLostError(str(error)) from None
+        except BaseException:
+            worker.kill()
+            raise
+        if answer.error:
+            raise answer.error
+        result: Returned = answer.value
+        return result
+
+    def start(self, job: Job) -> None:
+        """Hands a cell to a worker."""
+        worker = self._idle_worker()
+        self._training[job.cell.key] = _Training(job, worker, time.monotonic())
+        self._count_kills()
+        worker.send(Train(job))
+
+    def events(self) -> Iterator[tuple[str, Progress]]:
+        """Waits a moment for what workers say."""
+        if not self._training:
+            return
+        by_worker = {training.worker: key for key, training in self._training.items()}
+        for worker in wait(by_worker, _PATIENCE):
+            key = by_worker[worker]
+            try:
+                said = worker.receive()
+            except WorkerGoneError as error:
+                self._workers.remove(worker)
+                del self._training[key]
+                yield key, self._lost(error)
+                continue
+            # A worker that was told to stop may still say something of the cell before.
+            if isinstance(said, tuple) and said[0] == key:
+                if isinstance(said[1], (Finished, Failed)):
+                    del self._training[key]
+                yield said
+        yield from self._overdue()
+        self._count_kills()
+
+    def _count_kills(self) -> None:
+        """Reads the system's count now and then, as a process may end a moment after it was killed."""
+        if time.monotonic() - self._counted > _RECOUNTED:
+            self._kills, self._counted = machine.out_of_memory_kills(), time.monotonic()
+
+    def _lost(self, error: WorkerGoneError) -> Failed:
+        """Says why a cell was lost; after a lack of memory, fewer cells are trained at once."""
+        is_short = error.signal == SIGKILL and machine.out_of_memory_kills() > self._kills
+        if not is_short:
+            return Failed(LOST, str(error))
+        reason = f"{str(error).rstrip('.')} when the system was out of memory"
+        if self.slots == 1:
+            return Failed(OUT_OF_MEMORY, f"{reason}.")
+        self._most, self._counted = self.slots - 1, -math.inf
+        return Failed(LOST, f"{reason}; {count(self.slots, 'cell')} at once from now on.")
+
+    def _overdue(self) -> Iterator[tuple[str, Progress]]:
+        """Ends workers that do not notice themselves that their time is over."""
+        for key, training in list(self._training.items()):
+            limit = training.job.seconds
+            if limit and time.monotonic() - training.begun > limit + OVERTIME:
+                del self._training[key]
+                self._drop(training.worker)
+                yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
+
+    def stop(self, key: str) -> None:
+        """Has a cell given up at its next step; its worker trains another one then."""
+        training = self._training.pop(key, None)
+        if training:
+            training.worker.send(Stop(key))
+
+    def close(self) -> None:
+        """Ends all workers."""
+        self._training = {}
+        while self._workers:
+            self._drop(self._workers[-1])
+        if self._lone:
+            self._lone.kill()
+
+    def _idle_worker(self, busy: Mapping[WorkerProcess, str] | None = None) -> WorkerProcess:
+        """Returns a worker that has nothing to do, one that is started if need be."""
+        taken = [*(busy or ()), *(training.worker for training in self._training.values())]
+        for worker in [worker for worker in self._workers if worker not in taken]:
+            if worker.is_alive:
+                return worker
+            self._drop(worker)
+        self._workers.append(_started((self._shared_data, self.place)))
+        return self._workers[-1]
+
+    def _drop(self, worker: WorkerProcess) -> None:
+        with suppress(ValueError):
+            self._workers.remove(worker)
+        worker.kill()
+
+    @cached_property
+    def _shared_data(self) -> DataSet:
+        _ = self.images  # what is wrong with them is said first
+        return mapped(self.data_set)
+
+
+def _started(images: tuple[DataSet, Place] | None) -> WorkerProcess:
+    """Starts a worker; UsageError if none can be started."""
+    try:
+        return WorkerProcess(images)
+    except OSError as error:
+        reason = f"a worker process cannot be started ({error.strerror or error}); launcher=serial needs none"
+        raise UsageError("launcher", "auto", reason) from None

@@ -1,0 +1,130 @@
+"""What a worker process of this machine is told, what it says, and how it executes its orders.
+
+A thread waits for orders all the time: an order to stop is seen while a cell is trained, and so is the end of the
+driver, however that ends, with which the worker ends itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from ablations.data import DataSet
+from ablations.execution.launchers.worker import Place, run_alone, train_job
+from ablations.training.events import Progress
+from ablations.training.job import Job
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # which are the driver's to answer
+
+
+@dataclass(frozen=True)
+class Train:
+    """An order to train a cell; the worker answers with its events, each with the key of the cell."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An order to give up the cell of this key at its next step."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """An order to call a function, pickled with its arguments; the worker answers with an `Answer`."""
+
+    pickled: bytes
+    threads: int
+
+
+@dataclass(frozen=True)
+class CallWithImages:
+    """An order to call a function that gets the data set, too: `function(task, load, place)`."""
+
+    function: Callable[[Any, Callable[[], DataSet], Place], Any]
+    task: Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a function returned, or the error that it raised."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+Order = Train | Stop | Call | CallWithImages
+Said = tuple[str, Progress] | Answer
+
+
+def serve(connection: Connection, images: tuple[DataSet, Place] | None) -> None:
+    """Executes orders until the driver closes its end of the pipe, or ends."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    orders: SimpleQueue[Order] = SimpleQueue()
+    stopped: set[str] = set()
+    threading.Thread(target=_listen, args=(connection, orders, stopped), daemon=True).start()
+    with suppress(ConnectionError):  # the driver has ended, which the thread has seen, too
+        while True:
+            _execute(orders.get(), connection, stopped, images)
+
+
+def _listen(connection: Connection, orders: SimpleQueue[Order], stopped: set[str]) -> None:
+    try:
+        while True:
+            order = connection.recv()
+            if isinstance(order, Stop):
+                stopped.add(order.key)
+            else:
+                orders.put(order)
+    except (EOFError, OSError):
+        os._exit(0)  # in the middle of a step, too
+
+
+def _execute(order: Order, connection: Connection, stopped: set[str], images: tuple[DataSet, Place] | None) -> None:
+    if isinstance(order, Train):
+        key = order.job.cell.key
+        for event in train_job(order.job, *_given(images)):
+            if key in stopped:
+                break
+            connection.send((key, event))
+        return
+    try:
+        if isinstance(order, CallWithImages):
+            answer = Answer(order.function(order.task, *_given(images)))
+        else:
+            assert isinstance(order, Call)
+            function, arguments = pickle.loads(order.pickled)
+            answer = Answer(run_alone(order.threads, function, *arguments))
+        content = pickle.dumps(answer)
+    except Exception as error:
+        content = _pickled_error(error)
+    connection.send_bytes(content)
+
+
+def _given(images: tuple[DataSet, Place] | None) -> tuple[Callable[[], DataSet], Place]:
+    assert images is not None  # as a worker without images gets no such order
+    data, place = images
+    return lambda: data, place
+
+
+def _pickled_error(error: Exception) -> bytes:
+    """Pickles an error as an answer; where it cannot be unpickled, a RuntimeError with its type and message."""
+    error.add_note("".join(traceback.format_exception(error)))  # tracebacks themselves cannot be pickled
+    try:
+        content = pickle.dumps(Answer(error=error))
+        pickle.loads(content)
+    except Exception:
+        content = pickle.dumps(Answer(error=RuntimeError(f"{type(error).__name__}: {error}")))
+    return content

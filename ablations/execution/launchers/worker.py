@@ -1,0 +1,107 @@
+"""What runs in worker processes, be they Ray's or this machine's: cells, probes and single functions.
+
+A worker touches neither Optuna nor MLflow nor the study's folder. It puts the images that its cells see on its device
+once, and again only for cells that see others.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ablations.common.process import keep_freed_memory, quiet_profiler
+from ablations.config import DataConfig, TrainConfig
+from ablations.data import DataSet
+from ablations.data.splits import View
+from ablations.design import Split
+from ablations.training.events import Failed, Probe, Progress, Step
+from ablations.training.job import Job, kind_of, work
+
+if TYPE_CHECKING:
+    from ablations.data.device import DeviceImages
+
+Returned = TypeVar("Returned")
+
+OVERTIME = 60.0  # seconds that a cell may be over its limit, in a step that takes so long, before its worker is killed
+_STEPS_APART = 0.5  # seconds between steps that are told
+
+# What this worker's last cell saw, on its device, and the data set that this is of.
+_placed: list[tuple[Place, View, DataSet, DeviceImages]] = []
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which data set this is, how images are augmented, and where they go."""
+
+    fingerprint: str
+    data: DataConfig
+    device: str
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """What is probed of a variant, and how: as for `probe`."""
+
+    network: dict[str, Any]
+    recipe: TrainConfig
+    seed: int
+    seconds: float
+    threads: int
+
+
+def train_job(job: Job, load: Callable[[], DataSet], place: Place) -> Iterator[Progress]:
+    """Trains a job's cell; `load` returns the data set where this process has not got it yet."""
+    told = 0.0
+    try:
+        for event in work(job, _on_device(load, place, job.cell.seed, job.cell.split)):
+            if isinstance(event, Step):
+                if time.monotonic() - told < _STEPS_APART:
+                    continue
+                told = time.monotonic()
+            yield event
+        return
+    except Exception as error:  # of placing the images, as a cell's own errors are told
+        failure = Failed(kind_of(error), traceback.format_exc())
+    yield failure
+
+
+def probe_variant(task: ProbeTask, load: Callable[[], DataSet], place: Place) -> Probe | str:
+    """Finds out what a cell of a network costs."""
+    from ablations.training.probe import probe_or_reason
+
+    images = _on_device(load, place, task.seed, Split.TEST)
+    return probe_or_reason(task.network, task.recipe, images, task.seconds, task.threads)
+
+
+def run_alone(threads: int, function: Callable[..., Returned], *arguments: object) -> Returned:
+    """Runs a function in a worker process that is set up as for a cell."""
+    _set_up()
+    import torch
+
+    torch.set_num_threads(threads)
+    return function(*arguments)
+
+
+def _on_device(load: Callable[[], DataSet], place: Place, seed: int, split: Split) -> DeviceImages:
+    """Returns on this process's device what a cell sees; the pixels of a data set are put there for its first cell."""
+    _set_up()
+    from ablations.data.device import on_device
+
+    if not _placed or _placed[0][0] != place:
+        _placed.clear()  # before others are put there
+        data, before = load(), None
+    else:
+        _, view, data, before = _placed[0]
+        if view == data.view(seed, split):
+            return before
+    images = on_device(data.images(seed, split), place.data, place.device, before)
+    _placed[:] = [(place, data.view(seed, split), data, images)]
+    return images
+
+
+def _set_up() -> None:
+    keep_freed_memory()
+    quiet_profiler()

@@ -1,0 +1,80 @@
+"""The table of costs: time of a training step and of inference, with verdicts; throughput and memory."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ablations.analysis.costs import VariantCost
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.metrics import METRICS
+from ablations.measure.costs import MODES
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.costs import cost_verdict, reading_sentences, relative_time
+from ablations.stats import Estimate
+from ablations.stats.costs import CostContrast
+
+
+def costs_sections(analysis: StudyAnalysis) -> list[Section]:
+    """Returns the table of costs of the variants that are shown; nothing where nothing was measured."""
+    costs = analysis.costs
+    if costs is None:
+        return []
+    contrasts, margin = analysis.cost_contrasts, analysis.cost_margin
+    rows = []
+    for variant in analysis.design.variants:
+        if variant.name not in costs.variants or variant.name not in analysis.shown:
+            continue
+        cost = costs.of(variant.name)
+        row = [variant.name]
+        for mode in MODES:
+            contrast = contrasts[mode].get(variant.name)
+            row += [relative_time(getattr(cost, f"{mode}_time")), cost_verdict(contrast, margin)]
+        shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
+        rows.append(row + [METRICS[key].format(getattr(cost, key)) for key in shown])
+    headers = (
+        "variant", "step × plain [95 % CI]", "verdict", "inference × plain [95 % CI]", "verdict",
+        "training images/s", "inference images/s", "peak MiB",
+    )  # fmt: skip
+    return [Section("Costs", reading_sentences(costs, margin), headers, rows)] if rows else []
+
+
+def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
+    """Returns a row for each variant that was measured; None where none was.
+
+    Times are relative to the plain network's, with `*_to_baseline` to the baseline's; `measured` is UTC (ISO 8601).
+    """
+    costs = analysis.costs
+    if costs is None:
+        return None
+    contrasts = analysis.cost_contrasts
+    rows = []
+    for name, cost in costs.variants.items():
+        row: dict[str, object] = {"variant": name, "baseline": analysis.design.baselines.get(name, "")}
+        for mode in MODES:
+            row |= _times(mode, cost, contrasts[mode].get(name))
+        row |= {"peak_memory_mib": cost.peak_memory_mib, "failed": cost.failed}
+        machine = {key: costs.machine.environment[key] for key in ("cpu", "gpu", "threads", "torch")}
+        rows.append(row | machine | {"measured": costs.machine.taken})
+    return pd.DataFrame(rows)
+
+
+def _times(mode: str, cost: VariantCost, contrast: CostContrast | None) -> dict[str, object]:
+    ratio: Estimate | None = getattr(cost, f"{mode}_time")
+    known = (ratio.n, ratio.mean, ratio.low, ratio.high) if ratio else (0, math.nan, math.nan, math.nan)
+    names = ("copies", "time_ratio", "time_ratio_low", "time_ratio_high")
+    row: dict[str, object] = {f"{mode}_{key}": value for key, value in zip(names, known, strict=True)}
+    row[f"{mode}_images_per_second"] = getattr(cost, f"{mode}_images_per_second")
+    if contrast is None:
+        return (
+            row
+            | dict.fromkeys((f"{mode}_to_baseline", f"{mode}_p", f"{mode}_p_equivalence"), math.nan)
+            | {f"{mode}_verdict": ""}
+        )
+    return row | {
+        f"{mode}_to_baseline": contrast.ratio,
+        f"{mode}_p": contrast.p,
+        f"{mode}_p_equivalence": contrast.p_equivalence,
+        f"{mode}_verdict": contrast.verdict.value,
+    }

@@ -1,0 +1,55 @@
+"""Costs of variants in words: relative times, verdicts, and where, when and how they were measured."""
+
+from __future__ import annotations
+
+from ablations.analysis.costs import StudyCosts
+from ablations.common.metrics import METRICS
+from ablations.common.wording import count
+from ablations.stats import Estimate
+from ablations.stats.costs import CostContrast, CostVerdict
+
+NOT_MEASURED = "costs were not measured; the same command with measure=only measures them"
+
+
+def relative_time(ratio: Estimate | None, *, with_interval: bool = True) -> str:
+    """Writes a time relative to the plain network's: `1.28 [1.27, 1.29]`, or a dash."""
+    shown = METRICS["train_time_ratio"].format
+    if ratio is None:
+        return "–"
+    interval = f" [{shown(ratio.low)}, {shown(ratio.high)}]" if with_interval and ratio.has_interval else ""
+    return f"{shown(ratio.mean)}{interval}"
+
+
+def cost_verdict(contrast: CostContrast | None, margin: float) -> str:
+    """Writes a verdict on a time: `slower`, `faster`, `same within 5 %`, `undecided`; empty where nothing was timed."""
+    if contrast is None or contrast.n == 0:
+        return ""
+    word = contrast.verdict.value
+    return f"{word} within {100 * margin:g} %" if contrast.verdict is CostVerdict.SAME else word
+
+
+def measured_on(costs: StudyCosts) -> str:
+    """Says on which processor costs were measured, with how many threads, when, and with how many copies."""
+    known = costs.machine.environment
+    is_cuda = known.get("device") == "cuda"
+    processor = known["gpu"] if is_cuda else f"{known['cpu']}, {count(int(known['threads']), 'thread')}"
+    copies = [time.n for cost in costs.variants.values() for time in (cost.train_time, cost.test_time) if time]
+    n = f"{min(copies)} to {max(copies)}" if copies and min(copies) < max(copies) else f"{max(copies, default=0)}"
+    return f"on {processor}, torch {known['torch']}, {costs.machine.taken[:10]}; n = {n} copies per network"
+
+
+def reading_sentences(costs: StudyCosts, margin: float) -> str:
+    """Explains the table of costs, and says where they were measured and what could not be."""
+    return (
+        "Relative times: time divided by that of the plain network, timed in turns with it; geometric mean over "
+        "rebuilt copies, 95 % CI. A plain network's own compares a second copy of it with the first: the measurement "
+        f"noise. Verdicts: relative to the baseline, equivalence margin {100 * margin:g} %, family-wise error rate at "
+        "most 5 % for each of training and inference. Peak MiB: memory of a training step, without the data set. "
+        f"Measured {measured_on(costs)}. {failures_sentence(costs)}"
+    ).strip()
+
+
+def failures_sentence(costs: StudyCosts) -> str:
+    """Says which variants could not be measured, and why; empty where all could."""
+    failed = [f"{name} ({cost.failed})" for name, cost in costs.variants.items() if cost.failed]
+    return f"Could not be measured: {', '.join(failed)}." if failed else ""

@@ -1,0 +1,337 @@
+"""Cells in real worker processes of this machine, which are killed in some of these tests, and so is their driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import psutil
+import pytest
+
+from ablations.common.errors import UsageError
+from ablations.config import LocalConfig, SerialConfig
+from ablations.execution.launchers.base import WorkerLostError
+from ablations.execution.launchers.local import LocalLauncher
+from ablations.storage.cell_states import CellState
+from ablations.training.events import TIME_LIMIT, Epoch, Failed, Finished, Probe, Progress
+from ablations.training.job import Job
+from tests.builders.alone import UnpicklableError, die, fail, raise_unpicklable, threads_and_process
+from tests.builders.driven import DrivenStudy
+from tests.builders.launched import (
+    LONG,
+    PrunedStudy,
+    fork_servers,
+    is_running,
+    launcher_of,
+    outcomes,
+    results,
+    struck,
+)
+from tests.conftest import TINY
+from tests.wording import refusal, worded
+
+TWO = LocalConfig(workers=2)
+FOREVER = ("train.epochs=5000", "device=cpu", "tracking.enabled=false", "launcher=auto", "launcher.workers=2")
+
+
+def workers() -> list[psutil.Process]:
+    """The processes that train for this one."""
+    return [worker for server in fork_servers(psutil.Process()) for worker in server.children()]
+
+
+def job_of(study: DrivenStudy, launcher: LocalLauncher, number: int = 0, **options: Any) -> Job:
+    cells = list(study.design.cells())
+    return Job(cells[number], launcher.recipe, measure="off", **options)
+
+
+def heard(launcher: LocalLauncher, until: Callable[[Progress], bool]) -> list[tuple[str, Progress]]:
+    """Returns what is said up to an event of a kind."""
+    said: list[tuple[str, Progress]] = []
+    while not any(until(event) for _, event in said):
+        said += launcher.events()
+    return said
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize("seed", [0, "replicate"])
+def test_workers_give_the_results_of_the_serial_launcher_to_the_last_digit(tmp_path: Path, seed: int | str) -> None:
+    typed = (*TINY, f"data.seed={seed}")
+    serial, expected = outcomes(tmp_path / "serial", SerialConfig(), *typed)
+    local, predictions = outcomes(tmp_path / "local", TWO, *typed)
+    assert len(expected) == 6
+    assert predictions == expected
+    assert results(local.store) == results(serial.store)
+    cells = local.store.cells()
+    fingerprints = {cell.outcome["images"] for cell in cells if cell.outcome}
+    assert fingerprints == {cell.outcome["images"] for cell in serial.store.cells() if cell.outcome}
+    environments = [cell.outcome["environment"] for cell in cells if cell.outcome]
+    assert {environment["cells at once"] for environment in environments} == {"2"}
+    assert workers() == []
+
+
+def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, *LONG)
+    with launcher_of(study, TWO) as launcher:
+        launcher.start(job_of(study, launcher, keeps_weights=True))
+        events: list[tuple[float, Progress]] = []
+        while not events or not isinstance(events[-1][1], Finished):
+            events += [(time.monotonic(), event) for _, event in launcher.events()]
+    epochs = [(when, event) for when, event in events if isinstance(event, Epoch)]
+    assert [event.epoch for _, event in epochs] == list(range(40))
+    assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end
+    assert any(type(event).__name__ == "Learnt" for _, event in events)
+
+
+@pytest.mark.parametrize("victim", ["worker", "fork server"])
+def test_a_killed_process_costs_no_cell_and_changes_no_digit(tmp_path: Path, victim: str) -> None:
+    calm, _ = outcomes(tmp_path / "calm", TWO, *TINY, *LONG)
+    (tmp_path / "struck").mkdir()
+    hit = DrivenStudy(tmp_path / "struck", *TINY, *LONG)
+    killed = []
+
+    def kill(name: str) -> None:
+        del name
+        killed.extend(workers() if victim == "worker" else fork_servers(psutil.Process()))
+        for process in killed:
+            process.send_signal(signal.SIGKILL)
+
+    with launcher_of(hit, TWO) as launcher:
+        assert struck(hit, launcher, kill) == 0
+    assert killed
+    assert results(hit.store) == results(calm.store)
+    assert sum(cell.outcome.get("lost", 0) for cell in hit.store.cells() if cell.outcome) in (1, 2)
+    if victim == "worker":
+        assert worded("launcher.killed", signal="SIGKILL") in hit.said.getvalue()
+
+
+def test_after_a_kill_for_lack_of_memory_fewer_cells_are_trained_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = DrivenStudy(tmp_path, *TINY, *LONG)
+    kills = [0.0]
+    monkeypatch.setattr("ablations.common.machine.out_of_memory_kills", lambda: kills[0])
+    with launcher_of(study, TWO) as launcher:
+        for number in range(2):
+            launcher.start(job_of(study, launcher, number))
+        reasons = []
+        for _ in range(2):
+            heard(launcher, lambda event: isinstance(event, Epoch))
+            next(worker for worker in workers() if is_running(worker)).kill()
+            kills[0] += 1
+            _, failure = heard(launcher, lambda event: isinstance(event, Failed))[-1]
+            assert isinstance(failure, Failed)
+            reasons.append((failure.kind, failure.reason))
+            assert launcher.slots == 1
+        assert [kind for kind, _ in reasons] == ["lost", "out of memory"]
+        assert all(worded("launcher.short") in reason for _, reason in reasons)
+
+
+def test_a_cell_that_is_given_up_leaves_its_worker_to_others(tmp_path: Path) -> None:
+    study = PrunedStudy(tmp_path, *TINY, *LONG, "replicates=2")
+    with launcher_of(study, LocalConfig(workers=1)) as launcher:
+        assert study.drive(launcher).failed == 0
+        assert len(workers()) == 1
+    states = {(cell.variant, cell.state) for cell in study.store.cells()}
+    assert states == {("none", CellState.FINISHED), ("groups=4", CellState.PRUNED)}
+
+
+def test_a_worker_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablations.execution.launchers.local.OVERTIME", 0.0)
+    study = DrivenStudy(tmp_path, *TINY, *LONG, "train.epochs=100000")
+    with launcher_of(study, LocalConfig(workers=1)) as launcher:
+        launcher.start(job_of(study, launcher, seconds=3.0))
+        (worker,) = workers()
+        worker.suspend()
+        ((_, failure),) = heard(launcher, lambda event: isinstance(event, Failed))
+        assert isinstance(failure, Failed)
+        assert failure.kind == TIME_LIMIT
+        wait_until(lambda: not is_running(worker))
+
+
+def test_what_a_worker_cannot_do_is_the_failure_of_its_cell(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY, "replicates=1")
+    with launcher_of(study, TWO) as launcher:
+        launcher.recipe.momentum = "much"  # type: ignore[assignment]
+        assert study.drive(launcher).failed == 3
+    for cell in study.store.cells():
+        assert (cell.failure or "").startswith("Traceback")
+        assert "ValueError" in (cell.failure or "") or "TypeError" in (cell.failure or "")
+
+
+def test_a_function_runs_alone_in_a_worker_with_the_threads_of_the_study(tmp_path: Path) -> None:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), TWO) as launcher:
+        launcher.threads = 2
+        threads, process = launcher.alone(threads_and_process, 10)
+        assert threads == 12
+        assert process != os.getpid()
+        assert launcher.alone(threads_and_process, 10) == (12, process)
+        with pytest.raises(KeyError, match="planted") as caught:
+            launcher.alone(fail, "planted")
+        assert "in fail" in caught.value.__notes__[0]
+        with pytest.raises(RuntimeError, match=f"{UnpicklableError.__name__}: planted"):
+            launcher.alone(raise_unpicklable)
+        with pytest.raises(WorkerLostError, match=worded("launcher.killed", signal="SIGKILL")):
+            launcher.alone(die)
+        assert launcher.alone(threads_and_process, 10)[0] == 12
+
+
+def test_a_function_alone_needs_no_images(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, "data=cifar10", f"data.root={tmp_path / 'none'}")
+    with launcher_of(study, TWO) as launcher:
+        assert launcher.alone(threads_and_process, 0)[0] == 1
+
+
+def test_an_interrupt_ends_what_runs_alone(tmp_path: Path) -> None:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), TWO) as launcher:
+        launcher.alone(threads_and_process, 0)
+        (worker,) = workers()
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(KeyboardInterrupt):
+                launcher.alone(time.sleep, 1000)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        wait_until(lambda: not is_running(worker))
+
+
+def test_variants_are_probed_in_as_many_workers_as_will_train(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, TWO) as launcher:
+        launcher.expect(6, float("nan"))
+        found = launcher.probe(study.design.variants, 0.0)
+        assert len(workers()) == 2
+    assert list(found) == [variant.name for variant in study.design.variants]
+    assert all(isinstance(probe, Probe) for probe in found.values())
+
+
+def test_no_more_workers_probe_than_there_are_cells(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, TWO) as launcher:
+        launcher.expect(1, float("nan"))
+        launcher.probe(study.design.variants, 0.0)
+        assert len(workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "asked", "slots"), [(8, 1, 0, 8), (8, 3, 0, 2), (2, 4, 0, 1), (2, 1, 5, 5), (8, 1, 1, 1)]
+)
+def test_there_are_as_many_slots_as_cores_for_them_or_as_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, asked: int, slots: int
+) -> None:
+    monkeypatch.setattr("ablations.common.machine.available_cores", lambda: cores)
+    monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**40)
+    with launcher_of(DrivenStudy(tmp_path, *TINY), LocalConfig(workers=asked)) as launcher:
+        launcher.threads = threads
+        assert launcher.slots == slots
+
+
+def test_memory_limits_how_many_cells_there_are_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablations.common.machine.available_cores", lambda: 1000)
+    monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**30)
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, LocalConfig()) as launcher:
+        launcher.expect(1000, 300.0)  # MiB, of a stored cell
+        assert 1 <= launcher.slots <= 3
+        assert worded("launcher.fitting", of="memory") in launcher.prepare()
+
+
+def test_more_cells_at_once_than_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**30)
+    study = DrivenStudy(tmp_path, *TINY)
+    with launcher_of(study, LocalConfig(workers=40)) as launcher:
+        launcher.expect(1000, 300.0)
+        with pytest.raises(UsageError, match=refusal("launcher.workers=40", "launcher.too_many", number=40)):
+            launcher.probe(study.design.variants, 0.0)
+        launcher.expect(1, 300.0)  # never more than there are cells to train
+        assert launcher.slots >= 1
+
+
+def test_a_script_without_a_guard_is_not_run_again_in_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    typed = [*TINY, "replicates=1", "device=cpu", "launcher=auto", "launcher.workers=2", "tracking.enabled=false",
+             f"results_dir={tmp_path}", "predictions=off", "weights=off"]  # fmt: skip
+    script.write_text(
+        "print('once')\n"
+        "from ablations import run_study\n"
+        f"study = run_study(*{typed!r})\n"
+        "print('cells', len(study.results.cells))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines().count("once") == 1
+    assert done.stdout.splitlines()[-1] == "cells 3"
+
+
+def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Starts a run in a process group of its own, as a terminal does, and waits until cells are trained."""
+    arguments = [sys.executable, "-u", "-m", "ablations.run", *TINY, *FOREVER, *overrides, f"results_dir={folder}"]
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Data: "):
+            break
+    wait_until(lambda: running(folder) == 2)
+    return process
+
+
+def running(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "optuna.db")) as database:
+        (count,) = database.execute("SELECT COUNT(*) FROM trials WHERE state = 'RUNNING'").fetchone()
+    return int(count)
+
+
+def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
+    with begin(tmp_path) as process:
+        driver = psutil.Process(process.pid)
+        wait_until(lambda: any(len(server.children()) == 2 for server in fork_servers(driver)))
+        left = driver.children(recursive=True)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(map(is_running, left)))
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_ends_them_and_is_the_drivers_to_answer(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    with begin(tmp_path, "retries=0") as process:
+        left = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, number)
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == status, errors
+        assert errors == ""
+        assert worded("run.goes_on") in printed
+        wait_until(lambda: not any(map(is_running, left)))
+    study = optuna.load_study(study_name="groups-digits-resnet8", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    assert study.trials
+    assert not any("failure" in trial.user_attrs for trial in study.trials)
+
+
+def test_workers_are_forked_from_a_process_with_one_thread(tmp_path: Path) -> None:
+    with launcher_of(DrivenStudy(tmp_path, *TINY), TWO) as launcher:
+        launcher.alone(threads_and_process, 0)
+        (server,) = fork_servers(psutil.Process())
+        assert server.num_threads() == 1
+        assert launcher.alone(np.add, 1, 2) == 3

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.execution.launchers.room import Trial, Usage, find_room
+from ablations.training.events import Probe
+
+SIZES = st.floats(1.0, 1e6)
+
+
+def trial(own: float, peak: float, device: float = 0.0, free: float = math.inf) -> Trial:
+    return Trial(Probe(1.0, 1.0, 1.0, peak, 1), Usage(own, device, free))
+
+
+@given(SIZES, SIZES, SIZES, SIZES)
+def test_as_many_cells_fit_as_workers_with_the_largest_of_them(
+    own: float, peak: float, growth: float, free: float
+) -> None:
+    largest = max(peak, growth)
+    room = find_room(free, [trial(own, peak)], largest, on_gpu=False)
+    each = max(0.0, own - peak) + largest
+    assert room.fitting >= 1
+    assert room.fitting == 1 or room.fitting * each <= free
+    assert (room.fitting + 1) * each > 0.85 * free  # not far fewer
+    assert room.each >= largest
+
+
+@given(SIZES, st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=5))
+def test_larger_variants_never_leave_more_room(free: float, sizes: list[tuple[float, float]]) -> None:
+    tried = [trial(own, peak) for own, peak in sizes]
+    largest = max(peak for _, peak in sizes)
+    some = find_room(free, tried[:1], tried[0].peak, on_gpu=False)
+    assert find_room(free, tried, largest, on_gpu=False).fitting <= some.fitting
+
+
+def test_on_a_gpu_its_memory_is_what_the_peak_is_of() -> None:
+    tried = [trial(own=1000.0, peak=200.0, device=700.0, free=9300.0)]
+    room = find_room(1e6, tried, 500.0, on_gpu=True)
+    assert (room.fitting, room.each, room.of) == (9, 1000.0, "GPU memory")
+    room = find_room(3000.0, tried, 500.0, on_gpu=True)
+    assert (room.fitting, room.each, room.of) == (2, 1000.0, "memory")
+
+
+def test_an_unknown_peak_counts_as_part_of_what_the_process_takes() -> None:
+    unknown = Trial("no step could be taken", Usage(300.0))
+    assert unknown.peak == trial(300.0, math.nan).peak == 0.0
+    assert find_room(3000.0, [unknown], 0.0, on_gpu=False).fitting == 9

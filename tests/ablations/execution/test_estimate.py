@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.config import Config
+from ablations.design import make_design
+from ablations.design.variants import Variant
+from ablations.execution import estimate
+from ablations.execution.estimate import StudyCost, estimate_costs
+from ablations.training.events import Probe
+from tests.builders.driven import DrivenStudy
+from tests.builders.several import Several
+from tests.conftest import TINY
+from tests.wording import worded
+
+PROBE = Probe(seconds=10.0, low=8.0, high=15.0, peak_memory_mib=12.0, parameters=10)
+NOTHING = pd.DataFrame({"variant": [], "peak_memory_mib": []})
+
+
+class Probed(Several):
+    """A launcher with so many slots, whose cells all cost the same."""
+
+    def __init__(self, config: Config, slots: int) -> None:
+        super().__init__(make_design(config), config.data)
+        self.hold(slots)
+
+    def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
+        del seconds
+        return {variant.name: PROBE for variant in variants}
+
+
+def cost_of(study: DrivenStudy, launcher: Probed) -> StudyCost:
+    return estimate_costs(study.schedule(study.store).outlook(), NOTHING, launcher, 0.0)
+
+
+@pytest.mark.parametrize(("slots", "rounds"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (100, 1)])
+def test_cells_that_are_trained_at_once_share_the_time_in_whole_rounds(tmp_path: Path, slots: int, rounds: int) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    cost = cost_of(study, Probed(study.config, slots))
+    assert (cost.seconds, cost.low, cost.high) == pytest.approx((10.0 * rounds, 8.0 * rounds, 15.0 * rounds))
+
+
+@pytest.mark.parametrize(
+    ("cores", "slots", "others", "is_local", "busy"),
+    [
+        (2, 2, 1.3, True, 1.3),
+        (2, 2, 0.1, True, 0.0),  # as on any machine
+        (2, 1, 0.9, True, 0.0),  # on the other core
+        (8, 2, 3.0, True, 0.0),
+        (8, 7, 3.0, True, 3.0),
+        (2, 2, 1.3, False, 0.0),  # cells are trained elsewhere
+        (2, 2, math.nan, True, 0.0),
+    ],
+)
+def test_processes_that_cells_contend_with_are_mentioned(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    slots: int,
+    others: float,
+    is_local: bool,
+    busy: float,
+) -> None:
+    monkeypatch.setattr(estimate, "allowed_cores", lambda: list(range(cores)))
+    monkeypatch.setattr(estimate.LoadMeter, "cores_of_others", lambda _: others)
+    study = DrivenStudy(tmp_path, *TINY)
+    launcher = Probed(study.config, slots)
+    launcher.is_local = is_local
+    cost = cost_of(study, launcher)
+    assert cost.busy == busy
+    load = worded("launcher.busy", number=busy, cores=cores)
+    assert cost.sentence.endswith(f" beside the images{load if busy else ''}.")
+
+
+def test_the_launcher_is_told_how_many_cells_there_are_and_what_stored_ones_took(tmp_path: Path) -> None:
+    study = DrivenStudy(tmp_path, *TINY)
+    launcher = Probed(study.config, 2)
+    cost_of(study, launcher)
+    assert launcher.cells == 6
+    assert math.isnan(launcher.stored_mib)
+    stored = pd.DataFrame({
+        "variant": ["none", "none"], "seconds": [3.0, 4.0], "peak_memory_mib": [20.0, math.nan], "parameters": [10, 10],
+    })  # fmt: skip
+    estimate_costs(study.schedule(study.store).outlook(), stored, launcher, 0.0)
+    assert launcher.stored_mib == 20.0

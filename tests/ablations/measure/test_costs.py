@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.measure.costs import PLAIN, NetworkCost, Speed, as_stored, from_stored
+
+FINITE = st.floats(-1e6, 1e6)
+SPEEDS = st.none() | st.builds(Speed, FINITE, st.lists(FINITE, max_size=9).map(tuple))
+COSTS = st.builds(NetworkCost, st.integers(0, 10**9), st.none() | FINITE, SPEEDS, SPEEDS, st.text(max_size=20))
+
+
+@given(st.dictionaries(st.sampled_from([PLAIN, "groups=2", "a b", "ä"]), COSTS))
+def test_what_is_stored_as_json_is_read_as_it_was(costs: dict[str, NetworkCost]) -> None:
+    assert from_stored(json.loads(json.dumps(as_stored(costs)))) == costs
+
+
+def test_a_network_that_failed_has_a_reason_and_nothing_else() -> None:
+    failed = NetworkCost(failed="RuntimeError: too large")
+    assert (failed.train, failed.test, failed.peak_memory_mib) == (None, None, None)
+    assert from_stored(as_stored({"sa": failed})) == {"sa": failed}

@@ -1,0 +1,119 @@
+"""What the tests of launchers with worker processes share: studies to be struck, and results without the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from ablations.config import LauncherConfig
+from ablations.execution.launchers import make_launcher
+from ablations.execution.launchers.base import Launcher
+from ablations.execution.progress import Display
+from ablations.execution.schedules.base import Schedule
+from ablations.storage.cell_states import CellState
+from ablations.storage.files import Checkpoints, PredictionFiles
+from ablations.storage.study import StudyStore
+from tests.builders.driven import CutShort, DrivenStudy
+
+CLOCK = {"seconds", "finished"}  # what the clock decides
+# Cells that are long enough to be struck in.
+LONG = ("train.epochs=40", "data.train_images=64", "sweep.factors.attention.groups=[4]", "replicates=1")
+
+
+def launcher_of(study: DrivenStudy, chosen: LauncherConfig, measure: str = "off") -> closing[Launcher]:
+    """Makes a launcher for a study, of one thread a cell, which is closed in the end."""
+    config = replace(study.config, launcher=chosen, measure=measure, threads=1)
+    return closing(make_launcher(config, study.design, Console(quiet=True)))
+
+
+def timeless(value: Any) -> Any:
+    """Returns a result without what depends on the clock."""
+    if isinstance(value, dict):
+        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
+    return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def results(store: StudyStore) -> dict[str, Any]:
+    """Returns the results of the finished cells by their names."""
+    return {
+        f"{cell.variant} r{cell.replicate}": timeless(cell.outcome["result"])
+        for cell in store.cells()
+        if cell.outcome and cell.state == CellState.FINISHED
+    }
+
+
+def outcomes(folder: Path, chosen: LauncherConfig, *overrides: str) -> tuple[DrivenStudy, dict[str, bytes]]:
+    """Trains a study in a folder; returns it, and its files of predictions by name."""
+    folder.mkdir()
+    study = DrivenStudy(folder, *overrides)
+    with launcher_of(study, chosen) as launcher:
+        assert study.drive(launcher, predictions=PredictionFiles(folder / "predictions", "all")).failed == 0
+    return study, {path.name: path.read_bytes() for path in (folder / "predictions").iterdir()}
+
+
+class Striking(Display):
+    """A display that does something when the first epoch of a cell is shown."""
+
+    strike: Callable[[str], None] | None = None
+
+    def epoch(self, name: str, top1: float | None) -> None:
+        super().epoch(name, top1)
+        if self.strike:
+            strike, self.strike = self.strike, None
+            strike(name)
+
+
+def struck(study: DrivenStudy, launcher: Launcher, strike: Callable[[str], None], **options: Any) -> int:
+    """Drives a study that is struck in the middle of a cell; returns how many cells failed."""
+
+    def make_display(console: Console, total: int, finished: int) -> Display:
+        display = Striking(console, total, finished)
+        display.strike = strike
+        return display
+
+    checkpoints = Checkpoints(study.folder / "checkpoints")
+    failed = study.drive(launcher, checkpoints=checkpoints, make_display=make_display, **options).failed
+    assert failed or not checkpoints.folder.exists()
+    return failed
+
+
+class PrunedStudy(DrivenStudy):
+    """A study whose second variant is given up after its first epoch."""
+
+    def schedule(self, store: StudyStore) -> Schedule:
+        class Hasty(CutShort):
+            def reason_to_stop(self, cell: Any, epochs: Any) -> str | None:
+                del epochs
+                return "planted" if cell.variant.name == "groups=4" else None
+
+        return Hasty(super().schedule(store), lambda cells: cells)
+
+
+def children() -> set[int]:
+    """Returns the ids of all processes below this one."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def fork_servers(driver: psutil.Process) -> list[psutil.Process]:
+    """Returns the processes that a driver's workers are forked from: one, or none."""
+    found = []
+    for process in driver.children():
+        try:
+            found += [process] if "multiprocessing.forkserver" in " ".join(process.cmdline()) else []
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one whose parent has not asked for its end has."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
