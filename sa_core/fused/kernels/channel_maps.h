@@ -35,7 +35,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
       fill(slab);
       each_block([&](int64_t at, int count) {
         const View x = source(slab, p.x, at, count, 0), shortcut = moved_source(slab, p.shortcut, at, count, 1);
-        const View out = target(slab, p.out, at, 2);
+        const View out = moved_target(slab, p.out, at, 2);
         const bool joined = p.shortcut, past_cache = Base::streams_moved;
         for (int i = 0; i < slab.pairs; ++i) {
           const Place here = place(slab, i);
@@ -95,8 +95,8 @@ class ChannelMaps : public Slabs<T, kOrder> {
  private:
   using Base::p, Base::channels, Base::width, Base::pixels, Base::block;
   using Base::each, Base::each_block, Base::vectors, Base::channel, Base::lanes, Base::row, Base::put, Base::unfold;
-  using Base::source, Base::moved_source, Base::target, Base::deliver, Base::deliver_moved, Base::place;
-  using Base::read, Base::write, Base::read_moved, Base::write_moved, Base::fetch, Base::fetch_moved;
+  using Base::source, Base::moved_source, Base::target, Base::moved_target, Base::deliver, Base::deliver_moved;
+  using Base::place, Base::read, Base::write, Base::read_moved, Base::write_moved, Base::fetch, Base::fetch_moved;
 
   INLINED static Lanes relu(Lanes y) { return y < 0.0f ? Lanes{} : y; }
 
@@ -216,7 +216,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
       const View x = source(slab, p.x, at, count, 0), grad_out = moved_source(slab, p.grad_out, at, count, 1);
       const bool joined = p.grad_shortcut;
       const View out = moved_source(slab, joined ? p.out : nullptr, at, count, 2);
-      const View passed = target(slab, p.grad_shortcut, at, 3);
+      const View passed = moved_target(slab, p.grad_shortcut, at, 3);
       for (int i = 0; i < slab.pairs; ++i) {
         const Place here = place(slab, i);
         const Known<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);

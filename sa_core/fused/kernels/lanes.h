@@ -288,8 +288,8 @@ INLINE Lanes reciprocal(Lanes lanes) {
 
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond what float holds it is as good as nothing or
-// as infinite; nan stays nan.
+// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond what float holds it is as good as nothing
+// or as infinite; nan stays nan.
 #if defined(__AVX512F__)
 // 2^(i / 32).
 alignas(64) constexpr float kRoots[32] = {

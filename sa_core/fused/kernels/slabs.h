@@ -166,10 +166,19 @@ class Slabs {
     }
   }
 
-  View<T> target(Slab<T>& slab, const void* map, int64_t at, int number) const {
-    if (kOrder == kScattered) return {slab.beside[number].data(), together * kPairLanes};
-    return {static_cast<T*>(const_cast<void*>(map)) + (slab.image * pixels + at) * width, width};
+  View<T> in_map(const Slab<T>& slab, const void* map, int64_t at) const {
+    T* pixel = static_cast<T*>(const_cast<void*>(map)) + (slab.image * pixels + at) * width;
+    return {kOrder == kScattered ? pixel + begin(slab, 0) : pixel, width};
   }
+  // Where positions are written whose channels stay where they are, and where those whose channels the shuffle moves.
+  // What cannot be written to the map as vectors is written beside.
+  View<T> target(Slab<T>& slab, const void* map, int64_t at, int number) const {
+    return kOrder == kScattered && width % kPairLanes != 0 ? beside(slab, number) : in_map(slab, map, at);
+  }
+  View<T> moved_target(Slab<T>& slab, const void* map, int64_t at, int number) const {
+    return kOrder == kScattered ? beside(slab, number) : in_map(slab, map, at);
+  }
+  View<T> beside(Slab<T>& slab, int number) const { return {slab.beside[number].data(), together * kPairLanes}; }
 
   // Of scattered channels, calls body(one in the block beside, one in the map, channel) for those of some positions.
   template <class Body>
@@ -181,19 +190,19 @@ class Slabs {
   }
   View<T> source(Slab<T>& slab, const void* map, int64_t at, int count, int number) const {
     const View<T> view = target(slab, map, at, number);
-    if (kOrder == kScattered)
+    if (kOrder == kScattered && width % kPairLanes != 0)
       each_scattered(slab, view, map, at, count, [](T& to, const T* pixel, int64_t c) { to = pixel[c]; });
     return view;
   }
   View<T> moved_source(Slab<T>& slab, const void* map, int64_t at, int count, int number) const {
-    const View<T> view = target(slab, map, at, number);
+    const View<T> view = moved_target(slab, map, at, number);
     if (kOrder == kScattered && map)
       each_scattered(slab, view, map, at, count,
                      [&](T& to, const T* pixel, int64_t c) { to = pixel[channels.moved[c]]; });
     return view;
   }
   void deliver(const Slab<T>& slab, View<T> view, void* map, int64_t at, int count) const {
-    if (kOrder == kScattered)
+    if (kOrder == kScattered && width % kPairLanes != 0)
       each_scattered(slab, view, map, at, count, [](T& from, T* pixel, int64_t c) { pixel[c] = from; });
   }
   void deliver_moved(const Slab<T>& slab, View<T> view, void* map, int64_t at, int count) const {
