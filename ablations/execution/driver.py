@@ -69,9 +69,10 @@ class Driver:
             StorageError: if the study's other cells were trained on other images.
             StudyInterruptedError: after a signal; the cells that it stopped will be begun again by the next run.
         """
-        self._recorder.begin(self._launcher)
         with Interrupts() as interrupts:
             try:
+                self._recorder.begin(self._launcher)
+                interrupts.check()
                 self._measure(self._schedule.measured_first, interrupts)
                 waiting = self._schedule.cells()
                 while self._fill(waiting, interrupts):

@@ -213,7 +213,7 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
 
 
 def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_path: Path) -> None:
-    options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "measure=off", "tracking.enabled=false")
+    options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "data.resolution=32", "tracking.enabled=false")
     assert call(tmp_path, *options, "plan.pilot=2") == 0
     text = (tmp_path / STUDY / "plan.md").read_text()
     assert len(stored(tmp_path)) == 6

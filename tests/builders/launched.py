@@ -26,9 +26,9 @@ CLOCK = {"seconds", "finished"}  # what the clock decides
 LONG = ("train.epochs=40", "data.train_images=64", "sweep.factors.attention.groups=[4]", "replicates=1")
 
 
-def launcher_of(study: DrivenStudy, chosen: LauncherConfig, measure: str = "off") -> closing[Launcher]:
+def launcher_of(study: DrivenStudy, chosen: LauncherConfig) -> closing[Launcher]:
     """Makes a launcher for a study, of one thread a cell, which is closed in the end."""
-    config = replace(study.config, launcher=chosen, measure=measure, threads=1)
+    config = replace(study.config, launcher=chosen, threads=1)
     return closing(make_launcher(config, study.design, Console(quiet=True)))
 
 

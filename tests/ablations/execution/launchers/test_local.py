@@ -51,7 +51,7 @@ def workers() -> list[psutil.Process]:
 
 def job_of(study: DrivenStudy, launcher: LocalLauncher, number: int = 0, **options: Any) -> Job:
     cells = list(study.design.cells())
-    return Job(cells[number], launcher.recipe, measure="off", **options)
+    return Job(cells[number], launcher.recipe, **options)
 
 
 def heard(launcher: LocalLauncher, until: Callable[[Progress], bool]) -> list[tuple[str, Progress]]:

@@ -60,9 +60,9 @@ def test_what_is_printed_is_what_the_study_has(tmp_path: Path) -> None:
     tables, seen = tables_of(analysis), analysis.contrasts[0].difference
     assert seen is not None
     low, high = f"{-seen.low:.2f}", f"{seen.high:+.2f}"
-    row = f"| groups=2 | 2 | 75,100 | 0.01248 | 61.0 [48.3, 73.7] | +1.00 [-{low}, {high}] | undecided † |"
+    row = f"| groups=2 | 2 | 75,100 | 0.004875 | 61.0 [48.3, 73.7] | +1.00 [-{low}, {high}] | undecided † |"
     assert f"{row} 1.10 [1.10, 1.10] | 12.5 |" in tables["variants.md"]
-    latex = f"groups=2 & 75,100 & 0.01248 & 61.0 [48.3, 73.7] & +1.00 [\\ensuremath{{-}}{low}, {high}]"
+    latex = f"groups=2 & 75,100 & 0.004875 & 61.0 [48.3, 73.7] & +1.00 [\\ensuremath{{-}}{low}, {high}]"
     assert latex in tables["variants.tex"]
     assert assumptions_sentence(analysis.contrasts) in tables["variants.md"]
     assert "\\ensuremath{}" not in tables["variants.tex"]
@@ -73,7 +73,7 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     analysis = study_analysis(tmp_path)
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
-    protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 6 epochs"
+    protocol = f"digits (20x20 pixels), {worded('scope.one_scenes')}, resnet8, 4 epochs"
     for part in (analysis.design.question, "(n = 2)", "margin 1 point", protocol, machine):
         assert part in text
 
