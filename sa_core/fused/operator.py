@@ -143,9 +143,11 @@ def _given(
 ) -> list[Tensor | None]:
     """Returns the gradients of x, the shortcut and the parameters from what `new_gradients` describes."""
     grad_x, grad_shortcut, gates, bn = gradients
-    each = [*gates, *((None, None) if bn is None else bn)]
+    each = [*gates.unbind(), *((None, None) if bn is None else bn.unbind())]  # to iterate takes four times as long
     return [grad_x, grad_shortcut] + [
-        None if parameter is None else grad[: parameter.numel()].view(parameter.shape)
+        None
+        if parameter is None
+        else (grad if len(grad) == parameter.numel() else grad[: parameter.numel()]).view_as(parameter)
         for parameter, grad in zip(parameters, each, strict=True)
     ]
 

@@ -137,19 +137,26 @@ void run(Problem p) {
     forward(p, channels, maps);
 }
 
+template <class T, bool kNormed>
+void run_in(const Problem& p) {
+  if (!p.channels_last)
+    run<RowMaps<T, kNormed>>(p);
+  else if (ChannelMaps<T, kNormed, kInterleaved>::takes(p))
+    run<ChannelMaps<T, kNormed, kInterleaved>>(p);
+  else if (ChannelMaps<T, kNormed, kAsTheyAre>::takes(p))
+    run<ChannelMaps<T, kNormed, kAsTheyAre>>(p);
+  else if (ChannelMaps<T, kNormed, kFolded>::takes(p))
+    run<ChannelMaps<T, kNormed, kFolded>>(p);
+  else
+    run<ChannelMaps<T, true, kScattered>>(p);  // by a norm that changes nothing, if there is none
+}
+
 template <class T>
 void run_in(const Problem& p) {
-  const bool fits = !p.permutation && p.channels % kPairLanes == 0;
-  if (!p.channels_last && p.norm == kNoNorm)
-    run<RowMaps<T, false>>(p);
-  else if (!p.channels_last)
-    run<RowMaps<T, true>>(p);
-  else if (fits && p.shuffle_groups == 1)
-    run<ChannelMaps<T, kAsTheyAre>>(p);
-  else if (fits && p.shuffle_groups == 2)
-    run<ChannelMaps<T, kInterleaved>>(p);
+  if (p.norm == kNoNorm)
+    run_in<T, false>(p);
   else
-    run<ChannelMaps<T, kScattered>>(p);
+    run_in<T, true>(p);
 }
 
 }  // namespace

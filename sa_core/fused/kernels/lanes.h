@@ -1,4 +1,5 @@
-// Sixteen floats at a time, in the vector extension of GCC and Clang: the same source for every instruction set.
+// As many floats at a time as a register holds, in the vector extension of GCC and Clang: the same source for every
+// instruction set. (Wider vectors than registers live in memory: GCC moves them there and back for every operation.)
 //
 // Feature maps may be float, bfloat16 or half; what is computed is always float.
 #pragma once
@@ -6,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #ifdef __SSE2__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"  // of the compiler's own header
@@ -14,7 +16,17 @@
 #pragma GCC diagnostic pop
 #endif
 
+// Compilers stop inlining in large functions, and a vector that is passed to a function is written to memory.
+#define INLINED __attribute__((always_inline))
+#define INLINE static inline INLINED
+
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
 
 typedef float Lanes __attribute__((vector_size(kLanes * 4)));
 typedef int32_t Mask __attribute__((vector_size(kLanes * 4)));  // -1 where a lane counts, otherwise 0
@@ -30,138 +42,205 @@ typedef _Float16 Half;
 typedef Half Halves __attribute__((vector_size(kLanes * 2)));
 #endif
 
-static inline Lanes splat(float value) { return value - Lanes{}; }
+INLINE Lanes splat(float value) { return value - Lanes{}; }
 
-static inline Lanes square_root(Lanes lanes) {
+INLINE Lanes square_root(Lanes lanes) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(lanes);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(lanes);
+#else
   for (int i = 0; i < kLanes; ++i) lanes[i] = std::sqrt(lanes[i]);
   return lanes;
+#endif
 }
 
-static inline bool any(Mask mask) {
+INLINE bool any(Mask mask) {
   int32_t bits = 0;
   for (int i = 0; i < kLanes; ++i) bits |= mask[i];
   return bits != 0;
 }
 
-static inline Lanes select(Mask mask, Lanes yes, Lanes no) { return mask ? yes : no; }
+INLINE Lanes select(Mask mask, Lanes yes, Lanes no) { return mask ? yes : no; }
+
+// Lanes of two vectors, by `from(lane)`: the second vector's are counted from kLanes.
+template <class From, size_t... lane>
+INLINE Lanes choose(Lanes a, Lanes b, From from, std::index_sequence<lane...>) {
+  return __builtin_shufflevector(a, b, from(int(lane))...);
+}
+
+template <class From>
+INLINE Lanes choose(Lanes a, Lanes b, From from) {
+  return choose(a, b, from, std::make_index_sequence<kLanes>());
+}
+
+// Lanes by their numbers.
+INLINE Lanes permute(Lanes lanes, Mask numbers) {
+#if defined(__AVX512F__)
+  return _mm512_permutexvar_ps(__m512i(numbers), lanes);
+#elif defined(__AVX2__)
+  return _mm256_permutevar8x32_ps(lanes, __m256i(numbers));
+#else
+  Lanes permuted{};
+  for (int i = 0; i < kLanes; ++i) permuted[i] = lanes[numbers[i]];
+  return permuted;
+#endif
+}
 
 // The sums over each of kLanes vectors, side by side: halves are added, of ever more vectors together.
-static inline Lanes sums(const Lanes (&v)[kLanes]) {
-  Lanes halves[8], quarters[4], pairs[2];
-  for (int i = 0; i < 8; ++i) {
-    const Lanes a = v[i], b = v[i + 8];
-    halves[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-                __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+template <int kCount>
+INLINE Lanes sums(const Lanes (&v)[kCount]) {
+  if constexpr (kCount == 1) {
+    return v[0];
+  } else {
+    constexpr int kHalf = kCount / 2;
+    const auto low = [](int lane) { return lane / kHalf % 2 ? kLanes + lane - kHalf : lane; };
+    const auto high = [](int lane) { return lane / kHalf % 2 ? kLanes + lane : lane + kHalf; };
+    Lanes halves[kHalf];
+    for (int i = 0; i < kHalf; ++i)
+      halves[i] = choose(v[i], v[i + kHalf], low) + choose(v[i], v[i + kHalf], high);
+    return sums(halves);
   }
-  for (int i = 0; i < 4; ++i) {
-    const Lanes a = halves[i], b = halves[i + 4];
-    quarters[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
-                  __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-  }
-  for (int i = 0; i < 2; ++i) {
-    const Lanes a = quarters[i], b = quarters[i + 2];
-    pairs[i] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-               __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  return __builtin_shufflevector(pairs[0], pairs[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-         __builtin_shufflevector(pairs[0], pairs[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
 
 // Reads and writes of kLanes neighbours.
 
-static inline Lanes load(const float* from) {
+INLINE Lanes load(const float* from) {
   Lanes lanes;
   memcpy(&lanes, from, sizeof lanes);
   return lanes;
 }
 
-static inline void store(float* to, Lanes lanes) { memcpy(to, &lanes, sizeof lanes); }
+INLINE void store(float* to, Lanes lanes) { memcpy(to, &lanes, sizeof lanes); }
 
 // Of fewer than kLanes: the others are 0.
-static inline Lanes load_some(const float* from, int count) {
+INLINE Lanes load_some(const float* from, int count) {
   if (count == kLanes) return load(from);
   Lanes lanes{};
   memcpy(&lanes, from, count * sizeof(float));
   return lanes;
 }
 
-static inline void store_some(float* to, Lanes lanes, int count) {
+INLINE void store_some(float* to, Lanes lanes, int count) {
   if (count == kLanes)
     store(to, lanes);
   else
     memcpy(to, &lanes, count * sizeof(float));
 }
 
-static inline Lanes widen(Shorts shorts) {
+INLINE Lanes widen(Shorts shorts) {
   const Bits bits = __builtin_convertvector(shorts, Bits) << 16;
   return reinterpret_cast<Lanes>(bits);
 }
 
-static inline Shorts narrow(Lanes lanes) {
+INLINE Shorts narrow(Lanes lanes) {
   const Bits bits = reinterpret_cast<Bits>(lanes);
   const Bits nearest_even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Bits not_a_number = (bits >> 16) | 0x40;
   return __builtin_convertvector(lanes == lanes ? nearest_even : not_a_number, Shorts);
 }
 
-static inline Lanes load(const BFloat16* from) {
+INLINE Lanes load(const BFloat16* from) {
   Shorts shorts;
   memcpy(&shorts, from, sizeof shorts);
   return widen(shorts);
 }
 
-static inline void store(BFloat16* to, Lanes lanes) {
+INLINE void store(BFloat16* to, Lanes lanes) {
   const Shorts shorts = narrow(lanes);
   memcpy(to, &shorts, sizeof shorts);
 }
 
 #ifdef HAS_HALF
-static inline Lanes load(const Half* from) {
+INLINE Lanes load(const Half* from) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
   Halves halves;
   memcpy(&halves, from, sizeof halves);
   return __builtin_convertvector(halves, Lanes);
+#endif
 }
 
-static inline void store(Half* to, Lanes lanes) {
+INLINE void store(Half* to, Lanes lanes) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(lanes, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(lanes, _MM_FROUND_TO_NEAREST_INT));
+#else
   const Halves halves = __builtin_convertvector(lanes, Halves);
   memcpy(to, &halves, sizeof halves);
+#endif
 }
 #endif
 
-// Writes past the cache: what is larger than the cache has left it before it is read again, and need not be read into it
-// to be written. What was written is seen by other threads after `finish_streams`.
+// Writes past the cache: what is larger than the cache has left it before it is read again, and need not be read into
+// it to be written. What was written is seen by other threads after `finish_streams`.
+constexpr int64_t kLine = 64;  // bytes
+
 #ifdef __SSE2__
 constexpr bool kStreams = true;
 
-static inline void stream(void* target, const void* source, int64_t bytes) {
+// Of so many bytes at an address that is a multiple of them.
+template <int kBytes>
+INLINE void stream(void* target, const void* source) {
   char* to = static_cast<char*>(target);
   const char* from = static_cast<const char*>(source);
-  constexpr int64_t kLine = 64;
+#if defined(__AVX512F__)
+  if constexpr (kBytes % 64 == 0) {
+    for (int i = 0; i < kBytes; i += 64)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (kBytes % 32 == 0) {
+    for (int i = 0; i < kBytes; i += 32)
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
+                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i)));
+    return;
+  }
+#endif
+  for (int i = 0; i + 16 <= kBytes; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+}
+
+INLINE void stream(void* target, const void* source, int64_t bytes) {
+  char* to = static_cast<char*>(target);
+  const char* from = static_cast<const char*>(source);
   int64_t head = (kLine - reinterpret_cast<intptr_t>(to) % kLine) % kLine;
   if (head > bytes) head = bytes;
   memcpy(to, from, head);
   int64_t i = head;
-  for (; i + kLine <= bytes; i += kLine)
-#ifdef __AVX512F__
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
-#else
-    for (int64_t j = i; j < i + kLine; j += 16)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + j), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + j)));
-#endif
+  for (; i + kLine <= bytes; i += kLine) stream<kLine>(to + i, from + i);
   memcpy(to + i, from + i, bytes - i);
 }
 
-static inline void finish_streams() { _mm_sfence(); }
+INLINE void finish_streams() { _mm_sfence(); }
 #else
 constexpr bool kStreams = false;
-static inline void stream(void* to, const void* from, int64_t bytes) { memcpy(to, from, bytes); }
-static inline void finish_streams() {}
+template <int kBytes>
+INLINE void stream(void* to, const void* from) {
+  memcpy(to, from, kBytes);
+}
+INLINE void stream(void* to, const void* from, int64_t bytes) { memcpy(to, from, bytes); }
+INLINE void finish_streams() {}
 #endif
 
-// The value that is pointed to.
-static inline float first(const float* from) { return *from; }
+template <class T>
+INLINE void store(T* to, Lanes lanes, bool past_cache) {
+  if (!past_cache) return store(to, lanes);
+  T values[kLanes];
+  store(values, lanes);
+  stream<sizeof values>(to, values);
+}
 
-static inline float first(const BFloat16* from) {
+// The value that is pointed to.
+INLINE float first(const float* from) { return *from; }
+
+INLINE float first(const BFloat16* from) {
   const uint32_t bits = uint32_t(from->bits) << 16;
   float value;
   memcpy(&value, &bits, sizeof value);
@@ -169,14 +248,49 @@ static inline float first(const BFloat16* from) {
 }
 
 #ifdef HAS_HALF
-static inline float first(const Half* from) { return float(*from); }
+INLINE float first(const Half* from) { return float(*from); }
 #endif
 
-// 1 / (1 + 2^t), which is the sigmoid of -t ln 2: t = n + f, and 2^f is a polynomial within 8 in 10^8. Beyond what float
-// holds it is 0 or 1; nan stays nan.
+// The lesser of a lane and a limit, or the greater; nan stays nan.
+INLINE Lanes at_most(Lanes lanes, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(splat(limit), lanes);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(splat(limit), lanes);
+#else
+  return lanes > limit ? splat(limit) : lanes;
+#endif
+}
+
+INLINE Lanes at_least(Lanes lanes, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(splat(limit), lanes);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(splat(limit), lanes);
+#else
+  return lanes < limit ? splat(limit) : lanes;
+#endif
+}
+
+// 1 / lanes, of lanes from 1 to 2^126, within 2 in 10^7: a step of Newton's method takes less time than a division.
+INLINE Lanes reciprocal(Lanes lanes) {
+#if defined(__AVX512F__)
+  const Lanes near = _mm512_rcp14_ps(lanes);
+#elif defined(__AVX2__)
+  const Lanes near = _mm256_rcp_ps(lanes);
+#else
+  return 1.0f / lanes;
+#endif
+#ifdef __AVX2__
+  return near * (2.0f - lanes * near);
+#endif
+}
+
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-#ifdef __AVX512F__
+// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond what float holds it is as good as nothing
+// or as infinite; nan stays nan.
+#if defined(__AVX512F__)
 // 2^(i / 32).
 alignas(64) constexpr float kRoots[32] = {
     1.0f,        1.02189715f, 1.04427378f, 1.06714040f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
@@ -184,20 +298,34 @@ alignas(64) constexpr float kRoots[32] = {
     1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
     1.68179283f, 1.71861930f, 1.75625216f, 1.79470907f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
 
-// n is a number of 32nds, |f| <= 1/64. The division takes less time than a reciprocal that is made exact by
-// multiplications, of which there are enough already.
-static inline Lanes inverse_of_one_plus_power(Lanes t) {
+// n is a number of 32nds, |f| <= 1/64.
+INLINE Lanes power_of_two(Lanes t) {
+  t = at_most(t, 126.0f);
   constexpr float kRound = 393216.0f;  // 1.5 * 2^18: adding it leaves a number of 32nds in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   const Lanes root = _mm512_permutex2var_ps(load(kRoots), __m512i(shifted), load(kRoots + kLanes));
   const Lanes p = (f * 2.40226507e-1f + 6.93157381e-1f) * f + 1.0f;
-  return 1.0f / (1.0f + p * Lanes(_mm512_scalef_ps(root, n)));  // of n, it takes what is whole
+  return p * Lanes(_mm512_scalef_ps(root, n));  // of n, it takes what is whole
+}
+#elif defined(__AVX2__)
+// The bits of 2^(i / 8), less what i adds to them below.
+alignas(32) constexpr uint32_t kRoots[8] = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+                                            0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+
+// n is a number of eighths, |f| <= 1/16.
+INLINE Lanes power_of_two(Lanes t) {
+  t = at_least(at_most(t, 126.0f), -126.0f);
+  constexpr float kRound = 1572864.0f;  // 1.5 * 2^20: adding it leaves a number of eighths in the low bits
+  const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
+  const Bits roots = Bits(_mm256_permutevar8x32_epi32(*reinterpret_cast<const __m256i*>(kRoots), __m256i(shifted)));
+  const Lanes root = reinterpret_cast<Lanes>(roots + (reinterpret_cast<Bits>(shifted) << 20));  // 2^n
+  const Lanes p = ((f * 5.5496220e-2f + 2.4025763e-1f) * f + 6.9314721e-1f) * f + 1.0f;
+  return p * root;
 }
 #else
 // n is a whole number, |f| <= 1/2.
-static inline Lanes inverse_of_one_plus_power(Lanes t) {
-  t = t > 126.0f ? splat(126.0f) : t;  // written so that nan stays nan
-  t = t < -126.0f ? splat(-126.0f) : t;
+INLINE Lanes power_of_two(Lanes t) {
+  t = at_least(at_most(t, 126.0f), -126.0f);
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   Lanes p = f * 1.3276472e-3f + 9.67554133e-3f;
@@ -205,6 +333,17 @@ static inline Lanes inverse_of_one_plus_power(Lanes t) {
   p = p * f + 2.40221197e-1f;
   p = p * f + 6.93146967e-1f;
   p = p * f + 1.00000007f;
-  return 1.0f / (1.0f + reinterpret_cast<Lanes>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23)));
+  return reinterpret_cast<Lanes>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23));
 }
 #endif
+
+// How far gates are open, and what that lacks of 1.
+struct Gate {
+  Lanes open, closed;
+};
+
+// 1 / (1 + 2^t), which is the sigmoid of -t ln 2.
+INLINE Gate gate_of(Lanes t) {
+  const Lanes power = power_of_two(t), open = reciprocal(1.0f + power);
+  return {open, open * power};
+}

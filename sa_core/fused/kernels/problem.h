@@ -165,6 +165,17 @@ struct Channels {
   }
 };
 
+// A straight line through (centre, level).
+struct Line {
+  Lanes centre, slope, level;
+  INLINED Lanes operator()(Lanes x) const { return (x - centre) * slope + level; }
+};
+
+// Gates, but for rows that no gate looks at.
+INLINE Gate through_passed(Mask passed, Gate gate) {
+  return {select(passed, splat(1.0f), gate.open), select(passed, Lanes{}, gate.closed)};
+}
+
 // The numbers of kLanes rows, whose places are neighbours. A row is centred on a float next to its mean: x - centre is
 // exact where values are large and close together, and what the centre misses of the mean, `residue`, is made up for in
 // numbers of the whole row.
@@ -174,7 +185,8 @@ struct Numbers {
   Lanes mean;          // of u
   Lanes slope, level;  // of t as a function of x - centre, times kToPowersOfTwo
   Lanes inverse_deviation;
-  Mask passed;  // rows that no gate looks at, whatever is in them
+  Mask passed;    // rows that no gate looks at, whatever is in them
+  Gate constant;  // of rows whose slope is 0
 
   Numbers() = default;
   Numbers(const Problem& p, const Channels& c, int64_t place, Lanes first, Lanes offset, Lanes variance)
@@ -194,16 +206,10 @@ struct Numbers {
     level -= select(passed, none, slope * residue);
     slope *= kToPowersOfTwo;
     level *= kToPowersOfTwo;
+    constant = through_passed(passed, gate_of(level));
   }
 
-  Lanes normed(Lanes x) const { return (x - origin) * scale + shift; }
-  Lanes gate(Lanes x) const {
-    return select(passed, splat(1.0f), inverse_of_one_plus_power((x - centre) * slope + level));
-  }
-  // What is gated goes back through the gate as well, by this.
-  Lanes through_gate(Lanes gated, Lanes gate, Lanes x) const {
-    return select(passed, Lanes{}, gated * normed(x) * (1.0f - gate));
-  }
+  Line line() const { return {centre, slope, level}; }
 };
 
 // Over each of kLanes rows: of D, D (x - centre), dy s and dy s (x - centre).

@@ -21,7 +21,7 @@ struct Steps {
   }
 
   template <class Step>
-  void each(Step step) const {
+  INLINED void each(Step step) const {
     const int64_t end = whole;
     for (int64_t i = 0; i < end; i += kLanes) step(i, Mask{} - 1);
     if (ragged) step(last, counted);
@@ -94,14 +94,13 @@ class RowMaps {
     each([&](const Run& run) {
       if (!measured) measure(run, false);
       const Numbers numbers = numbers_of(run);
-      const Lanes gates = inverse_of_one_plus_power(numbers.level);
       for (int i = 0; i < run.count; ++i) {
         const Source<T> x(p.x, run.inner[i], p.positions);
         const Target<T> out = target(run, p.out, run.row + i);
         if (p.shortcut)
-          write<true>(numbers, gates, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), out);
+          write<true>(numbers, i, run.next[i], x, Source<T>(p.shortcut, run.row + i, p.positions), out);
         else
-          write<false>(numbers, gates, i, run.next[i], x, nullptr, out);
+          write<false>(numbers, i, run.next[i], x, nullptr, out);
       }
     });
   }
@@ -111,7 +110,6 @@ class RowMaps {
   void backward(Use use, bool write) const {
     each([&](const Run& run) {
       const Numbers numbers = numbers_of(run);
-      const Lanes gates = inverse_of_one_plus_power(numbers.level);
       const Lanes through_gate = Gradients::through_gate(p, channels, run.place, numbers);
       Totals totals(run.count);
       for (int i = 0; i < run.count; ++i) {
@@ -119,10 +117,10 @@ class RowMaps {
         float* part = write ? run.parts + i * width : nullptr;
         const Source<T> x(p.x, run.inner[i], p.positions), dy(p.grad_out, row, p.positions);
         if (p.grad_shortcut)
-          sum_up<true>(numbers, gates, through_gate, i, run.next[i], x, dy, Source<T>(p.out, row, p.positions),
+          sum_up<true>(numbers, through_gate, i, run.next[i], x, dy, Source<T>(p.out, row, p.positions),
                        target(run, p.grad_shortcut, row), part, totals);
         else
-          sum_up<false>(numbers, gates, through_gate, i, run.next[i], x, dy, nullptr, nullptr, part, totals);
+          sum_up<false>(numbers, through_gate, i, run.next[i], x, dy, nullptr, nullptr, part, totals);
       }
       const Gradients gradients = use(run.row, run.place, run.count, numbers, totals.summed());
       if (!write) return;
@@ -140,7 +138,7 @@ class RowMaps {
       gradients.c0 = c0.at(run.row);
       gradients.c1 = c1.at(run.row);
       gradients.c2 = c2.at(run.row);
-      write_gradients(run, numbers, inverse_of_one_plus_power(numbers.level), gradients);
+      write_gradients(run, numbers, gradients);
     });
   }
 
@@ -249,7 +247,7 @@ class RowMaps {
   // Sums up what positions are above `centre`, and its square; four at a time, which do not wait for each other.
   void add_up(const T* x, float centre, Lanes& total, Lanes& square) const {
     Lanes totals[4] = {}, squares[4] = {};
-    const auto add = [&](Lanes centred, int j) {
+    const auto add = [&](Lanes centred, int j) INLINED {
       totals[j] += centred;
       squares[j] += centred * centred;
     };
@@ -263,8 +261,8 @@ class RowMaps {
   }
 
   template <bool kJoined>
-  void write(const Numbers& n, const Lanes& gates, int row, const T* next, const T* x, const T* shortcut, T* out) const {
-    const auto finish = [&](int64_t i, Lanes y) {
+  void write(const Numbers& n, int row, const T* next, const T* x, const T* shortcut, T* out) const {
+    const auto finish = [&](int64_t i, Lanes y) INLINED {
       if (kJoined) {
         y += load(shortcut + i);
         y = y < 0.0f ? Lanes{} : y;  // written so that nan stays nan
@@ -273,17 +271,17 @@ class RowMaps {
     };
     const float origin = n.origin[row], slope = n.slope[row];
     if (slope == 0) {
-      const float scale = n.scale[row] * gates[row], shift = n.shift[row] * gates[row];
-      steps.each([&](int64_t i, Mask) {
+      const float gate = n.constant.open[row], scale = n.scale[row] * gate, shift = n.shift[row] * gate;
+      steps.each([&](int64_t i, Mask) INLINED {
         __builtin_prefetch(next + i);
         finish(i, kNormed ? (load(x + i) - origin) * scale + shift : load(x + i) * scale);
       });
       return;
     }
     const float scale = n.scale[row], shift = n.shift[row], centre = n.centre[row], level = n.level[row];
-    steps.each([&](int64_t i, Mask) {
+    steps.each([&](int64_t i, Mask) INLINED {
       __builtin_prefetch(next + i);
-      const Lanes value = load(x + i), gate = inverse_of_one_plus_power((value - centre) * slope + level);
+      const Lanes value = load(x + i), gate = gate_of((value - centre) * slope + level).open;
       finish(i, (kNormed ? (value - origin) * scale + shift : value) * gate);
     });
   }
@@ -291,23 +289,24 @@ class RowMaps {
   // Where the block ends in a ReLU, also writes the gradient that it lets through; where the gradient of x will follow,
   // keeps the part of it that is already known: dy s + c1 D.
   template <bool kJoined>
-  void sum_up(const Numbers& n, const Lanes& gates, const Lanes& through, int row, const T* next, const T* x,
+  void sum_up(const Numbers& n, const Lanes& through, int row, const T* next, const T* x,
               const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
     const bool is_passed = n.passed[row];
     Lanes d{}, dx{}, y{}, yx{};
-    const auto add = [&](int64_t i, Mask counted, auto gate_of) {
+    const auto add = [&](int64_t i, Mask counted, auto gate_at) INLINED {
       __builtin_prefetch(next + i);
       Lanes dy = load(grad_out + i);
       if (kJoined) {
         dy = load(out + i) <= 0.0f ? Lanes{} : dy;
         store(passed + i, dy);
       }
-      const Lanes value = load(x + i), centred = value - centre, gate = gate_of(centred);
-      Lanes gated = dy * gate;
+      const Lanes value = load(x + i), centred = value - centre;
+      const Gate gate = gate_at(centred);
+      Lanes gated = dy * gate.open;
       const Lanes normed = kNormed ? (value - origin) * scale + shift : value;
-      Lanes through_gate = is_passed ? Lanes{} : gated * normed * (1.0f - gate);
+      Lanes through_gate = is_passed ? Lanes{} : gated * normed * gate.closed;
       if (part) store(part + i, gated + through_gate * c1);
       gated = select(counted, gated, Lanes{});
       through_gate = select(counted, through_gate, Lanes{});
@@ -319,11 +318,11 @@ class RowMaps {
       }
     };
     if (slope == 0) {
-      const Lanes gate = splat(gates[row]);
-      steps.each([&](int64_t i, Mask counted) { add(i, counted, [&](Lanes) { return gate; }); });
+      const Gate gate = {splat(n.constant.open[row]), splat(n.constant.closed[row])};
+      steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, [&](Lanes) { return gate; }); });
     } else {
-      const auto gate_of = [&](Lanes centred) { return inverse_of_one_plus_power(centred * slope + level); };
-      steps.each([&](int64_t i, Mask counted) { add(i, counted, gate_of); });
+      const auto gate_at = [&](Lanes centred) { return gate_of(centred * slope + level); };
+      steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, gate_at); });
     }
     totals.d[row] = d;
     totals.dx[row] = dx;
@@ -334,36 +333,36 @@ class RowMaps {
   void finish_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const float* part, T* grad_x) const {
     const float scale = n.scale[row], c0 = g.c0[row] * scale, c2 = g.c2[row] * scale, centre = n.centre[row];
     if (c2 == 0)
-      steps.each([&](int64_t i, Mask) { store(grad_x + i, load(part + i) * scale + c0); });
+      steps.each([&](int64_t i, Mask) INLINED { store(grad_x + i, load(part + i) * scale + c0); });
     else
-      steps.each([&](int64_t i, Mask) {
+      steps.each([&](int64_t i, Mask) INLINED {
         store(grad_x + i, load(part + i) * scale + ((load(x + i) - centre) * c2 + c0));
       });
   }
 
-  void write_gradients(const Run& run, const Numbers& numbers, const Lanes& gates, const Gradients& gradients) const {
+  void write_gradients(const Run& run, const Numbers& numbers, const Gradients& gradients) const {
     const void* grad = p.grad_shortcut ? p.grad_shortcut : p.grad_out;
     for (int i = 0; i < run.count; ++i) {
       const Source<T> x(p.x, run.inner[i], p.positions), dy(grad, run.row + i, p.positions);
-      write_gradient(numbers, gates, gradients, i, x, dy, target(run, p.grad_x, run.inner[i]));
+      write_gradient(numbers, gradients, i, x, dy, target(run, p.grad_x, run.inner[i]));
     }
   }
 
-  void write_gradient(const Numbers& n, const Lanes& gates, const Gradients& g, int row, const T* x, const T* dy,
-                      T* grad_x) const {
+  void write_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const T* dy, T* grad_x) const {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c0 = g.c0[row], c1 = g.c1[row], c2 = g.c2[row];
     if (slope == 0) {
-      const float gate = gates[row];
-      steps.each([&](int64_t i, Mask) {
+      const float gate = n.constant.open[row];
+      steps.each([&](int64_t i, Mask) INLINED {
         store(grad_x + i, (load(dy + i) * gate + ((load(x + i) - centre) * c2 + c0)) * scale);
       });
       return;
     }
-    steps.each([&](int64_t i, Mask) {
+    steps.each([&](int64_t i, Mask) INLINED {
       const Lanes value = load(x + i), centred = value - centre;
-      const Lanes gate = inverse_of_one_plus_power(centred * slope + level), gated = load(dy + i) * gate;
-      const Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * (1.0f - gate);
+      const Gate gate = gate_of(centred * slope + level);
+      const Lanes gated = load(dy + i) * gate.open;
+      const Lanes through_gate = gated * (kNormed ? (value - origin) * scale + shift : value) * gate.closed;
       store(grad_x + i, (gated + through_gate * c1 + (centred * c2 + c0)) * scale);
     });
   }

@@ -28,7 +28,8 @@ COMPUTED = 1e-5  # what is computed in float32 may be off by, relative to the la
 NAMES = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
 needs_kernels = pytest.mark.skipif(cpu.load() is None, reason="no kernels for this CPU: there was no C++ compiler")
 
-# Channels and groups. In channels_last, multiples of 32 channels take paths of their own.
+# Channels and groups. In channels_last the kernels' path depends on both: on how many vectors there are, and on whether
+# branches take turns within them.
 SIZES = (
     (2, 1), (6, 3), (8, 2), (12, 2), (16, 4), (16, 8), (30, 5), (32, 4), (58, 29), (64, 1), (64, 8), (96, 6), (128, 64),
 )  # fmt: skip
@@ -152,7 +153,10 @@ def assert_exact(module: ShuffleAttention, x: Tensor, grad: Tensor | None = None
 
 def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
     """Cases that take every path of the library, for builds of it that run in a process of their own."""
-    shapes = ((2, 64, 5, 7), (2, 12, 4, 4), (1, 32, 1, 1), (1, 58, 3, 3), (1, 4, 30, 31), (3, 32, 3, 1))
+    shapes = (
+        (2, 64, 5, 7), (2, 12, 4, 4), (1, 32, 1, 1), (1, 58, 3, 3), (1, 4, 30, 31), (3, 32, 3, 1),
+        (3, 16, 4, 5), (2, 8, 2, 3),  # a single vector
+    )  # fmt: skip
     variants: tuple[dict[str, Any], ...] = (
         {}, {"shuffle": False}, {"permutation": "random"}, {"norm": "none"}, {"branches": "spatial"},
         {"shuffle_groups": 4},
@@ -165,6 +169,8 @@ def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
                 for dtype in filter(cpu.supports, TYPES):
                     x = LAYOUTS[layout](shape, 5).to(dtype)
                     yield f"{shape} {layout} {knobs} {dtype}", make(shape[1], 1 if shape[1] == 58 else 2, **knobs), x
+    for channels, groups in ((16, 8), (32, 8), (64, 4), (64, 16), (96, 6)):  # branches of 1 to 8 channels
+        yield f"{channels} in {groups} groups", make(channels, groups), last(noise(3, channels, 5, 8))
     for size in (16, 17, 31, 64):
         yield f"rows of {size}", make(8, 2), noise(2, 8, 1, size)
     module = make(8, 2, norm="none")
