@@ -53,7 +53,7 @@ class SweepConfig:
     margin: int | float | str = option(
         AUTO,
         "Equivalence margin: the smallest difference of interest, in the unit of judge.metric; of accuracies, auto is "
-        "that of the data set in percentage points: 1 for digits, 0.2 for others.",
+        "that of the data set in percentage points: 2 for digits, 0.2 for others.",
         above=0.0,
         maximum=100.0,
         words=(AUTO,),

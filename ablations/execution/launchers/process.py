@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import sys
 import time
@@ -20,6 +21,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from types import ModuleType
 from weakref import WeakSet
+
+import psutil
 
 from ablations.common.process import quiet_profiler
 from ablations.data import DataSet
@@ -36,6 +39,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ATTEMPTS, _APART = 5, 0.5  # at starting a worker, and the seconds between them
 _END = 2.0  # seconds that a killed process may take to be gone
 _started: WeakSet[WorkerProcess] = WeakSet()
+_ends_server = False  # whether the server will be ended with this process
 
 
 class WorkerGoneError(Exception):
@@ -58,6 +62,21 @@ def start_server() -> None:
     _CONTEXT.set_forkserver_preload(_PRELOADED)
     with _blocked_signals():
         forkserver.ensure_running()
+    global _ends_server
+    if not _ends_server:
+        atexit.register(_end_server, os.getpid())
+        _ends_server = True
+
+
+def _end_server(owner: int) -> None:
+    """Ends the server and waits for it, so that the time of its workers counts as this process's, as `time` shows it."""
+    if os.getpid() != owner:
+        return
+    for child in psutil.Process().children():
+        with suppress(psutil.Error, ChildProcessError):
+            if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                child.terminate()
+                os.waitpid(child.pid, 0)
 
 
 class WorkerProcess:
