@@ -69,7 +69,7 @@ def start_server() -> None:
 
 
 def _end_server(owner: int) -> None:
-    """Ends the server and waits for it, so that the time of its workers counts as this process's, as `time` shows it."""
+    """Ends the server and waits for it, so that the time of its workers counts as this process's, as in `time`."""
     if os.getpid() != owner:
         return
     for child in psutil.Process().children():
