@@ -75,7 +75,7 @@ def _end_server(owner: int) -> None:
     for child in psutil.Process().children():
         with suppress(psutil.Error, ChildProcessError):
             if "multiprocessing.forkserver" in " ".join(child.cmdline()):
-                child.terminate()
+                child.kill()  # it blocks the signals that end a process more gently
                 os.waitpid(child.pid, 0)
 
 
