@@ -81,7 +81,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     assert set(commands(printed)) == {"gain", "released", "affine", "conv1x1", "rivals"}
     page = (tmp_path / "claims.md").read_text()
     where = (
-        "shuffle-cifar10-resnet8 (cifar10 (24 training images, 2 classes); resnet8; 6 epochs; train.decay=weights): "
+        "shuffle-cifar10-resnet8 (cifar10 (24 training images, 2 classes); resnet8; 4 epochs; train.decay=weights): "
         "shuffle=on against"
     )
     for name, control, end in (

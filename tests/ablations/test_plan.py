@@ -240,7 +240,7 @@ def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_
         (["plan.effect=nan"], "error: " + refusal("plan.effect=nan", "options.below", least=0)),
         (["plan.efect=1"], "error: " + refusal("plan.efect", "options.no_such", what="option", near="plan.effect")),
         (["bench.images=3"], "error: " + refusal("bench.images=3", "options.other_verb", owner="bench", verb="plan")),
-        (["sweep=search", "plan.pilot=2"],
+        (["sweep=search", "plan.pilot=2", "measure=on"],
          "error: " + refusal("plan.pilot=2", "plan.search")),
         (["replicates=auto", "replicates.max=10", "plan.pilot=11"],
          "error: " + refusal("plan.pilot=11", "plan.pilot", replicates=10)),
@@ -350,8 +350,8 @@ def test_a_search_that_is_done_leaves_nothing_to_train(tmp_path: Path) -> None:
 def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    def fail(network: Settings, *arguments: object, measured: bool) -> Probe:
-        del arguments, measured
+    def fail(network: Settings, *arguments: object) -> Probe:
+        del arguments
         if network["attention"].get("groups") == 4:
             raise kind("out of memory\n of which a page is told")
         return PROBE

@@ -110,7 +110,7 @@ def test_a_design_that_finds_out_its_replicates_has_a_limit_of_them() -> None:
     assert (made.replicates_max, made.margin) == (12, 0.5)
 
 
-@pytest.mark.parametrize(("data", "margin"), [("digits", 1.0), ("cifar10", 0.2), ("imagenette", 0.2)])
+@pytest.mark.parametrize(("data", "margin"), [("digits", 2.0), ("cifar10", 0.2), ("imagenette", 0.2)])
 def test_the_margin_is_that_of_the_data_set_unless_one_is_given(data: str, margin: float) -> None:
     assert design(f"data={data}").margin == margin
     given = design(f"data={data}", "sweep.margin=2").margin
@@ -138,7 +138,7 @@ def test_a_replicate_has_one_seed_for_all_variants() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["train.epochs=7", "data.clutter=1", "seed=1", "train.precision=fp32", "data.flip=true"],
+    ["train.epochs=7", "data.clutter=2", "seed=1", "train.precision=fp32", "data.flip=true"],
 )
 def test_whatever_decides_a_result_changes_the_key_of_a_cell(override: str) -> None:
     base = {cell.key for cell in design("train.precision=bf16").cells()}

@@ -298,7 +298,7 @@ def test_a_sentence_names_studies_networks_rule_interval_and_level() -> None:
     further = of_pair("shuffle", around(71), known={"train": 24, "classes": ["a", "b"]}, name="further")
     one = only("shuffle", first, further)
     start = (
-        "mine, further (cifar10 (24 training images, 2 classes); resnet8; 6 epochs; train.decay=weights): "
+        "mine, further (cifar10 (24 training images, 2 classes); resnet8; 4 epochs; train.decay=weights): "
         "v0 against v1, n = 8, +1.00 ["
     )
     assert one.sentence.startswith(start)

@@ -31,7 +31,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     assert known == {"none": {}, "shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
     (found,) = evidence_of(claim("shuffle"), [mine])
     assert found.sentence == (
-        "shuffle-cifar10-resnet8 (cifar10 (24 training images, 1 class); resnet8; 6 epochs; train.decay=weights): "
+        "shuffle-cifar10-resnet8 (cifar10 (24 training images, 1 class); resnet8; 4 epochs; train.decay=weights): "
         "shuffle=on against "
         "shuffle=off, n = 1, +2.00: undecided (one replicate has no interval)"
     )

@@ -177,11 +177,11 @@ def test_more_replicates_and_levels_are_the_same_study(tmp_path: Path) -> None:
 def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(SuiteError) as caught:
-        opened(tmp_path, design("train.epochs=3", "data.clutter=1"))
+        opened(tmp_path, design("train.epochs=3", "data.clutter=2"))
     text = str(caught.value)
     assert "study=groups-digits-resnet8: is stored with another protocol" in text
     assert "add study=groups-digits-resnet8-2" in text
-    assert text.endswith("\n  data.clutter: 3 is stored, 1 is asked for\n  train.epochs: 6 is stored, 3 is asked for")
+    assert text.endswith("\n  data.clutter: 1 is stored, 2 is asked for\n  train.epochs: 4 is stored, 3 is asked for")
 
 
 def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:

@@ -202,7 +202,8 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.train(mixed, stop_after=28)
-    assert cli.main("run", PURPOSE, run, [*TINY, *AUTO, f"results_dir={tmp_path}", "tracking.enabled=false"]) == 0
+    typed = [*TINY, *AUTO, "launcher=serial", "measure=off", f"results_dir={tmp_path}", "tracking.enabled=false"]
+    assert cli.main("run", PURPOSE, run, typed) == 0
     printed = capsys.readouterr().out
     # One batch ends here with the cells that were left of it, and another one may follow.
     assert "replicates: 8 to 16, " + worded("run.to_train", cells=30, left=2) in printed

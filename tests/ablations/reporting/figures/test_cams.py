@@ -144,7 +144,7 @@ def test_the_frame_says_what_each_network_takes_an_image_for(made: Cams, network
         logits = networks.observations[variant.name].logits.astype(np.float64)
         own = made.frame[made.frame["variant"] == variant.name]
         model = networks.load(variant)
-        assert made.maps[variant.name].shape == (5, 32, 32)
+        assert made.maps[variant.name].shape == (5, 20, 20)
         for row in own.to_dict("records"):
             label = int(row["class"])
             place = sample.labels.tolist().index(label)

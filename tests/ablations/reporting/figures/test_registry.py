@@ -168,7 +168,7 @@ def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path
     analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
     forest, variants, curves = draw_figures(analysis, ["forest", "variants", "learning_curves"]).drawn
     precision = analysis.design.protocol["train"]["precision"]
-    protocol = f"digits, {worded('scope.one_scenes')}, resnet8, 9 epochs, {precision}, last epoch; one."
+    protocol = f"digits (20x20 pixels), {worded('scope.one_scenes')}, resnet8, 9 epochs, {precision}, last epoch; one."
     missing = worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
     tail = f"n = 1 to 2 replicates a variant. {protocol} {missing}"
     for figure in (forest, variants, curves):
