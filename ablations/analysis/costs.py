@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.common.metrics import COSTS
-from ablations.common.settings import Settings
+from ablations.common.settings import as_stored
 from ablations.design import Design
 from ablations.design.variants import Variant
 from ablations.measure.costs import PLAIN, NetworkCost, Speed
@@ -82,7 +81,7 @@ class StudyCosts:
             margin: relative difference below which two variants are as fast as each other, as 0.05.
         """
         rows: list[tuple[str, int, float]] = []
-        networks = {variant.name: _as_stored(variant.network) for variant in self.design.variants}
+        networks = {variant.name: as_stored(variant.network) for variant in self.design.variants}
         first = 0  # number of a run's first copy: copies of different runs have nothing in common
         for run in self.machine.runs:
             speeds = {name: getattr(cost, mode) for name, cost in run.costs.items() if getattr(cost, mode)}
@@ -119,11 +118,6 @@ def costs_on(machine: MachineCosts, design: Design) -> StudyCosts:
 def cost_of(machine: MachineCosts, variant: Variant) -> NetworkCost | None:
     """Returns what was measured last of a variant; None where nothing was."""
     return machine.of(_name(variant), variant.network)
-
-
-def _as_stored(network: Settings) -> Settings:
-    """Returns a network as it is read from the store, with lists for tuples."""
-    return dict(json.loads(json.dumps(network)))
 
 
 def _name(variant: Variant) -> str:

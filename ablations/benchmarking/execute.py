@@ -25,13 +25,13 @@ from ablations.benchmarking.workloads import (
     module_workload,
     network_workload,
 )
-from ablations.common.sizes import SMALL_SIDE
+from ablations.common.sizes import MIB, SMALL_SIDE
 from ablations.common.wording import first_line
 from ablations.config import BenchConfig
 from ablations.design.variants import plain_network
 from ablations.measure.complexity import Complexity, count_operations
 from ablations.measure.energy import joules_per_image
-from ablations.measure.memory import MIB, buffer_count, peak_memory
+from ablations.measure.memory import buffer_count, peak_memory
 from ablations.measure.record import Costs, Measurement, Subject, Timing
 from ablations.measure.speed import TWIN, Act, Samples, clock_of, compare
 from ablations.stats.costs import judge_costs

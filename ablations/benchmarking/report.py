@@ -12,8 +12,8 @@ import pandas as pd
 from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
+from ablations.common.sizes import MIB
 from ablations.measure.complexity import Complexity
-from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
 from ablations.reporting.figures import memory, promise, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent

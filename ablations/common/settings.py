@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Settings = dict[str, Any]
+
+
+def as_stored(settings: Mapping[str, Any]) -> Settings:
+    """Returns settings as a database gives them back, with lists for tuples."""
+    return dict(json.loads(json.dumps(settings)))
 
 
 def flatten(settings: Mapping[str, Any]) -> Settings:

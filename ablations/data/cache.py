@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ablations.common.files import refusals_explained
+from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, reading
 
@@ -31,7 +32,6 @@ _VERSION = 1
 _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
 _SPARE = 64 * 2**20  # bytes that are left free on a disk
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _check_disk(plan: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         reason = (
-            f"needs {needed / _MIB:,.1f} MiB for decoded images, and {free / _MIB:,.1f} MiB are free; another folder "
+            f"needs {needed / MIB:,.1f} MiB for decoded images, and {free / MIB:,.1f} MiB are free; another folder "
             "(data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution would do"
         )
         raise DataError("data.cache", folder, reason)

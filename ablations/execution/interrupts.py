@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 6.0  # seconds after which a signal ends the process in any case
 
 
@@ -39,7 +40,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

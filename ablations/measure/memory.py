@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-MIB = 2**20
+from ablations.common.sizes import MIB
 
 
 def peak_memory(step: Callable[[], object], persistent: Iterable[Tensor], device: torch.device) -> float:

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ablations.common.metrics import EPOCH_METRICS
 from ablations.common.process import without_collecting_garbage
-from ablations.common.settings import flatten
+from ablations.common.settings import as_stored, flatten
 from ablations.common.urls import hide_passwords
 from ablations.config import TrainConfig
 from ablations.design import Cell, Design, Split, protocol_differences
@@ -138,7 +138,7 @@ class StudyStore:
 
         Those of replicates, too, that the design does not ask for yet, or not any more.
         """
-        variants = {json.dumps(_as_stored(variant.network), sort_keys=True): variant for variant in design.variants}
+        variants = {json.dumps(as_stored(variant.network), sort_keys=True): variant for variant in design.variants}
         found = []
         for stored in self.cells():
             variant = variants.get(json.dumps(stored.network, sort_keys=True))
@@ -171,7 +171,7 @@ class StudyStore:
             StudyMismatchError: if it has another protocol, or other networks under the same names; with `advice`.
             StudyFormatError: if it was written by another version of the suite, or by another program.
         """
-        differences = protocol_differences(self.protocol, _as_stored(design.protocol))
+        differences = protocol_differences(self.protocol, as_stored(design.protocol))
         if differences:
             raise _mismatch(self.name, f"is stored with another protocol; {advice}", differences)
         stored, asked = ", ".join(self.objectives), ", ".join(design.objectives)
@@ -377,13 +377,8 @@ def find_study(url: str, study: str) -> StudyStore | None:
     return None if store.is_empty and not store.cells() else store
 
 
-def _as_stored(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings as the database gives them back, with lists for tuples."""
-    return dict(json.loads(json.dumps(value)))
-
-
 def _networks(design: Design) -> dict[str, Any]:
-    return _as_stored({variant.name: variant.network for variant in design.variants})
+    return as_stored({variant.name: variant.network for variant in design.variants})
 
 
 def _mismatch(study: str, reason: str, differences: Sequence[str]) -> StudyMismatchError:

@@ -7,7 +7,7 @@ in turns with the plain network, while nothing is trained. A step takes as long 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -68,9 +68,6 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
         of it to the first: the noise floor.
     """
     keep_freed_memory()
-    if setting.recipe.compile != "none":  # all networks share their Python code; dynamo would give up after eight
-        torch._dynamo.config.recompile_limit = 4096
-        torch._dynamo.config.accumulated_recompile_limit = 65536
     known = {PLAIN: plain_network(model)} | dict(networks)
     costs = {name: _weigh(network, setting) for name, network in known.items()}
     for mode in MODES:
@@ -106,7 +103,7 @@ def _time(networks: Mapping[str, Settings], setting: CostSetting, mode: str) -> 
     found: dict[str, Speed | str] = {}
     for name in others:  # each with the plain network alone
         gc.collect()
-        found = {**found, **_time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode)}
+        found |= _time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode)
     return found
 
 
@@ -138,15 +135,8 @@ def _make(network: Settings, setting: CostSetting, mode: str) -> Act:
     if mode == "train":
         learner.model.train()
         return partial(learner.step, pixels, labels)
-    return _without_gradients(partial(forward, learner.model.eval(), setting.recipe, pixels))
-
-
-def _without_gradients(act: Callable[[], object]) -> Act:
-    def run() -> object:
-        with torch.inference_mode():
-            return act()
-
-    return run
+    act: Act = torch.inference_mode()(partial(forward, learner.model.eval(), setting.recipe, pixels))
+    return act
 
 
 def _learner(network: Settings, setting: CostSetting) -> Learner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ablations.execution.schedules.base import Schedule
 from ablations.storage.cell_states import CellState
 from ablations.storage.files import Checkpoints, PredictionFiles
 from ablations.storage.study import StudyStore
+from ablations.training.events import Failed, Finished, Progress
+from ablations.training.job import Job
 from tests.builders.driven import CutShort, DrivenStudy
 
 CLOCK = {"seconds", "finished"}  # what the clock decides
@@ -55,6 +58,15 @@ def outcomes(folder: Path, chosen: LauncherConfig, *overrides: str) -> tuple[Dri
     with launcher_of(study, chosen) as launcher:
         assert study.drive(launcher, predictions=PredictionFiles(folder / "predictions", "all")).failed == 0
     return study, {path.name: path.read_bytes() for path in (folder / "predictions").iterdir()}
+
+
+def progress_of(launcher: Launcher, job: Job) -> list[tuple[float, Progress]]:
+    """Trains a cell; returns what is said of it, and when it was heard."""
+    launcher.start(job)
+    heard: list[tuple[float, Progress]] = []
+    while not heard or not isinstance(heard[-1][1], (Finished, Failed)):
+        heard += [(time.monotonic(), event) for _, event in launcher.events()]
+    return heard
 
 
 class Striking(Display):

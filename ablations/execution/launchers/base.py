@@ -34,7 +34,7 @@ class WorkerLostError(RuntimeError):
 
 @dataclass(eq=False)
 class Launcher(ABC):
-    """What both launchers have: a design's recipe and data; the console shows how loading them gets on."""
+    """What all launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
     slots = 1  # how many cells are trained at once
     is_local = True  # whether cells are trained on this machine
@@ -46,7 +46,7 @@ class Launcher(ABC):
     threads: int = 1  # that a cell is computed with on the CPU
 
     def __post_init__(self) -> None:
-        self.cells, self.stored_mib = 0, math.nan
+        self.cells, self.peak_mib = 0, math.nan
         self.recipe = TrainConfig(**self.design.protocol["train"])
 
     @cached_property
@@ -122,8 +122,8 @@ class Launcher(ABC):
         return
 
     def expect(self, cells: int, memory_mib: float) -> None:
-        """Notes how many cells are to be trained, and the most MiB that a stored one took; nan where none is known."""
-        self.cells, self.stored_mib = cells, memory_mib
+        """Notes how many cells are to be trained, and the most MiB that a step takes; nan where none is known."""
+        self.cells, self.peak_mib = cells, memory_mib
 
     @abstractmethod
     def prepare(self) -> str:

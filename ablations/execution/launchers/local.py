@@ -19,6 +19,7 @@ from signal import SIGKILL
 
 from ablations.common import machine
 from ablations.common.errors import UsageError
+from ablations.common.sizes import MIB
 from ablations.common.wording import count
 from ablations.config import LocalConfig
 from ablations.data import DataSet
@@ -26,7 +27,7 @@ from ablations.data.sharing import mapped
 from ablations.design.variants import Variant
 from ablations.execution.launchers.base import Launcher, WorkerLostError
 from ablations.execution.launchers.process import WorkerGoneError, WorkerProcess, start_server, wait
-from ablations.execution.launchers.room import MIB, Room, Trial, find_room, try_variant
+from ablations.execution.launchers.room import Room, Trial, find_room, try_variant
 from ablations.execution.launchers.serve import Answer, Call, CallWithImages, Stop, Train
 from ablations.execution.launchers.worker import OVERTIME, Place, Returned
 from ablations.training.events import LOST, OUT_OF_MEMORY, TIME_LIMIT, Failed, Finished, Probe, Progress
@@ -116,11 +117,12 @@ class LocalLauncher(Launcher):
         if not self._trials:  # why it could not be probed, the cells will tell
             return Room(1, math.nan, math.nan)
         known = [trial.peak for trial in self._trials]
-        stored = [] if math.isnan(self.stored_mib) else [self.stored_mib]
+        if not math.isnan(self.peak_mib):
+            known.append(self.peak_mib)
         # A tuned recipe may have larger batches than those that were probed.
         growth = max(self._batch_sizes.values()) / self.recipe.batch_size
         is_on_gpu = self.design.protocol["device"] == "cuda"
-        return find_room(self._free_mib, self._trials, growth * max(known + stored), on_gpu=is_on_gpu)
+        return find_room(self._free_mib, self._trials, growth * max(known), on_gpu=is_on_gpu)
 
     def prepare(self) -> str:
         """Says what the data are, where they are kept, and how many cells are trained at once."""
@@ -146,7 +148,7 @@ class LocalLauncher(Launcher):
             found.setdefault(name, trial.probe if isinstance(trial, Trial) else trial)
         self._room = None  # larger variants may have been found
         _ = self.slots
-        return found
+        return {variant.name: found[variant.name] for variant in variants}  # in their order, not that of their ends
 
     def _try(self, variants: Sequence[Variant], seconds: float, at_once: int) -> Iterator[tuple[str, Trial | str]]:
         """Probes variants in so many workers; yields what that came to by name, as it ends."""

@@ -26,6 +26,7 @@ import psutil
 
 from ablations.common.process import quiet_profiler
 from ablations.data import DataSet
+from ablations.execution.interrupts import SIGNALS
 from ablations.execution.launchers.serve import Order, Said, serve
 from ablations.execution.launchers.worker import Place
 
@@ -35,7 +36,6 @@ _CONTEXT: ForkServerContext | SpawnContext = (
 )
 # What cells need of what takes seconds to import; torch imports its compiler when the first optimizer is made.
 _PRELOADED = ["torch._dynamo", "ablations.training.train", "ablations.training.probe", serve.__module__]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ATTEMPTS, _APART = 5, 0.5  # at starting a worker, and the seconds between them
 _END = 2.0  # seconds that a killed process may take to be gone
 _started: WeakSet[WorkerProcess] = WeakSet()
@@ -185,7 +185,7 @@ def _blocked_signals() -> Iterator[None]:
     answer.
     """
     resource_tracker.ensure_running()  # first, as it unblocks the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

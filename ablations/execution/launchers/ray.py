@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ablations.common.errors import UsageError
 from ablations.common.machine import available_cores
+from ablations.common.sizes import MIB
 from ablations.common.wording import first_line
 from ablations.config import RayConfig
 from ablations.data import DataSet
@@ -91,8 +92,7 @@ class RayLauncher(Launcher):
         _ = self._data_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
         return (
-            f"{self.describe_images()}; {self.data_set.nbytes / 2**20:,.1f} MiB {where}, "
-            f"for {self.slots} cells at once."
+            f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}, for {self.slots} cells at once."
         )
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ablations.common import machine
+from ablations.common.sizes import MIB
 from ablations.data import DataSet
 from ablations.execution.launchers.worker import Place, ProbeTask, probe_variant
 from ablations.training.events import Probe
 
-MIB = 2**20
 _SHARE = 0.9  # of the free memory that cells may take
 
 

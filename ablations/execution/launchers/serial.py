@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ablations.common.process import keep_freed_memory, quiet_profiler
+from ablations.common.sizes import MIB
 from ablations.data.splits import View
 from ablations.design import Split
 from ablations.design.variants import Variant
@@ -43,7 +44,7 @@ class SerialLauncher(Launcher):
     def prepare(self) -> str:
         """Imports torch and moves the data to the device; says what they are, how large, and where they are kept."""
         where = "on the device" if self._first_images.resident else "mapped from disk"
-        return f"{self.describe_images()}; {self.data_set.nbytes / 2**20:,.1f} MiB {where}."
+        return f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with one variant after the other."""

@@ -19,11 +19,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from ablations.data import DataSet
+from ablations.execution.interrupts import SIGNALS
 from ablations.execution.launchers.worker import Place, run_alone, train_job
 from ablations.training.events import Progress
 from ablations.training.job import Job
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # which are the driver's to answer
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ Said = tuple[str, Progress] | Answer
 
 def serve(connection: Connection, images: tuple[DataSet, Place] | None) -> None:
     """Executes orders until the driver closes its end of the pipe, or ends."""
-    for number in _SIGNALS:
+    for number in SIGNALS:  # which are the driver's to answer
         signal.signal(number, signal.SIG_IGN)
     orders: SimpleQueue[Order] = SimpleQueue()
     stopped: set[str] = set()

@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ablations.common.sizes import MIB
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, one_setting
 
 _ACROSS = 4  # panels beside each other
-_MIB = 2**20
 _SHAPE = ["channels", "height", "width"]
 _COLOURS = {"sa": style.COLOURS[0], "official": style.COLOURS[1]}
 _OTHERS = "#a6a6a6"
@@ -34,8 +34,8 @@ def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
     modules = one_setting(modules.dropna(subset=["ms", "least_mib"]))
     operations = (modules["multiply_adds"] + modules["uncounted"]) * modules["batch"]
     modules = modules.assign(
-        operations_per_byte=operations / (modules["least_mib"] * _MIB),
-        gb_per_s=modules["least_mib"] * _MIB / (modules["ms"] * 1e6),
+        operations_per_byte=operations / (modules["least_mib"] * MIB),
+        gb_per_s=modules["least_mib"] * MIB / (modules["ms"] * 1e6),
         unfused_share=100 * modules["least_mib"] / modules["moved_mib"],
     )
     roof = modules.loc[modules["name"] == "copy", ["place", "batch", "gb_per_s"]]

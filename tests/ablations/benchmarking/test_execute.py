@@ -19,9 +19,9 @@ from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.report import frame_of
 from ablations.benchmarking.workloads import Candidate
+from ablations.common.sizes import MIB
 from ablations.config import Config
 from ablations.config.compose import compose_config
-from ablations.measure.memory import MIB
 from ablations.measure.record import Measurement
 from ablations.measure.speed import LEAST_COPIES, TWIN
 from sa_core import create_model

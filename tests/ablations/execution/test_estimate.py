@@ -35,7 +35,7 @@ class Probed(Several):
 
 
 def cost_of(study: DrivenStudy, launcher: Probed) -> StudyCost:
-    return estimate_costs(study.schedule(study.store).outlook(), NOTHING, launcher, 0.0)
+    return estimate_costs(study.schedule(study.store).outlook(), NOTHING, launcher, 0.0, {})
 
 
 @pytest.mark.parametrize(("slots", "rounds"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (100, 1)])
@@ -77,14 +77,12 @@ def test_processes_that_cells_contend_with_are_mentioned(
     assert cost.sentence.endswith(f" beside the images{load if busy else ''}.")
 
 
-def test_the_launcher_is_told_how_many_cells_there_are_and_what_stored_ones_took(tmp_path: Path) -> None:
+def test_the_launcher_is_told_how_many_cells_there_are_and_the_most_memory_that_was_measured(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     launcher = Probed(study.config, 2)
     cost_of(study, launcher)
     assert launcher.cells == 6
-    assert math.isnan(launcher.stored_mib)
-    stored = pd.DataFrame({
-        "variant": ["none", "none"], "seconds": [3.0, 4.0], "peak_memory_mib": [20.0, math.nan], "parameters": [10, 10],
-    })  # fmt: skip
-    estimate_costs(study.schedule(study.store).outlook(), stored, launcher, 0.0)
-    assert launcher.stored_mib == 20.0
+    assert math.isnan(launcher.peak_mib)
+    memory = {"none": 20.0, "groups=1": 30.0, "groups=4": math.nan}
+    estimate_costs(study.schedule(study.store).outlook(), NOTHING, launcher, 0.0, memory)
+    assert launcher.peak_mib == 30.0

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablations.measure.memory import MIB, buffer_count, mode, parameter_count, peak_memory, saved_bytes
+from ablations.common.sizes import MIB
+from ablations.measure.memory import buffer_count, mode, parameter_count, peak_memory, saved_bytes
 from sa_core import ATTENTION, ShuffleAttention, create_model
 
 CPU = torch.device("cpu")

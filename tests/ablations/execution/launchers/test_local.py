@@ -23,7 +23,7 @@ from ablations.config import LocalConfig, SerialConfig
 from ablations.execution.launchers.base import WorkerLostError
 from ablations.execution.launchers.local import LocalLauncher
 from ablations.storage.cell_states import CellState
-from ablations.training.events import TIME_LIMIT, Epoch, Failed, Finished, Probe, Progress
+from ablations.training.events import TIME_LIMIT, Epoch, Failed, Probe, Progress
 from ablations.training.job import Job
 from tests.builders.alone import UnpicklableError, die, fail, raise_unpicklable, threads_and_process
 from tests.builders.driven import DrivenStudy
@@ -34,6 +34,7 @@ from tests.builders.launched import (
     is_running,
     launcher_of,
     outcomes,
+    progress_of,
     results,
     struck,
 )
@@ -89,10 +90,7 @@ def test_workers_give_the_results_of_the_serial_launcher_to_the_last_digit(tmp_p
 def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, TWO) as launcher:
-        launcher.start(job_of(study, launcher, keeps_weights=True))
-        events: list[tuple[float, Progress]] = []
-        while not events or not isinstance(events[-1][1], Finished):
-            events += [(time.monotonic(), event) for _, event in launcher.events()]
+        events = progress_of(launcher, job_of(study, launcher, keeps_weights=True))
     epochs = [(when, event) for when, event in events if isinstance(event, Epoch)]
     assert [event.epoch for _, event in epochs] == list(range(40))
     assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,11 +20,11 @@ from ablations.design import Split
 from ablations.execution.launchers import make_launcher
 from ablations.execution.launchers.base import WorkerLostError
 from ablations.storage.cell_states import CellState
-from ablations.training.events import ERROR, Epoch, Finished, Progress
+from ablations.training.events import ERROR, Epoch
 from ablations.training.job import Job
 from tests.builders.alone import die, fail, threads_and_process
 from tests.builders.driven import DrivenStudy
-from tests.builders.launched import LONG, PrunedStudy, children, launcher_of, outcomes, results, struck
+from tests.builders.launched import LONG, PrunedStudy, children, launcher_of, outcomes, progress_of, results, struck
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
@@ -84,10 +83,7 @@ def test_progress_comes_while_a_cell_is_trained_and_weights_at_its_end(tmp_path:
     study = DrivenStudy(tmp_path, *TINY, *LONG)
     with launcher_of(study, ray_config) as launcher:
         launcher.prepare()
-        launcher.start(Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
-        heard: list[tuple[float, Progress]] = []
-        while not heard or not isinstance(heard[-1][1], Finished):
-            heard += [(time.monotonic(), event) for _, event in launcher.events()]
+        heard = progress_of(launcher, Job(next(study.design.cells()), launcher.recipe, keeps_weights=True))
     epochs = [(when, event) for when, event in heard if isinstance(event, Epoch)]
     assert [event.epoch for _, event in epochs] == list(range(40))
     assert epochs[-1][0] - epochs[0][0] > 0.1  # and not all of them at the end
