@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 # takes longer than training it.
 TINY = (
     "sweep.factors.attention.groups=[1,4]",
+    "sweep.margin=1",
     "replicates=2",
     "train.epochs=2",
     "train.batch_size=8",

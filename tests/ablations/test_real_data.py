@@ -22,7 +22,7 @@ def study(tmp_path: Path) -> list[str]:
         "data=imagenet_subset", f"data.root={tree}", f"data.cache={tmp_path / 'cache'}",
         f"results_dir={tmp_path / 'results'}", "sweep.factors.attention.groups=[4]", "replicates=1",
         "train.epochs=1", "train.batch_size=4", "tracking.enabled=false", "device=cpu",
-        "measure=off",
+        "measure=off", "launcher=serial",
     ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from ablations.storage.cell_states import CellState, StoredCell
 from tests.builders.cells import stored_cell
 from tests.builders.costs import usual_attributes
 
-GROUPS = ("sweep.factors.attention.groups=[2,4]",)
+GROUPS = ("sweep.factors.attention.groups=[2,4]", "sweep.margin=1")
 SPACE = "sweep.factors={attention: {groups: [1, 2, 4], gate: [sigmoid, tanh1]}}"
 _ATTRIBUTES = {
     "command": "python -m ablations.run sweep=groups",

@@ -14,7 +14,9 @@ from ablations.training.events import DIVERGED
 
 
 def configuration(replicates: int = 2) -> Config:
-    return compose_config(["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]"])
+    return compose_config(
+        ["device=cpu", f"replicates={replicates}", "sweep.factors.attention.groups=[2,4]", "sweep.margin=1"]
+    )
 
 
 def design(replicates: int = 2) -> Design:

@@ -69,7 +69,7 @@ def test_a_contrast_has_a_row_under_each_protocol(tmp_path: Path) -> None:
     )
     assert frame["verdict"].tolist() == ["helps", "equivalent", "helps", "hurts"]
     assert set(frame["n"]) == {8}
-    assert set(frame["margin"]) == {1.0}
+    assert set(frame["margin"]) == {2.0}
     assert analysis.agreements == {
         ("groups=2", "none"): Agreement.AGREES,
         ("groups=4", "none"): Agreement.CONTRADICTS,
@@ -100,7 +100,7 @@ def test_an_effect_of_one_replicate_is_not_compared(tmp_path: Path, replicates: 
 def test_protocols_have_the_margins_of_their_data_sets(tmp_path: Path) -> None:
     tops = {"digits": moved(0.5, 0.1, scale=0.02), "cifar10": moved(0.5, 0.1, scale=0.02)}
     analysis = multiverse_analysis(tmp_path, tops, 8)
-    assert analysis.margins == {"digits": 1.0, "cifar10": 0.2}
+    assert analysis.margins == {"digits": 2.0, "cifar10": 0.2}
     assert analysis.frame["verdict"].tolist() == ["equivalent", "equivalent", "helps", "equivalent"]
 
 

@@ -38,7 +38,7 @@ def test_the_sample_has_the_first_images_of_each_class_and_the_same_number_of_ea
     sample = groups.sample
     labels = sample.labels.numpy()
     assert np.bincount(labels).tolist() == [16] * 10
-    assert sample.pixels.shape == (160, 3, 32, 32)
+    assert sample.pixels.shape == (160, 3, 20, 20)
     assert (sample.shown == images.test.pixels.transpose(0, 2, 3, 1)).all()
     mean = images.train.pixels.astype(np.float64).mean((0, 2, 3))[:, None, None]
     spread = images.train.pixels.astype(np.float64).std((0, 2, 3))[:, None, None]
@@ -129,9 +129,9 @@ def test_images_that_the_networks_were_not_trained_on_are_refused(found: StudyAn
 
 
 def test_multiply_adds_are_those_of_the_network_that_is_built_for_real(tmp_path: Path) -> None:
-    found, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 32, 32)
+    found, image = stored_study(tmp_path, *GROUPS), torch.zeros(1, 3, 20, 20)
     for variant in found.design.variants:
         expected = count_operations(random_network(variant.network), image).multiply_adds
-        assert count_multiply_adds(variant.network, 10, 32) == found.multiply_adds[variant.name] == expected
+        assert count_multiply_adds(variant.network, 10, 20) == found.multiply_adds[variant.name] == expected
         plain = random_network(plain_network(variant.model))
         assert found.plain_adds[variant.name] == count_operations(plain, image).multiply_adds

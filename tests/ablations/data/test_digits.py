@@ -64,7 +64,9 @@ def test_a_digit_stands_out_from_its_background() -> None:
 
 
 def test_the_configuration_reaches_the_scenes() -> None:
-    config = compose_config(["data.train_images=30", "data.test_images=20", "data.seed=5", "data.resolution=24"]).data
+    config = compose_config(
+        ["data.train_images=30", "data.test_images=20", "data.seed=5", "data.resolution=24", "data.clutter=3"]
+    ).data
     assert load_images(config).fingerprint == make_digits(30, 20, 3, 12, seed=5, resolution=24).fingerprint
 
 

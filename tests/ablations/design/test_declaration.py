@@ -12,7 +12,9 @@ from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
 from ablations.design.declaration import Change, Declaration, History, keeps_replicates
 
-DESIGN = make_design(compose_config(["device=cpu", "sweep.factors.attention.groups=[1,4]", "replicates=3"]))
+DESIGN = make_design(
+    compose_config(["device=cpu", "sweep.factors.attention.groups=[1,4]", "sweep.margin=1", "replicates=3"])
+)
 FIRST = Declaration.of(DESIGN, commit="0a1b2c3d", command="python", time="2026-11-29T14:02:11+00:00")
 LATER = "2026-11-30T09:00:00+00:00"
 

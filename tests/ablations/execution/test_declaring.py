@@ -98,7 +98,7 @@ def test_a_report_by_other_words_is_marked_and_records_nothing(tmp_path: Path) -
     off = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *off) == 0
     words = [*TINY, "device=cpu", "measure=off", *off, f"results_dir={tmp_path}"]
-    for margin, marked in ("sweep.margin=0.5", True), ("sweep.margin=auto", False):
+    for margin, marked in ("sweep.margin=0.5", True), ("sweep.margin=1", False):
         assert cli.main("analyze", "", analyze, [*words, margin]) == 0
         assert (worded("declaration.exploratory") in report(tmp_path)) == marked
     assert history(tmp_path).changes == ()

@@ -19,7 +19,7 @@ from tests.wording import refusal, worded
 STUDY = "groups-digits-resnet8"
 GC16 = ("sweep.factors={attention: [sge, gc]}", "attention=gc", "attention.reduction=16", "sweep.baseline=none")
 SMALL = (*TINY[1:], "train.epochs=1", "replicates=1", "device=cpu", "tracking.enabled=false")
-WHERE = worded("degenerate.where", module="gc", places="layer1.0.sa", model="resnet8", stage=1, channels=16, side=32)
+WHERE = worded("degenerate.where", module="gc", places="layer1.0.sa", model="resnet8", stage=1, channels=16, side=20)
 
 
 def call(verb: str, folder: Path, *overrides: str) -> int:

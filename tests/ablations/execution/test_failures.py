@@ -167,7 +167,7 @@ def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
     for name in ("groups=1 r0", "groups=1 r1"):
         reason = found[name].failure or ""
         assert reason.startswith("Traceback")
-        assert reason.endswith("ValueError: planted at (8, 3, 32, 32)\n")
+        assert reason.endswith("ValueError: planted at (8, 3, 20, 20)\n")
     assert worded("conclusions.failed", cells="2 cells", are="are") in report(tmp_path)
     assert worded("run.tries_again") in capsys.readouterr().out
     assert call(tmp_path) == 0

@@ -27,7 +27,7 @@ def test_a_report_is_written_and_printed_with_its_table_and_figure(
     assert "| groups=4 | +0.48 [" in text
     assert "| contradict |" in text
     assert "[groups-digits-resnet8-cifar](../groups-digits-resnet8-cifar/report.md)" in text
-    assert "| train.epochs | 6 | 30 |" in text
+    assert "| train.epochs | 4 | 30 |" in text
     assert "`sweep.factors.attention.groups=[2,4] train=imagenet`" in text  # makes what is missing
     assert "Machine & Co" in text
     frame = pd.read_csv(folder / "tables" / "protocols.csv")

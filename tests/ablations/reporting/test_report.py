@@ -47,7 +47,7 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         "- effects: " + worded("figures.not_crossed"),
         "- tradeoffs: " + worded("figures.no_search"),
         "- gates: " + worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights"),
-        "| train.epochs | 6 |",
+        "| train.epochs | 4 |",
         "python -m ablations.run sweep=groups",
         "| data fingerprint | f00d |",
         worded("scope.data", train="1,500", test="500", number=10, classes="0, 1, 2,"),

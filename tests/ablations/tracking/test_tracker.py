@@ -23,7 +23,9 @@ from ablations.training.train import Epoch, Result
 COMMIT = "abc123"
 CPU = "system/cpu_utilization_percentage"
 ENVIRONMENT = {"cpu": "one", "commit": COMMIT}
-DESIGN = make_design(compose_config(["device=cpu", "replicates=1", "sweep.factors.attention.groups=[4]"]))
+DESIGN = make_design(
+    compose_config(["device=cpu", "replicates=1", "train.epochs=6", "sweep.factors.attention.groups=[4]"])
+)
 
 
 @pytest.fixture(scope="module")

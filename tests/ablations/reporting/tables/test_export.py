@@ -74,7 +74,7 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
     protocol = f"digits (20x20 pixels), {worded('scope.one_scenes')}, resnet8, 4 epochs"
-    for part in (analysis.design.question, "(n = 2)", "margin 2 points", protocol, machine):
+    for part in (analysis.design.question, "(n = 2)", "margin 1 point", protocol, machine):
         assert part in text
 
 

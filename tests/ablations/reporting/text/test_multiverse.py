@@ -99,7 +99,7 @@ def test_margins_are_written_once_where_they_are_the_same() -> None:
 def test_options_that_differ_are_named_with_their_values(tmp_path: Path) -> None:
     tops = {"quick+resnet20": moved(1, 1), "cifar": moved(1, 1)}
     assert differing_options(multiverse_analysis(tmp_path, tops)) == {
-        "train.epochs": {"quick+resnet20": "6", "cifar": "30"},
+        "train.epochs": {"quick+resnet20": "4", "cifar": "30"},
         "train.batch_size": {"quick+resnet20": "32", "cifar": "128"},
         "train.learning_rate": {"quick+resnet20": "0.3", "cifar": "0.4"},
         "model": {"quick+resnet20": "resnet20", "cifar": "resnet8"},

@@ -28,7 +28,7 @@ from tests.wording import worded
 
 def design(replicates: int | str = 8, *overrides: str) -> Design:
     groups = "sweep.factors.attention.groups=[1,2,4]"
-    return make_design(compose_config(["device=cpu", groups, f"replicates={replicates}", *overrides]))
+    return make_design(compose_config(["device=cpu", groups, f"replicates={replicates}", "sweep.margin=1", *overrides]))
 
 
 NOTHING = frame({})
