@@ -36,7 +36,7 @@ from tests.wording import refusal, worded
 # With up to 16 replicates the study is looked at 8, 11 and 16 of them.
 SIZES = (8, 11, 16)
 TINY = ("device=cpu", "sweep.factors.attention.groups=[1,4]", "data.train_images=64", "data.test_images=10",
-        "train.epochs=1", "sweep.margin=0.2")  # fmt: skip
+        "train.epochs=1", "sweep.margin=0.2", "measure=off")  # fmt: skip
 AUTO = ("replicates=auto", "replicates.max=16")
 
 
@@ -202,12 +202,12 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.train(mixed, stop_after=28)
-    typed = [*TINY, *AUTO, "launcher=serial", "measure=off", f"results_dir={tmp_path}", "tracking.enabled=false"]
+    typed = [*TINY, *AUTO, "launcher=serial", f"results_dir={tmp_path}", "tracking.enabled=false"]
     assert cli.main("run", PURPOSE, run, typed) == 0
     printed = capsys.readouterr().out
     # One batch ends here with the cells that were left of it, and another one may follow.
     assert "replicates: 8 to 16, " + worded("run.to_train", cells=30, left=2) in printed
-    assert "Cost: about 2 s for 2 cells, with up to 6 MiB beside the images." in printed.splitlines()
+    assert "Cost: about 2 s for 2 cells." in printed.splitlines()
     assert "[29/30] none r10" in printed
     assert worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3) in printed
 
