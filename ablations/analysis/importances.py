@@ -17,16 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import BaseImportanceEvaluator
 from optuna.trial import create_trial
 
 from ablations.design import Design
+
+if TYPE_CHECKING:  # it imports scikit-learn
+    from optuna.importance import BaseImportanceEvaluator
 
 LEAST_FOR_IMPORTANCES = 6  # variants
 MOST_FOR_IMPORTANCES = 150  # variants, drawn at random from more

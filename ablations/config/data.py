@@ -82,7 +82,7 @@ class DigitsConfig(ShiftedConfig):
     flip: bool = _redeclared(ShiftedConfig, "flip", False)
     train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
-        4000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+        3000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
     )
     resolution: int = option(20, "Side of the scenes in pixels.", minimum=16, maximum=32)
     clutter: int = option(1, "Fragments of other digits in a scene.", minimum=0, maximum=32)

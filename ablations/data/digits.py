@@ -11,6 +11,8 @@ the same bytes on every machine and version.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,7 @@ _Ints = NDArray[np.int32]
 _Drawn = dict[str, _Ints]  # what was drawn of each scene, by name
 
 
+@lru_cache(maxsize=1)  # a run and its report draw the same
 def make_digits(
     train_images: int, test_images: int, clutter: int, noise: int, seed: int, resolution: int = SIZE
 ) -> Images:

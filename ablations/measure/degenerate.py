@@ -43,7 +43,7 @@ class DegeneracyProbe:
     """Finds the degenerate modules of variants on square images of `side` pixels.
 
     Each distinct module is built and probed once, on the CPU, with maps of the shape that it gets in its network. The
-    shapes come from a forward pass of the backbone on the meta device, one for each backbone and position.
+    shapes come from a forward pass of the backbone, one for each backbone and position.
     """
 
     side: int
@@ -75,9 +75,9 @@ class DegeneracyProbe:
         key = json.dumps([network["model"], position], sort_keys=True)
         if key not in self._shapes:
             everywhere = network | {"attention": network["attention"] | {"stages": "all"}}
-            with torch.device("meta"):
-                plain = create_model(**network["model"], attention="identity", position=position, seed=0).eval()
-                images = torch.empty(1, 3, self.side, self.side)
+            # On the CPU, as the meta device imports SymPy and Dynamo: longer than a pass through ResNet-101 takes.
+            plain = create_model(**network["model"], attention="identity", position=position, seed=0).eval()
+            images = torch.zeros(1, 3, self.side, self.side)
             try:
                 self._shapes[key] = map_shapes(plain, [place.path for place in places_of(everywhere)], images)
             except (RuntimeError, ValueError):  # cells will tell

@@ -72,7 +72,7 @@ def find_degenerate(module: nn.Module, shape: tuple[int, int, int]) -> list[Find
 def map_shapes(network: nn.Module, paths: Iterable[str], images: Tensor) -> dict[str, tuple[int, int, int]]:
     """Returns C, H and W of the feature maps that the modules at these paths get when a network sees images.
 
-    Works on the meta device, too, where it costs nothing. `images` are (B, 3, H, W).
+    Works on the meta device, too, where it computes nothing. `images` are (B, 3, H, W).
     """
     shapes: dict[str, tuple[int, int, int]] = {}
 
