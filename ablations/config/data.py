@@ -80,7 +80,7 @@ class DigitsConfig(ShiftedConfig):
     name: str = "digits"
     crop: int = _redeclared(ShiftedConfig, "crop", 2)
     flip: bool = _redeclared(ShiftedConfig, "flip", False)
-    train_images: int = option(2048, "Scenes to train on.", minimum=10, maximum=1_000_000)
+    train_images: int = option(1920, "Scenes to train on.", minimum=10, maximum=1_000_000)
     test_images: int = option(
         3000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
     )
