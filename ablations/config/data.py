@@ -153,6 +153,15 @@ class ImageTreeConfig(StoredConfig):
     min_area: float = option(
         0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
     )
+    val_labels: str = option(
+        "",
+        "File that says which class each test image has, where all are in one folder: lines of a name and a class, "
+        "classes in the order of the names, or the ground truth of ILSVRC's devkit with meta.mat beside it.",
+        local=True,
+    )
+    exif_orientation: bool = option(
+        False, "Whether images are turned as their EXIF orientation says; torchvision leaves them as they are stored."
+    )
     skip_corrupt: bool = option(False, "Whether images that cannot be decoded are left out.", local=True)
 
     @property

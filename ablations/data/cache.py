@@ -28,7 +28,7 @@ from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, reading
 
-_VERSION = 1
+_VERSION = 2
 _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
 _SPARE = 64 * 2**20  # bytes that are left free on a disk

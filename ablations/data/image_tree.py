@@ -7,7 +7,7 @@ of an image, and are scaled once more.
 
 from __future__ import annotations
 
-import warnings
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
-from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_classes, pick_images
+from ablations.data.source import DataError, Part, Piece, Plan, pick_classes, pick_images
+from ablations.data.tree_files import fields_of, images_beside, images_in, read_labels, read_lines, subfolders
 
-# Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _TEST_FOLDERS = ("val", "validation", "test")
 _ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose test images are in one folder
+_UNSORTED = {"images"}  # where it has them; the folder is left when somebody sorts them into folders of classes
 _PIECE = 32  # images that a thread decodes before it says so
 
 # Where to get what is a preset.
@@ -43,14 +42,20 @@ class ImageTreeSource:
     def __init__(self, config: ImageTreeConfig) -> None:
         self.name = config.name
         self._root = Path(config.root).expanduser()
+        self._turn = config.exif_orientation
         train, test = self._folders()
-        known = _subfolders(train)
+        known = subfolders(train)
+        listed = self._listed(test, config.val_labels, known)
         wanted = self._wanted(config.classes, known)
         self._classes = pick_classes(known, wanted, int(config.seed), train)
-        self._check_classes(set(known), isinstance(wanted, list), train, test)
+        tested = (
+            {name for _, name in listed} if listed is not None else set(subfolders(test)) - (_UNSORTED - set(known))
+        )
+        self._check_classes(set(known), tested, isinstance(wanted, list), train, test)
         self._side = stored_side(config.resolution)
-        self._train = self._choose(train, config.train_per_class, "data.train_per_class", int(config.seed))
-        self._test = self._choose(test, config.val_per_class, "data.val_per_class", int(config.seed))
+        self._train = self._choose(train, None, config.train_per_class, "data.train_per_class", int(config.seed))
+        self._test = self._choose(test, listed, config.val_per_class, "data.val_per_class", int(config.seed))
+        self._is_listed = listed is not None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -60,7 +65,10 @@ class ImageTreeSource:
             for paths, _ in (self._train, self._test)
             for path in paths
         ]
-        return {"data": "tree", "classes": self._classes, "side": self._side, "files": files}
+        known = {"data": "tree", "classes": self._classes, "side": self._side, "files": files, "turned": self._turn}
+        if self._is_listed:  # otherwise the folders say of which class a file is
+            known["labels"] = hashlib.sha256(self._test[1].tobytes()).hexdigest()
+        return known
 
     def plan(self) -> Plan:
         """Says what there is to decode."""
@@ -68,9 +76,11 @@ class ImageTreeSource:
         return Plan(self._side, tuple(self._classes), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
+        from ablations.data.pixels import decode_files  # it imports Pillow
+
         for start in range(0, len(paths), _PIECE):
             some = paths[start : start + _PIECE]
-            yield Piece(start, len(some), partial(_decode, some, self._side, self._root))
+            yield Piece(start, len(some), partial(decode_files, some, self._side, self._root, self._turn))
 
     def _folders(self) -> tuple[Path, Path]:
         where = f"; {self.name} is to be had from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
@@ -78,30 +88,48 @@ class ImageTreeSource:
             raise DataError("data.root", self._root, f"there is no such folder{where}")
         train = self._root / "train"
         test = next((self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()), None)
-        if not train.is_dir() or test is None or not _subfolders(train):
+        if not train.is_dir() or test is None or not subfolders(train):
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
             found = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
             reason = f"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has {found or 'nothing'}"
             raise DataError("data.root", self._root, reason + where)
         return train, test
 
+    def _listed(self, test: Path, labels: str, known: Sequence[str]) -> list[tuple[Path, str]] | None:
+        """Returns test images with their classes where a list says these; None where folders do, list or no list."""
+        option = "data.val_labels"
+        if set(subfolders(test)) & set(known):
+            if labels:
+                raise DataError(option, labels, f"{test.name} has a folder for each class, and needs no list of them")
+            return None
+        path = Path(labels).expanduser() if labels else test / _ANNOTATIONS
+        images = images_beside(test)
+        if labels and not images:
+            raise DataError(option, labels, f"{test.name} has no images that it could be a list of")
+        if labels or (path.is_file() and images):
+            classes = read_labels(path, images, set(known), option)
+            return [(images[name], classes[name]) for name in sorted(images)]
+        if images:
+            reason = (
+                f"{test.name} has {len(images):,} images and no folder for each class, like ILSVRC's as downloaded; "
+                f"{option}=FILE says which class they have, by lines of a name and a class, by classes in the order of "
+                "the names, or by the ground truth of ILSVRC's devkit with meta.mat beside it"
+            )
+            raise DataError("data.root", self._root, reason)
+        return None
+
     def _wanted(self, classes: Any, known: Sequence[str]) -> Any:
         """Returns the option as a number or a list of names; a file is read, what follows a name on its line is not."""
+        option = "data.classes"
         if isinstance(classes, bool) or not isinstance(classes, (int, str, list)):
-            raise DataError("data.classes", classes, "is given as a number, as a list [this,that], or as a file")
+            raise DataError(option, classes, "is given as a number, as a list [this,that], or as a file")
         if not isinstance(classes, str):
             return classes
-        path = Path(classes).expanduser()
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text"
-            raise DataError("data.classes", classes, f"cannot be read as a file of classes: {reason}") from None
-        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        return [name if name in known else name.split()[0] for name in names]
+        lines = read_lines(Path(classes).expanduser(), option)
+        fields = [[line, line.split(" #")[0].strip(), fields_of(line)[0], line.split()[0]] for line in lines]
+        return [next((name for name in some if name in known), some[-1]) for some in fields]
 
-    def _check_classes(self, trained: set[str], named: bool, train: Path, test: Path) -> None:
-        tested = set(_annotated(test).values()) if (test / _ANNOTATIONS).is_file() else set(_subfolders(test))
+    def _check_classes(self, trained: set[str], tested: set[str], named: bool, train: Path, test: Path) -> None:
         untested, untrained = trained - tested, tested - trained
         if named:  # then it does not matter what becomes of the others
             untested, untrained = untested & set(self._classes), set()
@@ -109,16 +137,17 @@ class ImageTreeSource:
             if lacking:
                 some = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
                 reason = f"{train.name} and {test.name} have other classes: {folder} has no {some}"
-                reason += "" if named else "; data.classes=[...] would take those that both have"
+                reason += "" if named or not trained & tested else "; data.classes=[...] takes those that both have"
                 raise DataError("data.root", self._root, reason)
 
-    def _choose(self, folder: Path, per_class: int, option: str, seed: int) -> tuple[list[Path], NDArray[np.int64]]:
-        if (folder / _ANNOTATIONS).is_file():
-            label_of = {name: label for label, name in enumerate(self._classes)}
-            named = sorted((name, label_of[known]) for name, known in _annotated(folder).items() if known in label_of)
-            found = [(folder / "images" / name, label) for name, label in named]
+    def _choose(
+        self, folder: Path, listed: Sequence[tuple[Path, str]] | None, per_class: int, option: str, seed: int
+    ) -> tuple[list[Path], NDArray[np.int64]]:
+        label_of = {name: label for label, name in enumerate(self._classes)}
+        if listed is None:
+            found = [(path, label) for name, label in label_of.items() for path in images_in(folder / name)]
         else:
-            found = [(path, label) for label, name in enumerate(self._classes) for path in _images(folder / name)]
+            found = [(path, label_of[name]) for path, name in listed if name in label_of]
         labels = np.array([label for _, label in found], dtype=np.int64)
         counts = np.bincount(labels, minlength=len(self._classes))
         if not counts.all():
@@ -131,44 +160,3 @@ class ImageTreeSource:
 def stored_side(resolution: int) -> int:
     """Returns the side of stored images, an eighth of which is cut away: ImageNet's usual 256 pixels for 224."""
     return round(resolution * 8 / 7)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _EXTENSIONS and path.is_file())
-
-
-def _annotated(folder: Path) -> dict[str, str]:
-    """Reads which class each of Tiny ImageNet's test images has."""
-    lines = (folder / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()
-    return {name: known for name, known, *_ in (line.split("\t") for line in lines if line.strip())}
-
-
-def _decode(paths: Sequence[Path], side: int, root: Path) -> Decoded:
-    pixels = np.zeros((len(paths), 3, side, side), dtype=np.uint8)
-    failures = {}
-    for place, path in enumerate(paths):
-        try:
-            pixels[place] = _square(path, side).transpose(2, 0, 1)
-        # Pillow's decoders raise whatever they like on bytes that make no sense.
-        except Exception as error:
-            reason = first_line(error).replace(str(path), path.name)
-            failures[place] = f"{path.relative_to(root)} ({reason})"
-    return pixels, failures
-
-
-def _square(path: Path, side: int) -> NDArray[np.uint8]:
-    """Decodes an image to its middle square of (side, side, 3)."""
-    from PIL import Image
-
-    with warnings.catch_warnings(), Image.open(path) as image:
-        warnings.simplefilter("ignore")  # of odd metadata, which nobody needs
-        image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size, at least this
-        scale = side / min(image.size)
-        width, height = (max(side, round(length * scale)) for length in image.size)
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR, reducing_gap=None)
-        left, top = (width - side) // 2, (height - side) // 2
-        return np.asarray(resized.crop((left, top, left + side, top + side)))

@@ -112,6 +112,53 @@ def test_tiny_imagenets_own_layout_is_read(tmp_path: Path) -> None:
     assert abs(int(images.test.pixels[2, 0, 36, 36]) - colour(1, 0)[0]) <= 6
 
 
+def flatten(tree: Path) -> list[str]:
+    """Puts all test images into one folder, as ILSVRC's are downloaded; returns their classes in the order of names."""
+    found = []
+    for number, path in enumerate(sorted((tree / "val").glob("*/*.jpg"))):
+        found.append(path.parent.name)
+        path.rename(tree / "val" / f"ILSVRC2012_val_{number:08}.jpg")
+    for folder in [path for path in (tree / "val").iterdir() if path.is_dir()]:
+        folder.rmdir()
+    return found
+
+
+def test_test_images_in_one_folder_are_sorted_by_a_list_without_being_copied(tree: Path) -> None:
+    sorted_ones = load(tree)
+    classes, files = flatten(tree), {path.name for path in (tree / "train").iterdir()}
+    with pytest.raises(DataError, match=refusal(f"data.root={tree}", "images.flat", number=6, then="data.val_labels=")):
+        load(tree)
+    path = tree.parent / "synsets.txt"
+    path.write_text("".join(f"{name}\n" for name in classes))
+    images = load(tree, f"data.val_labels={path}")
+    assert images.test.labels.tolist() == sorted_ones.test.labels.tolist()
+    assert images.fingerprint == sorted_ones.fingerprint
+    assert {path.name for path in (tree / "train").iterdir()} == files
+    path.write_text("".join(f"{name}\n" for name in reversed(classes)))
+    assert load(tree, f"data.val_labels={path}").test.labels.tolist() == sorted_ones.test.labels.tolist()[::-1]
+
+
+def test_a_list_beside_folders_that_were_sorted_is_left_alone(tree: Path) -> None:
+    expected = load(tree).test.labels.tolist()
+    for content in (b"0.jpg n03 0 0 63 63\n", b"v\351.JPEG\tn01\t0\t0\n", b""):
+        (tree / "val" / "val_annotations.txt").write_bytes(content)
+        (tree / "val" / "images").mkdir(exist_ok=True)
+        assert load(tree).test.labels.tolist() == expected
+    with pytest.raises(DataError, match=refusal("data.val_labels=some", "images.needless")):
+        load(tree, "data.val_labels=some")
+
+
+def test_a_class_file_of_another_system_is_read(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    for content in (
+        b"\xef\xbb\xbfn01\r\nn03\r\n",
+        "n01\nn03\n".encode("utf-16"),
+        b"  # all\nn01  # tench\nn03,cassette player\n",
+    ):
+        path.write_bytes(content)
+        assert "n03" in load(tree, f"data.classes={path}").classes
+
+
 def test_corrupt_images_are_counted_and_named_and_left_out_only_when_told(tree: Path) -> None:
     whole = load(tree)
     truncated, empty, text = (tree / "train" / "n02" / f"{place}.jpg" for place in (0, 1, 3))

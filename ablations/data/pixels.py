@@ -1,0 +1,77 @@
+"""Image files to squares of 8-bit colours, as torchvision's `default_loader`, `Resize` and `CenterCrop` make them.
+
+What Pillow's conversion to RGB would turn white or black is scaled instead, or refused: pixels of more than 8 bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ablations.common.wording import first_line
+from ablations.data.source import Decoded
+
+_BITS = 16
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262  # of TIFF
+_WHITE_IS_ZERO = 0
+
+
+def decode_files(paths: Sequence[Path], side: int, root: Path, turn: bool) -> Decoded:
+    """Decodes files to (n, 3, side, side); of those that cannot be decoded, the reasons are returned by place.
+
+    Args:
+        paths: of the files.
+        side: of the squares, in pixels.
+        root: which paths in reasons are relative to.
+        turn: whether images are turned as their EXIF orientation says.
+    """
+    pixels = np.zeros((len(paths), 3, side, side), dtype=np.uint8)
+    failures = {}
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = square(path, side, turn).transpose(2, 0, 1)
+        # Pillow's decoders raise whatever they like on bytes that make no sense.
+        except Exception as error:
+            reason = first_line(error).replace(str(path), path.name)
+            failures[place] = f"{path.relative_to(root)} ({reason})"
+    return pixels, failures
+
+
+def square(path: Path, side: int, turn: bool = False) -> NDArray[np.uint8]:
+    """Decodes an image to its middle square of (side, side, 3).
+
+    Raises:
+        ValueError: if its pixels are of a kind that nothing says how to show.
+        Exception: whatever Pillow raises on what is no image.
+    """
+    with warnings.catch_warnings(), Image.open(path) as opened:
+        warnings.simplefilter("ignore")  # of odd metadata, which nobody needs
+        image = ImageOps.exif_transpose(opened) if turn else opened
+        colours = _of_eight_bits(image).convert("RGB")
+    short, long = sorted(colours.size)
+    longer = int(side * long / short)  # cut off, not rounded, as by torchvision's Resize
+    width, height = (side, longer) if colours.width <= colours.height else (longer, side)
+    resized = colours.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (round((length - side) / 2) for length in (width, height))
+    return np.asarray(resized.crop((left, top, left + side, top + side)))
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """Scales grey levels of up to 16 bits, which Pillow would cut at 255, and refuses others."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, and nothing says which of them is white")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    tags = getattr(image, "tag_v2", {})
+    bits = min(_BITS, *tags.get(_BITS_TAG, (_BITS,)))  # of what has more, levels of up to 16 are taken
+    levels, most = np.asarray(image), 2**bits - 1
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high > most:
+        raise ValueError(f"its pixels go from {low} to {high}, and those of {bits} bits are taken up to {most}")
+    grey = np.rint(levels / (most / 255)).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else grey)

@@ -1,0 +1,147 @@
+"""Files of a tree of images as people have them: folders and images, without what tools leave behind, and lists."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ablations.data.source import DataError
+
+# Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+# Folders of file managers, archives and file systems. Hidden ones, as of notebooks and editors, begin with a dot.
+_LEFT_BEHIND = frozenset(
+    ("__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+)
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NUMBERED = "meta.mat"  # of ILSVRC's devkit: which synset has which number
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Returns the names of a folder's subfolders, links to folders included."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_left_behind(path.name))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns all images below a folder, in the order of their paths; links are followed, as torchvision does."""
+    return sorted(_walk(folder, set()))
+
+
+def images_beside(folder: Path) -> dict[str, Path]:
+    """Returns the images in a folder itself, or in its subfolder `images`, by name."""
+    for place in (folder / "images", folder):
+        if place.is_dir() and (found := {path.name: path for path in sorted(place.iterdir()) if _is_image(path)}):
+            return found
+    return {}
+
+
+def read_lines(path: Path, option: str) -> list[str]:
+    """Returns the lines of a list that hold something, without comments; any Unicode encoding with its mark is read.
+
+    Raises:
+        DataError: if it cannot be read, or is no text.
+    """
+    try:
+        content = path.read_bytes()
+        encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+        lines = content.decode(encoding).splitlines()
+    except OSError as error:
+        raise DataError(option, path, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(option, path, f"is not UTF-8 text, from byte {error.start} on") from None
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def fields_of(line: str) -> list[str]:
+    """Returns the fields of a line, which are separated by tabs, or else by commas or semicolons, or else by spaces."""
+    separator = next((mark for mark in "\t,;" if mark in line), None)
+    return [field.strip().strip("\"'") for field in line.split(separator)]
+
+
+def read_labels(path: Path, images: Mapping[str, Path], known: Collection[str], option: str) -> dict[str, str]:
+    """Returns the class of each image that a list gives one.
+
+    A list has the name of an image, with or without its suffix, and its class in each line, in Tiny ImageNet's format
+    or that of a table; or a class alone, in the order of the images' names; or, as ILSVRC's devkit, the number of a
+    class, where `meta.mat` lies beside it.
+
+    Args:
+        path: of the list.
+        images: by name.
+        known: the classes that there are, which may have spaces in their names.
+        option: that gave the list, for messages.
+
+    Raises:
+        DataError: if it cannot be read, or does not fit the images.
+    """
+    rows = [fields_of(line) for line in read_lines(path, option)]
+    if rows and all(len(row) == 1 for row in rows):
+        return _in_order([row[0] for row in rows], path, images, option)
+    by_stem = {name.rsplit(".", 1)[0]: name for name in images}
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2 or not row[1]:
+            raise DataError(option, path, f"entry {number} is {' '.join(row)}, not the name of an image and its class")
+        if name := row[0] if row[0] in images else by_stem.get(row[0].rsplit(".", 1)[0]):
+            found[name] = row[1] if row[1] in known else row[1].split()[0]  # boxes may follow
+    if lacking := [name for name in images if name not in found]:
+        reason = f"it has no class for {len(lacking):,} of {len(images):,} images, such as {lacking[0]}"
+        raise DataError(option, path, reason)
+    return found
+
+
+def _in_order(classes: Sequence[str], path: Path, images: Mapping[str, Path], option: str) -> dict[str, str]:
+    if len(classes) != len(images):
+        reason = f"it has {len(classes):,} classes in the order of images, of which there are {len(images):,}"
+        raise DataError(option, path, reason)
+    if all(name.isdecimal() for name in classes):
+        known = _numbered(path.with_name(_NUMBERED), path, option)
+        if unknown := [name for name in classes if int(name) not in known]:
+            raise DataError(option, path, f"{_NUMBERED} has no class {unknown[0]}")
+        classes = [known[int(name)] for name in classes]
+    return dict(zip(sorted(images), classes, strict=True))
+
+
+def _numbered(meta: Path, path: Path, option: str) -> dict[int, str]:
+    """Reads which synset each number of the devkit stands for, as torchvision does."""
+    from scipy.io import loadmat
+
+    if not meta.is_file():
+        raise DataError(option, path, f"it has numbers, and {_NUMBERED}, which says of which classes, is not beside it")
+    try:
+        synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
+        return {int(entry[0]): str(entry[1]) for entry in synsets}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(option, path, f"{_NUMBERED} beside it cannot be read ({error})") from None
+
+
+def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    identity = status.st_dev, status.st_ino
+    if identity in above:  # a link to a folder that it is in
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if entry.is_dir():
+                if not _is_left_behind(entry.name):
+                    yield from _walk(path, above | {identity})
+            elif _is_image(path):
+                yield path
+
+
+def _is_image(path: Path) -> bool:
+    # What macOS leaves beside a file begins with ._ and has its suffix.
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def _is_left_behind(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_BEHIND
