@@ -32,7 +32,7 @@ _SQLITE = {
     "disk is full": f"the disk is full; make room, {_GO_ON}",
     "disk I/O error": f"the disk cannot be read or written ({{cause}}); once it can, {_GO_ON}",
     "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, {_GO_ON}",
-    "unable to open database": "the database does not answer: {cause}; file and folder have to be writable",
+    "unable to open database": "cannot be opened ({cause}); file and folder have to be writable",
     "not a database": f"is damaged, or something else ({{cause}}); {_ANEW}",
     "malformed": f"is damaged ({{cause}}); {_ANEW}",
     "no such table": f"is damaged, or not one of Optuna's ({{cause}}); {_ANEW}",
@@ -62,8 +62,13 @@ def check_url(option: str, url: str) -> None:
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ValueError, ImportError) as error:
         raise explain(url, error, option) from None
-    if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
+    if parsed.get_backend_name() != "sqlite":
+        return
+    file = database_file(url)
+    if file is None:
         raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
+    if not file.parent.is_dir():
+        raise StorageError(option, url, f"there is no folder {file.parent}")
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
@@ -110,6 +115,9 @@ def explain(url: str, error: BaseException, option: str = "storage") -> StorageE
         return StorageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
         return StorageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
-    if backend(url) == "sqlite" and (meaning := sqlite_meaning(reason)):
-        return StorageError(option, shown, meaning)
+    if backend(url) == "sqlite":
+        file = database_file(url)
+        if file is not None and not file.parent.is_dir():
+            return StorageError(option, shown, f"there is no folder {file.parent} any more; once there is, {_GO_ON}")
+        return StorageError(option, shown, sqlite_meaning(reason) or f"cannot be read or written: {reason}")
     return StorageError(option, shown, f"the database does not answer: {reason}")
