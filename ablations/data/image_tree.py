@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.files import user_path
 from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
 from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_classes, pick_images
@@ -42,7 +43,7 @@ class ImageTreeSource:
 
     def __init__(self, config: ImageTreeConfig) -> None:
         self.name = config.name
-        self._root = Path(config.root).expanduser()
+        self._root = user_path("data.root", config.root)
         train, test = self._folders()
         known = _subfolders(train)
         wanted = self._wanted(config.classes, known)
@@ -91,7 +92,7 @@ class ImageTreeSource:
             raise DataError("data.classes", classes, "is given as a number, as a list [this,that], or as a file")
         if not isinstance(classes, str):
             return classes
-        path = Path(classes).expanduser()
+        path = user_path("data.classes", classes)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
