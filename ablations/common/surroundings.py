@@ -80,7 +80,7 @@ def _forgive_warnings() -> None:
     if any(option.startswith("error") for option in sys.warnoptions):
         sys.warnoptions[:] = [option for option in sys.warnoptions if not option.startswith("error")]
         os.environ.pop("PYTHONWARNINGS", None)  # read by processes that are started from here
-        warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]
+        warnings.filters = [entry for entry in warnings.filters if entry[0] != "error"]
         warnings.simplefilter("default", append=True)
 
 

@@ -25,7 +25,7 @@ seen = {
     "default": open(os.devnull).encoding, "warnings": os.environ.get("PYTHONWARNINGS"), "options": sys.warnoptions,
     "descriptors": [os.readlink(f"/proc/self/fd/{number}") for number in range(3)],
 }
-print("×")
+print(chr(215))
 with open(sys.argv[2], "w") as file:
     json.dump(seen, file)
 """
@@ -38,7 +38,11 @@ def prepared(
     typed = [sys.executable, "-c", PREPARED, argument, str(path)]
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     done = subprocess.run(
-        ["bash", "-c", f'exec "$0" "$@" {shell}', *typed], capture_output=True, check=False, env=kept | environment
+        ["bash", "-c", f'exec "$0" "$@" {shell}', *typed],
+        capture_output=True,
+        check=False,
+        input=b"",
+        env=kept | environment,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text(encoding="utf-8")), done.stdout
