@@ -84,7 +84,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
 
 
 def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
-    lock = FileLock(f"{entry}.lock", mode=0o666)  # less the umask, as for any new file
+    lock = FileLock(f"{entry}.lock", mode=0o666)  # which another user of the folder can take, too
     try:
         return lock.acquire(timeout=0)
     except Timeout:

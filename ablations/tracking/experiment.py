@@ -139,7 +139,7 @@ def _make_store(uri: str, path: Path) -> None:
         return
     if not path.parent.is_dir():
         raise UsageError("tracking.uri", uri, f"there is no folder {path.parent}")
-    with FileLock(path.with_name(f"{path.name}.lock"), mode=0o666):
+    with FileLock(path.with_name(f"{path.name}.lock")):
         unfinished = path.with_name(f"{path.name}.unfinished")
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
             stale.unlink(missing_ok=True)
