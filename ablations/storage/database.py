@@ -26,12 +26,12 @@ _CONNECT = {
 _DRIVERS = ("psycopg2", "psycopg")  # for PostgreSQL, the one that the suite asks for first
 
 # What SQLite says of a file, and what that means to whoever has to mend it.
-_GO_ON = "and the same command goes on with what is stored"
+_GO_ON = "the same command goes on with what is stored"
 _ANEW = "bring back a copy, or move it away to start anew"
 _SQLITE = {
-    "disk is full": f"the disk is full; make room, {_GO_ON}",
+    "disk is full": f"the disk is full; make room, and {_GO_ON}",
     "disk I/O error": f"the disk cannot be read or written ({{cause}}); once it can, {_GO_ON}",
-    "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, {_GO_ON}",
+    "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, and {_GO_ON}",
     "unable to open database": "cannot be opened ({cause}); file and folder have to be writable",
     "not a database": f"is damaged, or something else ({{cause}}); {_ANEW}",
     "malformed": f"is damaged ({{cause}}); {_ANEW}",
