@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.common.errors import SuiteError, UsageError
-from ablations.common.surroundings import prepare_verb
+from ablations.common.surroundings import BROKEN_PIPE_STATUS, prepare_verb
 from ablations.common.urls import hide_passwords
 
 if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config.multiverse import Multiverse
 
 USAGE_STATUS = 2
-BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _DISTRIBUTION = "shuffle-attention-ablations"
 # Of a disk that is full, may not be written, or is failing; of a folder that is mounted no more; of limits on files.

@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 
+BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
