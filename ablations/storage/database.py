@@ -62,13 +62,8 @@ def check_url(option: str, url: str) -> None:
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ValueError, ImportError) as error:
         raise explain(url, error, option) from None
-    if parsed.get_backend_name() != "sqlite":
-        return
-    file = database_file(url)
-    if file is None:
+    if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
         raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
-    if not file.parent.is_dir():
-        raise StorageError(option, url, f"there is no folder {file.parent}")
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
@@ -118,6 +113,6 @@ def explain(url: str, error: BaseException, option: str = "storage") -> StorageE
     if backend(url) == "sqlite":
         file = database_file(url)
         if file is not None and not file.parent.is_dir():
-            return StorageError(option, shown, f"there is no folder {file.parent} any more; once there is, {_GO_ON}")
+            return StorageError(option, shown, f"there is no folder {file.parent}; once there is, {_GO_ON}")
         return StorageError(option, shown, sqlite_meaning(reason) or f"cannot be read or written: {reason}")
     return StorageError(option, shown, f"the database does not answer: {reason}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, user_path
 from ablations.config import Config
-from ablations.storage.database import check_url
+from ablations.storage.database import check_url, database_file
 
 # Where a study cannot be written: what follows the reason.
 GO_ON = "; once it can be, the same command goes on with what is stored"
@@ -44,10 +44,13 @@ def artifacts_folder(config: Config, name: str) -> Path:
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database; raises what `check_url` does."""
+    """Returns the URL of Optuna's database; raises what `check_url` does, and UsageError if its folder is missing."""
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
     check_url("storage", config.storage)
+    file = database_file(config.storage)
+    if file is not None and not file.parent.is_dir():
+        raise UsageError("storage", config.storage, f"there is no folder {file.parent}")
     return config.storage
 
 
