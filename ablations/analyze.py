@@ -25,6 +25,7 @@ def analyze(config: Config, command: str) -> int:
     from ablations.analysis.load import load_configured
     from ablations.execution.progress import make_console
     from ablations.reporting.figures import chosen_figures
+    from ablations.tracking import follow_results
     from ablations.tracking.sync import open_mirror, sync_mirror
 
     names, everything = chosen_figures(config.figures)
@@ -34,6 +35,7 @@ def analyze(config: Config, command: str) -> int:
 
     console = make_console()
     console.print(f"[bold]{analysis.design.study}[/]: {escape(analysis.design.question)}", soft_wrap=True)
+    follow_results(config)
     with open_mirror(analysis) if config.sync else nullcontext() as mirror:
         report = report_study(analysis, console, names) if everything else None
         if not everything:
@@ -47,6 +49,7 @@ def analyze_several(multiverse: Multiverse) -> int:
     """Reports on the stored studies of several protocols; returns 0."""
     from ablations.analysis.multiverse import load_composed
     from ablations.execution.progress import make_console
+    from ablations.tracking import follow_results
 
     config = multiverse.config
     if config.sync:
@@ -57,6 +60,7 @@ def analyze_several(multiverse: Multiverse) -> int:
     protocols = tuple(replace(one, command=_run_command(one.command)) for one in multiverse.protocols)
     multiverse = replace(multiverse, command=_run_command(multiverse.command), protocols=protocols)
     analysis = load_composed(multiverse, f"`{multiverse.command}` makes them")
+    follow_results(config)
     from ablations.reporting.multiverse import report_multiverse
 
     report_multiverse(analysis, make_console())

@@ -23,9 +23,9 @@ def claims(config: Config, command: str) -> int:
     folder = results_folder(config)
     urls = [storage_url(config), f"sqlite:///{folder / 'reference' / 'optuna.db'}"]  # one's own, and the committed one
     ledger = assess(urls)
-    files = write_ledger(ledger, folder, command)
     console = make_console()
     print_ledger(ledger, console)
+    files = write_ledger(ledger, folder, command)
     console.print(f"Ledger:     {', '.join(map(str, files))}", soft_wrap=True, markup=False)
     return 0
 

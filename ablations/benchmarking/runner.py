@@ -58,7 +58,7 @@ class _Runner:
     def __init__(self, config: Config, command: str, plan: BenchmarkPlan, folder: Path, console: Console) -> None:
         self._config, self._command, self._plan = config, command, plan
         self._folder, self._console = folder, console
-        self._started = time.time()
+        self._started, self._began = time.time(), time.monotonic()
         clocks = machine.clock_mhz(plan.device.type)
         computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
         computed_on["clock"] = clock_of(plan.device).__name__.replace("_", " ")
@@ -90,7 +90,7 @@ class _Runner:
         self._report(frame, benchmark.counted_networks())
         if self._config.tracking.enabled:
             self._track(frame)
-        self._console.print(f"Took {time.time() - self._started:,.0f} s.")
+        self._console.print(f"Took {time.monotonic() - self._began:,.0f} s.")
         if is_interrupted:
             return Ending.INTERRUPTED
         return Ending.MEASURED if (frame["status"] == "measured").any() else Ending.FAILED
@@ -135,5 +135,5 @@ class _Runner:
         uri, artifacts = tracking_uri(self._config), artifacts_folder(self._config, self._folder.name)
         tracked = report.tracked_of(frame)
         opens, lost = log_benchmark(uri, self._folder, tracked, self._environment, artifacts, self._started)
-        text = f"Dashboard:  {opens}" if opens else f"Not in MLflow, which did not answer ({lost})."
+        text = f"Dashboard:  {opens}" if opens else f"Not in MLflow: {lost}."
         self._console.print(text, markup=False, soft_wrap=True)

@@ -7,9 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.common.errors import SuiteError, UsageError
+from ablations.common.surroundings import BROKEN_PIPE_STATUS, prepare_verb
 from ablations.common.urls import hide_passwords
 
 if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
@@ -17,11 +19,13 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config.multiverse import Multiverse
 
 USAGE_STATUS = 2
-BROKEN_PIPE_STATUS = 141  # 128 + SIGPIPE
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _DISTRIBUTION = "shuffle-attention-ablations"
-# Of a disk that is full, may not be written, or is failing.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# Of a disk that is full, may not be written, or is failing; of a folder that is mounted no more; of limits on files.
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+    errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENOENT, errno.ENOTDIR, errno.ENOLCK, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
 _FLAGS = ("--help", "--config-dir", "--version")
 
 
@@ -39,9 +43,13 @@ def main(
     command that was typed. `arguments` are by default this process's; `defaults` are overrides that others replace.
     `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option.
     """
+    if arguments is None:
+        prepare_verb()
     typed = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> int:
+        _check_current_folder()
+        _check_encoding(typed)
         overrides, config_dir, flags = _read(typed)
         if "--version" in flags:
             print(version(), flush=True)
@@ -94,6 +102,26 @@ def version() -> str:
     from importlib import metadata
 
     return f"{_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}"
+
+
+def _check_current_folder() -> None:
+    """Checks that the current folder is there, which libraries ask for when they are imported."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); change to a folder that exists"
+        raise UsageError("current folder", None, reason) from None
+
+
+def _check_encoding(typed: Sequence[str]) -> None:
+    """Checks that what was typed is text: databases and reports cannot hold anything else."""
+    for argument in typed:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            name, _, value = argument.partition("=")
+            reason = "is not valid UTF-8; rename the file or folder, or write the value in UTF-8"
+            raise UsageError(name, value or None, reason) from None
 
 
 def _check_owners(verb: str, overrides: Sequence[str]) -> None:

@@ -39,6 +39,20 @@ def discard_partials(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def user_path(option: str, path: str) -> Path:
+    """Returns the path that an option names, with `~` or `~name` replaced by a home folder.
+
+    Raises:
+        UsageError: if there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # pathlib's, where neither HOME nor the list of accounts has it
+        name = path.partition("/")[0]
+        reason = f"there is no home folder {name}: HOME is not set, or there is no such account; give a full path"
+        raise UsageError(option, path, reason) from None
+
+
 @contextmanager
 def refusals_explained(
     option: str, place: object, advice: str = "", *, names_file: bool = False, error: type[SuiteError] = UsageError

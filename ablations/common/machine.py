@@ -112,7 +112,12 @@ def code_version() -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    # Of this folder's repository: a hook, for one, has GIT_DIR set to another one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    found = subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", errors="replace", env=environment
+    )
+    return found.stdout.strip()
 
 
 @cache

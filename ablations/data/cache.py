@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ablations.common.files import refusals_explained
+from ablations.common.files import refusals_explained, user_path
 from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
 from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, reading
@@ -49,8 +49,13 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """Returns where decoded images are kept where nothing else is said."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablations"
+    """Returns where decoded images are kept by default: in the user's folder for caches (XDG Base Directory 0.8).
+
+    Raises:
+        UsageError: if there is no home folder.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else user_path("data.cache", "~/.cache")) / "ablations"
 
 
 def decoded(source: Source, folder: Path, console: Console) -> Entry:
@@ -65,7 +70,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     found = _read(entry)
     if found is not None:
         return found
-    with refusals_explained("data.cache", folder, error=DataError):
+    with refusals_explained("data.cache", folder, "; data.cache=FOLDER names another one", error=DataError):
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(entry, console):
             found = _read(entry)  # whoever held the lock may have made it
@@ -79,7 +84,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
 
 
 def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
-    lock = FileLock(f"{entry}.lock")
+    lock = FileLock(f"{entry}.lock", mode=0o666)  # which another user of the folder can take, too
     try:
         return lock.acquire(timeout=0)
     except Timeout:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.files import user_path
 from ablations.common.wording import first_line
 from ablations.config import StoredConfig
 from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_images
@@ -48,7 +49,7 @@ class CifarSource:
 
     def __init__(self, config: StoredConfig, *, fetch: bool = True) -> None:
         self.name, self._config = config.name, config
-        self._root = Path(config.root).expanduser()
+        self._root = user_path("data.root", config.root)
         folder, self._train, self._test, self._meta, self._names_key = _LAYOUT[config.name]
         # A tree that was unpacked by hand may be named itself.
         self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.files import user_path
 from ablations.config import ImageTreeConfig
 from ablations.data.source import DataError, Part, Piece, Plan, pick_classes, pick_images
 from ablations.data.tree_files import fields_of, images_beside, images_in, read_labels, read_lines, subfolders
@@ -41,7 +42,7 @@ class ImageTreeSource:
 
     def __init__(self, config: ImageTreeConfig) -> None:
         self.name = config.name
-        self._root = Path(config.root).expanduser()
+        self._root = user_path("data.root", config.root)
         self._turn = config.exif_orientation
         train, test = self._folders()
         known = subfolders(train)
@@ -102,7 +103,7 @@ class ImageTreeSource:
             if labels:
                 raise DataError(option, labels, f"{test.name} has a folder for each class, and needs no list of them")
             return None
-        path = Path(labels).expanduser() if labels else test / _ANNOTATIONS
+        path = user_path(option, labels) if labels else test / _ANNOTATIONS
         images = images_beside(test)
         if labels and not images:
             raise DataError(option, labels, f"{test.name} has no images that it could be a list of")
@@ -125,7 +126,7 @@ class ImageTreeSource:
             raise DataError(option, classes, "is given as a number, as a list [this,that], or as a file")
         if not isinstance(classes, str):
             return classes
-        lines = read_lines(Path(classes).expanduser(), option)
+        lines = read_lines(user_path(option, classes), option)
         fields = [[line, line.split(" #")[0].strip(), fields_of(line)[0], line.split()[0]] for line in lines]
         return [next((name for name in some if name in known), some[-1]) for some in fields]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
+from ablations.common.files import user_path
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
 from ablations.data.cache import decoded, default_folder
 from ablations.data.cifar import CifarSource
@@ -28,7 +27,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
         return draw_digits(config, int(config.seed))
     if not isinstance(config, StoredConfig):
         raise TypeError(f"no loader for {type(config).__name__}")
-    folder = Path(config.cache).expanduser() if config.cache else default_folder()
+    folder = user_path("data.cache", config.cache) if config.cache else default_folder()
     console = console or Console()
     with reading():
         if isinstance(config, ImageTreeConfig):

@@ -11,18 +11,34 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ablations.common.metrics import METRICS
+from ablations.common.surroundings import BROKEN_PIPE_STATUS, print_replacements
 
 _MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
+_NARROWEST = 60  # columns; in narrower terminals tables break words, and progress bars lines
 _PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 80
 
 
+class _Console(Console):
+    """A console that ends a verb with the status of a broken pipe where the reader has gone, as `head` does."""
+
+    def on_broken_pipe(self) -> None:
+        """Ends the program; rich's own way has the status of a study with failed cells."""
+        try:
+            super().on_broken_pipe()
+        except SystemExit:
+            raise SystemExit(BROKEN_PIPE_STATUS) from None
+
+
 def make_console() -> Console:
-    """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
+    """Returns a console as wide as the terminal, and wide enough for a table elsewhere and in narrow terminals."""
+    print_replacements()
+    if sys.stdout is not None and sys.stdout.isatty():  # None in a program without standard output
+        console = _Console(highlight=False)
+        if console.width >= _NARROWEST:
+            return console
     # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. In
     # notebooks, too, lines are plain: rich would make an output with colours of each.
-    return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
+    return _Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
 @dataclass

@@ -235,8 +235,8 @@ class StudyRunner:
             mirror.end(status, report.folder, report.opening, verdicts_tag(analysis))
         if mirror.lost:
             self._say(
-                f"MLflow stopped answering ({mirror.lost}); the next run sends what it missed, and so does `analyze` "
-                "with the same options and sync=true."
+                f"{mirror.lost}; the next run sends what it missed, and so does `analyze` with the same options and "
+                "sync=true."
             )
         if command := mirror.command():
             self._say(f"Dashboard:  {command}")

@@ -83,8 +83,9 @@ class Persistence:
                     raise explain(self._url, error) from None
                 if deadline is None:
                     deadline = time.monotonic() + PATIENCE
+                    silent = "is locked by another program" if backend(self._url) == "sqlite" else "does not answer"
                     self._notify(
-                        f"The study's database does not answer ({cause(self._url, error)}); it is asked again for "
+                        f"The study's database {silent} ({cause(self._url, error)}); it is asked again for "
                         f"{PATIENCE / 60:.0f} minutes, with what there is to store kept."
                     )
                 if time.monotonic() > deadline:

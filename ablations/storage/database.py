@@ -26,13 +26,13 @@ _CONNECT = {
 _DRIVERS = ("psycopg2", "psycopg")  # for PostgreSQL, the one that the suite asks for first
 
 # What SQLite says of a file, and what that means to whoever has to mend it.
-_GO_ON = "and the same command goes on with what is stored"
+_GO_ON = "the same command goes on with what is stored"
 _ANEW = "bring back a copy, or move it away to start anew"
 _SQLITE = {
-    "disk is full": f"the disk is full; make room, {_GO_ON}",
+    "disk is full": f"the disk is full; make room, and {_GO_ON}",
     "disk I/O error": f"the disk cannot be read or written ({{cause}}); once it can, {_GO_ON}",
-    "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, {_GO_ON}",
-    "unable to open database": "the database does not answer: {cause}; file and folder have to be writable",
+    "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, and {_GO_ON}",
+    "unable to open database": "cannot be opened ({cause}); file and folder have to be writable",
     "not a database": f"is damaged, or something else ({{cause}}); {_ANEW}",
     "malformed": f"is damaged ({{cause}}); {_ANEW}",
     "no such table": f"is damaged, or not one of Optuna's ({{cause}}); {_ANEW}",
@@ -110,6 +110,9 @@ def explain(url: str, error: BaseException, option: str = "storage") -> StorageE
         return StorageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
         return StorageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
-    if backend(url) == "sqlite" and (meaning := sqlite_meaning(reason)):
-        return StorageError(option, shown, meaning)
+    if backend(url) == "sqlite":
+        file = database_file(url)
+        if file is not None and not file.parent.is_dir():
+            return StorageError(option, shown, f"there is no folder {file.parent}; once there is, {_GO_ON}")
+        return StorageError(option, shown, sqlite_meaning(reason) or f"cannot be read or written: {reason}")
     return StorageError(option, shown, f"the database does not answer: {reason}")

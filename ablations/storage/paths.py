@@ -8,14 +8,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ablations.common.errors import UsageError
-from ablations.common.files import refusals_explained
+from ablations.common.files import refusals_explained, user_path
 from ablations.config import Config
-from ablations.storage.database import check_url
+from ablations.storage.database import check_url, database_file
 
 # Where a study cannot be written: what follows the reason.
 GO_ON = "; once it can be, the same command goes on with what is stored"
-_ARTIFACTS = "mlflow-artifacts"
-_RESERVED = ("reference", _ARTIFACTS)
+ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all results
+_RESERVED = ("reference", ARTIFACTS)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
@@ -35,19 +35,22 @@ def results_folder(config: Config) -> Path:
     """Returns the folder of all studies."""
     if not config.results_dir.strip():
         raise UsageError("results_dir", None, "needs the name of a folder")
-    return Path(config.results_dir).expanduser()
+    return user_path("results_dir", config.results_dir)
 
 
 def artifacts_folder(config: Config, name: str) -> Path:
     """Returns the folder of the artifacts of a study or benchmark, where MLflow's store is a database of our own."""
-    return results_folder(config) / _ARTIFACTS / name
+    return results_folder(config) / ARTIFACTS / name
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database; raises what `check_url` does."""
+    """Returns the URL of Optuna's database; raises what `check_url` does, and UsageError if its folder is missing."""
     if not config.storage:
         return f"sqlite:///{results_folder(config) / 'optuna.db'}"
     check_url("storage", config.storage)
+    file = database_file(config.storage)
+    if file is not None and not file.parent.is_dir():
+        raise UsageError("storage", config.storage, f"there is no folder {file.parent}")
     return config.storage
 
 
@@ -66,7 +69,11 @@ def tracking_uri(config: Config) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a study's folder; raises UsageError if it cannot be written."""
+    """Makes a study's folder; raises UsageError if it cannot be written, or a link on the way leads nowhere."""
+    for place in (*reversed(folder.parents), folder):
+        if place.is_symlink() and not place.exists():
+            reason = f"{place} is a symbolic link to {place.readlink()}, which is not there"
+            raise UsageError("results_dir", folder.parent, reason)
     with refusals_explained("results_dir", folder.parent, GO_ON):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):

@@ -17,6 +17,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -356,6 +357,10 @@ def open_store(
     if not create and study not in (names := study_names(url)):
         reason = f"nothing is stored under this name in {hide_passwords(url)}; {advice}"
         raise StorageError("study", study, reason, names)
+
+    if create and file is not None and not file.exists():
+        with suppress(OSError):  # SQLite says why
+            file.touch()  # with the permissions of any new file, for a group too; SQLite's are narrower
 
     def opened(storage: RDBStorage) -> optuna.Study:
         sampler = RandomSampler()

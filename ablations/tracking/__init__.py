@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.storage.paths import artifacts_folder, tracking_uri
+from ablations.tracking.artifacts import follow_artifacts
 from ablations.tracking.base import StudyMirror
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ablations.config import Config
     from ablations.design import Design
 
-__all__ = ["StudyMirror", "open_tracker"]
+__all__ = ["StudyMirror", "follow_results", "open_tracker"]
 
 # MLflow reads some of these when it is imported, which every other module of this package does after this one.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -39,3 +40,9 @@ def open_tracker(config: Config, design: Design, study_id: str, console: Console
     from ablations.tracking.tracker import Tracker
 
     return Tracker(uri, design, study_id, artifacts_folder(config, design.study))
+
+
+def follow_results(config: Config) -> None:
+    """Has the MLflow store of a results folder that has moved find its files again, without importing MLflow."""
+    if config.tracking.enabled:
+        follow_artifacts(tracking_uri(config), artifacts_folder(config, config.study))

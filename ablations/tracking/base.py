@@ -26,7 +26,7 @@ class StudyMirror:
 
     @property
     def lost(self) -> str | None:
-        """Why the mirror is incomplete: the store does not answer; None while all is well."""
+        """Why the mirror is incomplete, as a clause: the store does not answer; None while all is well."""
         return None
 
     @property

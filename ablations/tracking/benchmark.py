@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from mlflow.entities import Metric, Param
 
-from ablations.tracking.experiment import FAILED, FINISHED, open_experiment, reason_of
+from ablations.tracking.experiment import FAILED, FINISHED, open_experiment, outage_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def log_benchmark(
         if run_id:
             with suppress(Exception):  # what would not be written may not be closed either
                 client.set_terminated(run_id, FAILED)
-        return None, reason_of(error, uri)
+        return None, outage_of(error, uri)
     # The dashboard draws ten runs at first: those of the first setting.
     first = tracked[0].params
     chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common

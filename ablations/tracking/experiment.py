@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
+from ablations.common.surroundings import bypass_proxies
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
-from ablations.storage.database import connect_arguments, engine_url, sqlite_meaning
+from ablations.storage.database import connect_arguments, database_file, engine_url, sqlite_meaning
+from ablations.tracking.artifacts import is_gone, update_addresses
 
 # Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -27,6 +30,8 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  # a run's status
+# Of files; requests' and urllib3's errors of the network are OSErrors, too.
+_FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 VIEW = "variants"  # key of the view that a study's link opens
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each.
@@ -54,7 +59,13 @@ class Experiment:
         return str(self.client.create_run(self.id, run_name=name, tags=tags).info.run_id)
 
     def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
-        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`."""
+        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`.
+
+        Raises:
+            OSError: if they cannot be written, or the store keeps them in a results folder that is not there.
+        """
+        if is_gone(address := self.client.get_run(run_id).info.artifact_uri or ""):
+            raise FileNotFoundError(f"it keeps files in {address}, and that results folder is not there")
         for path in sorted(folder.rglob("*")):
             inside = path.parent.relative_to(folder)
             if path.is_file() and not path.name.startswith(".") and set(leave_out).isdisjoint(inside.parts[:1]):
@@ -66,9 +77,10 @@ class Experiment:
         shown = hide_passwords(self.uri)
         if shown.startswith(("http://", "https://")):
             return shown.rstrip("/") + place
-        python, here = Path(sys.executable), Path.cwd()
-        shown_python = str(python.relative_to(here) if python.is_relative_to(here) else python)
-        command = shlex.join([shown_python, "-m", "mlflow", "ui", "--backend-store-uri", shown])
+        python = Path(sys.executable)
+        with suppress(OSError):  # the current folder may be gone
+            python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+        command = shlex.join([str(python), "-m", "mlflow", "ui", "--backend-store-uri", shown])
         return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
 
@@ -78,12 +90,16 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
     `artifacts` is where these lie if the store is a database of our own; a server has a place of its own. Raises
     UsageError if there is no folder for a SQLite store.
     """
-    if uri.startswith("sqlite:///"):
-        _make_store(uri, Path(uri.removeprefix("sqlite:///")))
+    bypass_proxies()
+    file = database_file(uri)
+    if file is not None:
+        _make_store(uri, file)
+        update_addresses(uri, artifacts)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
         # A sign of life: MLflow would try for minutes before it says that there is none.
         address = engine_url(uri)
         create_engine(address, poolclass=NullPool, connect_args=connect_arguments(address)).connect().close()
+        update_addresses(uri, artifacts)
     client = MlflowClient(engine_url(uri))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -104,6 +120,19 @@ def reason_of(error: Exception, uri: str = "") -> str:
     return hide_passwords(line, uri)[:300]
 
 
+def outage_of(error: Exception, uri: str) -> str:
+    """Returns what has happened to the store, as a clause: a server stopped answering, or files cannot be written."""
+    is_of_files = type(error) is OSError or isinstance(error, _FILE_ERRORS)
+    if is_of_files or not is_server(uri):
+        return f"MLflow's store cannot be written ({reason_of(error, uri)})"
+    return f"MLflow stopped answering ({reason_of(error, uri)})"
+
+
+def is_server(uri: str) -> bool:
+    """Whether a program answers at an address, as opposed to files that this process reads and writes."""
+    return "://" in uri and not uri.startswith(("sqlite", "file:"))
+
+
 def _make_store(uri: str, path: Path) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
     if path.exists():
@@ -115,5 +144,6 @@ def _make_store(uri: str, path: Path) -> None:
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
             stale.unlink(missing_ok=True)
         if not path.exists():
+            unfinished.touch()  # with the permissions of any new file, for a group too; SQLite's are narrower
             MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
             unfinished.replace(path)

@@ -51,7 +51,7 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     tracker.end(status, folder, note, verdicts_tag(analysis))
     sent = count(tracker.sent, "cell")
     if tracker.lost:
-        reason = f"MLflow stopped answering after {sent}: {tracker.lost}; the same command sends the rest"
+        reason = f"{tracker.lost} after {sent}; the same command sends the rest"
         raise UsageError("tracking.uri", hide_passwords(tracker.uri), reason)
     console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)

@@ -26,7 +26,17 @@ from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
 from ablations.tracking.base import StudyMirror
-from ablations.tracking.experiment import FAILED, FINISHED, KILLED, RUNNING, VIEW, open_experiment, reason_of
+from ablations.tracking.experiment import (
+    FAILED,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    VIEW,
+    is_server,
+    open_experiment,
+    outage_of,
+    reason_of,
+)
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
 
@@ -85,18 +95,19 @@ class Tracker(StudyMirror):
         except UsageError:
             raise
         except Exception as error:  # of MLflow, its database, its driver, or the network
-            reason = f"MLflow does not answer: {reason_of(error, uri)}"
+            silent = "MLflow does not answer" if is_server(uri) else "MLflow's store cannot be opened"
+            reason = f"{silent}: {reason_of(error, uri)}"
             raise UsageError("tracking.uri", hide_passwords(uri), reason) from None
         self.connection = Connection(
             probe=lambda: self.experiment.client.search_experiments(max_results=1),
             reconnect=self._reconnect,
             send_pending=self._send_pending,
-            explain=lambda error: reason_of(error, uri),
+            explain=lambda error: outage_of(error, uri),
         )
 
     @property
     def lost(self) -> str | None:
-        """Why the mirror is incomplete: the store does not answer; None while all is well."""
+        """Why the mirror is incomplete, as a clause: the store does not answer; None while all is well."""
         return self.connection.lost
 
     @property

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ablations.common.errors import UsageError
 from ablations.common.resolve import resolve_threads
+from ablations.common.surroundings import bypass_proxies
 from ablations.config import Config, LauncherConfig, LocalConfig, RayConfig
 from ablations.design import Design
 from ablations.execution.launchers.base import Launcher
@@ -53,6 +54,7 @@ def make_launcher(config: Config, design: Design, console: Console) -> Launcher:
         return LocalLauncher(*common, config.launcher)
     if not isinstance(config.launcher, RayConfig):
         return SerialLauncher(*common)
+    bypass_proxies()  # gRPC would send Ray's own traffic through them
     if not config.launcher.address:
         # Read when Ray is imported: one that is started here listens on the loopback interface alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -70,10 +70,15 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
     return looks
 
 
+def _styled() -> AbstractContextManager[None]:
+    """Applies the suite's style to matplotlib's defaults; a user's matplotlibrc has no effect."""
+    return matplotlib.style.context(["default", STYLE])
+
+
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
-    with mpl.rc_context(STYLE):
+    with _styled():
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
         above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
@@ -85,7 +90,7 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with _styled():
         drawn.savefig(png, format="png")
         drawn.set_layout_engine(None)  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files

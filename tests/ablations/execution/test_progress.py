@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
+from ablations.common.surroundings import BROKEN_PIPE_STATUS
 from ablations.execution.progress import Display, describe_seconds, make_console
 
 
@@ -105,3 +109,12 @@ def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
     assert not console.is_terminal
     console.print("[bold]word[/]")
     assert capsys.readouterr().out == "word\n"
+
+
+def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = "from ablations.execution.progress import make_console; make_console().print('words')"
+    done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE_STATUS, b"")

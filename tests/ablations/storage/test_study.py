@@ -215,7 +215,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
     ("address", "message"),
     [
         ("results/optuna.db", r"storage=results/optuna.db: is no database URL; one looks like sqlite:///"),
-        ("sqlite:////nowhere/at/all.db", r"the database does not answer: unable to open database file"),
+        ("sqlite:////nowhere/at/all.db", "there is no folder /nowhere/at"),
         ("sqlite://", r"storage=sqlite://: is in memory, where nothing outlives the run"),
         ("nosuch://host/db", r"storage=nosuch://host/db: is no database URL"),
         (

@@ -19,6 +19,7 @@ from ablations.tracking import tracker as track
 from ablations.tracking.experiment import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
 from ablations.training.train import Epoch, Result
+from tests.wording import worded
 
 COMMIT = "abc123"
 CPU = "system/cpu_utilization_percentage"
@@ -305,7 +306,7 @@ def test_a_store_that_does_not_answer_at_the_start_is_refused(
 def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     path.write_text("my notes" * 500)
-    with pytest.raises(UsageError, match=r"MLflow does not answer: .*not a database"):
+    with pytest.raises(UsageError, match=worded("tracking.unopened") + ".*not a database"):
         Tracker(f"sqlite:///{path}", design, "mine", tmp_path)
     assert path.read_text() == "my notes" * 500
 

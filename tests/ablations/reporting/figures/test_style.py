@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 
@@ -39,3 +41,25 @@ def test_a_file_of_a_figure_that_cannot_be_written_is_the_old_one(
         save(tmp_path / "line", [3.0, 0.5])
     assert path.read_bytes() == before[path]
     assert sorted(tmp_path.iterdir()) == sorted(before)
+
+
+# What a matplotlibrc may say, or a program before it imports the suite.
+SETTINGS: dict[str, dict[Any, Any]] = {
+    "LaTeX, which may not be there": {"text.usetex": True, "text.latex.preamble": r"\usepackage{nonsense}"},
+    "fonts that may not be there": {"font.family": "No Such Font", "mathtext.fontset": "stix", "pdf.fonttype": 3},
+    "sizes": {"figure.dpi": 30, "font.size": 40, "figure.figsize": (40, 40), "savefig.bbox": "tight"},
+    "looks": {"axes.facecolor": "black", "lines.linewidth": 9, "path.sketch": (1, 100, 2), "axes.xmargin": 0.4},
+    "layouts": {"figure.autolayout": True, "figure.constrained_layout.use": True, "figure.subplot.left": 0.4},
+    "numbers": {"axes.formatter.use_locale": True, "axes.unicode_minus": False, "axes.formatter.limits": (0, 0)},
+    "formats": {"savefig.format": "svg", "savefig.transparent": True, "savefig.dpi": 10, "savefig.facecolor": "red"},
+    "backends": {"backend": "svg", "interactive": True},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path, settings: str) -> None:
+    expected = [path.read_bytes() for path in save(tmp_path / "expected", [-1.0, 2.5])]
+    with mpl.rc_context(SETTINGS[settings]):
+        before = dict(mpl.rcParams)
+        assert [path.read_bytes() for path in save(tmp_path / "seen", [-1.0, 2.5])] == expected
+        assert dict(mpl.rcParams) == before

@@ -1,0 +1,80 @@
+"""Where MLflow keeps the suite's files: addresses that are true again after a results folder has moved.
+
+MLflow stores the whole address of each experiment's and run's files, and has no way to change it. Addresses are
+rewritten in its database when that is opened from a results folder which was moved, copied, restored or mounted.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from ablations.storage.database import connect_arguments, database_file, engine_url
+from ablations.storage.paths import ARTIFACTS
+
+# Of each table the primary key, and the column with the address.
+_ADDRESSES = (("experiments", "experiment_id", "artifact_location"), ("runs", "run_uuid", "artifact_uri"))
+
+
+def update_addresses(uri: str, artifacts: Path) -> None:
+    """Rewrites addresses in a database of MLflow that lead to another results folder than that of `artifacts`.
+
+    A database in the results folder has moved with it, so all its addresses are rewritten. Any other may be shared by
+    several results folders: there those of one experiment are rewritten, where they lead to a folder that is gone.
+
+    Args:
+        uri: of the database, SQLite or another one.
+        artifacts: `results_dir/mlflow-artifacts/<experiment>`, which need not be there.
+
+    Raises:
+        SQLAlchemyError: if the database cannot be read, or has a wrong address and cannot be written.
+    """
+    file, folder = database_file(uri), artifacts.parent.resolve()
+    is_inside = file is not None and file.parent.resolve() == folder.parent
+    engine = create_engine(engine_url(uri), poolclass=NullPool, connect_args=connect_arguments(engine_url(uri)))
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("runs"):
+            return  # an empty file, which MLflow fills
+        here = f"{folder.as_uri()}/"
+        for table, key, column in _ADDRESSES:
+            elsewhere = text(f"SELECT {key}, {column} FROM {table} WHERE substr({column}, 1, {len(here)}) <> :here")
+            changes = []
+            for identity, address in connection.execute(elsewhere, {"here": here}).all():
+                inside = _inside(address)
+                if is_inside and str(identity) == "0" and address.endswith("/mlruns/0"):
+                    inside = "0"  # MLflow's experiment "Default": a place where the store was made
+                is_ours = is_inside or (inside.split("/")[0] == artifacts.name and not _folder_of(address).is_dir())
+                if inside and is_ours:
+                    changes.append({"identity": identity, "address": here + inside})
+            if changes:
+                connection.execute(text(f"UPDATE {table} SET {column} = :address WHERE {key} = :identity"), changes)
+        connection.commit()
+
+
+def follow_artifacts(uri: str, artifacts: Path) -> None:
+    """Updates the addresses in a SQLite store where there is one that can be written, for verbs that only read."""
+    file = database_file(uri)
+    if file is not None and file.is_file():
+        with suppress(SQLAlchemyError, OSError):
+            update_addresses(uri, artifacts)
+
+
+def is_gone(address: str) -> bool:
+    """Whether an address leads to a results folder of this machine that is not there."""
+    return bool(_inside(address)) and not _folder_of(address).is_dir()
+
+
+def _inside(address: str) -> str:
+    """Returns where in `mlflow-artifacts` an address leads; empty if it does not lead there."""
+    _, mark, inside = address.rpartition(f"/{ARTIFACTS}/")
+    return inside if mark and address.startswith("file:") else ""
+
+
+def _folder_of(address: str) -> Path:
+    """Returns the results folder that an address leads to."""
+    return Path(unquote(urlsplit(address).path.rpartition(f"/{ARTIFACTS}/")[0]))

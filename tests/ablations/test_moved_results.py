@@ -1,0 +1,122 @@
+"""Results folders that are moved, copied, restored from a backup, shared or mounted elsewhere: every verb goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from mlflow import MlflowClient
+
+from ablations import analyze, claims, cli
+from ablations.run import PURPOSE, run
+from tests.conftest import TINY, Command
+from tests.wording import refusal, worded
+
+STUDY = "groups-digits-resnet8"
+OPTIONS = (*TINY, "train.epochs=1", "device=cpu")
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a verb in this process; returns its status and what it printed."""
+
+    def done(verb: str, *arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        purpose, act = {
+            "run": (PURPOSE, run),
+            "analyze": (analyze.PURPOSE, analyze.analyze),
+            "claims": (claims.PURPOSE, claims.claims),
+        }[verb]
+        status = cli.main(verb, purpose, act, arguments)
+        return status, *capsys.readouterr()
+
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
+    """A study of one replicate, with MLflow."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    folder.mkdir()
+    shutil.copy(mlflow_tables, folder / "mlflow.db")
+    assert cli.main("run", PURPOSE, run, [*OPTIONS, "replicates=1", f"results_dir={folder}"]) == 0
+    return folder
+
+
+def move(old: Path) -> Path:
+    return old.rename(old.parent.parent / "moved")
+
+
+def copy(old: Path) -> Path:
+    return Path(shutil.copytree(old, old.parent.parent / "copied"))
+
+
+def link(old: Path) -> Path:
+    place = move(old)
+    (place.parent / "linked").symlink_to(place)
+    return place.parent / "linked"
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def report_in_mlflow(folder: Path) -> str:
+    """Reads the report where MLflow says that it is. (MLflow's client remembers where it was before.)"""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(STUDY)
+    (parent,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{STUDY}'")
+    assert parent.info.status == "FINISHED"
+    place = Path(unquote(urlsplit(parent.info.artifact_uri).path))
+    assert place.is_relative_to(folder.resolve())
+    return (place / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("how", [move, copy, link])
+@pytest.mark.usefixtures("_undrawn")
+def test_elsewhere_verbs_that_only_read_go_on_and_leave_the_old_place_alone(
+    finished: Path, tmp_path: Path, how: Callable[[Path], Path], call: Call
+) -> None:
+    old = Path(shutil.copytree(finished, tmp_path / "first" / "results"))
+    folder = how(old)
+    before, made_at = files(old), files(finished)
+    status, _, message = call("analyze", *OPTIONS, "replicates=1", f"results_dir={folder}")
+    assert (status, message) == (0, "")
+    assert report_in_mlflow(folder).startswith(f"# {STUDY}")  # which the dashboard shows
+    status, _, message = call("claims", f"results_dir={folder}")
+    assert (status, message) == (0, "")
+    assert files(old) == before
+    assert files(finished) == made_at
+
+
+def test_a_backup_of_a_running_study_goes_on_where_it_is_restored(
+    finished: Path, tmp_path: Path, command: Command
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "restored"))
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    lock = folder / f".{STUDY}.lock"  # which nobody holds any more
+    lock.write_text('{"host": "another", "process": 1, "since": "long ago"}', encoding="utf-8")
+    before = files(finished)
+    done = command("run", *OPTIONS, "replicates=2", f"results_dir={folder}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert worded("run.to_train", cells=6, left=3) in done.stdout
+    assert "MLflow" not in done.stdout
+    assert report_in_mlflow(folder) == (folder / STUDY / "report.md").read_text(encoding="utf-8")
+    assert files(finished) == before
+
+
+def test_a_link_that_leads_nowhere_is_one_message(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    status, _, message = call("run", *OPTIONS, f"results_dir={tmp_path / 'link'}")
+    expected = refusal(
+        f"results_dir={tmp_path / 'link'}", "paths.dangling", place=tmp_path / "link", target=tmp_path / "unmounted"
+    )
+    assert (status, message.count("\n")) == (2, 1)
+    assert re.match("error: " + expected, message)

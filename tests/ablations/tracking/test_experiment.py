@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+import requests
+
+from ablations.tracking.experiment import is_server, outage_of
+from tests.wording import worded
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "text"),
+    [
+        ("http://host:5000", requests.ConnectionError("refused"), "tracking.stopped_answering"),
+        ("http://host:5000", TimeoutError("timed out"), "tracking.stopped_answering"),
+        ("postgresql://host/db", RuntimeError("connection lost"), "tracking.stopped_answering"),
+        ("http://host:5000", FileNotFoundError("refused"), "tracking.unwritten"),
+        ("http://host:5000", PermissionError("refused"), "tracking.unwritten"),
+        ("http://host:5000", OSError("refused"), "tracking.unwritten"),
+        ("sqlite:////results/mlflow.db", sqlite3.OperationalError("database is locked"), "tracking.unwritten"),
+        ("file:///results/mlruns", TimeoutError("timed out"), "tracking.unwritten"),
+    ],
+)
+def test_only_a_server_stops_answering(uri: str, error: Exception, text: str) -> None:
+    assert outage_of(error, uri) == worded(text, cause=error)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://127.0.0.1:5000", True),
+        ("https://host/mlflow", True),
+        ("mysql://me@host/db", True),
+        ("sqlite:///mlflow.db", False),
+        ("file:///mlruns", False),
+        ("mlruns", False),
+    ],
+)
+def test_files_are_no_server(uri: str, expected: bool) -> None:
+    assert is_server(uri) is expected
