@@ -25,6 +25,7 @@ from ablations.config.data import DATA
 from ablations.config.launcher import LAUNCHERS
 from ablations.config.measure import MEASURE
 from ablations.config.messages import type_reason
+from ablations.config.quoting import quoted
 from ablations.config.schema import BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
 from sa_core.backbones.places import TIMM
 from sa_core.backbones.registry import BACKBONES
@@ -104,7 +105,8 @@ def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = No
     overrides = [f"{group}={choice}" for group, choice in selected if not choice.startswith(TIMM)]
     own_files: list[Path] = []
     if config_dir is not None:
-        overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+        # Hydra takes what follows the scheme for the path as it is, and decodes nothing.
+        overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]")
         own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected]
         own_files = [path for path in own_files if path.exists()]
     for path in own_files:

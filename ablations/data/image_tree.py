@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablations.common.names import visible
 from ablations.common.wording import first_line
 from ablations.config import ImageTreeConfig
 from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_classes, pick_images
@@ -65,7 +66,7 @@ class ImageTreeSource:
     def plan(self) -> Plan:
         """Says what there is to decode."""
         train, test = (Part(labels, list(self._pieces(paths))) for paths, labels in (self._train, self._test))
-        return Plan(self._side, tuple(self._classes), train, test, takes_time=True)
+        return Plan(self._side, tuple(map(visible, self._classes)), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
         for start in range(0, len(paths), _PIECE):

@@ -17,12 +17,15 @@ _PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 8
 
 
 def make_console() -> Console:
-    """Returns a console as wide as the terminal, and wide enough for a table elsewhere."""
+    """Returns a console as wide as the terminal, and wide enough for a table elsewhere.
+
+    `:x:` in a name is not an emoji.
+    """
     if sys.stdout.isatty():
-        return Console(highlight=False)
+        return Console(highlight=False, emoji=False)
     # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. In
     # notebooks, too, lines are plain: rich would make an output with colours of each.
-    return Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
+    return Console(highlight=False, emoji=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
 @dataclass
@@ -54,10 +57,10 @@ class Display:
         self._trained = 0
         self._cells: dict[str, _Shown] = {}
         self._progress = Progress(
-            TextColumn("{task.description:32}"),
+            TextColumn("{task.description:32}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,

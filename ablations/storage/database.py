@@ -62,8 +62,14 @@ def check_url(option: str, url: str) -> None:
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ValueError, ImportError) as error:
         raise explain(url, error, option) from None
+    if parsed.get_backend_name() == "sqlite" and not all("=" in part for part in _query(url).split("&") if part):
+        raise StorageError(option, url, "has a '?', which begins the parameters of a URL; in a path it is written %3F")
     if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
         raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
+
+
+def _query(url: str) -> str:
+    return url.partition("?")[2]
 
 
 def connect_arguments(url: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
-from ablations.common.urls import hide_passwords
+from ablations.common.urls import file_url, hide_passwords, sqlite_url
 from ablations.common.wording import first_line
-from ablations.storage.database import connect_arguments, engine_url, sqlite_meaning
+from ablations.storage.database import connect_arguments, database_file, engine_url, sqlite_meaning
 
 # Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -27,6 +27,7 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  # a run's status
+LONGEST_NAME = 250  # characters of a run's name
 VIEW = "variants"  # key of the view that a study's link opens
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each.
@@ -50,8 +51,8 @@ class Experiment:
     id: str
 
     def create_run(self, name: str, tags: dict[str, str] | None = None) -> str:
-        """Creates a run; returns its id."""
-        return str(self.client.create_run(self.id, run_name=name, tags=tags).info.run_id)
+        """Creates a run; returns its id. A name that is too long for MLflow's databases is cut."""
+        return str(self.client.create_run(self.id, run_name=name[:LONGEST_NAME], tags=tags).info.run_id)
 
     def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
         """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`."""
@@ -78,8 +79,8 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
     `artifacts` is where these lie if the store is a database of our own; a server has a place of its own. Raises
     UsageError if there is no folder for a SQLite store.
     """
-    if uri.startswith("sqlite:///"):
-        _make_store(uri, Path(uri.removeprefix("sqlite:///")))
+    if (file := database_file(uri)) is not None:
+        _make_store(uri, file)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
         # A sign of life: MLflow would try for minutes before it says that there is none.
         address = engine_url(uri)
@@ -87,7 +88,7 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
     client = MlflowClient(engine_url(uri))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        local = None if uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
+        local = None if uri.startswith(("http://", "https://")) else file_url(artifacts)
         experiment_id = client.create_experiment(name, artifact_location=local, tags=_EXPERIMENT_TAGS)
     else:
         experiment_id = experiment.experiment_id
@@ -115,5 +116,5 @@ def _make_store(uri: str, path: Path) -> None:
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
             stale.unlink(missing_ok=True)
         if not path.exists():
-            MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+            MlflowClient(sqlite_url(unfinished)).search_experiments(max_results=1)
             unfinished.replace(path)
