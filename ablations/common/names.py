@@ -22,10 +22,10 @@ _REFUSED = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, line and 
 def check_name(option: str, name: str) -> None:
     """Checks the name of something that is shown and stored; raises UsageError, as `check_sentence` does."""
     if name != name.strip():
-        raise UsageError(option, None, f"the name {name!r} must not begin or end with a space")
+        raise UsageError(option, None, f"the name {name!a} must not begin or end with a space")
     if len(name) > LONGEST_NAME:
         raise UsageError(option, None, f"the name {shown(name[:20])}... is longer than {LONGEST_NAME} characters")
-    _check_characters(option, f"the name {ascii(name)} has", name)
+    _check_characters(option, f"the name {name!a} has", name)
 
 
 def check_sentence(option: str, text: str) -> None:

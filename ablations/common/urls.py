@@ -1,4 +1,4 @@
-"""Paths as URLs, and URLs that are safe to show: in messages, reports and shared stores, secrets are three asterisks."""
+"""Paths as URLs, and URLs that are safe to show: in messages, reports and stores, secrets are three asterisks."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ _LABEL_WIDTH = 38  # letters
 _WIDE = (
     "[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\U00020000-\U0003fffd]"
 )
+_CLOSING = "[\u3001\u3002\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff1a\uff1b\uff1f]"  # with what no line begins
 
 # Okabe and Ito 2008, without yellow, which is too light on white; lightness differs, markers and dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -88,7 +89,7 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
         drawn = Figure(figsize=(width, height + room), layout=above)
         yield drawn
         drawn.text(0.01, 0.04 / (height + room), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
-        fonts.complete_fonts(drawn)
+        fonts.FALLBACK.complete(drawn)
 
 
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
@@ -201,7 +202,7 @@ def fold(text: str, width: int) -> list[str]:
     if columns(words) == len(words):
         return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False) or [""]
     lines = [""]
-    for piece in re.findall(f"{_WIDE}|(?:(?!{_WIDE})\\S)+|\\s", words):
+    for piece in re.findall(f"{_WIDE}{_CLOSING}*|(?:(?!{_WIDE})\\S)+|\\s", words):
         if columns(lines[-1] + piece) > width and lines[-1].strip() and not piece.isspace():
             lines.append("")
         lines[-1] += piece

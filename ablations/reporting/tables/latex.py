@@ -26,7 +26,7 @@ _ESCAPES = {
 }  # fmt: skip
 _JOINERS = "\u200c\u200d"  # parts of how words and emoji are written
 # Latin letters, and the punctuation of the encodings T1 and TS1.
-_KNOWN_TO_PDFLATEX = re.compile("[\u0000-\u017f–—‘’‚“”„†‡•…‰€™]")
+_KNOWN_TO_PDFLATEX = re.compile("[\u0000-\u017f\u2013-\u2026\u2030\u20ac\u2122]")
 _NAMED = 8  # characters in a comment
 _QUANTITIES = (
     "N", "TopOne", "TopOneCI", "Difference", "DifferenceCI", "Verdict", "Parameters", "GFLOPs", "StepTime",
