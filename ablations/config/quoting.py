@@ -10,14 +10,13 @@ _NAMED = ("sweep.variants", "sweep.factors")  # below these, a person's own name
 
 
 def quoted(text: str) -> str:
-    r"""Returns Hydra's spelling of a text: within double quotes, and without a reference to another option.
+    r"""Returns how a text is typed as a value: within double quotes, and with `\${`, which refers to nothing."""
+    return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
-    A backslash is itself, unless a quote or `${` follows.
-    """
-    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    return (
-        '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], literal) + '"'
-    )
+
+def in_quotes(text: str) -> str:
+    """Returns Hydra's spelling of a text, within double quotes; a backslash is itself, unless a quote follows."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], text) + '"'
 
 
 def quoting_advice(key: str, value: str) -> str:

@@ -29,7 +29,7 @@ from tests.builders.markdown import cells_of, parsed, text_of
 from tests.builders.named import Names, configured, stored
 from tests.builders.pages import Texts
 
-# What has a meaning in mathtext, Markdown, HTML, LaTeX, URLs, SQL, Hydra, file systems or a terminal, and other scripts.
+# What has a meaning in mathtext, Markdown, HTML, LaTeX, URLs, SQL, Hydra, file systems or terminals; and other scripts.
 SIGNS = "a1 _-+=.$^\\|*`#[]()<>&\"'%{}~?!,:;/@é研ש😀\u0301\u200d"
 PRINTABLE = st.text(st.characters().filter(str.isprintable), min_size=1, max_size=60)
 ANY = st.one_of(st.text(SIGNS, min_size=1, max_size=60), PRINTABLE, st.text(min_size=1, max_size=60))
