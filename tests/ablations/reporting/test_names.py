@@ -7,11 +7,12 @@ import io
 import re
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
@@ -50,6 +51,10 @@ WORST = Names(
 )
 
 
+# An example takes half a second: to look for the smallest one that fails would take minutes.
+SLOW = partial(settings, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))
+
+
 def words(text: str) -> str:
     """Returns a text with single spaces, as LaTeX and the captions of figures show it."""
     return " ".join(text.split())
@@ -78,7 +83,7 @@ def study_of(names: Names, folder: Path) -> tuple[StudyStore, StudyAnalysis] | N
     return None
 
 
-@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@SLOW(max_examples=8)
 @example(names=WORST)
 @given(names=MANY)
 @pytest.mark.usefixtures("_undrawn")
@@ -124,7 +129,7 @@ def test_names_are_read_as_they_were_given_from_store_report_page_and_tables(nam
     assert [row["variant"] for row in frame] == variants
 
 
-@settings(max_examples=3, suppress_health_check=list(HealthCheck))
+@SLOW(max_examples=2)
 @example(names=WORST)
 @given(names=MANY.filter(is_plain))
 def test_names_are_read_as_they_were_given_from_mlflow(names: Names, mlflow_tables: Path) -> None:

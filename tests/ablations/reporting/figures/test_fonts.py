@@ -83,8 +83,9 @@ def test_a_character_is_drawn_with_a_font_that_has_it(installed: str, tmp_path: 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = labelled(["研究", "plain"])
-    assert families_of(drawn, "研究") == [[fonts.USUAL, installed]] * 2  # beside the axis and in the legend
-    assert families_of(drawn, "plain") == [[fonts.USUAL]] * 2
+    # Beside the axis, on either side, and in the legend.
+    assert families_of(drawn, "研究") == [[fonts.USUAL, installed]] * 3
+    assert families_of(drawn, "plain") == [[fonts.USUAL]] * 3
     with_glyphs = saved(drawn, tmp_path / "with")
     assert saved(labelled(["究研", "plain"]), tmp_path / "other") == with_glyphs  # all of its glyphs are squares
     assert (tmp_path / "with.pdf").read_bytes().startswith(b"%PDF")
