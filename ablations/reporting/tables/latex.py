@@ -24,7 +24,7 @@ _ESCAPES = {
     "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\char34{}",
     "×": r"\texttimes{}", "–": r"\textendash{}",
 }  # fmt: skip
-_JOINERS = "\u200c\u200d"  # parts of how words and emoji are written
+_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines and paragraphs
 # Latin letters, and the punctuation of the encodings T1 and TS1.
 _KNOWN_TO_PDFLATEX = re.compile("[\u0000-\u017f\u2013-\u2026\u2030\u20ac\u2122]")
 _NAMED = 8  # characters in a comment
@@ -82,7 +82,7 @@ def latex_text(text: str) -> str:
 
     Letters beyond those of European languages are left to a LaTeX that knows them (XeLaTeX, LuaLaTeX).
     """
-    words = "".join(letter if letter.isprintable() or letter in _JOINERS else " " for letter in text).split()
+    words = "".join(" " if unicodedata.category(letter) in _NO_LETTERS else letter for letter in text).split()
     escaped = "".join(_ESCAPES.get(letter, letter) for letter in " ".join(words))
     escaped = re.sub(r"([-',])(?=\1)", r"\1{}", escaped)  # two hyphens would be joined to a dash, and so on
     # After the end of a row, a bracket would be taken for its option and a star for its starred form.
