@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
+    if file is not None:
+        _remove_literal_folder(uri, file)
     return Experiment(uri, client, str(experiment_id))
 
 
@@ -103,6 +106,15 @@ def reason_of(error: Exception, uri: str = "") -> str:
     if (meaning := sqlite_meaning(re.sub(r"^\(sqlite3\.\w+\) ", "", line))) is not None:
         line = f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning
     return hide_passwords(line, uri)[:300]
+
+
+def _remove_literal_folder(uri: str, file: Path) -> None:
+    """Removes the empty folder that MLflow makes of a URL as it is written, where percent signs stand for others."""
+    literal = Path(uri.removeprefix("sqlite:///")).parent
+    if literal != file.parent:
+        with suppress(OSError):  # it is not there, or not empty
+            for folder in (literal, *literal.parents):
+                folder.rmdir()
 
 
 def _make_store(uri: str, path: Path) -> None:

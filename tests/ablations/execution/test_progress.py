@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from ablations.execution.progress import Display, describe_seconds, make_console
+from ablations.reporting.tables.render import print_table
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,26 @@ def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
     assert not console.is_terminal
     console.print("[bold]word[/]")
     assert capsys.readouterr().out == "word\n"
+
+
+@pytest.mark.parametrize("name", ["[bold]x[/] r0", "a[/] r0", "study :x: r0"])
+def test_names_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    console = make_console()
+    with Display(console, total=2, finished=0) as display:
+        display.start_cell(name)
+        display.end_cell(name, "[b]failed[/b] :x:")
+    assert f" {name} " in file.getvalue()
+    assert "[b]failed[/b] :x:" in file.getvalue()
+    live = io.StringIO()
+    with Display(Console(file=live, width=110, force_terminal=True, emoji=False), total=2, finished=0) as display:
+        display.start_cell(name)
+        display.epoch(name, 55.5)
+    assert name in live.getvalue()
+
+
+def test_headers_and_cells_of_tables_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(make_console(), ["[bold]a[/]", ":x: [/]"], [["[i]b[/i]", "[/]"]])
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[bold]a[/]", ":x: [/]", "[i]b[/i]"))
