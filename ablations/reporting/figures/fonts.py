@@ -57,7 +57,9 @@ class Fallback:
             characters = " ".join(sorted(sign for sign in missing if _package(sign) == package)[:_NAMED])
             reason = f"no font on this machine has {characters}; figures show boxes instead"
             advice = f"On Debian and Ubuntu, the package {package} has a font"
-            warnings.warn(f"{reason}. {advice}", MissingGlyphWarning, stacklevel=2)
+            warnings.warn_explicit(
+                f"{reason}. {advice}", MissingGlyphWarning, "figures", 1
+            )  # no line of code is at fault
 
     def families_with(self, characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
         """Returns families that have these characters, the preferred ones first, and the characters that none has."""

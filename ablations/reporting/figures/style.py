@@ -82,7 +82,7 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), _each_glyph_unmentioned():
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
         above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
@@ -92,11 +92,18 @@ def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
         fonts.FALLBACK.complete(drawn)
 
 
+@contextmanager
+def _each_glyph_unmentioned() -> Iterator[None]:
+    """Leaves out matplotlib's warning of each missing glyph: `fonts` warns of all of them once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a line for each glyph; `fonts` said it once
+    with mpl.rc_context(STYLE), _each_glyph_unmentioned():
         drawn.savefig(png, format="png")
         drawn.set_layout_engine(None)  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
