@@ -9,7 +9,7 @@ from pathlib import Path
 from unicodedata import category, normalize
 
 from ablations.common.errors import UsageError
-from ablations.common.files import refusals_explained
+from ablations.common.files import check_path, refusals_explained
 from ablations.common.urls import sqlite_url
 from ablations.config import Config
 from ablations.storage.database import check_url
@@ -45,7 +45,9 @@ def results_folder(config: Config) -> Path:
     """Returns the folder of all studies."""
     if not config.results_dir.strip():
         raise UsageError("results_dir", None, "needs the name of a folder")
-    return Path(config.results_dir).expanduser()
+    folder = Path(config.results_dir).expanduser()
+    check_path("results_dir", folder)
+    return folder
 
 
 def artifacts_folder(config: Config, name: str) -> Path:

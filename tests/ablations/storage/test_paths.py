@@ -10,7 +10,7 @@ from ablations.config.compose import compose_config
 from ablations.config.quoting import quoted
 from ablations.storage.database import check_url
 from ablations.storage.paths import make_folder, study_folder
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 CONFIG = compose_config([])
 
@@ -73,3 +73,11 @@ def test_a_question_mark_in_the_path_of_a_database_url_is_refused() -> None:
             check_url("storage", url)
     for url in ("sqlite:////x/what%3F/optuna.db", "sqlite:///x.db?timeout=3"):
         check_url("storage", url)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "paths.long_name"), ("a\0b", "paths.nul")])
+def test_a_path_that_no_file_can_have_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=worded(reason)):
+        study_folder(replace(CONFIG, results_dir=str(tmp_path / name)))
+    with pytest.raises(SuiteError, match=worded(reason)):
+        check_url("storage", f"sqlite:///{tmp_path / name}")
