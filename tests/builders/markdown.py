@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+
+def unescaped(path: Path) -> str:
+    """Returns the text of a file without the backslashes that keep signs from meaning something."""
+    return path.read_text(encoding="utf-8").replace("\\", "")
 
 
 def parsed(text: str) -> list[Token]:
