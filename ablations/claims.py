@@ -18,10 +18,10 @@ def claims(config: Config, command: str) -> int:
     from ablations.execution.progress import make_console
     from ablations.ledger.assess import assess
     from ablations.ledger.page import print_ledger, write_ledger
-    from ablations.storage.paths import results_folder, storage_url
+    from ablations.storage.paths import reference_url, results_folder, storage_url
 
     folder = results_folder(config)
-    urls = [storage_url(config), f"sqlite:///{folder / 'reference' / 'optuna.db'}"]  # one's own, and the committed one
+    urls = [storage_url(config), reference_url(config)]  # one's own, and the committed one
     ledger = assess(urls)
     console = make_console()
     print_ledger(ledger, console)

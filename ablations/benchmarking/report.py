@@ -13,12 +13,14 @@ from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
 from ablations.common.sizes import MIB
+from ablations.common.urls import relative_link
 from ablations.measure.complexity import Complexity
 from ablations.measure.record import Measurement
 from ablations.reporting.figures import memory, promise, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.markdown import code_block, markdown_text
 from ablations.stats.costs import CostVerdict
 
 if TYPE_CHECKING:
@@ -101,12 +103,12 @@ def text_of(
     notes: Sequence[str], folder: Path,
 ) -> str:  # fmt: skip
     """Returns the report as Markdown; `notes` stand before the tables, a paragraph each."""
-    lines = [f"# {title}", "", *(f"{note}\n" for note in notes)]
+    lines = [f"# {markdown_text(title)}", "", *(f"{markdown_text(note)}\n" for note in notes)]
     for section in sections:
-        lines += [f"## {section.title}", "", *markdown_table(section.headers, section.rows), ""]
-        lines += [section.note, ""] if section.note else []
-    lines += [f"![{path.stem}]({path.relative_to(folder).as_posix()})\n" for path in figures if path.suffix == ".png"]
-    lines += ["## Made by", "", "```", command, "```", ""]
+        lines += [f"## {markdown_text(section.title)}", "", *markdown_table(section.headers, section.rows), ""]
+        lines += [markdown_text(section.note), ""] if section.note else []
+    lines += [f"![{path.stem}]({relative_link(path, folder)})\n" for path in figures if path.suffix == ".png"]
+    lines += ["## Made by", "", *code_block(command), ""]
     lines += [*markdown_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ablations.benchmarking import report
@@ -45,7 +46,7 @@ def run_benchmark(config: Config, command: str) -> Ending:
     if config.tracking.enabled:
         tracking_uri(config)  # which may be refused
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
-    console.print(f"[bold]{folder.name}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
+    console.print(f"[bold]{escape(folder.name)}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
     for note in plan.notes:
         console.print(note, markup=False, soft_wrap=True)
     with claimed(folder, ""):
@@ -65,7 +66,12 @@ class _Runner:
         self._environment = machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})
 
     def run(self) -> Ending:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         is_plain = not self._console.is_terminal
         with Progress(*columns, console=self._console, transient=True, disable=is_plain) as progress:
             task = progress.add_task("", total=len(self._plan.comparisons))
@@ -85,7 +91,8 @@ class _Runner:
             return Ending.INTERRUPTED
         if is_interrupted:
             rows = self._folder / report.MEASUREMENTS
-            self._console.print(f"Interrupted; what was measured is reported and in {rows}.", soft_wrap=True)
+            text = f"Interrupted; what was measured is reported and in {rows}."
+            self._console.print(text, markup=False, soft_wrap=True)
         frame = report.frame_of(measurements, self._environment)
         self._report(frame, benchmark.counted_networks())
         if self._config.tracking.enabled:
@@ -116,7 +123,7 @@ class _Runner:
             self._write(report.LAYERS, report.layers_frame(counted))
         sections = report.sections_of(frame, counted)
         for section in sections:
-            console.print(f"\n[bold]{section.title}[/]")
+            console.print(f"\n[bold]{escape(section.title)}[/]")
             print_table(console, section.headers, section.rows, section.names)
             console.print(section.note, markup=False, soft_wrap=True)
         explanation = report.explanation(self._config.bench.margin)

@@ -44,7 +44,7 @@ class SuiteError(Exception):
             text += f"{'' if near else ';'} valid: {', '.join(self.choices)}"
         elif self.choices and not near:
             text += "; --help lists what there is"
-        return text
+        return "\n".join(map(_escaped, text.split("\n")))
 
 
 class UsageError(SuiteError):
@@ -63,8 +63,13 @@ def shown(value: object) -> str:
         text = f"{{{', '.join(f'{shown(key)}: {shown(entry)}' for key, entry in value.items())}}}"
     else:
         text = hide_passwords(str(value))
-    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    text = _escaped(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+
+
+def _escaped(text: str) -> str:
+    """Replaces what is not printable: it could move the cursor of a terminal, or change how the rest is shown."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,3 +71,15 @@ def refusals_explained(
     except OSError as refusal:
         value = (refusal.filename if names_file else None) or place
         raise error(option, value, f"cannot be written: {refusal.strerror or refusal}{advice}") from None
+
+
+def check_path(option: str, path: Path) -> None:
+    """Checks that a path can be one at all; raises UsageError if a name in it is too long, or has a NUL character."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            reason = "has a name that is too long for the file system; most allow 255 bytes"
+            raise UsageError(option, path, reason) from None
+    except ValueError:
+        raise UsageError(option, path, "must not contain a NUL character") from None

@@ -1,9 +1,12 @@
-"""URLs fit to be shown: in messages, reports and stores that other people read, secrets are three asterisks."""
+"""Paths as URLs, and URLs that are safe to show: in messages, reports and stores, secrets are three asterisks."""
 
 from __future__ import annotations
 
+import os
 import re
-from urllib.parse import unquote
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote, unquote
 
 _END = r"\s'\"<>"  # what ends a URL in a text
 _SECRET = r"(?:password|passwd|passphrase|pwd|token|secret|api_?key|access_?key|credentials?|signature|sig)"
@@ -21,6 +24,40 @@ _HIDDEN = (
 )  # fmt: skip
 _AUTHORITY = re.compile(r"(https?)?.*?://([^:/@\s]*)(?::([^\s?#]*))?@")
 _SHORTEST = 3  # letters of a secret that is looked for by itself
+
+
+def sqlite_url(path: Path) -> str:
+    """Returns the SQLAlchemy URL of a SQLite file: `sqlite:///results/optuna.db`.
+
+    What a URL would read as something else is percent-encoded, so it means the same to Optuna, MLflow and their
+    command lines. `database_file` of `ablations.storage.database` is the inverse.
+
+    Raises:
+        ValueError: if the path has a question mark, which no URL of SQLAlchemy before 2.1 can have.
+    """
+    if _decodes_database():
+        return "sqlite:///" + re.sub("[%?]", lambda sign: quote(sign[0]), str(path))
+    if "?" in str(path):
+        raise ValueError("a path with a question mark needs SQLAlchemy 2.1 or later")
+    return f"sqlite:///{path}"
+
+
+def file_url(path: Path) -> str:
+    """Returns the `file://` URL of a file or folder."""
+    return path.resolve().as_uri()
+
+
+@cache
+def _decodes_database() -> bool:
+    """Whether SQLAlchemy decodes percent signs in the name of a database, as it does from 2.1 on."""
+    from sqlalchemy.engine import make_url  # late: most commands that end in a message need no database
+
+    return make_url("sqlite:///%3F").database == "?"
+
+
+def relative_link(path: Path, folder: Path) -> str:
+    """Returns a relative link from a page in `folder` to a file, for HTML and Markdown, whatever its name is."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
 
 
 def hide_passwords(text: str, url: str = "") -> str:

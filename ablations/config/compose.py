@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, cast, get_type_hints
+from unicodedata import normalize
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,11 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ablations.common.errors import UsageError
+from ablations.common.names import check_sentence
 from ablations.common.settings import flatten
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
 from ablations.config.launcher import options_of_launcher, owners_of
 from ablations.config.messages import TAKES_LIST, TAKES_SETTINGS, interpolation_reason, type_reason
 from ablations.config.option import SHOWN_NAMES, check_ranges, is_switch
+from ablations.config.quoting import quoting_advice
 from ablations.config.schema import Config
 from sa_core.backbones.places import TIMM
 
@@ -61,7 +64,10 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         # What the sweep's file asks is not what is asked here.
         factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
         result.sweep.question = f"What difference do these make: {factors}?"
-    result.study = result.study or study_name(result, selected["train"])
+    # A question of several lines in a file is one sentence where it is shown.
+    result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()
+    check_sentence("sweep.question", result.sweep.question)
+    result.study = normalize("NFC", result.study or study_name(result, selected["train"]))
     if result.recipes:
         raise UsageError("recipes", result.recipes, "makes several studies: use run_multiverse or load_multiverse")
     check_ranges(result)
@@ -110,13 +116,14 @@ def parse_override(argument: str) -> Override:
         with suppress(HydraException, ValueError):  # of an integer of thousands of digits
             override = override or OverridesParser.create().parse_override(reading)
     if override is None:
-        reason = "is not understood; options are given as name=value" if not equals else "is not understood"
+        reason = "is not understood" + (quoting_advice(key, value) if equals else "; options are given as name=value")
         raise UsageError(key, value or None, reason)
     if override.package is not None:
         raise UsageError(key, value or None, f"'@' has no meaning here; {override.key_or_group} stands where it is")
     if override.is_sweep_override():
         reason = "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors"
-        raise UsageError(override.key_or_group, value, reason)
+        is_text = "," in value and any(map(str.isalpha, value)) and not value.endswith(")")
+        raise UsageError(override.key_or_group, value, reason + (quoting_advice(key, value) if is_text else ""))
     return override
 
 

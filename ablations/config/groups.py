@@ -20,11 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ablations.common.errors import UsageError, nearest, shown
+from ablations.common.names import visible
 from ablations.config.attention import ATTENTION
 from ablations.config.data import DATA
 from ablations.config.launcher import LAUNCHERS
 from ablations.config.measure import MEASURE
 from ablations.config.messages import type_reason
+from ablations.config.quoting import in_quotes
 from ablations.config.schema import BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
 from sa_core.backbones.places import TIMM
 from sa_core.backbones.registry import BACKBONES
@@ -69,9 +71,10 @@ def _yaml_files(group: str, config_dir: str | None = None) -> list[Path]:
 
 def _question(path: Path) -> str:
     try:
-        return str(OmegaConf.select(OmegaConf.load(path), "question") or "")
+        question = str(OmegaConf.select(OmegaConf.load(path), "question") or "")
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError):
         return f"(cannot be read: {path})"
+    return visible(" ".join(question.split()))
 
 
 def selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
@@ -104,7 +107,8 @@ def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = No
     overrides = [f"{group}={choice}" for group, choice in selected if not choice.startswith(TIMM)]
     own_files: list[Path] = []
     if config_dir is not None:
-        overrides.append(f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+        # Hydra takes what follows the scheme for the path as it is: it decodes nothing, and resolves no reference.
+        overrides.append(f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]")
         own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected]
         own_files = [path for path in own_files if path.exists()]
     for path in own_files:

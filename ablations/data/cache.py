@@ -198,6 +198,6 @@ def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         if not console.is_terminal:
-            console.print(f"{title[0].upper()}{title[1:]}: {total:,} images, once.")
+            console.print(f"{title[0].upper()}{title[1:]}: {total:,} images, once.", markup=False)
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.common.files import user_path
+from ablations.common.names import visible
 from ablations.config import ImageTreeConfig
 from ablations.data.source import DataError, Part, Piece, Plan, pick_classes, pick_images
 from ablations.data.tree_files import fields_of, images_beside, images_in, read_labels, read_lines, subfolders
@@ -74,7 +75,7 @@ class ImageTreeSource:
     def plan(self) -> Plan:
         """Says what there is to decode."""
         train, test = (Part(labels, list(self._pieces(paths))) for paths, labels in (self._train, self._test))
-        return Plan(self._side, tuple(self._classes), train, test, takes_time=True)
+        return Plan(self._side, tuple(map(visible, self._classes)), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
         from ablations.data.pixels import decode_files  # it imports Pillow

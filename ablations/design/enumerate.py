@@ -13,6 +13,7 @@ from typing import Any
 
 from ablations.common.errors import UsageError, shown
 from ablations.common.metrics import METRICS
+from ablations.common.names import check_name
 from ablations.common.settings import flatten, leaves
 from ablations.config import ATTENTION, AUTO, COSTS, OBJECTIVES, Config, ModelConfig, SweepConfig
 from ablations.design.cells import Design
@@ -118,6 +119,7 @@ def _named_variants(config: Config) -> Iterator[Variant]:
         option = f"sweep.variants.{name}"
         if not str(name).strip():
             raise UsageError("sweep.variants", None, "a variant has no name")
+        check_name("sweep.variants", str(name))
         if not isinstance(settings, Mapping):
             raise UsageError(option, settings, "is given as settings, as {attention: none}")
         yield make_variant(config, str(name), flatten(settings), {}, option)

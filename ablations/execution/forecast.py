@@ -37,6 +37,7 @@ from ablations.execution.schedules.base import Outlook
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.declaration import EXPLORATORY, difference_clause
+from ablations.reporting.text.markdown import code_block, markdown_text
 from ablations.stats import Looks
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
@@ -129,8 +130,9 @@ class StudyForecast:
         print_table(self.console, _HEADERS, rows)
         for sentence in sentences:
             self.console.print(sentence, soft_wrap=True, markup=False)
-        lines = [f"# Plan of {design.study}", "", design.question, "", *(f"- {text}" for text in sentences), ""]
-        lines += [*markdown_table(_HEADERS, rows), "", "```", self.command, "```", ""]
+        lines = [f"# Plan of {markdown_text(design.study)}", "", markdown_text(design.question), ""]
+        lines += [*(f"- {markdown_text(text)}" for text in sentences), ""]
+        lines += [*markdown_table(_HEADERS, rows), "", *code_block(self.command), ""]
         path = study_folder(self.config) / "plan.md"
         with refusals_explained("results_dir", path.parent):
             write_whole(path, "\n".join(lines))

@@ -30,15 +30,18 @@ class _Console(Console):
 
 
 def make_console() -> Console:
-    """Returns a console as wide as the terminal, and wide enough for a table elsewhere and in narrow terminals."""
+    """Returns a console as wide as the terminal, and wide enough for a table elsewhere and in narrow terminals.
+
+    `:x:` in a name is not an emoji.
+    """
     print_replacements()
     if sys.stdout is not None and sys.stdout.isatty():  # None in a program without standard output
-        console = _Console(highlight=False)
+        console = _Console(highlight=False, emoji=False)
         if console.width >= _NARROWEST:
             return console
     # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. In
     # notebooks, too, lines are plain: rich would make an output with colours of each.
-    return _Console(highlight=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
+    return _Console(highlight=False, emoji=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
 @dataclass
@@ -70,10 +73,10 @@ class Display:
         self._trained = 0
         self._cells: dict[str, _Shown] = {}
         self._progress = Progress(
-            TextColumn("{task.description:32}"),
+            TextColumn("{task.description:32}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,

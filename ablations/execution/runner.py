@@ -179,7 +179,7 @@ class StudyRunner:
             )
             return _status_of(error)
         if schedule.ending:
-            self.console.print(schedule.ending)
+            self._say(schedule.ending)
         if driver.diverged:
             self.console.print(
                 f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again."

@@ -12,6 +12,7 @@ from ablations.common.files import refusals_explained, write_whole
 from ablations.ledger.assess import Assessment, Ledger
 from ablations.ledger.evidence import Evidence
 from ablations.reporting.tables.render import markdown_table, print_table
+from ablations.reporting.text.markdown import code_block, markdown_text
 
 _HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence")
 _PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
@@ -111,15 +112,19 @@ def _page(ledger: Ledger, command: str) -> str:
     for assessment in ledger.assessments:
         lines += _section(assessment)
     if ledger.skipped:
-        lines += ["", "## Skipped studies", "", *(f"- {skipped.sentence}" for skipped in ledger.skipped)]
-    return "\n".join([*lines, "", "## Made by", "", "```", command, "```", ""])
+        lines += ["", "## Skipped studies", "", *(f"- {markdown_text(skipped.sentence)}" for skipped in ledger.skipped)]
+    return "\n".join([*lines, "", "## Made by", "", *code_block(command), ""])
 
 
 def _section(assessment: Assessment) -> list[str]:
     claim, settles = assessment.claim, assessment.command
-    lines = ["", f"## {claim.id}: {assessment.outcome.value}", "", f"{claim.statement} ({claim.source})."]
-    lines += ["", f"Claimed at: {claim.scale.text}."] if claim.scale else []
+    lines = ["", f"## {claim.id}: {assessment.outcome.value}", ""]
+    lines += [markdown_text(f"{claim.statement} ({claim.source}).")]
+    lines += ["", markdown_text(f"Claimed at: {claim.scale.text}.")] if claim.scale else []
     for sentence in (claim.decay_sentence, claim.rule_in_full, assessment.family_sentence):
-        lines += ["", sentence] if sentence else []
-    lines += ["", *(f"- {sentence}" for sentence in assessment.evidence or ["no stored study has its networks"])]
-    return lines + (["", "What would settle it:", "", "```", settles, "```"] if settles else [])
+        lines += ["", markdown_text(sentence)] if sentence else []
+    lines += [
+        "",
+        *(f"- {markdown_text(sentence)}" for sentence in assessment.evidence or ["no stored study has its networks"]),
+    ]
+    return lines + (["", "What would settle it:", "", *code_block(settles)] if settles else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from ablations.analysis.multiverse import MultiverseAnalysis
 from ablations.analysis.study import ENDS, MOST_SHOWN
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
+from ablations.common.urls import relative_link
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 from ablations.reporting.figures.protocols import draw_protocols
 from ablations.reporting.tables.protocols import protocols_table, sizes_text
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.markdown import code_block, code_span, markdown_text
 from ablations.reporting.text.multiverse import (
     differing_options,
     machine_text,
@@ -88,21 +89,23 @@ def _caption(analysis: MultiverseAnalysis, frame: pd.DataFrame) -> str:
 
 def _text(analysis: MultiverseAnalysis, table: Section, sentences: Sequence[str], *, has_figure: bool) -> str:
     multiverse = analysis.multiverse
-    lines = [f"# {multiverse.name}", "", analysis.question, "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += [*markdown_table(table.headers, table.rows), "", table.note, ""]
+    lines = [f"# {markdown_text(multiverse.name)}", "", markdown_text(analysis.question), ""]
+    lines += [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
+    lines += [*markdown_table(table.headers, table.rows), "", markdown_text(table.note), ""]
     if has_figure:
         lines += [f"![{table.title}](figures/{_NAME}.png)", ""]
     lines += ["## Protocols", ""]
     for protocol in multiverse.protocols:
         study = analysis.studies.get(protocol.name)
         if study is None:
-            lines.append(f"- {protocol.name}: no cells. Command: `{protocol.command}`")
+            lines.append(f"- {markdown_text(protocol.name)}: no cells. Command: {code_span(protocol.command)}")
             continue
-        line = protocol_lines(analysis)[protocol.name]
-        report = os.path.relpath(study.folder / "report.md", analysis.folder)
-        lines.append(f"- {protocol.name}: {line}. Study: [{study.design.study}]({Path(report).as_posix()})")
+        line = markdown_text(f"{protocol.name}: {protocol_lines(analysis)[protocol.name]}.")
+        report = relative_link(study.folder / "report.md", analysis.folder)
+        lines.append(f"- {line} Study: [{markdown_text(study.design.study)}]({report})")
     if differing := differing_options(analysis):
         rows = [[option, *values.values()] for option, values in differing.items()]
         lines += ["", "Options that differ:", "", *markdown_table(("option", *analysis.studies), rows)]
-    lines += ["", f"Machine: {machine_text(analysis)}", "", "## Made by", "", "```", multiverse.command, "```", ""]
+    lines += ["", f"Machine: {markdown_text(machine_text(analysis))}", ""]
+    lines += ["## Made by", "", *code_block(multiverse.command), ""]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
+from ablations.common.urls import relative_link
 from ablations.config import ATTENTION
 from ablations.design.network import capacities_of
 from ablations.reporting.figures import FIGURES
@@ -22,6 +23,7 @@ from ablations.reporting.tables.variants import summary_table
 from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.conclusions import conclusions
 from ablations.reporting.text.declaration import declaration_rows, declaration_sentences
+from ablations.reporting.text.markdown import code_block, markdown_text
 from ablations.reporting.text.scope import protocol_options
 from ablations.reporting.text.tuning import tuning_sentences
 
@@ -74,10 +76,11 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 
 def _opening(analysis: StudyAnalysis, sentences: Sequence[str], sections: Sequence[Section]) -> str:
     design, variants = analysis.design, summary_table(analysis)
-    lines = [f"# {design.study}", "", design.question, "", *(f"- {sentence}" for sentence in sentences), ""]
-    lines += [*markdown_table(variants.headers, variants.rows), "", variants.note]
+    lines = [f"# {markdown_text(design.study)}", "", markdown_text(design.question), ""]
+    lines += [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
+    lines += [*markdown_table(variants.headers, variants.rows), "", markdown_text(variants.note)]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.note]
+        lines += ["", f"## {markdown_text(section.title)}", "", markdown_text(section.note)]
         lines += ["", *markdown_table(section.headers, section.rows)] if section.rows else []
     return "\n".join([*lines, "", ""])
 
@@ -89,9 +92,9 @@ def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
     if unfinished.rows:
         lines += ["**Not finished:**", "", *markdown_table(unfinished.headers, unfinished.rows), ""]
     for drawn in gallery.drawn:
-        lines += [f"![{drawn.title}]({drawn.png.relative_to(analysis.folder).as_posix()})", ""]
+        lines += [f"![{markdown_text(drawn.title)}]({relative_link(drawn.png, analysis.folder)})", ""]
     if gallery.left_out:
-        reasons = (f"- {name}: {reason}" for name, reason in gallery.left_out.items())
+        reasons = (f"- {name}: {markdown_text(reason)}" for name, reason in gallery.left_out.items())
         lines += ["Figures that were left out:", "", *reasons, ""]
     # Those without a finished cell too, unless there are too many.
     listed = [variant for variant in design.variants if analysis.shows_all or variant.name in analysis.shown]
@@ -105,12 +108,12 @@ def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
     for variant in listed:
         if variant.clamped:
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
-            lines += [f"{variant.name} has fewer groups on narrow places: {places}.", ""]
+            lines += [f"{markdown_text(variant.name)} has fewer groups on narrow places: {places}.", ""]
     if declared := declaration_rows(analysis):
         lines += ["## Declared before the first cell", "", *_pairs("what", "declared", declared)]
     lines += ["## Protocol", "", "What all cells share:", ""]
     lines += [*_pairs("option", "value", protocol_options(analysis)), *_data(attributes.get("data"))]
-    lines += ["## Made by", "", "```", str(attributes.get("command", "unknown")), "```", ""]
+    lines += ["## Made by", "", *code_block(str(attributes.get("command", "unknown"))), ""]
     for environment in analysis.results.environments:
         lines += _pairs("environment", "", environment)
     return "\n".join(lines)
@@ -125,7 +128,7 @@ def _data(data: Mapping[str, Any] | None) -> list[str]:
         return []
     names = ", ".join(data["classes"][:_NAMED_CLASSES]) + (", ..." if len(data["classes"]) > _NAMED_CLASSES else "")
     images = f"{data['train']:,} training and {data['test']:,} test images"
-    return [f"Data: {images} of {len(data['classes'])} classes: {names}.", ""]
+    return [f"Data: {images} of {len(data['classes'])} classes: {markdown_text(names)}.", ""]
 
 
 def _spoken(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,9 @@ def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
     try:
         address = engine_url(url)
         connect = connect_arguments(address)
-        return action(RDBStorage(address, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
+        # Optuna takes the URL for a template, whose fields are in braces.
+        template = re.sub("[{}]", r"\g<0>\g<0>", address)
+        return action(RDBStorage(template, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
         raise explain(url, error) from None
 

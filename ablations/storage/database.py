@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ablations.common.files import check_path
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
 from ablations.storage.errors import StorageError
@@ -62,8 +63,14 @@ def check_url(option: str, url: str) -> None:
         parsed.get_dialect().import_dbapi()
     except (ArgumentError, ValueError, ImportError) as error:
         raise explain(url, error, option) from None
-    if parsed.get_backend_name() == "sqlite" and database_file(url) is None:
+    if parsed.get_backend_name() != "sqlite":
+        return
+    if not all("=" in part for part in url.partition("?")[2].split("&") if part):
+        raise StorageError(option, url, "has a '?', which begins the parameters of a URL; in a path it is written %3F")
+    file = database_file(url)
+    if file is None:
         raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
+    check_path(option, file)
 
 
 def connect_arguments(url: str) -> dict[str, Any]:

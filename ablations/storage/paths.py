@@ -6,9 +6,11 @@ import re
 import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
+from unicodedata import category, normalize
 
 from ablations.common.errors import UsageError
-from ablations.common.files import refusals_explained, user_path
+from ablations.common.files import check_path, refusals_explained, user_path
+from ablations.common.urls import sqlite_url
 from ablations.config import Config
 from ablations.storage.database import check_url, database_file
 
@@ -16,26 +18,36 @@ from ablations.storage.database import check_url, database_file
 GO_ON = "; once it can be, the same command goes on with what is stored"
 ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all results
 _RESERVED = ("reference", ARTIFACTS)
+_LONGEST = 200  # bytes of a folder's name, of the 255 of most file systems; names of locks and copies are longer
+_DEVICES = re.compile("con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 # What MLflow keeps runs in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
 
 
 def study_folder(config: Config) -> Path:
-    """Returns `results_dir/<study>`; raises UsageError if the study's name is no name of a folder."""
-    if not re.fullmatch(r"\w[\w.+=-]{0,99}", config.study):
+    """Returns `results_dir/<study>`; raises UsageError if not every file system has folders of the study's name."""
+    name = config.study
+    letters = "".join(sign for sign in name if not category(sign).startswith("M"))  # as many scripts combine them
+    if len(name) > 100 or not re.fullmatch(r"\w[\w.+=-]*", letters):
         reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
-        raise UsageError("study", config.study, reason)
-    if config.study in _RESERVED:
-        raise UsageError("study", config.study, "is the name of a folder of the suite's own")
-    return results_folder(config) / config.study
+        raise UsageError("study", name, reason)
+    if len(name.encode()) > _LONGEST:
+        raise UsageError("study", name, f"is too long for a folder: it has {len(name.encode())} bytes, of {_LONGEST}")
+    if name.endswith(".") or _DEVICES.fullmatch(name.partition(".")[0]):
+        raise UsageError("study", name, "is not a valid name of a folder on Windows; choose another name")
+    if name.casefold() in _RESERVED:
+        raise UsageError("study", name, "is the name of a folder of the suite's own")
+    return results_folder(config) / name
 
 
 def results_folder(config: Config) -> Path:
     """Returns the folder of all studies."""
     if not config.results_dir.strip():
         raise UsageError("results_dir", None, "needs the name of a folder")
-    return user_path("results_dir", config.results_dir)
+    folder = user_path("results_dir", config.results_dir)
+    check_path("results_dir", folder)
+    return folder
 
 
 def artifacts_folder(config: Config, name: str) -> Path:
@@ -46,7 +58,7 @@ def artifacts_folder(config: Config, name: str) -> Path:
 def storage_url(config: Config) -> str:
     """Returns the URL of Optuna's database; raises what `check_url` does, and UsageError if its folder is missing."""
     if not config.storage:
-        return f"sqlite:///{results_folder(config) / 'optuna.db'}"
+        return _own_database(config, "optuna.db")
     check_url("storage", config.storage)
     file = database_file(config.storage)
     if file is not None and not file.parent.is_dir():
@@ -54,11 +66,16 @@ def storage_url(config: Config) -> str:
     return config.storage
 
 
+def reference_url(config: Config) -> str:
+    """Returns the URL of the database of the committed reference results."""
+    return _own_database(config, "reference/optuna.db")
+
+
 def tracking_uri(config: Config) -> str:
     """Returns MLflow's tracking URI; raises UsageError if MLflow knows none of its kind, or what `check_url` does."""
     uri = config.tracking.uri
     if not uri:
-        return f"sqlite:///{results_folder(config) / 'mlflow.db'}"
+        return _own_database(config, "mlflow.db")
     scheme, is_url, _ = uri.partition("://")
     if scheme.partition("+")[0] in _DATABASES:
         check_url("tracking.uri", uri)
@@ -69,7 +86,11 @@ def tracking_uri(config: Config) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a study's folder; raises UsageError if it cannot be written, or a link on the way leads nowhere."""
+    """Makes a study's folder.
+
+    Raises:
+        UsageError: if it cannot be written, is that of another study, or a link on the way leads nowhere.
+    """
     for place in (*reversed(folder.parents), folder):
         if place.is_symlink() and not place.exists():
             reason = f"{place} is a symbolic link to {place.readlink()}, which is not there"
@@ -78,3 +99,21 @@ def make_folder(folder: Path) -> None:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
+        entries = [entry.name for entry in folder.parent.iterdir()]
+    # Many file systems do not tell capitals from small letters, nor composed from decomposed ones.
+    alike = [name for name in entries if name != folder.name and _folded(name) == _folded(folder.name)]
+    for name in alike:
+        if (folder.parent / name).exists() and (folder.parent / name).samefile(folder):
+            reason = f"is the same folder as that of the study {name} on this file system; choose another name"
+            raise UsageError("study", folder.name, reason)
+
+
+def _folded(name: str) -> str:
+    return normalize("NFC", name).casefold()
+
+
+def _own_database(config: Config, name: str) -> str:
+    try:
+        return sqlite_url(results_folder(config) / name)
+    except ValueError as error:
+        raise UsageError("results_dir", config.results_dir, f"has no database URL: {error}") from None

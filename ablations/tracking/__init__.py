@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.storage.database import database_file
 from ablations.storage.paths import artifacts_folder, tracking_uri
 from ablations.tracking.artifacts import follow_artifacts
 from ablations.tracking.base import StudyMirror
@@ -35,7 +35,8 @@ def open_tracker(config: Config, design: Design, study_id: str, console: Console
     if not config.tracking.enabled:
         return StudyMirror()
     uri = tracking_uri(config)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    file = database_file(uri)
+    if file is not None and not file.exists():
         console.print("Making the MLflow store, once; this takes some seconds.")
     from ablations.tracking.tracker import Tracker
 

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
 from ablations.common.surroundings import bypass_proxies
-from ablations.common.urls import hide_passwords
+from ablations.common.urls import file_url, hide_passwords, sqlite_url
 from ablations.common.wording import first_line
 from ablations.storage.database import connect_arguments, database_file, engine_url, sqlite_meaning
 from ablations.tracking.artifacts import is_gone, update_addresses
@@ -32,6 +32,7 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  # a run's status
 # Of files; requests' and urllib3's errors of the network are OSErrors, too.
 _FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+LONGEST_NAME = 250  # characters of a run's name
 VIEW = "variants"  # key of the view that a study's link opens
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each.
@@ -55,8 +56,8 @@ class Experiment:
     id: str
 
     def create_run(self, name: str, tags: dict[str, str] | None = None) -> str:
-        """Creates a run; returns its id."""
-        return str(self.client.create_run(self.id, run_name=name, tags=tags).info.run_id)
+        """Creates a run; returns its id. A name that is too long for MLflow's databases is cut."""
+        return str(self.client.create_run(self.id, run_name=name[:LONGEST_NAME], tags=tags).info.run_id)
 
     def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
         """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`.
@@ -103,12 +104,14 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
     client = MlflowClient(engine_url(uri))
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        local = None if uri.startswith(("http://", "https://")) else artifacts.resolve().as_uri()
+        local = None if uri.startswith(("http://", "https://")) else file_url(artifacts)
         experiment_id = client.create_experiment(name, artifact_location=local, tags=_EXPERIMENT_TAGS)
     else:
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
+    if file is not None:
+        _remove_literal_folder(uri, file)
     return Experiment(uri, client, str(experiment_id))
 
 
@@ -133,6 +136,15 @@ def is_server(uri: str) -> bool:
     return "://" in uri and not uri.startswith(("sqlite", "file:"))
 
 
+def _remove_literal_folder(uri: str, file: Path) -> None:
+    """Removes the empty folder that MLflow makes of a URL as it is written, where percent signs stand for others."""
+    literal = Path(uri.removeprefix("sqlite:///")).parent
+    if literal != file.parent:
+        with suppress(OSError):  # it is not there, or not empty
+            for folder in (literal, *literal.parents):
+                folder.rmdir()
+
+
 def _make_store(uri: str, path: Path) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
     if path.exists():
@@ -145,5 +157,5 @@ def _make_store(uri: str, path: Path) -> None:
             stale.unlink(missing_ok=True)
         if not path.exists():
             unfinished.touch()  # with the permissions of any new file, for a group too; SQLite's are narrower
-            MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+            MlflowClient(sqlite_url(unfinished)).search_experiments(max_results=1)
             unfinished.replace(path)

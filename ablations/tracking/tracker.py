@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ablations.training.events import Epoch
 
 LONGEST_TAG = 5000  # characters
+LONGEST_SOURCE = 65_535  # characters; a list of all classes of a large data set is longer
 LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 # The files of cells stay where they are: copies of large networks, and of thousands of files, would fill the disk.
 _NO_ARTIFACTS = ("weights", "checkpoints", "predictions")
@@ -222,7 +223,7 @@ class Tracker(StudyMirror):
         client, data = self.experiment.client, self._design.protocol["data"]
         client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=_tags(tags))
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
-        data_set = Dataset(data["name"], self._fingerprint, "options", source)
+        data_set = Dataset(data["name"], self._fingerprint, "options", source[:LONGEST_SOURCE])
         client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
     def _close_parent(self, status: str, folder: Path | None, note: str, verdicts: str) -> None:

@@ -23,6 +23,7 @@ from ablations.benchmarking.plan import Comparison
 from ablations.config import BenchConfig
 from ablations.measure.record import Measurement, Setting, Subject
 from ablations.storage.lock import claimed
+from tests.builders.markdown import unescaped
 from tests.conftest import Command
 from tests.wording import refusal, worded
 
@@ -116,7 +117,7 @@ def test_every_measurement_is_a_row_with_the_machine(done: Done) -> None:
 
 
 def test_the_report_says_how_it_was_made(done: Done) -> None:
-    text = (done.folder / "report.md").read_text()
+    text = unescaped(done.folder / "report.md")
     assert f"# {NAME}\n" in text
     assert f"python -m ablations.bench {' '.join(TINY[:1])} 'sweep.factors.attention=[sa]' " in text
     for name in ("promise", "memory", "roofline"):

@@ -16,6 +16,7 @@ from ablations.plan import plan
 from ablations.storage.study import open_store
 from tests.builders.claims import REAL, by_name, store_study
 from tests.builders.claims import claim as by_id
+from tests.builders.markdown import unescaped
 from tests.conftest import TINY, Command
 from tests.wording import refusal, worded
 
@@ -55,7 +56,7 @@ def test_without_any_study_what_can_be_computed_is_and_the_rest_says_what_to_run
     assert commands(done.stdout) == {claim.id: claim.command for claim in CLAIMS if claim.expects is not None}
     assert lines[-1] == f"Ledger:     {folder / 'claims.md'}, {folder / 'claims.csv'}"
     assert sorted(path.name for path in folder.rglob("*")) == ["claims.csv", "claims.md"]
-    page = (folder / "claims.md").read_text()
+    page = unescaped(folder / "claims.md")
     assert page.endswith(f"```\npython -m ablations.claims results_dir={folder}\n```\n")
     for claim in CLAIMS:
         studies = "" if claim.expects is None else "0"
@@ -79,7 +80,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
     }
     printed = capsys.readouterr().out
     assert set(commands(printed)) == {"gain", "released", "affine", "conv1x1", "rivals"}
-    page = (tmp_path / "claims.md").read_text()
+    page = unescaped(tmp_path / "claims.md")
     where = (
         "shuffle-cifar10-resnet8 (cifar10 (24 training images, 2 classes); resnet8; 4 epochs; train.decay=weights): "
         "shuffle=on against"
@@ -119,7 +120,7 @@ def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_pat
     assert frame["outcome"].to_dict() == {"shuffle-cifar10-resnet8": "reproduced", "committed": "contradicted"}
     assert list(frame["level"]) == [pytest.approx(0.975)] * 2
     assert frame["storage"].nunique() == 2
-    page = (tmp_path / "claims.md").read_text().partition("## shuffle")[2].partition("## small")[0]
+    page = unescaped(tmp_path / "claims.md").partition("## shuffle")[2].partition("## small")[0]
     assert "What would settle it" not in page
     assert page.count("\n- ") == 2
     assert "so that all hold together at 95 %." in page
@@ -135,14 +136,14 @@ def test_a_copy_of_the_committed_store_is_the_same_evidence(tmp_path: Path) -> N
     columns = ["n", "mean", "low", "high", "level", "comparisons", "number_of_studies", "outcome"]
     assert both[columns].to_dict() == alone[columns].to_dict()
     where = f"shuffle-cifar10-resnet8 in sqlite:///{tmp_path / 'reference' / 'optuna.db'}"
-    assert worded("ledger.same_runs", replicates="8 replicates", where=where) in (tmp_path / "claims.md").read_text()
+    assert worded("ledger.same_runs", replicates="8 replicates", where=where) in unescaped(tmp_path / "claims.md")
 
 
 def test_digits_settle_nothing_about_trained_networks(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE, "data=digits")
     assert call(tmp_path) == 0
     assert verdicts(tmp_path)["shuffle"] == "undecided"
-    page = (tmp_path / "claims.md").read_text().partition("## shuffle")[2].partition("## small")[0]
+    page = unescaped(tmp_path / "claims.md").partition("## shuffle")[2].partition("## small")[0]
     assert worded("ledger.not_real") in page
     assert "What would settle it" in page
 
@@ -160,7 +161,7 @@ def test_the_margin_is_declared_with_the_claim_and_no_option_moves_it(tmp_path: 
     for options in ((), ("sweep.margin=1",)):
         assert call(tmp_path, *options) == 0
         assert verdicts(tmp_path)["conv1x1"] == "contradicted"
-    assert by_id("conv1x1").margin_reason in (tmp_path / "claims.md").read_text()
+    assert by_id("conv1x1").margin_reason in unescaped(tmp_path / "claims.md")
 
 
 def test_of_many_findings_the_table_shows_some_and_the_page_all(
@@ -169,7 +170,7 @@ def test_of_many_findings_the_table_shows_some_and_the_page_all(
     store_study(tmp_path, by_name({}), REAL, "replicates=2", "sweep.factors.attention.groups=[1,2,4,8]")
     assert call(tmp_path) == 0
     assert "more in claims.md" in " ".join(capsys.readouterr().out.replace("│", " ").split())
-    page = (tmp_path / "claims.md").read_text().partition("## gain")[2].partition("## params")[0]
+    page = unescaped(tmp_path / "claims.md").partition("## gain")[2].partition("## params")[0]
     assert page.count(" against none, n = 2, ") == 4
 
 
@@ -181,7 +182,7 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     assert call(tmp_path) == 0
     line = worded("ledger.old_format", study="old", url=url, format=1)
     assert f"\nSkipped: {line}" in capsys.readouterr().out
-    assert f"## Skipped studies\n\n- {line}" in (tmp_path / "claims.md").read_text()
+    assert f"## Skipped studies\n\n- {line}" in unescaped(tmp_path / "claims.md")
     assert verdicts(tmp_path)["shuffle"] == "undecided"
 
 

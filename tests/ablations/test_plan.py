@@ -25,6 +25,7 @@ from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
 from ablations.training.events import Probe
 from tests.builders.frames import frame
+from tests.builders.markdown import unescaped
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY, Command
@@ -94,7 +95,7 @@ def test_a_plan_is_a_table_and_sentences_and_stores_nothing(tmp_path: Path, comm
     assert any(line.startswith("│ groups=4 │     2 │        2 │") for line in lines)
     assert lines[-1] == f"Plan:       {tmp_path / STUDY / 'plan.md'}"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["plan.md"]
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     assert text.startswith(f"# Plan of {STUDY}\n\n{sweep_questions()['groups']}")
     assert text.endswith(f"results_dir={tmp_path}\n```\n")
     assert "```\npython -m ablations.plan sweep=groups " in text
@@ -118,7 +119,7 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
     tmp_path: Path, probed: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path) == 0
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     made = make_design(compose_config([*TINY, "device=cpu"]))
     precision = made.protocol["train"]["precision"]
     assert said(text) == [
@@ -134,7 +135,7 @@ def test_the_sentences_of_a_study_of_which_nothing_is_stored(
 
 def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path, probed: list[str]) -> None:
     assert call(known, "replicates=8", "plan.effect=3") == 0
-    text = (known / STUDY / "plan.md").read_text()
+    text = unescaped(known / STUDY / "plan.md")
     assert probed == []
     times = [cell.outcome["result"]["seconds"] for cell in stored(known) if cell.variant == "none" and cell.outcome]
     seconds = f"{sum(times) / 2:.3g} ({min(times):.3g} to {max(times):.3g})"
@@ -149,14 +150,14 @@ def test_stored_cells_say_what_others_cost_and_what_will_be_detected(known: Path
 
 def test_the_margin_is_the_effect_that_is_asked_for_unless_another_one_is(known: Path, probed: list[str]) -> None:
     assert call(known, "sweep.margin=1.5") == 0
-    assert said((known / STUDY / "plan.md").read_text())[4].startswith(worded("plan.takes", effect=1.5))
+    assert said(unescaped(known / STUDY / "plan.md"))[4].startswith(worded("plan.takes", effect=1.5))
     assert probed == []
 
 
 def test_variants_that_have_no_stored_cell_are_probed(known: Path, probed: list[str]) -> None:
     assert call(known, "sweep.factors.attention.groups=[1,2,4]") == 0
     assert probed == ["groups=2"]
-    found = rows((known / STUDY / "plan.md").read_text())
+    found = rows(unescaped(known / STUDY / "plan.md"))
     assert [row[1] for row in found.values()] == ["0", "0", "2", "0"]
     assert [row[5] for row in found.values()] == ["2 stored cells"] * 2 + ["a few steps", "2 stored cells"]
 
@@ -169,7 +170,7 @@ def test_a_pilot_trains_replicates_that_the_run_then_has(tmp_path: Path, capsys:
         (name, replicate) for name in ("none", "groups=1", "groups=4") for replicate in range(2)
     )
     assert {cell.state for cell in before} == {CellState.FINISHED}
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     assert worded("plan.left", left=3, total=9) in text
     assert [row[5] for row in rows(text).values()] == ["2 stored cells"] * 3
     # A study that is piloted already pilots nothing anew.
@@ -197,7 +198,7 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
     options = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *options, "replicates=3", "baseline_replicates=6", "plan.pilot=2") == 0
     assert len(stored(tmp_path)) == 6
-    assert worded("plan.left", left=6, total=12) in (tmp_path / STUDY / "plan.md").read_text()
+    assert worded("plan.left", left=6, total=12) in unescaped(tmp_path / STUDY / "plan.md")
     first = history(tmp_path).first
     assert (first.replicates, first.baseline_replicates) == (3, 6)
     assert train(tmp_path, *options, "replicates=3", "baseline_replicates=6") == 0
@@ -215,7 +216,7 @@ def test_a_pilot_declares_the_study_that_it_is_the_beginning_of(
 def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_path: Path) -> None:
     options = ("replicates=auto", "replicates.max=12", "train.epochs=1", "data.resolution=32", "tracking.enabled=false")
     assert call(tmp_path, *options, "plan.pilot=2") == 0
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     assert len(stored(tmp_path)) == 6
     looks = Looks.planned(12)
     assert looks is not None
@@ -286,7 +287,7 @@ def test_a_study_that_a_run_made_and_did_not_begin_is_planned_as_a_new_one(tmp_p
     # As a run leaves it that found no data.
     open_store(f"sqlite:///{tmp_path / 'optuna.db'}", STUDY, create=True)
     assert call(tmp_path) == 0
-    assert worded("plan.left", left=6, total=6) in (tmp_path / STUDY / "plan.md").read_text()
+    assert worded("plan.left", left=6, total=6) in unescaped(tmp_path / STUDY / "plan.md")
     assert probed
 
 
@@ -294,14 +295,14 @@ def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
     store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
     store.remember("looks", [9, 14])
     assert call(known, "replicates=auto", "replicates.max=14") == 0
-    assert "Looks are at 9, 14 replicates; " in (known / STUDY / "plan.md").read_text()
+    assert "Looks are at 9, 14 replicates; " in unescaped(known / STUDY / "plan.md")
     assert call(known, "replicates=auto", "replicates.max=15") == 2
     # The last look may spend a part of the errors alone, so it detects less than as many replicates otherwise would.
     detected = []
     for options in (["replicates=auto", "replicates.max=14"], ["replicates=14"]):
         assert call(known, *options) == 0
         start = worded("reach.detects", replicates=14, contrasts=2, effect="")
-        (sentence,) = (one for one in said((known / STUDY / "plan.md").read_text()) if one.startswith(start))
+        (sentence,) = (one for one in said(unescaped(known / STUDY / "plan.md")) if one.startswith(start))
         detected.append(float(sentence.removeprefix(start).split()[0]))
     assert detected[0] > detected[1]
     assert probed == []
@@ -309,7 +310,7 @@ def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
 
 def test_a_sweep_whose_baseline_is_a_level_is_planned(tmp_path: Path, probed: list[str]) -> None:
     assert call(tmp_path, "sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}") == 0
-    text = next(tmp_path.glob("backbones*/plan.md")).read_text()
+    text = unescaped(next(tmp_path.glob("backbones*/plan.md")))
     assert list(rows(text)) == probed == ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa"]
     assert " with 2 replicates and 2 contrasts at 80 % power: " in text
 
@@ -322,7 +323,7 @@ def test_a_search_is_planned_with_the_cells_of_both_phases(
     trials: int, picks: int, tmp_path: Path, probed: list[str]
 ) -> None:
     assert call(tmp_path, "sweep=search", SPACE, "sweep.objectives=[top1]", f"sweep.trials={trials}") == 0
-    text = next(tmp_path.glob("search*/plan.md")).read_text()
+    text = unescaped(next(tmp_path.glob("search*/plan.md")))
     best = min(3, picks)
     selection, results = 1 + picks, 2 * (1 + best)
     assert probed == ["none"]
@@ -341,7 +342,7 @@ def test_a_search_that_is_done_leaves_nothing_to_train(tmp_path: Path) -> None:
     study.drive(FormulaLauncher(study.config))
     assert any(cell.state == CellState.PRUNED for cell in study.store.cells())
     assert plan(study.config, "") == 0
-    text = (tmp_path / "mine" / "plan.md").read_text()
+    text = unescaped(tmp_path / "mine" / "plan.md")
     assert worded("plan.left", left=0, total=10 + 3 * 2) in text
     assert {row[1] for row in rows(text).values()} == {"0"}
 
@@ -358,7 +359,7 @@ def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned
 
     monkeypatch.setattr(probe, "probe", fail)
     assert call(tmp_path) == 0
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     capacity = worded("capacity.groups", number=4, channels="4, 8, 16")
     assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory", capacity]
     assert "- " + worded("plan.cost_unknown", variant="groups=4") in text

@@ -58,7 +58,7 @@ def study_analysis(
     order = [variant.name for variant in design.variants]
     cells = []
     for number, cell in enumerate(design.cells()):
-        outcome = _outcome(order.index(cell.variant.name), cell, top1)
+        outcome = outcome_of(order.index(cell.variant.name), cell, top1)
         is_done = finished is None or number < finished
         cells.append(stored_cell(cell, number, outcome if is_done else None, failure))
     declared = Declaration.of(design, commit="0123456789", command="x", time="2026-11-29T14:02:11+00:00")
@@ -80,7 +80,7 @@ def search_analysis(
     cells: list[StoredCell] = []
 
     def store(cell: Cell) -> None:
-        cells.append(stored_cell(cell, len(cells), _outcome(order.index(cell.variant.name), cell, spread_top1)))
+        cells.append(stored_cell(cell, len(cells), outcome_of(order.index(cell.variant.name), cell, spread_top1)))
 
     for cell in tried.selection_cells():
         store(cell)
@@ -95,7 +95,7 @@ def search_analysis(
     return StudyAnalysis(config, design, collect(design, cells), attributes, folder, selection)
 
 
-def _outcome(index: int, cell: Cell, top1: Callable[[int, int], float]) -> dict[str, Any]:
+def outcome_of(index: int, cell: Cell, top1: Callable[[int, int], float]) -> dict[str, Any]:
     """What a cell of the `index`-th variant came to."""
     result: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0 + index)
     result |= {"top1": top1(index, cell.replicate), "parameters": 75000 + 100 * index, "attention_by": "kernels"}

@@ -58,7 +58,9 @@ def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, looks: dict
         own = frame[frame["variant"] == name]
         shares = own["count"] / own["count"].sum()
         drawn = own[shares >= _LEAST]
-        above.plot(drawn["confidence"], drawn["accuracy"], label=name, markersize=3, linewidth=1.0, **look)
+        above.plot(
+            drawn["confidence"], drawn["accuracy"], label=style.legend_label(name), markersize=3, linewidth=1.0, **look
+        )
         edges = [*own["low"], own["high"].iloc[-1]]
         below.stairs(100 * shares, edges, color=look["color"])
     above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), xticklabels=[])

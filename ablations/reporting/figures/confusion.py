@@ -107,14 +107,20 @@ def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
     """Draws a row a pair of classes, a mark a variant, the baseline's in grey."""
     variants = list(dict.fromkeys(frame["variant"]))
     looks = style.looks_of(variants, grey=variants[:1])
-    pairs = frame["true"].map(lambda name: style.shorten(name, _WIDEST_LABEL)) + " → "
-    pairs += frame["predicted"].map(lambda name: style.shorten(name, _WIDEST_LABEL))
-    labels = list(dict.fromkeys(pairs))
+    pairs = pd.Series(list(zip(frame["true"], frame["predicted"], strict=True)), frame.index)
+    rows = list(dict.fromkeys(pairs))  # by whole names: shortened ones may be the same
+    labels = [" → ".join(style.shorten(name, _WIDEST_LABEL) for name in pair) for pair in rows]
     with style.figure(style.TWO_COLUMNS, 1.0 + style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
         for name in variants:
             is_own = frame["variant"] == name
-            axes.plot(frame["share"][is_own], pairs[is_own].map(labels.index), linestyle="", label=name, **looks[name])
+            axes.plot(
+                frame["share"][is_own],
+                pairs[is_own].map(rows.index),
+                linestyle="",
+                label=style.legend_label(name),
+                **looks[name],
+            )
         style.name_rows(axes, labels)
         axes.set_xlim(left=-0.02 * frame["share"].max())
         axes.set_xlabel("Taken for the other class (% of the true class)")

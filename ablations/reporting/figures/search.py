@@ -76,7 +76,9 @@ def _draw_course(axes: Axes, frame: pd.DataFrame, objective: str) -> None:
     _number_picks(axes, tried.assign(order=tried.index + 1), "order", objective)
     for index, (_, named) in enumerate(frame[~frame["picked"]].iterrows()):
         dashes = style.DASHES[(index + 1) % len(style.DASHES)]
-        axes.axhline(named[objective], color=style.BASELINE, linestyle=dashes, label=named["variant"])
+        axes.axhline(
+            named[objective], color=style.BASELINE, linestyle=dashes, label=style.legend_label(named["variant"])
+        )
     axes.set(xlabel="Variant, in the order of the search", ylabel=on_validation(objective))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
+import unicodedata
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,10 +23,15 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatt
 from scipy.optimize import isotonic_regression
 
 from ablations.common.files import write_whole
+from ablations.reporting.figures import fonts
 from ablations.stats import estimate
 
 TWO_COLUMNS = 7.2  # inches
 _LABEL_WIDTH = 38  # letters
+_WIDE = (
+    "[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\U00020000-\U0003fffd]"
+)
+_CLOSING = "[\u3001\u3002\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff1a\uff1b\uff1f]"  # with what no line begins
 
 # Okabe and Ito 2008, without yellow, which is too light on white; lightness differs, markers and dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -37,7 +45,8 @@ DOTS: dict[str, Any] = {
 }  # fmt: skip
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": fonts.USUAL,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.size": 8.0,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8.0,
@@ -78,19 +87,28 @@ def _styled() -> AbstractContextManager[None]:
 @contextmanager
 def figure(width: float, height: float, caption: str) -> Iterator[Figure]:
     """Yields an empty figure in the suite's style, of so many inches; its caption stands below, folded to its width."""
-    with _styled():
+    with _styled(), _each_glyph_unmentioned():
         lines = fold(caption, int(width * 20))
         room = 0.13 * len(lines) + 0.08
         above = ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room)))
         drawn = Figure(figsize=(width, height + room), layout=above)
         yield drawn
         drawn.text(0.01, 0.04 / (height + room), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
+        fonts.FALLBACK.complete(drawn)
+
+
+@contextmanager
+def _each_glyph_unmentioned() -> Iterator[None]:
+    """Leaves out matplotlib's warning of each missing glyph: `fonts` warns of all of them once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def save(drawn: Figure, frame: pd.DataFrame, path: Path) -> list[Path]:
     """Writes a figure as PNG and PDF, and beside them the frame that it was drawn from; returns what was written."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    with _styled():
+    with _styled(), _each_glyph_unmentioned():
         drawn.savefig(png, format="png")
         drawn.set_layout_engine(None)  # everything has its place now; finding it again would take as long
         drawn.savefig(pdf, format="pdf", metadata={"CreationDate": None})  # equal figures are equal files
@@ -162,7 +180,7 @@ def add_legend(drawn: Figure, panels: Iterable[Axes], **look: Any) -> None:
 
 def row_labels(names: Iterable[str]) -> list[str]:
     """Folds the names of rows, so that there is room beside them for what they are the names of."""
-    return ["\n".join(fold(name, _LABEL_WIDTH)) for name in names]
+    return ["\n".join(fold(legend_label(name), _LABEL_WIDTH)) for name in names]
 
 
 def name_rows(axes: Axes, labels: Sequence[str], **look: Any) -> None:
@@ -178,11 +196,36 @@ def rows_height(labels: Iterable[str]) -> float:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cuts a text off that is longer than so many letters, and says so by an ellipsis."""
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """Cuts a text off that is wider than so many letters, and says so by an ellipsis."""
+    if columns(text) <= width:
+        return text
+    kept = list(text[:width])
+    while columns(kept) > width - 1:
+        kept.pop()
+    return f"{''.join(kept)}…"
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Breaks a text into lines of up to so many letters, one at least; longer words are left whole."""
+    """Breaks a text into lines of up to so many letters, one at least; longer words are left whole.
+
+    Chinese and Japanese have no spaces: lines may end after any of their characters, each as wide as two letters.
+    """
     words = " ".join(text.split())
-    return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False) or [""]
+    if columns(words) == len(words):
+        return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [""]
+    for piece in re.findall(f"{_WIDE}{_CLOSING}*|(?:(?!{_WIDE})\\S)+|\\s", words):
+        if columns(lines[-1] + piece) > width and lines[-1].strip() and not piece.isspace():
+            lines.append("")
+        lines[-1] += piece
+    return [line.strip() for line in lines]
+
+
+def columns(text: Iterable[str]) -> int:
+    """Returns how wide a text is in letters; a Chinese, Japanese or Korean character is as wide as two."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def legend_label(name: str) -> str:
+    """Returns a name as the label of something in a legend, from which matplotlib leaves out what begins with `_`."""
+    return f"\u2060{name}" if name.startswith("_") else name  # an invisible character that joins words

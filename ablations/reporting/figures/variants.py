@@ -114,7 +114,12 @@ def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
     repeated = len(levels) > 0 and levels["n"].max() > 1
     line, span = (axes.axhline, axes.axhspan) if along else (axes.axvline, axes.axvspan)
     for _, mean in frame[is_mean & frame["is_baseline"]].iterrows():
-        line(mean["value"], color=style.BASELINE, linestyle="--", label=f"{mean['variant']} (baseline)")
+        line(
+            mean["value"],
+            color=style.BASELINE,
+            linestyle="--",
+            label=style.legend_label(f"{mean['variant']} (baseline)"),
+        )
         if mean["n"] > 1:
             span(mean["low"], mean["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
     bars, places = (levels["low"], levels["high"]), dots["variant"].map(list(levels["variant"]).index)
@@ -163,7 +168,7 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 look = style.look_of(index) | ({"color": style.BASELINE} if own["is_baseline"].all() else {})
                 means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
                 axes.hlines(place[means], own["low"][means], own["high"][means], color=look["color"])
-                axes.plot(own["value"][means], place[means], linestyle="", label=name, **look)
+                axes.plot(own["value"][means], place[means], linestyle="", label=style.legend_label(name), **look)
                 if own["n"].max() > 1:
                     label = "replicates" if index == len(series) - 1 else None
                     axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)

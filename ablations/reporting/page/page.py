@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
 from ablations.common.metrics import METRICS, Metric
+from ablations.common.urls import relative_link
 from ablations.common.wording import count
 from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
@@ -86,7 +86,7 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
         sentences=[sentence for sentence in report.sentences if sentence not in said],
         variants=variants_table(analysis) if analysis.summaries else None,
         figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
-        files=[(file.name, _link(file, report.folder)) for file in (*tables, report.path)],
+        files=[(file.name, relative_link(file, report.folder)) for file in (*tables, report.path)],
         command=analysis.attributes.get("command", "unknown"),
         protocol=protocol_options(analysis),
         data=_data(analysis),
@@ -127,13 +127,8 @@ def _figure(drawn: Drawn, folder: Path) -> dict[str, Any]:
     content = drawn.png.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # of a PNG's first chunk: the page need not jump when it loads
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    links = [(path.suffix[1:].upper(), _link(path, folder)) for path in drawn.files]
+    links = [(path.suffix[1:].upper(), relative_link(path, folder)) for path in drawn.files]
     return {"drawn": drawn, "uri": uri, "width": width, "height": height, "links": links}
-
-
-def _link(path: Path, folder: Path) -> str:
-    """Returns a relative link that leads from the page to a file, whatever its name is."""
-    return quote(path.relative_to(folder).as_posix())
 
 
 def _data(analysis: StudyAnalysis) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import main_frame, make_sections
 from ablations.reporting.tables.tuning import tuning_frames
 from ablations.reporting.tables.variants import protocol_note, variants_frame, variants_table
+from ablations.reporting.text.markdown import markdown_text
 
 
 def write_tables(analysis: StudyAnalysis) -> list[Path]:
@@ -37,7 +38,7 @@ def write_tables(analysis: StudyAnalysis) -> list[Path]:
     texts = {f"{name}.csv": frame.to_csv(index=False, float_format="%.10g") for name, frame in frames.items()}
     for name, (whole, short, own_label) in tables.items():
         # A table on paper stands by itself: the study's question comes before the note.
-        lines = [*markdown_table(whole.headers, whole.rows), "", f"{question} {whole.note}".strip(), ""]
+        lines = [*markdown_table(whole.headers, whole.rows), "", markdown_text(f"{question} {whole.note}".strip()), ""]
         texts[f"{name}.md"] = "\n".join(lines)
         texts[f"{name}.tex"] = latex_table(short, f"{question} {short.note}".strip(), own_label)
     texts["numbers.tex"] = number_macros(analysis)

@@ -24,6 +24,10 @@ _ESCAPES = {
     "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\char34{}",
     "×": r"\texttimes{}", "–": r"\textendash{}",
 }  # fmt: skip
+_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators of lines and paragraphs
+# Latin letters, and the punctuation of the encodings T1 and TS1.
+_KNOWN_TO_PDFLATEX = re.compile("[\u0000-\u017f\u2013-\u2026\u2030\u20ac\u2122]")
+_NAMED = 8  # characters in a comment
 _QUANTITIES = (
     "N", "TopOne", "TopOneCI", "Difference", "DifferenceCI", "Verdict", "Parameters", "GFLOPs", "StepTime",
 )  # fmt: skip
@@ -31,7 +35,10 @@ _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight
 
 
 def latex_table(table: Section, caption: str, label: str) -> str:
-    """Writes a table as a LaTeX environment that needs booktabs and graphicx; what a label cannot hold is a hyphen."""
+    """Writes a table as a LaTeX environment that needs booktabs and graphicx.
+
+    A character that a label cannot hold is written in it as its number, so that two studies never share a label.
+    """
     columns, starts = [], []
     for column in range(len(table.headers)):
         widest = max((len(row[column]) for row in table.rows), default=0)
@@ -40,12 +47,13 @@ def latex_table(table: Section, caption: str, label: str) -> str:
         starts.append(r"\raggedright " if is_wide else "")
     lines = [
         "% Needs \\usepackage{booktabs,graphicx}; a table that is wider than the text is scaled to it.",
+        *_needs_of(caption + "".join(itertools.chain(table.headers, *table.rows))),
         r"\begin{table}",
         r"  \centering",
         r"  \footnotesize",
         r"  \setlength{\tabcolsep}{3pt}",
         f"  \\caption{{{latex_text(caption)}}}",
-        f"  \\label{{{re.sub(r'[^A-Za-z0-9:.+=_-]', '-', label)}}}",
+        f"  \\label{{{re.sub(r'[^A-Za-z0-9:.+=_-]', lambda sign: f'u{ord(sign[0]):x}', label)}}}",
         r"  \medskip",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{@{{}}{''.join(columns)}@{{}}}}",
@@ -59,12 +67,22 @@ def latex_table(table: Section, caption: str, label: str) -> str:
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}}", r"\end{table}", ""])
 
 
+def _needs_of(text: str) -> list[str]:
+    """Says in comments which LaTeX a text needs beyond that of English."""
+    signs = {sign for sign in latex_text(text) if not sign.isascii()}
+    beyond = sorted(sign for sign in signs if not _KNOWN_TO_PDFLATEX.match(sign))
+    if beyond:
+        shown = " ".join(beyond[:_NAMED]) + (" ..." if len(beyond) > _NAMED else "")
+        return [f"% Compile with XeLaTeX or LuaLaTeX and a font that has these characters: {shown}"]
+    return ["% Letters with accents need \\usepackage[T1]{fontenc}."] if any(map(str.isalpha, signs)) else []
+
+
 def latex_text(text: str) -> str:
     """Writes a text so that LaTeX prints it as it is, but for space, of which LaTeX prints one at a time.
 
     Letters beyond those of European languages are left to a LaTeX that knows them (XeLaTeX, LuaLaTeX).
     """
-    words = "".join(letter if letter.isprintable() else " " for letter in text).split()
+    words = "".join(" " if unicodedata.category(letter) in _NO_LETTERS else letter for letter in text).split()
     escaped = "".join(_ESCAPES.get(letter, letter) for letter in " ".join(words))
     escaped = re.sub(r"([-',])(?=\1)", r"\1{}", escaped)  # two hyphens would be joined to a dash, and so on
     # After the end of a row, a bracket would be taken for its option and a star for its starred form.

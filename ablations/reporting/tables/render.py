@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablations.reporting.text.markdown import markdown_text
+
 
 def print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
     """Prints a table whose first `names` columns are text and whose others are numbers."""
-    table = Table(*headers, title=None, header_style="bold")
-    for column in table.columns[names:]:
-        column.justify = "right"
+    table = Table(title=None, header_style="bold")
+    for number, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if number < names else "right")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -21,5 +23,5 @@ def print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequenc
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the lines of a table in Markdown."""
-    lines = [headers, ["---"] * len(headers), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    first, *others = [[markdown_text(cell).replace("|", "\\|") for cell in line] for line in (headers, *rows)]
+    return ["| " + " | ".join(line) + " |" for line in (first, ["---"] * len(headers), *others)]

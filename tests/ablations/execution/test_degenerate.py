@@ -11,6 +11,7 @@ from ablations.common.errors import UsageError
 from ablations.plan import plan
 from ablations.run import run
 from ablations.storage.study import open_store
+from tests.builders.markdown import unescaped
 from tests.builders.searches import FormulaLauncher
 from tests.builders.searches import Study as SearchStudy
 from tests.conftest import TINY
@@ -41,14 +42,14 @@ def test_run_refuses_degenerate_modules_and_trains_and_stores_nothing(
 
 def test_plan_names_them_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", tmp_path) == 0
-    text = (tmp_path / STUDY / "plan.md").read_text()
+    text = unescaped(tmp_path / STUDY / "plan.md")
     assert f"- Degenerate: {WHERE}" in text
     assert f"- {worded('degenerate.refuses')}" in text
     assert worded("degenerate.plan", module="gc") in capsys.readouterr().out
     assert call("plan", tmp_path, "degenerate=warn") == 0
-    assert f"- {worded('degenerate.trains')}" in (tmp_path / STUDY / "plan.md").read_text()
+    assert f"- {worded('degenerate.trains')}" in unescaped(tmp_path / STUDY / "plan.md")
     assert call("plan", tmp_path, "attention.reduction=4") == 0
-    assert "Degenerate" not in (tmp_path / STUDY / "plan.md").read_text()
+    assert "Degenerate" not in unescaped(tmp_path / STUDY / "plan.md")
 
 
 def test_a_pilot_is_refused_as_a_run_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ablations.common.surroundings import BROKEN_PIPE_STATUS
 from ablations.execution.progress import Display, describe_seconds, make_console
+from ablations.reporting.tables.render import print_table
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,26 @@ def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -
     done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (BROKEN_PIPE_STATUS, b"")
+
+
+@pytest.mark.parametrize("name", ["[bold]x[/] r0", "a[/] r0", "study :x: r0"])
+def test_names_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    console = make_console()
+    with Display(console, total=2, finished=0) as display:
+        display.start_cell(name)
+        display.end_cell(name, "[b]failed[/b] :x:")
+    assert f" {name} " in file.getvalue()
+    assert "[b]failed[/b] :x:" in file.getvalue()
+    live = io.StringIO()
+    with Display(Console(file=live, width=110, force_terminal=True, emoji=False), total=2, finished=0) as display:
+        display.start_cell(name)
+        display.epoch(name, 55.5)
+    assert name in live.getvalue()
+
+
+def test_headers_and_cells_of_tables_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(make_console(), ["[bold]a[/]", ":x: [/]"], [["[i]b[/i]", "[/]"]])
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[bold]a[/]", ":x: [/]", "[i]b[/i]"))

@@ -15,6 +15,7 @@ from ablations.design import Design
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.publish import print_report, report_study
 from ablations.reporting.report import Report, make_report
+from ablations.reporting.text.markdown import markdown_text
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.attributes import ATTRIBUTES
@@ -46,7 +47,8 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
         f"![{FIGURES['forest']}](figures/forest.png)",
         "- effects: " + worded("figures.not_crossed"),
         "- tradeoffs: " + worded("figures.no_search"),
-        "- gates: " + worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights"),
+        "- gates: "
+        + markdown_text(worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights")),
         "| train.epochs | 4 |",
         "python -m ablations.run sweep=groups",
         "| data fingerprint | f00d |",

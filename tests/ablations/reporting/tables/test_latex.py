@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
-from ablations.reporting.tables.latex import latex_text, macro_word, macro_words, number_macros
+from ablations.reporting.tables.latex import latex_table, latex_text, macro_word, macro_words, number_macros
+from ablations.reporting.tables.sections import Section
 from tests.builders.analyses import GROUPS, macros, study_analysis
+from tests.builders.latex import printed
+from tests.wording import worded
 
 
 @cache
@@ -97,38 +101,34 @@ def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
     assert example[1] in known
 
 
-def printed(latex: str) -> str:
-    """What LaTeX prints of a text that has no formulas; raises where it would not print it."""
-    named = {
-        "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<", "textgreater": ">",
-        "textbar": "|", "textasciigrave": "`", "char34": '"', "texttimes": "×", "textendash": "–",
-    }  # fmt: skip
-    shown, at, depth, last = "", 0, 0, ""
-    while at < len(latex):
-        token = latex[at]
-        if command := re.match(r"\\([a-z]+[0-9]*)\{\}", latex[at:]):
-            shown, token = shown + named[command[1]], command[0]
-        elif escaped := re.match(r"\\([{}#$%&_])", latex[at:]):
-            shown, token = shown + escaped[1], escaped[0]
-        elif token in "{}":
-            depth += 1 if token == "{" else -1
-            assert depth >= 0
-        else:
-            assert token not in "\\#$%&_~^", token
-            assert not (token == last and token in "-',`"), "a ligature"
-            assert not (token == " " and last == " ")
-            shown += token
-        last, at = token, at + len(token)
-    assert depth == 0
-    return shown
-
-
 @given(st.text(st.characters(codec="utf-8")) | st.text("\\{}#$%&_~^<>|`'\"-,[]* ab×–") | st.text("-',a"))
 def test_latex_prints_what_went_in(text: str) -> None:
-    letters = "".join(letter if letter.isprintable() else " " for letter in text)
+    letters = "".join(" " if category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text)
     assert printed(latex_text(text)) == " ".join(letters.split())
 
 
 @given(st.sampled_from(["[", "*"]), st.text("ab]*[ "))
 def test_a_row_never_begins_with_what_the_end_of_the_row_before_takes_for_its_own(first: str, text: str) -> None:
     assert latex_text(first + text)[0] == "{"
+
+
+def table_of(name: str, label: str = "tab:x") -> str:
+    return latex_table(Section("Variants", "", ("variant", "n"), [[name, "1"]]), "A caption.", label)
+
+
+def test_two_studies_never_share_a_label() -> None:
+    labels = [
+        re.findall(r"\\label\{(.*)\}", table_of("a", f"tab:{study}"))[0] for study in ("研究一", "研究二", "a", "a-b")
+    ]
+    assert len(set(labels)) == len(labels)
+    assert labels[2:] == ["tab:a", "tab:a-b"]
+    assert all(re.fullmatch(r"[A-Za-z0-9:.+=_-]+", label) for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("plain – 2 × 3", None), ("größe", "latex.accents"), ("研究", "latex.unicode"), ("größe 😀", "latex.unicode")],
+)
+def test_a_table_says_which_latex_its_letters_need(name: str, needed: str | None) -> None:
+    comments = [line for line in table_of(name).splitlines() if line.startswith("%")][1:]
+    assert [comment.partition(":")[0] for comment in comments] == ([] if needed is None else [worded(needed)])

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.common.errors import UsageError
+from ablations.common.names import LONGEST_NAME, check_name, check_sentence, visible
+from tests.wording import worded
+
+# What has a meaning in some syntax, and what has to be drawn with another font.
+SHOWN = (
+    "a", "groups=8", "$x_1^2$", "a|b*c_d`e#f[g](h)", "<b>&amp;</b>", "50 % {x} \\alpha ~", "it's \"so\"", "a  b",
+    "größe", "研究", "נתונים", "ध्यान", "می‌خواهم", "👩‍🔬", "[bold]x[/]", ":x:", "C:\\x/y?z#%41", "-1", "=1+1", "NaN",
+    "x" * LONGEST_NAME,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_name_may_have_whatever_can_be_shown(name: str) -> None:
+    check_name("sweep.variants", name)
+    assert visible(name) == name
+
+
+@pytest.mark.parametrize(
+    "sign", ["\x00", "\t", "\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\udcff"]
+)
+def test_a_character_that_cannot_be_shown_is_refused_by_its_number(sign: str) -> None:
+    for check in (check_name, check_sentence):
+        with pytest.raises(UsageError, match=f"U\\+{ord(sign):04X}") as error:
+            check("sweep.question", f"a{sign}b")
+        assert str(error.value).isprintable()
+    assert visible(f"a{sign}b").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(" a", "names.spaces"), ("a\u00a0", "names.spaces"), ("x" * (LONGEST_NAME + 1), "names.too_long")],
+)
+def test_a_name_that_ends_in_space_or_is_too_long_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=worded(reason, longest=LONGEST_NAME)):
+        check_name("sweep.variants", name)
+
+
+@given(st.text())
+def test_what_is_made_visible_has_no_control_character_and_is_told_from_other_text(text: str) -> None:
+    shown = visible(text)
+    assert not {unicodedata.category(sign) for sign in shown} & {"Cc", "Cs", "Zl", "Zp"}
+    assert shown.encode().decode() == shown
+    assert (shown == text) == (visible(shown) == text)

@@ -1,0 +1,28 @@
+"""MLflow's store in folders of any name, and names that are longer than its columns."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ablations.common.urls import file_url, sqlite_url
+from ablations.tracking.experiment import LONGEST_NAME, open_experiment
+
+ODD = "o'brien 50% %41 {x} what? #1 & [b] größe 研究"
+
+
+def test_a_store_and_its_files_lie_where_their_path_says(tmp_path: Path, mlflow_tables: Path) -> None:
+    folder = tmp_path / ODD / ODD
+    folder.mkdir(parents=True)
+    shutil.copy(mlflow_tables, folder / "mlflow.db")
+    experiment = open_experiment(sqlite_url(folder / "mlflow.db"), "mine", folder / "artifacts")
+    run_id = experiment.create_run("x" * 1000)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("a")
+    experiment.log_files(run_id, tmp_path / "files")
+    run = experiment.client.get_run(run_id)
+    assert run.info.run_name == "x" * LONGEST_NAME
+    assert (run.info.artifact_uri or "").startswith(file_url(folder / "artifacts"))
+    assert (folder / "artifacts" / run_id / "artifacts" / "a.txt").read_text() == "a"
+    assert {path.name for path in tmp_path.iterdir()} == {ODD, "files"}  # MLflow makes a folder of the URL itself
+    assert [path.name for path in (tmp_path / ODD).iterdir()] == [ODD]
