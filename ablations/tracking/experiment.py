@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
+from ablations.common.parts import RAISE, Parts
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
 from ablations.storage.database import connect_arguments, engine_url, sqlite_meaning
@@ -27,6 +28,7 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  # a run's status
+_MOST_REFUSED = 3  # artifacts in a row; a store of artifacts that is gone may take minutes to refuse each
 VIEW = "variants"  # key of the view that a study's link opens
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each.
@@ -53,12 +55,26 @@ class Experiment:
         """Creates a run; returns its id."""
         return str(self.client.create_run(self.id, run_name=name, tags=tags).info.run_id)
 
-    def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
-        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`."""
+    def log_files(self, run_id: str, folder: Path, parts: Parts = RAISE, leave_out: Collection[str] = ()) -> None:
+        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`.
+
+        Files that cannot be written although the store answers are left to `parts`; after three in a row, the rest is.
+        """
+        refused = 0
         for path in sorted(folder.rglob("*")):
             inside = path.parent.relative_to(folder)
-            if path.is_file() and not path.name.startswith(".") and set(leave_out).isdisjoint(inside.parts[:1]):
+            if not path.is_file() or path.name.startswith(".") or not set(leave_out).isdisjoint(inside.parts[:1]):
+                continue
+            if refused >= _MOST_REFUSED:
+                parts.leave_out("MLflow artifacts", f"{refused} in a row cannot be written; the rest is not tried")
+                return
+            try:
                 self.client.log_artifact(run_id, str(path), inside.as_posix() if inside.parts else None)
+                refused = 0
+            except Exception as error:
+                self.client.get_run(run_id)  # raises if the store has stopped answering, which is another matter
+                parts.add(f"MLflow artifact {(inside / path.name).as_posix()}", error)
+                refused += 1
 
     def dashboard(self, query: str) -> str:
         """Returns the command and the address, or of a server the address, that open the runs as charts."""
