@@ -138,7 +138,7 @@ class ShuffleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
-        if not _is_tensor(x):
+        if type(x) is not Tensor and not _is_tensor(x):
             return _recorded(self, x)
         form = self.fused_form(x)
         if form is not None:

@@ -136,7 +136,9 @@ class _Function(torch.autograd.Function):
         if grad_out is None:
             return (None,) * (_COUNT + 6)
         x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
-        again, grad_out = torch.is_grad_enabled(), grad_out.resolve_neg()
+        again = torch.is_grad_enabled()
+        if not is_dense(grad_out):
+            grad_out = grad_out.resolve_neg()
         if again or not is_dense(grad_out):  # to be differentiated in their turn, or a batch of gradients in one
             if ctx.strict:
                 raise _refusal(_ONCE if again else _ONE_GRADIENT)
