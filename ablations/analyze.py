@@ -19,7 +19,7 @@ PURPOSE = "Makes a study's tables, figures and report from what is stored; works
 
 
 def analyze(config: Config, command: str) -> int:
-    """Reports a stored study, or draws the figures that were asked for; returns 0."""
+    """Reports a stored study, or draws the figures that were asked for; returns 0, or 1 if a part cannot be made."""
     from rich.markup import escape
 
     from ablations.analysis.load import load_configured
@@ -31,23 +31,23 @@ def analyze(config: Config, command: str) -> int:
     names, everything = chosen_figures(config.figures)
     analysis = load_configured(config, f"`{_run_command(command)}` makes it")
     # Importing what draws takes a second; what is wrong is said without it.
-    from ablations.reporting.publish import report_figures, report_study
+    from ablations.reporting.publish import add_missing, report_figures, report_study
 
     console = make_console()
     console.print(f"[bold]{analysis.design.study}[/]: {escape(analysis.design.question)}", soft_wrap=True)
     follow_results(config)
     with open_mirror(analysis) if config.sync else nullcontext() as mirror:
         report = report_study(analysis, console, names) if everything else None
-        if not everything:
-            report_figures(analysis, console, names)
+        parts = report.parts if report else report_figures(analysis, console, names)
         if mirror is not None:
-            sync_mirror(analysis, mirror, report, console)
-    return 0
+            add_missing(console, analysis.folder, parts, sync_mirror(analysis, mirror, report, console))
+    return 1 if parts.missing else 0
 
 
 def analyze_several(multiverse: Multiverse) -> int:
-    """Reports on the stored studies of several protocols; returns 0."""
+    """Reports on the stored studies of several protocols; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.multiverse import load_composed
+    from ablations.common.parts import Parts
     from ablations.execution.progress import make_console
     from ablations.tracking import follow_results
 
@@ -63,8 +63,9 @@ def analyze_several(multiverse: Multiverse) -> int:
     follow_results(config)
     from ablations.reporting.multiverse import report_multiverse
 
-    report_multiverse(analysis, make_console())
-    return 0
+    parts = Parts()
+    report_multiverse(analysis, make_console(), parts)
+    return 1 if parts.missing else 0
 
 
 def _run_command(command: str) -> str:

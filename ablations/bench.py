@@ -17,7 +17,7 @@ PURPOSE = (
 
 
 def bench(config: Config, command: str) -> int:
-    """Runs a benchmark; returns 0, 1 when nothing could be measured, or 130 when it was interrupted."""
+    """Runs a benchmark; returns 0, 1 if nothing could be measured or a part of the report could not be made, or 130."""
     from ablations.common.process import keep_freed_memory, quiet_profiler
 
     keep_freed_memory()
@@ -25,7 +25,8 @@ def bench(config: Config, command: str) -> int:
     from ablations.benchmarking.runner import Ending, run_benchmark  # torch reads what was set when it is imported
 
     ending = run_benchmark(config, command)
-    return {Ending.MEASURED: 0, Ending.FAILED: 1, Ending.INTERRUPTED: cli.INTERRUPTED_STATUS}[ending]
+    statuses = {Ending.MEASURED: 0, Ending.INTERRUPTED: cli.INTERRUPTED_STATUS}
+    return statuses.get(ending, 1)
 
 
 if __name__ == "__main__":

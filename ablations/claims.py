@@ -14,20 +14,25 @@ PURPOSE = "Says which published claims hold, from what can be computed and from 
 
 
 def claims(config: Config, command: str) -> int:
-    """Assesses every claim, prints and writes the ledger; returns 0."""
+    """Assesses every claim, prints and writes the ledger; returns 0, or 1 if a part of it cannot be made."""
+    from ablations.common.parts import Parts
     from ablations.execution.progress import make_console
     from ablations.ledger.assess import assess
-    from ablations.ledger.page import print_ledger, write_ledger
+    from ablations.ledger.page import CLAIMS_TRACEBACKS, print_ledger, write_ledger
+    from ablations.reporting.text.not_made import not_made_notice
     from ablations.storage.paths import reference_url, results_folder, storage_url
 
     folder = results_folder(config)
     urls = [storage_url(config), reference_url(config)]  # one's own, and the committed one
-    ledger = assess(urls)
+    parts = Parts()
+    ledger = assess(urls, parts)
     console = make_console()
-    print_ledger(ledger, console)
-    files = write_ledger(ledger, folder, command)
-    console.print(f"Ledger:     {', '.join(map(str, files))}", soft_wrap=True, markup=False)
-    return 0
+    print_ledger(ledger, console, parts)
+    files = write_ledger(ledger, folder, command, parts)
+    places = f"Ledger:     {', '.join(map(str, files))}"
+    for line in (places, *not_made_notice(parts, parts.write_tracebacks(folder / CLAIMS_TRACEBACKS))):
+        console.print(line, soft_wrap=True, markup=False)
+    return 1 if parts.missing else 0
 
 
 if __name__ == "__main__":

@@ -20,3 +20,10 @@ class OptionError(ValueError):
         self.choices = tuple(str(choice) for choice in choices)
         valid = f"; valid: {', '.join(self.choices)}" if self.choices else ""
         super().__init__(f"{option}={value} {reason}{valid}")
+
+
+class UnsupportedError(OptionError, RuntimeError):
+    """What `fused` was given does not do for what torch is asked for: a tracer, a transform, a second derivative.
+
+    It is a RuntimeError, too, because torch raises those where it cannot trace or differentiate.
+    """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,13 @@ import pandas as pd
 
 from ablations.analysis.load import find_configured
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.errors import UsageError
+from ablations.common.errors import SuiteError, UsageError
 from ablations.config.multiverse import Multiverse, compose_several, for_each
 from ablations.stats import Contrast, Estimate, Question, Verdict, corrected_for_protocols, judge_together
 from ablations.stats.family import infer
 from ablations.stats.layout import Layout
 from ablations.stats.significance import Responses
+from ablations.storage.errors import StudyFormatError
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import NOT_RUN, find_study
 
@@ -111,16 +112,19 @@ class MultiverseAnalysis:
         folder: of the report.
         studies: by protocol, of those that have cells; one at least. Where variants are tuned there are two of each:
             under the protocol's recipe, and with each variant under its best one.
+        unread: by protocol, the errors of studies that are stored and cannot be read.
     """
 
     multiverse: Multiverse
     folder: Path
     studies: Mapping[str, StudyAnalysis]
+    unread: Mapping[str, Exception] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
         """The protocols without a cell that has ended."""
-        return [protocol.name for protocol in self.multiverse.protocols if protocol.name not in self.studies]
+        known = (*self.studies, *self.unread)
+        return [protocol.name for protocol in self.multiverse.protocols if protocol.name not in known]
 
     @property
     def question(self) -> str:
@@ -219,19 +223,36 @@ def multiverse_folder(multiverse: Multiverse) -> Path:
 def find_multiverse(multiverse: Multiverse) -> MultiverseAnalysis | None:
     """Reads the stored studies of several protocols; returns None where no cell of any of them has ended.
 
+    Studies that cannot be read, as those of another version of the suite, are left out if others can.
+
     Raises:
-        UsageError: if another study is stored under the name of one, or of the report.
+        SuiteError: if another study is stored under the name of one, or of the report, or no study can be read.
     """
     folder = multiverse_folder(multiverse)
     configs = {protocol.name: protocol.config for protocol in multiverse.protocols}
-    found = dict(zip(configs, for_each(configs, lambda name: find_configured(configs[name])), strict=True))
+    unread: dict[str, Exception] = {}
+
+    def find(name: str) -> StudyAnalysis | None:
+        try:
+            return find_configured(configs[name])
+        except StudyFormatError as error:
+            unread[name] = error
+        except SuiteError:  # to be mended by the user
+            raise
+        except Exception as error:
+            unread[name] = error
+        return None
+
+    found = dict(zip(configs, for_each(configs, find), strict=True))
+    if len(unread) == len(configs):
+        raise next(iter(unread.values()))
     studies = {}
     for name, study in found.items():
         if study is not None:
             studies[name] = study
             # A best recipe for each variant is another answer to what the question leaves open.
             studies |= {f"{name} (tuned)": study.at_best} if study.at_best else {}
-    return MultiverseAnalysis(multiverse, folder, studies) if studies else None
+    return MultiverseAnalysis(multiverse, folder, studies, unread) if studies else None
 
 
 def load_composed(multiverse: Multiverse, advice: str = NOT_RUN) -> MultiverseAnalysis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def count_multiply_adds(network: Settings, classes: int, side: int) -> float:
 class TrainedNetworks:
     """What figures need of a study's trained networks: those of one replicate, on the CPU, and a sample of test images.
 
-    `cells` are the finished ones whose weights are there, by variant, in the order of the study.
+    `cells` are the finished ones whose weights are there, by variant, in the order of the study. `unread` has the
+    weights that turned out to be unreadable, with the reasons.
 
     Raises:
         UsageError: if no weights are there, or (later) the images that they were trained on are not.
@@ -55,6 +57,7 @@ class TrainedNetworks:
         finished = analysis.shown.intersection(known.loc[known["replicate"] == 0, "variant"])
         cells = [design.cell(variant, 0) for variant in design.variants if variant.name in finished]
         self.cells = {cell.variant.name: cell for cell in cells if self._weights.path(cell).is_file()}
+        self.unread: dict[str, str] = {}
         if not self.cells:
             folder = self._weights.folder
             reason = f"no weights are kept in {folder}; `run study=<another name> weights=first` keeps them"
@@ -77,11 +80,29 @@ class TrainedNetworks:
         except (OSError, ValueError) as error:
             raise UsageError("weights", self._weights.path(cell), f"cannot be read ({error})") from None
 
+    def loaded(self, variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
+        """Yields those of some variants whose weights can be read, with the network as it was trained.
+
+        Raises:
+            ValueError: at the end, if none can be read.
+        """
+        found = 0
+        for variant in variants:
+            try:
+                model = self.load(variant)
+            except UsageError as error:
+                self.unread[f"weights of {variant.name}"] = str(error)
+            else:
+                found += 1
+                yield variant, model
+        if not found:
+            raise ValueError(f"no weights can be read: {'; '.join(self.unread.values())}")
+
     @cached_property
     def observations(self) -> dict[str, Observation]:
-        """What each network does with the sample, by variant."""
+        """What each network does with the sample, by variant; those without readable weights are left out."""
         keep_freed_memory()
-        return {variant.name: observe(self.load(variant), variant.network, self.sample) for variant in self.variants}
+        return {one.name: observe(model, one.network, self.sample) for one, model in self.loaded(self.variants)}
 
     @property
     def classes(self) -> tuple[str, ...]:

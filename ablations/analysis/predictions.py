@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ class StudyPredictions:
         classes: the names of the labels.
         same_images: whether all replicates were tested on the same images.
         note: which finished cells are left out, and why; empty where none is.
+        unread: the cells whose predictions are there and cannot be read, with the reasons.
     """
 
     by_variant: Mapping[str, Mapping[int, Predictions]]
@@ -49,6 +50,7 @@ class StudyPredictions:
     classes: tuple[str, ...]
     same_images: bool = True
     note: str = ""
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -86,7 +88,7 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
     for name, replicate, top1 in zip(cells["variant"], cells["replicate"], cells["top1"], strict=True):
         stored.setdefault(str(name), {})[int(replicate)] = float(top1)
     found: dict[str, dict[int, Predictions]] = {}
-    missing, unread = 0, []
+    missing, unread = 0, dict[str, str]()
     for variant in (variant for variant in design.variants if variant.name in analysis.shown):
         for replicate, top1 in sorted(stored[variant.name].items()):
             cell = design.cell(variant, replicate)
@@ -97,7 +99,7 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
             except FileNotFoundError:
                 missing += 1
             except (OSError, ValueError) as error:
-                unread.append(f"{cell.name} ({error})")
+                unread[cell.name] = str(error)
             else:
                 found.setdefault(variant.name, {})[replicate] = kept
     note = _note(missing, unread)
@@ -105,14 +107,16 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
         reason = f"no predictions are kept in {files.folder}; `run study=<another name> predictions=all` keeps them"
         raise UsageError("study", design.study, f"{reason}. {note}" if unread else reason)
     same_images = design.protocol["data"].get("seed") != "replicate"
-    return StudyPredictions(found, design.baselines, classes, same_images, note)
+    files_of = {f"predictions of {cell}": f"cannot be read ({reason})" for cell, reason in unread.items()}
+    return StudyPredictions(found, design.baselines, classes, same_images, note, files_of)
 
 
-def _note(missing: int, unread: list[str]) -> str:
+def _note(missing: int, unread: Mapping[str, str]) -> str:
     parts = [f"Predictions of {count(missing, 'finished cell')} are not there."] if missing else []
     if unread:
         more = f" and {len(unread) - _NAMED} others" if len(unread) > _NAMED else ""
-        parts.append(f"Predictions that cannot be read are left out: {', '.join(unread[:_NAMED])}{more}.")
+        named = ", ".join(f"{cell} ({reason})" for cell, reason in [*unread.items()][:_NAMED])
+        parts.append(f"Predictions that cannot be read are left out: {named}{more}.")
     return " ".join(parts)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
+from ablations.common.parts import reason_of
 from ablations.common.settings import Settings
 from ablations.design import Design, Split
 from ablations.storage.cell_states import CellState, StoredCell
+
+_COUNTED = (CellState.DIVERGED, CellState.FAILED, CellState.UNREADABLE)  # beyond the design's replicates, too
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Results:
         curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, `test_images` (how many loss and top-1
             are of; 0 where that is not known), and the metrics of an epoch.
         unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, otherwise the
-            value of a `CellState`), `reason`.
+            value of a `CellState`), `reason`. Finished cells whose outcome lacks what is read here are `unreadable`.
         environments: the machines and versions that trained the cells, each once.
     """
 
@@ -38,6 +42,11 @@ class Results:
     def pending(self) -> pd.DataFrame:
         """The rows of `unfinished` that another run would train: neither pruned nor diverged."""
         return self.unfinished[~self.unfinished["state"].isin(["pruned", "diverged"])]
+
+    @property
+    def unreadable(self) -> pd.DataFrame:
+        """The rows of `unfinished` whose stored outcome cannot be read; another run trains them again."""
+        return self.unfinished[self.unfinished["state"] == CellState.UNREADABLE.value]
 
     @property
     def ended(self) -> pd.DataFrame:
@@ -84,21 +93,20 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
                     unfinished.append((variant.name, replicate, "missing", None))
                 continue
             if cell.outcome is None or cell.state is not CellState.FINISHED:
-                if replicate < sizes[variant.name] or cell.state in (CellState.DIVERGED, CellState.FAILED):
+                if replicate < sizes[variant.name] or cell.state in _COUNTED:
                     reason = cell.failure or (cell.outcome or {}).get("pruned")
                     unfinished.append((variant.name, replicate, cell.state.value, reason))
                 continue
-            outcome = dict(cell.outcome)
-            result = outcome["result"]
-            place = {"variant": variant.name, "replicate": replicate}
-            by = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
-            rows.append(place | variant.levels | by | {key: result.get(key) for key in metrics})
-            for epoch in result["epochs"]:
-                values = (epoch[key] for key in EPOCH_METRICS)  # None where it was not tested
-                tested = epoch.get("test_images", 0)
-                curves.append((variant.name, replicate, epoch["epoch"] + 1, tested, *values))
-            if outcome["environment"] not in environments:
-                environments.append(outcome["environment"])
+            try:
+                row, epochs, environment = _read(dict(cell.outcome), metrics)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                reason = f"the stored outcome cannot be read ({reason_of(error)})"
+                unfinished.append((variant.name, replicate, CellState.UNREADABLE.value, reason))
+                continue
+            rows.append({"variant": variant.name, "replicate": replicate} | variant.levels | row)
+            curves += [(variant.name, replicate, *epoch) for epoch in epochs]
+            if environment not in environments:
+                environments.append(environment)
     factors = dict.fromkeys(path for variant in design.variants for path in variant.levels)
     columns = ["variant", "replicate", *factors, "attention_by", "micro_batches", *metrics]
     cells = pd.DataFrame(rows, columns=columns)
@@ -108,6 +116,20 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
+
+
+def _read(
+    outcome: dict[str, Any], metrics: Iterable[str]
+) -> tuple[dict[str, object], list[tuple[object, ...]], dict[str, str]]:
+    """Returns what a finished cell's outcome has for `cells`, for each epoch of `curves`, and its environment."""
+    result = outcome["result"]
+    row = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
+    values: dict[str, object] = {key: None if (value := result.get(key)) is None else float(value) for key in metrics}
+    epochs = [
+        (epoch["epoch"] + 1, epoch.get("test_images", 0), *(epoch[key] for key in EPOCH_METRICS))  # None: not tested
+        for epoch in result["epochs"]
+    ]
+    return row | values, epochs, outcome["environment"]
 
 
 def _numbers(curves: pd.DataFrame) -> pd.DataFrame:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ablations.benchmarking.execute import Counted
 from ablations.benchmarking.plan import MODULE, NETWORK, PLAIN
 from ablations.benchmarking.workloads import BACKWARD, FORWARD, STEP
+from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.common.sizes import MIB
 from ablations.common.urls import relative_link
 from ablations.measure.complexity import Complexity
@@ -21,6 +23,7 @@ from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.markdown import code_block, markdown_text
+from ablations.reporting.text.not_made import not_made_lines
 from ablations.stats.costs import CostVerdict
 
 if TYPE_CHECKING:
@@ -65,45 +68,62 @@ def layers_frame(counted: Counted) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sections_of(frame: pd.DataFrame, counted: Counted) -> list[Section]:
+def sections_of(frame: pd.DataFrame, counted: Counted, parts: Parts = RAISE) -> list[Section]:
     """Returns the tables: of each setting one of the networks and one of the modules, and what papers do not count."""
-    sections = []
+    found: list[Section | None] = []
     for setting, rows in frame.groupby([*SETTING], sort=False):
         where = ", ".join(map(str, setting))
         for (place, batch), networks in rows[rows["kind"] == NETWORK].groupby(["place", "batch"], sort=False):
-            sections.append(_networks(f"{place}, batch {batch} of {_shape(networks)}: {where}", networks))
+            title = f"{place}, batch {batch} of {_shape(networks)}: {where}"
+            found.append(parts.make(f"table {title}", None, _networks, title, networks))
         modules = rows[rows["kind"] == MODULE]
         if len(modules):
-            sections.append(_modules(f"Modules, batch {modules['batch'].iloc[0]}: {where}", modules))
-    return [*sections, *(_uncounted(backbone, networks) for backbone, networks in counted.items() if PLAIN in networks)]
+            title = f"Modules, batch {modules['batch'].iloc[0]}: {where}"
+            found.append(parts.make(f"table {title}", None, _modules, title, modules))
+    for backbone, counts in counted.items():
+        if PLAIN in counts:
+            found.append(parts.make(f"table of uncounted operations in {backbone}", None, _uncounted, backbone, counts))
+    return [section for section in found if section]
 
 
-def draw(frame: pd.DataFrame, folder: Path, where: str) -> list[Path]:
+# By name: what computes the rows of a figure, what draws them, and what the caption begins with.
+FIGURES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.DataFrame, str], Figure], str]] = {
+    "promise": (promise.promise_frame, promise.draw_promise, "What attention adds to a network."),
+    "memory": (memory.memory_frame, memory.draw_memory, "What attention takes in memory."),
+    "roofline": (roofline.roofline_frame, roofline.draw_roofline, "How near modules come to a copy's speed."),
+}
+
+
+def draw(frame: pd.DataFrame, folder: Path, where: str, parts: Parts = RAISE) -> list[Path]:
     """Draws what there is to draw into `folder`; returns the files that were written.
 
     `where` is the machine and its versions, for the captions.
     """
     written: list[Path] = []
-    for name, compute, draw_figure, title in (
-        ("promise", promise.promise_frame, promise.draw_promise, "What attention adds to a network."),
-        ("memory", memory.memory_frame, memory.draw_memory, "What attention takes in memory."),
-        ("roofline", roofline.roofline_frame, roofline.draw_roofline, "How near modules come to a copy's speed."),
-    ):
-        rows = compute(frame)
-        if len(rows):
-            kind = MODULE if name == "roofline" else NETWORK
-            drawn = frame[frame["kind"] == kind].merge(rows[SETTING].drop_duplicates(), on=SETTING)
-            caption = f"{title} {_protocol(drawn[drawn['status'] == 'measured'])} {where}"
-            written += style.save(draw_figure(rows, caption), rows, folder / f"{name}.png")
+    for name in FIGURES:
+        written += parts.make(f"figure {name}", [], _draw_figure, name, frame, folder, where, parts)
     return written
+
+
+def _draw_figure(name: str, frame: pd.DataFrame, folder: Path, where: str, parts: Parts) -> list[Path]:
+    compute, draw_figure, title = FIGURES[name]
+    rows = compute(frame)
+    if not len(rows):
+        return []
+    kind = MODULE if name == "roofline" else NETWORK
+    drawn = frame[frame["kind"] == kind].merge(rows[SETTING].drop_duplicates(), on=SETTING)
+    protocol = parts.make(f"caption of figure {name}", "", _protocol, drawn[drawn["status"] == "measured"])
+    caption = " ".join(filter(None, (title, protocol, where)))
+    return style.save(draw_figure(rows, caption), rows, folder / f"{name}.png")
 
 
 def text_of(
     title: str, command: str, sections: Sequence[Section], figures: Sequence[Path], environment: Mapping[str, str],
-    notes: Sequence[str], folder: Path,
+    notes: Sequence[str], folder: Path, parts: Parts = RAISE,
 ) -> str:  # fmt: skip
     """Returns the report as Markdown; `notes` stand before the tables, a paragraph each."""
-    lines = [f"# {markdown_text(title)}", "", *(f"{markdown_text(note)}\n" for note in notes)]
+    lines = [f"# {markdown_text(title)}", "", *not_made_lines(parts, TRACEBACKS)]
+    lines += [f"{markdown_text(note)}\n" for note in notes]
     for section in sections:
         lines += [f"## {markdown_text(section.title)}", "", *markdown_table(section.headers, section.rows), ""]
         lines += [markdown_text(section.note), ""] if section.note else []

@@ -17,11 +17,14 @@ from ablations.benchmarking.execute import Benchmark, Counted
 from ablations.benchmarking.plan import BenchmarkPlan, Comparison, make_plan
 from ablations.common import machine
 from ablations.common.files import write_whole
+from ablations.common.parts import TRACEBACKS, Parts
 from ablations.config import Config
 from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
 from ablations.measure.speed import clock_of
 from ablations.reporting.tables.render import print_table
+from ablations.reporting.tables.sections import Section
+from ablations.reporting.text.not_made import not_made_notice
 from ablations.storage.lock import claimed
 from ablations.storage.paths import artifacts_folder, results_folder, tracking_uri
 
@@ -30,6 +33,7 @@ class Ending(Enum):
     """How a benchmark ended."""
 
     MEASURED = "at least one subject was measured"
+    INCOMPLETE = "at least one subject was measured, and a part of the report could not be made"
     FAILED = "no subject could be measured"
     INTERRUPTED = "interrupted by the user"
 
@@ -59,7 +63,7 @@ class _Runner:
     def __init__(self, config: Config, command: str, plan: BenchmarkPlan, folder: Path, console: Console) -> None:
         self._config, self._command, self._plan = config, command, plan
         self._folder, self._console = folder, console
-        self._started, self._began = time.time(), time.monotonic()
+        self._started, self._began, self._parts = time.time(), time.monotonic(), Parts()
         clocks = machine.clock_mhz(plan.device.type)
         computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
         computed_on["clock"] = clock_of(plan.device).__name__.replace("_", " ")
@@ -94,13 +98,16 @@ class _Runner:
             text = f"Interrupted; what was measured is reported and in {rows}."
             self._console.print(text, markup=False, soft_wrap=True)
         frame = report.frame_of(measurements, self._environment)
-        self._report(frame, benchmark.counted_networks())
+        self._report(frame, self._parts.make("counted operations", {}, benchmark.counted_networks))
         if self._config.tracking.enabled:
-            self._track(frame)
-        self._console.print(f"Took {time.monotonic() - self._began:,.0f} s.")
+            self._parts.make("MLflow runs", None, self._track, frame)
+        self._say(*not_made_notice(self._parts, self._parts.write_tracebacks(self._folder / TRACEBACKS)))
+        self._say(f"Took {time.monotonic() - self._began:,.0f} s.")
         if is_interrupted:
             return Ending.INTERRUPTED
-        return Ending.MEASURED if (frame["status"] == "measured").any() else Ending.FAILED
+        if not (frame["status"] == "measured").any():
+            return Ending.FAILED
+        return Ending.INCOMPLETE if self._parts.missing else Ending.MEASURED
 
     def _measure(self, benchmark: Benchmark, comparison: Comparison, measurements: list[Measurement]) -> None:
         """Adds a comparison to what was measured, and writes it all."""
@@ -118,29 +125,41 @@ class _Runner:
         write_whole(self._folder / name, frame.to_csv(index=False))
 
     def _report(self, frame: pd.DataFrame, counted: Counted) -> None:
-        folder, console, environment = self._folder, self._console, self._environment
+        folder, parts, environment = self._folder, self._parts, self._environment
         if counted:
-            self._write(report.LAYERS, report.layers_frame(counted))
-        sections = report.sections_of(frame, counted)
+            parts.make(f"table {report.LAYERS}", None, self._write_layers, counted)
+        sections = report.sections_of(frame, counted, parts)
         for section in sections:
-            console.print(f"\n[bold]{escape(section.title)}[/]")
-            print_table(console, section.headers, section.rows, section.names)
-            console.print(section.note, markup=False, soft_wrap=True)
+            parts.make(f"printed table {section.title}", None, self._print, section)
         explanation = report.explanation(self._config.bench.margin)
-        console.print(f"\n{explanation}", markup=False, soft_wrap=True)
+        self._say(f"\n{explanation}")
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
-        figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.")
+        figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.", parts)
         notes = [explanation, *self._plan.notes]
-        text = report.text_of(folder.name, self._command, sections, figures, environment, notes, folder)
-        write_whole(folder / "report.md", text)
+        text = report.text_of(folder.name, self._command, sections, figures, environment, notes, folder, parts)
+        parts.make("report.md", None, write_whole, folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
-            console.print(f"{name + ':':11} {path}", soft_wrap=True, markup=False)
+            if path.exists():
+                self._say(f"{name + ':':11} {path}")
+
+    def _write_layers(self, counted: Counted) -> None:
+        self._write(report.LAYERS, report.layers_frame(counted))
+
+    def _print(self, section: Section) -> None:
+        self._console.print(f"\n[bold]{section.title}[/]")
+        print_table(self._console, section.headers, section.rows, section.names)
+        self._say(section.note)
+
+    def _say(self, *texts: str) -> None:
+        for text in texts:
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def _track(self, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
 
         uri, artifacts = tracking_uri(self._config), artifacts_folder(self._config, self._folder.name)
         tracked = report.tracked_of(frame)
-        opens, lost = log_benchmark(uri, self._folder, tracked, self._environment, artifacts, self._started)
-        text = f"Dashboard:  {opens}" if opens else f"Not in MLflow: {lost}."
-        self._console.print(text, markup=False, soft_wrap=True)
+        opens, lost = log_benchmark(
+            uri, self._folder, tracked, self._environment, artifacts, self._started, self._parts
+        )
+        self._say(f"Dashboard:  {opens}" if opens else f"Not in MLflow: {lost}.")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ablations.analysis.multiverse import MultiverseAnalysis, find_multiverse, load_composed, multiverse_folder
 from ablations.common.errors import SuiteError
+from ablations.common.parts import TRACEBACKS, Parts
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.config.multiverse import Multiverse, Protocol, compose_several, for_each
@@ -17,6 +18,7 @@ from ablations.execution.estimate import StudyCost
 from ablations.execution.forecast import StudyForecast
 from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
+from ablations.reporting.text.not_made import not_made_notice
 from ablations.stats import detectable, family
 from ablations.storage.paths import storage_url
 from ablations.storage.study import find_study
@@ -34,16 +36,16 @@ class MultiverseRunner:
     def run(self) -> int:
         """Runs the studies in their order, then reports on all; what is wrong with one costs that one alone.
 
-        Returns 0 when all their cells have an outcome, 1 when some have none, 2 when no study could be run, and
-        128 + n after signal n, which ends all.
+        Returns 0 when all their cells have an outcome, 1 when some have none or a part of a report could not be made, 2
+        when no study could be run, and 128 + n after signal n, which ends all.
 
         Raises:
             SuiteError: if what was asked for can be refused before anything is trained.
         """
         self._check()
-        statuses = []
+        statuses, parts = [], Parts()
         for protocol in self._announced():
-            status = self._run(protocol)
+            status = parts.make(f"study under {protocol.name}", 1, self._run, protocol)
             if status >= 128:
                 return status
             statuses.append(status)
@@ -52,8 +54,11 @@ class MultiverseRunner:
             # Importing what draws takes seconds, which nobody has to wait before cells are trained.
             from ablations.reporting.multiverse import report_multiverse
 
-            report_multiverse(analysis, self.console)
-        return min(statuses) if len(set(statuses)) == 1 else 1
+            report_multiverse(analysis, self.console, parts)
+        else:
+            tracebacks = parts.write_tracebacks(multiverse_folder(self.multiverse) / TRACEBACKS)
+            self._say(*not_made_notice(parts, tracebacks))
+        return 1 if parts.missing or len(set(statuses)) > 1 else statuses[0]
 
     def plan(self) -> int:
         """Plans each study, then says what all of them cost; returns 0, or what a pilot returned that ended early.

@@ -16,6 +16,7 @@ from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common import machine
 from ablations.common.errors import UsageError
+from ablations.common.parts import Parts
 from ablations.common.urls import hide_passwords
 from ablations.config import Config
 from ablations.config.compose import compose_config
@@ -95,9 +96,14 @@ class StudyRunner:
             mirror = open_tracker(config, design, store.id, console)
             do = self._measure if config.measure.name == "only" else self._train
             with closing(launcher):
-                status = do(store, schedule, launcher, mirror)
+                try:
+                    status = do(store, schedule, launcher, mirror)
+                except Exception:
+                    mirror.end("FAILED")
+                    raise
             if status < 128:
-                self._report(schedule.declared, store, mirror, has_failed=status != 0)
+                parts = self._report(schedule.declared, store, mirror, has_failed=status != 0)
+                status = max(status, 1 if parts.missing else 0)
             return status
 
     def _measure(self, store: StudyStore, schedule: Schedule, launcher: Launcher, mirror: StudyMirror) -> int:
@@ -224,15 +230,26 @@ class StudyRunner:
         for sentence in knowledge(judged, collect(judged, stored).cells, looks):
             self._say(sentence)
 
-    def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> None:
+    def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> Parts:
+        """Writes and prints the report and ends the run in MLflow; returns what could not be made of either."""
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.
-        from ablations.reporting.publish import report_study
+        from ablations.reporting.publish import add_missing, report_study
 
-        analysis = analyze_stored(self.config, design, store, study_folder(self.config))
-        report = report_study(analysis, self.console)
-        if not mirror.complete or has_failed or self._has_changed:
+        folder, is_open = study_folder(self.config), not mirror.complete or has_failed or self._has_changed
+        status = "FAILED" if has_failed else "FINISHED"
+        try:
+            analysis = analyze_stored(self.config, design, store, folder)
             status = "FAILED" if has_failed else status_of(set(analysis.results.pending["state"]))
-            mirror.end(status, report.folder, report.opening, verdicts_tag(analysis))
+            report = report_study(analysis, self.console)
+        except BaseException as error:  # the run in MLflow has ended all the same, with the files that there are
+            if is_open:
+                mirror.end(status, folder if isinstance(error, Exception) else None, parts=Parts())
+            raise
+        if is_open:
+            uploads = Parts()
+            tag = report.parts.make("tag of the verdicts in MLflow", "", verdicts_tag, analysis)
+            mirror.end(status, folder, report.opening, tag, uploads)
+            add_missing(self.console, folder, report.parts, uploads)
         if mirror.lost:
             self._say(
                 f"{mirror.lost}; the next run sends what it missed, and so does `analyze` with the same options and "
@@ -240,6 +257,7 @@ class StudyRunner:
             )
         if command := mirror.command():
             self._say(f"Dashboard:  {command}")
+        return report.parts
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ablations.common.parts import RAISE, Parts
 from ablations.common.wording import count
 from ablations.ledger.declared import CLAIMS, Claim, Outcome
 from ablations.ledger.evidence import Evidence, evidence_of, level_text
@@ -84,14 +85,20 @@ class Ledger:
     skipped: tuple[Skipped, ...]
 
 
-def assess(urls: Sequence[str]) -> Ledger:
+def assess(urls: Sequence[str], parts: Parts = RAISE) -> Ledger:
     """Assesses every claim by the studies of some databases; the first that holds a replicate is the one that counts.
+
+    Claims that cannot be assessed and studies that cannot be read are left to `parts`.
 
     Raises:
         StorageError: if a database does not answer.
     """
     studies, skipped = stored_studies(urls)
-    return Ledger(tuple(assessment_of(claim, studies) for claim in CLAIMS), tuple(skipped))
+    for one in skipped:
+        if one.error is not None:
+            parts.add(f"study {one.name} in {one.store}", one.error)
+    found = (parts.make(f"claim {claim.id}", None, assessment_of, claim, studies) for claim in CLAIMS)
+    return Ledger(tuple(assessment for assessment in found if assessment), tuple(skipped))
 
 
 def assessment_of(claim: Claim, studies: Sequence[Study]) -> Assessment:

@@ -9,11 +9,14 @@ import pandas as pd
 from rich.console import Console
 
 from ablations.common.files import refusals_explained, write_whole
+from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.ledger.assess import Assessment, Ledger
 from ablations.ledger.evidence import Evidence
 from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.reporting.text.markdown import code_block, markdown_text
+from ablations.reporting.text.not_made import not_made_lines
 
+CLAIMS_TRACEBACKS = f"claims-{TRACEBACKS}"
 _HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence")
 _PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
 _COLUMNS = [
@@ -24,28 +27,34 @@ _COLUMNS = [
 _WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # numbers, where there are any
 
 
-def print_ledger(ledger: Ledger, console: Console) -> None:
+def print_ledger(ledger: Ledger, console: Console, parts: Parts = RAISE) -> None:
     """Prints a row a claim, then what would settle those that are open, then the studies that are skipped."""
-    print_table(console, _HEADERS, [_row(one) for one in ledger.assessments], names=len(_HEADERS))
+    rows = [parts.make(f"row of claim {one.claim.id}", None, _row, one) for one in ledger.assessments]
+    print_table(console, _HEADERS, [row for row in rows if row], names=len(_HEADERS))
     open_claims = [assessment for assessment in ledger.assessments if assessment.command]
     commands = (f"To settle {assessment.claim.id}: {assessment.command}" for assessment in open_claims)
     for line in (*commands, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped)):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def write_ledger(ledger: Ledger, folder: Path, command: str) -> Sequence[Path]:
+def write_ledger(ledger: Ledger, folder: Path, command: str, parts: Parts = RAISE) -> Sequence[Path]:
     """Writes `claims.md` and `claims.csv` into the folder of all results, which need not be there; returns the files.
 
-    `command` is what was typed.
+    `command` is what was typed. What cannot be made is left to `parts`.
 
     Raises:
-        UsageError: if it cannot be written.
+        UsageError: if `claims.md` cannot be written.
     """
-    files = [folder / "claims.md", folder / "claims.csv"]
+    table = parts.make("table claims.csv", [], _write_frame, ledger, folder / "claims.csv")
+    page = folder / "claims.md"
     with refusals_explained("results_dir", folder):
-        write_whole(files[0], _page(ledger, command))
-        write_whole(files[1], ledger_frame(ledger).to_csv(index=False))
-    return files
+        write_whole(page, _page(ledger, command, parts))
+    return [page, *table]
+
+
+def _write_frame(ledger: Ledger, path: Path) -> list[Path]:
+    write_whole(path, ledger_frame(ledger).to_csv(index=False))
+    return [path]
 
 
 def ledger_frame(ledger: Ledger) -> pd.DataFrame:
@@ -95,10 +104,13 @@ def _common(assessment: Assessment) -> list[str]:
     return [claim.id, claim.statement, claim.rule, studies, assessment.outcome.value]
 
 
-def _page(ledger: Ledger, command: str) -> str:
+def _page(ledger: Ledger, command: str, parts: Parts) -> str:
+    sections = [parts.make(f"section of claim {one.claim.id}", [], _section, one) for one in ledger.assessments]
+    rows = [parts.make(f"row of claim {one.claim.id}", None, _page_row, one) for one in ledger.assessments]
     lines = [
         "# Ledger of claims",
         "",
+        *not_made_lines(parts, CLAIMS_TRACEBACKS),
         "Published statements about shuffle attention, each with its verdict. Claims about the module are computed "
         "when this page is made. Claims about trained networks are judged by all stored studies whose networks differ "
         "only in what is claimed, each by the rule and the margin that are declared with it. Replicates of the same "
@@ -107,10 +119,9 @@ def _page(ledger: Ledger, command: str) -> str:
         "images that are not real, and studies at another scale than the claim's, do not count. Intervals assume that "
         "a mean of replicates is about normal.",
         "",
-        *markdown_table(_PAGE_HEADERS, [_page_row(one) for one in ledger.assessments]),
+        *markdown_table(_PAGE_HEADERS, [row for row in rows if row]),
+        *(line for section in sections for line in section),
     ]
-    for assessment in ledger.assessments:
-        lines += _section(assessment)
     if ledger.skipped:
         lines += ["", "## Skipped studies", "", *(f"- {markdown_text(skipped.sentence)}" for skipped in ledger.skipped)]
     return "\n".join([*lines, "", "## Made by", "", *code_block(command), ""])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+from ablations.common.parts import reason_of
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.config import DATA, StoredConfig, TrainConfig
@@ -53,6 +54,12 @@ class Study:
     attributes: Mapping[str, Any]
     networks: tuple[Network, ...]
 
+    def check(self) -> None:
+        """Reads all that claims ask for, and raises what that raises: a study that lacks some of it costs no claim."""
+        _ = self.data, self.epochs, self.decay, self.has_real_images, self.conditions
+        for network in self.networks:
+            _ = network.model["name"], network.attention["name"]
+
     @property
     def data(self) -> str:
         """Names the data and how much of it there was: `digits (2,048 training images, 10 classes)`."""
@@ -95,11 +102,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A stored study that is no evidence, and why not, as a clause."""
+    """A stored study that is no evidence, and why not, as a clause; `error` is what reading it raised, if anything."""
 
     name: str
     store: str
     reason: str
+    error: Exception | None = None
 
     @property
     def sentence(self) -> str:
@@ -115,8 +123,16 @@ def stored_studies(urls: Sequence[str]) -> tuple[list[Study], list[Skipped]]:
     Raises:
         StorageError: if a database does not answer.
     """
-    read = [_read_study(url, name) for url in dict.fromkeys(urls) for name in study_names(url)]
+    read = [_study_or_reason(url, name) for url in dict.fromkeys(urls) for name in study_names(url)]
     return [one for one in read if isinstance(one, Study)], [one for one in read if isinstance(one, Skipped)]
+
+
+def _study_or_reason(url: str, name: str) -> Study | Skipped | None:
+    """Reads a study; one that cannot be read costs no other."""
+    try:
+        return _read_study(url, name)
+    except Exception as error:
+        return Skipped(name, hide_passwords(url), f"cannot be read ({reason_of(error)})", error)
 
 
 def _read_study(url: str, name: str) -> Study | Skipped | None:
@@ -137,7 +153,9 @@ def _read_study(url: str, name: str) -> Study | Skipped | None:
     networks = [*store.networks.items(), *((cell.variant, cell.network) for cell in cells)]
     if unknown := {network["attention"]["name"] for _, network in networks} - set(ATTENTIONS):
         return skipped(f"has attention that this version of the suite does not know: {', '.join(sorted(unknown))}")
-    return Study(name, shown_url, store.protocol, attributes, _networks(networks, cells))
+    study = Study(name, shown_url, store.protocol, attributes, _networks(networks, cells))
+    study.check()
+    return study
 
 
 def _networks(named: Iterable[tuple[str, Mapping[str, Any]]], cells: Iterable[StoredCell]) -> tuple[Network, ...]:

@@ -13,6 +13,7 @@ from ablations.analysis.multiverse import MultiverseAnalysis
 from ablations.analysis.study import ENDS, MOST_SHOWN
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
+from ablations.common.parts import TRACEBACKS, Parts
 from ablations.common.urls import relative_link
 from ablations.common.wording import count
 from ablations.reporting.figures import style
@@ -29,39 +30,73 @@ from ablations.reporting.text.multiverse import (
     multiverse_sentences,
     protocol_lines,
 )
+from ablations.reporting.text.not_made import not_made_lines, not_made_notice
 from ablations.storage.paths import GO_ON
 
 _NAME = "protocols"  # of table and figure
 
 
-def report_multiverse(analysis: MultiverseAnalysis, console: Console) -> Path:
+def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Parts | None = None) -> Path:
     """Writes the report on several protocols into its folder and prints it; returns the path of `report.md`.
 
+    A part that cannot be made is left out, and added with its reason to what `parts` has already.
+
     Raises:
-        UsageError: if the folder cannot be written.
+        UsageError: if `report.md` cannot be written, after everything else that can be written is.
     """
-    frame, metric, folder = shown_frame(analysis.frame), METRICS[analysis.metric], analysis.folder
-    table, sentences = protocols_table(frame, analysis.margins, metric), multiverse_sentences(analysis)
-    if len(frame) < len(analysis.frame):
-        contrasts = len(analysis.frame) // len(analysis.studies)
-        sentences.append(
-            f"Of {contrasts:,} contrasts, the {ENDS} with the highest and the {ENDS} with the lowest mean are shown; "
-            f"tables/{_NAME}.csv has all."
-        )
+    folder, parts = analysis.folder, parts or Parts()
+    for name, error in analysis.unread.items():
+        parts.add(f"study under {name}", error)
+    table = parts.make("table of protocols", None, _table, analysis)
+    sentences = [
+        *parts.make("sentences on the protocols", [], multiverse_sentences, analysis),
+        *parts.make("sentence on the contrasts that are shown", [], _shown_sentences, analysis),
+    ]
+    parts.make(f"table {_NAME}.csv", None, _write_frame, analysis)
+    pictures = parts.make(f"figure {_NAME}", [], _draw, analysis, parts)
+    protocols = parts.make("list of protocols", [], _protocols, analysis)
+    text = _text(analysis, table, sentences, protocols, parts, has_figure=bool(pictures))
+    tracebacks = parts.write_tracebacks(folder / TRACEBACKS)
     with refusals_explained("results_dir", folder, GO_ON, names_file=True):
-        write_whole(folder / "tables" / f"{_NAME}.csv", analysis.frame.to_csv(index=False, float_format="%.10g"))
-        pictures = []
-        if (drawable := frame[frame["n"] > 0]).size:
-            caption = _caption(analysis, drawable)
-            drawn = draw_protocols(drawable, analysis.margins, metric, caption)
-            pictures = style.save(drawn, drawable, folder / "figures" / _NAME)
-        write_whole(folder / "report.md", _text(analysis, table, sentences, has_figure=bool(pictures)))
+        write_whole(folder / "report.md", text)
     console.print(f"\n[bold]{analysis.multiverse.name}[/]: {escape(analysis.question)}", soft_wrap=True)
-    print_table(console, table.headers, table.rows)
+    if table:
+        parts.make("printed table", None, print_table, console, table.headers, table.rows)
     places = [f"Report:     {folder / 'report.md'}", *(f"Figure:     {png}" for png in pictures[:1])]
-    for text in (table.note, *sentences, *places):
-        console.print(text, soft_wrap=True, markup=False)
+    note = [table.note] if table else []
+    for line in (*note, *sentences, *places, *not_made_notice(parts, tracebacks)):
+        console.print(line, soft_wrap=True, markup=False)
     return folder / "report.md"
+
+
+def _table(analysis: MultiverseAnalysis) -> Section:
+    return protocols_table(shown_frame(analysis.frame), analysis.margins, METRICS[analysis.metric])
+
+
+def _shown_sentences(analysis: MultiverseAnalysis) -> list[str]:
+    if len(shown_frame(analysis.frame)) == len(analysis.frame):
+        return []
+    contrasts = len(analysis.frame) // len(analysis.studies)
+    return [
+        f"Of {contrasts:,} contrasts, the {ENDS} with the highest and the {ENDS} with the lowest mean are shown; "
+        f"tables/{_NAME}.csv has all."
+    ]
+
+
+def _write_frame(analysis: MultiverseAnalysis) -> None:
+    csv = analysis.frame.to_csv(index=False, float_format="%.10g")
+    write_whole(analysis.folder / "tables" / f"{_NAME}.csv", csv)
+
+
+def _draw(analysis: MultiverseAnalysis, parts: Parts) -> list[Path]:
+    """Draws the contrasts that are shown; returns the files, none if no contrast has a pair."""
+    shown = shown_frame(analysis.frame)
+    frame = shown[shown["n"] > 0]
+    if frame.empty:
+        return []
+    caption = parts.make(f"caption of figure {_NAME}", "", _caption, analysis, frame)
+    drawn = draw_protocols(frame, analysis.margins, METRICS[analysis.metric], caption)
+    return style.save(drawn, frame, analysis.folder / "figures" / _NAME)
 
 
 def shown_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -87,18 +122,39 @@ def _caption(analysis: MultiverseAnalysis, frame: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _text(analysis: MultiverseAnalysis, table: Section, sentences: Sequence[str], *, has_figure: bool) -> str:
+def _text(
+    analysis: MultiverseAnalysis,
+    table: Section | None,
+    sentences: Sequence[str],
+    protocols: Sequence[str],
+    parts: Parts,
+    *,
+    has_figure: bool,
+) -> str:
     multiverse = analysis.multiverse
-    lines = [f"# {markdown_text(multiverse.name)}", "", markdown_text(analysis.question), ""]
+    lines = [
+        f"# {markdown_text(multiverse.name)}",
+        "",
+        markdown_text(analysis.question),
+        "",
+        *not_made_lines(parts, TRACEBACKS),
+    ]
     lines += [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
-    lines += [*markdown_table(table.headers, table.rows), "", markdown_text(table.note), ""]
+    lines += [*markdown_table(table.headers, table.rows), "", markdown_text(table.note), ""] if table else []
     if has_figure:
-        lines += [f"![{table.title}](figures/{_NAME}.png)", ""]
-    lines += ["## Protocols", ""]
-    for protocol in multiverse.protocols:
+        lines += [f"![{table.title if table else _NAME}](figures/{_NAME}.png)", ""]
+    lines += ["## Protocols", "", *protocols]
+    return "\n".join([*lines, "", "## Made by", "", *code_block(multiverse.command), ""])
+
+
+def _protocols(analysis: MultiverseAnalysis) -> list[str]:
+    """Returns the lines on each protocol, on the options that differ, and on the machine."""
+    lines = []
+    for protocol in analysis.multiverse.protocols:
         study = analysis.studies.get(protocol.name)
         if study is None:
-            lines.append(f"- {markdown_text(protocol.name)}: no cells. Command: {code_span(protocol.command)}")
+            state = "cannot be read" if protocol.name in analysis.unread else "no cells"
+            lines.append(f"- {markdown_text(protocol.name)}: {state}. Command: {code_span(protocol.command)}")
             continue
         line = markdown_text(f"{protocol.name}: {protocol_lines(analysis)[protocol.name]}.")
         report = relative_link(study.folder / "report.md", analysis.folder)
@@ -106,6 +162,4 @@ def _text(analysis: MultiverseAnalysis, table: Section, sentences: Sequence[str]
     if differing := differing_options(analysis):
         rows = [[option, *values.values()] for option, values in differing.items()]
         lines += ["", "Options that differ:", "", *markdown_table(("option", *analysis.studies), rows)]
-    lines += ["", f"Machine: {markdown_text(machine_text(analysis))}", ""]
-    lines += ["## Made by", "", *code_block(multiverse.command), ""]
-    return "\n".join(lines)
+    return [*lines, "", f"Machine: {markdown_text(machine_text(analysis))}"]

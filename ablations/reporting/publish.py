@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
+from ablations.common.parts import TRACEBACKS, Parts
 from ablations.reporting.figures import FIGURES
 from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.page.page import write_page
 from ablations.reporting.report import Report, make_report
 from ablations.reporting.tables.export import write_tables
 from ablations.reporting.tables.render import print_table
-from ablations.reporting.tables.variants import summary_table
+from ablations.reporting.text.not_made import not_made_notice
 from ablations.reporting.text.scope import missing_sentence, shown_sentence
 from ablations.storage.paths import GO_ON
 
@@ -24,44 +26,61 @@ from ablations.storage.paths import GO_ON
 def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
     """Writes a study's report with the figures of these names, and prints it.
 
+    A part that cannot be made is left out; `Report.parts`, the report and the page name it with its reason.
+
     Raises:
-        UsageError: if the study's folder cannot be written.
+        UsageError: if `report.md` cannot be written, after everything else that can be written is.
     """
     # What is there by now, modules and results, is there to stay: whoever looks for garbage need not look at it again,
     # which is a fifth of the time that a report of 10,000 cells takes.
     gc.collect()
     gc.freeze()
+    parts = Parts()
+    tables = write_tables(analysis, parts)
+    report = make_report(analysis, figures, parts)
+    page = parts.make("page", None, write_page, report, tables)
+    parts.write_tracebacks(report.folder / TRACEBACKS)
     with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
-        report = make_report(analysis, figures)
-        page = write_page(report, write_tables(analysis))
-    print_report(console, report)
-    if missing := missing_sentence(analysis.results):
+        report.write()
+    parts.make("printed report", None, print_report, console, report)
+    if missing := parts.make("sentence on missing cells", "", missing_sentence, analysis.results):
         _say(console, f"{missing} The report says why.")
-    _say(console, f"Report:     {report.path}", f"Page:       {page}")
+    _say(console, f"Report:     {report.path}", *([f"Page:       {page}"] if page else []))
     if pictures := ", ".join(str(drawn.png) for drawn in report.gallery.drawn):
         _say(console, f"Figures:    {pictures}")
+    _say(console, *not_made_notice(parts, parts.write_tracebacks(report.folder / TRACEBACKS)))
     return report
 
 
-def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[str]) -> None:
-    """Draws figures by name and prints where they are.
+def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[str]) -> Parts:
+    """Draws figures by name and prints where they are; returns what could not be drawn because of an error.
 
     Raises:
         UsageError: if the study has no figure of one of these names, after the others are drawn; or if its folder
             cannot be written.
     """
-    with refusals_explained("results_dir", analysis.folder, GO_ON, names_file=True):
-        gallery = draw_figures(analysis, names)
+    parts = Parts()
+    gallery = draw_figures(analysis, names, parts)
     _say(console, *(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}" for drawn in gallery.drawn))
+    _say(console, *not_made_notice(parts, parts.write_tracebacks(analysis.folder / TRACEBACKS)))
     for name, reason in gallery.left_out.items():
         raise UsageError("figures", name, f"cannot be drawn of this study: {reason}")
+    return parts
+
+
+def add_missing(console: Console, folder: Path, parts: Parts, later: Parts) -> None:
+    """Adds to the parts of a report in a folder what could not be made since it was written, and prints that."""
+    if later.missing:
+        parts.missing += later.missing
+        _say(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))
 
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
-    variants = summary_table(report.analysis)
-    print_table(console, variants.headers, variants.rows)
-    _say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]), *report.sentences)
+    if report.variants:
+        print_table(console, report.variants.headers, report.variants.rows)
+        _say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]))
+    _say(console, *report.sentences)
     for section in report.sections:
         console.print(f"\n[bold]{section.title}[/]")
         if section.rows:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
+from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.common.urls import relative_link
 from ablations.config import ATTENTION
 from ablations.design.network import capacities_of
 from ablations.reporting.figures import FIGURES
-from ablations.reporting.figures.registry import Gallery, draw_figures
+from ablations.reporting.figures.registry import Drawn, Gallery, draw_figures
 from ablations.reporting.tables.costs import costs_sections
 from ablations.reporting.tables.predictions import prediction_sections
 from ablations.reporting.tables.render import markdown_table
@@ -24,6 +25,7 @@ from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.conclusions import conclusions
 from ablations.reporting.text.declaration import declaration_rows, declaration_sentences
 from ablations.reporting.text.markdown import code_block, markdown_text
+from ablations.reporting.text.not_made import not_made_lines
 from ablations.reporting.text.scope import protocol_options
 from ablations.reporting.text.tuning import tuning_sentences
 
@@ -32,17 +34,20 @@ _NAMED_CLASSES = 100
 
 @dataclass(frozen=True)
 class Report:
-    """A study's report: the sentences, further tables, the figures, and the Markdown text.
+    """A study's report: the sentences, the tables, the figures, and the Markdown text.
 
-    `opening` is the part of the text that needs no figures: question, sentences and tables.
+    `variants` is the table of variants, None if it could not be made; `parts` has what else could not be made; `body`
+    and `details` are the lines of the text before and after the figures.
     """
 
     analysis: StudyAnalysis
+    parts: Parts
     sentences: list[str]
+    variants: Section | None
     sections: list[Section]
     gallery: Gallery
-    opening: str
-    text: str
+    body: list[str]
+    details: list[str]
 
     @property
     def folder(self) -> Path:
@@ -54,69 +59,125 @@ class Report:
         """Where the report stands."""
         return self.folder / "report.md"
 
+    @property
+    def opening(self) -> str:
+        """The part of the text that needs no figures: question, what is missing, sentences and tables."""
+        design = self.analysis.design
+        head = [
+            f"# {markdown_text(design.study)}",
+            "",
+            markdown_text(design.question),
+            "",
+            *not_made_lines(self.parts, TRACEBACKS),
+        ]
+        return "\n".join([*head, *self.body, "", ""])
 
-def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)) -> Report:
-    """Draws the figures of these names and writes `report.md` into the study's folder.
+    @property
+    def text(self) -> str:
+        """The whole text; what could not be made is listed as far as it is known by now."""
+        return self.opening + "\n".join(self.details)
 
-    Where no cell is finished, the report says why, and has no figures.
+    def write(self) -> None:
+        """Writes `report.md` into the study's folder; raises OSError if it cannot be written."""
+        write_whole(self.path, self.text)
+
+
+def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES), parts: Parts = RAISE) -> Report:
+    """Draws the figures of these names and returns the report, which is yet to be written.
+
+    Where no cell is finished, the report says why, and has no figures. What cannot be made is left to `parts`.
     """
+    nothing: list[Any] = []
     sections = [
-        *make_sections(analysis),
-        *costs_sections(analysis),
-        *tuning_sections(analysis),
-        *prediction_sections(analysis),
+        *parts.make("section of effects or selection", nothing, make_sections, analysis, parts),
+        *parts.make("section of costs", nothing, costs_sections, analysis),
+        *parts.make("section of tuning", nothing, tuning_sections, analysis, parts),
+        *parts.make("section of predictions", nothing, prediction_sections, analysis),
     ]
-    sentences = [*declaration_sentences(analysis), *conclusions(analysis), *tuning_sentences(analysis)]
-    gallery = draw_figures(analysis, figures)
-    opening = _opening(analysis, sentences, sections)
-    report = Report(analysis, sentences, sections, gallery, opening, opening + _details(analysis, gallery))
-    write_whole(report.path, report.text)
-    return report
-
-
-def _opening(analysis: StudyAnalysis, sentences: Sequence[str], sections: Sequence[Section]) -> str:
-    design, variants = analysis.design, summary_table(analysis)
-    lines = [f"# {markdown_text(design.study)}", "", markdown_text(design.question), ""]
-    lines += [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
-    lines += [*markdown_table(variants.headers, variants.rows), "", markdown_text(variants.note)]
+    sentences = [
+        *parts.make("sentences on what was declared", nothing, declaration_sentences, analysis),
+        *parts.make("conclusions", nothing, conclusions, analysis),
+        *parts.make("sentences on tuning", nothing, tuning_sentences, analysis),
+    ]
+    parts.make("list of cells that cannot be read", None, _note_unreadable, analysis, parts)
+    variants = parts.make("table of variants", None, summary_table, analysis)
+    gallery = draw_figures(analysis, figures, parts)
+    body = [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
+    body += parts.make("table of variants", nothing, _variants, variants) if variants else []
     for section in sections:
-        lines += ["", f"## {markdown_text(section.title)}", "", markdown_text(section.note)]
-        lines += ["", *markdown_table(section.headers, section.rows)] if section.rows else []
-    return "\n".join([*lines, "", ""])
+        body += parts.make(f"section {section.title}", nothing, _section, section)
+    details = _details(analysis, gallery, parts)
+    return Report(analysis, parts, sentences, variants, sections, gallery, body, details)
 
 
-def _details(analysis: StudyAnalysis, gallery: Gallery) -> str:
+def _note_unreadable(analysis: StudyAnalysis, parts: Parts) -> None:
+    for row in analysis.results.unreadable.to_dict("records"):
+        parts.leave_out(f"cell {row['variant']} r{row['replicate']}", str(row["reason"]))
+
+
+def _variants(variants: Section) -> list[str]:
+    return [*markdown_table(variants.headers, variants.rows), "", markdown_text(variants.note)]
+
+
+def _section(section: Section) -> list[str]:
+    table = ["", *markdown_table(section.headers, section.rows)] if section.rows else []
+    return ["", f"## {markdown_text(section.title)}", "", markdown_text(section.note), *table]
+
+
+def _details(analysis: StudyAnalysis, gallery: Gallery, parts: Parts) -> list[str]:
     """Writes the rest: what is not finished, the figures, networks, protocol and origin."""
-    design, attributes, unfinished = analysis.design, analysis.attributes, unfinished_table(analysis)
-    lines: list[str] = []
-    if unfinished.rows:
-        lines += ["**Not finished:**", "", *markdown_table(unfinished.headers, unfinished.rows), ""]
+    attributes, nothing = analysis.attributes, list[str]()
+    lines = [*parts.make("table of unfinished cells", nothing, _unfinished, analysis)]
     for drawn in gallery.drawn:
-        lines += [f"![{markdown_text(drawn.title)}]({relative_link(drawn.png, analysis.folder)})", ""]
+        lines += parts.make(f"figure {drawn.name} in the report", nothing, _figure, drawn, analysis.folder)
     if gallery.left_out:
         reasons = (f"- {name}: {markdown_text(reason)}" for name, reason in gallery.left_out.items())
         lines += ["Figures that were left out:", "", *reasons, ""]
+    lines += parts.make("table of networks", nothing, _networks, analysis)
+    lines += parts.make("table of what was declared", nothing, _declared, analysis)
+    lines += ["## Protocol", "", "What all cells share:", ""]
+    lines += parts.make("table of the protocol", nothing, _protocol, analysis)
+    lines += ["## Made by", "", *code_block(str(attributes.get("command", "unknown"))), ""]
+    for environment in analysis.results.environments:
+        lines += parts.make("table of the environment", nothing, _pairs, "environment", "", environment)
+    return lines
+
+
+def _figure(drawn: Drawn, folder: Path) -> list[str]:
+    return [f"![{markdown_text(drawn.title)}]({relative_link(drawn.png, folder)})", ""]
+
+
+def _declared(analysis: StudyAnalysis) -> list[str]:
+    declared = declaration_rows(analysis)
+    return ["## Declared before the first cell", "", *_pairs("what", "declared", declared)] if declared else []
+
+
+def _unfinished(analysis: StudyAnalysis) -> list[str]:
+    unfinished = unfinished_table(analysis)
+    if not unfinished.rows:
+        return []
+    return ["**Not finished:**", "", *markdown_table(unfinished.headers, unfinished.rows), ""]
+
+
+def _networks(analysis: StudyAnalysis) -> list[str]:
     # Those without a finished cell too, unless there are too many.
-    listed = [variant for variant in design.variants if analysis.shows_all or variant.name in analysis.shown]
+    listed = [variant for variant in analysis.design.variants if analysis.shows_all or variant.name in analysis.shown]
     networks = []
     for variant in listed:
         defaults = vars(ATTENTION[variant.attention["name"]]())
         capacity = capacity_clause(capacities_of(variant.network))
         networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults), capacity])
-    lines += ["## Networks", "", *markdown_table(("variant", "model", "attention", "capacity"), networks), ""]
+    lines = ["## Networks", "", *markdown_table(("variant", "model", "attention", "capacity"), networks), ""]
     lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
     for variant in listed:
         if variant.clamped:
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
             lines += [f"{markdown_text(variant.name)} has fewer groups on narrow places: {places}.", ""]
-    if declared := declaration_rows(analysis):
-        lines += ["## Declared before the first cell", "", *_pairs("what", "declared", declared)]
-    lines += ["## Protocol", "", "What all cells share:", ""]
-    lines += [*_pairs("option", "value", protocol_options(analysis)), *_data(attributes.get("data"))]
-    lines += ["## Made by", "", *code_block(str(attributes.get("command", "unknown"))), ""]
-    for environment in analysis.results.environments:
-        lines += _pairs("environment", "", environment)
-    return "\n".join(lines)
+    return lines
+
+
+def _protocol(analysis: StudyAnalysis) -> list[str]:
+    return [*_pairs("option", "value", protocol_options(analysis)), *_data(analysis.attributes.get("data"))]
 
 
 def _pairs(name: str, value: str, known: Mapping[str, str]) -> list[str]:

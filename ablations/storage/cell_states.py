@@ -9,6 +9,9 @@ Every attempt at a cell is one Optuna trial:
 | FAIL, diverged            | diverged          | `fail`      | no: it would diverge again     |
 | FAIL, with another reason | failed            | `fail`      | yes                            |
 | FAIL, without a reason    | interrupted       | `interrupt` | yes                            |
+
+A trial that has an outcome which cannot be read (a damaged database, an edited value) is `unreadable`, whatever its
+state, and its cell is trained again by a later run.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from ablations.common.parts import reason_of
 from ablations.design import Split
 from ablations.training.events import DIVERGED
 
@@ -35,6 +39,7 @@ class CellState(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    UNREADABLE = "unreadable"
 
     @property
     def is_done(self) -> bool:
@@ -104,21 +109,31 @@ def stored_cell(trial: FrozenTrial) -> StoredCell:
     """Reads an attempt at a cell from its trial."""
     known = trial.user_attrs
     failure = known.get("failure", {})
+    unreadable = _reason_against(known["outcome"]) if "outcome" in known else None
     return StoredCell(
         key=known["cell"],
         variant=known["variant"],
         network=known["network"],
         levels=known["levels"],
         replicate=known["replicate"],
-        state=_state(trial.state, failure.get("kind")),
+        state=CellState.UNREADABLE if unreadable else _state(trial.state, failure.get("kind")),
         number=trial.number,
         split=Split(known.get("split", Split.TEST)),
         recipe=known.get("recipe", {}),
         tuning=known.get("tuning", ""),
-        outcome=StoredOutcome(known["outcome"]) if "outcome" in known else None,
+        outcome=StoredOutcome(known["outcome"]) if "outcome" in known and not unreadable else None,
         failed_as=failure.get("kind"),
-        failure=failure.get("reason"),
+        failure=unreadable or failure.get("reason"),
     )
+
+
+def _reason_against(outcome: str) -> str | None:
+    """Returns why a stored outcome cannot be read; None if it can."""
+    try:
+        result = _decoded(outcome)["result"]
+    except (ValueError, TypeError, KeyError) as error:
+        return f"the stored outcome cannot be read ({reason_of(error)})"
+    return None if isinstance(result, dict) else "the stored outcome cannot be read (it has no result)"
 
 
 def latest_attempts(attempts: Iterable[StoredCell]) -> dict[str, StoredCell]:

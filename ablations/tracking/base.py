@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.common.parts import RAISE, Parts
+
 if TYPE_CHECKING:
     from ablations.design import Cell
     from ablations.training.events import Epoch
@@ -61,10 +63,13 @@ class StudyMirror:
     def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
         """Completes the mirror of cells that are finished in the store and were not mirrored, or not wholly."""
 
-    def end(self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "") -> None:
+    def end(
+        self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "", parts: Parts = RAISE
+    ) -> None:
         """Closes the study as `FINISHED`, `FAILED` or `KILLED`.
 
         With the folder of its files, a note in Markdown, and whether its verdicts are `declared` or exploratory.
+        `parts` receives the files that cannot be sent although the store answers.
         """
 
     def command(self) -> str:

@@ -6,8 +6,8 @@ They stand side by side, as the dashboard hides what is below another run; the p
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from mlflow.entities import Metric, Param
 
-from ablations.tracking.experiment import FAILED, FINISHED, open_experiment, outage_of
+from ablations.common.parts import RAISE, Parts
+from ablations.tracking.experiment import FAILED, FINISHED, Experiment, open_experiment, outage_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,13 @@ class Tracked:
 
 
 def log_benchmark(
-    uri: str, folder: Path, tracked: Sequence[Tracked], environment: Mapping[str, str], artifacts: Path, started: float
+    uri: str,
+    folder: Path,
+    tracked: Sequence[Tracked],
+    environment: Mapping[str, str],
+    artifacts: Path,
+    started: float,
+    parts: Parts = RAISE,
 ) -> tuple[str | None, str]:
     """Writes a benchmark; returns what opens it, or None and why it could not be written.
 
@@ -38,33 +45,40 @@ def log_benchmark(
         environment: machine and versions.
         artifacts: their folder where the store is a database of our own.
         started: when the benchmark began, in Unix time.
+        parts: gets the runs and files that cannot be written although the store answers.
     """
-    run_id = ""
+    common = {"benchmark": stamp_of(started)}
     try:
         experiment = open_experiment(uri, folder.name, artifacts)
-        client = experiment.client
-        common = {"benchmark": stamp_of(started)}
         for one in tracked:
-            run_id = experiment.create_run(one.name)
-            now = int(time.time() * 1000)
-            metrics = [Metric(name, value, now, 0) for name, value in one.metrics.items()]
-            params = [Param(*item) for item in (common | one.params).items()]
-            client.log_batch(run_id, metrics=metrics, params=params)
-            client.set_terminated(run_id, FINISHED)
-        run_id = experiment.create_run("report")
-        client.log_batch(run_id, params=[Param(*item) for item in (common | dict(environment)).items()])
-        experiment.log_files(run_id, folder)
-        client.set_terminated(run_id, FINISHED)
+            with _run(experiment, one.name, parts) as run_id:
+                now = int(time.time() * 1000)
+                metrics = [Metric(name, value, now, 0) for name, value in one.metrics.items()]
+                params = [Param(*item) for item in (common | one.params).items()]
+                experiment.client.log_batch(run_id, metrics=metrics, params=params)
+        with _run(experiment, "report", parts) as run_id:
+            params = [Param(*item) for item in (common | dict(environment)).items()]
+            experiment.client.log_batch(run_id, params=params)
+            experiment.log_files(run_id, folder, parts)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
-        if run_id:
-            with suppress(Exception):  # what would not be written may not be closed either
-                client.set_terminated(run_id, FAILED)
         return None, outage_of(error, uri)
     # The dashboard draws ten runs at first: those of the first setting.
     first = tracked[0].params
     chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common
     condition = " and ".join(f"params.{name} = '{value}'" for name, value in chosen.items())
     return experiment.dashboard(f"searchFilter={quote(condition)}"), ""
+
+
+@contextmanager
+def _run(experiment: Experiment, name: str, parts: Parts) -> Iterator[str]:
+    """Makes a run and closes it as finished, or as failed; what it refuses is left to `parts` if the store answers."""
+    run_id = experiment.create_run(name)
+    try:
+        yield run_id
+        experiment.client.set_terminated(run_id, FINISHED)
+    except Exception as error:
+        experiment.client.set_terminated(run_id, FAILED)  # raises if the store has stopped answering
+        parts.add(f"MLflow run {name}", error)
 
 
 def stamp_of(started: float) -> str:

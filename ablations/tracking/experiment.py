@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from ablations.common.errors import UsageError
+from ablations.common.parts import RAISE, Parts
 from ablations.common.surroundings import bypass_proxies
 from ablations.common.urls import file_url, hide_passwords, sqlite_url
 from ablations.common.wording import first_line
@@ -33,6 +34,7 @@ FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  #
 # Of files; requests' and urllib3's errors of the network are OSErrors, too.
 _FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 LONGEST_NAME = 250  # characters of a run's name
+_MOST_REFUSED = 3  # artifacts in a row; a store of artifacts that is gone may take minutes to refuse each
 VIEW = "variants"  # key of the view that a study's link opens
 # What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
 # for each.
@@ -59,18 +61,31 @@ class Experiment:
         """Creates a run; returns its id. A name that is too long for MLflow's databases is cut."""
         return str(self.client.create_run(self.id, run_name=name[:LONGEST_NAME], tags=tags).info.run_id)
 
-    def log_files(self, run_id: str, folder: Path, leave_out: Collection[str] = ()) -> None:
+    def log_files(self, run_id: str, folder: Path, parts: Parts = RAISE, leave_out: Collection[str] = ()) -> None:
         """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`.
 
+        Files that cannot be written although the store answers are left to `parts`; after three in a row, the rest is.
+
         Raises:
-            OSError: if they cannot be written, or the store keeps them in a results folder that is not there.
+            OSError: if the store keeps them in a results folder that is not there.
         """
         if is_gone(address := self.client.get_run(run_id).info.artifact_uri or ""):
             raise FileNotFoundError(f"it keeps files in {address}, and that results folder is not there")
+        refused = 0
         for path in sorted(folder.rglob("*")):
             inside = path.parent.relative_to(folder)
-            if path.is_file() and not path.name.startswith(".") and set(leave_out).isdisjoint(inside.parts[:1]):
+            if not path.is_file() or path.name.startswith(".") or not set(leave_out).isdisjoint(inside.parts[:1]):
+                continue
+            if refused >= _MOST_REFUSED:
+                parts.leave_out("MLflow artifacts", f"{refused} in a row cannot be written; the rest is not tried")
+                return
+            try:
                 self.client.log_artifact(run_id, str(path), inside.as_posix() if inside.parts else None)
+                refused = 0
+            except Exception as error:
+                self.client.get_run(run_id)  # raises if the store has stopped answering, which is another matter
+                parts.add(f"MLflow artifact {(inside / path.name).as_posix()}", error)
+                refused += 1
 
     def dashboard(self, query: str) -> str:
         """Returns the command and the address, or of a server the address, that open the runs as charts."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
+from ablations.common.parts import Parts
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.reporting.text.declaration import verdicts_tag
@@ -40,18 +41,25 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
         yield Tracker(tracking_uri(config), design, analysis.attributes["identity"]["id"], artifacts)
 
 
-def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> None:
-    """Sends what is missing, with a new report, and says how much; raises UsageError if MLflow stops answering."""
+def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> Parts:
+    """Sends what is missing, with a new report, and says how much; returns what could not be sent of the latter.
+
+    Raises:
+        UsageError: if MLflow stops answering.
+    """
     store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
     if analysis.costs:
         tracker.costs(analysis.costs.metrics)
     tracker.sync(store.outcomes(analysis.tried), analysis.attributes["data_fingerprint"])
     status = status_of(set(analysis.results.pending["state"]))
     folder, note = (report.folder, report.opening) if report else (None, "")
-    tracker.end(status, folder, note, verdicts_tag(analysis))
+    parts = Parts()
+    tag = parts.make("tag of the verdicts in MLflow", "", verdicts_tag, analysis)
+    tracker.end(status, folder, note, tag, parts)
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         reason = f"{tracker.lost} after {sent}; the same command sends the rest"
         raise UsageError("tracking.uri", hide_passwords(tracker.uri), reason)
     console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
+    return parts

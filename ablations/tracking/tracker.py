@@ -22,6 +22,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from ablations.common.errors import UsageError
 from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
+from ablations.common.parts import RAISE, Parts
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
@@ -175,14 +176,17 @@ class Tracker(StudyMirror):
             self.connection.attempt(self._describe_parent)
             self.connection.attempt(self._send_pending, None)
 
-    def end(self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "") -> None:
+    def end(
+        self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "", parts: Parts = RAISE
+    ) -> None:
         """Closes the parent run with the report as its description and the study's files as its artifacts.
 
         What a lost server missed is sent, if it answers by now; a run that was interrupted does not wait for that.
+        `parts` receives the files that cannot be sent although the server answers.
         """
         self._is_training = False
         self.connection.close(retry=status != KILLED)
-        self.connection.attempt(self._close_parent, status, folder, note, verdicts)
+        self.connection.attempt(self._close_parent, status, folder, note, verdicts, parts)
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the dashboard."""
@@ -226,7 +230,7 @@ class Tracker(StudyMirror):
         data_set = Dataset(data["name"], self._fingerprint, "options", source[:LONGEST_SOURCE])
         client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
-    def _close_parent(self, status: str, folder: Path | None, note: str, verdicts: str) -> None:
+    def _close_parent(self, status: str, folder: Path | None, note: str, verdicts: str, parts: Parts) -> None:
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
@@ -241,7 +245,7 @@ class Tracker(StudyMirror):
         if verdicts:
             client.set_tag(run_id, "verdicts", verdicts[:LONGEST_TAG])
         if folder is not None:
-            self.experiment.log_files(run_id, folder, leave_out=_NO_ARTIFACTS)
+            self.experiment.log_files(run_id, folder, parts, leave_out=_NO_ARTIFACTS)
         client.set_terminated(run_id, status)
 
     def _find_finished(self, keys: set[str]) -> None:

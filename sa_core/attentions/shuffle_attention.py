@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from sa_core import fused as kernels
 from sa_core.attentions.knobs import ShuffleAttentionKnobs, norm_groups
-from sa_core.errors import OptionError
+from sa_core.errors import OptionError, UnsupportedError
 
 _GATES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -67,7 +67,9 @@ class ShuffleAttention(nn.Module):
     Raises:
         OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
             the message says which values would. Also if `fused` is `on` and this variant has no kernel, or, when the
-            module is called, what it is called with.
+            module is called, what it is called with. UnsupportedError, a RuntimeError too, where `on` is traced by
+            torch.jit, transformed by torch.func, exported to ONNX, or differentiated twice; TorchScript cannot compile
+            the module at all.
     """
 
     def __init__(
@@ -136,9 +138,12 @@ class ShuffleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
+        if type(x) is not Tensor and not _is_tensor(x):
+            return _recorded(self, x)
         form = self.fused_form(x)
         if form is not None:
-            return kernels.shuffle_attention(form, self.fused_parameters(), x, permutation=self.fused_permutation())[0]
+            parameters, order, strict = self.fused_parameters(), self.fused_permutation(), self.fused == "on"
+            return kernels.shuffle_attention(form, parameters, x, permutation=order, strict=strict)[0]
         x0, x1 = self._halves(x)
         # Under autocast a gate is computed in the parameters' precision and applied in that of x.
         if self.knobs.has_channel_branch:
@@ -200,8 +205,10 @@ class ShuffleAttention(nn.Module):
             return None
         if self.fused == "auto" and kernels.leaves_to_eager():
             return None
+        if self.fused == "on" and (reason := kernels.reason_against_mode()):
+            raise UnsupportedError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
         if not kernels.can_take(x, self.channels):
-            if self.fused == "on" and (reason := kernels.reason_against(x.device.type, x.dtype)):
+            if self.fused == "on" and (reason := kernels.reason_against_map(x)):
                 raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
             return None  # torch's operations say what is wrong with the shape
         if form.spatial_gate != "instance":
@@ -226,6 +233,11 @@ class ShuffleAttention(nn.Module):
         """Returns the order of the channels where a buffer keeps it."""
         return self._buffers.get("permutation")
 
+    def __prepare_scriptable__(self) -> None:
+        """Refuses torch.jit.script, which asks for this and cannot compile the module."""
+        reason = "is not available in TorchScript: torch.jit.script cannot compile shuffle attention; "
+        raise UnsupportedError("fused", self.fused, reason + "take torch.jit.trace or torch.export")
+
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
         shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
@@ -245,6 +257,22 @@ class ShuffleAttention(nn.Module):
         device = next((parameter.device.type for parameter in self.parameters()), "cpu")
         reason: str | None = kernels.reason_against(device, dtype)
         return reason
+
+
+def _is_tensor(x: object) -> bool:
+    return isinstance(x, Tensor)
+
+
+def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
+    """Records a call of the module where torch.fx traces it symbolically, as it does with modules of torch.nn."""
+    if not isinstance(x, torch.fx.Proxy):
+        raise TypeError(f"shuffle attention needs a tensor, and gets {type(x).__name__}")
+    path = x.tracer.path_of_module(module)  # type: ignore[attr-defined]
+    if not path:
+        reason = "cannot be traced symbolically by itself; torch.fx records it as one step of a network that has it"
+        raise UnsupportedError("fused", module.fused, reason)
+    step: Any = x.tracer.create_proxy("call_module", path, (x,), {})
+    return step  # type: ignore[no-any-return]
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:

@@ -6,7 +6,17 @@ takes a block's last batch norm, addition and ReLU in. What cannot be had is com
 
 from __future__ import annotations
 
-from sa_core.fused.choice import FUSED, can_take, form_of, is_original, is_watched, leaves_to_eager, reason_against
+from sa_core.fused.choice import (
+    FUSED,
+    can_take,
+    form_of,
+    is_original,
+    is_watched,
+    leaves_to_eager,
+    reason_against,
+    reason_against_map,
+    reason_against_mode,
+)
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
 
@@ -20,5 +30,7 @@ __all__ = [
     "is_watched",
     "leaves_to_eager",
     "reason_against",
+    "reason_against_map",
+    "reason_against_mode",
     "shuffle_attention",
 ]

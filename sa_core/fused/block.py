@@ -42,16 +42,16 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
         return None  # the norm says what is wrong with that
     if isinstance(attention, ShuffleAttention) and is_original(attention, type(attention)):
         form, parameters = attention.fused_form(x), attention.fused_parameters()
-        permutation = attention.fused_permutation()
+        permutation, strict = attention.fused_permutation(), attention.fused == "on"
     elif is_original(attention, nn.Identity):
-        form, parameters, permutation = _PLAIN, Parameters(), None
+        form, parameters, permutation, strict = _PLAIN, Parameters(), None, False
     else:
         return None
     if form is None:
         return None
     form = form._replace(norm="running" if running else "batch", bn_epsilon=norm.eps)
     parameters = parameters._replace(bn_weight=norm.weight, bn_bias=norm.bias)
-    out, moments = shuffle_attention(form, parameters, x, shortcut, running, permutation)
+    out, moments = shuffle_attention(form, parameters, x, shortcut, running, permutation, strict=strict)
     if norm.training and norm.track_running_stats:
         assert moments is not None
         _update(norm, moments, x.numel() // x.shape[1])

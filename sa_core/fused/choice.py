@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 from torch.nn.modules.module import _has_any_global_hook
 
 from sa_core.attentions.knobs import ShuffleAttentionKnobs
@@ -51,15 +52,27 @@ reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def leaves_to_eager() -> bool:
     """Whether torch's operations are wanted: in what is exported to run elsewhere, in torch.func and forward mode."""
-    if torch.compiler.is_exporting():
-        return True
-    if torch.compiler.is_compiling():
-        return False
-    return (
-        torch._C._is_tracing()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
+    return torch.compiler.is_exporting() or reason_against_mode() is not None
+
+
+def reason_against_mode() -> str | None:
+    """Returns why kernels cannot work in what torch is doing (tracing, transforming), as a clause; None if they can."""
+    if torch.compiler.is_compiling():  # exporting included: the operator is registered
+        return "ONNX has no such operator" if torch.compiler.is_exporting() and _is_for_onnx() else None
+    if torch._C._is_tracing():
+        return "torch.jit.trace does not record kernels"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "there is no kernel for the transforms of torch.func"
+    if forward_ad._current_level >= 0:
+        return "there is no kernel for forward-mode derivatives"
+    return None
+
+
+def _is_for_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export()
+
+
+_is_for_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_original(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -80,5 +93,21 @@ def is_watched(module: nn.Module) -> bool:
 
 def can_take(x: Tensor, channels: int) -> bool:
     """Whether x is a map of so many channels for which there are kernels."""
-    shape, device = x.shape, "cpu" if x.is_cpu else x.device.type
-    return len(shape) == 4 and shape[1] == channels and 0 not in shape and reason_against(device, x.dtype) is None
+    shape = x.shape
+    return len(shape) == 4 and shape[1] == channels and 0 not in shape and reason_against_map(x) is None
+
+
+def reason_against_map(x: Tensor) -> str | None:
+    """Returns why a map cannot be worked on by kernels, whatever its shape, as a clause; None where it can."""
+    kind = type(x)
+    if kind is not Tensor and kind is not Parameter and _has_own_dispatch(kind):
+        return f"there is no kernel for tensors of the class {kind.__name__}"
+    if x.layout is not torch.strided:
+        return f"there is no kernel for tensors in the layout {str(x.layout).removeprefix('torch.')}"
+    return reason_against("cpu" if x.is_cpu else x.device.type, x.dtype)
+
+
+def _has_own_dispatch(kind: type[Tensor]) -> bool:
+    """Whether a subclass of Tensor decides what operators do; torch's own for tracing know registered ones."""
+    own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return own and not kind.__module__.startswith("torch._subclasses.")

@@ -7,6 +7,9 @@
 It is registered with torch, so that autograd, torch.compile and torch.export know it; the kernels are those of
 `sa_core.fused.cpu` and `sa_core.fused.gpu`. Forward keeps its input, its result where that ends in a ReLU, and two
 numbers a channel of an image; eager torch keeps about ten maps.
+
+Where nothing observes what is computed, autograd is told directly, which takes a third of the time that the registered
+operator takes: on small maps that counts.
 """
 
 from __future__ import annotations
@@ -17,8 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.nn import Parameter
 
+from sa_core.errors import UnsupportedError
 from sa_core.fused import cpu, gpu
+from sa_core.fused.composite import gradients_of
+from sa_core.fused.dense import is_dense, is_unobserved
 from sa_core.fused.form import Form, Parameters, new_gradients, new_results
 
 _PARAMETERS = ", ".join(f"Tensor? {name}" for name in Parameters._fields)
@@ -34,6 +41,8 @@ _LIBRARY.define(
     f"Tensor? permutation, {_FORM}) -> (Tensor grad_x, Tensor grad_shortcut, Tensor grad_gates, Tensor grad_bn)"
 )
 _COUNT = len(Parameters._fields)
+_ONCE = "can be differentiated once; for second derivatives take fused='off'"
+_ONE_GRADIENT = "takes one gradient at a time; for batches of them take fused='off'"
 KERNELS = {"cpu": cpu, "cuda": gpu}
 
 
@@ -44,8 +53,13 @@ def shuffle_attention(
     shortcut: Tensor | None = None,
     running: tuple[Tensor, Tensor] | None = None,
     permutation: Tensor | None = None,
+    *,
+    strict: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Computes the operator on feature maps (B, C, H, W); differentiable once.
+    """Computes the operator on feature maps (B, C, H, W).
+
+    The kernels differentiate it once, for one gradient at a time; second derivatives and batches of gradients are
+    computed by torch's operations.
 
     Args:
         form: which function.
@@ -54,6 +68,7 @@ def shuffle_attention(
         shortcut: what is added before a ReLU, in the type and the shape of x; None is neither.
         running: mean and variance of the batch norm where `form.norm` is `running`.
         permutation: (C,), the channel that each place gets; None is the interleaving of `form.shuffle_groups` blocks.
+        strict: whether derivatives that the kernels do not have are refused instead.
 
     Returns:
         The result in type, shape and layout of x, and the (3, C) moments of the batch norm if there is one, whose first
@@ -61,9 +76,11 @@ def shuffle_attention(
 
     Raises:
         RuntimeError: if parameters or permutation do not fit the map, or are elsewhere.
+        UnsupportedError: with `strict`, in backward, if derivatives are asked for that the kernels do not have.
         IndexError: if the permutation is none.
     """
     device, widths = x.device, form.widths(x.shape[1])
+    traced = torch.compiler.is_compiling() or not is_unobserved(x) or (shortcut is not None and not is_dense(shortcut))
     for value, width in zip(parameters, widths, strict=True):
         if value is None:
             continue
@@ -71,13 +88,15 @@ def shuffle_attention(
             raise RuntimeError(f"shuffle attention has parameters on {value.device} and gets a map on {device}")
         if value.numel() != width:
             raise RuntimeError(f"shuffle attention has a parameter of {value.numel()} numbers instead of {width}")
+        if type(value) is not Parameter and not traced:
+            traced = not is_dense(value)
         if value.dtype is not torch.float32:
             parameters = Parameters(*[value if value is None else value.float() for value in parameters])
     if permutation is not None and (permutation.shape != x.shape[1:2] or permutation.dtype is not torch.int64):
         raise RuntimeError(
             f"shuffle attention has no whole number for each of {x.shape[1]} channels as its permutation"
         )
-    if _is_traced(x):
+    if traced:
         mean, variance = (None, None) if running is None else (value.float() for value in running)
         out, _, moments = torch.ops.sa_core.shuffle_attention(
             x, shortcut, *parameters, mean, variance, permutation, *form
@@ -86,20 +105,12 @@ def shuffle_attention(
     if not torch.is_grad_enabled():
         out, _, moments = _kernels_of(x).forward(form, parameters, x, shortcut, running, permutation, kept=False)
         return out, moments
-    out, _, moments = _Function.apply(x, shortcut, *parameters, running, permutation, form)
+    out, _, moments = _Function.apply(x, shortcut, *parameters, running, permutation, form, strict)
     return out, moments
 
 
 def _kernels_of(x: Tensor) -> ModuleType:
     return cpu if x.is_cpu else KERNELS[x.device.type]  # to ask for the device takes six times as long
-
-
-def _is_traced(x: Tensor) -> bool:
-    """Whether anything looks on that knows of operators only: a compiler, a mode, a subclass of Tensor.
-
-    Otherwise autograd is told directly, which takes a third of the time: on small maps that counts.
-    """
-    return torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0
 
 
 class _Function(torch.autograd.Function):
@@ -108,14 +119,14 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Computes it and keeps what backward needs."""
-        *parameters, running, permutation, form = rest
+        *parameters, running, permutation, form, strict = rest
         kernels = _kernels_of(x)
         results: tuple[Tensor, Tensor, Tensor | None]
         results = kernels.forward(form, Parameters(*parameters), x, shortcut, running, permutation)
         out, rows, moments = results
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(rows, *(() if moments is None else (moments,)))
-        ctx.form = form
+        ctx.form, ctx.strict = form, strict
         ctx.save_for_backward(x, None if shortcut is None else out, rows, moments, permutation, *parameters)
         return results
 
@@ -123,19 +134,20 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ...]:
         """Computes the gradients of maps and parameters."""
         if grad_out is None:
-            return (None,) * (_COUNT + 5)
-        if torch.is_grad_enabled():  # they are to be differentiated in their turn
-            _refuse()
-        try:
-            grad_out.data_ptr()
-        except RuntimeError as error:  # a batch of gradients in one, which has no memory of its own
-            message = "fused shuffle attention takes one gradient at a time; for batches of them take fused='off'"
-            raise RuntimeError(message) from error
+            return (None,) * (_COUNT + 6)
         x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
+        again = torch.is_grad_enabled()
+        if not is_dense(grad_out):
+            grad_out = grad_out.resolve_neg()
+        if again or not is_dense(grad_out):  # to be differentiated in their turn, or a batch of gradients in one
+            if ctx.strict:
+                raise _refusal(_ONCE if again else _ONE_GRADIENT)
+            found = gradients_of(ctx.form, parameters, grad_out, x, out, moments, permutation)
+            return *found, None, None, None, None
         gradients = _kernels_of(x).backward(
             ctx.form, Parameters(*parameters), grad_out, x, out, rows, moments, permutation
         )
-        return *_given(gradients, parameters), None, None, None
+        return *_given(gradients, parameters), None, None, None, None
 
 
 def _given(
@@ -208,14 +220,21 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ..
     others = (None,) * (3 + len(ctx.form))  # running mean and variance, the permutation, the form
     if grad_out is None:
         return (None,) * (2 + _COUNT) + others
+    if torch.is_grad_enabled():  # the gradients are to be differentiated in their turn
+        x, out, _, moments, *parameters, permutation = kept
+        return *gradients_of(Form(*ctx.form), parameters, grad_out, x, out, moments, permutation), *others
     grad_x, grad_shortcut, gates, bn = torch.ops.sa_core.shuffle_attention_backward(grad_out, *kept, *ctx.form)
     joined, normed = kept[1] is not None, Form(*ctx.form).norm != "none"
     gradients = (grad_x, grad_shortcut if joined else None, gates, bn if normed else None)
     return *_given(gradients, kept[4:-1]), *others
 
 
+def _refusal(reason: str) -> UnsupportedError:
+    return UnsupportedError("fused", "on", reason, ("auto", "off"))
+
+
 def _refuse(*_: Any) -> None:
-    raise RuntimeError("fused shuffle attention can be differentiated once; for second derivatives take fused='off'")
+    raise _refusal(_ONCE)
 
 
 for _key, _kernels in (("CPU", cpu), ("CUDA", gpu)):

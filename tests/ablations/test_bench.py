@@ -15,11 +15,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 from ablations import bench, cli
+from ablations.benchmarking import report
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import Comparison
+from ablations.common.parts import TRACEBACKS
 from ablations.config import BenchConfig
 from ablations.measure.record import Measurement, Setting, Subject
 from ablations.storage.lock import claimed
@@ -213,6 +216,41 @@ def test_the_help_of_bench_lists_its_options_and_its_sweep(command: Command) -> 
     assert any(line.startswith("bench ") or line.startswith("bench=") for line in lines)
     for declared in fields(BenchConfig):
         assert any(line.startswith(f"bench.{declared.name}=") for line in lines)
+
+
+@pytest.mark.parametrize("name", report.FIGURES)
+def test_a_figure_that_cannot_be_made_costs_that_figure(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> Figure:
+        raise ValueError("planted")
+
+    compute, _, title = report.FIGURES[name]
+    monkeypatch.setitem(report.FIGURES, name, (compute, fail, title))
+    assert call(f"results_dir={tmp_path}") == 1
+    line = worded("not_made.part", name=f"figure {name}", reason="ValueError: planted")
+    assert line in capsys.readouterr().out
+    folder = tmp_path / NAME
+    assert line in (folder / "report.md").read_text(encoding="utf-8")
+    assert (folder / TRACEBACKS).exists()
+    made = {path.name for path in (folder / "figures").iterdir()}
+    assert made == {file for file in FIGURES if not file.startswith(name)}
+
+
+@pytest.mark.parametrize("part", ["_networks", "_modules", "_uncounted", "layers_frame", "_protocol", "tracked_of"])
+def test_a_part_of_the_report_that_cannot_be_made_costs_that_part(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("planted")
+
+    shutil.copy(mlflow_tables, tmp_path / "mlflow.db")
+    monkeypatch.setattr(report, part, fail)
+    assert call(f"results_dir={tmp_path}", "bench.metrics=[speed,complexity]", "tracking.enabled=true") == 1
+    printed = capsys.readouterr().out
+    assert "ValueError: planted" in printed
+    assert ("mlflow ui" in printed) == (part != "tracked_of")
+    assert {"report.md", "measurements.csv"} <= {path.name for path in (tmp_path / NAME).iterdir()}
 
 
 @pytest.mark.parametrize("verb", ["run", "analyze"])

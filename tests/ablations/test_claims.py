@@ -11,9 +11,10 @@ import pytest
 
 from ablations import cli
 from ablations.claims import PURPOSE, claims
-from ablations.ledger.declared import CLAIMS, Expectation
+from ablations.ledger.declared import CLAIMS, Claim, Expectation
+from ablations.ledger.stored import Study
 from ablations.plan import plan
-from ablations.storage.study import open_store
+from ablations.storage.study import FORMAT, open_store
 from tests.builders.claims import REAL, by_name, store_study
 from tests.builders.claims import claim as by_id
 from tests.builders.markdown import unescaped
@@ -184,6 +185,59 @@ def test_a_study_that_cannot_be_read_is_named_and_not_in_the_way(
     assert f"\nSkipped: {line}" in capsys.readouterr().out
     assert f"## Skipped studies\n\n- {line}" in unescaped(tmp_path / "claims.md")
     assert verdicts(tmp_path)["shuffle"] == "undecided"
+
+
+def test_a_study_that_is_damaged_costs_no_other_and_no_claim(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store_study(tmp_path, by_name({"shuffle=on": 2.0}), *SHUFFLE)
+    open_store(url, "damaged", create=True).remember("identity", {"version": FORMAT})
+    other = store_study(tmp_path, by_name({"shuffle=on": -2.0}), *SHUFFLE, "study=lacking")
+    identity = open_store(other, "lacking", create=False).attributes["identity"]
+    protocol = {name: value for name, value in identity["protocol"].items() if name != "train"}
+    open_store(other, "lacking", create=False).remember("identity", identity | {"protocol": protocol})
+    assert call(tmp_path) == 1
+    printed, page = capsys.readouterr().out, (tmp_path / "claims.md").read_text(encoding="utf-8")
+    for name in ("damaged", "lacking"):
+        assert worded("not_made.part", name=f"study {name} in {url}", reason="KeyError: ") in printed
+        assert f"- {name} in {url}: cannot be read (KeyError: " in page
+    assert verdicts(tmp_path)["shuffle"] == "reproduced"
+    assert (tmp_path / "claims-tracebacks.txt").exists()
+
+
+@pytest.mark.parametrize("claim", [claim.id for claim in CLAIMS])
+def test_a_claim_that_cannot_be_assessed_costs_that_claim(
+    claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablations.ledger import assess
+
+    known = assess.assessment_of
+
+    def fail(asked: Claim, studies: Sequence[Study]) -> assess.Assessment:
+        if asked.id == claim:
+            raise ValueError("planted")
+        return known(asked, studies)
+
+    monkeypatch.setattr(assess, "assessment_of", fail)
+    assert call(tmp_path) == 1
+    assert set(verdicts(tmp_path)) == {one.id for one in CLAIMS} - {claim}
+    page = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert worded("not_made.part", name=f"claim {claim}", reason="ValueError: planted") in page
+
+
+@pytest.mark.parametrize("part", ["ledger_frame", "_section", "_page_row", "_row"])
+def test_a_part_of_the_ledger_that_cannot_be_made_costs_that_part(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ablations.ledger import page
+
+    def fail(_: object) -> None:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(page, part, fail)
+    assert call(tmp_path) == 1
+    assert (tmp_path / "claims.md").exists()
+    assert (tmp_path / "claims.csv").exists() == (part != "ledger_frame")
 
 
 def test_a_ledger_is_the_same_when_it_is_made_again_and_changes_no_store(tmp_path: Path) -> None:

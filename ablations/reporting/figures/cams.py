@@ -49,8 +49,8 @@ def cams_of(networks: TrainedNetworks) -> Cams:
     chosen = Sample(sample.pixels[first], sample.labels[first], sample.shown[first])
     rows: list[dict[str, Any]] = []
     maps = {}
-    for variant in networks.variants[:_VARIANTS]:
-        own, probabilities = class_activation_maps(networks.load(variant), chosen.pixels, chosen.labels)
+    for variant, model in networks.loaded(networks.variants[:_VARIANTS]):
+        own, probabilities = class_activation_maps(model, chosen.pixels, chosen.labels)
         maps[variant.name] = own
         for image, (label, chances) in enumerate(zip(chosen.labels.tolist(), probabilities, strict=True)):
             row = {"image": image, "class": classes[label], "variant": variant.name}

@@ -36,8 +36,9 @@ def gates_frame(networks: TrainedNetworks) -> pd.DataFrame:
     """
     labels = networks.sample.labels.numpy()
     rows: list[dict[str, Any]] = []
-    for variant in networks.variants:
-        for gates in networks.observations[variant.name].gates:
+    known = networks.observations
+    for variant in (variant for variant in networks.variants if variant.name in known):
+        for gates in known[variant.name].gates:
             place = {"variant": variant.name, "stage": gates.stage, "module": gates.path, "branch": gates.branch}
             place |= {"between": between_classes(gates.opened, labels), "start": gates_start(variant.attention)}
             for label, name in enumerate(networks.classes):

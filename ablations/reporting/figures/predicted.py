@@ -27,7 +27,8 @@ def classes_sketch(analysis: StudyAnalysis) -> Sketch | str:
         key += " Bold: the 95 % CI (Student's t, not corrected for how many there are) does not contain 0."
     if shown["label"].nunique() < len(found.classes):
         key += f" Of {len(found.classes):,} classes those that differ most are shown; tables/classes.csv has all."
-    return Sketch(frame, partial(classes.draw_classes, found), f"{key} {found.note}".strip(), _tested_on(found))
+    draw, key = partial(classes.draw_classes, found), f"{key} {found.note}".strip()
+    return Sketch(frame, draw, key, _tested_on(found), unread=found.unread)
 
 
 def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
@@ -43,7 +44,8 @@ def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
     if sum(found.baselines[name] == names[0] for name in found.compared) >= len(names):
         key += " Shown are the variants whose top-1 differs most from the baseline's."
     key += " All replicates together." if len(found.by_variant[names[0]]) > 1 else ""
-    return Sketch(frame, partial(confusion.draw_confusion, found), f"{key} {found.note}".strip(), _tested_on(found))
+    draw, key = partial(confusion.draw_confusion, found), f"{key} {found.note}".strip()
+    return Sketch(frame, draw, key, _tested_on(found), unread=found.unread)
 
 
 def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
@@ -56,8 +58,8 @@ def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
     )
     if len(found.by_variant) > calibration.MOST_CURVES + 1:
         key += " Left are the variants whose error differs most from the baseline's."
-    key = f"{key} {found.note}".strip()
-    return Sketch(frame, partial(calibration.draw_calibration, found), key, _tested_on(found), asks=False)
+    draw, key = partial(calibration.draw_calibration, found), f"{key} {found.note}".strip()
+    return Sketch(frame, draw, key, _tested_on(found), asks=False, unread=found.unread)
 
 
 def _tested_on(found: StudyPredictions) -> str:

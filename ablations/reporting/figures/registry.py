@@ -13,6 +13,7 @@ from ablations.analysis.effects import effects_frame
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import SuiteError
 from ablations.common.metrics import METRICS
+from ablations.common.parts import RAISE, Parts
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.reporting.figures import (
@@ -20,6 +21,7 @@ from ablations.reporting.figures import (
     complexity,
     curves,
     forest,
+    learnt,
     pareto,
     predicted,
     promise,
@@ -36,7 +38,6 @@ from ablations.reporting.text.scope import missing_sentence, protocol_line, show
 from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
-_OF_EACH = "one network of each variant (replicate 0)"
 _ASIDE = "What would hide each other stands side by side."
 
 
@@ -208,44 +209,6 @@ def _tested_between(shown: pd.DataFrame) -> str:
     return f"Top-1 before the last epoch: on the same {before:,.0f} of the {at_last:,.0f} test images."
 
 
-def _gates(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures import gates
-
-    frame = gates.gates_frame(analysis.networks)
-    if frame.empty:
-        return "no variant whose weights are kept has shuffle attention with gates"
-    key = (
-        "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
-        "of the gates' variance over images that is between classes, less what chance would give."
-    )
-    return Sketch(frame, partial(gates.draw_gates, frame), key, _looked_at(analysis), asks=False)
-
-
-def _subfeatures(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures import subfeatures
-
-    frame = subfeatures.subfeatures_frame(analysis.networks)
-    if frame.empty:
-        return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
-    key = (
-        "A sub-feature's score is the top-1 of its channels' part of the logits alone; in networks without shuffle "
-        "attention the same channels are taken."
-    )
-    classes = len(analysis.networks.classes)
-    return Sketch(frame, partial(subfeatures.draw_subfeatures, frame, classes), key, _looked_at(analysis), asks=False)
-
-
-def _cams(analysis: StudyAnalysis) -> Sketch | str:
-    from ablations.reporting.figures import cams
-
-    found = cams.cams_of(analysis.networks)
-    key = (
-        "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
-        "class shown; below each what the network takes it for, and the probability of the true class."
-    )
-    return Sketch(found.frame, partial(cams.draw_cams, found), key, _OF_EACH, asks=False)
-
-
 def _costs_key(analysis: StudyAnalysis) -> str:
     """Says how costs were measured; empty where they were not."""
     return f"Costs measured {measured_on(analysis.costs)}." if analysis.costs else ""
@@ -258,10 +221,6 @@ def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:
 
 def _repeated(analysis: StudyAnalysis) -> bool:
     return bool(analysis.results.cells["variant"].duplicated().any())
-
-
-def _looked_at(analysis: StudyAnalysis) -> str:
-    return f"{_OF_EACH}, {count(len(analysis.networks.sample), 'test image')}"
 
 
 def _factor_label(design: Design) -> str:
@@ -287,7 +246,7 @@ def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
 
 
 # By the names of `ablations.config.FIGURES`: a figure's sketch, or why a study does not have it.
-_SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
+SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "forest": _forest,
     "variants": _variants,
     "effects": _effects,
@@ -301,29 +260,47 @@ _SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "classes": predicted.classes_sketch,
     "confusion": predicted.confusion_sketch,
     "calibration": predicted.calibration_sketch,
-    "gates": _gates,
-    "subfeatures": _subfeatures,
-    "cams": _cams,
+    "gates": learnt.gates_sketch,
+    "subfeatures": learnt.subfeatures_sketch,
+    "cams": learnt.cams_sketch,
 }
 
 
-def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> Gallery:
-    """Draws a study's figures into its folder, those of `names` that it has."""
+def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES, parts: Parts = RAISE) -> Gallery:
+    """Draws a study's figures into its folder, those of `names` that it has; what fails is left to `parts`."""
     drawn: list[Drawn] = []
     left_out: dict[str, str] = {}
     for name in names:
-        of_selection = (name == "tradeoffs" and analysis.selection) or (name == "tuning" and analysis.tuned)
-        if analysis.results.cells.empty and not of_selection:
-            left_out[name] = "no cell is finished"
-            continue
-        try:
-            sketch = _SKETCHES[name](analysis)
-        except SuiteError as error:  # weights or images that it needs are not here
-            sketch = str(error)
-        if isinstance(sketch, str):
-            left_out[name] = sketch
-            continue
-        caption = _caption(analysis, sketch)
-        files = style.save(sketch.draw(caption), sketch.frame, analysis.folder / "figures" / name)
-        drawn.append(Drawn(name, caption, files))
+        made = parts.make(f"figure {name}", None, _draw_figure, analysis, name, parts)
+        if isinstance(made, str):
+            left_out[name] = made
+        elif made is not None:
+            drawn.append(made)
     return Gallery(drawn, left_out)
+
+
+def _draw_figure(analysis: StudyAnalysis, name: str, parts: Parts) -> Drawn | str:
+    """Draws a figure of a study; returns why the study does not have it where that is so."""
+    of_selection = (name == "tradeoffs" and analysis.selection) or (name == "tuning" and analysis.tuned)
+    if analysis.results.cells.empty and not of_selection:
+        return "no cell is finished"
+    try:
+        sketch = SKETCHES[name](analysis)
+    except SuiteError as error:  # weights or images that it needs are not here
+        return str(error)
+    if isinstance(sketch, str):
+        return sketch
+    for file, reason in sketch.unread.items():
+        parts.leave_out(file, reason)
+    caption = parts.make(f"caption of figure {name}", "", _caption, analysis, sketch)
+    path = analysis.folder / "figures" / name
+    try:
+        files = style.save(sketch.draw(caption), sketch.frame, path)
+    except OSError:
+        raise
+    except Exception as error:
+        if not caption or parts.raises:
+            raise
+        files, caption = style.save(sketch.draw(""), sketch.frame, path), ""  # raises where the caption is not at fault
+        parts.add(f"caption of figure {name}", error)
+    return Drawn(name, caption, files)

@@ -41,7 +41,7 @@ def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
     if not usual:
         return pd.DataFrame(columns=columns)
     rows = []
-    for variant in networks.variants:
+    for variant in (variant for variant in networks.variants if variant.name in known):
         observation = known[variant.name]
         groups = observation.groups or max(usual, key=lambda groups: (usual[groups], groups))
         if observation.features.shape[1] % groups:

@@ -19,11 +19,12 @@ from jinja2 import Environment, StrictUndefined
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.files import write_whole
 from ablations.common.metrics import METRICS, Metric
+from ablations.common.parts import TRACEBACKS
 from ablations.common.urls import relative_link
 from ablations.common.wording import count
 from ablations.reporting.figures.registry import Drawn
 from ablations.reporting.report import Report
-from ablations.reporting.tables.sections import unfinished_table
+from ablations.reporting.tables.sections import Section, unfinished_table
 from ablations.reporting.tables.variants import variants_table
 from ablations.reporting.text.declaration import declaration_rows, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval
@@ -65,34 +66,53 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
     # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
-    contrasts = analysis.shown_contrasts
-    metric = METRICS[design.metric]
-    said = {contrast_sentence(contrast, design.margin, metric) for contrast in contrasts}
-    scale = _Scale.of(contrasts, design.margin, metric)
+    make, results = report.parts.make, analysis.results
+    figures = [
+        make(f"figure {drawn.name} on the page", None, _figure, drawn, report.folder) for drawn in report.gallery.drawn
+    ]
+    context = {
+        "state": make("state on the page", "", state_sentence, results),
+        "protocol_line": make("protocol on the page", "", protocol_line, design, results),
+        "unfinished": make("unfinished cells on the page", None, unfinished_table, analysis),
+        "declared": make("declaration on the page", None, declaration_rows, analysis),
+        "shown_note": make("note on the variants shown, on the page", "", shown_sentence, analysis),
+        "variants": make("table of variants on the page", None, _variants, analysis),
+        "figures": [figure for figure in figures if figure],
+        "protocol": make("options on the page", dict[str, str](), protocol_options, analysis),
+        "data": make("data on the page", dict[str, str](), _data, analysis),
+        **make("verdicts on the page", {"rows": [], "sentences": report.sentences}, _verdicts, report),
+    }
     page = template.render(
         report=report,
         design=design,
-        results=analysis.results,
-        state=state_sentence(analysis.results),
-        protocol_line=protocol_line(design, analysis.results),
-        unfinished=unfinished_table(analysis),
-        tally=tally(analysis.contrasts),
-        exploratory=exploratory_sentence(analysis),
-        declared=declaration_rows(analysis),
-        assumptions=assumptions_sentence(contrasts),
-        shown_note=shown_sentence(analysis),
-        rows=[_row(contrast, scale) for contrast in contrasts],
-        scale=scale,
-        sentences=[sentence for sentence in report.sentences if sentence not in said],
-        variants=variants_table(analysis) if analysis.summaries else None,
-        figures=[_figure(drawn, report.folder) for drawn in report.gallery.drawn],
+        results=results,
         files=[(file.name, relative_link(file, report.folder)) for file in (*tables, report.path)],
         command=analysis.attributes.get("command", "unknown"),
-        protocol=protocol_options(analysis),
-        data=_data(analysis),
+        tracebacks=TRACEBACKS if any(one.trace for one in report.parts.missing) else "",
+        **context,
     )
     write_whole(path, page)
     return path
+
+
+def _verdicts(report: Report) -> dict[str, Any]:
+    """Returns what the page shows of all contrasts, and the sentences that are left when each has its own."""
+    analysis, design = report.analysis, report.analysis.design
+    contrasts, metric = analysis.shown_contrasts, METRICS[design.metric]
+    said = {contrast_sentence(contrast, design.margin, metric) for contrast in contrasts}
+    scale = _Scale.of(contrasts, design.margin, metric)
+    return {
+        "rows": [_row(contrast, scale) for contrast in contrasts],
+        "scale": scale,
+        "tally": tally(analysis.contrasts),
+        "exploratory": exploratory_sentence(analysis),
+        "assumptions": assumptions_sentence(contrasts),
+        "sentences": [sentence for sentence in report.sentences if sentence not in said],
+    }
+
+
+def _variants(analysis: StudyAnalysis) -> Section | None:
+    return variants_table(analysis) if analysis.summaries else None
 
 
 def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ablations.analysis.importances import ALPHA, LEAST_FOR_IMPORTANCES, MOST_FO
 from ablations.analysis.selection import Selection
 from ablations.analysis.study import MOST_SHOWN, StudyAnalysis
 from ablations.common.metrics import METRICS
+from ablations.common.parts import RAISE, Parts
 from ablations.common.wording import count, last_line
 from ablations.reporting.text.declaration import exploratory_mark
 from ablations.reporting.text.numbers import difference_with_interval, on_validation
@@ -47,18 +48,25 @@ def unfinished_table(analysis: StudyAnalysis) -> Section:
     return Section("Unfinished cells", "", ("variant", "replicate", "state", "reason"), rows, names=4)
 
 
-def make_sections(analysis: StudyAnalysis) -> list[Section]:
+def make_sections(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Section]:
     """Returns the effects of crossed factors, or what a search found; nothing where there is neither."""
+    found = [parts.make("section of effects or selection", None, main_section, analysis)]
+    if analysis.selection is not None and not analysis.selection.tradeoffs.empty:
+        found.append(parts.make("section of importances", None, _importances_section, analysis.selection))
+    return [section for section in found if section]
+
+
+def main_section(analysis: StudyAnalysis) -> Section | None:
+    """Returns the effects of crossed factors, or the selection of a search; None where there is neither."""
     if (selection := analysis.selection) is not None:
-        tried = not selection.tradeoffs.empty
-        return [_selection_section(selection), _importances_section(selection)] if tried else []
+        return None if selection.tradeoffs.empty else _selection_section(selection)
     if analysis.results.cells.empty:
-        return []
-    return [_effects_section(analysis)] if analysis.effects else []
+        return None
+    return _effects_section(analysis) if analysis.effects else None
 
 
 def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
-    """Returns the first of `make_sections` in plain numbers, and its name: `effects` in points, or `selection`.
+    """Returns what `main_section` shows in plain numbers, and its name: `effects` in points, or `selection`.
 
     A selection has all variants that were tried, with their values on the validation images.
     """

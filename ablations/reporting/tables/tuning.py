@@ -8,6 +8,7 @@ from ablations.analysis.multiverse import Agreement, agreements
 from ablations.analysis.study import StudyAnalysis
 from ablations.analysis.tuning import Tuned
 from ablations.common.metrics import METRICS
+from ablations.common.parts import RAISE, Parts
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.declaration import exploratory_mark
 from ablations.reporting.text.multiverse import agreement_word
@@ -17,16 +18,19 @@ from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 from ablations.stats import Contrast
 
 
-def tuning_sections(analysis: StudyAnalysis) -> list[Section]:
+def tuning_sections(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Section]:
     """Returns the table of both comparisons, where there are results, and the best recipes of tuned variants."""
     best = analysis.at_best
     if analysis.tuned is None or best is None:
         return []
-    compared = [] if comparisons_frame(analysis).empty else [_comparisons_section(analysis, best)]
-    return [*compared, _recipes_section(analysis.tuned, best)]
+    compared = parts.make("section of both comparisons", None, _comparisons_section, analysis, best)
+    recipes = parts.make("section of the best recipes", None, _recipes_section, analysis.tuned, best)
+    return [section for section in (compared, recipes) if section]
 
 
-def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Section:
+def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Section | None:
+    if comparisons_frame(analysis).empty:
+        return None
     sides = [{contrast.variant: contrast for contrast in side.contrasts} for side in (analysis, best)]
     found = agreements(comparisons_frame(analysis))
     rows = []

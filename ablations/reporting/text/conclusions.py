@@ -58,6 +58,9 @@ def warnings(results: Results, design: Design) -> list[str]:
     if failed := int((states == "failed").sum()):
         verb = "is" if failed == 1 else "are"
         sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
+    if unreadable := int((states == "unreadable").sum()):
+        verb = "is" if unreadable == 1 else "are"
+        sentences.append(f"{count(unreadable, 'stored cell')} cannot be read and {verb} in none of these means.")
     for variant, number in results.diverged.items():
         finished = int((results.cells["variant"] == variant).sum())
         mean = "its mean is of the others, which flatters it" if finished else "it has no mean"

@@ -15,9 +15,11 @@ import pytest
 
 from ablations import analyze, cli, load_multiverse, load_study, plan, run, run_multiverse
 from ablations.common.errors import UsageError
+from ablations.common.parts import TRACEBACKS
 from ablations.execution.progress import make_console
+from ablations.execution.runner import StudyRunner
 from ablations.storage.access import study_names
-from ablations.storage.study import open_store
+from ablations.storage.study import FORMAT, open_store
 from tests.conftest import TINY, Command
 from tests.wording import refusal, worded
 
@@ -152,6 +154,63 @@ def test_a_protocol_that_cannot_be_run_costs_that_one_alone(tmp_path: Path, caps
     (tmp_path / QUICK).unlink()
     assert call("run", tmp_path, PROTOCOLS) == 0
     assert set(frame(tmp_path)["protocol"]) == {"quick", "cifar"}
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_protocol_whose_run_fails_costs_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_study = StudyRunner.run
+
+    def fail(runner: StudyRunner) -> int:
+        if runner.config.study == QUICK:
+            raise ValueError("planted")
+        return run_study(runner)
+
+    monkeypatch.setattr(StudyRunner, "run", fail)
+    assert call("run", tmp_path, PROTOCOLS) == 1
+    line = worded("not_made.part", name="study under quick", reason="ValueError: planted")
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / REPORT / "report.md").read_text(encoding="utf-8")
+    assert "planted" in (tmp_path / REPORT / TRACEBACKS).read_text(encoding="utf-8")
+    assert set(frame(tmp_path)["protocol"]) == {"cifar"}
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("damage", ["another version", "damaged"])
+def test_a_study_that_cannot_be_read_costs_that_protocol(
+    known: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study, name in ((CIFAR, "cifar"), (QUICK, "quick")):
+        store = open_store(f"sqlite:///{known / 'optuna.db'}", study, create=False)
+        identity = store.attributes["identity"]
+        store.remember("identity", identity | {"version": 1} if damage == "another version" else {"version": FORMAT})
+        status = call("analyze", known, PROTOCOLS) if study == CIFAR or damage == "another version" else 2
+        printed = capsys.readouterr()
+        if study == CIFAR:
+            assert status == 1
+            assert worded("not_made.part", name=f"study under {name}", reason="") in printed.out
+            assert set(frame(known)["protocol"]) == {"quick"}
+        else:  # none can be read
+            assert status == 2
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("part", ["draw_protocols", "protocols_table", "multiverse_sentences", "_caption"])
+def test_a_part_of_the_report_that_cannot_be_made_costs_that_part(
+    known: Path, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ablations.reporting import multiverse as report
+
+    def fail(*_: object) -> None:
+        raise ValueError("planted")
+
+    shutil.rmtree(known / REPORT)
+    monkeypatch.setattr(report, part, fail)
+    assert call("analyze", known, PROTOCOLS) == 1
+    assert "ValueError: planted" in capsys.readouterr().out
+    assert (known / REPORT / "tables" / "protocols.csv").exists()
+    assert (known / REPORT / "figures" / "protocols.png").exists() == (part != "draw_protocols")
 
 
 def test_a_study_of_other_options_is_refused_before_anything_is_trained(

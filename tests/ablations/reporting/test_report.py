@@ -36,7 +36,7 @@ def report(folder: Path, finished: int = 6, figures: Sequence[str] = ("variants"
 
 
 def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_path: Path) -> None:
-    text = report(tmp_path, figures=tuple(FIGURES)).path.read_text()
+    text = report(tmp_path, figures=tuple(FIGURES)).text
     for part in (
         "How many groups should shuffle attention use",
         "- " + VERDICT,
@@ -116,21 +116,21 @@ def test_the_opening_is_the_text_down_to_the_tables(tmp_path: Path) -> None:
 
 def test_a_report_without_figures_is_written_into_a_folder_that_is_made(tmp_path: Path) -> None:
     made = report(tmp_path / "new", figures=())
-    assert made.path.read_text() == made.text
+    made.write()
+    assert made.path.read_text(encoding="utf-8") == made.text
     assert "Figures that were left out" not in made.text
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UsageError, match=refusal(f"results_dir={tmp_path / 'file' / 'figures'}", "files.unwritable", cause="")
-    ):
+    with pytest.raises(UsageError, match=refusal(f"results_dir={tmp_path / 'file'}", "files.unwritable", cause="")):
         report_study(analysis(tmp_path / "file", design(), stored(design(), 6)), Console(quiet=True), ("forest",))
 
 
 @NEEDS_FULL_DISK
 def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = report(tmp_path, 3, figures=())
+    before.write()
     fill_disk_for(before.path, monkeypatch)
     cause = "No space left on device"
     with pytest.raises(UsageError, match=refusal(f"results_dir={before.path}", "files.unwritable", cause=cause)):

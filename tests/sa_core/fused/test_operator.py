@@ -18,6 +18,7 @@ from torch import Tensor, library, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
+from sa_core.errors import UnsupportedError
 from sa_core.fused import Form, Parameters, leaves_to_eager, shuffle_attention
 from sa_core.fused.form import new_gradients, new_results
 from tests.sa_core.fused.cases import COMPUTED, exact, last, make, needs_kernels, results_of
@@ -271,11 +272,28 @@ def test_second_derivatives_are_refused_with_what_to_do() -> None:
     assert x.grad is not None
 
 
-def test_the_registered_operator_refuses_second_derivatives_as_well() -> None:
-    arguments = arguments_of("joined", grad=True)
-    (grad,) = torch.autograd.grad(OPERATOR(*arguments)[0].square().sum(), arguments[0], create_graph=True)
-    with pytest.raises(RuntimeError, match=REFUSED):
-        grad.sum().backward()
+@pytest.mark.parametrize("registered", [False, True])
+@every_form
+def test_gradients_that_can_be_differentiated_are_those_of_the_kernels(name: str, registered: bool) -> None:
+    arguments = arguments_of(name, grad=True)
+    leaves, grad = [value for value in arguments[:10] if value is not None], noise(2, C, 5, 4, seed=13)
+    out = OPERATOR(*arguments)[0] if registered else call_directly(arguments)[0]
+    expected = torch.autograd.grad(out, leaves, grad, retain_graph=True)
+    found = torch.autograd.grad(out, leaves, grad, create_graph=True)
+    for value, wanted, leaf in zip(found, expected, leaves, strict=True):
+        assert value.dtype == leaf.dtype
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4 * float(1 + wanted.abs().max()))
+    total = torch.stack([value.square().sum() for value in found]).sum()
+    second = torch.autograd.grad(total, leaves, allow_unused=True)  # what is added before a ReLU has none
+    assert all(value.isfinite().all() for value in second if value is not None)
+    assert second[0] is not None
+
+
+def test_the_registered_backward_refuses_to_be_differentiated() -> None:
+    arguments = backward_arguments_of("joined")
+    arguments[1].requires_grad_()
+    with pytest.raises(UnsupportedError, match=REFUSED):
+        BACKWARD(*arguments)[0].sum().backward()
 
 
 @pytest.mark.parametrize("registered", [False, True])
@@ -409,6 +427,7 @@ MISFITS = """
 import sys
 import torch
 from torch import nn
+from sa_core.errors import UnsupportedError
 from sa_core.fused import Form, Parameters, shuffle_attention
 from sa_core.fused.block import end_of_block
 from tests.sa_core.fused.cases import make
@@ -567,15 +586,14 @@ def test_forward_mode_has_the_tangent(grad: bool) -> None:
     torch.testing.assert_close(tangents[1], tangents[0])
 
 
-def test_a_batch_of_gradients_is_refused_and_goes_back_one_by_one() -> None:
-    module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(1, C, 2, 2)
-    with pytest.raises(RuntimeError, match=worded("fused.one_gradient")):
+def test_a_batch_of_gradients_is_refused_by_on_and_computed_by_auto() -> None:
+    module, off, x = make(C, fused="on"), make(C, fused="off"), noise(1, C, 2, 2)
+    with pytest.raises(UnsupportedError, match=worded("fused.one_gradient")):
         torch.autograd.functional.jacobian(module, x, vectorize=True)
-    found, expected = (
-        torch.autograd.functional.jacobian(module, x),
-        torch.autograd.functional.jacobian(off, x, vectorize=True),
-    )
-    torch.testing.assert_close(found, expected)
+    expected = torch.autograd.functional.jacobian(off, x, vectorize=True)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(module, x), expected)
+    module.fuse("auto")
+    torch.testing.assert_close(torch.autograd.functional.jacobian(module, x, vectorize=True), expected)
 
 
 def test_functional_call_takes_the_parameters_that_it_is_given() -> None:

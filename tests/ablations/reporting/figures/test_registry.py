@@ -14,6 +14,7 @@ from ablations import analyze, cli
 from ablations.analysis.load import load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
+from ablations.common.parts import Parts
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import Design, make_design
@@ -282,14 +283,40 @@ def test_images_that_are_gone_are_not_downloaded_to_look_at(results: Path) -> No
     assert not (results / "nowhere").exists()
 
 
-def test_a_damaged_file_costs_the_figures_that_need_it(results: Path) -> None:
-    analysis = load_configured(config_of(results))
-    path = Weights(analysis.folder / "weights").path(analysis.design.cell(analysis.design.variants[1], 0))
+def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
-    names, left_out = drawn(analysis, ["variants", *OF_WEIGHTS])
+
+
+def test_damaged_weights_cost_their_variant_in_the_figures_that_need_them(results: Path) -> None:
+    analysis, parts = load_configured(config_of(results)), Parts()
+    path = Weights(analysis.folder / "weights").path(analysis.design.cell(analysis.design.variants[1], 0))
+    damage(path)
+    gallery = draw_figures(analysis, OF_WEIGHTS, parts)
+    assert [figure.name for figure in gallery.drawn] == OF_WEIGHTS
+    ((name, reason),) = [(missing.name, missing.reason) for missing in parts.missing]
+    assert name == "weights of groups=1"
+    assert reason.startswith(f"weights={path}: cannot be read (")
+    for figure in gallery.drawn:
+        assert worded("figures.unread_weights", named=name) in figure.caption
+        rows = pd.read_csv(analysis.folder / "figures" / f"{figure.name}.csv", keep_default_na=False)
+        assert "groups=1" not in set(rows["variant"])
+
+
+def test_where_no_weights_can_be_read_the_figures_that_need_them_are_not_made(results: Path) -> None:
+    analysis, parts = load_configured(config_of(results)), Parts()
+    for path in (analysis.folder / "weights").iterdir():
+        damage(path)
+    names = [figure.name for figure in draw_figures(analysis, ["variants", *OF_WEIGHTS], parts).drawn]
     assert names == ["variants"]
-    for name in OF_WEIGHTS:
-        assert left_out[name].startswith(f"weights={path}: cannot be read (")
+    assert [missing.name for missing in parts.missing] == [f"figure {name}" for name in OF_WEIGHTS]
+
+
+def test_damaged_predictions_cost_their_cell_in_the_figures_that_need_them(results: Path) -> None:
+    analysis, parts = load_configured(config_of(results)), Parts()
+    damage(PredictionFiles(analysis.folder / "predictions").path(analysis.design.cell(analysis.design.variants[1], 0)))
+    gallery = draw_figures(analysis, OF_PREDICTIONS, parts)
+    assert [figure.name for figure in gallery.drawn] == OF_PREDICTIONS
+    assert [missing.name for missing in parts.missing] == ["predictions of groups=1 r0"]
 
 
 def call(results: Path, *arguments: str) -> int:

@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.errors import UsageError
 from ablations.reporting.page.page import write_page
 from ablations.reporting.publish import report_study
 from ablations.reporting.report import Report, make_report
@@ -23,7 +22,7 @@ from ablations.reporting.tables.export import write_tables
 from ablations.reporting.text.scope import missing_sentence
 from ablations.stats import Verdict
 from tests.builders.analyses import search_analysis, study_analysis
-from tests.wording import refusal, worded
+from tests.wording import worded
 
 FIGURES = ("forest", "variants", "effects")
 FIVE = ("sweep.factors.attention.groups=[1,2,4,8]", "sweep.margin=0.5")
@@ -91,6 +90,7 @@ class Page(HTMLParser):
 
 def written(analysis: StudyAnalysis, figures: Sequence[str] = ()) -> tuple[Node, Report, Path]:
     report = make_report(analysis, figures)
+    report.write()
     path = write_page(report, write_tables(analysis))
     return Page(path.read_text(encoding="utf-8")).root, report, path
 
@@ -364,12 +364,13 @@ def test_every_verdict_has_a_style() -> None:
         assert re.search(rf"^\.(\w+, \.)?{verdict.name.lower()}\b", style, re.MULTILINE)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_costs_the_page_alone(tmp_path: Path) -> None:
     (tmp_path / "index.html").mkdir()
-    with pytest.raises(
-        UsageError, match=refusal(f"results_dir={tmp_path / 'index.html'}", "files.unwritable", cause="")
-    ):
-        report_study(study_analysis(tmp_path), Console(quiet=True), ())
+    report = report_study(study_analysis(tmp_path), Console(quiet=True), ())
+    assert [missing.name for missing in report.parts.missing] == ["page"]
+    text = report.path.read_text(encoding="utf-8")
+    assert worded("not_made.part", name="page", reason="IsADirectoryError: ") in text
+    assert (tmp_path / "tables" / "variants.csv").exists()
 
 
 def test_a_report_comes_with_its_tables_and_its_page(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from ablations.analysis.study import ENDS, StudyAnalysis
-from ablations.common.errors import UsageError
 from ablations.reporting.figures.registry import draw_figures
 from ablations.reporting.publish import report_study
 from ablations.reporting.tables.export import write_tables
@@ -20,7 +19,7 @@ from ablations.reporting.tables.latex import number_macros
 from ablations.reporting.text.scope import shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence
 from tests.builders.analyses import macros, search_analysis, study_analysis
-from tests.wording import refusal, worded
+from tests.wording import worded
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
 
@@ -216,10 +215,12 @@ def test_where_no_cell_is_finished_there_are_no_tables(tmp_path: Path) -> None:
     assert write_tables(study_analysis(tmp_path, finished=0, failure="ValueError: planted")) == []
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_tables_that_cannot_be_written_cost_the_tables_alone(tmp_path: Path) -> None:
+    names = {path.name for path in write_tables(study_analysis(tmp_path / "whole"))}
     (tmp_path / "tables").write_text("")
-    with pytest.raises(UsageError, match=refusal(f"results_dir={tmp_path / 'tables'}", "files.unwritable", cause="")):
-        report_study(study_analysis(tmp_path), Console(quiet=True), ())
+    report = report_study(study_analysis(tmp_path), Console(quiet=True), ())
+    assert {missing.name for missing in report.parts.missing} == {f"table {name}" for name in names}
+    assert (tmp_path / "index.html").exists()
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

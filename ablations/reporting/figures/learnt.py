@@ -1,0 +1,74 @@
+"""The figures of trained networks: what each shows of a study, and how it is read.
+
+Each raises a UsageError where a study kept no weights, or the images that it was trained on are not here. The modules
+that draw are imported late: they need torch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ablations.analysis.study import StudyAnalysis
+from ablations.common.wording import count
+from ablations.reporting.figures.sketch import Sketch
+
+if TYPE_CHECKING:
+    from ablations.analysis.networks import TrainedNetworks
+
+_OF_EACH = "one network of each variant (replicate 0)"
+
+
+def gates_sketch(analysis: StudyAnalysis) -> Sketch | str:
+    """The gates by stage and class; why not, where no network has any."""
+    from ablations.reporting.figures import gates
+
+    networks = analysis.networks
+    frame = gates.gates_frame(networks)
+    if frame.empty:
+        return "no variant whose weights are kept has shuffle attention with gates"
+    key = (
+        "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
+        "of the gates' variance over images that is between classes, less what chance would give."
+    )
+    draw = partial(gates.draw_gates, frame)
+    return Sketch(frame, draw, key + _unread(networks), _looked_at(networks), asks=False, unread=networks.unread)
+
+
+def subfeatures_sketch(analysis: StudyAnalysis) -> Sketch | str:
+    """The top-1 of each sub-feature; why not, where no network has any."""
+    from ablations.reporting.figures import subfeatures
+
+    networks = analysis.networks
+    frame = subfeatures.subfeatures_frame(networks)
+    if frame.empty:
+        return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
+    key = (
+        "A sub-feature's score is the top-1 of its channels' part of the logits alone; in networks without shuffle "
+        "attention the same channels are taken."
+    )
+    draw = partial(subfeatures.draw_subfeatures, frame, len(networks.classes))
+    return Sketch(frame, draw, key + _unread(networks), _looked_at(networks), asks=False, unread=networks.unread)
+
+
+def cams_sketch(analysis: StudyAnalysis) -> Sketch:
+    """Class activation maps of variants side by side."""
+    from ablations.reporting.figures import cams
+
+    networks = analysis.networks
+    found = cams.cams_of(networks)
+    key = (
+        "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
+        "class shown; below each what the network takes it for, and the probability of the true class."
+    )
+    draw = partial(cams.draw_cams, found)
+    return Sketch(found.frame, draw, key + _unread(networks), _OF_EACH, asks=False, unread=networks.unread)
+
+
+def _unread(networks: TrainedNetworks) -> str:
+    """Says whose weights are left out because they cannot be read; empty if all can."""
+    return f" Left out, as the files cannot be read: {', '.join(networks.unread)}." if networks.unread else ""
+
+
+def _looked_at(networks: TrainedNetworks) -> str:
+    return f"{_OF_EACH}, {count(len(networks.sample), 'test image')}"
