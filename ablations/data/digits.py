@@ -32,7 +32,6 @@ _Ints = NDArray[np.int32]
 _Drawn = dict[str, _Ints]  # what was drawn of each scene, by name
 
 
-@lru_cache(maxsize=1)  # a run and its report draw the same
 def make_digits(
     train_images: int, test_images: int, clutter: int, noise: int, seed: int, resolution: int = SIZE
 ) -> Images:
@@ -62,7 +61,10 @@ def make_digits(
 def draw_digits(config: DigitsConfig, seed: int) -> Images:
     """Draws the data set of a configuration, with a seed of its own."""
     size = config.train_images, config.test_images
-    return make_digits(*size, config.clutter, config.noise, seed, config.resolution)
+    return _kept(*size, config.clutter, config.noise, seed, config.resolution)
+
+
+_kept = lru_cache(maxsize=1)(make_digits)  # a run and its report draw the same
 
 
 def _held_out(labels: NDArray[np.int64], random: np.random.RandomState) -> NDArray[np.bool_]:
