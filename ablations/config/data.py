@@ -155,12 +155,12 @@ class ImageTreeConfig(StoredConfig):
     )
     val_labels: str = option(
         "",
-        "File that says which class each test image has, where all are in one folder: lines of a name and a class, "
-        "classes in the order of the names, or the ground truth of ILSVRC's devkit with meta.mat beside it.",
+        "File with the classes of test images that are not in class folders: lines of an image and its class, classes "
+        "in the order of the images' names, or the devkit's ground truth with meta.mat in the same folder.",
         local=True,
     )
     exif_orientation: bool = option(
-        False, "Whether images are turned as their EXIF orientation says; torchvision leaves them as they are stored."
+        False, "Whether to rotate images by their EXIF orientation, which torchvision ignores."
     )
     skip_corrupt: bool = option(False, "Whether images that cannot be decoded are left out.", local=True)
 

@@ -31,7 +31,7 @@ from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, r
 _VERSION = 2
 _PARTS = ("train", "test")
 _NAMED = 5  # damaged images that a message names
-_SPARE = 64 * 2**20  # bytes that are left free on a disk
+_SPARE = 64 * MIB  # bytes that are left free on a disk
 
 
 @dataclass(frozen=True)

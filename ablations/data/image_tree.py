@@ -24,7 +24,7 @@ from ablations.data.tree_files import fields_of, images_beside, images_in, read_
 
 _TEST_FOLDERS = ("val", "validation", "test")
 _ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose test images are in one folder
-_UNSORTED = {"images"}  # where it has them; the folder is left when somebody sorts them into folders of classes
+_UNSORTED = "images"  # folder of these, which is often left behind when they are sorted into class folders
 _PIECE = 32  # images that a thread decodes before it says so
 
 # Where to get what is a preset.
@@ -50,9 +50,10 @@ class ImageTreeSource:
         listed = self._listed(test, config.val_labels, known)
         wanted = self._wanted(config.classes, known)
         self._classes = pick_classes(known, wanted, int(config.seed), train)
-        tested = (
-            {name for _, name in listed} if listed is not None else set(subfolders(test)) - (_UNSORTED - set(known))
-        )
+        if listed is None:
+            tested = {name for name in subfolders(test) if name in known or name != _UNSORTED}
+        else:
+            tested = {name for _, name in listed}
         self._check_classes(set(known), tested, isinstance(wanted, list), train, test)
         self._side = stored_side(config.resolution)
         self._train = self._choose(train, None, config.train_per_class, "data.train_per_class", int(config.seed))
@@ -98,24 +99,24 @@ class ImageTreeSource:
         return train, test
 
     def _listed(self, test: Path, labels: str, known: Sequence[str]) -> list[tuple[Path, str]] | None:
-        """Returns test images with their classes where a list says these; None where folders do, list or no list."""
+        """Returns the test images with their classes from a list; None if class folders give them."""
         option = "data.val_labels"
         if set(subfolders(test)) & set(known):
             if labels:
-                raise DataError(option, labels, f"{test.name} has a folder for each class, and needs no list of them")
+                raise DataError(option, labels, f"{test.name} has class folders, which say the same")
             return None
         path = user_path(option, labels) if labels else test / _ANNOTATIONS
         images = images_beside(test)
         if labels and not images:
-            raise DataError(option, labels, f"{test.name} has no images that it could be a list of")
+            raise DataError(option, labels, f"{test.name} has no images outside class folders")
         if labels or (path.is_file() and images):
             classes = read_labels(path, images, set(known), option)
             return [(images[name], classes[name]) for name in sorted(images)]
         if images:
             reason = (
-                f"{test.name} has {len(images):,} images and no folder for each class, like ILSVRC's as downloaded; "
-                f"{option}=FILE says which class they have, by lines of a name and a class, by classes in the order of "
-                "the names, or by the ground truth of ILSVRC's devkit with meta.mat beside it"
+                f"{test.name} has {len(images):,} images but no class folders, like ILSVRC's val as downloaded; "
+                f"{option}=FILE gives their classes: lines of an image and its class, classes in the order of the "
+                "images' names, or the devkit's ground truth with meta.mat in the same folder"
             )
             raise DataError("data.root", self._root, reason)
         return None

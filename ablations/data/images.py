@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_STEP = 64 * 2**20  # bytes that are read at a time
+from ablations.common.sizes import MIB
+
+_STEP = 64 * MIB  # bytes that are read at a time
 
 
 @dataclass(frozen=True)

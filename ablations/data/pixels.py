@@ -1,6 +1,7 @@
-"""Image files to squares of 8-bit colours, as torchvision's `default_loader`, `Resize` and `CenterCrop` make them.
+"""Decodes image files to 8-bit RGB squares, exactly as torchvision's `default_loader`, `Resize` and `CenterCrop` do.
 
-What Pillow's conversion to RGB would turn white or black is scaled instead, or refused: pixels of more than 8 bits.
+Pixels of more than 8 bits are the exception: Pillow's conversion to RGB would cut them off at 255. They are scaled, or
+refused where their range is unknown.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def square(path: Path, side: int, turn: bool = False) -> NDArray[np.uint8]:
     """Decodes an image to its middle square of (side, side, 3).
 
     Raises:
-        ValueError: if its pixels are of a kind that nothing says how to show.
-        Exception: whatever Pillow raises on what is no image.
+        ValueError: if nothing says which of its pixel values is white.
+        Exception: any that Pillow raises for a file that it cannot decode.
     """
     with warnings.catch_warnings(), Image.open(path) as opened:
         warnings.simplefilter("ignore")  # of odd metadata, which nobody needs

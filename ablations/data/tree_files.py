@@ -1,4 +1,4 @@
-"""Files of a tree of images as people have them: folders and images, without what tools leave behind, and lists."""
+"""The files of an image tree: class folders and images, without files that tools leave behind, and lists of labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ablations.data.source import DataError
 
 # Those of torchvision.datasets.folder.IMG_EXTENSIONS, without the seconds that importing it takes.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # Folders of file managers, archives and file systems. Hidden ones, as of notebooks and editors, begin with a dot.
 _LEFT_BEHIND = frozenset(
@@ -44,7 +44,7 @@ def images_beside(folder: Path) -> dict[str, Path]:
 
 
 def read_lines(path: Path, option: str) -> list[str]:
-    """Returns the lines of a list that hold something, without comments; any Unicode encoding with its mark is read.
+    """Returns a list's lines without blank ones and comments; UTF-8, or UTF-16 and UTF-32 with a byte order mark.
 
     Raises:
         DataError: if it cannot be read, or is no text.
@@ -69,9 +69,9 @@ def fields_of(line: str) -> list[str]:
 def read_labels(path: Path, images: Mapping[str, Path], known: Collection[str], option: str) -> dict[str, str]:
     """Returns the class of each image that a list gives one.
 
-    A list has the name of an image, with or without its suffix, and its class in each line, in Tiny ImageNet's format
-    or that of a table; or a class alone, in the order of the images' names; or, as ILSVRC's devkit, the number of a
-    class, where `meta.mat` lies beside it.
+    Each line has the name of an image, with or without its suffix, and its class (Tiny ImageNet, Kaggle); or the class
+    alone, in the order of the images' names; or the number of the class, as in ILSVRC's devkit, which needs its
+    `meta.mat` in the same folder.
 
     Args:
         path: of the list.
@@ -100,7 +100,7 @@ def read_labels(path: Path, images: Mapping[str, Path], known: Collection[str], 
 
 def _in_order(classes: Sequence[str], path: Path, images: Mapping[str, Path], option: str) -> dict[str, str]:
     if len(classes) != len(images):
-        reason = f"it has {len(classes):,} classes in the order of images, of which there are {len(images):,}"
+        reason = f"it lists one class a line: {len(classes):,} lines, but there are {len(images):,} images"
         raise DataError(option, path, reason)
     if all(name.isdecimal() for name in classes):
         known = _numbered(path.with_name(_NUMBERED), path, option)
@@ -115,12 +115,14 @@ def _numbered(meta: Path, path: Path, option: str) -> dict[int, str]:
     from scipy.io import loadmat
 
     if not meta.is_file():
-        raise DataError(option, path, f"it has numbers, and {_NUMBERED}, which says of which classes, is not beside it")
+        raise DataError(
+            option, path, f"it lists class numbers, but {_NUMBERED}, which names them, is not in its folder"
+        )
     try:
         synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
         return {int(entry[0]): str(entry[1]) for entry in synsets}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(option, path, f"{_NUMBERED} beside it cannot be read ({error})") from None
+        raise DataError(option, path, f"{_NUMBERED} in its folder cannot be read ({error})") from None
 
 
 def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
@@ -140,7 +142,7 @@ def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
 
 def _is_image(path: Path) -> bool:
     # What macOS leaves beside a file begins with ._ and has its suffix.
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".") and path.is_file()
 
 
 def _is_left_behind(name: str) -> bool:

@@ -46,7 +46,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 _RECOUNTED = 1.0  # seconds after which it is counted anew how many cells there is room for
 _PATIENCE = 0.2  # seconds that words are waited for at a time
-_SPARE = 256 * 2**20  # bytes of a local object store beside the images
+_SPARE = 256 * MIB  # bytes of a local object store beside the images
 _LOOPBACK = "127.0.0.1"
 
 

@@ -73,7 +73,7 @@ def test_the_numbers_of_ilsvrcs_devkit_are_those_of_its_table(images: dict[str, 
     ("content", "reason"),
     [
         ("7\n490\n7\n", r"meta\.mat"),
-        ("n01\nn02\n", "2 classes in the order of images, of which there are 3"),
+        ("n01\nn02\n", "2 lines, but there are 3 images"),
         ("a n01\nb\nc n01\n", "entry 2 is b"),
         ("a n01\nc n01\n", r"1 of 3 images, such as b\.JPEG"),
         ("a,\nb,n02\nc,n01\n", "entry 1 is a"),
