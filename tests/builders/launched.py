@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from rich.console import Console
@@ -23,6 +23,8 @@ from ablations.storage.study import StudyStore
 from ablations.training.events import Failed, Finished, Progress
 from ablations.training.job import Job
 from tests.builders.driven import CutShort, DrivenStudy
+
+Answer = TypeVar("Answer")
 
 CLOCK = {"seconds", "finished"}  # what the clock decides
 # Cells that are long enough to be struck in.
@@ -112,15 +114,33 @@ def children() -> set[int]:
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
-def fork_servers(driver: psutil.Process) -> list[psutil.Process]:
-    """Returns the processes that a driver's workers are forked from: one, or none."""
+def answers(
+    processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], Answer]
+) -> list[tuple[psutil.Process, Answer]]:
+    """Returns each process with its answer; those that have ended meanwhile, as any may at any time, are left out."""
     found = []
-    for process in driver.children():
+    for process in processes:
         try:
-            found += [process] if "multiprocessing.forkserver" in " ".join(process.cmdline()) else []
+            found.append((process, ask(process)))
         except psutil.Error:
             continue
     return found
+
+
+def fork_servers(driver: psutil.Process) -> list[psutil.Process]:
+    """Returns the processes that a driver's workers are forked from: one, or none."""
+    lines = answers(driver.children(), lambda process: " ".join(process.cmdline()))
+    return [process for process, line in lines if "multiprocessing.forkserver" in line]
+
+
+def forked(driver: psutil.Process) -> list[psutil.Process]:
+    """Returns a driver's workers, which its fork servers have started."""
+    return [worker for _, workers in answers(fork_servers(driver), psutil.Process.children) for worker in workers]
+
+
+def ray_workers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Returns those of the processes in which Ray trains cells."""
+    return [process for process, name in answers(processes, psutil.Process.name) if name.startswith("ray::train_job")]
 
 
 def is_running(process: psutil.Process) -> bool:

@@ -36,7 +36,7 @@ from typing import Any
 
 import psutil
 
-from tests.builders.launched import fork_servers, is_running
+from tests.builders.launched import fork_servers, forked, is_running, ray_workers
 
 ROOT = Path(__file__).parents[2]
 # Cells of about a second: long enough to be struck in.
@@ -217,10 +217,13 @@ class Drill:
                 return False
             self._kill_driver()
         elif kind in ("worker", "fork server"):
-            victims = self._workers() if kind == "worker" else self._fork_servers()
+            victims = self._workers() if kind == "worker" else below(self.driver, fork_servers)
             if not victims:
                 return False
-            self.random.choice(victims).kill()
+            try:
+                self.random.choice(victims).kill()
+            except psutil.NoSuchProcess:
+                return False  # it had done its work
         else:
             part = self.random.choice(self.nodes) if kind == "node" else self.mlflow
             part.kill()
@@ -230,33 +233,31 @@ class Drill:
         self.say(f"  kill {self.struck.total()}: {kind}")
         return True
 
-    def _fork_servers(self) -> list[psutil.Process]:
-        try:
-            return fork_servers(psutil.Process(self.driver.process.pid)) if self.driver.process else []
-        except psutil.NoSuchProcess:
-            return []
-
     def _workers(self) -> list[psutil.Process]:
         if self.launcher == "auto":
-            return [worker for server in self._fork_servers() for worker in server.children()]
-        found = [process for node in self.nodes for process in children(node)]
-        return [process for process in found if process.name().startswith("ray::train_job")]
+            return below(self.driver, forked)
+        return ray_workers(process for node in self.nodes for process in below(node))
 
     def _kill_driver(self) -> None:
         if self.launcher == "ray":
             self.driver.kill()
             return
-        left, process = children(self.driver), self.driver.process
+        left, process = below(self.driver), self.driver.process
         assert process
         process.kill()
         process.wait()
         wait_for(lambda: not any(map(is_running, left)), "the workers of a killed driver to end")
 
 
-def children(part: Part) -> list[psutil.Process]:
-    """Returns all processes below a part's."""
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """Returns all processes below one."""
+    return list(process.children(recursive=True))
+
+
+def below(part: Part, found: Callable[[psutil.Process], list[psutil.Process]] = descendants) -> list[psutil.Process]:
+    """Returns all processes below a part's, or those that a function finds; none once the part has ended."""
     try:
-        return psutil.Process(part.process.pid).children(recursive=True) if part.process else []
+        return found(psutil.Process(part.process.pid)) if part.process else []
     except psutil.NoSuchProcess:
         return []
 

@@ -31,6 +31,7 @@ from tests.builders.launched import (
     LONG,
     PrunedStudy,
     fork_servers,
+    forked,
     is_running,
     launcher_of,
     outcomes,
@@ -47,7 +48,7 @@ FOREVER = ("train.epochs=5000", "device=cpu", "tracking.enabled=false", "launche
 
 def workers() -> list[psutil.Process]:
     """The processes that train for this one."""
-    return [worker for server in fork_servers(psutil.Process()) for worker in server.children()]
+    return forked(psutil.Process())
 
 
 def job_of(study: DrivenStudy, launcher: LocalLauncher, number: int = 0, **options: Any) -> Job:
@@ -301,7 +302,7 @@ def running(folder: Path) -> int:
 def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
     with begin(tmp_path) as process:
         driver = psutil.Process(process.pid)
-        wait_until(lambda: any(len(server.children()) == 2 for server in fork_servers(driver)))
+        wait_until(lambda: len(forked(driver)) == 2)
         left = driver.children(recursive=True)
         process.kill()
         process.wait()

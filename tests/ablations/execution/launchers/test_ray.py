@@ -24,7 +24,18 @@ from ablations.training.events import ERROR, Epoch
 from ablations.training.job import Job
 from tests.builders.alone import die, fail, threads_and_process
 from tests.builders.driven import DrivenStudy
-from tests.builders.launched import LONG, PrunedStudy, children, launcher_of, outcomes, progress_of, results, struck
+from tests.builders.launched import (
+    LONG,
+    PrunedStudy,
+    answers,
+    children,
+    launcher_of,
+    outcomes,
+    progress_of,
+    ray_workers,
+    results,
+    struck,
+)
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray, which is not installed")
@@ -57,8 +68,7 @@ def _one_ray(ray_config: RayConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 def workers() -> list[psutil.Process]:
     """The processes that train for this one."""
-    mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if process.name().startswith("ray::train_job")]
+    return ray_workers(psutil.Process().children(recursive=True))
 
 
 @pytest.mark.parametrize("seed", [0, "replicate"])
@@ -171,8 +181,8 @@ def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config:
         processes = psutil.Process().children(recursive=True)
         listening = [
             connection.laddr.ip
-            for process in [psutil.Process(), *processes]
-            for connection in process.net_connections("inet")
+            for _, connections in answers([psutil.Process(), *processes], lambda each: each.net_connections("inet"))
+            for connection in connections
             if connection.status == psutil.CONN_LISTEN
         ]
     assert listening
