@@ -19,6 +19,7 @@ from ablations.reporting.multiverse import report_multiverse
 from ablations.reporting.publish import report_study
 from ablations.reporting.report import Report
 from tests.builders.analyses import search_analysis, study_analysis
+from tests.builders.markdown import unescaped
 from tests.builders.multiverses import moved, multiverse_analysis
 from tests.builders.planted import PlantedError, failing_once, functions_called
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for
@@ -94,7 +95,7 @@ def test_a_function_that_fails_once_costs_one_thing(share: int, tmp_path: Path) 
         lost = whole - files(made.folder)
         assert len(lost) <= 1 or lost == {f"figures/{FIGURE}.{suffix}" for suffix in ("png", "pdf", "csv")}, name
         assert "report.md" not in lost
-        text = made.path.read_text(encoding="utf-8")
+        text = unescaped(made.path)
         for missing in made.parts.missing:
             if missing.name != "printed report":  # which is tried after the report is written
                 assert worded("not_made.part", name=missing.name, reason=missing.reason) in text
@@ -114,7 +115,7 @@ def test_a_function_that_fails_once_costs_one_thing_of_several_protocols(share: 
         assert 1 <= len(parts.missing) <= 2, name
         lost = whole - files(tmp_path / str(number))
         assert len(lost) <= 1 or lost == {path for path in whole if "/figures/" in path}, name
-        text = path.read_text(encoding="utf-8")
+        text = unescaped(path)
         for missing in parts.missing:
             if missing.name != "printed table":
                 assert worded("not_made.part", name=missing.name, reason=missing.reason) in text
@@ -133,7 +134,7 @@ def test_a_figure_that_cannot_be_made_costs_that_figure(
     assert [drawn.name for drawn in made.gallery.drawn] == names[1:]
     assert [missing.name for missing in made.parts.missing] == [f"figure {name}"]
     line = worded("not_made.part", name=f"figure {name}", reason="PlantedError: planted")
-    assert line in made.path.read_text(encoding="utf-8")
+    assert line in unescaped(made.path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert f"<code>figure {name}</code>: PlantedError: planted" in page
     assert f'<a href="{TRACEBACKS}">' in page
