@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.common.errors import SuiteError, UsageError
+from ablations.common.errors import SuiteError, UsageError, shown
 from ablations.common.surroundings import BROKEN_PIPE_STATUS, prepare_verb
 from ablations.common.urls import hide_passwords
 
@@ -89,7 +89,7 @@ def exit_status(run: Callable[[], int]) -> int:
         # Whoever knows which option is at fault says so before; no place that writes is left without a message.
         if error.errno not in _DISK_ERRORS:
             raise
-        place = error.filename or "output"
+        place = shown(str(error.filename or "output"))
         print(f"error: {place}: {error.strerror}; what is stored stays, and the same command goes on", file=sys.stderr)
         return USAGE_STATUS
     except KeyboardInterrupt:
