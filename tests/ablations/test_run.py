@@ -200,7 +200,7 @@ def test_a_study_has_one_driver_at_a_time(tmp_path: Path, command: Command) -> N
         (
             "run",
             ["storage=sqlite:////nowhere/x.db"],
-            "error: " + refusal("storage=sqlite:////nowhere/x.db", "database.missing"),
+            "error: " + refusal("storage=sqlite:////nowhere/x.db", "database.no_folder", folder="/nowhere"),
         ),
         ("run", ["study=../x"], "error: " + refusal("study=../x", "paths.no_name")),
         (

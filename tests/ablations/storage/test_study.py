@@ -16,6 +16,7 @@ from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StudyInUseError
 from ablations.storage.study import StudyStore, find_study, open_store
 from ablations.training.events import Epoch
+from tests.wording import worded
 
 OUTCOME: dict[str, Any] = {"result": {"top1": 61.5, "epochs": []}, "environment": {"cpu": "one"}}
 
@@ -215,7 +216,7 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
     ("address", "message"),
     [
         ("results/optuna.db", r"storage=results/optuna.db: is no database URL; one looks like sqlite:///"),
-        ("sqlite:////nowhere/at/all.db", "there is no folder /nowhere/at"),
+        ("sqlite:////nowhere/at/all.db", worded("database.no_folder", folder="/nowhere/at")),
         ("sqlite://", r"storage=sqlite://: is in memory, where nothing outlives the run"),
         ("nosuch://host/db", r"storage=nosuch://host/db: is no database URL"),
         (

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from ablations.benchmarking.report import tracked_of
 from ablations.tracking.benchmark import Tracked, log_benchmark, stamp_of
 from tests.builders.benchmarks import benchmark_rows
+from tests.wording import worded
 
 ENVIRONMENT = {"cpu": "one", "commit": "abc123", "threads": "2"}
 STARTED = 1_700_000_000.4
@@ -132,7 +133,7 @@ def test_a_benchmark_is_known_by_when_it_began_to_the_second(zone: str, monkeypa
     ("address", "reason"),
     [
         ("http://127.0.0.1:9", "127.0.0.1"),
-        ("sqlite:////nowhere/mlflow.db", "there is no folder /nowhere"),
+        ("sqlite:////nowhere/mlflow.db", worded("database.no_folder", folder="/nowhere")),
         ("postgresql://me:secret@127.0.0.1:9/db", ""),
         ("http://me:secret@127.0.0.1:9", ""),
     ],

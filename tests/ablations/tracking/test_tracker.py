@@ -291,7 +291,7 @@ def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Desig
     ("address", "reason"),
     [
         ("http://127.0.0.1:9", "MLflow does not answer"),
-        ("sqlite:////nowhere/mlflow.db", "there is no folder /nowhere"),
+        ("sqlite:////nowhere/mlflow.db", worded("database.no_folder", folder="/nowhere")),
         ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not answer"),
     ],
 )
