@@ -102,7 +102,7 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
     parts.make("list of cells that cannot be read", None, _note_unreadable, analysis, parts)
     variants = parts.make("table of variants", None, summary_table, analysis)
     gallery = draw_figures(analysis, figures, parts)
-    body = [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
+    body = [*parts.make("sentences in the report", nothing, _items, sentences)]
     body += parts.make("table of variants", nothing, _variants, variants) if variants else []
     for section in sections:
         body += parts.make(f"section {section.title}", nothing, _section, section)
@@ -113,6 +113,10 @@ def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES)
 def _note_unreadable(analysis: StudyAnalysis, parts: Parts) -> None:
     for row in analysis.results.unreadable.to_dict("records"):
         parts.leave_out(f"cell {row['variant']} r{row['replicate']}", str(row["reason"]))
+
+
+def _items(sentences: Sequence[str]) -> list[str]:
+    return [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""]
 
 
 def _variants(variants: Section) -> list[str]:
@@ -131,13 +135,12 @@ def _details(analysis: StudyAnalysis, gallery: Gallery, parts: Parts) -> list[st
     for drawn in gallery.drawn:
         lines += parts.make(f"figure {drawn.name} in the report", nothing, _figure, drawn, analysis.folder)
     if gallery.left_out:
-        reasons = (f"- {name}: {markdown_text(reason)}" for name, reason in gallery.left_out.items())
-        lines += ["Figures that were left out:", "", *reasons, ""]
+        lines += parts.make("list of figures that were left out", nothing, _left_out, gallery.left_out)
     lines += parts.make("table of networks", nothing, _networks, analysis)
     lines += parts.make("table of what was declared", nothing, _declared, analysis)
     lines += ["## Protocol", "", "What all cells share:", ""]
     lines += parts.make("table of the protocol", nothing, _protocol, analysis)
-    lines += ["## Made by", "", *code_block(str(attributes.get("command", "unknown"))), ""]
+    lines += parts.make("command", nothing, _command, str(attributes.get("command", "unknown")))
     for environment in analysis.results.environments:
         lines += parts.make("table of the environment", nothing, _pairs, "environment", "", environment)
     return lines
@@ -145,6 +148,15 @@ def _details(analysis: StudyAnalysis, gallery: Gallery, parts: Parts) -> list[st
 
 def _figure(drawn: Drawn, folder: Path) -> list[str]:
     return [f"![{markdown_text(drawn.title)}]({relative_link(drawn.png, folder)})", ""]
+
+
+def _left_out(reasons: Mapping[str, str]) -> list[str]:
+    sentences = [f"{name}: {reason}" for name, reason in reasons.items()]
+    return ["Figures that were left out:", "", *_items(sentences)]
+
+
+def _command(command: str) -> list[str]:
+    return ["## Made by", "", *code_block(command), ""]
 
 
 def _declared(analysis: StudyAnalysis) -> list[str]:
