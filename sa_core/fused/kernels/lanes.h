@@ -286,10 +286,11 @@ INLINE Lanes reciprocal(Lanes lanes) {
 #endif
 }
 
+constexpr float kReach = 126.0f;                         // up to which powers of two are computed
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond what float holds it is as good as nothing
-// or as infinite; nan stays nan.
+// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond kReach, where t may be
+// unless it is known to be bounded, it is as good as nothing or as infinite; nan stays nan.
 #if defined(__AVX512F__)
 // 2^(i / 32).
 alignas(64) constexpr float kRoots[32] = {
@@ -299,8 +300,9 @@ alignas(64) constexpr float kRoots[32] = {
     1.68179283f, 1.71861930f, 1.75625216f, 1.79470907f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
 
 // n is a number of 32nds, |f| <= 1/64.
+template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
-  t = at_most(t, 126.0f);
+  if (!kBounded) t = at_most(t, kReach);
   constexpr float kRound = 393216.0f;  // 1.5 * 2^18: adding it leaves a number of 32nds in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   const Lanes root = _mm512_permutex2var_ps(load(kRoots), __m512i(shifted), load(kRoots + kLanes));
@@ -313,8 +315,9 @@ alignas(32) constexpr uint32_t kRoots[8] = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 
                                             0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
 
 // n is a number of eighths, |f| <= 1/16.
+template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
-  t = at_least(at_most(t, 126.0f), -126.0f);
+  if (!kBounded) t = at_least(at_most(t, kReach), -kReach);
   constexpr float kRound = 1572864.0f;  // 1.5 * 2^20: adding it leaves a number of eighths in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   const Bits roots = Bits(_mm256_permutevar8x32_epi32(*reinterpret_cast<const __m256i*>(kRoots), __m256i(shifted)));
@@ -324,8 +327,9 @@ INLINE Lanes power_of_two(Lanes t) {
 }
 #else
 // n is a whole number, |f| <= 1/2.
+template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
-  t = at_least(at_most(t, 126.0f), -126.0f);
+  if (!kBounded) t = at_least(at_most(t, kReach), -kReach);
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   Lanes p = f * 1.3276472e-3f + 9.67554133e-3f;
@@ -343,7 +347,8 @@ struct Gate {
 };
 
 // 1 / (1 + 2^t), which is the sigmoid of -t ln 2.
+template <bool kBounded = false>
 INLINE Gate gate_of(Lanes t) {
-  const Lanes power = power_of_two(t), open = reciprocal(1.0f + power);
+  const Lanes power = power_of_two<kBounded>(t), open = reciprocal(1.0f + power);
   return {open, open * power};
 }

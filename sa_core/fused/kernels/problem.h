@@ -186,6 +186,7 @@ struct Numbers {
   Lanes slope, level;  // of t as a function of x - centre, times kToPowersOfTwo
   Lanes inverse_deviation;
   Mask passed;    // rows that no gate looks at, whatever is in them
+  Mask bounded;   // rows whose values all have |t| <= kReach
   Gate constant;  // of rows whose slope is 0
 
   Numbers() = default;
@@ -206,6 +207,9 @@ struct Numbers {
     level -= select(passed, none, slope * residue);
     slope *= kToPowersOfTwo;
     level *= kToPowersOfTwo;
+    // No value of n is further from their mean than sqrt(n) standard deviations (Samuelson).
+    const Lanes rest = 0.95f * kReach - (level < 0.0f ? -level : level);
+    bounded = (rest > 0.0f) & (slope * slope * (variance * float(p.positions)) < rest * rest);
     constant = through_passed(passed, gate_of(level));
   }
 

@@ -26,6 +26,19 @@ struct Steps {
     for (int64_t i = 0; i < end; i += kLanes) step(i, Mask{} - 1);
     if (ragged) step(last, counted);
   }
+
+  // The same in runs, each of which is followed by `flush`: sums of few numbers lose less than one of all.
+  template <class Step, class Flush>
+  INLINED void each(Step step, Flush flush) const {
+    constexpr int64_t kRun = 64 * kLanes;
+    for (int64_t i = 0; i < whole; flush()) {
+      const int64_t end = std::min(whole, i + kRun);
+      for (; i < end; i += kLanes) step(i, Mask{} - 1);
+    }
+    if (!ragged) return;
+    step(last, counted);
+    flush();
+  }
 };
 
 // A row that is read. One that is shorter than a step is worked on in a copy that is not.
@@ -279,11 +292,17 @@ class RowMaps {
       return;
     }
     const float scale = n.scale[row], shift = n.shift[row], centre = n.centre[row], level = n.level[row];
-    steps.each([&](int64_t i, Mask) INLINED {
-      __builtin_prefetch(next + i);
-      const Lanes value = load(x + i), gate = gate_of((value - centre) * slope + level).open;
-      finish(i, (kNormed ? (value - origin) * scale + shift : value) * gate);
-    });
+    const auto gate_all = [&](auto gate_at) INLINED {
+      steps.each([&](int64_t i, Mask) INLINED {
+        __builtin_prefetch(next + i);
+        const Lanes value = load(x + i), gate = gate_at((value - centre) * slope + level);
+        finish(i, (kNormed ? (value - origin) * scale + shift : value) * gate);
+      });
+    };
+    if (n.bounded[row])
+      gate_all([](Lanes t) INLINED { return gate_of<true>(t).open; });
+    else
+      gate_all([](Lanes t) INLINED { return gate_of<false>(t).open; });
   }
 
   // Where the block ends in a ReLU, also writes the gradient that it lets through; where the gradient of x will follow,
@@ -294,7 +313,15 @@ class RowMaps {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
     const bool is_passed = n.passed[row];
-    Lanes d{}, dx{}, y{}, yx{};
+    Lanes d{}, dx{}, y{}, yx{};  // of a run
+    Lanes sum_d{}, sum_dx{}, sum_y{}, sum_yx{};
+    const auto flush = [&] {
+      sum_d += d;
+      sum_dx += dx;
+      sum_y += y;
+      sum_yx += yx;
+      d = dx = y = yx = Lanes{};
+    };
     const auto add = [&](int64_t i, Mask counted, auto gate_at) INLINED {
       __builtin_prefetch(next + i);
       Lanes dy = load(grad_out + i);
@@ -319,15 +346,20 @@ class RowMaps {
     };
     if (slope == 0) {
       const Gate gate = {splat(n.constant.open[row]), splat(n.constant.closed[row])};
-      steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, [&](Lanes) { return gate; }); });
+      steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, [&](Lanes) { return gate; }); }, flush);
     } else {
-      const auto gate_at = [&](Lanes centred) { return gate_of(centred * slope + level); };
-      steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, gate_at); });
+      const auto add_all = [&](auto gate_at) INLINED {
+        steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, gate_at); }, flush);
+      };
+      if (n.bounded[row])
+        add_all([&](Lanes centred) INLINED { return gate_of<true>(centred * slope + level); });
+      else
+        add_all([&](Lanes centred) INLINED { return gate_of<false>(centred * slope + level); });
     }
-    totals.d[row] = d;
-    totals.dx[row] = dx;
-    totals.y[row] = y;
-    totals.yx[row] = yx;
+    totals.d[row] = sum_d;
+    totals.dx[row] = sum_dx;
+    totals.y[row] = sum_y;
+    totals.yx[row] = sum_yx;
   }
 
   void finish_gradient(const Numbers& n, const Gradients& g, int row, const T* x, const float* part, T* grad_x) const {
