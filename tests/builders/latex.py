@@ -1,8 +1,25 @@
-"""What LaTeX would print."""
+"""LaTeX: what it prints of a text, and whether it compiles tables."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
+
+
+def compile_tables(folder: Path, text: str = "", engine: str = "pdflatex") -> str:
+    """Compiles a document of some text and of the tables in a folder; returns what LaTeX says."""
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\input{numbers}\\begin{document}"
+        f"{text} \\input{{variants}}\\end{{document}}"
+    )
+    (folder / "document.tex").write_text(document, encoding="utf-8")
+    made = subprocess.run(
+        [engine, "-interaction=nonstopmode", "-halt-on-error", "document.tex"],
+        cwd=folder, capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout[-2000:]
+    return made.stdout
 
 
 def printed(latex: str) -> str:

@@ -25,7 +25,7 @@ from ablations.reporting.tables.export import write_tables
 from ablations.storage.paths import tracking_uri
 from ablations.storage.study import StudyStore
 from ablations.tracking.tracker import Tracker
-from tests.builders.latex import printed
+from tests.builders.latex import compile_tables, printed
 from tests.builders.markdown import cells_of, parsed, text_of
 from tests.builders.named import Names, configured, stored
 from tests.builders.pages import Texts
@@ -127,6 +127,18 @@ def test_names_are_read_as_they_were_given_from_store_report_page_and_tables(nam
 
     frame = list(csv.DictReader(io.StringIO(tables["variants.csv"], newline="")))
     assert [row["variant"] for row in frame] == variants
+
+
+@pytest.mark.skipif(shutil.which("xelatex") is None, reason="xelatex is not installed")
+@SLOW(max_examples=3)
+@example(names=WORST)
+@given(names=MANY)
+def test_tables_of_any_names_are_compiled_by_xelatex(names: Names) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = study_of(names, Path(folder))
+        if found is not None:
+            write_tables(found[1])
+            compile_tables(found[1].folder / "tables", engine="xelatex")
 
 
 @SLOW(max_examples=2)

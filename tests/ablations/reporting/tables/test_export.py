@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ablations.reporting.tables.latex import number_macros
 from ablations.reporting.text.scope import shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence
 from tests.builders.analyses import macros, search_analysis, study_analysis
+from tests.builders.latex import compile_tables
 from tests.wording import worded
 
 NASTY = ("w/o GN", "norm=group:4", "a_b", "100 %", "R&D #1 $x$", "back\\slash {~^}", "[x]", "*", "a--b", "<i> | `q`")
@@ -229,14 +229,4 @@ def test_latex_compiles_what_is_written(tmp_path: Path, chosen: Sequence[str]) -
     analysis = study_analysis(tmp_path, names=chosen, question="Does 100 % of \\R&D_1 #{help} ~ ^?")
     write_tables(analysis)
     name = next(iter(macros(number_macros(analysis))))
-    document = (
-        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\input{numbers}\\begin{document}"
-        f"n = \\{name}, $\\{name}$. \\input{{variants}}\\end{{document}}"
-    )
-    (tmp_path / "tables" / "document.tex").write_text(document)
-    made = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"],
-        cwd=tmp_path / "tables", capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stdout[-2000:]
-    assert "Overfull" not in made.stdout
+    assert "Overfull" not in compile_tables(tmp_path / "tables", f"n = \\{name}, $\\{name}$.")
