@@ -27,6 +27,9 @@ _ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose test images are 
 _UNSORTED = "images"  # folder of these, which is often left behind when they are sorted into class folders
 _PIECE = 32  # images that a thread decodes before it says so
 
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
+_UNPACK = "unpack archives, and those inside them (ILSVRC's train has one for each class), and give the folder"
+
 # Where to get what is a preset.
 _SOURCES = {
     "imagenette": "https://github.com/fastai/imagenette",
@@ -87,6 +90,8 @@ class ImageTreeSource:
 
     def _folders(self) -> tuple[Path, Path]:
         where = f"; {self.name} is to be had from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
+        if self._root.is_file():
+            raise DataError("data.root", self._root, f"is a file; {_UNPACK}")
         if not self._root.is_dir():
             raise DataError("data.root", self._root, f"there is no such folder{where}")
         train = self._root / "train"
@@ -95,6 +100,8 @@ class ImageTreeSource:
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
             found = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
             reason = f"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has {found or 'nothing'}"
+            if any(name.lower().endswith(_ARCHIVES) for name in inside):
+                reason += f"; {_UNPACK}"
             raise DataError("data.root", self._root, reason + where)
         return train, test
 

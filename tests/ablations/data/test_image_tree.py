@@ -229,6 +229,16 @@ def test_a_folder_that_is_no_tree_is_refused_with_what_it_has(tmp_path: Path, tr
         load(tmp_path / "empty")
 
 
+def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    archive = tmp_path / "ILSVRC2012_img_val.tar"
+    archive.touch()
+    with pytest.raises(DataError, match=refusal(f"data.root={archive}", "images.archive")):
+        load(archive)
+    with pytest.raises(DataError, match=refusal(f"data.root={tmp_path}", "images.no_tree", has=archive.name)) as caught:
+        load(tmp_path)
+    assert worded("images.unpack") in str(caught.value)
+
+
 @pytest.mark.parametrize(("part", "message"), [("train", "val has no n09"), ("val", "val has no n03")])
 def test_classes_that_differ_between_the_parts_are_refused(tree: Path, part: str, message: str) -> None:
     (tree / part / "n03").rename(tree / part / "n09")
