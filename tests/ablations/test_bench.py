@@ -330,8 +330,8 @@ def test_a_dashboard_that_does_not_answer_is_said_and_no_failure(
                  "tracking.uri=sqlite:////nowhere/mlflow.db", f"results_dir={tmp_path}"]  # fmt: skip
     assert cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",)) == 0
     printed = capsys.readouterr().out
-    assert worded("bench.untracked") + "tracking.uri=sqlite:////nowhere/mlflow.db: " in printed
-    assert worded("database.no_folder", folder="/nowhere") in printed
+    reason = worded("database.no_folder", folder="/nowhere")
+    assert worded("bench.untracked") + f"tracking.uri=sqlite:////nowhere/mlflow.db: {reason}" in printed
 
 
 @pytest.fixture(scope="module")

@@ -286,11 +286,11 @@ INLINE Lanes reciprocal(Lanes lanes) {
 #endif
 }
 
-constexpr float kReach = 126.0f;                         // up to which powers of two are computed
+constexpr float kReach = 126.0f;                         // beyond it, sigmoids are 0 or 1 in float
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-// 2^t = 2^n 2^f, of which 2^f is a polynomial, within 8 in 10^8 of it. Beyond kReach, where t may be
-// unless it is known to be bounded, it is as good as nothing or as infinite; nan stays nan.
+// 2^t = 2^n 2^f, of which 2^f is a polynomial, with a relative error of at most 8e-8; nan stays nan. t is clamped to
+// +-kReach, which a caller saves that knows its t to be bounded by that.
 #if defined(__AVX512F__)
 // 2^(i / 32).
 alignas(64) constexpr float kRoots[32] = {
@@ -351,4 +351,13 @@ template <bool kBounded = false>
 INLINE Gate gate_of(Lanes t) {
   const Lanes power = power_of_two<kBounded>(t), open = reciprocal(1.0f + power);
   return {open, open * power};
+}
+
+// Calls use(gate), where gate(t) is gate_of for exponents that are bounded by kReach, or not.
+template <class Use>
+INLINE void with_gate(bool bounded, Use use) {
+  if (bounded)
+    use([](Lanes t) INLINED { return gate_of<true>(t); });
+  else
+    use([](Lanes t) INLINED { return gate_of(t); });
 }

@@ -207,7 +207,8 @@ struct Numbers {
     level -= select(passed, none, slope * residue);
     slope *= kToPowersOfTwo;
     level *= kToPowersOfTwo;
-    // No value of n is further from their mean than sqrt(n) standard deviations (Samuelson).
+    // None of n values is more than sqrt(n) standard deviations from their mean (Samuelson 1968). A twentieth is left
+    // for what is rounded in the variance and in t.
     const Lanes rest = 0.95f * kReach - (level < 0.0f ? -level : level);
     bounded = (rest > 0.0f) & (slope * slope * (variance * float(p.positions)) < rest * rest);
     constant = through_passed(passed, gate_of(level));

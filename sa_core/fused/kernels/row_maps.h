@@ -27,7 +27,7 @@ struct Steps {
     if (ragged) step(last, counted);
   }
 
-  // The same in runs, each of which is followed by `flush`: sums of few numbers lose less than one of all.
+  // The same in runs, each followed by `flush`, which adds up sums of runs: they lose less than one sum of all.
   template <class Step, class Flush>
   INLINED void each(Step step, Flush flush) const {
     constexpr int64_t kRun = 64 * kLanes;
@@ -292,17 +292,13 @@ class RowMaps {
       return;
     }
     const float scale = n.scale[row], shift = n.shift[row], centre = n.centre[row], level = n.level[row];
-    const auto gate_all = [&](auto gate_at) INLINED {
+    with_gate(n.bounded[row], [&](auto gate) INLINED {
       steps.each([&](int64_t i, Mask) INLINED {
         __builtin_prefetch(next + i);
-        const Lanes value = load(x + i), gate = gate_at((value - centre) * slope + level);
-        finish(i, (kNormed ? (value - origin) * scale + shift : value) * gate);
+        const Lanes value = load(x + i), open = gate((value - centre) * slope + level).open;
+        finish(i, (kNormed ? (value - origin) * scale + shift : value) * open);
       });
-    };
-    if (n.bounded[row])
-      gate_all([](Lanes t) INLINED { return gate_of<true>(t).open; });
-    else
-      gate_all([](Lanes t) INLINED { return gate_of<false>(t).open; });
+    });
   }
 
   // Where the block ends in a ReLU, also writes the gradient that it lets through; where the gradient of x will follow,
@@ -313,7 +309,7 @@ class RowMaps {
     const float origin = n.origin[row], scale = n.scale[row], shift = n.shift[row], centre = n.centre[row];
     const float slope = n.slope[row], level = n.level[row], c1 = through[row];
     const bool is_passed = n.passed[row];
-    Lanes d{}, dx{}, y{}, yx{};  // of a run
+    Lanes d{}, dx{}, y{}, yx{};  // sums of a run
     Lanes sum_d{}, sum_dx{}, sum_y{}, sum_yx{};
     const auto flush = [&] {
       sum_d += d;
@@ -348,13 +344,10 @@ class RowMaps {
       const Gate gate = {splat(n.constant.open[row]), splat(n.constant.closed[row])};
       steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, [&](Lanes) { return gate; }); }, flush);
     } else {
-      const auto add_all = [&](auto gate_at) INLINED {
+      with_gate(n.bounded[row], [&](auto gate) INLINED {
+        const auto gate_at = [&](Lanes centred) INLINED { return gate(centred * slope + level); };
         steps.each([&](int64_t i, Mask counted) INLINED { add(i, counted, gate_at); }, flush);
-      };
-      if (n.bounded[row])
-        add_all([&](Lanes centred) INLINED { return gate_of<true>(centred * slope + level); });
-      else
-        add_all([&](Lanes centred) INLINED { return gate_of<false>(centred * slope + level); });
+      });
     }
     totals.d[row] = sum_d;
     totals.dx[row] = sum_dx;

@@ -125,6 +125,11 @@ def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pyt
             cli.USAGE_STATUS,
             "error: results: " + worded("interrupts.failed", cause="No space left on device") + "\n",
         ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "two\nlines\x1b"),
+            cli.USAGE_STATUS,
+            "error: two\\nlines\\x1b: " + worded("interrupts.failed", cause="No space left on device") + "\n",
+        ),
     ],
 )
 def test_what_ends_a_verb_from_outside_is_a_message_and_a_status(

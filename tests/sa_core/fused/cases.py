@@ -178,6 +178,15 @@ def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
         module.cbias.mul_(100)
         module.sbias.mul_(100)
     yield "gates far out", module, noise(2, 8, 3, 7)
+    # One value that is as far from the others as it can be: rows of exponents within what powers are computed of, and
+    # beyond it, where they are clamped.
+    for weight in (4.9, 5.1, 5.3, 50, -5.1, -50):
+        module, x = make(8, 2), noise(2, 8, 16, 16) * 1e-3
+        x[..., 3, 5] = 1
+        with torch.no_grad():
+            module.sweight.fill_(weight)
+            module.gn.weight.fill_(1)
+        yield f"one far value, weight {weight}", module, x
 
 
 def check_fixed() -> dict[str, Any]:
