@@ -1,0 +1,167 @@
+"""The tables of all options, in `ablations/OPTIONS.md`: made from the declarations that the command line uses.
+
+    python -m tests.option_tables
+
+writes the file; `tests/test_documents.py` checks that it is up to date.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ablations.common.files import write_whole
+from ablations.config.attention import ATTENTION, PlacedAttentionConfig
+from ablations.config.compose import compose_config
+from ablations.config.data import DATA, DataConfig, ImageTreeConfig, StoredConfig
+from ablations.config.groups import group_choices
+from ablations.config.launcher import LAUNCHERS
+from ablations.config.measure import MEASURE, MeasureConfig
+from ablations.config.option import SHOWN_NAMES
+from ablations.config.schema import Config
+
+FILE = Path(__file__).parents[1] / "ablations" / "OPTIONS.md"
+# What several data sets share, by the title of its table.
+_DATA = {"all": DataConfig, "all that are read from files": StoredConfig, "trees of images": ImageTreeConfig}
+_HEAD = "| option | default | values | meaning |\n| --- | --- | --- | --- |"
+
+
+def document() -> str:
+    """Returns the whole file, in Markdown."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "# Options"
+    yield ""
+    yield "Every option of the command line, generated from its declaration by `python -m tests.option_tables`."
+    yield "`python -m ablations.run --help` shows the same with the current values, for any choice of groups."
+    yield ""
+    yield "A group is chosen by its name, such as `data=cifar10`; options are set as `option=value`, in"
+    yield "[Hydra's override grammar](https://hydra.cc/docs/advanced/override_grammar/basic/)."
+    yield ""
+    yield "| group | choices |\n| --- | --- |"
+    for group, choices in group_choices().items():
+        named = [*choices, "timm/<name>"] if group == "model" else choices
+        yield f"| `{group}=` | {', '.join(f'`{choice}`' for choice in named)} |"
+    hints = get_type_hints(Config)
+    yield from _section("Study", [entry for entry in fields(Config) if not is_dataclass(hints[entry.name])], "", Config)
+    for group in fields(Config):
+        schema = hints[group.name]
+        if not is_dataclass(schema):
+            continue
+        if group.name == "data":
+            yield from _by_choice("data", DATA, _DATA)
+        elif group.name == "attention":
+            yield from _by_choice("attention", ATTENTION, {"all but none": PlacedAttentionConfig})
+        elif group.name == "launcher":
+            yield from _by_choice("launcher", LAUNCHERS, {})
+        elif group.name == "measure":
+            yield from _section("measure", list(fields(MeasureConfig)), "measure.", MeasureConfig)
+            yield ""
+            yield from (f"`measure={name}`: {_first_line(schema)}  " for name, schema in MEASURE.items())
+        else:
+            yield from _section(group.name, list(fields(schema)), f"{group.name}.", schema)
+        if group.name == "train":
+            yield from _recipes()
+
+
+def _by_choice(group: str, choices: Mapping[str, type], shared: Mapping[str, type]) -> Iterator[str]:
+    """Lists the options that several choices of a group share, then those that each declares or changes itself."""
+    known: dict[str, Field[Any]] = {}
+    for title, schema in shared.items():
+        new = [entry for entry in fields(schema) if entry.name not in known]
+        yield from _section(f"{group}: {title}", new, f"{group}.", schema)
+        known |= {entry.name: entry for entry in new}
+    for name, schema in choices.items():
+        parents = [parent for parent in shared.values() if issubclass(schema, parent) and parent is not schema]
+        inherited = {entry.name: entry for parent in parents for entry in fields(parent)}
+        own = [] if schema in shared.values() else [e for e in fields(schema) if not _same(e, inherited.get(e.name))]
+        yield from _section(f"{group}={name}", own, f"{group}.", schema, about=_first_line(schema))
+
+
+def _same(entry: Field[Any], inherited: Field[Any] | None) -> bool:
+    return inherited is not None and (entry.default, entry.metadata) == (inherited.default, inherited.metadata)
+
+
+def _first_line(schema: type) -> str:
+    text = (schema.__doc__ or "").strip().partition("\n")[0]
+    return "" if text.startswith(f"{schema.__name__}(") else text  # what dataclasses write themselves says nothing
+
+
+def _section(title: str, entries: list[Field[Any]], prefix: str, schema: type, about: str = "") -> Iterator[str]:
+    rows = [_row(entry, prefix, schema) for entry in entries if entry.metadata.get("help") and entry.name != "name"]
+    if rows or about:
+        yield f"\n## {title}\n"
+        if about:
+            yield about
+            yield ""
+    if rows:
+        yield _HEAD
+        yield from rows
+
+
+def _row(entry: Field[Any], prefix: str, schema: type) -> str:
+    default = entry.default_factory() if entry.default is MISSING else entry.default
+    shown = default if isinstance(default, str) else json.dumps(default)
+    verbs = entry.metadata.get("verbs")
+    text = entry.metadata["help"] + (f" (Verbs: {', '.join(f'`{verb}`' for verb in verbs)}.)" if verbs else "")
+    cells = (
+        f"`{prefix}{SHOWN_NAMES.get(entry.name, entry.name)}`",
+        f"`{shown}`" if shown else "",
+        _values(entry, schema),
+    )
+    return f"| {' | '.join(cells)} | {_escaped(text)} |"
+
+
+def _values(entry: Field[Any], schema: type) -> str:
+    """What an option can be: its choices, or its type and range."""
+    declared = entry.metadata
+    words = [f"`{word}`" for word in declared.get("words") or ()]
+    if choices := declared.get("choices"):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    hint = str(get_type_hints(schema)[entry.name])
+    if "bool" in hint:
+        return "`true`, `false`"
+    kind = "integer" if "int" in hint and "float" not in hint else "number" if "float" in hint else ""
+    return " or ".join(part for part in (f"{kind}{_range(declared)}", *words) if part)
+
+
+def _range(declared: Mapping[str, Any]) -> str:
+    low, above, high = declared.get("minimum"), declared.get("above"), declared.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low:g} to {_count(high)}"
+    lower = f" from {low:g}" if low is not None else f" above {above:g}" if above is not None else ""
+    return lower + (f" to {_count(high)}" if high is not None else "")
+
+
+def _count(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) and number < 10**12 else f"{number:g}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _recipes() -> Iterator[str]:
+    """The named recipes: what each sets otherwise than the defaults."""
+    recipes = {name: compose_config([f"train={name}"]).train for name in group_choices()["train"]}
+    default = type(next(iter(recipes.values())))()
+    changed = [
+        entry.name
+        for entry in fields(default)
+        if any(getattr(recipe, entry.name) != getattr(default, entry.name) for recipe in recipes.values())
+    ]
+    yield ""
+    yield f"| recipe | {' | '.join(f'`{name}`' for name in changed)} |"
+    yield f"| --- |{' --- |' * len(changed)}"
+    for name, recipe in recipes.items():
+        yield f"| `train={name}` | {' | '.join(str(getattr(recipe, option)) for option in changed)} |"
+
+
+if __name__ == "__main__":
+    write_whole(FILE, document())
+    print(f"Written: {FILE}")
