@@ -40,7 +40,7 @@ def _dispatch(typed: Sequence[str]) -> int:
 
 def _listing() -> Iterator[str]:
     yield "usage: python -m ablations VERB [group=choice ...] [option=value ...]"
-    yield "       python -m ablations VERB --help    lists the options of a verb"
+    yield "       python -m ablations VERB --help    show the options of a verb"
     yield ""
     yield "Verbs:"
     for verb in VERBS:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ablations.config import Config
     from ablations.config.multiverse import Multiverse
 
-PURPOSE = "Makes a study's tables, figures and report from what is stored; works while the study is still running."
+PURPOSE = "Creates the tables, figures and report of a study from the stored results, also while the study is running."
 
 
 def analyze(config: Config, command: str) -> int:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ablations.config import Config
 
 PURPOSE = (
-    "Measures speed, memory, complexity and energy of a sweep's variants (sweep=rivals where none is named), by "
-    "themselves and in whole networks. Trains nothing."
+    "Measures speed, memory, complexity and energy of a sweep's variants (default: sweep=rivals), as single modules "
+    "and in whole networks, without training."
 )
 
 

@@ -10,7 +10,7 @@ from ablations import cli
 if TYPE_CHECKING:
     from ablations.config import Config
 
-PURPOSE = "Says which published claims hold, from what can be computed and from every study that is stored."
+PURPOSE = "Evaluates published claims by computation and with the results of all stored studies."
 
 
 def claims(config: Config, command: str) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ablations.config import Config
     from ablations.config.multiverse import Multiverse
 
-PURPOSE = "Checks every cell of a study, estimates what they cost, and says which differences the study will detect."
+PURPOSE = "Checks all cells of a study, estimates their cost, and reports the minimum detectable effect."
 
 
 def plan(config: Config, command: str) -> int:

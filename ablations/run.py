@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ablations.config import Config
     from ablations.config.multiverse import Multiverse
 
-PURPOSE = "Trains every cell of a study that has no result yet, and reports; running it again goes on where it stopped."
+PURPOSE = "Trains all cells of a study that have no result yet, and reports. Resumes an interrupted study."
 
 
 def run(config: Config, command: str) -> int:

@@ -33,12 +33,12 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     for group in groups:
         names = ", ".join(group_choices(config_dir)[group])
         if group == "model":
-            names += f", {TIMM}<name> for a model of timm whose blocks take attn_layer"
+            names += f", {TIMM}<name> for a timm model whose blocks support attn_layer"
         lines += _entry(f"{group}={chosen[group]}", f"one of: {names}")
-    lines += ["", "Sweeps and the questions they answer:"]
+    lines += ["", "Sweeps (research questions):"]
     for name, question in sweep_questions(config_dir).items():
         lines += _entry(f"sweep={name}", question)
-    lines += ["", "Options, with the values that they have now:"]
+    lines += ["", "Options (current value shown):"]
     for name, value, declared in options_of(config):
         is_of_verb = verb in OWNERS.get(name.partition(".")[0], (verb,))
         if is_of_verb and "help" in declared and not name.endswith(".name"):
@@ -47,8 +47,8 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
             lines += _entry(f"{name}={value}".replace("'", ""), declared["help"] + listing)
     lines += [
         "",
-        "A sweep of your own:   sweep=groups study=mine sweep.factors.attention.groups=[2,4]",
-        "or a file sweep/mine.yaml in a folder of yours, with --config-dir FOLDER sweep=mine.",
+        "Custom sweeps:   sweep=groups study=mine sweep.factors.attention.groups=[2,4]",
+        "or a file FOLDER/sweep/mine.yaml, selected with --config-dir FOLDER sweep=mine.",
     ]
     return "\n".join(lines)
 

@@ -13,9 +13,9 @@ from sa_core.backbones.places import POSITIONS
 
 # Knobs that follow the width of the backbone unless a number is given, with what auto means in the help.
 _AUTOMATIC = {
-    "groups": "auto is in the backbone's proportion what 64 is in ResNet-50.",
-    "reduction": "auto scales the papers' 16 to the backbone's width: at least 16 hidden units in the narrowest place, "
-    "as in ResNet-50, or as many as it has channels.",
+    "groups": "auto scales the paper's G = 64 to the backbone's width.",
+    "reduction": "auto scales the papers' r = 16 to the backbone's width: at least 16 hidden units at the narrowest "
+    "insertion point, as in ResNet-50, or as many as it has channels.",
 }
 
 
@@ -30,11 +30,13 @@ class AttentionConfig:
 class PlacedAttentionConfig(AttentionConfig):
     """An attention module that is somewhere."""
 
-    stages: str = option("all", "Stages that carry attention: all, first, last, or their numbers, as 2+3.")
+    stages: str = option("all", "Stages with attention: all, first, last, or stage numbers such as 2+3.")
     position: str = option(
-        "residual", "Where in a block: after its last norm, before its paths part, after they join, or beside.",
+        "residual",
+        "Insertion point in a residual block: after the last norm of the residual branch (residual), before its first "
+        "convolution (pre), after the addition (post), or on the shortcut (shortcut).",
         choices=POSITIONS,
-    )  # fmt: skip
+    )
 
 
 def _attention_schema(name: str) -> type[AttentionConfig]:

@@ -63,7 +63,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     if not result.sweep.question or ("sweep.factors" in replaced and "sweep.question" not in replaced):
         # What the sweep's file asks is not what is asked here.
         factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
-        result.sweep.question = f"What difference do these make: {factors}?"
+        result.sweep.question = f"What is the effect of {factors}?"
     # A question of several lines in a file is one sentence where it is shown.
     result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()
     check_sentence("sweep.question", result.sweep.question)

@@ -11,7 +11,7 @@ from ablations.config.option import AUTO, option
 
 REPLICATE = "replicate"  # as data.seed: each replicate draws data of its own
 SELECTION_SHARE = 0.2  # of the training images, held out to select on where data.validation is auto
-_DRAWS = f"; '{REPLICATE}' gives each replicate its own, the same for all variants"
+_DRAWS = f"; '{REPLICATE}' draws a new one per replicate, shared by all variants"
 
 
 @dataclass
@@ -27,25 +27,25 @@ class DataConfig:
     name: str = MISSING
     validation: float | str = option(
         AUTO,
-        "Share of the training images that a search or tuning holds out, stratified by class, to select on; the test "
-        f"images are for results. auto is {SELECTION_SHARE:g} there; other studies select nothing.",
+        "Fraction of the training images that a search or tuning holds out for selection (stratified by class); test "
+        f"images are never used for selection. auto is {SELECTION_SHARE:g} for searches and tuning, 0 otherwise.",
         minimum=0.0,
         maximum=0.5,
         words=(AUTO,),
     )
-    flip: bool = option(True, "Whether training images are mirrored, one in two.")
+    flip: bool = option(True, "Random horizontal flip of training images (p = 0.5).")
     cutout: int = option(
-        0, "Side of the square that is blanked in each training image, in pixels.", minimum=0, maximum=224
+        0, "Cutout: side of the erased square in each training image, in pixels; 0 disables it.", minimum=0, maximum=224
     )
     randaugment: int = option(
         0,
-        "Operations of RandAugment (Cubuk et al. 2020) on each training image, drawn for each image; 0 is off.",
+        "RandAugment (Cubuk et al. 2020): number of operations per training image; 0 disables it.",
         minimum=0,
         maximum=10,
         neutral=True,
     )
     randaugment_magnitude: int = option(
-        9, "Magnitude of RandAugment's operations, one of 31 bins.", minimum=0, maximum=30, neutral=True
+        9, "RandAugment: magnitude of the operations (0 to 30).", minimum=0, maximum=30, neutral=True
     )
 
     @property
@@ -64,7 +64,7 @@ class ShiftedConfig(DataConfig):
     """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
 
     crop: int = option(
-        4, "Greatest shift of a training image in pixels; the border is reflected.", minimum=0, maximum=16
+        4, "Random crop of training images: maximum shift in pixels (reflect padding).", minimum=0, maximum=16
     )
 
 
@@ -80,16 +80,19 @@ class DigitsConfig(ShiftedConfig):
     name: str = "digits"
     crop: int = _redeclared(ShiftedConfig, "crop", 2)
     flip: bool = _redeclared(ShiftedConfig, "flip", False)
-    train_images: int = option(1920, "Scenes to train on.", minimum=10, maximum=1_000_000)
+    train_images: int = option(1920, "Number of training images.", minimum=10, maximum=1_000_000)
     test_images: int = option(
-        3000, "Scenes to test on, made from digits that no training scene uses.", minimum=10, maximum=1_000_000
+        3000,
+        "Number of test images, composed of digits that no training image contains.",
+        minimum=10,
+        maximum=1_000_000,
     )
-    resolution: int = option(20, "Side of the scenes in pixels.", minimum=16, maximum=32)
-    clutter: int = option(1, "Fragments of other digits in a scene.", minimum=0, maximum=32)
-    noise: int = option(12, "Greatest change of a pixel by noise, in grey levels.", minimum=0, maximum=128)
+    resolution: int = option(20, "Height and width of the images, in pixels.", minimum=16, maximum=32)
+    clutter: int = option(1, "Number of distractors (fragments of other digits) per image.", minimum=0, maximum=32)
+    noise: int = option(12, "Maximum pixel noise, in grey levels (of 255).", minimum=0, maximum=128)
     seed: int | str = option(
         0,
-        f"Seed of the scenes and of the split of source digits{_DRAWS}.",
+        f"Seed of the generated images and of the split of the source digits{_DRAWS}.",
         minimum=0,
         maximum=2**32 - 1,
         words=(REPLICATE,),
@@ -105,22 +108,23 @@ class DigitsConfig(ShiftedConfig):
 class StoredConfig(DataConfig):
     """Real images, which lie in files."""
 
-    root: str = option("data", "Folder that has the data set, or gets it.", local=True)
+    root: str = option("data", "Folder of the data set; a missing data set is downloaded to it.", local=True)
     cache: str = option(
-        "", "Folder of decoded images, made when needed; ~/.cache/ablations where it is empty.", local=True
+        "", "Cache folder for decoded images, created if needed; empty means ~/.cache/ablations.", local=True
     )
     memory: str = option(
         "auto",
-        "Where images are kept: on the device they train on, or mapped from disk; auto is device where they fit.",
+        "Where decoded images are held: on the training device (device) or memory-mapped from disk; auto is device "
+        "if they fit.",
         choices=("auto", "device", "mapped"),
         local=True,
     )
-    train_per_class: int = option(0, "Training images of each class; 0 is all.", minimum=0, maximum=10_000_000)
-    val_per_class: int = option(0, "Test images of each class; 0 is all.", minimum=0, maximum=10_000_000)
+    train_per_class: int = option(0, "Training images per class; 0 means all.", minimum=0, maximum=10_000_000)
+    val_per_class: int = option(0, "Test images per class; 0 means all.", minimum=0, maximum=10_000_000)
     seed: int | str = option(
         0,
-        f"Seed of which images, and which classes, a subset has{_DRAWS}: train_per_class of the official training "
-        "images and val_per_class of the official test images. Classes are then those of seed 0.",
+        f"Seed of the random subset of classes and images{_DRAWS}: train_per_class of the official training images "
+        "and val_per_class of the official test images, with the classes of seed 0.",
         minimum=0,
         maximum=2**32 - 1,
         words=(REPLICATE,),
@@ -147,22 +151,23 @@ class ImageTreeConfig(StoredConfig):
 
     name: str = "imagenet_subset"
     classes: Any = option(
-        0, "Classes: how many (0 is all), a list of their folders, or a file that lists them, one a line."
+        0, "Classes: a number (0 means all), a list of class folders, or a file with one class folder per line."
     )
-    resolution: int = option(64, "Side of the images that networks see, in pixels.", minimum=64, maximum=224)
+    resolution: int = option(64, "Height and width of the network input, in pixels.", minimum=64, maximum=224)
     min_area: float = option(
-        0.35, "Smallest share of an image that a random resized crop shows.", minimum=0.01, maximum=1.0
+        0.35, "Random resized crop: minimum area as a fraction of the image.", minimum=0.01, maximum=1.0
     )
     val_labels: str = option(
         "",
-        "File with the classes of test images that are not in class folders: lines of an image and its class, classes "
-        "in the order of the images' names, or the devkit's ground truth with meta.mat in the same folder.",
+        "Labels of validation images that are not in class folders: a file with an image and its class per line, a "
+        "file with one class per line in the order of the image names, or the ImageNet devkit's ground truth (with "
+        "meta.mat in the same folder).",
         local=True,
     )
-    exif_orientation: bool = option(
-        False, "Whether to rotate images by their EXIF orientation, which torchvision ignores."
+    exif_orientation: bool = option(False, "Apply the EXIF orientation of images (torchvision ignores it).")
+    skip_corrupt: bool = option(
+        False, "Skip images that cannot be decoded instead of stopping with an error.", local=True
     )
-    skip_corrupt: bool = option(False, "Whether images that cannot be decoded are left out.", local=True)
 
     @property
     def side(self) -> int:
@@ -175,7 +180,7 @@ class ImagenetteConfig(ImageTreeConfig):
     """Imagenette (fast.ai): ten classes of ImageNet that are easily told apart."""
 
     name: str = "imagenette"
-    root: str = option("data/imagenette2-320", "Folder that has the data set.", local=True)
+    root: str = option("data/imagenette2-320", "Folder of the data set.", local=True)
     resolution: int = _redeclared(ImageTreeConfig, "resolution", 128)
 
 
@@ -184,7 +189,7 @@ class TinyImagenetConfig(ImageTreeConfig):
     """Tiny ImageNet (CS231n): 200 classes at 64x64 pixels."""
 
     name: str = "tiny_imagenet"
-    root: str = option("data/tiny-imagenet-200", "Folder that has the data set.", local=True)
+    root: str = option("data/tiny-imagenet-200", "Folder of the data set.", local=True)
 
 
 DATA: dict[str, type[DataConfig]] = {

@@ -23,8 +23,8 @@ class LocalConfig(LauncherConfig):
     name: str = "auto"
     workers: int = option(
         0,
-        "Number of cells trained at once; 0 is the number of cores divided by threads, or fewer if memory is short (on "
-        "a GPU, also its memory).",
+        "Number of cells trained in parallel; 0 is the number of cores divided by threads, or fewer if main memory "
+        "or GPU memory is short.",
         minimum=0,
         maximum=10_000,
     )
@@ -44,14 +44,17 @@ class RayConfig(LauncherConfig):
     name: str = "ray"
     address: str = option(
         "",
-        "Address of a cluster's head, as 10.0.0.1:6379, or auto for the one that this machine is in; empty starts one "
-        "for the run, on this machine.",
+        "Address of a Ray cluster's head node, such as 10.0.0.1:6379, or auto for the cluster of this machine; empty "
+        "starts a local Ray instance for the run.",
     )
     workers: int = option(
-        0, "Cells that are trained at once, at most; 0 is as many as there is room for.", minimum=0, maximum=10_000
+        0,
+        "Maximum number of cells trained in parallel; 0 means no limit other than the resources.",
+        minimum=0,
+        maximum=10_000,
     )
     gpus_per_cell: float = option(
-        1.0, "GPUs that a cell takes, or the part of one: 0.25 has four share it; of no effect on CPUs.",
+        1.0, "GPUs per cell; fractions share a GPU, for example 0.25 trains four cells on each. No effect on CPUs.",
         above=0.0, maximum=64.0,
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ class MeasureConfig:
     name: str = MISSING
     precision: float = option(
         2.0,
-        "Target half width of the 95 % confidence intervals of relative times, in percent (2%): timing ends when all "
-        "variants have reached it. 0 uses all of measure.seconds.",
+        "Target half-width of the 95 % confidence intervals of relative step times, in percent (2%): timing stops "
+        "when all variants have reached it. 0 uses all of measure.seconds.",
         minimum=0.0,
         maximum=100.0,
         percent=True,
@@ -32,7 +32,7 @@ class MeasureConfig:
     seconds: float = option(
         30.0,
         "Time limit in seconds for timing up to eight variants together, once for training steps and once for "
-        "inference. It is exceeded where six copies of each network take longer.",
+        "inference. At least six copies of each network are timed, even if that takes longer.",
         minimum=0.0,
         maximum=86_400.0,
     )

@@ -21,21 +21,21 @@ from sa_core.backbones.places import STEMS
 # `calibration` need kept predictions, the last three trained weights.
 FIGURES = {
     "forest": "Every contrast with its confidence interval and verdict",
-    "variants": "Top-1 and cost of every variant",
+    "variants": "Top-1 accuracy and costs of every variant",
     "effects": "Main effects and interactions of crossed factors",
-    "tradeoffs": "What a search tried, and which factors mattered",
-    "comparisons": "Contrasts under one recipe, and with each variant at its best",
-    "tuning": "Accuracy against the tuning budget, and where the optima lie",
-    "pareto": "Top-1 against speed and memory",
-    "complexity": "Top-1 against parameters and GFLOPs, beside published results",
-    "promise": "What the multiply-adds promise, and what the clock says",
-    "learning_curves": "Training loss and top-1 after every epoch",
+    "tradeoffs": "Trials of a search and the importance of factors",
+    "comparisons": "Contrasts under one common recipe and under each variant's tuned recipe",
+    "tuning": "Accuracy against the tuning budget, and positions of the optima",
+    "pareto": "Top-1 accuracy against speed and memory",
+    "complexity": "Top-1 accuracy against parameters and GFLOPs, with published results",
+    "promise": "Predicted (multiply-adds) against measured overhead",
+    "learning_curves": "Training loss and top-1 accuracy per epoch",
     "classes": "Accuracy per class, relative to the baseline",
-    "confusion": "Confusion matrix of the baseline, and how variants differ",
+    "confusion": "Confusion matrix of the baseline and differences of the variants",
     "calibration": "Reliability diagram and expected calibration error",
-    "gates": "The gates of shuffle attention, by stage and class",
-    "subfeatures": "What each group of channels knows by itself",
-    "cams": "Where networks look: class activation maps on test images",
+    "gates": "Gate values of shuffle attention, by stage and class",
+    "subfeatures": "Class information in each group of channels",
+    "cams": "Class activation maps on test images",
 }
 
 
@@ -43,47 +43,51 @@ FIGURES = {
 class SweepConfig:
     """What a study varies, and what it compares with."""
 
-    name: str = option("", "Name of the sweep: that of its file.")
-    question: str = option("", "What the sweep answers, in words.")
-    factors: dict[str, Any] = option({}, "Levels of each factor, crossed: attention.groups=[1,2,4].")
-    variants: dict[str, Any] = option({}, "Further variants by name, each with the settings that make it.")
+    name: str = option("", "Name of the sweep (of its file).")
+    question: str = option("", "Research question that the sweep answers.")
+    factors: dict[str, Any] = option(
+        {}, "Factors with their levels, fully crossed, for example attention.groups=[1,2,4]."
+    )
+    variants: dict[str, Any] = option({}, "Additional named variants, each with its settings.")
     baseline: str = option(
-        "", "What variants are compared with: a variant's name, or a level, against which all else is equal."
+        "",
+        "Baseline of the contrasts: the name of a variant, or a level such as shuffle=on, which is compared with "
+        "the other levels of its factor, all else being equal.",
     )
     margin: int | float | str = option(
         AUTO,
-        "Equivalence margin: the smallest difference of interest, in the unit of judge.metric; of accuracies, auto is "
-        "that of the data set in percentage points: 2 for digits, 0.2 for others.",
+        "Equivalence margin: smallest difference of interest, in the unit of judge.metric. auto is for accuracies: 2 "
+        "percentage points for digits, 0.2 for other data sets.",
         above=0.0,
         maximum=100.0,
         words=(AUTO,),
     )
     sampler: str = option(
         "grid",
-        "Which combinations of levels are trained: all of them (grid), or those that Optuna's TPE picks one by one.",
+        "Combinations of levels to train: all (grid), or a search with Optuna's TPE sampler (tpe).",
         choices=("grid", "tpe"),
     )
     trials: int = option(
         20,
-        "Combinations that the TPE sampler picks; each is trained once, without the validation images (see "
-        "data.validation), and selected by its results on these.",
+        "Search: number of combinations sampled by TPE; each is trained once without the validation images (see "
+        "data.validation) and evaluated on them.",
         minimum=1,
         maximum=100_000,
     )
     confirm: int = option(
         3,
-        "Best picks of a search that are confirmed, from the Pareto front where there are several objectives: these "
-        "and the variants given by name are trained with new replicates on all training images and tested on the test "
-        "images, and only this is reported as a result.",
+        "Search: number of best combinations (from the Pareto front if there are several objectives) that are "
+        "confirmed. They and the named variants are trained with new replicates on all training images and evaluated "
+        "on the test images; only these results are reported.",
         minimum=1,
         maximum=1000,
     )
     objectives: list[str] = option(
-        ["top1"], f"What the TPE sampler looks for, of: {', '.join(OBJECTIVES)}; with one, hopeless cells are pruned."
+        ["top1"],
+        f"Search: objectives of the TPE sampler. One or more of: {', '.join(OBJECTIVES)}. With a single "
+        "objective, unpromising cells are pruned.",
     )
-    max_parameters: int = option(
-        0, "Combinations with more parameters are left out by the TPE sampler; 0 is no limit.", minimum=0
-    )
+    max_parameters: int = option(0, "Search: maximum number of network parameters; 0 means no limit.", minimum=0)
 
 
 @dataclass
@@ -92,21 +96,23 @@ class TuneConfig:
 
     trials: int = option(
         0,
-        "Recipes that are tried for each variant and compared by judge.metric on validation images (see "
-        "data.validation); replicates are then trained with the best of them, too. 0 is no tuning.",
+        "Number of recipes evaluated for each variant by judge.metric on validation images (see data.validation). "
+        "Replicates are then trained with the common recipe and with the best recipe of each variant. 0 disables "
+        "tuning.",
         minimum=0,
         maximum=10_000,
     )
     space: dict[str, Any] = option(
         {},
-        "Options of the recipe that are tuned, each with a range or a list of values: "
+        "Search space of tuning: a range or a list of values for each option of the recipe, for example "
         "{train.learning_rate: [0.05, 0.8], train.batch_size: [16, 32, 64]}. Ranges whose ends differ by a factor of "
-        "10 or more are searched on a log scale. Empty: the learning rate from 1/8 to 4 times that of the recipe, and "
-        "the weight decay from 1/10 to 10 times.",
+        "10 or more are sampled on a log scale. Empty means the learning rate from 1/8 to 4 times, and the weight "
+        "decay from 1/10 to 10 times the recipe's value.",
     )
     sampler: str = option(
         "qmc",
-        "Sampler of Optuna that picks recipes: the same quasi-random points for all variants (qmc), or TPE.",
+        "Optuna sampler of recipes: the same quasi-random points for all variants (qmc), or TPE for each variant "
+        "(tpe).",
         choices=("qmc", "tpe"),
     )
 
@@ -115,7 +121,7 @@ class TuneConfig:
 class JudgeConfig:
     """What verdicts are about."""
 
-    metric: str = option("top1", "Metric of a cell that variants are compared by.", choices=JUDGED)
+    metric: str = option("top1", "Metric on which variants are compared.", choices=JUDGED)
 
 
 @dataclass
@@ -125,8 +131,8 @@ class ModelConfig:
     name: str = option("resnet8", "Backbone.")
     stem: str = option(
         "auto",
-        "First layers of a torchvision backbone; auto is cifar (no stride, no pooling) for images of up to "
-        f"{SMALL_SIDE} pixels.",
+        f"Stem of a torchvision backbone; auto is cifar (no stride, no pooling) for images of up to {SMALL_SIDE} "
+        "pixels, imagenet otherwise.",
         choices=("auto", *STEMS),
     )
 
@@ -135,9 +141,9 @@ class ModelConfig:
 class TrainConfig:
     """The recipe: what every cell of a study is trained with."""
 
-    epochs: int = option(4, "Passes over the training images.", minimum=1, maximum=100_000)
-    batch_size: int = option(32, "Images in a training step.", minimum=2, maximum=65_536)
-    learning_rate: float = option(0.3, "Greatest learning rate of the schedule.", minimum=1e-12, maximum=1e3)
+    epochs: int = option(4, "Number of training epochs.", minimum=1, maximum=100_000)
+    batch_size: int = option(32, "Training batch size.", minimum=2, maximum=65_536)
+    learning_rate: float = option(0.3, "Peak learning rate of the schedule.", minimum=1e-12, maximum=1e3)
     schedule: str = option(
         "onecycle",
         "Learning rate schedule: one-cycle, cosine decay from the first step, or cosine decay after a linear warm-up.",
@@ -145,72 +151,71 @@ class TrainConfig:
     )
     warmup: float = option(
         0.25,
-        "Share of the steps in which onecycle and warmup_cosine raise the rate.",
+        "Fraction of the steps in which onecycle and warmup_cosine increase the learning rate.",
         minimum=0.0,
         maximum=0.9,
     )
     optimizer: str = option(
         "sgd",
-        "Optimizer: SGD with Nesterov momentum, or AdamW (betas 0.9 and 0.999), which needs learning rates of about "
-        "0.001.",
+        "Optimizer: SGD with Nesterov momentum, or AdamW (betas 0.9 and 0.999; use learning rates of about 0.001).",
         choices=("sgd", "adamw"),
         neutral=True,
     )
-    momentum: float = option(0.9, "Nesterov momentum of SGD.", minimum=1e-6, maximum=0.9999)
+    momentum: float = option(0.9, "Nesterov momentum (SGD only).", minimum=1e-6, maximum=0.9999)
     weight_decay: float = option(
-        5e-4, "Weight decay of the parameters that train.decay selects.", minimum=0.0, maximum=10.0
+        5e-4, "Weight decay, applied to the parameters selected by train.decay.", minimum=0.0, maximum=10.0
     )
     decay: str = option(
         "weights",
-        "Parameters with weight decay: weights of convolutions and linear layers, or all, including norms, biases and "
-        "the gates of shuffle attention, as in the official SA-Net code.",
+        "Parameters with weight decay: the weights of convolutions and linear layers (weights), or all parameters, "
+        "including norms, biases and the gates of shuffle attention, as in the official SA-Net code (all).",
         choices=("weights", "all"),
         neutral=True,
     )
-    label_smoothing: float = option(0.1, "Share of the label given to all classes.", minimum=0.0, maximum=0.999)
+    label_smoothing: float = option(0.1, "Label smoothing.", minimum=0.0, maximum=0.999)
     mixup: float = option(
         0.0,
-        "Alpha of mixup's Beta distribution (Zhang et al. 2018), 0.2 to 1 as a rule; 0 is off. With train.cutmix, each "
-        "batch gets one of the two.",
+        "Mixup alpha (Zhang et al. 2018), usually 0.2 to 1; 0 disables it. Combined with train.cutmix, one of the "
+        "two is drawn for each batch.",
         minimum=0.0,
         maximum=100.0,
         neutral=True,
     )
     cutmix: float = option(
         0.0,
-        "Alpha of CutMix's Beta distribution (Yun et al. 2019), 1 as a rule; 0 is off.",
+        "CutMix alpha (Yun et al. 2019), usually 1; 0 disables it.",
         minimum=0.0,
         maximum=100.0,
         neutral=True,
     )
     ema: float = option(
         0.0,
-        "Decay of an exponential moving average of the weights, such as 0.999; the averaged network is evaluated and "
-        "kept. 0 is off.",
+        "Decay of the exponential moving average (EMA) of the weights, for example 0.999; the averaged network is "
+        "evaluated and saved. 0 disables it.",
         minimum=0.0,
         maximum=0.999999,
         neutral=True,
     )
-    test_flip: bool = option(False, "Whether a test image is judged by the mean of it and its mirror image.")
+    test_flip: bool = option(False, "Test-time augmentation: average over the horizontal flip.")
     compile: str = option(
         "none",
-        "Mode of torch.compile for training, none being eager; reduce-overhead replays CUDA graphs on a GPU.",
+        "torch.compile mode for training; none trains eagerly, reduce-overhead uses CUDA graphs on a GPU.",
         choices=("none", "default", "reduce-overhead", "max-autotune"),
     )
     precision: str = option(
         "auto",
-        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        "Autocast precision; auto is bf16 on a GPU or a CPU with bf16 instructions, fp32 otherwise.",
         choices=("auto", "fp32", "bf16"),
     )
     memory_format: str = option(
         "auto",
-        "Layout of the feature maps; auto is channels_last on a GPU, contiguous on a CPU.",
+        "Memory format of feature maps; auto is channels_last on a GPU, contiguous on a CPU.",
         choices=("auto", "contiguous", "channels_last"),
     )
     fused: str = option(
         "auto",
-        "Whether shuffle attention is computed by the kernels of sa_core.fused, in variants that have one; auto is on "
-        "where the machine has kernels.",
+        "Use the fused kernels of sa_core.fused for shuffle attention, in variants that have one; auto uses them "
+        "where supported.",
         choices=("auto", "on", "off"),
     )
 
@@ -221,55 +226,59 @@ class BenchConfig:
 
     of: list[str] = option(
         ["modules", "networks"],
-        "What is measured: attention modules by themselves on the shapes of each stage, and whole networks.",
+        "Subjects to measure: attention modules in isolation, on the feature map shapes of each stage, and whole "
+        "networks.",
         choices=("modules", "networks"),
     )
     modes: list[str] = option(
         ["forward", "backward", "step"],
-        "What is timed: forward; forward and backward, of modules; a training step, of networks.",
+        "Passes to time: forward, forward and backward (modules only), training step (networks only).",
         choices=("forward", "backward", "step"),
     )
     metrics: list[str] = option(
         ["speed", "memory", "complexity", "energy"],
-        "What is measured of each; energy where the GPU counts it.",
+        "Quantities to measure; energy requires a GPU with an energy counter.",
         choices=("speed", "memory", "complexity", "energy"),
     )
-    compile: list[str] = option(["eager"], "Eager or compiled by torch.compile.", choices=("eager", "compiled"))
+    compile: list[str] = option(
+        ["eager"], "Execution: eager or compiled with torch.compile.", choices=("eager", "compiled")
+    )
     precision: list[str] = option(
         ["fp32"],
-        "Precision of autocast; auto is bf16 on a GPU and on a CPU with bf16 instructions, otherwise fp32.",
+        "Autocast precision; auto is bf16 on a GPU or a CPU with bf16 instructions, fp32 otherwise.",
         choices=("fp32", "bf16", "auto"),
     )
     layout: list[str] = option(["contiguous"], "Memory format.", choices=("contiguous", "channels_last"))
     crossed: bool = option(
-        False, "Whether all combinations of these three are measured, or each other entry alone against the first ones."
+        False,
+        "Measure all combinations of bench.compile, bench.precision and bench.layout instead of varying one at a "
+        "time from the first entries.",
     )
-    compile_networks: bool = option(
-        False, "Whether compiled stands for whole networks, too, each of which takes minutes to compile on a CPU."
-    )
+    compile_networks: bool = option(False, "Also compile whole networks, which takes minutes per network on a CPU.")
     also: list[str] = option(
         ["tests.sa_core.official:OfficialShuffleAttention"],
-        "Further attention modules, as package.module:Class, made with the channels (and groups, where it takes them).",
+        "Additional attention modules, as package.module:Class; the class is called with the number of channels (and "
+        "groups, if it has this parameter).",
     )
     resolution: int = option(
         0,
-        "Side of the images in pixels; 0 is that of the data where others than digits are chosen, otherwise 32 for "
-        "CIFAR ResNets and 224.",
+        "Image size in pixels; 0 is that of the data set, or with data=digits 32 for CIFAR ResNets and 224 for other "
+        "backbones.",
         minimum=0,
         maximum=1024,
     )
-    module_batch: int = option(0, "Images in a batch of modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
-    network_batch: int = option(0, "Images in a batch of networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
+    module_batch: int = option(0, "Batch size for modules; 0 is 8 on a CPU and 64 on a GPU.", minimum=0)
+    network_batch: int = option(0, "Batch size for networks; 0 is 4 on a CPU and 64 on a GPU.", minimum=0)
     seconds: float = option(
         3.0,
-        "Seconds for timing the subjects of a comparison in turns, in each mode; six copies of each are timed in any "
-        "case.",
+        "Time limit in seconds for the interleaved timing of each comparison in each mode; at least six copies of "
+        "each subject are timed.",
         minimum=0.0,
         maximum=86_400.0,
     )
     margin: float = option(
         5.0,
-        "Equivalence margin in percent: the smallest relative difference in time that matters. Verdicts are slower, "
+        "Equivalence margin in percent: smallest relative difference in time that matters. Verdicts are slower, "
         "faster, the same within this margin, or undecided.",
         above=0.0,
         maximum=100.0,
@@ -281,7 +290,10 @@ class LimitsConfig:
     """What ends a cell before its time."""
 
     seconds: float = option(
-        0.0, "Seconds that a cell may take, after which it counts as failed; 0 is no limit.", minimum=0.0, maximum=1e9
+        0.0,
+        "Time limit of a cell in seconds; a cell that exceeds it fails. 0 means no limit.",
+        minimum=0.0,
+        maximum=1e9,
     )
 
 
@@ -291,15 +303,16 @@ class PlanConfig:
 
     pilot: int = option(
         0,
-        "Replicates that are trained first, as the study's first ones, to know how much they differ; 0 takes what is "
-        "stored. More replicates than were declared with them make verdicts exploratory; replicates=auto does not.",
+        "Pilot study: number of replicates to train now, as the first replicates of the study, to estimate their "
+        "variance; 0 uses the stored ones. Increasing replicates after the pilot makes verdicts exploratory, except "
+        "with replicates=auto.",
         minimum=0,
         maximum=100,
     )
     effect: float = option(
         0.0,
-        "Difference that the study is to detect, in the unit of judge.metric; the plan says how many replicates it "
-        "takes. 0 is sweep.margin.",
+        "Effect size for the power analysis, in the unit of judge.metric: the plan gives the number of replicates "
+        "needed to detect it. 0 means sweep.margin.",
         minimum=0.0,
         maximum=100.0,
     )
@@ -309,8 +322,8 @@ class PlanConfig:
 class TrackingConfig:
     """Where MLflow keeps what people browse."""
 
-    enabled: bool = option(True, "Whether to mirror the study to MLflow.")
-    uri: str = option("", "MLflow tracking URI; a SQLite file in results_dir where it is empty.")
+    enabled: bool = option(True, "Log the study to MLflow.")
+    uri: str = option("", "MLflow tracking URI; empty means a SQLite file in results_dir.")
 
 
 @dataclass
@@ -332,79 +345,84 @@ class Config:
     tracking: TrackingConfig = group(TrackingConfig)
     replicates: int | str = option(
         8,
-        "Times each variant is trained, each time with other seeds; in a search each variant that is confirmed. auto "
-        "trains more where verdicts are undecided.",
+        "Number of replicates (training runs with different seeds) of each variant, in a search of each confirmed "
+        "variant. auto adds replicates of undecided variants at interim analyses.",
         minimum=1,
         maximum=10_000,
         words=(AUTO,),
     )
-    replicates_max: int = option(32, "Most replicates of a variant under replicates=auto.", minimum=2, maximum=10_000)
+    replicates_max: int = option(
+        32, "Maximum number of replicates of a variant with replicates=auto.", minimum=2, maximum=10_000
+    )
     baseline_replicates: int = option(
         0,
-        "Replicates of baselines, where they are to have more than other variants, a multiple of replicates: a "
-        "baseline is part of every contrast, so reducing its noise helps all; 0 is as many as replicates.",
+        "Number of replicates of baselines, a multiple of replicates. A baseline is part of every contrast, so more "
+        "replicates of it make all contrasts more precise. 0 means the same as replicates.",
         minimum=0,
         maximum=10_000,
     )
-    seed: int = option(0, "Seed of the replicates' seeds.", minimum=0, maximum=2**63 - 1)
+    seed: int = option(
+        0, "Base seed, from which the seeds of all replicates are derived.", minimum=0, maximum=2**63 - 1
+    )
     weights: str = option(
         "first",
-        "Whose trained weights are kept in results_dir/<study>/weights: those of each variant's first replicate, which "
-        "some figures need, of all cells, or nobody's (off).",
+        "Trained weights to save in results_dir/<study>/weights: those of the first replicate of each variant "
+        "(first), which some figures need, of all cells (all), or none (off).",
         choices=("first", "all", "off"),
     )
     predictions: str = option(
         "all",
-        "Whether each trained network's predictions on the test images are kept in results_dir/<study>/predictions, "
-        "about 17 KB for 10,000 images: per-class accuracy, confusion matrices, calibration and churn come from them.",
+        "Save the predictions of each trained network on the test images in results_dir/<study>/predictions (about "
+        "17 KB for 10,000 images). Per-class accuracy, confusion matrices, calibration and churn need them.",
         choices=("all", "off"),
     )
     figures: Any = option(
         "all",
-        "Figures that `analyze` draws: all, or all but some as [all,-cams], with tables, page and report; or names, as "
-        f"[forest,pareto], these alone. One of: all, {', '.join(FIGURES)}.",
+        "Figures that `analyze` draws: all; all except some, as in [all,-cams]; or a list such as [forest,pareto], "
+        f"which draws only these figures, without tables, page and report. Names: {', '.join(FIGURES)}.",
         verbs=("analyze",),
     )
     threads: int | str = option(
         AUTO,
-        "Threads that a cell has on the CPU, on which the last digits of its results depend; auto is 1 for images of "
-        f"up to {SMALL_SIDE} pixels and all cores for others, and what a study was begun with where it goes on.",
+        "CPU threads per cell (results can differ in the last digits between numbers of threads). auto is the value "
+        f"of the stored study, or for a new study 1 for images of up to {SMALL_SIDE} pixels and all cores otherwise.",
         minimum=1,
         maximum=1024,
         words=(AUTO,),
     )
-    retries: int = option(2, "Times that a cell is begun again whose worker went away.", minimum=0, maximum=1000)
+    retries: int = option(2, "Maximum number of restarts of a cell whose worker process died.", minimum=0, maximum=1000)
     checkpoint_every: float = option(
         60.0,
-        "Seconds after which a cell is kept at the end of an epoch, so that one that is cut off goes on from there.",
+        "Checkpoint interval in seconds (checkpoints are written at the end of an epoch); an interrupted cell "
+        "resumes from its checkpoint.",
         minimum=0.0,
         maximum=1e9,
     )
     sync: bool = option(
         False,
-        "Whether `analyze` sends MLflow what it has missed of the study, because a server did not answer.",
+        "Send results to MLflow that are missing there, for example because the server was down.",
         verbs=("analyze",),
     )
     degenerate: str = option(
         "refuse",
-        "What `run` does when an attention module cannot work as intended, such as a layer norm over one hidden unit, "
-        "or a gate that is the same for all images: refuse to start, or warn and train it. `plan` lists such modules.",
+        "Action of `run` for degenerate attention modules, such as a layer norm over one hidden unit or a gate that "
+        "is constant over images: refuse to start, or warn and train. `plan` lists such modules.",
         choices=("refuse", "warn"),
     )
-    device: str = option("auto", "Where to train; auto is a GPU where there is one.", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "Training device; auto is a CUDA GPU if available.", choices=("auto", "cpu", "cuda"))
     recipes: list[str] = option(
         [],
-        "Protocols under which the same question is asked, each the name of a recipe, backbone or data set, or several "
-        "joined by +, as [quick,cifar10+resnet20+cifar]: one study per protocol, and a report on where verdicts agree.",
+        "Protocols to repeat the study under, each a recipe, backbone or data set, or several joined by +, for "
+        "example [quick,cifar10+resnet20+cifar]: one study per protocol, and a report on the agreement of verdicts.",
         verbs=("plan", "run", "analyze"),
     )
     study: str = option(
         "",
-        "Name of the study; if empty, <sweep>-<data>-<model>, followed by -<recipe> unless that is the default. With "
-        "recipes, name of the report; the studies are then <name>-<protocol>.",
+        "Name of the study; empty means <sweep>-<data>-<model>, followed by -<recipe> unless it is the default "
+        "recipe. With recipes, name of the report; the studies are named <name>-<protocol>.",
     )
-    storage: str = option("", "URL of Optuna's database; a SQLite file in results_dir where it is empty.")
-    results_dir: str = option("results", "Folder of the stores, figures and reports.")
+    storage: str = option("", "Optuna storage URL; empty means a SQLite file in results_dir.")
+    results_dir: str = option("results", "Output folder for databases, figures and reports.")
 
 
 # The options and groups that some verbs alone have, by their names on the command line.

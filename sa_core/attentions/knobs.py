@@ -38,7 +38,8 @@ class GroupedKnobs(Knobs):
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G.", minimum=1)
     groups_policy: str = knob(
         "strict",
-        "Where G does not fit a place: strict refuses it, clamp takes the most groups up to G that fit.",
+        "If G does not fit the channels of an insertion point: strict raises an error, clamp uses the largest number "
+        "of groups up to G that fits.",
         choices=("strict", "clamp"),
     )
 
@@ -144,31 +145,36 @@ class ShuffleAttentionKnobs(GroupedKnobs):
     _misfit = "does not split {channels} channels into groups of two equal halves: 2G must divide the channels"
 
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G; 2G must divide the channels.", minimum=1)
-    branches: str = knob("both", "Branches that gate; of the others there is nothing.", choices=BRANCHES)
+    branches: str = knob(
+        "both",
+        "Branches of the module: both, only the channel branch, only the spatial branch, or none.",
+        choices=BRANCHES,
+    )
     removed: str = knob(
         "identity",
-        "The half of a removed branch: identity passes it through, reassign hands it to the other branch.",
+        "Channels of a removed branch: passed through unchanged (identity), or processed by the remaining branch "
+        "(reassign).",
         choices=("identity", "reassign"),
     )
     transform: str = knob(
         "affine",
-        "F_c before the gate: a weight and a bias per channel, the same in the channel branch only, a 1x1 "
-        "convolution within the group, or nothing.",
+        "Transform F_c before the gate: weight and bias per channel (affine), in the channel branch only "
+        "(affine_channel), a 1x1 convolution within each group (conv1x1), or none.",
         choices=TRANSFORMS,
     )
-    norm: str = knob("instance", "Norm of the spatial branch; instance is the official one.", known=_NAMED_NORMS)
-    norm_affine: bool = knob(True, "Whether that norm has a weight and a bias of its own.")
-    pooling: str = knob("avg", "Pooling of the channel branch; avg_max is the mean of both.", choices=POOLINGS)
-    gate: str = knob(
-        "sigmoid", "What bounds a gate; tanh1 is 1 + tanh, none multiplies by F_c as it is.", choices=GATES
+    norm: str = knob(
+        "instance", "Norm of the spatial branch; instance is that of the official code.", known=_NAMED_NORMS
     )
+    norm_affine: bool = knob(True, "Learnable weight and bias of the spatial branch's norm.")
+    pooling: str = knob("avg", "Global pooling of the channel branch; avg_max averages avg and max.", choices=POOLINGS)
+    gate: str = knob("sigmoid", "Gate function; tanh1 is 1 + tanh(x), none multiplies by F_c directly.", choices=GATES)
     gate_bias: float = knob(
-        1.0, "Bias of F_c at the start, which a gate starts from: sigmoid(1) = 0.731.", minimum=-20, maximum=20
+        1.0, "Initial bias of F_c, which sets the initial gate value: sigmoid(1) = 0.731.", minimum=-20, maximum=20
     )
-    shuffle: bool = knob(True, "Whether a permutation of the channels ends the module.")
-    shuffle_groups: int = knob(2, "Blocks of channels that the shuffle interleaves.", minimum=2)
+    shuffle: bool = knob(True, "Channel shuffle at the end of the module.")
+    shuffle_groups: int = knob(2, "Number of groups of the channel shuffle.", minimum=2)
     permutation: str = knob(
-        "interleave", "Order that the shuffle makes: the official one, or one drawn at random for good.",
+        "interleave", "Channel shuffle: the official interleaving, or a fixed random permutation.",
         choices=PERMUTATIONS,
     )  # fmt: skip
 
@@ -293,7 +299,9 @@ class SqueezeExcitationKnobs(ReducedKnobs):
 class EfficientChannelKnobs(Knobs):
     """ECA (Wang et al. 2020), timm's layer."""
 
-    kernel_size: int = knob(0, "Channels that a gate looks at, odd; 0 is the paper's rule.", minimum=0, odd=True)
+    kernel_size: int = knob(
+        0, "Kernel size of the convolution over channels, odd; 0 follows the paper's rule.", minimum=0, odd=True
+    )
 
     def kernel_size_on(self, channels: int) -> int:
         """Returns the kernel size on `channels` channels: by the paper's rule, as timm rounds it, where it is 0."""
@@ -307,9 +315,9 @@ class EfficientChannelKnobs(Knobs):
 class CbamKnobs(ReducedKnobs):
     """CBAM (Woo et al. 2018), timm's layer."""
 
-    kernel_size: int = knob(7, "Side of the spatial gate's convolution, odd.", minimum=1, odd=True)
+    kernel_size: int = knob(7, "Kernel size of the spatial gate's convolution, odd.", minimum=1, odd=True)
     mlp_bias: bool = knob(
-        True, "Whether the channel gate's layers have biases, as the official ones; timm's have none."
+        True, "Biases in the channel gate's layers, as in the official code (timm's layers have none)."
     )
 
 
@@ -318,7 +326,9 @@ class GlobalContextKnobs(ReducedKnobs):
     """GC (Cao et al. 2019), timm's layer."""
 
     fusion: str = knob(
-        "add", "How the context joins the map: add is the paper's choice, scale is a gate.", choices=("add", "scale")
+        "add",
+        "Fusion of the context with the feature map: add, as in the paper, or scale, a gate.",
+        choices=("add", "scale"),
     )
 
     def meant_degenerate(self) -> dict[Finding, str]:
@@ -340,7 +350,9 @@ class BlindKnobs(Knobs):
 class ConstantKnobs(BlindKnobs):
     """Multiplication by one number: what every gate of shuffle attention does before it has learned anything."""
 
-    value: float = knob(0.7310585786300049, "The number; sigmoid(1) is where the official gates start.")
+    value: float = knob(
+        0.7310585786300049, "Constant factor; sigmoid(1) is the initial gate value of the official code."
+    )
 
 
 ATTENTIONS: Mapping[str, type[Knobs]] = MappingProxyType(

@@ -100,7 +100,7 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
     assert "bench." not in text
     for part in (
         "replicates=auto",
-        "auto trains more where verdicts are undecided",
+        worded("help.auto"),
         "replicates.max=32",
         "margin=auto",
     ):
@@ -156,7 +156,7 @@ def test_the_help_lists_sweeps_with_questions_and_every_option_with_its_value(
     assert call("--help", "train.epochs=9") == 0
     text = capsys.readouterr().out
     for part in ("Does it.", "python -m ablations.run [group=choice", "sweep=groups  ", "How many groups should",
-                 "train.epochs=9", "Passes over the training images.", "device=auto"):  # fmt: skip
+                 "train.epochs=9", worded("help.epochs"), "device=auto"):  # fmt: skip
         assert part in text
     assert max(map(len, text.splitlines())) <= 120
 

@@ -81,6 +81,6 @@ def test_what_is_a_small_image_is_said_as_it_is_done() -> None:
     def sentence(config: type, name: str) -> str:
         return next(str(declared.metadata["help"]) for declared in fields(config) if declared.name == name)
 
-    assert f"auto is 1 for images of up to {SMALL_SIDE} pixels" in sentence(Config, "threads")
+    assert f"1 for images of up to {SMALL_SIDE} pixels" in sentence(Config, "threads")
     assert f"for images of up to {SMALL_SIDE} pixels" in sentence(ModelConfig, "stem")
     assert resolve_threads("auto", "cpu", SMALL_SIDE) == 1
