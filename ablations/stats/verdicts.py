@@ -23,7 +23,7 @@ import pandas as pd
 
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
-from ablations.stats.estimates import Estimate, bca_interval
+from ablations.stats.estimates import Estimate
 from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
 from ablations.stats.looks import Looks
@@ -50,7 +50,6 @@ class Contrast:
         variant, baseline: by name.
         difference: variant less baseline in the metric's unit, with its 95 % CI; under looks, an interval that holds at
             all of them together. None where no replicate has both.
-        bca: the bootstrap's 95 % interval, for comparison; None of a single replicate.
         p: of no difference, corrected for the family and for looks; None where it could decide nothing.
         p_equivalence: of the equivalence tests, corrected likewise.
         verdict: what follows.
@@ -65,7 +64,6 @@ class Contrast:
     variant: str
     baseline: str
     difference: Estimate | None
-    bca: tuple[float, float] | None
     p: float | None
     p_equivalence: float | None
     verdict: Verdict
@@ -165,7 +163,7 @@ def _judge(questions: Sequence[Question], metric: str, looks: Looks | None) -> l
             variant,
             baseline,
             inference.estimate,
-            *_shown(inference),
+            *_decisive(inference),
             Verdict.NONE,
             look=inference.look,
             assumes_normal=inference.assumes_normal,
@@ -199,15 +197,13 @@ def _stabilities(
     return found
 
 
-def _shown(inference: Inference) -> tuple[tuple[float, float] | None, float | None, float | None]:
-    """Returns the bootstrap's interval and both p values, as far as they say something."""
+def _decisive(inference: Inference) -> tuple[float | None, float | None]:
+    """Returns both p values, None where the replicates cannot decide anything."""
     known = inference.estimate
     if known is None:
-        return None, None, None
+        return None, None
     p = inference.p if inference.least <= ALPHA and known.has_interval else None
-    if not known.has_spread:
-        return None, p, None
-    return bca_interval(inference.differences), p, inference.p_equivalence
+    return p, inference.p_equivalence if known.has_spread else None
 
 
 def _conclude(contrast: Contrast, inference: Inference, better: float, contrasts: int, looks: Looks | None) -> Contrast:

@@ -16,7 +16,7 @@ SINGLE = Estimate(1, 1.0, math.nan, math.nan)
 
 
 def contrast(difference: Estimate | None, verdict: Verdict, **others: Any) -> Contrast:
-    values: dict[str, Any] = {"bca": None, "p": None, "p_equivalence": None} | others
+    values: dict[str, Any] = {"p": None, "p_equivalence": None} | others
     return Contrast("sa", "none", difference, verdict=verdict, **values)
 
 

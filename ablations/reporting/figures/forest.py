@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """Returns a row a contrast that has a difference.
 
     Columns: `variant`, `baseline`, `n`, `mean` (in the metric's unit), `low` and `high` (95 % CI, empty where n is 1),
-    `bca_low` and `bca_high` (the bootstrap's), `adjusted` (median-unbiased, of a difference that a look decided), `p`
+    `adjusted` (median-unbiased, of a difference that a look decided), `p`
     and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`, `assumes_normal`, `reason`, `look`
     (the replicates of the last look, empty where there are none), `shortfall` (of the variant's worst run below its
     median) and `unseen_failures` (the rate of failures that an equivalent variant's replicates cannot exclude).
@@ -40,16 +39,15 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     for contrast in contrasts:
         if contrast.difference is None:
             continue
-        low, high = contrast.bca or (math.nan, math.nan)
         shortfalls = {one.variant: one.shortfall for one in contrast.stabilities}
         rows.append(
             {"variant": contrast.variant, "baseline": contrast.baseline, **vars(contrast.difference)}
-            | {"bca_low": low, "bca_high": high, "adjusted": contrast.adjusted}
+            | {"adjusted": contrast.adjusted}
             | {"p": contrast.p, "p_equivalence": contrast.p_equivalence, "verdict": contrast.verdict.value}
             | {"assumes_normal": contrast.assumes_normal, "reason": contrast.reason, "look": contrast.look}
             | {"shortfall": shortfalls.get(contrast.variant), "unseen_failures": contrast.unseen_failures}
         )
-    columns = ["variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "adjusted", "p"]
+    columns = ["variant", "baseline", "n", "mean", "low", "high", "adjusted", "p"]
     columns += ["p_equivalence", "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -102,9 +102,8 @@ def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str
             )
         return text
     return (
-        f"{text}Intervals are Student's, each on its own (the bootstrap's, which are too narrow for so few replicates, "
-        "are in figures/forest.csv). Adding replicates after a look at the verdicts makes them less sure; "
-        "replicates=auto allows for that."
+        f"{text}Intervals are Student's, not corrected for the number of contrasts. Adding replicates after a look at "
+        "the verdicts makes them less sure; replicates=auto allows for that."
     )
 
 

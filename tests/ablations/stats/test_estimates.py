@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations.stats import Estimate, bca_interval, cells_by_variant, estimate, judge
+from ablations.stats import Estimate, cells_by_variant, estimate, judge
 from ablations.stats.estimates import estimate_of
 from tests.builders.frames import frame
 
@@ -73,41 +73,6 @@ def test_values_that_are_all_the_same_have_an_interval_and_no_spread() -> None:
     assert (made.has_interval, made.has_spread) == (True, False)
     assert estimate([0.1, 0.2]).has_spread
     assert not estimate([0.1]).has_spread
-
-
-@pytest.mark.parametrize("n", [5, 8, 20])
-def test_the_bootstraps_interval_is_about_scipys(n: int) -> None:
-    for seed in range(5):
-        values = np.random.default_rng(seed).gamma(2.0, size=n)
-        expected = scipy_stats.bootstrap((values,), np.mean, n_resamples=20_000, rng=1).confidence_interval
-        # Of 2,000 resamples each bound varies by hundredths of the interval; where few values are skewed, by more.
-        close = (0.2 if n < 20 else 0.08) * (expected.high - expected.low)
-        assert bca_interval(values) == pytest.approx((expected.low, expected.high), abs=close)
-
-
-def test_the_bootstraps_interval_leans_to_where_values_are_skewed() -> None:
-    values = [0.0, 0.1, 0.2, 0.1, 0.0, 0.2, 5.0, 0.1]
-    low, high = bca_interval(values)
-    mean = float(np.mean(values))
-    assert high - mean > 1.5 * (mean - low)
-    plain = np.quantile(np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1), [0.025, 0.975])
-    assert low > plain[0]
-    assert high > plain[1]
-
-
-@given(st.floats(-100, 100), st.integers(1, 9))
-def test_the_bootstrap_of_equal_values_is_their_value(value: float, n: int) -> None:
-    assert bca_interval([value] * n) == pytest.approx((value, value))
-
-
-@given(VALUES)
-@example([0.0, 1.7625363148161514e-115])
-@example([0.0, 5e-324])
-@example([-1e3, 1e3, 1e3])
-def test_the_bootstraps_interval_is_within_the_values_and_the_same_again(values: list[float]) -> None:
-    low, high = bca_interval(values)
-    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
-    assert (low, high) == bca_interval(values)
 
 
 def test_an_estimate_of_a_known_error_has_its_degrees_of_freedom() -> None:

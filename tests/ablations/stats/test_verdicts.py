@@ -16,7 +16,6 @@ from ablations.stats import (
     Contrast,
     Looks,
     Verdict,
-    bca_interval,
     estimate,
     family,
     judge,
@@ -138,16 +137,15 @@ def test_evidence_is_of_pairs_alone_and_is_told() -> None:
     assert made.p == 2 / 2**8
     assert made.p_equivalence is not None
     assert made.p_equivalence > 0.9
-    assert made.bca == pytest.approx(bca_interval(CLEAR[:8]))
     assert [one.variant for one in made.stabilities] == ["a", "none"]
     assert (made.lost, made.adjusted, made.unseen_failures) == (0, None, None)
 
 
 def test_what_could_decide_nothing_has_no_p() -> None:
     same = verdict_of([0.0] * 8, base=CONSTANT)
-    assert (same.p, same.p_equivalence, same.bca) == (None, None, None)
+    assert (same.p, same.p_equivalence) == (None, None)
     single = verdict_of(CLEAR[:1])
-    assert (single.p, single.p_equivalence, single.bca) == (None, None, None)
+    assert (single.p, single.p_equivalence) == (None, None)
     assert single.difference is not None
     assert single.difference.mean == pytest.approx(2.01)
     assert verdict_of([]).difference is None

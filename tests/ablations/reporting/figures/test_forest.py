@@ -19,20 +19,20 @@ from ablations.reporting.figures.forest import draw_effects, draw_forest, forest
 from ablations.stats import Contrast, Estimate, Verdict
 
 TOP1 = METRICS["top1"]
-HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), (1.1, 1.9), 0.008, 1.0, Verdict.HELPS, look=8)
-HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), (-1.5, -0.5), 0.016, 1.0, Verdict.HURTS)
-EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), (-0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
-UNDECIDED = Contrast("groups=8", "none", Estimate(3, 0.5, -2, 3), (0, 1), None, 0.6, Verdict.UNDECIDED, "too few")
-SINGLE = Contrast("se", "none", Estimate(1, 2.0, math.nan, math.nan), None, None, None, Verdict.NONE, "one")
-UNPAIRED = Contrast("eca", "none", None, None, None, None, Verdict.NONE, "no replicate of both is finished")
+HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), 0.008, 1.0, Verdict.HELPS, look=8)
+HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), 0.016, 1.0, Verdict.HURTS)
+EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
+UNDECIDED = Contrast("groups=8", "none", Estimate(3, 0.5, -2, 3), None, 0.6, Verdict.UNDECIDED, "too few")
+SINGLE = Contrast("se", "none", Estimate(1, 2.0, math.nan, math.nan), None, None, Verdict.NONE, "one")
+UNPAIRED = Contrast("eca", "none", None, None, None, Verdict.NONE, "no replicate of both is finished")
 ALL = [HELPS, HURTS, EQUIVALENT, UNDECIDED, SINGLE]
 LONG = "position=residual, norm=instance, gate=hard_sigmoid, shuffle=off, transform=conv1x1"
 TWO_BASELINES = [
-    Contrast("resnet8, sa", "resnet8, none", HELPS.difference, HELPS.bca, 0.008, 1.0, Verdict.HELPS),
-    Contrast(f"{LONG}, sa", f"{LONG}, none", UNDECIDED.difference, UNDECIDED.bca, None, 0.6, Verdict.UNDECIDED),
+    Contrast("resnet8, sa", "resnet8, none", HELPS.difference, 0.008, 1.0, Verdict.HELPS),
+    Contrast(f"{LONG}, sa", f"{LONG}, none", UNDECIDED.difference, None, 0.6, Verdict.UNDECIDED),
 ]
 MANY = [
-    Contrast(f"{LONG} {number}", "none", Estimate(1000, number - 10, number - 12, number - 8), None, 0.5, 1.0, verdict)
+    Contrast(f"{LONG} {number}", "none", Estimate(1000, number - 10, number - 12, number - 8), 0.5, 1.0, verdict)
     for number, verdict in enumerate(list(Verdict)[:4] * 5)
 ]
 EFFECTS = [
@@ -52,20 +52,20 @@ def drawn_texts(drawn: Figure) -> list[Text]:
 def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
     frame = forest_frame(ALL)
     assert list(frame.columns) == [
-        "variant", "baseline", "n", "mean", "low", "high", "bca_low", "bca_high", "adjusted", "p", "p_equivalence",
+        "variant", "baseline", "n", "mean", "low", "high", "adjusted", "p", "p_equivalence",
         "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures",
     ]  # fmt: skip
     first, _, equivalent, undecided, single = frame.to_dict("records")
     assert pd.isna(first.pop("unseen_failures"))
     assert equivalent["unseen_failures"] == pytest.approx(1 - 0.05 ** (1 / 8))
     assert first == {
-        "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0, "bca_low": 1.1,
-        "bca_high": 1.9, "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
+        "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0,
+        "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
         "assumes_normal": False, "reason": "", "look": 8, "shortfall": None,
     }  # fmt: skip
     assert (undecided["reason"], undecided["verdict"]) == ("too few", "undecided")
     assert pd.isna(undecided["p"])
-    assert all(pd.isna(single[name]) for name in ("low", "high", "bca_low", "bca_high", "p", "p_equivalence", "look"))
+    assert all(pd.isna(single[name]) for name in ("low", "high", "p", "p_equivalence", "look"))
 
 
 def test_a_contrast_without_a_pair_has_no_row() -> None:
