@@ -1,7 +1,6 @@
 """Where networks look: class activation maps of variants side by side, on real test images.
 
-Grad-CAM (Selvaraju et al. 2017) as the package `grad-cam` computes it, of the true class, at the last feature map
-before the classifier.
+Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the true class, at the last feature map before the classifier.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import Sample
@@ -62,16 +62,30 @@ def cams_of(networks: TrainedNetworks) -> Cams:
 def class_activation_maps(
     model: nn.Module, pixels: Tensor, labels: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the map of each image for its class, (N, H, W) from 0 to 1, and the probabilities, (N, classes)."""
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    """Returns the map of each image for its class, (N, H, W) from 0 to 1, and the probabilities, (N, classes).
 
-    with torch.no_grad():
-        probabilities = model(pixels).softmax(1).numpy()
-    layer = last_map(model, pixels[:1])
-    with GradCAM(model=model, target_layers=[layer]) as compute:
-        maps = compute(input_tensor=pixels, targets=[ClassifierOutputTarget(label) for label in labels.tolist()])
-    return np.asarray(maps, dtype=np.float32), probabilities
+    A map's channels are weighted by the mean gradient of the true class's logit, and added up; what speaks against the
+    class counts as 0. `model` is in evaluation mode, in which no image changes another one's logits.
+    """
+    features: list[Tensor] = []
+    handle = last_map(model, pixels[:1]).register_forward_hook(lambda _module, _given, made: features.append(made))
+    try:
+        with torch.enable_grad():
+            logits = model(pixels.detach().requires_grad_())  # so that networks with frozen weights have gradients, too
+            true = logits.gather(1, labels[:, None].long()).sum()
+            (gradient,) = torch.autograd.grad(true, features[-1])
+    finally:
+        handle.remove()
+    weights = gradient.mean((2, 3), keepdim=True)
+    maps = _from_0_to_1((weights * features[-1].detach()).sum(1, keepdim=True).relu())
+    maps = F.interpolate(maps, pixels.shape[2:], mode="bilinear", align_corners=False)
+    return _from_0_to_1(maps)[:, 0].numpy(), logits.detach().softmax(1).numpy()
+
+
+def _from_0_to_1(maps: Tensor) -> Tensor:
+    """Scales each of (N, 1, H, W) maps; one that is the same everywhere becomes 0."""
+    maps = maps - maps.amin((2, 3), keepdim=True)
+    return maps / maps.amax((2, 3), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
