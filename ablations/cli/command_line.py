@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _DISTRIBUTION = "shuffle-attention-ablations"
+_PACKAGES = ("ablations", "sa_core")
 # Of a disk that is full, may not be written, or is failing; of a folder that is mounted no more; of limits on files.
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -80,6 +81,16 @@ def exit_status(run: Callable[[], int]) -> int:
         return run()
     except SuiteError as error:
         print(f"error: {hide_passwords(str(error))}", file=sys.stderr)
+        return USAGE_STATUS
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", *_PACKAGES):
+            raise
+        print(
+            f"error: the Python package {package} is not installed; pip install '{_DISTRIBUTION}[suite]' installs what "
+            "the suite needs",
+            file=sys.stderr,
+        )
         return USAGE_STATUS
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.
