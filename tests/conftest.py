@@ -52,6 +52,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"):  # tests log nothing to a server of the person's
+        os.environ.pop(f"MLFLOW_TRACKING_{name}", None)
+    for name in ("EXPERIMENT_NAME", "REGISTRY_URI"):
+        os.environ.pop(f"MLFLOW_{name}", None)
     processors.put_on_path(ROOT)  # processes that tests start may be in any folder
     if processor := config.getoption("as_processor"):
         processors.imitate(processor)

@@ -23,6 +23,16 @@ import pytest
 
 PASSWORD = "pa55/w@rd"  # of which a URL has to escape two characters
 QUOTED_PASSWORD = "pa55%2Fw%40rd"
+MLFLOW_USER, MLFLOW_PASSWORD = "me", "pa55/w@rd of MLflow"
+# A password that was right is kept for an hour: hashing it takes longer than what most requests ask for.
+_BASIC_AUTH = f"""[mlflow]
+default_permission = READ
+database_uri = sqlite:///{{folder}}/auth.db
+admin_username = {MLFLOW_USER}
+admin_password = {MLFLOW_PASSWORD}
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 3600
+"""
 
 
 def free_port() -> int:
@@ -110,10 +120,11 @@ def postgres() -> Iterator[Cluster]:
 
 
 class MlflowServer:
-    """`mlflow server` with a SQLite file behind it, which can die and come back."""
+    """`mlflow server --app-name basic-auth` with a SQLite file behind it, which can die and come back."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
+        (folder / "basic_auth.ini").write_text(_BASIC_AUTH.format(folder=folder))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -127,13 +138,18 @@ class MlflowServer:
     def start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-             "--workers", "1",
+             "--workers", "1", "--app-name", "basic-auth",
              "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}",
              "--artifacts-destination", str(self.folder / "artifacts")],
             stdout=(self.folder / "server.log").open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env=os.environ | {
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "basic_auth.ini"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test",
+            },
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while not self._answers():
@@ -168,8 +184,11 @@ class MlflowServer:
 
 @contextmanager
 def mlflow_server() -> Iterator[MlflowServer]:
-    """A running server."""
-    with tempfile.TemporaryDirectory(prefix="mlflow") as folder:
+    """A running server, whose user name and password this process has in its environment meanwhile."""
+    pytest.importorskip("flask_wtf", reason="needs mlflow[auth]; not installed here")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="mlflow") as folder:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", MLFLOW_USER)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", MLFLOW_PASSWORD)
         server = MlflowServer(Path(folder))
         server.start()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -26,7 +27,11 @@ from ablations.reporting.tables.render import print_table
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.not_made import not_made_notice
 from ablations.storage.lock import claimed
-from ablations.storage.paths import artifacts_folder, results_folder, tracking_uri
+from ablations.storage.paths import results_folder
+from ablations.tracking import open_benchmark
+
+if TYPE_CHECKING:
+    from ablations.tracking.experiment import Experiment
 
 
 class Ending(Enum):
@@ -47,22 +52,29 @@ def run_benchmark(config: Config, command: str) -> Ending:
     plan = make_plan(config)
     console = make_console()
     models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
-    if config.tracking.enabled:
-        tracking_uri(config)  # which may be refused
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
     console.print(f"[bold]{escape(folder.name)}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
     for note in plan.notes:
         console.print(note, markup=False, soft_wrap=True)
     with claimed(folder, ""):
-        return _Runner(config, command, plan, folder, console).run()
+        experiment = open_benchmark(config, folder.name, console)  # what is wrong with it is said before anything else
+        return _Runner(config, command, plan, folder, console, experiment).run()
 
 
 class _Runner:
     """Runs a plan whose folder nobody else writes to."""
 
-    def __init__(self, config: Config, command: str, plan: BenchmarkPlan, folder: Path, console: Console) -> None:
+    def __init__(
+        self,
+        config: Config,
+        command: str,
+        plan: BenchmarkPlan,
+        folder: Path,
+        console: Console,
+        experiment: Experiment | None,
+    ) -> None:
         self._config, self._command, self._plan = config, command, plan
-        self._folder, self._console = folder, console
+        self._folder, self._console, self._experiment = folder, console, experiment
         self._started, self._began, self._parts = time.time(), time.monotonic(), Parts()
         clocks = machine.clock_mhz(plan.device.type)
         computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
@@ -99,8 +111,8 @@ class _Runner:
             self._console.print(text, markup=False, soft_wrap=True)
         frame = report.frame_of(measurements, self._environment)
         self._report(frame, self._parts.make("counted operations", {}, benchmark.counted_networks))
-        if self._config.tracking.enabled:
-            self._parts.make("MLflow runs", None, self._track, frame)
+        if self._experiment is not None:
+            self._parts.make("MLflow runs", None, self._track, self._experiment, frame)
         self._say(*not_made_notice(self._parts, self._parts.write_tracebacks(self._folder / TRACEBACKS)))
         self._say(f"Took {time.monotonic() - self._began:,.0f} s.")
         if is_interrupted:
@@ -154,12 +166,9 @@ class _Runner:
         for text in texts:
             self._console.print(text, markup=False, soft_wrap=True)
 
-    def _track(self, frame: pd.DataFrame) -> None:
+    def _track(self, experiment: Experiment, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
 
-        uri, artifacts = tracking_uri(self._config), artifacts_folder(self._config, self._folder.name)
         tracked = report.tracked_of(frame)
-        opens, lost = log_benchmark(
-            uri, self._folder, tracked, self._environment, artifacts, self._started, self._parts
-        )
+        opens, lost = log_benchmark(experiment, self._folder, tracked, self._environment, self._started, self._parts)
         self._say(f"Dashboard:  {opens}" if opens else f"Not in MLflow: {lost}.")

@@ -323,7 +323,8 @@ class TrackingConfig:
     """Where MLflow keeps what people browse."""
 
     enabled: bool = option(True, "Log the study to MLflow.")
-    uri: str = option("", "MLflow tracking URI; empty means a SQLite file in results_dir.")
+    uri: str = option("", "MLflow tracking URI; empty means MLFLOW_TRACKING_URI, or else a SQLite file in results_dir.")
+    experiment: str = option("", "MLflow experiment; empty means MLFLOW_EXPERIMENT_NAME, or else the study name.")
 
 
 @dataclass

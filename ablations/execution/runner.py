@@ -38,9 +38,9 @@ from ablations.execution.schedules.sequential import looks_of
 from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.lock import claimed
-from ablations.storage.paths import storage_url, study_folder, tracking_uri
+from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study, open_store
-from ablations.tracking import StudyMirror, open_tracker
+from ablations.tracking import StudyMirror, destination_of, open_tracker
 from ablations.tracking.base import status_of
 
 _PROBED = 0.3  # seconds of training steps of a variant, to say what the study costs
@@ -71,7 +71,7 @@ class StudyRunner:
         config, console = self.config, self.console
         design = checked_design(config)
         if config.tracking.enabled:
-            tracking_uri(config)  # which may be refused
+            destination_of(config, design.study)  # which may be refused
         folder, url = study_folder(config), storage_url(config)
         console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
         launcher = make_launcher(config, design, console)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from importlib.metadata import entry_points
 from pathlib import Path
 from unicodedata import category, normalize
 
@@ -20,9 +19,6 @@ ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all result
 _RESERVED = ("reference", ARTIFACTS)
 _LONGEST = 200  # bytes of a folder's name, of the 255 of most file systems; names of locks and copies are longer
 _DEVICES = re.compile("con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
-# What MLflow keeps runs in.
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_SERVERS = ("http", "https", "file", "databricks", "databricks-uc", "uc")
 
 
 def study_folder(config: Config) -> Path:
@@ -50,15 +46,10 @@ def results_folder(config: Config) -> Path:
     return folder
 
 
-def artifacts_folder(config: Config, name: str) -> Path:
-    """Returns the folder of the artifacts of a study or benchmark, where MLflow's store is a database of our own."""
-    return results_folder(config) / ARTIFACTS / name
-
-
 def storage_url(config: Config) -> str:
     """Returns the URL of Optuna's database; raises what `check_url` does, and UsageError if its folder is missing."""
     if not config.storage:
-        return _own_database(config, "optuna.db")
+        return own_database(config, "optuna.db")
     check_url("storage", config.storage)
     file = database_file(config.storage)
     if file is not None and not file.parent.is_dir():
@@ -68,21 +59,7 @@ def storage_url(config: Config) -> str:
 
 def reference_url(config: Config) -> str:
     """Returns the URL of the database of the committed reference results."""
-    return _own_database(config, "reference/optuna.db")
-
-
-def tracking_uri(config: Config) -> str:
-    """Returns MLflow's tracking URI; raises UsageError if MLflow knows none of its kind, or what `check_url` does."""
-    uri = config.tracking.uri
-    if not uri:
-        return _own_database(config, "mlflow.db")
-    scheme, is_url, _ = uri.partition("://")
-    if scheme.partition("+")[0] in _DATABASES:
-        check_url("tracking.uri", uri)
-    elif is_url and scheme not in (*_SERVERS, *(one.name for one in entry_points(group="mlflow.tracking_store"))):
-        kinds = [f"{one}://" for one in (*_DATABASES, "http", "https", "file")]
-        raise UsageError("tracking.uri", uri, "is of no kind that MLflow knows", kinds)
-    return uri
+    return own_database(config, "reference/optuna.db")
 
 
 def make_folder(folder: Path) -> None:
@@ -112,7 +89,8 @@ def _folded(name: str) -> str:
     return normalize("NFC", name).casefold()
 
 
-def _own_database(config: Config, name: str) -> str:
+def own_database(config: Config, name: str) -> str:
+    """Returns the URL of a SQLite file in `results_dir`; raises UsageError if its path cannot be in a URL."""
     try:
         return sqlite_url(results_folder(config) / name)
     except ValueError as error:

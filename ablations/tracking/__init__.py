@@ -6,17 +6,18 @@ import os
 from typing import TYPE_CHECKING
 
 from ablations.storage.database import database_file
-from ablations.storage.paths import artifacts_folder, tracking_uri
 from ablations.tracking.artifacts import follow_artifacts
 from ablations.tracking.base import StudyMirror
+from ablations.tracking.destination import Destination, destination_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ablations.config import Config
     from ablations.design import Design
+    from ablations.tracking.experiment import Experiment
 
-__all__ = ["StudyMirror", "follow_results", "open_tracker"]
+__all__ = ["Destination", "StudyMirror", "destination_of", "follow_results", "open_benchmark", "open_tracker"]
 
 # MLflow reads some of these when it is imported, which every other module of this package does after this one.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -27,23 +28,44 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two l
 
 
 def open_tracker(config: Config, design: Design, study_id: str, console: Console) -> StudyMirror:
-    """Opens the mirror of a study; MLflow is imported only where tracking is enabled.
+    """Opens the mirror of a study, and says where it is; MLflow is imported only where tracking is enabled.
 
     `study_id` tells the study from other people's of its name on the same server. Raises UsageError if the store does
     not answer.
     """
     if not config.tracking.enabled:
         return StudyMirror()
-    uri = tracking_uri(config)
-    file = database_file(uri)
-    if file is not None and not file.exists():
-        console.print("Making the MLflow store, once; this takes some seconds.")
+    destination = _announced(config, design.study, console)
     from ablations.tracking.tracker import Tracker
 
-    return Tracker(uri, design, study_id, artifacts_folder(config, design.study))
+    return Tracker(destination, design, study_id)
+
+
+def open_benchmark(config: Config, name: str, console: Console) -> Experiment | None:
+    """Opens the experiment of a benchmark, and says where it is; returns None where tracking is off.
+
+    Raises:
+        UsageError: if the store does not answer.
+    """
+    if not config.tracking.enabled:
+        return None
+    destination = _announced(config, name, console)
+    from ablations.tracking.experiment import open_experiment
+
+    return open_experiment(destination)
+
+
+def _announced(config: Config, name: str, console: Console) -> Destination:
+    destination = destination_of(config, name)
+    file = database_file(destination.uri)
+    if file is not None and not file.exists():
+        console.print("Making the MLflow store, once; this takes some seconds.")
+    console.print(destination.sentence, markup=False, soft_wrap=True)
+    return destination
 
 
 def follow_results(config: Config) -> None:
     """Has the MLflow store of a results folder that has moved find its files again, without importing MLflow."""
     if config.tracking.enabled:
-        follow_artifacts(tracking_uri(config), artifacts_folder(config, config.study))
+        destination = destination_of(config, config.study)
+        follow_artifacts(destination.uri, destination.artifacts)

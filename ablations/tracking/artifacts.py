@@ -48,7 +48,8 @@ def update_addresses(uri: str, artifacts: Path) -> None:
                 inside = _inside(address)
                 if is_inside and str(identity) == "0" and address.endswith("/mlruns/0"):
                     inside = "0"  # MLflow's experiment "Default": a place where the store was made
-                is_ours = is_inside or (inside.split("/")[0] == artifacts.name and not _folder_of(address).is_dir())
+                is_experiments = unquote(inside.split("/")[0]) == artifacts.name
+                is_ours = is_inside or (is_experiments and not _folder_of(address).is_dir())
                 if inside and is_ours:
                     changes.append({"identity": identity, "address": here + inside})
             if changes:

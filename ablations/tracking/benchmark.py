@@ -16,7 +16,7 @@ from urllib.parse import quote
 from mlflow.entities import Metric, Param
 
 from ablations.common.parts import RAISE, Parts
-from ablations.tracking.experiment import FAILED, FINISHED, Experiment, open_experiment, outage_of
+from ablations.tracking.experiment import FAILED, FINISHED, Experiment, outage_of
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,25 @@ class Tracked:
 
 
 def log_benchmark(
-    uri: str,
+    experiment: Experiment,
     folder: Path,
     tracked: Sequence[Tracked],
     environment: Mapping[str, str],
-    artifacts: Path,
     started: float,
     parts: Parts = RAISE,
 ) -> tuple[str | None, str]:
     """Writes a benchmark; returns what opens it, or None and why it could not be written.
 
     Args:
-        folder: of the benchmark's files, whose name is that of the experiment.
+        experiment: that the runs are written to.
+        folder: of the benchmark's files.
         tracked: what was measured, something at least.
         environment: machine and versions.
-        artifacts: their folder where the store is a database of our own.
         started: when the benchmark began, in Unix time.
         parts: gets the runs and files that cannot be written although the store answers.
     """
     common = {"benchmark": stamp_of(started)}
     try:
-        experiment = open_experiment(uri, folder.name, artifacts)
         for one in tracked:
             with _run(experiment, one.name, parts) as run_id:
                 now = int(time.time() * 1000)
@@ -61,7 +59,7 @@ def log_benchmark(
             experiment.client.log_batch(run_id, params=params)
             experiment.log_files(run_id, folder, parts)
     except Exception as error:  # whatever ails the mirror is no failure of the benchmark
-        return None, outage_of(error, uri)
+        return None, outage_of(error, experiment.destination)
     # The dashboard draws ten runs at first: those of the first setting.
     first = tracked[0].params
     chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common

@@ -7,13 +7,14 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -24,6 +25,7 @@ from ablations.common.urls import file_url, hide_passwords, sqlite_url
 from ablations.common.wording import first_line
 from ablations.storage.database import connect_arguments, database_file, engine_url, sqlite_meaning
 from ablations.tracking.artifacts import is_gone, update_addresses
+from ablations.tracking.destination import Destination
 
 # Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)
@@ -48,12 +50,20 @@ _EXPERIMENT_TAGS = {
     f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW_STATE),
 }
 
+# What a server says to those whom it does not know, or does not let in, by MLflow's codes of errors.
+_DENIED = {
+    "UNAUTHENTICATED": "MLflow refuses the credentials (401); set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    "PERMISSION_DENIED": "MLflow denies access to the experiment (403); ask for permission, or name another one with "
+    "tracking.experiment",
+}
+
 
 @dataclass
 class Experiment:
-    """One experiment in an MLflow store; `uri` is as the user gave it."""
+    """One experiment in an MLflow store."""
 
-    uri: str
+    destination: Destination
     client: MlflowClient
     id: str
 
@@ -88,11 +98,16 @@ class Experiment:
                 refused += 1
 
     def dashboard(self, query: str) -> str:
-        """Returns the command and the address, or of a server the address, that open the runs as charts."""
+        """Returns the command and the address, or of a server the address, that open the runs as charts.
+
+        Of what is neither, as Databricks, it names the experiment.
+        """
         place = f"/#/experiments/{self.id}/runs?workflowType=machine_learning&compareRunsMode=CHART&{query}"
-        shown = hide_passwords(self.uri)
+        shown = hide_passwords(self.destination.uri)
         if shown.startswith(("http://", "https://")):
             return shown.rstrip("/") + place
+        if self.destination.has_own_artifacts:
+            return f"experiment {self.destination.experiment} at {shown}"
         python = Path(sys.executable)
         with suppress(OSError):  # the current folder may be gone
             python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
@@ -100,34 +115,57 @@ class Experiment:
         return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
 
-def open_experiment(uri: str, name: str, artifacts: Path) -> Experiment:
-    """Opens the experiment of a name; the store and the experiment are made where there is none.
+def open_experiment(destination: Destination) -> Experiment:
+    """Opens an experiment; the store and the experiment are made where there is none.
 
-    `artifacts` is where these lie if the store is a database of our own; a server has a place of its own. Raises
-    UsageError if there is no folder for a SQLite store.
+    Raises:
+        UsageError: if the store does not answer, or there is no folder for a SQLite store.
     """
+    with refusals_of(destination):
+        return _open_experiment(destination)
+
+
+@contextmanager
+def refusals_of(destination: Destination) -> Iterator[None]:
+    """Makes errors of a store one message; raises UsageError instead of any error of MLflow and what is below it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # of MLflow, its database, its driver, or the network
+        if isinstance(error, MlflowException) and error.error_code in _DENIED:
+            raise destination.refusal(_DENIED[error.error_code]) from None
+        silent = "MLflow does not answer" if destination.is_server else "MLflow's store cannot be opened"
+        raise destination.refusal(f"{silent}: {reason_of(error, destination.uri)}") from None
+
+
+def _open_experiment(destination: Destination) -> Experiment:
     bypass_proxies()
+    uri, artifacts = destination.uri, destination.artifacts
     file = database_file(uri)
     if file is not None:
-        _make_store(uri, file)
+        _make_store(destination, file)
         update_addresses(uri, artifacts)
-    elif uri.startswith(("postgresql", "mysql", "mssql")):
+    elif destination.is_database:
         # A sign of life: MLflow would try for minutes before it says that there is none.
         address = engine_url(uri)
         create_engine(address, poolclass=NullPool, connect_args=connect_arguments(address)).connect().close()
         update_addresses(uri, artifacts)
     client = MlflowClient(engine_url(uri))
-    experiment = client.get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(destination.experiment)
     if experiment is None:
-        local = None if uri.startswith(("http://", "https://")) else file_url(artifacts)
-        experiment_id = client.create_experiment(name, artifact_location=local, tags=_EXPERIMENT_TAGS)
+        local = None if destination.has_own_artifacts else file_url(artifacts)
+        experiment_id = client.create_experiment(destination.experiment, local, _EXPERIMENT_TAGS)
     else:
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
+        for key, value in _EXPERIMENT_TAGS.items():  # of an experiment that was made by hand
+            if key not in experiment.tags:
+                client.set_experiment_tag(experiment_id, key, value)
     if file is not None:
         _remove_literal_folder(uri, file)
-    return Experiment(uri, client, str(experiment_id))
+    return Experiment(destination, client, str(experiment_id))
 
 
 def reason_of(error: Exception, uri: str = "") -> str:
@@ -138,17 +176,13 @@ def reason_of(error: Exception, uri: str = "") -> str:
     return hide_passwords(line, uri)[:300]
 
 
-def outage_of(error: Exception, uri: str) -> str:
+def outage_of(error: Exception, destination: Destination) -> str:
     """Returns what has happened to the store, as a clause: a server stopped answering, or files cannot be written."""
     is_of_files = type(error) is OSError or isinstance(error, _FILE_ERRORS)
-    if is_of_files or not is_server(uri):
-        return f"MLflow's store cannot be written ({reason_of(error, uri)})"
-    return f"MLflow stopped answering ({reason_of(error, uri)})"
-
-
-def is_server(uri: str) -> bool:
-    """Whether a program answers at an address, as opposed to files that this process reads and writes."""
-    return "://" in uri and not uri.startswith(("sqlite", "file:"))
+    reason = reason_of(error, destination.uri)
+    if is_of_files or not destination.is_server:
+        return f"MLflow's store cannot be written ({reason})"
+    return f"MLflow stopped answering ({reason})"
 
 
 def _remove_literal_folder(uri: str, file: Path) -> None:
@@ -160,12 +194,12 @@ def _remove_literal_folder(uri: str, file: Path) -> None:
                 folder.rmdir()
 
 
-def _make_store(uri: str, path: Path) -> None:
+def _make_store(destination: Destination, path: Path) -> None:
     """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
     if path.exists():
         return
     if not path.parent.is_dir():
-        raise UsageError("tracking.uri", uri, f"there is no folder {path.parent}")
+        raise destination.refusal(f"there is no folder {path.parent}")
     with FileLock(path.with_name(f"{path.name}.lock")):
         unfinished = path.with_name(f"{path.name}.unfinished")
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):

@@ -146,14 +146,15 @@ class RunIndex:
         found: dict[str, list[RunSummary]] = {}
         token: str | None = None
         client, experiments = self._experiment.client, [self._experiment.id]
+        # The experiment may have other studies, too.
+        conditions = " and ".join(filter(None, [f"tags.study_id = '{self._study_id}'", condition]))
         while True:
             # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
             # looking for garbage meanwhile takes two thirds of the time.
             with without_collecting_garbage():
-                page = client.search_runs(experiments, condition, max_results=_PAGE, page_token=token)
+                page = client.search_runs(experiments, conditions, max_results=_PAGE, page_token=token)
                 for run in page:
-                    if run.data.tags.get("study_id") == self._study_id:
-                        found.setdefault(run.data.tags.get("cell", _PARENT), []).append(RunSummary.of(run))
+                    found.setdefault(run.data.tags.get("cell", _PARENT), []).append(RunSummary.of(run))
                 token = page.token
                 del page
             if not token:

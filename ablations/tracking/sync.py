@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
-from ablations.common.urls import hide_passwords
 from ablations.common.wording import count
 from ablations.reporting.text.declaration import verdicts_tag
 from ablations.storage.lock import claimed
-from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
+from ablations.storage.paths import storage_url
 from ablations.storage.study import open_store
 from ablations.tracking.base import status_of
+from ablations.tracking.destination import destination_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +37,7 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
     if not config.tracking.enabled:
         raise UsageError("sync", "true", "sends a study to MLflow, and tracking.enabled is false")
     with claimed(analysis.folder, storage_url(config)):
-        artifacts = artifacts_folder(config, design.study)
-        yield Tracker(tracking_uri(config), design, analysis.attributes["identity"]["id"], artifacts)
+        yield Tracker(destination_of(config, design.study), design, analysis.attributes["identity"]["id"])
 
 
 def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> Parts:
@@ -58,8 +57,7 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     tracker.end(status, folder, note, tag, parts)
     sent = count(tracker.sent, "cell")
     if tracker.lost:
-        reason = f"{tracker.lost} after {sent}; the same command sends the rest"
-        raise UsageError("tracking.uri", hide_passwords(tracker.uri), reason)
+        raise tracker.destination.refusal(f"{tracker.lost} after {sent}; the same command sends the rest")
     console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
     console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
     return parts

@@ -16,27 +16,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import shown
 from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
 from ablations.common.parts import RAISE, Parts
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
 from ablations.tracking.base import StudyMirror
+from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import (
     FAILED,
     FINISHED,
     KILLED,
     RUNNING,
     VIEW,
-    is_server,
     open_experiment,
     outage_of,
-    reason_of,
+    refusals_of,
 )
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
@@ -72,9 +73,9 @@ class Tracker(StudyMirror):
 
     Args:
         study_id: tells it from other people's studies of its name on the same server.
-        artifacts: folder of the artifacts where the store is a database of our own; a server has a place of its own.
 
     Attributes:
+        destination: where the study is logged.
         runs: which runs the experiment has of the study.
         monitor: writes how busy the machine is to the parent run, while cells are trained.
 
@@ -82,8 +83,8 @@ class Tracker(StudyMirror):
         UsageError: if the store does not answer.
     """
 
-    def __init__(self, uri: str, design: Design, study_id: str, artifacts: Path) -> None:
-        self.uri, self._design = uri, design
+    def __init__(self, destination: Destination, design: Design, study_id: str) -> None:
+        self.destination, self._design, self._study_id = destination, design, study_id
         self.monitor: SystemMetricsMonitor | None = None
         self._is_training = False
         self._fingerprint = ""
@@ -91,20 +92,14 @@ class Tracker(StudyMirror):
         self._pending: dict[str, _Update] = {}
         self._finished: set[str] = set()
         self._costs: dict[str, Mapping[str, float]] = {}  # by variant and metric
-        try:
-            self.experiment = open_experiment(uri, design.study, artifacts)
+        self.experiment = open_experiment(destination)
+        with refusals_of(destination):
             self.runs = RunIndex(self.experiment, design.study, study_id)
-        except UsageError:
-            raise
-        except Exception as error:  # of MLflow, its database, its driver, or the network
-            silent = "MLflow does not answer" if is_server(uri) else "MLflow's store cannot be opened"
-            reason = f"{silent}: {reason_of(error, uri)}"
-            raise UsageError("tracking.uri", hide_passwords(uri), reason) from None
         self.connection = Connection(
             probe=lambda: self.experiment.client.search_experiments(max_results=1),
             reconnect=self._reconnect,
             send_pending=self._send_pending,
-            explain=lambda error: outage_of(error, uri),
+            explain=lambda error: outage_of(error, destination),
         )
 
     @property
@@ -190,7 +185,12 @@ class Tracker(StudyMirror):
 
     def command(self) -> str:
         """Returns the command, or the address, that opens the dashboard."""
-        return self.experiment.dashboard(f"viewStateShareKey={VIEW}")
+        # Of an experiment that several studies share, the runs of this one.
+        is_shared = self.destination.experiment != self._design.study
+        condition = quote(f"tags.study_id = '{self._study_id}'")
+        return self.experiment.dashboard(
+            f"viewStateShareKey={VIEW}" + (f"&searchFilter={condition}" if is_shared else "")
+        )
 
     def _update_of(self, cell: Cell, commit: str | None = None) -> _Update:
         return self._pending.setdefault(cell.key, _Update(cell, commit))
@@ -220,7 +220,7 @@ class Tracker(StudyMirror):
         design = self._design
         # What may change between runs of a study are tags: MLflow refuses another value of a parameter.
         tags = {"sweep": design.sweep, "question": design.question, "baseline": design.baseline, _COMMIT: self._commit}
-        self._describe(self.runs.parent_id, flatten(design.protocol), tags)
+        self._describe(self.runs.parent_id, as_typed(design.protocol), tags)
 
     def _describe(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
         """Writes what a run is of, and the data set."""
@@ -294,14 +294,14 @@ class Tracker(StudyMirror):
 
     def _describe_child(self, run_id: str, update: _Update) -> None:
         cell, variant = update.cell, update.cell.variant
-        settings = {"network": variant.network, "clamped": variant.clamped, "protocol": self._design.protocol}
         params = {
             "variant": variant.name,
             "replicate": cell.replicate,
             "split": cell.split.value,
             "key": cell.key,
-            **flatten(settings),
-            **{f"recipe.{path}": value for path, value in variant.recipe.items()},
+            # What the cell was trained with: a variant's recipe replaces options of the protocol.
+            **as_typed({**self._design.protocol, **variant.network, "clamped": variant.clamped}),
+            **as_typed(variant.recipe),
         }
         self._describe(run_id, params, {_COMMIT: update.commit})
 
@@ -336,6 +336,11 @@ class Tracker(StudyMirror):
         if "failure" in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, "failure")  # of an earlier attempt
         client.set_terminated(run_id, FINISHED)
+
+
+def as_typed(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Returns settings named and written as on the command line: `attention` is `sa`, `attention.groups` is `4`."""
+    return {name.removesuffix(".name"): shown(value) for name, value in flatten(settings).items()}
 
 
 def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:

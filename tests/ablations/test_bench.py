@@ -323,15 +323,15 @@ def test_a_second_process_on_the_same_benchmark_is_refused(tmp_path: Path, capsy
     assert not (tmp_path / NAME / "measurements.csv").exists()
 
 
-def test_a_dashboard_that_does_not_answer_is_said_and_no_failure(
+def test_a_dashboard_that_does_not_answer_is_refused_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*TINY, "bench.of=[networks]", "bench.metrics=[complexity]", "bench.modes=[forward]", "bench.also=[]",
                  "tracking.uri=sqlite:////nowhere/mlflow.db", f"results_dir={tmp_path}"]  # fmt: skip
-    assert cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",)) == 0
-    printed = capsys.readouterr().out
-    reason = worded("database.no_folder", folder="/nowhere")
-    assert worded("bench.untracked") + f"tracking.uri=sqlite:////nowhere/mlflow.db: {reason}" in printed
+    assert cli.main("bench", bench.PURPOSE, bench.bench, arguments, ("sweep=rivals",)) == cli.USAGE_STATUS
+    error = refusal("tracking.uri=sqlite:////nowhere/mlflow.db", "database.no_folder", folder="/nowhere")
+    assert re.match(f"error: {error}", capsys.readouterr().err)
+    assert list(tmp_path.rglob("*.csv")) == []
 
 
 @pytest.fixture(scope="module")

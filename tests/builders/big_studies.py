@@ -30,8 +30,9 @@ from ablations.config.compose import compose_config
 from ablations.data import load_images
 from ablations.design import Cell, Design, make_design
 from ablations.storage.parameters import distributions_of, parameters_of
-from ablations.storage.paths import artifacts_folder, storage_url, tracking_uri
+from ablations.storage.paths import storage_url
 from ablations.storage.study import StudyStore, open_store
+from ablations.tracking import destination_of
 from ablations.tracking.tracker import Tracker
 from ablations.training.train import Epoch, Result
 from tests.builders.costs import machine_of, usual_attributes, usual_costs
@@ -182,10 +183,10 @@ def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> N
 
 def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcomes, fingerprint: str) -> None:
     """Mirrors finished cells as a run that missed them all does."""
-    artifacts = artifacts_folder(config, design.study)
-    tracker = Tracker(tracking_uri(config), design, store.id, artifacts)
+    destination = destination_of(config, design.study)
+    tracker = Tracker(destination, design, store.id)
     real = tracker.experiment.client
-    bulk = _BulkClient(tracking_uri(config), artifacts)
+    bulk = _BulkClient(destination.uri, destination.artifacts)
     tracker.experiment.client = bulk  # type: ignore[assignment]
     finished = [(cell, outcome) for cell, outcome in outcomes if outcome is not None]
     tracker.sync(finished, fingerprint)

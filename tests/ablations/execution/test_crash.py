@@ -21,6 +21,7 @@ from ablations.config.compose import compose_config
 from ablations.design import make_design
 from ablations.execution.launchers.serial import SerialLauncher
 from ablations.storage.files import Checkpoints, Weights
+from ablations.tracking.destination import Destination
 from ablations.tracking.tracker import Tracker
 from ablations.training.events import Finished, Learnt, Progress, Saved
 from ablations.training.job import Job, pack_weights
@@ -80,7 +81,9 @@ class Study(DrivenStudy):
         self.mine = folder / name
 
     def run(self) -> None:
-        mirror = Tracker(self.uri, self.design, self.store.id, self.folder / "artifacts")
+        mirror = Tracker(
+            Destination(self.uri, self.design.study, self.folder / "artifacts"), self.design, self.store.id
+        )
         try:
             self.drive(
                 InstantLauncher(self.design, self.config.data),

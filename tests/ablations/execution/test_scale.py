@@ -18,6 +18,7 @@ from ablations.config.compose import compose_config
 from ablations.reporting.text.scope import shown_sentence
 from ablations.storage.paths import study_folder
 from ablations.storage.study import StudyStore, open_store
+from ablations.tracking.destination import Destination
 from ablations.tracking.tracker import Tracker
 from tests.builders.big_studies import BigStudy, make_big_study
 
@@ -73,7 +74,8 @@ def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
 
     monkeypatch.setattr(MlflowClient, "search_runs", counted)
     store = opened(study, folder)
-    tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", study.design, store.id, folder / "artifacts")
+    destination = Destination(f"sqlite:///{folder / 'mlflow.db'}", study.design.study, folder / "artifacts")
+    tracker = Tracker(destination, study.design, store.id)
     tracker.sync([(cell, outcome) for cell, outcome in study.outcomes if outcome], "fingerprint")
     assert tracker.lost is None
     assert seen == [1, 0]  # the study's run, and what is not finished

@@ -22,8 +22,8 @@ from ablations.common.names import visible
 from ablations.reporting.page.page import write_page
 from ablations.reporting.report import make_report
 from ablations.reporting.tables.export import write_tables
-from ablations.storage.paths import tracking_uri
 from ablations.storage.study import StudyStore
+from ablations.tracking import destination_of
 from ablations.tracking.tracker import Tracker
 from tests.builders.latex import compile_tables, printed
 from tests.builders.markdown import cells_of, parsed, text_of
@@ -149,13 +149,13 @@ def test_names_are_read_as_they_were_given_from_mlflow(names: Names, mlflow_tabl
         found = study_of(names, Path(folder))
         assert found is not None
         store, analysis = found
-        design, uri = analysis.design, tracking_uri(analysis.config)
+        design, destination = analysis.design, destination_of(analysis.config, analysis.design.study)
         shutil.copy(mlflow_tables, analysis.folder.parent / "mlflow.db")
-        tracker = Tracker(uri, design, store.id, analysis.folder.parent / "artifacts")
+        tracker = Tracker(destination, design, store.id)
         tracker.sync(store.outcomes(design), "f00d")
         tracker.end("FINISHED", note=make_report(analysis, ()).opening)
         assert tracker.lost is None
-        client = MlflowClient(uri)
+        client = MlflowClient(destination.uri)
         experiment = client.get_experiment_by_name(design.study)
         assert experiment is not None
         parent, *children = sorted(

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ablations.tracking.artifacts import follow_artifacts, is_gone, update_addresses
+from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import open_experiment
 
 NAMES = ("one", "two")
@@ -32,7 +33,7 @@ class Results:
         source = self.folder / name
         source.mkdir(exist_ok=True)
         (source / "report.md").write_text(content, encoding="utf-8")
-        experiment = open_experiment(self.uri, name, self.artifacts(name))
+        experiment = open_experiment(Destination(self.uri, name, self.artifacts(name)))
         experiment.log_files(experiment.create_run("report"), source)
 
     def addresses(self, name: str) -> list[str]:
@@ -147,7 +148,7 @@ def test_other_peoples_addresses_stay(results: Results) -> None:
 
 
 def test_files_are_not_written_to_a_folder_that_is_gone(results: Results) -> None:
-    experiment = open_experiment(results.uri, "one", results.artifacts("one"))
+    experiment = open_experiment(Destination(results.uri, "one", results.artifacts("one")))
     run_id = experiment.create_run("report")
     old = results.folder
     source = moved(results) / "one"

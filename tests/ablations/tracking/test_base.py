@@ -17,6 +17,7 @@ from ablations.design import make_design
 from ablations.tracking import StudyMirror, open_tracker
 from ablations.tracking.tracker import Tracker
 from ablations.training.events import Epoch
+from tests.wording import worded
 
 EPOCH = Epoch(0, 2.0, 2.1, 40.0, 0.1, 1.0, 1_700_000_000.25)
 METHODS = [
@@ -60,10 +61,11 @@ def test_a_store_is_announced_when_it_is_made_and_not_again(tmp_path: Path) -> N
     design = make_design(config)
     said = StringIO()
     for _ in range(2):
-        mirror = open_tracker(config, design, "mine", Console(file=said, width=200))
+        mirror = open_tracker(config, design, "mine", Console(file=said, width=80))
         assert isinstance(mirror, Tracker)
-        assert mirror.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert said.getvalue() == "Making the MLflow store, once; this takes some seconds.\n"
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    logging = worded("tracking.logging", uri=uri, experiment=design.study)
+    assert said.getvalue().splitlines() == [worded("tracking.making"), logging, logging]
     experiment = mirror.experiment.client.get_experiment(mirror.experiment.id)
     assert experiment.artifact_location == (tmp_path / "mlflow-artifacts" / design.study).as_uri()
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 import requests
 
-from ablations.tracking.experiment import is_server, outage_of
+from ablations.tracking.destination import Destination
+from ablations.tracking.experiment import outage_of
 from tests.wording import worded
 
 
@@ -23,19 +25,4 @@ from tests.wording import worded
     ],
 )
 def test_only_a_server_stops_answering(uri: str, error: Exception, text: str) -> None:
-    assert outage_of(error, uri) == worded(text, cause=error)
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("http://127.0.0.1:5000", True),
-        ("https://host/mlflow", True),
-        ("mysql://me@host/db", True),
-        ("sqlite:///mlflow.db", False),
-        ("file:///mlruns", False),
-        ("mlruns", False),
-    ],
-)
-def test_files_are_no_server(uri: str, expected: bool) -> None:
-    assert is_server(uri) is expected
+    assert outage_of(error, Destination(uri, "mine", Path("artifacts"))) == worded(text, cause=error)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ablations.common.urls import file_url, sqlite_url
+from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import LONGEST_NAME, open_experiment
 
 ODD = "o'brien 50% %41 {x} what? #1 & [b] größe 研究"
@@ -15,7 +16,7 @@ def test_a_store_and_its_files_lie_where_their_path_says(tmp_path: Path, mlflow_
     folder = tmp_path / ODD / ODD
     folder.mkdir(parents=True)
     shutil.copy(mlflow_tables, folder / "mlflow.db")
-    experiment = open_experiment(sqlite_url(folder / "mlflow.db"), "mine", folder / "artifacts")
+    experiment = open_experiment(Destination(sqlite_url(folder / "mlflow.db"), "mine", folder / "artifacts"))
     run_id = experiment.create_run("x" * 1000)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("a")

@@ -21,6 +21,7 @@ from ablations.design import Cell, Design, make_design
 from ablations.storage.lock import claimed
 from ablations.tracking import outage
 from ablations.tracking import tracker as track
+from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import FINISHED
 from ablations.tracking.outage import State
 from ablations.tracking.tracker import Tracker
@@ -106,7 +107,7 @@ def test_cells_that_are_trained_at_a_time_keep_their_epochs_apart(
     running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(track, "LIVE_SECONDS", 1e9)
-    tracker = Tracker(running.uri, design, "mine", tmp_path)
+    tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     one, other = design.cells()
     tracker.begin("fingerprint0", None)
     for cell in (one, other):
@@ -126,7 +127,7 @@ def test_cells_that_are_trained_at_a_time_keep_their_epochs_apart(
 
 
 def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, design: Design, tmp_path: Path) -> None:
-    tracker = Tracker(running.uri, design, "mine", tmp_path)
+    tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     after = replace(DESIGN, replicates=2)
     last = [cell for cell in after.cells() if cell.replicate == 1]
@@ -144,7 +145,7 @@ def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, des
 def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alone(
     running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = Tracker(running.uri, design, "mine", tmp_path)
+    tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     calls = 0
 
@@ -186,7 +187,7 @@ def test_a_request_that_was_carried_out_and_never_answered_makes_nothing_twice(
             design = replace(DESIGN, study=f"unanswered-{number}")
             cells = list(design.cells())[:1]
             proxy.requests, proxy.swallowed = 0, lambda _: False
-            tracker = Tracker(proxy.uri, design, "mine", tmp_path)
+            tracker = Tracker(Destination(proxy.uri, design.study, tmp_path), design, "mine")
             start = proxy.requests
             proxy.swallowed = (start + number).__eq__
             drive(tracker, cells)
@@ -206,14 +207,14 @@ def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
 ) -> None:
     proxy = Proxy(running.port)
     try:
-        Tracker(proxy.uri, replace(design, study="first"), "mine", tmp_path)
+        Tracker(Destination(proxy.uri, "first", tmp_path), replace(design, study="first"), "mine")
         made = proxy.requests  # the last of these makes the parent run
         proxy.requests, proxy.swallowed = 0, lambda now: now == made
         with pytest.raises(UsageError, match="MLflow does not answer"):
-            Tracker(proxy.uri, design, "mine", tmp_path)
+            Tracker(Destination(proxy.uri, design.study, tmp_path), design, "mine")
     finally:
         proxy.close()
-    tracker = Tracker(running.uri, design, "mine", tmp_path)
+    tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     drive(tracker, cells)
     tracker.end(FINISHED)
@@ -221,14 +222,14 @@ def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
 
 
 def test_of_two_runs_of_a_cell_one_stays(running: MlflowServer, design: Design, tmp_path: Path) -> None:
-    tracker = Tracker(running.uri, design, "mine", tmp_path)
+    tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     drive(tracker, cells)
     client = MlflowClient(running.uri)
     child = {"cell": cells[0].key, "mlflow.parentRunId": tracker.runs.parent_id}
     for name, tags in ((cells[0].name, child), (design.study, {})):
         client.create_run(tracker.experiment.id, run_name=name, tags={"study_id": "mine", **tags})
-    again = Tracker(running.uri, design, "mine", tmp_path)
+    again = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     again.sync([(cell, OUTCOME) for cell in cells], "fingerprint")
     again.end(FINISHED)
     check(running.uri, design.study, cells)

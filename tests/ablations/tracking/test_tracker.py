@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
@@ -16,6 +17,7 @@ from ablations.config.compose import compose_config
 from ablations.design import Cell, Design, make_design
 from ablations.tracking import outage
 from ablations.tracking import tracker as track
+from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import FINISHED, KILLED
 from ablations.tracking.tracker import Tracker
 from ablations.training.train import Epoch, Result
@@ -42,7 +44,7 @@ def design(request: pytest.FixtureRequest) -> Design:
 
 @pytest.fixture
 def tracker(uri: str, design: Design, tmp_path: Path) -> Tracker:
-    return Tracker(uri, design, "mine", tmp_path / "artifacts")
+    return Tracker(Destination(uri, design.study, tmp_path / "artifacts"), design, "mine")
 
 
 def result(top1: float = 61.5, epochs: int = 3) -> Result:
@@ -55,7 +57,7 @@ def outcome(**kwargs: Any) -> dict[str, Any]:
 
 
 def runs(tracker: Tracker) -> list[Run]:
-    return list(MlflowClient(tracker.uri).search_runs([tracker.experiment.id], max_results=1000))
+    return list(MlflowClient(tracker.destination.uri).search_runs([tracker.experiment.id], max_results=1000))
 
 
 def child(tracker: Tracker, cell: Cell) -> Run:
@@ -85,12 +87,12 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert cell_run.data.tags["mlflow.source.git.commit"] == "abc123"
     assert parent.data.tags["mlflow.note.content"] == "# hello"
     assert cell_run.data.params["variant"] == "groups=4"
-    assert cell_run.data.params["network.attention.groups"] == "4"
-    assert cell_run.data.params["protocol.train.epochs"] == "6"
+    assert cell_run.data.params["attention.groups"] == "4"
+    assert cell_run.data.params["train.epochs"] == "6"
     assert cell_run.data.metrics["top1"] == 42.0
     assert cell_run.data.metrics["parameters"] == 75_000
     assert cell_run.inputs.dataset_inputs[0].dataset.digest == "fingerprint0"
-    client = MlflowClient(tracker.uri)
+    client = MlflowClient(tracker.destination.uri)
     history = client.get_metric_history(cell_run.info.run_id, "train_loss")
     assert [(metric.step, metric.value) for metric in history] == [(1, 2.0), (2, 1.75), (3, 1.5)]
     assert {artifact.path for artifact in client.list_artifacts(parent.info.run_id)} == {"report.md", "figures"}
@@ -109,7 +111,7 @@ def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_
     assert child(tracker, sa).data.metrics["train_time_ratio"] == 1.25
     assert "train_time_ratio" not in child(tracker, none).data.metrics
     tracker.end(FINISHED)
-    again = Tracker(tracker.uri, design, "mine", tmp_path / "artifacts")
+    again = Tracker(Destination(tracker.destination.uri, design.study, tmp_path / "artifacts"), design, "mine")
     again.sync([(cell, outcome()) for cell in (none, sa)], "fingerprint0")
     again.begin("fingerprint0", None)
     again.costs({"groups=4": {"train_time_ratio": 1.5}, "none": {"train_time_ratio": 1.0}})
@@ -140,7 +142,7 @@ def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Track
     (tmp_path / name / "weights" / "0123456789abcdef.pt").write_bytes(b"weights")
     (tmp_path / name / "report.md").write_text("# hello")
     tracker.end(FINISHED, tmp_path / name)
-    artifacts = MlflowClient(tracker.uri).list_artifacts(tracker.runs.parent_id)
+    artifacts = MlflowClient(tracker.destination.uri).list_artifacts(tracker.runs.parent_id)
     assert [info.path for info in artifacts] == ["report.md"]
 
 
@@ -149,7 +151,7 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
     tracker.begin("fingerprint0", None)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        parent = MlflowClient(tracker.uri).get_run(tracker.runs.parent_id)
+        parent = MlflowClient(tracker.destination.uri).get_run(tracker.runs.parent_id)
         if CPU in parent.data.metrics:
             break
         time.sleep(0.1)
@@ -190,7 +192,7 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
     tracker.start_cell(cells[0], COMMIT)  # killed before the cell was finished here
     tracker.end(KILLED)
     for _ in range(2):
-        again = Tracker(tracker.uri, design, "mine", tmp_path)
+        again = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "mine")
         again.sync([(cell, outcome()) for cell in cells], "fingerprint0")
     assert sorted(run.info.run_name for run in runs(tracker) if "cell" in run.data.tags) == ["groups=4 r0", "none r0"]
     assert {run.info.status for run in runs(tracker) if "cell" in run.data.tags} == {"FINISHED"}
@@ -203,7 +205,7 @@ def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -
     tracker.start_cell(cell, COMMIT)
     for _ in range(2):
         tracker.finish_cell(cell, outcome())
-    history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
+    history = MlflowClient(tracker.destination.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
@@ -218,7 +220,7 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
     tracker.epoch(cell, result().epochs[1])
     assert child(tracker, cell).data.metrics["top1"] == 41.0
     tracker.finish_cell(cell, outcome())
-    history = MlflowClient(tracker.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
+    history = MlflowClient(tracker.destination.uri).get_metric_history(child(tracker, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
@@ -230,7 +232,7 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
-    again = Tracker(tracker.uri, design, "mine", tmp_path)
+    again = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "mine")
     late = outcome()
     for epoch in late["result"]["epochs"]:
         epoch["finished"] += 1000
@@ -239,7 +241,7 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
     else:
         again.start_cell(cell, COMMIT)
         again.finish_cell(cell, late)
-    history = MlflowClient(tracker.uri).get_metric_history(child(again, cell).info.run_id, "top1")
+    history = MlflowClient(tracker.destination.uri).get_metric_history(child(again, cell).info.run_id, "top1")
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
@@ -251,7 +253,11 @@ def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
     tracker.start_cell(cell, COMMIT)
     tracker.end(KILLED)
     renamed = replace(cell, variant=replace(cell.variant, name="plain"))
-    again = Tracker(tracker.uri, replace(design, sweep="mine", question="Why?"), "mine", tmp_path)
+    again = Tracker(
+        Destination(tracker.destination.uri, design.study, tmp_path),
+        replace(design, sweep="mine", question="Why?"),
+        "mine",
+    )
     again.sync([(renamed, outcome())], "fingerprint0")
     assert again.lost is None
     assert (child(again, cell).data.params["variant"], child(again, cell).info.status) == ("plain", "FINISHED")
@@ -282,7 +288,9 @@ def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: De
 
 def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Design, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
-    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", design, "mine", tmp_path / "artifacts")
+    tracker = Tracker(
+        Destination(f"sqlite:///{tmp_path / 'mlflow.db'}", design.study, tmp_path / "artifacts"), design, "mine"
+    )
     assert [run.info.run_name for run in runs(tracker)] == [design.study]
     assert not (tmp_path / "mlflow.db.unfinished").exists()
 
@@ -299,7 +307,7 @@ def test_a_store_that_does_not_answer_at_the_start_is_refused(
     design: Design, tmp_path: Path, address: str, reason: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        Tracker(address, design, "mine", tmp_path)
+        Tracker(Destination(address, design.study, tmp_path), design, "mine")
     assert str(caught.value).startswith(f"tracking.uri={address.replace('secret', '***')}: {reason}")
 
 
@@ -307,7 +315,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_p
     path = tmp_path / "mlflow.db"
     path.write_text("my notes" * 500)
     with pytest.raises(UsageError, match=worded("tracking.unopened") + ".*not a database"):
-        Tracker(f"sqlite:///{path}", design, "mine", tmp_path)
+        Tracker(Destination(f"sqlite:///{path}", design.study, tmp_path), design, "mine")
     assert path.read_text() == "my notes" * 500
 
 
@@ -315,7 +323,7 @@ def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, 
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.finish_cell(cell, outcome())
-    other = Tracker(tracker.uri, design, "theirs", tmp_path)
+    other = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "theirs")
     other.start_cell(cell, COMMIT)
     found = [run for run in runs(tracker) if "cell" in run.data.tags]
     assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
@@ -325,14 +333,58 @@ def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, 
 
 
 def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:
-    assert f"mlflow ui --backend-store-uri {tracker.uri}\n" in tracker.command()
+    assert f"mlflow ui --backend-store-uri {tracker.destination.uri}\n" in tracker.command()
     assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment.id}/runs?" in tracker.command()
+
+
+def test_studies_in_one_experiment_do_not_see_each_other(uri: str, tmp_path: Path) -> None:
+    cell = next(DESIGN.cells())
+    trackers = []
+    for name in ("one", "other"):
+        tracker = Tracker(Destination(uri, "shared", tmp_path / "shared"), replace(DESIGN, study=name), name)
+        tracker.start_cell(cell, COMMIT)
+        tracker.finish_cell(cell, outcome())
+        tracker.end(FINISHED)
+        trackers.append(tracker)
+    assert len({tracker.experiment.id for tracker in trackers}) == 1
+    assert len(runs(trackers[0])) == 4
+    for tracker in trackers:
+        query = unquote(tracker.command().partition("searchFilter=")[2])
+        found = MlflowClient(uri).search_runs([tracker.experiment.id], query)  # MLflow understands it
+        assert {run.data.tags.get("mlflow.parentRunId", run.info.run_id) for run in found} == {tracker.runs.parent_id}
+
+
+def test_runs_of_a_variant_are_found_by_what_was_typed(tracker: Tracker, design: Design) -> None:
+    for cell in design.cells():
+        tracker.start_cell(cell, COMMIT)
+        tracker.finish_cell(cell, outcome())
+    tracker.begin("fingerprint0", None)
+    tracker.end(FINISHED)
+
+    def found(condition: str) -> set[str]:
+        return {
+            run.info.run_name
+            for run in MlflowClient(tracker.destination.uri).search_runs([tracker.experiment.id], condition)
+        }
+
+    assert found("params.attention.groups = '4'") == {"groups=4 r0"}
+    assert found("params.attention = 'sa' and params.model = 'resnet8'") == {"groups=4 r0"}
+    everything = {design.study, "none r0", "groups=4 r0"}
+    assert found("params.train.epochs = '6' and params.data = 'digits'") == everything
+    assert found("params.train.test_flip = 'false'") == everything
+
+
+def test_a_tuned_cell_has_the_options_that_it_was_trained_with(tracker: Tracker, design: Design) -> None:
+    cell = next(design.cells())
+    tuned = replace(cell, variant=replace(cell.variant, recipe={"train.learning_rate": 0.125}))
+    tracker.start_cell(tuned, COMMIT)
+    assert child(tracker, tuned).data.params["train.learning_rate"] == "0.125"
 
 
 def test_the_link_opens_a_view_of_the_experiment_grouped_by_variant(tracker: Tracker) -> None:
     key = re.search(r"viewStateShareKey=(\w+)", tracker.command())
     assert key is not None
-    experiment = MlflowClient(tracker.uri).get_experiment(tracker.experiment.id)
+    experiment = MlflowClient(tracker.destination.uri).get_experiment(tracker.experiment.id)
     view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key[1]}"])
     assert view["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "variant"}]
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
