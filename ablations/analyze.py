@@ -20,21 +20,21 @@ PURPOSE = "Creates the tables, figures and report of a study from the stored res
 
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study, or draws the figures that were asked for; returns 0, or 1 if a part cannot be made."""
-    from rich.markup import escape
-
     from ablations.analysis.load import load_configured
-    from ablations.execution.progress import make_console
+    from ablations.common.console import make_console, say
     from ablations.reporting.figures import chosen_figures
+    from ablations.reporting.text.progress import WRITING_REPORT, drawing_notice
     from ablations.tracking import follow_results
     from ablations.tracking.sync import open_mirror, sync_mirror
 
     names, everything = chosen_figures(config.figures)
     analysis = load_configured(config, f"`{_run_command(command)}` makes it")
+    console = make_console()
+    say(console, analysis.design.question, title=analysis.design.study)
+    say(console, WRITING_REPORT if everything else drawing_notice(names))
     # Importing what draws takes a second; what is wrong is said without it.
     from ablations.reporting.publish import add_missing, report_figures, report_study
 
-    console = make_console()
-    console.print(f"[bold]{analysis.design.study}[/]: {escape(analysis.design.question)}", soft_wrap=True)
     follow_results(config)
     with open_mirror(analysis) if config.sync else nullcontext() as mirror:
         report = report_study(analysis, console, names) if everything else None
@@ -47,8 +47,8 @@ def analyze(config: Config, command: str) -> int:
 def analyze_several(multiverse: Multiverse) -> int:
     """Reports on the stored studies of several protocols; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.multiverse import load_composed
+    from ablations.common.console import make_console
     from ablations.common.parts import Parts
-    from ablations.execution.progress import make_console
     from ablations.tracking import follow_results
 
     config = multiverse.config

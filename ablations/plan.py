@@ -16,16 +16,16 @@ PURPOSE = "Checks all cells of a study, estimates their cost, and reports the mi
 
 def plan(config: Config, command: str) -> int:
     """Plans a study; returns 0, or what its pilot returned where that did not end well."""
+    from ablations.common.console import make_console
     from ablations.execution.forecast import StudyForecast
-    from ablations.execution.progress import make_console
 
     return StudyForecast(config, command, make_console()).plan()
 
 
 def plan_several(multiverse: Multiverse) -> int:
     """Plans the studies of several protocols; returns as `plan`."""
+    from ablations.common.console import make_console
     from ablations.execution.multiverse import MultiverseRunner
-    from ablations.execution.progress import make_console
 
     return MultiverseRunner(multiverse, make_console()).plan()
 

@@ -16,7 +16,7 @@ PURPOSE = "Trains all cells of a study that have no result yet, and reports. Res
 
 def run(config: Config, command: str) -> int:
     """Runs a study; returns 0 when all its cells have an outcome, 1 when some failed, 128 + n after signal n."""
-    from ablations.execution.progress import make_console
+    from ablations.common.console import make_console
     from ablations.execution.runner import StudyRunner
 
     return StudyRunner(config, command, make_console()).run()
@@ -24,8 +24,8 @@ def run(config: Config, command: str) -> int:
 
 def run_several(multiverse: Multiverse) -> int:
     """Runs the studies of several protocols; returns as `run`, and 2 when none of them could be run."""
+    from ablations.common.console import make_console
     from ablations.execution.multiverse import MultiverseRunner
-    from ablations.execution.progress import make_console
 
     return MultiverseRunner(multiverse, make_console()).run()
 

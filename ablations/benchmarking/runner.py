@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ablations.benchmarking import report
 from ablations.benchmarking.execute import Benchmark, Counted
 from ablations.benchmarking.plan import BenchmarkPlan, Comparison, make_plan
 from ablations.common import machine
+from ablations.common.console import make_console, say, say_place
 from ablations.common.files import write_whole
 from ablations.common.parts import TRACEBACKS, Parts
 from ablations.config import Config
-from ablations.execution.progress import make_console
 from ablations.measure.record import Measurement
 from ablations.measure.speed import clock_of
 from ablations.reporting.tables.render import print_table
@@ -53,9 +52,8 @@ def run_benchmark(config: Config, command: str) -> Ending:
     console = make_console()
     models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
-    console.print(f"[bold]{escape(folder.name)}[/]: {len(plan.comparisons)} comparisons", soft_wrap=True)
-    for note in plan.notes:
-        console.print(note, markup=False, soft_wrap=True)
+    say(console, f"{len(plan.comparisons)} comparisons", title=folder.name)
+    say(console, *plan.notes)
     with claimed(folder, ""):
         experiment = open_benchmark(config, folder.name, console)  # what is wrong with it is said before anything else
         return _Runner(config, command, plan, folder, console, experiment).run()
@@ -88,7 +86,7 @@ class _Runner:
             TimeElapsedColumn(),
             TextColumn("{task.description}", markup=False),
         )
-        is_plain = not self._console.is_terminal
+        is_plain = not self._console.is_interactive
         with Progress(*columns, console=self._console, transient=True, disable=is_plain) as progress:
             task = progress.add_task("", total=len(self._plan.comparisons))
             benchmark = Benchmark(self._plan, self._config.bench, lambda text: progress.update(task, description=text))
@@ -97,18 +95,18 @@ class _Runner:
             try:
                 for comparison in self._plan.comparisons:
                     if is_plain:
-                        self._console.print(comparison.title, markup=False, soft_wrap=True)
+                        self._say(comparison.title)
                     self._measure(benchmark, comparison, measurements)
                     progress.advance(task)
             except KeyboardInterrupt:
                 is_interrupted = True
         if not measurements:
-            self._console.print("Interrupted before anything was measured.")
+            self._say("Interrupted before anything was measured.")
             return Ending.INTERRUPTED
         if is_interrupted:
             rows = self._folder / report.MEASUREMENTS
             text = f"Interrupted; what was measured is reported and in {rows}."
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._say(text)
         frame = report.frame_of(measurements, self._environment)
         self._report(frame, self._parts.make("counted operations", {}, benchmark.counted_networks))
         if self._experiment is not None:
@@ -146,13 +144,14 @@ class _Runner:
         explanation = report.explanation(self._config.bench.margin)
         self._say(f"\n{explanation}")
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
+        self._say("Writing the report: tables and figures.")
         figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.", parts)
         notes = [explanation, *self._plan.notes]
         text = report.text_of(folder.name, self._command, sections, figures, environment, notes, folder, parts)
         parts.make("report.md", None, write_whole, folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
             if path.exists():
-                self._say(f"{name + ':':11} {path}")
+                say_place(self._console, name, path)
 
     def _write_layers(self, counted: Counted) -> None:
         self._write(report.LAYERS, report.layers_frame(counted))
@@ -163,12 +162,14 @@ class _Runner:
         self._say(section.note)
 
     def _say(self, *texts: str) -> None:
-        for text in texts:
-            self._console.print(text, markup=False, soft_wrap=True)
+        say(self._console, *texts)
 
     def _track(self, experiment: Experiment, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
 
         tracked = report.tracked_of(frame)
         opens, lost = log_benchmark(experiment, self._folder, tracked, self._environment, self._started, self._parts)
-        self._say(f"Dashboard:  {opens}" if opens else f"Not in MLflow: {lost}.")
+        if opens:
+            say_place(self._console, "Dashboard", opens)
+        else:
+            self._say(f"Not in MLflow: {lost}.")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ablations.common.console import say
 from ablations.common.files import refusals_explained, user_path
 from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
@@ -88,7 +89,7 @@ def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        console.print("Another run is decoding these images; waiting for it.")
+        say(console, "Another run is decoding these images; waiting for it.")
         return lock.acquire()
 
 
@@ -196,8 +197,8 @@ def _close_gaps(file: int, kept: NDArray[np.bool_], row: int) -> None:
 @contextmanager
 def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        if not console.is_terminal:
-            console.print(f"{title[0].upper()}{title[1:]}: {total:,} images, once.", markup=False)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
+        if not console.is_interactive:
+            say(console, f"{title[0].upper()}{title[1:]}: {total:,} images, once.")
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)

@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.markup import escape
 
 from ablations.analysis.results import collect
+from ablations.common.console import make_console, say, say_place
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
@@ -30,7 +30,6 @@ from ablations.execution.estimate import (
     wanted,
 )
 from ablations.execution.launchers import make_launcher
-from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook
@@ -74,7 +73,7 @@ class StudyForecast:
         config = self.config
         design = checked_design(config)
         store, degenerate = self._store(design), DegeneracyCheck(config)
-        self.console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+        say(self.console, design.question, title=design.study)
         with closing(make_launcher(config, design, self.console)) as launcher:
             launcher.warm_up()
             schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
@@ -127,16 +126,15 @@ class StudyForecast:
         return store
 
     def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:
-        print_table(self.console, _HEADERS, rows)
-        for sentence in sentences:
-            self.console.print(sentence, soft_wrap=True, markup=False)
+        print_table(self.console, _HEADERS, rows, sentences=("capacity",))
+        say(self.console, *sentences)
         lines = [f"# Plan of {markdown_text(design.study)}", "", markdown_text(design.question), ""]
         lines += [*(f"- {markdown_text(text)}" for text in sentences), ""]
         lines += [*markdown_table(_HEADERS, rows), "", *code_block(self.command), ""]
         path = study_folder(self.config) / "plan.md"
         with refusals_explained("results_dir", path.parent):
             write_whole(path, "\n".join(lines))
-        self.console.print(f"Plan:       {path}", soft_wrap=True, markup=False)
+        say_place(self.console, "Plan", path)
 
 
 def plan_study(*overrides: str, console: Console | None = None) -> None:

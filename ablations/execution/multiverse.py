@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ablations.analysis.multiverse import MultiverseAnalysis, find_multiverse, load_composed, multiverse_folder
+from ablations.common.console import make_console, say
 from ablations.common.errors import SuiteError
 from ablations.common.parts import TRACEBACKS, Parts
 from ablations.common.urls import hide_passwords
@@ -16,7 +17,6 @@ from ablations.config.multiverse import Multiverse, Protocol, compose_several, f
 from ablations.design import Design
 from ablations.execution.estimate import StudyCost
 from ablations.execution.forecast import StudyForecast
-from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner, checked_design
 from ablations.reporting.text.not_made import not_made_notice
 from ablations.stats import detectable, family
@@ -57,7 +57,7 @@ class MultiverseRunner:
             report_multiverse(analysis, self.console, parts)
         else:
             tracebacks = parts.write_tracebacks(multiverse_folder(self.multiverse) / TRACEBACKS)
-            self._say(*not_made_notice(parts, tracebacks))
+            say(self.console, *not_made_notice(parts, tracebacks))
         return 1 if parts.missing or len(set(statuses)) > 1 else statuses[0]
 
     def plan(self) -> int:
@@ -78,7 +78,7 @@ class MultiverseRunner:
             sum(study.missing for study in costs),
             *(sum(getattr(study, key) for study in costs) for key in ("seconds", "low", "high")),
         )
-        self._say(f"\nTotal over {count(len(costs), 'protocol')}. {total.sentence}", *_reach(designs))
+        say(self.console, f"\nTotal over {count(len(costs), 'protocol')}. {total.sentence}", *_reach(designs))
         return 0
 
     def _check(self) -> list[Design]:
@@ -90,19 +90,15 @@ class MultiverseRunner:
     def _announced(self) -> Iterator[Protocol]:
         protocols = self.multiverse.protocols
         for number, protocol in enumerate(protocols, 1):
-            self._say(f"\nProtocol {number} of {len(protocols)}: {protocol.name}")
+            say(self.console, f"\nProtocol {number} of {len(protocols)}: {protocol.name}")
             yield protocol
 
     def _run(self, protocol: Protocol) -> int:
         try:
             return StudyRunner(protocol.config, protocol.command, self.console).run()
         except SuiteError as error:
-            self._say(f"Not run under {protocol.name}: {hide_passwords(str(error))}")
+            say(self.console, f"Not run under {protocol.name}: {hide_passwords(str(error))}")
             return _REFUSED
-
-    def _say(self, *texts: str) -> None:
-        for text in texts:
-            self.console.print(text, soft_wrap=True, markup=False)
 
 
 def run_multiverse(*overrides: str, console: Console | None = None) -> MultiverseAnalysis:

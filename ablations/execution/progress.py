@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import Self
@@ -10,38 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from ablations.common.console import say
 from ablations.common.metrics import METRICS
-from ablations.common.surroundings import BROKEN_PIPE_STATUS, print_replacements
 
 _MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
-_NARROWEST = 60  # columns; in narrower terminals tables break words, and progress bars lines
-_PLAIN_WIDTH = 150  # where the output is no terminal, lines are not folded at 80
-
-
-class _Console(Console):
-    """A console that ends a verb with the status of a broken pipe where the reader has gone, as `head` does."""
-
-    def on_broken_pipe(self) -> None:
-        """Ends the program; rich's own way has the status of a study with failed cells."""
-        try:
-            super().on_broken_pipe()
-        except SystemExit:
-            raise SystemExit(BROKEN_PIPE_STATUS) from None
-
-
-def make_console() -> Console:
-    """Returns a console as wide as the terminal, and wide enough for a table elsewhere and in narrow terminals.
-
-    `:x:` in a name is not an emoji.
-    """
-    print_replacements()
-    if sys.stdout is not None and sys.stdout.isatty():  # None in a program without standard output
-        console = _Console(highlight=False, emoji=False)
-        if console.width >= _NARROWEST:
-            return console
-    # Even with FORCE_COLOR, which notebooks and CI set: bars that are drawn again and again are for terminals. In
-    # notebooks, too, lines are plain: rich would make an output with colours of each.
-    return _Console(highlight=False, emoji=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
 @dataclass
@@ -79,7 +50,7 @@ class Display:
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_interactive,
         )
         self._study_task = self._progress.add_task("study", total=total, completed=finished, note="")
 
@@ -92,7 +63,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line above the display."""
-        self._progress.console.print(text, soft_wrap=True, markup=False)
+        say(self._progress.console, text)
 
     def set_total(self, total: int) -> None:
         """Sets how many cells the study has, as far as is known by now."""
@@ -129,7 +100,7 @@ class Display:
         left = self._time_left()
         self._progress.update(self._study_task, completed=self._done, note=left)
         place = f"[{self._done:{len(str(self.total))}}/{self.total}]"
-        behind = "" if self._console.is_terminal or not left else f"  {left}"
+        behind = "" if self._console.is_interactive or not left else f"  {left}"
         self.say(f"{place} {name:{self._name_width}} {what}{behind}")
 
     def _forget(self, name: str) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.markup import escape
 
 from ablations.analysis.costs import collect_costs
 from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common import machine
+from ablations.common.console import make_console, say, say_place
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
 from ablations.common.urls import hide_passwords
@@ -30,12 +30,13 @@ from ablations.execution.estimate import costed_cells, estimate_costs, knowledge
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
-from ablations.execution.progress import Display, make_console
+from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import looks_of
 from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
+from ablations.reporting.text.progress import WRITING_REPORT
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.storage.lock import claimed
 from ablations.storage.paths import storage_url, study_folder
@@ -73,7 +74,7 @@ class StudyRunner:
         if config.tracking.enabled:
             destination_of(config, design.study)  # which may be refused
         folder, url = study_folder(config), storage_url(config)
-        console.print(f"[bold]{design.study}[/]: {escape(design.question)}", soft_wrap=True)
+        say(console, design.question, title=design.study)
         launcher = make_launcher(config, design, console)
         found = find_study(url, design.study)
         if config.measure.name == "only" and not (found and any(cell.outcome for cell in found.cells())):
@@ -132,7 +133,7 @@ class StudyRunner:
                 measurer.measure(wanted, interrupts)
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             mirror.end("KILLED")
-            self.console.print("Interrupted; the costs that were measured before it are stored.")
+            self._say("Interrupted; the costs that were measured before it are stored.")
             return _status_of(error)
         mirror.update_costs(cells)
         return 0
@@ -151,7 +152,7 @@ class StudyRunner:
         if outlook.to_train or self.planned is None:  # a pilot that is there already declares nothing anew
             self._declare(store, schedule, trains=outlook.to_train > 0)
         if not outlook.to_train:
-            self.console.print(f"All {outlook.total} cells are finished; nothing to train.")
+            self._say(f"All {outlook.total} cells are finished; nothing to train.")
             return 0
         launcher.warm_up()
         store.remember("command", self.command)
@@ -179,7 +180,7 @@ class StudyRunner:
                 driver.train()
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             mirror.end("KILLED")
-            self.console.print(
+            self._say(
                 f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. "
                 "The same command goes on with the others."
             )
@@ -187,13 +188,9 @@ class StudyRunner:
         if schedule.ending:
             self._say(schedule.ending)
         if driver.diverged:
-            self.console.print(
-                f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again."
-            )
+            self._say(f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again.")
         if driver.failed:
-            self.console.print(
-                f"Cells that failed: {driver.failed}; the report says why. The same command tries them again."
-            )
+            self._say(f"Cells that failed: {driver.failed}; the report says why. The same command tries them again.")
         return 1 if driver.failed or driver.diverged == display.total else 0
 
     def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
@@ -215,7 +212,7 @@ class StudyRunner:
         if outlook.note:
             self._say(outlook.note)
         replicates = f"{looks.sizes[0]} to {looks.sizes[-1]}" if looks else f"{design.replicates}"
-        self.console.print(
+        self._say(
             f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
         )
@@ -232,6 +229,7 @@ class StudyRunner:
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> Parts:
         """Writes and prints the report and ends the run in MLflow; returns what could not be made of either."""
+        self._say(WRITING_REPORT)
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.
         from ablations.reporting.publish import add_missing, report_study
 
@@ -256,11 +254,11 @@ class StudyRunner:
                 "sync=true."
             )
         if command := mirror.command():
-            self._say(f"Dashboard:  {command}")
+            say_place(self.console, "Dashboard", command)
         return report.parts
 
     def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False)
+        say(self.console, text)
 
 
 def checked_design(config: Config) -> Design:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from ablations.common.console import say, say_place
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.ledger.assess import Assessment, Ledger
@@ -18,6 +19,7 @@ from ablations.reporting.text.not_made import not_made_lines
 
 CLAIMS_TRACEBACKS = f"claims-{TRACEBACKS}"
 _HEADERS = ("claim", "what is claimed", "rule", "studies", "verdict", "evidence")
+_SENTENCES = ("what is claimed", "rule", "verdict", "evidence")
 _PAGE_HEADERS = ("claim", "what is claimed", "source", "rule", "studies that count", "verdict")
 _COLUMNS = [
     "claim", "statement", "source", "rule", "margin", "verdict", "computed", "studies", "storage", "number_of_studies",
@@ -30,11 +32,11 @@ _WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  
 def print_ledger(ledger: Ledger, console: Console, parts: Parts = RAISE) -> None:
     """Prints a row a claim, then what would settle those that are open, then the studies that are skipped."""
     rows = [parts.make(f"row of claim {one.claim.id}", None, _row, one) for one in ledger.assessments]
-    print_table(console, _HEADERS, [row for row in rows if row], names=len(_HEADERS))
+    print_table(console, _HEADERS, [row for row in rows if row], sentences=_SENTENCES)
     open_claims = [assessment for assessment in ledger.assessments if assessment.command]
-    commands = (f"To settle {assessment.claim.id}: {assessment.command}" for assessment in open_claims)
-    for line in (*commands, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped)):
-        console.print(line, soft_wrap=True, markup=False)
+    for assessment in open_claims:
+        say_place(console, f"To settle {assessment.claim.id}", assessment.command)
+    say(console, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped))
 
 
 def write_ledger(ledger: Ledger, folder: Path, command: str, parts: Parts = RAISE) -> Sequence[Path]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 
 from ablations.analysis.multiverse import MultiverseAnalysis
 from ablations.analysis.study import ENDS, MOST_SHOWN
+from ablations.common.console import say, say_place
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.parts import TRACEBACKS, Parts
@@ -45,6 +45,7 @@ def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Par
         UsageError: if `report.md` cannot be written, after everything else that can be written is.
     """
     folder, parts = analysis.folder, parts or Parts()
+    say(console, "Writing the report on all protocols: table and figure.")
     for name, error in analysis.unread.items():
         parts.add(f"study under {name}", error)
     table = parts.make("table of protocols", None, _table, analysis)
@@ -59,13 +60,14 @@ def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Par
     tracebacks = parts.write_tracebacks(folder / TRACEBACKS)
     with refusals_explained("results_dir", folder, GO_ON, names_file=True):
         write_whole(folder / "report.md", text)
-    console.print(f"\n[bold]{analysis.multiverse.name}[/]: {escape(analysis.question)}", soft_wrap=True)
+    console.print()
+    say(console, analysis.question, title=analysis.multiverse.name)
     if table:
         parts.make("printed table", None, print_table, console, table.headers, table.rows)
-    places = [f"Report:     {folder / 'report.md'}", *(f"Figure:     {png}" for png in pictures[:1])]
-    note = [table.note] if table else []
-    for line in (*note, *sentences, *places, *not_made_notice(parts, tracebacks)):
-        console.print(line, soft_wrap=True, markup=False)
+    say(console, *([table.note] if table else []), *sentences)
+    say_place(console, "Report", folder / "report.md")
+    say_place(console, "Figure", *pictures[:1])
+    say(console, *not_made_notice(parts, tracebacks))
     return folder / "report.md"
 
 

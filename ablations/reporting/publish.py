@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ablations.analysis.study import StudyAnalysis
+from ablations.common.console import say, say_place
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.common.parts import TRACEBACKS, Parts
@@ -44,11 +45,11 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
         report.write()
     parts.make("printed report", None, print_report, console, report)
     if missing := parts.make("sentence on missing cells", "", missing_sentence, analysis.results):
-        _say(console, f"{missing} The report says why.")
-    _say(console, f"Report:     {report.path}", *([f"Page:       {page}"] if page else []))
-    if pictures := ", ".join(str(drawn.png) for drawn in report.gallery.drawn):
-        _say(console, f"Figures:    {pictures}")
-    _say(console, *not_made_notice(parts, parts.write_tracebacks(report.folder / TRACEBACKS)))
+        say(console, f"{missing} The report says why.")
+    say_place(console, "Report", report.path)
+    say_place(console, "Page", *([page] if page else []))
+    say_place(console, "Figures", *(drawn.png for drawn in report.gallery.drawn))
+    say(console, *not_made_notice(parts, parts.write_tracebacks(report.folder / TRACEBACKS)))
     return report
 
 
@@ -61,8 +62,9 @@ def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[st
     """
     parts = Parts()
     gallery = draw_figures(analysis, names, parts)
-    _say(console, *(f"{drawn.name + ':':17} {', '.join(map(str, drawn.files))}" for drawn in gallery.drawn))
-    _say(console, *not_made_notice(parts, parts.write_tracebacks(analysis.folder / TRACEBACKS)))
+    for drawn in gallery.drawn:
+        say_place(console, drawn.name, *drawn.files)
+    say(console, *not_made_notice(parts, parts.write_tracebacks(analysis.folder / TRACEBACKS)))
     for name, reason in gallery.left_out.items():
         raise UsageError("figures", name, f"cannot be drawn of this study: {reason}")
     return parts
@@ -72,22 +74,17 @@ def add_missing(console: Console, folder: Path, parts: Parts, later: Parts) -> N
     """Adds to the parts of a report in a folder what could not be made since it was written, and prints that."""
     if later.missing:
         parts.missing += later.missing
-        _say(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))
+        say(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))
 
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
     if report.variants:
         print_table(console, report.variants.headers, report.variants.rows)
-        _say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]))
-    _say(console, *report.sentences)
+        say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]))
+    say(console, *report.sentences)
     for section in report.sections:
         console.print(f"\n[bold]{section.title}[/]")
         if section.rows:
             print_table(console, section.headers, section.rows, section.names)
-        _say(console, section.note)
-
-
-def _say(console: Console, *texts: str) -> None:
-    for text in texts:
-        console.print(text, soft_wrap=True, markup=False)
+        say(console, section.note)

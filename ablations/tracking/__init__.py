@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ablations.common.console import say
 from ablations.storage.database import database_file
 from ablations.tracking.artifacts import follow_artifacts
 from ablations.tracking.base import StudyMirror
@@ -59,8 +60,8 @@ def _announced(config: Config, name: str, console: Console) -> Destination:
     destination = destination_of(config, name)
     file = database_file(destination.uri)
     if file is not None and not file.exists():
-        console.print("Making the MLflow store, once; this takes some seconds.")
-    console.print(destination.sentence, markup=False, soft_wrap=True)
+        say(console, "Making the MLflow store, once; this takes some seconds.")
+    say(console, destination.sentence)
     return destination
 
 

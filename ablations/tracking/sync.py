@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ablations.analysis.study import StudyAnalysis
+from ablations.common.console import say, say_place
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
 from ablations.common.wording import count
@@ -58,6 +59,6 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         raise tracker.destination.refusal(f"{tracker.lost} after {sent}; the same command sends the rest")
-    console.print(f"MLflow was sent {sent} that it did not have.", soft_wrap=True)
-    console.print(f"Dashboard:  {tracker.command()}", soft_wrap=True, markup=False)
+    say(console, f"MLflow was sent {sent} that it did not have.")
+    say_place(console, "Dashboard", tracker.command())
     return parts

@@ -121,7 +121,7 @@ def test_bytes_that_are_not_utf8_are_one_message() -> None:
 
 @pytest.mark.parametrize("columns", [0, 1, 20, 59])
 def test_in_a_narrow_terminal_what_is_printed_is_plain_lines(columns: int) -> None:
-    script = "from ablations.execution.progress import make_console; c = make_console(); print(c.width, c.is_terminal)"
+    script = "from ablations.common.console import make_console; c = make_console(); print(c.width, c.is_terminal)"
     assert in_terminal(script, columns) == "150 False"
     assert in_terminal(script, 132) == "132 True"
 

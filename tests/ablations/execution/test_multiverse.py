@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from ablations import analyze, cli, load_multiverse, load_study, plan, run, run_multiverse
+from ablations.common.console import make_console
 from ablations.common.errors import UsageError
 from ablations.common.parts import TRACEBACKS
-from ablations.execution.progress import make_console
 from ablations.execution.runner import StudyRunner
 from ablations.storage.access import study_names
 from ablations.storage.study import FORMAT, open_store

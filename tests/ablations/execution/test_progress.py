@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from rich.console import Console
 
-from ablations.common.surroundings import BROKEN_PIPE_STATUS
-from ablations.execution.progress import Display, describe_seconds, make_console
-from ablations.reporting.tables.render import print_table
+from ablations.common.console import make_console
+from ablations.execution.progress import Display, describe_seconds
 
 
 @pytest.mark.parametrize(
@@ -102,25 +98,6 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
     assert ("9/12" in text) == terminal
 
 
-def test_what_is_no_terminal_gets_plain_lines_even_where_colour_is_forced(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI have it
-    console = make_console()
-    assert not console.is_terminal
-    console.print("[bold]word[/]")
-    assert capsys.readouterr().out == "word\n"
-
-
-def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    script = "from ablations.execution.progress import make_console; make_console().print('words')"
-    done = subprocess.run([sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, check=False)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (BROKEN_PIPE_STATUS, b"")
-
-
 @pytest.mark.parametrize("name", ["[bold]x[/] r0", "a[/] r0", "study :x: r0"])
 def test_names_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
@@ -136,9 +113,3 @@ def test_names_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch)
         display.start_cell(name)
         display.epoch(name, 55.5)
     assert name in live.getvalue()
-
-
-def test_headers_and_cells_of_tables_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(make_console(), ["[bold]a[/]", ":x: [/]"], [["[i]b[/i]", "[/]"]])
-    printed = capsys.readouterr().out
-    assert all(text in printed for text in ("[bold]a[/]", ":x: [/]", "[i]b[/i]"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.execution.progress import make_console
+from ablations.common.console import make_console
 from ablations.reporting.multiverse import report_multiverse, shown_frame
 from tests.builders.multiverses import moved, multiverse_analysis, protocol_frame
 
