@@ -9,9 +9,13 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -141,3 +145,31 @@ STUDIES = pytest.mark.parametrize(
         (UNBROKEN[:3], 8, "equal"),
     ],
 )
+
+
+def points(axes: Axes) -> dict[tuple[float, float], str]:
+    """Returns the colour of each point that is drawn, by its coordinates; that of its edge where it is not filled."""
+    found = {}
+    for group in axes.collections:
+        if isinstance(group, PathCollection):
+            faces, edges = (np.asarray(one).tolist() for one in (group.get_facecolor(), group.get_edgecolor()))
+            for number, (x, y) in enumerate(np.asarray(group.get_offsets()).tolist()):
+                face = to_hex(faces[number]) if len(faces) else "#ffffff"
+                found[x, y] = to_hex(edges[number % len(edges)]) if face == "#ffffff" else face
+    return found
+
+
+def spans(axes: Axes) -> list[tuple[float, float, float, float]]:
+    """Returns the ends of each interval that is drawn: x, y, x, y."""
+    found = []
+    for group in axes.collections:
+        for path in group.get_paths() if isinstance(group, LineCollection) else ():
+            (x, y), (end_x, end_y) = np.asarray(path.vertices).tolist()
+            found.append((x, y, end_x, end_y))
+    return found
+
+
+def legend_of(drawn: Figure) -> list[str]:
+    """Returns what the legend of a figure says."""
+    (legend,) = drawn.legends
+    return [text.get_text() for text in legend.get_texts()]

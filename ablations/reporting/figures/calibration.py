@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 from ablations.analysis.predictions import StudyPredictions, calibration_frame, predictions_frame
 from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_lines, draw_points
 
 MOST_CURVES = 5  # beside the baselines'
-_LEAST = 0.001  # share of a variant's predictions that a bin needs to be drawn
+_LEAST = 0.1  # percent of a variant's predictions that a bin needs to be drawn
 
 
 def shown_curves(errors: pd.DataFrame) -> list[str]:
@@ -42,10 +44,9 @@ def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
         above, below = left.subplots(2, 1, height_ratios=[3, 1])
         _draw_reliability(above, below, frame, {name: looks[name] for name in shown})
         axes = right.subplots()
-        for place, row in enumerate(errors.to_dict("records")):
-            look = looks[row["variant"]] if row["variant"] in shown else {"color": "#9a9a9a", "marker": "."}
-            axes.hlines(place, row["ece_low"], row["ece_high"], color=look["color"])
-            axes.plot(row["ece"], place, linestyle="", **look)
+        others = {name: {"color": "#9a9a9a", "marker": "."} for name in errors["variant"] if name not in shown}
+        rows, ends = errors.assign(row=range(len(errors))), (("ece_low", "ece_high", 1.4),)
+        draw_points(axes, rows, "ece", "row", "variant", looks | others, intervals=ends)
         style.name_rows(axes, labels)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"ECE ({METRICS['ece'].unit})")
@@ -54,15 +55,13 @@ def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
 
 def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
     above.plot([0, 1], [0, 1], color="#9a9a9a", linewidth=0.8, linestyle="--")
+    totals = frame.groupby("variant")["count"].transform("sum")
+    bins = frame.assign(share=100 * frame["count"] / totals, low=math.nan, high=math.nan)
+    draw_lines(above, bins[bins["share"] >= _LEAST], "confidence", "accuracy", "variant", looks, size=3.4)
     for name, look in looks.items():
         own = frame[frame["variant"] == name]
-        shares = own["count"] / own["count"].sum()
-        drawn = own[shares >= _LEAST]
-        above.plot(
-            drawn["confidence"], drawn["accuracy"], label=style.legend_label(name), markersize=3, linewidth=1.0, **look
-        )
         edges = [*own["low"], own["high"].iloc[-1]]
-        below.stairs(100 * shares, edges, color=look["color"])
+        below.stairs(bins.loc[own.index, "share"], edges, color=look["color"])
     above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     below.set(xlabel="Confidence", ylabel="Share (%)", xlim=(0, 1))
     below.set_ylim(bottom=0)

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from ablations.analysis.published import published_results
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import handle
 from ablations.stats import cells_by_variant
 
 _MODULES = ("none", "sa", "se", "eca", "cbam", "gc", "sge")
@@ -84,23 +84,34 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
             panels[1].set_title(f"Published, ImageNet-1k\n{_spread(published)}", loc="left")
             panels[1].set_ylabel("")
         plain = {"marker": "o"} if markers else {}
-        handles = [Line2D([], [], linestyle="", label=labels[name], **(looks[name] | plain)) for name in names]
-        for model, marker in markers.items():
-            handles.append(Line2D([], [], linestyle="", label=model, marker=marker, color="#999999"))
+        handles = [handle(labels[name], **looks[name] | plain) for name in names]
+        handles += [handle(model, marker=marker, color="#999999") for model, marker in markers.items()]
         drawn.legend(handles=handles, loc="outside right upper")
     return drawn
 
 
 def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, dict[str, Any]], markers: Mapping[str, str]) -> None:
     """Draws networks in the colours of `looks`, and with the `markers` of their backbones where they have some."""
-    largest, parameters = frame["multiply_adds"].max(), frame["parameters"].astype(float)
-    frame = frame.assign(place=style.aside(parameters))
-    for row in frame.to_dict("records"):
-        colour, marker = looks[row["look"]]["color"], markers.get(row["model"], looks[row["look"]]["marker"])
-        area = _AREA * row["multiply_adds"] / largest
-        axes.vlines(row["place"], row["low"], row["high"], color=colour, linewidth=0.9, alpha=0.7)
-        axes.scatter(row["place"], row["top1"], s=area, color=colour, alpha=0.35, linewidth=0, clip_on=False)
-        axes.plot(row["place"], row["top1"], linestyle="", marker=marker, color=colour, markersize=3.4, clip_on=False)
+    import seaborn as sns  # takes seconds
+
+    parameters, colours = frame["parameters"].astype(float), {name: look["color"] for name, look in looks.items()}
+    shapes = [
+        markers.get(model, looks[name]["marker"]) for model, name in zip(frame["model"], frame["look"], strict=True)
+    ]
+    frame = frame.assign(place=style.aside(parameters), shape=shapes)
+    axes.vlines(
+        frame["place"],
+        frame["low"],
+        frame["high"],
+        colors=[colours[look] for look in frame["look"]],
+        linewidth=0.9,
+        alpha=0.7,
+    )
+    shown: dict[str, Any] = {"data": frame, "x": "place", "y": "top1", "hue": "look", "palette": colours, "ax": axes}
+    shown |= {"legend": False, "linewidth": 0, "clip_on": False}
+    largest = frame["multiply_adds"].max()
+    sns.scatterplot(size="multiply_adds", size_norm=(0, largest), sizes=(0, _AREA), alpha=0.35, **shown)
+    sns.scatterplot(style="shape", markers={shape: shape for shape in shapes}, s=13, **shown)
     axes.margins(x=0.15, y=0.15)
     style.keep_to_percent(axes)
     style.scale_of_costs(axes, parameters)

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_lines, handle
 
 _SHOWN = ("top1", "train_loss")
 
@@ -32,26 +33,22 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:
     """Draws a panel a metric, the baseline in grey where there is just one; bands are from lowest to highest."""
     variants = list(dict.fromkeys(frame["variant"]))
-    looks: dict[str | None, dict[str, Any]] = {baseline: {"color": style.BASELINE, "linestyle": "--", "marker": "x"}}
+    looks: dict[str, dict[str, Any]] = {}
     for index, variant in enumerate(variant for variant in variants if variant != baseline):
         dashes = style.DASHES[index // len(style.COLOURS) % len(style.DASHES)]
         looks[variant] = style.look_of(index) | {"linestyle": dashes}
+    if baseline is not None and baseline in variants:
+        looks = {baseline: {"color": style.BASELINE, "linestyle": "--", "marker": "X"}} | looks
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     height = max(2.6, 0.6 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(_SHOWN))
         for axes, metric in zip(panels, _SHOWN, strict=True):
-            for variant in variants:
-                own = frame[(frame["variant"] == variant) & (frame["metric"] == metric)]
-                look, every = looks[variant], max(1, len(own) // 10)
-                axes.plot(own["epoch"], own["mean"], label=labels[variant], markevery=every, **look)
-                if own["n"].min() > 1:
-                    band = {"color": look["color"], "alpha": 0.10, "linewidth": 0}
-                    axes.fill_between(own["epoch"], own["low"], own["high"], **band)
-            axes.set_xlabel("Epoch")
-            axes.set_ylabel(METRICS[metric].axis)
+            draw_lines(axes, frame[frame["metric"] == metric], "epoch", "mean", "variant", looks)
+            axes.set(xlabel="Epoch", ylabel=METRICS[metric].axis)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if frame["epoch"].max() == 1:
                 axes.set_xlim(0.5, 1.5)
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        handles = [handle(labels[variant], **looks[variant]) for variant in variants]
+        drawn.legend(handles=handles, loc="outside right upper")
     return drawn

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Contrast, Verdict
 
-_MARKS = {
-    Verdict.HELPS: (style.COLOURS[2], "^"),
-    Verdict.HURTS: (style.COLOURS[1], "v"),
-    Verdict.EQUIVALENT: (style.COLOURS[0], "o"),
-    Verdict.UNSTABLE: (style.COLOURS[3], "s"),
-    Verdict.UNDECIDED: ("#777777", "D"),
-    Verdict.NONE: ("#aaaaaa", "x"),
+_LOOKS = {
+    Verdict.HELPS.value: {"color": style.COLOURS[2], "marker": "^"},
+    Verdict.HURTS.value: {"color": style.COLOURS[1], "marker": "v"},
+    Verdict.EQUIVALENT.value: {"color": style.COLOURS[0], "marker": "o"},
+    Verdict.UNSTABLE.value: {"color": style.COLOURS[3], "marker": "s"},
+    Verdict.UNDECIDED.value: {"color": "#777777", "marker": "D"},
+    Verdict.NONE.value: {"color": "#aaaaaa", "marker": "X"},
 }
 
 # Of a text at the right of a row.
@@ -60,22 +63,17 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
     labels = style.row_labels(names)
     with style.figure(style.TWO_COLUMNS, 0.9 + max(style.rows_height(labels), 0.4), caption) as drawn:
         axes = drawn.subplots()
-        within = f"within {metric.quantity(margin)}"
-        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0, label=within)
-        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
-        for verdict, (colour, marker) in _MARKS.items():
-            own = frame[frame["verdict"] == verdict.value]
-            if own.empty:
-                continue
-            axes.hlines(own.index, own["low"], own["high"], color=colour)
-            axes.plot(own["mean"], own.index, linestyle="", marker=marker, color=colour, label=verdict.value)
+        within = _draw_margin(axes, margin, metric)
+        looks = {verdict: look for verdict, look in _LOOKS.items() if verdict in set(frame["verdict"])}
+        draw_points(axes, frame.assign(row=range(len(frame))), "mean", "row", "verdict", looks)
         for place, row in enumerate(records):
             shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
             axes.annotate(f"{shown} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({_unit(metric)})")
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5)
+        handles = [within, *(handle(verdict, line=True, **look) for verdict, look in looks.items())]
+        drawn.legend(handles=handles, loc="outside upper left", ncols=5)
     return drawn
 
 
@@ -86,20 +84,31 @@ def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: st
     )
     with style.figure(style.TWO_COLUMNS, 0.8 + style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
-        axes.axvspan(-margin, margin, color=style.BASELINE, alpha=0.12, linewidth=0)
-        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
-        for order in sorted(set(frame["order"])):
-            own, look = frame[frame["order"] == order], style.look_of(order - 1)
-            label = "main effect" if order == 1 else f"interaction of {order} factors"
-            axes.hlines(own.index, own["low"], own["high"], color=look["color"])
-            axes.plot(own["mean"], own.index, linestyle="", label=label, **look)
+        _draw_margin(axes, margin, metric)
+        orders = sorted(set(frame["order"]))
+        looks = {_order_name(order): style.look_of(order - 1) for order in orders}
+        rows = frame.assign(row=range(len(frame)), kind=frame["order"].map(_order_name))
+        draw_points(axes, rows, "mean", "row", "kind", looks)
         for place, row in enumerate(frame.to_dict("records")):
             shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
             axes.annotate(shown, (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         axes.set_xlabel(f"Effect on {metric.label.lower()} ({_unit(metric)})")
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        handles = [handle(name, line=True, **look) for name, look in looks.items()]
+        drawn.legend(handles=handles, loc="outside upper left", ncols=3)
     return drawn
+
+
+def _order_name(order: int) -> str:
+    return "main effect" if order == 1 else f"interaction of {order} factors"
+
+
+def _draw_margin(axes: Axes, margin: float, metric: Metric) -> Patch:
+    """Draws the margin as a band about 0, and returns the band for a legend."""
+    band: dict[str, Any] = {"color": style.BASELINE, "alpha": 0.12, "linewidth": 0}
+    axes.axvspan(-margin, margin, **band)
+    axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
+    return Patch(label=f"within {metric.quantity(margin)}", **band)
 
 
 def _unit(metric: Metric) -> str:

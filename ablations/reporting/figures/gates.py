@@ -8,6 +8,7 @@ images that lies between classes. Of n images in k classes chance alone would gi
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -21,9 +22,14 @@ from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import CHANNEL, SPATIAL
 from ablations.common.wording import count
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-_LOOKS = {CHANNEL: (style.COLOURS[0], "o", -0.18), SPATIAL: (style.COLOURS[1], "s", 0.18)}
+_LOOKS = {
+    CHANNEL: {"color": style.COLOURS[0], "marker": "o"},
+    SPATIAL: {"color": style.COLOURS[1], "marker": "s"},
+}
+_SHIFTS = {CHANNEL: -0.18, SPATIAL: 0.18}  # of a row
 _VARIANTS, _CLASSES = 4, 10  # that are drawn; the frame has all
 
 
@@ -93,37 +99,41 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
     names = {variant: style.fold(variant, 24) for variant in variants}  # upright, beside their row
     longest = max(len(line) for lines in names.values() for line in lines)
     height = len(variants) * max(0.75 + 0.15 * len(classes), 0.5 + 0.068 * longest) + 0.5
+    shown = frame[frame["variant"].isin(variants) & frame["class"].isin(classes)]
+    rows = shown.assign(row=shown["class"].map(classes.index) + shown["branch"].map(_SHIFTS))
+    panels = dict(list(shown.groupby(["variant", "stage"])))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
-        grid = drawn.subplots(len(variants), len(stages), sharex="row", sharey=True, squeeze=False)
-        for row, variant in zip(grid, variants, strict=True):
-            for axes, stage in zip(row, stages, strict=True):
-                own = frame[(frame["variant"] == variant) & (frame["stage"] == stage)]
-                if own.empty:  # another variant has this stage; the first panel keeps the names of row and classes
-                    axes.spines[:].set_visible(False)
-                    axes.tick_params(left=False, bottom=False, labelbottom=False)
-                    axes.grid(visible=False)
-                    continue
-                _draw_stage(axes, own[own["class"].isin(classes)], classes)
-                axes.set_title(_title(own, stage), loc="left", fontsize=7.5)
-            row[0].set_ylabel("\n".join(names[variant]))
-        for axes in grid[-1]:
-            if axes.has_data():
+        draw_points(
+            drawn, rows, "p50", "row", "branch", _LOOKS, intervals=(("p5", "p95", 0.8), ("p25", "p75", 3.0)), size=3.4,
+            fill=False, facet={"row": "variant", "col": "stage"},
+        )  # fmt: skip
+        for axes, (variant, stage) in zip(drawn.axes, itertools.product(variants, stages), strict=True):
+            axes.set_title("")
+            _complete(axes, panels.get((variant, stage)), stage, classes)
+            if stage == stages[0]:
+                axes.set_ylabel("\n".join(names[variant]))
+            if variant == variants[-1] and axes.has_data():
                 axes.set_xlabel("Gate")
-        style.add_legend(drawn, grid.flat, loc="outside upper left", ncols=4)
+        branches = [branch for branch in _LOOKS if branch in set(shown["branch"])]
+        handles = [
+            handle(f"{branch} branch", markerfacecolor="white", line=True, **_LOOKS[branch]) for branch in branches
+        ]
+        starts = [line for axes in drawn.axes for line in axes.get_legend_handles_labels()[0]]
+        drawn.legend(handles=[*handles, *starts[:1]], loc="outside upper left", ncols=4)
     return drawn
 
 
-def _draw_stage(axes: Axes, frame: pd.DataFrame, classes: list[str]) -> None:
-    for branch, own in frame.groupby("branch"):
-        colour, marker, shift = _LOOKS[str(branch)]
-        place = own["class"].map(classes.index) + shift
-        axes.hlines(place, own["p5"], own["p95"], color=colour, linewidth=0.8)
-        axes.hlines(place, own["p25"], own["p75"], color=colour, linewidth=3)
-        look: dict[str, Any] = {"linestyle": "", "marker": marker, "markersize": 3, "markerfacecolor": "white"}
-        axes.plot(own["p50"], place, color=colour, label=f"{branch} branch", zorder=3, **look)
+def _complete(axes: Axes, frame: pd.DataFrame | None, stage: int, classes: list[str]) -> None:
+    """Names the rows of a panel, and draws where gates start; empties it where the variant has no such stage."""
+    if frame is None:  # another variant has this stage; the first panel keeps the names of row and classes
+        axes.spines[:].set_visible(False)
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.grid(visible=False)
+        return
     start = frame["start"].dropna()
     if len(start):
         axes.axvline(start.iloc[0], color=style.BASELINE, linestyle="--", linewidth=0.8, label="start")
+    axes.set_title(_title(frame, stage), loc="left", fontsize=7.5)
     style.name_rows(axes, [style.shorten(name, 16) for name in classes], fontsize=6.5)
 
 

@@ -13,6 +13,7 @@ from ablations.analysis.tradeoffs import is_on_front
 from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 from ablations.stats import cells_by_variant
 
 _COSTS = ("train_images_per_second", "peak_memory_mib")
@@ -58,16 +59,15 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
             ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
             axes.scatter(front["place"], front["top1"], label="no other beats it in both", clip_on=False, **ring)
-            for row in own.to_dict("records"):
-                look = looks[row["variant"]]
-                axes.vlines(row["place"], row["low"], row["high"], color=look["color"], linewidth=0.9, alpha=0.7)
-                look = look | {"linestyle": "", "label": labels[row["variant"]]}
-                axes.plot(row["place"], row["top1"], zorder=3, clip_on=False, **look)
+            draw_points(axes, own, "place", "top1", "variant", looks, along="y", intervals=(("low", "high", 0.9),))
             better = "more" if METRICS[metric].direction == "maximize" else "less"
             axes.set_xlabel(f"{METRICS[metric].axis}, {better} is better")
             axes.margins(x=0.12)
             style.scale_of_costs(axes, own["cost"])
+            axes.label_outer()
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
-        style.add_legend(drawn, panels, loc="outside right upper")
+        rings = panels[0].get_legend_handles_labels()[0]
+        handles = [handle(labels[name], **looks[name]) for name in variants]
+        drawn.legend(handles=[*rings, *handles], loc="outside right upper")
     return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,10 +13,16 @@ from ablations.analysis.costs import StudyCosts
 from ablations.design import Design
 from ablations.design.variants import NO_ATTENTION
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
 from ablations.stats import Estimate
 
 _MODES = {"forward": "Inference", "training step": "Training step"}
+_PROMISED, _MEASURED = "promised by the multiply-adds", "measured time, 95 % CI"
+_LOOKS: dict[str, dict[str, Any]] = {
+    _PROMISED: {"color": style.COLOURS[1], "marker": "D"},
+    _MEASURED: {"color": style.COLOURS[0], "marker": "o"},
+}
 _NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
 
 
@@ -95,11 +102,9 @@ def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
             axes.barh(place, width, height=1, left=own["noise_low"], color="#d4d4d4", linewidth=0, label=noise)
             axes.axvline(0, color=style.BASELINE, linewidth=0.8)
             axes.hlines(place, own["promised"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
-            axes.hlines(place, own["low"], own["high"], color=style.COLOURS[0], linewidth=2.2)
-            look = {"linestyle": "", "marker": "D", "markerfacecolor": "white", "color": style.COLOURS[1]}
-            axes.plot(own["promised"], place, label="promised by the multiply-adds", zorder=4, **look)
-            look = {"linestyle": "", "marker": "o", "color": style.COLOURS[0]}
-            axes.plot(own["measured"], place, label="measured time, 95 % CI", zorder=3, **look)
+            placed = own.assign(row=place, of_time=_MEASURED, of_adds=_PROMISED)
+            draw_points(axes, placed, "measured", "row", "of_time", _LOOKS, intervals=(("low", "high", 2.2),))
+            draw_points(axes, placed, "promised", "row", "of_adds", _LOOKS, intervals=(), fill=False)
             ends = own[["measured", "high", "promised"]].max(axis="columns")
             for row, end, value in zip(place, ends, own["measured"], strict=True):
                 axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)
@@ -107,5 +112,12 @@ def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
             axes.set_xlabel("Over the plain network (%)")
             axes.set_xlim(low - 0.05 * span, high + 0.25 * span)  # room for the numbers
             style.name_rows(axes, names)
-        drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+            axes.label_outer()
+        noises = panels[0].get_legend_handles_labels()[0]
+        handles = [
+            *noises,
+            handle(_PROMISED, markerfacecolor="white", **_LOOKS[_PROMISED]),
+            handle(_MEASURED, line=True, **_LOOKS[_MEASURED]),
+        ]
+        drawn.legend(handles=handles, loc="outside upper left", ncols=2)
     return drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 from ablations.reporting.text.multiverse import is_decided
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Verdict
@@ -51,48 +52,47 @@ def draw_protocols(frame: pd.DataFrame, margins: Mapping[str, float], metric: Me
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for number in range(1, len(contrasts)):
             axes.axhline(number - 0.5, color="#e6e6e6", linewidth=0.6)
-        for name in protocols:
-            _draw_protocol(axes, placed[placed["protocol"] == name], name, looks[name])
+        is_decided_here = placed["verdict"].map(is_decided)
+        for some, fill in ((placed[~is_decided_here], False), (placed[is_decided_here], True)):
+            draw_points(
+                axes, some, "mean", "place", "protocol", looks, intervals=(("low", "high", 1.2),), size=4.0, fill=fill
+            )
+        for shown in placed.to_dict("records"):
+            _name_verdict(axes, shown, looks[shown["protocol"]]["color"])
         style.name_rows(axes, labels)
         axes.tick_params(axis="y", length=0)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         unit = "percentage points" if metric.in_points else metric.unit
         axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline}" + (f" ({unit})" if unit else ""))
-        handles, names = axes.get_legend_handles_labels()
-        handles, names = [*handles, *bands.values()], [*names, *bands]
-        drawn.legend(handles, names, loc="outside upper left", ncols=_NAMES_OUTSIDE)
+        margins_shown = [Patch(label=name, **band) for name, band in bands.items()]
+        handles = [handle(name, line=True, **looks[name]) for name in protocols]
+        drawn.legend(handles=[*handles, *margins_shown], loc="outside upper left", ncols=_NAMES_OUTSIDE)
     return drawn
 
 
 def _draw_margins(
     axes: Axes, placed: pd.DataFrame, margins: Mapping[str, float], step: float, metric: Metric
-) -> dict[str, Patch]:
+) -> dict[str, dict[str, Any]]:
     """Draws one band where all margins are the same, otherwise one behind each marker; returns what a legend says."""
     shown = {name: margins[name] for name in placed["protocol"]}
     band: dict[str, Any] = {"color": style.BASELINE, "alpha": 0.12, "linewidth": 0}
     if len(set(shown.values())) == 1:
         margin = next(iter(shown.values()))
         axes.axvspan(-margin, margin, **band)
-        return {f"within {metric.quantity(margin)}": Patch(**band)}
+        return {f"within {metric.quantity(margin)}": band}
     for name, place in zip(placed["protocol"], placed["place"], strict=True):
         axes.add_patch(Rectangle((-shown[name], place - step / 2), 2 * shown[name], step, **band))
-    return {"within the protocol's margin": Patch(**band)}
+    return {"within the protocol's margin": band}
 
 
-def _draw_protocol(axes: Axes, own: pd.DataFrame, name: str, look: Mapping[str, Any]) -> None:
-    decided = own["verdict"].map(is_decided)
-    axes.hlines(own["place"], own["low"], own["high"], color=look["color"], linewidth=1.2)
-    for some, face in ((own[~decided], "white"), (own[decided], look["color"])):
-        axes.plot(some["mean"], some["place"], linestyle="", markerfacecolor=face, **look)
-    axes.plot([], [], linestyle="-", label=name, **look)
-    for row in own.to_dict("records"):
-        verdict = marked(Verdict(row["verdict"]), bool(row.get("assumes_normal", False)))
-        axes.annotate(
-            f"{verdict} (n = {row['n']})",
-            (1.01, row["place"]),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=6.5,
-            color=look["color"],
-            annotation_clip=False,
-        )
+def _name_verdict(axes: Axes, row: Mapping[Hashable, Any], colour: str) -> None:
+    verdict = marked(Verdict(row["verdict"]), bool(row.get("assumes_normal", False)))
+    axes.annotate(
+        f"{verdict} (n = {row['n']})",
+        (1.01, row["place"]),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=6.5,
+        color=colour,
+        annotation_clip=False,
+    )

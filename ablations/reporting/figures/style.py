@@ -1,4 +1,4 @@
-"""The one look of all figures: sizes, colours for the colour-blind and for grey printers."""
+"""The one look of all figures: seaborn's theme for papers, colours for the colour-blind and for grey printers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -44,25 +44,29 @@ DOTS: dict[str, Any] = {
     "linestyle": "", "marker": "o", "markersize": 2.4, "color": "#222222", "alpha": 0.7, "zorder": 4,
 }  # fmt: skip
 
+# What differs from seaborn's theme.
 STYLE: dict[Any, Any] = {
     "font.family": fonts.USUAL,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "font.size": 8.0,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
+    "axes.edgecolor": "#8c8c8c",
     "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
     "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4.0,
+    "lines.solid_capstyle": "butt",  # an interval ends where its line does
     "pdf.fonttype": 42,  # text stays text
     "savefig.dpi": 200,
 }
+_FONT_SIZE = 8.0  # points; seaborn's theme for papers has 9.6
+
+
+@cache
+def theme() -> dict[Any, Any]:
+    """Returns seaborn's white grid at the size of a paper, with what is the suite's own."""
+    import seaborn as sns  # takes seconds
+
+    sized = sns.plotting_context("paper", font_scale=_FONT_SIZE / sns.plotting_context("paper")["font.size"])
+    return {**sns.axes_style("whitegrid"), **sized, **STYLE}
 
 
 def look_of(index: int) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict
 
 def _styled() -> AbstractContextManager[None]:
     """Applies the suite's style to matplotlib's defaults; a user's matplotlibrc has no effect."""
-    return matplotlib.style.context(["default", STYLE])
+    return matplotlib.style.context(["default", theme()])
 
 
 @contextmanager
@@ -167,15 +171,6 @@ def top1_of(cells: pd.DataFrame) -> dict[str, float]:
     """Returns what figures show of the top-1 of a variant's cells: `n`, `top1` (mean), and its 95 % CI."""
     top1 = estimate(cells["top1"].to_numpy())
     return {"n": top1.n, "top1": top1.mean, "low": top1.low, "high": top1.high}
-
-
-def add_legend(drawn: Figure, panels: Iterable[Axes], **look: Any) -> None:
-    """Names outside of panels what any of them shows."""
-    known: dict[str, Artist] = {}
-    for axes in panels:
-        handles, names = axes.get_legend_handles_labels()
-        known |= dict(zip(names, handles, strict=True))
-    drawn.legend(list(known.values()), list(known), **look)
 
 
 def row_labels(names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ contribution alone.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,16 @@ from ablations.analysis.observe import Observation
 from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points, handle
 
-# By `shuffle`.
-_LOOKS = {
-    "on": (style.COLOURS[0], "o", "sub-feature, shuffle on"),
-    "off": (style.COLOURS[1], "^", "sub-feature, shuffle off"),
-    "": (style.BASELINE, "x", "without shuffle attention"),
+_SHUFFLE = {"on": "sub-feature, shuffle on", "off": "sub-feature, shuffle off", "": "without shuffle attention"}
+_PARTS: dict[str, dict[str, Any]] = {
+    _SHUFFLE["on"]: {"color": style.COLOURS[0], "marker": "o"},
+    _SHUFFLE["off"]: {"color": style.COLOURS[1], "marker": "^"},
+    _SHUFFLE[""]: {"color": style.BASELINE, "marker": "X"},
 }
+_MEAN: dict[str, dict[str, Any]] = {"their mean": {"color": "#222222", "marker": "|"}}
+_WHOLE: dict[str, dict[str, Any]] = {"the whole network": {"color": "#222222", "marker": "D"}}
 
 
 def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
@@ -71,20 +75,23 @@ def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
     labels = style.row_labels([f"{variant} ({count(groups[variant], 'group')})" for variant in variants])
     with style.figure(style.TWO_COLUMNS, 0.9 + 1.5 * style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
-        axes.axvline(100 / classes, color=style.BASELINE, linestyle="--", linewidth=0.8, label="chance")
+        chance = axes.axvline(100 / classes, color=style.BASELINE, linestyle="--", linewidth=0.8, label="chance")
         parts, whole = frame[frame["group"] >= 0], frame[frame["group"] < 0]
-        for shuffle, (colour, mark, name) in _LOOKS.items():
-            own = parts[parts["shuffle"] == shuffle]
-            if len(own):
-                # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
-                place = own["variant"].map(variants.index) + 0.22 * ((own["group"] * 0.618) % 1 - 0.5)
-                axes.plot(own["top1"], place, mark, color=colour, alpha=0.65, markersize=3.6, label=name)
-        means = parts.groupby("variant")["top1"].mean()
-        axes.plot(means, means.index.map(variants.index), "|", markersize=13, color="#222222", label="their mean")
-        place = whole["variant"].map(variants.index)
-        axes.plot(whole["top1"], place, "D", color="#222222", markerfacecolor="white", label="the whole network")
+        means = parts.groupby("variant", as_index=False)["top1"].mean()
+        for own, kinds, size in (
+            (parts.assign(kind=parts["shuffle"].map(_SHUFFLE)), _PARTS, 4.2),
+            (means.assign(kind=next(iter(_MEAN))), _MEAN, 13.0),
+            (whole.assign(kind=next(iter(_WHOLE))), _WHOLE, 4.8),
+        ):
+            # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
+            spread = 0.22 * ((own["group"] * 0.618) % 1 - 0.5) if kinds is _PARTS else 0.0
+            rows = own.assign(row=own["variant"].map(variants.index) + spread)
+            draw_points(axes, rows, "top1", "row", "kind", kinds, intervals=(), size=size, fill=kinds is not _WHOLE)
+        shown = {kind: look for kind, look in _PARTS.items() if kind in set(parts["shuffle"].map(_SHUFFLE))}
         style.name_rows(axes, labels)
         axes.set_xlim(left=0)
         axes.set_xlabel(METRICS["top1"].axis)
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+        handles = [chance, *(handle(kind, **look) for kind, look in (shown | _MEAN).items())]
+        handles.append(handle(*_WHOLE, markerfacecolor="white", **_WHOLE["the whole network"]))
+        drawn.legend(handles=handles, loc="outside upper left", ncols=4)
     return drawn

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablations.analysis.costs import StudyCosts, VariantCost
@@ -19,9 +20,13 @@ from ablations.common.metrics import METRICS
 from ablations.design import Design
 from ablations.design.variants import level_name
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_lines, draw_points, handle
 from ablations.stats import Estimate, cells_by_variant, estimate
 
 _SHOWN = ("top1", "train_time_ratio", "peak_memory_mib")
+_MEAN: dict[str, Any] = {"color": style.COLOURS[0], "marker": "o"}
+_REPLICATE: dict[str, Any] = {"color": "#222222", "marker": "o"}
+_BASELINE: dict[str, Any] = {"color": style.BASELINE, "linestyle": "--", "linewidth": 1.4}
 
 
 def levels_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
@@ -82,10 +87,24 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
                 axes.set_ylim(_limits(metric, axes.get_ylim(), axes.dataLim.ymax))
             else:
                 style.name_rows(axes, labels)
+                axes.label_outer()
                 axes.set_xlabel(METRICS[metric].axis)
                 axes.set_xlim(_limits(metric, axes.get_xlim(), axes.dataLim.xmax))
-        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        drawn.legend(handles=_handles(frame, along=numeric), loc="outside upper left", ncols=3)
     return drawn
+
+
+def _handles(frame: pd.DataFrame, *, along: bool) -> list[Line2D]:
+    """Returns what the legend of `draw_levels` shows: baselines, means, and replicates where there are several."""
+    top1 = frame[frame["metric"] == "top1"]
+    baselines = dict.fromkeys(top1.loc[top1["is_baseline"], "variant"])
+    levels = top1[(top1["kind"] == "mean") & ~top1["is_baseline"]]
+    handles = [Line2D([], [], label=_baseline_name(name), **_BASELINE) for name in baselines]
+    if len(levels):
+        handles.append(handle("mean and 95 % CI" if _is_repeated(levels) else "one run", line=along, **_MEAN))
+    if _is_repeated(levels):
+        handles.append(handle("replicates", alpha=0.7, **_REPLICATE | {"markersize": 2.6}))
+    return handles
 
 
 def _panels(drawn: Figure, frame: pd.DataFrame, *, sharey: bool) -> dict[str, Axes]:
@@ -111,29 +130,28 @@ def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
     is_mean = frame["kind"] != "replicate"
     levels = frame[is_mean & ~frame["is_baseline"]].reset_index(drop=True)
     dots = frame[~is_mean & ~frame["is_baseline"]]
-    repeated = len(levels) > 0 and levels["n"].max() > 1
     line, span = (axes.axhline, axes.axhspan) if along else (axes.axvline, axes.axvspan)
     for _, mean in frame[is_mean & frame["is_baseline"]].iterrows():
-        line(
-            mean["value"],
-            color=style.BASELINE,
-            linestyle="--",
-            label=style.legend_label(f"{mean['variant']} (baseline)"),
-        )
+        line(mean["value"], label=_baseline_name(mean["variant"]), **_BASELINE)
         if mean["n"] > 1:
             span(mean["low"], mean["high"], color=style.BASELINE, alpha=0.12, linewidth=0)
-    bars, places = (levels["low"], levels["high"]), dots["variant"].map(list(levels["variant"]).index)
-    look: dict[str, Any] = {"color": style.COLOURS[0], "marker": "o", "zorder": 3}
-    look["label"] = "mean and 95 % CI" if repeated else "one run"
+    places = list(levels["variant"])
+    means, replicates = (own.assign(place=own["variant"].map(places.index)) for own in (levels, dots))
+    x, y = ("place", "value") if along else ("value", "place")
     if along:
-        axes.plot(levels.index, levels["value"], **look)
-        axes.fill_between(levels.index, *bars, color=style.COLOURS[0], alpha=0.18, linewidth=0)
+        draw_lines(axes, means, x, y, "kind", {"mean": _MEAN}, opacity=0.18)
     else:
-        axes.plot(levels["value"], levels.index, linestyle="", **look)
-        axes.hlines(levels.index, *bars, color=style.COLOURS[0])
-    if repeated:
-        xs, ys = (places, dots["value"]) if along else (dots["value"], places)
-        axes.plot(xs, ys, label="replicates", **style.DOTS)
+        draw_points(axes, means, x, y, "kind", {"mean": _MEAN})
+    if _is_repeated(levels):
+        draw_points(axes, replicates, x, y, "kind", {"replicate": _REPLICATE}, intervals=(), size=2.6, alpha=0.7)
+
+
+def _is_repeated(frame: pd.DataFrame) -> bool:
+    return len(frame) > 0 and bool(frame["n"].max() > 1)
+
+
+def _baseline_name(variant: str) -> str:
+    return style.legend_label(f"{variant} (baseline)")
 
 
 def pairs_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
@@ -160,18 +178,21 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
     )
     with style.figure(style.TWO_COLUMNS, 1.2 + 0.3 * max(len(rows), 3), caption) as drawn:
         panels = _panels(drawn, frame, sharey=True)
+        looks: dict[str, dict[str, Any]] = {}
+        for index, name in enumerate(series):
+            is_baseline = frame.loc[frame["series"] == name, "is_baseline"].all()
+            looks[name] = style.look_of(index) | ({"color": style.BASELINE} if is_baseline else {})
+        shifts = {name: 0.28 * (index / max(len(series) - 1, 1) - 0.5) for index, name in enumerate(series)}
+        if len(series) == 1:
+            shifts = dict.fromkeys(series, 0.0)
+        placed = frame.assign(place=frame["row"].map(rows.index) + frame["series"].map(shifts))
+        repeated = _is_repeated(frame[frame["metric"] == "top1"])
         for metric, axes in panels.items():
-            for index, name in enumerate(series):
-                own = frame[(frame["metric"] == metric) & (frame["series"] == name)]
-                shift = 0.28 * (index - (len(series) - 1) / 2) / max(len(series) - 1, 1)
-                place = own["row"].map(rows.index) + shift
-                look = style.look_of(index) | ({"color": style.BASELINE} if own["is_baseline"].all() else {})
-                means, dots = own["kind"] != "replicate", own["kind"] == "replicate"
-                axes.hlines(place[means], own["low"][means], own["high"][means], color=look["color"])
-                axes.plot(own["value"][means], place[means], linestyle="", label=style.legend_label(name), **look)
-                if own["n"].max() > 1:
-                    label = "replicates" if index == len(series) - 1 else None
-                    axes.plot(own["value"][dots], place[dots], label=label, **style.DOTS)
+            own = placed[placed["metric"] == metric]
+            draw_points(axes, own[own["kind"] == "mean"], "value", "place", "series", looks)
+            if repeated:
+                dots = {"replicate": _REPLICATE}
+                draw_points(axes, own, "value", "place", "kind", dots, intervals=(), size=2.6, alpha=0.7)
             if metric != "top1":
                 axes.set_xscale("log")
                 values = frame.loc[frame["metric"] == metric, "value"]
@@ -185,5 +206,8 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 axes.set_xlim(max(low, 0), min(high, 100))
             axes.set_xlabel(METRICS[metric].axis)
             style.name_rows(axes, style.row_labels(rows))
-        drawn.legend(*panels["top1"].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+            axes.label_outer()
+        handles = [handle(name, **look) for name, look in looks.items()]
+        handles += [handle("replicates", alpha=0.7, **_REPLICATE | {"markersize": 2.6})] if repeated else []
+        drawn.legend(handles=handles, loc="outside upper left", ncols=4)
     return drawn

@@ -20,4 +20,4 @@ def test_bands_are_drawn_where_there_are_replicates(finished: int, bands: int) -
     made = design()
     frame = curves_frame(collect(made, stored(made, finished)).curves, made)
     for axes in draw_curves(frame, made.baseline, "caption").axes:
-        assert (len(axes.lines), len(axes.collections)) == (3, bands)
+        assert (len(axes.lines), len(axes.patches)) == (3, bands)

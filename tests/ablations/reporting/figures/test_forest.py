@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +16,7 @@ from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 from ablations.reporting.figures.forest import draw_effects, draw_forest, forest_frame
 from ablations.stats import Contrast, Estimate, Verdict
+from tests.builders.drawings import legend_of, points, spans
 
 TOP1 = METRICS["top1"]
 HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), 0.008, 1.0, Verdict.HELPS, look=8)
@@ -44,7 +44,7 @@ EFFECTS = [
 
 def drawn_texts(drawn: Figure) -> list[Text]:
     """Every text of a figure that one sees, laid out as it is saved."""
-    with mpl.rc_context(style.STYLE):
+    with mpl.rc_context(style.theme()):
         FigureCanvasAgg(drawn).draw()  # type: ignore[no-untyped-call]
     return [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
 
@@ -75,17 +75,14 @@ def test_a_contrast_without_a_pair_has_no_row() -> None:
 
 def test_the_picture_shows_what_the_frame_says() -> None:
     (axes,) = draw_forest(forest_frame(ALL), 0.2, TOP1, "caption").axes
-    points = {
-        str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))  # type: ignore[arg-type]
-        for line in axes.lines
-    }
-    assert {name: points[name] for name in ("helps", "hurts", "equivalent", "undecided", "no verdict")} == {
-        "helps": ([1.5], [0]), "hurts": ([-1.0], [1]), "equivalent": ([0.0], [2]), "undecided": ([0.5], [3]),
-        "no verdict": ([2.0], [4]),
-    }  # fmt: skip
-    spans = [np.asarray(path.vertices).tolist() for group in axes.collections for path in group.get_paths()]
-    assert spans[:4] == [[[1.0, 0], [2.0, 0]], [[-1.6, 1], [-0.4, 1]], [[-0.1, 2], [0.1, 2]], [[-2, 3], [3, 3]]]
-    assert math.isnan(spans[4][0][0])  # of a single replicate
+    assert list(points(axes)) == [(1.5, 0), (-1.0, 1), (0.0, 2), (0.5, 3), (2.0, 4)]
+    assert len(set(points(axes).values())) == 5  # as many verdicts
+    assert spans(axes) == [
+        (1.0, 0, 2.0, 0),
+        (-1.6, 1, -0.4, 1),
+        (-0.1, 2, 0.1, 2),
+        (-2, 3, 3, 3),
+    ]
     band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((-0.2, 0.2))
     assert [label.get_text() for label in axes.get_yticklabels()] == [contrast.variant for contrast in ALL]
@@ -99,8 +96,7 @@ def test_the_picture_shows_what_the_frame_says() -> None:
 
 def test_only_verdicts_that_occur_are_in_the_legend() -> None:
     drawn = draw_forest(forest_frame([HELPS, UNDECIDED]), 0.25, TOP1, "caption")
-    (legend,) = drawn.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["within 0.25 points", "helps", "undecided"]
+    assert legend_of(drawn) == ["within 0.25 points", "helps", "undecided"]
 
 
 def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
@@ -147,11 +143,10 @@ def test_every_effect_has_a_row_with_its_mean_and_interval() -> None:
     frame = effects_frame(EFFECTS)
     assert frame["mean"].tolist() == [-0.5, 1.5, 0.25]
     (axes,) = draw_effects(frame, 0.2, TOP1, "caption").axes
-    drawn = {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}  # type: ignore[arg-type]
-    assert drawn["main effect"] == ([-0.5, 1.5], [0, 1])
-    assert drawn["interaction of 2 factors"] == ([0.25], [2])
-    spans = [path.vertices[:, 0].tolist() for group in axes.collections for path in group.get_paths()]
-    assert spans == [[-1.0, 0.0], [1.0, 2.0], [-1.0, 1.5]]
+    main, other, interaction = points(axes).items()
+    assert (main[0], other[0], interaction[0]) == ((-0.5, 0), (1.5, 1), (0.25, 2))
+    assert main[1] == other[1] != interaction[1]
+    assert spans(axes) == [(-1.0, 0, 0.0, 0), (1.0, 1, 2.0, 1), (-1.0, 2, 1.5, 2)]
     assert {"undecided †", "helps †", "undecided"} <= {text.get_text() for text in axes.texts}
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "shuffle=off against shuffle=on", "norm=none against norm=instance", "shuffle=off x norm=none",
@@ -161,4 +156,4 @@ def test_every_effect_has_a_row_with_its_mean_and_interval() -> None:
 def test_an_effect_of_one_replicate_has_no_interval() -> None:
     frame = effects_frame([Effect(1, "shuffle=off", "shuffle=on", Estimate(1, 2.0, math.nan, math.nan), Verdict.NONE)])
     (axes,) = draw_effects(frame, 0.2, TOP1, "caption").axes
-    assert all(math.isnan(path.vertices[0, 0]) for group in axes.collections for path in group.get_paths())
+    assert (list(points(axes)), spans(axes)) == ([(2.0, 0)], [])

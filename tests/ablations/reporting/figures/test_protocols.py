@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -25,10 +27,12 @@ def markers(drawn: Figure) -> list[tuple[float, float, bool]]:
     """Mean, height and whether it is filled, of each marker."""
     (axes,) = drawn.axes
     return [
-        (float(x), float(y), line.get_markerfacecolor() != "white")
-        for line in axes.lines
-        if line.get_marker() not in ("", "None", None)
-        for x, y in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True)
+        (x, y, to_hex(face) != "#ffffff")
+        for group in axes.collections
+        if isinstance(group, PathCollection)
+        for (x, y), face in zip(
+            np.asarray(group.get_offsets()).tolist(), np.asarray(group.get_facecolor()).tolist(), strict=True
+        )
     ]
 
 

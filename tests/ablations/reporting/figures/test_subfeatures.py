@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ablations.analysis.networks import TrainedNetworks
 from ablations.analysis.observe import Observation
 from ablations.reporting.figures.subfeatures import draw_subfeatures, subfeature_scores, subfeatures_frame
-from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, overlapping, written
+from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, legend_of, overlapping, points, written
 from tests.builders.kept import GROUPS, trained
 
 
@@ -136,20 +136,17 @@ def frame_of(names: Sequence[str], groups: int, tops: Sequence[float]) -> pd.Dat
 def test_the_figure_shows_each_group_their_mean_and_the_whole() -> None:
     drawn = draw_subfeatures(frame_of(["a", "b", "c"], 2, [10.0, 20.0, 40.0, 60.0]), 5, "caption")
     (axes,) = drawn.axes
-    lines = {str(line.get_label()): line for line in axes.lines}
-    assert list(lines["the whole network"].get_xdata()) == [10, 20, 40]  # type: ignore[arg-type]
-    assert list(lines["their mean"].get_xdata()) == [30, 50, 35]  # type: ignore[arg-type]
-    assert list(lines["their mean"].get_ydata()) == [0, 1, 2]  # type: ignore[arg-type]
-    assert list(lines["chance"].get_xdata()) == [20, 20]  # type: ignore[arg-type]
-    for place, (label, tops) in enumerate(
-        {
-            "sub-feature, shuffle on": [20, 40],
-            "sub-feature, shuffle off": [40, 60],
-            "without shuffle attention": [60, 10],
-        }.items()
-    ):
-        assert list(lines[label].get_xdata()) == tops  # type: ignore[arg-type]
-        assert np.abs(np.asarray(lines[label].get_ydata()) - place).max() < 0.3
+    found = points(axes)
+    assert {(10, 0), (20, 1), (40, 2)} <= found.keys()  # whole networks
+    assert {(30, 0), (50, 1), (35, 2)} <= found.keys()  # means
+    (chance,) = axes.lines
+    assert list(chance.get_xdata()) == [20, 20]  # type: ignore[arg-type]
+    for row, tops in enumerate([[20, 40], [40, 60], [60, 10]]):
+        assert sorted(x for x, y in found if 0 < abs(y - row) < 0.3) == sorted(tops)
+    assert legend_of(drawn) == [
+        "chance", "sub-feature, shuffle on", "sub-feature, shuffle off", "without shuffle attention", "their mean",
+        "the whole network",
+    ]  # fmt: skip
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a (2 groups)", "b (2 groups)", "c (2 groups)"]
     assert axes.get_ylim() == (2.5, -0.5)
     assert cut(drawn) == overlapping(drawn) == []
@@ -157,8 +154,8 @@ def test_the_figure_shows_each_group_their_mean_and_the_whole() -> None:
 
 def test_equal_scores_do_not_hide_each_other() -> None:
     drawn = draw_subfeatures(frame_of(["a"], 8, [50.0]), 10, "caption")
-    line = next(line for line in drawn.axes[0].lines if line.get_label() == "sub-feature, shuffle on")
-    places = np.sort(np.asarray(line.get_ydata(), dtype=float))
+    places = np.sort([y for _, y in points(drawn.axes[0]) if y])  # the mean and the whole network stand at 0
+    assert len(places) == 8
     assert np.diff(places).min() > 0.01
 
 

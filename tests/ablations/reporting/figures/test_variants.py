@@ -15,6 +15,7 @@ from ablations.reporting.figures import style
 from ablations.reporting.figures.variants import draw_levels, draw_pairs, levels_frame, pairs_frame
 from tests.builders.cells import design, stored
 from tests.builders.costs import COPIES, costs_of, machine_of, usual_costs
+from tests.builders.drawings import legend_of, points, spans
 
 
 def frame(finished: int = 6) -> pd.DataFrame:
@@ -71,11 +72,12 @@ def test_costs_are_drawn_from_zero() -> None:
 
 
 def test_the_panel_shows_what_the_frame_says() -> None:
-    axes = draw_levels(frame(), "Groups", "caption").axes[0]
-    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}  # type: ignore[arg-type]
-    assert lines["mean and 95 % CI"] == [2.5, 3.5]
-    assert lines["none (baseline)"] == [1.5, 1.5]
-    assert lines["replicates"] == [1.0, 4.0, 2.0, 5.0]
+    drawn = draw_levels(frame(), "Groups", "caption")
+    axes = drawn.axes[0]
+    assert sorted(points(axes)) == [(0, 1.0), (0, 2.5), (0, 4.0), (1, 2.0), (1, 3.5), (1, 5.0)]
+    (baseline,) = (line for line in axes.lines if line.get_label() == "none (baseline)")
+    assert list(baseline.get_ydata()) == [1.5, 1.5]  # type: ignore[arg-type]
+    assert legend_of(drawn) == ["none (baseline)", "mean and 95 % CI", "replicates"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
 
 
@@ -84,8 +86,8 @@ def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
     rows["level"] = rows["variant"]
     top1, speed, _ = draw_levels(rows, "Variant", "caption").axes
     assert [label.get_text() for label in top1.get_yticklabels()] == ["groups=2", "groups=4"]
-    lines = {line.get_label(): list(line.get_xdata()) for line in top1.lines}  # type: ignore[arg-type]
-    assert lines["mean and 95 % CI"] == [2.5, 3.5]
+    assert {(2.5, 0), (3.5, 1)} <= points(top1).keys()
+    assert [(low[1], low[0] < 2.5, low[2] > 3.5) for low in spans(top1)] == [(0, True, True), (1, True, True)]
     assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Time of a step (× plain)")
     assert top1.get_ylim() == speed.get_ylim() == (1.5, -0.5)
 
@@ -119,9 +121,9 @@ def test_a_variant_shares_its_row_with_its_baseline() -> None:
 def test_the_panels_show_the_means_and_the_replicates_of_each_series() -> None:
     drawn = draw_pairs(pairs(), "caption")
     assert [axes.get_xlabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
-    lines = {str(line.get_label()): list(line.get_xdata()) for line in drawn.axes[0].lines}  # type: ignore[arg-type]
-    assert lines["none"] == [2.0, 4.0]  # cells 0 and 4, 2 and 6
-    assert lines["sa"] == [3.0, 5.0]
+    found = {(x, round(y)) for x, y in points(drawn.axes[0])}
+    assert {(2.0, 0), (4.0, 1), (3.0, 0), (5.0, 1)} <= found  # of none cells 0 and 4, 2 and 6; of sa the others
+    assert legend_of(drawn) == ["none", "sa", "replicates"]
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["resnet8", "resnet20"]
 
 

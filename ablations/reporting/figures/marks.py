@@ -1,0 +1,124 @@
+"""What figures of estimates are made of, as seaborn draws it: points with intervals, and lines with bands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ablations.reporting.figures import style
+
+# Colour and marker, and of lines the dashes, by the value of a column.
+Looks = Mapping[str, Mapping[str, Any]]
+SIZE = 4.8  # of a point, in points of 1/72 inch
+_MARKERS = 10  # of a line
+
+
+def draw_points(
+    target: Axes | Figure,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    looks: Looks,
+    *,
+    intervals: Sequence[tuple[str, str, float]] = (("low", "high", 1.4),),
+    along: str = "x",
+    size: float = SIZE,
+    fill: bool = True,
+    alpha: float = 1.0,
+    facet: Mapping[str, str] | None = None,
+) -> None:
+    """Draws a point a row that has an `x` and a `y`, and its intervals where there are any.
+
+    Args:
+        target: axes to draw on, or an empty figure, which gets a grid of panels.
+        frame: what is drawn.
+        x, y: columns of the coordinates.
+        by: column by which points differ in colour and marker.
+        looks: what these are, by value; rows of other values are not drawn.
+        intervals: columns of the lower and the upper bounds, and the width of the line that joins them.
+        along: the axis that intervals lie along.
+        size: diameter of points.
+        fill: whether points are filled; otherwise they are white inside.
+        alpha: opacity of filled points and of intervals.
+        facet: columns of the `row` and the `col` of the grid of a figure, whose panels share `y`, and `x` by row.
+    """
+    import seaborn.objects as so  # takes seconds
+
+    shown = frame[frame[by].isin(list(looks))].dropna(subset=[x, y])
+    marks: list[tuple[Any, dict[str, Any]]] = []
+    for low, high, width in intervals:
+        if shown[[low, high]].notna().all(axis="columns").any():
+            bounds = {f"{along}min": low, f"{along}max": high, "orient": "y" if along == "x" else "x"}
+            marks.append((so.Range(linewidth=width, alpha=alpha), bounds))
+    above: dict[str, Any] = {"pointsize": size, "artist_kws": {"zorder": 3, "clip_on": False}}  # than intervals
+    filled = so.Dot(alpha=alpha, edgewidth=0, stroke=1.4, **above)
+    marks.append((filled if fill else so.Dots(stroke=0.9, fillcolor="white", fillalpha=1.0, **above), {}))
+    _draw(target, shown, {"x": x, "y": y, "color": by, "marker": by}, looks, marks, facet)
+
+
+def draw_lines(
+    axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, looks: Looks, *, opacity: float = 0.1, size: float = SIZE
+) -> None:
+    """Draws a line a value of `by`, with up to ten markers, on a band from `low` to `high` where there is one.
+
+    Args:
+        axes, frame, x, y, by: as of `draw_points`; rows are in the order of `x`.
+        looks: colour, marker and `linestyle` by value; rows of other values are not drawn.
+        opacity: of the bands.
+        size: diameter of the markers.
+    """
+    import seaborn.objects as so  # takes seconds
+
+    shown = frame[frame[by].isin(list(looks))].dropna(subset=[x, y])
+    place = shown.groupby(by).cumcount()
+    every = (shown.groupby(by)[x].transform("size") // _MARKERS).clip(lower=1)
+    marks: list[tuple[Any, dict[str, Any]]] = []
+    if shown[["low", "high"]].notna().all(axis="columns").any():
+        marks.append((so.Band(alpha=opacity, edgewidth=0), {"ymin": "low", "ymax": "high"}))
+    marks.append((so.Line(linewidth=0.3 * size), {}))
+    marks.append((so.Dot(pointsize=size, edgewidth=0, artist_kws={"zorder": 3}), {"data": shown[place % every == 0]}))
+    _draw(axes, shown, {"x": x, "y": y, "color": by, "marker": by, "linestyle": by}, looks, marks)
+
+
+def _draw(
+    target: Axes | Figure,
+    frame: pd.DataFrame,
+    variables: Mapping[str, str],
+    looks: Looks,
+    marks: Sequence[tuple[Any, Mapping[str, Any]]],
+    facet: Mapping[str, str] | None = None,
+) -> None:
+    """Draws layers of marks; labels of axes are left to the caller."""
+    import seaborn.objects as so  # takes seconds
+
+    if frame.empty:
+        return
+    usual = {"linestyle": "-"}
+    scales = {
+        name: {value: {**usual, **look}[name] for value, look in looks.items()}
+        for name in variables
+        if name not in ("x", "y")
+    }
+    plot = so.Plot(frame, **variables).theme(style.theme()).scale(**scales)
+    for mark, others in marks:
+        plot = plot.add(mark, legend=False, **others)
+    kept = {"xlabel": target.get_xlabel(), "ylabel": target.get_ylabel()} if isinstance(target, Axes) else {}
+    plot = plot.facet(**facet).share(x="row", y=True).label(x="", y="") if facet else plot
+    with warnings.catch_warnings():  # seaborn 0.13 asks pandas 3 for what it does by itself
+        warnings.filterwarnings("ignore", "The copy keyword is deprecated")
+        plot.on(target).plot()
+    if isinstance(target, Axes):
+        target.set(**kept)
+
+
+def handle(label: str, *, line: bool = False, **look: Any) -> Line2D:
+    """Returns what a legend shows of points, or of points on a line."""
+    usual = {"linestyle": "-" if line else "", "markersize": SIZE}
+    return Line2D([], [], label=style.legend_label(label), **{**usual, **look})
