@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 # uv installs in parallel, where it is there; `make UV=` does without.
 UV ?= $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
-.PHONY: run test notebooks clean
+.PHONY: run test test-oldest notebooks clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m ablations.run sweep=groups
@@ -16,6 +17,14 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Tests the oldest versions of everything that pyproject.toml allows, in an environment of their own, before a release.
+# Needs uv. Linters and type checkers are left out: they judge code, not what it runs with.
+test-oldest:
+	$(if $(UV),,$(error uv is needed to choose the oldest versions: https://docs.astral.sh/uv/))
+	$(UV) venv --clear --python $(PYTHON) $(OLDEST)
+	$(UV) pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Runs the notebooks and keeps what they put out.
 notebooks: $(VENV)/installed
@@ -30,4 +39,4 @@ $(VENV)/installed: pyproject.toml $(wildcard sa_core/fused/kernels/*)
 	@touch $@
 
 clean:
-	rm -rf build sa_core/fused/*.so $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build sa_core/fused/*.so $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -52,13 +52,13 @@ reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def leaves_to_eager() -> bool:
     """Whether torch's operations are wanted: in what is exported to run elsewhere, in torch.func and forward mode."""
-    return torch.compiler.is_exporting() or reason_against_mode() is not None
+    return _is_exporting() or reason_against_mode() is not None
 
 
 def reason_against_mode() -> str | None:
     """Returns why kernels cannot work in what torch is doing (tracing, transforming), as a clause; None if they can."""
     if torch.compiler.is_compiling():  # exporting included: the operator is registered
-        return "ONNX has no such operator" if torch.compiler.is_exporting() and _is_for_onnx() else None
+        return "ONNX has no such operator" if _is_exporting() and _is_for_onnx() else None
     if torch._C._is_tracing():
         return "torch.jit.trace does not record kernels"
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -68,10 +68,17 @@ def reason_against_mode() -> str | None:
     return None
 
 
+def _is_exporting() -> bool:
+    return torch.compiler.is_exporting()
+
+
 def _is_for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
+# Called by the compiler, not traced: before torch 2.12 (tried: 2.11) the compiler takes `is_exporting` for true in all
+# that it compiles, and kernels would be left out of every compiled network.
+_is_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _is_for_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
