@@ -32,9 +32,9 @@ def _dispatch(typed: Sequence[str]) -> int:
         sys.argv[1:] = typed[1:]
         runpy.run_module(f"ablations.{first}", run_name="__main__", alter_sys=True)
     elif first.startswith("-"):
-        raise UsageError(first, None, "there is no such flag", _FLAGS)
+        raise UsageError(first, None, "unknown flag", _FLAGS)
     else:
-        raise UsageError(first, None, "there is no such verb", VERBS)
+        raise UsageError(first, None, "unknown verb", VERBS)
     return 0
 
 

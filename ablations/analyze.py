@@ -28,7 +28,7 @@ def analyze(config: Config, command: str) -> int:
     from ablations.tracking.sync import open_mirror, sync_mirror
 
     names, everything = chosen_figures(config.figures)
-    analysis = load_configured(config, f"`{_run_command(command)}` makes it")
+    analysis = load_configured(config, f"create it with `{_run_command(command)}`")
     console = make_console()
     say(console, analysis.design.question, title=analysis.design.study)
     say(console, WRITING_REPORT if everything else drawing_notice(names))
@@ -53,13 +53,15 @@ def analyze_several(multiverse: Multiverse) -> int:
 
     config = multiverse.config
     if config.sync:
-        raise UsageError("sync", "true", "sends one study to MLflow: give the options of that study without recipes")
+        raise UsageError(
+            "sync", "true", "sends a single study to MLflow: give the options of that study without recipes"
+        )
     if config.figures != "all":
-        raise UsageError("figures", config.figures, "draws figures of one study: give its options without recipes")
+        raise UsageError("figures", config.figures, "draws figures of a single study: give its options without recipes")
     # A report names the commands that make its studies, whichever verb writes it.
     protocols = tuple(replace(one, command=_run_command(one.command)) for one in multiverse.protocols)
     multiverse = replace(multiverse, command=_run_command(multiverse.command), protocols=protocols)
-    analysis = load_composed(multiverse, f"`{multiverse.command}` makes them")
+    analysis = load_composed(multiverse, f"create them with `{multiverse.command}`")
     follow_results(config)
     from ablations.reporting.multiverse import report_multiverse
 

@@ -34,11 +34,11 @@ def test_a_text_is_not_there_without_its_values() -> None:
 
 def test_a_refusal_is_told_from_others() -> None:
     pattern = refusal("sweep=group", "options.no_such", what="sweep", near="groups", valid="a, b")
-    assert re.match(pattern, "sweep=group: there is no such sweep; did you mean groups? valid: a, b")
+    assert re.match(pattern, "sweep=group: unknown sweep; did you mean groups? valid: a, b")
     for other in (
-        "sweep=groups: there is no such sweep; did you mean groups? valid: a, b",
-        "sweep=group: there is no such data; did you mean groups? valid: a, b",
-        "sweep=group: there is no such sweep; did you mean norm? valid: a, b",
-        "sweep=group: there is no such sweep; did you mean groups? valid: b",
+        "sweep=groups: unknown sweep; did you mean groups? valid: a, b",
+        "sweep=group: unknown data; did you mean groups? valid: a, b",
+        "sweep=group: unknown sweep; did you mean norm? valid: a, b",
+        "sweep=group: unknown sweep; did you mean groups? valid: b",
     ):
         assert not re.match(pattern, other)

@@ -64,7 +64,7 @@ def _checked_url(config: Config) -> str:
 
 def _analyzed(config: Config, store: StudyStore) -> StudyAnalysis | None:
     design = make_design(config, stored=store.protocol)
-    store.check(design, f"it was made by `{store.attributes.get('command')}`, and `analyze` needs the same options")
+    store.check(design, f"it was created by `{store.attributes.get('command')}`; `analyze` needs the same options")
     return find_stored(config, design, store, study_folder(config))
 
 
@@ -81,7 +81,7 @@ def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Pa
 
 
 def _nothing_tried(study: str) -> UsageError:
-    return UsageError("study", study, "no cell of this sweep is finished yet; `run` trains them")
+    return UsageError("study", study, "no cell of this sweep is finished yet; train them with `run`")
 
 
 def find_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis | None:

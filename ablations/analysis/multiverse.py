@@ -215,7 +215,7 @@ def multiverse_folder(multiverse: Multiverse) -> Path:
     config = multiverse.config
     folder = study_folder(config)
     if find_study(storage_url(config), multiverse.name) is not None:
-        reason = "is the name of a stored study; the report on several protocols needs another one"
+        reason = "is the name of a stored study; choose another name for the report on several protocols"
         raise UsageError("study", multiverse.name, reason)
     return folder
 
@@ -260,7 +260,7 @@ def load_composed(multiverse: Multiverse, advice: str = NOT_RUN) -> MultiverseAn
     found = find_multiverse(multiverse)
     if found is None:
         names = [protocol.name for protocol in multiverse.protocols]
-        raise UsageError("recipes", names, f"no cell is stored under any of these protocols; {advice}")
+        raise UsageError("recipes", names, f"no results are stored for these protocols; {advice}")
     return found
 
 

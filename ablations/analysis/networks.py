@@ -60,7 +60,7 @@ class TrainedNetworks:
         self.unread: dict[str, str] = {}
         if not self.cells:
             folder = self._weights.folder
-            reason = f"no weights are kept in {folder}; `run study=<another name> weights=first` keeps them"
+            reason = f"no weights are saved in {folder}; `run study=<another name> weights=first` saves them"
             raise UsageError("study", design.study, reason)
 
     @property

@@ -95,7 +95,7 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
             try:
                 kept = files.load(cell)
                 if kept.classes != len(classes) or abs(kept.top1 - top1) > 1e-6:
-                    raise ValueError("it is of another training")
+                    raise ValueError("it belongs to another training run")
             except FileNotFoundError:
                 missing += 1
             except (OSError, ValueError) as error:
@@ -104,7 +104,7 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
                 found.setdefault(variant.name, {})[replicate] = kept
     note = _note(missing, unread)
     if not found:
-        reason = f"no predictions are kept in {files.folder}; `run study=<another name> predictions=all` keeps them"
+        reason = f"no predictions are saved in {files.folder}; `run study=<another name> predictions=all` saves them"
         raise UsageError("study", design.study, f"{reason}. {note}" if unread else reason)
     same_images = design.protocol["data"].get("seed") != "replicate"
     files_of = {f"predictions of {cell}": f"cannot be read ({reason})" for cell, reason in unread.items()}
@@ -112,11 +112,11 @@ def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
 
 
 def _note(missing: int, unread: Mapping[str, str]) -> str:
-    parts = [f"Predictions of {count(missing, 'finished cell')} are not there."] if missing else []
+    parts = [f"Predictions of {count(missing, 'finished cell')} are missing."] if missing else []
     if unread:
         more = f" and {len(unread) - _NAMED} others" if len(unread) > _NAMED else ""
         named = ", ".join(f"{cell} ({reason})" for cell, reason in [*unread.items()][:_NAMED])
-        parts.append(f"Predictions that cannot be read are left out: {named}{more}.")
+        parts.append(f"Unreadable predictions are left out: {named}{more}.")
     return " ".join(parts)
 
 

@@ -91,7 +91,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
     """
     bench = config.bench
     if config.sweep.sampler == "tpe":
-        reason = "picks its variants while it trains; only variants that are listed can be measured"
+        reason = "is a search, whose variants are not known in advance; use a sweep that lists its variants"
         raise UsageError("sweep", config.sweep.name, reason)
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)
@@ -101,7 +101,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
     settings = list(_settings(bench, device.type))
     for variant in design.variants:
         if variant.name in (COPY, TWIN) or (variant.name == PLAIN and not variant.is_plain):
-            reason = "is the name of what others are compared with; another is needed"
+            reason = "is reserved for the reference; choose another name"
             raise UsageError("sweep.variants", variant.name, reason)
     also, notes = _imported_modules(bench, {variant.name for variant in design.variants})
     models = _models(design)
@@ -120,8 +120,8 @@ def make_plan(config: Config) -> BenchmarkPlan:
         ]
     if not comparisons:
         reason = (
-            "leaves nothing to measure: modules are timed forward and backward, networks forward and in a training "
-            "step, and compiled networks with bench.compile_networks=true"
+            "leaves nothing to measure: modes of modules are forward and backward, modes of networks forward and "
+            "step, and compiled networks require bench.compile_networks=true"
         )
         raise UsageError("bench.of", f"[{','.join(bench.of)}]", reason)
     return BenchmarkPlan(device, side, tuple(comparisons), tuple(notes))
@@ -162,7 +162,7 @@ def _resolution(config: Config) -> int:
     asked = config.bench.resolution
     if asked:
         if asked < _SMALLEST:
-            raise UsageError("bench.resolution", asked, f"must be 0, or at least {_SMALLEST}")
+            raise UsageError("bench.resolution", asked, f"must be 0 or at least {_SMALLEST}")
         return asked
     if not isinstance(config.data, DigitsConfig):
         return config.data.side
@@ -179,7 +179,7 @@ def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]
     best = resolve_precision("auto", device)
     if "bf16" in bench.precision and best != "bf16":
         what = "this GPU" if device == "cuda" else "this CPU"
-        raise UsageError("bench.precision", "bf16", f"is not to be had: {what} has no instructions for it", ("fp32",))
+        raise UsageError("bench.precision", "bf16", f"is not available: {what} has no instructions for it", ("fp32",))
     precisions = list(dict.fromkeys(best if precision == "auto" else precision for precision in bench.precision))
     layouts, compiles = list(dict.fromkeys(bench.layout)), list(dict.fromkeys(bench.compile))
     first = (precisions[0], layouts[0], compiles[0])
@@ -211,7 +211,7 @@ def _imported_modules(bench: BenchConfig, variants: set[str]) -> tuple[dict[str,
         short = path.partition(":")[0].rpartition(".")[2]
         name = path if short in taken_names else short
         if name in taken_names:
-            raise UsageError("bench.also", path, "is listed twice, or called as a variant is")
+            raise UsageError("bench.also", path, "is a duplicate, or the name of a variant")
         found[name] = module
     return found, notes
 
@@ -219,8 +219,8 @@ def _imported_modules(bench: BenchConfig, variants: set[str]) -> tuple[dict[str,
 def _imported(path: str) -> type[nn.Module]:
     package, colon, name = path.partition(":")
     if not (package and colon and name) or package.startswith("."):
-        raise ImportError("it is given as package.module:Class")
+        raise ImportError("must have the form package.module:Class")
     module = getattr(importlib.import_module(package), name)
     if not (isinstance(module, type) and issubclass(module, nn.Module)):
-        raise ImportError("it is no class of a torch.nn.Module")
+        raise ImportError("must be a subclass of torch.nn.Module")
     return module

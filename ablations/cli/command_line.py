@@ -101,7 +101,9 @@ def exit_status(run: Callable[[], int]) -> int:
         if error.errno not in _DISK_ERRORS:
             raise
         place = shown(str(error.filename or "output"))
-        print(f"error: {place}: {error.strerror}; what is stored stays, and the same command goes on", file=sys.stderr)
+        print(
+            f"error: {place}: {error.strerror}; stored results are kept, and the same command resumes", file=sys.stderr
+        )
         return USAGE_STATUS
     except KeyboardInterrupt:
         print("Interrupted; what was finished is stored.", file=sys.stderr)
@@ -145,7 +147,7 @@ def _check_owners(verb: str, overrides: Sequence[str]) -> None:
         if verb not in owners:
             *first, last = (f"`python -m ablations.{owner}`" for owner in owners)
             listed = f"{', '.join(first)} and {last}" if first else last
-            reason = f"is an option of {listed}, and not of {verb}"
+            reason = f"is an option of {listed}, not of {verb}"
             raise UsageError(name, value or None, reason)
 
 
@@ -162,9 +164,9 @@ def _read(typed: Sequence[str]) -> tuple[list[str], str | None, set[str]]:
         elif flag == "--config-dir":
             config_dir = value if equals else next(rest, None)
             if not config_dir:
-                raise UsageError(flag, None, "needs a folder")
+                raise UsageError(flag, None, "requires a folder")
         elif flag.startswith("-"):
-            raise UsageError(flag, None, "there is no such flag", _FLAGS)
+            raise UsageError(flag, None, "unknown flag", _FLAGS)
         else:
             overrides.append(argument)
     return overrides, config_dir, flags

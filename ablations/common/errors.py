@@ -43,7 +43,7 @@ class SuiteError(Exception):
         if self.choices and len(self.choices) <= _LISTED:
             text += f"{'' if near else ';'} valid: {', '.join(self.choices)}"
         elif self.choices and not near:
-            text += "; --help lists what there is"
+            text += "; see --help"
         return "\n".join(map(_escaped, text.split("\n")))
 
 

@@ -51,7 +51,7 @@ def user_path(option: str, path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:  # pathlib's, where neither HOME nor the list of accounts has it
         name = path.partition("/")[0]
-        reason = f"there is no home folder {name}: HOME is not set, or there is no such account; give a full path"
+        reason = f"home folder {name} not found (HOME is not set, or the account does not exist); give a full path"
         raise UsageError(option, path, reason) from None
 
 
@@ -79,7 +79,7 @@ def check_path(option: str, path: Path) -> None:
         os.lstat(path)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            reason = "has a name that is too long for the file system; most allow 255 bytes"
+            reason = "contains a name that is too long for the file system (usually 255 bytes)"
             raise UsageError(option, path, reason) from None
     except ValueError:
         raise UsageError(option, path, "must not contain a NUL character") from None

@@ -37,7 +37,7 @@ def _check_characters(option: str, clause: str, text: str) -> None:
     for sign in text:
         if _is_refused(sign):
             named = unicodedata.name(sign, "a control character").lower()
-            reason = f"{clause} U+{ord(sign):04X} ({named}), which cannot be shown as it is; leave it out"
+            reason = f"{clause} U+{ord(sign):04X} ({named}), which cannot be displayed; remove it"
             raise UsageError(option, None, reason)
 
 

@@ -19,7 +19,7 @@ def resolve_device(device: str) -> str:
         return "cuda"
     if device == "auto":
         return "cpu"
-    raise UsageError("device", device, "there is no CUDA device that torch can use here", ("auto", "cpu"))
+    raise UsageError("device", device, "no CUDA device is available to torch", ("auto", "cpu"))
 
 
 def resolve_precision(precision: str, device: str) -> str:
@@ -42,8 +42,8 @@ def resolve_fused(fused: str, device: str) -> str:
     """Turns `auto` into `on` where there are kernels for `device`, else into `off`; a UsageError if `on` has none."""
     built = find_spec("triton") if device == "cuda" else machine.built_kernels()
     if fused == "on" and not built:
-        reason = "triton is not installed" if device == "cuda" else "the installation found no C++ compiler"
-        raise UsageError("train.fused", fused, f"there are no kernels for {device} here: {reason}", ("auto", "off"))
+        reason = "triton is not installed" if device == "cuda" else "no C++ compiler was found at installation"
+        raise UsageError("train.fused", fused, f"no kernels are available for {device}: {reason}", ("auto", "off"))
     return ("on" if built else "off") if fused == "auto" else fused
 
 

@@ -69,7 +69,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     check_sentence("sweep.question", result.sweep.question)
     result.study = normalize("NFC", result.study or study_name(result, selected["train"]))
     if result.recipes:
-        raise UsageError("recipes", result.recipes, "makes several studies: use run_multiverse or load_multiverse")
+        raise UsageError("recipes", result.recipes, "describes several studies: use run_multiverse or load_multiverse")
     check_ranges(result)
     return result
 
@@ -77,7 +77,7 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
 def check_config_dir(config_dir: str | None) -> None:
     """Checks that there is a folder of a person's own files, where one is named; raises a UsageError otherwise."""
     if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
-        raise UsageError("--config-dir", config_dir, "there is no such folder")
+        raise UsageError("--config-dir", config_dir, "no such folder")
 
 
 def study_name(config: Config, train: str, without: Collection[str] = ()) -> str:
@@ -105,7 +105,7 @@ def parse_override(argument: str) -> Override:
     """Reads an override, as `train.epochs=3`; raises a UsageError if it is not understood."""
     key, equals, value = argument.partition("=")
     if not key.strip("+~ "):
-        raise UsageError(argument or "''", None, "names no option; options are given as name=value")
+        raise UsageError(argument or "''", None, "must have the form name=value")
     # Hydra's grammar wants quotes around text with `=` in it; where nothing else can be meant, they are put there, so
     # that sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are understood.
     readings = [argument]
@@ -116,12 +116,12 @@ def parse_override(argument: str) -> Override:
         with suppress(HydraException, ValueError):  # of an integer of thousands of digits
             override = override or OverridesParser.create().parse_override(reading)
     if override is None:
-        reason = "is not understood" + (quoting_advice(key, value) if equals else "; options are given as name=value")
+        reason = "cannot be parsed" + (quoting_advice(key, value) if equals else "; options have the form name=value")
         raise UsageError(key, value or None, reason)
     if override.package is not None:
-        raise UsageError(key, value or None, f"'@' has no meaning here; {override.key_or_group} stands where it is")
+        raise UsageError(key, value or None, "'@' (package override) is not supported")
     if override.is_sweep_override():
-        reason = "takes one value; a list is written [1,2], and what a study varies goes into sweep.factors"
+        reason = "expects a single value; write lists as [1,2], and factors of a study as sweep.factors"
         is_text = "," in value and any(map(str.isalpha, value)) and not value.endswith(")")
         raise UsageError(override.key_or_group, value, reason + (quoting_advice(key, value) if is_text else ""))
     return override
@@ -144,14 +144,14 @@ def _apply_override(config: DictConfig, override: Override) -> None:
     value = override.value()
     group, _, name = key.partition(".")
     if group in GROUPS and name == "name":
-        raise UsageError(key, value, f"is chosen with {group}={value}")
+        raise UsageError(key, value, f"cannot be set; use {group}={value}")
     if free is None and key not in (names := [*GROUPS, *_option_names(config)]):
         if group == "attention" and name:
             own = [known for known in names if known.startswith("attention.")]
-            raise UsageError(key, None, f"attention {config.attention.name} has no such knob", own)
+            raise UsageError(key, None, f"attention={config.attention.name} has no such option", own)
         if group == "launcher" and (owners := owners_of(name)):
             raise _of_another_launcher(key, value, owners, config.launcher.name)
-        raise UsageError(key, None, "there is no such option", names)
+        raise UsageError(key, None, "unknown option", names)
     try:
         known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
         if free is None:
@@ -164,9 +164,9 @@ def _apply_override(config: DictConfig, override: Override) -> None:
             reason = TAKES_LIST if isinstance(value, dict) else TAKES_SETTINGS
         raise UsageError(key, value, reason) from None
     except OverflowError:
-        raise UsageError(key, value, "is too large for a number") from None
+        raise UsageError(key, value, "is out of range") from None
     except (ValueError, TypeError):  # of a name below a list
-        raise UsageError(key, value, f"{key.rpartition('.')[0]} has values, and no names below it") from None
+        raise UsageError(key, value, f"{key.rpartition('.')[0]} is a list and has no options") from None
 
 
 def _is_number(text: str) -> bool:
@@ -181,7 +181,7 @@ def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: st
     """Returns the error for an option of launchers that are not the chosen one."""
     listed = " and ".join(f"launcher={name}" for name in owners)
     own = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
-    reason = f"is an option of {listed}; launcher={chosen} is selected, whose valid options are: {own}"
+    reason = f"is an option of {listed}, but launcher={chosen} is selected; its options: {own}"
     return UsageError(key, value, reason)
 
 
@@ -198,7 +198,7 @@ def _as_declared(config: DictConfig, known_as: str, value: Any, override: Overri
         number = value.removesuffix("%").strip()
         return number if _is_number(number) else value
     if hint is bool and not is_switch(value):
-        raise UsageError(override.key_or_group, value, "is neither true nor false")
+        raise UsageError(override.key_or_group, value, "must be true or false")
     if hint is str and isinstance(value, (bool, int, float)):
         return str(override.input_line).partition("=")[2].strip()
     if hint == (float | str) and type(value) is int:
@@ -229,7 +229,7 @@ def _check_interpolations(config: DictConfig) -> None:
         except Exception as error:  # whatever a resolver does
             raise UsageError(shown_path, text, interpolation_reason(error)) from None
         if node is None:
-            raise UsageError(shown_path, text, "refers to nothing")
+            raise UsageError(shown_path, text, "refers to an option without a value")
 
 
 def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

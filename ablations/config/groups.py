@@ -82,17 +82,17 @@ def selection(override: Override, choices: tuple[str, ...], config_dir: str | No
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add():
-        raise UsageError(str(override.input_line), None, f"a group is chosen with {group}=choice", choices, str(value))
+        raise UsageError(str(override.input_line), None, f"must have the form {group}=choice", choices, str(value))
     if isinstance(value, str) and (value in choices or (group == "model" and value.startswith(TIMM))):
         return value
     if group == "sweep":
         listing = "".join(f"\n  {name:12} {question}" for name, question in sweep_questions(config_dir).items())
         near = nearest(str(value), choices)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UsageError(group, value, f"there is no such sweep{hint}\nThe sweeps and their questions:{listing}")
+        raise UsageError(group, value, f"unknown sweep{hint}\nSweeps (research questions):{listing}")
     if group == "model":
         choices = (*choices, f"{TIMM}<name>")
-    raise UsageError(group, value, f"there is no such {group}", choices)
+    raise UsageError(group, value, f"unknown {group}", choices)
 
 
 def compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
@@ -122,7 +122,7 @@ def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = No
         # The suite's own choices fit; what does not is in a person's file, and its types have been checked.
         reason = "it includes itself" if isinstance(error, RecursionError) else type_reason(error)
         place = str(own_files[0]) if own_files else "configuration"
-        raise UsageError(place, None, f"its defaults do not do: {reason}") from None
+        raise UsageError(place, None, f"invalid defaults list: {reason}") from None
 
 
 _composed_once = cache(_composed)
@@ -140,22 +140,22 @@ def _register() -> None:
 def _check_own_file(path: Path, group: str, taken: Collection[str]) -> None:
     """Checks a person's file before Hydra reads it, so that what is wrong is said of the file and not of Hydra."""
     if path.stem in taken:
-        raise UsageError(str(path), None, f"{path.stem} is the name of a {group} of the suite; give the file another")
+        raise UsageError(str(path), None, f"{path.stem} is the name of a built-in {group}; rename the file")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem, re.ASCII):
-        raise UsageError(str(path), None, "the name of the file may have letters, digits, '.', '-' and '_'")
+        raise UsageError(str(path), None, "invalid file name: use letters, digits, '.', '-' and '_'")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except RecursionError:
-        raise UsageError(str(path), None, "cannot be read as YAML: it is nested too deeply") from None
+        raise UsageError(str(path), None, "invalid YAML: nested too deeply") from None
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         reason = type_reason(error) if isinstance(error, OmegaConfBaseException) else " ".join(str(error).split())
-        raise UsageError(str(path), None, f"cannot be read as YAML: {reason[:200]}") from None
+        raise UsageError(str(path), None, f"invalid YAML: {reason[:200]}") from None
     schema = _IN_FILES.get(group)
     if schema is None:
         return
     known = [declared.name for declared in fields(schema)]
     if not isinstance(content, dict) or not content:
-        raise UsageError(str(path), None, "has no settings", known)
+        raise UsageError(str(path), None, "contains no options", known)
     for key in content:
         if key not in (*known, "defaults"):
             raise UsageError(str(path), None, f"{group} has no option {shown(key)}", known)

@@ -9,30 +9,30 @@ from omegaconf.errors import InterpolationKeyError, InterpolationValidationError
 from ablations.common.errors import shown
 from ablations.common.wording import first_line
 
-TAKES_LIST = "is given as a list, as [this,that]"
-TAKES_SETTINGS = "is given as settings, as {attention: {groups: [1,2]}}"
-REFERENCES = "is not understood; ${name} is another option, ${oc.env:NAME} of the environment"
+TAKES_LIST = "must be a list such as [a,b]"
+TAKES_SETTINGS = "must be a mapping such as {attention: {groups: [1,2]}}"
+REFERENCES = "cannot be parsed; ${name} refers to an option, ${oc.env:NAME} to an environment variable"
 _TYPES = {
-    "converted to Integer": "is no whole number",
-    "converted to Float": "is no number",
-    "is not a valid bool": "is neither true nor false",
-    "hint 'Union[int, str]'": "is no whole number",
-    "hint 'Union[int, float, str]'": "is no number",
-    "hint 'Union[float, str]'": "is no number",
+    "converted to Integer": "must be an integer",
+    "converted to Float": "must be a number",
+    "is not a valid bool": "must be true or false",
+    "hint 'Union[int, str]'": "must be an integer",
+    "hint 'Union[int, float, str]'": "must be a number",
+    "hint 'Union[float, str]'": "must be a number",
     "is not Optional": "needs a value",
     "Incompatible value 'None'": "needs a value",
-    "NoneType is not a subclass": "has an entry without a value",
-    "Incompatible key type": "has a name that is no text",
-    "Cannot convert 'list' to string": "is one value, not several",
-    "Cannot convert 'dict' to string": "is one value, not settings",
+    "NoneType is not a subclass": "has an entry without a value (null)",
+    "Incompatible key type": "has a name that is not a string",
+    "Cannot convert 'list' to string": "expects a single value",
+    "Cannot convert 'dict' to string": "expects a single value, not a mapping",
     "is not a ListConfig": TAKES_LIST,
     "is not a subclass of Dict": TAKES_SETTINGS,
     "to Dict[": TAKES_SETTINGS,
-    "Invalid loaded object type": "has no settings",
+    "Invalid loaded object type": "contains no options",
     "no viable alternative": REFERENCES,
     "mismatched input": REFERENCES,
     "token recognition error": REFERENCES,
-    "(int) is incompatible with (str)": "has a name that is a number; quotes around it make it text",
+    "(int) is incompatible with (str)": "has a number as a name; quote it to make it a string",
 }
 
 
@@ -49,13 +49,13 @@ def interpolation_reason(error: Exception) -> str:
     """Says in plain words why an option cannot take its value from where it refers to."""
     first = first_line(error)
     if isinstance(error, InterpolationValidationError):
-        return f"what it refers to {type_reason(error)}"
+        return f"the value that it refers to {type_reason(error)}"
     if isinstance(error, InterpolationKeyError):
-        return "refers to an option that there is not"
+        return "refers to an unknown option"
     if isinstance(error, UnsupportedInterpolationType):
         return REFERENCES
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "refers to itself"
     if found := re.search(r"Environment variable '(.*)' not found", first):
-        return f"there is no environment variable {found.group(1)}"
+        return f"environment variable {found.group(1)} is not set"
     return "cannot be resolved"

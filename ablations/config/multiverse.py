@@ -120,7 +120,7 @@ def compose_several(overrides: Sequence[str], call: str, own: str) -> Multiverse
 
     multiverse = compose_multiverse(overrides, None, command)
     if multiverse is None:
-        raise UsageError(OPTION, None, "must list two protocols or more, as recipes=[quick,cifar]")
+        raise UsageError(OPTION, None, "must list two or more protocols, for example recipes=[quick,cifar]")
     return multiverse
 
 
@@ -149,12 +149,12 @@ def _names(override: Override) -> list[str]:
     """Returns the protocols of a list, as they were typed."""
     value = override.value()
     if override.is_delete() or override.is_add():
-        raise UsageError(str(override.input_line), None, f"must be written {OPTION}=[quick,cifar]")
+        raise UsageError(str(override.input_line), None, f"must have the form {OPTION}=[quick,cifar]")
     if not isinstance(value, list):
-        raise UsageError(OPTION, value, "must be a list, as [quick,cifar]")
+        raise UsageError(OPTION, value, "must be a list such as [quick,cifar]")
     names = [shown(entry) for entry in value]
     if len(names) < 2:
-        raise UsageError(OPTION, value, "must list two protocols or more")
+        raise UsageError(OPTION, value, "must list two or more protocols")
     for name in names:
         if names.count(name) > 1:
             raise UsageError(OPTION, value, f"lists {name} twice")
@@ -175,9 +175,9 @@ def _choices(name: str, config_dir: str | None) -> dict[str, str]:
             raise UsageError(OPTION, name, f"{what} not a recipe, backbone or data set", names, word=word)
         if len(groups) > 1:
             kinds = " and of a ".join(GROUPS[group] for group in groups)
-            raise UsageError(OPTION, name, f"{word} is ambiguous: the name of a {kinds}; rename one of the files")
+            raise UsageError(OPTION, name, f"{word} is ambiguous: it is the name of a {kinds}; rename one of the files")
         if groups[0] in chosen:
-            raise UsageError(OPTION, name, f"names two choices of a {GROUPS[groups[0]]}: {chosen[groups[0]]}, {word}")
+            raise UsageError(OPTION, name, f"selects more than one {GROUPS[groups[0]]}: {chosen[groups[0]]}, {word}")
         chosen[groups[0]] = word
     return chosen
 
@@ -189,7 +189,9 @@ def _check_groups(names: Sequence[str], chosen: Mapping[str, Choices], overrides
             choice = chosen[name].get(override.key_or_group)
             if choice is not None:
                 group = override.key_or_group
-                reason = f"conflicts with the protocol {name} of {OPTION}, which sets {group}={choice}; leave one out"
+                reason = (
+                    f"conflicts with the protocol {name} of {OPTION}, which sets {group}={choice}; remove one of them"
+                )
                 raise UsageError(group, override.value(), reason)
 
 
@@ -197,7 +199,7 @@ def _check_configs(configs: Mapping[str, Config], chosen: Mapping[str, Choices])
     """Checks that each protocol can be one of this sweep, and is another one than those before."""
     for name, config in configs.items():
         if config.sweep.sampler == "tpe":
-            reason = "is not available in a search, which would confirm other variants under each protocol"
+            reason = "is not supported in a search, which would confirm different variants under each protocol"
             raise UsageError(OPTION, list(configs), reason)
         if "model" in chosen[name] and varies_model(config):
             reason = f"{chosen[name]['model']} is a backbone, which is a factor of sweep={config.sweep.name}"
@@ -219,7 +221,7 @@ def _default_name(
     name = f"{base}-{'-vs-'.join(map(_in_folder, names))}"
     if len(name) > _LONGEST:
         reason = (
-            f"is needed: a name made of {len(names)} protocols is longer than {_LONGEST} characters; add study=NAME"
+            f"is required: the default name of {len(names)} protocols exceeds {_LONGEST} characters; add study=NAME"
         )
         raise UsageError("study", None, reason)
     return name

@@ -92,12 +92,13 @@ def check_ranges(config: Any) -> None:
         if isinstance(value, str) and value == MISSING:
             raise UsageError(name, None, "needs a value")
         if isinstance(value, list) and any(isinstance(entry, (list, dict)) for entry in value):
-            raise UsageError(name, value, "has more than one value where one stands")
+            raise UsageError(name, value, "contains a nested list or mapping")
         if choices and value == []:
             raise UsageError(name, "[]", "is empty", choices)
         if words and isinstance(value, str):
             if value not in words:
-                raise UsageError(name, value, f"is no number; a number is, and so is {' or '.join(words)}")
+                kind = "an integer" if isinstance(allowed.get("minimum"), int) else "a number"
+                raise UsageError(name, value, f"must be {kind} or {' or '.join(map(repr, words))}")
             continue
         for entry in value if choices and isinstance(value, list) else [value]:
             try:

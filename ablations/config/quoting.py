@@ -25,8 +25,8 @@ def quoting_advice(key: str, value: str) -> str:
         if key.isascii() and value.isascii() and not set(key) & set(" '\",:()[]{}"):
             return ""
         return (
-            "; names with other characters than letters, digits, '_' and '-' go into a file: "
-            "--config-dir FOLDER, with FOLDER/sweep/NAME.yaml"
+            "; names with characters other than letters, digits, '_' and '-' must be set in a file: --config-dir "
+            "FOLDER, with FOLDER/sweep/NAME.yaml"
         )
     if not value or value[0] in "[{" or len(value) > _LONGEST or not value.isprintable():
         return ""

@@ -71,7 +71,7 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     found = _read(entry)
     if found is not None:
         return found
-    with refusals_explained("data.cache", folder, "; data.cache=FOLDER names another one", error=DataError):
+    with refusals_explained("data.cache", folder, "; data.cache=FOLDER sets another folder", error=DataError):
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(entry, console):
             found = _read(entry)  # whoever held the lock may have made it
@@ -130,7 +130,7 @@ def _write(plan: Plan, entry: Path, name: str, console: Console) -> None:
             damaged += _write_part(plan.test, plan, partial / "test", advance)
         train, test = (_mapped(partial / part, plan.side, "r") for part in _PARTS)
         if not (len(train) and len(test)):
-            raise DataError("data", name, f"none of its images can be decoded, as {damaged[0]}")
+            raise DataError("data", name, f"no image can be decoded, for example {damaged[0]}")
         meta = {
             "shapes": _shapes(train, test),
             "classes": list(plan.classes),
@@ -149,8 +149,8 @@ def _check_disk(plan: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         reason = (
-            f"needs {needed / MIB:,.1f} MiB for decoded images, and {free / MIB:,.1f} MiB are free; another folder "
-            "(data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution would do"
+            f"needs {needed / MIB:,.1f} MiB for decoded images, but only {free / MIB:,.1f} MiB are free; use another "
+            "folder (data.cache=...), fewer images (data.train_per_class=...) or a lower data.resolution"
         )
         raise DataError("data.cache", folder, reason)
 

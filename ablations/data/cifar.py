@@ -55,7 +55,7 @@ class CifarSource:
         self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder
         if not self._folder.is_dir():
             if not fetch:
-                raise DataError("data.root", self._root, f"has no folder {folder}, which `run` puts there")
+                raise DataError("data.root", self._root, f"does not contain {folder}; `run` downloads it")
             _fetch(config.name, self._root)
 
     @property
@@ -114,7 +114,7 @@ class CifarSource:
         for name, md5 in expected.items():
             path = self._folder / name
             if calculate_md5(path) != md5:
-                reason = f"{path} is truncated or damaged: it has {path.stat().st_size:,} bytes and another md5 than"
+                reason = f"{path} is truncated or damaged: its md5 ({path.stat().st_size:,} bytes) differs from"
                 raise DataError("data.root", self._root, f"{reason} {md5}; {_mend(self._folder)}")
 
 
@@ -125,7 +125,7 @@ class _PlainUnpickler(pickle.Unpickler):
         """Returns what rebuilds an array; whatever else a file asks for is refused."""
         if (module, name) in _ARRAYS:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a data set")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data set file")
 
 
 def _torchvision_class(name: str) -> Any:
@@ -135,7 +135,7 @@ def _torchvision_class(name: str) -> Any:
 
 
 def _mend(folder: Path) -> str:
-    return f"copy it from a whole data set, or remove {folder} to have it downloaded again"
+    return f"copy it from a complete data set, or delete {folder} to download it again"
 
 
 def _fetch(name: str, root: Path) -> None:
@@ -161,15 +161,15 @@ def _fetch(name: str, root: Path) -> None:
             unpacked.rmdir()
     except (OSError, RuntimeError) as error:
         ways = (
-            f"to use a copy, name the folder that has {kind.base_folder} or {kind.filename} as data.root; "
-            f"to fetch it by hand, put {kind.url} into {root}; or try again: a download that was cut off starts anew"
+            f"to use a copy, set data.root to the folder that contains {kind.base_folder} or {kind.filename}; to "
+            f"download it manually, put {kind.url} into {root}; or try again (an interrupted download restarts)"
         )
         if missing:  # the folder may have been a slip of the pen
             for left in (archive, lock):
                 left.unlink(missing_ok=True)
             with suppress(OSError):
                 root.rmdir()
-        reason = f"{name} is not there and cannot be downloaded ({first_line(error).strip('<>.')}); {ways}"
+        reason = f"{name} was not found and cannot be downloaded ({first_line(error).strip('<>.')}); {ways}"
         raise DataError("data.root", root, reason) from None
 
 

@@ -28,7 +28,7 @@ _UNSORTED = "images"  # folder of these, which is often left behind when they ar
 _PIECE = 32  # images that a thread decodes before it says so
 
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
-_UNPACK = "unpack archives, and those inside them (ILSVRC's train has one for each class), and give the folder"
+_UNPACK = "unpack the archives, including nested ones (ILSVRC's train has one per class), and give the folder"
 
 # Where to get what is a preset.
 _SOURCES = {
@@ -89,17 +89,19 @@ class ImageTreeSource:
             yield Piece(start, len(some), partial(decode_files, some, self._side, self._root, self._turn))
 
     def _folders(self) -> tuple[Path, Path]:
-        where = f"; {self.name} is to be had from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
+        where = f"; download {self.name} from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
         if self._root.is_file():
             raise DataError("data.root", self._root, f"is a file; {_UNPACK}")
         if not self._root.is_dir():
-            raise DataError("data.root", self._root, f"there is no such folder{where}")
+            raise DataError("data.root", self._root, f"no such folder{where}")
         train = self._root / "train"
         test = next((self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()), None)
         if not train.is_dir() or test is None or not subfolders(train):
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
             found = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
-            reason = f"is no ImageFolder tree with train/<class>/ and val/<class>/ in it; it has {found or 'nothing'}"
+            reason = (
+                f"must be an ImageFolder tree with train/<class>/ and val/<class>/; it contains {found or 'nothing'}"
+            )
             if any(name.lower().endswith(_ARCHIVES) for name in inside):
                 reason += f"; {_UNPACK}"
             raise DataError("data.root", self._root, reason + where)
@@ -110,7 +112,7 @@ class ImageTreeSource:
         option = "data.val_labels"
         if set(subfolders(test)) & set(known):
             if labels:
-                raise DataError(option, labels, f"{test.name} has class folders, which say the same")
+                raise DataError(option, labels, f"is not needed, as {test.name} has class folders")
             return None
         path = user_path(option, labels) if labels else test / _ANNOTATIONS
         images = images_beside(test)
@@ -121,9 +123,9 @@ class ImageTreeSource:
             return [(images[name], classes[name]) for name in sorted(images)]
         if images:
             reason = (
-                f"{test.name} has {len(images):,} images but no class folders, like ILSVRC's val as downloaded; "
-                f"{option}=FILE gives their classes: lines of an image and its class, classes in the order of the "
-                "images' names, or the devkit's ground truth with meta.mat in the same folder"
+                f"{test.name} has {len(images):,} images but no class folders, like ILSVRC's val as downloaded; set "
+                f"{option}=FILE to a file with an image and its class per line, one class per line in the order of "
+                "the image names, or the devkit's ground truth (with meta.mat in the same folder)"
             )
             raise DataError("data.root", self._root, reason)
         return None
@@ -132,7 +134,7 @@ class ImageTreeSource:
         """Returns the option as a number or a list of names; a file is read, what follows a name on its line is not."""
         option = "data.classes"
         if isinstance(classes, bool) or not isinstance(classes, (int, str, list)):
-            raise DataError(option, classes, "is given as a number, as a list [this,that], or as a file")
+            raise DataError(option, classes, "must be an integer, a list such as [a,b], or a file")
         if not isinstance(classes, str):
             return classes
         lines = read_lines(user_path(option, classes), option)
@@ -146,8 +148,8 @@ class ImageTreeSource:
         for folder, lacking in ((test, untested), (train, untrained)):
             if lacking:
                 some = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
-                reason = f"{train.name} and {test.name} have other classes: {folder} has no {some}"
-                reason += "" if named or not trained & tested else "; data.classes=[...] takes those that both have"
+                reason = f"{train.name} and {test.name} have different classes: {folder} lacks {some}"
+                reason += "" if named or not trained & tested else "; select common classes with data.classes=[...]"
                 raise DataError("data.root", self._root, reason)
 
     def _choose(
@@ -162,7 +164,7 @@ class ImageTreeSource:
         counts = np.bincount(labels, minlength=len(self._classes))
         if not counts.all():
             empty = folder / self._classes[int(counts.argmin())]
-            raise DataError("data.root", self._root, f"{empty} has no images in it")
+            raise DataError("data.root", self._root, f"{empty} contains no images")
         chosen = pick_images(labels, self._classes, per_class, option, seed)
         return [found[place][0] for place in chosen], labels[chosen]
 

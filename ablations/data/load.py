@@ -38,9 +38,9 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
     entry = decoded(source, folder, console)
     if entry.damaged:
         if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
-            reason = f"{entry.say_damaged()}; mend them, or leave them out with data.skip_corrupt=true"
+            reason = f"{entry.say_damaged()}; repair them, or skip them with data.skip_corrupt=true"
             raise DataError("data", config.name, reason)
-        say(console, f"Left out: {entry.say_damaged()}.")
+        say(console, f"Skipped: {entry.say_damaged()}.")
     _check_classes(entry.images, config.name)
     return entry.images
 

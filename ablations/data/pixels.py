@@ -65,7 +65,7 @@ def square(path: Path, side: int, turn: bool = False) -> NDArray[np.uint8]:
 def _of_eight_bits(image: Image.Image) -> Image.Image:
     """Scales grey levels of up to 16 bits, which Pillow would cut at 255, and refuses others."""
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, and nothing says which of them is white")
+        raise ValueError("floating-point pixels without a defined white level")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     tags = getattr(image, "tag_v2", {})
@@ -73,6 +73,6 @@ def _of_eight_bits(image: Image.Image) -> Image.Image:
     levels, most = np.asarray(image), 2**bits - 1
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > most:
-        raise ValueError(f"its pixels go from {low} to {high}, and those of {bits} bits are taken up to {most}")
+        raise ValueError(f"pixel values from {low} to {high} exceed {bits} bits (at most {most})")
     grey = np.rint(levels / (most / 255)).astype(np.uint8)
     return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else grey)

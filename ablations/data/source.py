@@ -114,7 +114,7 @@ def pick_images(
     counts = np.bincount(labels, minlength=len(classes))
     fewest = int(counts.argmin())
     if counts[fewest] < per_class:
-        reason = f"class {classes[fewest]} has {counts[fewest]}; up to {counts[fewest]}, or 0 for all, can be had"
+        reason = f"class {classes[fewest]} has only {counts[fewest]}; use at most {counts[fewest]}, or 0 for all"
         raise DataError(option, per_class, reason)
     chosen = [
         np.random.RandomState(stream_seed(seed, option, label) % 2**32).permutation(np.flatnonzero(labels == label))
@@ -135,15 +135,15 @@ def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> 
     option = "data.classes"
     if isinstance(wanted, int):
         if wanted < 0 or wanted == 1 or wanted > len(known):
-            raise DataError(option, wanted, f"must be 0, for all, or 2 to {len(known)}: {root} has {len(known)}")
+            raise DataError(option, wanted, f"must be 0 (all) or 2 to {len(known)}: {root} has {len(known)} classes")
         order = np.random.RandomState(stream_seed(seed, option) % 2**32).permutation(len(known))
         return sorted(known[place] for place in order[: wanted or len(known)])
     names = [str(name) for name in wanted]
     for place, name in enumerate(names):
         if name not in known:
-            raise DataError(option, name, f"there is no such class in {root}", known)
+            raise DataError(option, name, f"unknown class in {root}", known)
         if name in names[:place]:
             raise DataError(option, name, "is listed twice")
     if len(names) < 2:
-        raise DataError(option, ", ".join(names) or "[]", "a data set has two classes at least")
+        raise DataError(option, ", ".join(names) or "[]", "must name at least two classes")
     return sorted(names)

@@ -223,11 +223,11 @@ def _check_share(labels: NDArray[np.int64], number: NDArray[np.int64], share: fl
     size = int(counts[fewest])
     if number.min() > 0 and (counts - number).min() > 0:
         return
-    start = f"leaves class {classes[fewest]} without validation images, as it has {size} training image"
+    start = f"leaves no training or validation images of class {classes[fewest]}, which has {size} training image"
     if size < 2:
-        raise DataError("data.validation", share, f"{start}: no share works; each class needs two training images")
+        raise DataError("data.validation", share, f"{start}; each class needs at least two")
     least = math.ceil(10_000 / size) / 10_000
-    raise DataError("data.validation", share, f"{start}s: {least:g} is the smallest share that works")
+    raise DataError("data.validation", share, f"{start}s; use at least {least:g}")
 
 
 def _subset(images: Images, train: ImageSet, test: ImageSet) -> Images:

@@ -56,7 +56,7 @@ def read_lines(path: Path, option: str) -> list[str]:
     except OSError as error:
         raise DataError(option, path, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise DataError(option, path, f"is not UTF-8 text, from byte {error.start} on") from None
+        raise DataError(option, path, f"is not valid UTF-8 (byte {error.start})") from None
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
@@ -89,18 +89,18 @@ def read_labels(path: Path, images: Mapping[str, Path], known: Collection[str], 
     found: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if len(row) < 2 or not row[1]:
-            raise DataError(option, path, f"entry {number} is {' '.join(row)}, not the name of an image and its class")
+            raise DataError(option, path, f"entry {number} must be an image name and its class, but is {' '.join(row)}")
         if name := row[0] if row[0] in images else by_stem.get(row[0].rsplit(".", 1)[0]):
             found[name] = row[1] if row[1] in known else row[1].split()[0]  # boxes may follow
     if lacking := [name for name in images if name not in found]:
-        reason = f"it has no class for {len(lacking):,} of {len(images):,} images, such as {lacking[0]}"
+        reason = f"lacks the class of {len(lacking):,} of {len(images):,} images, such as {lacking[0]}"
         raise DataError(option, path, reason)
     return found
 
 
 def _in_order(classes: Sequence[str], path: Path, images: Mapping[str, Path], option: str) -> dict[str, str]:
     if len(classes) != len(images):
-        reason = f"it lists one class a line: {len(classes):,} lines, but there are {len(images):,} images"
+        reason = f"has {len(classes):,} lines (one class per line) for {len(images):,} images"
         raise DataError(option, path, reason)
     if all(name.isdecimal() for name in classes):
         known = _numbered(path.with_name(_NUMBERED), path, option)
@@ -116,7 +116,7 @@ def _numbered(meta: Path, path: Path, option: str) -> dict[int, str]:
 
     if not meta.is_file():
         raise DataError(
-            option, path, f"it lists class numbers, but {_NUMBERED}, which names them, is not in its folder"
+            option, path, f"contains class numbers, but {_NUMBERED}, which maps them to names, is not in its folder"
         )
     try:
         synsets = loadmat(str(meta), squeeze_me=True)["synsets"]

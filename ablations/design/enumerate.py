@@ -45,7 +45,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
     crossed = itertools.product(*factors.values()) if factors and not is_search else ()
     variants = named + tuple(variant_of_levels(config, dict(zip(factors, levels, strict=True))) for levels in crossed)
     if not variants and not is_search:
-        raise UsageError("sweep.factors", None, "is empty, and so is sweep.variants: there is nothing to train")
+        raise UsageError("sweep.factors", None, "must not be empty if sweep.variants is empty, too")
     check_distinct(variants)
     _check_base_is_used(config, factors, named)
     design = Design(
@@ -79,7 +79,7 @@ def _check_baseline(design: Design) -> None:
     names = [variant.name for variant in design.variants]
     levels = [level_name(path, level) for path, values in design.factors.items() for level in values]
     choices = list(dict.fromkeys(names if len(design.factors) < 2 or design.is_search else [*names, *levels]))
-    reason = "is no variant of this sweep" if design.baseline else "is empty: name what to compare with"
+    reason = "is not a variant of this sweep" if design.baseline else "must not be empty"
     raise UsageError("sweep.baseline", design.baseline or None, reason, choices)
 
 
@@ -90,10 +90,10 @@ def _factors(config: Config) -> dict[str, list[Any]]:
     for path, levels in leaves(config.sweep.factors):
         name = path.removesuffix(".name")
         if not isinstance(levels, list) or not levels:
-            raise UsageError(f"sweep.factors.{path}", levels, "is given as a list of levels, as [1,2,4]")
+            raise UsageError(f"sweep.factors.{path}", levels, "must be a list of levels such as [1,2,4]")
         if name in factors:
             other = shown(factors[name])
-            raise UsageError(f"sweep.factors.{path}", levels, f"is given twice; the other time as {other}")
+            raise UsageError(f"sweep.factors.{path}", levels, f"is given twice, also as {other}")
         factors[name] = levels
     return factors
 
@@ -103,7 +103,7 @@ def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
     for name, below in settings.items():
         if isinstance(below, Mapping):
             if not below:
-                raise UsageError(f"{path}.{name}", below, "is given as a list of levels, as [1,2,4]")
+                raise UsageError(f"{path}.{name}", below, "must be a list of levels such as [1,2,4]")
             _check_nothing_is_empty(below, f"{path}.{name}")
 
 
@@ -118,10 +118,10 @@ def _named_variants(config: Config) -> Iterator[Variant]:
     for name, settings in config.sweep.variants.items():
         option = f"sweep.variants.{name}"
         if not str(name).strip():
-            raise UsageError("sweep.variants", None, "a variant has no name")
+            raise UsageError("sweep.variants", None, "a variant has an empty name")
         check_name("sweep.variants", str(name))
         if not isinstance(settings, Mapping):
-            raise UsageError(option, settings, "is given as settings, as {attention: none}")
+            raise UsageError(option, settings, "must be a mapping such as {attention: none}")
         yield make_variant(config, str(name), flatten(settings), {}, option)
 
 
@@ -129,17 +129,17 @@ def _check_replicates(config: Config) -> None:
     """Checks that options about replicates go together, and with the sweep."""
     is_auto = config.replicates == AUTO
     if is_auto and config.sweep.sampler == "tpe":
-        reason = "is for sweeps whose variants are all compared; a search takes a number of replicates"
+        reason = "is not supported in a search; use a number"
         raise UsageError("replicates", AUTO, reason)
     if not is_auto and config.replicates_max != Config.replicates_max:
         raise UsageError("replicates.max", config.replicates_max, "has no effect without replicates=auto")
     of_baselines = config.baseline_replicates
     if of_baselines and is_auto:
-        raise UsageError("baseline_replicates", of_baselines, "does not go together with replicates=auto")
+        raise UsageError("baseline_replicates", of_baselines, "is not supported with replicates=auto")
     if of_baselines and config.sweep.sampler == "tpe":
-        raise UsageError("baseline_replicates", of_baselines, "is not available in a search")
+        raise UsageError("baseline_replicates", of_baselines, "is not supported in a search")
     if of_baselines and of_baselines % int(config.replicates):
-        reason = f"must be a multiple of replicates={config.replicates}, of which each pair gets as many, or 0"
+        reason = f"must be 0 or a multiple of replicates={config.replicates}"
         raise UsageError("baseline_replicates", of_baselines, reason)
 
 
@@ -150,7 +150,7 @@ def _margin(config: Config) -> float:
     metric = METRICS[config.judge.metric]
     if not metric.is_accuracy:
         unit = f"in {metric.difference_unit}" if metric.unit else "without a unit"
-        reason = f"is for accuracies; judge.metric={metric.key} needs a number, {unit}"
+        reason = f"applies to accuracies only; judge.metric={metric.key} requires a number {unit}"
         raise UsageError("sweep.margin", AUTO, reason)
     return config.data.margin
 
@@ -165,7 +165,7 @@ def _check_base_is_used(config: Config, factors: _Factors, named: Iterable[Varia
         if option not in base or base[option] == usual[option]:
             continue
         if not any(variant.network[root].get(name) == base[option] for variant in named):
-            reason = f"has no effect: it is a factor of this sweep, with the levels {shown(levels)}"
+            reason = f"cannot be set: the sweep itself varies it, with levels {shown(levels)}"
             raise UsageError("model" if path == "model" else option, base[option], reason)
 
 
@@ -176,14 +176,14 @@ def _check_search(config: Config, factors: _Factors) -> None:
         for name in ("trials", "confirm", "objectives", "max_parameters"):
             value = getattr(sweep, name)
             if value != getattr(SweepConfig(), name):
-                reason = "is an option of a search alone; sweep.sampler=tpe makes this sweep one"
+                reason = "requires a search (sweep.sampler=tpe)"
                 raise UsageError(f"sweep.{name}", value, reason)
         return
     if not factors:
-        raise UsageError("sweep.factors", None, "is empty: a search needs factors to pick levels of")
+        raise UsageError("sweep.factors", None, "must not be empty in a search")
     for path, levels in factors.items():
         if len({json.dumps(level) for level in levels}) < len(levels):
-            raise UsageError(f"sweep.factors.{path}", levels, "lists a level twice")
+            raise UsageError(f"sweep.factors.{path}", levels, "contains a duplicate level")
     _check_objectives(config)
     _check_levels(config, factors)
 
@@ -195,11 +195,11 @@ def _check_objectives(config: Config) -> None:
         raise UsageError("sweep.objectives", "[]", "is empty", OBJECTIVES)
     for objective in objectives:
         if objective not in OBJECTIVES:
-            raise UsageError("sweep.objectives", objective, "is no metric to look for", OBJECTIVES)
+            raise UsageError("sweep.objectives", objective, "is not a valid objective", OBJECTIVES)
     if len(set(objectives)) < len(objectives):
-        raise UsageError("sweep.objectives", objectives, "names an objective twice")
+        raise UsageError("sweep.objectives", objectives, "contains a duplicate objective")
     if config.measure.name == "off" and (measured := COSTS.intersection(objectives)):
-        raise UsageError("measure", "off", f"leaves the search without its objective {min(measured)}")
+        raise UsageError("measure", "off", f"does not measure the objective {min(measured)} of the search")
 
 
 def _check_levels(config: Config, factors: _Factors) -> None:

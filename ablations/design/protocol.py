@@ -28,12 +28,14 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
     Neutral options at their defaults are left out.
     """
     if config.data.cutout >= config.data.side:
-        raise UsageError("data.cutout", config.data.cutout, f"must be less than the image's {config.data.side} pixels")
+        raise UsageError(
+            "data.cutout", config.data.cutout, f"must be less than the image size of {config.data.side} pixels"
+        )
     data = _checked_data(config)
     check_recipe(config.train)
     images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
     if images is not None and config.train.batch_size > images:
-        reason = f"is more than the {images:,} training images"
+        reason = f"exceeds the number of training images ({images:,})"
         raise UsageError("train.batch_size", config.train.batch_size, reason)
     train = decisive(config.train)
     if stored is None:
@@ -77,14 +79,14 @@ def _checked_data(config: Config) -> Settings:
         return data
     if isinstance(config.data, DigitsConfig) and share:
         reason = (
-            "splits the source digits anew in each replicate, so that selection would use digits that results are "
-            "tested on; a search or tuning on digits needs a number"
+            "is not supported in a search or tuning on digits: each replicate splits the source digits anew, so "
+            "selection would use test digits; use a number"
         )
         raise UsageError("data.seed", REPLICATE, reason)
     if isinstance(config.data, StoredConfig) and not (config.data.train_per_class or config.data.val_per_class):
         reason = (
-            "has nothing to draw: all images of the official split are used; data.train_per_class or "
-            "data.val_per_class makes each replicate draw a subset of its own"
+            "has no effect: all images of the official split are used; to draw a subset per replicate, set "
+            "data.train_per_class or data.val_per_class"
         )
         raise UsageError("data.seed", REPLICATE, reason)
     return data
@@ -99,11 +101,11 @@ def validation_share(config: Config) -> float:
     share = config.data.validation
     if config.sweep.sampler != "tpe" and not config.tune.trials:
         if share not in (AUTO, 0):
-            raise UsageError("data.validation", share, "has no effect without a search or tuning: nothing is selected")
+            raise UsageError("data.validation", share, "has no effect without a search or tuning")
         return 0.0
     if share == 0:
         what = "a search" if config.sweep.sampler == "tpe" else "tuning"
-        reason = f"leaves {what} no images to select on; a share above 0 is needed, as the test images are for results"
+        reason = f"leaves no images for selection; {what} requires a value above 0"
         raise UsageError("data.validation", 0, reason)
     return SELECTION_SHARE if share == AUTO else float(share)
 
@@ -115,8 +117,8 @@ def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) ->
     """
     one, other, left_out = flatten(stored), flatten(asked), _left_out()
     return [
-        f"{name}: {one.get(name, left_out.get(name, 'nothing'))} is stored, "
-        f"{other.get(name, left_out.get(name, 'nothing'))} is asked for"
+        f"{name}: stored {one.get(name, left_out.get(name, 'nothing'))}, requested "
+        f"{other.get(name, left_out.get(name, 'nothing'))}"
         for name in sorted(one.keys() | other.keys())
         if one.get(name) != other.get(name)
     ]

@@ -28,12 +28,12 @@ from sa_core.errors import OptionError
 
 STARTUP = 4  # trials that TPE draws at random before it models their results
 
-_BUDGET = "is the training budget, which all variants share"
-_COMPUTED = "says how networks are computed, which is the same for all variants"
+_BUDGET = "is the training budget, which is the same for all variants"
+_COMPUTED = "determines how networks are computed, which is the same for all variants"
 _FIXED = {"epochs": _BUDGET} | dict.fromkeys(("test_flip", "compile", "precision", "memory_format", "fused"), _COMPUTED)
 _LOG = 10.0  # ratio of the ends of a range from which it is searched on a logarithmic scale
 _WIDER = 4.0
-_FORM = "must be a range, as [0.05,0.8], or a list of values, as [sgd,adamw]"
+_FORM = "must be a range such as [0.05,0.8] or a list of values such as [sgd,adamw]"
 # The default space relative to the recipe: it is centred on the recipe, and wide enough for optima that differ.
 _DEFAULT = {"learning_rate": (1 / 8, 4.0), "weight_decay": (1 / 10, 10.0)}
 
@@ -117,18 +117,18 @@ def make_tuning(config: Config, validation: float, varied: Collection[str]) -> T
                 raise UsageError(f"tune.{name}", value, "has no effect without tune.trials")
         return None
     if config.sweep.sampler == "tpe":
-        reason = "is not available in a search, whose variants are not known beforehand"
+        reason = "is not supported in a search, whose variants are not known in advance"
         raise UsageError("tune.trials", tune.trials, reason)
     if config.replicates == AUTO:
-        raise UsageError("replicates", AUTO, "does not go together with tune.trials, which needs a number")
+        raise UsageError("replicates", AUTO, "is not supported with tune.trials; use a number")
     least = STARTUP + 1 if tune.sampler == "tpe" else 2
     if tune.trials < least:
-        start = f"; its first {STARTUP} trials are drawn at random" if tune.sampler == "tpe" else ""
+        start = f"(its first {STARTUP} trials are random)" if tune.sampler == "tpe" else ""
         raise UsageError("tune.trials", tune.trials, f"tune.sampler={tune.sampler} needs at least {least}{start}")
     space = dict(leaves(tune.space))
     dimensions = {path: _dimension(path, values, varied) for path, values in space.items()} or _default_space(config)
     if not dimensions:
-        raise UsageError("tune.space", "{}", "is empty: name options of the recipe and their ranges")
+        raise UsageError("tune.space", "{}", "must not be empty")
     _check_effects(config.train, dimensions)
     return Tuning(tune.trials, tune.sampler, dimensions, validation)
 
@@ -149,24 +149,28 @@ def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
     if root in ("attention", "model"):
         is_varied = path.removesuffix(".name") in varied
         reason = "is varied by the sweep" if is_varied else "belongs to the network"
-        raise UsageError(option, values, f"{reason}; only options of the recipe can be tuned, as train.learning_rate")
+        raise UsageError(
+            option, values, f"{reason}; only options of the recipe can be tuned, for example train.learning_rate"
+        )
     if root != "train" or name not in declared:
         choices = [f"train.{known}" for known in declared if known not in _FIXED]
-        raise UsageError(option, None, "there is no such option of the recipe", choices, word=path)
+        raise UsageError(option, None, "unknown option of the recipe", choices, word=path)
     if name in _FIXED:
         raise UsageError(option, values, f"cannot be tuned: it {_FIXED[name]}")
     if not isinstance(values, list):
         raise UsageError(option, values, _FORM)
     if len(values) < 2:
-        raise UsageError(option, values, f"needs two values or more; it {_FORM}")
+        raise UsageError(option, values, f"needs at least two values; it {_FORM}")
     typed = [_typed(option, name, value, declared[name].metadata) for value in values]
     if len({json.dumps(value) for value in typed}) < len(typed):
-        raise UsageError(option, values, "is an empty range" if _is_range(name, typed) else "lists a value twice")
+        raise UsageError(
+            option, values, "is an empty range" if _is_range(name, typed) else "contains a duplicate value"
+        )
     if not _is_range(name, typed):
         return Dimension(choices=tuple(typed))
     low, high = typed
     if low > high:
-        raise UsageError(option, values, f"is an empty range: the lower end comes first, as [{high:g},{low:g}]")
+        raise UsageError(option, values, f"is an empty range: the lower end comes first; use [{high:g},{low:g}]")
     return _range(low, high)
 
 

@@ -105,17 +105,17 @@ def _check_settings(config: Config, settings: Settings, levels: Settings, option
     for path, value in settings.items():
         here = f"sweep.factors.{path}" if path in levels else option  # whatever the other factors are
         if isinstance(value, (list, dict)):
-            raise UsageError(option, None, f"{path}={shown(value)}: is one value, not several")
+            raise UsageError(option, None, f"{path}={shown(value)}: expects a single value")
         if value is None:
             raise UsageError(option, None, f"{path} needs a value")
         root = path.partition(".")[0]
         if root in ("attention", "model"):
             continue
         if root in {declared.name for declared in fields(config)}:
-            reason = "belongs to the protocol, which all cells share; attention.* and model.* can vary"
+            reason = "is part of the protocol, which is the same for all cells; only attention.* and model.* can vary"
             raise UsageError(here, None, f"{shown(path)} {reason}")
         known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
-        raise UsageError(here, None, f"there is no {shown(path)} to vary", known, word=path)
+        raise UsageError(here, None, f"unknown option {shown(path)}", known, word=path)
 
 
 def _blamed(
@@ -133,17 +133,17 @@ def _model(config: Config, own: Settings, option: str) -> tuple[Settings, Backbo
     """Returns the settings of the backbone, with `auto` resolved, and the backbone."""
     settings = asdict(config.model) | own
     if unknown := sorted(set(settings) - {declared.name for declared in fields(config.model)}):
-        raise UsageError(option, None, f"a model has no {', '.join(unknown)}", ("name", "stem"))
+        raise UsageError(option, None, f"unknown option of model: {', '.join(unknown)}", ("name", "stem"))
     backbone = find_backbone(str(settings["name"]))
     stem = settings["stem"]
     if not backbone.stems:
         # A stem that was asked for all backbones says nothing of one that has no choice.
         asked = "stem" in own or settings["name"] == config.model.name
         if asked and stem != "auto":
-            raise OptionError("stem", stem, f"is not to be had: {backbone.name} has a stem of its own")
+            raise OptionError("stem", stem, f"is not available: {backbone.name} has its own stem")
         return {"name": backbone.name}, backbone
     if stem not in ("auto", *backbone.stems):
-        raise OptionError("stem", stem, "is not known", ("auto", *backbone.stems))
+        raise OptionError("stem", stem, "is not a valid choice", ("auto", *backbone.stems))
     if stem == "auto":
         stem = "cifar" if config.data.side <= SMALL_SIDE else "imagenet"
     return {"name": backbone.name, "stem": stem}, backbone
@@ -193,16 +193,16 @@ def _typed_attention(inherited: Settings, own: Settings, option: str) -> Setting
     """Fills in defaults, and converts the variant's own settings to the types that the module's knobs declare."""
     name = str(own.get("name", inherited.get("name")))
     if name not in ATTENTION:
-        raise UsageError(option, None, f"there is no attention {shown(name)}", tuple(ATTENTION), word=name)
+        raise UsageError(option, None, f"unknown attention {shown(name)}", tuple(ATTENTION), word=name)
     schema = _schema(name)
     settings = asdict(ATTENTION[name]()) | inherited
     for knob, value in own.items():
         if knob not in schema:
             known = [known for known in schema if known != "name"]
-            reason = f"attention {name} has no knob {shown(knob)}" + ("" if known else ", nor any other")
+            reason = f"attention={name} has no option {shown(knob)}" + ("" if known else "; it has none")
             raise UsageError(option, None, reason, [str(known) for known in known], word=knob)
         if isinstance(settings[knob], bool) and not is_switch(value):
-            raise UsageError(option, None, f"{knob}={shown(value)} is neither true nor false")
+            raise UsageError(option, None, f"{knob}={shown(value)} must be true or false")
         if isinstance(value, bool) and get_type_hints(ATTENTION[name])[knob] is str:
             value = shown(value)  # as it is typed
         try:
@@ -210,7 +210,7 @@ def _typed_attention(inherited: Settings, own: Settings, option: str) -> Setting
         except OmegaConfBaseException as error:
             raise UsageError(option, None, f"{knob}={shown(value)} {type_reason(error)}") from None
         except OverflowError:
-            raise UsageError(option, None, f"{knob}={shown(value)} is too large for a number") from None
+            raise UsageError(option, None, f"{knob}={shown(value)} is out of range") from None
         settings[knob] = schema[knob]
     return settings
 
@@ -257,7 +257,7 @@ def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places:
         if isinstance(value, str) and value.isdecimal():
             attention[knob] = int(value)
         elif isinstance(value, str) and value != AUTO:
-            raise OptionError(knob, value, f"is no number; a number is, and so is {AUTO}")
+            raise OptionError(knob, value, f"must be an integer or '{AUTO}'")
     if attention.get("reduction") == AUTO:
         attention["reduction"] = default_reduction(widths)
     if attention.get("groups") == AUTO and issubclass(made, GroupedKnobs):
@@ -277,8 +277,8 @@ def _advice(error: OptionError, knobs: Knobs, places: list[Place]) -> str:
     if error.option != "groups" or not isinstance(knobs, GroupedKnobs):
         return ""
     everywhere = set.intersection(*(set(knobs.fitting_groups(place.channels)) for place in places))
-    fitting = f"these fit at every place: {', '.join(map(str, sorted(everywhere)))}; " if everywhere else ""
-    return f"; {fitting}groups_policy=clamp takes fewer where it must"
+    fitting = f"valid at all insertion points: {', '.join(map(str, sorted(everywhere)))}; " if everywhere else ""
+    return f"; {fitting}groups_policy=clamp uses fewer groups where necessary"
 
 
 def check_distinct(variants: Iterable[Variant]) -> None:

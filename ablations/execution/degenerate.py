@@ -35,7 +35,7 @@ class DegeneracyCheck:
         clauses = degenerate_clauses(self._probe.find(variants))
         if not clauses:
             return []
-        ending = "refuses to train them, unless degenerate=warn is set" if self._refuses else "trains them all the same"
+        ending = "does not train them unless degenerate=warn is set" if self._refuses else "trains them anyway"
         return [*(f"Degenerate: {clause}." for clause in clauses), f"`run` {ending}."]
 
     def check(self, variants: Iterable[Variant]) -> list[str]:
@@ -49,7 +49,7 @@ class DegeneracyCheck:
         if modules and self._refuses:
             number = count(len({module.variant for module in modules}), "variant has", "variants have")
             listed = "".join(f"\n  {clause}" for clause in clauses)
-            reason = f"{number} degenerate modules; degenerate=warn trains them all the same:{listed}"
+            reason = f"{number} degenerate modules; to train them anyway, set degenerate=warn:{listed}"
             raise UsageError("degenerate", _REFUSE, reason)
         return [f"Degenerate: {clause}." for clause in clauses]
 

@@ -107,12 +107,12 @@ class StudyForecast:
             return 0
         most = design.replicates_max or design.replicates
         if pilot > most:
-            raise UsageError("plan.pilot", pilot, f"is more than the {most} replicates of the study")
+            raise UsageError("plan.pilot", pilot, f"exceeds the {most} replicates of the study")
         if design.is_search:
-            reason = "is not available in a search, whose verdicts are on variants that are still to be picked"
+            reason = "is not supported in a search, whose verdicts are on variants that are not selected yet"
             raise UsageError("plan.pilot", pilot, reason)
         if design.tuning:
-            reason = "is not available with tune.trials: replicates are trained after all recipes have been chosen"
+            reason = "is not supported with tune.trials: replicates are trained after tuning"
             raise UsageError("plan.pilot", pilot, reason)
         self._store(design)  # what cannot be planned is said before anything is trained
         first = replace(self.config, replicates=pilot, replicates_max=Config.replicates_max, baseline_replicates=0)
@@ -122,7 +122,7 @@ class StudyForecast:
         """Returns what is stored of the study, if it is this one; None where nobody has begun it."""
         store = find_study(storage_url(self.config), design.study)
         if store is not None:
-            store.check(design, f"to plan another study, add study={design.study}-2 (or any name)")
+            store.check(design, f"to plan a new study, add study={design.study}-2 (or any name)")
         return store
 
     def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:

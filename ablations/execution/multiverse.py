@@ -120,7 +120,7 @@ def _checked(protocol: Protocol) -> Design:
     design = checked_design(protocol.config)
     store = find_study(storage_url(protocol.config), design.study)
     if store is not None:
-        store.check(design, "to start other studies, add study=NAME (any name)")
+        store.check(design, "to start new studies, add study=NAME (any name)")
     return design
 
 

@@ -56,8 +56,8 @@ class Recorder:
         stored = self.store.attributes.get("data_fingerprint", fingerprint)
         if stored != fingerprint:
             reason = (
-                f"has fingerprint {fingerprint}, the study's other cells were trained on {stored}; "
-                f"to start another study, add study={self.store.name}-2 (or any name)"
+                f"has fingerprint {fingerprint}, but the study's other cells were trained on {stored}; to start a new "
+                f"study, add study={self.store.name}-2 (or any name)"
             )
             raise StorageError("data", launcher.data.name, reason)
         self.store.remember("data_fingerprint", fingerprint)

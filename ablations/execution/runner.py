@@ -290,7 +290,7 @@ def run_study(*overrides: str, console: Console | None = None) -> StudyAnalysis:
 
 
 def _nothing_to_measure(study: str) -> UsageError:
-    reason = f"no cell of {study} is finished; run the same command without measure=only first"
+    reason = f"no cell of {study} is finished; first run the command without measure=only"
     return UsageError("measure", "only", reason)
 
 

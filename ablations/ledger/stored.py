@@ -141,18 +141,18 @@ def _read_study(url: str, name: str) -> Study | Skipped | None:
     shown_url = hide_passwords(url)
     skipped = partial(Skipped, name, shown_url)
     if store.is_foreign:
-        return skipped("is a study of another program")
+        return skipped("was created by another program")
     if store.is_empty:
         return None
     if store.format != FORMAT:
-        return skipped(f"is stored in format {store.format}; this version of the suite reads format {FORMAT}")
+        return skipped(f"is stored in format {store.format}, but this version reads format {FORMAT}")
     attributes = store.attributes
     if store.objectives != ["top1"] or attributes.get("sweep") == "search":
-        return skipped("is a search, whose variants were picked for being good")
+        return skipped("is a search, whose variants were selected for their results")
     cells = store.cells()
     networks = [*store.networks.items(), *((cell.variant, cell.network) for cell in cells)]
     if unknown := {network["attention"]["name"] for _, network in networks} - set(ATTENTIONS):
-        return skipped(f"has attention that this version of the suite does not know: {', '.join(sorted(unknown))}")
+        return skipped(f"has attention modules unknown to this version: {', '.join(sorted(unknown))}")
     study = Study(name, shown_url, store.protocol, attributes, _networks(networks, cells))
     study.check()
     return study

@@ -86,20 +86,23 @@ class Persistence:
                     raise explain(self._url, error) from None
                 if deadline is None:
                     deadline = time.monotonic() + PATIENCE
-                    silent = "is locked by another program" if backend(self._url) == "sqlite" else "does not answer"
+                    silent = "is locked by another program" if backend(self._url) == "sqlite" else "does not respond"
                     self._notify(
-                        f"The study's database {silent} ({cause(self._url, error)}); it is asked again for "
-                        f"{PATIENCE / 60:.0f} minutes, with what there is to store kept."
+                        f"The study's database {silent} ({cause(self._url, error)}); retrying for {PATIENCE / 60:.0f} "
+                        "minutes, pending results are kept."
                     )
                 if time.monotonic() > deadline:
                     known = explain(self._url, error)
-                    reason = f"{known.reason}; what is stored stays, and the same command goes on once it answers"
+                    reason = (
+                        f"{known.reason}; stored results are kept, and the same command resumes once the "
+                        "database responds"
+                    )
                     raise StorageError("storage", known.value, reason) from None
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 if deadline is not None:
-                    self._notify("The study's database answers again.")
+                    self._notify("The study's database responds again.")
                 return result
 
 

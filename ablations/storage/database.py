@@ -27,16 +27,17 @@ _CONNECT = {
 _DRIVERS = ("psycopg2", "psycopg")  # for PostgreSQL, the one that the suite asks for first
 
 # What SQLite says of a file, and what that means to whoever has to mend it.
-_GO_ON = "the same command goes on with what is stored"
-_ANEW = "bring back a copy, or move it away to start anew"
+_GO_ON = "the same command resumes the study"
+_ANEW = "restore a backup, or move the file away to start a new one"
 _SQLITE = {
-    "disk is full": f"the disk is full; make room, and {_GO_ON}",
-    "disk I/O error": f"the disk cannot be read or written ({{cause}}); once it can, {_GO_ON}",
-    "readonly database": f"cannot be written ({{cause}}); see to the permissions of file and folder, and {_GO_ON}",
-    "unable to open database": "cannot be opened ({cause}); file and folder have to be writable",
-    "not a database": f"is damaged, or something else ({{cause}}); {_ANEW}",
+    "disk is full": f"the disk is full; free some space, then {_GO_ON}",
+    "disk I/O error": f"disk I/O error ({{cause}}); once it is resolved, {_GO_ON}",
+    "readonly database": "cannot be written ({cause}); check the permissions of the file and its folder, then "
+    f"{_GO_ON}",
+    "unable to open database": "cannot be opened ({cause}); the file and its folder must be writable",
+    "not a database": f"is damaged or not a SQLite database ({{cause}}); {_ANEW}",
     "malformed": f"is damaged ({{cause}}); {_ANEW}",
-    "no such table": f"is damaged, or not one of Optuna's ({{cause}}); {_ANEW}",
+    "no such table": f"is damaged or not an Optuna database ({{cause}}); {_ANEW}",
 }
 
 
@@ -66,10 +67,10 @@ def check_url(option: str, url: str) -> None:
     if parsed.get_backend_name() != "sqlite":
         return
     if not all("=" in part for part in url.partition("?")[2].split("&") if part):
-        raise StorageError(option, url, "has a '?', which begins the parameters of a URL; in a path it is written %3F")
+        raise StorageError(option, url, "contains a '?', which starts the query of a URL; write %3F in a path")
     file = database_file(url)
     if file is None:
-        raise StorageError(option, url, "is in memory, where nothing outlives the run; name a file")
+        raise StorageError(option, url, "an in-memory database is not persistent; give a file path")
     check_path(option, file)
 
 
@@ -112,14 +113,14 @@ def explain(url: str, error: BaseException, option: str = "storage") -> StorageE
     """Makes an error of a database one message: which, why, and what to do; `option` is the one that names it."""
     shown, reason = hide_passwords(url), cause(url, error)
     if isinstance(error, ImportError):
-        package = getattr(error.__cause__, "name", None) or error.name or "of its driver"
+        package = getattr(error.__cause__, "name", None) or error.name or "of the database driver"
         hint = ": pip install '.[postgresql]'" if package in _DRIVERS else ""
         return StorageError(option, shown, f"needs the Python package {package}, which is not installed{hint}")
     if isinstance(error, (ArgumentError, ValueError)):
-        return StorageError(option, shown, "is no database URL; one looks like sqlite:///results/optuna.db")
+        return StorageError(option, shown, "is not a valid database URL; use for example sqlite:///results/optuna.db")
     if backend(url) == "sqlite":
         file = database_file(url)
         if file is not None and not file.parent.is_dir():
-            return StorageError(option, shown, f"there is no folder {file.parent}; once there is, {_GO_ON}")
+            return StorageError(option, shown, f"folder {file.parent} does not exist; once it does, {_GO_ON}")
         return StorageError(option, shown, sqlite_meaning(reason) or f"cannot be read or written: {reason}")
-    return StorageError(option, shown, f"the database does not answer: {reason}")
+    return StorageError(option, shown, f"the database does not respond: {reason}")

@@ -21,10 +21,10 @@ class StudyFormatError(StorageError):
     """A study was stored by another version of the suite or, where `stored` is None, by another program."""
 
     def __init__(self, study: str, stored: int | None, supported: int) -> None:
-        reason = "is a study of another program; another name is needed"
+        reason = "was created by another program; choose another name"
         if stored is not None:
             reason = (
-                f"is stored in format {stored}; this version of the suite reads format {supported}; another name "
-                f"(study={study}-2) or another results_dir starts anew"
+                f"is stored in format {stored}, but this version reads format {supported}; choose another name "
+                f"(study={study}-2) or another results_dir"
             )
         super().__init__("study", study, reason)

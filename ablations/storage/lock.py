@@ -88,8 +88,8 @@ def lock_of(folder: Path, storage: str) -> Lock:
             path, option = database.with_name(f".{folder.name}.lock"), ("storage", hide_passwords(storage))
     elif storage:
         caveat = (
-            f"In {hide_passwords(storage)} nothing keeps a second run of this study out that has another results_dir; "
-            "SQLite and PostgreSQL do."
+            f"{hide_passwords(storage)} does not lock a study against a second run with another results_dir; SQLite "
+            "and PostgreSQL do."
         )
     return StudyFileLock(path, folder.name, option, caveat)
 
@@ -261,7 +261,7 @@ def _holder_of(name: str | None, since: datetime | None) -> _Holder | None:
 
 def _refusal(study: str, holder: _Holder | None) -> StudyInUseError:
     who = f": process {holder.process} on {holder.host}, since {holder.since}" if holder else ""
-    return StudyInUseError("study", study, f"is being run by another process, which is its only writer{who}")
+    return StudyInUseError("study", study, f"is locked by another process{who}")
 
 
 def _time_text(moment: datetime) -> str:

@@ -14,7 +14,7 @@ from ablations.config import Config
 from ablations.storage.database import check_url, database_file
 
 # Where a study cannot be written: what follows the reason.
-GO_ON = "; once it can be, the same command goes on with what is stored"
+GO_ON = "; once this is resolved, the same command resumes the study"
 ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all results
 _RESERVED = ("reference", ARTIFACTS)
 _LONGEST = 200  # bytes of a folder's name, of the 255 of most file systems; names of locks and copies are longer
@@ -26,21 +26,21 @@ def study_folder(config: Config) -> Path:
     name = config.study
     letters = "".join(sign for sign in name if not category(sign).startswith("M"))  # as many scripts combine them
     if len(name) > 100 or not re.fullmatch(r"\w[\w.+=-]*", letters):
-        reason = "is no name for a folder; up to 100 letters, digits, '-', '_' and '.' are"
+        reason = "invalid study name: use up to 100 letters, digits, '-', '_', '.'"
         raise UsageError("study", name, reason)
     if len(name.encode()) > _LONGEST:
-        raise UsageError("study", name, f"is too long for a folder: it has {len(name.encode())} bytes, of {_LONGEST}")
+        raise UsageError("study", name, f"is too long: {len(name.encode())} bytes, at most {_LONGEST} are allowed")
     if name.endswith(".") or _DEVICES.fullmatch(name.partition(".")[0]):
-        raise UsageError("study", name, "is not a valid name of a folder on Windows; choose another name")
+        raise UsageError("study", name, "is not a valid folder name on Windows; choose another name")
     if name.casefold() in _RESERVED:
-        raise UsageError("study", name, "is the name of a folder of the suite's own")
+        raise UsageError("study", name, "is reserved; choose another name")
     return results_folder(config) / name
 
 
 def results_folder(config: Config) -> Path:
     """Returns the folder of all studies."""
     if not config.results_dir.strip():
-        raise UsageError("results_dir", None, "needs the name of a folder")
+        raise UsageError("results_dir", None, "must not be empty")
     folder = user_path("results_dir", config.results_dir)
     check_path("results_dir", folder)
     return folder
@@ -53,7 +53,7 @@ def storage_url(config: Config) -> str:
     check_url("storage", config.storage)
     file = database_file(config.storage)
     if file is not None and not file.parent.is_dir():
-        raise UsageError("storage", config.storage, f"there is no folder {file.parent}")
+        raise UsageError("storage", config.storage, f"folder {file.parent} does not exist")
     return config.storage
 
 
@@ -70,7 +70,7 @@ def make_folder(folder: Path) -> None:
     """
     for place in (*reversed(folder.parents), folder):
         if place.is_symlink() and not place.exists():
-            reason = f"{place} is a symbolic link to {place.readlink()}, which is not there"
+            reason = f"{place} is a broken symbolic link to {place.readlink()}"
             raise UsageError("results_dir", folder.parent, reason)
     with refusals_explained("results_dir", folder.parent, GO_ON):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def make_folder(folder: Path) -> None:
     alike = [name for name in entries if name != folder.name and _folded(name) == _folded(folder.name)]
     for name in alike:
         if (folder.parent / name).exists() and (folder.parent / name).samefile(folder):
-            reason = f"is the same folder as that of the study {name} on this file system; choose another name"
+            reason = f"has the same folder as the study {name} on this file system; choose another name"
             raise UsageError("study", folder.name, reason)
 
 
@@ -94,4 +94,4 @@ def own_database(config: Config, name: str) -> str:
     try:
         return sqlite_url(results_folder(config) / name)
     except ValueError as error:
-        raise UsageError("results_dir", config.results_dir, f"has no database URL: {error}") from None
+        raise UsageError("results_dir", config.results_dir, f"cannot be part of a database URL: {error}") from None

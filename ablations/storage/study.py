@@ -44,7 +44,7 @@ from ablations.storage.errors import StorageError, StudyFormatError, StudyInUseE
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
 from ablations.training.events import Epoch
 
-NOT_RUN = "`run` with the same options makes it"  # what to do where nothing is stored
+NOT_RUN = "create it with `run` and the same options"  # what to do where nothing is stored
 FORMAT = 5  # of what is stored; another version's store is refused
 
 
@@ -151,7 +151,7 @@ class StudyStore:
     def initialise(self, design: Design) -> None:
         """Makes this the study of `design`, or checks that it is; raises what `check` does."""
         if not self.is_empty:
-            self.check(design, f"to start another study, add study={design.study}-2 (or any name)")
+            self.check(design, f"to start a new study, add study={design.study}-2 (or any name)")
         else:
             self.cells()  # a study of another program is left alone
             identity = {"version": FORMAT, "protocol": design.protocol, "objectives": design.objectives}
@@ -174,7 +174,7 @@ class StudyStore:
         """
         differences = protocol_differences(self.protocol, as_stored(design.protocol))
         if differences:
-            raise _mismatch(self.name, f"is stored with another protocol; {advice}", differences)
+            raise _mismatch(self.name, f"is stored with a different protocol; {advice}", differences)
         stored, asked = ", ".join(self.objectives), ", ".join(design.objectives)
         if stored != asked:
             reason = f"is stored with the objectives {stored}, not {asked}; {advice}"
@@ -183,7 +183,7 @@ class StudyStore:
         for cell in self.cells():
             asked_network = networks.get(cell.variant, cell.network)
             if asked_network != cell.network:
-                reason = f"holds another network under the name {cell.variant}; {advice}"
+                reason = f"is stored with a different network named {cell.variant}; {advice}"
                 raise _mismatch(self.name, reason, protocol_differences(cell.network, asked_network))
 
     def declare(self, asked: Declaration, *, trains: bool) -> list[Change]:
@@ -214,8 +214,8 @@ class StudyStore:
         asked = threads if isinstance(threads, int) else stored or default
         if stored is not None and stored != asked:
             reason = (
-                f"the study was begun with {stored}, on which the last digits of its results depend; "
-                f"to start another study, add study={self.name}-2 (or any name)"
+                f"the study was started with threads={stored}, on which results depend in the last digits; to start a "
+                f"new study, add study={self.name}-2 (or any name)"
             )
             raise StorageError("threads", asked, reason)
         self.remember("threads", asked)
@@ -231,7 +231,7 @@ class StudyStore:
     def start(self, cell: Cell) -> None:
         """Begins an attempt at a cell; raises StudyInUseError if another process has one that is not at its end."""
         if any(stored.is_open and stored.key == cell.key for stored in self.cells()):
-            reason = "is being run by another process; it should be the only one"
+            reason = "is locked by another process"
             raise StudyInUseError("study", self.name, reason)
         choices = self.attributes["parameters"]
         recipe = flatten({"train": asdict(recipe_of(TrainConfig(**self.protocol["train"]), cell.variant))})
@@ -352,10 +352,10 @@ def open_store(
     """
     file = database_file(url)
     if file is not None and is_empty(file) and (file.with_name(study) / "report.md").exists():
-        reason = "is empty, and had the results of a study; bring back a copy, or remove it to start anew"
+        reason = "is empty, but contained the results of a study; restore a backup, or delete it to start a new study"
         raise StorageError("storage", hide_passwords(url), reason)
     if not create and study not in (names := study_names(url)):
-        reason = f"nothing is stored under this name in {hide_passwords(url)}; {advice}"
+        reason = f"no such study in {hide_passwords(url)}; {advice}"
         raise StorageError("study", study, reason, names)
 
     if create and file is not None and not file.exists():

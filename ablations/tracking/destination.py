@@ -106,7 +106,7 @@ def _check(uri: str, origin: str) -> None:
         check_url(origin, uri)
     elif is_url and scheme not in ("http", "https", "file", *_DATABRICKS, *_plugins()):
         kinds = [f"{one}://" for one in (*_DATABASES, "http", "https", "file", "databricks")]
-        raise UsageError(origin, uri, "is of no kind that MLflow knows", kinds)
+        raise UsageError(origin, uri, "has an unsupported scheme", kinds)
 
 
 def _plugins() -> list[str]:

@@ -73,7 +73,7 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
     for mode in MODES:
         fit = {name: network for name, network in known.items() if not costs[name].failed}
         if PLAIN not in fit:
-            reason = f"the plain network could not be measured: {costs[PLAIN].failed}"
+            reason = f"the network without attention could not be measured: {costs[PLAIN].failed}"
             return {name: replace(cost, failed=cost.failed or reason) for name, cost in costs.items()}
         for name, found in _time(fit, setting, mode).items():
             change: dict[str, Any] = {mode: found} if isinstance(found, Speed) else {"failed": found}

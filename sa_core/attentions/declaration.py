@@ -32,7 +32,7 @@ def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     `allowed` has any of `choices`, `minimum`, `above`, `maximum` and `odd`; what is None or empty allows everything.
     """
     if (choices := allowed.get("choices")) and value not in choices:
-        raise OptionError(name, value, "is not known", choices)
+        raise OptionError(name, value, "is not a valid choice", choices)
     low, bound, high = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
     # Written so that nan, which compares as false with everything, is refused.
     if low is not None and not value >= low:
@@ -42,16 +42,16 @@ def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
     if high is not None and not value <= high:
         raise OptionError(name, value, f"must be at most {high}")
     if allowed.get("odd") and value and value % 2 == 0:
-        raise OptionError(name, value, f"has no middle; an odd number{', or 0,' if low == 0 else ''} has")
+        raise OptionError(name, value, f"must be odd{' or 0' if low == 0 else ''}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise OptionError(name, value, "is no finite number")
+        raise OptionError(name, value, "must be finite")
 
 
 _KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "is no whole number"),
-    float: ((int, float), "is no number"),
-    bool: ((bool,), "is neither true nor false"),
-    str: ((str,), "is no text"),
+    int: ((int,), "must be an integer"),
+    float: ((int, float), "must be a number"),
+    bool: ((bool,), "must be true or false"),
+    str: ((str,), "must be a string"),
 }
 
 

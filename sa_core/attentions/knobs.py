@@ -59,7 +59,7 @@ class GroupedKnobs(Knobs):
         most = max((groups for groups in fitting if groups <= self.groups), default=0)
         if most and (most == self.groups or self.groups_policy == "clamp"):
             return most
-        listed = f"for {channels} channels these fit: {', '.join(map(str, fitting)) or 'none'}"
+        listed = f"valid for {channels} channels: {', '.join(map(str, fitting)) or 'none'}"
         raise OptionError("groups", self.groups, f"{self._misfit.format(channels=channels)} ({listed})")
 
     def check_channels(self, channels: int) -> None:
@@ -116,9 +116,9 @@ def _number_of_groups(norm: str) -> int:
     """Returns the k of `group:<k>`; raises OptionError where there is none."""
     kind, _, number = norm.partition(":")
     if kind != "group" or not number.isdecimal() or int(number) < 1:
-        raise OptionError("norm", norm, "is not known", NORMS)
+        raise OptionError("norm", norm, "is not a valid choice", NORMS)
     if int(number) == 1:
-        raise OptionError("norm", norm, "is layer under another name", NORMS)
+        raise OptionError("norm", norm, "is equivalent to layer; use layer", NORMS)
     return int(number)
 
 
@@ -222,26 +222,26 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         idle: dict[str, str] = {}
         if self.transform == "affine_channel" and self.branches in ("channel", "spatial"):
             same = "affine" if self.branches == "channel" else "none"
-            idle["transform"] = f"with branches={self.branches} it is {same} under another name"
+            idle["transform"] = f"with branches={self.branches} it is equivalent to {same}"
         if not self.has_channel_branch:
-            idle["pooling"] = f"with branches={self.branches} there is no channel branch to pool"
+            idle["pooling"] = f"branches={self.branches} has no channel branch"
         if not self.has_spatial_branch:
-            reason = f"with branches={self.branches} there is no spatial branch to normalise"
+            reason = f"branches={self.branches} has no spatial branch"
             idle |= {"norm": reason, "norm_affine": reason}
         elif self.norm == "none":
-            idle["norm_affine"] = "with norm=none there is no norm to have it"
+            idle["norm_affine"] = "norm=none has no parameters"
         if self.channel_transform == self.spatial_transform == "none":
-            idle["gate_bias"] = f"with branches={self.branches} and transform={self.transform} no F_c has a bias"
+            idle["gate_bias"] = f"branches={self.branches} with transform={self.transform} has no bias"
         if self.branches == "none":
-            reason = "with branches=none there is no gate"
+            reason = "branches=none has no gate"
             idle |= {"transform": reason, "gate": reason, "gate_bias": reason}
         if self.branches in ("both", "none"):
-            idle["removed"] = f"with branches={self.branches} there is no half for another branch to take"
+            idle["removed"] = f"branches={self.branches} leaves no half to reassign"
         if not self.shuffle:
-            reason = "with shuffle=false the channels stay in their order"
+            reason = "shuffle=false does not permute channels"
             idle |= {"shuffle_groups": reason, "permutation": reason}
         elif self.permutation == "random":
-            idle["shuffle_groups"] = "with permutation=random nothing is interleaved"
+            idle["shuffle_groups"] = "permutation=random does not interleave groups"
         return idle
 
     def meant_degenerate(self) -> dict[Finding, str]:
@@ -275,7 +275,7 @@ class MatchedKnobs(GroupedKnobs):
 
     def meant_degenerate(self) -> dict[Finding, str]:
         """Names the hidden unit, which a single group makes one per image."""
-        reason = "it has one hidden unit per group, for as many parameters as shuffle attention"
+        reason = "it has one hidden unit per group, to match the parameter count of shuffle attention"
         return {Finding(SINGLE_HIDDEN_UNIT, "squeeze"): reason}
 
 
@@ -343,7 +343,7 @@ class BlindKnobs(Knobs):
 
     def meant_degenerate(self) -> dict[Finding, str]:
         """Names what makes it a control."""
-        return {Finding(INPUT_INDEPENDENT): "it is a control that does the same with every image"}
+        return {Finding(INPUT_INDEPENDENT): "it is a control that treats every image alike"}
 
 
 @dataclass(frozen=True)

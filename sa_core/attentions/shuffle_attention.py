@@ -131,9 +131,9 @@ class ShuffleAttention(nn.Module):
     def fuse(self, fused: str) -> None:
         """Sets `fused` anew, and raises as the constructor does."""
         if fused not in kernels.FUSED:
-            raise OptionError("fused", fused, "is not known", kernels.FUSED)
+            raise OptionError("fused", fused, "is not a valid choice", kernels.FUSED)
         if fused == "on" and isinstance(self._form, str):
-            raise OptionError("fused", fused, f"cannot be had: {self._form}", ("auto", "off"))
+            raise OptionError("fused", fused, f"is not available: {self._form}", ("auto", "off"))
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,10 +206,10 @@ class ShuffleAttention(nn.Module):
         if self.fused == "auto" and kernels.leaves_to_eager():
             return None
         if self.fused == "on" and (reason := kernels.reason_against_mode()):
-            raise UnsupportedError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
+            raise UnsupportedError("fused", "on", f"is not available: {reason}", ("auto", "off"))
         if not kernels.can_take(x, self.channels):
             if self.fused == "on" and (reason := kernels.reason_against_map(x)):
-                raise OptionError("fused", "on", f"cannot be had: {reason}", ("auto", "off"))
+                raise OptionError("fused", "on", f"is not available: {reason}", ("auto", "off"))
             return None  # torch's operations say what is wrong with the shape
         if form.spatial_gate != "instance":
             return form
@@ -219,7 +219,7 @@ class ShuffleAttention(nn.Module):
                 return None
             return form if norm.eps == form.gn_epsilon else form._replace(gn_epsilon=norm.eps)
         if self.fused == "on":
-            raise OptionError("fused", "on", "cannot be had: its norm was replaced", ("auto", "off"))
+            raise OptionError("fused", "on", "is not available: the norm of the module was replaced", ("auto", "off"))
         return None
 
     def fused_parameters(self) -> kernels.Parameters:
@@ -236,7 +236,7 @@ class ShuffleAttention(nn.Module):
     def __prepare_scriptable__(self) -> None:
         """Refuses torch.jit.script, which asks for this and cannot compile the module."""
         reason = "is not available in TorchScript: torch.jit.script cannot compile shuffle attention; "
-        raise UnsupportedError("fused", self.fused, reason + "take torch.jit.trace or torch.export")
+        raise UnsupportedError("fused", self.fused, reason + "use torch.jit.trace or torch.export")
 
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
@@ -266,10 +266,10 @@ def _is_tensor(x: object) -> bool:
 def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
     """Records a call of the module where torch.fx traces it symbolically, as it does with modules of torch.nn."""
     if not isinstance(x, torch.fx.Proxy):
-        raise TypeError(f"shuffle attention needs a tensor, and gets {type(x).__name__}")
+        raise TypeError(f"shuffle attention expects a tensor, got {type(x).__name__}")
     path = x.tracer.path_of_module(module)  # type: ignore[attr-defined]
     if not path:
-        reason = "cannot be traced symbolically by itself; torch.fx records it as one step of a network that has it"
+        reason = "cannot be the root of a symbolic trace; torch.fx records it as a leaf module of a network"
         raise UnsupportedError("fused", module.fused, reason)
     step: Any = x.tracer.create_proxy("call_module", path, (x,), {})
     return step  # type: ignore[no-any-return]

@@ -57,11 +57,11 @@ def create_model(
         TypeError: if the attention module has no such knob.
     """
     if attention not in ATTENTION:
-        raise OptionError("attention", attention, "is not known", ATTENTION)
+        raise OptionError("attention", attention, "is not a valid choice", ATTENTION)
     backbone = find_backbone(name)
     _check_stem(backbone, stem)
     if fused not in FUSED:
-        raise OptionError("fused", fused, "is not known", FUSED)
+        raise OptionError("fused", fused, "is not a valid choice", FUSED)
     if fused_block:
         _check_fused_block(backbone, attention, position, fused)
     _check_names(attention, knobs)
@@ -83,14 +83,16 @@ def create_model(
 
 def _check_stem(backbone: Backbone, stem: str | None) -> None:
     if stem is not None and stem not in backbone.stems:
-        reason = "is not known" if backbone.stems else f"is not to be had: {backbone.name} has a stem of its own"
+        reason = "is not a valid choice" if backbone.stems else f"is not available: {backbone.name} has its own stem"
         raise OptionError("stem", stem, reason, backbone.stems)
 
 
 def _check_names(attention: str, knobs: Iterable[str]) -> None:
     known = [declared.name for declared in fields(ATTENTIONS[attention])]
     if unknown := sorted(set(knobs) - set(known)):
-        raise TypeError(f"attention {attention} has no knob {', '.join(unknown)}; it has: {', '.join(known) or 'none'}")
+        raise TypeError(
+            f"attention={attention} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
+        )
 
 
 def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Sequence[Place], name: str) -> None:
@@ -106,13 +108,13 @@ def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Seq
 def _check_fused_block(backbone: Backbone, attention: str, position: str, fused: str) -> None:
     reason = None
     if backbone.family not in ("cifar_resnet", "resnet"):
-        reason = f"cannot be had: the blocks of {backbone.name} do not end in a batch norm, an addition and a ReLU"
+        reason = f"is not available: the blocks of {backbone.name} do not end in a batch norm, an addition and a ReLU"
     elif not issubclass(ATTENTIONS[attention], ShuffleAttentionKnobs) and attention not in ("none", "identity"):
-        reason = f"cannot be had: there is no kernel for a block with attention={attention}"
+        reason = f"is not available: there is no kernel for a block with attention={attention}"
     elif position != "residual":
-        reason = f"cannot be had: with position={position} attention is not at the end of the residual path"
+        reason = f"is not available: with position={position} attention is not at the end of the residual branch"
     elif fused == "off":
-        reason = "cannot be had with fused=off"
+        reason = "is not available with fused=off"
     if reason:
         raise OptionError("fused_block", True, reason, (False,))
 

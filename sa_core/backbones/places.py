@@ -60,7 +60,7 @@ class Backbone:
             OptionError: if there is no such position.
         """
         if position not in POSITIONS:
-            raise OptionError("position", position, "is not known", POSITIONS)
+            raise OptionError("position", position, "is not a valid choice", POSITIONS)
         return [
             Place(number, f"{stage.name}.{block}.sa", self._channels(stage, block, position))
             for number, stage in enumerate(self.stages, start=1)
@@ -93,6 +93,9 @@ def select_stages(stages: str, count: int, backbone: str) -> set[int]:
     chosen = {int(part) if part.isdecimal() else 0 for part in stages.split("+")}
     if not chosen <= everything:
         raise OptionError(
-            "stages", stages, f"names no stages of {backbone}, which has 1 to {count}; as 2+3", ("all", "first", "last")
+            "stages",
+            stages,
+            f"is not a valid choice: {backbone} has stages 1 to {count}; use for example 2+3",
+            ("all", "first", "last"),
         )
     return chosen

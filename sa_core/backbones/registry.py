@@ -59,5 +59,5 @@ def find_backbone(name: str) -> Backbone:
 
         return find_timm_backbone(name)
     if name not in BACKBONES:
-        raise OptionError("model", name, "is no backbone", (*BACKBONES, f"{TIMM}<name>"))
+        raise OptionError("model", name, "unknown backbone", (*BACKBONES, f"{TIMM}<name>"))
     return BACKBONES[name]

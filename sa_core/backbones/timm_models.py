@@ -39,7 +39,7 @@ class TimmBackbone(Backbone):
     def places(self, position: str = "residual") -> list[Place]:
         """Returns the slots that timm's blocks have."""
         if position != "residual":
-            raise OptionError("position", position, f"is not to be had in {self.name}", ("residual",))
+            raise OptionError("position", position, f"is not supported by {self.name}", ("residual",))
         return list(self.slots)
 
 
@@ -53,7 +53,7 @@ def find_timm_backbone(name: str) -> TimmBackbone:
     architecture = name.removeprefix(TIMM)
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        raise OptionError("model", name, "is no model of timm", [f"{TIMM}{other}" for other in near])
+        raise OptionError("model", name, "unknown timm model", [f"{TIMM}{other}" for other in near])
     places = _probe(name)
     stages = {stage: number for number, stage in enumerate(dict.fromkeys(map(_stage_of, places)), start=1)}
     slots = tuple(Place(stages[_stage_of(path)], path, channels) for path, channels in places.items())
@@ -69,7 +69,7 @@ def _probe(name: str) -> dict[str, int]:
         def note(path: str, slot: Slot, inputs: tuple[torch.Tensor, ...]) -> None:
             shape = inputs[0].shape
             if len(shape) != 4 or shape[1] != slot.channels:
-                raise _refusal(name, "takes an attn_layer for tokens, not for feature maps")
+                raise _refusal(name, "has an attn_layer for tokens, not for feature maps")
             found[path] = slot.channels
 
         for path, module in model.named_modules():
@@ -88,12 +88,14 @@ def build(name: str, num_classes: int) -> nn.Module:
             model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
             if any(isinstance(module, Slot) for module in model.modules()):
                 return model
-    raise _refusal(name, "has blocks that take no attn_layer")
+    raise _refusal(name, "has blocks that do not support attn_layer")
 
 
 def _refusal(name: str, reason: str) -> OptionError:
     known = ("resnet26", "resnet50", "resnext50_32x4d", "res2net50_26w_4s", "gernet_s")
-    return OptionError("model", name, f"{reason}; some that do: {', '.join(f'{TIMM}{other}' for other in known)}")
+    return OptionError(
+        "model", name, f"{reason}; supported models include {', '.join(f'{TIMM}{other}' for other in known)}"
+    )
 
 
 def _stage_of(path: str) -> str:

@@ -41,8 +41,8 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
     kind = str(dtype).removeprefix("torch.")
     if kernels is None or kernels.supports(torch.float32):
         return f"there is no kernel for {kind} on {device}"
-    missing = {"cpu": "the installation found no C++ compiler", "cuda": "triton is not installed"}
-    return f"there are no kernels for {device} here: {missing[device]}"
+    missing = {"cpu": "no C++ compiler was found at installation", "cuda": "triton is not installed"}
+    return f"no kernels are available for {device}: {missing[device]}"
 
 
 # What torch.compiler.assume_constant_result does; calling it imports the compiler, which takes 150 MiB and more than a

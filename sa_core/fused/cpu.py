@@ -117,5 +117,5 @@ def _call(
     )
     code = found.shuffle_attention(problem)
     if code == _NO_PERMUTATION:
-        raise IndexError("the permutation of shuffle attention does not have every channel once")
+        raise IndexError("the permutation of shuffle attention must contain every channel once")
     assert code == 0, "supports() says beforehand which types there are"

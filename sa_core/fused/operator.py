@@ -41,8 +41,8 @@ _LIBRARY.define(
     f"Tensor? permutation, {_FORM}) -> (Tensor grad_x, Tensor grad_shortcut, Tensor grad_gates, Tensor grad_bn)"
 )
 _COUNT = len(Parameters._fields)
-_ONCE = "can be differentiated once; for second derivatives take fused='off'"
-_ONE_GRADIENT = "takes one gradient at a time; for batches of them take fused='off'"
+_ONCE = "does not support double backward; use fused='off' for second derivatives"
+_ONE_GRADIENT = "does not support batched gradients; use fused='off'"
 KERNELS = {"cpu": cpu, "cuda": gpu}
 
 
@@ -85,16 +85,18 @@ def shuffle_attention(
         if value is None:
             continue
         if value.device != device:
-            raise RuntimeError(f"shuffle attention has parameters on {value.device} and gets a map on {device}")
+            raise RuntimeError(
+                f"the parameters of shuffle attention are on {value.device}, but its input is on {device}"
+            )
         if value.numel() != width:
-            raise RuntimeError(f"shuffle attention has a parameter of {value.numel()} numbers instead of {width}")
+            raise RuntimeError(f"a parameter of shuffle attention has {value.numel()} elements, expected {width}")
         if type(value) is not Parameter and not traced:
             traced = not is_dense(value)
         if value.dtype is not torch.float32:
             parameters = Parameters(*[value if value is None else value.float() for value in parameters])
     if permutation is not None and (permutation.shape != x.shape[1:2] or permutation.dtype is not torch.int64):
         raise RuntimeError(
-            f"shuffle attention has no whole number for each of {x.shape[1]} channels as its permutation"
+            f"the permutation of shuffle attention must have one integer for each of {x.shape[1]} channels"
         )
     if traced:
         mean, variance = (None, None) if running is None else (value.float() for value in running)

@@ -169,8 +169,8 @@ def test_the_dashboard_has_the_numbers_and_the_files(done: Done) -> None:
             ["sweep=groups", "sweep.factors.attention.groups=[3]"],
             "error: sweep.factors.attention.groups=3: at",
         ),
-        ("run", ["bench.seconds=1"], "error: bench.seconds=1: is an option of `python -m ablations.bench`, and not of"),
-        ("analyze", ["bench=quick"], "error: bench=quick: is an option of `python -m ablations.bench`, and not of"),
+        ("run", ["bench.seconds=1"], "error: bench.seconds=1: is an option of `python -m ablations.bench`, not of"),
+        ("analyze", ["bench=quick"], "error: bench=quick: is an option of `python -m ablations.bench`, not of"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -319,7 +319,7 @@ def test_a_benchmark_that_has_nothing_to_measure_is_no_success(overrides: list[s
 def test_a_second_process_on_the_same_benchmark_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed(tmp_path / NAME, ""):
         assert call(f"results_dir={tmp_path}") == cli.USAGE_STATUS
-    assert "is being run by another process" in capsys.readouterr().err
+    assert "is locked by another process" in capsys.readouterr().err
     assert not (tmp_path / NAME / "measurements.csv").exists()
 
 

@@ -76,7 +76,7 @@ def test_what_is_wrong_with_the_data_leaves_no_study_behind_that_refuses_what_is
         ),
         (
             [f"data.root={tmp_path / 'tre'}"],
-            "error: " + refusal(f"data.root={tmp_path / 'tre'}", "options.no_such", what="folder"),
+            "error: " + refusal(f"data.root={tmp_path / 'tre'}", "options.no_folder"),
         ),
         (["train.batch_size=13"], "error: " + refusal("train.batch_size=13", "images.batch", images=12)),
         (["data.resolution=400"], "error: " + refusal("data.resolution=400", "options.over", most=224)),

@@ -31,18 +31,18 @@ def check_launcher(config: LauncherConfig) -> None:
     if not isinstance(config, RayConfig):
         return
     if find_spec("ray") is None:
-        reason = "needs the Python package ray, which is not installed; pip install -e '.[ray]' does so"
+        reason = "requires the Python package ray, which is not installed; install it with pip install -e '.[ray]'"
         raise UsageError("launcher", "ray", reason)
     if config.address in ("", _ANY_CLUSTER):
         return
     host, _, port = config.address.rpartition(":")
     if not re.fullmatch(r"[\w.-]+|\[[0-9a-fA-F:]+\]", host) or not port.isdecimal() or int(port) > 65_535:
-        reason = f"is no address of a cluster; one looks like 10.0.0.1:6379, and {_ANY_CLUSTER} is that of this machine"
+        reason = f"must be a cluster address such as 10.0.0.1:6379, or {_ANY_CLUSTER} for the cluster of this machine"
         raise UsageError("launcher.address", config.address, reason)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
     except OSError as error:  # which Ray would find out in minutes
-        reason = f"nobody answers there ({error.strerror or error}); `ray start --head` begins a cluster"
+        reason = f"connection refused or timed out ({error.strerror or error}); start a cluster with `ray start --head`"
         raise UsageError("launcher.address", config.address, reason) from None
 
 

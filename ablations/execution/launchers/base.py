@@ -71,11 +71,11 @@ class Launcher(ABC):
         images = self.data_set.images(self.design.seed(0, split), split)
         for option, size in self._batch_sizes.items():
             if len(images.train) < size:
-                raise UsageError(option, size, f"is more than the {len(images.train):,} {what}")
+                raise UsageError(option, size, f"exceeds the number of {what} ({len(images.train):,})")
         wanted = {"sweep.objectives": self.design.objectives, "judge.metric": (self.design.metric,)}
         for option, metrics in wanted.items():
             if "top5" in metrics and len(images.classes) <= TOP:
-                reason = f"needs more than {TOP} classes; the data has {len(images.classes)}"
+                reason = f"requires more than {TOP} classes; the data set has {len(images.classes)}"
                 raise UsageError(option, "top5", reason)
         return images
 

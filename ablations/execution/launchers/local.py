@@ -99,8 +99,8 @@ class LocalLauncher(Launcher):
             wanted = min(self._wanted, self.cells or self._wanted)
             if self.config.workers and wanted > room.fitting and not math.isnan(room.each):
                 reason = (
-                    f"{count(wanted, 'cell')} at once need about {wanted * room.each:,.0f} MiB of {room.of} "
-                    f"({room.each:,.0f} MiB each), and {room.free:,.0f} MiB can be used; at most {room.fitting} fit"
+                    f"{count(wanted, 'cell')} in parallel need about {wanted * room.each:,.0f} MiB of {room.of} "
+                    f"({room.each:,.0f} MiB each), but {room.free:,.0f} MiB are available; at most {room.fitting} fit"
                 )
                 raise UsageError("launcher.workers", self.config.workers, reason)
         return self._room

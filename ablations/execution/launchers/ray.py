@@ -147,7 +147,7 @@ class RayLauncher(Launcher):
             ready, _ = ray.wait(list(by_words), num_returns=1, timeout=_PATIENCE, fetch_local=False)
         except (RayError, OSError) as error:
             said = first_line(error)[:300]
-            reason = f"the cluster does not answer any more ({said}); the same command goes on when it does"
+            reason = f"the cluster no longer responds ({said}); the same command resumes when it does"
             raise UsageError("launcher", "ray", reason) from None
         for words in ready:
             key = by_words[words]
@@ -228,9 +228,9 @@ class RayLauncher(Launcher):
             ray.init(**self._place(), log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             option = "launcher.address" if self.config.address else "launcher"
-            reason = f"Ray does not answer: {first_line(error)[:300]}"
+            reason = f"Ray does not respond: {first_line(error)[:300]}"
             if self.config.address and "RAY_AUTH_MODE" not in os.environ:
-                reason += "; a cluster that asks for a token needs RAY_AUTH_MODE=token here, too"
+                reason += "; for a cluster with token authentication set RAY_AUTH_MODE=token"
             raise UsageError(option, self.config.address or "ray", reason) from None
         finally:
             signal.signal(signal.SIGTERM, handler)
@@ -238,7 +238,7 @@ class RayLauncher(Launcher):
         if not any(self._fits(node) for node in self._nodes()):
             self.close()
             needs = f"{self.threads} CPUs" + (f" and {self._gpus:g} GPUs" if self._gpus else "")
-            raise UsageError("launcher", "ray", f"no machine of the cluster has the {needs} that a cell needs")
+            raise UsageError("launcher", "ray", f"no machine of the cluster has the {needs} required by a cell")
 
     def _place(self) -> dict[str, Any]:
         if self.config.address:

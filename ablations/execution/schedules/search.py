@@ -87,10 +87,10 @@ class SearchSchedule(Schedule):
         if len(self.design.variants) > len(self.declared.variants) or self._pick() is not None:
             return
         if most and min(self._counts.values(), default=0) > most:
-            reason = f"no combination has so few parameters; the smallest has {min(self._counts.values()):,}"
+            reason = f"no combination has so few parameters; the minimum is {min(self._counts.values()):,}"
             raise UsageError("sweep.max_parameters", most, reason)
         if self._refused:
-            reason = "every combination of levels has a degenerate module; degenerate=warn trains them all the same, as"
+            reason = "every combination of levels has a degenerate module; to train them anyway, set degenerate=warn:"
             raise UsageError("degenerate", "refuse", f"{reason}\n  {self._refused}")
 
     def outlook(self) -> Outlook:

@@ -33,18 +33,18 @@ def looks_of(design: Design, stored: Any = None) -> Looks:
     looks, most = Looks.stored(stored), design.replicates_max
     if looks is not None and looks.sizes[-1] != most:
         reason = (
-            f"the study was begun with replicates.max={looks.sizes[-1]}, which its verdicts allow for; "
-            f"to start another study, add study={design.study}-2 (or any name)"
+            f"the study was started with replicates.max={looks.sizes[-1]}, which determines its interim analyses; to "
+            f"start a new study, add study={design.study}-2 (or any name)"
         )
         raise StorageError("replicates.max", most, reason)
     if looks is not None:
         return looks
     contrasts = len(family(design.baselines))
     if not contrasts:
-        raise UsageError("replicates", AUTO, "has nothing to decide: no variant is compared with another one")
+        raise UsageError("replicates", AUTO, "has no contrast: no variant is compared with a baseline")
     looks = Looks.planned(most)
     if looks is None:
-        reason = f"cannot decide anything with so few replicates; {FLIPPED} can"
+        reason = f"is too small to reach significance; use at least {FLIPPED}"
         raise UsageError("replicates.max", most, reason)
     return looks
 

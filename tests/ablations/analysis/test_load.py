@@ -36,7 +36,7 @@ def test_a_stored_study_is_read_by_what_was_typed_to_run_it(tmp_path: Path) -> N
     assert [contrast.baseline for contrast in read.contrasts] == ["none", "none"]
     assert read.looks is None
     assert not read.folder.exists()  # who reads writes nothing
-    with pytest.raises(StudyMismatchError, match=r"is stored with another protocol; it .*\n  train.epochs: 1 is"):
+    with pytest.raises(StudyMismatchError, match=r"with a different protocol; it .*\n  train.epochs: stored 1"):
         load_study(*typed, "train.epochs=2")
 
 
@@ -65,11 +65,11 @@ def test_a_search_that_is_cut_off_while_it_selects_has_no_results_yet(tmp_path: 
 
 
 def test_nothing_stored_is_one_message_that_names_the_study(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: nothing is stored under this name in sql"):
+    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: no such study in sql"):
         load_study("sweep=groups", f"results_dir={tmp_path}")
     assert list(tmp_path.iterdir()) == []
     assert DrivenStudy(tmp_path, *TINY, "study=mine").store.cells() == []
-    with pytest.raises(StorageError, match=r"^study=mime: nothing is stored .*did you mean mine\?"):
+    with pytest.raises(StorageError, match=r"^study=mime: no such study .*did you mean mine\?"):
         load_study("study=mime", f"results_dir={tmp_path}")
 
 
@@ -78,7 +78,7 @@ def test_a_study_of_which_nothing_was_tried_is_nothing_to_report(tmp_path: Path)
     store = study.store
     store.start(next(study.design.cells()))
     store.interrupt(next(study.design.cells()))
-    message = "no cell of this sweep is finished yet; `run` trains them"
+    message = "no cell of this sweep is finished yet; train them with `run`"
     with pytest.raises(UsageError, match=rf"^study=groups-digits-resnet8: {message}"):
         analyze_stored(study.config, study.design, store, tmp_path)
     cell = next(study.design.cells())
@@ -95,5 +95,5 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     identity = study.store.attributes["identity"]
     made = optuna.load_study(study_name=study.design.study, storage=study.url)
     made.set_user_attr("identity", identity | {"version": identity["version"] - 1})
-    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: is stored in format \d+; this version of"):
+    with pytest.raises(StorageError, match=r"^study=groups-digits-resnet8: is stored in format \d+, but this version"):
         load_configured(study.config)

@@ -104,7 +104,9 @@ def test_of_very_many_variants_the_networks_of_those_that_are_shown_are_looked_a
 
 
 def test_without_any_weights_the_user_is_told_how_to_keep_them(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no weights are kept in .*weights; `run study=<another name> weights=first`"):
+    with pytest.raises(
+        UsageError, match=r"no weights are saved in .*weights; `run study=<another name> weights=first`"
+    ):
         _ = stored_study(tmp_path, *GROUPS).networks
 
 

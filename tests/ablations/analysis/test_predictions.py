@@ -150,7 +150,7 @@ def file_of(analysis: StudyAnalysis, variant: int, replicate: int) -> Path:
     return PredictionFiles(analysis.folder / "predictions").path(cell)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut off", "of another training", "a folder"])
+@pytest.mark.parametrize("damage", ["missing", "cut off", "to another training", "a folder"])
 def test_a_file_that_is_no_good_leaves_out_its_replicate_and_it_is_said(tmp_path: Path, damage: str) -> None:
     analysis = predicted_study(tmp_path)
     path, content = file_of(analysis, 1, 1), file_of(analysis, 1, 0).read_bytes()

@@ -131,7 +131,7 @@ def test_bf16_on_a_cpu_without_it_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         planned("bench.precision=[fp32,bf16]")
     assert str(caught.value) == (
-        "bench.precision=bf16: is not to be had: this CPU has no instructions for it; valid: fp32"
+        "bench.precision=bf16: is not available: this CPU has no instructions for it; valid: fp32"
     )
 
 
@@ -144,7 +144,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("gpu", "with_bf16")
 def test_bf16_on_a_gpu_without_it_is_refused_whatever_the_cpu_can_do() -> None:
-    with pytest.raises(UsageError, match=r"^bench\.precision=bf16: is not to be had: this GPU has no instructions"):
+    with pytest.raises(UsageError, match=r"^bench\.precision=bf16: is not available: this GPU has no instructions"):
         planned("bench.precision=[bf16]")
     assert settings_of(planned("bench.precision=[auto]")) == [("fp32", "contiguous", "eager")]
 
@@ -231,7 +231,7 @@ def test_images_are_as_large_as_asked_as_the_data_or_as_suits_the_backbone(
 def test_images_that_are_too_small_are_refused(side: int) -> None:
     with pytest.raises(UsageError) as caught:
         planned(f"bench.resolution={side}")
-    assert str(caught.value) == f"bench.resolution={side}: must be 0, or at least 8"
+    assert str(caught.value) == f"bench.resolution={side}: must be 0 or at least 8"
 
 
 def test_a_resolution_that_a_backbone_cannot_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,9 +262,9 @@ def test_a_class_from_elsewhere_is_called_by_its_module_and_gets_the_backbone_s_
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("nowhere", "it is given as package.module:Class"),
-        (":Class", "it is given as package.module:Class"),
-        ("torch.nn:", "it is given as package.module:Class"),
+        ("nowhere", "must have the form package.module:Class"),
+        (":Class", "must have the form package.module:Class"),
+        ("torch.nn:", "must have the form package.module:Class"),
         ("nowhere.at_all:Class", "No module named 'nowhere'"),
         ("torch.nn:NoSuchLayer", "module 'torch.nn' has no attribute 'NoSuchLayer'"),
     ],
@@ -325,7 +325,7 @@ def test_a_search_is_refused() -> None:
         make_plan(compose_config(["device=cpu", "sweep=search"]))
     assert (
         str(caught.value)
-        == "sweep=search: picks its variants while it trains; only variants that are listed can be measured"
+        == "sweep=search: is a search, whose variants are not known in advance; use a sweep that lists its variants"
     )
 
 
@@ -426,8 +426,8 @@ def test_each_choice_of_bench_is_so_many_settings(choice: str, modules: int, net
 def test_what_a_list_does_not_know_is_refused(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         configured(f"bench.{name}=[nonsense]")
-    assert str(caught.value).startswith(f"bench.{name}=nonsense: is not known; valid: ")
-    for value, reason in (("[]", f"bench.{name}=[]: is empty"), ("nonsense", "is given as a list, as [this,that]")):
+    assert str(caught.value).startswith(f"bench.{name}=nonsense: is not a valid choice; valid: ")
+    for value, reason in (("[]", f"bench.{name}=[]: is empty"), ("nonsense", "must be a list such as [a,b]")):
         with pytest.raises(UsageError) as caught:
             configured(f"bench.{name}={value}")
         assert reason in str(caught.value)
@@ -445,7 +445,7 @@ def test_lists_of_choices_are_known() -> None:
         ("bench.module_batch=-1", "bench.module_batch=-1: must be at least 0"),
         ("bench.seconds=-0.5", "bench.seconds=-0.5: must be at least 0.0"),
         ("bench.seconds=nan", "bench.seconds=nan: must be at least 0.0"),
-        ("bench=quik", "bench=quik: there is no such bench; did you mean quick?"),
+        ("bench=quik", "bench=quik: unknown bench; did you mean quick?"),
     ],
 )
 def test_values_out_of_range_are_refused(override: str, message: str) -> None:

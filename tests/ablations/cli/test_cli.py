@@ -110,10 +110,10 @@ def test_the_help_of_a_verb_has_its_own_options_and_no_others(
 
 def test_errors_of_every_kind_that_the_user_can_mend_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     def act(*_: object) -> int:
-        raise DataError("data.root", "data", "there is no such folder")
+        raise DataError("data.root", "data", "no such folder")
 
     assert cli.main("run", "Does it.", act, []) == cli.USAGE_STATUS
-    assert capsys.readouterr().err == f"error: data.root=data: {worded('options.no_such', what='folder')}\n"
+    assert capsys.readouterr().err == f"error: data.root=data: {worded('options.no_folder')}\n"
 
 
 @pytest.mark.parametrize(

@@ -776,7 +776,7 @@ def check(line: CommandLine, status: int, out: str, error: str, folder: Path, co
     first, *listing = error.rstrip("\n").splitlines()
     assert error.endswith("\n"), told
     # Sweeps are listed with their questions, below one message.
-    assert not listing or listing[0].startswith("The sweeps and their questions:"), told
+    assert not listing or listing[0].startswith("Sweeps (research questions):"), told
     assert all(text.startswith("  ") for text in listing[1:]), told
     assert error.count("error: ") == 1, told
     typed = " ".join(line.arguments)

@@ -115,7 +115,7 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
             ["attention=se", "attention.groups=3"],
             refusal("attention.groups", "knobs.has_no_such", attention="se", then="reduction"),
         ),
-        (["attention.groups=four"], refusal("attention.groups=four", "options.word_or_number", word="auto")),
+        (["attention.groups=four"], refusal("attention.groups=four", "options.word_or_integer", word="auto")),
         (
             ["attention.branches=neither"],
             refusal("attention.branches=neither", "options.unknown", valid="both, channel, spatial"),
@@ -132,10 +132,10 @@ def test_every_default_is_a_choice_and_every_sweep_says_its_question() -> None:
         (["replicates=0"], refusal("replicates=0", "options.below", least=1)),
         (["replicates=99999999999999999999"], refusal("replicates=99999999999999999999", "options.over", most=10000)),
         (["train.learning_rate=nan"], refusal("train.learning_rate=nan", "options.below", least="")),
-        (["replicates=many"], refusal("replicates=many", "options.word_or_number", word="auto")),
+        (["replicates=many"], refusal("replicates=many", "options.word_or_integer", word="auto")),
         (["replicates=1.5"], refusal("replicates=1.5", "options.no_whole_number")),
         (["replicates=true"], refusal("replicates=true", "options.no_whole_number")),
-        (["replicates=Auto"], refusal("replicates=Auto", "options.word_or_number", word="auto")),
+        (["replicates=Auto"], refusal("replicates=Auto", "options.word_or_integer", word="auto")),
         (["replicates.max=1"], refusal("replicates.max=1", "options.below", least=2)),
         (["replicates.max=auto"], refusal("replicates.max=auto", "options.no_whole_number")),
         (["replicates.max=10001"], refusal("replicates.max=10001", "options.over", most=10000)),
@@ -210,5 +210,5 @@ def test_a_file_may_not_hide_a_sweep_of_the_suite(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=refusal("--config-dir=/nowhere", "options.no_such", what="folder")):
+    with pytest.raises(UsageError, match=refusal("--config-dir=/nowhere", "options.no_folder")):
         compose_config([], "/nowhere")

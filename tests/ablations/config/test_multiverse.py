@@ -93,7 +93,7 @@ NO_OPTION = worded("options.no_such", what="option")
 
 def test_a_folder_that_is_not_there_is_named_before_protocols_are_looked_up_in_it() -> None:
     for folder in ("nowhere", "x" * 300):
-        with pytest.raises(UsageError, match=refusal(f"--config-dir={folder}", "options.no_such", what="folder")):
+        with pytest.raises(UsageError, match=refusal(f"--config-dir={folder}", "options.no_folder")):
             compose_multiverse(["recipes=[mine,quick]"], folder, " ".join)
 
 

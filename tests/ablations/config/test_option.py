@@ -42,7 +42,7 @@ def test_options_have_the_values_that_they_are_declared_with() -> None:
     ("config", "message"),
     [
         (Outer(number=0), refusal("number=0", "options.below", least=1)),
-        (Outer(words="many"), refusal("words=many", "options.word_or_number", word="auto")),
+        (Outer(words="many"), refusal("words=many", "options.word_or_integer", word="auto")),
         (Outer(words=0), refusal("words=0", "options.below", least=1)),
         (Outer(names=["a", "c"]), refusal("names=c", "options.unknown", valid="a, b")),
         (Outer(names=[]), refusal("names=[]", "options.empty", valid="a, b")),

@@ -238,7 +238,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
                 "sweep.factors.attention.groups=16: at layer1.0.sa of resnet8: groups=16",
                 "knobs.not_split",
                 channels=16,
-                then=("these fit at every place: 1, 2, 4, 8", "groups_policy=clamp"),
+                then=("valid at all insertion points: 1, 2, 4, 8", "groups_policy=clamp"),
             ),
         ),
         (["sweep.factors.attention.groups=[4,4]"], refusal("sweep", "design.listed_twice", name="groups=4")),
@@ -258,7 +258,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         (["sweep.trials=9"], refusal("sweep.trials=9", "design.search_alone")),
         (["sweep.factors.attention.groups=[]"], refusal("sweep.factors.attention.groups=[]", "design.levels")),
         (["sweep.factors.attention.groups=4"], refusal("sweep.factors.attention.groups=4", "design.levels")),
-        (["sweep.factors.attention.groups=[four]"], refusal("groups=four", "options.word_or_number", word="auto")),
+        (["sweep.factors.attention.groups=[four]"], refusal("groups=four", "options.word_or_integer", word="auto")),
         (
             ["sweep.factors.attention.group=[4]"],
             refusal("sweep.factors.attention.group=4", "knobs.has_no", attention="sa", knob="group", near="groups"),
@@ -290,7 +290,7 @@ def test_flattening_keeps_every_leaf(settings: object) -> None:
         ),
         (["sweep.baseline=nothing"], refusal("sweep.baseline=nothing", "design.no_variant")),
         (["~sweep.variants.none"], refusal("sweep.baseline=none", "design.no_variant")),
-        (["sweep.factors={}", "sweep.variants={}"], refusal("sweep.factors", "options.empty")),
+        (["sweep.factors={}", "sweep.variants={}"], refusal("sweep.factors", "paths.needs")),
         (["replicates.max=8"], refusal("replicates.max=8", "design.no_auto")),
         (
             ["sweep=search", "replicates=auto"],

@@ -63,19 +63,19 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
     [
         (
             ["attention.branches=none", "attention.shuffle=false", "attention.norm=batch"],
-            refusal("attention.norm=batch", "knobs.idle", then="with branches=none"),
+            refusal("attention.norm=batch", "knobs.idle", then="branches=none"),
         ),
         (
             ["attention.shuffle=false", "attention.permutation=random"],
-            refusal("attention.permutation=random", "knobs.idle", then="stay in"),
+            refusal("attention.permutation=random", "knobs.idle", then="does not permute"),
         ),
         (
             ["attention.transform=none", "attention.gate_bias=0"],
-            refusal("attention.gate_bias=0.0", "knobs.idle", then="no F_c"),
+            refusal("attention.gate_bias=0.0", "knobs.idle", then="no bias"),
         ),
         (
             ["sweep=norm", "attention.branches=channel"],
-            refusal("sweep.factors.attention.norm=layer: norm=layer", "knobs.idle", then="with branches=channel"),
+            refusal("sweep.factors.attention.norm=layer: norm=layer", "knobs.idle", then="branches=channel"),
         ),
         (
             ["sweep.factors.attention={branches: [both, channel], norm: [instance, batch]}"],
@@ -121,11 +121,11 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
         (["sweep=backbones", "model=resnet56"], refusal("model=resnet56", "design.factor")),
         (
             ["attention=gc", "sweep.factors={attention.reduction: [full]}"],
-            refusal("sweep.factors.attention.reduction=full: reduction=full", "options.word_or_number", word="auto"),
+            refusal("sweep.factors.attention.reduction=full: reduction=full", "options.word_or_integer", word="auto"),
         ),
         (
             ["attention=gc", "attention.reduction=none"],
-            refusal("attention.reduction=none", "options.word_or_number", word="auto"),
+            refusal("attention.reduction=none", "options.word_or_integer", word="auto"),
         ),
         (
             ["attention=gc", "sweep.factors={attention.reduction: [0]}"],
@@ -138,7 +138,7 @@ def test_a_knob_of_the_base_that_a_variant_leaves_without_an_effect_is_as_if_it_
             refusal(
                 "sweep.factors.attention.transform=affine_channel: transform=affine_channel",
                 "knobs.idle",
-                then="it is none",
+                then="equivalent to none",
             ),
         ),
         (

@@ -197,7 +197,7 @@ def test_a_damaged_database_is_one_message_and_a_copy_of_it_helps(
             status, _, message = call(verb, *options)
             assert (status, message.count("\n")) == (2, 1), message
             assert message.startswith(f"error: {option}=sqlite:///{path}: ")
-            assert "bring back a copy, or " in message
+            assert "restore a backup, or " in message
         path.write_bytes(whole)
     # Elsewhere, as MLflow keeps its connections to a database as long as the process lives.
     folder = folder.rename(tmp_path / "again")

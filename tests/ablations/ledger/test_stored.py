@@ -89,10 +89,10 @@ def test_what_cannot_be_read_is_named_with_the_reason_and_the_rest_is_read(tmp_p
     assert [one.name for one in studies] == ["groups-digits-resnet8"]
     assert {study.store for study in skipped} == {url}
     assert {study.name: study.reason for study in skipped} == {
-        "old": f"is stored in format 3; this version of the suite reads format {FORMAT}",
-        "foreign": "is a study of another program",
-        "searched": "is a search, whose variants were picked for being good",
-        "costs": "is a search, whose variants were picked for being good",
+        "old": f"is stored in format 3, but this version reads format {FORMAT}",
+        "foreign": "was created by another program",
+        "searched": "is a search, whose variants were selected for their results",
+        "costs": "is a search, whose variants were selected for their results",
     }
 
 
@@ -100,7 +100,7 @@ def test_a_study_to_which_another_program_added_a_trial_is_skipped(tmp_path: Pat
     url = store_study(tmp_path, by_name({}), "sweep.factors.attention.groups=[4]", "replicates=1")
     optuna.load_study(storage=url, study_name="groups-digits-resnet8").add_trial(optuna.trial.create_trial(value=1.0))
     studies, (skipped,) = stored_studies([url])
-    assert (studies, skipped.reason) == ([], "is a study of another program")
+    assert (studies, skipped.reason) == ([], "was created by another program")
 
 
 def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
     studies, (skipped,) = stored_studies([url])
     assert studies == []
     assert skipped.sentence == (
-        f"groups-digits-resnet8 in {url}: has attention that this version of the suite does not know: newer"
+        f"groups-digits-resnet8 in {url}: has attention modules unknown to this version: newer"
     )
 
 
@@ -125,5 +125,5 @@ def test_a_store_that_is_not_there_has_no_studies_and_is_not_made(tmp_path: Path
 
 def test_a_database_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("my notes" * 200)
-    with pytest.raises(StorageError, match="is damaged, or something else"):
+    with pytest.raises(StorageError, match="is damaged or not a SQLite database"):
         stored_studies([f"sqlite:///{tmp_path / 'notes.db'}"])

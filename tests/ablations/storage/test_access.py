@@ -64,8 +64,8 @@ def test_what_is_written_while_postgresql_is_restarted_is_stored(
         assert state(store, cell) == expected, name
     assert len(store.cells()) == len(WRITES)
     # Once each time that it was away, and once each time that it was back.
-    assert [text.startswith("The study's database does not answer (") for text in said] == [True, False] * len(WRITES)
-    assert said[1] == "The study's database answers again."
+    assert [text.startswith("The study's database does not respond (") for text in said] == [True, False] * len(WRITES)
+    assert said[1] == "The study's database responds again."
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -113,8 +113,8 @@ def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.Monk
     finally:
         cluster.start()
     assert re.fullmatch(
-        r"storage=postgresql://me:\*\*\*@127.0.0.1:\d+/suite\d+: the database does not answer: connection to server .*"
-        r"; what is stored stays, and the same command goes on once it answers",
+        r"storage=postgresql://me:\*\*\*@127.0.0.1:\d+/suite\d+: the database does not respond: connection to server .*"
+        r"; stored results are kept, and the same command resumes once the database responds",
         str(caught.value),
     )
     store.start(CELLS[0])
@@ -123,14 +123,14 @@ def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.Monk
 def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) -> None:
     def guard() -> None:
         if lost:
-            raise StudyInUseError("study", DESIGN.study, "is being run by another process")
+            raise StudyInUseError("study", DESIGN.study, "is locked by another process")
 
     lost: list[bool] = []
     store = open_store(cluster.new_database(), DESIGN.study, create=True, guard=guard)
     store.initialise(DESIGN)
     lost.append(True)
     for write in (lambda: store.start(CELLS[0]), lambda: store.remember("x", 1)):
-        with pytest.raises(StorageError, match="is being run by another process"):
+        with pytest.raises(StorageError, match="is locked by another process"):
             write()
     assert store.cells() == []
     assert "x" not in store.attributes

@@ -12,11 +12,11 @@ from ablations.storage.database import connect_arguments, engine_url, explain
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("database or disk is full", "the disk is full; make room, and the same command goes on with what is stored"),
-        ("attempt to write a readonly database", "cannot be written (attempt to write a readonly database); see to"),
-        ("database disk image is malformed", "is damaged (database disk image is malformed); bring back a copy"),
-        ("file is not a database", "is damaged, or something else (file is not a database); bring back a copy"),
-        ("no such table: studies", "is damaged, or not one of Optuna's (no such table: studies); bring back a copy"),
+        ("database or disk is full", "the disk is full; free some space, then the same command resumes the study"),
+        ("attempt to write a readonly database", "cannot be written (attempt to write a readonly database); check"),
+        ("database disk image is malformed", "is damaged (database disk image is malformed); restore a backup"),
+        ("file is not a database", "is damaged or not a SQLite database (file is not a database); restore a backup"),
+        ("no such table: studies", "is damaged or not an Optuna database (no such table: studies); restore a backup"),
     ],
 )
 def test_what_sqlite_says_is_said_with_what_to_do(said: str, reason: str) -> None:

@@ -236,7 +236,7 @@ def test_networks_are_those_of_finished_cells_whose_weights_are_there(
 def test_a_study_without_weights_says_how_to_get_them(
     tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
 ) -> None:
-    with pytest.raises(UsageError, match=r"no weights are kept in .*; `run study=<another name> weights=first` keeps"):
+    with pytest.raises(UsageError, match=r"no weights are saved in .*; `run study=<another name> weights=first` saves"):
         _ = of(trained[0], Weights(tmp_path / "weights")).networks
 
 

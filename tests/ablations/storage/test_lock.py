@@ -68,7 +68,7 @@ def test_a_second_driver_is_told_who_holds_the_study(folder: Path, storage: str)
     with held_elsewhere(folder, storage) as process, pytest.raises(SuiteError) as caught, claimed(folder, storage):
         pass
     text = str(caught.value)
-    assert text.startswith(f"study={STUDY}: is being run by another process, which is its only writer: ")
+    assert text.startswith(f"study={STUDY}: is locked by another process: ")
     assert f"process {process.pid} on {socket.gethostname()[:30]}, since 20" in text
 
 
@@ -115,7 +115,7 @@ def test_a_lock_file_that_says_nothing_of_use_is_a_lock_all_the_same(folder: Pat
     with claimed(folder, storage):
         assert json.loads(path.read_text())["process"] == os.getpid()
         path.write_text(content)
-        with pytest.raises(SuiteError, match=r"is being run by another process, which is its only writer$"):
+        with pytest.raises(SuiteError, match=r"is locked by another process$"):
             lock_of(folder, storage).take()
 
 
@@ -131,7 +131,7 @@ def test_a_lock_file_that_is_none_is_one_message(folder: Path) -> None:
 
 def test_a_database_that_cannot_hold_studies_says_what_it_does_not_guard(folder: Path) -> None:
     with claimed(folder, "mysql://me:secret@host/db") as lock:
-        assert "mysql://me:***@host/db nothing keeps a second run of this study out that has another" in lock.caveat
+        assert "mysql://me:***@host/db does not lock a study against a second run" in lock.caveat
 
 
 @pytest.fixture

@@ -180,28 +180,28 @@ def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
     with pytest.raises(SuiteError) as caught:
         opened(tmp_path, design("train.epochs=3", "data.clutter=2"))
     text = str(caught.value)
-    assert "study=groups-digits-resnet8: is stored with another protocol" in text
+    assert "study=groups-digits-resnet8: is stored with a different protocol" in text
     assert "add study=groups-digits-resnet8-2" in text
-    assert text.endswith("\n  data.clutter: 1 is stored, 2 is asked for\n  train.epochs: 4 is stored, 3 is asked for")
+    assert text.endswith("\n  data.clutter: stored 1, requested 2\n  train.epochs: stored 4, requested 3")
 
 
 def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
     one = design("sweep.variants.mine={attention:{groups:8,norm:layer}}")
     store = opened(tmp_path, one)
     store.start(next(cell for cell in one.cells() if cell.variant.name == "mine"))
-    with pytest.raises(SuiteError, match="holds another network under the name mine"):
+    with pytest.raises(SuiteError, match="is stored with a different network named mine"):
         opened(tmp_path, design("sweep.variants.mine={attention:{groups:8,norm:batch}}"))
 
 
 def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.remember("identity", store.attributes["identity"] | {"version": 99})
-    with pytest.raises(SuiteError, match="is stored in format 99; this version of the suite reads format 5"):
+    with pytest.raises(SuiteError, match="is stored in format 99, but this version reads format 5"):
         opened(tmp_path)
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match="nothing is stored under this name"):
+    with pytest.raises(SuiteError, match="no such study"):
         open_store(url(tmp_path), "groups", create=False)
     assert not list(tmp_path.iterdir())
 
@@ -215,10 +215,10 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("results/optuna.db", r"storage=results/optuna.db: is no database URL; one looks like sqlite:///"),
+        ("results/optuna.db", r"storage=results/optuna.db: is not a valid database URL; use for example sqlite:///"),
         ("sqlite:////nowhere/at/all.db", worded("database.no_folder", folder="/nowhere/at")),
-        ("sqlite://", r"storage=sqlite://: is in memory, where nothing outlives the run"),
-        ("nosuch://host/db", r"storage=nosuch://host/db: is no database URL"),
+        ("sqlite://", r"storage=sqlite://: an in-memory database is not persistent"),
+        ("nosuch://host/db", r"storage=nosuch://host/db: is not a valid database URL"),
         (
             "oracle://me:secret@127.0.0.1:9/db",
             r"storage=oracle://me:\*\*\*@127.0.0.1:9/db: needs the Python package \w+, which is not installed",
@@ -246,7 +246,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=url(tmp_path), study_name=design().study)
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(SuiteError, match="is a study of another program"):
+    with pytest.raises(SuiteError, match="was created by another program"):
         opened(tmp_path)
     assert not foreign.user_attrs
 
@@ -254,7 +254,7 @@ def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_cell_that_another_process_is_training_cannot_be_begun(tmp_path: Path, cells: list[Cell]) -> None:
     one, other = opened(tmp_path), opened(tmp_path)
     one.start(cells[0])
-    with pytest.raises(StudyInUseError, match="is being run by another process"):
+    with pytest.raises(StudyInUseError, match="is locked by another process"):
         other.start(cells[0])
 
 

@@ -263,7 +263,7 @@ def test_a_study_whose_server_dies_is_trained_and_sent_when_it_is_back(
     with claimed(tmp_path / "dies", f"sqlite:///{tmp_path / 'optuna.db'}"):
         status, _, message = sync()
     assert (status, message.count("\n")) == (2, 1)
-    assert "study=dies: is being run by another process, which is its only writer: process " in message
+    assert "study=dies: is locked by another process: process " in message
     status, _, message = sync("tracking.enabled=false")
     assert (status, message) == (2, "error: sync=true: sends a study to MLflow, and tracking.enabled is false\n")
     status, said, message = sync()

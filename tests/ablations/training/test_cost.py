@@ -144,7 +144,7 @@ def test_without_a_plain_network_nothing_can_be_compared(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "plain_network", lambda _: {"model": {"name": "nope"}, "attention": {"name": "none"}})
     costs = measure_costs({"sa": SA}, MODEL, setting())
     assert costs[PLAIN].failed
-    assert costs["sa"].failed == f"the plain network could not be measured: {costs[PLAIN].failed}"
+    assert costs["sa"].failed == f"the network without attention could not be measured: {costs[PLAIN].failed}"
     assert costs["sa"].train is None
 
 

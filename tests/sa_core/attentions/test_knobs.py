@@ -230,7 +230,7 @@ def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
     built = knobs(groups=2, **set_knobs)
     assert set(built.without_effect()) == idle
     if idle:
-        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ {worded('knobs.idle')}: with \w+="):
+        with pytest.raises(OptionError, match=rf"({'|'.join(idle)})=\S+ {worded('knobs.idle')}: .*\w+="):
             built.check(16)
     else:
         built.check(16)
@@ -287,11 +287,11 @@ def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, s
         (MatchedKnobs(groups=-1), refusal("groups=-1", "options.below", least=1)),
         (SpatialGroupEnhanceKnobs(groups_policy="Clamp"), refusal("groups_policy=Clamp", "options.unknown")),
         (SqueezeExcitationKnobs(0), refusal("reduction=0", "options.below", least=1)),
-        (EfficientChannelKnobs(4), refusal("kernel_size=4", "knobs.no_middle", then="an odd number, or 0, has")),
+        (EfficientChannelKnobs(4), refusal("kernel_size=4", "knobs.no_middle", then="or 0")),
         (EfficientChannelKnobs(-1), refusal("kernel_size=-1", "options.below", least=0)),
         (CbamKnobs(reduction=0), refusal("reduction=0", "options.below", least=1)),
         (CbamKnobs(kernel_size=0), refusal("kernel_size=0", "options.below", least=1)),
-        (CbamKnobs(kernel_size=6), refusal("kernel_size=6", "knobs.no_middle", then="an odd number has")),
+        (CbamKnobs(kernel_size=6), refusal("kernel_size=6", "knobs.no_middle")),
         (GlobalContextKnobs(fusion="both"), refusal("fusion=both", "options.unknown", valid="add, scale")),
     ],
 )
@@ -393,12 +393,12 @@ def test_the_tables_are_reached_without_importing_torch() -> None:
 @pytest.mark.parametrize(
     ("value", "allowed", "reason"),
     [
-        ("c", {"choices": ("a", "b")}, "is not known"),
+        ("c", {"choices": ("a", "b")}, "is not a valid choice"),
         (0, {"minimum": 1}, "must be at least 1"),
         (0.0, {"above": 0.0}, "must be more than 0"),
         (2, {"maximum": 1}, "must be at most 1"),
         (math.nan, {"minimum": 0.0}, "must be at least 0.0"),
-        (math.inf, {}, "is no finite number"),
+        (math.inf, {}, "must be finite"),
     ],
 )
 def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, allowed: Any, reason: str) -> None:

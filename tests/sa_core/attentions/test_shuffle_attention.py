@@ -294,11 +294,11 @@ def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 64}, refusal("groups=64", "knobs.not_split", channels=64, then="these fit: 1, 2, 4, 8, 16, 32)")),
-        ({"channels": 12, "groups": 4}, r"these fit: 1, 2, 3, 6\)"),
+        ({"channels": 64}, refusal("groups=64", "knobs.not_split", channels=64, then="channels: 1, 2, 4, 8, 16, 32)")),
+        ({"channels": 12, "groups": 4}, r"channels: 1, 2, 3, 6\)"),
         ({"channels": 12, "groups": 0}, refusal("groups=0", "options.below", least=1)),
-        ({"channels": 7, "groups": 1}, r"these fit: none\)"),
-        ({"channels": 7, "groups_policy": "clamp"}, r"these fit: none\)"),
+        ({"channels": 7, "groups": 1}, r"channels: none\)"),
+        ({"channels": 7, "groups_policy": "clamp"}, r"channels: none\)"),
         (
             {"channels": 16, "groups": 2, "branches": "all"},
             refusal("branches=all", "options.unknown", valid="both, channel"),
@@ -318,11 +318,11 @@ def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
         ),
         (
             {"channels": 16, "groups": 2, "branches": "none", "gate": "none"},
-            refusal("gate=none", "knobs.idle", then="with branches=n"),
+            refusal("gate=none", "knobs.idle", then="branches=n"),
         ),
         (
             {"channels": 16, "groups": 2, "removed": "reassign"},
-            refusal("removed=reassign", "knobs.idle", then="with branches=both"),
+            refusal("removed=reassign", "knobs.idle", then="branches=both"),
         ),
     ],
 )

@@ -399,7 +399,7 @@ def test_an_image_becomes_as_many_logits_as_there_are_classes() -> None:
         ),
         (
             {"name": "resnet8", "attention": "sa", "groups": 4, "branches": "none", "gate": "none"},
-            refusal("gate=none", "knobs.idle", then=("with branches=none", "(at layer1.0.sa of resnet8)")),
+            refusal("gate=none", "knobs.idle", then=("branches=none", "(at layer1.0.sa of resnet8)")),
         ),
         (
             {"name": "resnet8", "attention": "sa", "groups": 4, "norm": "group"},

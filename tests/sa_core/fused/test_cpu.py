@@ -346,7 +346,7 @@ def test_without_a_library_torch_computes_it_and_says_why() -> None:
     module, x = make(32, fused="auto"), noise(2, 32, 3, 3)
     off = make(32, fused="off")
     assert torch.equal(module(x), off(x))
-    reason = worded("fused.no_kernels", device="cpu") + "the installation found no C++ compiler"
+    reason = worded("fused.no_kernels", device="cpu") + "no C++ compiler was found at installation"
     assert worded("fused.by_torch", reason=reason) in repr(module)
     assert module.reason_against(torch.float32) == reason
     module.fuse("on")
