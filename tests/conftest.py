@@ -36,6 +36,7 @@ TINY = (
     "data.test_images=20",
     "measure=off",
     "launcher=serial",
+    "tracking.models=false",
 )
 
 # What measures costs as quickly as can be, after `TINY`, which leaves it out.

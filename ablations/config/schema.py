@@ -325,6 +325,10 @@ class TrackingConfig:
     enabled: bool = option(True, "Log the study to MLflow.")
     uri: str = option("", "MLflow tracking URI; empty means MLFLOW_TRACKING_URI, or else a SQLite file in results_dir.")
     experiment: str = option("", "MLflow experiment; empty means MLFLOW_EXPERIMENT_NAME, or else the study name.")
+    models: bool = option(True, "Log the networks whose weights are kept as MLflow models, a copy of the weights each.")
+    register: str = option(
+        "", "Registered model in MLflow; each kept network becomes a version of it, with its variant's name as alias."
+    )
 
 
 @dataclass

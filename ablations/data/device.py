@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
@@ -32,6 +33,18 @@ _AHEAD = 4  # batches that are read from disk before they are needed
 _MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
 
 
+@dataclass(frozen=True)
+class ImageFormat:
+    """The images that a network takes: float32 of shape (B, 3, side, side), a channel (grey level - mean) / std.
+
+    `mean` and `std` are those of the training images by channel, in grey levels from 0 to 255.
+    """
+
+    side: int
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 def on_device(images: Images, config: DataConfig, device: str, beside: DeviceImages | None = None) -> DeviceImages:
     """Puts a data set on a device, with the augmentation that its configuration asks for; `beside` as there."""
     augmentation = augmentation_of(config, images.train.pixels.shape[-1])
@@ -49,6 +62,7 @@ class DeviceImages:
 
     Attributes:
         placed: arrays of pixels, and the tensors that they are on the device.
+        format: what batches are like.
     """
 
     resident: bool
@@ -75,7 +89,9 @@ class DeviceImages:
         self._train, self._train_rows, self._train_labels = self._place(images.train)
         self._test, self._test_rows, self.test_labels = self._place(images.test)  # in order, as `test_batches`
         self.test_images = len(self.test_labels)
-        mean, std = (moment.to(device).view(3, 1, 1) for moment in _moments(images.train))
+        moments = _moments(images.train)
+        self.format = ImageFormat(augmentation.side, *(moment.tolist() for moment in moments))
+        mean, std = (moment.to(device).view(3, 1, 1) for moment in moments)
         self._mean, self._scale = mean, 1 / std
 
     def train_images(self, batch_size: int) -> int:

@@ -71,7 +71,7 @@ class StudyRunner:
         """
         config, console = self.config, self.console
         design = checked_design(config)
-        if config.tracking.enabled:
+        if config.tracking.enabled or config.tracking.register:
             destination_of(config, design.study)  # which may be refused
         folder, url = study_folder(config), storage_url(config)
         say(console, design.question, title=design.study)
@@ -233,7 +233,8 @@ class StudyRunner:
         # Importing what draws takes seconds, which nobody has to wait before cells are trained.
         from ablations.reporting.publish import add_missing, report_study
 
-        folder, is_open = study_folder(self.config), not mirror.complete or has_failed or self._has_changed
+        folder, registers = study_folder(self.config), bool(self.config.tracking.register)
+        is_open = not mirror.complete or has_failed or self._has_changed or registers
         status = "FAILED" if has_failed else "FINISHED"
         try:
             analysis = analyze_stored(self.config, design, store, folder)

@@ -1,12 +1,11 @@
 """What lies beside the store, a file a cell: checkpoints of cells in training, weights and predictions of others.
 
     results/<study>/checkpoints/<key of the cell>.pt
-    results/<study>/weights/<key of the cell>.pt
+    results/<study>/weights/<key of the cell>.safetensors
     results/<study>/predictions/<key of the cell>.npz
 
-A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are what
-`torch.save` makes of a dictionary with `network` (which `create_model` builds), `variant`, `replicate`, `classes` and
-`state`, the state dict: what a network learnt can be looked at later, and used elsewhere. Predictions
+A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are a state dict
+with what is needed to use it elsewhere (`ablations.training.weights`). Predictions
 are those on the test images (`ablations.training.predictions`). None of this is part of the store: whoever
 deletes it loses time or figures, not results.
 """
@@ -15,10 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ablations.common.files import discard_partials, write_whole
-from ablations.common.wording import first_line
 from ablations.design import Cell, Split
 from ablations.training.predictions import Predictions
 
@@ -77,6 +75,8 @@ class Checkpoints(CellFiles):
 class Weights(CellFiles):
     """The trained weights of cells; `kept` are those of each variant's `first` replicate, `all` or `off`."""
 
+    suffix: ClassVar[str] = ".safetensors"
+
     kept: str = "first"
 
     def wants(self, cell: Cell) -> bool:
@@ -84,27 +84,10 @@ class Weights(CellFiles):
         return cell.split is Split.TEST and (self.kept == "all" or (self.kept == "first" and cell.replicate == 0))
 
     def load(self, cell: Cell) -> nn.Module:
-        """Builds a cell's network with the weights that it learnt, in evaluation mode, on the CPU.
+        """Builds a cell's network with the weights that it learnt; raises what `KeptNetwork.read` and `build` do."""
+        from ablations.training.weights import KeptNetwork
 
-        Shuffle attention is computed by torch's operations, so that its parts can be watched.
-
-        Raises:
-            OSError: if the file is not there.
-            ValueError: if it is not one of these.
-        """
-        import torch
-
-        from ablations.training.learner import build_network
-
-        try:
-            about: dict[str, Any] = torch.load(self.path(cell), map_location="cpu", weights_only=True)
-            model = build_network(about["network"], len(about["classes"]), seed=0, fused="off")
-            model.load_state_dict(about["state"])
-        except OSError:
-            raise
-        except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
-            raise ValueError(first_line(error)) from error
-        return model.eval()
+        return KeptNetwork.read(self.path(cell)).build()
 
 
 @dataclass(frozen=True)

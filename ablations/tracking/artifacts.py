@@ -17,8 +17,14 @@ from sqlalchemy.pool import NullPool
 from ablations.storage.database import connect_arguments, database_file, engine_url
 from ablations.storage.paths import ARTIFACTS
 
-# Of each table the primary key, and the column with the address.
-_ADDRESSES = (("experiments", "experiment_id", "artifact_location"), ("runs", "run_uuid", "artifact_uri"))
+# Of each table a column that tells its rows apart, and the one with the address.
+_ADDRESSES = (
+    ("experiments", "experiment_id", "artifact_location"),
+    ("runs", "run_uuid", "artifact_uri"),
+    ("logged_models", "model_id", "artifact_location"),
+    ("model_versions", "source", "source"),
+    ("model_versions", "storage_location", "storage_location"),
+)
 
 
 def update_addresses(uri: str, artifacts: Path) -> None:
@@ -38,10 +44,11 @@ def update_addresses(uri: str, artifacts: Path) -> None:
     is_inside = file is not None and file.parent.resolve() == folder.parent
     engine = create_engine(engine_url(uri), poolclass=NullPool, connect_args=connect_arguments(engine_url(uri)))
     with engine.connect() as connection:
-        if not inspect(connection).has_table("runs"):
-            return  # an empty file, which MLflow fills
+        tables = inspect(connection).get_table_names()  # none in an empty file, which MLflow fills
         here = f"{folder.as_uri()}/"
         for table, key, column in _ADDRESSES:
+            if table not in tables:
+                continue
             elsewhere = text(f"SELECT {key}, {column} FROM {table} WHERE substr({column}, 1, {len(here)}) <> :here")
             changes = []
             for identity, address in connection.execute(elsewhere, {"here": here}).all():

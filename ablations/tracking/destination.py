@@ -32,6 +32,8 @@ class Destination:
             place of their own.
         uri_from: option or variable that the URI comes from, which messages name.
         experiment_from: likewise of the experiment; empty if it is called like the study.
+        has_models: whether kept networks are logged as models.
+        registered: registered model that these become versions of; empty for none.
     """
 
     uri: str
@@ -39,6 +41,8 @@ class Destination:
     artifacts: Path
     uri_from: str = URI_OPTION
     experiment_from: str = ""
+    has_models: bool = False
+    registered: str = ""
 
     @property
     def is_database(self) -> bool:
@@ -76,7 +80,8 @@ def destination_of(config: Config, name: str) -> Destination:
     name of the study.
 
     Raises:
-        UsageError: if the URI is of a kind that MLflow does not know, or what `check_url` raises.
+        UsageError: if the URI is of a kind that MLflow does not know, or `tracking.register` cannot be had, or what
+            `check_url` raises.
     """
     uri, uri_from = _first((config.tracking.uri, URI_OPTION), (os.environ.get(URI_VARIABLE, ""), URI_VARIABLE))
     experiment, experiment_from = _first(
@@ -92,7 +97,27 @@ def destination_of(config: Config, name: str) -> Destination:
         results_folder(config) / ARTIFACTS / folder,
         uri_from or URI_OPTION,
         experiment_from,
+        config.tracking.models,
+        _registered(config),
     )
+
+
+def _registered(config: Config) -> str:
+    """Returns the name of the registered model; raises UsageError if MLflow refuses it, or there is nothing for it."""
+    name = config.tracking.register.strip()
+    if not name:
+        return ""
+    if any(sign in name for sign in "/:'"):
+        raise UsageError("tracking.register", name, "must not contain '/', ':' or quotes")
+    lacking = {
+        "tracking.enabled=false": not config.tracking.enabled,
+        "tracking.models=false": not config.tracking.models,
+    }
+    lacking["weights=off"] = config.weights == "off"
+    for setting, is_given in lacking.items():
+        if is_given:
+            raise UsageError("tracking.register", name, f"has nothing to register with {setting}")
+    return name
 
 
 def _first(*known: tuple[str, str]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,12 @@ class RunIndex:
             run_id = self._create(cell.name, {"cell": cell.key, "mlflow.parentRunId": self.parent_id})
             self._runs[cell.key] = RunSummary(run_id, RUNNING, parent=self.parent_id)
         return self._runs[cell.key].run_id
+
+    def ids_of(self, keys: Collection[str]) -> dict[str, str]:
+        """Returns the ids of the runs of the cells with these keys, by key; cells without a run are left out."""
+        if not self._runs.keys() >= set(keys):
+            self.read()  # finished ones, too, which are left out where nothing is to be done with them
+        return {key: self._runs[key].run_id for key in keys if key in self._runs}
 
     def discard_cut_off(self, cell: Cell) -> None:
         """Discards the run of an attempt that was cut off, if it cannot be gone on with.

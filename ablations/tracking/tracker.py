@@ -39,6 +39,7 @@ from ablations.tracking.experiment import (
     outage_of,
     refusals_of,
 )
+from ablations.tracking.models import Models, aliases_of
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
 
@@ -246,7 +247,27 @@ class Tracker(StudyMirror):
             client.set_tag(run_id, "verdicts", verdicts[:LONGEST_TAG])
         if folder is not None:
             self.experiment.log_files(run_id, folder, parts, leave_out=_NO_ARTIFACTS)
+            if self.destination.has_models:
+                self._log_models(folder / "weights", parts)
         client.set_terminated(run_id, status)
+
+    def _log_models(self, folder: Path, parts: Parts) -> None:
+        """Logs the networks whose weights are in a folder as models of their cells' runs."""
+        kept = {path.stem: path for path in sorted(folder.glob("*.safetensors")) if path.stem in self._finished}
+        if not kept:
+            return
+        client, models = self.experiment.client, Models(self.experiment, self._study_id)
+        runs = {key: client.get_run(run_id) for key, run_id in self.runs.ids_of(kept).items()}
+        aliases = aliases_of(sorted({run.data.params["variant"] for run in runs.values()}))
+        for key, run in runs.items():
+            alias = aliases[run.data.params["variant"]]
+            try:
+                model_id = models.log(run, kept[key], alias)
+                if self.destination.registered:
+                    models.register(self.destination.registered, model_id, run, alias)
+            except Exception as error:  # of the network, or of the store
+                client.get_run(self.runs.parent_id)  # raises if the store has stopped answering
+                parts.add(f"MLflow model of {run.info.run_name}", error)
 
     def _find_finished(self, keys: set[str]) -> None:
         self._finished = self.runs.finished_among(keys)

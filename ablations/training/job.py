@@ -1,7 +1,7 @@
 """A cell as whoever trains it gets it: plain data that can be sent anywhere, and how it is trained.
 
 A job knows nothing of Optuna, MLflow or files: a worker on another machine needs nothing else but the images. What is
-sent back of networks are the bytes of a file, which `torch.load` reads safely.
+sent back of networks are the bytes of a file, which is read without running code of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ablations.training import events
 if TYPE_CHECKING:
     from torch import nn
 
-    from ablations.data.device import DeviceImages
+    from ablations.data.device import DeviceImages, ImageFormat
 
 _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory")  # as torch and the system have it
 
@@ -99,7 +99,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
             yield events.Saved(pack(event.state))
         elif isinstance(event, Trained):
             if job.keeps_weights:
-                yield events.Learnt(pack_weights(job.cell, event.model, images.classes))
+                yield events.Learnt(pack_weights(job.cell, event.model, images.classes, images.format))
             if job.keeps_predictions:
                 yield events.Predicted(event.predictions.to_bytes())
         elif isinstance(event, Result):
@@ -155,8 +155,10 @@ def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
     return state
 
 
-def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+def pack_weights(cell: Cell, model: nn.Module, classes: Sequence[str], inputs: ImageFormat) -> bytes:
     """Returns a trained network's weights, with what describes it, as the file of the cell has them."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    about = {"variant": cell.variant.name, "replicate": cell.replicate, "network": cell.variant.network}
-    return pack(about | {"classes": list(classes), "state": state})
+    from ablations.training.weights import KeptNetwork
+
+    variant = cell.variant
+    kept = KeptNetwork(variant.network, variant.name, cell.replicate, tuple(classes), inputs, model.state_dict())
+    return kept.to_bytes()

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from ablations.reporting.figures import FIGURES
+from ablations.training.weights import KeptNetwork
 from tests.conftest import DIVERGING, MEASURED, TINY, Command
 from tests.wording import refusal, worded
 
@@ -36,8 +37,8 @@ def table(folder: Path) -> pd.DataFrame:
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """What is kept of each cell."""
-    stored = [torch.load(path, weights_only=True) for path in (folder / STUDY / "weights").iterdir()]
-    return {f"{about['variant']} r{about['replicate']}": about["state"] for about in stored}
+    stored = map(KeptNetwork.read, (folder / STUDY / "weights").iterdir())
+    return {f"{kept.variant} r{kept.replicate}": kept.state for kept in stored}
 
 
 def check_weights_are_kept_of_first_replicates(folder: Path) -> None:

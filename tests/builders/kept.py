@@ -15,6 +15,7 @@ from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.config.compose import compose_config
 from ablations.data import load_images
+from ablations.data.device import ImageFormat
 from ablations.design import Cell, make_design
 from ablations.storage.files import Weights
 from ablations.training.events import Finished, Progress
@@ -25,6 +26,7 @@ from tests.builders.launchers import Launcher
 from tests.builders.networks import random_network
 
 IMAGES = ("device=cpu", "data.train_images=20", "data.test_images=160")  # more than a batch of 128
+INPUTS = ImageFormat(32, [128.0] * 3, [64.0] * 3)
 GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")
 
 
@@ -37,9 +39,9 @@ class Keen(Launcher):
         self.results: dict[str, dict[str, Any]] = {}
 
     def work(self, job: Job) -> Iterator[Progress]:
-        def keep(cell: Cell, model: nn.Module, classes: Sequence[str]) -> bytes:
+        def keep(cell: Cell, model: nn.Module, classes: Sequence[str], inputs: ImageFormat) -> bytes:
             self.networks[cell.name] = copy.deepcopy(model)
-            return pack_weights(cell, model, classes)
+            return pack_weights(cell, model, classes, inputs)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("ablations.training.job.pack_weights", keep)
@@ -71,7 +73,7 @@ def keep_weights(found: StudyAnalysis, *without: str) -> None:
         if variant.name not in without:
             cell = found.design.cell(variant, 0)
             classes = tuple(found.attributes["data"]["classes"])
-            content = pack_weights(cell, random_network(variant.network), classes)
+            content = pack_weights(cell, random_network(variant.network), classes, INPUTS)
             Weights(found.folder / "weights").write(cell, content)
 
 

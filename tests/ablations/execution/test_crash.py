@@ -28,6 +28,7 @@ from ablations.training.job import Job, pack_weights
 from ablations.training.learner import build_network
 from ablations.training.train import Epoch, Result
 from tests.builders.driven import DrivenStudy
+from tests.builders.kept import INPUTS
 
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
 TYPED = ("replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10",
@@ -68,7 +69,7 @@ class InstantLauncher(SerialLauncher):
         yield epochs[0]
         yield Saved(b"no checkpoint: nothing is gone on from it")
         yield epochs[1]
-        yield Learnt(pack_weights(job.cell, NETWORKS[job.cell.variant.name], [*"0123456789"]))
+        yield Learnt(pack_weights(job.cell, NETWORKS[job.cell.variant.name], [*"0123456789"], INPUTS))
         yield Finished(Result(51.0, 1.0, 10, 1.0, epochs).to_dict(), ENVIRONMENT)
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ablations.analysis.load import analyze_stored
@@ -19,8 +22,9 @@ from ablations.storage.files import Checkpoints, PredictionFiles, Weights
 from ablations.training.evaluation import evaluate
 from ablations.training.job import pack_weights
 from ablations.training.learner import build_network
+from ablations.training.weights import KeptNetwork
 from tests.builders.driven import DrivenStudy
-from tests.builders.kept import Keen, drive
+from tests.builders.kept import INPUTS, Keen, drive
 from tests.builders.launchers import Launcher
 from tests.conftest import TINY
 from tests.disks import NEEDS_FULL_DISK, fill_disk_for, leave_partial
@@ -90,13 +94,23 @@ def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
     trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, _ = trained
-    assert names(weights.folder) == {f"{cell.key}.pt" for cell in study.design.cells()}
+    assert names(weights.folder) == {f"{cell.key}.safetensors" for cell in study.design.cells()}
     for cell in study.design.cells():
-        about = torch.load(weights.path(cell), weights_only=True)
-        assert (about["variant"], about["replicate"]) == (cell.variant.name, 0)
-        assert about["network"] == cell.variant.network
-        assert about["classes"] == [str(digit) for digit in range(10)]
-        assert all(value.device.type == "cpu" for value in about["state"].values())
+        with safe_open(weights.path(cell), framework="pt") as file:
+            about = file.metadata()
+        assert (about["variant"], about["replicate"]) == (cell.variant.name, "0")
+        assert json.loads(about["network"]) == cell.variant.network
+        assert json.loads(about["classes"]) == [str(digit) for digit in range(10)]
+
+
+def test_a_file_says_which_images_its_network_takes(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+    study, weights, launcher = trained
+    images, shown = images_of(launcher).some_tests(torch.arange(3))
+    for cell in study.design.cells():
+        inputs = KeptNetwork.read(weights.path(cell)).inputs
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (inputs.mean, inputs.std))
+        assert images.shape[2:] == (inputs.side, inputs.side)
+        torch.testing.assert_close((shown.float() - mean) / std, images)
 
 
 @pytest.mark.parametrize(("kept", "replicates"), [("first", {0}), ("all", {0, 1}), ("off", set())])
@@ -106,7 +120,7 @@ def test_weights_are_kept_of_the_replicates_that_were_asked_for(
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "sweep.factors.attention.groups=[4]")
     folder = tmp_path / "weights"
     assert drive(study, Weights(folder, kept))[0] == 0
-    wanted = {f"{cell.key}.pt" for cell in study.design.cells() if cell.replicate in replicates}
+    wanted = {f"{cell.key}.safetensors" for cell in study.design.cells() if cell.replicate in replicates}
     assert names(folder) == wanted
     assert len(wanted) == 2 * len(replicates)
     assert folder.exists() == bool(wanted)
@@ -167,13 +181,13 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", die)
         with pytest.raises(KilledError):
-            weights.write(cell, pack_weights(cell, model, classes))
+            weights.write(cell, pack_weights(cell, model, classes, INPUTS))
     assert not weights.path(cell).exists()
     leave_partial(weights.path(cell))
     assert len(names(weights.folder)) == 1
     assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
-    weights.write(cell, pack_weights(cell, model, classes))
-    assert names(weights.folder) == {f"{cell.key}.pt"}
+    weights.write(cell, pack_weights(cell, model, classes, INPUTS))
+    assert names(weights.folder) == {f"{cell.key}.safetensors"}
     assert torch.equal(weights.load(cell).state_dict()["fc.weight"], whole.load(cell).state_dict()["fc.weight"])
 
 
@@ -195,7 +209,7 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
     else:
         path.write_bytes(contents.get(damage, b"no weights at all"))
     networks = analysis.networks
-    with pytest.raises(UsageError, match=r"^weights=.*\.pt: cannot be read \(.+\)") as caught:
+    with pytest.raises(UsageError, match=r"^weights=.*\.safetensors: cannot be read \(.+\)") as caught:
         networks.load(variant)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -209,8 +223,8 @@ def test_weights_of_another_network_are_no_weights_of_this_one(
     weights.folder.mkdir()
     variant = study.design.variants[2]
     cell = study.design.cell(variant, 0)
-    about = torch.load(whole.path(cell), weights_only=True)
-    torch.save(about | {"state": {}}, weights.path(cell))
+    other = replace(KeptNetwork.read(whole.path(cell)), state={})
+    weights.write(cell, other.to_bytes())
     with pytest.raises(UsageError, match=r"cannot be read \(Error\(s\) in loading state_dict"):
         of(study, weights).networks.load(variant)
 

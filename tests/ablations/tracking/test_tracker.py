@@ -139,7 +139,7 @@ def test_what_a_search_measured_as_an_objective_is_what_the_run_of_its_cell_has(
 def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Tracker, tmp_path: Path, name: str) -> None:
     tracker.begin("fingerprint0", None)
     (tmp_path / name / "weights").mkdir(parents=True)
-    (tmp_path / name / "weights" / "0123456789abcdef.pt").write_bytes(b"weights")
+    (tmp_path / name / "weights" / "0123456789abcdef.safetensors").write_bytes(b"weights")
     (tmp_path / name / "report.md").write_text("# hello")
     tracker.end(FINISHED, tmp_path / name)
     artifacts = MlflowClient(tracker.destination.uri).list_artifacts(tracker.runs.parent_id)

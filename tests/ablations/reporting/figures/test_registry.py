@@ -325,7 +325,9 @@ def call(results: Path, *arguments: str) -> int:
 
 def files(results: Path) -> set[str]:
     folder = results / "groups-digits-resnet8"
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix not in (".pt", ".npz")} - {
+    return {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix not in (".safetensors", ".npz")
+    } - {
         "weights",
         "predictions",
     }

@@ -1,0 +1,147 @@
+"""The networks that a study kept as MLflow models: one for each, of the run of its cell, registered if asked for.
+
+`mlflow.pytorch.load_model("models:/NAME@VARIANT")` gives the network of a variant, and needs nothing of this suite: it
+is stored as a program of `torch.export` (`pt2`), which runs no code of the file when it is read. It takes images as the
+metadata of the model say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
+from mlflow.exceptions import MlflowException
+
+from ablations.tracking.experiment import Experiment
+
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)  # as aliases, by MLflow
+_METRICS = ("top1", "test_loss", "ece", "parameters")  # of a run that its model has, too
+_DIGEST = "weights"  # tag of a model: a digest of the file that it was made of
+
+
+def aliases_of(variants: Iterable[str]) -> dict[str, str]:
+    """Returns an alias for each variant that MLflow accepts: `groups-4` for `groups=4`; equal ones get a number."""
+    aliases: dict[str, str] = {}
+    for variant in variants:
+        plain = re.sub(r"[^\w-]+", "-", variant)[:200].strip("-") or "variant"
+        plain = f"variant-{plain}" if _RESERVED.fullmatch(plain) else plain
+        alias, number = plain, 1
+        while alias in aliases.values():
+            number += 1
+            alias = f"{plain}-{number}"
+        aliases[variant] = alias
+    return aliases
+
+
+class Models:
+    """The models of a study in an experiment.
+
+    Args:
+        experiment: that the study is logged in.
+        study_id: tells it from other studies.
+    """
+
+    def __init__(self, experiment: Experiment, study_id: str) -> None:
+        self._experiment, self._study_id = experiment, study_id
+        self._logged: dict[str, LoggedModel] = {}  # by the key of the cell
+        token = None
+        while True:
+            page = experiment.client.search_logged_models(
+                [experiment.id], f"tags.study_id = '{study_id}'", page_token=token
+            )
+            self._logged |= {model.tags["cell"]: model for model in page if model.status == LoggedModelStatus.READY}
+            token = page.token
+            if not token:
+                return
+
+    def log(self, run: Run, weights: Path, name: str) -> str:
+        """Writes the network in a file as the model of a cell's run, unless it is there; returns the id of the model.
+
+        Raises:
+            OSError, ValueError: if the file cannot be read.
+            Exception: of torch, if the network cannot be exported, or of the store.
+        """
+        client, digest, key = self._experiment.client, _digest_of(weights), run.data.tags["cell"]
+        if (known := self._logged.get(key)) is not None:
+            if known.tags[_DIGEST] == digest:
+                return str(known.model_id)
+            client.delete_logged_model(known.model_id)
+        tags = {"study_id": self._study_id, "cell": key, _DIGEST: digest}
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder) / "model"
+            _save(weights, written)
+            model = client.create_logged_model(
+                self._experiment.id, name, run.info.run_id, tags, dict(run.data.params), "network"
+            )
+            try:
+                client.log_model_artifacts(model.model_id, str(written))
+            except BaseException:
+                client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+                raise
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        # The run's own numbers, with their times, so that its curves stay as they are.
+        last = [client.get_metric_history(run.info.run_id, key)[-1] for key in _METRICS if key in run.data.metrics]
+        metrics = [Metric(one.key, one.value, one.timestamp, one.step, model.model_id) for one in last]
+        client.log_batch(run.info.run_id, metrics=metrics)
+        return str(model.model_id)
+
+    def register(self, registered: str, model_id: str, run: Run, alias: str) -> None:
+        """Makes the model of a run a version of a registered model, unless it is one; that of a first replicate has
+        the alias.
+        """
+        client, params = self._experiment.client, run.data.params
+        try:
+            client.create_registered_model(registered)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        of_run = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        version = next((one for one in of_run if (one.name, one.tags.get("model")) == (registered, model_id)), None)
+        if version is None:
+            tags = {"model": model_id, "variant": params["variant"], "replicate": params["replicate"]}
+            # In a database of ours MLflow looks for `models:/...` in its global store, which may be another one.
+            is_server = self._experiment.destination.has_own_artifacts
+            source = f"models:/{model_id}" if is_server else client.get_logged_model(model_id).artifact_location
+            version = client.create_model_version(registered, source, run.info.run_id, tags, model_id=model_id)
+        if params["replicate"] == "0":
+            client.set_registered_model_alias(registered, alias, version.version)
+
+
+def _digest_of(path: Path) -> str:
+    """Returns a digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _save(weights: Path, folder: Path) -> None:
+    """Writes the network in a file as an MLflow model into a folder, with signature and example."""
+    import mlflow.pytorch  # which imports torch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from ablations.training.weights import KeptNetwork
+
+    kept = KeptNetwork.read(weights)
+    side = kept.inputs.side
+    images, logits = ((-1, 3, side, side), (-1, len(kept.classes)))
+    number = np.dtype(np.float32)
+    signature = ModelSignature(Schema([TensorSpec(number, images)]), Schema([TensorSpec(number, logits)]))
+    # Two: the batch of a program that is exported with one image would have one for ever. They are kept as text.
+    example = np.random.default_rng(0).standard_normal((2, 3, side, side)).round(2).astype(np.float32)
+    versions = (f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}", f"torch=={torch.__version__}")
+    mlflow.pytorch.save_model(
+        kept.build(),
+        str(folder),
+        signature=signature,
+        input_example=example,
+        serialization_format="pt2",
+        pip_requirements=[version.partition("+")[0] for version in versions],
+        metadata={"classes": list(kept.classes), **asdict(kept.inputs)},
+    )
