@@ -24,7 +24,7 @@ def destination(folder: Path, *options: str) -> Destination:
 def test_without_options_and_variables_it_is_a_file_beside_the_results(tmp_path: Path) -> None:
     found = destination(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert found == Destination(uri, "mine", tmp_path / "mlflow-artifacts" / "mine")
+    assert found == Destination(uri, "mine", tmp_path / "mlflow-artifacts" / "mine", has_models=True)
     assert found.sentence == worded("tracking.logging", uri=uri, experiment="mine")
 
 
