@@ -15,6 +15,7 @@ from ablations.ledger.declared import Claim, Expectation, Outcome
 from ablations.ledger.rules import level, outcome_above, outcome_within, prediction, replicates_needed, share_of
 from ablations.ledger.stored import Study
 from ablations.reporting.text.numbers import difference_with_interval
+from ablations.reporting.text.reasons import not_equivalent, outlier_clause, reason_clause
 from ablations.stats import Contrast, Estimate, Verdict, estimate, judge
 
 
@@ -139,13 +140,13 @@ def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:
     """Returns why an interval's outcome does not stand, as a clause; empty where it does."""
     contrast = _contrast(claim, comparison)
     if contrast and contrast.verdict is Verdict.UNSTABLE:
-        return f"unstable: {contrast.reason}"
+        return f"unstable: {reason_clause(contrast)}"
     if outcome is not Outcome.REPRODUCED or claim.expects is Expectation.HELPS:
         return ""
     if comparison.dropped:
-        return "equivalence is refused where a replicate has no result"
+        return not_equivalent("a replicate has no result")
     strays = sum(network.strays for network in contrast.stabilities) if contrast else 0
-    return f"equivalence is refused, because {count(strays, 'run')} fell far below the others" if strays else ""
+    return not_equivalent(outlier_clause(strays)) if strays else ""
 
 
 def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
@@ -166,9 +167,9 @@ def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
 def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, published: float | None) -> str:
     """Says how many replicates would decide, if their mean and spread stayed what they are."""
     if not seen.has_interval:
-        return "one replicate has no interval"
+        return "a single replicate gives no interval"
     if not seen.has_spread:
-        return "the same in every replicate: no spread to judge it by"
+        return "the result is the same in every replicate, so its variance is unknown"
     confidence = 1 - error
     if claim.expects is Expectation.HELPS:
         distance = abs(seen.mean - claim.bound)
@@ -181,5 +182,5 @@ def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, 
     if needed is not None:
         return f"with this mean and spread about {float(f'{needed:.2g}'):,.0f} replicates would decide it"
     if published is not None:
-        return "with this mean and spread no number of replicates decides it, as what is published is one run"
+        return "with this mean and spread no number of replicates would decide it: the published number is of one run"
     return "with this mean and spread more than 100,000 replicates would be needed"

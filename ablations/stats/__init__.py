@@ -19,6 +19,8 @@ from ablations.stats.summaries import VariantSummary, summarise
 from ablations.stats.verdicts import (
     Contrast,
     Question,
+    Reason,
+    ReasonCode,
     Verdict,
     family,
     judge,
@@ -29,8 +31,8 @@ from ablations.stats.verdicts import (
 )
 
 __all__ = [
-    "Contrast", "CostContrast", "CostVerdict", "Estimate", "Looks", "Question", "Spread", "Stability",
-    "VariantSummary", "Verdict", "baseline_shares", "cells_by_variant", "corrected_for_protocols",
+    "Contrast", "CostContrast", "CostVerdict", "Estimate", "Looks", "Question", "Reason", "ReasonCode", "Spread",
+    "Stability", "VariantSummary", "Verdict", "baseline_shares", "cells_by_variant", "corrected_for_protocols",
     "detectable", "estimate", "family", "judge", "judge_costs", "judge_together", "missing_pairs", "power",
     "reachable_margin", "relative_efficiency", "replicates_for", "replicates_for_margin", "spreads", "summarise",
     "undecided",

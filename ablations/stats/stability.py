@@ -60,18 +60,6 @@ class Stability:
     typical: float
     is_unstable: bool
 
-    @property
-    def sentence(self) -> str:
-        """Says as a clause how it is unstable, in the metric's unit."""
-        if self.failures:
-            worst = f"the worst by {self.shortfall:.2g}"
-            return f"{self.failures} of {self.n} runs of {self.variant} fall far below its median, {worst}"
-        ratio = self.spread / self.typical
-        return (
-            f"runs of {self.variant} have a standard deviation of {self.spread:.2g}, {ratio:.2g} times the typical "
-            f"one, and the worst is {self.shortfall:.2g} below its median"
-        )
-
 
 def stabilities(
     names: Sequence[str], values: Sequence[Array], margin: float, step: float = 0.0

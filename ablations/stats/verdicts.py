@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 
 from ablations.common.metrics import METRICS
-from ablations.common.wording import count
 from ablations.stats.estimates import Estimate
 from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
@@ -42,6 +41,28 @@ class Verdict(Enum):
     NONE = "no verdict"
 
 
+class ReasonCode(Enum):
+    """Why a contrast has no verdict, is undecided or is unstable; the number of its `Reason` in brackets."""
+
+    NO_PAIR = "no_pair"  # no replicate of both is finished
+    ONE_REPLICATE = "one_replicate"
+    UNSTABLE = "unstable"  # as the stabilities of the contrast say
+    LOST_REPLICATES = "lost_replicates"  # equivalence is not concluded: replicates without a result [how many]
+    STRAY_RUNS = "stray_runs"  # equivalence is not concluded: runs far below the others [how many]
+    BEFORE_FIRST_ANALYSIS = "before_first_analysis"  # [replicates of the first interim analysis]
+    NO_SPREAD = "no_spread"  # the same difference in every replicate
+    ATTAINABLE_P = "attainable_p"  # too few replicates differ [smallest attainable p-value]
+    MULTIPLICITY = "multiplicity"  # significant alone, not within the family [contrasts of the family]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A code and, where it has one, its number; `ablations.reporting.text.reasons` writes them as text."""
+
+    code: ReasonCode
+    number: float | None = None
+
+
 @dataclass(frozen=True)
 class Contrast:
     """A variant against its baseline, over the replicates that both have.
@@ -53,7 +74,7 @@ class Contrast:
         p: of no difference, corrected for the family and for looks; None where it could decide nothing.
         p_equivalence: of the equivalence tests, corrected likewise.
         verdict: what follows.
-        reason: why there is none, why it is undecided, or how it is unstable, as a clause; otherwise empty.
+        reason: why there is none, why it is undecided, or that it is unstable; None where there is nothing to say.
         look: how many replicates the last look had that the contrast took part in, None where there are no looks.
         assumes_normal: whether the tests assume normal differences, as they do of fewer than 6 replicates.
         stabilities: how stable the variant and its baseline are, as far as that is known.
@@ -67,7 +88,7 @@ class Contrast:
     p: float | None
     p_equivalence: float | None
     verdict: Verdict
-    reason: str = ""
+    reason: Reason | None = None
     look: int | None = None
     assumes_normal: bool = False
     stabilities: tuple[Stability, ...] = ()
@@ -210,14 +231,14 @@ def _conclude(contrast: Contrast, inference: Inference, better: float, contrasts
     """Fills in the verdict of a contrast, and its reason."""
     difference = contrast.difference
     if difference is None:
-        return replace(contrast, reason="no replicate of both is finished")
+        return replace(contrast, reason=Reason(ReasonCode.NO_PAIR))
     if difference.n < 2:
-        return replace(contrast, reason="one replicate says nothing about how sure that is")
-    if unstable := [one.sentence for one in contrast.stabilities if one.is_unstable]:
-        return replace(contrast, verdict=Verdict.UNSTABLE, reason="; ".join(unstable))
+        return replace(contrast, reason=Reason(ReasonCode.ONE_REPLICATE))
+    if any(one.is_unstable for one in contrast.stabilities):
+        return replace(contrast, verdict=Verdict.UNSTABLE, reason=Reason(ReasonCode.UNSTABLE))
     failed = contrast.lost + sum(one.strays for one in contrast.stabilities)
     verdict = decide(inference, better, failed)
-    reason = _why_open(contrast, inference, contrasts, looks) if verdict is Verdict.UNDECIDED else ""
+    reason = _why_open(contrast, inference, contrasts, looks) if verdict is Verdict.UNDECIDED else None
     return replace(contrast, verdict=verdict, reason=reason)
 
 
@@ -238,23 +259,22 @@ def decide(inference: Inference, better: float, failed: int) -> Verdict:
     return Verdict.UNDECIDED
 
 
-def _why_open(contrast: Contrast, inference: Inference, contrasts: int, looks: Looks | None) -> str:
-    """Says why a contrast is undecided, where there is more to say than that its replicates are few."""
+def _why_open(contrast: Contrast, inference: Inference, contrasts: int, looks: Looks | None) -> Reason | None:
+    """Returns why a contrast is undecided, where there is more to say than that its replicates are few."""
     assert contrast.difference is not None
+    if inference.p_equivalence <= ALPHA and contrast.lost:
+        return Reason(ReasonCode.LOST_REPLICATES, contrast.lost)
     if inference.p_equivalence <= ALPHA:
-        strays = sum(one.strays for one in contrast.stabilities)
-        lost = f"{count(contrast.lost, 'replicate')} of the two diverged or failed"
-        fell = f"{count(strays, 'run')} of the two fell far below the others"
-        return f"equivalence is refused, because {lost if contrast.lost else fell}"
+        return Reason(ReasonCode.STRAY_RUNS, sum(one.strays for one in contrast.stabilities))
     if looks and inference.look is None:
-        return f"the first look is at {looks.sizes[0]} replicates"
+        return Reason(ReasonCode.BEFORE_FIRST_ANALYSIS, looks.sizes[0])
     if not contrast.difference.has_spread:
-        return "the same in every replicate: no spread to judge it by"
+        return Reason(ReasonCode.NO_SPREAD)
     if inference.least > ALPHA:
-        return f"too few replicates differ: no p-value below {inference.least:.2g} is attainable"
+        return Reason(ReasonCode.ATTAINABLE_P, inference.least)
     if contrast.difference.low > 0 or contrast.difference.high < 0:
-        return f"its own interval excludes 0, which among {contrasts} contrasts is not enough"
-    return ""
+        return Reason(ReasonCode.MULTIPLICITY, contrasts)
+    return None
 
 
 def relative_efficiency(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> float | None:

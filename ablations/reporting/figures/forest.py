@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
 from ablations.reporting.figures.marks import draw_points, handle
+from ablations.reporting.text.reasons import reason_clause
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Contrast, Verdict
 
@@ -47,7 +48,7 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
             {"variant": contrast.variant, "baseline": contrast.baseline, **vars(contrast.difference)}
             | {"adjusted": contrast.adjusted}
             | {"p": contrast.p, "p_equivalence": contrast.p_equivalence, "verdict": contrast.verdict.value}
-            | {"assumes_normal": contrast.assumes_normal, "reason": contrast.reason, "look": contrast.look}
+            | {"assumes_normal": contrast.assumes_normal, "reason": reason_clause(contrast), "look": contrast.look}
             | {"shortfall": shortfalls.get(contrast.variant), "unseen_failures": contrast.unseen_failures}
         )
     columns = ["variant", "baseline", "n", "mean", "low", "high", "adjusted", "p"]

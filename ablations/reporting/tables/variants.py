@@ -18,6 +18,7 @@ from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.costs import NOT_MEASURED, measured_on, relative_time
 from ablations.reporting.text.declaration import exploratory_mark, exploratory_sentence
 from ablations.reporting.text.numbers import difference_with_interval, in_gflops, mean_with_interval
+from ablations.reporting.text.reasons import reason_clause
 from ablations.reporting.text.scope import missing_sentence, protocol_line, shown_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 from ablations.stats import Estimate, VariantSummary
@@ -176,7 +177,7 @@ def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
                 "metric": analysis.design.metric,
                 "baseline": summary.baseline or "",
                 "verdict": contrast.verdict.value if contrast else "",
-                "reason": contrast.reason if contrast else "",
+                "reason": reason_clause(contrast) if contrast else "",
                 "p": contrast.p if contrast else None,
                 "assumes_normal": contrast.assumes_normal if contrast else None,
                 "exploratory": analysis.is_exploratory if contrast else None,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ablations.analysis.effects import Effect
 from ablations.common.metrics import Metric
 from ablations.common.wording import count
+from ablations.reporting.text.reasons import reason_clause
 from ablations.stats import Contrast, Looks, Verdict
 from ablations.stats.significance import ALPHA, FLIPPED
 
@@ -53,7 +54,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
     start = f"{contrast.variant} against {contrast.baseline}"
     difference, written = contrast.difference, metric.format_difference
     if difference is None:
-        return f"{start}: no verdict, {contrast.reason}."
+        return f"{start}: no verdict, {reason_clause(contrast)}."
     numbers = f"n = {difference.n}, difference {written(difference.mean)}"
     if difference.has_spread:
         over = " over all looks" if contrast.look else ""
@@ -68,7 +69,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
         more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
         unseen = f"; failures of up to {100 * (contrast.unseen_failures or 0):.0f} % of runs cannot be excluded"
         return f"{start}: equivalent within {metric.quantity(margin)} ({numbers}){more}{unseen}."
-    reason = f": {contrast.reason}" if contrast.reason else ""
+    reason = f": {reason_clause(contrast)}" if contrast.reason else ""
     return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 
 

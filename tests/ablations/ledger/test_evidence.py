@@ -266,8 +266,8 @@ def test_equivalence_is_refused_where_a_run_fell_far_below_the_others_without_be
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        ({0: 71.0}, "one replicate has no interval"),
-        (dict.fromkeys(range(5), 70.0), "the same in every replicate: no spread to judge it by"),
+        ({0: 71.0}, "a single replicate gives no interval"),
+        (dict.fromkeys(range(5), 70.0), "the result is the same in every replicate, so its variance is unknown"),
         (around(70.01), "with this mean and spread about 15 replicates would decide it"),
     ],
 )

@@ -113,9 +113,7 @@ def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
     )
     studies, (skipped,) = stored_studies([url])
     assert studies == []
-    assert skipped.sentence == (
-        f"groups-digits-resnet8 in {url}: has attention modules unknown to this version: newer"
-    )
+    assert skipped.sentence == (f"groups-digits-resnet8 in {url}: has attention modules unknown to this version: newer")
 
 
 def test_a_store_that_is_not_there_has_no_studies_and_is_not_made(tmp_path: Path) -> None:

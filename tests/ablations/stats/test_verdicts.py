@@ -15,6 +15,8 @@ from scipy import stats as scipy_stats
 from ablations.stats import (
     Contrast,
     Looks,
+    Reason,
+    ReasonCode,
     Verdict,
     estimate,
     family,
@@ -26,7 +28,6 @@ from ablations.stats import (
 from ablations.stats.family import Inference
 from ablations.stats.verdicts import decide, sign_of
 from tests.builders.frames import against_nothing, frame
-from tests.wording import worded
 
 NAN = math.nan
 # What the baselines of a study's replicates reach, and what variants add to it.
@@ -96,25 +97,25 @@ def test_a_contrast_of_tied_differences_comes_to(values: list[float], verdict: V
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (CLEAR, ""),
-        (WIDE, ""),
-        ([], "reasons.no_pair"),
-        (CLEAR[:1], "reasons.one_replicate"),
+        (CLEAR, None),
+        (WIDE, None),
+        ([], Reason(ReasonCode.NO_PAIR)),
+        (CLEAR[:1], Reason(ReasonCode.ONE_REPLICATE)),
     ],
 )
-def test_why_nothing_is_decided_is_said(values: list[float], reason: str) -> None:
-    assert verdict_of(values).reason == (worded(reason) if reason else "")
+def test_why_nothing_is_decided_is_said(values: list[float], reason: Reason | None) -> None:
+    assert verdict_of(values).reason == reason
 
 
 def test_differences_that_are_all_0_have_no_spread() -> None:
-    assert verdict_of([0.0] * 8, base=CONSTANT).reason == worded("reasons.no_spread")
-    assert verdict_of([0.0] * 3, base=CONSTANT).reason == worded("reasons.no_spread")
+    assert verdict_of([0.0] * 8, base=CONSTANT).reason == Reason(ReasonCode.NO_SPREAD)
+    assert verdict_of([0.0] * 3, base=CONSTANT).reason == Reason(ReasonCode.NO_SPREAD)
 
 
 def test_ties_that_cannot_decide_are_told() -> None:
     made = verdict_of([0.0] * 6 + [1.0, -1.0, 1.0, 1.0], base=CONSTANT)
     assert (made.verdict, made.p) == (Verdict.UNDECIDED, None)
-    assert made.reason == worded("reasons.few_differ", least="0.12")
+    assert made.reason == Reason(ReasonCode.ATTAINABLE_P, pytest.approx(0.125))
 
 
 def test_a_difference_that_is_clear_by_itself_alone_is_told() -> None:
@@ -123,7 +124,7 @@ def test_a_difference_that_is_clear_by_itself_alone_is_told() -> None:
     made = judge(cells, against_nothing(*"abcdefghijk"), 0.01)
     excluded = [one for one in made if one.difference and (one.difference.low > 0 or one.difference.high < 0)]
     assert {one.verdict for one in excluded} == {Verdict.UNDECIDED}
-    assert {one.reason for one in excluded} == {worded("reasons.not_among", contrasts=11)}
+    assert {one.reason for one in excluded} == {Reason(ReasonCode.MULTIPLICITY, 11)}
 
 
 def test_evidence_is_of_pairs_alone_and_is_told() -> None:
@@ -321,7 +322,8 @@ def test_unstable_wins_over_every_other_verdict(values: list[float], before: Ver
     assert verdict_of(values[:8]).verdict is before
     made = verdict_of(values)
     assert made.verdict is Verdict.UNSTABLE
-    assert made.reason == made.stabilities[0].sentence
+    assert made.reason == Reason(ReasonCode.UNSTABLE)
+    assert made.stabilities[0].is_unstable
     assert made.difference is not None  # which is told all the same
 
 
@@ -330,9 +332,10 @@ def test_an_unstable_baseline_makes_each_of_its_contrasts_unstable() -> None:
     cells = frame({"none": base, "a": BASE[:12], "b": BASE[2:14]})
     made = judge(cells, against_nothing("a", "b"), 0.5)
     assert [one.verdict for one in made] == [Verdict.UNSTABLE] * 2
-    assert made[0].reason == made[0].stabilities[1].sentence
+    assert made[0].reason == Reason(ReasonCode.UNSTABLE)
+    assert made[0].stabilities[1].is_unstable
     both = judge(frame({"none": base, "a": base, "b": BASE[2:14]}), against_nothing("a", "b"), 0.5)[0]
-    assert both.reason == "; ".join(one.sentence for one in both.stabilities)
+    assert [one.is_unstable for one in both.stabilities] == [True, True]
 
 
 def test_a_variant_is_unstable_beside_those_that_share_its_baseline() -> None:
@@ -357,7 +360,7 @@ def test_equivalence_is_refused_where_a_replicate_diverged() -> None:
         assert (made.verdict, made.lost, made.unseen_failures) == (Verdict.UNDECIDED, 1, None)
         assert made.p_equivalence is not None
         assert made.p_equivalence < 0.05
-        assert made.reason == worded("reasons.refused_lost", lost="1 replicate")
+        assert made.reason == Reason(ReasonCode.LOST_REPLICATES, 1)
         assert made.is_decided  # more replicates change nothing about that
     cells = study(a=CLEAR)
     cells.loc[(cells["variant"] == "a") & (cells["replicate"] == 4), "top1"] = NAN
@@ -376,7 +379,7 @@ def test_equivalence_is_refused_where_a_run_fell_out() -> None:
     assert made["a"].p_equivalence is not None
     assert made["a"].p_equivalence < 0.05
     assert (made["a"].verdict, made["b"].verdict) == (Verdict.UNDECIDED, Verdict.EQUIVALENT)
-    assert made["a"].reason == worded("reasons.refused_strays", strays="1 run")
+    assert made["a"].reason == Reason(ReasonCode.STRAY_RUNS, 1)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(3, 0.632), (8, 0.312), (12, 0.221)])
@@ -415,7 +418,7 @@ LOOKS = Looks((9, 12))
 
 def test_before_the_first_look_nothing_is_decided() -> None:
     made = verdict_of(CLEAR[:8], looks=LOOKS)
-    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, worded("reasons.first_look", first=9))
+    assert (made.verdict, made.reason) == (Verdict.UNDECIDED, Reason(ReasonCode.BEFORE_FIRST_ANALYSIS, 9))
     assert (made.look, made.p, made.is_decided) == (None, None, False)
     assert verdict_of(NEAR[:8], looks=LOOKS).verdict is Verdict.UNDECIDED
     assert verdict_of(CLEAR[:1], looks=LOOKS).verdict is Verdict.NONE

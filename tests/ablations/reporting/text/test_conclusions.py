@@ -124,7 +124,9 @@ def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
 
 def test_before_the_first_look_nothing_is_decided() -> None:
     said = Study(mixed, 4).said(Looks((9, 12, 16)))
-    assert any("undecided (n = 4" in one and one.endswith(": the first look is at 9 replicates.") for one in said)
+    assert any(
+        "undecided (n = 4" in one and one.endswith(": the first interim analysis is at 9 replicates.") for one in said
+    )
     undecided = worded("conclusions.undecided", open="groups=2, groups=4")
     assert said[-1] == f"{worded('conclusions.added', trained=12, most=48)} {undecided}"
 

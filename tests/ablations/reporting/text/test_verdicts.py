@@ -14,13 +14,14 @@ from ablations.reporting.text.verdicts import (
     tally,
     verdict_mark,
 )
-from ablations.stats import Contrast, Looks, Verdict
-from ablations.stats.stability import Stability
+from ablations.stats import Contrast, Looks, Reason, ReasonCode, Verdict
 from tests.builders.verdicts import CLEAR, EQUAL, LOST, OVER_LOOKS, SINGLE, SINGLY, SMALL, SPREAD, contrast, said_of
 from tests.wording import worded
 
 TOP1 = METRICS["top1"]
 UNSEEN = worded("verdicts.unseen", percent=31)
+NO_SPREAD = f": {worded('reasons.no_spread')}"
+ATTAINABLE = f": {worded('reasons.attainable', least=0.12)}"
 
 
 @pytest.mark.parametrize(
@@ -56,27 +57,27 @@ UNSEEN = worded("verdicts.unseen", percent=31)
             said_of("helps", OVER_LOOKS, "+1.50", "+1.00", "+2.00", f", {worded('verdicts.adjusted')} +1.20, p = 0.01"),
         ),
         (
-            contrast(LOST, Verdict.UNSTABLE, p=0.2, reason="two of them fail"),
-            said_of("unstable", SPREAD, "-1.50", "-2.00", "-1.00", ", p = 0.2", reason=": two of them fail"),
+            contrast(LOST, Verdict.UNSTABLE, p=0.2, reason=Reason(ReasonCode.NO_SPREAD)),
+            said_of("unstable", SPREAD, "-1.50", "-2.00", "-1.00", ", p = 0.2", reason=NO_SPREAD),
         ),
         (
             contrast(SMALL, Verdict.UNDECIDED, p=0.4),
             said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", ", p = 0.4"),
         ),
         (
-            contrast(SMALL, Verdict.UNDECIDED, reason="too few"),
-            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", reason=": too few"),
+            contrast(SMALL, Verdict.UNDECIDED, reason=Reason(ReasonCode.ATTAINABLE_P, 0.125)),
+            said_of("undecided", SPREAD, "-0.03", "-0.11", "+0.06", reason=ATTAINABLE),
         ),
         (
-            contrast(EQUAL, Verdict.UNDECIDED, reason="no spread to judge it by"),
-            said_of("undecided", SINGLY, "+1.00", n=4, reason=": no spread to judge it by"),
+            contrast(EQUAL, Verdict.UNDECIDED, reason=Reason(ReasonCode.NO_SPREAD)),
+            said_of("undecided", SINGLY, "+1.00", n=4, reason=NO_SPREAD),
         ),
         (
-            contrast(SINGLE, Verdict.NONE, reason="one is none"),
-            said_of("no verdict", SINGLY, "+1.00", n=1, reason=": one is none"),
+            contrast(SINGLE, Verdict.NONE, reason=Reason(ReasonCode.ONE_REPLICATE)),
+            said_of("no verdict", SINGLY, "+1.00", n=1, reason=f": {worded('reasons.one_replicate')}"),
         ),
         (
-            contrast(None, Verdict.NONE, reason="no replicate of both is finished"),
+            contrast(None, Verdict.NONE, reason=Reason(ReasonCode.NO_PAIR)),
             worded("conclusions.no_pair", treatment="sa", baseline="none"),
         ),
     ],
@@ -106,13 +107,6 @@ def test_what_no_test_decided_is_not_marked(verdict: Verdict) -> None:
 
 def test_a_table_with_an_unstable_variant_says_what_that_is() -> None:
     assert assumptions_sentence([contrast(CLEAR, Verdict.UNSTABLE)]).startswith("Unstable: ")
-
-
-def test_instability_is_told_by_its_failures_or_by_its_scatter() -> None:
-    fails = Stability("gc", 8, 9.0, 2, 2, 3.0, 0.7, is_unstable=True)
-    scatters = replace(fails, failures=0, strays=0)
-    assert fails.sentence == worded("verdicts.failures", failures=2, n=8, variant="gc", worst=9)
-    assert scatters.sentence == worded("verdicts.scatter", variant="gc", spread=3, ratio="4.3", worst=9)
 
 
 @pytest.mark.parametrize(("few", "many"), [(True, False), (False, True), (True, True)])
