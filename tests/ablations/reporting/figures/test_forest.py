@@ -15,16 +15,21 @@ from ablations.analysis.effects import Effect, effects_frame
 from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 from ablations.reporting.figures.forest import draw_effects, draw_forest, forest_frame
-from ablations.stats import Contrast, Estimate, Verdict
+from ablations.stats import Contrast, Estimate, Reason, ReasonCode, Verdict
 from tests.builders.drawings import legend_of, points, spans
+from tests.wording import worded
 
 TOP1 = METRICS["top1"]
 HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), 0.008, 1.0, Verdict.HELPS, look=8)
 HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), 0.016, 1.0, Verdict.HURTS)
 EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
-UNDECIDED = Contrast("groups=8", "none", Estimate(3, 0.5, -2, 3), None, 0.6, Verdict.UNDECIDED, "too few")
-SINGLE = Contrast("se", "none", Estimate(1, 2.0, math.nan, math.nan), None, None, Verdict.NONE, "one")
-UNPAIRED = Contrast("eca", "none", None, None, None, Verdict.NONE, "no replicate of both is finished")
+UNDECIDED = Contrast(
+    "groups=8", "none", Estimate(3, 0.5, -2, 3), None, 0.6, Verdict.UNDECIDED, Reason(ReasonCode.NO_SPREAD)
+)
+SINGLE = Contrast(
+    "se", "none", Estimate(1, 2.0, math.nan, math.nan), None, None, Verdict.NONE, Reason(ReasonCode.ONE_REPLICATE)
+)
+UNPAIRED = Contrast("eca", "none", None, None, None, Verdict.NONE, Reason(ReasonCode.NO_PAIR))
 ALL = [HELPS, HURTS, EQUIVALENT, UNDECIDED, SINGLE]
 LONG = "position=residual, norm=instance, gate=hard_sigmoid, shuffle=off, transform=conv1x1"
 TWO_BASELINES = [
@@ -63,7 +68,7 @@ def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
         "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
         "assumes_normal": False, "reason": "", "look": 8, "shortfall": None,
     }  # fmt: skip
-    assert (undecided["reason"], undecided["verdict"]) == ("too few", "undecided")
+    assert (undecided["reason"], undecided["verdict"]) == (worded("reasons.no_spread"), "undecided")
     assert pd.isna(undecided["p"])
     assert all(pd.isna(single[name]) for name in ("low", "high", "p", "p_equivalence", "look"))
 
