@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import platform
@@ -9,6 +11,7 @@ import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import sa_core
 from ablations.common import cgroup
@@ -46,13 +49,11 @@ def out_of_memory_kills() -> float:
 
 
 def gpu_memory_used() -> int:
-    """Returns the bytes of memory in use on all NVIDIA GPUs together; 0 where the driver cannot be asked."""
+    """Returns the bytes of memory in use on this process's GPUs together; 0 where the driver cannot be asked."""
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles)
+        return sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in _visible_gpus())
     except Exception:  # no package, no driver, no permission
         return 0
 
@@ -77,14 +78,12 @@ def environment() -> dict[str, str]:
 
 
 def clock_mhz(device: str) -> str:
-    """Says at what clock a device runs at the moment, in MHz; empty where that is not known."""
+    """Returns the current clock in MHz of the CPU, or of the first GPU of this process; empty if unknown."""
     try:
         if device == "cuda":
             import pynvml
 
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            return f"{pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM):.0f}"
+            return f"{pynvml.nvmlDeviceGetClockInfo(_visible_gpus()[0], pynvml.NVML_CLOCK_SM):.0f}"
         import psutil
 
         frequency = psutil.cpu_freq()
@@ -122,18 +121,47 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @cache
 def gpus() -> tuple[tuple[str, tuple[int, int]], ...]:
-    """Returns name and compute capability of each NVIDIA GPU that the driver knows."""
+    """Returns name and compute capability of each NVIDIA GPU of this process, as far as NVML tells them."""
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         return tuple(
             (str(pynvml.nvmlDeviceGetName(handle)), tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
-            for handle in handles
+            for handle in _visible_gpus()
         )
-    except Exception:  # no package, no driver, no permission: no GPU to speak of
+    except Exception:  # no package, no driver, no permission
         return ()
+
+
+def _visible_gpus() -> list[Any]:
+    """Returns NVML's handles of the GPUs that this process may use: all, or those of CUDA_VISIBLE_DEVICES in its order.
+
+    Numbers are NVML's. They are CUDA's, too, if the GPUs are alike or CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    """
+    import pynvml
+
+    pynvml.nvmlInit()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return handles
+    visible = []
+    for name in map(str.strip, listed.split(",")):
+        named = [
+            handle
+            for number, handle in enumerate(handles)
+            if name == str(number) or (name.startswith("GPU-") and pynvml.nvmlDeviceGetUUID(handle).startswith(name))
+        ]
+        if len(named) != 1:
+            break  # CUDA, too, ignores what follows the first name that it does not know
+        visible += named
+    return visible
+
+
+def has_cuda_driver() -> bool:
+    """Whether the driver of NVIDIA's GPUs is installed, without importing torch."""
+    with contextlib.suppress(OSError):
+        return bool(ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"))
+    return False
 
 
 @cache

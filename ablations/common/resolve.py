@@ -11,7 +11,7 @@ from ablations.common.sizes import SMALL_SIDE
 
 def resolve_device(device: str) -> str:
     """Turns `auto` into `cuda` or `cpu`; raises a UsageError if `cuda` is asked for and torch finds none."""
-    if device == "cpu" or (device == "auto" and not machine.gpus()):
+    if device == "cpu" or (device == "auto" and not machine.has_cuda_driver()):
         return "cpu"  # without the seconds that importing torch takes
     import torch
 
@@ -27,7 +27,9 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device == "cuda":
-        return "bf16" if all(capability >= (8, 0) for _, capability in machine.gpus()) else "fp32"
+        import torch
+
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
     return "bf16" if machine.cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from ablations.data.device import DeviceImages, ImageFormat
 
-_TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory")  # as torch and the system have it
+# As torch, the system, cuDNN and cuBLAS (CUDNN_STATUS_ALLOC_FAILED) have it.
+_TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "_status_alloc_failed")
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_bf16_on_a_cpu_without_it_is_refused() -> None:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU of before bf16, as far as plans are concerned."""
     monkeypatch.setattr(plan, "resolve_device", lambda _: "cuda")
-    monkeypatch.setattr(machine, "gpus", lambda: (("old", (7, 5)),))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
 
 
 @pytest.mark.usefixtures("gpu", "with_bf16")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -34,3 +36,45 @@ def test_the_commit_tells_changed_files_from_clean_ones(monkeypatch: pytest.Monk
     assert len(clean) == 40
     (package / "machine.py").write_text("changed")
     assert commit() == f"{clean}+changes"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML of a machine with an old GPU and a new one; a handle is a GPU's number."""
+    nvml = cast(Any, types.ModuleType("pynvml"))
+    nvml.nvmlInit = lambda: None
+    nvml.nvmlDeviceGetCount = lambda: 2
+    nvml.nvmlDeviceGetHandleByIndex = lambda index: index
+    nvml.nvmlDeviceGetUUID = lambda handle: ("GPU-12ab", "GPU-34cd")[handle]
+    nvml.nvmlDeviceGetName = lambda handle: ("old", "new")[handle]
+    nvml.nvmlDeviceGetCudaComputeCapability = lambda handle: ((7, 5), (9, 0))[handle]
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle: types.SimpleNamespace(used=(100, 20)[handle])
+    nvml.nvmlDeviceGetClockInfo = lambda handle, _: (1500, 1980)[handle]
+    nvml.NVML_CLOCK_SM = 1
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(machine, "gpus", machine.gpus.__wrapped__)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("visible", "names", "used", "clock"),
+    [
+        (None, ["old", "new"], 120, "1500"),
+        ("1", ["new"], 20, "1980"),
+        ("1,0", ["new", "old"], 120, "1980"),
+        ("GPU-34", ["new"], 20, "1980"),
+        ("0, 7, 1", ["old"], 100, "1500"),
+        ("", [], 0, ""),
+        ("-1", [], 0, ""),
+    ],
+)
+def test_gpus_are_those_that_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str], used: int, clock: str
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [name for name, _ in machine.gpus()] == names
+    assert machine.gpu_memory_used() == used
+    assert machine.clock_mhz("cuda") == clock

@@ -32,7 +32,7 @@ def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch, flags:
 def test_precision_follows_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
 ) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: (("a GPU", capability),))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert resolve_precision("auto", "cuda") == precision
 
 
@@ -81,11 +81,18 @@ def test_the_memory_format_follows_the_device(asked: str, device: str, layout: s
 
 def test_a_cpu_is_found_without_importing_torch() -> None:
     code = (
-        "from ablations.common import machine, resolve; machine.gpus = tuple; import sys;"
+        "from ablations.common import machine, resolve; machine.has_cuda_driver = bool; import sys;"
         "print(resolve.resolve_device('auto'), resolve.resolve_device('cpu'), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "cpu cpu False\n"
+
+
+def test_a_gpu_is_found_where_the_driver_tells_nothing_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpus", tuple)
+    monkeypatch.setattr(machine, "has_cuda_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == "cuda"
 
 
 def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
