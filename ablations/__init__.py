@@ -9,6 +9,9 @@ On the command line it is `python -m ablations.run sweep=groups`; in Python:
     study.results.cells                                 # a data frame, one row a cell
     study.contrasts                                     # the verdicts
 
+    found = load_comparison("groups-digits-resnet8", "results/reference/groups-digits-resnet8")
+    found.frame, found.cells, found.options             # what two stored studies share, and what differs
+
 `judge` gives verdicts on any data frame of replicates. Names are imported when they are first used, so that importing
 the package costs nothing.
 """
@@ -19,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablations.analysis.comparison import load_comparison
     from ablations.analysis.load import load_study
     from ablations.analysis.multiverse import load_multiverse
     from ablations.analysis.study import StudyAnalysis
@@ -34,6 +38,7 @@ _HOMES = {
     "SuiteError": "ablations.common.errors",
     "Verdict": "ablations.stats",
     "judge": "ablations.stats",
+    "load_comparison": "ablations.analysis.comparison",
     "load_multiverse": "ablations.analysis.multiverse",
     "load_study": "ablations.analysis.load",
     "plan_study": "ablations.execution.forecast",
@@ -42,7 +47,7 @@ _HOMES = {
 }
 
 __all__ = ["Contrast", "StudyAnalysis", "SuiteError", "Verdict", "judge", "load_multiverse", "load_study", "plan_study"]
-__all__ += ["run_multiverse", "run_study"]
+__all__ += ["load_comparison", "run_multiverse", "run_study"]
 
 
 def __getattr__(name: str) -> Any:

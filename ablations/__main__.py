@@ -11,7 +11,7 @@ from importlib import import_module
 from ablations import cli
 from ablations.common.errors import UsageError
 
-VERBS = ("plan", "run", "analyze", "bench", "claims")  # in the order in which they are usually needed
+VERBS = ("plan", "run", "analyze", "compare", "bench", "claims")  # in the order in which they are usually needed
 _FLAGS = ("--help", "--version")
 _WIDTH, _INDENT = 118, 11
 

@@ -18,7 +18,7 @@ ORDER = (
     "common", "config", "design", "data", "measure", "training", "storage", "stats", "analysis", "reporting",
     "tracking", "execution", "benchmarking", "ledger", "cli",
 )  # fmt: skip
-VERBS = ("run", "plan", "analyze", "bench", "claims")
+VERBS = ("run", "plan", "analyze", "compare", "bench", "claims")
 FACE = ("__init__", "__main__")  # of ablations: the public names, and the list of verbs
 LONGEST = 60  # lines of a function
 MAY_BE_LONG = ("ablations.training.train.train", "sa_core.fused.")  # the training loop, and kernels
@@ -27,7 +27,7 @@ PUBLIC_ONLY = {"optuna", "mlflow", "hydra", "ray", "pytest"}
 # What all files of some packages load of what takes seconds to import.
 SLOW = {"torch", "optuna", "mlflow", "matplotlib", "ray"}
 LOADS: dict[str, set[str]] = {
-    "common config design stats cli run plan analyze bench claims __main__": set(),
+    "common config design stats cli run plan analyze compare bench claims __main__": set(),
     "data measure training": {"torch"},
     "storage": {"optuna"},
     "analysis ledger": {"torch", "optuna"},

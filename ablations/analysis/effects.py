@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from ablations.design import Design
 from ablations.design.variants import level_name
-from ablations.stats import Estimate, Looks, Verdict
+from ablations.stats import Estimate, Looks, Verdict, estimate
 from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
-from ablations.stats.significance import Responses
+from ablations.stats.significance import Array, Responses
 from ablations.stats.verdicts import decide, sign_of
 
 _MOST = 24  # more effects than this are no table to read
@@ -70,13 +70,10 @@ def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None =
         cells, looks: as of `ablations.stats.judge`.
         design: the study.
     """
-    factors = {path: levels for path, levels in design.factors.items() if len(levels) > 1}
-    if design.is_search or len(factors) < 2 or len(factors) < len(design.factors) or cells.empty:
+    if not _is_crossed(design) or cells.empty:
         return []
-    layout = Layout.of(cells, design.metric)
-    names = [variant.name for variant in design.variants if variant.levels]  # in the order of itertools.product
-    values = np.column_stack([layout.column(name) for name in names])
-    is_whole = ~np.isnan(values).any(axis=1)
+    factors, layout = design.factors, Layout.of(cells, design.metric)
+    names, values, is_whole = _combinations(layout, design)
     if not is_whole.any():
         return []
     formulas = _formulas(factors)
@@ -92,6 +89,55 @@ def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None =
     inferences = infer(responses_at, len(formulas), design.margin, looks)
     lost = sum(layout.lost(name) for name in names)
     return [_effect(formula, inference, design, lost) for formula, inference in zip(formulas, inferences, strict=True)]
+
+
+def _is_crossed(design: Design) -> bool:
+    """Whether a study trains every combination of the levels of two factors or more."""
+    several = [path for path, levels in design.factors.items() if len(levels) > 1]
+    return not design.is_search and len(several) == len(design.factors) > 1
+
+
+def _combinations(layout: Layout, design: Design) -> tuple[list[str], Array, NDArray[np.bool_]]:
+    """Returns the crossed variants, their values by replicate, and which replicates all of them have."""
+    names = [variant.name for variant in design.variants if variant.levels]  # in the order of itertools.product
+    values = np.column_stack([layout.column(name) for name in names])
+    return names, values, np.asarray(~np.isnan(values).any(axis=1), dtype=np.bool_)
+
+
+def interactions_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Returns the mean of every two levels of two crossed factors, averaged over all other factors.
+
+    The departure of two levels is the difference between their mean and the sum of the overall mean and of both main
+    effects: 0 everywhere where factors do not interact. It is computed in every replicate that all combinations have.
+
+    Returns:
+        A row a pair of levels: `factor`, `level`, `other`, `other_level` (as variants name them), `n` (replicates),
+        `mean` (of the study's metric), `departure` with the bounds `low` and `high` of its 95 % CI (Student's t, not
+        corrected for how many there are; empty where n is 1). Empty where factors are not crossed.
+    """
+    columns = ["factor", "level", "other", "other_level", "n", "mean", "departure", "low", "high"]
+    rows: list[tuple[object, ...]] = []
+    if _is_crossed(design) and not cells.empty:
+        factors = list(design.factors.items())
+        _, values, is_whole = _combinations(Layout.of(cells, design.metric), design)
+        crossed = values[is_whole].reshape(-1, *(len(levels) for _, levels in factors))
+        pairs = itertools.combinations(range(len(factors)), 2) if len(crossed) else ()
+        for one, other in pairs:
+            away = tuple(1 + place for place in range(len(factors)) if place not in (one, other))
+            rows += _pair_rows(crossed.mean(axis=away), factors[one], factors[other])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _pair_rows(
+    means: Array, factor: tuple[str, list[object]], other: tuple[str, list[object]]
+) -> Iterator[tuple[object, ...]]:
+    """Yields the rows of two factors, given means by replicate, level and other level."""
+    departures = means - means.mean(1, keepdims=True) - means.mean(2, keepdims=True) + means.mean((1, 2), keepdims=True)
+    (path, levels), (other_path, other_levels) = factor, other
+    for row, column in itertools.product(range(len(levels)), range(len(other_levels))):
+        seen = estimate(departures[:, row, column])
+        names = path, level_name(path, levels[row]), other_path, level_name(other_path, other_levels[column])
+        yield (*names, seen.n, float(means[:, row, column].mean()), seen.mean, seen.low, seen.high)
 
 
 def _effect(formula: _Formula, inference: Inference, design: Design, lost: int) -> Effect:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -149,16 +149,8 @@ class MultiverseAnalysis:
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
         """The contrasts under each protocol, with verdicts that are corrected for those of all protocols."""
-        studies = self.studies
-        if self.has_looks:
-            return {
-                name: corrected_for_protocols(study.contrasts, len(studies), self.metric)
-                for name, study in studies.items()
-            }
-        asked = [
-            Question(study.results.ended, study.design.baselines, study.design.margin) for study in studies.values()
-        ]
-        return dict(zip(studies, judge_together(asked, self.metric), strict=True))
+        judged = {name: study.contrasts for name, study in self.studies.items()} if self.has_looks else {}
+        return judge_family(self._questions, judged, self.metric)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -176,14 +168,37 @@ class MultiverseAnalysis:
 
         There are none under interim analyses, which stop contrasts for what they are under one protocol.
         """
-        return [] if self.has_looks else _interactions(self.studies, self.metric)
+        return [] if self.has_looks else effect_differences(self._questions, self.metric)
+
+    @property
+    def _questions(self) -> dict[str, Question]:
+        return {
+            name: Question(study.results.ended, study.design.baselines, study.design.margin)
+            for name, study in self.studies.items()
+        }
 
 
-def _interactions(studies: Mapping[str, StudyAnalysis], metric: str) -> list[Interaction]:
-    layouts = [Layout.of(study.results.ended, metric) for study in studies.values()]
+def judge_family(
+    asked: Mapping[str, Question], judged: Mapping[str, Sequence[Contrast]], metric: str
+) -> dict[str, list[Contrast]]:
+    """Judges the contrasts of several protocols or studies as one family.
+
+    Args:
+        asked: what is judged, by protocol or study.
+        judged: where any has interim analyses, the contrasts of each as judged by itself; otherwise empty.
+        metric: by its key.
+    """
+    if judged:
+        return {name: corrected_for_protocols(own, len(asked), metric) for name, own in judged.items()}
+    return dict(zip(asked, judge_together(list(asked.values()), metric), strict=True))
+
+
+def effect_differences(questions: Mapping[str, Question], metric: str) -> list[Interaction]:
+    """Tests by how much each contrast differs between two protocols or studies, all as one family, clearest first."""
+    layouts = [Layout.of(question.cells, metric) for question in questions.values()]
     replicates = np.unique(np.concatenate([layout.replicates for layout in layouts]))
     asked = [
-        {name: other for name, other in study.design.baselines.items() if name != other} for study in studies.values()
+        {name: other for name, other in question.baselines.items() if name != other} for question in questions.values()
     ]
     responses = [layout.over(replicates).responses(own) for layout, own in zip(layouts, asked, strict=True)]
     columns = [dict(zip(own.items(), of.differences.T, strict=True)) for own, of in zip(asked, responses, strict=True)]
@@ -199,7 +214,7 @@ def _interactions(studies: Mapping[str, StudyAnalysis], metric: str) -> list[Int
     stacked = np.column_stack(differences)
     # An interaction's own differences are all that tell its variance: protocols spread differently.
     family = Responses(Responses.joined(responses).values, stacked, np.full(len(places), 4.0), is_pooled=False)
-    names = list(studies)
+    names = list(questions)
     found = [
         Interaction(*contrast, names[one], names[other], inference.estimate, inference.p, inference.assumes_normal)
         for (contrast, one, other), inference in zip(

@@ -33,16 +33,18 @@ _FLAGS = ("--help", "--config-dir", "--version")
 def main(
     verb: str,
     purpose: str,
-    act: Callable[[Config, str], int],
+    act: Callable[[Config, str], int] | None = None,
     arguments: Sequence[str] | None = None,
     defaults: Sequence[str] = (),
     act_on_several: Callable[[Multiverse], int] | None = None,
+    act_on_stored: Callable[[Sequence[str], str], int] | None = None,
 ) -> int:
     """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
 
     `purpose` is what the verb does, in a sentence, for the help; `act` does it, and gets the configuration and the
     command that was typed. `arguments` are by default this process's; `defaults` are overrides that others replace.
-    `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option.
+    `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option;
+    `act_on_stored` does all of it for a verb that takes names of stored studies beside few options, and gets the words.
     """
     if arguments is None:
         prepare_verb()
@@ -64,12 +66,15 @@ def main(
         from ablations.config.multiverse import compose_multiverse, without_recipes
 
         _check_owners(verb, overrides)
+        if act_on_stored is not None:
+            return act_on_stored(overrides, _command(verb, typed))
         if act_on_several is not None:
             folder = [] if config_dir is None else ["--config-dir", config_dir]
             several = compose_multiverse(overrides, config_dir, lambda words: _command(verb, [*folder, *words]))
             if several is not None:
                 return act_on_several(several)
             overrides = without_recipes(overrides)
+        assert act is not None
         return act(compose_config([*defaults, *overrides], config_dir), _command(verb, typed))
 
     return exit_status(run)
@@ -139,10 +144,12 @@ def _check_encoding(typed: Sequence[str]) -> None:
 
 def _check_owners(verb: str, overrides: Sequence[str]) -> None:
     """Checks that no override is of an option that other verbs have alone."""
-    from ablations.config import OWNERS
+    from ablations.config import OPTIONS_OF, OWNERS
 
     for text in overrides:
-        name, _, value = text.partition("=")
+        name, is_option, value = text.partition("=")
+        if verb in OPTIONS_OF and is_option and not Path(text).is_dir() and name.lstrip("+~") not in OPTIONS_OF[verb]:
+            raise UsageError(name, value or None, f"is not an option of {verb}", OPTIONS_OF[verb])
         owners = OWNERS.get(name.lstrip("+").partition(".")[0], (verb,))
         if verb not in owners:
             *first, last = (f"`python -m ablations.{owner}`" for owner in owners)

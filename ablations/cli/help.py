@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ablations.config import OWNERS
+from ablations.config import OPTIONS_OF, OWNERS, Config
 from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
 from ablations.config.multiverse import without_recipes
@@ -18,7 +18,13 @@ _INDENT = 34
 
 def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str | None) -> str:
     """Returns the help: what there is to choose, and every option with its value under the given overrides."""
+    if verb in OPTIONS_OF:
+        overrides = [word for word in overrides if "=" in word]
     config = compose_config(without_recipes(overrides), config_dir)
+    if verb in OPTIONS_OF:
+        usage = f"usage: python -m ablations.{verb} STUDY STUDY ... [option=value ...]"
+        named = "STUDY is the name of a study in results_dir, or the folder of one, with the database beside it."
+        return "\n".join([purpose, "", usage, "", named, "", "Options:", *_options(config, OPTIONS_OF[verb])])
     chosen = default_choices() | {
         group: getattr(config, group).name for group in ("sweep", "data", "model", "attention", "measure", "launcher")
     }
@@ -51,6 +57,15 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
         "or a file FOLDER/sweep/mine.yaml, selected with --config-dir FOLDER sweep=mine.",
     ]
     return "\n".join(lines)
+
+
+def _options(config: Config, names: Sequence[str]) -> list[str]:
+    known = {name: (value, declared["help"]) for name, value, declared in options_of(config) if name in names}
+    shown = {name: "" if name == "study" else known[name][0] for name in names}
+    help_texts = {name: known[name][1] for name in names} | {
+        "study": "Name of the comparison; made of the names of the studies if empty."
+    }
+    return [line for name in names for line in _entry(f"{name}={shown[name]}", help_texts[name])]
 
 
 def _entry(name: str, text: str) -> list[str]:

@@ -17,6 +17,7 @@ from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, SHOWN_NAMES, decisive, is_switch, neutral_defaults
 from ablations.config.schema import (
     FIGURES,
+    OPTIONS_OF,
     OWNERS,
     BenchConfig,
     Config,
@@ -27,7 +28,18 @@ from ablations.config.schema import (
     TuneConfig,
 )
 
-__all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OWNERS", "REPLICATE", "SELECTION_SHARE"]
+__all__ = [
+    "ATTENTION",
+    "AUTO",
+    "COSTS",
+    "DATA",
+    "FIGURES",
+    "OBJECTIVES",
+    "OPTIONS_OF",
+    "OWNERS",
+    "REPLICATE",
+    "SELECTION_SHARE",
+]
 __all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["LocalConfig", "MeasureConfig", "ModelConfig", "RayConfig", "SerialConfig", "ShiftedConfig", "StoredConfig"]

@@ -23,10 +23,13 @@ FIGURES = {
     "forest": "Every contrast with its confidence interval and verdict",
     "variants": "Top-1 accuracy and costs of every variant",
     "effects": "Main effects and interactions of crossed factors",
+    "interactions": "Interactions of crossed factors, a heat map for each pair",
     "tradeoffs": "Trials of a search and the importance of factors",
+    "edf": "Empirical distribution of the trials of a search or of tuning",
     "comparisons": "Contrasts under one common recipe and under each variant's tuned recipe",
     "tuning": "Accuracy against the tuning budget, and positions of the optima",
     "pareto": "Top-1 accuracy against speed and memory",
+    "time": "Top-1 accuracy against training time",
     "complexity": "Top-1 accuracy against parameters and GFLOPs, with published results",
     "promise": "Predicted (multiply-adds) against measured overhead",
     "learning_curves": "Training loss and top-1 accuracy per epoch",
@@ -431,6 +434,8 @@ class Config:
 
 
 # The options and groups that some verbs alone have, by their names on the command line.
+# Of a verb that has few options, their names.
+OPTIONS_OF = {"compare": ("study", "storage", "results_dir")}
 OWNERS: dict[str, tuple[str, ...]] = {
     declared.name: verbs for declared in fields(Config) if (verbs := declared.metadata["verbs"])
 }

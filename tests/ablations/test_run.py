@@ -90,7 +90,7 @@ def test_a_run_ends_in_a_table_figures_a_report_and_the_dashboard_command(undist
     assert lines[-2].endswith(f"mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}")
     assert lines[-1].startswith("Then open:  http://127.0.0.1:5000/#/experiments/")
     written = {path.name for path in (folder / STUDY / "figures").iterdir()}
-    drawn = set(FIGURES) - {"effects", "tradeoffs", "comparisons", "tuning"}
+    drawn = set(FIGURES) - {"effects", "interactions", "tradeoffs", "edf", "comparisons", "tuning"}
     assert written == {f"{name}.{suffix}" for name in drawn for suffix in ("png", "pdf", "csv")}
     assert (folder / STUDY / "report.md").exists()
     check_weights_are_kept_of_first_replicates(folder)

@@ -82,7 +82,7 @@ def _draw_margins(
         return {f"within {metric.quantity(margin)}": band}
     for name, place in zip(placed["protocol"], placed["place"], strict=True):
         axes.add_patch(Rectangle((-shown[name], place - step / 2), 2 * shown[name], step, **band))
-    return {"within the protocol's margin": band}
+    return {"within the equivalence margin": band}
 
 
 def _name_verdict(axes: Axes, row: Mapping[Hashable, Any], colour: str) -> None:

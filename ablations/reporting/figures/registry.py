@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablations.analysis.effects import effects_frame
+from ablations.analysis.effects import effects_frame, interactions_frame
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.errors import SuiteError
 from ablations.common.metrics import METRICS
@@ -20,7 +20,9 @@ from ablations.reporting.figures import (
     FIGURES,
     complexity,
     curves,
+    edf,
     forest,
+    interactions,
     learnt,
     pareto,
     predicted,
@@ -28,6 +30,7 @@ from ablations.reporting.figures import (
     protocols,
     search,
     style,
+    time,
     variants,
 )
 from ablations.reporting.figures import tuning as tuning_figure
@@ -38,6 +41,7 @@ from ablations.reporting.text.scope import missing_sentence, protocol_line, show
 from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
+_NOT_CROSSED = "it needs two crossed factors, and a replicate that all combinations have"
 _ASIDE = "What would hide each other stands side by side."
 
 
@@ -94,7 +98,7 @@ def _variants(analysis: StudyAnalysis) -> Sketch:
 def _effects(analysis: StudyAnalysis) -> Sketch | str:
     effects = analysis.shown_effects
     if not effects:
-        return "it needs two crossed factors, and a replicate that all combinations have"
+        return _NOT_CROSSED
     frame = effects_frame(effects)
     design, key = analysis.design, ""
     if effects[0].estimate.has_interval:
@@ -103,6 +107,59 @@ def _effects(analysis: StudyAnalysis) -> Sketch | str:
     n = f"{count(effects[0].estimate.n, 'replicate')} of every combination"
     draw = partial(forest.draw_effects, frame, design.margin, METRICS[design.metric])
     return Sketch(frame, draw, key.strip(), n, shown=shown_effects_sentence(analysis))
+
+
+def _interactions(analysis: StudyAnalysis) -> Sketch | str:
+    frame, design = interactions_frame(analysis.results.ended, analysis.design), analysis.design
+    if frame.empty:
+        return _NOT_CROSSED
+    metric = METRICS[design.metric]
+    key = (
+        f"{metric.label} ({metric.unit or 'no unit'}) of every two levels of two factors, mean over all other factors; "
+        "below it, and as colour, its departure from the sum of both main effects."
+    )
+    if frame["low"].notna().any():
+        key += " Bold: the 95 % CI of the departure (Student's t, not corrected for their number) does not contain 0."
+    pairs = len(frame[["factor", "other"]].drop_duplicates())
+    if pairs > interactions.MOST_PAIRS:
+        key += f" Of {pairs} pairs of factors those with the largest departures are shown; the CSV beside has all."
+    n = f"{count(int(frame['n'].iloc[0]), 'replicate')} of every combination"
+    return Sketch(frame, partial(interactions.draw_interactions, frame, metric), key, n, shown="")
+
+
+def _edf(analysis: StudyAnalysis) -> Sketch | str:
+    named = pd.DataFrame(columns=["variant", "objective", "value"])
+    if (selection := analysis.selection) is not None:
+        tried, objectives = selection.tradeoffs, list(selection.design.objectives)
+        frame = edf.edf_frame(tried[tried["picked"]], objectives)
+        named = tried[~tried["picked"]].melt("variant", objectives, var_name="objective")
+        n, what, results = f"{count(selection.picked, 'variant')}, 1 cell each", "of the search", selection.results
+        groups, grey = [edf.PICKED], list[str]()
+    elif (tuned := analysis.tuned) is not None:
+        frame = edf.edf_frame(tuned.trials, [analysis.design.metric], "variant")
+        n, what = f"{count(tuned.tuning.trials, 'trial')} a variant, each trained once", "of each variant's tuning"
+        groups = [variant.name for variant in analysis.design.variants if variant.name in set(frame["group"])]
+        grey, results = sorted(set(analysis.design.baselines.values())), tuned.as_results
+    else:
+        return "it shows the trials of a search or of tuning, and this study has neither"
+    if frame.empty:
+        return "no trial is finished"
+    key = f"Share of the finished trials {what} that came to at most a value, on the validation images."
+    key += " Vertical lines: variants given by name." if len(named) else ""
+    draw = partial(edf.draw_edf, frame, named, groups, grey)
+    return Sketch(frame, draw, key, n, shown="", asks=False, results=results)
+
+
+def _time(analysis: StudyAnalysis) -> Sketch | str:
+    frame = time.time_frame(analysis.results.cells, analysis.design)
+    if frame.empty:
+        return "no finished cell has a training time"
+    key = "Means, with 95 % CI in both directions; dots: replicates. " if _repeated(analysis) else ""
+    key += (
+        "Time: the whole training of a cell with its evaluation, whatever else ran on the machine meanwhile; the "
+        "figures pareto and promise have costs that were measured by themselves."
+    )
+    return Sketch(frame, partial(time.draw_time, _shown(frame, analysis), analysis.design.baselines), key)
 
 
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
@@ -250,10 +307,13 @@ SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "forest": _forest,
     "variants": _variants,
     "effects": _effects,
+    "interactions": _interactions,
     "tradeoffs": _tradeoffs,
+    "edf": _edf,
     "comparisons": _comparisons,
     "tuning": _tuning,
     "pareto": _pareto,
+    "time": _time,
     "complexity": _complexity,
     "promise": _promise,
     "learning_curves": _learning_curves,
@@ -281,8 +341,8 @@ def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES, parts:
 
 def _draw_figure(analysis: StudyAnalysis, name: str, parts: Parts) -> Drawn | str:
     """Draws a figure of a study; returns why the study does not have it where that is so."""
-    of_selection = (name == "tradeoffs" and analysis.selection) or (name == "tuning" and analysis.tuned)
-    if analysis.results.cells.empty and not of_selection:
+    of_trials = (name in ("tradeoffs", "edf") and analysis.selection) or (name in ("tuning", "edf") and analysis.tuned)
+    if analysis.results.cells.empty and not of_trials:
         return "no cell is finished"
     try:
         sketch = SKETCHES[name](analysis)

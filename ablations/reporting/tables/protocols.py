@@ -10,14 +10,16 @@ import pandas as pd
 from ablations.analysis.multiverse import agreements
 from ablations.common.metrics import Metric
 from ablations.reporting.tables.sections import Section
-from ablations.reporting.text.multiverse import agreement_word, by_protocol, margin_text
+from ablations.reporting.text.multiverse import Noun, agreement_word, by_protocol, margin_text
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Estimate, Verdict
 from ablations.stats.significance import FLIPPED
 
 
-def protocols_table(frame: pd.DataFrame, margins: Mapping[str, float], metric: Metric) -> Section:
+def protocols_table(
+    frame: pd.DataFrame, margins: Mapping[str, float], metric: Metric, noun: Noun = ("protocol", "protocols", "under")
+) -> Section:
     """Returns a row a contrast: under each protocol its difference and verdict, then whether the verdicts agree.
 
     Args:
@@ -25,6 +27,7 @@ def protocols_table(frame: pd.DataFrame, margins: Mapping[str, float], metric: M
             there is none), `verdict`; and `assumes_normal`, where its tests are known to.
         margins: the equivalence margin of each protocol.
         metric: that verdicts are about.
+        noun: what contrasts are compared between.
     """
     protocols, found = list(dict.fromkeys(frame["protocol"])), agreements(frame)
     several = len(set(frame["baseline"])) > 1
@@ -38,18 +41,19 @@ def protocols_table(frame: pd.DataFrame, margins: Mapping[str, float], metric: M
     baseline = "its baseline" if several else frame["baseline"].iloc[0]
     note = (
         f"Difference in {metric.label.lower()} to {baseline} ({metric.difference_unit or 'no unit'}) [95 % CI, not "
-        "corrected], and its verdict, corrected for all contrasts of all protocols. "
+        "corrected], and its verdict, corrected for all contrasts of all "
+        f"{noun[1]}. "
         f"n = {sizes_text(frame)}. Equivalence margin: {margin_text(margins, metric)}."
     )
     if len(protocols) > 1:
         note += (
-            " Agree: the same decided verdict under all protocols; compatible: decided verdicts are the same, the rest "
-            "is undecided; contradict: two decided verdicts differ."
+            f" Agree: the same decided verdict {noun[2]} all {noun[1]}; compatible: decided verdicts are the same, the "
+            "rest is undecided; contradict: two decided verdicts differ."
         )
     if "assumes_normal" in frame and any("†" in cell for cell in cells.values()):
         note += f" † Assumes normal differences: fewer than {FLIPPED} replicates."
     headers = ["contrast", *protocols, *(["verdicts"] if len(protocols) > 1 else [])]
-    return Section("Verdicts by protocol", note, tuple(headers), rows)
+    return Section(f"Verdicts by {noun[0]}", note, tuple(headers), rows)
 
 
 def _cell(row: Mapping[Hashable, Any], metric: Metric) -> str:

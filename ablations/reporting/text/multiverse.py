@@ -29,8 +29,13 @@ _BEFORE = {
     Agreement.CONTRADICTS: "contradicting verdicts, ",
     Agreement.OPEN: "",
 }
+_PROTOCOL = ("protocol", "protocols", "under")
 _NAMED = 3  # pairs of protocols with different effects that are named
 _TOLD = 60  # contrasts that each have a sentence
+
+
+# What contrasts are compared between, in the singular and the plural, and its preposition.
+Noun = tuple[str, str, str]
 
 
 def agreement_word(found: Agreement) -> str:
@@ -45,20 +50,22 @@ def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
         sentences.append(tally_sentence(analysis.agreements.values(), len(analysis.studies)))
         if len(analysis.agreements) <= _TOLD:
             sentences += agreement_sentences(analysis.frame)
-        sentences += interaction_sentences(analysis)
+        sentences += interaction_sentences(analysis.interactions, METRICS[analysis.metric])
     else:
         sentences.append("Cells are stored under one protocol only, so there is nothing to compare.")
-    return [*sentences, method_sentence(analysis), *_exploratory(analysis), *missing_sentences(analysis)]
+    method = method_sentence(analysis.frame, len(analysis.studies), has_looks=analysis.has_looks)
+    return [*sentences, method, *_exploratory(analysis), *missing_sentences(analysis)]
 
 
-def tally_sentence(found: Iterable[Agreement], protocols: int) -> str:
+def tally_sentence(found: Iterable[Agreement], protocols: int, noun: Noun = _PROTOCOL) -> str:
     """Counts the contrasts by agreement: `4 contrasts under 3 protocols: 1 agree, 3 compatible.`"""
     counts = Counter(found)
     counted = [f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind]]
-    return f"{count(sum(counts.values()), 'contrast')} under {count(protocols, 'protocol')}: {', '.join(counted)}."
+    contrasts, compared = count(sum(counts.values()), "contrast"), count(protocols, noun[0], noun[1])
+    return f"{contrasts} {noun[2]} {compared}: {', '.join(counted)}."
 
 
-def agreement_sentences(frame: pd.DataFrame) -> list[str]:
+def agreement_sentences(frame: pd.DataFrame, noun: Noun = _PROTOCOL) -> list[str]:
     """Says of each contrast its verdicts and whether they agree.
 
     For instance `sa against none: compatible verdicts, helps under quick; undecided under short.`
@@ -70,25 +77,23 @@ def agreement_sentences(frame: pd.DataFrame) -> list[str]:
         for protocol, verdict in zip(own["protocol"], own["verdict"], strict=True):
             protocols.setdefault(str(verdict), []).append(str(protocol))
         under = {
-            verdict: "all protocols" if len(protocols) == 1 else listed(names) for verdict, names in protocols.items()
+            verdict: f"all {noun[1]}" if len(protocols) == 1 else listed(names) for verdict, names in protocols.items()
         }
-        clauses = "; ".join(f"{verdict} under {names}" for verdict, names in under.items())
+        clauses = "; ".join(f"{verdict} {noun[2]} {names}" for verdict, names in under.items())
         sentences.append(f"{variant} against {baseline}: {_BEFORE[found]}{clauses}.")
     return sentences
 
 
-def interaction_sentences(analysis: MultiverseAnalysis) -> list[str]:
+def interaction_sentences(tested: Sequence[Interaction], metric: Metric, noun: Noun = _PROTOCOL) -> list[str]:
     """Says which effects differ between protocols; nothing where that was not tested."""
-    tested = analysis.interactions
     if not tested:
         return []
-    metric = METRICS[analysis.metric]
     differing = [one for one in tested if one.p <= ALPHA]
     if not differing:
-        return [f"No effect differs significantly between two protocols (smallest corrected p: {_p(tested[0].p)})."]
+        return [f"No effect differs significantly between two {noun[1]} (smallest corrected p: {_p(tested[0].p)})."]
     named = "; ".join(_interaction_clause(one, metric) for one in differing[:_NAMED])
     more = f"; and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
-    return [f"Effects that differ between protocols: {named}{more} (difference of the differences [95 % CI])."]
+    return [f"Effects that differ between {noun[1]}: {named}{more} (difference of the differences [95 % CI])."]
 
 
 def _interaction_clause(one: Interaction, metric: Metric) -> str:
@@ -102,25 +107,27 @@ def _p(value: float) -> str:
     return f"{value:.2g}" if value >= 0.001 else "0.001 or less"
 
 
-def method_sentence(analysis: MultiverseAnalysis) -> str:
+def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL, *, has_looks: bool) -> str:
     """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
     own = "Each study's own report corrects for its own contrasts only."
-    n = analysis.frame["n"]
+    n = frame["n"]
     if not (n > 1).any():
         return "No contrast has two replicates, so there are no verdicts."
-    family = f"the {count(int((n > 1).sum()), 'contrast')} of all protocols"
-    if analysis.has_looks:
+    family = f"the {count(int((n > 1).sum()), 'contrast')} of all {noun[1]}"
+    if has_looks:
         return (
-            "Each protocol was judged with interim analyses of its own, and p-values are corrected for "
-            f"{count(len(analysis.studies), 'protocol')} (Bonferroni): family-wise error at most 5 % over {family}. "
+            f"Each {noun[0]} was judged with interim analyses of its own, and p-values are corrected for "
+            f"{count(protocols, noun[0], noun[1])} (Bonferroni): family-wise error at most 5 % over {family}. "
             f"{own}"
         )
     tests = []
     if (n >= FLIPPED).any():
-        tests.append("joint sign flips of whole replicates under all protocols, which assume symmetric differences")
+        tests.append(
+            f"joint sign flips of whole replicates {noun[2]} all {noun[1]}, which assume symmetric differences"
+        )
     if (n[n > 1] < FLIPPED).any():
         tests.append(
-            f"with fewer than {FLIPPED} replicates, t-tests with variances moderated within each protocol and Holm's "
+            f"with fewer than {FLIPPED} replicates, t-tests with variances moderated within each {noun[0]} and Holm's "
             "correction, which assume normal differences"
         )
     return f"Verdicts are on {family} as one family (family-wise error at most 5 %): {'; '.join(tests)}. {own}"

@@ -30,7 +30,14 @@ from tests.builders.kept import Keen
 from tests.conftest import TINY
 from tests.wording import refusal, worded
 
-OF_CELLS = ["variants", "pareto", "complexity", "promise", "learning_curves"]  # that a grid has, if costs were measured
+OF_CELLS = [
+    "variants",
+    "pareto",
+    "time",
+    "complexity",
+    "promise",
+    "learning_curves",
+]  # of a grid with costs
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
 CONFIRMED = {"groups=2, gate=tanh1", "groups=4, gate=sigmoid", "groups=4, gate=tanh1"}  # of `search_analysis`
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
@@ -67,8 +74,9 @@ def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list
 def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep=groups", "sweep.factors.attention.groups=[2,4]"))
     assert names == ["forest", *OF_CELLS]
-    assert list(left_out) == ["effects", "tradeoffs", *OF_TUNING, *OF_PREDICTIONS, *OF_WEIGHTS]
-    assert left_out["effects"] == worded("figures.not_crossed")
+    assert list(left_out) == ["effects", "interactions", "tradeoffs", "edf", *OF_TUNING, *OF_PREDICTIONS, *OF_WEIGHTS]
+    assert left_out["effects"] == left_out["interactions"] == worded("figures.not_crossed")
+    assert left_out["edf"] == worded("figures.no_trials")
     assert left_out["tradeoffs"] == worded("figures.no_search")
     no_weights = worded("figures.no_weights", study="groups-digits-resnet8", folder=tmp_path / "weights")
     for name in OF_WEIGHTS:
@@ -80,7 +88,7 @@ def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -
 def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")
     names, _ = drawn(analysis)
-    assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
+    assert names == ["forest", "variants", "effects", "interactions", *OF_CELLS[1:]]
     rows = pd.read_csv(tmp_path / "figures" / "variants.csv", keep_default_na=False)
     assert set(rows["series"]) == {"none", "sa"}
     assert set(pd.read_csv(tmp_path / "figures" / "promise.csv")["place"]) == {"resnet8", "resnet20"}
@@ -89,9 +97,9 @@ def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Pat
 def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tmp_path: Path) -> None:
     crossed = ["sweep=factorial", "sweep.factors={attention: {branches: [both, spatial], shuffle: [true, false]}}"]
     names, left_out = drawn(studied(tmp_path, *crossed))
-    assert names == ["forest", "variants", "effects", *OF_CELLS[1:]]
-    (caption,) = [figure.caption for figure in draw_figures(studied(tmp_path, *crossed), ["effects"]).drawn]
-    assert worded("figures.every_combination", n=2) in caption
+    assert names == ["forest", "variants", "effects", "interactions", *OF_CELLS[1:]]
+    for figure in draw_figures(studied(tmp_path, *crossed), ["effects", "interactions"]).drawn:
+        assert worded("figures.every_combination", n=2) in figure.caption
     assert "effects" not in left_out
     _, left_out = drawn(studied(tmp_path, *crossed, finished=4), ["effects"])
     assert left_out["effects"] == worded("figures.not_crossed")
@@ -100,7 +108,7 @@ def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tm
 def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_path: Path) -> None:
     analysis = search_analysis(tmp_path, given_up=1)
     names, _ = drawn(analysis)
-    assert names == ["forest", "variants", "tradeoffs", *OF_CELLS[1:]]
+    assert names == ["forest", "variants", "tradeoffs", "edf", *OF_CELLS[1:]]
     assert set(pd.read_csv(tmp_path / "figures" / "forest.csv")["variant"]) == CONFIRMED
     tried = pd.read_csv(tmp_path / "figures" / "tradeoffs.csv")
     assert set(tried.loc[tried["rank"] > 0, "variant"]) == CONFIRMED
@@ -112,7 +120,7 @@ def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_pat
 
 def test_a_search_that_has_confirmed_nothing_yet_shows_what_it_selects_by(tmp_path: Path) -> None:
     names, left_out = drawn(search_analysis(tmp_path, is_confirmed=False))
-    assert names == ["tradeoffs"]
+    assert names == ["tradeoffs", "edf"]
     assert left_out["forest"] == "no cell is finished"
     (figure,) = draw_figures(search_analysis(tmp_path, is_confirmed=False), ["tradeoffs"]).drawn
     assert worded("figures.permuted", permutations=59) in figure.caption
@@ -121,7 +129,7 @@ def test_a_search_that_has_confirmed_nothing_yet_shows_what_it_selects_by(tmp_pa
 
 def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep.factors.attention.groups=[2,4]", costs=False))
-    assert names == ["forest", "variants", "complexity", "learning_curves"]
+    assert names == ["forest", "variants", "time", "complexity", "learning_curves"]
     assert left_out["pareto"] == worded("figures.no_costs")
     assert left_out["promise"] == worded("figures.no_times")
 
@@ -353,7 +361,7 @@ def test_figures_that_are_named_are_drawn_alone(results: Path, capsys: pytest.Ca
 def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(results) == 0
     assert capsys.readouterr().err == ""
-    names = ["forest", "variants", "complexity", "learning_curves", *OF_PREDICTIONS, *OF_WEIGHTS]
+    names = ["forest", "variants", "time", "complexity", "learning_curves", *OF_PREDICTIONS, *OF_WEIGHTS]
     assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
     text = (results / "groups-digits-resnet8" / "report.md").read_text()
     places = [text.index(f"![{FIGURES[name]}](figures/{name}.png)") for name in names]
@@ -365,7 +373,7 @@ def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.Cap
 
 def test_some_figures_can_be_left_out_of_a_report(results: Path) -> None:
     assert call(results, "figures=[all,-cams,-gates,-subfeatures,-forest,-confusion,-calibration,-classes]") == 0
-    names = ["variants", "complexity", "learning_curves"]
+    names = ["variants", "time", "complexity", "learning_curves"]
     assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
     assert "- forest: " not in (results / "groups-digits-resnet8" / "report.md").read_text()
 
