@@ -21,13 +21,16 @@ PURPOSE = "Creates the tables, figures and report of a study from the stored res
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study, or draws the figures that were asked for; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.load import load_configured
-    from ablations.common.console import make_console, say
+    from ablations.common.console import make_console, say, say_place
+    from ablations.common.parts import Parts
+    from ablations.export import check_exports, export_study
     from ablations.reporting.figures import chosen_figures
     from ablations.reporting.text.progress import WRITING_REPORT, drawing_notice
     from ablations.tracking import follow_results
     from ablations.tracking.sync import open_mirror, sync_mirror
 
     names, everything = chosen_figures(config.figures)
+    check_exports(config, trains=False)
     analysis = load_configured(config, f"create it with `{_run_command(command)}`")
     console = make_console()
     say(console, analysis.design.question, title=analysis.design.study)
@@ -41,6 +44,10 @@ def analyze(config: Config, command: str) -> int:
         parts = report.parts if report else report_figures(analysis, console, names)
         if mirror is not None:
             add_missing(console, analysis.folder, parts, sync_mirror(analysis, mirror, report, console))
+    if config.export:
+        exports = Parts()
+        say_place(console, "Exports", *export_study(analysis, config.export, exports))
+        add_missing(console, analysis.folder, parts, exports)
     return 1 if parts.missing else 0
 
 
@@ -58,6 +65,8 @@ def analyze_several(multiverse: Multiverse) -> int:
         )
     if config.figures != "all":
         raise UsageError("figures", config.figures, "draws figures of a single study: give its options without recipes")
+    if config.export:
+        raise UsageError("export", config.export, "exports a single study: give its options without recipes")
     # A report names the commands that make its studies, whichever verb writes it.
     protocols = tuple(replace(one, command=_run_command(one.command)) for one in multiverse.protocols)
     multiverse = replace(multiverse, command=_run_command(multiverse.command), protocols=protocols)
@@ -72,7 +81,7 @@ def analyze_several(multiverse: Multiverse) -> int:
 
 def _run_command(command: str) -> str:
     """Returns the command that makes what an `analyze` command reads."""
-    words = [word for word in shlex.split(command) if not word.startswith(("figures=", "sync="))]
+    words = [word for word in shlex.split(command) if not word.startswith(("figures=", "sync=", "export="))]
     return shlex.join(words).replace("ablations.analyze", "ablations.run", 1)
 
 

@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 # A package imports only packages that stand before it; verbs import any of them, and nothing imports a verb.
 ORDER = (
     "common", "config", "design", "data", "measure", "training", "storage", "stats", "analysis", "reporting",
+    "export",  # results for other programs, with sentences of reports in model cards
     "tracking", "execution", "benchmarking", "ledger", "cli",
 )  # fmt: skip
 VERBS = ("run", "plan", "analyze", "compare", "bench", "claims")
@@ -31,7 +32,7 @@ LOADS: dict[str, set[str]] = {
     "data measure training": {"torch"},
     "storage": {"optuna"},
     "analysis ledger": {"torch", "optuna"},
-    "reporting benchmarking": {"torch", "optuna", "matplotlib"},
+    "reporting export benchmarking": {"torch", "optuna", "matplotlib"},
     "tracking": {"optuna", "mlflow"},
     "execution": {"optuna", "ray"},
 }

@@ -29,9 +29,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 OURS = {"ablations", "sa_core", "tests"}
 # Used without an import of their own: SQLAlchemy and Optuna import drivers by the names in URLs, pytest its plug-ins,
-# torch.onnx its packages, mypy its stubs, and the notebooks the kernel; the others are commands.
+# torch.onnx and torch.utils.tensorboard their packages, pandas what writes Parquet, mypy its stubs, and the notebooks
+# the kernel; the others are commands.
 UNIMPORTED = {
-    "psycopg2-binary", "onnx", "onnxscript", "pytest-xdist", "ipykernel", "ruff", "mypy", "build", "pre-commit",
+    "psycopg2-binary", "pyarrow", "tensorboard", "onnx", "onnxscript", "pytest-xdist", "ipykernel", "ruff", "mypy", "build", "pre-commit",
     "setuptools", "pandas-stubs", "scipy-stubs", "types-psutil", "types-pyyaml",
 }  # fmt: skip
 WITH_TORCH = {"triton"}  # which torch brings where there are GPUs; sa_core does without

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from ablations.common.errors import UsageError, shown
 
@@ -17,6 +18,10 @@ LONGEST_NAME = 200  # characters; with the replicate it fits into MLflow's 250
 # joiners U+200C and U+200D are part of how words and emoji are written.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 _REFUSED = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, line and paragraph separators
+
+# What MLflow refuses as an alias of a model.
+_NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+_LONGEST_PLAIN = 50  # letters, of up to four bytes each, as names of files have 255
 
 
 def check_name(option: str, name: str) -> None:
@@ -47,6 +52,23 @@ def visible(text: str) -> str:
     For names that nobody can be asked to change here, such as those of folders.
     """
     return "".join(sign.encode("unicode_escape").decode() if _is_refused(sign) else sign for sign in text)
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns for each name one of letters, digits, '_' and '-', for files and for aliases: `groups-4` for `groups=4`.
+
+    Names that become equal get a number.
+    """
+    plain: dict[str, str] = {}
+    for name in names:
+        start = re.sub(r"[^\w-]+", "-", name).strip("-")[:_LONGEST_PLAIN] or "variant"
+        start = f"variant-{start}" if _NO_ALIAS.fullmatch(start) else start
+        taken, chosen, number = set(plain.values()) - {plain.get(name)}, start, 1
+        while chosen in taken:
+            number += 1
+            chosen = f"{start}-{number}"
+        plain[name] = chosen
+    return plain
 
 
 def _is_refused(sign: str) -> bool:

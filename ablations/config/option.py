@@ -33,15 +33,16 @@ def option(
 ) -> Any:
     """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
 
-    Of a list, `choices` are those of each of its entries, and it has one at least. A `local` option says where this
-    machine has something, and decides no result: it is no part of a protocol. A `neutral` option changes nothing at its
-    default and is part of a protocol only where it has another value: cells that were trained before there was such an
-    option stay what they are. `verbs` are those that have it, where not all do. A `percent` option may be written with
-    a percent sign.
+    Of a list, `choices` are those of each of its entries, and it has one at least unless its default has none. A
+    `local` option says where this machine has something, and decides no result: it is no part of a protocol. A
+    `neutral` option changes nothing at its default and is part of a protocol only where it has another value: cells
+    that were trained before there was such an option stay what they are. `verbs` are those that have it, where not all
+    do. A `percent` option may be written with a percent sign.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
         "local": local, "neutral": neutral, "verbs": verbs, "percent": percent,
+        "may_be_empty": default == [],
     }  # fmt: skip
     if isinstance(default, (dict, list)):
         return field(default_factory=default.copy, metadata=metadata)
@@ -93,7 +94,7 @@ def check_ranges(config: Any) -> None:
             raise UsageError(name, None, "needs a value")
         if isinstance(value, list) and any(isinstance(entry, (list, dict)) for entry in value):
             raise UsageError(name, value, "contains a nested list or mapping")
-        if choices and value == []:
+        if choices and value == [] and not allowed["may_be_empty"]:
             raise UsageError(name, "[]", "is empty", choices)
         if words and isinstance(value, str):
             if value not in words:

@@ -41,6 +41,8 @@ FIGURES = {
     "cams": "Class activation maps on test images",
 }
 
+EXPORTS = ("csv", "parquet", "tensorboard", "wandb", "cards")
+
 
 @dataclass
 class SweepConfig:
@@ -383,6 +385,14 @@ class Config:
         "Save the predictions of each trained network on the test images in results_dir/<study>/predictions (about "
         "17 KB for 10,000 images). Per-class accuracy, confusion matrices, calibration and churn need them.",
         choices=("all", "off"),
+    )
+    export: list[str] = option(
+        [],
+        "Formats to export results to, in results_dir/<study>/export: tidy tables of results, epochs and contrasts "
+        "(csv, parquet), TensorBoard event files, Weights & Biases offline runs, and a model card for each kept "
+        "network (cards), as [csv,cards].",
+        choices=EXPORTS,
+        verbs=("run", "analyze"),
     )
     figures: Any = option(
         "all",

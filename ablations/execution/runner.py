@@ -35,6 +35,7 @@ from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
 from ablations.execution.schedules.sequential import looks_of
+from ablations.export import check_exports, export_study
 from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.reporting.text.progress import WRITING_REPORT
 from ablations.storage.files import Checkpoints, PredictionFiles, Weights
@@ -249,6 +250,10 @@ class StudyRunner:
             tag = report.parts.make("tag of the verdicts in MLflow", "", verdicts_tag, analysis)
             mirror.end(status, folder, report.opening, tag, uploads)
             add_missing(self.console, folder, report.parts, uploads)
+        if self.config.export:
+            exports = Parts()
+            say_place(self.console, "Exports", *export_study(analysis, self.config.export, exports))
+            add_missing(self.console, folder, report.parts, exports)
         if mirror.lost:
             self._say(
                 f"{mirror.lost}; the next run sends what it missed, and so does `analyze` with the same options and "
@@ -267,6 +272,7 @@ def checked_design(config: Config) -> Design:
     design = make_design(config)
     check_launcher(config.launcher)
     study_folder(config)
+    check_exports(config, trains=True)
     if design.replicates_max:
         looks_of(design)
     return design

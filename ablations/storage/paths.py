@@ -16,6 +16,7 @@ from ablations.storage.database import check_url, database_file
 # Where a study cannot be written: what follows the reason.
 GO_ON = "; once this is resolved, the same command resumes the study"
 ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all results
+EXPORTS_FOLDER = "export"  # in a study's
 _RESERVED = ("reference", ARTIFACTS)
 _LONGEST = 200  # bytes of a folder's name, of the 255 of most file systems; names of locks and copies are longer
 _DEVICES = re.compile("con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)

@@ -8,9 +8,7 @@ metadata of the model say.
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,23 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from ablations.tracking.experiment import Experiment
 
-_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)  # as aliases, by MLflow
 _METRICS = ("top1", "test_loss", "ece", "parameters")  # of a run that its model has, too
 _DIGEST = "weights"  # tag of a model: a digest of the file that it was made of
-
-
-def aliases_of(variants: Iterable[str]) -> dict[str, str]:
-    """Returns an alias for each variant that MLflow accepts: `groups-4` for `groups=4`; equal ones get a number."""
-    aliases: dict[str, str] = {}
-    for variant in variants:
-        plain = re.sub(r"[^\w-]+", "-", variant)[:200].strip("-") or "variant"
-        plain = f"variant-{plain}" if _RESERVED.fullmatch(plain) else plain
-        alias, number = plain, 1
-        while alias in aliases.values():
-            number += 1
-            alias = f"{plain}-{number}"
-        aliases[variant] = alias
-    return aliases
 
 
 class Models:

@@ -23,10 +23,12 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from ablations.common.errors import shown
 from ablations.common.metrics import CELL_METRICS, COSTS, EPOCH_METRICS
+from ablations.common.names import plain_names
 from ablations.common.parts import RAISE, Parts
 from ablations.common.settings import flatten
 from ablations.common.urls import hide_passwords
 from ablations.design import Cell, Design
+from ablations.storage.paths import EXPORTS_FOLDER
 from ablations.tracking.base import StudyMirror
 from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import (
@@ -39,7 +41,7 @@ from ablations.tracking.experiment import (
     outage_of,
     refusals_of,
 )
-from ablations.tracking.models import Models, aliases_of
+from ablations.tracking.models import Models
 from ablations.tracking.outage import Connection, State
 from ablations.tracking.run_index import RunIndex
 
@@ -50,7 +52,7 @@ LONGEST_TAG = 5000  # characters
 LONGEST_SOURCE = 65_535  # characters; a list of all classes of a large data set is longer
 LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
 # The files of cells stay where they are: copies of large networks, and of thousands of files, would fill the disk.
-_NO_ARTIFACTS = ("weights", "checkpoints", "predictions")
+_NO_ARTIFACTS = ("weights", "checkpoints", "predictions", EXPORTS_FOLDER)
 _COMMIT = "mlflow.source.git.commit"
 
 
@@ -258,7 +260,7 @@ class Tracker(StudyMirror):
             return
         client, models = self.experiment.client, Models(self.experiment, self._study_id)
         runs = {key: client.get_run(run_id) for key, run_id in self.runs.ids_of(kept).items()}
-        aliases = aliases_of(sorted({run.data.params["variant"] for run in runs.values()}))
+        aliases = plain_names(sorted({run.data.params["variant"] for run in runs.values()}))
         for key, run in runs.items():
             alias = aliases[run.data.params["variant"]]
             try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablations.common.errors import UsageError
-from ablations.common.names import LONGEST_NAME, check_name, check_sentence, visible
+from ablations.common.names import LONGEST_NAME, check_name, check_sentence, plain_names, visible
 from tests.wording import worded
 
 # What has a meaning in some syntax, and what has to be drawn with another font.
@@ -50,3 +51,12 @@ def test_what_is_made_visible_has_no_control_character_and_is_told_from_other_te
     assert not {unicodedata.category(sign) for sign in shown} & {"Cc", "Cs", "Zl", "Zp"}
     assert shown.encode().decode() == shown
     assert (shown == text) == (visible(shown) == text)
+
+
+def test_every_name_gets_a_plain_one_of_its_own() -> None:
+    names = ["groups=4", "w/o CS", "w o CS", "latest", "v2", "größe=研究", "/", "x" * 300, "x" * 301]
+    plain = plain_names(names)
+    assert list(plain.values())[:6] == ["groups-4", "w-o-CS", "w-o-CS-2", "variant-latest", "variant-v2", "größe-研究"]
+    assert len(set(plain.values())) == len(names)
+    assert all(re.fullmatch(r"[\w-]+", name) and len(name.encode()) < 220 for name in plain.values())
+    assert plain_names([*names, *names]) == plain

@@ -1,0 +1,48 @@
+"""Weights & Biases runs, written offline: `wandb sync` sends them when somebody wants that."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.export.cells import finished_cells
+
+if TYPE_CHECKING:
+    from ablations.analysis.study import StudyAnalysis
+
+
+def export_wandb(analysis: StudyAnalysis, folder: Path) -> list[Path]:
+    """Writes a run for each finished cell into `wandb`: the study is the project, the variant the group.
+
+    Nothing is sent, whatever the environment says. A run's id is the key of its cell, so that it is the same run when
+    it is exported and sent again.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    import wandb
+
+    place = folder / "wandb"
+    shutil.rmtree(place, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True, x_disable_stats=True
+    )
+    for cell in finished_cells(analysis):
+        run = wandb.init(
+            project=analysis.design.study,
+            group=cell.variant,
+            name=f"{cell.variant} r{cell.replicate}",
+            id=cell.key,
+            dir=str(folder),
+            config={"variant": cell.variant, "replicate": cell.replicate, **cell.settings},
+            mode="offline",
+            reinit="create_new",
+            settings=settings,
+        )
+        for epoch, metrics in cell.epochs.items():
+            run.log(metrics, step=epoch)
+        run.summary.update(cell.results)
+        run.finish()
+    return [place]
