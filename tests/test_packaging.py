@@ -32,8 +32,8 @@ OURS = {"ablations", "sa_core", "tests"}
 # torch.onnx and torch.utils.tensorboard their packages, pandas what writes Parquet, mypy its stubs, and the notebooks
 # the kernel; the others are commands.
 UNIMPORTED = {
-    "psycopg2-binary", "pyarrow", "tensorboard", "onnx", "onnxscript", "pytest-xdist", "ipykernel", "ruff", "mypy", "build", "pre-commit",
-    "setuptools", "pandas-stubs", "scipy-stubs", "types-psutil", "types-pyyaml",
+    "psycopg2-binary", "pyarrow", "tensorboard", "onnx", "onnxscript", "pytest-xdist", "ipykernel", "ruff", "mypy",
+    "build", "pre-commit", "setuptools", "pandas-stubs", "scipy-stubs", "types-psutil", "types-pyyaml",
 }  # fmt: skip
 WITH_TORCH = {"triton"}  # which torch brings where there are GPUs; sa_core does without
 # Files of the packages that an installation does without: sources of what it has compiled, and text about the sources.
