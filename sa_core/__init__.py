@@ -19,15 +19,25 @@ if TYPE_CHECKING:
     from sa_core.attentions.shuffle_attention import channel_shuffle as channel_shuffle
     from sa_core.attentions.spatial_group_enhance import SpatialGroupEnhance as SpatialGroupEnhance
     from sa_core.backbones.create import create_model as create_model
+    from sa_core.backbones.sa_resnet import FeatureMaps as FeatureMaps
+    from sa_core.backbones.sa_resnet import sa_resnet18 as sa_resnet18
+    from sa_core.backbones.sa_resnet import sa_resnet34 as sa_resnet34
+    from sa_core.backbones.sa_resnet import sa_resnet50 as sa_resnet50
+    from sa_core.backbones.sa_resnet import sa_resnet101 as sa_resnet101
 
 _HOMES = {
     "ATTENTION": "sa_core.attentions.registry",
     "ShuffleAttention": "sa_core.attentions.shuffle_attention",
     "channel_shuffle": "sa_core.attentions.shuffle_attention",
     "SpatialGroupEnhance": "sa_core.attentions.spatial_group_enhance",
+    "FeatureMaps": "sa_core.backbones.sa_resnet",
     "create_model": "sa_core.backbones.create",
     "find_degenerate": "sa_core.attentions.degenerate",
     "map_shapes": "sa_core.attentions.degenerate",
+    "sa_resnet18": "sa_core.backbones.sa_resnet",
+    "sa_resnet34": "sa_core.backbones.sa_resnet",
+    "sa_resnet50": "sa_core.backbones.sa_resnet",
+    "sa_resnet101": "sa_core.backbones.sa_resnet",
 }
 
 __all__ = list(_HOMES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class OptionError(ValueError):
@@ -27,3 +28,23 @@ class UnsupportedError(OptionError, RuntimeError):
 
     It is a RuntimeError, too, because torch raises those where it cannot trace or differentiate.
     """
+
+
+class ShapeError(ValueError):
+    """A layer was called with a map of the wrong rank or width; the message has the expected shape."""
+
+
+@contextmanager
+def needed(package: str, what: str) -> Iterator[None]:
+    """Is put around the import of a package that sa_core has no need of but for `what`.
+
+    Raises:
+        ImportError: if it is not installed; the message says what to install.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        message = f"{what} needs the Python package {package}, which is not installed: pip install {package}"
+        raise ImportError(message, name=package) from None

@@ -132,9 +132,18 @@ def test_with_torch_alone_the_library_works() -> None:
         "assert sa_core.ShuffleAttention(16, groups=4)(x).shape == x.shape\n"
         "network = sa_core.create_model('resnet20', attention='sa', groups=4)\n"
         "network(torch.ones(2, 3, 32, 32)).sum().backward()\n"
-        "print([name for name in sa_core.__all__ if getattr(sa_core, name) is None])"
+        "assert all(getattr(sa_core, name) is not None for name in sa_core.__all__)\n"
+        "for name, knobs in (('resnet50', {}), ('timm/resnet26', {}), ('resnet8', {'attention': 'se'})):\n"
+        "    try:\n"
+        "        sa_core.create_model(name, **knobs)\n"
+        "    except ImportError as error:\n"
+        "        print(error)"
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert done.returncode == 0, done.stderr
+    wanted = {"resnet50": "torchvision", "timm/resnet26": "timm", "attention=se": "timm"}
+    assert done.stdout.splitlines() == [
+        worded("packages.missing", what=what, package=package) for what, package in wanted.items()
+    ]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -212,7 +221,15 @@ def test_the_source_distribution_has_tests_and_all_that_builds_and_explains(sdis
     tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.*") if path.suffix in (".py", ".toml")}
     kernels = {str(path.relative_to(ROOT)) for path in (ROOT / "sa_core" / "fused" / "kernels").iterdir()}
     assert sorted({*tests, *kernels, *in_packages()} - names) == []
-    assert {"README.md", "LICENSE", "NOTICE", "Makefile", "pyproject.toml", "notebooks/01_quickstart.ipynb"} <= names
+    assert {
+        "hubconf.py",
+        "README.md",
+        "LICENSE",
+        "NOTICE",
+        "Makefile",
+        "pyproject.toml",
+        "notebooks/01_quickstart.ipynb",
+    } <= names
     assert sorted(name for name in names if name.endswith((".so", ".pyc")) or name.startswith("results")) == []
 
 

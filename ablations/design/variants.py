@@ -22,7 +22,7 @@ from ablations.common.sizes import SMALL_SIDE
 from ablations.config import ATTENTION, AUTO, Config, is_switch
 from ablations.config.messages import type_reason
 from sa_core.attentions.declaration import Knobs, default_of
-from sa_core.attentions.knobs import ATTENTIONS, GroupedKnobs, default_groups, default_reduction
+from sa_core.attentions.knobs import ATTENTIONS, GroupedKnobs, automatic_groups, default_reduction
 from sa_core.backbones.places import Backbone, Place, select_stages
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
@@ -250,7 +250,7 @@ def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageEr
 
 def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places: list[Place]) -> None:
     """Puts numbers in the place of `auto`, and of digits."""
-    # Of the backbone's usual places, so that variants that put attention elsewhere have as many, where they fit.
+    # Of the backbone's usual places, so that variants that put attention elsewhere have as many.
     widths = list(dict.fromkeys(place.channels for place in backbone.places()))
     for knob in ("groups", "reduction"):
         value = attention.get(knob)
@@ -261,9 +261,7 @@ def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places:
     if attention.get("reduction") == AUTO:
         attention["reduction"] = default_reduction(widths)
     if attention.get("groups") == AUTO and issubclass(made, GroupedKnobs):
-        attention["groups"] = groups = default_groups(made, widths)
-        if not all(groups in made.fitting_groups(place.channels) for place in places):
-            attention["groups_policy"] = "clamp"
+        attention |= automatic_groups(made, widths, (place.channels for place in places))
 
 
 def _canonical(stages: str, backbone: Backbone) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core.attentions.declaration import default_of
-from sa_core.attentions.knobs import ConstantKnobs, MatchedKnobs
+from sa_core.attentions.knobs import ConstantKnobs, MatchedKnobs, groups_of
 from sa_core.attentions.shuffle_attention import ShuffleAttention, in_layout_of
 
 
@@ -67,7 +67,7 @@ class FrozenShuffleAttention(ShuffleAttention):
     Takes what `ShuffleAttention` takes; the noise, standard normal, is drawn from torch's generator when it is made.
     """
 
-    def __init__(self, channels: int, groups: int = 64, **knobs: Any) -> None:
+    def __init__(self, channels: int, groups: int | str = 64, **knobs: Any) -> None:
         super().__init__(channels, groups, **knobs)
         with torch.no_grad():
             for name in ("cweight", "cbias", "sweight", "sbias"):
@@ -85,7 +85,7 @@ class MatchedSqueezeExcitation(nn.Module):
 
     Args:
         channels: C, divisible by `2 * groups`.
-        groups: G.
+        groups: G, or `auto`, as in shuffle attention.
         groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
 
     Raises:
@@ -95,14 +95,14 @@ class MatchedSqueezeExcitation(nn.Module):
     def __init__(
         self,
         channels: int,
-        groups: int = 64,
+        groups: int | str = 64,
         *,
         groups_policy: str = "strict",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        knobs = MatchedKnobs(groups, groups_policy)
+        knobs = MatchedKnobs(groups_of(MatchedKnobs, groups, channels), groups_policy)
         knobs.check(channels)
         self.groups = knobs.groups_on(channels)
         width = channels // self.groups

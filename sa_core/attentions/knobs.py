@@ -22,6 +22,7 @@ from sa_core.attentions.findings import (
 )
 from sa_core.errors import OptionError
 
+AUTO = "auto"  # groups in proportion to the width
 PAPER_GROUPS = 64
 _PAPER_GROUP_CHANNELS = 4  # what 64 groups leave a group in the narrowest stage of ResNet-50, which has 256 channels
 PAPER_REDUCTION = 16
@@ -77,6 +78,34 @@ def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
     most = min(PAPER_GROUPS, min(widths) // _PAPER_GROUP_CHANNELS)
     common = set.intersection(*(set(knobs.fitting_groups(width)) for width in widths))
     return max((groups for groups in common if groups <= most), default=1)
+
+
+def groups_of(knobs: type[GroupedKnobs], groups: int | str, channels: int) -> int:
+    """Returns the number of groups of one layer of so many channels: `groups`, or `default_groups` where that is auto.
+
+    Raises:
+        OptionError: if `groups` is another text.
+    """
+    if groups == AUTO:
+        return default_groups(knobs, [channels])
+    if isinstance(groups, str):
+        raise OptionError("groups", groups, f"must be an integer or {AUTO!r}")
+    return groups
+
+
+def automatic_groups(knobs: type[GroupedKnobs], usual: Iterable[int], channels: Iterable[int]) -> dict[str, int | str]:
+    """Returns the knobs that `groups=auto` stands for in a backbone.
+
+    Args:
+        knobs: of the attention module.
+        usual: channels of the backbone's usual places, which decide: variants that put attention elsewhere have as many
+            groups, where they fit.
+        channels: channels of the places that attention is put into; where some do not fit, they are clamped.
+    """
+    groups = default_groups(knobs, usual)
+    if all(groups in knobs.fitting_groups(width) for width in channels):
+        return {"groups": groups}
+    return {"groups": groups, "groups_policy": "clamp"}
 
 
 @dataclass(frozen=True)

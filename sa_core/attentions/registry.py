@@ -22,6 +22,7 @@ from sa_core.attentions.controls import (
 from sa_core.attentions.knobs import CbamKnobs, EfficientChannelKnobs, GlobalContextKnobs, SqueezeExcitationKnobs
 from sa_core.attentions.shuffle_attention import ShuffleAttention
 from sa_core.attentions.spatial_group_enhance import SpatialGroupEnhance
+from sa_core.errors import needed
 
 
 def identity(channels: int, *, device: Any = None, dtype: torch.dtype | None = None) -> nn.Module:
@@ -44,7 +45,8 @@ def squeeze_excitation(
     places dearer than the paper's: 8 hidden units on 16 channels instead of 1.
     """
     SqueezeExcitationKnobs(reduction).check(channels)
-    from timm.layers.squeeze_excite import SEModule
+    with needed("timm", "attention=se"):
+        from timm.layers.squeeze_excite import SEModule
 
     return SEModule(channels, rd_ratio=1 / reduction, **_given(device, dtype))
 
@@ -58,7 +60,8 @@ def efficient_channel(
     where the official weights have 3, 5, 5 and 7.
     """
     EfficientChannelKnobs(kernel_size).check(channels)
-    from timm.layers.eca import EcaModule
+    with needed("timm", "attention=eca"):
+        from timm.layers.eca import EcaModule
 
     if kernel_size:
         return EcaModule(None, kernel_size=kernel_size, **_given(device, dtype))
@@ -80,7 +83,8 @@ def cbam(
     them, 16,048 in ResNet-50.
     """
     CbamKnobs(reduction, kernel_size, mlp_bias).check(channels)
-    from timm.layers.cbam import CbamModule
+    with needed("timm", "attention=cbam"):
+        from timm.layers.cbam import CbamModule
 
     return CbamModule(
         channels, rd_ratio=1 / reduction, spatial_kernel_size=kernel_size, mlp_bias=mlp_bias, **_given(device, dtype)
@@ -95,7 +99,8 @@ def global_context(
     The paper adds and reduces by 16; timm's defaults gate and reduce by 8.
     """
     GlobalContextKnobs(reduction, fusion).check(channels)
-    from timm.layers.global_context import GlobalContext
+    with needed("timm", "attention=gc"):
+        from timm.layers.global_context import GlobalContext
 
     return GlobalContext(
         channels,

@@ -9,28 +9,15 @@ The `group norm` of the paper has one group per channel: it is instance normalis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core import fused as kernels
-from sa_core.attentions.knobs import ShuffleAttentionKnobs, norm_groups
-from sa_core.errors import OptionError, UnsupportedError
-
-_GATES: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "hard_sigmoid": F.hardsigmoid,
-    "tanh1": lambda value: 1 + torch.tanh(value),
-    "none": lambda value: value,
-}
-_POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "avg": lambda x: x.mean((2, 3), keepdim=True),
-    "max": lambda x: x.amax((2, 3), keepdim=True),
-    "avg_max": lambda x: (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2,
-}
+from sa_core.attentions.knobs import ShuffleAttentionKnobs, groups_of, norm_groups
+from sa_core.errors import OptionError, ShapeError, UnsupportedError
 
 
 class ShuffleAttention(nn.Module):
@@ -42,7 +29,9 @@ class ShuffleAttention(nn.Module):
 
     Args:
         channels: C, divisible by `2 * groups`.
-        groups: G. The paper's 64 needs at least 128 channels. What was taken is the attribute `groups`.
+        groups: G. The paper's 64 needs at least 128 channels; `auto` scales it to the width: 64 from 256 channels on,
+            fewer below, such that a group has four channels (`default_groups`). What was taken is the attribute
+            `groups`.
         groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
         branches: which gates are there: `both`, `channel`, `spatial` or `none`.
         removed: what becomes of a removed branch's half of the channels: `identity` passes it through, `reassign`
@@ -68,14 +57,27 @@ class ShuffleAttention(nn.Module):
         OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
             the message says which values would. Also if `fused` is `on` and this variant has no kernel, or, when the
             module is called, what it is called with. UnsupportedError, a RuntimeError too, where `on` is traced by
-            torch.jit, transformed by torch.func, exported to ONNX, or differentiated twice; TorchScript cannot compile
-            the module at all.
+            torch.jit.trace or by itself by torch.fx, compiled by TorchScript, transformed by torch.func, exported to
+            ONNX, or differentiated twice.
+        ShapeError (a ValueError): if the module is called with a map that is not of shape (B, channels, H, W).
+
+    TorchScript compiles torch's operations. torch.fx records a module within a network as one step, and the operations
+    of a module that is traced by itself.
     """
+
+    # What TorchScript knows of a variant; of parts that are not there, it compiles nothing.
+    __constants__ = (
+        "channels", "groups", "_has_channel_branch", "_is_reassigned", "_is_convolved", "_pooling", "_gate",
+        "_shuffle_groups",
+    )  # fmt: skip
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        permutation: Tensor  # a buffer, of variants that have one
 
     def __init__(
         self,
         channels: int,
-        groups: int = 64,
+        groups: int | str = 64,
         *,
         groups_policy: str = "strict",
         branches: str = "both",
@@ -95,7 +97,7 @@ class ShuffleAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.knobs = knobs = ShuffleAttentionKnobs(
-            groups=groups,
+            groups=groups_of(ShuffleAttentionKnobs, groups, channels),
             groups_policy=groups_policy,
             branches=branches,
             removed=removed,
@@ -125,6 +127,9 @@ class ShuffleAttention(nn.Module):
             self.gn = _make_norm(norm, c, {"affine": norm_affine, **factory})
         if shuffle and permutation == "random":
             self.register_buffer("permutation", torch.randperm(channels, device=device))
+        self._has_channel_branch = knobs.has_channel_branch
+        self._is_reassigned, self._is_convolved = removed == "reassign", transform == "conv1x1"
+        self._pooling, self._gate, self._shuffle_groups = pooling, gate, shuffle_groups if shuffle else 1
         self._form = kernels.form_of(knobs, channels)
         self.fuse(fused)
 
@@ -138,22 +143,40 @@ class ShuffleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H, W)."""
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_map(x, self.channels)
+            out = self._composed(x)
+        else:
+            out = self._computed(x)
+        return out
+
+    def _computed(self, x: Tensor) -> Tensor:
+        """Computes it by kernels where they can be had, otherwise by torch's operations."""
         if type(x) is not Tensor and not _is_tensor(x):
             return _recorded(self, x)
         form = self.fused_form(x)
-        if form is not None:
+        if form is not None:  # which is of maps of the right shape alone
             parameters, order, strict = self.fused_parameters(), self.fused_permutation(), self.fused == "on"
             return kernels.shuffle_attention(form, parameters, x, permutation=order, strict=strict)[0]
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not is_traced:  # torch.jit.trace would not record the check, and warns of that
+            check_map(x, self.channels)
+        return self._composed(x)
+
+    def _composed(self, x: Tensor) -> Tensor:
+        """The module in torch's operations. TorchScript compiles them, and torch.fx records them."""
         x0, x1 = self._halves(x)
         # Under autocast a gate is computed in the parameters' precision and applied in that of x.
-        if self.knobs.has_channel_branch:
+        if self._has_channel_branch:
             x0 = x0 * self._channel_gate(x0).to(x.dtype)
-        if self.knobs.has_spatial_branch:
+        if hasattr(self, "gn"):
             x1 = x1 * self._spatial_gate(x1).to(x.dtype)
-        if self.knobs.removed == "reassign":
-            out = x0 if self.knobs.has_channel_branch else x1
-        else:
+        if not self._is_reassigned:
             out = torch.cat([x0, x1], dim=1)
+        elif self._has_channel_branch:
+            out = x0
+        else:
+            out = x1
         return in_layout_of(x, self._shuffle(out.reshape(x.shape)))
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -162,41 +185,42 @@ class ShuffleAttention(nn.Module):
         Of shape (B, K, 1, 1) and (B, K, H, W), where K counts a branch's channels in the order of x; None of a branch
         that is not there. They are computed by torch's operations, whatever `fused` says.
         """
+        check_map(x, self.channels)
         batch, _, height, width = x.shape
         x0, x1 = self._halves(x)
-        by_channel = self._channel_gate(x0).reshape(batch, -1, 1, 1) if self.knobs.has_channel_branch else None
-        by_space = self._spatial_gate(x1).reshape(batch, -1, height, width) if self.knobs.has_spatial_branch else None
+        by_channel = self._channel_gate(x0).reshape(batch, -1, 1, 1) if self._has_channel_branch else None
+        by_space = self._spatial_gate(x1).reshape(batch, -1, height, width) if hasattr(self, "gn") else None
         return by_channel, by_space
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the branches' shares of each group, (B * G, c, H, W); all of it twice where one branch has it."""
         batch, channels, height, width = x.shape
         grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
-        if self.knobs.removed == "reassign":
+        if self._is_reassigned:
             return grouped, grouped
         x0, x1 = grouped.chunk(2, dim=1)
         return x0, x1
 
     def _channel_gate(self, x: Tensor) -> Tensor:
         """Equations 1 and 2: global pooling, F_c, gate."""
-        value = _POOLINGS[self.knobs.pooling](x)
-        if self.knobs.channel_transform != "none":
-            value = _transform(self.knobs.channel_transform, value, self.cweight, self.cbias)
-        return _GATES[self.knobs.gate](value)
+        value = _pooled(x, self._pooling)
+        if hasattr(self, "cweight"):
+            value = _transform(value, self.cweight, self.cbias, self._is_convolved)
+        return _gate(value, self._gate)
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Equation 3: norm, F_c, gate."""
-        value = self.gn(x)
-        if self.knobs.spatial_transform != "none":
-            value = _transform(self.knobs.spatial_transform, value, self.sweight, self.sbias)
-        return _GATES[self.knobs.gate](value)
+        value: Tensor = self.gn(x)
+        if hasattr(self, "sweight"):
+            value = _transform(value, self.sweight, self.sbias, self._is_convolved)
+        return _gate(value, self._gate)
 
     def _shuffle(self, x: Tensor) -> Tensor:
-        if not self.knobs.shuffle:
-            return x
-        if self.knobs.permutation == "random":
-            return x.index_select(1, self.get_buffer("permutation"))
-        return channel_shuffle(x, self.knobs.shuffle_groups)
+        if hasattr(self, "permutation"):
+            return x.index_select(1, self.permutation)
+        if self._shuffle_groups > 1:
+            return channel_shuffle(x, self._shuffle_groups)
+        return x
 
     def fused_form(self, x: Tensor) -> kernels.Form | None:
         """Returns what the fused operator is told if it is to work on x, otherwise None; raises as `forward` does."""
@@ -233,10 +257,11 @@ class ShuffleAttention(nn.Module):
         """Returns the order of the channels where a buffer keeps it."""
         return self._buffers.get("permutation")
 
-    def __prepare_scriptable__(self) -> None:
-        """Refuses torch.jit.script, which asks for this and cannot compile the module."""
-        reason = "is not available in TorchScript: torch.jit.script cannot compile shuffle attention; "
-        raise UnsupportedError("fused", self.fused, reason + "use torch.jit.trace or torch.export")
+    def __prepare_scriptable__(self) -> ShuffleAttention:
+        """Returns what torch.jit.script compiles, and refuses `on`: there are no kernels in TorchScript."""
+        if self.fused == "on":
+            raise UnsupportedError("fused", "on", "is not available: TorchScript has no kernels", ("auto", "off"))
+        return self
 
     def extra_repr(self) -> str:
         """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
@@ -264,15 +289,32 @@ def _is_tensor(x: object) -> bool:
 
 
 def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
-    """Records a call of the module where torch.fx traces it symbolically, as it does with modules of torch.nn."""
+    """Records a call of the module where torch.fx traces it symbolically.
+
+    That is one step of a network, as torch.fx has it of modules of torch.nn, and the operations of a module that is
+    traced by itself.
+    """
     if not isinstance(x, torch.fx.Proxy):
         raise TypeError(f"shuffle attention expects a tensor, got {type(x).__name__}")
     path = x.tracer.path_of_module(module)  # type: ignore[attr-defined]
-    if not path:
-        reason = "cannot be the root of a symbolic trace; torch.fx records it as a leaf module of a network"
-        raise UnsupportedError("fused", module.fused, reason)
-    step: Any = x.tracer.create_proxy("call_module", path, (x,), {})
-    return step  # type: ignore[no-any-return]
+    if path:
+        step: Any = x.tracer.create_proxy("call_module", path, (x,), {})
+        return step  # type: ignore[no-any-return]
+    if module.fused == "on":
+        reason = "is not available: torch.fx records the root of a trace as torch's operations"
+        raise UnsupportedError("fused", "on", reason, ("auto", "off"))
+    out: Tensor = module._composed(x)  # type: ignore[arg-type]
+    return out
+
+
+def check_map(x: Tensor, channels: int) -> None:
+    """Checks that x is a map of so many channels.
+
+    Raises:
+        ShapeError: if it is not.
+    """
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ShapeError(f"shuffle attention expects a feature map of shape [B, {channels}, H, W], got {list(x.shape)}")
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -282,6 +324,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.transpose(1, 2).reshape(batch, channels, height, width)
 
 
+@torch.fx.wrap  # which records the call, and not the decision
 def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
     """Returns `out` in channels_last where `x` is: what comes after expects the layout that came in."""
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
@@ -296,10 +339,31 @@ def _own(module: nn.Module, name: str) -> Tensor | None:
     return value
 
 
-def _transform(transform: str, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if transform == "conv1x1":
+# TorchScript has no tables of functions, hence the ladders.
+
+
+def _pooled(x: Tensor, pooling: str) -> Tensor:
+    if pooling == "avg":
+        return x.mean((2, 3), keepdim=True)
+    if pooling == "max":
+        return x.amax((2, 3), keepdim=True)
+    return (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2
+
+
+def _transform(value: Tensor, weight: Tensor, bias: Tensor, is_convolved: bool) -> Tensor:
+    if is_convolved:
         return F.conv2d(value, weight, bias.flatten())
     return weight * value + bias
+
+
+def _gate(value: Tensor, gate: str) -> Tensor:
+    if gate == "sigmoid":
+        return torch.sigmoid(value)
+    if gate == "hard_sigmoid":
+        return F.hardsigmoid(value)
+    if gate == "tanh1":
+        return 1 + torch.tanh(value)
+    return value
 
 
 class _GroupNorm(nn.GroupNorm):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sa_core.attentions.knobs import SpatialGroupEnhanceKnobs
+from sa_core.attentions.knobs import SpatialGroupEnhanceKnobs, groups_of
 
 _EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ class SpatialGroupEnhance(nn.Module):
 
     Args:
         channels: C, divisible by `groups`.
-        groups: G.
+        groups: G, or `auto`, as in shuffle attention.
         groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
 
     Raises:
@@ -34,14 +34,14 @@ class SpatialGroupEnhance(nn.Module):
     def __init__(
         self,
         channels: int,
-        groups: int = 64,
+        groups: int | str = 64,
         *,
         groups_policy: str = "strict",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        knobs = SpatialGroupEnhanceKnobs(groups, groups_policy)
+        knobs = SpatialGroupEnhanceKnobs(groups_of(SpatialGroupEnhanceKnobs, groups, channels), groups_policy)
         knobs.check(channels)
         self.channels, self.groups = channels, knobs.groups_on(channels)
         self.weight = nn.Parameter(torch.zeros(1, self.groups, 1, 1, device=device, dtype=dtype))

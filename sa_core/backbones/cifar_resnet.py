@@ -6,9 +6,12 @@ torchvision's.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core.backbones.classifier import Classifier
 from sa_core.backbones.places import Backbone
 from sa_core.backbones.slots import SlottedBlock
 
@@ -31,6 +34,11 @@ class CifarBlock(SlottedBlock):
         result: Tensor = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return result
 
+    def residual(self, x: Tensor) -> Tensor:
+        """Those, and the last norm."""
+        result: Tensor = self.bn2(self.convolved(x))
+        return result
+
     def shortcut(self, x: Tensor) -> Tensor:
         """Subsamples, and fills the new channels with zeros."""
         if self.stride > 1:
@@ -38,13 +46,18 @@ class CifarBlock(SlottedBlock):
         return F.pad(x, (0, 0, 0, 0, 0, self.grown)) if self.grown else x
 
 
-class CifarResNet(nn.Module):
-    """A ResNet for small images: (B, 3, H, W) to logits (B, num_classes)."""
+class CifarResNet(Classifier):
+    """A ResNet for small images: (B, in_chans, H, W) to logits (B, num_classes)."""
 
-    def __init__(self, backbone: Backbone, num_classes: int, position: str) -> None:
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+
+    def __init__(self, backbone: Backbone, num_classes: int, position: str, in_chans: int = 3) -> None:
         super().__init__()
         channels = backbone.stages[0].in_channels
-        self.conv1 = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         for index, stage in enumerate(backbone.stages):
             strides = [1 if index == 0 else 2] + [1] * (stage.blocks - 1)
@@ -53,16 +66,14 @@ class CifarResNet(nn.Module):
                 blocks.append(CifarBlock(channels, stage.channels, stride, position))
                 channels = stage.channels
             self.add_module(stage.name, nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes)
-        self.stages = backbone.stages
+        self.num_features = channels
+        self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Classifies images that were normalised to mean 0 and variance 1."""
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps images to the map of the last stage, at a fourth of their resolution."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        for stage in self.stages:
-            x = self.get_submodule(stage.name)(x)
-        logits: Tensor = self.fc(x.mean((2, 3)))
-        return logits
+        features: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return features

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from sa_core.attentions.knobs import ATTENTIONS, ShuffleAttentionKnobs
+from sa_core.attentions.knobs import ATTENTIONS, AUTO, GroupedKnobs, ShuffleAttentionKnobs, automatic_groups
 from sa_core.attentions.registry import ATTENTION
 from sa_core.attentions.shuffle_attention import ShuffleAttention
 from sa_core.backbones.places import Backbone, Place
 from sa_core.backbones.registry import find_backbone
 from sa_core.backbones.slots import SlottedBlock
-from sa_core.errors import OptionError
+from sa_core.errors import OptionError, needed
 from sa_core.fused import FUSED
 from sa_core.seeds import stream_seed
 
@@ -25,6 +25,7 @@ def create_model(
     *,
     attention: str = "none",
     num_classes: int = 10,
+    in_chans: int = 3,
     stem: str | None = None,
     stages: str = "all",
     position: str = "residual",
@@ -42,7 +43,8 @@ def create_model(
         name: a name from `sa_core.backbones.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and
             ShuffleNetV2), or `timm/<name>` for a model of timm whose blocks take `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
-        num_classes: length of the logits.
+        num_classes: length of the logits; 0 gives pooled features.
+        in_chans: channels of the images.
         stem: first layers of a torchvision model: `imagenet` (its own), or `cifar` (for images of up to 64 pixels).
         stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
         position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.places`.
@@ -50,27 +52,25 @@ def create_model(
         fused: of every module of shuffle attention, as `ShuffleAttention` takes it.
         fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
             ReLU in one pass where `sa_core.fused` can; parameters, buffers and their names stay the same.
-        **knobs: of the attention module, as `groups=8`.
+        **knobs: of the attention module, as `groups=8`, or `auto`: the paper's 64 scaled to the backbone's width.
 
     Raises:
         OptionError (a ValueError): if a name is unknown or the knobs do not fit a place; the message names the place.
         TypeError: if the attention module has no such knob.
+        ImportError: if the backbone is one of torchvision or timm, or attention a layer of timm, and that is missing.
     """
     if attention not in ATTENTION:
         raise OptionError("attention", attention, "is not a valid choice", ATTENTION)
     backbone = find_backbone(name)
     _check_stem(backbone, stem)
-    if fused not in FUSED:
-        raise OptionError("fused", fused, "is not a valid choice", FUSED)
-    if fused_block:
-        _check_fused_block(backbone, attention, position, fused)
+    _check_fused(backbone, attention, position, fused, fused_block)
     _check_names(attention, knobs)
     places = backbone.selected_places(position, stages)
-    if seed is None:
-        seed = int(torch.randint(2**62, ()).item())
+    knobs |= _automatic(attention, knobs.get("groups"), backbone, places)
+    seed = int(torch.randint(2**62, (), device="cpu").item()) if seed is None else seed
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs too
-        model = _build_plain(backbone, num_classes, position, stem or "imagenet")
+        model = _build_plain(backbone, num_classes, position, stem or "imagenet", in_chans)
         torch.default_generator.manual_seed(stream_seed(seed, "attention"))
         _insert(model, attention, knobs, places, name)
     for module in model.modules():
@@ -95,6 +95,15 @@ def _check_names(attention: str, knobs: Iterable[str]) -> None:
         )
 
 
+def _automatic(attention: str, groups: object, backbone: Backbone, places: Sequence[Place]) -> dict[str, Any]:
+    """Returns the knobs that groups=auto stands for."""
+    declared = ATTENTIONS[attention]
+    if groups != AUTO or not issubclass(declared, GroupedKnobs):
+        return {}
+    usual, channels = ([place.channels for place in some] for some in (backbone.places(), places))
+    return automatic_groups(declared, usual, channels)
+
+
 def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Sequence[Place], name: str) -> None:
     """Puts attention into the slots of a model; an error names the place where it does not fit."""
     for place in places:
@@ -105,7 +114,11 @@ def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Seq
             raise OptionError(error.option, error.value, reason, error.choices) from None
 
 
-def _check_fused_block(backbone: Backbone, attention: str, position: str, fused: str) -> None:
+def _check_fused(backbone: Backbone, attention: str, position: str, fused: str, fused_block: bool) -> None:
+    if fused not in FUSED:
+        raise OptionError("fused", fused, "is not a valid choice", FUSED)
+    if not fused_block:
+        return
     reason = None
     if backbone.family not in ("cifar_resnet", "resnet"):
         reason = f"is not available: the blocks of {backbone.name} do not end in a batch norm, an addition and a ReLU"
@@ -119,16 +132,17 @@ def _check_fused_block(backbone: Backbone, attention: str, position: str, fused:
         raise OptionError("fused_block", True, reason, (False,))
 
 
-def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:
+def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str, in_chans: int) -> nn.Module:
     """Builds a backbone with empty slots; what takes seconds to import is imported where it is needed."""
     if backbone.family == "cifar_resnet":
         from sa_core.backbones.cifar_resnet import CifarResNet
 
-        return CifarResNet(backbone, num_classes, position)
+        return CifarResNet(backbone, num_classes, position, in_chans)
     if backbone.family == "timm":
         from sa_core.backbones import timm_models
 
-        return timm_models.build(backbone.name, num_classes)
-    from sa_core.backbones import torchvision_models
+        return timm_models.build(backbone.name, num_classes, in_chans)
+    with needed("torchvision", backbone.name):
+        from sa_core.backbones import torchvision_models
 
-    return torchvision_models.build(backbone, num_classes, position, stem)
+    return torchvision_models.build(backbone, num_classes, position, stem, in_chans)

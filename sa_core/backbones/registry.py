@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sa_core.backbones.places import STEMS, TIMM, Backbone, Stage
-from sa_core.errors import OptionError
+from sa_core.errors import OptionError, needed
 
 
 def _cifar_resnet(depth: int) -> Backbone:
@@ -55,7 +55,8 @@ def find_backbone(name: str) -> Backbone:
         OptionError: if there is none of this name, or the blocks of the timm model take no attention.
     """
     if name.startswith(TIMM):
-        from sa_core.backbones.timm_models import find_timm_backbone
+        with needed("timm", name):
+            from sa_core.backbones.timm_models import find_timm_backbone
 
         return find_timm_backbone(name)
     if name not in BACKBONES:

@@ -79,13 +79,13 @@ def _probe(name: str) -> dict[str, int]:
     return found
 
 
-def build(name: str, num_classes: int) -> nn.Module:
+def build(name: str, num_classes: int, in_chans: int = 3) -> nn.Module:
     """Builds a model of timm, untrained, with empty slots."""
     architecture = name.removeprefix(TIMM)
     # ResNets pass their blocks' options on; models that are made from a description of blocks take it as their own.
     for options in ({"block_args": {"attn_layer": Slot}}, {"attn_layer": Slot}):
         with suppress(TypeError, AttributeError, AssertionError, ValueError):
-            model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **options)
+            model: nn.Module = timm.create_model(architecture, num_classes=num_classes, in_chans=in_chans, **options)
             if any(isinstance(module, Slot) for module in model.modules()):
                 return model
     raise _refusal(name, "has blocks that do not support attn_layer")

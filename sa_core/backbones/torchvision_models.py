@@ -9,11 +9,14 @@ ShuffleNetV2 the same convolution, both without stride and without the pooling t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import InvertedResidual, ShuffleNetV2, channel_shuffle
 
+from sa_core.backbones.classifier import Classifier
 from sa_core.backbones.places import Backbone
 from sa_core.backbones.slots import SlottedBlock
 
@@ -21,17 +24,19 @@ from sa_core.backbones.slots import SlottedBlock
 class _ResidualBlock(SlottedBlock):
     """What torchvision's two residual blocks share."""
 
-    conv1: nn.Module
-    bn1: nn.Module
-    conv2: nn.Module
-    bn2: nn.Module
-    relu: nn.Module
-    downsample: nn.Module | None
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        conv1: nn.Module
+        bn1: nn.Module
+        conv2: nn.Module
+        bn2: nn.Module
+        relu: nn.Module
+        downsample: nn.Module | None
 
     def shortcut(self, x: Tensor) -> Tensor:
         """The input, projected where the shape changes."""
-        projected: Tensor = x if self.downsample is None else self.downsample(x)
-        return projected
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return x
 
 
 class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
@@ -44,11 +49,18 @@ class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
         result: Tensor = self.conv2(self.relu(self.bn1(self.conv1(x))))
         return result
 
+    def residual(self, x: Tensor) -> Tensor:
+        """Those, and the last norm."""
+        result: Tensor = self.bn2(self.convolved(x))
+        return result
+
 
 class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
     """The block of ResNet-50 and ResNet-101."""
 
-    conv3: nn.Module
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        conv3: nn.Module
+        bn3: nn.Module
     last_norm = "bn3"
 
     def convolved(self, x: Tensor) -> Tensor:
@@ -57,13 +69,19 @@ class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
         result: Tensor = self.conv3(self.relu(self.bn2(self.conv2(out))))
         return result
 
+    def residual(self, x: Tensor) -> Tensor:
+        """Those, and the last norm."""
+        result: Tensor = self.bn3(self.convolved(x))
+        return result
+
 
 class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
     """The unit of ShuffleNetV2: half of the channels is convolved, the other half kept; both where the map shrinks."""
 
-    stride: int
-    branch1: nn.Module
-    branch2: nn.Module
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        stride: int
+        branch1: nn.Module
+        branch2: nn.Module
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Splits the channels, or hands all of them to both paths where the map shrinks."""
@@ -88,22 +106,96 @@ class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
         return shuffled
 
 
-def build(backbone: Backbone, num_classes: int, position: str, stem: str) -> nn.Module:
+class SlottedResNet(Classifier, ResNet):  # type: ignore[misc]
+    """torchvision's ResNet, which timm can take feature maps from (`feature_info`)."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        conv1: nn.Module
+        bn1: nn.Module
+        relu: nn.Module
+        maxpool: nn.Module
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+        layer4: nn.Module
+        avgpool: nn.Module
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], backbone: Backbone, num_classes: int) -> None:
+        super().__init__(block, [stage.blocks for stage in backbone.stages], max(num_classes, 1))
+        self.feature_info = [{"num_chs": 64, "reduction": 2, "module": "relu"}] + [
+            {"num_chs": stage.channels, "reduction": 2 ** (number + 1), "module": stage.name}
+            for number, stage in enumerate(backbone.stages, start=1)
+        ]
+        _name_head(self, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps images to the map of the last stage, at a 32nd of their resolution."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return features
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The mean over the positions of each channel."""
+        return torch.flatten(self.avgpool(x), 1)
+
+
+class SlottedShuffleNet(Classifier, ShuffleNetV2):  # type: ignore[misc]
+    """torchvision's ShuffleNetV2."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        conv1: nn.Module
+        maxpool: nn.Module
+        stage2: nn.Module
+        stage3: nn.Module
+        stage4: nn.Module
+        conv5: nn.Module
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        widths = [24, *(stage.channels for stage in backbone.stages), 1024]
+        super().__init__([stage.blocks for stage in backbone.stages], widths, max(num_classes, 1), SlottedUnit)
+        _name_head(self, num_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Maps images to the map of the last convolution, at a 32nd of their resolution."""
+        x = self.maxpool(self.conv1(x))
+        features: Tensor = self.conv5(self.stage4(self.stage3(self.stage2(x))))
+        return features
+
+
+def _name_head(model: Classifier, num_classes: int) -> None:
+    """Sets the attributes of `Classifier`; takes the last layer away where there are to be no classes."""
+    assert isinstance(model.fc, nn.Linear)
+    model.num_features, model.num_classes = model.fc.in_features, num_classes
+    if not num_classes:
+        model.reset_classifier(0)
+
+
+def build(backbone: Backbone, num_classes: int, position: str, stem: str, in_chans: int = 3) -> nn.Module:
     """Builds a torchvision backbone with empty slots."""
-    units = [stage.blocks for stage in backbone.stages]
     model: nn.Module
     if backbone.family == "resnet":
         block = SlottedBottleneck if backbone.name in ("resnet50", "resnet101") else SlottedBasicBlock
-        model = ResNet(block, units, num_classes)
+        model = SlottedResNet(block, backbone, num_classes)
     else:
-        widths = [24, *(stage.channels for stage in backbone.stages), 1024]
-        model = ShuffleNetV2(units, widths, num_classes, SlottedUnit)
+        model = SlottedShuffleNet(backbone, num_classes)
     for module in model.modules():
         if isinstance(module, SlottedBlock):
             module.position = position
     if stem == "cifar":
         _shorten_stem(model)
+    if in_chans != 3:
+        _widen_stem(model, in_chans)
     return model
+
+
+def _widen_stem(model: nn.Module, in_chans: int) -> None:
+    """Replaces the first convolution by one for images of so many channels, with the same kind of initial weights."""
+    path = "conv1" if isinstance(model, ResNet) else "conv1.0"
+    old: Any = model.get_submodule(path)
+    new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)
+    if isinstance(model, ResNet):
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    model.set_submodule(path, new)
 
 
 def _shorten_stem(model: nn.Module) -> None:

@@ -98,6 +98,11 @@ def is_watched(module: nn.Module) -> bool:
     )
 
 
+def is_symbolic(x: object) -> bool:
+    """Whether x stands for a tensor while torch.fx records a graph."""
+    return isinstance(x, torch.fx.Proxy)
+
+
 def can_take(x: Tensor, channels: int) -> bool:
     """Whether x is a map of so many channels for which there are kernels."""
     shape = x.shape

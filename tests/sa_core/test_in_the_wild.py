@@ -1,4 +1,4 @@
-"""What people do with a module: compile, export, train on several processes, copy, save."""
+"""What people do with a module: compile, script, trace, quantise, export, train on several processes, copy, save."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from sa_core import ShuffleAttention, SpatialGroupEnhance, create_model
-from tests.sa_core.helpers import noise, randomised
+from tests.sa_core.helpers import noise, randomised, variants
 
 CASES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "official": (ShuffleAttention, {"groups": 4}),
@@ -113,6 +115,87 @@ def test_in_onnx_it_does_the_same(case: str, tmp_path: Path) -> None:
         x = noise(batch, 16, 6, 6, seed=batch)
         (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(out, module(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+deprecated = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:FutureWarning")
+
+
+@deprecated
+@settings(max_examples=60)
+@given(variants())
+def test_any_variant_scripted_or_traced_symbolically_does_the_same(case: dict[str, Any]) -> None:
+    torch.manual_seed(case["seed"])
+    module = randomised(ShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64), case["seed"]).eval()
+    x = noise(*case["shape"], seed=case["seed"], dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last) if case["channels_last"] else x
+    graph = torch.fx.symbolic_trace(module)
+    assert [node.op for node in graph.graph.nodes].count("placeholder") == 1
+    for captured in (torch.jit.script(module), graph):
+        out = captured(x)
+        torch.testing.assert_close(out, module(x))
+        assert out.is_contiguous(memory_format=torch.channels_last) or not case["channels_last"]
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet8": {"groups": "auto"},
+    "resnet8, fused blocks": {"groups": "auto", "fused_block": True},
+    "resnet8, after the addition": {"groups": "auto", "position": "post"},
+    "resnet18, before the block": {"groups": "auto", "position": "pre"},
+    "resnet50": {"stages": "3+4"},
+    "shufflenet_v2_x0_5, on the shortcut": {"groups": "auto", "position": "shortcut"},
+    "timm/resnet26": {},
+}
+
+
+def network(case: str) -> tuple[nn.Module, Tensor]:
+    """A network with attention whose gates are not constant, and images for it."""
+    name = case.partition(",")[0]
+    model = create_model(name, attention="sa", seed=0, **NETWORKS[case]).eval()
+    for module in model.modules():
+        if isinstance(module, ShuffleAttention):
+            randomised(module)
+    return model, noise(2, 3, *[16 if name == "resnet8" else 64] * 2)
+
+
+@deprecated
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_network_scripted_traced_or_exported_does_the_same(case: str) -> None:
+    model, x = network(case)
+    expected = model(x)
+    scripted, graph = torch.jit.script(model), torch.fx.symbolic_trace(model)
+    steps = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    places = [path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
+    assert places
+    assert set(places) <= set(steps)  # each is one step, which kernels take
+    for captured in (scripted, graph, torch.export.export(model, (x,)).module()):
+        torch.testing.assert_close(captured(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_torchvision_extracts_what_attention_puts_out() -> None:
+    model, x = network("resnet8")
+    wanted: list[Tensor] = []
+    handle = model.get_submodule("layer2.0.sa").register_forward_hook(lambda _module, _given, out: wanted.append(out))
+    model(x)
+    handle.remove()
+    found = create_feature_extractor(model, ["layer2.0.sa", "layer3"])(x)
+    assert torch.equal(found["layer2.0.sa"], wanted[0])
+    assert found["layer3"].shape == (2, 64, 4, 4)
+
+
+@pytest.mark.parametrize("case", ["resnet8", "resnet8, fused blocks"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_is_quantised_in_fx_graph_mode(case: str) -> None:
+    quantize_fx = pytest.importorskip("torch.ao.quantization.quantize_fx", reason="this torch has no FX graph mode")
+    from torch.ao.quantization import get_default_qconfig_mapping
+
+    model, x = network(case)
+    prepared = quantize_fx.prepare_fx(model, get_default_qconfig_mapping(), (x,))
+    prepared(x)
+    quantised = quantize_fx.convert_fx(prepared)
+    assert isinstance(quantised.get_submodule("layer2.0.sa"), ShuffleAttention)
+    assert not isinstance(quantised.get_submodule("layer2.0.conv1"), nn.Conv2d)
+    expected = model(x)
+    assert (quantised(x) - expected).abs().max() < 0.3 * expected.abs().max()
 
 
 @every_case

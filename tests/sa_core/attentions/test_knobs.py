@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa_core import ATTENTION
+from sa_core import ATTENTION, ShuffleAttention, SpatialGroupEnhance
+from sa_core.attentions.controls import MatchedSqueezeExcitation
 from sa_core.attentions.declaration import Knobs, check_value, default_of
 from sa_core.attentions.knobs import (
     ATTENTIONS,
@@ -406,3 +407,18 @@ def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, a
         check_value("option", value, allowed)
     assert (caught.value.option, caught.value.reason) == ("option", reason)
     check_value("option", 1, dict.fromkeys(("choices", "minimum", "above", "maximum")))
+
+
+@pytest.mark.parametrize("layer", [ShuffleAttention, SpatialGroupEnhance, MatchedSqueezeExcitation])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(2048, 64), (256, 64), (128, 32), (64, 16), (48, 12), (16, 4), (2, 1)]
+)
+def test_automatic_groups_of_a_layer_follow_its_width(layer: type[Any], channels: int, groups: int) -> None:
+    assert layer(channels, groups="auto").groups == groups
+    assert layer(channels, "auto").groups == groups
+
+
+@pytest.mark.parametrize("layer", [ShuffleAttention, SpatialGroupEnhance, MatchedSqueezeExcitation])
+def test_groups_that_are_another_text_are_refused(layer: type[Any]) -> None:
+    with pytest.raises(OptionError, match=refusal("groups=8", "knobs.no_groups")):
+        layer(64, groups="8")

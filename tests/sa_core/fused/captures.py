@@ -107,6 +107,8 @@ CAPTURES: Mapping[str, Callable[[nn.Module, Tensor], Call]] = {
     "jit.trace": lambda module, x: torch.jit.trace(module, (x.detach(),)),
     "jit.trace, frozen": lambda module, x: torch.jit.freeze(torch.jit.trace(module, (x.detach(),)).eval()),
     "jit.trace of a network": lambda module, x: torch.jit.trace(Network(module), (x.detach(),)),
+    "jit.script": lambda module, _: torch.jit.script(module),
+    "jit.script of a network": lambda module, _: torch.jit.script(Network(module)),
     "fx.symbolic_trace": lambda module, _: torch.fx.symbolic_trace(module),
     "fx.symbolic_trace of a network": lambda module, _: torch.fx.symbolic_trace(Network(module)),
     "make_fx": _fx,

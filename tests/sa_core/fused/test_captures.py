@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from sa_core import ShuffleAttention
 from sa_core.errors import OptionError
 from sa_core.fused.block import end_of_block
-from tests.sa_core.fused.captures import CAPTURES, MAPS, MODES, TRANSFORMS, Network, Wrapped, images, parametrised
+from tests.sa_core.fused.captures import CAPTURES, MAPS, MODES, TRANSFORMS, Wrapped, images, parametrised
 from tests.sa_core.fused.cases import exact, make, needs_kernels
 from tests.sa_core.helpers import noise
-from tests.wording import worded
 
 pytestmark = [needs_kernels, pytest.mark.filterwarnings("ignore")]
 C, G = 16, 2
@@ -28,13 +27,12 @@ with_and_without_gradients = pytest.mark.parametrize("grad", [False, True])
 # What `on` refuses; whatever else is tried gives right values.
 REFUSED = {
     "jit.trace", "jit.trace, frozen", "jit.trace of a network", "make_fx, functionalized", "functionalize",
-    "compile of vmap", "onnx, traced", "onnx, exported",
+    "compile of vmap", "onnx, traced", "onnx, exported", "jit.script", "jit.script of a network", "fx.symbolic_trace",
 }  # fmt: skip
 KINDS_REFUSED = {
     "a subclass that dispatches", "sparse", "mkldnn", "on the meta device", "float64", "int64", "bool",
     "complex",
 }  # fmt: skip
-NOT_BY_ITSELF = "fx.symbolic_trace"  # in no way
 GRADIENT = noise(*images().shape, seed=9)
 
 
@@ -89,7 +87,7 @@ def test_captured_it_gives_right_values_or_one_error(name: str, fused: str, grad
         with torch.set_grad_enabled(grad):
             found = results(CAPTURES[name](module, x.requires_grad_(grad)), module, other, grad=grad)
     except Exception as error:
-        if not ((fused == "on" and name in REFUSED) or name == NOT_BY_ITSELF):
+        if not (fused == "on" and name in REFUSED):
             raise
         assert_refused(error)
         return
@@ -153,13 +151,6 @@ def test_any_kind_of_map_gives_what_torch_gives_or_one_error(name: str, fused: s
     value, wanted = (each.held if isinstance(each, Wrapped) else each.detach() for each in (found, expected))
     limit = {torch.bfloat16: 0.1, torch.float16: 0.01}.get(wanted.dtype, 1e-5)
     assert value.numel() == 0 or (value - wanted).abs().max() <= limit
-
-
-@in_every_way
-def test_torchscript_is_refused_with_what_to_take_instead(fused: str) -> None:
-    for module in (make(C, G, fused=fused), Network(make(C, G, fused=fused))):
-        with pytest.raises(OptionError, match=worded("fused.no_script")):
-            torch.jit.script(module)
 
 
 @in_every_way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 
 from sa_core import ShuffleAttention
 from sa_core.attentions.knobs import ShuffleAttentionKnobs
-from sa_core.errors import OptionError
+from sa_core.errors import OptionError, ShapeError
 from sa_core.fused import FUSED, Form, can_take, cpu, form_of, reason_against
 from tests.sa_core.fused.cases import ROUNDING, TYPES, last, make, needs_kernels
 from tests.sa_core.helpers import noise, randomised, variants
@@ -198,8 +199,10 @@ def test_on_the_meta_device_shapes_are_followed() -> None:
 
 
 @pytest.mark.parametrize("fused", ["auto", "off", pytest.param("on", marks=needs_kernels)])
-def test_a_map_without_images_is_refused_as_ever(fused: str) -> None:
+@pytest.mark.parametrize("shape", [(16, 3, 3), (3, 3), (1, 2, 16, 3, 3), (2, 8, 3, 3), (2, 3, 3, 16), (0, 8, 3, 3)])
+def test_a_map_of_another_rank_or_width_is_refused_with_the_expected_shape(shape: tuple[int, ...], fused: str) -> None:
     module = make(16, 2, fused="off")
     module.fuse(fused)
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        module(noise(16, 3, 3))
+    for call in (module, module.gates):
+        with pytest.raises(ShapeError, match=re.escape(worded("fused.shape", channels=16, shape=list(shape)))):
+            call(noise(*shape))
