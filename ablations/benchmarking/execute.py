@@ -117,7 +117,7 @@ class Benchmark:
                 for name, candidate in comparison.subjects.items()
                 if name not in status
             }
-            self._notify(f"{comparison.title}, {mode}: timing {len(makes)} in turns")
+            self._notify(f"{comparison.title}, {mode}: interleaved timing of {len(makes)} subjects")
             try:
                 samples = compare(makes, baseline, clock, seconds=self._bench.seconds)
             except _FailedError as error:

@@ -205,7 +205,9 @@ def _imported_modules(bench: BenchConfig, variants: set[str]) -> tuple[dict[str,
             if bench.also != _FALLBACK_ALSO:
                 reason = f"cannot be imported: {first_line(error)[:LONGEST_REASON]}"
                 raise UsageError("bench.also", path, reason) from None
-            notes.append(f"Left out: {path}, the official way of computing, is only where the tests are.")
+            notes.append(
+                f"Skipped: {path} (the official implementation) is part of the tests, which are not installed."
+            )
             continue
         taken_names = {COPY, PLAIN, *variants, *found}
         short = path.partition(":")[0].rpartition(".")[2]

@@ -37,10 +37,10 @@ _UNCLEAR = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # what the rat
 def explanation(margin: float) -> str:
     """Explains how times were taken and what is said of them; `margin` is in percent."""
     return (
-        "Times are relative to the first row: geometric means over copies that were built anew and timed in turns, "
-        f"with 95 % CI. `same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different "
-        "nor equivalent at the 5 % level, corrected for all subjects that were timed together. The noise floor is the "
-        "interval of a second copy of the first row."
+        "Times are relative to the first row: geometric means over rebuilt copies with interleaved timing, 95 % CI. "
+        f"`same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different nor equivalent "
+        "at the 5 % level, corrected for all subjects that were timed together. The noise floor is the interval of a "
+        "second copy of the first row (A/A comparison)."
     )
 
 
@@ -88,9 +88,9 @@ def sections_of(frame: pd.DataFrame, counted: Counted, parts: Parts = RAISE) -> 
 
 # By name: what computes the rows of a figure, what draws them, and what the caption begins with.
 FIGURES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.DataFrame, str], Figure], str]] = {
-    "promise": (promise.promise_frame, promise.draw_promise, "What attention adds to a network."),
-    "memory": (memory.memory_frame, memory.draw_memory, "What attention takes in memory."),
-    "roofline": (roofline.roofline_frame, roofline.draw_roofline, "How near modules come to a copy's speed."),
+    "promise": (promise.promise_frame, promise.draw_promise, "Overhead of attention in a network."),
+    "memory": (memory.memory_frame, memory.draw_memory, "Memory of attention."),
+    "roofline": (roofline.roofline_frame, roofline.draw_roofline, "Bandwidth of modules relative to a copy."),
 }
 
 
@@ -128,7 +128,7 @@ def text_of(
         lines += [f"## {markdown_text(section.title)}", "", *markdown_table(section.headers, section.rows), ""]
         lines += [markdown_text(section.note), ""] if section.note else []
     lines += [f"![{path.stem}]({relative_link(path, folder)})\n" for path in figures if path.suffix == ".png"]
-    lines += ["## Made by", "", *code_block(command), ""]
+    lines += ["## Command", "", *code_block(command), ""]
     lines += [*markdown_table(("environment", ""), [[name, value] for name, value in environment.items()]), ""]
     return "\n".join(lines)
 
@@ -137,8 +137,8 @@ def _networks(title: str, rows: pd.DataFrame) -> Section:
     modes = [mode for mode in (FORWARD, STEP) if (rows["mode"] == mode).any()]
     spoken = {FORWARD: "inference", STEP: "training step"}
     joules = rows["joules"].notna().any()
-    headers = ["network", "parameters", "multiply-adds M", "over plain", *(spoken[mode] for mode in modes)]
-    headers += ["kept for backward MiB", "peak MiB"] + (["J an image"] if joules else [])
+    headers = ["network", "parameters", "multiply-adds M", "over no attention", *(spoken[mode] for mode in modes)]
+    headers += ["saved activations MiB", "peak MiB"] + (["J an image"] if joules else [])
     plain = _first(rows[rows["name"] == PLAIN], "multiply_adds")
     table = []
     for name, network in rows.groupby("name", sort=False):
@@ -162,7 +162,7 @@ def _modules(title: str, rows: pd.DataFrame) -> Section:
     for mode in (FORWARD, BACKWARD):
         for name, module in rows[rows["mode"] == mode].groupby("name", sort=False):
             table.append([mode, str(name), *(_time(module[module["place"] == place]) for place in places)])
-    note = f"Times over those of a copy of the feature map. Noise floor (A/A): {_noise(rows)}."
+    note = f"Times relative to a copy of the feature map. Noise floor (A/A): {_noise(rows)}."
     headers = ("mode", "module", *(f"{place} {shapes[place]}" for place in places))
     return Section(title, note, headers, table, names=2)
 
@@ -177,8 +177,13 @@ def _uncounted(backbone: str, networks: Mapping[str, Complexity]) -> Section:
             largest = sorted(added.items(), key=lambda item: -item[1])
             named = [f"{kind} {number / _MEGA:.2f}" for kind, number in largest if abs(number) >= _MEGA / 200]
             rows.append([name, _number(sum(added.values()) / _MEGA, 2), ", ".join(named)])
-    note = "Operations on single elements of an image that attention adds and papers do not count; they move memory."
-    return Section(f"What the multiply-adds leave out in {backbone}", note, ("network", "M", "of these, M"), rows)
+    note = (
+        "Elementwise operations per image that attention adds and papers do not count; they are bound by memory "
+        "bandwidth."
+    )
+    return Section(
+        f"Operations not counted as multiply-adds in {backbone}", note, ("network", "M", "of these, M"), rows
+    )
 
 
 def _time(rows: pd.DataFrame) -> str:
@@ -212,7 +217,7 @@ def _protocol(rows: pd.DataFrame) -> str:
     copies, row = rows["copies"], rows.iloc[0]
     count = f"{copies.min()} to {copies.max()}" if copies.min() < copies.max() else f"{copies.min()}"
     setting = ", ".join(str(row[name]) for name in SETTING)
-    timed = f"; n = {count} rebuilt copies timed in turns, means with 95 % CI" if copies.max() else ""
+    timed = f"; n = {count} rebuilt copies, interleaved timing, means with 95 % CI" if copies.max() else ""
     return f"{setting}; batch {row['batch']}{timed}."
 
 

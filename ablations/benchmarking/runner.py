@@ -105,7 +105,7 @@ class _Runner:
             return Ending.INTERRUPTED
         if is_interrupted:
             rows = self._folder / report.MEASUREMENTS
-            text = f"Interrupted; what was measured is reported and in {rows}."
+            text = f"Interrupted; the measurements so far are reported and stored in {rows}."
             self._say(text)
         frame = report.frame_of(measurements, self._environment)
         self._report(frame, self._parts.make("counted operations", {}, benchmark.counted_networks))

@@ -111,7 +111,7 @@ def exit_status(run: Callable[[], int]) -> int:
         )
         return USAGE_STATUS
     except KeyboardInterrupt:
-        print("Interrupted; what was finished is stored.", file=sys.stderr)
+        print("Interrupted; finished results are stored.", file=sys.stderr)
         return INTERRUPTED_STATUS
 
 

@@ -89,7 +89,7 @@ def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        say(console, "Another run is decoding these images; waiting for it.")
+        say(console, "Another process is decoding these images; waiting for it.")
         return lock.acquire()
 
 
@@ -199,6 +199,6 @@ def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         if not console.is_interactive:
-            say(console, f"{title[0].upper()}{title[1:]}: {total:,} images, once.")
+            say(console, f"{title[0].upper()}{title[1:]}: {total:,} images (cached for later runs).")
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)

@@ -170,7 +170,7 @@ class DrawnScenes(DrawnData):
     @property
     def note(self) -> str:
         """Says so."""
-        return "each replicate draws its own scenes and split of the source digits"
+        return "each replicate draws its own images and split of the source digits"
 
     def _drawn(self, seed: int) -> tuple[Images, int]:
         own = _seed_of_data(seed)

@@ -115,7 +115,7 @@ class Driver:
             elif isinstance(cell, Cell):
                 self._recorder.start(cell)
                 if reason := self._costs.reason_against(cell.variant) if self._costs else "":
-                    self._fail(cell, Failed(ERROR, f"An objective is not known: {reason}"), keeps_checkpoint=False)
+                    self._fail(cell, Failed(ERROR, f"An objective is unknown: {reason}"), keeps_checkpoint=False)
                     continue
                 self._start(self._job(cell))
             elif cell is _NO_MORE:
@@ -163,11 +163,11 @@ class Driver:
         job, cell, recorder = attempt.job, attempt.job.cell, self._recorder
         self._end(cell)
         if failed.kind == OUT_OF_MEMORY and job.micro_batches == 1:
-            recorder.display.say(f"{cell.name} ran out of memory; it is tried again with batches in two parts.")
+            recorder.display.say(f"{cell.name} ran out of memory; retrying with two micro-batches per batch.")
             recorder.drop_checkpoint(cell)
             self._again.append(replace(job, micro_batches=2, checkpoint=None))
         elif failed.kind == LOST and job.lost < self._retries:
-            recorder.display.say(f"{cell.name} was lost: {last_line(failed.reason)} It is begun again.")
+            recorder.display.say(f"{cell.name} was lost: {last_line(failed.reason)} Restarting it.")
             self._again.append(replace(job, lost=job.lost + 1, checkpoint=recorder.checkpoints.read(cell)))
         else:
             # A checkpoint that a cell could not even begin with is not worth keeping.

@@ -70,13 +70,14 @@ class StudyCost:
         """Says it in a line."""
         if math.isnan(self.seconds):
             unknown = [cost.variant for cost in self.costs if math.isnan(cost.seconds)]
-            reason = f", as that of {', '.join(unknown)} is not" if unknown else " before a variant is picked"
-            return f"Cost: not known{reason}."
+            reason = f" for {', '.join(unknown)}" if unknown else " before a variant is picked"
+            return f"Cost: unknown{reason}."
         known = [cost.peak_memory_mib for cost in self.costs if not math.isnan(cost.peak_memory_mib)]
-        memory = f", with up to {max(known):,.0f} MiB beside the images" if known else ""
+        memory = f", with up to {max(known):,.0f} MiB in addition to the images" if known else ""
         shown, low, high = map(describe_seconds, (self.seconds, self.low, self.high))
         span = f" ({low} to {high})" if low != high else ""
-        before = f"; measuring costs first takes up to about {describe_seconds(self.measuring)}" * (self.measuring > 0)
+        measuring = f"; measuring costs takes up to about {describe_seconds(self.measuring)} more"
+        before = measuring if self.measuring > 0 else ""
         load = f" (other processes use {self.busy:.1f} of {count(self.cores, 'core')})" if self.busy else ""
         return f"Cost: about {shown}{span} for {count(self.missing, 'cell')}{memory}{before}{load}."
 
@@ -167,7 +168,7 @@ def _probed(variant: str, probes: Mapping[str, Probe | str]) -> CellCost:
     if isinstance(probe, Probe):
         return CellCost(**vars(probe), variant=variant, by="a few steps")
     if probe is not None:
-        return CellCost(math.nan, math.nan, math.nan, math.nan, 0, variant=variant, by=f"not known: {probe}")
+        return CellCost(math.nan, math.nan, math.nan, math.nan, 0, variant=variant, by=f"unknown: {probe}")
     others = [other for other in probes.values() if isinstance(other, Probe)]
     keys = ("seconds", "low", "high", "peak_memory_mib")
     seconds, low, high, memory = (_mean([getattr(other, key) for other in others]) for key in keys)
@@ -183,18 +184,18 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[
     if design.is_search and len(design.variants) == len(design.named):
         picks = count(design.confirm, "confirmed pick")
         return [
-            f"Detects: verdicts are on up to {picks}, with {count(design.replicates, 'replicate')} each; which "
-            "differences they detect is known when some are stored."
+            f"Power: verdicts are on up to {picks}, with {count(design.replicates, 'replicate')} each; the minimum "
+            "detectable effect can be estimated once some are stored."
         ]
     reach = Reach.planned(design, cells, looks)
     if not reach.contrasts:
-        return ["Detects: nothing; no variant is compared with another one."]
+        return ["Power: not applicable, as no variant is compared with a baseline."]
     if reach.typical == 0:
-        return ["Detects: not known, as the paired differences of the stored replicates are all the same."]
+        return ["Power: unknown, as the paired differences of the stored replicates have no variance."]
     if reach.typical is None:
         return [
-            "Detectable differences are known once two replicates are stored; `plan` with plan.pilot=3 trains three, "
-            "as the study's first ones."
+            "The minimum detectable effect can be estimated once two replicates are stored; plan.pilot=3 trains "
+            "three, the first ones of the study."
         ]
     if reach.n < 2:
         return [nothing_sentence(reach)]
@@ -216,5 +217,5 @@ def wanted(
     text, number = effect_sentence(reach, effect or design.margin)
     seconds = sum(cost.seconds for cost in costs)
     if number and not math.isnan(seconds):
-        text += f"; {count(number, 'replicate')} are {describe_seconds(number * seconds)} of training"
+        text += f"; {count(number, 'replicate')} take {describe_seconds(number * seconds)} of training"
     return [f"{text}.", *baseline_sentences(reach)]

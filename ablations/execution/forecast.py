@@ -42,7 +42,7 @@ from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
 _PROBED = 1.0  # seconds of training steps of a variant
-_HEADERS = ("variant", "cells", "to train", "seconds a cell", "peak MiB", "parameters", "by", "capacity")
+_HEADERS = ("variant", "cells", "to train", "s per cell", "peak MiB", "parameters", "by", "capacity")
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ class StudyForecast:
                 estimate = replace(estimate, measuring=measuring_seconds(schedule, config.measure, store))
         planned = outlook.confirmed or outlook.design
         sentences = [
-            f"All {len(outlook.design.variants)} variants fit their networks; {outlook.to_train} of "
-            f"{outlook.total} cells are to be trained "
-            f"on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
+            f"All {len(outlook.design.variants)} variants are valid; {outlook.to_train} of {outlook.total} cells "
+            f"remain to be trained on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
             *([outlook.phases] if outlook.phases else []),
             estimate.sentence,
             *([_looks_sentence(planned, looks)] if looks else []),
@@ -179,13 +178,14 @@ def _deviation_sentence(design: Design, looks: Looks | None, store: StudyStore |
     if not any(change.is_exploratory for change in changes):
         return []
     return [
-        f"Otherwise than declared before the first cell: {', '.join(map(difference_clause, changes))}. {EXPLORATORY}"
+        f"Differs from the declaration before the first cell: {', '.join(map(difference_clause, changes))}. "
+        f"{EXPLORATORY}"
     ]
 
 
 def _looks_sentence(design: Design, looks: Looks) -> str:
     most = len(design.variants) * looks.sizes[-1]
     return (
-        f"That is up to the first look. Looks are at {', '.join(map(str, looks.sizes))} replicates; if nothing is "
-        f"decided before the last, there are {most} cells."
+        f"This covers the first interim analysis. Interim analyses are at {', '.join(map(str, looks.sizes))} "
+        f"replicates; at most {most} cells are trained."
     )

@@ -80,5 +80,5 @@ class Interrupts:
 
 
 def _end(number: int) -> None:
-    print("Interrupted, unfinished; the same command goes on.", file=sys.stderr, flush=True)
+    print("Interrupted; the same command resumes this cell.", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -129,12 +129,12 @@ def _reach(designs: Sequence[Design]) -> list[str]:
     # Where variants are tuned, there are results under two recipes.
     contrasts = [len(family(design.baselines)) * (2 if design.tuning else 1) for design in designs]
     replicates = designs[0].replicates
-    text = f"Verdicts over all protocols are corrected for {count(sum(contrasts), 'contrast')}"
+    text = f"The report on all protocols corrects verdicts for {count(sum(contrasts), 'contrast')}"
     if designs[0].replicates_max:
-        return [f"{text}, those of each study for its own only."]
+        return [f"{text}, the report of each study for its own only."]
     alone, together = (detectable(1.0, replicates, number) for number in (max(contrasts), sum(contrasts)))
     if alone is None or together is None:
-        return [f"{text}, of which {count(replicates, 'replicate')} can decide none."]
+        return [f"{text}; with {count(replicates, 'replicate')} none can reach significance."]
     return [
         f"{text}: the minimum detectable effect at 80 % power with {count(replicates, 'replicate')} is "
         f"{together:.2g} SD of paired differences, instead of {alone:.2g} SD in a study alone."

@@ -131,7 +131,7 @@ class Recorder:
         try:
             files.write(cell, content)
         except OSError as error:  # the result is worth more
-            self.display.say(f"{what} not kept: {error.strerror or error}.")
+            self.display.say(f"{what} not saved: {error.strerror or error}.")
 
     def _store_outcome(self, job: Job, outcome: dict[str, Any]) -> None:
         # What was in the way of a result belongs to it.

@@ -134,7 +134,7 @@ class StudyRunner:
                 measurer.measure(wanted, interrupts)
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             mirror.end("KILLED")
-            self._say("Interrupted; the costs that were measured before it are stored.")
+            self._say("Interrupted; the costs measured so far are stored.")
             return _status_of(error)
         mirror.update_costs(cells)
         return 0
@@ -182,16 +182,16 @@ class StudyRunner:
         except (StudyInterruptedError, KeyboardInterrupt) as error:
             mirror.end("KILLED")
             self._say(
-                f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. "
-                "The same command goes on with the others."
+                f"Interrupted: {schedule.count_done()} of {display.total} cells are finished and stored. The same "
+                "command resumes the study."
             )
             return _status_of(error)
         if schedule.ending:
             self._say(schedule.ending)
         if driver.diverged:
-            self._say(f"Cells that diverged: {driver.diverged}; they would do so again, and are not tried again.")
+            self._say(f"Diverged cells: {driver.diverged}. They are deterministic and therefore not retried.")
         if driver.failed:
-            self._say(f"Cells that failed: {driver.failed}; the report says why. The same command tries them again.")
+            self._say(f"Failed cells: {driver.failed}; the report lists the reasons. The same command retries them.")
         return 1 if driver.failed or driver.diverged == display.total else 0
 
     def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
@@ -256,7 +256,7 @@ class StudyRunner:
             add_missing(self.console, folder, report.parts, exports)
         if mirror.lost:
             self._say(
-                f"{mirror.lost}; the next run sends what it missed, and so does `analyze` with the same options and "
+                f"{mirror.lost}; missing results are sent by the next run, or by `analyze` with the same options and "
                 "sync=true."
             )
         if command := mirror.command():

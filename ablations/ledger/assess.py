@@ -48,9 +48,9 @@ class Assessment:
             return ""
         decided, family = sum(one.outcome.is_settled for one in counted if one.outcome), counted[0].family
         together, by_itself = (level_text(level(self.claim.expects, share_of(number))) for number in (1, family))
-        shared = f", so that all hold together at {together}" if family > 1 else ""
+        shared = f", so that they hold simultaneously at {together}" if family > 1 else ""
         return (
-            f"Comparisons that count: {family}, from {count(self.studies, 'study', 'studies')}; decided: {decided}. "
+            f"Eligible comparisons: {family}, from {count(self.studies, 'study', 'studies')}; decided: {decided}. "
             f"Each interval is at {by_itself} or more{shared}."
         )
 

@@ -37,8 +37,8 @@ class Expectation(Enum):
     """What a trained claim says of its networks, which decides the rule that it is judged by."""
 
     HELPS = "the first of the pair is better"
-    EQUIVALENT = "the pair comes to the same"
-    TOP1 = "the network's top-1 is the published one"
+    EQUIVALENT = "the pair is equivalent"
+    TOP1 = "the network's top-1 equals the published one"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ class Claim:
         if not self.decay:
             return ""
         return (
-            f"Weight decay: claimed with train.decay={self.decay}, as in the official code, which decays every "
-            "parameter, the gates included. Studies with train.decay=weights, the default here, also count."
+            f"Weight decay: the claim is with train.decay={self.decay}, as in the official code, which decays all "
+            "parameters including the gates. Studies with train.decay=weights, the default of this suite, are also "
+            "eligible."
         )
 
     @property
@@ -142,15 +143,15 @@ class Claim:
             return ""
         if self.expects is Expectation.HELPS:
             return (
-                f"Reproduced if the 95 % interval of the difference is above {self.bound:g} points, contradicted if it "
-                "is below."
+                f"Reproduced if the 95 % interval of the difference is above {self.bound:g} points, contradicted if "
+                "it is below."
             )
         seen, where = "the difference", f"±{self.margin:g} points"
         if self.expects is Expectation.TOP1:
             seen, where = "the top-1 of one new run", f"{where} of the published number"
         return (
             f"Reproduced if the 90 % interval of {seen} is within {where} (an equivalence test), contradicted if the "
-            f"95 % interval is beyond. The margin: {self.margin_reason}."
+            f"95 % interval is outside. Margin: {self.margin_reason}."
         )
 
 
@@ -191,8 +192,8 @@ CLAIMS = (
         "wofmanaf/SA-Net, README",
         margin=0.3,
         margin_reason=(
-            "a choice, three standard deviations of a run if runs vary by 0.1 points; what is published is one run, "
-            "from which less cannot be told"
+            "chosen as three standard deviations of a run if runs vary by 0.1 points; the published number is of one "
+            "run, so a smaller margin cannot be tested"
         ),
         expects=Expectation.TOP1,
         top1=MappingProxyType({"resnet50": 77.88, "resnet101": 78.95}),
@@ -209,7 +210,7 @@ CLAIMS = (
         "Learning W2 and b2 after the norm's own weight and bias is redundant: without them 0.12 points are lost",
         "wofmanaf/SA-Net, issue #8, author",
         margin=0.2,
-        margin_reason="the author counts a loss of 0.12 points as none, so it has to be more than that",
+        margin_reason="the author regards a loss of 0.12 points as negligible, so the margin must be larger",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="affine_channel", **_LEARNT_NORM), _sa(transform="affine", **_LEARNT_NORM)),),
         decay=_OFFICIAL_DECAY,
@@ -221,7 +222,7 @@ CLAIMS = (
         "A 1x1 convolution instead of W and b gives about the same",
         "wofmanaf/SA-Net, issue #8, author",
         margin=0.2,
-        margin_reason="no number is claimed; as of the author's other claim in the same issue",
+        margin_reason="no number is claimed; same margin as for the author's other claim in the same issue",
         expects=Expectation.EQUIVALENT,
         pairs=(Pair(_sa(transform="conv1x1"), _sa(transform="affine")),),
         decay=_OFFICIAL_DECAY,

@@ -72,9 +72,9 @@ class Evidence:
             is_copy = any(study.name == name and study.store != store for study in self.comparison.studies)
             where = f"{name} in {store}" if is_copy else name
             if repeat.same:
-                notes.append(f"{count(repeat.same, 'replicate')} stored again in {where}: the same runs, counted once")
+                notes.append(f"{count(repeat.same, 'replicate')} also stored in {where}: the same runs, counted once")
             if repeat.other:
-                notes.append(f"{count(repeat.other, 'seed')} trained again in {where}: only the first result counts")
+                notes.append(f"{count(repeat.other, 'seed')} also trained in {where}: only the first result counts")
         if self.comparison.dropped:
             dropped = count(len(self.comparison.dropped), "replicate has", "replicates have")
             notes.append(f"{dropped} no result: diverged, failed or pruned")
@@ -133,7 +133,7 @@ def _weighed(claim: Claim, comparison: Comparison, family: int) -> Evidence:
 def _ignored(comparison: Comparison) -> str:
     if not comparison.has_real_images:
         return "not real images"
-    return "" if comparison.at_scale else "the claim is about another scale"
+    return "" if comparison.at_scale else "the claim is about a different scale"
 
 
 def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:

@@ -114,19 +114,19 @@ def _page(ledger: Ledger, command: str, parts: Parts) -> str:
         "",
         *not_made_lines(parts, CLAIMS_TRACEBACKS),
         "Published statements about shuffle attention, each with its verdict. Claims about the module are computed "
-        "when this page is made. Claims about trained networks are judged by all stored studies whose networks differ "
-        "only in what is claimed, each by the rule and the margin that are declared with it. Replicates of the same "
-        "networks under the same protocol are pooled, whatever study holds them, and a seed counts once. Where several "
-        "comparisons count, they share the 5 % of errors, so it does not matter which of them decides. Studies on "
-        "images that are not real, and studies at another scale than the claim's, do not count. Intervals assume that "
-        "a mean of replicates is about normal.",
+        "when this page is written. Claims about trained networks are evaluated with all stored studies whose "
+        "networks differ only in the claimed property, each by the rule and margin declared for the claim. "
+        "Replicates of the same networks under the same protocol are pooled over studies, and each seed counts once. "
+        "If several comparisons are eligible, they share the error rate of 5 % (Bonferroni). Studies on synthetic "
+        "images, and studies at a different scale than the claim's, are not eligible. Intervals assume that means of "
+        "replicates are approximately normal.",
         "",
         *markdown_table(_PAGE_HEADERS, [row for row in rows if row]),
         *(line for section in sections for line in section),
     ]
     if ledger.skipped:
         lines += ["", "## Skipped studies", "", *(f"- {markdown_text(skipped.sentence)}" for skipped in ledger.skipped)]
-    return "\n".join([*lines, "", "## Made by", "", *code_block(command), ""])
+    return "\n".join([*lines, "", "## Command", "", *code_block(command), ""])
 
 
 def _section(assessment: Assessment) -> list[str]:
@@ -140,4 +140,4 @@ def _section(assessment: Assessment) -> list[str]:
         "",
         *(f"- {markdown_text(sentence)}" for sentence in assessment.evidence or ["no stored study has its networks"]),
     ]
-    return lines + (["", "What would settle it:", "", *code_block(settles)] if settles else [])
+    return lines + (["", "Command that would settle it:", "", *code_block(settles)] if settles else [])

@@ -47,8 +47,8 @@ def flops(claim: Claim) -> _Checked:
     # Equal as far as the claim's own digits go.
     outcome = Outcome.REPRODUCED if f"{added / 1e9:.3g}" == f"{claim.number:.3g}" else Outcome.CONTRADICTED
     return outcome, (
-        f"counted as papers count: {added:,} more multiply-adds at {_SIDE}x{_SIDE}; that leaves out {uncounted:,} "
-        "operations on elements (norm, gates, multiplications, copies)"
+        f"counted as in the papers: {added:,} more multiply-adds at {_SIDE}x{_SIDE}, without {uncounted:,} "
+        "elementwise operations (norm, gates, multiplications, copies)"
     )
 
 
@@ -60,7 +60,7 @@ def norm(claim: Claim) -> _Checked:
     difference = distance_from_instance_norm(module.gn, channels)
     outcome = Outcome.REPRODUCED if difference <= _ROUNDING else Outcome.CONTRADICTED
     return outcome, (
-        f"computed: the greatest difference from torch's instance norm with the same weight and bias is "
+        "computed: the maximum difference from torch's instance norm with the same weight and bias is "
         f"{difference:.1e} on random maps of {channels} channels in float64"
     )
 
@@ -93,7 +93,7 @@ def small(claim: Claim) -> _Checked:
     where = f"{place.path} of {_NARROW}, which has {place.channels} channels"
     refused = _refusal(groups=groups)
     if refused is None or refused.option != "groups" or place.path not in refused.reason:
-        return Outcome.CONTRADICTED, f"built: G = {groups} is not refused at {where}"
+        return Outcome.CONTRADICTED, f"built: G = {groups} is accepted at {where}"
     with torch.device("meta"):
         ShuffleAttention(claim.below, groups=groups)  # raises if it takes more channels than are claimed
     auto = default_groups(ShuffleAttentionKnobs, (place.channels for place in places))
@@ -101,9 +101,10 @@ def small(claim: Claim) -> _Checked:
         f"groups=auto ({auto} there)": _refusal(groups=auto),
         "groups_policy=clamp": _refusal(groups=groups, groups_policy="clamp"),
     }
-    works = " and ".join(way for way, refusal in ways.items() if refusal is None) or "nothing that was tried"
+    works = " and ".join(way for way, refusal in ways.items() if refusal is None) or "none of the alternatives tried"
     return Outcome.REPRODUCED, (
-        f"built: G = {groups} is refused at {where}, and fits {claim.below}; what works there, built too: {works}"
+        f"built: G = {groups} is rejected at {where}, and fits {claim.below}; alternatives that can be built there: "
+        f"{works}"
     )
 
 

@@ -61,7 +61,7 @@ def _announced(config: Config, name: str, console: Console) -> Destination:
     destination = destination_of(config, name)
     file = database_file(destination.uri)
     if file is not None and not file.exists():
-        say(console, "Making the MLflow store, once; this takes some seconds.")
+        say(console, "Creating the MLflow database (once, takes some seconds).")
     say(console, destination.sentence)
     return destination
 

@@ -59,6 +59,6 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         raise tracker.destination.refusal(f"{tracker.lost} after {sent}; the same command sends the rest")
-    say(console, f"MLflow was sent {sent} that it did not have.")
+    say(console, f"Sent to MLflow: {sent} that it lacked.")
     say_place(console, "Dashboard", tracker.command())
     return parts

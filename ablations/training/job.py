@@ -70,7 +70,9 @@ def work(job: Job, images: DeviceImages) -> Iterator[events.Progress]:
         try:
             state = unpack(job.checkpoint, job.micro_batches)
         except ValueError as error:
-            yield events.Note(f"{job.cell.name} begins anew, as its checkpoint is of no use: {error}.")
+            yield events.Note(
+                f"{job.cell.name} restarts from the beginning, as its checkpoint cannot be used: {error}."
+            )
     try:
         yield from _train(job, images, state)
         return
@@ -109,7 +111,7 @@ def _train(job: Job, images: DeviceImages, state: Mapping[str, Any] | None) -> I
         else:
             yield event
         if job.seconds and time.perf_counter() - started > job.seconds:
-            yield events.Failed(events.TIME_LIMIT, f"It took longer than limits.seconds={job.seconds:g}.")
+            yield events.Failed(events.TIME_LIMIT, f"It exceeded limits.seconds={job.seconds:g}.")
             return
 
 
@@ -152,7 +154,7 @@ def unpack(content: bytes, micro_batches: int) -> dict[str, Any]:
     except Exception as error:  # what a damaged file makes torch and pickle raise is of many kinds
         raise ValueError(first_line(error)) from error
     if made_with != micro_batches:
-        raise ValueError(f"it was made with {made_with} micro-batches")
+        raise ValueError(f"it was written with {made_with} micro-batches")
     return state
 
 

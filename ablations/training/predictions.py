@@ -117,7 +117,7 @@ class Predictions:
         except Exception as error:  # what a damaged file makes numpy and zipfile raise is of many kinds
             raise ValueError(first_line(error)) from error
         if not len(labels) == len(ranks) == len(steps) > 0 or labels.max() >= classes:
-            raise ValueError("its arrays do not go together")
+            raise ValueError("its arrays have inconsistent shapes")
         return cls(classes, _small(classes, labels), _small(classes, predicted), ranks, steps)
 
 

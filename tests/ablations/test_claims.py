@@ -122,9 +122,9 @@ def test_studies_that_disagree_the_committed_one_included_are_both_shown(tmp_pat
     assert list(frame["level"]) == [pytest.approx(0.975)] * 2
     assert frame["storage"].nunique() == 2
     page = unescaped(tmp_path / "claims.md").partition("## shuffle")[2].partition("## small")[0]
-    assert "What would settle it" not in page
+    assert "Command that would settle it" not in page
     assert page.count("\n- ") == 2
-    assert "so that all hold together at 95 %." in page
+    assert "so that they hold simultaneously at 95 %." in page
 
 
 def test_a_copy_of_the_committed_store_is_the_same_evidence(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_digits_settle_nothing_about_trained_networks(tmp_path: Path) -> None:
     assert verdicts(tmp_path)["shuffle"] == "undecided"
     page = unescaped(tmp_path / "claims.md").partition("## shuffle")[2].partition("## small")[0]
     assert worded("ledger.not_real") in page
-    assert "What would settle it" in page
+    assert "Command that would settle it" in page
 
 
 def test_the_storage_that_is_named_is_read(tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_a_stored_look_is_planned_with(known: Path, probed: list[str]) -> None:
     store = open_store(f"sqlite:///{known / 'optuna.db'}", STUDY, create=False)
     store.remember("looks", [9, 14])
     assert call(known, "replicates=auto", "replicates.max=14") == 0
-    assert "Looks are at 9, 14 replicates; " in unescaped(known / STUDY / "plan.md")
+    assert "Interim analyses are at 9, 14 replicates; " in unescaped(known / STUDY / "plan.md")
     assert call(known, "replicates=auto", "replicates.max=15") == 2
     # The last look may spend a part of the errors alone, so it detects less than as many replicates otherwise would.
     detected = []
@@ -361,7 +361,7 @@ def test_a_variant_that_cannot_be_probed_does_not_keep_others_from_being_planned
     assert call(tmp_path) == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
     capacity = worded("capacity.groups", number=4, channels="4, 8, 16")
-    assert rows(text)["groups=4"][2:] == ["–", "–", "0", "not known: out of memory", capacity]
+    assert rows(text)["groups=4"][2:] == ["–", "–", "0", "unknown: out of memory", capacity]
     assert "- " + worded("plan.cost_unknown", variant="groups=4") in text
 
 

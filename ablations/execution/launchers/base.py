@@ -95,7 +95,7 @@ class Launcher(ABC):
             text += f"; {note}"
         if self.design.validation:
             held = len(self.data_set.images(self.design.seed(0, Split.VALIDATION), Split.VALIDATION).test)
-            text += f"; {held:,} of the training images are for validation"
+            text += f"; {held:,} of the training images are held out for validation"
         return text
 
     def count_parameters(self, variant: Variant) -> int:

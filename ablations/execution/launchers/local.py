@@ -130,9 +130,9 @@ class LocalLauncher(Launcher):
         text = f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.slots, 'cell')}"
         room = self._checked_room
         if room.fitting < self._wanted and room.each > 0:
-            text += f" at once, as many as fit into {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
+            text += f" in parallel, limited by {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
             return f"{text}."
-        return f"{text} at once."
+        return f"{text} in parallel."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
@@ -230,11 +230,11 @@ class LocalLauncher(Launcher):
         is_short = error.signal == SIGKILL and machine.out_of_memory_kills() > self._kills
         if not is_short:
             return Failed(LOST, str(error))
-        reason = f"{str(error).rstrip('.')} when the system was out of memory"
+        reason = f"{str(error).rstrip('.')} because the system ran out of memory"
         if self.slots == 1:
             return Failed(OUT_OF_MEMORY, f"{reason}.")
         self._most, self._counted = self.slots - 1, -math.inf
-        return Failed(LOST, f"{reason}; {count(self.slots, 'cell')} at once from now on.")
+        return Failed(LOST, f"{reason}; from now on {count(self.slots, 'cell')} in parallel.")
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
         """Ends workers that do not notice themselves that their time is over."""
@@ -243,7 +243,7 @@ class LocalLauncher(Launcher):
             if limit and time.monotonic() - training.begun > limit + OVERTIME:
                 del self._training[key]
                 self._drop(training.worker)
-                yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
+                yield key, Failed(TIME_LIMIT, f"It exceeded limits.seconds={limit:g} and did not respond.")
 
     def stop(self, key: str) -> None:
         """Has a cell given up at its next step; its worker trains another one then."""

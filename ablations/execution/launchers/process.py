@@ -99,7 +99,7 @@ class WorkerProcess:
                 raise OSError(str(error)) from None
             except (EOFError, ConnectionError) as error:  # the server was killed meanwhile; there will be another one
                 if attempt + 1 == _ATTEMPTS:
-                    raise OSError(f"the process that workers are forked from ends: {error}") from None
+                    raise OSError(f"the process that forks workers ended: {error}") from None
                 time.sleep(_APART)  # a killed process takes a moment to be gone
         _started.add(self)
 
@@ -208,7 +208,7 @@ def _no_main_module() -> Iterator[None]:
 
 def _describe_end(status: int | None) -> str:
     if status is None:
-        return "the worker process does not answer."
+        return "the worker process does not respond."
     if status >= 0:
         return f"the worker process ended with exit status {status}."
     try:

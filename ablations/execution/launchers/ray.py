@@ -92,7 +92,7 @@ class RayLauncher(Launcher):
         _ = self._data_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
         return (
-            f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}, for {self.slots} cells at once."
+            f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {self.slots} cells in parallel."
         )
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
@@ -161,7 +161,7 @@ class RayLauncher(Launcher):
         try:
             event: Progress = ray.get(next(task.words))
         except StopIteration:
-            event = Failed(LOST, "its worker ended without a word.")
+            event = Failed(LOST, "its worker ended without a message.")
         except OutOfMemoryError as error:  # Ray ended the worker, before the system would have ended anything
             event = Failed(OUT_OF_MEMORY, first_line(error)[:300])
         except RayError as error:
@@ -176,7 +176,7 @@ class RayLauncher(Launcher):
             limit = task.job.seconds
             if limit and task.begun and time.monotonic() - task.begun > limit + OVERTIME:
                 ray.cancel(self._tasks.pop(key).words, force=True)
-                yield key, Failed(TIME_LIMIT, f"It took longer than limits.seconds={limit:g}, and did not answer.")
+                yield key, Failed(TIME_LIMIT, f"It exceeded limits.seconds={limit:g} and did not respond.")
 
     def stop(self, key: str) -> None:
         """Ends a cell's task, with its worker."""

@@ -59,8 +59,8 @@ class Outlook:
         results = (len(self.confirmed.variants) + self.to_confirm) * design.replicates
         named = f" and {', '.join(variant.name for variant in design.named)}" if design.named else ""
         return (
-            f"Selection: {count(self.variants, 'cell')}, one a variant, evaluated on {share}, which these cells are "
-            f"not trained on. Confirmation: up to {count(results, 'cell')} on the test images, "
+            f"Selection: {count(self.variants, 'cell')}, one per variant, evaluated on {share}, which are held out "
+            f"from training. Confirmation: up to {count(results, 'cell')} on the test images, "
             f"{count(design.replicates, 'replicate')} of the {picks + self.to_confirm} best{named}."
         )
 

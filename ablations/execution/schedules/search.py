@@ -99,7 +99,7 @@ class SearchSchedule(Schedule):
         size = math.prod(len(levels) for levels in design.factors.values())
         trials = min(asked, size)
         to_pick = max(0, trials - (len(design.variants) - len(self.declared.variants)))
-        note = f"There are {trials} combinations of levels to pick from, not {asked}." if trials < asked else ""
+        note = f"There are only {trials} combinations of levels, not {asked}." if trials < asked else ""
         selection = self.not_done(design.selection_cells())
         is_selected = not selection and (not to_pick or self._pick() is None)
         if is_selected:
@@ -145,8 +145,7 @@ class SearchSchedule(Schedule):
             named = "".join(f"; {variant.name}" for variant in confirmed.named)
             replicates = count(confirmed.replicates, "new replicate")
             self.notify(
-                f"Selected on the validation images: {picks}. Trained for the results, with {replicates} each: "
-                f"these{named}."
+                f"Selected on the validation images: {picks}. Confirming, with {replicates} each: these{named}."
             )
             yield Measure(confirmed.variants)
         yield from missing
@@ -251,7 +250,7 @@ class SearchSchedule(Schedule):
             variant = self._maker.variant(dict(zip(factors, combination, strict=True)))
             if variant and self._is_wanted(variant, known):
                 return variant
-        self.ending = "No other combination of levels is left to pick."
+        self.ending = "All combinations of levels have been tried."
         return None
 
 

@@ -96,8 +96,8 @@ class SequentialSchedule(Schedule):
         contrasts = len(family(baselines))
         decided = contrasts - len(family({name: baselines[name] for name in wanted}))
         return (
-            f"Look at {before} replicates: {decided} of {count(contrasts, 'contrast')} decided; "
-            f"{', '.join(wanted)} get {replicates - before} more."
+            f"Interim analysis at {before} replicates: {decided} of {count(contrasts, 'contrast')} decided; adding "
+            f"{replicates - before} replicates of {', '.join(wanted)}."
         )
 
     def _undecided(self) -> list[str]:

@@ -69,9 +69,9 @@ class TuningOutlook(Outlook):
         share = f"{100 * tuning.validation:g} % of the training images"
         results = sum(self.design.sizes.values())
         return (
-            f"Tuning: {count(tuning.trials, 'trial')} of each variant, evaluated on {share}, which trials are not "
-            f"trained on. Results: {count(results, 'cell')} under one recipe and {results} under the best recipe of "
-            "each variant, on the test images."
+            f"Tuning: {count(tuning.trials, 'trial')} per variant, evaluated on {share}, which are held out from "
+            f"training. Results: {count(results, 'cell')} under the common recipe and {results} under the best recipe "
+            "of each variant, on the test images."
         )
 
 

@@ -81,18 +81,18 @@ def test_there_is_a_table_of_each_setting_s_networks_and_modules() -> None:
 def test_the_table_of_networks_has_costs_and_both_modes() -> None:
     section = sections_of(benchmark_rows(), {})[0]
     assert section.headers == (
-        "network", "parameters", "multiply-adds M", "over plain", "inference", "training step",
-        "kept for backward MiB", "peak MiB",
+        "network", "parameters", "multiply-adds M", "over no attention", "inference", "training step",
+        "saved activations MiB", "peak MiB",
     )  # fmt: skip
     assert [row[0] for row in section.rows] == list(NETWORKS)
     assert section.rows[0] == ["none", "25,557,032", "4,089.18", "", "290 ms", "290 ms", "712.0", "1,024.0"]
     assert section.rows[1] == [
         "sa", "25,557,032", "4,091.94", "+0.067 %", "1.24 [1.22, 1.28]", "1.21 [1.19, 1.25]", "962.5", "1,291.0",
     ]  # fmt: skip
-    assert cells(section, "over plain")["sge"] == "0 %"
+    assert cells(section, "over no attention")["sge"] == "0 %"
     twice = network("sa") | {"multiply_adds": 2 * 4_089_184_256}
     (other,) = sections_of(rows_of(network("none"), twice), {})
-    assert cells(other, "over plain") == {"none": "", "sa": "+100 %"}
+    assert cells(other, "over no attention") == {"none": "", "sa": "+100 %"}
     assert section.note == (
         "Noise floor (A/A): forward ±2.0 %, training step ±2.0 %. Peak: of training step."
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_what_was_not_measured_is_no_number() -> None:
     assert section.rows == [["none", "–", "–", "", "–", "–", "–"]]
     assert section.note == "Noise floor (A/A): not measured. Peak: of training step."
     (section,) = sections_of(rows_of(network("sa")), {})  # the plain network is not there to compare with
-    assert cells(section, "over plain") == {"sa": "–"}
+    assert cells(section, "over no attention") == {"sa": "–"}
 
 
 def test_a_mode_that_was_not_measured_is_no_column() -> None:
@@ -136,7 +136,7 @@ def test_the_table_of_modules_has_a_column_a_stage_and_a_row_a_mode_and_module()
         ["forward+backward", "copy", "4 ms", "2 ms"],
         ["forward+backward", "sa", "2.10 [2.06, 2.14]", "out of memory"],
     ]
-    assert section.note.startswith("Times over those of a copy of the feature map. Noise floor (A/A): forward ±1.0 %")
+    assert section.note.startswith("Times relative to a copy of the feature map. Noise floor (A/A): forward ±1.0 %")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def counted(gate: bool) -> Complexity:
 def test_what_multiply_adds_leave_out_is_a_table_a_backbone() -> None:
     networks = {"none": counted(False), "sa": counted(True)}
     found = sections_of(rows_of(network("none")), {"resnet50": networks, "resnet18": {"sa": networks["sa"]}})
-    assert [section.title for section in found[1:]] == ["What the multiply-adds leave out in resnet50"]
+    assert [section.title for section in found[1:]] == ["Operations not counted as multiply-adds in resnet50"]
     assert found[1].rows == [["sa", "1.00", "addition 1.00"]]  # of an image; the multiplication is the plain one's, too
 
 
@@ -309,11 +309,11 @@ def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: P
     draw(rows, tmp_path, "One CPU; torch 2.")
     setting, how = (
         "eager, fp32, contiguous; batch",
-        "rebuilt copies timed in turns, means with 95 % CI. One CPU; torch 2.",
+        "rebuilt copies, interleaved timing, means with 95 % CI. One CPU; torch 2.",
     )
-    assert captions["promise"] == f"What attention adds to a network. {setting} 8; n = 20 to 31 {how}"
-    assert captions["roofline"] == f"How near modules come to a copy's speed. {setting} 4; n = 20 {how}"
-    assert captions["memory"].startswith(f"What attention takes in memory. {setting} 8")
+    assert captions["promise"] == f"Overhead of attention in a network. {setting} 8; n = 20 to 31 {how}"
+    assert captions["roofline"] == f"Bandwidth of modules relative to a copy. {setting} 4; n = 20 {how}"
+    assert captions["memory"].startswith(f"Memory of attention. {setting} 8")
     assert captions["memory"].endswith(" One CPU; torch 2.")
 
 

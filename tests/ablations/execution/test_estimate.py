@@ -74,7 +74,7 @@ def test_processes_that_cells_contend_with_are_mentioned(
     cost = cost_of(study, launcher)
     assert cost.busy == busy
     load = worded("launcher.busy", number=busy, cores=cores)
-    assert cost.sentence.endswith(f" beside the images{load if busy else ''}.")
+    assert cost.sentence.endswith(f" in addition to the images{load if busy else ''}.")
 
 
 def test_the_launcher_is_told_how_many_cells_there_are_and_the_most_memory_that_was_measured(tmp_path: Path) -> None:

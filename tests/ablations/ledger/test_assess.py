@@ -105,11 +105,11 @@ def test_digits_alone_leave_every_claim_undecided(name: str, difference: float) 
 def test_the_family_is_told_with_how_many_comparisons_decide() -> None:
     one, other = of_shuffle(around(71), name="a"), of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100", name="b")
     assert assessed("shuffle", one, other).family_sentence == (
-        "Comparisons that count: 2, from 2 studies; decided: 1. Each interval is at 97.5 % or more, so that all hold "
-        "together at 95 %."
+        "Eligible comparisons: 2, from 2 studies; decided: 1. Each interval is at 97.5 % or more, so that they "
+        "hold simultaneously at 95 %."
     )
     assert assessed("shuffle", one).family_sentence == (
-        "Comparisons that count: 1, from 1 study; decided: 1. Each interval is at 95 % or more."
+        "Eligible comparisons: 1, from 1 study; decided: 1. Each interval is at 95 % or more."
     )
 
 

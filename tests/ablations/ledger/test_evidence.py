@@ -194,7 +194,7 @@ def test_scenes_that_are_no_real_images_settle_nothing(name: str, difference: fl
 
 def test_another_scale_than_the_claims_settles_nothing() -> None:
     one = only("gain", imagenet(around(79.0), "data.resolution=128"))
-    assert (one.outcome, one.ignored) == (None, "the claim is about another scale")
+    assert (one.outcome, one.ignored) == (None, "the claim is about a different scale")
     assert worded("ledger.other_scale") in one.sentence
     assert "+3.00" in one.sentence
 
@@ -303,7 +303,7 @@ def test_a_sentence_names_studies_networks_rule_interval_and_level() -> None:
     )
     assert one.sentence.startswith(start)
     assert one.sentence.endswith(
-        "] at 95 %: reproduced (4 replicates stored again in further: the same runs, counted once)"
+        "] at 95 %: reproduced (4 replicates also stored in further: the same runs, counted once)"
     )
 
 

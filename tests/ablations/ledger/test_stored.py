@@ -33,7 +33,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     assert found.sentence == (
         "shuffle-cifar10-resnet8 (cifar10 (24 training images, 1 class); resnet8; 4 epochs; train.decay=weights): "
         "shuffle=on against "
-        "shuffle=off, n = 1, +2.00: undecided (one replicate has no interval)"
+        "shuffle=off, n = 1, +2.00: undecided (a single replicate gives no interval)"
     )
     assert (tmp_path / "optuna.db").read_bytes() == before
 

@@ -35,7 +35,7 @@ def test_the_multiply_adds_are_those_of_the_abstract_which_leave_out_more_than_t
     pooled = sum(place.channels // 2 * SIDES[place.stage] ** 2 for place in PLACES)
     assert outcome is Outcome.REPRODUCED
     assert f" {pooled:,} more multiply-adds" in evidence
-    uncounted = int(evidence.partition("leaves out ")[2].partition(" ")[0].replace(",", ""))
+    uncounted = int(evidence.partition("without ")[2].partition(" ")[0].replace(",", ""))
     assert uncounted > 4 * 2 * pooled  # of each element the norm or the gate, a product, and the shuffle's copies
 
 
@@ -75,15 +75,15 @@ def test_narrow_networks_are_refused_by_name_and_what_works_there_was_built() ->
     outcome, evidence = CHECKS["small"](claim("small"))
     assert outcome is Outcome.REPRODUCED
     assert evidence == (
-        "built: G = 64 is refused at layer1.0.sa of resnet18, which has 64 channels, and fits 128; what works there, "
-        "built too: groups=auto (16 there) and groups_policy=clamp"
+        "built: G = 64 is rejected at layer1.0.sa of resnet18, which has 64 channels, and fits 128; alternatives "
+        "that can be built there: groups=auto (16 there) and groups_policy=clamp"
     )
 
 
 def test_groups_that_do_fit_contradict_that_they_do_not() -> None:
     outcome, evidence = CHECKS["small"](replace(claim("small"), number=32))
     assert outcome is Outcome.CONTRADICTED
-    assert "is not refused at layer1.0.sa of resnet18" in evidence
+    assert "is accepted at layer1.0.sa of resnet18" in evidence
 
 
 def test_the_default_generator_is_left_as_it_was() -> None:

@@ -268,6 +268,6 @@ def test_a_study_whose_server_dies_is_trained_and_sent_when_it_is_back(
     assert (status, message) == (2, "error: sync=true: sends a study to MLflow, and tracking.enabled is false\n")
     status, said, message = sync()
     assert (status, message) == (0, "")
-    assert re.search("MLflow was sent [1-6] cells? that it did not have", said)
+    assert re.search("Sent to MLflow: [1-6] cells? that it lacked", said)
     check(running.uri, "dies", list(make_design(compose_config(TINY)).cells()))
-    assert "MLflow was sent 0 cells that it did not have." in sync()[1]
+    assert "Sent to MLflow: 0 cells that it lacked." in sync()[1]

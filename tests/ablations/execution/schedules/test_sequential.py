@@ -346,7 +346,7 @@ def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: P
     number = len(stored.trials)
     assert first <= number <= 50
     assert f"[{number}/{number}]" in done.stdout
-    assert (f"Look at {sizes[0]} replicates: " in done.stdout) == (number > first)
+    assert (f"Interim analysis at {sizes[0]} replicates: " in done.stdout) == (number > first)
     assert worded("conclusions.added", trained=number, most=50) in done.stdout
 
     again = command("run", *REAL, f"results_dir={tmp_path}")
