@@ -8,16 +8,18 @@ metadata of the model say.
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 
 from ablations.tracking.experiment import Experiment
 
 _METRICS = ("top1", "test_loss", "ece", "parameters")  # of a run that its model has, too
+_VERSIONS = "mlflow.modelVersions"
 _DIGEST = "weights"  # tag of a model: a digest of the file that it was made of
 
 
@@ -66,16 +68,19 @@ class Models:
             except BaseException:
                 client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
                 raise
-        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         # The run's own numbers, with their times, so that its curves stay as they are.
-        last = [client.get_metric_history(run.info.run_id, key)[-1] for key in _METRICS if key in run.data.metrics]
+        run_id = run.info.run_id
+        last = [client.get_metric_history(run_id, key)[-1] for key in _METRICS if key in run.data.metrics]
         metrics = [Metric(one.key, one.value, one.timestamp, one.step, model.model_id) for one in last]
-        client.log_batch(run.info.run_id, metrics=metrics)
+        client.log_batch(run_id, metrics=metrics)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return str(model.model_id)
 
     def register(self, registered: str, model_id: str, run: Run, alias: str) -> None:
-        """Makes the model of a run a version of a registered model, unless it is one; that of a first replicate has
-        the alias.
+        """Makes the model of a run a version of a registered model, unless it is one.
+
+        That of a variant's first replicate has the alias, also if another study's had it before.
         """
         client, params = self._experiment.client, run.data.params
         try:
@@ -91,6 +96,10 @@ class Models:
             is_server = self._experiment.destination.has_own_artifacts
             source = f"models:/{model_id}" if is_server else client.get_logged_model(model_id).artifact_location
             version = client.create_model_version(registered, source, run.info.run_id, tags, model_id=model_id)
+            # What MLflow's own `register_model` does, for links in the dashboard.
+            known = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
+            versions = [*known, {"name": registered, "version": version.version}]
+            client.set_logged_model_tags(model_id, {_VERSIONS: json.dumps(versions)})
         if params["replicate"] == "0":
             client.set_registered_model_alias(registered, alias, version.version)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,9 @@ def test_a_model_has_parameters_and_metrics_of_its_run_whose_curves_stay_as_they
     one = models["groups-4"]
     assert one.params["attention.groups"] == "4"
     found = study.client.get_run(one.source_run_id)
+    assert [output.model_id for output in found.outputs.model_outputs] == [one.model_id]
+    (version,) = study.client.search_model_versions(f"run_id = '{one.source_run_id}'")
+    assert json.loads(one.tags["mlflow.modelVersions"]) == [{"name": "sa-net", "version": version.version}]
     assert {metric.key: metric.value for metric in one.metrics or []}["top1"] == found.data.metrics["top1"]
     assert [metric.step for metric in study.client.get_metric_history(one.source_run_id, "top1")] == [1]
 
