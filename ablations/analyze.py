@@ -29,9 +29,11 @@ def analyze(config: Config, command: str) -> int:
     from ablations.tracking import follow_results
     from ablations.tracking.sync import open_mirror, sync_mirror
 
-    names, everything = chosen_figures(config.figures)
+    names, everything = chosen_figures(config.figures, config.against)
     check_exports(config, trains=False)
     analysis = load_configured(config, f"create it with `{_run_command(command)}`")
+    if config.against:
+        _ = analysis.predictions  # refuses variants without any
     console = make_console()
     say(console, analysis.design.question, title=analysis.design.study)
     say(console, WRITING_REPORT if everything else drawing_notice(names))
@@ -65,6 +67,10 @@ def analyze_several(multiverse: Multiverse) -> int:
         )
     if config.figures != "all":
         raise UsageError("figures", config.figures, "draws figures of a single study: give its options without recipes")
+    if config.against:
+        raise UsageError(
+            "against", config.against, "compares variants of a single study: give its options without recipes"
+        )
     if config.export:
         raise UsageError("export", config.export, "exports a single study: give its options without recipes")
     # A report names the commands that make its studies, whichever verb writes it.
@@ -81,7 +87,8 @@ def analyze_several(multiverse: Multiverse) -> int:
 
 def _run_command(command: str) -> str:
     """Returns the command that makes what an `analyze` command reads."""
-    words = [word for word in shlex.split(command) if not word.startswith(("figures=", "sync=", "export="))]
+    own = ("figures=", "against=", "sync=", "export=")
+    words = [word for word in shlex.split(command) if not word.startswith(own)]
     return shlex.join(words).replace("ablations.analyze", "ablations.run", 1)
 
 

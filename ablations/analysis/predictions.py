@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class StudyPredictions:
         same_images: whether all replicates were tested on the same images.
         note: which finished cells are left out, and why; empty where none is.
         unread: the cells whose predictions are there and cannot be read, with the reasons.
+        reference: the variant that all others are compared with instead of their baselines; otherwise empty.
     """
 
     by_variant: Mapping[str, Mapping[int, Predictions]]
@@ -51,6 +52,37 @@ class StudyPredictions:
     same_images: bool = True
     note: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether one variant is compared with another one that was named."""
+        return bool(self.reference) and len(self.by_variant) == 2
+
+    @property
+    def compared_with(self) -> str:
+        """What variants are compared with, in words."""
+        return self.reference or "the baseline"
+
+    def against(self, asked: object) -> StudyPredictions:
+        """Returns the predictions with another comparison.
+
+        `asked` is the variant that all others are compared with, or a list of two: the first is compared with the
+        second, and others are left out.
+
+        Raises:
+            UsageError: if there are no predictions of these variants.
+        """
+        names = [str(name) for name in (asked if isinstance(asked, list) else [asked])]
+        for name in names:
+            if name not in self.by_variant:
+                raise UsageError("against", name, "is not a variant with kept predictions", self.by_variant)
+        if len(names) not in (1, 2) or len(set(names)) < len(names):
+            raise UsageError("against", asked, "must be one variant, or two different variants")
+        reference = names[-1]
+        others = names[:1] if len(names) == 2 else [name for name in self.by_variant if name != reference]
+        kept = {name: self.by_variant[name] for name in (reference, *others)}
+        return replace(self, by_variant=kept, baselines=dict.fromkeys(kept, reference), reference=reference)
 
     @property
     def images(self) -> int:

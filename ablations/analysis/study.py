@@ -189,6 +189,7 @@ class StudyAnalysis:
         """The predictions on the test images that were kept, of the variants that are shown.
 
         Raises:
-            UsageError: if none were.
+            UsageError: if none were, or none of the variants that `against` names.
         """
-        return kept_predictions(self)
+        kept = kept_predictions(self)
+        return kept.against(self.config.against) if self.config.against else kept

@@ -19,6 +19,7 @@ from ablations.config.schema import (
     FIGURES,
     OPTIONS_OF,
     OWNERS,
+    PREDICTED,
     BenchConfig,
     Config,
     JudgeConfig,
@@ -28,19 +29,8 @@ from ablations.config.schema import (
     TuneConfig,
 )
 
-__all__ = [
-    "ATTENTION",
-    "AUTO",
-    "COSTS",
-    "DATA",
-    "FIGURES",
-    "OBJECTIVES",
-    "OPTIONS_OF",
-    "OWNERS",
-    "REPLICATE",
-    "SELECTION_SHARE",
-]
-__all__ += ["SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
+__all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OPTIONS_OF", "OWNERS", "PREDICTED"]
+__all__ += ["REPLICATE", "SELECTION_SHARE", "SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["LocalConfig", "MeasureConfig", "ModelConfig", "RayConfig", "SerialConfig", "ShiftedConfig", "StoredConfig"]
 __all__ += ["SweepConfig", "TrainConfig", "TuneConfig"]

@@ -42,6 +42,7 @@ FIGURES = {
 }
 
 EXPORTS = ("csv", "parquet", "tensorboard", "wandb", "cards")
+PREDICTED = ("classes", "confusion", "calibration")  # the figures that need kept predictions
 
 
 @dataclass
@@ -398,6 +399,12 @@ class Config:
         "all",
         "Figures that `analyze` draws: all; all except some, as in [all,-cams]; or a list such as [forest,pareto], "
         f"which draws only these figures, without tables, page and report. Names: {', '.join(FIGURES)}.",
+        verbs=("analyze",),
+    )
+    against: Any = option(
+        "",
+        f"Variant that {', '.join(PREDICTED)} compare all others with, instead of their baselines. A list of two "
+        "variants, as in \"against=['groups=4','groups=2']\", compares the first with the second and omits all others.",
         verbs=("analyze",),
     )
     threads: int | str = option(

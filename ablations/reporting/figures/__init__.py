@@ -6,19 +6,28 @@ What draws is given a frame that is not empty, and the `caption` that stands bel
 from __future__ import annotations
 
 from ablations.common.errors import UsageError, shown
-from ablations.config import FIGURES
+from ablations.config import FIGURES, PREDICTED
 
 __all__ = ["FIGURES", "chosen_figures"]
 
 
-def chosen_figures(asked: object) -> tuple[list[str], bool]:
+def chosen_figures(asked: object, against: object = "") -> tuple[list[str], bool]:
     """Returns the names that `figures=` asks for, in the order of a report, and whether those are all but some.
 
-    `asked` is `all`, a name, or a list of these and of `-name`, which leaves one out.
+    `asked` is `all`, a name, or a list of these and of `-name`, which leaves one out. Where `against` names what to
+    compare with, all are the figures of predictions, and others are refused.
 
     Raises:
-        UsageError: if there is no such figure.
+        UsageError: if there is no such figure, or `against` does not apply to it.
     """
+    if against:
+        names = list(PREDICTED) if asked == "all" else chosen_figures(asked)[0]
+        for name in names:
+            if name not in PREDICTED:
+                raise UsageError(
+                    "against", against, f"does not apply to the figure {name}; use figures=[{','.join(PREDICTED)}]"
+                )
+        return names, False
     words = [shown(word) for word in (asked if isinstance(asked, list) else [asked])]
     choices = ("all", *FIGURES)
     for word in words:

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from ablations.analysis.predictions import StudyPredictions, classes_frame
 from ablations.reporting.figures import style
+from ablations.reporting.figures.marks import draw_points
 
 MOST_CLASSES = 30
 _WIDEST_LABEL = 20  # letters
@@ -30,11 +31,13 @@ def shown_classes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_classes(found: StudyPredictions, caption: str) -> Figure:
-    """Draws differences in points as colours; bold ones have a 95 % CI without 0."""
+    """Draws differences in points as colours; bold ones have a 95 % CI without 0. Of two variants: with intervals."""
     import seaborn as sns  # takes seconds
 
     frame = classes_frame(found)
     shown = shown_classes(frame)
+    if found.is_pair:
+        return _draw_pair(shown, frame[frame["variant"] == found.reference], found.reference, caption)
     variants = list(dict.fromkeys(shown["variant"]))
     table = shown.pivot_table("difference", "variant", "label").loc[variants]
     accuracy = frame[frame["variant"].isin(set(found.baselines.values()))].groupby("label")["accuracy"].mean()
@@ -56,9 +59,30 @@ def draw_classes(found: StudyPredictions, caption: str) -> Figure:
         axes.set_yticklabels(labels, rotation=0)
         axes.set_xticklabels(classes, rotation=90)
         axes.tick_params(length=0)
-        axes.set(xlabel="Class (the baseline's accuracy in %)", ylabel="")
+        axes.set(xlabel=f"Class (accuracy of {found.compared_with} in %)", ylabel="")
         axes.grid(visible=False)
         _embolden(shown, table, axes.texts)
+    return drawn
+
+
+def _draw_pair(shown: pd.DataFrame, reference: pd.DataFrame, name: str, caption: str) -> Figure:
+    """Draws a row a class, the largest gain first: the difference of two variants, filled where it is not 0."""
+    ordered = shown.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
+    accuracy = reference.set_index("label")["accuracy"]
+    classes = zip(ordered["class"], ordered["label"], strict=True)
+    labels = [f"{style.shorten(text, _WIDEST_LABEL)} ({accuracy[label]:.0f})" for text, label in classes]
+    clear = (ordered["low"] > 0) | (ordered["high"] < 0)
+    rows = ordered.assign(row=range(len(ordered)), sign=np.where(ordered["difference"] < 0, "loss", "gain"))
+    looks = {"gain": {"color": style.COLOURS[0], "marker": "o"}, "loss": {"color": style.COLOURS[1], "marker": "s"}}
+    with style.figure(style.TWO_COLUMNS, 0.9 + style.rows_height(labels), caption) as drawn:
+        axes = drawn.subplots()
+        axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
+        for some, fill in ((rows[~clear], False), (rows[clear], True)):
+            draw_points(axes, some, "difference", "row", "sign", looks, fill=fill)
+        style.name_rows(axes, labels)
+        variant = shown["variant"].iloc[0]
+        axes.set_xlabel("\n".join(style.fold(f"Accuracy of {variant} less that of {name} (points)", 90)))
+        axes.set_ylabel("\n".join(style.fold(f"Class (accuracy of {name} in %)", 30)))
     return drawn
 
 

@@ -59,6 +59,8 @@ def draw_confusion(found: StudyPredictions, caption: str) -> Figure:
     """Draws matrices, the baseline's and the differences of variants to it; of many classes the most confused pairs."""
     if len(found.classes) > MOST_CLASSES:
         return _draw_pairs(confusion_frame(found), caption)
+    if found.is_pair:
+        return _draw_two(found, caption)
     variants, classes = shown_variants(found), len(found.classes)
     variants = variants if classes <= MOST_BESIDE else variants[:1]
     matrices = [confusion_matrix(found, name) for name in variants]
@@ -76,6 +78,27 @@ def draw_confusion(found: StudyPredictions, caption: str) -> Figure:
             axes.set_title("\n".join(style.fold(f"{name}, difference", 34)))
         for axes in panels[len(variants) :]:
             axes.set_axis_off()
+    return drawn
+
+
+def _draw_two(found: StudyPredictions, caption: str) -> Figure:
+    """Draws the matrices of two variants and their difference; of more classes than fit beside each other the last."""
+    one, other = shown_variants(found)
+    reference, matrix = (confusion_matrix(found, name) for name in (one, other))
+    limit = max(float(np.nanmax(np.abs(matrix - reference))), 0.1)
+    panels: list[tuple[str, NDArray[np.float64], float | None]] = [
+        (one, reference, None), (other, matrix, None), (f"{other} less {one}", matrix - reference, limit)
+    ]  # fmt: skip
+    panels = panels if len(found.classes) <= MOST_BESIDE else panels[-1:]
+    side = style.TWO_COLUMNS / len(panels)
+    names = [style.shorten(name, 10 if len(panels) > 1 else _WIDEST_LABEL) for name in found.classes]
+    titles = ["\n".join(style.fold(title, 34 * (1 if len(panels) > 1 else 3))) for title, *_ in panels]
+    room = 0.14 * max(title.count("\n") for title in titles)
+    with style.figure(style.TWO_COLUMNS, min(side, 6.2) + 0.4 + room, caption) as drawn:
+        grid = drawn.subplots(1, len(panels), squeeze=False)[0]
+        for axes, title, (_, shares, most) in zip(grid, titles, panels, strict=True):
+            _draw_matrix(axes, shares, names, most)
+            axes.set_title(title)
     return drawn
 
 

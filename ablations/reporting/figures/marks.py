@@ -83,7 +83,12 @@ def draw_lines(
     if shown[["low", "high"]].notna().all(axis="columns").any():
         marks.append((so.Band(alpha=opacity, edgewidth=0), {"ymin": "low", "ymax": "high"}))
     marks.append((so.Line(linewidth=0.3 * size), {}))
-    marks.append((so.Dot(pointsize=size, edgewidth=0, artist_kws={"zorder": 3}), {"data": shown[place % every == 0]}))
+    marks.append(
+        (
+            so.Dot(pointsize=size, edgewidth=0, artist_kws={"zorder": 3, "clip_on": False}),
+            {"data": shown[place % every == 0]},
+        )
+    )
     _draw(axes, shown, {"x": x, "y": y, "color": by, "marker": by, "linestyle": by}, looks, marks)
 
 

@@ -9,9 +9,12 @@ from functools import partial
 
 from ablations.analysis.predictions import StudyPredictions, calibration_frame, classes_frame
 from ablations.analysis.study import StudyAnalysis
+from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.reporting.figures import calibration, classes, confusion
 from ablations.reporting.figures.sketch import Sketch
+from ablations.reporting.text.numbers import difference_with_interval
+from ablations.stats import estimate
 from ablations.training.predictions import BINS
 
 
@@ -21,12 +24,16 @@ def classes_sketch(analysis: StudyAnalysis) -> Sketch | str:
     frame = classes_frame(found)
     shown = classes.shown_classes(frame)
     if shown.empty:
-        return "no variant and its baseline have predictions of a replicate in common"
-    key = "Differences to the baseline in points" + (", means over replicates." if shown["n"].max() > 1 else ".")
+        return f"no variant and {found.reference or 'its baseline'} have predictions of a replicate in common"
+    of_one = f" of {found.compared[0]}" if found.is_pair else ""
+    key = f"Differences{of_one} to {found.compared_with} in points"
+    key += ", means over replicates." if shown["n"].max() > 1 else "."
     if shown["low"].notna().any():
-        key += " Bold: the 95 % CI (Student's t, not corrected for how many there are) does not contain 0."
+        marked = "Bars: 95 % CI; filled" if found.is_pair else "Bold"
+        key += f" {marked}: the 95 % CI (Student's t, not corrected for how many there are) does not contain 0."
+    all_of_them = "the CSV beside" if found.reference else "tables/classes.csv"
     if shown["label"].nunique() < len(found.classes):
-        key += f" Of {len(found.classes):,} classes those that differ most are shown; tables/classes.csv has all."
+        key += f" Of {len(found.classes):,} classes those that differ most are shown; {all_of_them} has all."
     draw, key = partial(classes.draw_classes, found), f"{key} {found.note}".strip()
     return Sketch(frame, draw, key, _tested_on(found), unread=found.unread)
 
@@ -37,12 +44,16 @@ def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
     frame, names = confusion.confusion_frame(found), confusion.shown_variants(found)
     if len(found.classes) > confusion.MOST_CLASSES:
         key = f"The pairs of the {len(found.classes):,} classes that are most often taken for each other."
+    elif found.is_pair:
+        beside = len(found.classes) <= confusion.MOST_BESIDE
+        key = f"Shares in percent of each true class, of {names[0]} and of {names[1]}, and their " if beside else "The "
+        key += f"difference in points ({names[1]} less {names[0]}), blue where it is for the better."
     else:
         key = f"Shares in percent of each true class, of {names[0]}"
         beside = len(names) > 1 and len(found.classes) <= confusion.MOST_BESIDE
         key += "; beside it differences to it in points, blue where they are for the better." if beside else "."
     if sum(found.baselines[name] == names[0] for name in found.compared) >= len(names):
-        key += " Shown are the variants whose top-1 differs most from the baseline's."
+        key += f" Shown are the variants whose top-1 differs most from that of {found.compared_with}."
     key += " All replicates together." if len(found.by_variant[names[0]]) > 1 else ""
     draw, key = partial(confusion.draw_confusion, found), f"{key} {found.note}".strip()
     return Sketch(frame, draw, key, _tested_on(found), unread=found.unread)
@@ -57,9 +68,23 @@ def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
         "Right: expected calibration error (ECE, Guo et al. 2017), mean and lowest to highest over replicates."
     )
     if len(found.by_variant) > calibration.MOST_CURVES + 1:
-        key += " Left are the variants whose error differs most from the baseline's."
+        key += f" Left are the variants whose error differs most from that of {found.compared_with}."
+    if found.is_pair:
+        key = f"{key} {_errors_differ(found)}"
     draw, key = partial(calibration.draw_calibration, found), f"{key} {found.note}".strip()
     return Sketch(frame, draw, key, _tested_on(found), asks=False, unread=found.unread)
+
+
+def _errors_differ(found: StudyPredictions) -> str:
+    """Says by how much the calibration errors of two variants differ, paired by replicate."""
+    (name,) = found.compared
+    gaps = [own.ece - other.ece for _, own, other in found.pairs(name)]
+    if not gaps:
+        return "They have no replicate in common."
+    written = difference_with_interval(estimate(gaps), METRICS["ece"])
+    interval = " [95 % CI]" if len(gaps) > 1 else ""
+    pairs = f"paired by replicate (n = {len(gaps)})"
+    return f"ECE of {name} less that of {found.reference}, {pairs}: {written} points{interval}."
 
 
 def _tested_on(found: StudyPredictions) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,7 @@ from ablations.reporting.text.scope import missing_sentence, protocol_line, show
 from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
+_LONGEST = 120  # characters that the names of variants add to a file's name
 _NOT_CROSSED = "it needs two crossed factors, and a replicate that all combinations have"
 _ASIDE = "What would hide each other stands side by side."
 
@@ -302,6 +304,16 @@ def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
     return " ".join(part for part in parts if part)
 
 
+def _of_pair(analysis: StudyAnalysis) -> str:
+    """Returns what the files of figures that compare variants by name are named after, as `-sa-against-se`."""
+    against = analysis.config.against
+    if not against:
+        return ""
+    *compared, reference = against if isinstance(against, list) else [against]
+    text = "".join(f"-{name}" for name in compared) + f"-against-{reference}"
+    return re.sub(r"[^\w.+=-]+", "_", text)[:_LONGEST]
+
+
 # By the names of `ablations.config.FIGURES`: a figure's sketch, or why a study does not have it.
 SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "forest": _forest,
@@ -353,7 +365,7 @@ def _draw_figure(analysis: StudyAnalysis, name: str, parts: Parts) -> Drawn | st
     for file, reason in sketch.unread.items():
         parts.leave_out(file, reason)
     caption = parts.make(f"caption of figure {name}", "", _caption, analysis, sketch)
-    path = analysis.folder / "figures" / name
+    path = analysis.folder / "figures" / f"{name}{_of_pair(analysis)}"
     try:
         files = style.save(sketch.draw(caption), sketch.frame, path)
     except OSError:
