@@ -7,7 +7,7 @@ Parameter names, shapes and initial values are the official layer's, so its stat
 The `group norm` of the paper has one group per channel: it is instance normalisation with an affine transform.
 """
 
-from __future__ import annotations
+# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
 
 from typing import TYPE_CHECKING, Any
 
@@ -257,7 +257,7 @@ class ShuffleAttention(nn.Module):
         """Returns the order of the channels where a buffer keeps it."""
         return self._buffers.get("permutation")
 
-    def __prepare_scriptable__(self) -> ShuffleAttention:
+    def __prepare_scriptable__(self) -> "ShuffleAttention":
         """Returns what torch.jit.script compiles, and refuses `on`: there are no kernels in TorchScript."""
         if self.fused == "on":
             raise UnsupportedError("fused", "on", "is not available: TorchScript has no kernels", ("auto", "off"))

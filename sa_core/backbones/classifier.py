@@ -1,6 +1,6 @@
 """The methods of timm's and torchvision's classifiers that people call: features, head, and a new head."""
 
-from __future__ import annotations
+# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
 
 from typing import TYPE_CHECKING
 

@@ -4,7 +4,7 @@ State dicts of the official code (wofmanaf/SA-Net) load, those of its backbone f
 out feature maps (`features_only`), too. torchvision has to be installed.
 """
 
-from __future__ import annotations
+# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,22 +19,22 @@ _LEVELS = (0, 1, 2, 3, 4)
 
 
 def sa_resnet18(**options: Any) -> nn.Module:
-    """Returns `sa_resnet("resnet18", **options)`: 16 groups unless told otherwise."""
+    """Builds SA-ResNet-18, with 16 groups by default; the options are those of `sa_resnet`."""
     return sa_resnet("resnet18", **options)
 
 
 def sa_resnet34(**options: Any) -> nn.Module:
-    """Returns `sa_resnet("resnet34", **options)`: 16 groups unless told otherwise."""
+    """Builds SA-ResNet-34, with 16 groups by default; the options are those of `sa_resnet`."""
     return sa_resnet("resnet34", **options)
 
 
 def sa_resnet50(**options: Any) -> nn.Module:
-    """Returns `sa_resnet("resnet50", **options)`: 64 groups unless told otherwise, the official network."""
+    """Builds SA-ResNet-50, with the official 64 groups by default; the options are those of `sa_resnet`."""
     return sa_resnet("resnet50", **options)
 
 
 def sa_resnet101(**options: Any) -> nn.Module:
-    """Returns `sa_resnet("resnet101", **options)`: 64 groups unless told otherwise, the official network."""
+    """Builds SA-ResNet-101, with the official 64 groups by default; the options are those of `sa_resnet`."""
     return sa_resnet("resnet101", **options)
 
 

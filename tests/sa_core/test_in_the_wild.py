@@ -121,6 +121,7 @@ deprecated = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecat
 
 
 @deprecated
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # of the class of torch.fx's graphs
 @settings(max_examples=60)
 @given(variants())
 def test_any_variant_scripted_or_traced_symbolically_does_the_same(case: dict[str, Any]) -> None:
@@ -130,7 +131,7 @@ def test_any_variant_scripted_or_traced_symbolically_does_the_same(case: dict[st
     x = x.contiguous(memory_format=torch.channels_last) if case["channels_last"] else x
     graph = torch.fx.symbolic_trace(module)
     assert [node.op for node in graph.graph.nodes].count("placeholder") == 1
-    for captured in (torch.jit.script(module), graph):
+    for captured in (torch.jit.script(module), graph, torch.jit.script(graph)):
         out = captured(x)
         torch.testing.assert_close(out, module(x))
         assert out.is_contiguous(memory_format=torch.channels_last) or not case["channels_last"]
@@ -171,15 +172,18 @@ def test_a_network_scripted_traced_or_exported_does_the_same(case: str) -> None:
         torch.testing.assert_close(captured(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@deprecated
 def test_torchvision_extracts_what_attention_puts_out() -> None:
     model, x = network("resnet8")
     wanted: list[Tensor] = []
     handle = model.get_submodule("layer2.0.sa").register_forward_hook(lambda _module, _given, out: wanted.append(out))
     model(x)
     handle.remove()
-    found = create_feature_extractor(model, ["layer2.0.sa", "layer3"])(x)
-    assert torch.equal(found["layer2.0.sa"], wanted[0])
-    assert found["layer3"].shape == (2, 64, 4, 4)
+    extractor = create_feature_extractor(model, ["layer2.0.sa", "layer3"])
+    for captured in (extractor, torch.jit.script(extractor)):
+        found = captured(x)
+        torch.testing.assert_close(found["layer2.0.sa"], wanted[0])
+        assert found["layer3"].shape == (2, 64, 4, 4)
 
 
 @pytest.mark.parametrize("case", ["resnet8", "resnet8, fused blocks"])
