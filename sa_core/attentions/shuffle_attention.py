@@ -206,14 +206,14 @@ class ShuffleAttention(nn.Module):
         value = _pooled(x, self._pooling)
         if hasattr(self, "cweight"):
             value = _transform(value, self.cweight, self.cbias, self._is_convolved)
-        return _gate(value, self._gate)
+        return _activated(value, self._gate)
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Equation 3: norm, F_c, gate."""
         value: Tensor = self.gn(x)
         if hasattr(self, "sweight"):
             value = _transform(value, self.sweight, self.sbias, self._is_convolved)
-        return _gate(value, self._gate)
+        return _activated(value, self._gate)
 
     def _shuffle(self, x: Tensor) -> Tensor:
         if hasattr(self, "permutation"):
@@ -234,7 +234,7 @@ class ShuffleAttention(nn.Module):
         if not kernels.can_take(x, self.channels):
             if self.fused == "on" and (reason := kernels.reason_against_map(x)):
                 raise OptionError("fused", "on", f"is not available: {reason}", ("auto", "off"))
-            return None  # torch's operations say what is wrong with the shape
+            return None  # `forward` says what is wrong with the shape
         if form.spatial_gate != "instance":
             return form
         norm: Any = self.gn
@@ -356,7 +356,7 @@ def _transform(value: Tensor, weight: Tensor, bias: Tensor, is_convolved: bool) 
     return weight * value + bias
 
 
-def _gate(value: Tensor, gate: str) -> Tensor:
+def _activated(value: Tensor, gate: str) -> Tensor:
     if gate == "sigmoid":
         return torch.sigmoid(value)
     if gate == "hard_sigmoid":
