@@ -11,8 +11,8 @@ from importlib import import_module
 from ablations import cli
 from ablations.common.errors import UsageError
 
-VERBS = ("plan", "run", "analyze", "compare", "bench", "claims")  # in the order in which they are usually needed
-_FLAGS = ("--help", "--version")
+VERBS = cli.VERBS
+_FLAGS = ("--help", "--version", "--shell-completion")
 _WIDTH, _INDENT = 118, 11
 
 
@@ -27,6 +27,10 @@ def _dispatch(typed: Sequence[str]) -> int:
         print("\n".join(_listing()), flush=True)
     elif first == "--version":
         print(cli.version(), flush=True)
+    elif first in ("--shell-completion", "-sc"):
+        from ablations.cli.completion import complete  # a part of a second, which the list of verbs does not need
+
+        complete(typed[1:], VERBS)
     elif first in VERBS:
         # Exactly as `python -m ablations.<verb>` does, whatever processes the verb starts.
         sys.argv[1:] = typed[1:]

@@ -7,9 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.cli.flags import INFO, CommandLine, read_flags
 from ablations.common.errors import SuiteError, UsageError, shown
 from ablations.common.surroundings import BROKEN_PIPE_STATUS, prepare_verb
 from ablations.common.urls import hide_passwords
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
     from ablations.config import Config
     from ablations.config.multiverse import Multiverse
 
+VERBS = ("plan", "run", "analyze", "compare", "bench", "claims")  # in the order in which they are usually needed
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 _DISTRIBUTION = "shuffle-attention-ablations"
@@ -27,7 +30,6 @@ _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENOENT, errno.ENOTDIR, errno.ENOLCK, errno.EMFILE, errno.ENFILE,
 )  # fmt: skip
-_FLAGS = ("--help", "--config-dir", "--version")
 
 
 def main(
@@ -42,42 +44,93 @@ def main(
     """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
 
     `purpose` is what the verb does, in a sentence, for the help; `act` does it, and gets the configuration and the
-    command that was typed. `arguments` are by default this process's; `defaults` are overrides that others replace.
-    `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option;
+    command that makes its study. `arguments` are by default this process's; `defaults` are overrides that others
+    replace. `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option;
     `act_on_stored` does all of it for a verb that takes names of stored studies beside few options, and gets the words.
     """
     if arguments is None:
         prepare_verb()
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status(_Verb(verb, purpose, act, defaults, act_on_several, act_on_stored, typed).run)
 
-    def run() -> int:
+
+@dataclass(frozen=True)
+class _Verb:
+    """A verb and what was typed; attributes as the arguments of `main`."""
+
+    name: str
+    purpose: str
+    act: Callable[[Config, str], int] | None
+    defaults: Sequence[str]
+    act_on_several: Callable[[Multiverse], int] | None
+    act_on_stored: Callable[[Sequence[str], str], int] | None
+    typed: Sequence[str]
+
+    def run(self) -> int:
+        """Does what was typed; returns the exit status.
+
+        Raises:
+            SuiteError: if it is not understood or cannot be done.
+        """
         _check_current_folder()
-        _check_encoding(typed)
-        overrides, config_dir, flags = _read(typed)
-        if "--version" in flags:
+        _check_encoding(self.typed)
+        line = read_flags(self.typed)
+        if line.version:
             print(version(), flush=True)
             return 0
-        if "--help" in flags:
+        if line.shell_completion:
+            from ablations.cli.completion import complete
+
+            complete(line.overrides, VERBS)
+            return 0
+        if line.help:
             from ablations.cli.help import help_text
 
-            print(help_text(verb, purpose, [*defaults, *overrides], config_dir), flush=True)
+            print(help_text(self.name, self.purpose, [*self.defaults, *line.overrides], line.config_dir), flush=True)
             return 0
+        _check_owners(self.name, line.overrides)
+        if self.act_on_stored is not None:
+            for flag, value in (("--cfg", line.cfg), ("--info", line.info), ("--multirun", line.multirun)):
+                if value:
+                    raise UsageError(flag, None, f"is not available in {self.name}")
+            return self.act_on_stored(line.overrides, self._command(line.overrides, line.config_dir))
+        if line.cfg or line.info:
+            print(self._inspected(line), flush=True)
+            return 0
+        if line.multirun:
+            from ablations.cli.multirun import run_jobs
+            from ablations.config.multirun import compose_jobs
+
+            jobs = compose_jobs(line.overrides, line.config_dir, self.defaults)
+            return run_jobs(jobs, lambda job: exit_status(lambda: self._run_study(job.overrides, line.config_dir)))
+        return self._run_study(line.overrides, line.config_dir)
+
+    def _inspected(self, line: CommandLine) -> str:
+        from ablations.cli.inspect import composition_text, configuration_text
+
+        overrides = [*self.defaults, *line.overrides]
+        if line.cfg is None:
+            return composition_text(self.name, overrides, line.config_dir, line.info or INFO[0])
+        return configuration_text(self.name, overrides, line.config_dir, line.cfg, line.package, resolve=line.resolve)
+
+    def _run_study(self, overrides: Sequence[str], config_dir: str | None) -> int:
+        """Acts on the study that overrides make, or on those of several protocols."""
         from ablations.config.compose import compose_config
         from ablations.config.multiverse import compose_multiverse, without_recipes
 
-        _check_owners(verb, overrides)
-        if act_on_stored is not None:
-            return act_on_stored(overrides, _command(verb, typed))
-        if act_on_several is not None:
-            folder = [] if config_dir is None else ["--config-dir", config_dir]
-            several = compose_multiverse(overrides, config_dir, lambda words: _command(verb, [*folder, *words]))
+        command = self._command(overrides, config_dir)
+        if self.act_on_several is not None:
+            several = compose_multiverse(overrides, config_dir, lambda words: self._command(words, config_dir))
             if several is not None:
-                return act_on_several(several)
+                return self.act_on_several(several)
             overrides = without_recipes(overrides)
-        assert act is not None
-        return act(compose_config([*defaults, *overrides], config_dir), _command(verb, typed))
+        assert self.act is not None
+        return self.act(compose_config([*self.defaults, *overrides], config_dir), command)
 
-    return exit_status(run)
+    def _command(self, overrides: Sequence[str], config_dir: str | None) -> str:
+        """Returns the command that has such overrides, fit for reports and the dashboard."""
+        folder = [] if config_dir is None else ["--config-dir", config_dir]
+        return hide_passwords(shlex.join(["python", "-m", f"ablations.{self.name}", *folder, *overrides]))
 
 
 def exit_status(run: Callable[[], int]) -> int:
@@ -156,29 +209,3 @@ def _check_owners(verb: str, overrides: Sequence[str]) -> None:
             listed = f"{', '.join(first)} and {last}" if first else last
             reason = f"is an option of {listed}, not of {verb}"
             raise UsageError(name, value or None, reason)
-
-
-def _read(typed: Sequence[str]) -> tuple[list[str], str | None, set[str]]:
-    """Returns the overrides, the folder of `--config-dir`, and the other flags that were typed."""
-    overrides: list[str] = []
-    config_dir: str | None = None
-    flags: set[str] = set()
-    rest = iter(typed)
-    for argument in rest:
-        flag, equals, value = argument.partition("=")
-        if argument in ("--help", "-h", "--version"):
-            flags.add("--help" if argument == "-h" else argument)
-        elif flag == "--config-dir":
-            config_dir = value if equals else next(rest, None)
-            if not config_dir:
-                raise UsageError(flag, None, "requires a folder")
-        elif flag.startswith("-"):
-            raise UsageError(flag, None, "unknown flag", _FLAGS)
-        else:
-            overrides.append(argument)
-    return overrides, config_dir, flags
-
-
-def _command(verb: str, typed: list[str]) -> str:
-    """Returns what was typed, fit for reports and the dashboard."""
-    return hide_passwords(shlex.join(["python", "-m", f"ablations.{verb}", *typed]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from ablations.cli.flags import FLAGS
 from ablations.config import OPTIONS_OF, OWNERS, Config
 from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
@@ -32,10 +33,13 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
     lines = [
         purpose,
         "",
-        f"usage: python -m ablations.{verb} [group=choice ...] [option=value ...] [--config-dir DIR]",
+        f"usage: python -m ablations.{verb} [group=choice ...] [option=value ...] [flag ...]",
         "",
-        "Groups:",
+        "Flags:",
     ]
+    for flag, meaning in FLAGS.items():
+        lines += _entry(flag, meaning)
+    lines += ["", "Groups:"]
     for group in groups:
         names = ", ".join(group_choices(config_dir)[group])
         if group == "model":

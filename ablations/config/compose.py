@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ablations.common.errors import UsageError
+from ablations.common.errors import UsageError, shown
 from ablations.common.names import check_sentence
 from ablations.common.settings import flatten
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
@@ -40,13 +40,41 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
     Raises:
         UsageError: for the first override that is not understood, and for any value out of its range.
     """
+    return _checked(*_composed(arguments, config_dir))
+
+
+def compose_unresolved(arguments: Sequence[str], config_dir: str | None = None) -> tuple[Config, DictConfig]:
+    """Returns the configuration as `compose_config` does, and again with what refers to other options as it is.
+
+    Raises:
+        UsageError: as `compose_config` does.
+    """
+    config, selected, overrides = _composed(arguments, config_dir)
+    result = _checked(config, selected, overrides)
+    for path, text in (("study", result.study), ("sweep.question", result.sweep.question)):
+        parent, _, last = path.rpartition(".")
+        if not OmegaConf.is_interpolation(OmegaConf.select(config, parent) if parent else config, last):
+            OmegaConf.update(config, path, text)
+    return result, config
+
+
+def select_choices(overrides: Sequence[Override], config_dir: str | None = None) -> dict[str, str]:
+    """Returns the choice in each config group; raises a UsageError if there is no such choice."""
     check_config_dir(config_dir)
-    overrides = [parse_override(argument) for argument in arguments]
     choices = group_choices(config_dir)
     selected = default_choices()
     for override in overrides:
         if override.key_or_group in GROUPS:
             selected[override.key_or_group] = selection(override, choices[override.key_or_group], config_dir)
+    return selected
+
+
+def _composed(
+    arguments: Sequence[str], config_dir: str | None
+) -> tuple[DictConfig, dict[str, str], Sequence[Override]]:
+    """Returns what overrides make of the groups, the choices in these, and the overrides."""
+    overrides = [parse_override(argument) for argument in arguments]
+    selected = select_choices(overrides, config_dir)
     config = compose_groups(selected, config_dir)
     if selected["model"].startswith(TIMM):
         config.model.name = selected["model"]
@@ -54,6 +82,11 @@ def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> C
         if override.key_or_group not in GROUPS:
             _apply_override(config, override)
     config.sweep.name = selected["sweep"]
+    return config, selected, overrides
+
+
+def _checked(config: DictConfig, selected: dict[str, str], overrides: Sequence[Override]) -> Config:
+    """Resolves and checks a configuration, and gives the study its name and its question."""
     _check_interpolations(config)
     try:
         result = cast(Config, OmegaConf.to_object(config))
@@ -102,7 +135,22 @@ def varies_model(config: Config) -> bool:
 
 
 def parse_override(argument: str) -> Override:
-    """Reads an override, as `train.epochs=3`; raises a UsageError if it is not understood."""
+    """Reads an override of one value, as `train.epochs=3`; raises a UsageError if it is not understood."""
+    override = read_override(argument)
+    if override.is_sweep_override():
+        value = override.get_value_string()
+        reason = (
+            "expects a single value; write lists as [1,2], and factors of a study as sweep.factors; -m runs one study "
+            "per value"
+        )
+        is_text = "," in value and any(map(str.isalpha, value)) and not value.endswith(")")
+        advice = quoting_advice(override.key_or_group, value) if is_text else ""
+        raise UsageError(override.key_or_group, value, reason + advice)
+    return override
+
+
+def read_override(argument: str) -> Override:
+    """Reads an override of one value or several; raises a UsageError if it is not understood."""
     key, equals, value = argument.partition("=")
     if not key.strip("+~ "):
         raise UsageError(argument or "''", None, "must have the form name=value")
@@ -120,10 +168,6 @@ def parse_override(argument: str) -> Override:
         raise UsageError(key, value or None, reason)
     if override.package is not None:
         raise UsageError(key, value or None, "'@' (package override) is not supported")
-    if override.is_sweep_override():
-        reason = "expects a single value; write lists as [1,2], and factors of a study as sweep.factors"
-        is_text = "," in value and any(map(str.isalpha, value)) and not value.endswith(")")
-        raise UsageError(override.key_or_group, value, reason + (quoting_advice(key, value) if is_text else ""))
     return override
 
 
@@ -132,14 +176,7 @@ def _apply_override(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():
-        parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(config, parent) if free and key not in _FREE else None
-        if not isinstance(node, DictConfig) or last not in node:
-            raise UsageError(
-                f"~{key}", None, "only entries of sweep.factors, sweep.variants and tune.space can be removed"
-            )
-        OmegaConf.set_struct(node, False)
-        del node[last]
+        _delete(config, override, is_free=free is not None)
         return
     value = override.value()
     group, _, name = key.partition(".")
@@ -154,10 +191,13 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, None, "unknown option", names)
     try:
         known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
+        if override.is_add() and not isinstance(value, (dict, list)) and _is_set(config, known_as):
+            raise UsageError(f"+{key}", value, "is already set; leave out + to change it, or write ++")
         if free is None:
             value = _as_declared(config, known_as, value, override)
-        # All factors at once, as sweep.factors={...}, are those and no others.
-        OmegaConf.update(config, known_as, value, force_add=free is not None, merge=key not in _FREE)
+        # All factors at once, as sweep.factors={...}, are those and no others; with + they are added to those there.
+        merge = key not in _FREE or override.is_add() or override.is_force_add()
+        OmegaConf.update(config, known_as, value, force_add=free is not None, merge=merge)
     except OmegaConfBaseException as error:
         reason = type_reason(error)
         if "Cannot merge" in str(error):
@@ -167,6 +207,31 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, value, "is out of range") from None
     except (ValueError, TypeError):  # of a name below a list
         raise UsageError(key, value, f"{key.rpartition('.')[0]} is a list and has no options") from None
+
+
+def _delete(config: DictConfig, override: Override, *, is_free: bool) -> None:
+    """Removes an entry of a person's own, if it has the value that is given, if any."""
+    key, value = override.key_or_group, override.value()
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if is_free and key not in _FREE else None
+    if not isinstance(node, DictConfig) or last not in node:
+        reason = "only entries of sweep.factors, sweep.variants and tune.space can be removed"
+        raise UsageError(f"~{key}", None, reason)
+    if value is not None and value != (found := _plain(node[last])):
+        raise UsageError(f"~{key}", value, f"does not match the value, {shown(found)}")
+    OmegaConf.set_struct(node, False)
+    del node[last]
+
+
+def _is_set(config: DictConfig, key: str) -> bool:
+    try:
+        return OmegaConf.select(config, key) is not None
+    except OmegaConfBaseException:  # a reference that is still to be checked, or a name below a value
+        return False
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
 def _is_number(text: str) -> bool:

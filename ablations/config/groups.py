@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -81,7 +83,7 @@ def selection(override: Override, choices: tuple[str, ...], config_dir: str | No
     """Returns the choice that an override of a group makes; raises a UsageError if it is none of `choices`."""
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
-    if override.is_delete() or override.is_add():
+    if override.is_delete() or override.is_add() or override.is_force_add():
         raise UsageError(str(override.input_line), None, f"must have the form {group}=choice", choices, str(value))
     if isinstance(value, str) and (value in choices or (group == "model" and value.startswith(TIMM))):
         return value
@@ -103,6 +105,58 @@ def compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConf
 
 
 def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = None) -> DictConfig:
+    with _hydra(selected, config_dir) as overrides:
+        return compose("config", overrides=overrides)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How Hydra composes a configuration.
+
+    Attributes:
+        hydra: Hydra's own configuration.
+        sources: provider and path of each place where config files are looked for.
+        defaults: path, package, whether it stands for the file itself, and parent of each config.
+        tree: the same as an indented tree, in lines.
+    """
+
+    hydra: DictConfig
+    sources: list[tuple[str, str]]
+    defaults: list[tuple[str, str, str, str]]
+    tree: list[str]
+
+
+def composition(selected: Mapping[str, str], config_dir: str | None) -> Composition:
+    """Returns how Hydra composes the groups; raises a UsageError as `compose_groups` does."""
+    with _hydra(tuple(selected.items()), config_dir) as overrides:
+        hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
+        loader = GlobalHydra.instance().config_loader()
+        found = loader.compute_defaults_list("config", overrides, RunMode.RUN)
+    sources = [(source.provider, f"{source.schema}://{source.path}") for source in hydra.runtime.config_sources]
+    defaults = [
+        (each.config_path or "", each.package or "", str(bool(each.is_self)), each.parent or "")
+        for each in found.defaults
+    ]
+    return Composition(hydra, sources, defaults, list(_tree(found.defaults_tree)))
+
+
+def _tree(node: Any, depth: int = 0) -> Iterator[str]:
+    """Yields the lines of Hydra's tree of defaults, of which a leaf is a default and has no children."""
+    children = getattr(node, "children", None) or ()
+    default = getattr(node, "node", node)
+    name = "<root>" if default.is_virtual() else default.get_config_path() if not default.is_self() else "_self_"
+    yield "  " * depth + str(name)
+    for child in children:
+        yield from _tree(child, depth + 1)
+
+
+@contextmanager
+def _hydra(selected: tuple[tuple[str, str], ...], config_dir: str | None) -> Iterator[list[str]]:
+    """Sets Hydra up for the chosen groups; yields the overrides that choose them.
+
+    Raises:
+        UsageError: if a person's own file cannot be part of a configuration.
+    """
     _register()
     overrides = [f"{group}={choice}" for group, choice in selected if not choice.startswith(TIMM)]
     own_files: list[Path] = []
@@ -117,7 +171,7 @@ def _composed(selected: tuple[tuple[str, str], ...], config_dir: str | None = No
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(_CONF), version_base="1.3"):
-            return compose("config", overrides=overrides)
+            yield overrides
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
         # The suite's own choices fit; what does not is in a person's file, and its types have been checked.
         reason = "it includes itself" if isinstance(error, RecursionError) else type_reason(error)

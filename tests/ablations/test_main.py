@@ -83,7 +83,12 @@ def test_the_version_is_that_of_the_project(program: tuple[str, ...]) -> None:
             "sweep=groups",
             refusal("sweep=groups", "options.no_such", what="verb", valid=VALID),
         ),
-        ("--hlep", refusal("--hlep", "options.no_such", what="flag", near="--help", valid="--help, --version")),
+        (
+            "--hlep",
+            refusal(
+                "--hlep", "options.no_such", what="flag", near="--help", valid="--help, --version, --shell-completion"
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("program", [MODULE, SCRIPT])

@@ -20,11 +20,13 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"TERM": "xterm-256color"} | changes
 
 
-def spawn(program: Sequence[str], columns: int = 80, cwd: Path | None = None, **changes: str) -> pexpect.spawn[str]:
-    """Starts a program in a terminal that does not repeat what is typed; `changes` are of its environment."""
+def spawn(
+    program: Sequence[str], columns: int = 80, cwd: Path | None = None, *, echo: bool = False, **changes: str
+) -> pexpect.spawn[str]:
+    """Starts a program in a terminal, which repeats what is typed if `echo`; `changes` are of its environment."""
     first, *others = program
     return pexpect.spawn(
-        first, others, timeout=PATIENCE, cwd=cwd, env=environment(**changes), echo=False, encoding="utf-8",
+        first, others, timeout=PATIENCE, cwd=cwd, env=environment(**changes), echo=echo, encoding="utf-8",
         dimensions=(40, columns),
     )  # fmt: skip
 

@@ -366,9 +366,9 @@ def an_unknown_flag(draw: st.DrawFn) -> Wrong:
     flag = draw(
         st.one_of(
             st.sampled_from(
-                ["--hlep", "-x", "-", "--", "--multirun", "-m", "--cfg", "--config-name=x", "--config_dir=x",
+                ["--hlep", "-x", "-", "--", "--multirun=1", "-m=x", "--cfg", "--config-name=x", "--config_dir=x",
                  "--help=1", "--version=1", "--versions",
-                 "-h=3", "--info", "-cd", "---", "--é", "--config-dir", "--config-dir=", "--resolve",
+                 "-h=3", "--info=x", "-cd=", "---", "--é", "--config-dir", "--config-dir=", "--resolve",
                  "-1"]
             ),
             st.text("abcdefghij-", min_size=4, max_size=20).map(lambda text: f"--x{text}"),

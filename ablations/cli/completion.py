@@ -1,0 +1,163 @@
+"""`--shell-completion`: completes groups, choices, options and their values in bash, zsh and fish, by Hydra's plugins.
+
+Hydra's plugins write the shells' functions and complete a line by what a `ConfigLoader` tells them; the one here tells
+them what the command line of the suite reads. The functions complete the console script `ablations`.
+"""
+
+# ruff: noqa: ARG002 (the arguments are those of Hydra's interface)
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.completion_plugin import CompletionPlugin
+from hydra.plugins.config_source import ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ablations.cli.flags import NAMES, read_flags
+from ablations.common.errors import SuiteError, UsageError
+from ablations.config import OPTIONS_OF, OWNERS, SHOWN_NAMES, Config
+from ablations.config.compose import compose_config, compose_unresolved
+from ablations.config.groups import GROUPS, group_choices
+from ablations.config.multiverse import without_recipes
+from ablations.config.option import options_of
+
+_ACTIONS = ("install", "uninstall", "query")
+_SCRIPT = "ablations"  # the console script, whose lines are completed
+
+
+def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
+    """Prints a shell's function (`install=bash`, `uninstall=bash`), or what may follow in a line (`query=bash`).
+
+    Args:
+        words: what follows `--shell-completion`: one action, with the name of a shell.
+        verbs: those that a line may begin with; the line of a query is in the environment variable COMP_LINE.
+
+    Raises:
+        UsageError: if there is no such action or shell.
+    """
+    action, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
+    if action not in _ACTIONS:
+        raise UsageError("--shell-completion", " ".join(words) or None, "must be ACTION=SHELL", _ACTIONS)
+    found = [plugin for plugin in Plugins.instance().discover(CompletionPlugin) if issubclass(plugin, CompletionPlugin)]
+    plugins = {plugin.provides(): plugin for plugin in found}
+    if shell not in plugins:
+        raise UsageError(action, shell or None, "is not a supported shell", sorted(plugins))
+    if action == "query":
+        _query(plugins[shell], os.environ.get("COMP_LINE", ""), verbs)
+        return
+    sys.argv[0] = _SCRIPT  # which Hydra writes into the function
+    plugin = plugins[shell](_Loader(verbs[0], None))
+    if action == "install":
+        plugin.install()
+    else:
+        plugin.uninstall()
+
+
+def _query(plugin: type[CompletionPlugin], line: str, verbs: Sequence[str]) -> None:
+    """Prints what may follow in a line."""
+    found = re.match(rf"\s*\S*\b{_SCRIPT}\s+({'|'.join(verbs)})\s(.*)", line)
+    if found is None:
+        print("\n".join(verb for verb in verbs if verb.startswith(line.rpartition(" ")[2])))
+        return
+    verb, typed = found.groups()
+    last = typed.rpartition(" ")[2]
+    if last.startswith("-"):
+        print("\n".join(name for name in NAMES if name.startswith(last)))
+        return
+    try:
+        known = read_flags(typed.split()[: None if typed.endswith(" ") else -1])
+    except UsageError:
+        return
+    # Hydra's plugins read words as they are in the shell: without flags, which are none of their business.
+    os.environ["COMP_LINE"] = " ".join([_SCRIPT, *known.overrides, last])
+    with suppress(AssertionError):  # of a name below an option that has a value
+        plugin(_Loader(verb, known.config_dir)).query(config_name=None)
+
+
+class _Loader(ConfigLoader):
+    """Tells Hydra's plugins what a verb's command line may have."""
+
+    def __init__(self, verb: str, config_dir: str | None) -> None:
+        self._verb, self._config_dir = verb, config_dir
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Returns the choices of a group or the values of an option; of no name, the groups."""
+        groups = [group for group in GROUPS if self._has(group)]
+        if results_filter is ObjectType.GROUP:
+            return [] if group_name else groups
+        choices = group_choices(self._config_dir)
+        return list(choices[group_name]) if group_name in groups else self._values(group_name, overrides or [])
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Returns the options under the overrides that are typed already, by their names on the command line."""
+        try:
+            _, config = compose_unresolved(without_recipes(overrides), self._config_dir)
+        except SuiteError:  # the line is not finished
+            _, config = compose_unresolved([])
+        values = OmegaConf.to_container(config)
+        assert isinstance(values, dict)
+        own = {str(key): value for key, value in values.items() if self._has(str(key))}
+        return OmegaConf.create({SHOWN_NAMES.get(key, key): value for key, value in own.items()})
+
+    def _has(self, name: str) -> bool:
+        """Whether the verb has an option or group."""
+        if self._verb in OPTIONS_OF:
+            return name in OPTIONS_OF[self._verb]
+        return self._verb in OWNERS.get(name, (self._verb,))
+
+    def _values(self, name: str, overrides: Sequence[str]) -> list[str]:
+        try:
+            config = compose_config(without_recipes(overrides), self._config_dir)
+        except SuiteError:
+            config = compose_config([])
+        return _values_of(config, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Is not needed to complete a line."""
+        raise NotImplementedError
+
+    def get_search_path(self) -> ConfigSearchPath:
+        """Is not needed to complete a line."""
+        raise NotImplementedError
+
+    def get_sources(self) -> list[ConfigSource]:
+        """Is not needed to complete a line."""
+        raise NotImplementedError
+
+    def list_groups(self, parent_name: str) -> list[str]:
+        """Is not needed to complete a line."""
+        raise NotImplementedError
+
+    def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> object:
+        """Is not needed to complete a line."""
+        raise NotImplementedError
+
+
+def _values_of(config: Config, name: str) -> list[str]:
+    """Returns the values that are declared for an option; none where it may have any."""
+    for known, value, declared in options_of(config):
+        if known == name:
+            return ["true", "false"] if isinstance(value, bool) else list(declared.get("choices") or ())
+    return []

@@ -1,0 +1,37 @@
+"""`-m`: runs several studies one after the other; one that fails costs one."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from ablations.config.multirun import Job
+
+_FIRST_OF_SIGNALS = 128  # exit statuses from here on end all studies: an interrupt, a reader that has gone
+
+
+def run_jobs(jobs: Sequence[Job], run: Callable[[Job], int]) -> int:
+    """Runs jobs in their order, and says which of them failed.
+
+    Args:
+        jobs: the studies.
+        run: runs one, and returns its exit status.
+
+    Returns:
+        0 when all ended well, the status of all if it is the same, and otherwise 1; that of a signal ends all.
+    """
+    statuses: list[int] = []
+    for number, job in enumerate(jobs, 1):
+        print(f"\nStudy {number} of {len(jobs)}: {job.study} ({' '.join(job.own)})", flush=True)
+        try:
+            statuses.append(run(job))
+        except Exception:  # a defect, which costs this study
+            traceback.print_exc()
+            statuses.append(1)
+        if statuses[-1] >= _FIRST_OF_SIGNALS:
+            return statuses[-1]
+    failed = [f"{job.study} (exit status {status})" for job, status in zip(jobs, statuses, strict=True) if status]
+    if failed:
+        print(f"\nFailed: {len(failed)} of {len(jobs)} studies: {', '.join(failed)}", file=sys.stderr)
+    return statuses[0] if len(set(statuses)) == 1 else 1
