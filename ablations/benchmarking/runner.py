@@ -28,6 +28,7 @@ from ablations.reporting.text.not_made import not_made_notice
 from ablations.storage.lock import claimed
 from ablations.storage.paths import results_folder
 from ablations.tracking import open_benchmark
+from ablations.tracking.destination import destination_of
 
 if TYPE_CHECKING:
     from ablations.tracking.experiment import Experiment
@@ -52,6 +53,8 @@ def run_benchmark(config: Config, command: str) -> Ending:
     console = make_console()
     models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
+    if config.tracking.enabled:
+        destination_of(config, folder.name)  # which may be refused
     say(console, f"{len(plan.comparisons)} comparisons", title=folder.name)
     say(console, *plan.notes)
     with claimed(folder, ""):
