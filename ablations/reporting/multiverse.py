@@ -115,8 +115,8 @@ def _caption(analysis: MultiverseAnalysis, frame: pd.DataFrame) -> str:
     lines = "; ".join(f"{name}: {line}" for name, line in protocol_lines(analysis).items())
     parts = [
         analysis.question,
-        f"Bars: 95 % CI, each on its own; verdicts: {correction}; filled markers: decided; shaded: within the "
-        f"equivalence margin of {margin_text(analysis.margins, METRICS[analysis.metric])}.",
+        f"Bars: 95 % CI, uncorrected; verdicts: {correction}; filled markers: decided; shaded: within the equivalence "
+        f"margin of {margin_text(analysis.margins, METRICS[analysis.metric])}.",
         f"n = {sizes_text(frame)} replicates.",
         f"{lines}; {machine_text(analysis)}.",
         *missing_sentences(analysis),
@@ -146,7 +146,7 @@ def _text(
     if has_figure:
         lines += [f"![{table.title if table else _NAME}](figures/{_NAME}.png)", ""]
     lines += ["## Protocols", "", *protocols]
-    return "\n".join([*lines, "", "## Made by", "", *code_block(multiverse.command), ""])
+    return "\n".join([*lines, "", "## Command", "", *code_block(multiverse.command), ""])
 
 
 def _protocols(analysis: MultiverseAnalysis) -> list[str]:

@@ -45,7 +45,7 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
         report.write()
     parts.make("printed report", None, print_report, console, report)
     if missing := parts.make("sentence on missing cells", "", missing_sentence, analysis.results):
-        say(console, f"{missing} The report says why.")
+        say(console, f"{missing} See the report for the reasons.")
     say_place(console, "Report", report.path)
     say_place(console, "Page", *([page] if page else []))
     say_place(console, "Figures", *(drawn.png for drawn in report.gallery.drawn))

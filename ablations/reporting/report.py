@@ -138,7 +138,7 @@ def _details(analysis: StudyAnalysis, gallery: Gallery, parts: Parts) -> list[st
         lines += parts.make("list of figures that were left out", nothing, _left_out, gallery.left_out)
     lines += parts.make("table of networks", nothing, _networks, analysis)
     lines += parts.make("table of what was declared", nothing, _declared, analysis)
-    lines += ["## Protocol", "", "What all cells share:", ""]
+    lines += ["## Protocol", "", "Shared by all cells:", ""]
     lines += parts.make("table of the protocol", nothing, _protocol, analysis)
     lines += parts.make("command", nothing, _command, str(attributes.get("command", "unknown")))
     for environment in analysis.results.environments:
@@ -152,11 +152,11 @@ def _figure(drawn: Drawn, folder: Path) -> list[str]:
 
 def _left_out(reasons: Mapping[str, str]) -> list[str]:
     sentences = [f"{name}: {reason}" for name, reason in reasons.items()]
-    return ["Figures that were left out:", "", *_items(sentences)]
+    return ["Figures that cannot be drawn:", "", *_items(sentences)]
 
 
 def _command(command: str) -> list[str]:
-    return ["## Made by", "", *code_block(command), ""]
+    return ["## Command", "", *code_block(command), ""]
 
 
 def _declared(analysis: StudyAnalysis) -> list[str]:
@@ -180,11 +180,11 @@ def _networks(analysis: StudyAnalysis) -> list[str]:
         capacity = capacity_clause(capacities_of(variant.network))
         networks.append([variant.name, _spoken(variant.model, {}), _spoken(variant.attention, defaults), capacity])
     lines = ["## Networks", "", *markdown_table(("variant", "model", "attention", "capacity"), networks), ""]
-    lines += ["Knobs that are not named have their defaults, which `--help` lists.", ""]
+    lines += ["Options that are not listed have their defaults (see `--help`).", ""]
     for variant in listed:
         if variant.clamped:
             places = ", ".join(f"{groups} on {channels} channels" for channels, groups in variant.clamped.items())
-            lines += [f"{markdown_text(variant.name)} has fewer groups on narrow places: {places}.", ""]
+            lines += [f"{markdown_text(variant.name)} has fewer groups at narrow insertion points: {places}.", ""]
     return lines
 
 

@@ -32,11 +32,11 @@ def chosen_figures(asked: object, against: object = "") -> tuple[list[str], bool
     choices = ("all", *FIGURES)
     for word in words:
         if word.removeprefix("-") not in choices or word == "-all":
-            raise UsageError("figures", word, "is no figure", choices)
+            raise UsageError("figures", word, "unknown figure", choices)
     left_out = {word.removeprefix("-") for word in words if word.startswith("-")}
     named = {word for word in words if not word.startswith("-")}
     if not named:
-        reason = "names no figure to draw; all but some are asked for as [all,-cams]"
+        reason = "selects no figure; to exclude figures, write [all,-cams]"
         raise UsageError("figures", ",".join(words) or "[]", reason)
     everything = "all" in named
     return [name for name in FIGURES if (everything or name in named) and name not in left_out], everything

@@ -26,10 +26,10 @@ def gates_sketch(analysis: StudyAnalysis) -> Sketch | str:
     networks = analysis.networks
     frame = gates.gates_frame(networks)
     if frame.empty:
-        return "no variant whose weights are kept has shuffle attention with gates"
+        return "no variant with saved weights has shuffle attention with gates"
     key = (
-        "Thick: middle half of the gates, thin: 5 to 95 %, dot: median; dashed: where gates start. Percentages: share "
-        "of the gates' variance over images that is between classes, less what chance would give."
+        "Thick line: interquartile range of the gates; thin line: 5 to 95 %; dot: median; dashed: initial value. "
+        "Percentages: share of the gates' variance over images that lies between classes, corrected for chance."
     )
     draw = partial(gates.draw_gates, frame)
     return Sketch(frame, draw, key + _unread(networks), _looked_at(networks), asks=False, unread=networks.unread)
@@ -42,10 +42,10 @@ def subfeatures_sketch(analysis: StudyAnalysis) -> Sketch | str:
     networks = analysis.networks
     frame = subfeatures.subfeatures_frame(networks)
     if frame.empty:
-        return "no variant whose weights are kept has shuffle attention in the stage before the classifier"
+        return "no variant with saved weights has shuffle attention in the stage before the classifier"
     key = (
-        "A sub-feature's score is the top-1 of its channels' part of the logits alone; in networks without shuffle "
-        "attention the same channels are taken."
+        "Score of a sub-feature: top-1 accuracy of the logits that its channels alone contribute; in networks "
+        "without shuffle attention, of the same channels."
     )
     draw = partial(subfeatures.draw_subfeatures, frame, len(networks.classes))
     return Sketch(frame, draw, key + _unread(networks), _looked_at(networks), asks=False, unread=networks.unread)
@@ -58,8 +58,8 @@ def cams_sketch(analysis: StudyAnalysis) -> Sketch:
     networks = analysis.networks
     found = cams.cams_of(networks)
     key = (
-        "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map; the first test image of each "
-        "class shown; below each what the network takes it for, and the probability of the true class."
+        "Grad-CAM (Selvaraju et al. 2017) of the true class at the last feature map, for the first test image of "
+        "each class shown; below each image the predicted class and the probability of the true class."
     )
     draw = partial(cams.draw_cams, found)
     return Sketch(found.frame, draw, key + _unread(networks), _OF_EACH, asks=False, unread=networks.unread)
@@ -67,7 +67,7 @@ def cams_sketch(analysis: StudyAnalysis) -> Sketch:
 
 def _unread(networks: TrainedNetworks) -> str:
     """Says whose weights are left out because they cannot be read; empty if all can."""
-    return f" Left out, as the files cannot be read: {', '.join(networks.unread)}." if networks.unread else ""
+    return f" Left out (unreadable files): {', '.join(networks.unread)}." if networks.unread else ""
 
 
 def _looked_at(networks: TrainedNetworks) -> str:

@@ -10,7 +10,7 @@ from ablations.design.variants import NO_ATTENTION
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setting, percent
 
-_PANELS = {"saved_mib": "Kept for backward", "peak_mib": "Peak of a training step"}
+_PANELS = {"saved_mib": "Saved activations", "peak_mib": "Peak of a training step"}
 
 
 def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
@@ -48,9 +48,9 @@ def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
             own = frame[frame["quantity"] == quantity]
             place = own["label"].map(names.index)
             added = own["mib"] - own["plain_mib"]
-            axes.barh(place, own["plain_mib"], height=0.62, color="#c4c4c4", label="the plain network")
+            axes.barh(place, own["plain_mib"], height=0.62, color="#c4c4c4", label="without attention")
             look = {"color": style.COLOURS[0], "edgecolor": "white", "hatch": "////", "linewidth": 0}
-            axes.barh(place, added, height=0.62, left=own["plain_mib"], label="what attention adds", **look)
+            axes.barh(place, added, height=0.62, left=own["plain_mib"], label="added by attention", **look)
             ends = own[["mib", "plain_mib"]].max(axis="columns")
             for row, end, mib, name, over in zip(place, ends, own["mib"], own["name"], own["over"], strict=True):
                 text = f"{mib:,.0f}" if name == NO_ATTENTION else f"{mib:,.0f} ({percent(over)})"

@@ -58,7 +58,7 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             front = own[own["on_front"]].sort_values("place")
             axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
             ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
-            axes.scatter(front["place"], front["top1"], label="no other beats it in both", clip_on=False, **ring)
+            axes.scatter(front["place"], front["top1"], label="Pareto-optimal", clip_on=False, **ring)
             draw_points(axes, own, "place", "top1", "variant", looks, along="y", intervals=(("low", "high", 0.9),))
             better = "more" if METRICS[metric].direction == "maximize" else "less"
             axes.set_xlabel(f"{METRICS[metric].axis}, {better} is better")

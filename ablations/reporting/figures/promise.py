@@ -18,7 +18,7 @@ from ablations.reporting.figures.rows import SETTING, SUBJECT, labels, one_setti
 from ablations.stats import Estimate
 
 _MODES = {"forward": "Inference", "training step": "Training step"}
-_PROMISED, _MEASURED = "promised by the multiply-adds", "measured time, 95 % CI"
+_PROMISED, _MEASURED = "predicted by multiply-adds", "measured time, 95 % CI"
 _LOOKS: dict[str, dict[str, Any]] = {
     _PROMISED: {"color": style.COLOURS[1], "marker": "D"},
     _MEASURED: {"color": style.COLOURS[0], "marker": "o"},
@@ -89,7 +89,7 @@ def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
     """
     promised = frame.drop_duplicates("label").set_index("label")["promised"]
     folded = zip(style.row_labels(promised.index), promised, strict=True)
-    names = [f"{label}\npromised {percent(value)}" for label, value in folded]
+    names = [f"{label}\npredicted {percent(value)}" for label, value in folded]
     modes = [mode for mode in _MODES if mode in set(frame["mode"])]
     low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
     span = (high - low) or 1.0  # nothing was promised, and nothing measured
@@ -98,7 +98,7 @@ def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
         for axes, mode in zip(panels, modes, strict=True):
             own = frame[frame["mode"] == mode]
             place = own["label"].map(list(promised.index).index)
-            noise, width = "the plain network against itself, 95 % CI", own["noise_high"] - own["noise_low"]
+            noise, width = "no attention against itself (A/A), 95 % CI", own["noise_high"] - own["noise_low"]
             axes.barh(place, width, height=1, left=own["noise_low"], color="#d4d4d4", linewidth=0, label=noise)
             axes.axvline(0, color=style.BASELINE, linewidth=0.8)
             axes.hlines(place, own["promised"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
@@ -109,7 +109,7 @@ def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
             for row, end, value in zip(place, ends, own["measured"], strict=True):
                 axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)
             axes.set_title(_MODES[mode], loc="left")
-            axes.set_xlabel("Over the plain network (%)")
+            axes.set_xlabel("Overhead over no attention (%)")
             axes.set_xlim(low - 0.05 * span, high + 0.25 * span)  # room for the numbers
             style.name_rows(axes, names)
             axes.label_outer()

@@ -43,8 +43,8 @@ from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
 _LONGEST = 120  # characters that the names of variants add to a file's name
-_NOT_CROSSED = "it needs two crossed factors, and a replicate that all combinations have"
-_ASIDE = "What would hide each other stands side by side."
+_NOT_CROSSED = "requires two crossed factors, and a replicate of all combinations"
+_ASIDE = "Overlapping points are dodged."
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Gallery:
 def _forest(analysis: StudyAnalysis) -> Sketch | str:
     frame = forest.forest_frame(analysis.contrasts)
     if frame.empty:
-        return "no variant and its baseline have a finished replicate in common"
-    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error at most 5 %."
+        return "no variant and its baseline have finished the same replicate"
+    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error rate at most 5 %."
     key = f"{key} {assumptions_sentence(analysis.shown_contrasts)}" if frame["low"].notna().any() else ""
     key = f"{key} {exploratory_sentence(analysis)}"
     design = analysis.design
@@ -139,7 +139,7 @@ def _edf(analysis: StudyAnalysis) -> Sketch | str:
         groups, grey = [edf.PICKED], list[str]()
     elif (tuned := analysis.tuned) is not None:
         frame = edf.edf_frame(tuned.trials, [analysis.design.metric], "variant")
-        n, what = f"{count(tuned.tuning.trials, 'trial')} a variant, each trained once", "of each variant's tuning"
+        n, what = f"{count(tuned.tuning.trials, 'trial')} per variant, each trained once", "of each variant's tuning"
         groups = [variant.name for variant in analysis.design.variants if variant.name in set(frame["group"])]
         grey, results = sorted(set(analysis.design.baselines.values())), tuned.as_results
     else:
@@ -167,22 +167,20 @@ def _time(analysis: StudyAnalysis) -> Sketch | str:
 def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
     selection = analysis.selection
     if selection is None:
-        return "it shows what a search tried, and this sweep is none"
+        return "applies to searches only"
     frame, shares = selection.tradeoffs, selection.importances
     if frame.empty:
-        return "no variant has been tried to its end"
-    key = (
-        "What the search selected by, on the validation images; numbers: the picks that are confirmed, the best first."
-    )
+        return "no trial is finished"
+    key = "Objectives of the search on the validation images; numbers: rank of the confirmed picks."
     if not shares.empty:
         key += (
-            " Black lines: 95 % quantile of the factor's importance with the objective permuted over the variants, "
-            f"where no factor matters ({shares['permutations'].max()} permutations); *: above the largest importance "
-            "of any factor there, p at most 0.05."
+            " Black lines: 95 % quantile of the factor's importance with the objective permuted over the variants "
+            f"({shares['permutations'].max()} permutations); *: exceeds the 95 % quantile of the maximum over "
+            "factors, family-wise p at most 0.05."
         )
-    key += f" Not shown: {count(selection.given_up, 'variant')} that the search gave up." if selection.given_up else ""
+    key += f" Not shown: {count(selection.given_up, 'pruned variant')}." if selection.given_up else ""
     objectives = selection.design.objectives
-    n = f"1 cell a variant, {count(selection.picked, 'pick')}"
+    n = f"1 cell per variant, {count(selection.picked, 'trial')}"
     return Sketch(
         frame, partial(search.draw_search, frame, shares, objectives), key, n, shown="", results=selection.results
     )
@@ -191,27 +189,27 @@ def _tradeoffs(analysis: StudyAnalysis) -> Sketch | str:
 def _tuning(analysis: StudyAnalysis) -> Sketch | str:
     tuned = analysis.tuned
     if tuned is None or tuned.trials.empty:
-        return "it shows trials of tuning, and there are none (tune.trials)"
+        return "requires tuning (tune.trials)"
     frame = tuning_figure.tuning_frame(tuned)
     names = [variant.name for variant in analysis.design.variants if (frame["variant"] == variant.name).any()]
     baselines = sorted(set(analysis.design.baselines.values()))
     key = (
-        "Left: best value on the validation images to be expected of so many trials (mean over all subsets of the "
-        "trials; Dodge et al. 2019, Tang et al. 2020). Right: recipes tried (dots) and the best of each variant "
-        "(marker); shaded: outer tenths of a range."
+        "Left: expected best value on the validation images against the number of trials (mean over all subsets of "
+        "the trials; Dodge et al. 2019, Tang et al. 2020). Right: recipes evaluated (dots) and the best of each "
+        "variant (marker); shaded: outer tenths of a range."
     )
-    n = f"{count(tuned.tuning.trials, 'trial')} a variant, each trained once"
+    n = f"{count(tuned.tuning.trials, 'trial')} per variant, each trained once"
     draw = partial(tuning_figure.draw_tuning, tuned, names, baselines)
     return Sketch(frame, draw, key, n, shown="", asks=False, results=tuned.as_results)
 
 
 def _comparisons(analysis: StudyAnalysis) -> Sketch | str:
     if analysis.at_best is None:
-        return "it compares best recipes with the study's own, and variants are not tuned (tune.trials)"
+        return "requires tuning (tune.trials)"
     frame, design = comparisons_frame(analysis), analysis.design
     if frame.empty:
-        return "no variant and its baseline have a finished replicate in common"
-    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error at most 5 % in each comparison. "
+        return "no variant and its baseline have finished the same replicate"
+    key = "Bars: 95 % CI of the paired difference; verdicts: family-wise error rate at most 5 % per comparison. "
     key += assumptions_sentence([*analysis.contrasts, *analysis.at_best.contrasts])
     margins = dict.fromkeys(frame["protocol"], design.margin)
     draw = partial(protocols.draw_protocols, _shown(frame, analysis), margins, METRICS[design.metric])
@@ -235,21 +233,21 @@ def _complexity(analysis: StudyAnalysis) -> Sketch:
     joined = pd.concat([frame, published], ignore_index=True)
     key = f"The area of a circle is its multiply-adds; top-1: means, with 95 % CI where n > 1. {_ASIDE}"
     if len(published):
-        key += " Published numbers are others' on ImageNet-1k, each source by its own recipe (sources: the CSV beside)."
+        key += " Published numbers: ImageNet-1k, recipes differ between sources (sources: see the CSV file)."
     return Sketch(joined, partial(complexity.draw_complexity, frame, published, analysis.design.baselines), key)
 
 
 def _promise(analysis: StudyAnalysis) -> Sketch | str:
     frame = promise.promise_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
     if frame.empty:
-        return "no time was measured of a variant with attention"
+        return "no variant with attention was timed"
     key = f"Time: relative to the plain network's, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
     return Sketch(frame, partial(promise.draw_promise, frame), key)
 
 
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
     design, shown = analysis.design, analysis.results.curves
-    key = "Lines: means over replicates; bands: lowest to highest." if _repeated(analysis) else ""
+    key = "Lines: means over replicates; bands: minimum to maximum." if _repeated(analysis) else ""
     baselines = set(design.baselines.values())
     key = f"{key} {_tested_between(shown)}".strip()
     frame = curves.curves_frame(shown, design)
@@ -262,10 +260,10 @@ def _tested_between(shown: pd.DataFrame) -> str:
     last = shown["epoch"] == shown["epoch"].max()
     before, at_last = (shown.loc[part, "test_images"].max() for part in (~last, last))
     if before == 0 < at_last and shown.loc[~last, "top1"].isna().all():
-        return "Test images were evaluated after the last epoch alone, as recipes or variants were selected."
+        return "Test images were evaluated after the last epoch only, as recipes or variants were selected."
     if not 0 < before < at_last:
         return ""
-    return f"Top-1 before the last epoch: on the same {before:,.0f} of the {at_last:,.0f} test images."
+    return f"Top-1 before the last epoch: on a fixed subset of {before:,.0f} of the {at_last:,.0f} test images."
 
 
 def _costs_key(analysis: StudyAnalysis) -> str:
@@ -296,7 +294,7 @@ def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
     parts = [
         analysis.design.question if sketch.asks else "",
         sketch.key,
-        f"n = {sketch.n or f'{replicates} a variant'}.",
+        f"n = {sketch.n or f'{replicates} per variant'}.",
         f"{protocol_line(analysis.design, results)}.",
         shown_sentence(analysis) if sketch.shown is None else sketch.shown,
         missing_sentence(results),

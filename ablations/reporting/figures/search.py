@@ -41,13 +41,13 @@ def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: S
     if len(objectives) == 2:
         axes.plot(front[horizontal], front[vertical], color="#bbbbbb", linewidth=0.8, zorder=1)
     points = None
-    for picked, marker, label in ((True, "o", "picked"), (False, "X", "given by name")):
+    for picked, marker, label in ((True, "o", "picked"), (False, "X", "named variant")):
         own = frame[frame["picked"] == picked]
         if len(own):
             colours = {"c": own[third], **limits} if third else {"color": style.COLOURS[0]}
             points = axes.scatter(own[horizontal], own[vertical], s=22, marker=marker, label=label, **colours)
     ring: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": "#D55E00"}
-    axes.scatter(front[horizontal], front[vertical], label="nothing beats it", **ring)
+    axes.scatter(front[horizontal], front[vertical], label="Pareto-optimal", **ring)
     _number_picks(axes, frame, horizontal, vertical)
     over = frame[~frame["fits"]]
     if len(over):
@@ -91,7 +91,9 @@ def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], o
         colour = style.COLOURS[index % len(style.COLOURS)]
         axes.barh(places, own["importance"], height * 0.9, color=colour, label=METRICS[objective].label)
         low, high = ([place + height * 0.45 * side for place in places] for side in (-1, 1))
-        label = "95 % under permutation" if index == len(shown) - 1 else "_"  # of all of them one is in the legend
+        label = (
+            "95 % quantile under permutation" if index == len(shown) - 1 else "_"
+        )  # of all of them one is in the legend
         axes.vlines(own["null_95"], low, high, color="black", linewidth=1.2, label=label)
         for place, (_, row) in zip(places, own.iterrows(), strict=True):
             if row["p_family"] <= ALPHA:

@@ -137,8 +137,8 @@ def _interval(difference: Estimate, scale: _Scale) -> dict[str, Any]:
         "bar": (scale.at(low), scale.at(high)) if has_bar else None,
         "is_cut_low": has_bar and low < -scale.limit,
         "is_cut_high": has_bar and high > scale.limit,
-        "label": f"Difference {written(difference.mean)} {unit}{between}; margin {scale.metric.quantity(scale.margin)} "
-        "either way",
+        "label": f"Difference {written(difference.mean)} {unit}{between}; equivalence margin "
+        f"±{scale.metric.quantity(scale.margin)}",
     }
 
 

@@ -34,7 +34,7 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
         shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
         rows.append(row + [METRICS[key].format(getattr(cost, key)) for key in shown])
     headers = (
-        "variant", "step × plain [95 % CI]", "verdict", "inference × plain [95 % CI]", "verdict",
+        "variant", "step × no attention [95 % CI]", "verdict", "inference × no attention [95 % CI]", "verdict",
         "training images/s", "inference images/s", "peak MiB",
     )  # fmt: skip
     return [Section("Costs", reading_sentences(costs, margin), headers, rows)] if rows else []

@@ -46,7 +46,7 @@ def latex_table(table: Section, caption: str, label: str) -> str:
         columns.append(r"p{0.26\linewidth}" if is_wide else "l" if column < table.names else "r")
         starts.append(r"\raggedright " if is_wide else "")
     lines = [
-        "% Needs \\usepackage{booktabs,graphicx}; a table that is wider than the text is scaled to it.",
+        "% Requires \\usepackage{booktabs,graphicx}; a table wider than the text is scaled down.",
         *_needs_of(caption + "".join(itertools.chain(table.headers, *table.rows))),
         r"\begin{table}",
         r"  \centering",
@@ -74,7 +74,7 @@ def _needs_of(text: str) -> list[str]:
     if beyond:
         shown = " ".join(beyond[:_NAMED]) + (" ..." if len(beyond) > _NAMED else "")
         return [f"% Compile with XeLaTeX or LuaLaTeX and a font that has these characters: {shown}"]
-    return ["% Letters with accents need \\usepackage[T1]{fontenc}."] if any(map(str.isalpha, signs)) else []
+    return ["% Accented letters require \\usepackage[T1]{fontenc}."] if any(map(str.isalpha, signs)) else []
 
 
 def latex_text(text: str) -> str:
@@ -123,11 +123,12 @@ def number_macros(analysis: StudyAnalysis) -> str:
             lines.append(f"\\newcommand{{{name}}}{{{value}}}")
             example = name if quantity == "TopOne" else example
     header = [
-        f"% Numbers of the study {design.study}, for sentences. In the preamble: \\input{{numbers}}; in the text, as",
+        f"% Numbers of the study {design.study}, for use in text. In the preamble: \\input{{numbers}}; in the text, "
+        "for example",
         f"%     The accuracy is {example}\\,\\%.",
-        "% A number that the study does not have (an interval of one replicate, say) has no macro.",
+        "% Numbers that are not available (such as the interval of a single replicate) have no macro.",
         *([] if analysis.shows_all else [f"% {shown_sentence(analysis)}"]),
-        "% In names, digits are spelled one by one and everything that is no letter is left out.",
+        "% In names, digits are spelled out and characters other than letters are removed.",
     ]
     return "\n".join([*header, *lines, ""])
 

@@ -80,24 +80,24 @@ def _number(value: float, digits: int) -> str:
 def _note(found: StudyPredictions, frame: pd.DataFrame) -> str:
     baselines = frame[frame["variant"] == frame["baseline"]]
     pairs = int(baselines["pairs"].sum())
-    floor = "floor: the same between replicates of the baseline, which differ only in their seed."
+    floor = "floor: churn between replicates of the baseline, which differ only in their seed."
     if not found.same_images:
-        floor = "there is no floor, as replicates are tested on different images."
+        floor = "the floor is not available, as replicates are tested on different images."
     elif not pairs:
-        floor = "there is no floor, which takes two replicates of a baseline."
+        floor = "the floor requires two replicates of a baseline."
     mcnemar = (
-        "McNemar's exact test compares two trained networks, the variant's and the baseline's of one replicate, not "
-        f"two methods; shown is how many replicates have p < {ALPHA:g}, uncorrected"
+        "McNemar's exact test compares two trained networks (variant and baseline of the same replicate), not two "
+        f"methods; the column counts replicates with p < {ALPHA:g}, uncorrected"
     )
     if pairs:
-        mcnemar += ", and in a baseline's row how many pairs of its own replicates"
+        mcnemar += ", and in a baseline's row pairs of its own replicates"
     parts = [
-        f"On {count(found.images, 'test image')} after the last epoch; means over replicates (lowest to highest). ECE: "
-        f"expected calibration error, {BINS} bins (Guo et al. 2017). Churn: share of test images on which a variant "
-        f"and its baseline of the same replicate predict different classes; {floor} Gained, lost: test images that "
-        f"only the variant, only the baseline classifies correctly. {mcnemar}.",
+        f"On {count(found.images, 'test image')} after the last epoch; means over replicates (minimum to maximum). "
+        f"ECE: expected calibration error, {BINS} bins (Guo et al. 2017). Churn: share of test images on which a "
+        f"variant and its baseline of the same replicate predict different classes; {floor} Gained (lost): test "
+        f"images classified correctly only by the variant (baseline). {mcnemar}.",
         "A dash: not available." if any("–" in cell for row in frame.to_dict("records") for cell in _row(row)) else "",
-        "tables/churn.csv has every pair of networks, tables/classes.csv every class.",
+        "tables/churn.csv lists every pair of networks, tables/classes.csv every class.",
         found.note,
     ]
     return " ".join(part for part in parts if part)

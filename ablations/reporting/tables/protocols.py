@@ -47,8 +47,8 @@ def protocols_table(
     )
     if len(protocols) > 1:
         note += (
-            f" Agree: the same decided verdict {noun[2]} all {noun[1]}; compatible: decided verdicts are the same, the "
-            "rest is undecided; contradict: two decided verdicts differ."
+            f" Agree: the same decided verdict {noun[2]} all {noun[1]}; compatible: decided verdicts are the "
+            "same, others are undecided; contradict: decided verdicts differ."
         )
     if "assumes_normal" in frame and any("†" in cell for cell in cells.values()):
         note += f" † Assumes normal differences: fewer than {FLIPPED} replicates."

@@ -75,7 +75,7 @@ def print_table(
         console.print(_table(part, limit), crop=False)
     if len(parts) > 1:
         below = ", ".join(column.lines[0] for part in parts[1:] for column in part if not column.is_key)
-        say(console, f"Continued below, as the terminal has {limit} columns: {below}.")
+        say(console, f"Continued below (terminal width {limit}): {below}.")
 
 
 def _parts(columns: Sequence[_Column], limit: int) -> Iterator[list[_Column]]:

@@ -44,7 +44,7 @@ def unfinished_table(analysis: StudyAnalysis) -> Section:
         for row in unfinished.head(_LISTED).to_dict("records")
     ]
     if len(unfinished) > _LISTED:
-        rows.append([f"and {len(unfinished) - _LISTED:,} others", "", "", ""])
+        rows.append([f"and {len(unfinished) - _LISTED:,} more", "", "", ""])
     return Section("Unfinished cells", "", ("variant", "replicate", "state", "reason"), rows, names=4)
 
 
@@ -87,11 +87,11 @@ def _effects_section(analysis: StudyAnalysis) -> Section:
     ]
     return Section(
         "Main effects and interactions",
-        f"In {metric.difference_unit} of {metric.label.lower()}, over {count(n, 'replicate')} with every combination. "
-        "A main effect is the difference to the factor's first level, averaged over all combinations of the other "
-        "factors; an interaction is by how much such a difference changes with the other factors. Verdicts are "
-        f"corrected for all {len(analysis.effects)} effects, as those of contrasts are for theirs; intervals are not."
-        f" {assumptions_sentence(effects)} {shown_effects_sentence(analysis)}".rstrip(),
+        f"In {metric.difference_unit} of {metric.label.lower()}, over {count(n, 'replicate')} of all combinations. A "
+        "main effect is the difference to the factor's first level, averaged over all combinations of the other "
+        "factors; an interaction is the change of such a difference with the levels of the other factors. Verdicts "
+        f"are corrected for all {len(analysis.effects)} effects; intervals are not corrected. "
+        f"{assumptions_sentence(effects)} {shown_effects_sentence(analysis)}".rstrip(),
         ("effect of", "against", f"{metric.difference_unit} [95 % CI]", f"verdict{exploratory_mark(analysis)}"),
         rows,
         names=2,
@@ -113,35 +113,35 @@ def _selection_section(selection: Selection) -> Section:
     ]
     share = f"{100 * design.validation:g} %"
     note = (
-        f"What the search selected by: one cell a variant, trained without {share} of the training images and "
-        "evaluated on these. The values of variants that were selected by them are optimistic (winner's curse) and are "
-        "not results; those are in the table of variants, from new replicates on the test images."
+        f"Objectives of the search: one cell per variant, trained without {share} of the training images and "
+        "evaluated on them. Values of selected variants are optimistic (winner's curse) and not results; results are "
+        "in the table of variants, from new replicates on the test images."
     )
     if several:
         note += (
-            " On the front (lettered): no other variant is at least as good in every objective and better in one. "
-            "Picks are the best in each objective, then those farthest from their neighbours on the front."
+            " Letters mark the Pareto front. Picks are the best variant in each objective, then those with the "
+            "largest crowding distance on the front."
         )
-    hidden = f"The first {MOST_SHOWN} of {len(listed):,} are listed. " if len(listed) > MOST_SHOWN else ""
-    note += f" {hidden}All {count(selection.picked, 'variant')} that were picked are in tables/selection.csv."
+    hidden = f"Shown: the first {MOST_SHOWN} of {len(listed):,}. " if len(listed) > MOST_SHOWN else ""
+    note += f" {hidden}tables/selection.csv lists all {count(selection.picked, 'trial')}."
     if any(key.endswith("per_second") for key in design.objectives):
-        note += " Speeds are those of the moment: what else the machine did is in them."
+        note += " Speeds were measured during training and include other load of the machine."
     if design.max_parameters:
-        note += f" Only variants with up to {design.max_parameters:,} parameters count."
+        note += f" Only variants with up to {design.max_parameters:,} parameters are eligible."
     headers = ["variant", "confirmed", *(["front"] if several else [])]
     headers += [on_validation(key) for key in keys]
     return Section("Selection (validation)", note, tuple(headers), rows, names=3 if several else 2)
 
 
 def _confirmed_as(row: Mapping[Any, Any]) -> str:
-    return f"pick {row['rank']}" if row["rank"] else "no" if row["picked"] else "by name"
+    return f"pick {row['rank']}" if row["rank"] else "no" if row["picked"] else "named"
 
 
 def _importances_section(selection: Selection) -> Section:
     title, shares = "Importance of factors", selection.importances
     if shares.empty:
-        tried = f"fewer than {LEAST_FOR_IMPORTANCES} variants were tried"
-        return Section(title, f"Unknown: {tried}, or no objective differed between them.", (), [])
+        tried = f"fewer than {LEAST_FOR_IMPORTANCES} variants were evaluated"
+        return Section(title, f"Not available: {tried}, or the objectives have no variance.", (), [])
     known = [objective for objective in selection.design.objectives if (shares["objective"] == objective).any()]
     by_place = {(row["factor"], row["objective"]): row for row in shares.to_dict("records")}
     rows = [
@@ -151,11 +151,10 @@ def _importances_section(selection: Selection) -> Section:
     picked, most = selection.picked, MOST_FOR_IMPORTANCES
     of_which = str(picked) if picked <= most else f"{most}, drawn at random, of the {picked:,}"
     note = (
-        f"Shares of each objective's variance over {of_which} variants that were picked and trained to the end "
-        "(fANOVA), the rest being interactions; they say nothing about direction. In brackets the 95 % quantile of the "
-        f"same factor's importance in {shares['permutations'].max()} permutations of the objective over the variants, "
-        "where no factor matters; *: above the largest importance of any factor there, p at most 0.05 for all factors "
-        "together."
+        f"Share of each objective's variance over {of_which} fully trained variants (fANOVA main effects; the rest "
+        "are interactions), without direction. In brackets: 95 % quantile of the factor's importance under "
+        f"{shares['permutations'].max()} permutations of the objective over the variants; *: exceeds the 95 % "
+        "quantile of the maximum over factors, family-wise p at most 0.05."
     )
     return Section(title, note, ("factor", *(on_validation(objective) for objective in known)), rows)
 

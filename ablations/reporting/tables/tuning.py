@@ -40,14 +40,15 @@ def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Sectio
             rows.append([name, *told, _word(found.get((name, baseline)))])
     metric = METRICS[analysis.design.metric]
     note = (
-        f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. {ONE_RECIPE.capitalize()}:"
-        f" all variants under the recipe of the protocol. {AT_BEST.capitalize()}: each variant, the baseline included, "
-        "under the recipe of its best trial, trained anew on all training images. The verdicts of each comparison are "
-        f"corrected as one family. {assumptions_sentence([*analysis.contrasts, *best.contrasts])}"
+        f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. "
+        f"{ONE_RECIPE.capitalize()}: all variants under the recipe of the protocol. {AT_BEST.capitalize()}: each "
+        "variant, including the baseline, under the recipe of its best trial, retrained on all training images. "
+        "Verdicts are corrected within each comparison. "
+        f"{assumptions_sentence([*analysis.contrasts, *best.contrasts])}"
     )
     verdict = f"verdict{exploratory_mark(analysis)}"
     headers = ("variant", ONE_RECIPE, verdict, AT_BEST, verdict, "verdicts")
-    return Section("One recipe, and each variant at its best", note.strip(), headers, rows)
+    return Section("Common recipe and best recipe of each variant", note.strip(), headers, rows)
 
 
 def _recipes_section(tuned: Tuned, best: StudyAnalysis) -> Section:
@@ -60,8 +61,8 @@ def _recipes_section(tuned: Tuned, best: StudyAnalysis) -> Section:
         for name, recipe in tuned.recipes.items()
     ]
     note = (
-        "The recipe of each variant's best trial. The value on the validation images is that of the trial that was "
-        "selected, so it is optimistic (winner's curse) and no result. tables/tuning.csv has every trial."
+        "The recipe of each variant's best trial. Its value on the validation images is optimistic (winner's curse) "
+        "and not a result. tables/tuning.csv lists all trials."
     )
     options = (path.partition(".")[2].replace("_", " ") for path in tuned.tuning.space)
     headers = ("variant", *options, on_validation(metric.key), f"result: {metric.axis}")

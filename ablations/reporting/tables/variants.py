@@ -26,14 +26,14 @@ from ablations.stats import Estimate, VariantSummary
 # Columns by what they show, for the report and as the paper lays them out.
 _REPORTED = {
     "variant": "variant", "n": "n", "top1": "top-1 % [95 % CI]", "difference": "difference [95 % CI]",
-    "verdict_of_pair": "verdict", "step_time": "step × plain", "peak_memory_mib": "peak MiB",
+    "verdict_of_pair": "verdict", "step_time": "step × no attention", "peak_memory_mib": "peak MiB",
     "parameters": "parameters",
 }  # fmt: skip
 _PRINTED = {
     "variant": "Variant", "n": "n", "parameters": "Param.", "gflops": "GFLOPs", "top1": "Top-1 (%)",
     "difference": "Difference", "verdict": "Verdict", "step_time": "Step time", "peak_memory_mib": "Peak MiB",
 }  # fmt: skip
-_COSTS = "Step × plain: time of a training step relative to the plain network's, 95 % CI; see Costs."
+_COSTS = "Step × no attention: time of a training step relative to the network without attention, 95 % CI; see Costs."
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
@@ -41,7 +41,7 @@ def summary_table(analysis: StudyAnalysis) -> Section:
     said = (
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
-        _COSTS if analysis.costs else f"Step × plain and peak MiB: {NOT_MEASURED}.",
+        _COSTS if analysis.costs else f"Step × no attention and peak MiB: {NOT_MEASURED}.",
         shown_sentence(analysis),
     )
     headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
@@ -121,15 +121,20 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
     design, summaries = analysis.design, analysis.summaries
     least, most = min(summary.top1.n for summary in summaries), max(summary.top1.n for summary in summaries)
     size = f"n = {least}" + (f" to {most}" if most > least else "")
-    repeated = "means over replicates, with 95 % CI in brackets" if most > 1 else "one replicate, hence no intervals"
-    against = "the baseline" if design.baseline_factor is None else "the variant that is otherwise equal"
+    repeated = (
+        "means over replicates, with 95 % CI in brackets"
+        if most > 1
+        else ("one replicate, therefore without intervals")
+    )
+    against = "the baseline" if design.baseline_factor is None else "the variant that is equal in all other factors"
     metric = METRICS[design.metric]
-    verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error at most 5 %, "
+    verdicts = f"Verdicts: on {metric.label.lower()}, family-wise error rate at most 5 %, equivalence "
     verdicts += f"margin {metric.quantity(design.margin)}."
     costs = analysis.costs
     over = "geometric mean over copies" + ("" if is_short else ", 95 % CI")
     step = (
-        f"Step time: of training, relative to the plain network's, {over}; a plain network's own is an A/A comparison."
+        f"Step time: time of a training step relative to the network without attention, {over}; for the network "
+        "without attention itself, an A/A comparison."
     )
     parts = [
         f"Top-1: {repeated} ({size}).",

@@ -28,19 +28,19 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
     if analysis.selection and results.cells.empty and results.diverged == {}:
         return [*selected, "No pick is confirmed yet: there are no results on the test images."]
     if not summaries and analysis.tuned and results.unfinished["state"].eq("missing").all():
-        return ["No replicate is trained yet; trials come first."]
+        return ["No replicate is trained yet; tuning trials come first."]
     if not summaries:
         diverged = sum(results.diverged.values())
-        how = "every one that was tried " + ("diverged" if diverged == len(results.unfinished) else "failed")
+        how = "all attempts " + ("diverged" if diverged == len(results.unfinished) else "failed")
         return [f"No cell is finished: {how}."]
     sentences = [*selected, *_highest(summaries)]
     judged = [contrast for contrast in contrasts if contrast.verdict is not Verdict.NONE]
     if contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
-        sentences.append("One replicate a variant: nothing says how sure the differences in the table are.")
+        sentences.append("With one replicate per variant, the uncertainty of the differences in the table is unknown.")
     else:
         told = analysis.shown_contrasts
         if len(told) < len(contrasts):
-            sentences.append(f"{tally(contrasts)} Those of variants that the table shows:")
+            sentences.append(f"{tally(contrasts)} Contrasts of the variants in the table:")
         metric = METRICS[design.metric]
         sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
     if judged:
@@ -57,17 +57,17 @@ def warnings(results: Results, design: Design) -> list[str]:
     states = results.unfinished["state"]
     if failed := int((states == "failed").sum()):
         verb = "is" if failed == 1 else "are"
-        sentences.append(f"{count(failed, 'cell')} failed and {verb} in none of these means.")
+        sentences.append(f"{count(failed, 'cell')} failed and {verb} excluded from these means.")
     if unreadable := int((states == "unreadable").sum()):
         verb = "is" if unreadable == 1 else "are"
-        sentences.append(f"{count(unreadable, 'stored cell')} cannot be read and {verb} in none of these means.")
+        sentences.append(f"{count(unreadable, 'stored cell')} cannot be read and {verb} excluded from these means.")
     for variant, number in results.diverged.items():
         finished = int((results.cells["variant"] == variant).sum())
-        mean = "its mean is of the others, which flatters it" if finished else "it has no mean"
+        mean = "its mean is over the others and therefore optimistic" if finished else "it has no mean"
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
     missing = int(states.isin(["missing", "interrupted", "running"]).sum())
     if missing:
-        sentences.append(f"{_are(missing, 'cell')} not trained yet; what is said here is of the others.")
+        sentences.append(f"{_are(missing, 'cell')} not trained yet; this report covers the others.")
     cells = results.cells
     if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
         cells = cells[cells["replicate"] < design.replicates]
@@ -97,12 +97,13 @@ def _mixtures(results: Results) -> list[str]:
     for variant in dict.fromkeys(parted):
         cells = f"{count(int((parted == variant).sum()), 'cell')} of {variant}"
         sentences.append(
-            f"{cells} ran out of memory and took each batch in two parts, which batch norm sees one by one."
+            f"{cells} ran out of memory and used two micro-batches per batch, which changes the statistics of batch "
+            "norm."
         )
     if len(results.environments) > 1:
         sentences.append(
-            f"the cells were trained in {len(results.environments)} different environments, listed below: speeds are "
-            "not comparable, and accuracies only as far as the environments are."
+            f"the cells were trained in {len(results.environments)} different environments (listed below): speeds are "
+            "not comparable, and accuracies may differ between environments."
         )
     return sentences
 
@@ -115,8 +116,8 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
     called = [f"{one.variant} (the baseline)" if one.is_baseline else one.variant for one in (best, *ties)]
     shown = METRICS["top1"].format(highest) if ties else mean_with_interval(best.top1)
-    flattered = ", picked after seeing the results, which flatters it"
-    minded = flattered if best.top1.n > 1 else "; one replicate says nothing about how sure that is"
+    flattered = ", selected post hoc, so its estimate is optimistic (winner's curse)"
+    minded = flattered if best.top1.n > 1 else "; a single replicate gives no estimate of uncertainty"
     return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
 
 
@@ -125,12 +126,12 @@ def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], l
     trained = sum(summary.top1.n for summary in summaries)
     most = len(summaries) * looks.sizes[-1]
     ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.look]
-    decided = [f"{contrast.variant} was decided with {contrast.look}" for contrast in ready]
+    decided = [f"{contrast.variant} was decided at {contrast.look}" for contrast in ready]
     if len(decided) > _TOLD:
-        decided = [f"{len(decided):,} contrasts were decided with {looks.sizes[0]} to {looks.sizes[-1]}"]
+        decided = [f"{len(decided):,} contrasts were decided at {looks.sizes[0]} to {looks.sizes[-1]}"]
     if others := [contrast.variant for contrast in undecided(contrasts)]:
         decided.append(f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}")
-    return f"Replicates were added where verdicts were open: {trained} cells of {most} at most. {'; '.join(decided)}."
+    return f"Replicates were added for undecided contrasts: {trained} of at most {most} cells. {'; '.join(decided)}."
 
 
 def _are(number: int, noun: str) -> str:
@@ -144,4 +145,4 @@ def _listed(replicates: Sequence[int]) -> str:
 
 def _named(names: Sequence[str]) -> str:
     few = ", ".join(names[:_NAMED])
-    return ", ".join(names) if len(names) <= _TOLD else f"{few} and {len(names) - _NAMED:,} others"
+    return ", ".join(names) if len(names) <= _TOLD else f"{few} and {len(names) - _NAMED:,} more"

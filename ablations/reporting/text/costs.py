@@ -8,7 +8,7 @@ from ablations.common.wording import count
 from ablations.stats import Estimate
 from ablations.stats.costs import CostContrast, CostVerdict
 
-NOT_MEASURED = "costs were not measured; the same command with measure=only measures them"
+NOT_MEASURED = "costs were not measured; measure them with the same command and measure=only"
 
 
 def relative_time(ratio: Estimate | None, *, with_interval: bool = True) -> str:
@@ -41,15 +41,15 @@ def measured_on(costs: StudyCosts) -> str:
 def reading_sentences(costs: StudyCosts, margin: float) -> str:
     """Explains the table of costs, and says where they were measured and what could not be."""
     return (
-        "Relative times: time divided by that of the plain network, timed in turns with it; geometric mean over "
-        "rebuilt copies, 95 % CI. A plain network's own compares a second copy of it with the first: the measurement "
-        f"noise. Verdicts: relative to the baseline, equivalence margin {100 * margin:g} %, family-wise error rate at "
-        "most 5 % for each of training and inference. Peak MiB: memory of a training step, without the data set. "
-        f"Measured {measured_on(costs)}. {failures_sentence(costs)}"
+        "Relative times: time divided by that of the network without attention (interleaved timing); geometric mean "
+        "over rebuilt copies, 95 % CI. For the network without attention itself: second copy against the first (A/A "
+        f"comparison, measurement noise). Verdicts: relative to the baseline, equivalence margin {100 * margin:g} %, "
+        "family-wise error rate at most 5 % for each of training and inference. Peak MiB: memory of a training step, "
+        f"without the data set. Measured {measured_on(costs)}. {failures_sentence(costs)}"
     ).strip()
 
 
 def failures_sentence(costs: StudyCosts) -> str:
     """Says which variants could not be measured, and why; empty where all could."""
     failed = [f"{name} ({cost.failed})" for name, cost in costs.variants.items() if cost.failed]
-    return f"Could not be measured: {', '.join(failed)}." if failed else ""
+    return f"Measurement failed: {', '.join(failed)}." if failed else ""

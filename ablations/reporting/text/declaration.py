@@ -10,7 +10,7 @@ from ablations.common.wording import count
 from ablations.design.declaration import Change, Declaration
 
 _UNDECLARED = "not declared before the first cell"
-_CONFIRM = "a new study with other seeds can confirm them (study=NAME seed=1)"
+_CONFIRM = "confirm them with a new study and other seeds (study=NAME seed=1)"
 EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 
@@ -25,7 +25,7 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
         return [f"{declared}; unchanged since."]
     changed = "; ".join(change_clause(change) for change in (*known.changes, *unrecorded))
     if not analysis.is_exploratory:
-        return [f"{declared}. Changed since: {changed}. Verdicts are by what was declared."]
+        return [f"{declared}. Changed since: {changed}. Verdicts follow the declaration."]
     return [f"{declared}. Changed since: {changed}. {EXPLORATORY}"]
 
 

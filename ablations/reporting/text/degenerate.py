@@ -48,10 +48,9 @@ def _reasons(module: DegenerateModule) -> list[str]:
     reasons = [f"the hidden layer {name} has one unit" for name in subjects[SINGLE_HIDDEN_UNIT]]
     reasons += [f"the norm {name} normalizes a single value" for name in subjects[SINGLE_VALUE_NORM]]
     if found[INPUT_INDEPENDENT]:
-        reasons.append("the value that it adds or multiplies by is the same for every image")
+        reasons.append("its output does not depend on the image")
     reasons += [
-        f"in {finding.channels} of {module.shape[0]} channels the value that it adds or multiplies by is the same for "
-        "every image"
+        f"in {finding.channels} of {module.shape[0]} channels its output does not depend on the image"
         for finding in found[CONSTANT_GATE]
     ]
     if names := subjects[NO_GRADIENT]:

@@ -52,7 +52,7 @@ def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
             sentences += agreement_sentences(analysis.frame)
         sentences += interaction_sentences(analysis.interactions, METRICS[analysis.metric])
     else:
-        sentences.append("Cells are stored under one protocol only, so there is nothing to compare.")
+        sentences.append("Results are stored for one protocol only, so protocols cannot be compared.")
     method = method_sentence(analysis.frame, len(analysis.studies), has_looks=analysis.has_looks)
     return [*sentences, method, *_exploratory(analysis), *missing_sentences(analysis)]
 
@@ -109,10 +109,10 @@ def _p(value: float) -> str:
 
 def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL, *, has_looks: bool) -> str:
     """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
-    own = "Each study's own report corrects for its own contrasts only."
+    own = "The report of each study corrects for its own contrasts only."
     n = frame["n"]
     if not (n > 1).any():
-        return "No contrast has two replicates, so there are no verdicts."
+        return "No contrast has two replicates, so no verdicts are available."
     family = f"the {count(int((n > 1).sum()), 'contrast')} of all {noun[1]}"
     if has_looks:
         return (
@@ -160,7 +160,9 @@ def missing_sentences(analysis: MultiverseAnalysis) -> list[str]:
     """Says which protocols have no cells, and which cells others lack."""
     sentences = []
     if missing := analysis.missing:
-        sentences.append(f"No cell is stored under {listed(missing)}; the same `run` command trains what is missing.")
+        sentences.append(
+            f"No results are stored for {listed(missing)}; the same `run` command trains the missing cells."
+        )
     for name, study in analysis.studies.items():
         if missing_cells := missing_sentence(study.results):
             sentences.append(f"Under {name}: {missing_cells[0].lower()}{missing_cells[1:]}")

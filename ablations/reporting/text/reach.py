@@ -131,25 +131,27 @@ def margin_sentence(reach: Reach) -> str | None:
     if not typical or (least := reachable_margin(typical, reach.n, contrasts)) is None:
         return None
     text = (
-        "Smallest margin within which `equivalent` comes out with 80 % power if nothing differs: "
-        f"{reach.in_unit(least)} in a typical contrast"
+        f"Smallest equivalence margin at 80 % power (true difference 0): {reach.in_unit(least)} in a typical contrast"
     )
     if reach.worst is not None:
         name, sd = reach.worst
         text += f", {reach.in_unit(least * sd / typical)} for {name}"
     if chosen >= least:
-        return f"{text}; the chosen one is {chosen:g}."
-    return f"{text}; the chosen one, {chosen:g}, takes {_number(replicates_for_margin(chosen, typical, contrasts))}."
+        return f"{text}; the chosen margin is {chosen:g}."
+    return (
+        f"{text}; the chosen margin of {chosen:g} requires "
+        f"{_number(replicates_for_margin(chosen, typical, contrasts))}."
+    )
 
 
 def effect_sentence(reach: Reach, effect: float) -> tuple[str, int | None]:
-    """Says how many replicates a difference takes, and returns them for a typical contrast; None where too many."""
+    """Says how many replicates a difference takes, and returns them in a typical contrast; None where too many."""
     typical = reach.typical or 0.0
     number = replicates_for(effect, typical, reach.contrasts)
-    text = f"To find a difference of {_unit(effect, reach)} with 80 % power takes {_number(number)}"
+    text = f"A difference of {_unit(effect, reach)} requires {_number(number)} at 80 % power"
     if reach.worst is not None:
         name, sd = reach.worst
-        text += f", of {name} {_number(replicates_for(effect, sd, reach.contrasts))}"
+        text += f", for {name} {_number(replicates_for(effect, sd, reach.contrasts))}"
     return text, number
 
 
@@ -165,25 +167,25 @@ def unknown_sentences(reach: Reach, effect: float) -> list[str]:
         sentences = [nothing_sentence(reach)]
     else:
         sentences = [
-            f"In standard deviations (SD) of paired differences, with {_size(reach)} at 80 % power: minimum detectable "
-            f"effect {_two(found)} SD, smallest margin for `equivalent` {_two(least)} SD.{_fewer(reach, found)}",
-            f"The margin of {_unit(margin, reach)} is within reach where the SD is at most "
+            f"In standard deviations (SD) of paired differences, with {_size(reach)} at 80 % power: minimum "
+            f"detectable effect {_two(found)} SD, smallest equivalence margin {_two(least)} SD.{_fewer(reach, found)}",
+            f"Equivalence within {_unit(margin, reach)} is attainable if the SD is at most "
             f"{reach.in_unit(margin / least)}.",
         ]
         if effect:
             sentences.append(
-                f"A difference of {_unit(effect, reach)} is found where the SD is at most "
+                f"A difference of {_unit(effect, reach)} is detectable if the SD is at most "
                 f"{reach.in_unit(effect / found)}."
             )
     effects = ", ".join(f"{size:g} SD {_number(replicates_for(size, 1.0, contrasts))}" for size in _EFFECTS)
-    return [*sentences, f"To find an effect takes, by its size: {effects}."]
+    return [*sentences, f"Replicates required by effect size: {effects}."]
 
 
 def nothing_sentence(reach: Reach) -> str:
     """Says that so few replicates decide nothing, whatever the spread is."""
     if reach.n < 2:
-        return "One replicate decides nothing at any spread: it does not say how much differences vary."
-    return f"With {_size(reach)} no difference can be found at any spread."
+        return "One replicate is not enough for a verdict: the variance of differences cannot be estimated."
+    return f"With {_size(reach)} no difference can reach significance."
 
 
 def efficiency_sentence(reach: Reach) -> str | None:
@@ -198,7 +200,7 @@ def baseline_sentences(reach: Reach) -> list[str]:
     if design.replicates_max or design.is_search or design.baseline_replicates > design.replicates or reach.n < 2:
         return []
     return [
-        f"{name} carries {share:.0%} of the variance of a typical contrast: with "
+        f"{name} accounts for {share:.0%} of the variance of a typical contrast: with "
         f"{' or '.join(str(runs * reach.n) for runs in (2, 4))} replicates of it alone "
         f"(baseline_replicates={2 * reach.n}) the minimum detectable effect is "
         f"{' or '.join(f'{_factor(share, runs):.2f}' for runs in (2, 4))} times as large.".replace("%", " %")
@@ -213,7 +215,7 @@ def shared_sentence(reach: Reach) -> str | None:
     if design.baseline_replicates <= design.replicates:
         return None
     each = design.baseline_replicates // design.replicates
-    return f"In each pair the baseline is the mean of {each} runs: it has {design.baseline_replicates} replicates."
+    return f"The baseline has {design.baseline_replicates} replicates: each pair uses the mean of {each} of its runs."
 
 
 def reach_sentences(reach: Reach) -> list[str]:
@@ -233,7 +235,10 @@ def _fewer(reach: Reach, found: float) -> str:
     fewer = detectable(1.0, FLIPPED - 1, reach.contrasts, reach.level)
     if fewer is None or fewer > 0.95 * found:
         return ""
-    return f" {FLIPPED - 1} replicates find {fewer / found:.2g} times that, by tests that assume normal differences."
+    return (
+        f" With {FLIPPED - 1} replicates, the tests assume normal differences and detect {fewer / found:.2g} times "
+        "that effect."
+    )
 
 
 def _factor(share: float, runs: int) -> float:

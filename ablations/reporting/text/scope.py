@@ -30,9 +30,11 @@ def replication_clause(data: Mapping[str, Any]) -> str:
     """Says whether all replicates have the same images, which verdicts then hold for, or each has its own."""
     is_drawn, is_stored = data.get("seed") == REPLICATE, "train_per_class" in data
     if is_drawn:
-        return "each replicate on its own subset" if is_stored else "each replicate on its own scenes and split"
+        return (
+            "with a different subset per replicate" if is_stored else "with different images and splits per replicate"
+        )
     if not is_stored:
-        return "on one fixed set of scenes and split"
+        return "on one fixed set of images and split"
     chosen = data["train_per_class"] or data["val_per_class"] or data.get("classes")
     return "on one fixed subset and the official split" if chosen else "on the official split"
 
@@ -84,8 +86,8 @@ def shown_sentence(analysis: StudyAnalysis) -> str:
     if analysis.shows_all:
         return ""
     return (
-        f"Of {len(analysis.summaries):,} variants the {ENDS} with the highest and the {ENDS} with the lowest top-1 are "
-        "shown, and what they are compared with; the CSV files have all."
+        f"Shown: the {ENDS} variants with the highest and the {ENDS} with the lowest top-1 of "
+        f"{len(analysis.summaries):,}, and their baselines; the CSV files list all."
     )
 
 
@@ -94,6 +96,6 @@ def shown_effects_sentence(analysis: StudyAnalysis) -> str:
     if len(analysis.shown_effects) == len(analysis.effects):
         return ""
     return (
-        f"Of {len(analysis.effects):,} effects the {ENDS} highest and the {ENDS} lowest are shown; tables/effects.csv "
-        "has all."
+        f"Shown: the {ENDS} highest and the {ENDS} lowest of {len(analysis.effects):,} effects; tables/effects.csv "
+        "lists all."
     )

@@ -13,19 +13,19 @@ from ablations.common.wording import count
 def selection_sentences(selection: Selection) -> list[str]:
     """Says how many variants a search tried, which it selected, and which factors exceed what noise reaches."""
     frame, design = selection.tradeoffs, selection.design
-    given_up = f", and {count(selection.given_up, 'other')} were given up early" if selection.given_up else ""
+    given_up = f", and {count(selection.given_up, 'other')} were pruned" if selection.given_up else ""
     failed = int(selection.results.unfinished["state"].isin(["failed", "diverged"]).sum())
     given_up += f"; {count(failed, 'variant')} failed or diverged" if failed else ""
     picks = [str(name) for name in frame[frame["rank"] > 0].sort_values("rank")["variant"]]
     start = (
-        f"Selection: {count(selection.picked, 'variant')} picked by the search were tried once on the validation "
-        f"images ({100 * design.validation:g} % of the training images){given_up}."
+        f"Selection: the search evaluated {count(selection.picked, 'variant')} once each on the validation images "
+        f"({100 * design.validation:g} % of the training images){given_up}."
     )
     if not picks:
         return [start]
     selected = (
-        f"Selected there and confirmed with new replicates on the test images: {'; '.join(picks)}. No test image was "
-        "used to select, so the differences and verdicts below are not biased by the selection."
+        f"Confirmed with new replicates on the test images: {'; '.join(picks)}. No test image was used for selection, "
+        "so the differences and verdicts below are not biased by it."
     )
     return [start, selected, *importance_sentences(selection.importances)]
 
@@ -40,7 +40,7 @@ def importance_sentences(shares: pd.DataFrame) -> list[str]:
         found = f"{', '.join(above)} {'exceeds' if len(above) == 1 else 'exceed'}" if above else "no factor exceeds"
         label = METRICS[str(objective)].label
         sentences.append(
-            f"Importance for {label[0].lower()}{label[1:]}: {found} what noise reaches "
+            f"Importance for {label[0].lower()}{label[1:]}: {found} the permutation threshold "
             f"({rows['permutations'].iloc[0]} permutations, 5 % level for {count(len(rows), 'factor')} together)."
         )
     return sentences

@@ -15,7 +15,7 @@ from ablations.reporting.text.multiverse import tally_sentence
 from ablations.reporting.text.scope import missing_sentence
 from ablations.reporting.text.verdicts import contrast_sentence
 
-ONE_RECIPE, AT_BEST = "one recipe", "each at its best"
+ONE_RECIPE, AT_BEST = "common recipe", "best recipe of each"
 _SAMPLERS = {"qmc": "the same quasi-random recipes for all variants", "tpe": "proposed by TPE for each variant"}
 
 
@@ -26,7 +26,7 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
         return []
     sentences = [_method_sentence(tuned), *_missing_sentences(tuned)]
     if best is None:
-        return [*sentences, "No trial has ended with a result, so no variant has a best recipe."]
+        return [*sentences, "No trial has a result, so no variant has a best recipe."]
     design = analysis.design
     metric = METRICS[design.metric]
     told = [contrast for contrast in best.shown_contrasts if contrast.difference is not None]
@@ -35,7 +35,7 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
             f"{AT_BEST.capitalize()}: {contrast_sentence(contrast, design.margin, metric)}" for contrast in told
         ]
         found = agreements(comparisons_frame(analysis))
-        sentences.append(f"One recipe against each at its best: {tally_sentence(found.values(), 2)}")
+        sentences.append(f"Common recipe against best recipe of each: {tally_sentence(found.values(), 2)}")
     return sentences + edge_sentences(tuned)
 
 
@@ -71,7 +71,7 @@ def edge_sentences(tuned: Tuned) -> list[str]:
         tenth = "lowest" if edge < 0 else "highest"
         low, high = widened(option, tuned.tuning.space[option], edge)
         wider = (
-            f"; tune.space.{option}=[{low:g},{high:g}] would show whether better ones lie beyond it"
+            f"; tune.space.{option}=[{low:g},{high:g}] would extend the range"
             if (low, high) != tuned.tuning.space[option].ends
             else ", which is the limit of the option"
         )
@@ -82,9 +82,9 @@ def edge_sentences(tuned: Tuned) -> list[str]:
 def _method_sentence(tuned: Tuned) -> str:
     tuning = tuned.tuning
     return (
-        f"Tuning: {count(tuning.trials, 'trial')} of each variant, {_SAMPLERS[tuning.sampler]}, with "
-        f"{space_text(tuned)}. Trials are evaluated on {100 * tuning.validation:g} % of the training images, on which "
-        "they are not trained, with seeds that no replicate uses; no test image was used to choose a recipe."
+        f"Tuning: {count(tuning.trials, 'trial')} per variant, {_SAMPLERS[tuning.sampler]}, with {space_text(tuned)}. "
+        f"Trials are evaluated on {100 * tuning.validation:g} % of the training images, which are held out from their "
+        "training, with seeds that no replicate uses; no test image was used to select a recipe."
     )
 
 
@@ -95,7 +95,7 @@ def _missing_sentences(tuned: Tuned) -> list[str]:
     if missing := trials - len(tuned.trials):
         sentences.append(f"{count(missing, 'trial')} of {trials} {'is' if missing == 1 else 'are'} not trained yet.")
     if lost := int(tuned.trials[metric].isna().sum()):
-        sentences.append(f"{count(lost, 'trial')} diverged or failed, which counts as worse than any other.")
+        sentences.append(f"{count(lost, 'trial')} diverged or failed and ranked last.")
     if missing_results := missing_sentence(tuned.results):
         sentences.append(f"Under the best recipes: {missing_results[0].lower()}{missing_results[1:]}")
     without = [variant.name for variant in tuned.design.variants if variant.name not in tuned.recipes]

@@ -33,7 +33,10 @@ def assumptions_sentence(judged: Iterable[Contrast | Effect]) -> str:
     if any(map(_is_normal, known)):
         sentences.append(f"{_MARK} Assumes normal differences: fewer than {FLIPPED} replicates.")
     if any(one.verdict is Verdict.UNSTABLE for one in known):
-        sentences.append("Unstable: some runs fail or scatter far more than others do, so a mean describes none.")
+        sentences.append(
+            "Unstable: some runs fail, or the variance is far above that of other variants, so the mean "
+            "is not representative."
+        )
     return " ".join(sentences)
 
 
@@ -57,7 +60,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
         return f"{start}: no verdict, {reason_clause(contrast)}."
     numbers = f"n = {difference.n}, difference {written(difference.mean)}"
     if difference.has_spread:
-        over = " over all looks" if contrast.look else ""
+        over = " over all interim analyses" if contrast.look else ""
         numbers += f", 95 % CI{over} {written(difference.low)} to {written(difference.high)}"
     if contrast.adjusted is not None and contrast.verdict is not Verdict.EQUIVALENT:
         numbers += f", median-unbiased {written(contrast.adjusted)}"
@@ -66,7 +69,11 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
     if _is_normal(contrast):
         numbers += ", assumes normal differences"
     if contrast.verdict is Verdict.EQUIVALENT:
-        more = "; there is a difference, but a smaller one" if contrast.p is not None and contrast.p <= ALPHA else ""
+        more = (
+            "; the difference is significant, but within the margin"
+            if contrast.p is not None and contrast.p <= ALPHA
+            else ""
+        )
         unseen = f"; failures of up to {100 * (contrast.unseen_failures or 0):.0f} % of runs cannot be excluded"
         return f"{start}: equivalent within {metric.quantity(margin)} ({numbers}){more}{unseen}."
     reason = f": {reason_clause(contrast)}" if contrast.reason else ""
@@ -81,8 +88,8 @@ def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str
     tests = []
     if False in is_normal:
         tests.append(
-            "helps and hurts by sign flips of whole replicates (the greatest |t| of the family, stepped down), which "
-            "assume symmetric differences"
+            "helps and hurts by a sign-flip permutation test of whole replicates (step-down maximum |t|), which "
+            "assumes symmetric differences"
         )
     if True in is_normal:
         tests.append(
@@ -90,21 +97,21 @@ def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str
             "differences"
         )
     text = (
-        f"Verdicts are by paired tests over replicates, {on}, of {many}: {'; '.join(tests)}; equivalent by two "
-        "one-sided t-tests with Holm's correction, and about runs that do not fail. "
+        f"Verdicts are from paired tests over replicates, {on}, of {many}: {'; '.join(tests)}; equivalent by two "
+        "one-sided t-tests with Holm's correction, for runs that do not fail. "
     )
     if looks:
         sizes = ", ".join(map(str, looks.sizes))
-        text += f"They and the intervals hold although the study was judged with {sizes} replicates."
+        text += f"They and the intervals are corrected for interim analyses at {sizes} replicates."
         if any(contrast.adjusted is not None for contrast in contrasts):
             text += (
-                " A difference that a look decided early is overestimated on average; the median-unbiased estimate "
-                "allows for that."
+                " A difference decided early at an interim analysis is overestimated on average; the median-unbiased "
+                "estimate corrects for that."
             )
         return text
     return (
-        f"{text}Intervals are Student's, not corrected for the number of contrasts. Adding replicates after a look at "
-        "the verdicts makes them less sure; replicates=auto allows for that."
+        f"{text}Intervals are Student's t, not corrected for the number of contrasts. Adding replicates after looking "
+        "at the verdicts inflates their error rate; replicates=auto corrects for that."
     )
 
 

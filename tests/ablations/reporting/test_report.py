@@ -118,7 +118,7 @@ def test_a_report_without_figures_is_written_into_a_folder_that_is_made(tmp_path
     made = report(tmp_path / "new", figures=())
     made.write()
     assert made.path.read_text(encoding="utf-8") == made.text
-    assert "Figures that were left out" not in made.text
+    assert "Figures that cannot be drawn" not in made.text
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: P
     sizes = looks_of(make_design(compose_config([*REAL]))).sizes
     first = 5 * sizes[0]
     assert f"replicates: {sizes[0]} to 10, " + worded("run.to_train", cells=first, left=first) in done.stdout
-    assert "Verdicts are by paired tests" in done.stdout
+    assert "Verdicts are from paired tests" in done.stdout
     stored = optuna.load_study(study_name="shuffle-digits-resnet8", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
     assert stored.user_attrs["looks"] == list(sizes)
     assert {trial.state for trial in stored.trials} == {optuna.trial.TrialState.COMPLETE}

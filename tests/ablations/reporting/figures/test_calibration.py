@@ -30,8 +30,8 @@ def test_of_many_variants_the_baseline_and_those_furthest_from_it_have_curves(tm
     gaps = (errors.set_index("variant")["ece"] - errors["ece"].iloc[0]).abs()
     assert gaps[shown[1:]].min() >= gaps.drop(shown).max()
     (figure,) = draw_figures(analysis, ["calibration"]).drawn
-    assert "Left are the variants whose error differs most" in figure.caption
-    assert "n = 2 replicates a variant, 200 test images each" in figure.caption
+    assert "Left: the variants with the largest difference in error" in figure.caption
+    assert "n = 2 replicates per variant, 200 test images each" in figure.caption
 
 
 @pytest.mark.parametrize("overrides", [

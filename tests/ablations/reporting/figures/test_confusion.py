@@ -42,7 +42,7 @@ def test_of_many_variants_those_are_shown_whose_top1_differs_most(tmp_path: Path
     gaps = (top1 - top1[shown[0]]).abs()
     assert gaps[shown[1:]].min() >= gaps.drop(shown).max()
     (figure,) = draw_figures(analysis, ["confusion"]).drawn
-    assert "Shown are the variants whose top-1 differs most" in figure.caption
+    assert "Variants with the largest difference in top-1" in figure.caption
 
 
 def test_of_several_baselines_the_first_is_shown_with_its_variants(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_of_many_classes_the_pairs_that_are_most_confused_are_drawn(tmp_path: Pa
     highest = np.sort((matrices.max(0) * (1 - np.eye(40))).ravel())[::-1][:20]
     assert sorted(frame.groupby(["true", "predicted"])["share"].max(), reverse=True) == pytest.approx(highest)
     (figure,) = draw_figures(analysis, ["confusion"]).drawn
-    assert "The pairs of the 40 classes" in figure.caption
+    assert "The most confused pairs of the 40 classes" in figure.caption
 
 
 @pytest.mark.parametrize("overrides", [("sweep.factors.attention.groups=[4]",), ("sweep=factorial",)])

@@ -44,7 +44,7 @@ def test_without_attention_or_without_the_plain_network_the_frame_is_empty() -> 
 
 def test_the_figure_shows_and_writes_what_is_taken() -> None:
     drawn = draw_memory(memory_frame(benchmark_rows()), "caption")
-    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Kept for backward", "Peak of a training step"]
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Saved activations", "Peak of a training step"]
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ORDER
     saved = [text.get_text() for text in drawn.axes[0].texts]
     assert saved[:2] == ["712", "873 (+23 %)"]

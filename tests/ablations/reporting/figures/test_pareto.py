@@ -116,19 +116,19 @@ def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> Non
     ]
     for axes, costs in zip(drawn.axes, (speeds, memory), strict=True):
         assert points(axes).keys() >= {(costs[name], tops[name][0]) for name in names}
-        rings = next(one for one in axes.collections if one.get_label() == "no other beats it in both")
+        rings = next(one for one in axes.collections if one.get_label() == "Pareto-optimal")
         expected = sorted((costs[name], tops[name][0]) for name in ("none", "sa"))
         assert sorted(map(tuple, np.asarray(rings.get_offsets()).tolist())) == expected
         assert points(axes)[costs["none"], 70.0] == style.BASELINE
     assert drawn.axes[0].get_ylabel() == "Top-1 (%)"
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["no other beats it in both", *names]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["Pareto-optimal", *names]
     assert cut(drawn) == overlapping(drawn) == []
 
 
 def test_the_legend_names_variants_of_which_only_memory_was_measured() -> None:
     tops = {"a": [70.0], "b": [72.0]}
     drawn = draw_pareto(frame_of(tops, {"a": 8.0}, {"a": 10.0, "b": 11.0}), {}, "caption")
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["no other beats it in both", "a", "b"]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["Pareto-optimal", "a", "b"]
 
 
 @given(st.lists(st.one_of(st.integers(0, 20), st.floats(0.1, 1000), st.just(7.0)), min_size=1, max_size=14))

@@ -105,7 +105,7 @@ def test_the_figure_says_what_the_bars_are() -> None:
     drawn = draw_promise(frame_of(), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
     assert "measured time, 95 % CI" in written(drawn)
-    assert "the plain network against itself, 95 % CI" in written(drawn)
+    assert "no attention against itself (A/A), 95 % CI" in written(drawn)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [
         "se\npromised 0 %",
         "sa\npromised +2.5 %",

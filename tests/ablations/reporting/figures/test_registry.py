@@ -114,7 +114,7 @@ def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_pat
     assert set(tried.loc[tried["rank"] > 0, "variant"]) == CONFIRMED
     assert tried["picked"].sum() == 5
     (figure,) = draw_figures(analysis, ["tradeoffs"]).drawn
-    assert worded("figures.given_up", variants="1 variant") in figure.caption
+    assert worded("figures.given_up", variants="1 pruned variant") in figure.caption
     assert worded("figures.on_validation") in figure.caption
 
 
@@ -139,7 +139,7 @@ def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Pat
     captions = {figure.name: figure.caption for figure in draw_figures(analysis).drawn}
     assert list(captions) == ["forest", *OF_CELLS]
     for caption in captions.values():
-        assert "n = 1 replicate a variant." in caption
+        assert "n = 1 replicate per variant." in caption
     assert "95 % CI" not in captions["forest"] + captions["variants"]
     assert "means over replicates" not in captions["learning_curves"]
     assert pd.read_csv(tmp_path / "figures" / "forest.csv")["low"].isna().all()
@@ -179,7 +179,7 @@ def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path
     precision = analysis.design.protocol["train"]["precision"]
     protocol = f"digits (20x20 pixels), {worded('scope.one_scenes')}, resnet8, 9 epochs, {precision}, last epoch; one."
     missing = worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
-    tail = f"n = 1 to 2 replicates a variant. {protocol} {missing}"
+    tail = f"n = 1 to 2 replicates per variant. {protocol} {missing}"
     for figure in (forest, variants, curves):
         assert figure.caption.endswith(tail), figure.name
     assert variants.caption.startswith(f"{analysis.design.question} Dots: replicates; top-1: mean and 95 % CI")
@@ -239,7 +239,7 @@ def test_a_study_with_predictions_has_the_figures_of_what_networks_say_of_test_i
     names, left_out = drawn(analysis, OF_PREDICTIONS)
     assert (names, left_out) == (OF_PREDICTIONS, {})
     for figure in draw_figures(analysis, OF_PREDICTIONS).drawn:
-        assert "n = 1 replicate a variant, 20 test images each" in figure.caption
+        assert "n = 1 replicate per variant, 20 test images each" in figure.caption
 
 
 def test_curves_say_on_how_many_test_images_epochs_before_the_last_were_tested(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.Cap
     text = (results / "groups-digits-resnet8" / "report.md").read_text()
     places = [text.index(f"![{FIGURES[name]}](figures/{name}.png)") for name in names]
     assert places == sorted(places)
-    assert text.index("Figures that were left out:") > places[-1]
+    assert text.index("Figures that cannot be drawn:") > places[-1]
     for name in set(FIGURES) - set(names):
         assert f"\n- {name}: " in text
 

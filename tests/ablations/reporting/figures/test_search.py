@@ -43,7 +43,7 @@ def test_the_front_is_marked_and_lettered() -> None:
     assert sorted(texts(drawn)) == ["1", "2", "A", "B"]
     assert colours.get_ylabel() == "Peak memory (MiB)"
     labels = axes.get_legend_handles_labels()[1]
-    assert set(labels) == {"picked", "given by name", "nothing beats it", "too many parameters"}
+    assert set(labels) == {"picked", "named variant", "Pareto-optimal", "too many parameters"}
     assert [bar.get_width() for bar in importances.patches] == [0.8, 0.1]
     assert [label.get_text() for label in importances.get_yticklabels()] == ["groups", "gate"]
 

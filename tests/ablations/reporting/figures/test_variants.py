@@ -44,7 +44,11 @@ def test_a_single_replicate_has_no_interval() -> None:
 @pytest.mark.parametrize("finished", [1, 2, 3, 5, 6])
 def test_a_partial_study_is_drawn(finished: int) -> None:
     drawn = draw_levels(frame(finished), "Groups", "caption")
-    assert [axes.get_ylabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
+    assert [axes.get_ylabel() for axes in drawn.axes] == [
+        "Top-1 (%)",
+        "Relative step time (× no attention)",
+        "Peak memory (MiB)",
+    ]
 
 
 def test_what_was_not_measured_has_no_panel_and_a_variant_that_was_not_has_no_row() -> None:
@@ -88,7 +92,7 @@ def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
     assert [label.get_text() for label in top1.get_yticklabels()] == ["groups=2", "groups=4"]
     assert {(2.5, 0), (3.5, 1)} <= points(top1).keys()
     assert [(low[1], low[0] < 2.5, low[2] > 3.5) for low in spans(top1)] == [(0, True, True), (1, True, True)]
-    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Time of a step (× plain)")
+    assert (top1.get_xlabel(), speed.get_xlabel()) == ("Top-1 (%)", "Relative step time (× no attention)")
     assert top1.get_ylim() == speed.get_ylim() == (1.5, -0.5)
 
 
@@ -120,7 +124,11 @@ def test_a_variant_shares_its_row_with_its_baseline() -> None:
 
 def test_the_panels_show_the_means_and_the_replicates_of_each_series() -> None:
     drawn = draw_pairs(pairs(), "caption")
-    assert [axes.get_xlabel() for axes in drawn.axes] == ["Top-1 (%)", "Time of a step (× plain)", "Peak memory (MiB)"]
+    assert [axes.get_xlabel() for axes in drawn.axes] == [
+        "Top-1 (%)",
+        "Relative step time (× no attention)",
+        "Peak memory (MiB)",
+    ]
     found = {(x, round(y)) for x, y in points(drawn.axes[0])}
     assert {(2.0, 0), (4.0, 1), (3.0, 0), (5.0, 1)} <= found  # of none cells 0 and 4, 2 and 6; of sa the others
     assert legend_of(drawn) == ["none", "sa", "replicates"]

@@ -116,7 +116,7 @@ def test_the_page_reads_in_the_order_of_an_answer(whole: tuple[Node, Report, Pat
     assert [heading.text for heading in page.all("h1")] == [analysis.design.question]
     assert page.all("p", "state")[0].text == worded("page.finished", cells="60 cells")
     assert [heading.text for heading in page.all("h2")] == [
-        "Verdicts", "What it says", "Variants", "Costs", "Figures", "Files", "How to run it again",
+        "Verdicts", "Conclusions", "Variants", "Costs", "Figures", "Files", "How to run it again",
         "Protocol, machine and data",
     ]  # fmt: skip
     assert page.by_id("again").all("pre")[0].text == "python -m ablations.run sweep=groups"

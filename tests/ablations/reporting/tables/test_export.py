@@ -188,7 +188,7 @@ def test_a_search_has_the_results_of_what_it_confirmed_and_the_selection_beside_
     assert len(selection) == 7
     assert selection.set_index("variant")["rank"].loc[best].tolist() == [1, 2, 3]
     assert "| groups=4, gate=tanh1 | pick 1 | 62.5 |" in tables["selection.md"]
-    assert "| none | by name | 59.5 |" in tables["selection.md"]
+    assert "| none | named | 59.5 |" in tables["selection.md"]
     assert "groups=1, gate=tanh1" not in tables["selection.md"]
     assert worded("tables.on_validation", share=20) in tables["selection.md"]
 

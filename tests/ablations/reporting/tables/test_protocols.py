@@ -7,18 +7,18 @@ from ablations.reporting.tables.protocols import protocols_table
 from tests.builders.multiverses import protocol_frame
 
 TOP1 = METRICS["top1"]
-MARGINS = {"one recipe": 1.0, "each at its best": 1.0}
+MARGINS = {"common recipe": 1.0, "best recipe of each": 1.0}
 FRAME = protocol_frame(
     {
-        "one recipe": {"sa": "undecided", "gc": "hurts"},
-        "each at its best": {"sa": "helps", "gc": "equivalent"},
+        "common recipe": {"sa": "undecided", "gc": "hurts"},
+        "best recipe of each": {"sa": "helps", "gc": "equivalent"},
     }
 )
 
 
 def test_a_contrast_is_a_row_with_a_column_a_protocol_and_the_agreement_of_verdicts() -> None:
     table = protocols_table(FRAME, MARGINS, TOP1)
-    assert table.headers == ("contrast", "one recipe", "each at its best", "verdicts")
+    assert table.headers == ("contrast", "common recipe", "best recipe of each", "verdicts")
     assert table.rows == [
         ["sa", "+0.40 [-0.10, +0.90] undecided", "+1.00 [+0.50, +1.50] helps", "compatible"],
         ["gc", "-1.00 [-1.50, -0.50] hurts", "+0.00 [-0.50, +0.50] equivalent", "contradict"],
@@ -34,18 +34,18 @@ def test_what_a_protocol_lacks_is_a_dash_or_said() -> None:
         ["no pair", "+1.00 [+0.50, +1.50] helps"],
         ["-1.00 [-1.50, -0.50] hurts", "–"],
     ]
-    assert "n = 0 to 8 (one recipe), 8 (each at its best)." in table.note
+    assert "n = 0 to 8 (common recipe), 8 (best recipe of each)." in table.note
 
 
 def test_several_baselines_and_assumptions_are_named() -> None:
     frame = FRAME.assign(assumes_normal=True, baseline=["none", "sa", "none", "sa"])
-    table = protocols_table(frame, MARGINS | {"one recipe": 0.2}, TOP1)
+    table = protocols_table(frame, MARGINS | {"common recipe": 0.2}, TOP1)
     assert [row[0] for row in table.rows] == ["sa against none", "gc against sa"]
     assert table.rows[0][1].endswith("undecided †")
     assert "†" in table.note
-    assert "0.2 points (one recipe), 1 point (each at its best)" in table.note
+    assert "0.2 points (common recipe), 1 point (best recipe of each)" in table.note
 
 
 def test_one_protocol_alone_has_no_agreement() -> None:
     table = protocols_table(FRAME.iloc[:2], MARGINS, TOP1)
-    assert table.headers == ("contrast", "one recipe")
+    assert table.headers == ("contrast", "common recipe")

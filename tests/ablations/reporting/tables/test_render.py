@@ -12,7 +12,7 @@ from rich.console import Console
 from ablations.reporting.tables.render import print_table
 from tests.wording import worded
 
-HEADERS = ("variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "verdict", "step × plain", "parameters")
+HEADERS = ("variant", "n", "top-1 % [95 % CI]", "difference [95 % CI]", "verdict", "step × no attention", "parameters")
 VALUES = ("8", "90.4 [89.3, 91.4]", "+0.49 [-0.54, +1.52]", "equivalent", "1.12 [1.11, 1.13]", "75,626")
 SHORT = ("none", "groups=1")
 LONG = ("none", "channel=none, spatial=none, shuffle=off")

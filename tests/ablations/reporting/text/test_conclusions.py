@@ -119,7 +119,7 @@ def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
     (spent,) = (sentence for sentence in said if sentence.startswith("Replicates were added"))
     decided = worded("conclusions.decided", variant="groups=2", look=9, open="groups=4")
     assert spent == f"{worded('conclusions.added', trained=33, most=48)} {decided}"
-    assert any("95 % CI over all looks " in sentence for sentence in said)
+    assert any("95 % CI over all interim analyses " in sentence for sentence in said)
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
@@ -165,7 +165,7 @@ def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out
     study = Study(mixed, 3, finished=lambda variant, replicate: variant not in names or replicate < 2, others=others)
     said = study.said()
     assert sentence in said
-    assert sum("none of these means" in one or "not trained yet" in one for one in said) == 1
+    assert sum("excluded from these means" in one or "not trained yet" in one for one in said) == 1
 
 
 def test_a_whole_study_of_one_kind_has_nothing_to_warn_of() -> None:

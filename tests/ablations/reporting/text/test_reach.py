@@ -63,14 +63,14 @@ def test_a_study_says_what_it_detects_and_which_margin_it_reaches() -> None:
     assert least is not None
     assert number(r": ([\d.]+) points in a typical", found) == pytest.approx(effect, rel=0.05)
     assert number(r": ([\d.]+) points in a typical", margin) == pytest.approx(least, rel=0.05)
-    assert number(r"the chosen one, 1, takes ([\d,]+) replicates", margin) > 8
+    assert number(r"the chosen margin of 1 requires ([\d,]+) replicates", margin) > 8
     assert [sentence.partition(" ")[0] for sentence in reach_sentences(reach)] == ["Relative", "Minimum", "Smallest"]
 
 
 def test_a_margin_within_reach_takes_no_more_replicates() -> None:
     said = margin_sentence(Reach.trained(replace(design(), margin=50.0), cells(), None))
     assert said is not None
-    assert said.endswith("; the chosen one is 50.")
+    assert said.endswith("; the chosen margin is 50.")
 
 
 def test_a_contrast_that_spreads_much_more_is_named_beside_the_typical_one() -> None:
@@ -83,7 +83,7 @@ def test_a_contrast_that_spreads_much_more_is_named_beside_the_typical_one() -> 
     assert "points for groups=4" in str(margin_sentence(uneven))
     text, wanted = effect_sentence(uneven, 2.0)
     assert wanted is not None
-    assert number(r"of groups=4 ([\d,]+) replicates", text) > wanted
+    assert number(r"for groups=4 ([\d,]+) replicates", text) > wanted
 
 
 def test_more_replicates_detect_less_and_a_last_analysis_more_than_as_many_by_themselves() -> None:
@@ -101,7 +101,7 @@ def test_another_metric_has_its_unit() -> None:
     made = design(8, "judge.metric=test_loss", "sweep.margin=0.01")
     reach = Reach.trained(made, cells().rename(columns={"top1": "test_loss"}), None)
     assert " nats in a typical contrast" in str(detection_sentence(reach))
-    assert "the chosen one, 0.01, takes" in str(margin_sentence(reach))
+    assert "the chosen margin of 0.01 requires" in str(margin_sentence(reach))
 
 
 @pytest.mark.parametrize("known", [NOTHING, cells(1), cells(4).assign(top1=50.0)])
@@ -138,8 +138,8 @@ def test_what_is_impossible_at_any_spread_is_said_to_be_that() -> None:
 
 def test_that_fewer_replicates_find_more_is_said_with_the_reason() -> None:
     six, eight = (detection_sentence(Reach(design(), cells(), n)) for n in (6, 12))
-    assert "5 replicates find" in str(six)
-    assert "5 replicates find" not in str(eight)
+    assert "With 5 replicates" in str(six)
+    assert "With 5 replicates" not in str(eight)
 
 
 def test_pairing_gains_what_replicates_share() -> None:
