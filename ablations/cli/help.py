@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Sequence
 
@@ -13,8 +14,13 @@ from ablations.config.multiverse import without_recipes
 from ablations.config.option import options_of
 from sa_core.backbones.places import TIMM
 
-_WIDTH = 118
+_WIDEST = 118  # columns of a text that is easy to read
 _INDENT = 34
+
+
+def help_width() -> int:
+    """Returns the columns of a help text: those of the terminal, at most 118; elsewhere 118."""
+    return min(_WIDEST, max(2 * _INDENT, shutil.get_terminal_size((_WIDEST, 24)).columns))
 
 
 def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str | None) -> str:
@@ -76,4 +82,6 @@ def _entry(name: str, text: str) -> list[str]:
     first = f"  {name}"
     above = [first] if len(first) >= _INDENT - 1 else []  # a long name has a line of its own
     start = "" if above else first
-    return above + textwrap.wrap(text, _WIDTH, initial_indent=start.ljust(_INDENT), subsequent_indent=" " * _INDENT)
+    return above + textwrap.wrap(
+        text, help_width(), initial_indent=start.ljust(_INDENT), subsequent_indent=" " * _INDENT
+    )

@@ -161,6 +161,17 @@ def test_the_help_lists_sweeps_with_questions_and_every_option_with_its_value(
     assert max(map(len, text.splitlines())) <= 120
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_help_is_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert call("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    wrapped = [line for line in lines if line.startswith(" " * 34)]
+    assert columns - 20 < max(map(len, wrapped)) <= columns
+
+
 def test_a_folder_of_ones_own_sweeps_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text("question: Mine?\n")
