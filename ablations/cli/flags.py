@@ -10,7 +10,7 @@ from ablations.common.errors import UsageError
 
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "searchpath")
-# What each flag is for, by the names that it has; behind the first two of a name stands what it takes.
+# The help of each flag, by its names and the value that it takes.
 FLAGS = {
     "--help, -h": "Show this help.",
     "--version": "Show the version.",
@@ -63,7 +63,6 @@ def read_flags(typed: Sequence[str]) -> CommandLine:
     for flag in ("resolve", "package"):
         if values[flag] and not known.cfg:
             raise UsageError(f"--{flag}", None, "requires --cfg")
-    # Without a subcommand there is nothing to complete; the words behind -sc are no overrides.
     for word in overrides:
         if word.startswith("-"):
             raise UsageError(word.partition("=")[0], None, "unknown flag", NAMES)
