@@ -182,7 +182,7 @@ def _uncounted(backbone: str, networks: Mapping[str, Complexity]) -> Section:
         "bandwidth."
     )
     return Section(
-        f"Operations not counted as multiply-adds in {backbone}", note, ("network", "M", "of these, M"), rows
+        f"Operations not counted as multiply-adds in {backbone}", note, ("network", "M", "of which, M"), rows
     )
 
 

@@ -79,8 +79,8 @@ def _checked_data(config: Config) -> Settings:
         return data
     if isinstance(config.data, DigitsConfig) and share:
         reason = (
-            "is not supported in a search or tuning on digits: each replicate splits the source digits anew, so "
-            "selection would use test digits; use a number"
+            "is not supported in a search or tuning on digits: each replicate draws its own split of the source "
+            "digits, so selection would use test digits; use a number"
         )
         raise UsageError("data.seed", REPLICATE, reason)
     if isinstance(config.data, StoredConfig) and not (config.data.train_per_class or config.data.val_per_class):

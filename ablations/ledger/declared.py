@@ -216,7 +216,7 @@ CLAIMS = (
         decay=_OFFICIAL_DECAY,
         command=f"python -m ablations.run sweep=transform {_ON_CIFAR} {_DECAY}",
     ),
-    Claim("norm", "The module's 'GroupNorm' is instance normalisation", "wofmanaf/SA-Net, issues #8 and #26"),
+    Claim("norm", "The module's 'GroupNorm' is instance normalization", "wofmanaf/SA-Net, issues #8 and #26"),
     Claim(
         "conv1x1",
         "A 1x1 convolution instead of W and b gives about the same",

@@ -135,7 +135,7 @@ def refusals_of(destination: Destination) -> Iterator[None]:
     except Exception as error:  # of MLflow, its database, its driver, or the network
         if isinstance(error, MlflowException) and error.error_code in _DENIED:
             raise destination.refusal(_DENIED[error.error_code]) from None
-        silent = "MLflow does not answer" if destination.is_server else "MLflow's store cannot be opened"
+        silent = "MLflow does not respond" if destination.is_server else "MLflow's store cannot be opened"
         raise destination.refusal(f"{silent}: {reason_of(error, destination.uri)}") from None
 
 
@@ -182,7 +182,7 @@ def outage_of(error: Exception, destination: Destination) -> str:
     reason = reason_of(error, destination.uri)
     if is_of_files or not destination.is_server:
         return f"MLflow's store cannot be written ({reason})"
-    return f"MLflow stopped answering ({reason})"
+    return f"MLflow stopped responding ({reason})"
 
 
 def _remove_literal_folder(uri: str, file: Path) -> None:

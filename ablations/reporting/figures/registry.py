@@ -158,8 +158,8 @@ def _time(analysis: StudyAnalysis) -> Sketch | str:
         return "no finished cell has a training time"
     key = "Means, with 95 % CI in both directions; dots: replicates. " if _repeated(analysis) else ""
     key += (
-        "Time: the whole training of a cell with its evaluation, whatever else ran on the machine meanwhile; the "
-        "figures pareto and promise have costs that were measured by themselves."
+        "Time: wall-clock time of a cell including evaluation, affected by other load of the machine; the figures "
+        "pareto and promise show costs measured in isolation."
     )
     return Sketch(frame, partial(time.draw_time, _shown(frame, analysis), analysis.design.baselines), key)
 
@@ -241,7 +241,9 @@ def _promise(analysis: StudyAnalysis) -> Sketch | str:
     frame = promise.promise_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
     if frame.empty:
         return "no variant with attention was timed"
-    key = f"Time: relative to the plain network's, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
+    key = (
+        f"Time: relative to the network without attention, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
+    )
     return Sketch(frame, partial(promise.draw_promise, frame), key)
 
 

@@ -72,7 +72,7 @@ def test_a_store_is_announced_when_it_is_made_and_not_again(tmp_path: Path) -> N
 
 def test_a_store_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     config = compose_config([f"results_dir={tmp_path}", "tracking.uri=http://127.0.0.1:9"])
-    with pytest.raises(UsageError, match="MLflow does not answer"):
+    with pytest.raises(UsageError, match="MLflow does not respond"):
         open_tracker(config, make_design(config), "mine", Console(quiet=True))
 
 

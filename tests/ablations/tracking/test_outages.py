@@ -210,7 +210,7 @@ def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
         Tracker(Destination(proxy.uri, "first", tmp_path), replace(design, study="first"), "mine")
         made = proxy.requests  # the last of these makes the parent run
         proxy.requests, proxy.swallowed = 0, lambda now: now == made
-        with pytest.raises(UsageError, match="MLflow does not answer"):
+        with pytest.raises(UsageError, match="MLflow does not respond"):
             Tracker(Destination(proxy.uri, design.study, tmp_path), design, "mine")
     finally:
         proxy.close()
@@ -248,7 +248,7 @@ def test_a_study_whose_server_dies_is_trained_and_sent_when_it_is_back(
                 break
         printed, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")
-    assert "MLflow stopped answering (" in printed
+    assert "MLflow stopped responding (" in printed
     assert "sync=true" in printed
 
     def sync(*overrides: str) -> tuple[int, str, str]:
@@ -258,7 +258,7 @@ def test_a_study_whose_server_dies_is_trained_and_sent_when_it_is_back(
 
     status, _, message = sync()
     assert (status, message.count("\n")) == (2, 1)
-    assert message.startswith(f"error: tracking.uri={running.uri}: MLflow does not answer: ")
+    assert message.startswith(f"error: tracking.uri={running.uri}: MLflow does not respond: ")
     running.start()
     with claimed(tmp_path / "dies", f"sqlite:///{tmp_path / 'optuna.db'}"):
         status, _, message = sync()

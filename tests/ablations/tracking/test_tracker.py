@@ -298,9 +298,9 @@ def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Desig
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("http://127.0.0.1:9", "MLflow does not answer"),
+        ("http://127.0.0.1:9", "MLflow does not respond"),
         ("sqlite:////nowhere/mlflow.db", worded("database.no_folder", folder="/nowhere")),
-        ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not answer"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not respond"),
     ],
 )
 def test_a_store_that_does_not_answer_at_the_start_is_refused(
