@@ -73,7 +73,7 @@ def test_a_neutral_option_decides_a_result_only_where_it_has_another_value_than_
 def test_the_options_of_some_verbs_alone_say_so_where_they_are_declared() -> None:
     assert OWNERS == {
         "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
-        "export": ("run", "analyze"),
+        "export": ("run", "analyze"), "against": ("analyze",),
         "recipes": ("plan", "run", "analyze"),
     }  # fmt: skip
 
