@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from ablations.__main__ import VERBS
+from ablations.cli.flags import read_flags
 from ablations.common.errors import UsageError
 from ablations.config.compose import compose_config
+from ablations.config.multirun import compose_jobs
 from ablations.config.multiverse import without_recipes
 from tests import option_tables
 from tests.conftest import ROOT
@@ -119,16 +121,20 @@ def test_every_command_that_is_shown_can_be_given(document: str, command: str, t
         return
     assert verb in VERBS
     assert import_module(module).PURPOSE
+    if verb == "compare":
+        assert {word.partition("=")[0] for word in arguments if "=" in word} <= {"study", "storage", "results_dir"}
+        return
+    line = read_flags(arguments)
     folder = None
-    if "--config-dir" in arguments:  # the document shows the file, too
-        at = arguments.index("--config-dir")
-        del arguments[at : at + 2]
+    if line.config_dir:  # the document shows the file, too
         files = [block for block in blocks(ROOT / document, "yaml") if "question:" in block]
         (tmp_path / "sweep").mkdir()
         (tmp_path / "sweep" / "wide.yaml").write_text(files[0])
         folder = str(tmp_path)
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    compose_config(without_recipes(given), folder)
+    if line.multirun:
+        assert len(compose_jobs(line.overrides, folder)) > 1
+    else:
+        compose_config(without_recipes(line.overrides), folder)
 
 
 def test_a_command_with_an_unknown_option_would_be_found() -> None:
