@@ -199,7 +199,7 @@ def _make_store(destination: Destination, path: Path) -> None:
     if path.exists():
         return
     if not path.parent.is_dir():
-        raise destination.refusal(f"there is no folder {path.parent}")
+        raise destination.refusal(f"folder {path.parent} does not exist")
     with FileLock(path.with_name(f"{path.name}.lock")):
         unfinished = path.with_name(f"{path.name}.unfinished")
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
