@@ -32,7 +32,7 @@ def analyze(config: Config, command: str) -> int:
     names, everything = chosen_figures(config.figures, config.against)
     check_exports(config, trains=False)
     analysis = load_configured(config, f"create it with `{_run_command(command)}`")
-    if config.against:
+    if config.against not in ("", None):
         _ = analysis.predictions  # refuses variants without any
     console = make_console()
     say(console, analysis.design.question, title=analysis.design.study)

@@ -21,6 +21,7 @@ from scipy.special import bdtr
 
 from ablations.common.errors import UsageError
 from ablations.common.wording import count
+from ablations.config import variants_named
 from ablations.stats import estimate
 from ablations.storage.files import PredictionFiles
 from ablations.training.predictions import BINS, Calibration, Predictions
@@ -73,12 +74,10 @@ class StudyPredictions:
         Raises:
             UsageError: if there are no predictions of these variants.
         """
-        names = [str(name) for name in (asked if isinstance(asked, list) else [asked])]
+        names = variants_named(asked)
         for name in names:
             if name not in self.by_variant:
                 raise UsageError("against", name, "is not a variant with kept predictions", self.by_variant)
-        if len(names) not in (1, 2) or len(set(names)) < len(names):
-            raise UsageError("against", asked, "must be one variant, or two different variants")
         reference = names[-1]
         others = names[:1] if len(names) == 2 else [name for name in self.by_variant if name != reference]
         kept = {name: self.by_variant[name] for name in (reference, *others)}

@@ -27,10 +27,19 @@ from ablations.config.schema import (
     SweepConfig,
     TrainConfig,
     TuneConfig,
+    variants_named,
 )
 
 __all__ = ["ATTENTION", "AUTO", "COSTS", "DATA", "FIGURES", "OBJECTIVES", "OPTIONS_OF", "OWNERS", "PREDICTED"]
-__all__ += ["REPLICATE", "SELECTION_SHARE", "SHOWN_NAMES", "decisive", "is_switch", "neutral_defaults"]
+__all__ += [
+    "REPLICATE",
+    "SELECTION_SHARE",
+    "SHOWN_NAMES",
+    "decisive",
+    "is_switch",
+    "neutral_defaults",
+    "variants_named",
+]
 __all__ += ["BenchConfig", "Config", "DataConfig", "DigitsConfig", "ImageTreeConfig", "JudgeConfig", "LauncherConfig"]
 __all__ += ["LocalConfig", "MeasureConfig", "ModelConfig", "RayConfig", "SerialConfig", "ShiftedConfig", "StoredConfig"]
 __all__ += ["SweepConfig", "TrainConfig", "TuneConfig"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ablations.common.errors import UsageError, shown
 from ablations.common.metrics import JUDGED, OBJECTIVES
 from ablations.common.sizes import SMALL_SIDE
 from ablations.config.attention import AttentionConfig
@@ -43,6 +44,18 @@ FIGURES = {
 
 EXPORTS = ("csv", "parquet", "tensorboard", "wandb", "cards")
 PREDICTED = ("classes", "confusion", "calibration")  # the figures that need kept predictions
+
+
+def variants_named(against: object) -> list[str]:
+    """Returns the variants that `against=` names: one, or two that are compared with each other.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    names = [shown(name) for name in (against if isinstance(against, list) else [against])]
+    if isinstance(against, dict) or len(names) not in (1, 2) or len(set(names)) < len(names):
+        raise UsageError("against", against, "must be one variant, or a list of two different variants")
+    return names
 
 
 @dataclass

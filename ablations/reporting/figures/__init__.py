@@ -6,7 +6,7 @@ What draws is given a frame that is not empty, and the `caption` that stands bel
 from __future__ import annotations
 
 from ablations.common.errors import UsageError, shown
-from ablations.config import FIGURES, PREDICTED
+from ablations.config import FIGURES, PREDICTED, variants_named
 
 __all__ = ["FIGURES", "chosen_figures"]
 
@@ -20,7 +20,8 @@ def chosen_figures(asked: object, against: object = "") -> tuple[list[str], bool
     Raises:
         UsageError: if there is no such figure, or `against` does not apply to it.
     """
-    if against:
+    if against not in ("", None):
+        variants_named(against)
         names = list(PREDICTED) if asked == "all" else chosen_figures(asked)[0]
         for name in names:
             if name not in PREDICTED:

@@ -39,7 +39,7 @@ STORED = ("run", "plan", "analyze", "claims")  # the verbs that open a database
 # Options of some verbs alone.
 OWNED = {
     "bench": ("bench",), "plan": ("plan",), "figures": ("analyze",), "sync": ("analyze",),
-    "recipes": ("plan", "run", "analyze"),
+    "recipes": ("plan", "run", "analyze"), "against": ("analyze",), "export": ("run", "analyze"),
 }  # fmt: skip
 FREE = ("sweep.factors", "sweep.variants", "tune.space")  # below these, names are a person's own
 EXAMPLES = int(os.environ.get("ABLATIONS_WRONG_ONES", "1000"))  # more to look for what is new
@@ -230,6 +230,7 @@ def values_for(leaf: Leaf) -> st.SearchStrategy[str]:
 # Of options that may be anything: what is wrong nevertheless.
 ANYTHING = {
     "figures": ("null", "nothing", "[]", "[forest,nothing]", "[-all]", "[-cams]", "{a: 1}", "7", "''", "[[forest]]"),
+    "against": ("[]", "[none,none]", "[a,b,c]", "{a: 1}", "[[a]]"),
     "data.classes": ("null", "-1", "1.5", "[]", "{a: 1}", "true", "[[a]]", "nan"),
 }
 
