@@ -7,7 +7,7 @@ import pytest
 
 from ablations.cli.flags import FLAGS, NAMES, read_flags
 from ablations.common.errors import UsageError
-from tests.wording import refusal
+from tests.wording import refusal, worded
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def _is_known(name: str) -> bool:
     try:
         read_flags([name])
     except UsageError as error:
-        return "there is no such" not in error.reason
+        return worded("options.no_such", what="flag") not in error.reason
     return True
