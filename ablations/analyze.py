@@ -21,7 +21,7 @@ PURPOSE = "Creates the tables, figures and report of a study from the stored res
 def analyze(config: Config, command: str) -> int:
     """Reports a stored study, or draws the figures that were asked for; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.load import load_configured
-    from ablations.common.console import make_console, say, say_place
+    from ablations.common.console import make_console, print_path, print_text
     from ablations.common.parts import Parts
     from ablations.export import check_exports, export_study
     from ablations.reporting.figures import chosen_figures
@@ -35,8 +35,8 @@ def analyze(config: Config, command: str) -> int:
     if config.against not in ("", None):
         _ = analysis.predictions  # refuses variants without any
     console = make_console()
-    say(console, analysis.design.question, title=analysis.design.study)
-    say(console, WRITING_REPORT if everything else drawing_notice(names))
+    print_text(console, analysis.design.question, title=analysis.design.study)
+    print_text(console, WRITING_REPORT if everything else drawing_notice(names))
     # Importing what draws takes a second; what is wrong is said without it.
     from ablations.reporting.publish import add_missing, report_figures, report_study
 
@@ -48,7 +48,7 @@ def analyze(config: Config, command: str) -> int:
             add_missing(console, analysis.folder, parts, sync_mirror(analysis, mirror, report, console))
     if config.export:
         exports = Parts()
-        say_place(console, "Exports", *export_study(analysis, config.export, exports))
+        print_path(console, "Exports", *export_study(analysis, config.export, exports))
         add_missing(console, analysis.folder, parts, exports)
     return 1 if parts.missing else 0
 

@@ -15,7 +15,7 @@ PURPOSE = "Evaluates published claims by computation and with the results of all
 
 def claims(config: Config, command: str) -> int:
     """Assesses every claim, prints and writes the ledger; returns 0, or 1 if a part of it cannot be made."""
-    from ablations.common.console import make_console, say, say_place
+    from ablations.common.console import make_console, print_path, print_text
     from ablations.common.parts import Parts
     from ablations.ledger.assess import assess
     from ablations.ledger.page import CLAIMS_TRACEBACKS, print_ledger, write_ledger
@@ -29,8 +29,8 @@ def claims(config: Config, command: str) -> int:
     console = make_console()
     print_ledger(ledger, console, parts)
     files = write_ledger(ledger, folder, command, parts)
-    say_place(console, "Ledger", *files)
-    say(console, *not_made_notice(parts, parts.write_tracebacks(folder / CLAIMS_TRACEBACKS)))
+    print_path(console, "Ledger", *files)
+    print_text(console, *not_made_notice(parts, parts.write_tracebacks(folder / CLAIMS_TRACEBACKS)))
     return 1 if parts.missing else 0
 
 

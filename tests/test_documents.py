@@ -1,4 +1,4 @@
-"""What the README files promise: links, pictures, commands, code, option tables, spelling; and their length."""
+"""What the README files show: links, pictures, commands, code, option tables, spelling; and their length."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from ablations.config import DATA, Config, DataConfig
 from ablations.config.compose import compose_config
 from ablations.design import Split
 from ablations.design.declaration import Declaration, History
-from ablations.stats import Contrast, Looks, Question, judge
+from ablations.stats import Contrast, InterimAnalyses, Question, judge
 from ablations.storage.cell_states import CellState, StoredCell
 from ablations.storage.paths import results_folder, storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study, open_store
@@ -81,9 +81,9 @@ class StoredStudy:
         return bool(self.attributes.get("declared"))
 
     @property
-    def looks(self) -> Looks | None:
+    def interims(self) -> InterimAnalyses | None:
         """When the study was looked at, under `replicates=auto`."""
-        return Looks.stored(self.attributes.get("looks"))
+        return InterimAnalyses.stored(self.attributes.get("looks"))
 
     def question(self, variants: Mapping[str, str]) -> Question:
         """Returns what is judged of the contrasts that `variants` has."""
@@ -130,9 +130,9 @@ class StudyComparison:
         return {label: study.declared.margin for label, study in self.studies.items()}
 
     @property
-    def has_looks(self) -> bool:
+    def has_interims(self) -> bool:
         """Whether any of the studies has interim analyses, so that each is judged by itself."""
-        return any(study.looks for study in self.studies.values())
+        return any(study.interims for study in self.studies.values())
 
     @cached_property
     def shared(self) -> dict[str, str]:
@@ -145,8 +145,8 @@ class StudyComparison:
         """The shared contrasts in each study, with verdicts that are corrected for those of all studies."""
         asked = {label: study.question(self.shared) for label, study in self.studies.items()}
         judged = {
-            label: judge(one.cells, one.baselines, one.margin, self.metric, self.studies[label].looks)
-            for label, one in (asked.items() if self.has_looks else ())
+            label: judge(one.cells, one.baselines, one.margin, self.metric, self.studies[label].interims)
+            for label, one in (asked.items() if self.has_interims else ())
         }
         return judge_family(asked, judged, self.metric)
 
@@ -163,7 +163,7 @@ class StudyComparison:
     @cached_property
     def interactions(self) -> list[Interaction]:
         """How much effects differ between studies, a pair of studies each; none under interim analyses."""
-        if self.has_looks:
+        if self.has_interims:
             return []
         return effect_differences(
             {label: one.question(self.shared) for label, one in self.studies.items()}, self.metric

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ablations.design import Design
 from ablations.design.variants import level_name
-from ablations.stats import Estimate, Looks, Verdict, estimate
+from ablations.stats import Estimate, InterimAnalyses, Verdict, estimate
 from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
 from ablations.stats.significance import Array, Responses
@@ -60,14 +60,14 @@ class _Formula:
     weights: NDArray[np.float64]
 
 
-def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None = None) -> list[Effect]:
+def factorial_effects(cells: pd.DataFrame, design: Design, interims: InterimAnalyses | None = None) -> list[Effect]:
     """Judges main effects on the study's metric, then interactions of two, of three and so on while they are few.
 
     There are none where fewer than two factors vary, or no replicate has all combinations. Named variants are in no
     crossing and play no part.
 
     Args:
-        cells, looks: as of `ablations.stats.judge`.
+        cells, interims: as of `ablations.stats.judge`.
         design: the study.
     """
     if not _is_crossed(design) or cells.empty:
@@ -86,7 +86,7 @@ def factorial_effects(cells: pd.DataFrame, design: Design, looks: Looks | None =
         # Replicates may respond differently to a level, which an effect's own differences show and runs do not.
         return Responses(known, known @ weights.T, (weights**2).sum(axis=1), is_pooled=False)
 
-    inferences = infer(responses_at, len(formulas), design.margin, looks)
+    inferences = infer(responses_at, len(formulas), design.margin, interims)
     lost = sum(layout.lost(name) for name in names)
     return [_effect(formula, inference, design, lost) for formula, inference in zip(formulas, inferences, strict=True)]
 

@@ -142,14 +142,14 @@ class MultiverseAnalysis:
         return {name: study.design.margin for name, study in self.studies.items()}
 
     @property
-    def has_looks(self) -> bool:
+    def has_interims(self) -> bool:
         """Whether any of the studies has interim analyses, so that each is judged by itself."""
-        return any(study.looks for study in self.studies.values())
+        return any(study.interims for study in self.studies.values())
 
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
         """The contrasts under each protocol, with verdicts that are corrected for those of all protocols."""
-        judged = {name: study.contrasts for name, study in self.studies.items()} if self.has_looks else {}
+        judged = {name: study.contrasts for name, study in self.studies.items()} if self.has_interims else {}
         return judge_family(self._questions, judged, self.metric)
 
     @cached_property
@@ -168,7 +168,7 @@ class MultiverseAnalysis:
 
         There are none under interim analyses, which stop contrasts for what they are under one protocol.
         """
-        return [] if self.has_looks else effect_differences(self._questions, self.metric)
+        return [] if self.has_interims else effect_differences(self._questions, self.metric)
 
     @property
     def _questions(self) -> dict[str, Question]:

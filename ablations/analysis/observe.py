@@ -109,7 +109,7 @@ def _last_of_each_stage(model: nn.Module, network: dict[str, Any]) -> list[tuple
     attention = network["attention"]
     if attention["name"] == NO_ATTENTION:
         return []
-    places = find_backbone(network["model"]["name"]).selected_places(attention["position"], attention["stages"])
+    places = find_backbone(network["model"]["name"]).selected_points(attention["position"], attention["stages"])
     placed = [(place.path, place.stage, model.get_submodule(place.path)) for place in places]
     last = {stage: (path, stage, one) for path, stage, one in placed if isinstance(one, ShuffleAttention)}
     return list(last.values())
@@ -139,5 +139,5 @@ def _groups(network: dict[str, Any], watched: list[tuple[str, int, ShuffleAttent
     if not watched or network["attention"]["position"] not in ("residual", "post"):
         return 0
     _, stage, module = watched[-1]
-    is_last = stage == len(backbone.stages) or stage == max(place.stage for place in backbone.places())
+    is_last = stage == len(backbone.stages) or stage == max(place.stage for place in backbone.insertion_points())
     return module.groups if is_last and module.channels == features.shape[1] else 0

@@ -20,7 +20,7 @@ from ablations.design import Design
 from ablations.design.declaration import Change, Declaration, History
 from ablations.design.variants import plain_network
 from ablations.measure.costs import MODES
-from ablations.stats import Contrast, Looks, VariantSummary, judge, summarise
+from ablations.stats import Contrast, InterimAnalyses, VariantSummary, judge, summarise
 from ablations.stats.costs import CostContrast
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class StudyAnalysis:
         return replace(self, design=self.tuned.best, results=self.tuned.results, tuned=None)
 
     @cached_property
-    def looks(self) -> Looks | None:
+    def interims(self) -> InterimAnalyses | None:
         """When the study was looked at, under `replicates=auto`."""
-        return Looks.stored(self.attributes.get("looks"))
+        return InterimAnalyses.stored(self.attributes.get("looks"))
 
     @cached_property
     def declared(self) -> History | None:
@@ -70,7 +70,7 @@ class StudyAnalysis:
         """In what this analysis differs from what was declared before the first cell."""
         if self.declared is None:
             return []
-        return self.declared.deviations(Declaration.of(self.design, self.looks.sizes if self.looks else ()))
+        return self.declared.deviations(Declaration.of(self.design, self.interims.sizes if self.interims else ()))
 
     @property
     def is_exploratory(self) -> bool:
@@ -81,7 +81,7 @@ class StudyAnalysis:
     def contrasts(self) -> list[Contrast]:
         """What each variant makes of a difference to its baseline."""
         design = self.design
-        return judge(self.results.ended, design.baselines, design.margin, design.metric, self.looks)
+        return judge(self.results.ended, design.baselines, design.margin, design.metric, self.interims)
 
     @cached_property
     def costs(self) -> StudyCosts | None:
@@ -139,7 +139,7 @@ class StudyAnalysis:
     @cached_property
     def effects(self) -> list[Effect]:
         """Main effects and interactions of crossed factors; see `ablations.analysis.effects`."""
-        return factorial_effects(self.results.ended, self.design, self.looks)
+        return factorial_effects(self.results.ended, self.design, self.interims)
 
     @cached_property
     def shown_effects(self) -> list[Effect]:

@@ -108,7 +108,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
     comparisons: list[Comparison] = []
     for label, model in models.items():
         attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
-        widths = [place.channels for place in find_backbone(model["name"]).places()]
+        widths = [place.channels for place in find_backbone(model["name"]).insertion_points()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
         others = [Candidate.of_class(name, module, groups) for name, module in also.items()]
         candidates = (*map(Candidate.of_variant, attended), *others)

@@ -18,7 +18,7 @@ from ablations.common.sizes import MIB
 from ablations.common.urls import relative_link
 from ablations.measure.complexity import Complexity
 from ablations.measure.record import Measurement
-from ablations.reporting.figures import memory, promise, roofline, style
+from ablations.reporting.figures import memory, overhead, roofline, style
 from ablations.reporting.figures.rows import SETTING, percent
 from ablations.reporting.tables.render import markdown_table
 from ablations.reporting.tables.sections import Section
@@ -88,7 +88,7 @@ def sections_of(frame: pd.DataFrame, counted: Counted, parts: Parts = RAISE) -> 
 
 # By name: what computes the rows of a figure, what draws them, and what the caption begins with.
 FIGURES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.DataFrame, str], Figure], str]] = {
-    "promise": (promise.promise_frame, promise.draw_promise, "Overhead of attention in a network."),
+    "overhead": (overhead.overhead_frame, overhead.draw_overhead, "Overhead of attention in a network."),
     "memory": (memory.memory_frame, memory.draw_memory, "Memory of attention."),
     "roofline": (roofline.roofline_frame, roofline.draw_roofline, "Bandwidth of modules relative to a copy."),
 }

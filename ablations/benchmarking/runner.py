@@ -16,7 +16,7 @@ from ablations.benchmarking import report
 from ablations.benchmarking.execute import Benchmark, Counted
 from ablations.benchmarking.plan import BenchmarkPlan, Comparison, make_plan
 from ablations.common import machine
-from ablations.common.console import make_console, say, say_place
+from ablations.common.console import make_console, print_path, print_text
 from ablations.common.files import write_whole
 from ablations.common.parts import TRACEBACKS, Parts
 from ablations.config import Config
@@ -55,8 +55,8 @@ def run_benchmark(config: Config, command: str) -> Ending:
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
     if config.tracking.enabled:
         destination_of(config, folder.name)  # which may be refused
-    say(console, f"{len(plan.comparisons)} comparisons", title=folder.name)
-    say(console, *plan.notes)
+    print_text(console, f"{len(plan.comparisons)} comparisons", title=folder.name)
+    print_text(console, *plan.notes)
     with claimed(folder, ""):
         experiment = open_benchmark(config, folder.name, console)  # what is wrong with it is said before anything else
         return _Runner(config, command, plan, folder, console, experiment).run()
@@ -154,7 +154,7 @@ class _Runner:
         parts.make("report.md", None, write_whole, folder / "report.md", text)
         for name, path in (("Report", folder / "report.md"), ("Rows", folder / report.MEASUREMENTS)):
             if path.exists():
-                say_place(self._console, name, path)
+                print_path(self._console, name, path)
 
     def _write_layers(self, counted: Counted) -> None:
         self._write(report.LAYERS, report.layers_frame(counted))
@@ -165,7 +165,7 @@ class _Runner:
         self._say(section.note)
 
     def _say(self, *texts: str) -> None:
-        say(self._console, *texts)
+        print_text(self._console, *texts)
 
     def _track(self, experiment: Experiment, frame: pd.DataFrame) -> None:
         from ablations.tracking.benchmark import log_benchmark  # MLflow takes seconds to import
@@ -173,6 +173,6 @@ class _Runner:
         tracked = report.tracked_of(frame)
         opens, lost = log_benchmark(experiment, self._folder, tracked, self._environment, self._started, self._parts)
         if opens:
-            say_place(self._console, "Dashboard", opens)
+            print_path(self._console, "Dashboard", opens)
         else:
             self._say(f"Not in MLflow: {lost}.")

@@ -64,7 +64,7 @@ class Candidate:
 
     def insert(self, backbone: str, network: nn.Module) -> None:
         """Puts a class from elsewhere into the places of a plain network; what is no such class is there already."""
-        for place in find_backbone(backbone).places() if self.network is None else ():
+        for place in find_backbone(backbone).insertion_points() if self.network is None else ():
             network.set_submodule(place.path, self.make(place.channels))
 
 
@@ -92,7 +92,7 @@ def shapes_of(model: Settings, position: str, resolution: int) -> list[Shape]:
     plain = {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}
     with torch.device("meta"), torch.no_grad():
         network = build_network(plain, 10, 0).eval()
-        for place in find_backbone(model["name"]).places(position):
+        for place in find_backbone(model["name"]).insertion_points(position):
             stage = place.path.partition(".")[0]
             network.get_submodule(place.path).register_forward_pre_hook(partial(note, stage))
         network(torch.empty(1, 3, resolution, resolution))

@@ -12,7 +12,7 @@ from ablations.config.compose import compose_config
 from ablations.config.groups import GROUPS, default_choices, group_choices, sweep_questions
 from ablations.config.multiverse import without_recipes
 from ablations.config.option import options_of
-from sa_core.backbones.places import TIMM
+from sa_core.backbones.insertion_points import TIMM
 
 _WIDEST = 118  # columns of a text that is easy to read
 _INDENT = 34

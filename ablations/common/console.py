@@ -44,7 +44,7 @@ def make_console() -> Console:
     return _Console(highlight=False, emoji=False, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
 
 
-def say(console: Console, *texts: str, title: str = "") -> None:
+def print_text(console: Console, *texts: str, title: str = "") -> None:
     """Prints each text as a paragraph, the first one behind a title in bold, if there is one.
 
     On a terminal lines end at spaces, and a longer word, such as a path or a URL, is left whole; elsewhere lines are as
@@ -68,7 +68,7 @@ def _lines(console: Console, text: str) -> list[str]:
     return [part for parts in wrapped for part in parts or [""]]
 
 
-def say_place(console: Console, name: str, *places: object) -> None:
+def print_path(console: Console, name: str, *places: object) -> None:
     """Prints where something is, a line each: files, or the command that opens it; no line is wrapped."""
     for place in places:
         console.print(f"{name + ':' if name else '':11} {place}", soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from ablations.config.option import AUTO, option
 from sa_core.attentions.knobs import ATTENTIONS
-from sa_core.backbones.places import POSITIONS
+from sa_core.backbones.insertion_points import POSITIONS
 
 # Knobs that follow the width of the backbone unless a number is given, with what auto means in the help.
 _AUTOMATIC = {

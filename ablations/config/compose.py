@@ -28,7 +28,7 @@ from ablations.config.messages import TAKES_LIST, TAKES_SETTINGS, interpolation_
 from ablations.config.option import SHOWN_NAMES, check_ranges, is_switch
 from ablations.config.quoting import quoting_advice
 from ablations.config.schema import Config
-from sa_core.backbones.places import TIMM
+from sa_core.backbones.insertion_points import TIMM
 
 # Below these, keys are the user's own: a person's factors and variants are in no schema.
 _FREE = ("sweep.factors", "sweep.variants", "tune.space")

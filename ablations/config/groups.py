@@ -30,7 +30,7 @@ from ablations.config.measure import MEASURE
 from ablations.config.messages import type_reason
 from ablations.config.quoting import in_quotes
 from ablations.config.schema import BenchConfig, Config, ModelConfig, SweepConfig, TrainConfig
-from sa_core.backbones.places import TIMM
+from sa_core.backbones.insertion_points import TIMM
 from sa_core.backbones.registry import BACKBONES
 
 _CONF = Path(__file__).with_name("conf")

@@ -19,7 +19,7 @@ from ablations.common.urls import hide_passwords
 from ablations.config.compose import check_config_dir, compose_config, parse_override, study_name, varies_model
 from ablations.config.groups import default_choices, group_choices
 from ablations.config.schema import Config
-from sa_core.backbones.places import TIMM
+from sa_core.backbones.insertion_points import TIMM
 
 OPTION = "recipes"
 GROUPS = {"train": "recipe", "model": "backbone", "data": "data set"}  # that protocols choose in, and what is chosen

@@ -16,7 +16,7 @@ from ablations.config.data import DataConfig
 from ablations.config.launcher import LauncherConfig
 from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, group, option
-from sa_core.backbones.places import STEMS
+from sa_core.backbones.insertion_points import STEMS
 
 # The figures of a study by name, in the order of a report, with what each shows. `classes`, `confusion` and
 # `calibration` need kept predictions, the last three trained weights.
@@ -32,7 +32,7 @@ FIGURES = {
     "pareto": "Top-1 accuracy against speed and memory",
     "time": "Top-1 accuracy against training time",
     "complexity": "Top-1 accuracy against parameters and GFLOPs, with published results",
-    "promise": "Predicted (multiply-adds) against measured overhead",
+    "overhead": "Predicted (multiply-adds) against measured overhead",
     "learning_curves": "Training loss and top-1 accuracy per epoch",
     "classes": "Accuracy per class, relative to the baseline",
     "confusion": "Confusion matrix of the baseline and differences of the variants",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.common.files import refusals_explained, user_path
 from ablations.common.sizes import MIB
 from ablations.data.images import Images, ImageSet, fingerprint_of
@@ -89,7 +89,7 @@ def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        say(console, "Another process is decoding these images; waiting for it.")
+        print_text(console, "Another process is decoding these images; waiting for it.")
         return lock.acquire()
 
 
@@ -199,6 +199,6 @@ def _progress(console: Console, title: str, total: int) -> Iterator[Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         if not console.is_interactive:
-            say(console, f"{title[0].upper()}{title[1:]}: {total:,} images (cached for later runs).")
+            print_text(console, f"{title[0].upper()}{title[1:]}: {total:,} images (cached for later runs).")
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)

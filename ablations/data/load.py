@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.common.files import user_path
 from ablations.config import DataConfig, DigitsConfig, ImageTreeConfig, StoredConfig
 from ablations.data.cache import decoded, default_folder
@@ -40,7 +40,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
         if not (isinstance(config, ImageTreeConfig) and config.skip_corrupt):
             reason = f"{entry.say_damaged()}; repair them, or skip them with data.skip_corrupt=true"
             raise DataError("data", config.name, reason)
-        say(console, f"Skipped: {entry.say_damaged()}.")
+        print_text(console, f"Skipped: {entry.say_damaged()}.")
     _check_classes(entry.images, config.name)
     return entry.images
 

@@ -9,18 +9,18 @@ from ablations.common.settings import Settings
 from sa_core.attentions.capacity import Capacity, capacity_on
 from sa_core.attentions.declaration import Knobs
 from sa_core.attentions.knobs import ATTENTIONS
-from sa_core.backbones.places import Place
+from sa_core.backbones.insertion_points import InsertionPoint
 from sa_core.backbones.registry import find_backbone
 
 _WHERE = ("name", "stages", "position")  # what says which module there is and where, and is no knob of it
 
 
-def places_of(network: Settings) -> list[Place]:
+def places_of(network: Settings) -> list[InsertionPoint]:
     """Returns the places that carry attention, in the order of the network; none of a plain one."""
     attention = network["attention"]
     if "position" not in attention:
         return []
-    return find_backbone(network["model"]["name"]).selected_places(attention["position"], attention["stages"])
+    return find_backbone(network["model"]["name"]).selected_points(attention["position"], attention["stages"])
 
 
 def knobs_of(network: Settings) -> Knobs:

@@ -23,7 +23,7 @@ from ablations.config import ATTENTION, AUTO, Config, is_switch
 from ablations.config.messages import type_reason
 from sa_core.attentions.declaration import Knobs, default_of
 from sa_core.attentions.knobs import ATTENTIONS, GroupedKnobs, automatic_groups, default_reduction
-from sa_core.backbones.places import Backbone, Place, select_stages
+from sa_core.backbones.insertion_points import Backbone, InsertionPoint, select_stages
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
 
@@ -227,13 +227,13 @@ def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageEr
         return {}
     made = ATTENTIONS[attention["name"]]
     try:
-        places = backbone.selected_places(attention["position"], attention["stages"])
+        places = backbone.selected_points(attention["position"], attention["stages"])
         attention["stages"] = _canonical(attention["stages"], backbone)
         _resolve(attention, made, backbone, places)
         knobs = _checked_knobs(attention)
     except OptionError as error:
         raise blame("attention", error) from None
-    first: dict[int, Place] = {}  # of each width: what fits one fits all
+    first: dict[int, InsertionPoint] = {}  # of each width: what fits one fits all
     for place in places:
         first.setdefault(place.channels, place)
     clamped: dict[int, int] = {}
@@ -248,10 +248,10 @@ def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageEr
     return {str(channels): groups for channels, groups in sorted(clamped.items())}
 
 
-def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places: list[Place]) -> None:
+def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places: list[InsertionPoint]) -> None:
     """Puts numbers in the place of `auto`, and of digits."""
     # Of the backbone's usual places, so that variants that put attention elsewhere have as many.
-    widths = list(dict.fromkeys(place.channels for place in backbone.places()))
+    widths = list(dict.fromkeys(place.channels for place in backbone.insertion_points()))
     for knob in ("groups", "reduction"):
         value = attention.get(knob)
         if isinstance(value, str) and value.isdecimal():
@@ -266,12 +266,12 @@ def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places:
 
 def _canonical(stages: str, backbone: Backbone) -> str:
     """Returns one spelling for the same stages, so that the same network is known again."""
-    count = max(place.stage for place in backbone.places())
+    count = max(place.stage for place in backbone.insertion_points())
     chosen = select_stages(stages, count, backbone.name)
     return "all" if len(chosen) == count else "+".join(str(stage) for stage in sorted(chosen))
 
 
-def _advice(error: OptionError, knobs: Knobs, places: list[Place]) -> str:
+def _advice(error: OptionError, knobs: Knobs, places: list[InsertionPoint]) -> str:
     if error.option != "groups" or not isinstance(knobs, GroupedKnobs):
         return ""
     everywhere = set.intersection(*(set(knobs.fitting_groups(place.channels)) for place in places))

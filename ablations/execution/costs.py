@@ -66,7 +66,7 @@ class CostMeasurer:
         if self.config.name == "only":
             self._keep(self._stored.runs[len(stored.runs) :])
         taken = describe_seconds(time.monotonic() - started)
-        self.display.say(f"Measured the costs of {count(len(missing), 'variant')} in {taken}.")
+        self.display.notify(f"Measured the costs of {count(len(missing), 'variant')} in {taken}.")
         self.mirror.costs(self._metrics([*self.design.variants, *variants]))
 
     def objectives_of(self, variant: Variant) -> dict[str, float]:
@@ -131,7 +131,7 @@ class CostMeasurer:
             config.seconds,
         )
         networks = {variant.name: variant.network for variant in variants if not variant.is_plain}
-        self.display.say(f"Measuring the costs of {', '.join(variant.name for variant in variants)}")
+        self.display.notify(f"Measuring the costs of {', '.join(variant.name for variant in variants)}")
         try:
             with interrupts.at_once():
                 costs = launcher.alone(measure_costs, networks, model, setting)
@@ -139,7 +139,7 @@ class CostMeasurer:
             costs = dict.fromkeys((PLAIN, *networks), NetworkCost(failed=first_line(error)))
         for name, cost in costs.items():
             if cost.failed:
-                self.display.say(f"The costs of {name} could not be measured: {cost.failed}")
+                self.display.notify(f"The costs of {name} could not be measured: {cost.failed}")
         self._keep((*self._stored.runs, CostRun({PLAIN: plain_network(model), **networks}, costs)))
         self._measured.update(variant.name for variant in variants)
 

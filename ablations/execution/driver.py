@@ -93,7 +93,7 @@ class Driver:
 
     def _fill(self, waiting: Iterator[Cell | Measure | None], interrupts: Interrupts) -> bool:
         """Gives the launcher as many cells as it has room for; returns whether it has any."""
-        while len(self._attempts) < (slots := self._launcher.slots):
+        while len(self._attempts) < (capacity := self._launcher.capacity):
             interrupts.check()
             if self._again:
                 job = self._again.popleft()
@@ -107,7 +107,7 @@ class Driver:
                 self._to_measure = None
             if self._waits and self._attempts:
                 break
-            self._schedule.at_once = slots
+            self._schedule.at_once = capacity
             cell = next(waiting, _NO_MORE)
             self._waits = cell is None
             if isinstance(cell, Measure):
@@ -163,11 +163,11 @@ class Driver:
         job, cell, recorder = attempt.job, attempt.job.cell, self._recorder
         self._end(cell)
         if failed.kind == OUT_OF_MEMORY and job.micro_batches == 1:
-            recorder.display.say(f"{cell.name} ran out of memory; retrying with two micro-batches per batch.")
+            recorder.display.notify(f"{cell.name} ran out of memory; retrying with two micro-batches per batch.")
             recorder.drop_checkpoint(cell)
             self._again.append(replace(job, micro_batches=2, checkpoint=None))
         elif failed.kind == LOST and job.lost < self._retries:
-            recorder.display.say(f"{cell.name} was lost: {last_line(failed.reason)} Restarting it.")
+            recorder.display.notify(f"{cell.name} was lost: {last_line(failed.reason)} Restarting it.")
             self._again.append(replace(job, lost=job.lost + 1, checkpoint=recorder.checkpoints.read(cell)))
         else:
             # A checkpoint that a cell could not even begin with is not worth keeping.

@@ -31,7 +31,7 @@ from ablations.reporting.text.reach import (
     nothing_sentence,
     unknown_sentences,
 )
-from ablations.stats import Looks
+from ablations.stats import InterimAnalyses
 from ablations.storage.cell_states import StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Probe
@@ -127,7 +127,7 @@ def estimate_costs(
         return found + picked * _mean(known) if picked else found
 
     # Cells that are trained at once share the time, and in the last round some workers may have none.
-    rounds = math.ceil(outlook.to_train / launcher.slots) / outlook.to_train if outlook.to_train else 0.0
+    rounds = math.ceil(outlook.to_train / launcher.capacity) / outlook.to_train if outlook.to_train else 0.0
     middle, low, high = (total(key) * rounds for key in ("seconds", "low", "high"))
     return StudyCost(tuple(costs), outlook.to_train, middle, low, high, busy=busy, cores=cores)
 
@@ -135,7 +135,7 @@ def estimate_costs(
 def _contention(load: LoadMeter, launcher: Launcher) -> tuple[float, int]:
     """Returns how many of how many cores others use; 0 where that leaves as many as cells are computed with."""
     others, cores = load.cores_of_others(), len(allowed_cores())
-    is_contended = launcher.is_local and others > max(0, cores - launcher.slots * launcher.threads) + _SOME
+    is_contended = launcher.is_local and others > max(0, cores - launcher.capacity * launcher.threads) + _SOME
     return (others, cores) if is_contended else (0.0, cores)
 
 
@@ -179,7 +179,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[str]:
+def power_sentences(design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> list[str]:
     """Says what a study can find, as far as stored replicates tell."""
     if design.is_search and len(design.variants) == len(design.named):
         picks = count(design.confirm, "confirmed pick")
@@ -187,7 +187,7 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[
             f"Power: verdicts are on up to {picks}, with {count(design.replicates, 'replicate')} each; the minimum "
             "detectable effect can be estimated once some are stored."
         ]
-    reach = Reach.planned(design, cells, looks)
+    reach = Reach.planned(design, cells, interims)
     if not reach.contrasts:
         return ["Power: not applicable, as no variant is compared with a baseline."]
     if reach.typical == 0:
@@ -199,17 +199,17 @@ def knowledge(design: Design, cells: pd.DataFrame, looks: Looks | None) -> list[
         ]
     if reach.n < 2:
         return [nothing_sentence(reach)]
-    return [sentence for say in (detection_sentence, margin_sentence) if (sentence := say(reach))]
+    return [sentence for print_text in (detection_sentence, margin_sentence) if (sentence := print_text(reach))]
 
 
 def wanted(
-    design: Design, cells: pd.DataFrame, looks: Looks | None, effect: float, costs: Sequence[CellCost]
+    design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None, effect: float, costs: Sequence[CellCost]
 ) -> list[str]:
     """Says how many replicates a difference takes, and what those cost; in SD where nothing is stored.
 
     `effect` is 0 where none is asked for: then it is the margin.
     """
-    reach = Reach.planned(design, cells, looks)
+    reach = Reach.planned(design, cells, interims)
     if design.is_search or not reach.contrasts or reach.typical == 0:
         return []
     if reach.typical is None:

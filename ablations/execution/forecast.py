@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from ablations.analysis.results import collect
-from ablations.common.console import make_console, say, say_place
+from ablations.common.console import make_console, print_path, print_text
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
@@ -24,9 +24,9 @@ from ablations.execution.estimate import (
     StudyCost,
     costed_cells,
     estimate_costs,
-    knowledge,
     measuring_seconds,
     peak_memory,
+    power_sentences,
     wanted,
 )
 from ablations.execution.launchers import make_launcher
@@ -37,7 +37,7 @@ from ablations.reporting.tables.render import markdown_table, print_table
 from ablations.reporting.text.capacity import capacity_clause
 from ablations.reporting.text.declaration import EXPLORATORY, difference_clause
 from ablations.reporting.text.markdown import code_block, markdown_text
-from ablations.stats import Looks
+from ablations.stats import InterimAnalyses
 from ablations.storage.paths import storage_url, study_folder
 from ablations.storage.study import StudyStore, find_study
 
@@ -73,11 +73,11 @@ class StudyForecast:
         config = self.config
         design = checked_design(config)
         store, degenerate = self._store(design), DegeneracyCheck(config)
-        say(self.console, design.question, title=design.study)
+        print_text(self.console, design.question, title=design.study)
         with closing(make_launcher(config, design, self.console)) as launcher:
             launcher.warm_up()
             schedule = make_schedule(config, design, store, launcher.count_parameters, degenerate.refusal_of)
-            outlook, looks = schedule.outlook(), schedule.looks
+            outlook, interims = schedule.outlook(), schedule.interims
             stored = store.cells() if store is not None else []
             results = collect(outlook.confirmed or outlook.design, stored)
             costed = costed_cells(outlook.design, stored)
@@ -90,10 +90,10 @@ class StudyForecast:
             f"remain to be trained on {planned.protocol['device']} in {planned.protocol['train']['precision']}.",
             *([outlook.phases] if outlook.phases else []),
             estimate.sentence,
-            *([_looks_sentence(planned, looks)] if looks else []),
-            *knowledge(planned, results.cells, looks),
-            *wanted(planned, results.cells, looks, config.plan.effect, estimate.costs),
-            *_deviation_sentence(planned, looks, store),
+            *([_looks_sentence(planned, interims)] if interims else []),
+            *power_sentences(planned, results.cells, interims),
+            *wanted(planned, results.cells, interims, config.plan.effect, estimate.costs),
+            *_deviation_sentence(planned, interims, store),
             *degenerate.sentences(outlook.design.variants),
         ]
         self._publish(planned, sentences, _rows(estimate, outlook))
@@ -126,14 +126,14 @@ class StudyForecast:
 
     def _publish(self, design: Design, sentences: list[str], rows: list[list[str]]) -> None:
         print_table(self.console, _HEADERS, rows, sentences=("capacity",))
-        say(self.console, *sentences)
+        print_text(self.console, *sentences)
         lines = [f"# Plan of {markdown_text(design.study)}", "", markdown_text(design.question), ""]
         lines += [*(f"- {markdown_text(text)}" for text in sentences), ""]
         lines += [*markdown_table(_HEADERS, rows), "", *code_block(self.command), ""]
         path = study_folder(self.config) / "plan.md"
         with refusals_explained("results_dir", path.parent):
             write_whole(path, "\n".join(lines))
-        say_place(self.console, "Plan", path)
+        print_path(self.console, "Plan", path)
 
 
 def plan_study(*overrides: str, console: Console | None = None) -> None:
@@ -166,12 +166,12 @@ def _rows(estimate: StudyCost, outlook: Outlook) -> list[list[str]]:
     ]
 
 
-def _deviation_sentence(design: Design, looks: Looks | None, store: StudyStore | None) -> list[str]:
+def _deviation_sentence(design: Design, interims: InterimAnalyses | None, store: StudyStore | None) -> list[str]:
     """Says what is planned otherwise than was declared before the first cell; nothing where nothing is."""
     history = History.stored(store.attributes.get("declared")) if store is not None else None
     if history is None:
         return []
-    asked = Declaration.of(design, looks.sizes if looks else ())
+    asked = Declaration.of(design, interims.sizes if interims else ())
     if asked.replicates < history.latest.replicates:  # which there are, or are still to come
         asked = asked.with_replicates_of(history.latest)
     changes = asked.changes_since(history.first)
@@ -183,9 +183,9 @@ def _deviation_sentence(design: Design, looks: Looks | None, store: StudyStore |
     ]
 
 
-def _looks_sentence(design: Design, looks: Looks) -> str:
-    most = len(design.variants) * looks.sizes[-1]
+def _looks_sentence(design: Design, interims: InterimAnalyses) -> str:
+    most = len(design.variants) * interims.sizes[-1]
     return (
-        f"This covers the first interim analysis. Interim analyses are at {', '.join(map(str, looks.sizes))} "
+        f"This covers the first interim analysis. Interim analyses are at {', '.join(map(str, interims.sizes))} "
         f"replicates; at most {most} cells are trained."
     )

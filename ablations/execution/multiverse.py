@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ablations.analysis.multiverse import MultiverseAnalysis, find_multiverse, load_composed, multiverse_folder
-from ablations.common.console import make_console, say
+from ablations.common.console import make_console, print_text
 from ablations.common.errors import SuiteError
 from ablations.common.parts import TRACEBACKS, Parts
 from ablations.common.urls import hide_passwords
@@ -57,7 +57,7 @@ class MultiverseRunner:
             report_multiverse(analysis, self.console, parts)
         else:
             tracebacks = parts.write_tracebacks(multiverse_folder(self.multiverse) / TRACEBACKS)
-            say(self.console, *not_made_notice(parts, tracebacks))
+            print_text(self.console, *not_made_notice(parts, tracebacks))
         return 1 if parts.missing or len(set(statuses)) > 1 else statuses[0]
 
     def plan(self) -> int:
@@ -78,7 +78,7 @@ class MultiverseRunner:
             sum(study.missing for study in costs),
             *(sum(getattr(study, key) for study in costs) for key in ("seconds", "low", "high")),
         )
-        say(self.console, f"\nTotal over {count(len(costs), 'protocol')}. {total.sentence}", *_reach(designs))
+        print_text(self.console, f"\nTotal over {count(len(costs), 'protocol')}. {total.sentence}", *_reach(designs))
         return 0
 
     def _check(self) -> list[Design]:
@@ -90,14 +90,14 @@ class MultiverseRunner:
     def _announced(self) -> Iterator[Protocol]:
         protocols = self.multiverse.protocols
         for number, protocol in enumerate(protocols, 1):
-            say(self.console, f"\nProtocol {number} of {len(protocols)}: {protocol.name}")
+            print_text(self.console, f"\nProtocol {number} of {len(protocols)}: {protocol.name}")
             yield protocol
 
     def _run(self, protocol: Protocol) -> int:
         try:
             return StudyRunner(protocol.config, protocol.command, self.console).run()
         except SuiteError as error:
-            say(self.console, f"Not run under {protocol.name}: {hide_passwords(str(error))}")
+            print_text(self.console, f"Not run under {protocol.name}: {hide_passwords(str(error))}")
             return _REFUSED
 
 

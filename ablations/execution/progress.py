@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.common.metrics import METRICS
 
 _MOST_NAME = 72  # letters of a name that what stands behind it is aligned to
@@ -61,9 +61,9 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Prints a line above the display."""
-        say(self._progress.console, text)
+        print_text(self._progress.console, text)
 
     def set_total(self, total: int) -> None:
         """Sets how many cells the study has, as far as is known by now."""
@@ -101,7 +101,7 @@ class Display:
         self._progress.update(self._study_task, completed=self._done, note=left)
         place = f"[{self._done:{len(str(self.total))}}/{self.total}]"
         behind = "" if self._console.is_interactive or not left else f"  {left}"
-        self.say(f"{place} {name:{self._name_width}} {what}{behind}")
+        self.notify(f"{place} {name:{self._name_width}} {what}{behind}")
 
     def _forget(self, name: str) -> None:
         shown = self._cells.pop(name, None)

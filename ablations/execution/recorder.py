@@ -63,9 +63,9 @@ class Recorder:
         self.store.remember("data_fingerprint", fingerprint)
         counts = {"train": len(images.train), "test": len(images.test), "classes": images.classes}
         self.store.remember("data", counts)
-        self.display.say(f"Data: {description}")
+        self.display.notify(f"Data: {description}")
         self.mirror.begin(fingerprint, machine.git_commit())
-        self._at_once = launcher.slots
+        self._at_once = launcher.capacity
 
     def start(self, cell: Cell) -> None:
         """Notes that an attempt at a cell begins."""
@@ -87,7 +87,7 @@ class Recorder:
                 self.display.epoch(cell.name, event.top1)
                 self.mirror.epoch(cell, event)
             case Note(text):
-                self.display.say(text)
+                self.display.notify(text)
             case Saved(content):
                 self._keep(self.checkpoints, f"The checkpoint of {cell.name} is", cell, content)
             case Learnt(content):
@@ -131,7 +131,7 @@ class Recorder:
         try:
             files.write(cell, content)
         except OSError as error:  # the result is worth more
-            self.display.say(f"{what} not saved: {error.strerror or error}.")
+            self.display.notify(f"{what} not saved: {error.strerror or error}.")
 
     def _store_outcome(self, job: Job, outcome: dict[str, Any]) -> None:
         # What was in the way of a result belongs to it.

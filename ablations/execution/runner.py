@@ -14,7 +14,7 @@ from ablations.analysis.load import analyze_stored, load_configured
 from ablations.analysis.results import collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.common import machine
-from ablations.common.console import make_console, say, say_place
+from ablations.common.console import make_console, print_path, print_text
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
 from ablations.common.urls import hide_passwords
@@ -26,7 +26,7 @@ from ablations.design.variants import level_name
 from ablations.execution.costs import CostMeasurer
 from ablations.execution.degenerate import DegeneracyCheck
 from ablations.execution.driver import Driver
-from ablations.execution.estimate import costed_cells, estimate_costs, knowledge, measuring_seconds, peak_memory
+from ablations.execution.estimate import costed_cells, estimate_costs, measuring_seconds, peak_memory, power_sentences
 from ablations.execution.interrupts import Interrupts, StudyInterruptedError
 from ablations.execution.launchers import check_launcher, make_launcher
 from ablations.execution.launchers.base import Launcher
@@ -34,7 +34,7 @@ from ablations.execution.progress import Display
 from ablations.execution.recorder import Recorder
 from ablations.execution.schedules import make_schedule
 from ablations.execution.schedules.base import Outlook, Schedule
-from ablations.execution.schedules.sequential import looks_of
+from ablations.execution.schedules.sequential import interims_of
 from ablations.export import check_exports, export_study
 from ablations.reporting.text.declaration import changes_sentence, verdicts_tag
 from ablations.reporting.text.progress import WRITING_REPORT
@@ -75,7 +75,7 @@ class StudyRunner:
         if config.tracking.enabled or config.tracking.register:
             destination_of(config, design.study)  # which may be refused
         folder, url = study_folder(config), storage_url(config)
-        say(console, design.question, title=design.study)
+        print_text(console, design.question, title=design.study)
         launcher = make_launcher(config, design, console)
         found = find_study(url, design.study)
         if config.measure.name == "only" and not (found and any(cell.outcome for cell in found.cells())):
@@ -93,8 +93,8 @@ class StudyRunner:
             store.initialise(design)
             launcher.threads = store.settle_threads(config.threads, launcher.threads)
             schedule = make_schedule(config, design, store, launcher.count_parameters, self._degenerate.refusal_of)
-            if schedule.looks:
-                store.remember("looks", list(schedule.looks.sizes))
+            if schedule.interims:
+                store.remember("looks", list(schedule.interims.sizes))
             mirror = open_tracker(config, design, store.id, console)
             do = self._measure if config.measure.name == "only" else self._train
             with closing(launcher):
@@ -163,7 +163,7 @@ class StudyRunner:
 
         def notify(found: str) -> None:
             display.set_total(schedule.total)
-            display.say(found)
+            display.notify(found)
 
         schedule.notify = notify
         recorder = Recorder(
@@ -196,11 +196,11 @@ class StudyRunner:
 
     def _declare(self, store: StudyStore, schedule: Schedule, *, trains: bool) -> None:
         """Declares the study before its first cell, and says what is declared otherwise later."""
-        design, looks = self.planned or schedule.declared, schedule.looks
-        if design.replicates_max and not looks:
-            looks = looks_of(design, store.attributes.get("looks"))
+        design, interims = self.planned or schedule.declared, schedule.interims
+        if design.replicates_max and not interims:
+            interims = interims_of(design, store.attributes.get("looks"))
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        sizes = looks.sizes if looks else ()
+        sizes = interims.sizes if interims else ()
         asked = Declaration.of(design, sizes, commit=machine.code_version(), command=self.command, time=time)
         if changes := store.declare(asked, trains=trains):
             self._has_changed = True
@@ -209,10 +209,10 @@ class StudyRunner:
 
     def _describe(self, outlook: Outlook, store: StudyStore, schedule: Schedule, launcher: Launcher) -> None:
         """Says what is about to be trained, what that costs, and what the study will detect."""
-        design, looks = outlook.design, schedule.looks
+        design, interims = outlook.design, schedule.interims
         if outlook.note:
             self._say(outlook.note)
-        replicates = f"{looks.sizes[0]} to {looks.sizes[-1]}" if looks else f"{design.replicates}"
+        replicates = f"{interims.sizes[0]} to {interims.sizes[-1]}" if interims else f"{design.replicates}"
         self._say(
             f"Variants: {outlook.variants}, replicates: {replicates}, cells: {outlook.total}; "
             f"{outlook.to_train} to train on {design.protocol['device']} in {design.protocol['train']['precision']}."
@@ -225,7 +225,7 @@ class StudyRunner:
         measuring = measuring_seconds(schedule, self.config.measure, store)
         self._say(replace(estimate, measuring=measuring).sentence)
         judged = outlook.confirmed or design
-        for sentence in knowledge(judged, collect(judged, stored).cells, looks):
+        for sentence in power_sentences(judged, collect(judged, stored).cells, interims):
             self._say(sentence)
 
     def _report(self, design: Design, store: StudyStore, mirror: StudyMirror, *, has_failed: bool) -> Parts:
@@ -252,7 +252,7 @@ class StudyRunner:
             add_missing(self.console, folder, report.parts, uploads)
         if self.config.export:
             exports = Parts()
-            say_place(self.console, "Exports", *export_study(analysis, self.config.export, exports))
+            print_path(self.console, "Exports", *export_study(analysis, self.config.export, exports))
             add_missing(self.console, folder, report.parts, exports)
         if mirror.lost:
             self._say(
@@ -260,11 +260,11 @@ class StudyRunner:
                 "sync=true."
             )
         if command := mirror.command():
-            say_place(self.console, "Dashboard", command)
+            print_path(self.console, "Dashboard", command)
         return report.parts
 
     def _say(self, text: str) -> None:
-        say(self.console, text)
+        print_text(self.console, text)
 
 
 def checked_design(config: Config) -> Design:
@@ -274,7 +274,7 @@ def checked_design(config: Config) -> Design:
     study_folder(config)
     check_exports(config, trains=True)
     if design.replicates_max:
-        looks_of(design)
+        interims_of(design)
     return design
 
 

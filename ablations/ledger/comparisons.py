@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ablations.ledger.declared import OFFICIAL, Claim, Expectation, Pair, Scale
 from ablations.ledger.rules import spent
 from ablations.ledger.stored import Network, Study
-from ablations.stats import Looks
+from ablations.stats import InterimAnalyses
 from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
@@ -154,8 +154,8 @@ def _pooled(claim: Claim, group: Sequence[_Found]) -> Comparison:
             repeats.append(Repeat(one.study, same, len(twice) - same))
         if len(finished) > len(twice):
             counting.append(one.study)
-            looks = Looks.stored(one.study.attributes.get("looks"))
-            share *= spent(looks.sizes, len(finished)) if looks else 1.0
+            interims = InterimAnalyses.stored(one.study.attributes.get("looks"))
+            share *= spent(interims.sizes, len(finished)) if interims else 1.0
         top1 = finished | top1
     first = group[0]
     return Comparison(
@@ -207,7 +207,7 @@ def _is_narrow(network: Network, below: int) -> bool:
     if not below:
         return True
     try:
-        places = find_backbone(network.model["name"]).places()
+        places = find_backbone(network.model["name"]).insertion_points()
     except OptionError:  # a model that this machine's timm does not have
         return False
     return min(place.channels for place in places) < below

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from ablations.common.console import say, say_place
+from ablations.common.console import print_path, print_text
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.parts import RAISE, TRACEBACKS, Parts
 from ablations.ledger.assess import Assessment, Ledger
@@ -35,8 +35,8 @@ def print_ledger(ledger: Ledger, console: Console, parts: Parts = RAISE) -> None
     print_table(console, _HEADERS, [row for row in rows if row], sentences=_SENTENCES)
     open_claims = [assessment for assessment in ledger.assessments if assessment.command]
     for assessment in open_claims:
-        say_place(console, f"To settle {assessment.claim.id}", assessment.command)
-    say(console, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped))
+        print_path(console, f"To settle {assessment.claim.id}", assessment.command)
+    print_text(console, *(f"Skipped: {skipped.sentence}" for skipped in ledger.skipped))
 
 
 def write_ledger(ledger: Ledger, folder: Path, command: str, parts: Parts = RAISE) -> Sequence[Path]:

@@ -71,7 +71,7 @@ def spent(sizes: Sequence[int], replicates: int) -> float:
     """Returns the share of the errors that a comparison may spend in a study with interim analyses at these sizes.
 
     Such a study stops after one of its analyses, depending on what it shows. Of N replicates at most, the analysis at n
-    gets (n^2 - m^2) / N^2, m being the size before: the spending function of `ablations.stats.looks`. Replicates
+    gets (n^2 - m^2) / N^2, m being the size before: the spending function of `ablations.stats.interims`. Replicates
     between two sizes get what the next analysis would. The shares of all ends that a study can have add up to 1 at
     most, so by Bonferroni's inequality the intervals at all of them hold together, also where replicates of other
     studies are pooled with them.

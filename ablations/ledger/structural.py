@@ -88,7 +88,7 @@ def small(claim: Claim) -> _Checked:
     """Builds shuffle attention where it is claimed not to fit, where it is to fit, and in the ways that do work."""
     assert claim.number is not None
     groups = int(claim.number)
-    places = BACKBONES[_NARROW].places()
+    places = BACKBONES[_NARROW].insertion_points()
     place = next(place for place in places if place.channels < claim.below)
     where = f"{place.path} of {_NARROW}, which has {place.channels} channels"
     refused = _refusal(groups=groups)

@@ -14,7 +14,7 @@ from ablations.design.variants import Variant
 from sa_core import ATTENTION, create_model
 from sa_core.attentions.degenerate import SIDE, find_degenerate, map_shapes
 from sa_core.attentions.findings import Finding
-from sa_core.backbones.places import Place
+from sa_core.backbones.insertion_points import InsertionPoint
 
 _Shape = tuple[int, int, int]
 
@@ -33,7 +33,7 @@ class DegenerateModule:
 
     variant: str
     network: Settings
-    places: tuple[Place, ...]
+    places: tuple[InsertionPoint, ...]
     shape: _Shape
     findings: tuple[Finding, ...]
 
@@ -55,7 +55,7 @@ class DegeneracyProbe:
         return [module for variant in variants for module in self._of(variant)]
 
     def _of(self, variant: Variant) -> list[DegenerateModule]:
-        network, by_shape = variant.network, dict[_Shape, list[Place]]()
+        network, by_shape = variant.network, dict[_Shape, list[InsertionPoint]]()
         shapes = self._shapes_of(network)
         for place in places_of(network):
             if place.path in shapes:

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from ablations.analysis.comparison import StudyComparison
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.parts import TRACEBACKS, Parts
@@ -56,7 +56,7 @@ def report_comparison(found: StudyComparison, command: str, console: Console, pa
     note = [table.note] if table else []
     places = [f"Report:     {folder / 'report.md'}", *(f"Figure:     {png}" for png in pictures[:1])]
     for line in (*note, *sentences, *places, *not_made_notice(parts, tracebacks)):
-        say(console, line)
+        print_text(console, line)
     return folder / "report.md"
 
 

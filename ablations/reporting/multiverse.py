@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ablations.analysis.multiverse import MultiverseAnalysis
 from ablations.analysis.study import ENDS, MOST_SHOWN
-from ablations.common.console import say, say_place
+from ablations.common.console import print_path, print_text
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.parts import TRACEBACKS, Parts
@@ -45,7 +45,7 @@ def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Par
         UsageError: if `report.md` cannot be written, after everything else that can be written is.
     """
     folder, parts = analysis.folder, parts or Parts()
-    say(console, "Writing the report on all protocols: table and figure.")
+    print_text(console, "Writing the report on all protocols: table and figure.")
     for name, error in analysis.unread.items():
         parts.add(f"study under {name}", error)
     table = parts.make("table of protocols", None, _table, analysis)
@@ -61,13 +61,13 @@ def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Par
     with refusals_explained("results_dir", folder, GO_ON, names_file=True):
         write_whole(folder / "report.md", text)
     console.print()
-    say(console, analysis.question, title=analysis.multiverse.name)
+    print_text(console, analysis.question, title=analysis.multiverse.name)
     if table:
         parts.make("printed table", None, print_table, console, table.headers, table.rows)
-    say(console, *([table.note] if table else []), *sentences)
-    say_place(console, "Report", folder / "report.md")
-    say_place(console, "Figure", *pictures[:1])
-    say(console, *not_made_notice(parts, tracebacks))
+    print_text(console, *([table.note] if table else []), *sentences)
+    print_path(console, "Report", folder / "report.md")
+    print_path(console, "Figure", *pictures[:1])
+    print_text(console, *not_made_notice(parts, tracebacks))
     return folder / "report.md"
 
 

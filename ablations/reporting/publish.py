@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.console import say, say_place
+from ablations.common.console import print_path, print_text
 from ablations.common.errors import UsageError
 from ablations.common.files import refusals_explained
 from ablations.common.parts import TRACEBACKS, Parts
@@ -45,11 +45,11 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
         report.write()
     parts.make("printed report", None, print_report, console, report)
     if missing := parts.make("sentence on missing cells", "", missing_sentence, analysis.results):
-        say(console, f"{missing} See the report for the reasons.")
-    say_place(console, "Report", report.path)
-    say_place(console, "Page", *([page] if page else []))
-    say_place(console, "Figures", *(drawn.png for drawn in report.gallery.drawn))
-    say(console, *not_made_notice(parts, parts.write_tracebacks(report.folder / TRACEBACKS)))
+        print_text(console, f"{missing} See the report for the reasons.")
+    print_path(console, "Report", report.path)
+    print_path(console, "Page", *([page] if page else []))
+    print_path(console, "Figures", *(drawn.png for drawn in report.gallery.drawn))
+    print_text(console, *not_made_notice(parts, parts.write_tracebacks(report.folder / TRACEBACKS)))
     return report
 
 
@@ -63,8 +63,8 @@ def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[st
     parts = Parts()
     gallery = draw_figures(analysis, names, parts)
     for drawn in gallery.drawn:
-        say_place(console, drawn.name, *drawn.files)
-    say(console, *not_made_notice(parts, parts.write_tracebacks(analysis.folder / TRACEBACKS)))
+        print_path(console, drawn.name, *drawn.files)
+    print_text(console, *not_made_notice(parts, parts.write_tracebacks(analysis.folder / TRACEBACKS)))
     for name, reason in gallery.left_out.items():
         raise UsageError("figures", name, f"cannot be drawn of this study: {reason}")
     return parts
@@ -74,17 +74,17 @@ def add_missing(console: Console, folder: Path, parts: Parts, later: Parts) -> N
     """Adds to the parts of a report in a folder what could not be made since it was written, and prints that."""
     if later.missing:
         parts.missing += later.missing
-        say(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))
+        print_text(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))
 
 
 def print_report(console: Console, report: Report) -> None:
     """Prints the tables and the sentences."""
     if report.variants:
         print_table(console, report.variants.headers, report.variants.rows)
-        say(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]))
-    say(console, *report.sentences)
+        print_text(console, *([] if report.analysis.shows_all else [shown_sentence(report.analysis)]))
+    print_text(console, *report.sentences)
     for section in report.sections:
         console.print(f"\n[bold]{section.title}[/]")
         if section.rows:
             print_table(console, section.headers, section.rows, section.names)
-        say(console, section.note)
+        print_text(console, section.note)

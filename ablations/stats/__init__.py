@@ -1,8 +1,8 @@
-"""From replicates to verdicts: estimates, tests, power, and looks on the way. Plain numpy and scipy on data frames."""
+"""From replicates to verdicts: estimates, tests, power, interim analyses. Numpy and scipy on data frames."""
 
 from ablations.stats.costs import CostContrast, CostVerdict, judge_costs
 from ablations.stats.estimates import Estimate, cells_by_variant, estimate
-from ablations.stats.looks import Looks
+from ablations.stats.interims import InterimAnalyses
 from ablations.stats.power import (
     Spread,
     baseline_shares,
@@ -31,9 +31,9 @@ from ablations.stats.verdicts import (
 )
 
 __all__ = [
-    "Contrast", "CostContrast", "CostVerdict", "Estimate", "Looks", "Question", "Reason", "ReasonCode", "Spread",
-    "Stability", "VariantSummary", "Verdict", "baseline_shares", "cells_by_variant", "corrected_for_protocols",
-    "detectable", "estimate", "family", "judge", "judge_costs", "judge_together", "missing_pairs", "power",
-    "reachable_margin", "relative_efficiency", "replicates_for", "replicates_for_margin", "spreads", "summarise",
-    "undecided",
+    "Contrast", "CostContrast", "CostVerdict", "Estimate", "InterimAnalyses", "Question", "Reason", "ReasonCode",
+    "Spread", "Stability", "VariantSummary", "Verdict", "baseline_shares", "cells_by_variant",
+    "corrected_for_protocols", "detectable", "estimate", "family", "judge", "judge_costs", "judge_together",
+    "missing_pairs", "power", "reachable_margin", "relative_efficiency", "replicates_for", "replicates_for_margin",
+    "spreads", "summarise", "undecided",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A family of contrasts, or of effects: what is claimed of each, at the end of a study or look by look."""
+"""A family of contrasts or effects: verdicts of each, at the end of a study or after each interim analysis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from ablations.stats.estimates import CONFIDENCE, Estimate, estimate, estimate_of
-from ablations.stats.looks import Looks, critical_values, median_unbiased
+from ablations.stats.interims import InterimAnalyses, critical_values, median_unbiased
 from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm, moderated_errors
 
 # The replicates before a number (None for all) for the members that are open, or None where these are not all there.
@@ -24,11 +24,12 @@ class Inference:
     Attributes:
         differences: of its replicates, (n,).
         estimate: their mean with its interval; None where there are none.
-        p, p_equivalence: corrected for the family and for looks; 1 where nothing can be said.
+        p, p_equivalence: corrected for the family and for interim analyses; 1 where nothing can be said.
         least: the least p that so many replicates can give.
         assumes_normal: whether the tests do.
-        look: how many replicates the last look had that it took part in; None where there are no looks.
-        adjusted: of one that a look decided, an estimate that allows for that.
+        interim: how many replicates the last interim analysis had that it took part in; None where there are no
+            interim analyses.
+        adjusted: of one that an interim analysis decided, an estimate that allows for that.
     """
 
     differences: Array
@@ -37,7 +38,7 @@ class Inference:
     p_equivalence: float
     least: float
     assumes_normal: bool
-    look: int | None = None
+    interim: int | None = None
     adjusted: float | None = None
 
     @property
@@ -46,8 +47,11 @@ class Inference:
         return min(self.p, self.p_equivalence) <= ALPHA
 
 
-def infer(responses_at: ResponsesAt, members: int, margin: float | Array, looks: Looks | None) -> list[Inference]:
-    """Tests a family; under looks, each look of which all open members have the replicates, until they are decided.
+def infer(
+    responses_at: ResponsesAt, members: int, margin: float | Array, interims: InterimAnalyses | None
+) -> list[Inference]:
+    """Tests a family; under interim analyses, each interim analysis of which all open members have the replicates,
+    until they are decided.
 
     `margin` is one for all members, or one for each, (members,).
 
@@ -58,22 +62,22 @@ def infer(responses_at: ResponsesAt, members: int, margin: float | Array, looks:
         raise ValueError(f"margin={margin}: must be more than 0")
     everything = responses_at(None, ())
     assert everything is not None
-    if looks is None:
+    if interims is None:
         return _tested(everything, margin)
-    # Before the first look nothing is claimed.
+    # Before the first interim analysis nothing is claimed.
     inferences = [
         replace(inference, p=1.0, p_equivalence=1.0, least=1.0, assumes_normal=False)
-        for inference in _tested(everything, margin, looks.levels(members)[0] if members else ALPHA)
+        for inference in _tested(everything, margin, interims.levels(members)[0] if members else ALPHA)
     ]
     active = list(range(members))
-    for number, size in enumerate(looks.sizes):
+    for number, size in enumerate(interims.sizes):
         seen = responses_at(size, active) if active else None
         if seen is None:
             break
-        level = looks.levels(members)[number]
+        level = interims.levels(members)[number]
         now = _tested(seen, margin, level)
         for place in active:
-            inferences[place] = replace(now[place], look=size)
+            inferences[place] = replace(now[place], interim=size)
         settled = [place for place in active if inferences[place].is_decided]
         clearer = sorted(
             (place for place in settled if inferences[place].p <= ALPHA), key=lambda place: inferences[place].p
@@ -81,7 +85,7 @@ def infer(responses_at: ResponsesAt, members: int, margin: float | Array, looks:
         errors = moderated_errors(seen.of(np.isin(np.arange(members), clearer)))[0]
         by_place = dict(zip(sorted(clearer), errors.tolist(), strict=True))
         for rank, place in enumerate(clearer):  # the family that each was stepped down in
-            adjusted = _adjusted(inferences[place], by_place[place], looks, number, len(active) - rank)
+            adjusted = _adjusted(inferences[place], by_place[place], interims, number, len(active) - rank)
             inferences[place] = replace(inferences[place], adjusted=adjusted)
         active = [place for place in active if place not in settled]
     return inferences
@@ -108,8 +112,8 @@ def _tested(responses: Responses, margin: float | Array, level: float = ALPHA) -
     return inferences
 
 
-def _adjusted(inference: Inference, error: float, looks: Looks, number: int, members: int) -> float:
-    """Returns the mean difference of a member that a look decided, without what its selection adds.
+def _adjusted(inference: Inference, error: float, interims: InterimAnalyses, number: int, members: int) -> float:
+    """Returns the mean difference of a member that an interim analysis decided, without what its selection adds.
 
     Its own standard deviation took part in the selection, so it says where the bound was, and `error`, the moderated
     standard error, says how much chance there is in the mean.
@@ -119,7 +123,7 @@ def _adjusted(inference: Inference, error: float, looks: Looks, number: int, mem
     own = float(np.std(inference.differences, ddof=1)) / math.sqrt(n)
     if error <= 0 or own <= 0:
         return mean
-    tail = ndtr(-critical_values(looks.sizes, ALPHA / members)[number])
+    tail = ndtr(-critical_values(interims.sizes, ALPHA / members)[number])
     bound = -float(stdtrit(n - 1, tail)) * own / error
     z = abs(mean) / error
-    return mean * median_unbiased(looks.sizes, ALPHA / members, number, round(z, 2), round(min(bound, z), 2)) / z
+    return mean * median_unbiased(interims.sizes, ALPHA / members, number, round(z, 2), round(min(bound, z), 2)) / z

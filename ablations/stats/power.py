@@ -53,7 +53,7 @@ def power(effect: float, sd: float, n: int, contrasts: int = 1, level: float = A
     Args:
         effect, sd: its true difference, and the standard deviation of paired differences above 0, both in one unit.
         contrasts: of the study.
-        level: of the last look (`Looks.levels`), 5 % where there are none.
+        level: of the last interim analysis (`InterimAnalyses.levels`), 5 % where there are none.
     """
     return _power(abs(effect) / sd, n, contrasts, level)
 

@@ -9,7 +9,7 @@
 All contrasts of a study are a family, and each kind of claim is corrected for it: at most 5 % of studies of variants
 that do nothing say of any of them that it helps or hurts, and at most 5 % of studies of variants that differ by the
 margin say of any that it is equivalent. `ablations.stats.significance` says by which tests and under which assumptions,
-`ablations.stats.looks` what holds where a study was judged on the way, `ablations.stats.stability` what unstable is.
+`ablations.stats.interims` what holds where a study was judged on the way, `ablations.stats.stability` what unstable is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import pandas as pd
 from ablations.common.metrics import METRICS
 from ablations.stats.estimates import Estimate
 from ablations.stats.family import Inference, infer
+from ablations.stats.interims import InterimAnalyses
 from ablations.stats.layout import Layout
-from ablations.stats.looks import Looks
 from ablations.stats.significance import ALPHA, Responses, resolution
 from ablations.stats.stability import Stability, stabilities
 
@@ -69,17 +69,19 @@ class Contrast:
 
     Attributes:
         variant, baseline: by name.
-        difference: variant less baseline in the metric's unit, with its 95 % CI; under looks, an interval that holds at
-            all of them together. None where no replicate has both.
-        p: of no difference, corrected for the family and for looks; None where it could decide nothing.
+        difference: variant less baseline in the metric's unit, with its 95 % CI; under interim analyses, an interval
+            that holds at all of them together. None where no replicate has both.
+        p: of no difference, corrected for the family and for interim analyses; None where it could decide nothing.
         p_equivalence: of the equivalence tests, corrected likewise.
         verdict: what follows.
         reason: why there is none, why it is undecided, or that it is unstable; None where there is nothing to say.
-        look: how many replicates the last look had that the contrast took part in, None where there are no looks.
+        interim: how many replicates the last interim analysis had that the contrast took part in, None where there are
+            no interim analyses.
         assumes_normal: whether the tests assume normal differences, as they do of fewer than 6 replicates.
         stabilities: how stable the variant and its baseline are, as far as that is known.
         lost: replicates of the variant or the baseline that diverged or failed, and are in no number here.
-        adjusted: of a difference that was decided by a look, an estimate that allows for its having been selected so.
+        adjusted: of a difference that was decided by an interim analysis, an estimate that allows for its having been
+            selected so.
     """
 
     variant: str
@@ -89,7 +91,7 @@ class Contrast:
     p_equivalence: float | None
     verdict: Verdict
     reason: Reason | None = None
-    look: int | None = None
+    interim: int | None = None
     assumes_normal: bool = False
     stabilities: tuple[Stability, ...] = ()
     lost: int = 0
@@ -125,7 +127,7 @@ def judge(
     baselines: Mapping[str, str],
     margin: float,
     metric: str = "top1",
-    looks: Looks | None = None,
+    interims: InterimAnalyses | None = None,
 ) -> list[Contrast]:
     """Judges every contrast of a study.
 
@@ -134,13 +136,13 @@ def judge(
         baselines: what each variant is compared with, by name; baselines with themselves.
         margin: the least difference that matters, in the metric's unit.
         metric: by its key in `ablations.common.metrics`, which says what is better.
-        looks: when the study was judged on the way to this; None where it was not.
+        interims: when the study was judged on the way to this; None where it was not.
 
     Raises:
         ValueError: if the margin is not above 0, the metric is none that can be better or worse, or a replicate of a
             variant is there twice.
     """
-    return _judge([Question(cells, baselines, margin)], metric, looks)[0]
+    return _judge([Question(cells, baselines, margin)], metric, interims)[0]
 
 
 def judge_together(questions: Sequence[Question], metric: str = "top1") -> list[list[Contrast]]:
@@ -156,7 +158,7 @@ def judge_together(questions: Sequence[Question], metric: str = "top1") -> list[
     return _judge(questions, metric, None)
 
 
-def _judge(questions: Sequence[Question], metric: str, looks: Looks | None) -> list[list[Contrast]]:
+def _judge(questions: Sequence[Question], metric: str, interims: InterimAnalyses | None) -> list[list[Contrast]]:
     better = sign_of(metric)
     layouts = [Layout.of(question.cells, metric) for question in questions]
     replicates = np.unique(np.concatenate([layout.replicates for layout in layouts]))
@@ -174,7 +176,7 @@ def _judge(questions: Sequence[Question], metric: str, looks: Looks | None) -> l
 
     by_protocol = [question.margin for question in questions]
     margins = np.array([by_protocol[number] for number, _ in members] or by_protocol)
-    inferences = infer(responses_at, len(members), margins, looks)
+    inferences = infer(responses_at, len(members), margins, interims)
     stable = [_stabilities(*known, better) for known in zip(layouts, pairs, by_protocol, strict=True)]
     judged: list[list[Contrast]] = [[] for _ in questions]
     for (number, variant), inference in zip(members, inferences, strict=True):
@@ -186,13 +188,13 @@ def _judge(questions: Sequence[Question], metric: str, looks: Looks | None) -> l
             inference.estimate,
             *_decisive(inference),
             Verdict.NONE,
-            look=inference.look,
+            interim=inference.interim,
             assumes_normal=inference.assumes_normal,
             stabilities=tuple(known[name] for name in (variant, baseline) if name in known),
             lost=layout.lost(variant) + layout.lost(baseline),
             adjusted=inference.adjusted,
         )
-        judged[number].append(_conclude(contrast, inference, better, len(members), looks))
+        judged[number].append(_conclude(contrast, inference, better, len(members), interims))
     return judged
 
 
@@ -227,7 +229,9 @@ def _decisive(inference: Inference) -> tuple[float | None, float | None]:
     return p, inference.p_equivalence if known.has_spread else None
 
 
-def _conclude(contrast: Contrast, inference: Inference, better: float, contrasts: int, looks: Looks | None) -> Contrast:
+def _conclude(
+    contrast: Contrast, inference: Inference, better: float, contrasts: int, interims: InterimAnalyses | None
+) -> Contrast:
     """Fills in the verdict of a contrast, and its reason."""
     difference = contrast.difference
     if difference is None:
@@ -238,7 +242,7 @@ def _conclude(contrast: Contrast, inference: Inference, better: float, contrasts
         return replace(contrast, verdict=Verdict.UNSTABLE, reason=Reason(ReasonCode.UNSTABLE))
     failed = contrast.lost + sum(one.strays for one in contrast.stabilities)
     verdict = decide(inference, better, failed)
-    reason = _why_open(contrast, inference, contrasts, looks) if verdict is Verdict.UNDECIDED else None
+    reason = _why_open(contrast, inference, contrasts, interims) if verdict is Verdict.UNDECIDED else None
     return replace(contrast, verdict=verdict, reason=reason)
 
 
@@ -259,15 +263,17 @@ def decide(inference: Inference, better: float, failed: int) -> Verdict:
     return Verdict.UNDECIDED
 
 
-def _why_open(contrast: Contrast, inference: Inference, contrasts: int, looks: Looks | None) -> Reason | None:
+def _why_open(
+    contrast: Contrast, inference: Inference, contrasts: int, interims: InterimAnalyses | None
+) -> Reason | None:
     """Returns why a contrast is undecided, where there is more to say than that its replicates are few."""
     assert contrast.difference is not None
     if inference.p_equivalence <= ALPHA and contrast.lost:
         return Reason(ReasonCode.LOST_REPLICATES, contrast.lost)
     if inference.p_equivalence <= ALPHA:
         return Reason(ReasonCode.STRAY_RUNS, sum(one.strays for one in contrast.stabilities))
-    if looks and inference.look is None:
-        return Reason(ReasonCode.BEFORE_FIRST_ANALYSIS, looks.sizes[0])
+    if interims and inference.interim is None:
+        return Reason(ReasonCode.BEFORE_FIRST_ANALYSIS, interims.sizes[0])
     if not contrast.difference.has_spread:
         return Reason(ReasonCode.NO_SPREAD)
     if inference.least > ALPHA:

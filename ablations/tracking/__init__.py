@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.storage.database import database_file
 from ablations.tracking.artifacts import follow_artifacts
 from ablations.tracking.base import StudyMirror
@@ -61,8 +61,8 @@ def _announced(config: Config, name: str, console: Console) -> Destination:
     destination = destination_of(config, name)
     file = database_file(destination.uri)
     if file is not None and not file.exists():
-        say(console, "Creating the MLflow database (once, takes some seconds).")
-    say(console, destination.sentence)
+        print_text(console, "Creating the MLflow database (once, takes some seconds).")
+    print_text(console, destination.sentence)
     return destination
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ablations.analysis.study import StudyAnalysis
-from ablations.common.console import say, say_place
+from ablations.common.console import print_path, print_text
 from ablations.common.errors import UsageError
 from ablations.common.parts import Parts
 from ablations.common.wording import count
@@ -59,6 +59,6 @@ def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None
     sent = count(tracker.sent, "cell")
     if tracker.lost:
         raise tracker.destination.refusal(f"{tracker.lost} after {sent}; the same command sends the rest")
-    say(console, f"Sent to MLflow: {sent} that it lacked.")
-    say_place(console, "Dashboard", tracker.command())
+    print_text(console, f"Sent to MLflow: {sent} that it lacked.")
+    print_path(console, "Dashboard", tracker.command())
     return parts

@@ -227,7 +227,7 @@ class ShuffleAttention(nn.Module):
         form = self._form
         if self.fused == "off" or isinstance(form, str):
             return None
-        if self.fused == "auto" and kernels.leaves_to_eager():
+        if self.fused == "auto" and kernels.prefers_eager():
             return None
         if self.fused == "on" and (reason := kernels.reason_against_mode()):
             raise UnsupportedError("fused", "on", f"is not available: {reason}", ("auto", "off"))

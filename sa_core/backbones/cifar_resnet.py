@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sa_core.backbones.attention_block import AttentionBlock
 from sa_core.backbones.classifier import Classifier
-from sa_core.backbones.places import Backbone
-from sa_core.backbones.slots import SlottedBlock
+from sa_core.backbones.insertion_points import Backbone
 
 
-class CifarBlock(SlottedBlock):
+class CifarBlock(AttentionBlock):
     """Two 3x3 convolutions beside a shortcut; (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
 
     last_norm = "bn2"

@@ -12,9 +12,9 @@ from torch import nn
 from sa_core.attentions.knobs import ATTENTIONS, AUTO, GroupedKnobs, ShuffleAttentionKnobs, automatic_groups
 from sa_core.attentions.registry import ATTENTION
 from sa_core.attentions.shuffle_attention import ShuffleAttention
-from sa_core.backbones.places import Backbone, Place
+from sa_core.backbones.attention_block import AttentionBlock
+from sa_core.backbones.insertion_points import Backbone, InsertionPoint
 from sa_core.backbones.registry import find_backbone
-from sa_core.backbones.slots import SlottedBlock
 from sa_core.errors import OptionError, needed
 from sa_core.fused import FUSED
 from sa_core.seeds import stream_seed
@@ -47,7 +47,7 @@ def create_model(
         in_chans: channels of the images.
         stem: first layers of a torchvision model: `imagenet` (its own), or `cifar` (for images of up to 64 pixels).
         stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
-        position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.places`.
+        position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.insertion_points`.
         seed: of the initial weights; None draws one from torch's global generator.
         fused: of every module of shuffle attention, as `ShuffleAttention` takes it.
         fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
@@ -65,18 +65,18 @@ def create_model(
     _check_stem(backbone, stem)
     _check_fused(backbone, attention, position, fused, fused_block)
     _check_names(attention, knobs)
-    places = backbone.selected_places(position, stages)
-    knobs |= _automatic(attention, knobs.get("groups"), backbone, places)
+    insertion_points = backbone.selected_points(position, stages)
+    knobs |= _automatic(attention, knobs.get("groups"), backbone, insertion_points)
     seed = int(torch.randint(2**62, (), device="cpu").item()) if seed is None else seed
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs too
         model = _build_plain(backbone, num_classes, position, stem or "imagenet", in_chans)
         torch.default_generator.manual_seed(stream_seed(seed, "attention"))
-        _insert(model, attention, knobs, places, name)
+        _insert(model, attention, knobs, insertion_points, name)
     for module in model.modules():
         if isinstance(module, ShuffleAttention):
             module.fuse(fused)
-        elif isinstance(module, SlottedBlock):
+        elif isinstance(module, AttentionBlock):
             module.fused = fused_block
     return model
 
@@ -95,18 +95,22 @@ def _check_names(attention: str, knobs: Iterable[str]) -> None:
         )
 
 
-def _automatic(attention: str, groups: object, backbone: Backbone, places: Sequence[Place]) -> dict[str, Any]:
+def _automatic(
+    attention: str, groups: object, backbone: Backbone, insertion_points: Sequence[InsertionPoint]
+) -> dict[str, Any]:
     """Returns the knobs that groups=auto stands for."""
     declared = ATTENTIONS[attention]
     if groups != AUTO or not issubclass(declared, GroupedKnobs):
         return {}
-    usual, channels = ([place.channels for place in some] for some in (backbone.places(), places))
+    usual, channels = ([place.channels for place in some] for some in (backbone.insertion_points(), insertion_points))
     return automatic_groups(declared, usual, channels)
 
 
-def _insert(model: nn.Module, attention: str, knobs: dict[str, Any], places: Sequence[Place], name: str) -> None:
+def _insert(
+    model: nn.Module, attention: str, knobs: dict[str, Any], insertion_points: Sequence[InsertionPoint], name: str
+) -> None:
     """Puts attention into the slots of a model; an error names the place where it does not fit."""
-    for place in places:
+    for place in insertion_points:
         try:
             model.set_submodule(place.path, ATTENTION[attention](place.channels, **knobs))
         except OptionError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sa_core.backbones.places import STEMS, TIMM, Backbone, Stage
+from sa_core.backbones.insertion_points import STEMS, TIMM, Backbone, Stage
 from sa_core.errors import OptionError, needed
 
 

@@ -18,7 +18,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from sa_core.backbones.places import TIMM, Backbone, Place
+from sa_core.backbones.insertion_points import TIMM, Backbone, InsertionPoint
 from sa_core.errors import OptionError
 
 
@@ -34,9 +34,9 @@ class Slot(nn.Identity):
 class TimmBackbone(Backbone):
     """A model of timm; it has attention where timm puts it: in ResNets, after a block's last norm."""
 
-    slots: tuple[Place, ...] = ()
+    slots: tuple[InsertionPoint, ...] = ()
 
-    def places(self, position: str = "residual") -> list[Place]:
+    def insertion_points(self, position: str = "residual") -> list[InsertionPoint]:
         """Returns the slots that timm's blocks have."""
         if position != "residual":
             raise OptionError("position", position, f"is not supported by {self.name}", ("residual",))
@@ -54,9 +54,11 @@ def find_timm_backbone(name: str) -> TimmBackbone:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         raise OptionError("model", name, "unknown timm model", [f"{TIMM}{other}" for other in near])
-    places = _probe(name)
-    stages = {stage: number for number, stage in enumerate(dict.fromkeys(map(_stage_of, places)), start=1)}
-    slots = tuple(Place(stages[_stage_of(path)], path, channels) for path, channels in places.items())
+    insertion_points = _probe(name)
+    stages = {stage: number for number, stage in enumerate(dict.fromkeys(map(_stage_of, insertion_points)), start=1)}
+    slots = tuple(
+        InsertionPoint(stages[_stage_of(path)], path, channels) for path, channels in insertion_points.items()
+    )
     return TimmBackbone(name, "timm", slots=slots)
 
 

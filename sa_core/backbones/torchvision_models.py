@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.shufflenetv2 import InvertedResidual, ShuffleNetV2, channel_shuffle
 
+from sa_core.backbones.attention_block import AttentionBlock
 from sa_core.backbones.classifier import Classifier
-from sa_core.backbones.places import Backbone
-from sa_core.backbones.slots import SlottedBlock
+from sa_core.backbones.insertion_points import Backbone
 
 
-class _ResidualBlock(SlottedBlock):
+class _ResidualBlock(AttentionBlock):
     """What torchvision's two residual blocks share."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -39,7 +39,7 @@ class _ResidualBlock(SlottedBlock):
         return x
 
 
-class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
+class AttentionBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
     """The block of ResNet-18 and ResNet-34."""
 
     last_norm = "bn2"
@@ -55,7 +55,7 @@ class SlottedBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
         return result
 
 
-class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
+class AttentionBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
     """The block of ResNet-50 and ResNet-101."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -75,7 +75,7 @@ class SlottedBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
         return result
 
 
-class SlottedUnit(SlottedBlock, InvertedResidual):  # type: ignore[misc]
+class AttentionUnit(AttentionBlock, InvertedResidual):  # type: ignore[misc]
     """The unit of ShuffleNetV2: half of the channels is convolved, the other half kept; both where the map shrinks."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -152,7 +152,7 @@ class SlottedShuffleNet(Classifier, ShuffleNetV2):  # type: ignore[misc]
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         widths = [24, *(stage.channels for stage in backbone.stages), 1024]
-        super().__init__([stage.blocks for stage in backbone.stages], widths, max(num_classes, 1), SlottedUnit)
+        super().__init__([stage.blocks for stage in backbone.stages], widths, max(num_classes, 1), AttentionUnit)
         _name_head(self, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -174,12 +174,12 @@ def build(backbone: Backbone, num_classes: int, position: str, stem: str, in_cha
     """Builds a torchvision backbone with empty slots."""
     model: nn.Module
     if backbone.family == "resnet":
-        block = SlottedBottleneck if backbone.name in ("resnet50", "resnet101") else SlottedBasicBlock
+        block = AttentionBottleneck if backbone.name in ("resnet50", "resnet101") else AttentionBasicBlock
         model = SlottedResNet(block, backbone, num_classes)
     else:
         model = SlottedShuffleNet(backbone, num_classes)
     for module in model.modules():
-        if isinstance(module, SlottedBlock):
+        if isinstance(module, AttentionBlock):
             module.position = position
     if stem == "cifar":
         _shorten_stem(model)

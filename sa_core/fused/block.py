@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sa_core.attentions.shuffle_attention import ShuffleAttention
-from sa_core.fused.choice import can_take, is_original, is_symbolic, is_watched, leaves_to_eager
+from sa_core.fused.choice import can_take, is_original, is_symbolic, is_watched, prefers_eager
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
 
@@ -30,7 +30,7 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
         attention: `ShuffleAttention` or `nn.Identity`.
         shortcut: (B, C, H, W).
     """
-    if is_symbolic(x) or leaves_to_eager() or is_watched(norm) or is_watched(attention):
+    if is_symbolic(x) or prefers_eager() or is_watched(norm) or is_watched(attention):
         return None
     if not isinstance(norm, nn.BatchNorm2d) or not is_original(norm, nn.BatchNorm2d):
         return None

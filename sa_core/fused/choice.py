@@ -50,7 +50,7 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
 reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def leaves_to_eager() -> bool:
+def prefers_eager() -> bool:
     """Whether torch's operations are wanted: in what is exported to run elsewhere, in torch.func and forward mode."""
     return _is_exporting() or reason_against_mode() is not None
 

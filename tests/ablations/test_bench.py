@@ -36,7 +36,7 @@ TINY = (
     "bench.network_batch=2",
 )  # fmt: skip
 UNTRACKED = "tracking.enabled=false"
-FIGURES = {f"{name}.{end}" for name in ("promise", "memory", "roofline") for end in ("png", "pdf", "csv")}
+FIGURES = {f"{name}.{end}" for name in ("overhead", "memory", "roofline") for end in ("png", "pdf", "csv")}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -123,7 +123,7 @@ def test_the_report_says_how_it_was_made(done: Done) -> None:
     text = unescaped(done.folder / "report.md")
     assert f"# {NAME}\n" in text
     assert f"python -m ablations.bench {' '.join(TINY[:1])} 'sweep.factors.attention=[sa]' " in text
-    for name in ("promise", "memory", "roofline"):
+    for name in ("overhead", "memory", "roofline"):
         assert f"![{name}](figures/{name}.png)" in text
     assert "| threads | 1 |" in text
     assert worded("bench.left_out", network="resnet8") in text

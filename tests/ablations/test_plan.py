@@ -19,7 +19,7 @@ from ablations.execution.schedules.base import Schedule
 from ablations.plan import PURPOSE, plan
 from ablations.reporting.text.reach import Reach, unknown_sentences
 from ablations.run import run
-from ablations.stats import Looks
+from ablations.stats import InterimAnalyses
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell, open_store
 from ablations.training import probe
@@ -218,15 +218,15 @@ def test_a_pilot_of_a_study_that_finds_out_its_replicates_is_its_first_ones(tmp_
     assert call(tmp_path, *options, "plan.pilot=2") == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
     assert len(stored(tmp_path)) == 6
-    looks = Looks.planned(12)
-    assert looks is not None
-    first = looks.sizes[0]
+    interims = InterimAnalyses.planned(12)
+    assert interims is not None
+    first = interims.sizes[0]
     assert [row[:2] for row in rows(text).values()] == [[str(first), str(first - 2)]] * 3
     sentences = said(text)
     assert worded("plan.left", left=3 * (first - 2), total=3 * first) in sentences[0]
     assert sentences[1].endswith(f" for {3 * (first - 2)} cells.")  # with measure=off nobody knows the memory
     assert [row[3] for row in rows(text).values()] == ["–"] * 3
-    assert sentences[2] == worded("plan.looks", sizes=", ".join(map(str, looks.sizes)), most=36)
+    assert sentences[2] == worded("plan.looks", sizes=", ".join(map(str, interims.sizes)), most=36)
     # So few steps teach nothing: all networks are right by chance, in the same tenth of the images.
     assert sentences[3] == worded("plan.alike")
 

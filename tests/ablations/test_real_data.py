@@ -35,7 +35,7 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     assert worded("run.data", train=9, test=6, side=64, classes=3, memory="0.2 MiB on the device") in done.stdout
     folder = tmp_path / "results" / "groups-imagenet_subset-resnet8"
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
-    of_cells = {"variants", "forest", "learning_curves", "pareto", "complexity", "promise"}
+    of_cells = {"variants", "forest", "learning_curves", "pareto", "complexity", "overhead"}
     of_predictions = {"classes", "confusion", "calibration"}
     assert figures == of_cells | of_predictions | {"gates", "subfeatures", "cams"}
     report = (folder / "report.md").read_text()

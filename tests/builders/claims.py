@@ -71,12 +71,12 @@ def study(
     networks: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]],
     *overrides: str,
     known: Mapping[str, Any] | None = None,
-    looks: Sequence[int] | None = None,
+    interims: Sequence[int] | None = None,
     name: str = "mine",
     store: str = "sqlite:///x",
 ) -> Study:
     """A study of networks with the top-1 of their replicates, on real images unless another data set is given."""
-    attributes = {"data": known, "looks": looks}
+    attributes = {"data": known, "looks": interims}
     made = tuple(Network(settings, f"v{number}", top1) for number, (settings, top1) in enumerate(networks))
     return Study(name, store, protocol_of(*(overrides or (REAL,))), attributes, made)
 

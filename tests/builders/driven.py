@@ -97,8 +97,8 @@ class DrivenStudy:
             self.config, self.design, store, self.count_parameters, DegeneracyCheck(self.config).refusal_of
         )
         schedule.notify = notify
-        if schedule.looks:
-            store.remember("looks", list(schedule.looks.sizes))
+        if schedule.interims:
+            store.remember("looks", list(schedule.interims.sizes))
         return schedule
 
     def drive(

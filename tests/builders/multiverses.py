@@ -29,7 +29,7 @@ def multiverse_analysis(
     tops: Mapping[str, Top1 | None],
     replicates: int | Mapping[str, int] = 6,
     overrides: Sequence[str] = (GROUPS,),
-    looks: Sequence[int] = (),
+    interims: Sequence[int] = (),
 ) -> MultiverseAnalysis:
     """Returns an analysis of protocols with the top-1 of each variant (none, groups=2, groups=4) and replicate.
 
@@ -44,8 +44,8 @@ def multiverse_analysis(
         own = protocol.command.split()
         number = replicates if isinstance(replicates, int) else replicates[protocol.name]
         study = study_analysis(folder / protocol.config.study, own, number, top1=top1)
-        if looks:
-            study = replace(study, attributes={**study.attributes, "looks": list(looks)})
+        if interims:
+            study = replace(study, attributes={**study.attributes, "looks": list(interims)})
         studies[protocol.name] = study
     return MultiverseAnalysis(asked, folder / asked.name, studies)
 

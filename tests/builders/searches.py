@@ -47,11 +47,11 @@ class FormulaLauncher(Several):
         self,
         config: Config,
         value: Callable[[Settings], float] = score,
-        slots: int = 1,
+        capacity: int = 1,
         bonus: Callable[[Settings], float] = lambda _: 0.0,
     ) -> None:
         super().__init__(make_design(config), config.data)
-        self.hold(slots)
+        self.hold(capacity)
         self._value, self._bonus = value, bonus
         self.trained: list[str] = []
         self.seeds: dict[Split, set[int]] = {split: set() for split in Split}

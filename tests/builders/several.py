@@ -14,9 +14,9 @@ class Several(SerialLauncher):
 
     in_process = False
 
-    def hold(self, slots: int) -> None:
+    def hold(self, capacity: int) -> None:
         """Has room for so many cells."""
-        self.slots = slots
+        self.capacity = capacity
         self.hands: dict[str, Iterator[Progress]] = {}
         self.most = 0
         self.stopped: list[str] = []

@@ -34,10 +34,15 @@ class TunableLauncher(Several):
     """
 
     def __init__(
-        self, config: Config, slots: int = 1, *, on_test: float = 1.0, diverges: Callable[[Job], bool] = lambda _: False
+        self,
+        config: Config,
+        capacity: int = 1,
+        *,
+        on_test: float = 1.0,
+        diverges: Callable[[Job], bool] = lambda _: False,
     ) -> None:
         super().__init__(make_design(config), config.data)
-        self.hold(slots)
+        self.hold(capacity)
         self._on_test, self._diverges = on_test, diverges
         self.trained: list[str] = []
         self.recipes: dict[str, list[tuple[float, float]]] = {}

@@ -20,7 +20,7 @@ def contrast(difference: Estimate | None, verdict: Verdict, **others: Any) -> Co
     return Contrast("sa", "none", difference, verdict=verdict, **values)
 
 
-SPREAD, OVER_LOOKS, SINGLY = "conclusions.interval", "conclusions.interval_over_looks", "conclusions.no_interval"
+SPREAD, OVER_INTERIMS, SINGLY = "conclusions.interval", "conclusions.interval_over_looks", "conclusions.no_interval"
 
 
 def said_of(

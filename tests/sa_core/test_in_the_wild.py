@@ -165,9 +165,9 @@ def test_a_network_scripted_traced_or_exported_does_the_same(case: str) -> None:
     expected = model(x)
     scripted, graph = torch.jit.script(model), torch.fx.symbolic_trace(model)
     steps = [node.target for node in graph.graph.nodes if node.op == "call_module"]
-    places = [path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
-    assert places
-    assert set(places) <= set(steps)  # each is one step, which kernels take
+    insertion_points = [path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
+    assert insertion_points
+    assert set(insertion_points) <= set(steps)  # each is one step, which kernels take
     for captured in (scripted, graph, torch.export.export(model, (x,)).module()):
         torch.testing.assert_close(captured(x), expected, rtol=1e-4, atol=1e-4)
 

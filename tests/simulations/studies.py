@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablations.stats.family import Inference, infer
-from ablations.stats.looks import Looks
+from ablations.stats.interims import InterimAnalyses
 from ablations.stats.significance import ALPHA, Responses, resolution
 from ablations.stats.stability import Stability, stabilities
 
@@ -41,9 +41,9 @@ def responses(values: Array) -> Responses:
     return Responses(values, values[:, 1:] - values[:, :1], np.full(values.shape[1] - 1, 2.0))
 
 
-def inferences(values: Array, margin: float, looks: Looks | None = None) -> list[Inference]:
+def inferences(values: Array, margin: float, interims: InterimAnalyses | None = None) -> list[Inference]:
     """Tests a study; under looks, contrasts that are decided get no more replicates."""
-    if looks is None:
+    if interims is None:
         return infer(lambda *_: responses(values), values.shape[1] - 1, margin, None)
     seen = values.copy()
 
@@ -51,12 +51,12 @@ def inferences(values: Array, margin: float, looks: Looks | None = None) -> list
         if size is None:
             return responses(seen)
         stopped = [1 + place for place in range(values.shape[1] - 1) if place not in active]
-        before = looks.sizes[looks.sizes.index(size) - 1] if size > looks.sizes[0] else size
+        before = interims.sizes[interims.sizes.index(size) - 1] if size > interims.sizes[0] else size
         for column in stopped:
             seen[before:, column] = np.nan
         return responses(seen[:size])
 
-    return infer(at, values.shape[1] - 1, margin, looks)
+    return infer(at, values.shape[1] - 1, margin, interims)
 
 
 def differs(inference: Inference) -> bool:

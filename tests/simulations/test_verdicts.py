@@ -13,7 +13,7 @@ from tests.simulations import verdicts
 from tests.simulations.studies import KINDS
 from tests.simulations.verdicts import CONTRASTS, FEWER, REPLICATES, STUDIES
 
-WRONG, SAME, ALARMS, LOOKED, POWER, EARLY, FAILED = (
+WRONG, SAME, ALARMS, INTERIM, POWER, EARLY, FAILED = (
     "Family-wise error",
     "False equivalent",
     "Variants that are called unstable",
@@ -32,7 +32,7 @@ def tables() -> dict[str, dict[tuple[str, str], str]]:
     for section in text.split("\n## ")[1:]:
         lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
         head, _, *rows = lines
-        title = next(name for name in (WRONG, SAME, ALARMS, LOOKED, POWER, EARLY, FAILED) if section.startswith(name))
+        title = next(name for name in (WRONG, SAME, ALARMS, INTERIM, POWER, EARLY, FAILED) if section.startswith(name))
         # Where two columns say which setting it is, both are the row.
         keys = 2 if title == FAILED else 1
         found[title] = {
@@ -57,8 +57,8 @@ def test_the_report_has_every_setting() -> None:
     settings = {(kind, setting(n, k)) for kind in KINDS for n in REPLICATES for k in CONTRASTS}
     for title in (WRONG, SAME, ALARMS):
         assert tables()[title].keys() == settings
-    assert tables()[LOOKED].keys() == {(kind, f"k = {k}") for kind in KINDS for k in CONTRASTS}
-    assert tables().keys() == {WRONG, SAME, ALARMS, LOOKED, POWER, EARLY, FAILED}
+    assert tables()[INTERIM].keys() == {(kind, f"k = {k}") for kind in KINDS for k in CONTRASTS}
+    assert tables().keys() == {WRONG, SAME, ALARMS, INTERIM, POWER, EARLY, FAILED}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_at_most_6_percent_of_studies_claim_what_is_not(title: str) -> None:
 
 def test_looks_change_nothing_about_that() -> None:
     limit = allowed(6, FEWER)
-    above = {at: cell for at, cell in tables()[LOOKED].items() if max(map(float, cell.split(" / "))) > limit}
+    above = {at: cell for at, cell in tables()[INTERIM].items() if max(map(float, cell.split(" / "))) > limit}
     assert above == {}
 
 

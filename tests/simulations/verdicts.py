@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.reporting.tables.render import markdown_table
-from ablations.stats.looks import Looks
+from ablations.stats.interims import InterimAnalyses
 from ablations.stats.power import power
 from tests.simulations.studies import KINDS, differs, inferences, is_equivalent, stability, studies
 
@@ -50,16 +50,16 @@ def false_equivalents(kind: str, replicates: int, contrasts: int) -> str:
     return percent(wrong, STUDIES)
 
 
-def false_under_looks(kind: str, contrasts: int) -> str:
+def false_under_interims(kind: str, contrasts: int) -> str:
     """Counts both kinds of wrong claims under `replicates=auto`."""
-    looks = Looks.planned(MOST)
-    assert looks is not None
+    interims = InterimAnalyses.planned(MOST)
+    assert interims is not None
     found = sum(
-        any(map(differs, inferences(one, 1e-6, looks))) for one in studies(kind, FEWER, MOST, contrasts, seed=2)
+        any(map(differs, inferences(one, 1e-6, interims))) for one in studies(kind, FEWER, MOST, contrasts, seed=2)
     )
     margin, same = 4 * (2 / MOST) ** 0.5, 0
     for values in studies(kind, FEWER, MOST, contrasts, effects=(margin,) * contrasts, seed=3):
-        same += any(map(is_equivalent, inferences(values, margin, looks)))
+        same += any(map(is_equivalent, inferences(values, margin, interims)))
     return f"{percent(found, FEWER)} / {percent(same, FEWER)}"
 
 
@@ -73,13 +73,13 @@ def found_effects(replicates: int, effect: float) -> tuple[str, str]:
 
 def early_estimates(effect: float) -> Row:
     """Returns what becomes of estimates that a look before the last decides, in standard deviations of a difference."""
-    looks, naive, adjusted = Looks.planned(32), [], []
-    assert looks is not None
+    interims, naive, adjusted = InterimAnalyses.planned(32), [], []
+    assert interims is not None
     for values in studies("normal", FEWER, 32, 4, effects=(effect * 2**0.5,), seed=5):
-        inference = inferences(values, 1e-6, looks)[0]
+        inference = inferences(values, 1e-6, interims)[0]
         if (
             differs(inference)
-            and inference.look != looks.sizes[-1]
+            and inference.interim != interims.sizes[-1]
             and inference.estimate
             and inference.estimate.mean > 0
         ):
@@ -168,7 +168,7 @@ def sections(pool: ProcessPoolExecutor) -> list[Section]:
             f"The same under replicates=auto, of {MOST} at most: family-wise error / false equivalent (%)",
             half,
             ("differences", *(f"k = {k}" for k in CONTRASTS)),
-            [((kind,), [pool.submit(false_under_looks, kind, k) for k in CONTRASTS]) for kind in KINDS],
+            [((kind,), [pool.submit(false_under_interims, kind, k) for k in CONTRASTS]) for kind in KINDS],
         ),
         Section(
             "Power for one effect among 4 contrasts",

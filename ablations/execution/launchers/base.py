@@ -36,7 +36,7 @@ class WorkerLostError(RuntimeError):
 class Launcher(ABC):
     """What all launchers have: a design's recipe and data; the console shows how loading them gets on."""
 
-    slots = 1  # how many cells are trained at once
+    capacity = 1  # how many cells are trained at once
     is_local = True  # whether cells are trained on this machine
     in_process = True  # whether cells are trained in this process, while events are waited for
 

@@ -75,7 +75,7 @@ class LocalLauncher(Launcher):
         self._room = None
 
     @property
-    def slots(self) -> int:  # type: ignore[override]
+    def capacity(self) -> int:  # type: ignore[override]
         """How many cells are trained at once.
 
         Raises:
@@ -127,7 +127,9 @@ class LocalLauncher(Launcher):
     def prepare(self) -> str:
         """Says what the data are, where they are kept, and how many cells are trained at once."""
         where = "on the device for each worker" if self.design.protocol["device"] == "cuda" else "shared by all workers"
-        text = f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.slots, 'cell')}"
+        text = (
+            f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {count(self.capacity, 'cell')}"
+        )
         room = self._checked_room
         if room.fitting < self._wanted and room.each > 0:
             text += f" in parallel, limited by {room.of} ({room.each:,.0f} MiB each, {room.free:,.0f} MiB free)"
@@ -138,7 +140,7 @@ class LocalLauncher(Launcher):
         """Takes steps with as many variants at once as cells will be trained, as they slow each other down."""
         if not variants:
             return {}
-        at_once = min(self.slots, self.cells or self.slots)
+        at_once = min(self.capacity, self.cells or self.capacity)
         # No worker is idle while another one still probes: the first variants are probed once more then.
         rounds = -(-len(variants) // at_once)
         found: dict[str, Probe | str] = {}
@@ -147,7 +149,7 @@ class LocalLauncher(Launcher):
                 self._trials.append(trial)
             found.setdefault(name, trial.probe if isinstance(trial, Trial) else trial)
         self._room = None  # larger variants may have been found
-        _ = self.slots
+        _ = self.capacity
         return {variant.name: found[variant.name] for variant in variants}  # in their order, not that of their ends
 
     def _try(self, variants: Sequence[Variant], seconds: float, at_once: int) -> Iterator[tuple[str, Trial | str]]:
@@ -231,10 +233,10 @@ class LocalLauncher(Launcher):
         if not is_short:
             return Failed(LOST, str(error))
         reason = f"{str(error).rstrip('.')} because the system ran out of memory"
-        if self.slots == 1:
+        if self.capacity == 1:
             return Failed(OUT_OF_MEMORY, f"{reason}.")
-        self._most, self._counted = self.slots - 1, -math.inf
-        return Failed(LOST, f"{reason}; from now on {count(self.slots, 'cell')} in parallel.")
+        self._most, self._counted = self.capacity - 1, -math.inf
+        return Failed(LOST, f"{reason}; from now on {count(self.capacity, 'cell')} in parallel.")
 
     def _overdue(self) -> Iterator[tuple[str, Progress]]:
         """Ends workers that do not notice themselves that their time is over."""

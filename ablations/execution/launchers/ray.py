@@ -75,7 +75,7 @@ class RayLauncher(Launcher):
         self._room, self._counted = 0, -math.inf
 
     @property
-    def slots(self) -> int:  # type: ignore[override]
+    def capacity(self) -> int:  # type: ignore[override]
         """How many cells there is room for at the moment; one at least, which waits for a machine to come back."""
         self._connect()
         if time.monotonic() - self._counted > _RECOUNTED:
@@ -91,9 +91,8 @@ class RayLauncher(Launcher):
         self._connect()
         _ = self._data_ref
         where = f"in the memory of {len(self._nodes())} machines" if len(self._nodes()) > 1 else "in shared memory"
-        return (
-            f"{self.describe_images()}; {self.data_set.nbytes / MIB:,.1f} MiB {where}; {self.slots} cells in parallel."
-        )
+        size = f"{self.data_set.nbytes / MIB:,.1f} MiB"
+        return f"{self.describe_images()}; {size} {where}; {self.capacity} cells in parallel."
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         """Takes steps with several variants at once, as they will be trained."""

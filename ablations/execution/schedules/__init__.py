@@ -1,4 +1,4 @@
-"""What is trained next: all that is missing, what a search picks, what tuning tries, what a look leaves undecided."""
+"""Which cells come next: all missing ones, picks of a search or of tuning, or what an interim analysis left open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ablations.design import Design
 from ablations.design.variants import Variant
 from ablations.execution.schedules.base import Schedule
 from ablations.execution.schedules.search import SearchSchedule
-from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
+from ablations.execution.schedules.sequential import SequentialSchedule, interims_of
 from ablations.execution.schedules.tuning import TuningSchedule
 from ablations.storage.study import StudyStore
 
@@ -35,6 +35,6 @@ def make_schedule(
     if design.is_search:
         return SearchSchedule(config, design, store, count_parameters, refusal_of)
     if design.replicates_max:
-        looks = looks_of(design, store.attributes.get("looks") if store is not None else None)
-        return SequentialSchedule(design, store, looks)
+        interims = interims_of(design, store.attributes.get("looks") if store is not None else None)
+        return SequentialSchedule(design, store, interims)
     return Schedule(design, store)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ablations.common.wording import count
 from ablations.design import Cell, Design
 from ablations.design.variants import Variant
-from ablations.stats import Looks
+from ablations.stats import InterimAnalyses
 from ablations.storage.cell_states import StoredCell
 from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
@@ -98,12 +98,12 @@ class Schedule:
     Attributes:
         declared: the study as it was asked for, without the variants that a search has picked.
         notify: is told, in words, why the study goes on as it does.
-        looks: when the study is judged on its way; None where it is judged at its end alone.
+        interims: when the study is judged on its way; None where it is judged at its end alone.
         ending: what people should know when all has been trained; empty where there is nothing.
         at_once: how many cells are trained at once.
     """
 
-    looks: Looks | None = None
+    interims: InterimAnalyses | None = None
     ending: str = ""
     at_once: int = 1
 

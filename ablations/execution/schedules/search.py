@@ -242,7 +242,7 @@ class SearchSchedule(Schedule):
         return not refusal
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
-        """Looks through the combinations, in random order, for one that was not tried."""
+        """Interim analyses through the combinations, in random order, for one that was not tried."""
         factors = self.declared.factors
         combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
         random.Random(seed).shuffle(combinations)

@@ -33,35 +33,35 @@ def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
     frame, errors = calibration_frame(found), predictions_frame(found)
     shown, labels = shown_curves(errors), style.row_labels(errors["variant"])
     baselines = set(errors.loc[errors["variant"] == errors["baseline"], "variant"])
-    looks = style.looks_of(list(errors["variant"]), grey=baselines)
-    for look, name in zip(
-        map(style.look_of, range(len(shown))), (name for name in shown if name not in baselines), strict=False
+    appearances = style.appearances_of(list(errors["variant"]), grey=baselines)
+    for appearance, name in zip(
+        map(style.appearance_of, range(len(shown))), (name for name in shown if name not in baselines), strict=False
     ):
-        looks[name] = look
+        appearances[name] = appearance
     height = max(3.2, 0.9 + style.rows_height(labels))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         left, right = drawn.subfigures(1, 2, width_ratios=[1.05, 1.0], squeeze=False)[0]
         above, below = left.subplots(2, 1, height_ratios=[3, 1])
-        _draw_reliability(above, below, frame, {name: looks[name] for name in shown})
+        _draw_reliability(above, below, frame, {name: appearances[name] for name in shown})
         axes = right.subplots()
         others = {name: {"color": "#9a9a9a", "marker": "."} for name in errors["variant"] if name not in shown}
         rows, ends = errors.assign(row=range(len(errors))), (("ece_low", "ece_high", 1.4),)
-        draw_points(axes, rows, "ece", "row", "variant", looks | others, intervals=ends)
+        draw_points(axes, rows, "ece", "row", "variant", appearances | others, intervals=ends)
         style.name_rows(axes, labels)
         axes.set_xlim(left=0)
         axes.set_xlabel(f"ECE ({METRICS['ece'].unit})")
     return drawn
 
 
-def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
+def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, appearances: dict[str, dict[str, Any]]) -> None:
     above.plot([0, 1], [0, 1], color="#9a9a9a", linewidth=0.8, linestyle="--")
     totals = frame.groupby("variant")["count"].transform("sum")
     bins = frame.assign(share=100 * frame["count"] / totals, low=math.nan, high=math.nan)
-    draw_lines(above, bins[bins["share"] >= _LEAST], "confidence", "accuracy", "variant", looks, size=3.4)
-    for name, look in looks.items():
+    draw_lines(above, bins[bins["share"] >= _LEAST], "confidence", "accuracy", "variant", appearances, size=3.4)
+    for name, appearance in appearances.items():
         own = frame[frame["variant"] == name]
         edges = [*own["low"], own["high"].iloc[-1]]
-        below.stairs(bins.loc[own.index, "share"], edges, color=look["color"])
+        below.stairs(bins.loc[own.index, "share"], edges, color=appearance["color"])
     above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     below.set(xlabel="Confidence", ylabel="Share (%)", xlim=(0, 1))
     below.set_ylim(bottom=0)

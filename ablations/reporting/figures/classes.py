@@ -73,12 +73,15 @@ def _draw_pair(shown: pd.DataFrame, reference: pd.DataFrame, name: str, caption:
     labels = [f"{style.shorten(text, _WIDEST_LABEL)} ({accuracy[label]:.0f})" for text, label in classes]
     clear = (ordered["low"] > 0) | (ordered["high"] < 0)
     rows = ordered.assign(row=range(len(ordered)), sign=np.where(ordered["difference"] < 0, "loss", "gain"))
-    looks = {"gain": {"color": style.COLOURS[0], "marker": "o"}, "loss": {"color": style.COLOURS[1], "marker": "s"}}
+    appearances = {
+        "gain": {"color": style.COLOURS[0], "marker": "o"},
+        "loss": {"color": style.COLOURS[1], "marker": "s"},
+    }
     with style.figure(style.TWO_COLUMNS, 0.9 + style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for some, fill in ((rows[~clear], False), (rows[clear], True)):
-            draw_points(axes, some, "difference", "row", "sign", looks, fill=fill)
+            draw_points(axes, some, "difference", "row", "sign", appearances, fill=fill)
         style.name_rows(axes, labels)
         variant = shown["variant"].iloc[0]
         axes.set_xlabel("\n".join(style.fold(f"Accuracy of {variant} less that of {name} (points)", 90)))

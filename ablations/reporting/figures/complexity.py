@@ -64,50 +64,56 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
     """
     models = list(dict.fromkeys(frame["model"]))
     by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
-    markers = {model: style.look_of(index)["marker"] for index, model in enumerate(models) if by_module}
-    frame = frame.assign(look=frame["attention" if by_module else "variant"])
-    published = published.assign(look=published["attention"])
-    names = list(dict.fromkeys([*frame["look"], *published["look"]]))
+    markers = {model: style.appearance_of(index)["marker"] for index, model in enumerate(models) if by_module}
+    frame = frame.assign(appearance=frame["attention" if by_module else "variant"])
+    published = published.assign(appearance=published["attention"])
+    names = list(dict.fromkeys([*frame["series"], *published["series"]]))
     own_baselines = [name for name in frame["variant"] if baselines.get(name) == name]
-    looks = style.looks_of(names, set(frame.loc[frame["variant"].isin(own_baselines), "look"]))
+    appearances = style.appearances_of(names, set(frame.loc[frame["variant"].isin(own_baselines), "series"]))
     labels = dict(zip(names, style.row_labels(names), strict=True))
     height = max(2.9, 0.5 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels: Sequence[Axes] = drawn.subplots(1, 2 if len(published) else 1, squeeze=False)[0]
-        _draw(panels[0], frame, looks, markers)
+        _draw(panels[0], frame, appearances, markers)
         panels[0].set_title(f"This study\n{_spread(frame)}", loc="left")
         if len(published):
-            _draw(panels[1], published, looks, {})
+            _draw(panels[1], published, appearances, {})
             for model, own in published.groupby("model"):
                 top = (own["parameters"].mean(), own["top1"].max())
                 panels[1].annotate(_PUBLISHED[str(model)], top, (0, 9), textcoords="offset points", ha="center")
             panels[1].set_title(f"Published, ImageNet-1k\n{_spread(published)}", loc="left")
             panels[1].set_ylabel("")
         plain = {"marker": "o"} if markers else {}
-        handles = [handle(labels[name], **looks[name] | plain) for name in names]
+        handles = [handle(labels[name], **appearances[name] | plain) for name in names]
         handles += [handle(model, marker=marker, color="#999999") for model, marker in markers.items()]
         drawn.legend(handles=handles, loc="outside right upper")
     return drawn
 
 
-def _draw(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, dict[str, Any]], markers: Mapping[str, str]) -> None:
-    """Draws networks in the colours of `looks`, and with the `markers` of their backbones where they have some."""
+def _draw(
+    axes: Axes, frame: pd.DataFrame, appearances: Mapping[str, dict[str, Any]], markers: Mapping[str, str]
+) -> None:
+    """Draws networks in the colours of `appearances`, with the `markers` of their backbones where they have some."""
     import seaborn as sns  # takes seconds
 
-    parameters, colours = frame["parameters"].astype(float), {name: look["color"] for name, look in looks.items()}
+    parameters, colours = (
+        frame["parameters"].astype(float),
+        {name: appearance["color"] for name, appearance in appearances.items()},
+    )
     shapes = [
-        markers.get(model, looks[name]["marker"]) for model, name in zip(frame["model"], frame["look"], strict=True)
+        markers.get(model, appearances[name]["marker"])
+        for model, name in zip(frame["model"], frame["series"], strict=True)
     ]
     frame = frame.assign(place=style.aside(parameters), shape=shapes)
     axes.vlines(
         frame["place"],
         frame["low"],
         frame["high"],
-        colors=[colours[look] for look in frame["look"]],
+        colors=[colours[appearance] for appearance in frame["series"]],
         linewidth=0.9,
         alpha=0.7,
     )
-    shown: dict[str, Any] = {"data": frame, "x": "place", "y": "top1", "hue": "look", "palette": colours, "ax": axes}
+    shown: dict[str, Any] = {"data": frame, "x": "place", "y": "top1", "hue": "series", "palette": colours, "ax": axes}
     shown |= {"legend": False, "linewidth": 0, "clip_on": False}
     largest = frame["multiply_adds"].max()
     sns.scatterplot(size="multiply_adds", size_norm=(0, largest), sizes=(0, _AREA), alpha=0.35, **shown)

@@ -112,12 +112,12 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], names: list[str], limi
     numbers = [
         [f"{value:{sign}.0f}" if round(value) else "" for value in row] for row in np.nan_to_num(matrix).tolist()
     ]
-    look = (
+    appearance = (
         {"cmap": "Greys", "vmin": 0, "vmax": 100} if limit is None else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
     )
     sns.heatmap(
         goodness, ax=axes, square=True, cbar=False, linewidths=0.3, xticklabels=names, yticklabels=names, fmt="",
-        annot=np.array(numbers), annot_kws={"fontsize": 5.5}, **look,
+        annot=np.array(numbers), annot_kws={"fontsize": 5.5}, **appearance,
     )  # fmt: skip
     axes.tick_params(axis="x", rotation=0 if max(map(len, names)) == 1 else 90, labelsize=6, length=0)
     axes.tick_params(axis="y", rotation=0, labelsize=6, length=0)
@@ -129,7 +129,7 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], names: list[str], limi
 def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
     """Draws a row a pair of classes, a mark a variant, the baseline's in grey."""
     variants = list(dict.fromkeys(frame["variant"]))
-    looks = style.looks_of(variants, grey=variants[:1])
+    appearances = style.appearances_of(variants, grey=variants[:1])
     pairs = pd.Series(list(zip(frame["true"], frame["predicted"], strict=True)), frame.index)
     rows = list(dict.fromkeys(pairs))  # by whole names: shortened ones may be the same
     labels = [" → ".join(style.shorten(name, _WIDEST_LABEL) for name in pair) for pair in rows]
@@ -142,7 +142,7 @@ def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
                 pairs[is_own].map(rows.index),
                 linestyle="",
                 label=style.legend_label(name),
-                **looks[name],
+                **appearances[name],
             )
         style.name_rows(axes, labels)
         axes.set_xlim(left=-0.02 * frame["share"].max())

@@ -33,22 +33,22 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:
     """Draws a panel a metric, the baseline in grey where there is just one; bands are from lowest to highest."""
     variants = list(dict.fromkeys(frame["variant"]))
-    looks: dict[str, dict[str, Any]] = {}
+    appearances: dict[str, dict[str, Any]] = {}
     for index, variant in enumerate(variant for variant in variants if variant != baseline):
         dashes = style.DASHES[index // len(style.COLOURS) % len(style.DASHES)]
-        looks[variant] = style.look_of(index) | {"linestyle": dashes}
+        appearances[variant] = style.appearance_of(index) | {"linestyle": dashes}
     if baseline is not None and baseline in variants:
-        looks = {baseline: {"color": style.BASELINE, "linestyle": "--", "marker": "X"}} | looks
+        appearances = {baseline: {"color": style.BASELINE, "linestyle": "--", "marker": "X"}} | appearances
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     height = max(2.6, 0.6 + style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, len(_SHOWN))
         for axes, metric in zip(panels, _SHOWN, strict=True):
-            draw_lines(axes, frame[frame["metric"] == metric], "epoch", "mean", "variant", looks)
+            draw_lines(axes, frame[frame["metric"] == metric], "epoch", "mean", "variant", appearances)
             axes.set(xlabel="Epoch", ylabel=METRICS[metric].axis)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if frame["epoch"].max() == 1:
                 axes.set_xlim(0.5, 1.5)
-        handles = [handle(labels[variant], **looks[variant]) for variant in variants]
+        handles = [handle(labels[variant], **appearances[variant]) for variant in variants]
         drawn.legend(handles=handles, loc="outside right upper")
     return drawn

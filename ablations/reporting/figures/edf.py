@@ -45,7 +45,10 @@ def draw_edf(
     import seaborn as sns  # takes seconds
 
     objectives = list(dict.fromkeys(frame["objective"]))
-    colours = {group: look["color"] for group, look in style.looks_of(groups, set(grey) & set(groups)).items()}
+    colours = {
+        group: appearance["color"]
+        for group, appearance in style.appearances_of(groups, set(grey) & set(groups)).items()
+    }
     variants = list(dict.fromkeys(named["variant"]))
     dashes = {variant: ("--", ":", "-.")[index % 3] for index, variant in enumerate(variants)}
     with style.figure(style.TWO_COLUMNS, 2.7, caption) as drawn:

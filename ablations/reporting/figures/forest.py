@@ -17,7 +17,7 @@ from ablations.reporting.text.reasons import reason_clause
 from ablations.reporting.text.verdicts import marked
 from ablations.stats import Contrast, Verdict
 
-_LOOKS = {
+_APPEARANCES = {
     Verdict.HELPS.value: {"color": style.COLOURS[2], "marker": "^"},
     Verdict.HURTS.value: {"color": style.COLOURS[1], "marker": "v"},
     Verdict.EQUIVALENT.value: {"color": style.COLOURS[0], "marker": "o"},
@@ -34,10 +34,11 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """Returns a row a contrast that has a difference.
 
     Columns: `variant`, `baseline`, `n`, `mean` (in the metric's unit), `low` and `high` (95 % CI, empty where n is 1),
-    `adjusted` (median-unbiased, of a difference that a look decided), `p`
-    and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`, `assumes_normal`, `reason`, `look`
-    (the replicates of the last look, empty where there are none), `shortfall` (of the variant's worst run below its
-    median) and `unseen_failures` (the rate of failures that an equivalent variant's replicates cannot exclude).
+    `adjusted` (median-unbiased, of a difference that an interim analysis decided), `p`
+    and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`, `assumes_normal`, `reason`,
+    `interim` (the replicates of the last interim analysis, empty where there are none), `shortfall` (of the variant's
+    worst run below its median) and `unseen_failures` (the rate of failures that an equivalent variant's replicates
+    cannot exclude).
     """
     rows = []
     for contrast in contrasts:
@@ -48,11 +49,15 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
             {"variant": contrast.variant, "baseline": contrast.baseline, **vars(contrast.difference)}
             | {"adjusted": contrast.adjusted}
             | {"p": contrast.p, "p_equivalence": contrast.p_equivalence, "verdict": contrast.verdict.value}
-            | {"assumes_normal": contrast.assumes_normal, "reason": reason_clause(contrast), "look": contrast.look}
+            | {
+                "assumes_normal": contrast.assumes_normal,
+                "reason": reason_clause(contrast),
+                "interim": contrast.interim,
+            }
             | {"shortfall": shortfalls.get(contrast.variant), "unseen_failures": contrast.unseen_failures}
         )
     columns = ["variant", "baseline", "n", "mean", "low", "high", "adjusted", "p"]
-    columns += ["p_equivalence", "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures"]
+    columns += ["p_equivalence", "verdict", "assumes_normal", "reason", "interim", "shortfall", "unseen_failures"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -65,15 +70,17 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
     with style.figure(style.TWO_COLUMNS, 0.9 + max(style.rows_height(labels), 0.4), caption) as drawn:
         axes = drawn.subplots()
         within = _draw_margin(axes, margin, metric)
-        looks = {verdict: look for verdict, look in _LOOKS.items() if verdict in set(frame["verdict"])}
-        draw_points(axes, frame.assign(row=range(len(frame))), "mean", "row", "verdict", looks)
+        appearances = {
+            verdict: appearance for verdict, appearance in _APPEARANCES.items() if verdict in set(frame["verdict"])
+        }
+        draw_points(axes, frame.assign(row=range(len(frame))), "mean", "row", "verdict", appearances)
         for place, row in enumerate(records):
             shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
             axes.annotate(f"{shown} (n = {row['n']})", (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline} ({_unit(metric)})")
-        handles = [within, *(handle(verdict, line=True, **look) for verdict, look in looks.items())]
+        handles = [within, *(handle(verdict, line=True, **appearance) for verdict, appearance in appearances.items())]
         drawn.legend(handles=handles, loc="outside upper left", ncols=5)
     return drawn
 
@@ -87,15 +94,15 @@ def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: st
         axes = drawn.subplots()
         _draw_margin(axes, margin, metric)
         orders = sorted(set(frame["order"]))
-        looks = {_order_name(order): style.look_of(order - 1) for order in orders}
+        appearances = {_order_name(order): style.appearance_of(order - 1) for order in orders}
         rows = frame.assign(row=range(len(frame)), kind=frame["order"].map(_order_name))
-        draw_points(axes, rows, "mean", "row", "kind", looks)
+        draw_points(axes, rows, "mean", "row", "kind", appearances)
         for place, row in enumerate(frame.to_dict("records")):
             shown = marked(Verdict(row["verdict"]), row["assumes_normal"])
             axes.annotate(shown, (1.01, place), fontsize=7.5, **_BESIDE)
         style.name_rows(axes, labels)
         axes.set_xlabel(f"Effect on {metric.label.lower()} ({_unit(metric)})")
-        handles = [handle(name, line=True, **look) for name, look in looks.items()]
+        handles = [handle(name, line=True, **appearance) for name, appearance in appearances.items()]
         drawn.legend(handles=handles, loc="outside upper left", ncols=3)
     return drawn
 

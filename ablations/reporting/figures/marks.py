@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from ablations.reporting.figures import style
 
 # Colour and marker, and of lines the dashes, by the value of a column.
-Looks = Mapping[str, Mapping[str, Any]]
+Appearances = Mapping[str, Mapping[str, Any]]
 SIZE = 4.8  # of a point, in points of 1/72 inch
 _MARKERS = 10  # of a line
 
@@ -25,7 +25,7 @@ def draw_points(
     x: str,
     y: str,
     by: str,
-    looks: Looks,
+    appearances: Appearances,
     *,
     intervals: Sequence[tuple[str, str, float]] = (("low", "high", 1.4),),
     along: str = "x",
@@ -41,7 +41,7 @@ def draw_points(
         frame: what is drawn.
         x, y: columns of the coordinates.
         by: column by which points differ in colour and marker.
-        looks: what these are, by value; rows of other values are not drawn.
+        appearances: what these are, by value; rows of other values are not drawn.
         intervals: columns of the lower and the upper bounds, and the width of the line that joins them.
         along: the axis that intervals lie along.
         size: diameter of points.
@@ -51,7 +51,7 @@ def draw_points(
     """
     import seaborn.objects as so  # takes seconds
 
-    shown = frame[frame[by].isin(list(looks))].dropna(subset=[x, y])
+    shown = frame[frame[by].isin(list(appearances))].dropna(subset=[x, y])
     marks: list[tuple[Any, dict[str, Any]]] = []
     for low, high, width in intervals:
         if shown[[low, high]].notna().all(axis="columns").any():
@@ -60,23 +60,31 @@ def draw_points(
     above: dict[str, Any] = {"pointsize": size, "artist_kws": {"zorder": 3, "clip_on": False}}  # than intervals
     filled = so.Dot(alpha=alpha, edgewidth=0, stroke=1.4, **above)
     marks.append((filled if fill else so.Dots(stroke=0.9, fillcolor="white", fillalpha=1.0, **above), {}))
-    _draw(target, shown, {"x": x, "y": y, "color": by, "marker": by}, looks, marks, facet)
+    _draw(target, shown, {"x": x, "y": y, "color": by, "marker": by}, appearances, marks, facet)
 
 
 def draw_lines(
-    axes: Axes, frame: pd.DataFrame, x: str, y: str, by: str, looks: Looks, *, opacity: float = 0.1, size: float = SIZE
+    axes: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    appearances: Appearances,
+    *,
+    opacity: float = 0.1,
+    size: float = SIZE,
 ) -> None:
     """Draws a line a value of `by`, with up to ten markers, on a band from `low` to `high` where there is one.
 
     Args:
         axes, frame, x, y, by: as of `draw_points`; rows are in the order of `x`.
-        looks: colour, marker and `linestyle` by value; rows of other values are not drawn.
+        appearances: colour, marker and `linestyle` by value; rows of other values are not drawn.
         opacity: of the bands.
         size: diameter of the markers.
     """
     import seaborn.objects as so  # takes seconds
 
-    shown = frame[frame[by].isin(list(looks))].dropna(subset=[x, y])
+    shown = frame[frame[by].isin(list(appearances))].dropna(subset=[x, y])
     place = shown.groupby(by).cumcount()
     every = (shown.groupby(by)[x].transform("size") // _MARKERS).clip(lower=1)
     marks: list[tuple[Any, dict[str, Any]]] = []
@@ -89,14 +97,14 @@ def draw_lines(
             {"data": shown[place % every == 0]},
         )
     )
-    _draw(axes, shown, {"x": x, "y": y, "color": by, "marker": by, "linestyle": by}, looks, marks)
+    _draw(axes, shown, {"x": x, "y": y, "color": by, "marker": by, "linestyle": by}, appearances, marks)
 
 
 def _draw(
     target: Axes | Figure,
     frame: pd.DataFrame,
     variables: Mapping[str, str],
-    looks: Looks,
+    appearances: Appearances,
     marks: Sequence[tuple[Any, Mapping[str, Any]]],
     facet: Mapping[str, str] | None = None,
 ) -> None:
@@ -107,7 +115,7 @@ def _draw(
         return
     usual = {"linestyle": "-"}
     scales = {
-        name: {value: {**usual, **look}[name] for value, look in looks.items()}
+        name: {value: {**usual, **appearance}[name] for value, appearance in appearances.items()}
         for name in variables
         if name not in ("x", "y")
     }
@@ -123,7 +131,7 @@ def _draw(
         target.set(**kept)
 
 
-def handle(label: str, *, line: bool = False, **look: Any) -> Line2D:
+def handle(label: str, *, line: bool = False, **appearance: Any) -> Line2D:
     """Returns what a legend shows of points, or of points on a line."""
     usual = {"linestyle": "-" if line else "", "markersize": SIZE}
-    return Line2D([], [], label=style.legend_label(label), **{**usual, **look})
+    return Line2D([], [], label=style.legend_label(label), **{**usual, **appearance})

@@ -49,8 +49,8 @@ def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
             place = own["label"].map(names.index)
             added = own["mib"] - own["plain_mib"]
             axes.barh(place, own["plain_mib"], height=0.62, color="#c4c4c4", label="without attention")
-            look = {"color": style.COLOURS[0], "edgecolor": "white", "hatch": "////", "linewidth": 0}
-            axes.barh(place, added, height=0.62, left=own["plain_mib"], label="added by attention", **look)
+            appearance = {"color": style.COLOURS[0], "edgecolor": "white", "hatch": "////", "linewidth": 0}
+            axes.barh(place, added, height=0.62, left=own["plain_mib"], label="added by attention", **appearance)
             ends = own[["mib", "plain_mib"]].max(axis="columns")
             for row, end, mib, name, over in zip(place, ends, own["mib"], own["name"], own["over"], strict=True):
                 text = f"{mib:,.0f}" if name == NO_ATTENTION else f"{mib:,.0f} ({percent(over)})"

@@ -46,7 +46,7 @@ def pareto_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) 
 def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
     """Draws a panel a cost, what is its own baseline in grey; better is up and, for speed, right, for memory, left."""
     variants = list(dict.fromkeys(frame["variant"]))
-    looks = style.looks_of(variants, {name for name in variants if baselines.get(name) == name})
+    appearances = style.appearances_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     metrics = [metric for metric in _COSTS if metric in set(frame["metric"])]
     height = max(2.7, 0.4 + style.rows_height(labels.values()))
@@ -59,7 +59,9 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
             axes.plot(front["place"], front["top1"], color="#bbbbbb", linewidth=1, zorder=1)
             ring = {"s": 70, "facecolors": "none", "edgecolors": "#222222", "linewidths": 0.8}
             axes.scatter(front["place"], front["top1"], label="Pareto-optimal", clip_on=False, **ring)
-            draw_points(axes, own, "place", "top1", "variant", looks, along="y", intervals=(("low", "high", 0.9),))
+            draw_points(
+                axes, own, "place", "top1", "variant", appearances, along="y", intervals=(("low", "high", 0.9),)
+            )
             better = "more" if METRICS[metric].direction == "maximize" else "less"
             axes.set_xlabel(f"{METRICS[metric].axis}, {better} is better")
             axes.margins(x=0.12)
@@ -68,6 +70,6 @@ def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str)
         panels[0].set_ylabel(METRICS["top1"].axis)
         style.keep_to_percent(panels[0])
         rings = panels[0].get_legend_handles_labels()[0]
-        handles = [handle(labels[name], **looks[name]) for name in variants]
+        handles = [handle(labels[name], **appearances[name]) for name in variants]
         drawn.legend(handles=[*rings, *handles], loc="outside right upper")
     return drawn

@@ -47,7 +47,7 @@ def draw_protocols(frame: pd.DataFrame, margins: Mapping[str, float], metric: Me
     placed = frame.assign(place=[row[variant, baseline] + shift[name] for variant, baseline, name in keys])
     with style.figure(style.TWO_COLUMNS, 0.75 + height, caption) as drawn:
         axes = drawn.subplots()
-        looks = style.looks_of(protocols)
+        appearances = style.appearances_of(protocols)
         bands = _draw_margins(axes, placed, margins, step, metric)
         axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)
         for number in range(1, len(contrasts)):
@@ -55,17 +55,25 @@ def draw_protocols(frame: pd.DataFrame, margins: Mapping[str, float], metric: Me
         is_decided_here = placed["verdict"].map(is_decided)
         for some, fill in ((placed[~is_decided_here], False), (placed[is_decided_here], True)):
             draw_points(
-                axes, some, "mean", "place", "protocol", looks, intervals=(("low", "high", 1.2),), size=4.0, fill=fill
+                axes,
+                some,
+                "mean",
+                "place",
+                "protocol",
+                appearances,
+                intervals=(("low", "high", 1.2),),
+                size=4.0,
+                fill=fill,
             )
         for shown in placed.to_dict("records"):
-            _name_verdict(axes, shown, looks[shown["protocol"]]["color"])
+            _name_verdict(axes, shown, appearances[shown["protocol"]]["color"])
         style.name_rows(axes, labels)
         axes.tick_params(axis="y", length=0)
         baseline = "its baseline" if several else frame["baseline"].iloc[0]
         unit = "percentage points" if metric.in_points else metric.unit
         axes.set_xlabel(f"Difference in {metric.label.lower()} to {baseline}" + (f" ({unit})" if unit else ""))
         margins_shown = [Patch(label=name, **band) for name, band in bands.items()]
-        handles = [handle(name, line=True, **looks[name]) for name in protocols]
+        handles = [handle(name, line=True, **appearances[name]) for name in protocols]
         drawn.legend(handles=[*handles, *margins_shown], loc="outside upper left", ncols=_NAMES_OUTSIDE)
     return drawn
 

@@ -25,9 +25,9 @@ from ablations.reporting.figures import (
     forest,
     interactions,
     learnt,
+    overhead,
     pareto,
     predicted,
-    promise,
     protocols,
     search,
     style,
@@ -159,7 +159,7 @@ def _time(analysis: StudyAnalysis) -> Sketch | str:
     key = "Means, with 95 % CI in both directions; dots: replicates. " if _repeated(analysis) else ""
     key += (
         "Time: wall-clock time of a cell including evaluation, affected by other load of the machine; the figures "
-        "pareto and promise show costs measured in isolation."
+        "pareto and overhead show costs measured in isolation."
     )
     return Sketch(frame, partial(time.draw_time, _shown(frame, analysis), analysis.design.baselines), key)
 
@@ -237,14 +237,14 @@ def _complexity(analysis: StudyAnalysis) -> Sketch:
     return Sketch(joined, partial(complexity.draw_complexity, frame, published, analysis.design.baselines), key)
 
 
-def _promise(analysis: StudyAnalysis) -> Sketch | str:
-    frame = promise.promise_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
+def _overhead(analysis: StudyAnalysis) -> Sketch | str:
+    frame = overhead.overhead_of_variants(analysis.costs, analysis.design, analysis.multiply_adds, analysis.plain_adds)
     if frame.empty:
         return "no variant with attention was timed"
     key = (
         f"Time: relative to the network without attention, geometric mean over copies, 95 % CI. {_costs_key(analysis)}"
     )
-    return Sketch(frame, partial(promise.draw_promise, frame), key)
+    return Sketch(frame, partial(overhead.draw_overhead, frame), key)
 
 
 def _learning_curves(analysis: StudyAnalysis) -> Sketch:
@@ -327,7 +327,7 @@ SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "pareto": _pareto,
     "time": _time,
     "complexity": _complexity,
-    "promise": _promise,
+    "overhead": _overhead,
     "learning_curves": _learning_curves,
     "classes": predicted.classes_sketch,
     "confusion": predicted.confusion_sketch,

@@ -66,8 +66,8 @@ def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
             colours = own["name"].map(_COLOURS).fillna(_OTHERS)
             hatches = ["////" if name == "official" else "" for name in own["name"]]
             axes.barh(place, own["share"], height=0.68, color=colours, hatch=hatches, edgecolor="white", linewidth=0)
-            look = {"linestyle": "", "marker": "|", "color": "black", "markersize": 8, "markeredgewidth": 1.4}
-            axes.plot(own["unfused_share"], place, label="bound by the copy's bandwidth", **look)
+            appearance = {"linestyle": "", "marker": "|", "color": "black", "markersize": 8, "markeredgewidth": 1.4}
+            axes.plot(own["unfused_share"], place, label="bound by the copy's bandwidth", **appearance)
             axes.axvline(100, color=style.BASELINE, linestyle="--", linewidth=1, label="copy of the same shape")
             for row, share in zip(place, own["share"], strict=True):
                 axes.annotate(_short(share) + " %", (right, row), ha="right", va="center", fontsize=7)

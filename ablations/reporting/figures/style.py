@@ -69,18 +69,18 @@ def theme() -> dict[Any, Any]:
     return {**sns.axes_style("whitegrid"), **sized, **STYLE}
 
 
-def look_of(index: int) -> dict[str, Any]:
+def appearance_of(index: int) -> dict[str, Any]:
     """Returns colour and marker of a thing of this number, of up to six."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def looks_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def appearances_of(names: Sequence[str], grey: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """Returns colour and marker of each name, so that 36 of them can be told apart; those in `grey` are grey."""
-    looks = {name: {"color": BASELINE, "marker": "X*ph"[index % 4]} for index, name in enumerate(sorted(grey))}
+    appearances = {name: {"color": BASELINE, "marker": "X*ph"[index % 4]} for index, name in enumerate(sorted(grey))}
     for index, name in enumerate(name for name in names if name not in grey):
         marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-        looks[name] = {"color": COLOURS[index % len(COLOURS)], "marker": marker}
-    return looks
+        appearances[name] = {"color": COLOURS[index % len(COLOURS)], "marker": marker}
+    return appearances
 
 
 def _styled() -> AbstractContextManager[None]:
@@ -178,9 +178,9 @@ def row_labels(names: Iterable[str]) -> list[str]:
     return ["\n".join(fold(legend_label(name), _LABEL_WIDTH)) for name in names]
 
 
-def name_rows(axes: Axes, labels: Sequence[str], **look: Any) -> None:
+def name_rows(axes: Axes, labels: Sequence[str], **appearance: Any) -> None:
     """Writes the names of rows beside an axis on which row 0, 1, ... stand one below the other."""
-    axes.set_yticks(range(len(labels)), labels, **look)
+    axes.set_yticks(range(len(labels)), labels, **appearance)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 

@@ -87,11 +87,11 @@ def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
             spread = 0.22 * ((own["group"] * 0.618) % 1 - 0.5) if kinds is _PARTS else 0.0
             rows = own.assign(row=own["variant"].map(variants.index) + spread)
             draw_points(axes, rows, "top1", "row", "kind", kinds, intervals=(), size=size, fill=kinds is not _WHOLE)
-        shown = {kind: look for kind, look in _PARTS.items() if kind in set(parts["shuffle"].map(_SHUFFLE))}
+        shown = {kind: appearance for kind, appearance in _PARTS.items() if kind in set(parts["shuffle"].map(_SHUFFLE))}
         style.name_rows(axes, labels)
         axes.set_xlim(left=0)
         axes.set_xlabel(METRICS["top1"].axis)
-        handles = [chance, *(handle(kind, **look) for kind, look in (shown | _MEAN).items())]
+        handles = [chance, *(handle(kind, **appearance) for kind, appearance in (shown | _MEAN).items())]
         handles.append(handle(*_WHOLE, markerfacecolor="white", **_WHOLE["the whole network"]))
         drawn.legend(handles=handles, loc="outside upper left", ncols=4)
     return drawn

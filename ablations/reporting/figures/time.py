@@ -47,19 +47,21 @@ def time_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 def draw_time(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
     """Draws means with their intervals in both directions, and replicates as small dots; baselines are grey."""
     variants = list(dict.fromkeys(frame["variant"]))
-    looks = style.looks_of(variants, {name for name in variants if baselines.get(name) == name})
+    appearances = style.appearances_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     means, replicates = frame[frame["kind"] == "mean"], frame[frame["kind"] == "replicate"]
     with style.figure(style.TWO_COLUMNS, max(2.9, 0.5 + style.rows_height(labels.values())), caption) as drawn:
         axes = drawn.subplots()
         if len(replicates) > len(means):
-            draw_points(axes, replicates, "seconds", "top1", "variant", looks, intervals=(), size=2.6, alpha=0.5)
+            draw_points(axes, replicates, "seconds", "top1", "variant", appearances, intervals=(), size=2.6, alpha=0.5)
         for along, metric in (("x", "seconds"), ("y", "top1")):
             ends = ((f"{metric}_low", f"{metric}_high", 1.1),)
-            draw_points(axes, means, "seconds", "top1", "variant", looks, intervals=ends, along=along)
+            draw_points(axes, means, "seconds", "top1", "variant", appearances, intervals=ends, along=along)
         axes.margins(x=0.08)
         style.keep_to_percent(axes)
         style.scale_of_costs(axes, frame["seconds"])
         axes.set(xlabel="Time to train a cell (s), less is better", ylabel=METRICS["top1"].axis)
-        drawn.legend(handles=[handle(labels[name], **looks[name]) for name in variants], loc="outside right upper")
+        drawn.legend(
+            handles=[handle(labels[name], **appearances[name]) for name in variants], loc="outside right upper"
+        )
     return drawn

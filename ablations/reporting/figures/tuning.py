@@ -30,24 +30,24 @@ def tuning_frame(tuned: Tuned) -> pd.DataFrame:
 def draw_tuning(tuned: Tuned, variants: Sequence[str], baselines: Sequence[str], caption: str) -> Figure:
     """Draws the expected best value of smaller budgets, and for each option its trials with the best one marked."""
     space = list(tuned.tuning.space.items())[:_MOST]
-    looks = style.looks_of(list(variants), baselines)
+    appearances = style.appearances_of(list(variants), baselines)
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
     height = max(2.6, 0.9 + 1.5 * style.rows_height(labels.values()))
     with style.figure(style.TWO_COLUMNS, height, caption) as drawn:
         panels = drawn.subplots(1, 1 + len(space), width_ratios=[1.4, *[1] * len(space)])
-        _draw_budget(panels[0], tuned, labels, looks)
+        _draw_budget(panels[0], tuned, labels, appearances)
         for number, (axes, (path, dimension)) in enumerate(zip(panels[1:], space, strict=True)):
-            _draw_optima(axes, tuned.trials, path, dimension, variants, looks)
+            _draw_optima(axes, tuned.trials, path, dimension, variants, appearances)
             style.name_rows(axes, list(labels.values()) if number == 0 else [""] * len(labels))
         drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=min(7, len(labels)))
     return drawn
 
 
-def _draw_budget(axes: Axes, tuned: Tuned, labels: dict[str, str], looks: dict[str, dict[str, Any]]) -> None:
+def _draw_budget(axes: Axes, tuned: Tuned, labels: dict[str, str], appearances: dict[str, dict[str, Any]]) -> None:
     for variant, label in labels.items():
         own = tuned.expected[tuned.expected["variant"] == variant]
         every = max(1, len(own) // 10)
-        axes.plot(own["trials"], own["expected"], label=label, markevery=every, **looks[variant])
+        axes.plot(own["trials"], own["expected"], label=label, markevery=every, **appearances[variant])
     axes.set(xlabel="Trials", ylabel=f"Expected best: {on_validation(tuned.design.metric).lower()}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
@@ -58,7 +58,7 @@ def _draw_optima(
     path: str,
     dimension: Dimension,
     variants: Sequence[str],
-    looks: dict[str, dict[str, Any]],
+    appearances: dict[str, dict[str, Any]],
 ) -> None:
     """Draws a row a variant: its trials as dots, the best one as its marker; the outer tenths of a range are shaded."""
     choices = list(dimension.choices)
@@ -66,7 +66,7 @@ def _draw_optima(
         own = trials[trials["variant"] == variant]
         at = own[path].map(choices.index) if choices else own[path]
         axes.plot(at, [row] * len(own), ".", color="#aaaaaa", markersize=3)
-        axes.plot(at[own["best"]], [row] * int(own["best"].sum()), linestyle="", **looks[variant])
+        axes.plot(at[own["best"]], [row] * int(own["best"].sum()), linestyle="", **appearances[variant])
     if choices:
         axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
         axes.set_xlim(-0.5, len(choices) - 0.5)

@@ -178,10 +178,10 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
     )
     with style.figure(style.TWO_COLUMNS, 1.2 + 0.3 * max(len(rows), 3), caption) as drawn:
         panels = _panels(drawn, frame, sharey=True)
-        looks: dict[str, dict[str, Any]] = {}
+        appearances: dict[str, dict[str, Any]] = {}
         for index, name in enumerate(series):
             is_baseline = frame.loc[frame["series"] == name, "is_baseline"].all()
-            looks[name] = style.look_of(index) | ({"color": style.BASELINE} if is_baseline else {})
+            appearances[name] = style.appearance_of(index) | ({"color": style.BASELINE} if is_baseline else {})
         shifts = {name: 0.28 * (index / max(len(series) - 1, 1) - 0.5) for index, name in enumerate(series)}
         if len(series) == 1:
             shifts = dict.fromkeys(series, 0.0)
@@ -189,7 +189,7 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
         repeated = _is_repeated(frame[frame["metric"] == "top1"])
         for metric, axes in panels.items():
             own = placed[placed["metric"] == metric]
-            draw_points(axes, own[own["kind"] == "mean"], "value", "place", "series", looks)
+            draw_points(axes, own[own["kind"] == "mean"], "value", "place", "series", appearances)
             if repeated:
                 dots = {"replicate": _REPLICATE}
                 draw_points(axes, own, "value", "place", "kind", dots, intervals=(), size=2.6, alpha=0.7)
@@ -207,7 +207,7 @@ def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
             axes.set_xlabel(METRICS[metric].axis)
             style.name_rows(axes, style.row_labels(rows))
             axes.label_outer()
-        handles = [handle(name, **look) for name, look in looks.items()]
+        handles = [handle(name, **appearance) for name, appearance in appearances.items()]
         handles += [handle("replicates", alpha=0.7, **_REPLICATE | {"markersize": 2.6})] if repeated else []
         drawn.legend(handles=handles, loc="outside upper left", ncols=4)
     return drawn

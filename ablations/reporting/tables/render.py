@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ablations.common.console import say
+from ablations.common.console import print_text
 from ablations.reporting.text.markdown import markdown_text
 
 _FRAME = 3  # characters of a column beside its text: a space on each side and a line; a table has one more line
@@ -75,7 +75,7 @@ def print_table(
         console.print(_table(part, limit), crop=False)
     if len(parts) > 1:
         below = ", ".join(column.lines[0] for part in parts[1:] for column in part if not column.is_key)
-        say(console, f"Continued below (terminal width {limit}): {below}.")
+        print_text(console, f"Continued below (terminal width {limit}): {below}.")
 
 
 def _parts(columns: Sequence[_Column], limit: int) -> Iterator[list[_Column]]:

@@ -33,7 +33,7 @@ def comparison_sentences(found: StudyComparison) -> list[str]:
     if undeclared := [label for label, study in found.studies.items() if not study.is_declared]:
         what = "nothing was declared before the first cell, so verdicts are exploratory"
         sentences.append(f"In {listed(undeclared)} {what}, by the margin that is usual for the data.")
-    return [*sentences, method_sentence(frame, len(found.studies), STUDY, has_looks=found.has_looks)]
+    return [*sentences, method_sentence(frame, len(found.studies), STUDY, has_interims=found.has_interims)]
 
 
 def cell_sentences(pairs: pd.DataFrame, metric: str) -> list[str]:

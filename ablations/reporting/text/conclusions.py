@@ -14,7 +14,7 @@ from ablations.reporting.text.reach import Reach, reach_sentences
 from ablations.reporting.text.scope import replication_clause
 from ablations.reporting.text.selection import selection_sentences
 from ablations.reporting.text.verdicts import contrast_sentence, method_sentences, tally
-from ablations.stats import Contrast, Looks, VariantSummary, Verdict
+from ablations.stats import Contrast, InterimAnalyses, VariantSummary, Verdict
 from ablations.stats.verdicts import missing_pairs, undecided
 
 _NAMED = 6  # replicates that are listed one by one
@@ -44,10 +44,10 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
         metric = METRICS[design.metric]
         sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
     if judged:
-        sentences.append(method_sentences(contrasts, analysis.looks, replication_clause(design.protocol["data"])))
-        sentences += reach_sentences(Reach.trained(design, results.cells, analysis.looks))
-    if analysis.looks:
-        sentences.append(_spent(summaries, contrasts, analysis.looks))
+        sentences.append(method_sentences(contrasts, analysis.interims, replication_clause(design.protocol["data"])))
+        sentences += reach_sentences(Reach.trained(design, results.cells, analysis.interims))
+    if analysis.interims:
+        sentences.append(_replicates_sentence(summaries, contrasts, analysis.interims))
     return sentences + warnings(results, design)
 
 
@@ -121,14 +121,16 @@ def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
     return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
 
 
-def _spent(summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], looks: Looks) -> str:
+def _replicates_sentence(
+    summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], interims: InterimAnalyses
+) -> str:
     """Says what replicates=auto has spent where."""
     trained = sum(summary.top1.n for summary in summaries)
-    most = len(summaries) * looks.sizes[-1]
-    ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.look]
-    decided = [f"{contrast.variant} was decided at {contrast.look}" for contrast in ready]
+    most = len(summaries) * interims.sizes[-1]
+    ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.interim]
+    decided = [f"{contrast.variant} was decided at {contrast.interim}" for contrast in ready]
     if len(decided) > _TOLD:
-        decided = [f"{len(decided):,} contrasts were decided at {looks.sizes[0]} to {looks.sizes[-1]}"]
+        decided = [f"{len(decided):,} contrasts were decided at {interims.sizes[0]} to {interims.sizes[-1]}"]
     if others := [contrast.variant for contrast in undecided(contrasts)]:
         decided.append(f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}")
     return f"Replicates were added for undecided contrasts: {trained} of at most {most} cells. {'; '.join(decided)}."

@@ -53,7 +53,7 @@ def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
         sentences += interaction_sentences(analysis.interactions, METRICS[analysis.metric])
     else:
         sentences.append("Results are stored for one protocol only, so protocols cannot be compared.")
-    method = method_sentence(analysis.frame, len(analysis.studies), has_looks=analysis.has_looks)
+    method = method_sentence(analysis.frame, len(analysis.studies), has_interims=analysis.has_interims)
     return [*sentences, method, *_exploratory(analysis), *missing_sentences(analysis)]
 
 
@@ -107,14 +107,14 @@ def _p(value: float) -> str:
     return f"{value:.2g}" if value >= 0.001 else "0.001 or less"
 
 
-def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL, *, has_looks: bool) -> str:
+def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL, *, has_interims: bool) -> str:
     """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
     own = "The report of each study corrects for its own contrasts only."
     n = frame["n"]
     if not (n > 1).any():
         return "No contrast has two replicates, so no verdicts are available."
     family = f"the {count(int((n > 1).sum()), 'contrast')} of all {noun[1]}"
-    if has_looks:
+    if has_interims:
         return (
             f"Each {noun[0]} was judged with interim analyses of its own, and p-values are corrected for "
             f"{count(protocols, noun[0], noun[1])} (Bonferroni): family-wise error at most 5 % over {family}. "

@@ -18,7 +18,7 @@ from ablations.common.metrics import METRICS
 from ablations.common.wording import count
 from ablations.design import Design
 from ablations.stats import (
-    Looks,
+    InterimAnalyses,
     baseline_shares,
     detectable,
     family,
@@ -54,17 +54,17 @@ class Reach:
     level: float = ALPHA
 
     @classmethod
-    def planned(cls, design: Design, cells: pd.DataFrame, looks: Looks | None) -> Reach:
+    def planned(cls, design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> Reach:
         """Returns the reach of a study that has all its replicates."""
-        if looks is None:
+        if interims is None:
             return cls(design, cells, design.replicates)
-        return cls(design, cells, looks.sizes[-1], looks.levels(len(family(design.baselines)))[-1])
+        return cls(design, cells, interims.sizes[-1], interims.levels(len(family(design.baselines)))[-1])
 
     @classmethod
-    def trained(cls, design: Design, cells: pd.DataFrame, looks: Looks | None) -> Reach:
+    def trained(cls, design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> Reach:
         """Returns the reach of a study with the replicates that it has; under interim analyses, of all of them."""
-        if looks is not None:
-            return cls.planned(design, cells, looks)
+        if interims is not None:
+            return cls.planned(design, cells, interims)
         most = max((one.n for one in spreads(cells, design.baselines, design.metric).values()), default=0)
         return cls(design, cells, most)
 

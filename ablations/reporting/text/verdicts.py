@@ -9,7 +9,7 @@ from ablations.analysis.effects import Effect
 from ablations.common.metrics import Metric
 from ablations.common.wording import count
 from ablations.reporting.text.reasons import reason_clause
-from ablations.stats import Contrast, Looks, Verdict
+from ablations.stats import Contrast, InterimAnalyses, Verdict
 from ablations.stats.significance import ALPHA, FLIPPED
 
 _MARK = "†"  # of verdicts that assume normal differences
@@ -60,7 +60,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
         return f"{start}: no verdict, {reason_clause(contrast)}."
     numbers = f"n = {difference.n}, difference {written(difference.mean)}"
     if difference.has_spread:
-        over = " over all interim analyses" if contrast.look else ""
+        over = " over all interim analyses" if contrast.interim else ""
         numbers += f", 95 % CI{over} {written(difference.low)} to {written(difference.high)}"
     if contrast.adjusted is not None and contrast.verdict is not Verdict.EQUIVALENT:
         numbers += f", median-unbiased {written(contrast.adjusted)}"
@@ -80,7 +80,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
     return f"{start}: {contrast.verdict.value} ({numbers}){reason}."
 
 
-def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str) -> str:
+def method_sentences(contrasts: Sequence[Contrast], interims: InterimAnalyses | None, on: str) -> str:
     """Says by which tests verdicts are made, and what these assume; `on` says on which data."""
     many = f"{count(len(contrasts), 'contrast')} as one family" if len(contrasts) > 1 else "a single contrast"
     judged = [contrast for contrast in contrasts if contrast.difference is not None and contrast.difference.n > 1]
@@ -100,8 +100,8 @@ def method_sentences(contrasts: Sequence[Contrast], looks: Looks | None, on: str
         f"Verdicts are from paired tests over replicates, {on}, of {many}: {'; '.join(tests)}; equivalent by two "
         "one-sided t-tests with Holm's correction, for runs that do not fail. "
     )
-    if looks:
-        sizes = ", ".join(map(str, looks.sizes))
+    if interims:
+        sizes = ", ".join(map(str, interims.sizes))
         text += f"They and the intervals are corrected for interim analyses at {sizes} replicates."
         if any(contrast.adjusted is not None for contrast in contrasts):
             text += (

@@ -34,7 +34,7 @@ def test_a_stored_study_is_read_by_what_was_typed_to_run_it(tmp_path: Path) -> N
     assert read.attributes["data"]["classes"] == [str(digit) for digit in range(10)]
     assert [summary.variant for summary in read.summaries] == ["none", "groups=1", "groups=4"]
     assert [contrast.baseline for contrast in read.contrasts] == ["none", "none"]
-    assert read.looks is None
+    assert read.interims is None
     assert not read.folder.exists()  # who reads writes nothing
     with pytest.raises(StudyMismatchError, match=r"with a different protocol; it .*\n  train.epochs: stored 1"):
         load_study(*typed, "train.epochs=2")

@@ -117,7 +117,7 @@ def test_a_protocol_without_cells_leaves_the_others(tmp_path: Path) -> None:
 
 def test_studies_with_interim_analyses_are_judged_by_themselves_and_corrected_for_protocols(tmp_path: Path) -> None:
     tops = {"quick": moved(2.0, 0.0), "cifar": moved(2.0, 0.0)}
-    analysis = multiverse_analysis(tmp_path, tops, 12, looks=(8, 12))
+    analysis = multiverse_analysis(tmp_path, tops, 12, interims=(8, 12))
     own = [one.p for study in analysis.studies.values() for one in study.contrasts]
     assert np.array_equal(analysis.frame["p"], [min(1.0, 2 * (p or 0)) for p in own])
     assert analysis.interactions == []

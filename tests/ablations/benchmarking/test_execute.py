@@ -542,7 +542,7 @@ def test_counts_are_the_same_for_eager_and_compiled(
         assert fresh.count(compiled, name) == benchmark.count(eager, name)
 
 
-class Looks(nn.Module):
+class InterimAnalyses(nn.Module):
     """Looks at a value, which a tensor without values cannot show."""
 
     def __init__(self, _: int) -> None:
@@ -554,8 +554,8 @@ class Looks(nn.Module):
 
 def test_what_cannot_be_counted_is_measured_all_the_same() -> None:
     benchmark, comparisons = started("bench.metrics=[speed,complexity]")
-    looks = Candidate.of_class("looks", Looks, None)
-    frame = frame_of(benchmark.measure(replace(comparisons[0], candidates=(looks,))), {})
+    interims = Candidate.of_class("looks", InterimAnalyses, None)
+    frame = frame_of(benchmark.measure(replace(comparisons[0], candidates=(interims,))), {})
     own = frame[frame["name"] == "looks"]
     assert set(own["status"]) == {"measured"}
     assert own["multiply_adds"].isna().all()

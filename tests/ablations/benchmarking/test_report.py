@@ -259,8 +259,8 @@ def test_whatever_a_variant_is_called_mlflow_takes_its_metrics_and_parameters(na
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (benchmark_rows(), ["promise", "memory", "roofline"]),
-        (benchmark_rows().query("kind == 'network'"), ["promise", "memory"]),
+        (benchmark_rows(), ["overhead", "memory", "roofline"]),
+        (benchmark_rows().query("kind == 'network'"), ["overhead", "memory"]),
         (benchmark_rows().query("kind == 'module'"), ["roofline"]),
         (benchmark_rows().assign(ms=math.nan, ratio=math.nan), ["memory"]),
     ],
@@ -311,7 +311,7 @@ def test_a_caption_says_what_how_and_where(captions: dict[str, str], tmp_path: P
         "eager, fp32, contiguous; batch",
         "rebuilt copies, interleaved timing, means with 95 % CI. One CPU; torch 2.",
     )
-    assert captions["promise"] == f"Overhead of attention in a network. {setting} 8; n = 20 to 31 {how}"
+    assert captions["overhead"] == f"Overhead of attention in a network. {setting} 8; n = 20 to 31 {how}"
     assert captions["roofline"] == f"Bandwidth of modules relative to a copy. {setting} 4; n = 20 {how}"
     assert captions["memory"].startswith(f"Memory of attention. {setting} 8")
     assert captions["memory"].endswith(" One CPU; torch 2.")
@@ -322,7 +322,7 @@ def test_a_caption_names_the_setting_that_is_drawn(captions: dict[str, str], tmp
     untimed = [network(name) | {"ms": math.nan, "ratio": math.nan} for name in ("none", "sa")]
     timed = [network(name, COMPILED) for name in ("none", "sa")]
     draw(rows_of(*untimed, *timed), tmp_path, "here.")
-    assert " compiled, fp32, contiguous; " in captions["promise"]
+    assert " compiled, fp32, contiguous; " in captions["overhead"]
 
 
 def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_a_figure_of_memory_alone_speaks_of_no_rounds(captions: dict[str, str], 
 
 def test_the_report_has_tables_notes_figures_command_and_environment(tmp_path: Path) -> None:
     table = Section("A title", "A note of it.", ("network", "time"), [["a|b", "1 ms"]])
-    figures = [tmp_path / "figures" / f"promise.{end}" for end in ("png", "pdf", "csv")]
+    figures = [tmp_path / "figures" / f"overhead.{end}" for end in ("png", "pdf", "csv")]
     text = text_of(
         "bench-x",
         "python -m ablations.bench",
@@ -347,7 +347,7 @@ def test_the_report_has_tables_notes_figures_command_and_environment(tmp_path: P
     for part in (
         "# bench-x\n\nHow it was done.\n\nLeft out: y.\n\n",
         "## A title\n\n| network | time |\n| --- | --- |\n| a\\|b | 1 ms |\n\nA note of it.\n\n",
-        "![promise](figures/promise.png)\n",
+        "![overhead](figures/overhead.png)\n",
         "```\npython -m ablations.bench\n```\n",
         "| cpu | one |\n",
         "| commit | abc |\n",

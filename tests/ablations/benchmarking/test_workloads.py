@@ -347,7 +347,7 @@ def test_logits_are_as_many_as_there_are_classes() -> None:
 
 def test_a_class_from_elsewhere_stands_at_every_place() -> None:
     workload, _ = network(OFFICIAL)
-    places = find_backbone("resnet8").places()
+    places = find_backbone("resnet8").insertion_points()
     attended = [workload.module.get_submodule(place.path) for place in places]
     assert [type(module) for module in attended] == [OfficialShuffleAttention] * 3
     assert [module.cweight.shape[1] * 8 for module in attended] == [place.channels for place in places]  # type: ignore[union-attr, index]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ablations.common.console import make_console, say, say_place
+from ablations.common.console import make_console, print_path, print_text
 from ablations.common.surroundings import BROKEN_PIPE_STATUS
 
 URL = "http://localhost:5000/#/experiments/1/runs/0123456789abcdef0123456789abcdef"
@@ -37,7 +37,9 @@ def test_a_reader_that_has_gone_ends_a_verb_with_the_status_of_a_broken_pipe() -
 def printed(width: int | None, *texts: str, title: str = "") -> list[str]:
     """Returns the lines that `say` prints on a terminal of a width, or elsewhere."""
     file = io.StringIO()
-    say(Console(file=file, width=width or 150, force_terminal=width is not None, no_color=True), *texts, title=title)
+    print_text(
+        Console(file=file, width=width or 150, force_terminal=width is not None, no_color=True), *texts, title=title
+    )
     return file.getvalue().splitlines()
 
 
@@ -65,6 +67,6 @@ def test_a_title_stands_before_the_first_text_alone() -> None:
 def test_a_place_is_a_line_of_its_own() -> None:
     file = io.StringIO()
     console = Console(file=file, width=60, force_terminal=True, no_color=True)
-    say_place(console, "Figures", PATH, "b.png")
-    say_place(console, "Page")
+    print_path(console, "Figures", PATH, "b.png")
+    print_path(console, "Page")
     assert file.getvalue().splitlines() == [f"Figures:    {PATH}", "            b.png"]

@@ -38,7 +38,7 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
     is_looked_at = sweep in ("backbones", "controls", "search")  # trained networks are, in these; it takes seconds
     arguments = [f"sweep={sweep}", *SMALL, f"results_dir={folder}", *(SEARCH if sweep == "search" else [])]
     arguments += [] if is_looked_at else ["weights=off"]
-    of_costs = {"pareto", "promise"} if sweep in ("shuffle", "search") else set()
+    of_costs = {"pareto", "overhead"} if sweep in ("shuffle", "search") else set()
     arguments += MEASURED if of_costs else []
     assert cli.main("run", "", run, arguments) == 0
     printed, errors = capsys.readouterr()

@@ -143,9 +143,9 @@ class Workers(Several):
     `words` gives for each cell's name what each attempt at it says; beyond that an attempt finishes.
     """
 
-    def __init__(self, config: Config, slots: int, words: Mapping[str, Sequence[Sequence[Progress]]]) -> None:
+    def __init__(self, config: Config, capacity: int, words: Mapping[str, Sequence[Sequence[Progress]]]) -> None:
         super().__init__(make_design(config), config.data)
-        self.hold(slots)
+        self.hold(capacity)
         self.words = words
         self.jobs: list[Job] = []
 
@@ -169,15 +169,15 @@ def outcomes(study: DrivenStudy) -> dict[str, dict[str, Any]]:
     return {f"{cell.variant} r{cell.replicate}": cell.outcome or {} for cell in study.store.cells()}
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4, 100])
-def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: DrivenStudy, slots: int) -> None:
-    launcher = Workers(study.config, slots, {})
+@pytest.mark.parametrize("capacity", [1, 2, 4, 100])
+def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: DrivenStudy, capacity: int) -> None:
+    launcher = Workers(study.config, capacity, {})
     assert study.drive(launcher).failed == 0
-    assert launcher.most == min(slots, 6)
+    assert launcher.most == min(capacity, 6)
     assert sorted(job.cell.name for job in launcher.jobs) == sorted(cell.name for cell in study.design.cells())
     assert states(study) == [CellState.FINISHED] * 6
     at_once = {outcome["environment"].get("cells at once") for outcome in outcomes(study).values()}
-    assert at_once == {None if slots == 1 else str(slots)}
+    assert at_once == {None if capacity == 1 else str(capacity)}
 
 
 def test_a_cell_that_runs_out_of_memory_is_tried_once_with_half_the_micro_batch(study: DrivenStudy) -> None:

@@ -25,9 +25,9 @@ NOTHING = pd.DataFrame({"variant": [], "peak_memory_mib": []})
 class Probed(Several):
     """A launcher with so many slots, whose cells all cost the same."""
 
-    def __init__(self, config: Config, slots: int) -> None:
+    def __init__(self, config: Config, capacity: int) -> None:
         super().__init__(make_design(config), config.data)
-        self.hold(slots)
+        self.hold(capacity)
 
     def probe(self, variants: Sequence[Variant], seconds: float) -> Mapping[str, Probe | str]:
         del seconds
@@ -38,15 +38,17 @@ def cost_of(study: DrivenStudy, launcher: Probed) -> StudyCost:
     return estimate_costs(study.schedule(study.store).outlook(), NOTHING, launcher, 0.0, {})
 
 
-@pytest.mark.parametrize(("slots", "rounds"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (100, 1)])
-def test_cells_that_are_trained_at_once_share_the_time_in_whole_rounds(tmp_path: Path, slots: int, rounds: int) -> None:
+@pytest.mark.parametrize(("capacity", "rounds"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (100, 1)])
+def test_cells_that_are_trained_at_once_share_the_time_in_whole_rounds(
+    tmp_path: Path, capacity: int, rounds: int
+) -> None:
     study = DrivenStudy(tmp_path, *TINY)
-    cost = cost_of(study, Probed(study.config, slots))
+    cost = cost_of(study, Probed(study.config, capacity))
     assert (cost.seconds, cost.low, cost.high) == pytest.approx((10.0 * rounds, 8.0 * rounds, 15.0 * rounds))
 
 
 @pytest.mark.parametrize(
-    ("cores", "slots", "others", "is_local", "busy"),
+    ("cores", "capacity", "others", "is_local", "busy"),
     [
         (2, 2, 1.3, True, 1.3),
         (2, 2, 0.1, True, 0.0),  # as on any machine
@@ -61,7 +63,7 @@ def test_processes_that_cells_contend_with_are_mentioned(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cores: int,
-    slots: int,
+    capacity: int,
     others: float,
     is_local: bool,
     busy: float,
@@ -69,7 +71,7 @@ def test_processes_that_cells_contend_with_are_mentioned(
     monkeypatch.setattr(estimate, "allowed_cores", lambda: list(range(cores)))
     monkeypatch.setattr(estimate.LoadMeter, "cores_of_others", lambda _: others)
     study = DrivenStudy(tmp_path, *TINY)
-    launcher = Probed(study.config, slots)
+    launcher = Probed(study.config, capacity)
     launcher.is_local = is_local
     cost = cost_of(study, launcher)
     assert cost.busy == busy

@@ -85,7 +85,7 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
         display.start_cell("none r3")
         display.finish_cell("none r3", 50.0, 1.0)
         display.set_total(12)
-        display.say("Look at 4 replicates: [0] of 1 decided.")
+        display.notify("Look at 4 replicates: [0] of 1 decided.")
         assert display.total == 12
         display.start_cell("none r4")
         display.step("none r4", 1, 2)

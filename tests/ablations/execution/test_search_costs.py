@@ -22,18 +22,18 @@ def search(folder: Path, *overrides: str) -> Study:
     return Study(folder, SMALL, objectives, "sweep.trials=6", "replicates=1", "sweep.confirm=2", *overrides)
 
 
-@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("capacity", [1, 3])
 def test_a_search_for_what_costs_little_measures_each_pick_while_nothing_is_in_training(
-    tmp_path: Path, slots: int
+    tmp_path: Path, capacity: int
 ) -> None:
     study = search(tmp_path)
-    launcher = Measuring(study.config, slots=slots)
+    launcher = Measuring(study.config, capacity=capacity)
     study.drive(launcher)
     assert {in_training for _, in_training in launcher.measured} == {0}
     measured = [name for names in launcher.runs for name in names]
     assert sorted(measured) == sorted(set(measured))  # each once
     assert set(study.picked()) == {name for name in measured if name}
-    assert max(map(len, launcher.runs)) == slots
+    assert max(map(len, launcher.runs)) == capacity
     trials = optuna.load_study(study_name=study.design.study, storage=study.url).trials
     for trial in trials:
         groups = trial.user_attrs["network"]["attention"].get("groups", 0)

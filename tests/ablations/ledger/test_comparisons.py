@@ -114,11 +114,11 @@ def test_a_network_by_itself_is_pooled_likewise() -> None:
 
 
 def test_a_study_with_interim_analyses_spends_less_and_a_copy_of_it_no_less_again() -> None:
-    looked_at = pair_of(around(71, 6), level(6), looks=[6, 12])
+    looked_at = pair_of(around(71, 6), level(6), interims=[6, 12])
     assert only(looked_at).share == pytest.approx(1 / 4)
     assert only(looked_at, replace(looked_at, store="sqlite:///copy")).share == pytest.approx(1 / 4)
     assert only(pair_of(around(71), level()), looked_at).share == 1  # which adds nothing
-    assert only(pair_of(around(71), level(), looks=[6, 12])).share == pytest.approx(3 / 4)
+    assert only(pair_of(around(71), level(), interims=[6, 12])).share == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from ablations.config import AUTO
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.execution.schedules.sequential import looks_of
+from ablations.execution.schedules.sequential import interims_of
 from ablations.ledger.comparisons import is_at_scale, matches
 from ablations.ledger.declared import CLAIMS, OFFICIAL, Claim, Expectation
 from ablations.ledger.stored import Network, Study
@@ -24,7 +24,7 @@ def test_the_command_that_would_settle_a_claim_makes_a_study_that_contrasts_its_
     config = compose_config([*overrides, "device=cpu"])
     design = make_design(config)
     if config.replicates == AUTO:
-        looks_of(design)
+        interims_of(design)
     networks = {variant.name: variant.network for variant in design.variants}
     for pair in claim.pairs:
         assert any(

@@ -176,7 +176,7 @@ def test_pooled_studies_give_the_interval_of_all_their_replicates() -> None:
 
 def test_a_study_with_interim_analyses_has_wider_intervals() -> None:
     once = only("shuffle", of_pair("shuffle", around(70.02, 6)))
-    looked_at = only("shuffle", of_pair("shuffle", around(70.02, 6), looks=[6, 12]))
+    looked_at = only("shuffle", of_pair("shuffle", around(70.02, 6), interims=[6, 12]))
     assert (once.level, looked_at.level) == (pytest.approx(0.95), pytest.approx(1 - 0.05 / 4))
 
 

@@ -14,7 +14,7 @@ from sa_core import ShuffleAttention
 from sa_core.backbones.registry import BACKBONES
 from tests.builders.claims import claim
 
-PLACES = BACKBONES["resnet50"].places()
+PLACES = BACKBONES["resnet50"].insertion_points()
 SIDES = {1: 56, 2: 28, 3: 14, 4: 7}  # of a stage's feature maps, of images of 224 pixels
 
 

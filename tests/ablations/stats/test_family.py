@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ablations.stats import Looks, estimate
+from ablations.stats import InterimAnalyses, estimate
 from ablations.stats.family import infer
 from ablations.stats.significance import ALPHA, Responses, equivalence_ps, family_tests, holm, max_t_ps
 from tests.simulations.studies import differs, inferences, is_equivalent, responses, studies
 
 Array = NDArray[np.float64]
 
-LOOKS = Looks((9, 14, 20))
+INTERIMS = InterimAnalyses((9, 14, 20))
 
 
 def drawn(replicates: int, *effects: float, seed: int = 0) -> Array:
@@ -46,7 +46,7 @@ def test_claims_are_the_tests_of_the_family(n: int) -> None:
         half = (inference.estimate.high - inference.estimate.low) / 2
         # The interval and the test have the same standard error and degrees of freedom.
         assert half > tests.error[place]
-        assert (inference.look, inference.adjusted) == (None, None)
+        assert (inference.interim, inference.adjusted) == (None, None)
 
 
 def test_from_6_replicates_on_intervals_are_students() -> None:
@@ -80,14 +80,14 @@ def test_a_single_replicate_has_a_mean_and_no_interval() -> None:
 def test_a_family_without_members_claims_nothing() -> None:
     nothing = Responses(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
     assert infer(lambda *_: nothing, 0, 1.0, None) == []
-    assert infer(lambda *_: nothing, 0, 1.0, LOOKS) == []
+    assert infer(lambda *_: nothing, 0, 1.0, INTERIMS) == []
 
 
 def test_before_the_first_look_nothing_is_claimed() -> None:
     values = drawn(8, 9.0)
     whole = responses(values)
-    (inference,) = infer(lambda size, _: whole if size is None else None, 1, 1.0, LOOKS)
-    assert (inference.p, inference.p_equivalence, inference.least, inference.look) == (1.0, 1.0, 1.0, None)
+    (inference,) = infer(lambda size, _: whole if size is None else None, 1, 1.0, INTERIMS)
+    assert (inference.p, inference.p_equivalence, inference.least, inference.interim) == (1.0, 1.0, 1.0, None)
     assert not inference.is_decided
     assert inference.estimate is not None  # and what is there so far is shown
 
@@ -95,17 +95,17 @@ def test_before_the_first_look_nothing_is_claimed() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**16), st.floats(0, 3), st.sampled_from([1e-6, 1.0, 3.0]))
 def test_p_of_a_look_is_at_most_5_percent_where_its_level_decides(seed: int, effect: float, margin: float) -> None:
-    values = drawn(LOOKS.sizes[-1], effect, 0.0, seed=seed)
-    made = inferences(values, margin, LOOKS)
+    values = drawn(INTERIMS.sizes[-1], effect, 0.0, seed=seed)
+    made = inferences(values, margin, INTERIMS)
     for inference in made:
-        assert inference.look in LOOKS.sizes
-        assert inference.is_decided or inference.look == LOOKS.sizes[-1]
+        assert inference.interim in INTERIMS.sizes
+        assert inference.is_decided or inference.interim == INTERIMS.sizes[-1]
         assert inference.is_decided == (differs(inference) or is_equivalent(inference))
         assert (inference.adjusted is not None) == differs(inference)
     # At the first look, that is the family's p by the level of the look.
-    raw, level = max_t_ps(responses(values[: LOOKS.sizes[0]]).differences), LOOKS.levels(2)[0]
+    raw, level = max_t_ps(responses(values[: INTERIMS.sizes[0]]).differences), INTERIMS.levels(2)[0]
     for inference, p in zip(made, raw, strict=True):
-        if inference.look == LOOKS.sizes[0]:
+        if inference.interim == INTERIMS.sizes[0]:
             assert inference.p == pytest.approx(min(1.0, p * ALPHA / level))
             assert differs(inference) == bool(p <= level * (1 + 1e-12))
         else:
@@ -114,44 +114,44 @@ def test_p_of_a_look_is_at_most_5_percent_where_its_level_decides(seed: int, eff
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 2))
-def test_what_a_look_decides_does_not_depend_on_what_follows(seed: int, looks_before: int) -> None:
-    values = drawn(LOOKS.sizes[-1], 2.0, -1.5, 0.0, seed=seed)
-    changed, seen = values.copy(), LOOKS.sizes[looks_before - 1]
+def test_what_a_look_decides_does_not_depend_on_what_follows(seed: int, interims_before: int) -> None:
+    values = drawn(INTERIMS.sizes[-1], 2.0, -1.5, 0.0, seed=seed)
+    changed, seen = values.copy(), INTERIMS.sizes[interims_before - 1]
     changed[seen:] = -changed[seen:] + 3
-    for before, after in zip(inferences(values, 1.0, LOOKS), inferences(changed, 1.0, LOOKS), strict=True):
-        assert before.look is not None
-        if before.is_decided and before.look <= seen:
-            assert (after.look, after.p, after.p_equivalence) == (before.look, before.p, before.p_equivalence)
+    for before, after in zip(inferences(values, 1.0, INTERIMS), inferences(changed, 1.0, INTERIMS), strict=True):
+        assert before.interim is not None
+        if before.is_decided and before.interim <= seen:
+            assert (after.interim, after.p, after.p_equivalence) == (before.interim, before.p, before.p_equivalence)
             assert (after.estimate, after.adjusted) == (before.estimate, before.adjusted)
-            assert len(after.differences) == before.look
+            assert len(after.differences) == before.interim
 
 
 def test_a_look_is_of_all_members_that_are_open() -> None:
-    values = drawn(LOOKS.sizes[-1], 0.0, 0.0, seed=3)
+    values = drawn(INTERIMS.sizes[-1], 0.0, 0.0, seed=3)
     asked: list[tuple[int | None, tuple[int, ...]]] = []
 
     def at(size: int | None, active: object) -> Responses | None:
         asked.append((size, tuple(active)))  # type: ignore[call-overload]
-        return None if size == LOOKS.sizes[1] else responses(values[:size])
+        return None if size == INTERIMS.sizes[1] else responses(values[:size])
 
-    made = infer(at, 2, 1e-6, LOOKS)
+    made = infer(at, 2, 1e-6, INTERIMS)
     assert asked == [(None, ()), (9, (0, 1)), (14, (0, 1))]  # and no later one before that
-    assert [inference.look for inference in made] == [9, 9]
+    assert [inference.interim for inference in made] == [9, 9]
 
 
 def test_the_interval_of_a_look_is_wide_enough_for_all_looks() -> None:
-    values = drawn(LOOKS.sizes[-1], 4.0, 0.0)
-    inference = inferences(values, 1e-6, LOOKS)[0]
-    assert inference.look == 9
+    values = drawn(INTERIMS.sizes[-1], 4.0, 0.0)
+    inference = inferences(values, 1e-6, INTERIMS)[0]
+    assert inference.interim == 9
     assert inference.estimate is not None
-    expected = estimate(responses(values[:9]).differences[:, 0], 1 - LOOKS.levels(2)[0])
+    expected = estimate(responses(values[:9]).differences[:, 0], 1 - INTERIMS.levels(2)[0])
     assert (inference.estimate.low, inference.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**16), st.floats(1.5, 6), st.sampled_from([-1.0, 1.0]))
 def test_an_adjusted_estimate_is_between_0_and_the_mean(seed: int, effect: float, side: float) -> None:
-    inference = inferences(drawn(LOOKS.sizes[-1], side * effect, 0.0, seed=seed), 1e-6, LOOKS)[0]
+    inference = inferences(drawn(INTERIMS.sizes[-1], side * effect, 0.0, seed=seed), 1e-6, INTERIMS)[0]
     if differs(inference):
         assert inference.estimate is not None
         assert inference.adjusted is not None
@@ -161,11 +161,11 @@ def test_an_adjusted_estimate_is_between_0_and_the_mean(seed: int, effect: float
 
 def test_what_is_decided_early_is_overestimated_and_the_adjusted_estimate_is_not() -> None:
     # The issue: +0.26 at a true 0.5 standard deviations of a difference; looks at 9 to 32 replicates.
-    looks, means, adjusted = Looks.planned(32), [], []
-    assert looks is not None
+    interims, means, adjusted = InterimAnalyses.planned(32), [], []
+    assert interims is not None
     for values in studies("normal", 160, 32, 1, effects=(0.5 * 2**0.5,), seed=11):
-        inference = inferences(values, 1e-6, looks)[0]
-        if differs(inference) and inference.look != looks.sizes[-1]:
+        inference = inferences(values, 1e-6, interims)[0]
+        if differs(inference) and inference.interim != interims.sizes[-1]:
             assert inference.estimate is not None
             assert inference.adjusted is not None
             means.append(inference.estimate.mean / 2**0.5 - 0.5)
@@ -177,13 +177,13 @@ def test_what_is_decided_early_is_overestimated_and_the_adjusted_estimate_is_not
 
 
 def test_a_member_without_results_is_no_matter_where_a_look_decides_another() -> None:
-    values = drawn(LOOKS.sizes[-1], 6.0, 0.0, 0.0)
+    values = drawn(INTERIMS.sizes[-1], 6.0, 0.0, 0.0)
     values[:, 2] = np.nan
     values[1:, 3] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = inferences(values, 1e-6, LOOKS)
-    assert (made[0].look, differs(made[0])) == (9, True)
+        made = inferences(values, 1e-6, INTERIMS)
+    assert (made[0].interim, differs(made[0])) == (9, True)
     assert made[0].adjusted is not None
-    assert [inference.look for inference in made[1:]] == [20, 20]
+    assert [inference.interim for inference in made[1:]] == [20, 20]
     assert [inference.estimate is None for inference in made[1:]] == [True, False]

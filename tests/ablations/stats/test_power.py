@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ablations.stats import (
-    Looks,
+    InterimAnalyses,
     baseline_shares,
     detectable,
     power,
@@ -116,12 +116,12 @@ def test_what_is_detectable_has_a_power_of_80_percent(n: int, contrasts: int) ->
 
 
 def test_looks_make_what_is_detectable_larger() -> None:
-    looks = Looks.planned(24)
-    assert looks is not None
-    with_looks, without = detectable(1.0, 24, 4, looks.levels(4)[-1]), detectable(1.0, 24, 4)
-    assert with_looks is not None
+    interims = InterimAnalyses.planned(24)
+    assert interims is not None
+    with_interims, without = detectable(1.0, 24, 4, interims.levels(4)[-1]), detectable(1.0, 24, 4)
+    assert with_interims is not None
     assert without is not None
-    assert with_looks > 1.02 * without
+    assert with_interims > 1.02 * without
 
 
 @settings(max_examples=25, deadline=None)

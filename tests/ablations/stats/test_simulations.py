@@ -1,4 +1,4 @@
-"""What verdicts promise, counted over simulated studies with known truths; every simulation is seeded.
+"""Error rates of verdicts, counted over simulated studies with known truths; every simulation is seeded.
 
 These are spot checks that take seconds; `tests/simulations/verdicts.md` has all settings and more studies of each.
 """
@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 
 from ablations.stats import (
     Contrast,
-    Looks,
+    InterimAnalyses,
     Verdict,
     detectable,
     estimate,
@@ -63,7 +63,7 @@ def names_of(values: Array) -> list[str]:
     return [BASELINE, *map(str, range(1, values.shape[1]))]
 
 
-def judged(values: Array, margin: float, planned: Looks | None) -> list[Contrast]:
+def judged(values: Array, margin: float, planned: InterimAnalyses | None) -> list[Contrast]:
     """Judges a study as a study is: from cells, adding replicates to those contrasts only that are not decided."""
     cells, baselines = cells_of(values), against_nothing(*names_of(values)[1:])
     kept = cells[cells["replicate"] < 0]
@@ -72,7 +72,7 @@ def judged(values: Array, margin: float, planned: Looks | None) -> list[Contrast
         batch = cells["replicate"].between(before, size - 1) & cells["variant"].isin(going)
         # Rows are in the order in which runs finish.
         kept = kept.merge(cells[batch], how="outer").sample(frac=1, random_state=size)
-        made = judge(kept, baselines, margin, looks=planned)
+        made = judge(kept, baselines, margin, interims=planned)
         going = [BASELINE, *(one.variant for one in made if not one.is_decided)]
         before = size
     return made
@@ -80,10 +80,10 @@ def judged(values: Array, margin: float, planned: Looks | None) -> list[Contrast
 
 @pytest.mark.parametrize(
     ("replicates", "planned"),
-    [(n, None) for n in (3, 5, 6, 8, 12, 20)] + [(most, Looks.planned(most)) for most in (8, 12, 20)],
+    [(n, None) for n in (3, 5, 6, 8, 12, 20)] + [(most, InterimAnalyses.planned(most)) for most in (8, 12, 20)],
     ids=str,
 )
-def test_what_is_simulated_fast_is_what_judge_says(replicates: int, planned: Looks | None) -> None:
+def test_what_is_simulated_fast_is_what_judge_says(replicates: int, planned: InterimAnalyses | None) -> None:
     # Of differences and of margins for which every verdict is common.
     found = set()
     for values in studies("normal", 5, replicates, 4, effects=(0.0, 0.0, 2.5, -1.5), seed=replicates):
@@ -91,7 +91,7 @@ def test_what_is_simulated_fast_is_what_judge_says(replicates: int, planned: Loo
         for inference, one in zip(fast, made, strict=True):
             assert one.p == pytest.approx(inference.p)
             assert one.p_equivalence == pytest.approx(inference.p_equivalence)
-            assert (one.look, one.assumes_normal) == (inference.look, inference.assumes_normal)
+            assert (one.interim, one.assumes_normal) == (inference.interim, inference.assumes_normal)
             assert one.adjusted == pytest.approx(inference.adjusted)
             assert one.difference is not None
             assert inference.estimate is not None
@@ -149,34 +149,34 @@ def test_what_differs_by_the_margin_is_rarely_called_equivalent(kind: str, repli
     assert wrong / (STUDIES // 2) <= allowed(0.06, STUDIES // 2)
 
 
-LOOKS = Looks((7, 9, 12))
+INTERIMS = InterimAnalyses((7, 9, 12))
 
 
 @pytest.mark.parametrize(("kind", "contrasts"), [("normal", 4), ("tied", 4)])
 def test_looking_on_the_way_is_not_wrong_more_often(kind: str, contrasts: int) -> None:
-    drawn = studies(kind, STUDIES, LOOKS.sizes[-1], contrasts, seed=3)
-    wrong = sum(any(map(differs, inferences(values, NEVER, LOOKS))) for values in drawn)
+    drawn = studies(kind, STUDIES, INTERIMS.sizes[-1], contrasts, seed=3)
+    wrong = sum(any(map(differs, inferences(values, NEVER, INTERIMS))) for values in drawn)
     assert wrong / STUDIES <= allowed(0.06)
 
 
 def test_looking_on_the_way_does_not_call_more_equivalent() -> None:
-    margin, number = 4 * (2 / LOOKS.sizes[-1]) ** 0.5, 120
-    drawn = studies("normal", number, LOOKS.sizes[-1], 2, effects=(margin, margin), seed=3)
-    wrong = sum(any(map(is_equivalent, inferences(values, margin, LOOKS))) for values in drawn)
+    margin, number = 4 * (2 / INTERIMS.sizes[-1]) ** 0.5, 120
+    drawn = studies("normal", number, INTERIMS.sizes[-1], 2, effects=(margin, margin), seed=3)
+    wrong = sum(any(map(is_equivalent, inferences(values, margin, INTERIMS))) for values in drawn)
     assert wrong / number <= allowed(0.06, number)
 
 
 def test_looks_use_up_what_is_allowed() -> None:
     # Bonferroni's inequality over the looks left 1.6 to 3.2 of the 5 points unused.
-    wrong = sum(differs(inferences(values, NEVER, LOOKS)[0]) for values in studies("normal", 600, 12, 1, seed=4))
+    wrong = sum(differs(inferences(values, NEVER, INTERIMS)[0]) for values in studies("normal", 600, 12, 1, seed=4))
     assert wrong / 600 == pytest.approx(0.05, abs=0.022)
 
 
 def test_a_clear_difference_is_found_before_the_last_look() -> None:
     found, number = 0, 60
     for values in studies("normal", number, 12, 4, effects=(5.0, -5.0), seed=5):
-        made = inferences(values, NEVER, LOOKS)
-        found += all(differs(inference) and inference.look == 7 for inference in made[:2])
+        made = inferences(values, NEVER, INTERIMS)
+        found += all(differs(inference) and inference.interim == 7 for inference in made[:2])
     assert found / number > 0.9
 
 

@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from ablations.stats import (
     Contrast,
-    Looks,
+    InterimAnalyses,
     Reason,
     ReasonCode,
     Verdict,
@@ -48,9 +48,9 @@ def study(base: Sequence[float] = BASE, **differences: Sequence[float]) -> pd.Da
 
 
 def verdict_of(
-    values: Sequence[float], margin: float = 0.5, looks: Looks | None = None, base: Sequence[float] = BASE
+    values: Sequence[float], margin: float = 0.5, interims: InterimAnalyses | None = None, base: Sequence[float] = BASE
 ) -> Contrast:
-    return judge(study(base, a=values), against_nothing("a"), margin, looks=looks)[0]
+    return judge(study(base, a=values), against_nothing("a"), margin, interims=interims)[0]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_contrast_comes_to(values: list[float], verdict: Verdict) -> None:
     assert made.verdict is verdict
     if verdict is not Verdict.UNSTABLE:
         assert made.is_decided == (verdict in {Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT})
-    assert made.look is None
+    assert made.interim is None
     assert made.assumes_normal == (2 <= len(values) < 6)
 
 
@@ -413,23 +413,23 @@ def test_tests_come_to_a_verdict(
     assert decide(single, better, failed) is Verdict.NONE
 
 
-LOOKS = Looks((9, 12))
+INTERIMS = InterimAnalyses((9, 12))
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    made = verdict_of(CLEAR[:8], looks=LOOKS)
+    made = verdict_of(CLEAR[:8], interims=INTERIMS)
     assert (made.verdict, made.reason) == (Verdict.UNDECIDED, Reason(ReasonCode.BEFORE_FIRST_ANALYSIS, 9))
-    assert (made.look, made.p, made.is_decided) == (None, None, False)
-    assert verdict_of(NEAR[:8], looks=LOOKS).verdict is Verdict.UNDECIDED
-    assert verdict_of(CLEAR[:1], looks=LOOKS).verdict is Verdict.NONE
+    assert (made.interim, made.p, made.is_decided) == (None, None, False)
+    assert verdict_of(NEAR[:8], interims=INTERIMS).verdict is Verdict.UNDECIDED
+    assert verdict_of(CLEAR[:1], interims=INTERIMS).verdict is Verdict.NONE
 
 
 def test_a_look_divides_p_by_its_share_of_5_percent() -> None:
-    made = verdict_of(CLEAR[:9], looks=LOOKS)
+    made = verdict_of(CLEAR[:9], interims=INTERIMS)
     share = (9 / 12) ** 2
-    assert (made.look, made.verdict) == (9, Verdict.HELPS)
+    assert (made.interim, made.verdict) == (9, Verdict.HELPS)
     assert made.p == pytest.approx(2 / 2**9 / share)
-    near = verdict_of(NEAR[:9], 0.08), verdict_of(NEAR[:9], 0.08, LOOKS)
+    near = verdict_of(NEAR[:9], 0.08), verdict_of(NEAR[:9], 0.08, INTERIMS)
     assert near[0].p_equivalence is not None
     assert near[1].p_equivalence == pytest.approx(near[0].p_equivalence / share)
     assert made.adjusted is not None
@@ -441,65 +441,65 @@ def test_between_looks_more_replicates_say_nothing() -> None:
     # They turn everything round, as far as they go: they are seen when the batch is complete.
     later = [-1.5, 1.0, -1.0]
     for more in range(3):
-        made = verdict_of(CLEAR[:9] + later[:more], looks=LOOKS)
-        assert made.look == 9
+        made = verdict_of(CLEAR[:9] + later[:more], interims=INTERIMS)
+        assert made.interim == 9
         assert made.difference is not None
         assert (made.difference.n, made.difference.mean) == (9, pytest.approx(np.mean(CLEAR[:9])))
 
 
 def test_what_a_look_decided_stays_so_whatever_follows() -> None:
-    first = verdict_of(CLEAR[:9], looks=LOOKS)
-    after = verdict_of([*CLEAR[:9], -0.7, 0.6, -0.7], looks=LOOKS)
-    assert (after.look, after.p, after.difference, after.adjusted) == (9, first.p, first.difference, first.adjusted)
-    near = verdict_of(NEAR[:9], looks=LOOKS), verdict_of([*NEAR[:9], 0.6, 0.7, 0.6], looks=LOOKS)
+    first = verdict_of(CLEAR[:9], interims=INTERIMS)
+    after = verdict_of([*CLEAR[:9], -0.7, 0.6, -0.7], interims=INTERIMS)
+    assert (after.interim, after.p, after.difference, after.adjusted) == (9, first.p, first.difference, first.adjusted)
+    near = verdict_of(NEAR[:9], interims=INTERIMS), verdict_of([*NEAR[:9], 0.6, 0.7, 0.6], interims=INTERIMS)
     assert near[0].verdict is near[1].verdict is Verdict.EQUIVALENT
 
 
 def test_a_look_waits_for_cells_that_have_not_ended() -> None:
     cells = study(a=CLEAR, b=WIDE)
     cells = cells[~((cells["variant"] == "a") & (cells["replicate"] == 8))]
-    made = judge(cells, against_nothing("a", "b"), 0.5, looks=LOOKS)
-    assert [one.look for one in made] == [None, None]
+    made = judge(cells, against_nothing("a", "b"), 0.5, interims=INTERIMS)
+    assert [one.interim for one in made] == [None, None]
     # Of those that are decided, nothing is waited for.
     cells = study(a=CLEAR[:9], b=WIDE)
-    made = judge(cells, against_nothing("a", "b"), 0.5, looks=LOOKS)
-    assert [(one.look, one.verdict) for one in made] == [(9, Verdict.HELPS), (12, Verdict.UNDECIDED)]
+    made = judge(cells, against_nothing("a", "b"), 0.5, interims=INTERIMS)
+    assert [(one.interim, one.verdict) for one in made] == [(9, Verdict.HELPS), (12, Verdict.UNDECIDED)]
 
 
 @pytest.mark.parametrize("diverged", [("a",), ("none",), ("a", "none")], ids=str)
 def test_a_last_replicate_that_diverged_does_not_void_a_look(diverged: tuple[str, ...]) -> None:
     # Four standard deviations of a difference, and 26 replicates of 32: decided at the first look that has any.
-    looks = Looks.planned(32)
-    assert looks is not None
+    interims = InterimAnalyses.planned(32)
+    assert interims is not None
     draws = np.random.default_rng(0)
     cells = frame({"none": draws.normal(70, 1, 28), "a": draws.normal(70 + 4 * 2**0.5, 1, 28)})
     for last in (8, 27):
         cells.loc[cells["variant"].isin(diverged) & (cells["replicate"] == last), "top1"] = NAN
-    (made,) = judge(cells, against_nothing("a"), 0.5, looks=looks)
-    assert (made.verdict, made.look, made.lost) == (Verdict.HELPS, 12, 2 * len(diverged))
+    (made,) = judge(cells, against_nothing("a"), 0.5, interims=interims)
+    assert (made.verdict, made.interim, made.lost) == (Verdict.HELPS, 12, 2 * len(diverged))
     assert made.difference is not None
     assert made.difference.n == 11
 
 
 def test_a_last_look_that_lost_its_last_replicate_decides() -> None:
-    looks = Looks((28,))
+    interims = InterimAnalyses((28,))
     draws = np.random.default_rng(1)
     cells = frame({"none": draws.normal(70, 1, 28), "a": draws.normal(70 + 4 * 2**0.5, 1, 28)})
     cells.loc[(cells["variant"] == "a") & (cells["replicate"] >= 26), "top1"] = NAN
-    (made,) = judge(cells, against_nothing("a"), 0.5, looks=looks)
-    assert (made.verdict, made.look) == (Verdict.HELPS, 28)
+    (made,) = judge(cells, against_nothing("a"), 0.5, interims=interims)
+    assert (made.verdict, made.interim) == (Verdict.HELPS, 28)
     assert made.difference is not None
     assert made.difference.n == 26
 
 
 def test_replicates_beyond_the_last_look_do_not_count_for_the_tests() -> None:
-    made = verdict_of([*WIDE, 3.0, 3.1, 2.9], looks=LOOKS)
-    assert made.look == 12
+    made = verdict_of([*WIDE, 3.0, 3.1, 2.9], interims=INTERIMS)
+    assert made.interim == 12
     assert made.difference is not None
     assert (made.difference.n, made.difference.mean) == (12, pytest.approx(np.mean(WIDE)))
 
 
 def test_looks_decide_about_losses_too() -> None:
     losses = study(a=[-value for value in CLEAR]).rename(columns={"top1": "test_loss"})
-    (made,) = judge(losses, against_nothing("a"), 0.5, "test_loss", LOOKS)
-    assert (made.verdict, made.look) == (Verdict.HELPS, 9)
+    (made,) = judge(losses, against_nothing("a"), 0.5, "test_loss", INTERIMS)
+    assert (made.verdict, made.interim) == (Verdict.HELPS, 9)

@@ -35,7 +35,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     (made / "figures").mkdir(parents=True)
     (made / "measurements.csv").write_text("name,ms\nsa,1.5\n")
     (made / "report.md").write_text("# hello")
-    (made / "figures" / "promise.png").write_bytes(b"png")
+    (made / "figures" / "overhead.png").write_bytes(b"png")
     (made / ".lock").write_text("")
     return made
 
@@ -86,7 +86,7 @@ def test_the_benchmark_s_files_and_machine_stand_with_a_run_of_their_own(uri: st
     assert [one.path for one in client.list_artifacts(report.info.run_id)] == [
         "figures", "measurements.csv", "report.md",
     ]  # fmt: skip
-    assert [one.path for one in client.list_artifacts(report.info.run_id, "figures")] == ["figures/promise.png"]
+    assert [one.path for one in client.list_artifacts(report.info.run_id, "figures")] == ["figures/overhead.png"]
     stored = Path(client.download_artifacts(report.info.run_id, "measurements.csv"))
     assert stored.read_text() == "name,ms\nsa,1.5\n"
     assert report.info.artifact_uri.startswith((folder.parent / "artifacts").as_uri())

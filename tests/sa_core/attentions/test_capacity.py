@@ -13,11 +13,13 @@ from torch import nn
 from sa_core import ATTENTION
 from sa_core.attentions.capacity import Capacity, capacity_on
 from sa_core.attentions.knobs import ATTENTIONS, FrozenKnobs, ShuffleAttentionKnobs
-from sa_core.backbones.places import POSITIONS
+from sa_core.backbones.insertion_points import POSITIONS
 from sa_core.backbones.registry import BACKBONES
 
 HIDDEN = {"se": "fc1.weight", "cbam": "channel.fc1.weight", "gc": "mlp_add.fc1.weight"}
-WIDTHS = sorted({place.channels for name in BACKBONES for at in POSITIONS for place in BACKBONES[name].places(at)})
+WIDTHS = sorted(
+    {place.channels for name in BACKBONES for at in POSITIONS for place in BACKBONES[name].insertion_points(at)}
+)
 
 
 def build(name: str, channels: int, **knobs: Any) -> nn.Module:

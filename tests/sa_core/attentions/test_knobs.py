@@ -30,7 +30,7 @@ from sa_core.attentions.knobs import (
     default_reduction,
     norm_groups,
 )
-from sa_core.backbones.places import POSITIONS, Backbone
+from sa_core.backbones.insertion_points import POSITIONS, Backbone
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.wording import refusal, worded
@@ -98,7 +98,7 @@ def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
     ],
 )
 def test_default_groups_are_to_a_backbone_what_64_are_to_resnet50(backbone: str, groups: int) -> None:
-    widths = [place.channels for place in BACKBONES[backbone].places()]
+    widths = [place.channels for place in BACKBONES[backbone].insertion_points()]
     for knobs in MULTIPLES:
         assert default_groups(knobs, widths) == groups
 
@@ -126,7 +126,7 @@ def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: 
     ],
 )
 def test_the_default_reduction_is_to_a_backbone_what_16_is_to_resnet50(backbone: str, reduction: int) -> None:
-    assert default_reduction(place.channels for place in BACKBONES[backbone].places()) == reduction
+    assert default_reduction(place.channels for place in BACKBONES[backbone].insertion_points()) == reduction
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=4))
@@ -142,8 +142,8 @@ def test_no_place_has_fewer_than_four_hidden_units_with_the_default_reduction(
 ) -> None:
     numbers = st.sets(st.integers(1, len(backbone.stages)), min_size=1)
     stages = "+".join(map(str, data.draw(numbers)))
-    reduction = default_reduction(place.channels for place in backbone.places())
-    for place in backbone.selected_places(position, stages):
+    reduction = default_reduction(place.channels for place in backbone.insertion_points())
+    for place in backbone.selected_points(position, stages):
         assert min(knobs(reduction).hidden_units_on(place.channels) for knobs in REDUCED) >= 4
 
 
@@ -385,7 +385,7 @@ def test_the_tables_are_reached_without_importing_torch() -> None:
     code = (
         "import sa_core, sa_core.attentions.knobs, sa_core.backbones.registry, sa_core.seeds, sys;"
         "sa_core.attentions.knobs.ATTENTIONS['sa'](groups=4).check(16);"
-        "sa_core.backbones.registry.find_backbone('resnet50').places('pre');"
+        "sa_core.backbones.registry.find_backbone('resnet50').insertion_points('pre');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'timm', 'torchvision', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sa_core import ATTENTION, ShuffleAttention, create_model
-from sa_core.backbones.places import POSITIONS
+from sa_core.backbones.insertion_points import POSITIONS
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import SMALL, count, noise, on_meta, randomised
@@ -121,7 +121,7 @@ def test_a_plain_network_starts_like_that_of_torchvision() -> None:
 def test_attention_stands_in_every_block_with_the_channels_of_its_place(name: str, position: str) -> None:
     model = on_meta(name=name, attention="sa", groups=1, position=position)
     found = {path: module.channels for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
-    assert found == {place.path: place.channels for place in BACKBONES[name].places(position)}
+    assert found == {place.path: place.channels for place in BACKBONES[name].insertion_points(position)}
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sa_core.backbones.places import POSITIONS, STEMS
+from sa_core.backbones.insertion_points import POSITIONS, STEMS
 from sa_core.backbones.registry import BACKBONES, find_backbone
 from sa_core.errors import OptionError
 from tests.wording import refusal
@@ -25,9 +25,9 @@ from tests.wording import refusal
 )
 def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blocks: tuple[int, ...]) -> None:
     for position in POSITIONS:
-        places = BACKBONES[backbone].places(position)
-        assert len({place.path for place in places}) == sum(blocks)
-        assert [place.stage for place in places] == [
+        insertion_points = BACKBONES[backbone].insertion_points(position)
+        assert len({place.path for place in insertion_points}) == sum(blocks)
+        assert [place.stage for place in insertion_points] == [
             stage for stage, count in enumerate(blocks, start=1) for _ in range(count)
         ]
 
@@ -46,7 +46,7 @@ def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blo
     ],
 )
 def test_places_are_as_wide_as_the_papers_have_them(backbone: str, position: str, channels: list[int]) -> None:
-    assert [place.channels for place in find_backbone(backbone).places(position)] == channels
+    assert [place.channels for place in find_backbone(backbone).insertion_points(position)] == channels
 
 
 def test_backbones_have_their_names() -> None:

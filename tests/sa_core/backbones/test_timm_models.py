@@ -5,7 +5,7 @@ import timm
 import torch
 
 from sa_core import ShuffleAttention, create_model
-from sa_core.backbones.places import Place
+from sa_core.backbones.insertion_points import InsertionPoint
 from sa_core.backbones.registry import find_backbone
 from sa_core.backbones.timm_models import Slot, find_timm_backbone
 from sa_core.errors import OptionError
@@ -32,9 +32,9 @@ def test_timm_builds_its_own_models_with_shuffle_attention() -> None:
 )
 def test_a_model_of_timm_carries_attention_in_every_slot(name: str, groups: int, channels: list[int]) -> None:
     model = create_model(name, attention="sa", groups=groups, num_classes=7)
-    assert [place.channels for place in find_backbone(name).places()] == channels
+    assert [place.channels for place in find_backbone(name).insertion_points()] == channels
     filled = [(path, module.channels) for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
-    assert sorted(filled) == sorted((place.path, place.channels) for place in find_backbone(name).places())
+    assert sorted(filled) == sorted((place.path, place.channels) for place in find_backbone(name).insertion_points())
     assert not any(isinstance(module, Slot) for path, module in model.named_modules() if path in dict(filled))
     out = model(noise(2, 3, 64, 64))
     assert out.shape == (2, 7)
@@ -52,9 +52,9 @@ def test_a_plain_model_of_timm_is_what_timm_builds(name: str) -> None:
 
 
 def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
-    places = find_backbone("timm/resnet26").places()
-    assert places[0] == Place(1, "layer1.0.se", 256)
-    assert [place.stage for place in places] == [1, 1, 2, 2, 3, 3, 4, 4]
+    insertion_points = find_backbone("timm/resnet26").insertion_points()
+    assert insertion_points[0] == InsertionPoint(1, "layer1.0.se", 256)
+    assert [place.stage for place in insertion_points] == [1, 1, 2, 2, 3, 3, 4, 4]
     model = create_model("timm/resnet26", attention="sa", stages="2+4")
     filled = {path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
     assert filled == {"layer2.0.se", "layer2.1.se", "layer4.0.se", "layer4.1.se"}

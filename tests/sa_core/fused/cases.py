@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sa_core import ShuffleAttention
 from sa_core.attentions.declaration import default_of
 from sa_core.attentions.knobs import ShuffleAttentionKnobs
-from sa_core.backbones.slots import SlottedBlock
+from sa_core.backbones.attention_block import AttentionBlock
 from sa_core.fused import cpu
 from tests.sa_core.helpers import divisors, noise, randomised
 
@@ -102,7 +102,7 @@ def exact(module: Module) -> Module:
     for part in twin.modules():
         if isinstance(part, ShuffleAttention):
             part.fuse("off")
-        elif isinstance(part, SlottedBlock):
+        elif isinstance(part, AttentionBlock):
             part.fused = False
     return twin
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from sa_core import ShuffleAttention, create_model
+from sa_core.backbones.attention_block import AttentionBlock
 from sa_core.backbones.cifar_resnet import CifarBlock
-from sa_core.backbones.slots import SlottedBlock
-from sa_core.backbones.torchvision_models import SlottedBasicBlock, SlottedBottleneck
+from sa_core.backbones.torchvision_models import AttentionBasicBlock, AttentionBottleneck
 from sa_core.errors import OptionError
 from sa_core.fused import block as fused_block
 from sa_core.fused import cpu
@@ -237,18 +237,18 @@ def test_what_is_not_a_number_passes_the_relu(training: bool) -> None:
 BLOCKS = {
     "cifar": lambda: CifarBlock(16, 16, 1, "residual"),
     "cifar, shrinking": lambda: CifarBlock(8, 16, 2, "residual"),
-    "basic": lambda: SlottedBasicBlock(16, 16),
-    "basic, shrinking": lambda: SlottedBasicBlock(
+    "basic": lambda: AttentionBasicBlock(16, 16),
+    "basic, shrinking": lambda: AttentionBasicBlock(
         8, 16, 2, nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))
     ),
-    "bottleneck": lambda: SlottedBottleneck(32, 8),
+    "bottleneck": lambda: AttentionBottleneck(32, 8),
 }
 every_block = pytest.mark.parametrize("name", BLOCKS)
 
 
-def block_of(name: str, variant: str = "official") -> SlottedBlock:
+def block_of(name: str, variant: str = "official") -> AttentionBlock:
     torch.manual_seed(0)
-    block: SlottedBlock = BLOCKS[name]()
+    block: AttentionBlock = BLOCKS[name]()
     convolutions = [copy.deepcopy(part.weight) for part in block.modules() if isinstance(part, nn.Conv2d)]
     block.sa = attention_of(variant, 32 if name == "bottleneck" else 16)
     randomised(block)
@@ -282,7 +282,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         made.append(out is not None)
         return out
 
-    monkeypatch.setattr("sa_core.backbones.slots.end_of_block", counted)
+    monkeypatch.setattr("sa_core.backbones.attention_block.end_of_block", counted)
     return made
 
 
@@ -528,7 +528,7 @@ def test_a_fused_network_is_the_network(network: str, layout: str, calls: list[b
     for training in (True, True, False):
         calls.clear()
         out, expected = fused.train(training)(x), twin.train(training)(x.double())
-        assert calls == [True] * sum(isinstance(part, SlottedBlock) for part in fused.modules())
+        assert calls == [True] * sum(isinstance(part, AttentionBlock) for part in fused.modules())
         assert (out.double() - expected).abs().max() <= 2e-5 * (1 + expected.abs().max())
         assert_same_buffers(fused, twin)
     out.sum().backward()

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from sa_core.errors import UnsupportedError
-from sa_core.fused import Form, Parameters, leaves_to_eager, shuffle_attention
+from sa_core.fused import Form, Parameters, prefers_eager, shuffle_attention
 from sa_core.fused.form import new_gradients, new_results
 from tests.sa_core.fused.cases import COMPUTED, exact, last, make, needs_kernels, results_of
 from tests.sa_core.helpers import noise
@@ -532,7 +532,7 @@ def test_from_several_threads_at_once_it_does_the_same() -> None:
 def test_under_torch_func_torch_computes_it() -> None:
     module, off = make(C, fused="auto"), make(C, fused="off")
     x = noise(3, 2, C, 5, 4)
-    assert not leaves_to_eager()
+    assert not prefers_eager()
     parameters = dict(module.named_parameters())
 
     def loss(module: nn.Module) -> Callable[..., Tensor]:

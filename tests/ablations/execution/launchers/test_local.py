@@ -137,7 +137,7 @@ def test_after_a_kill_for_lack_of_memory_fewer_cells_are_trained_at_once(
             _, failure = heard(launcher, lambda event: isinstance(event, Failed))[-1]
             assert isinstance(failure, Failed)
             reasons.append((failure.kind, failure.reason))
-            assert launcher.slots == 1
+            assert launcher.capacity == 1
         assert [kind for kind, _ in reasons] == ["lost", "out of memory"]
         assert all(worded("launcher.short") in reason for _, reason in reasons)
 
@@ -230,16 +230,16 @@ def test_no_more_workers_probe_than_there_are_cells(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "threads", "asked", "slots"), [(8, 1, 0, 8), (8, 3, 0, 2), (2, 4, 0, 1), (2, 1, 5, 5), (8, 1, 1, 1)]
+    ("cores", "threads", "asked", "capacity"), [(8, 1, 0, 8), (8, 3, 0, 2), (2, 4, 0, 1), (2, 1, 5, 5), (8, 1, 1, 1)]
 )
 def test_there_are_as_many_slots_as_cores_for_them_or_as_were_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, asked: int, slots: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, asked: int, capacity: int
 ) -> None:
     monkeypatch.setattr("ablations.common.machine.available_cores", lambda: cores)
     monkeypatch.setattr("ablations.common.machine.available_memory", lambda: 2**40)
     with launcher_of(DrivenStudy(tmp_path, *TINY), LocalConfig(workers=asked)) as launcher:
         launcher.threads = threads
-        assert launcher.slots == slots
+        assert launcher.capacity == capacity
 
 
 def test_memory_limits_how_many_cells_there_are_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_memory_limits_how_many_cells_there_are_at_once(tmp_path: Path, monkeypa
     study = DrivenStudy(tmp_path, *TINY)
     with launcher_of(study, LocalConfig()) as launcher:
         launcher.expect(1000, 300.0)  # MiB, of a stored cell
-        assert 1 <= launcher.slots <= 3
+        assert 1 <= launcher.capacity <= 3
         assert worded("launcher.fitting", of="memory") in launcher.prepare()
 
 
@@ -260,7 +260,7 @@ def test_more_cells_at_once_than_fit_into_memory_are_refused(tmp_path: Path, mon
         with pytest.raises(UsageError, match=refusal("launcher.workers=40", "launcher.too_many", number=40)):
             launcher.probe(study.design.variants, 0.0)
         launcher.expect(1, 300.0)  # never more than there are cells to train
-        assert launcher.slots >= 1
+        assert launcher.capacity >= 1
 
 
 def test_a_script_without_a_guard_is_not_run_again_in_workers(tmp_path: Path) -> None:

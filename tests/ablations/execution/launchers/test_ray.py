@@ -190,7 +190,7 @@ def test_ray_listens_on_the_loopback_interface_alone(tmp_path: Path, ray_config:
 
 
 @pytest.mark.parametrize(
-    ("resources", "gpus_per_cell", "workers", "slots"),
+    ("resources", "gpus_per_cell", "workers", "capacity"),
     [
         ({"CPU": 64.0, "GPU": 8.0}, 1.0, 0, 8),
         ({"CPU": 64.0, "GPU": 8.0}, 0.25, 0, 32),
@@ -205,7 +205,7 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     resources: dict[str, float],
     gpus_per_cell: float,
     workers: int,
-    slots: int,
+    capacity: int,
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     design = replace(study.design, protocol=study.design.protocol | {"device": "cuda"})
@@ -221,7 +221,7 @@ def test_cells_share_gpus_as_asked_for_and_a_process_with_one_trains_one_cell(
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
     monkeypatch.setattr("ray.cluster_resources", lambda: resources)
     monkeypatch.setattr("ray.remote", remote)
-    assert launcher.slots == slots
+    assert launcher.capacity == capacity
     launcher.start(Job(next(design.cells()), launcher.recipe))
     assert asked == [{
         "num_returns": "streaming", "num_cpus": 1, "num_gpus": gpus_per_cell, "max_calls": 1, "max_retries": 0,

@@ -79,22 +79,22 @@ def test_a_search_that_was_cut_off_in_either_phase_ends_as_it_would_have(tmp_pat
     assert parts.confirmed() == whole.confirmed()
 
 
-@pytest.mark.parametrize("slots", [2, 40])
+@pytest.mark.parametrize("capacity", [2, 40])
 @pytest.mark.parametrize("prune", [False, True])
 def test_a_search_of_several_cells_at_once_confirms_when_all_picks_have_been_tried(
-    tmp_path: Path, slots: int, prune: bool
+    tmp_path: Path, capacity: int, prune: bool
 ) -> None:
     study = Study(tmp_path, prunes=prune)
-    launcher = FormulaLauncher(study.config, slots=slots)
+    launcher = FormulaLauncher(study.config, capacity=capacity)
     study.drive(launcher)
-    assert launcher.most == min(slots, 9)
+    assert launcher.most == min(capacity, 9)
     assert len(launcher.trained) == len(set(launcher.trained)) == 9 + 3 * 2
     assert all(name.endswith(" selection") for name in launcher.trained[:9])
     assert len(study.picked()) == len(set(study.picked())) == 8
     given_up = {cell.variant for cell in study.store.cells() if cell.state is CellState.PRUNED}
     assert len(launcher.stopped) == len(given_up)
     assert not given_up & set(study.confirmed())
-    again = FormulaLauncher(study.config, slots=slots)
+    again = FormulaLauncher(study.config, capacity=capacity)
     study.drive(again)
     assert again.trained == []
 

@@ -19,9 +19,9 @@ from ablations.common.errors import UsageError
 from ablations.config import Config
 from ablations.config.compose import compose_config
 from ablations.design import make_design
-from ablations.execution.schedules.sequential import SequentialSchedule, looks_of
+from ablations.execution.schedules.sequential import SequentialSchedule, interims_of
 from ablations.run import PURPOSE, run
-from ablations.stats import Looks, Verdict, judge
+from ablations.stats import InterimAnalyses, Verdict, judge
 from ablations.storage.cell_states import CellState
 from ablations.storage.errors import StorageError
 from ablations.storage.study import open_store
@@ -71,9 +71,9 @@ def later(variant: str, replicate: int) -> float:
 class MadeUpLauncher(Several):
     """Cells that take no time and come to what a formula says."""
 
-    def __init__(self, config: Config, top1: Callable[[str, int], float], failing: str = "", slots: int = 1) -> None:
+    def __init__(self, config: Config, top1: Callable[[str, int], float], failing: str = "", capacity: int = 1) -> None:
         super().__init__(make_design(config), config.data)
-        self.hold(slots)
+        self.hold(capacity)
         self._top1, self._failing = top1, failing
         self.trained: list[str] = []
 
@@ -112,10 +112,10 @@ class Study(DrivenStudy):
         *,
         stop_after: int | None = None,
         failing: str = "",
-        slots: int = 1,
+        capacity: int = 1,
     ) -> list[str]:
         """Goes on as `run` does; returns the cells that were trained."""
-        launcher = MadeUpLauncher(self.config, top1, failing, slots)
+        launcher = MadeUpLauncher(self.config, top1, failing, capacity)
         self.found.clear()
         self.drive(launcher, stop_after=stop_after)
         return launcher.trained
@@ -130,8 +130,8 @@ class Study(DrivenStudy):
 
     def verdicts(self) -> dict[str, Verdict]:
         ended = collect(self.design, self.store.cells()).ended
-        looks = looks_of(self.design, self.store.attributes["looks"])
-        contrasts = judge(ended, self.design.baselines, self.design.margin, looks=looks)
+        interims = interims_of(self.design, self.store.attributes["looks"])
+        contrasts = judge(ended, self.design.baselines, self.design.margin, interims=interims)
         return {contrast.variant: contrast.verdict for contrast in contrasts}
 
 
@@ -212,11 +212,11 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
     assert worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3) in printed
 
 
-@pytest.mark.parametrize("slots", [2, 5, 40])
+@pytest.mark.parametrize("capacity", [2, 5, 40])
 def test_a_look_waits_for_all_cells_of_the_one_before_however_many_are_trained_at_once(
-    study: Study, slots: int
+    study: Study, capacity: int
 ) -> None:
-    trained = study.train(mixed, slots=slots)
+    trained = study.train(mixed, capacity=capacity)
     assert len(trained) == len(set(trained))
     assert set(trained[:24]) == set(MIXED_ORDER[:24])
     assert set(trained) == set(MIXED_ORDER)
@@ -262,7 +262,7 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
         top1 = 50 + clear_one + noise
         result = Result(top1, 1.0, 10, 1.0, ()).to_dict()
         store.finish(cell, {"result": result, "environment": {}})
-    found = SequentialSchedule(design, store, Looks(SIZES)).cells()
+    found = SequentialSchedule(design, store, InterimAnalyses(SIZES)).cells()
     assert [cell.name if cell else None for cell in islice(found, 4)] == [
         "resnet8, none r8", "resnet8, sa r8", "resnet8, none r9", "resnet8, sa r9",
     ]  # fmt: skip
@@ -273,28 +273,28 @@ def test_a_study_remembers_when_it_is_looked_at(study: Study) -> None:
     assert study.store.attributes["looks"] == list(SIZES)
     # More contrasts would be looked at later, but what was spent is spent.
     study.store.remember("looks", [8, 16])
-    assert looks_of(study.design, study.store.attributes["looks"]) == Looks((8, 16))
+    assert interims_of(study.design, study.store.attributes["looks"]) == InterimAnalyses((8, 16))
 
 
 def test_another_replicates_max_is_refused_for_a_stored_study(study: Study, tmp_path: Path) -> None:
     study.train(mixed, stop_after=1)
     other = Study(tmp_path, "replicates=auto", "replicates.max=20")
     with pytest.raises(StorageError, match=refusal("replicates.max=20", "looks.begun", begun=16, then="study=")):
-        looks_of(other.design, other.store.attributes["looks"])
+        interims_of(other.design, other.store.attributes["looks"])
 
 
 def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_can() -> None:
     asked = make_design(compose_config([*TINY, "replicates=auto", "replicates.max=5"]))
     with pytest.raises(UsageError, match=refusal("replicates.max=5", "looks.too_few")):
-        looks_of(asked)
-    assert Looks.planned(5) is None
-    assert looks_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))).sizes == (6,)
+        interims_of(asked)
+    assert InterimAnalyses.planned(5) is None
+    assert interims_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))).sizes == (6,)
 
 
 def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
     asked = make_design(compose_config(["device=cpu", "sweep.factors={}", "replicates=auto"]))
     with pytest.raises(UsageError, match=refusal("replicates=auto", "looks.nothing")):
-        looks_of(asked)
+        interims_of(asked)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ REAL = ("device=cpu", "sweep=shuffle", "replicates=auto", "replicates.max=10", "
 def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: Path, command: Command) -> None:
     done = command("run", *REAL, f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (0, "")
-    sizes = looks_of(make_design(compose_config([*REAL]))).sizes
+    sizes = interims_of(make_design(compose_config([*REAL]))).sizes
     first = 5 * sizes[0]
     assert f"replicates: {sizes[0]} to 10, " + worded("run.to_train", cells=first, left=first) in done.stdout
     assert "Verdicts are from paired tests" in done.stdout

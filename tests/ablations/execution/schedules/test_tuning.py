@@ -113,7 +113,7 @@ def test_tpe_follows_the_results_of_each_variant(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
 def test_several_cells_at_once_are_the_same_cells(tmp_path: Path, sampler: str) -> None:
     study = TunedStudy(tmp_path, f"tune.sampler={sampler}")
-    launcher = TunableLauncher(study.config, slots=3)
+    launcher = TunableLauncher(study.config, capacity=3)
     study.drive(launcher)
     assert launcher.most == 3
     assert len(launcher.trained) == len(set(launcher.trained)) == CELLS

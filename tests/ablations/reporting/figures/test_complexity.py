@@ -92,7 +92,7 @@ def marks(drawn: Figure, panel: int) -> list[tuple[float, float]]:
     return sorted(map(tuple, np.asarray(circles_and_marks(drawn.axes[panel])[1].get_offsets()).tolist()))
 
 
-def looks(axes: Axes) -> set[tuple[str, bytes]]:
+def appearances(axes: Axes) -> set[tuple[str, bytes]]:
     """Colour and shape of each mark."""
     shown = circles_and_marks(axes)[1]
     paths = [np.asarray(path.vertices).tobytes() for path in shown.get_paths()]
@@ -124,7 +124,7 @@ def test_published_numbers_have_a_panel_of_their_own_with_the_same_colours() -> 
     assert sorted(round(y, 3) for _, y in marks(drawn, 1)) == sorted(round(y, 3) for y in published["top1"])
     assert {"ResNet-50", "ResNet-101"} <= set(written(drawn))
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == RIVALS
-    here, published_looks = map(looks, drawn.axes)
+    here, published_looks = map(appearances, drawn.axes)
     assert here < published_looks
     assert cut(drawn) == overlapping(drawn) == []
 
@@ -144,7 +144,7 @@ def test_colours_are_modules_and_markers_backbones_where_a_study_has_several() -
         "resnet8",
         "resnet20",
     ]
-    found = looks(drawn.axes[0])
+    found = appearances(drawn.axes[0])
     assert len(found) == 8
     assert len({colour for colour, _ in found}) == 4
     assert len({marker for _, marker in found}) == 2

@@ -20,7 +20,7 @@ from tests.builders.drawings import legend_of, points, spans
 from tests.wording import worded
 
 TOP1 = METRICS["top1"]
-HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), 0.008, 1.0, Verdict.HELPS, look=8)
+HELPS = Contrast("groups=4", "none", Estimate(8, 1.5, 1.0, 2.0), 0.008, 1.0, Verdict.HELPS, interim=8)
 HURTS = Contrast("groups=1", "none", Estimate(8, -1.0, -1.6, -0.4), 0.016, 1.0, Verdict.HURTS)
 EQUIVALENT = Contrast("groups=2", "none", Estimate(8, 0.0, -0.1, 0.1), 1.0, 0.01, Verdict.EQUIVALENT)
 UNDECIDED = Contrast(
@@ -58,7 +58,7 @@ def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
     frame = forest_frame(ALL)
     assert list(frame.columns) == [
         "variant", "baseline", "n", "mean", "low", "high", "adjusted", "p", "p_equivalence",
-        "verdict", "assumes_normal", "reason", "look", "shortfall", "unseen_failures",
+        "verdict", "assumes_normal", "reason", "interim", "shortfall", "unseen_failures",
     ]  # fmt: skip
     first, _, equivalent, undecided, single = frame.to_dict("records")
     assert pd.isna(first.pop("unseen_failures"))
@@ -66,11 +66,11 @@ def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
     assert first == {
         "variant": "groups=4", "baseline": "none", "n": 8, "mean": 1.5, "low": 1.0, "high": 2.0,
         "adjusted": None, "p": 0.008, "p_equivalence": 1.0, "verdict": "helps",
-        "assumes_normal": False, "reason": "", "look": 8, "shortfall": None,
+        "assumes_normal": False, "reason": "", "interim": 8, "shortfall": None,
     }  # fmt: skip
     assert (undecided["reason"], undecided["verdict"]) == (worded("reasons.no_spread"), "undecided")
     assert pd.isna(undecided["p"])
-    assert all(pd.isna(single[name]) for name in ("low", "high", "p", "p_equivalence", "look"))
+    assert all(pd.isna(single[name]) for name in ("low", "high", "p", "p_equivalence", "interim"))
 
 
 def test_a_contrast_without_a_pair_has_no_row() -> None:

@@ -35,7 +35,7 @@ OF_CELLS = [
     "pareto",
     "time",
     "complexity",
-    "promise",
+    "overhead",
     "learning_curves",
 ]  # of a grid with costs
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
@@ -91,7 +91,7 @@ def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Pat
     assert names == ["forest", "variants", "effects", "interactions", *OF_CELLS[1:]]
     rows = pd.read_csv(tmp_path / "figures" / "variants.csv", keep_default_na=False)
     assert set(rows["series"]) == {"none", "sa"}
-    assert set(pd.read_csv(tmp_path / "figures" / "promise.csv")["place"]) == {"resnet8", "resnet20"}
+    assert set(pd.read_csv(tmp_path / "figures" / "overhead.csv")["place"]) == {"resnet8", "resnet20"}
 
 
 def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, "sweep.factors.attention.groups=[2,4]", costs=False))
     assert names == ["forest", "variants", "time", "complexity", "learning_curves"]
     assert left_out["pareto"] == worded("figures.no_costs")
-    assert left_out["promise"] == worded("figures.no_times")
+    assert left_out["overhead"] == worded("figures.no_times")
 
 
 def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(
             worded("scope.missing", pending=4, total="6 cells", named="1 of none, 1 of groups=2, 2 of groups=4")
         )
         rows = pd.read_csv(tmp_path / "figures" / f"{figure.name}.csv", keep_default_na=False)
-        shown = set(rows["name" if figure.name == "promise" else "variant"])
+        shown = set(rows["name" if figure.name == "overhead" else "variant"])
         assert shown - {"none"} == {"groups=2"}, figure.name
 
 

@@ -14,7 +14,7 @@ from ablations.analysis.results import Results, collect
 from ablations.analysis.study import StudyAnalysis
 from ablations.design import Design
 from ablations.reporting.text.conclusions import conclusions, warnings
-from ablations.stats import Looks, summarise
+from ablations.stats import InterimAnalyses, summarise
 from ablations.storage.cell_states import CellState
 from ablations.storage.study import StoredCell
 from tests.builders.cells import configuration, design, diverged, stored
@@ -58,9 +58,9 @@ class Study:
     def results(self) -> Results:
         return collect(self.design, self.known)
 
-    def said(self, looks: Looks | None = None, **changed: Any) -> list[str]:
+    def said(self, interims: InterimAnalyses | None = None, **changed: Any) -> list[str]:
         made: Design = replace(self.design, **changed)
-        return conclusions(analysis_of(self.results, made, {"looks": list(looks.sizes)} if looks else {}))
+        return conclusions(analysis_of(self.results, made, {"looks": list(interims.sizes)} if interims else {}))
 
 
 def analysis_of(results: Results, made: Design, attributes: Mapping[str, Any] = MappingProxyType({})) -> StudyAnalysis:
@@ -110,20 +110,20 @@ def test_a_single_contrast_needs_no_correction() -> None:
 
 
 def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
-    looks = Looks((9, 12, 16))
+    interims = InterimAnalyses((9, 12, 16))
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=2" or replicate < 9)
-    said = study.said(looks)
+    said = study.said(interims)
     assert any(worded("verdicts.looked_at", sizes="9, 12, 16") in sentence for sentence in said)
     # Adding replicates is the study's own business, and so is what more of them would have seen.
     assert not any("replicates=auto" in sentence for sentence in said)
     (spent,) = (sentence for sentence in said if sentence.startswith("Replicates were added"))
-    decided = worded("conclusions.decided", variant="groups=2", look=9, open="groups=4")
+    decided = worded("conclusions.decided", variant="groups=2", interim=9, open="groups=4")
     assert spent == f"{worded('conclusions.added', trained=33, most=48)} {decided}"
     assert any("95 % CI over all interim analyses " in sentence for sentence in said)
 
 
 def test_before_the_first_look_nothing_is_decided() -> None:
-    said = Study(mixed, 4).said(Looks((9, 12, 16)))
+    said = Study(mixed, 4).said(InterimAnalyses((9, 12, 16)))
     assert any(
         "undecided (n = 4" in one and one.endswith(": the first interim analysis is at 9 replicates.") for one in said
     )

@@ -15,10 +15,10 @@ from sa_core.attentions.findings import (
     SINGLE_VALUE_NORM,
     Finding,
 )
-from sa_core.backbones.places import Place
+from sa_core.backbones.insertion_points import InsertionPoint
 from tests.wording import worded
 
-PLACES = tuple(Place(1, f"layer1.{block}.sa", 16) for block in range(5))
+PLACES = tuple(InsertionPoint(1, f"layer1.{block}.sa", 16) for block in range(5))
 
 
 def module(name: str, *findings: Finding, variant: str = "", side: int = 32, **knobs: Any) -> DegenerateModule:

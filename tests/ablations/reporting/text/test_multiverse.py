@@ -63,7 +63,7 @@ def test_a_report_says_which_effects_differ_and_by_which_tests(tmp_path: Path) -
 
 
 def test_a_report_says_what_interim_analyses_make_of_it(tmp_path: Path) -> None:
-    text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, TOPS, 12, looks=(8, 12))))
+    text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, TOPS, 12, interims=(8, 12))))
     assert worded("multiverse.bonferroni", protocols=2) in text
     assert worded("multiverse.flips") not in text
 

@@ -21,7 +21,7 @@ from ablations.reporting.text.reach import (
     reach_sentences,
     unknown_sentences,
 )
-from ablations.stats import Looks, detectable, reachable_margin
+from ablations.stats import InterimAnalyses, detectable, reachable_margin
 from tests.builders.frames import frame
 from tests.wording import worded
 
@@ -90,9 +90,9 @@ def test_more_replicates_detect_less_and_a_last_analysis_more_than_as_many_by_th
     def size(reach: Reach) -> float:
         return number(r": ([\d.]+) points in a typical", detection_sentence(reach))
 
-    looks = Looks((9, 12, 16))
-    auto = Reach.planned(design("auto", "replicates.max=16"), cells(), looks)
-    assert (auto.n, auto.level) == (16, looks.levels(3)[-1])
+    interims = InterimAnalyses((9, 12, 16))
+    auto = Reach.planned(design("auto", "replicates.max=16"), cells(), interims)
+    assert (auto.n, auto.level) == (16, interims.levels(3)[-1])
     assert size(Reach.planned(design(400), cells(), None)) < size(auto)
     assert size(Reach(design(), cells(), 16)) <= size(auto) < size(Reach(design(), cells(), 8))
 

@@ -14,8 +14,8 @@ from ablations.reporting.text.verdicts import (
     tally,
     verdict_mark,
 )
-from ablations.stats import Contrast, Looks, Reason, ReasonCode, Verdict
-from tests.builders.verdicts import CLEAR, EQUAL, LOST, OVER_LOOKS, SINGLE, SINGLY, SMALL, SPREAD, contrast, said_of
+from ablations.stats import Contrast, InterimAnalyses, Reason, ReasonCode, Verdict
+from tests.builders.verdicts import CLEAR, EQUAL, LOST, OVER_INTERIMS, SINGLE, SINGLY, SMALL, SPREAD, contrast, said_of
 from tests.wording import worded
 
 TOP1 = METRICS["top1"]
@@ -30,8 +30,8 @@ ATTAINABLE = f": {worded('reasons.attainable', least=0.12)}"
         (contrast(CLEAR, Verdict.HELPS, p=0.01), said_of("helps", SPREAD, "+1.50", "+1.00", "+2.00", ", p = 0.01")),
         (contrast(LOST, Verdict.HURTS, p=0.04), said_of("hurts", SPREAD, "-1.50", "-2.00", "-1.00", ", p = 0.04")),
         (
-            contrast(LOST, Verdict.HURTS, p=0.0002, look=8),
-            said_of("hurts", OVER_LOOKS, "-1.50", "-2.00", "-1.00", ", p = 0.001 or less"),
+            contrast(LOST, Verdict.HURTS, p=0.0002, interim=8),
+            said_of("hurts", OVER_INTERIMS, "-1.50", "-2.00", "-1.00", ", p = 0.001 or less"),
         ),
         (
             contrast(SMALL, Verdict.EQUIVALENT, p=0.4, p_equivalence=0.001),
@@ -53,8 +53,10 @@ ATTAINABLE = f": {worded('reasons.attainable', least=0.12)}"
             said_of("hurts", SPREAD, "-1.50", "-2.00", "-1.00", f", p = 0.04, {worded('verdicts.normal')}"),
         ),
         (
-            contrast(CLEAR, Verdict.HELPS, p=0.01, look=8, adjusted=1.2),
-            said_of("helps", OVER_LOOKS, "+1.50", "+1.00", "+2.00", f", {worded('verdicts.adjusted')} +1.20, p = 0.01"),
+            contrast(CLEAR, Verdict.HELPS, p=0.01, interim=8, adjusted=1.2),
+            said_of(
+                "helps", OVER_INTERIMS, "+1.50", "+1.00", "+2.00", f", {worded('verdicts.adjusted')} +1.20, p = 0.01"
+            ),
         ),
         (
             contrast(LOST, Verdict.UNSTABLE, p=0.2, reason=Reason(ReasonCode.NO_SPREAD)),
@@ -118,10 +120,10 @@ def test_the_method_names_the_assumption_of_each_test_that_was_used(few: bool, m
 
 
 def test_looks_are_said_to_be_allowed_for_and_early_decisions_to_be_overestimated() -> None:
-    decided: Contrast = contrast(CLEAR, Verdict.HELPS, look=9, adjusted=1.0)
-    looks = Looks((9, 12))
-    assert worded("verdicts.early") in method_sentences([decided], looks, "")
-    said = method_sentences([replace(decided, adjusted=None)], looks, "")
+    decided: Contrast = contrast(CLEAR, Verdict.HELPS, interim=9, adjusted=1.0)
+    interims = InterimAnalyses((9, 12))
+    assert worded("verdicts.early") in method_sentences([decided], interims, "")
+    said = method_sentences([replace(decided, adjusted=None)], interims, "")
     assert said.endswith(worded("verdicts.looked_at", sizes="9, 12"))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from ablations.reporting.figures.promise import draw_promise, promise_frame
+from ablations.reporting.figures.overhead import draw_overhead, overhead_frame
 from ablations.reporting.figures.rows import labels, one_setting, percent
 from tests.builders.benchmarks import (
     NETWORKS,
@@ -15,17 +15,17 @@ from tests.builders.benchmarks import (
 from tests.builders.drawings import points
 
 
-def test_the_frame_says_what_was_promised_and_what_was_measured() -> None:
-    frame = promise_frame(benchmark_rows())
+def test_the_frame_shows_what_was_predicted_and_what_was_measured() -> None:
+    frame = overhead_frame(benchmark_rows())
     row = frame[(frame["name"] == "sa") & (frame["mode"] == "training step")].iloc[0]
-    assert row["promised"] == pytest.approx(100 * 2_759_680 / PLAIN)
+    assert row["predicted"] == pytest.approx(100 * 2_759_680 / PLAIN)
     assert row["measured"] == pytest.approx(21)
     assert (row["low"], row["high"]) == pytest.approx((100 * (1.21 * 0.98 - 1), 100 * (1.21 * 1.03 - 1)))
     assert (row["noise_low"], row["noise_high"]) == pytest.approx((-1.5, 2))
 
 
 def test_a_mode_s_networks_stand_by_their_time_and_the_plain_one_is_no_row() -> None:
-    frame = promise_frame(benchmark_rows())
+    frame = overhead_frame(benchmark_rows())
     for mode in ("forward", "training step"):
         assert frame.loc[frame["mode"] == mode, "name"].tolist() == [
             "eca", "se", "gc", "sa", "sge", "official", "cbam",
@@ -35,8 +35,8 @@ def test_a_mode_s_networks_stand_by_their_time_and_the_plain_one_is_no_row() -> 
 def test_one_setting_is_shown_the_plainest_that_there_is() -> None:
     rows = benchmark_rows()
     columns = ["compile", "precision", "layout"]
-    assert set(promise_frame(rows)[columns].itertuples(index=False, name=None)) == {("eager", "fp32", "contiguous")}
-    compiled = promise_frame(rows[(rows["compile"] == "compiled") | (rows["precision"] == "bf16")])
+    assert set(overhead_frame(rows)[columns].itertuples(index=False, name=None)) == {("eager", "fp32", "contiguous")}
+    compiled = overhead_frame(rows[(rows["compile"] == "compiled") | (rows["precision"] == "bf16")])
     assert compiled[["name", *columns]].to_numpy().tolist() == [["sa", "compiled", "fp32", "contiguous"]]
 
 
@@ -44,57 +44,57 @@ def test_what_was_not_measured_is_left_out() -> None:
     rows = benchmark_rows()
     assert set(one_setting(rows)["status"]) == {"measured"}
     failed = (rows["name"] == "cbam") & (rows["mode"] == "training step")
-    frame = promise_frame(rows.assign(status=rows["status"].mask(failed, "out of memory")))
+    frame = overhead_frame(rows.assign(status=rows["status"].mask(failed, "out of memory")))
     assert frame["name"].tolist().count("cbam") == 1
-    assert len(draw_promise(frame, "caption").axes) == 2
+    assert len(draw_overhead(frame, "caption").axes) == 2
 
 
 @pytest.mark.parametrize("status", ["measured", "out of memory"])
 def test_without_networks_that_were_measured_the_frame_is_empty(status: str) -> None:
     rows = benchmark_rows()
     rows = rows[rows["kind"] == "module"] if status == "measured" else rows.assign(status=status)
-    assert promise_frame(rows).empty
-    assert promise_frame(rows.iloc[:0]).empty
+    assert overhead_frame(rows).empty
+    assert overhead_frame(rows.iloc[:0]).empty
 
 
-def test_without_the_plain_network_nothing_was_promised() -> None:
+def test_without_the_plain_network_nothing_was_predicted() -> None:
     rows = benchmark_rows()
-    assert promise_frame(rows[rows["name"] != "none"]).empty
+    assert overhead_frame(rows[rows["name"] != "none"]).empty
 
 
 def test_the_figure_shows_each_network_in_each_mode() -> None:
-    drawn = draw_promise(promise_frame(benchmark_rows()), "caption")
+    drawn = draw_overhead(overhead_frame(benchmark_rows()), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
     for axes, times in zip(drawn.axes, ([9, 11, 13, 24, 31, 51, 58], [7, 9, 12, 21, 35, 62, 71]), strict=True):
         found = points(axes)
         assert [x for x, _ in found if x > 1] == pytest.approx(times)
-        assert (0, 4) in found  # promised
+        assert (0, 4) in found  # predicted
         assert [text.get_text() for text in axes.texts] == [percent(time) for time in times]
     labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
-    assert labels[0] == "eca\npromised +0.067 %"
-    assert labels[4] == "sge\npromised 0 %"
+    assert labels[0] == "eca\npredicted +0.067 %"
+    assert labels[4] == "sge\npredicted 0 %"
     assert cut_or_overlapping(drawn) == []
 
 
 def test_a_band_shows_the_noise() -> None:
-    drawn = draw_promise(promise_frame(benchmark_rows()), "caption")
+    drawn = draw_overhead(overhead_frame(benchmark_rows()), "caption")
     bands = {(bar.get_x(), bar.get_x() + bar.get_width()) for axes in drawn.axes for bar in axes.patches}  # type: ignore[attr-defined]
     assert all(band == pytest.approx((-1.5, 2)) for band in bands)
 
 
 def test_one_mode_is_one_panel() -> None:
-    frame = promise_frame(pd.DataFrame([network("none"), network("sa")]))
-    drawn = draw_promise(frame, "caption")
+    frame = overhead_frame(pd.DataFrame([network("none"), network("sa")]))
+    drawn = draw_overhead(frame, "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference"]
     assert cut_or_overlapping(drawn) == []
 
 
 def test_several_backbones_have_rows_of_their_own() -> None:
     rows = pd.DataFrame([network(name, place=place) for place in ("resnet18", "resnet50") for name in NETWORKS])
-    frame = promise_frame(rows)
+    frame = overhead_frame(rows)
     assert frame["label"].tolist()[:2] == ["resnet18, eca", "resnet18, se"]
     assert len(frame) == 14
-    assert cut_or_overlapping(draw_promise(frame, "caption")) == []
+    assert cut_or_overlapping(draw_overhead(frame, "caption")) == []
 
 
 def test_a_label_has_what_differs() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from ablations.stats import Looks
-from ablations.stats.looks import critical_values, median_unbiased
+from ablations.stats import InterimAnalyses
+from ablations.stats.interims import critical_values, median_unbiased
 from ablations.stats.significance import ALPHA, FLIPPED, least_p
 
 MOST = st.integers(2, 150)
@@ -21,7 +21,7 @@ PATHS = 400_000
 
 @given(MOST)
 def test_looks_ascend_to_the_most_replicates(most: int) -> None:
-    planned = Looks.planned(most)
+    planned = InterimAnalyses.planned(most)
     assert (planned is None) == (most < FLIPPED)
     if planned:
         assert list(planned.sizes) == sorted(set(planned.sizes))
@@ -30,7 +30,7 @@ def test_looks_ascend_to_the_most_replicates(most: int) -> None:
 
 @given(MOST)
 def test_the_first_look_is_the_first_at_which_sign_flips_can_decide(most: int) -> None:
-    planned = Looks.planned(most)
+    planned = InterimAnalyses.planned(most)
     if planned is None or len(planned.sizes) == 1:  # then an earlier one would have left no batch to the most
         return
     able = [n for n in range(2, most + 1) if least_p(n) <= ALPHA * (n / most) ** 2 * (1 + 1e-9)]
@@ -39,7 +39,7 @@ def test_the_first_look_is_the_first_at_which_sign_flips_can_decide(most: int) -
 
 @given(MOST)
 def test_a_batch_is_a_third_of_what_there_is_and_three_at_least_but_for_the_last(most: int) -> None:
-    planned = Looks.planned(most)
+    planned = InterimAnalyses.planned(most)
     if planned is None:
         return
     for before, after in itertools.pairwise(planned.sizes[:-1]):
@@ -52,7 +52,7 @@ def test_a_batch_is_a_third_of_what_there_is_and_three_at_least_but_for_the_last
 @settings(max_examples=25, deadline=None)
 @given(st.integers(FLIPPED, 150), st.integers(1, 12))
 def test_every_look_can_decide_and_none_has_more_than_5_percent(most: int, contrasts: int) -> None:
-    planned = Looks.planned(most)
+    planned = InterimAnalyses.planned(most)
     assert planned is not None
     levels = planned.levels(contrasts)
     assert levels[0] == pytest.approx(ALPHA * (planned.sizes[0] / most) ** 2)
@@ -73,14 +73,14 @@ def test_every_look_can_decide_and_none_has_more_than_5_percent(most: int, contr
     ],
 )
 def test_looks_of_a_study(most: int, sizes: tuple[int, ...] | None) -> None:
-    made = Looks.planned(most)
+    made = InterimAnalyses.planned(most)
     assert (made and made.sizes) == sizes
 
 
 @pytest.mark.parametrize("most", [12, 16, 20, 32, 60])
 @pytest.mark.parametrize("contrasts", [1, 4, 9])
 def test_levels_rise_from_look_to_look(most: int, contrasts: int) -> None:
-    planned = Looks.planned(most)
+    planned = InterimAnalyses.planned(most)
     assert planned is not None
     levels = planned.levels(contrasts)
     assert list(levels) == sorted(levels)
@@ -91,7 +91,7 @@ def test_levels_rise_from_look_to_look(most: int, contrasts: int) -> None:
 
 @pytest.mark.parametrize("contrasts", [1, 4, 9])
 def test_one_look_has_all_5_percent(contrasts: int) -> None:
-    assert Looks((8,)).levels(contrasts) == pytest.approx((ALPHA,))
+    assert InterimAnalyses((8,)).levels(contrasts) == pytest.approx((ALPHA,))
     assert critical_values((8,), ALPHA) == pytest.approx((float(-ndtri(ALPHA / 2)),))
 
 
@@ -119,33 +119,33 @@ def test_looks_that_all_spend_everything_would_be_wrong_too_often() -> None:
     assert crossed.any(axis=1).mean() > 2 * ALPHA
 
 
-def decided(drift: float, look: int) -> NDArray[np.float64]:
+def decided(drift: float, interim: int) -> NDArray[np.float64]:
     """Draws z of paths with a drift, as far as they cross a bound above 0 at that look and no bound before it."""
     times = np.array(SIZES) / SIZES[-1]
     z = (walks(SIZES) + drift * times) / np.sqrt(times)
     bounds = critical_values(SIZES, ALPHA)
-    is_open = (np.abs(z[:, :look]) < bounds[:look]).all(axis=1)
-    return np.asarray(z[is_open & (z[:, look] >= bounds[look]), look])
+    is_open = (np.abs(z[:, :interim]) < bounds[:interim]).all(axis=1)
+    return np.asarray(z[is_open & (z[:, interim] >= bounds[interim]), interim])
 
 
-@pytest.mark.parametrize(("drift", "look"), [(2.5, 0), (2.5, 1), (1.5, 3), (2.0, 5)])
-def test_half_of_the_effects_that_a_look_decides_are_adjusted_to_less_than_they_are(drift: float, look: int) -> None:
-    z, time = decided(drift, look), SIZES[look] / SIZES[-1]
+@pytest.mark.parametrize(("drift", "interim"), [(2.5, 0), (2.5, 1), (1.5, 3), (2.0, 5)])
+def test_half_of_the_effects_that_a_look_decides_are_adjusted_to_less_than_they_are(drift: float, interim: int) -> None:
+    z, time = decided(drift, interim), SIZES[interim] / SIZES[-1]
     assert len(z) > 2000
-    bound = critical_values(SIZES, ALPHA)[look]
+    bound = critical_values(SIZES, ALPHA)[interim]
     # The estimate rises with z: half of all are below the truth where that of the median is the truth.
-    made = median_unbiased(SIZES, ALPHA, look, float(np.median(z)), bound) / time**0.5
+    made = median_unbiased(SIZES, ALPHA, interim, float(np.median(z)), bound) / time**0.5
     assert made == pytest.approx(drift, abs=0.15)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, len(SIZES) - 1), st.floats(0, 3))
-def test_an_adjusted_estimate_is_between_0_and_what_was_seen(look: int, beyond: float) -> None:
-    bound = critical_values(SIZES, ALPHA)[look]
-    made = median_unbiased(SIZES, ALPHA, look, bound + beyond, bound)
+def test_an_adjusted_estimate_is_between_0_and_what_was_seen(interim: int, beyond: float) -> None:
+    bound = critical_values(SIZES, ALPHA)[interim]
+    made = median_unbiased(SIZES, ALPHA, interim, bound + beyond, bound)
     assert 0 <= made <= bound + beyond + 1e-9
     assert (
-        median_unbiased(SIZES, ALPHA, look, bound + beyond + 0.1, bound) >= made - 1e-4
+        median_unbiased(SIZES, ALPHA, interim, bound + beyond + 0.1, bound) >= made - 1e-4
     )  # the precision of the halvings
 
 
@@ -163,8 +163,8 @@ def test_an_effect_that_earlier_looks_did_not_decide_is_not_adjusted_to_more_tha
 
 
 def test_looks_are_stored_as_their_sizes() -> None:
-    planned = Looks.planned(32)
+    planned = InterimAnalyses.planned(32)
     assert planned is not None
-    assert Looks.stored(list(planned.sizes)) == planned
-    assert Looks.stored(None) is None
-    assert Looks.stored([]) is None
+    assert InterimAnalyses.stored(list(planned.sizes)) == planned
+    assert InterimAnalyses.stored(None) is None
+    assert InterimAnalyses.stored([]) is None

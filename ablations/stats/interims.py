@@ -1,12 +1,12 @@
 """Interim analyses: judging a study before it is complete, without being wrong more often for it.
 
-Replicates are added in batches, and after each one the study is judged: what is decided gets no more. Repeated looks
-inflate the false-positive rate, so each may spend a part of the 5 % only. With N replicates at most, what has been
-spent by the look at n of them is (n / N)^2 of it, the quadratic member of Kim and DeMets's family of spending functions
-(Biometrika 1987). The level of each look follows from that by the joint distribution of a test's statistics at all
-looks, which is that of Brownian motion at the times n / N (Lan and DeMets 1983; Armitage, McPherson and Rowe 1969 for
-the recursion), for a contrast that may spend its equal share of the family's 5 %. This uses up what Bonferroni's
-inequality over the looks would leave.
+Replicates are added in batches, and after each one the study is judged: what is decided gets no more. Repeated interim
+analyses inflate the false-positive rate, so each may spend a part of the 5 % only. With N replicates at most, what has
+been spent by the interim analysis at n of them is (n / N)^2 of it, the quadratic member of Kim and DeMets's family of
+spending functions (Biometrika 1987). The level of each interim analysis follows from that by the joint distribution of
+a test's statistics at all interim analyses, which is that of Brownian motion at the times n / N (Lan and DeMets 1983;
+Armitage, McPherson and Rowe 1969 for the recursion), for a contrast that may spend its equal share of the family's 5
+%. This uses up what Bonferroni's inequality over the interim analyses would leave.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from scipy.special import ndtr, ndtri
 from ablations.stats.significance import ALPHA, FLIPPED, least_p
 
 _GROWTH = 4 / 3  # of the replicates from look to look
-_LEAST_BATCH = 3  # replicates between two looks
+_LEAST_BATCH = 3  # replicates between two interim analyses
 _GRID = 401  # points of the densities that are integrated
 _HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class Looks:
+class InterimAnalyses:
     """When a study is judged: the sizes are replicates, ascending; the last are the most that will be trained."""
 
     sizes: tuple[int, ...]
 
     def levels(self, contrasts: int) -> tuple[float, ...]:
-        """Returns the level of each look for the family-wise p of contrasts; it rises, unless a batch is short."""
+        """Returns the level of each interim analysis for the family-wise p of contrasts."""
         bounds = critical_values(self.sizes, ALPHA / contrasts)
         return tuple(float(min(ALPHA, contrasts * 2 * ndtr(-bound))) for bound in bounds)
 
     @classmethod
-    def planned(cls, most: int) -> Looks | None:
-        """Plans looks: the first where sign flips can decide, the others after a third more replicates each.
+    def planned(cls, most: int) -> InterimAnalyses | None:
+        """Plans interim analyses: the first where sign flips can decide, the others after a third more replicates each.
 
         None where not even `most` replicates could decide.
         """
@@ -55,14 +55,14 @@ class Looks:
         return cls((*sizes, most))
 
     @classmethod
-    def stored(cls, sizes: Sequence[int] | None) -> Looks | None:
-        """Returns what a study remembers of its looks; None where it was not judged so."""
+    def stored(cls, sizes: Sequence[int] | None) -> InterimAnalyses | None:
+        """Returns what a study remembers of its interim analyses; None where it was not judged so."""
         return cls(tuple(sizes)) if sizes else None
 
 
 @lru_cache(maxsize=64)
 def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """Returns the bounds of |z| at looks of such sizes, whose errors add up to `alpha` by the last one."""
+    """Returns the bounds of |z| at interim analyses of such sizes, whose errors add up to `alpha` by the last one."""
     times = np.array(sizes) / sizes[-1]
     spent = alpha * times**2
     bounds = [float(-ndtri(spent[0] / 2))]
@@ -80,31 +80,31 @@ def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=4096)
-def median_unbiased(sizes: tuple[int, ...], alpha: float, look: int, z: float, bound: float) -> float:
+def median_unbiased(sizes: tuple[int, ...], alpha: float, interim: int, z: float, bound: float) -> float:
     """Returns the z that a difference would have if it were as large as it truly is, given that its look decided it.
 
     An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
     median-unbiased estimate: the drift under which half of all paths that cross the bound of |z| at this look, on this
-    side, cross it by as much; 0 where no positive drift does, and no more than what was seen. (What earlier looks did
-    not decide is underestimated by this one, if the effect is large; that is not made up for.)
+    side, cross it by as much; 0 where no positive drift does, and no more than what was seen. (What earlier interim
+    analyses did not decide is underestimated by this one, if the effect is large; that is not made up for.)
 
     Args:
         sizes, alpha: as of `critical_values`.
-        look: the number of the look that decided.
+        interim: the number of the interim analysis that decided.
         z: its statistic, above 0.
         bound: of it at this look.
     """
     bounds, times = critical_values(sizes, alpha), [size / sizes[-1] for size in sizes]
-    time = times[look]
+    time = times[interim]
 
     def excess(drift: float) -> float:
-        if look == 0:
+        if interim == 0:
             beyond, crossed = (float(ndtr(drift * time**0.5 - value)) for value in (z, bound))
         else:
             path = Survival.started(times[0], bounds[0], drift)
-            for number in range(1, look):
+            for number in range(1, interim):
                 path = path.continued(times[number], times[number] - times[number - 1], bounds[number])
-            step = time - times[look - 1]
+            step = time - times[interim - 1]
             beyond, crossed = (path.above(value * time**0.5, step) for value in (z, bound))
         return beyond / crossed - 0.5 if crossed > 0 else 0.0
 
@@ -127,12 +127,12 @@ class Survival:
 
     @classmethod
     def started(cls, time: float, bound: float, drift: float = 0.0) -> Survival:
-        """Returns it at the first look, at a time of up to 1, whose bound is one of |z|."""
+        """Returns it at the first interim analysis, at a time of up to 1, whose bound is one of |z|."""
         points, width = _grid(bound * time**0.5)
         return cls(points, _density(points - drift * time, time) * width, drift)
 
     def continued(self, time: float, step: float, bound: float) -> Survival:
-        """Returns it at the next look, `step` later."""
+        """Returns it at the next interim analysis, `step` later."""
         points, width = _grid(bound * time**0.5)
         moved = _density(points[:, None] - self.points[None, :] - self.drift * step, step)
         return Survival(points, moved @ self.mass * width, self.drift)

@@ -1,4 +1,4 @@
-"""What the multiply-adds of attention promise, and what the clock says."""
+"""What the multiply-adds predict of the overhead of attention, and what is measured."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LOOKS: dict[str, dict[str, Any]] = {
     _PROMISED: {"color": style.COLOURS[1], "marker": "D"},
     _MEASURED: {"color": style.COLOURS[0], "marker": "o"},
 }
-_NUMBERS = ["promised", "measured", "low", "high", "noise_low", "noise_high"]
+_NUMBERS = ["predicted", "measured", "low", "high", "noise_low", "noise_high"]
 
 
-def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
+def overhead_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns a row a mode and network with attention of a benchmark (`Measurement.to_row`), the quickest first.
 
     Columns: `place` (the backbone), `batch`, `name`, `label`, `mode`, and the setting (`compile`, `precision`,
-    `layout`); and by how many percent they exceed the plain network's: `promised` of the multiply-adds, `measured` of
+    `layout`); and by how many percent they exceed the plain network's: `predicted` of the multiply-adds, `measured` of
     the time, with its 95 % CI from `low` to `high`, and `noise_low` to `noise_high` of the plain network's own time.
     """
     networks = rows[rows["kind"] == "network"]
@@ -42,7 +42,7 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
     shown = one_setting(shown.dropna(subset=["ratio", "multiply_adds", "plain"]))
     shown = shown.assign(
         label=labels(shown),
-        promised=shown["multiply_adds"] / shown["plain"],
+        predicted=shown["multiply_adds"] / shown["plain"],
         measured=shown["ratio"],
         low=shown["ratio_low"],
         high=shown["ratio_high"],
@@ -52,7 +52,7 @@ def promise_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return shown[[*SUBJECT, "label", "mode", *SETTING, *_NUMBERS]]
 
 
-def promise_of_variants(
+def overhead_of_variants(
     costs: StudyCosts | None, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
 ) -> pd.DataFrame:
     """Returns the same of a study's variants, which were timed in turns with the plain network.
@@ -73,39 +73,39 @@ def promise_of_variants(
                 continue
             place = variant.model["name"]
             label = f"{place}, {variant.name}" if several and place not in variant.name else variant.name
-            promised = multiply_adds[variant.name] / plain_adds[variant.name]
+            predicted = multiply_adds[variant.name] / plain_adds[variant.name]
             noises = (noise.low, noise.high) if noise else (math.nan, math.nan)
-            rows.append([place, variant.name, label, mode, time.n, promised, time.mean, time.low, time.high, *noises])
+            rows.append([place, variant.name, label, mode, time.n, predicted, time.mean, time.low, time.high, *noises])
     frame = pd.DataFrame(rows, columns=["place", "name", "label", "mode", "n", *_NUMBERS])
     frame[_NUMBERS] = 100 * (frame[_NUMBERS] - 1)
     return frame.sort_values(["place", "mode", "measured"], ignore_index=True)
 
 
-def draw_promise(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a network and a panel a mode: the overhead that was promised, joined to the measured one.
+def draw_overhead(frame: pd.DataFrame, caption: str) -> Figure:
+    """Draws a row a network and a panel a mode: the overhead that was predicted, joined to the measured one.
 
-    Both stand on one linear scale, so that they compare as lengths; what is promised is mostly too short to be read
+    Both stand on one linear scale, so that they compare as lengths; what is predicted is mostly too short to be read
     off, and is written beside the name.
     """
-    promised = frame.drop_duplicates("label").set_index("label")["promised"]
-    folded = zip(style.row_labels(promised.index), promised, strict=True)
+    predicted = frame.drop_duplicates("label").set_index("label")["predicted"]
+    folded = zip(style.row_labels(predicted.index), predicted, strict=True)
     names = [f"{label}\npredicted {percent(value)}" for label, value in folded]
     modes = [mode for mode in _MODES if mode in set(frame["mode"])]
     low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
-    span = (high - low) or 1.0  # nothing was promised, and nothing measured
+    span = (high - low) or 1.0  # nothing was predicted, and nothing measured
     with style.figure(style.TWO_COLUMNS, 1.05 + style.rows_height(names), caption) as drawn:
         panels = drawn.subplots(1, len(modes), sharey=True, squeeze=False)[0]
         for axes, mode in zip(panels, modes, strict=True):
             own = frame[frame["mode"] == mode]
-            place = own["label"].map(list(promised.index).index)
+            place = own["label"].map(list(predicted.index).index)
             noise, width = "no attention against itself (A/A), 95 % CI", own["noise_high"] - own["noise_low"]
             axes.barh(place, width, height=1, left=own["noise_low"], color="#d4d4d4", linewidth=0, label=noise)
             axes.axvline(0, color=style.BASELINE, linewidth=0.8)
-            axes.hlines(place, own["promised"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
+            axes.hlines(place, own["predicted"], own["measured"], color=style.BASELINE, linestyle=":", linewidth=0.9)
             placed = own.assign(row=place, of_time=_MEASURED, of_adds=_PROMISED)
             draw_points(axes, placed, "measured", "row", "of_time", _LOOKS, intervals=(("low", "high", 2.2),))
-            draw_points(axes, placed, "promised", "row", "of_adds", _LOOKS, intervals=(), fill=False)
-            ends = own[["measured", "high", "promised"]].max(axis="columns")
+            draw_points(axes, placed, "predicted", "row", "of_adds", _LOOKS, intervals=(), fill=False)
+            ends = own[["measured", "high", "predicted"]].max(axis="columns")
             for row, end, value in zip(place, ends, own["measured"], strict=True):
                 axes.annotate(percent(value), (end, row), (6, 0), textcoords="offset points", va="center", fontsize=7)
             axes.set_title(_MODES[mode], loc="left")

@@ -23,7 +23,7 @@ TIMM = "timm/"  # what names of models of timm begin with
 
 
 @dataclass(frozen=True)
-class Place:
+class InsertionPoint:
     """A place for attention: the number of its stage (from 1), its module path, and how many channels it has there."""
 
     stage: int
@@ -53,7 +53,7 @@ class Backbone:
     stages: tuple[Stage, ...] = ()
     stems: tuple[str, ...] = ()
 
-    def places(self, position: str = "residual") -> list[Place]:
+    def insertion_points(self, position: str = "residual") -> list[InsertionPoint]:
         """Returns the places at `position`, a place a block, in the order of the network.
 
         Raises:
@@ -62,7 +62,7 @@ class Backbone:
         if position not in POSITIONS:
             raise OptionError("position", position, "is not a valid choice", POSITIONS)
         return [
-            Place(number, f"{stage.name}.{block}.sa", self._channels(stage, block, position))
+            InsertionPoint(number, f"{stage.name}.{block}.sa", self._channels(stage, block, position))
             for number, stage in enumerate(self.stages, start=1)
             for block in range(stage.blocks)
         ]
@@ -73,11 +73,11 @@ class Backbone:
             return stage.in_channels
         return stage.channels // 2 if halved else stage.channels
 
-    def selected_places(self, position: str, stages: str) -> list[Place]:
+    def selected_points(self, position: str, stages: str) -> list[InsertionPoint]:
         """Returns the places at `position` in the stages that `stages` names, as `select_stages` reads it."""
-        places = self.places(position)
-        chosen = select_stages(stages, max(place.stage for place in places), self.name)
-        return [place for place in places if place.stage in chosen]
+        insertion_points = self.insertion_points(position)
+        chosen = select_stages(stages, max(place.stage for place in insertion_points), self.name)
+        return [place for place in insertion_points if place.stage in chosen]
 
 
 def select_stages(stages: str, count: int, backbone: str) -> set[int]:

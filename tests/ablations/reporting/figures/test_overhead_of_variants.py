@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from ablations.reporting.figures.promise import draw_promise, promise_of_variants
+from ablations.reporting.figures.overhead import draw_overhead, overhead_of_variants
 from tests.builders.costs import costs_of
 from tests.builders.drawings import LONG, SHORT, STRANGE, UNBROKEN, cut, design_of, overlapping, written
 
@@ -22,7 +22,7 @@ def frame_of(steps: Mapping[str, Sequence[float]] = STEPS, forwards: Mapping[str
              attentions: Sequence[str] = NAMES, models: Sequence[str] = ()) -> pd.DataFrame:  # fmt: skip
     design = design_of(list(steps), attentions, models)
     costs = costs_of(design, train_time_ratio=steps, test_time_ratio=forwards)
-    return promise_of_variants(costs, design, ADDS, PLAIN)
+    return overhead_of_variants(costs, design, ADDS, PLAIN)
 
 
 def rows_of(frame: pd.DataFrame) -> dict[tuple[str, str], dict[str, float]]:
@@ -33,7 +33,7 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     rows = rows_of(frame_of())
     assert set(rows) == {(name, mode) for name in ("sa", "se") for mode in ("forward", "training step")}
     row = rows["sa", "training step"]
-    assert row["promised"] == pytest.approx(2.5)
+    assert row["predicted"] == pytest.approx(2.5)
     half = student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)  # of the interval of the mean log ratio
     bounds = [100 * (1.3 * math.exp(sign * half) - 1) for sign in (-1, 1)]
     assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, *bounds, 3))
@@ -44,7 +44,7 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     assert row["measured"] == pytest.approx(120)
     assert (row["noise_low"], row["noise_high"]) == (0, 0)
     row = rows["se", "training step"]
-    assert (row["promised"], row["measured"], row["n"]) == pytest.approx((0, -10, 1))
+    assert (row["predicted"], row["measured"], row["n"]) == pytest.approx((0, -10, 1))
     assert math.isnan(row["low"])
     assert math.isnan(row["high"])
 
@@ -71,7 +71,7 @@ def test_what_was_not_timed_is_left_out() -> None:
     assert math.isnan(rows_of(frame)["sa", "forward"]["noise_low"])
     for nothing in (
         frame_of(dict.fromkeys(NAMES, ()), dict.fromkeys(NAMES, ())),
-        promise_of_variants(None, design_of(NAMES, NAMES), ADDS, PLAIN),
+        overhead_of_variants(None, design_of(NAMES, NAMES), ADDS, PLAIN),
     ):
         assert nothing.empty
         assert list(nothing.columns) == list(frame.columns)
@@ -83,13 +83,13 @@ def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
     design = design_of(names, ["none", "sa", "none", "sa", "se"], ["resnet8"] * 2 + ["resnet20"] * 3)
     costs = costs_of(design, train_time_ratio=steps)
     adds = dict(zip(names, (4e6, 5e6, 8e6, 9e6, 8e6), strict=True))
-    frame = promise_of_variants(costs, design, adds, dict(zip(names, (4e6, 4e6, 8e6, 8e6, 8e6), strict=True)))
+    frame = overhead_of_variants(costs, design, adds, dict(zip(names, (4e6, 4e6, 8e6, 8e6, 8e6), strict=True)))
     rows = rows_of(frame)
     assert set(frame["mode"]) == {"training step"}
     assert rows["resnet8, sa", "training step"]["noise_high"] == pytest.approx(10)
     assert rows["resnet20, sa", "training step"]["noise_high"] == pytest.approx(30)
-    assert rows["resnet8, sa", "training step"]["promised"] == pytest.approx(25)
-    assert rows["resnet20, sa", "training step"]["promised"] == pytest.approx(12.5)
+    assert rows["resnet8, sa", "training step"]["predicted"] == pytest.approx(25)
+    assert rows["resnet20, sa", "training step"]["predicted"] == pytest.approx(12.5)
     assert frame["label"].tolist() == ["resnet20, sa", "resnet20, other", "resnet8, sa"]
 
 
@@ -97,18 +97,18 @@ def test_a_name_that_only_begins_with_a_backbone_s_does_not_hide_which_it_is() -
     names = ["resnet18 wide", "resnet101 wide"]
     design = design_of(names, ["sa", "sa"], ["resnet18", "resnet101"])
     costs = costs_of(design, train_time_ratio={name: [1.2] for name in names})
-    frame = promise_of_variants(costs, design, dict.fromkeys(names, 2.0), dict.fromkeys(names, 1.0))
+    frame = overhead_of_variants(costs, design, dict.fromkeys(names, 2.0), dict.fromkeys(names, 1.0))
     assert sorted(frame["label"]) == sorted(names)
 
 
 def test_the_figure_says_what_the_bars_are() -> None:
-    drawn = draw_promise(frame_of(), "caption")
+    drawn = draw_overhead(frame_of(), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
     assert "measured time, 95 % CI" in written(drawn)
     assert "no attention against itself (A/A), 95 % CI" in written(drawn)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [
-        "se\npromised 0 %",
-        "sa\npromised +2.5 %",
+        "se\npredicted 0 %",
+        "sa\npredicted +2.5 %",
     ]
     assert cut(drawn) == overlapping(drawn) == []
 
@@ -117,7 +117,7 @@ def test_the_figure_says_what_the_bars_are() -> None:
 @pytest.mark.parametrize(
     ("names", "step", "copies", "plain"),
     [
-        (SHORT[:2], 0.0, 1, False),  # nothing promised and nothing measured
+        (SHORT[:2], 0.0, 1, False),  # nothing predicted and nothing measured
         (SHORT[:2], 0.0, 2, True),
         (SHORT[:2], 0.3, 1, True),
         (SHORT, 0.3, 8, True),
@@ -132,8 +132,8 @@ def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], step: fl
     design = design_of(names, ["none" if plain else "sa", *["sa"] * (len(names) - 1)])
     costs = costs_of(design, train_time_ratio=ratios, test_time_ratio=ratios)
     adds = {name: 1.0 + (step != 0) * 0.001 * number for number, name in enumerate(names)}
-    frame = promise_of_variants(costs, design, adds, dict.fromkeys(names, 1.0))
-    drawn = draw_promise(frame, "A caption of many words. " * 12)
+    frame = overhead_of_variants(costs, design, adds, dict.fromkeys(names, 1.0))
+    drawn = draw_overhead(frame, "A caption of many words. " * 12)
     assert cut(drawn) == []
     assert overlapping(drawn) == []
     for axes in drawn.axes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sa_core.backbones.places import POSITIONS, Place, select_stages
+from sa_core.backbones.insertion_points import POSITIONS, InsertionPoint, select_stages
 from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import on_meta
@@ -29,7 +29,7 @@ def test_every_place_gets_as_many_channels_as_it_says(backbone: str, stem: str |
         if path.endswith(".sa"):
             module.register_forward_pre_hook(partial(note, path))
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 10)
-    assert found == [(place.path, place.channels) for place in BACKBONES[backbone].places(position)]
+    assert found == [(place.path, place.channels) for place in BACKBONES[backbone].insertion_points(position)]
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,16 @@ def test_stages_that_are_not_there_are_refused_with_those_that_are(stages: str) 
 
 def test_selected_places_are_those_of_the_stages_in_the_order_of_the_network() -> None:
     backbone = BACKBONES["resnet8"]
-    assert backbone.selected_places("pre", "3+1") == [Place(1, "layer1.0.sa", 16), Place(3, "layer3.0.sa", 32)]
-    assert backbone.selected_places("post", "all") == backbone.places("post")
-    assert BACKBONES["resnet50"].selected_places("residual", "last")[0] == Place(4, "layer4.0.sa", 2048)
+    assert backbone.selected_points("pre", "3+1") == [
+        InsertionPoint(1, "layer1.0.sa", 16),
+        InsertionPoint(3, "layer3.0.sa", 32),
+    ]
+    assert backbone.selected_points("post", "all") == backbone.insertion_points("post")
+    assert BACKBONES["resnet50"].selected_points("residual", "last")[0] == InsertionPoint(4, "layer4.0.sa", 2048)
 
 
 def test_a_position_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(
         OptionError, match=refusal("position=identity", "options.unknown", valid="residual, pre, post, shortcut")
     ):
-        BACKBONES["resnet8"].places("identity")
+        BACKBONES["resnet8"].insertion_points("identity")

@@ -1,4 +1,4 @@
-"""The slot that a block of a backbone has for attention, and where in the block it stands."""
+"""Blocks of backbones with an insertion point for attention."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from torch.nn import functional as F
 from sa_core.fused.block import end_of_block
 
 
-class SlottedBlock(nn.Module):
-    """A block of a residual path and a shortcut, with a slot for attention that is named `sa` as in the official code.
+class AttentionBlock(nn.Module):
+    """A block of a residual path and a shortcut; its attention module is named `sa`, as in the official code.
 
-    A subclass says what its paths are. `position` is where attention stands; `sa_core.backbones.places` tells what each
-    means.
+    A subclass defines the paths. `position` is the insertion point, see `sa_core.backbones.insertion_points`.
     """
 
     __constants__ = ("position", "fused")  # for TorchScript, which compiles the torch path
