@@ -65,8 +65,8 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
     models = list(dict.fromkeys(frame["model"]))
     by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
     markers = {model: style.appearance_of(index)["marker"] for index, model in enumerate(models) if by_module}
-    frame = frame.assign(appearance=frame["attention" if by_module else "variant"])
-    published = published.assign(appearance=published["attention"])
+    frame = frame.assign(series=frame["attention" if by_module else "variant"])
+    published = published.assign(series=published["attention"])
     names = list(dict.fromkeys([*frame["series"], *published["series"]]))
     own_baselines = [name for name in frame["variant"] if baselines.get(name) == name]
     appearances = style.appearances_of(names, set(frame.loc[frame["variant"].isin(own_baselines), "series"]))
@@ -109,7 +109,7 @@ def _draw(
         frame["place"],
         frame["low"],
         frame["high"],
-        colors=[colours[appearance] for appearance in frame["series"]],
+        colors=[colours[name] for name in frame["series"]],
         linewidth=0.9,
         alpha=0.7,
     )
