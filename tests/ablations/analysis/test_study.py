@@ -66,6 +66,6 @@ def test_an_analysis_is_computed_once(tmp_path: Path) -> None:
 
 
 def test_looks_are_those_that_are_stored(tmp_path: Path) -> None:
-    interims = study(tmp_path, stored(design(), 6), interims=[9, 12, 16]).interims
+    interims = study(tmp_path, stored(design(), 6), looks=[9, 12, 16]).interims
     assert interims is not None
     assert interims.sizes == (9, 12, 16)

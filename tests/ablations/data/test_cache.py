@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,14 +179,15 @@ def test_a_folder_that_cannot_be_written_is_one_message(tree: Path, tmp_path: Pa
 def test_a_full_disk_while_writing_is_one_message_and_leaves_nothing(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room, pwrite = [100_000], os.pwrite
+    room, pwrite, turn = [100_000], os.pwrite, Lock()
 
     def write(file: int, content: bytes, place: int) -> int:
-        if not room[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = pwrite(file, content[: room[0]], place)
-        room[0] -= written
-        return written
+        with turn:  # several threads write
+            if not room[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = pwrite(file, content[: room[0]], place)
+            room[0] -= written
+            return written
 
     monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(DataError, match=f"^data.cache=.*{worded('files.unwritable', cause='No space left on device')}"):

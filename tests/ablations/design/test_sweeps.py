@@ -58,9 +58,10 @@ def test_a_sweep_ends_in_a_table_and_its_figures(sweep: str, folder: Path, capsy
         assert f"\n{section}\n" in printed
         assert f"\n## {section}\n" in report
     figures = {path.stem for path in (study / "figures").glob("*.png")}
-    extra = {"search": {"tradeoffs"}, "factorial": {"effects"}, "backbones": {"effects"}}
+    crossed = {"effects", "interactions"}
+    extra = {"search": {"tradeoffs", "edf"}, "factorial": crossed, "backbones": crossed}
     of_networks = {"gates", "subfeatures", "cams"} if is_looked_at else set()
-    always = {"variants", "complexity", "learning_curves", "classes", "confusion", "calibration", "forest"}
+    always = {"variants", "time", "complexity", "learning_curves", "classes", "confusion", "calibration", "forest"}
     assert figures == always | of_networks | of_costs | extra.get(sweep, set())
     assert ("\n## Costs\n" in report) == bool(of_costs)
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")

@@ -159,7 +159,7 @@ def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for
     assert "| +5.40 [+5.19, +5.61] | helps |" in once.text
     assert f"groups=2 against none: helps ({worded('conclusions.no_interval', n=9, points='+5.40')}" in once.text
     assert [contrast.interim for contrast in once.analysis.contrasts] == [None, None]
-    looked_at = make_report(analysis(tmp_path, made, known, interims=[9, 12, 16]), ["forest"])
+    looked_at = make_report(analysis(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
     frame = pd.read_csv(tmp_path / "figures" / "forest.csv")
     assert frame["verdict"].tolist() == ["helps", "undecided"]
     assert frame["interim"].tolist() == [9, 9]
