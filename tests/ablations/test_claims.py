@@ -94,7 +94,7 @@ def test_a_stored_study_settles_what_it_can_and_is_evidence_for_the_rest(
         section = page.partition(f"## {name}")[2].partition("##")[0]
         start = rf"- {re.escape(where)} {control}, n = 8, \+2\.00 \[\+1\.9\d, \+2\.0\d\] at 95 %"
         assert re.search(f"^{start}{end}$", section, re.MULTILINE)
-    assert "\nComparisons that count: 1, from 1 study; decided: 1. Each interval is at 95 % or more.\n" in page
+    assert "\nEligible comparisons: 1, from 1 study; decided: 1. Each interval is at 95 % or more.\n" in page
     frame = pd.read_csv(tmp_path / "claims.csv").set_index("claim")
     row = frame.loc["shuffle"]
     assert (row["studies"], row["treatment"], row["control"]) == (

@@ -149,11 +149,11 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
     failed, printed = drive(study, weights)
     assert failed == 0
     assert [cell.state for cell in study.store.cells()] == [CellState.FINISHED] * 2
-    assert "The weights of none r0 are not kept: " in printed
+    assert "The weights of none r0 are not saved: " in printed
     if obstacle == "a file in place of the folder":
-        assert "The weights of groups=4 r0 are not kept: " in printed
+        assert "The weights of groups=4 r0 are not saved: " in printed
     else:
-        assert "groups=4 r0 are not kept" not in printed
+        assert "groups=4 r0 are not saved" not in printed
         assert weights.path(other).is_file()
         assert not weights.path(plain).is_file()
     if obstacle == "full disk":
