@@ -125,7 +125,7 @@ def test_analyze_says_which_protocol_has_no_cells(known: Path, capsys: pytest.Ca
 
 def test_what_is_stored_nowhere_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("analyze", tmp_path, PROTOCOLS) == 2
-    message = refusal(PROTOCOLS, "multiverse.unstored", advice="`python -m ablations.run")
+    message = refusal(PROTOCOLS, "multiverse.unstored", advice="create them with `python -m ablations.run")
     assert re.match(f"error: {message}", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
