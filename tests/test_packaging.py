@@ -198,7 +198,10 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installation") / "venv"
     venv.create(folder, symlinks=True)
     command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-    subprocess.run([*command, "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True, timeout=200)
+    # Without PYTHONPATH, in which pip would find the editable installation and take the wheel for installed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    wanted = ["--no-deps", "--no-index", "--ignore-installed", str(wheel)]
+    subprocess.run([*command, *wanted], check=True, capture_output=True, timeout=200, env=environment)
     (packages,) = folder.glob("lib/python*/site-packages")
     # Of a folder that is added so, no .pth files are read: an editable installation in it stays out.
     (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
