@@ -37,7 +37,7 @@ def test_a_study_on_a_tree_ends_in_a_table_and_figures_that_say_what_the_data_we
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
     of_cells = {"variants", "forest", "learning_curves", "pareto", "complexity", "overhead"}
     of_predictions = {"classes", "confusion", "calibration"}
-    assert figures == of_cells | of_predictions | {"gates", "subfeatures", "cams"}
+    assert figures == of_cells | of_predictions | {"time", "gates", "subfeatures", "cams"}
     report = (folder / "report.md").read_text()
     assert worded("scope.data", train=9, test=6, number=3, classes="n01, n02, n03.") in report
     assert "| data.train_per_class | 3 |" in report
