@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from ablations.analysis.comparison import StudyComparison
-from ablations.common.console import print_text
+from ablations.common.console import print_path, print_text
 from ablations.common.files import refusals_explained, write_whole
 from ablations.common.metrics import METRICS
 from ablations.common.parts import TRACEBACKS, Parts
@@ -50,13 +50,14 @@ def report_comparison(found: StudyComparison, command: str, console: Console, pa
     lines += [f"![{table.title if table else _NAME}](figures/{_NAME}.png)", ""] if pictures else []
     tracebacks = parts.write_tracebacks(folder / TRACEBACKS)
     with refusals_explained("results_dir", folder, GO_ON, names_file=True):
-        write_whole(folder / "report.md", "\n".join([*lines, *details, "## Made by", "", *code_block(command), ""]))
+        write_whole(folder / "report.md", "\n".join([*lines, *details, "## Command", "", *code_block(command), ""]))
     if table:
         parts.make("printed table", None, print_table, console, table.headers, table.rows)
     note = [table.note] if table else []
-    places = [f"Report:     {folder / 'report.md'}", *(f"Figure:     {png}" for png in pictures[:1])]
-    for line in (*note, *sentences, *places, *not_made_notice(parts, tracebacks)):
-        print_text(console, line)
+    print_text(console, *note, *sentences)
+    print_path(console, "Report", folder / "report.md")
+    print_path(console, "Figure", *pictures[:1])
+    print_text(console, *not_made_notice(parts, tracebacks))
     return folder / "report.md"
 
 

@@ -106,7 +106,7 @@ class AttentionUnit(AttentionBlock, InvertedResidual):  # type: ignore[misc]
         return shuffled
 
 
-class SlottedResNet(Classifier, ResNet):  # type: ignore[misc]
+class AttentionResNet(Classifier, ResNet):  # type: ignore[misc]
     """torchvision's ResNet, which timm can take feature maps from (`feature_info`)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -139,7 +139,7 @@ class SlottedResNet(Classifier, ResNet):  # type: ignore[misc]
         return torch.flatten(self.avgpool(x), 1)
 
 
-class SlottedShuffleNet(Classifier, ShuffleNetV2):  # type: ignore[misc]
+class AttentionShuffleNet(Classifier, ShuffleNetV2):  # type: ignore[misc]
     """torchvision's ShuffleNetV2."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -175,9 +175,9 @@ def build(backbone: Backbone, num_classes: int, position: str, stem: str, in_cha
     model: nn.Module
     if backbone.family == "resnet":
         block = AttentionBottleneck if backbone.name in ("resnet50", "resnet101") else AttentionBasicBlock
-        model = SlottedResNet(block, backbone, num_classes)
+        model = AttentionResNet(block, backbone, num_classes)
     else:
-        model = SlottedShuffleNet(backbone, num_classes)
+        model = AttentionShuffleNet(backbone, num_classes)
     for module in model.modules():
         if isinstance(module, AttentionBlock):
             module.position = position
