@@ -23,7 +23,7 @@ import pytest
 
 PASSWORD = "pa55/w@rd"  # of which a URL has to escape two characters
 QUOTED_PASSWORD = "pa55%2Fw%40rd"
-MLFLOW_USER, MLFLOW_PASSWORD = "me", "pa55/w@rd of MLflow"
+MLFLOW_USER, MLFLOW_PASSWORD = "me", "0pen/s@me of MLflow"
 # A password that was right is kept for an hour: hashing it takes longer than what most requests ask for.
 _BASIC_AUTH = f"""[mlflow]
 default_permission = READ

@@ -57,9 +57,9 @@ def read_flags(typed: Sequence[str]) -> CommandLine:
         values["info"] = INFO[0]
     for flag, choices in (("cfg", CFG), ("info", INFO)):
         if values[flag] not in (None, *choices):
-            raise UsageError(f"--{flag}", values[flag], "unknown value", choices)
+            raise UsageError(_as_typed((f"--{flag}", f"-{flag[0]}"), typed), values[flag], "unknown value", choices)
     if known.config_dir == "":
-        raise UsageError("--config-dir", None, "requires a folder")
+        raise UsageError(_as_typed(("--config-dir", "-cd"), typed), None, "requires a folder")
     for flag in ("resolve", "package"):
         if values[flag] and not known.cfg:
             raise UsageError(f"--{flag}", None, "requires --cfg")
@@ -83,10 +83,15 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:
+    """The one of a flag's names that was typed, else the first."""
+    return next((name for word in typed if (name := word.partition("=")[0]) in names), names[0])
+
+
 def _refusal(error: ArgumentError, typed: Sequence[str]) -> UsageError:
     names = (error.argument_name or "").split("/")
-    word = next((word for word in typed if word.partition("=")[0] in names), names[0])
-    flag, equals, value = word.partition("=")
+    flag = _as_typed(names, typed)
+    _, equals, value = next((word for word in typed if word.partition("=")[0] == flag), flag).partition("=")
     if equals:
         return UsageError(flag, value, "takes no value")
     needs = {"--config-dir": "requires a folder", "--cfg": f"needs a value: {', '.join(CFG)}"}

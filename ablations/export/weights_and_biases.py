@@ -45,4 +45,6 @@ def export_wandb(analysis: StudyAnalysis, folder: Path) -> list[Path]:
             run.log(metrics, step=epoch)
         run.summary.update(cell.results)
         run.finish()
+    if wandb.run is None:  # else it would end a run of the caller's, too
+        wandb.teardown()  # `finish` returns before W&B's service has written the file
     return [place]

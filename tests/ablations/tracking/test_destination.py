@@ -11,7 +11,7 @@ from ablations.config.compose import compose_config
 from ablations.tracking import destination_of
 from ablations.tracking.destination import Destination
 from ablations.tracking.experiment import Experiment, open_experiment
-from tests.servers import MlflowServer
+from tests.servers import MLFLOW_PASSWORD, MLFLOW_USER, MlflowServer
 from tests.wording import refusal, worded
 
 URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
@@ -75,8 +75,8 @@ def test_a_server_and_databricks_have_their_own_artifacts(uri: str, is_server: b
 def opened_as_databricks(server: MlflowServer, uri: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """Opens an experiment at a Databricks URI, whose requests an MLflow server answers: it has the same paths."""
     monkeypatch.setenv("DATABRICKS_HOST", server.uri)
-    monkeypatch.setenv("DATABRICKS_USERNAME", "me")
-    monkeypatch.setenv("DATABRICKS_PASSWORD", "pa55/w@rd of MLflow")
+    monkeypatch.setenv("DATABRICKS_USERNAME", MLFLOW_USER)
+    monkeypatch.setenv("DATABRICKS_PASSWORD", MLFLOW_PASSWORD)
     return open_experiment(Destination(uri, "/Users/me/mine", Path("/nowhere/artifacts")))
 
 
