@@ -25,7 +25,7 @@ from ablations.config.schema import Config
 
 FILE = Path(__file__).parents[1] / "ablations" / "OPTIONS.md"
 # What several data sets share, by the title of its table.
-_DATA = {"all": DataConfig, "all that are read from files": StoredConfig, "trees of images": ImageTreeConfig}
+_DATA = {"all": DataConfig, "all that are read from files": StoredConfig, "image folders": ImageTreeConfig}
 _HEAD = "| option | default | values | meaning |\n| --- | --- | --- | --- |"
 
 
@@ -108,7 +108,7 @@ def _row(entry: Field[Any], prefix: str, schema: type) -> str:
     default = entry.default_factory() if entry.default is MISSING else entry.default
     shown = default if isinstance(default, str) else json.dumps(default)
     verbs = entry.metadata.get("verbs")
-    text = entry.metadata["help"] + (f" (Verbs: {', '.join(f'`{verb}`' for verb in verbs)}.)" if verbs else "")
+    text = entry.metadata["help"] + (f" (Commands: {', '.join(f'`{verb}`' for verb in verbs)}.)" if verbs else "")
     cells = (
         f"`{prefix}{SHOWN_NAMES.get(entry.name, entry.name)}`",
         f"`{shown}`" if shown else "",

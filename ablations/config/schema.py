@@ -65,7 +65,10 @@ class SweepConfig:
     name: str = option("", "Name of the sweep (of its file).")
     question: str = option("", "Research question that the sweep answers.")
     factors: dict[str, Any] = option(
-        {}, "Factors with their levels, fully crossed, for example attention.groups=[1,2,4]."
+        {},
+        "Factors with their levels, fully crossed. sweep.factors.attention.groups=[1,2,4] replaces or adds one factor; "
+        "sweep.factors={attention: {groups: [2, 4], shuffle: [true, false]}} replaces all, and with + before it adds "
+        "several.",
     )
     variants: dict[str, Any] = option({}, "Additional named variants, each with its settings.")
     baseline: str = option(
