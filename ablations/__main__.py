@@ -38,15 +38,15 @@ def _dispatch(typed: Sequence[str]) -> int:
     elif first.startswith("-"):
         raise UsageError(first, None, "unknown flag", _FLAGS)
     else:
-        raise UsageError(first, None, "unknown verb", VERBS)
+        raise UsageError(first, None, "unknown command", VERBS)
     return 0
 
 
 def _listing() -> Iterator[str]:
-    yield "usage: python -m ablations VERB [group=choice ...] [option=value ...]"
-    yield "       python -m ablations VERB --help    show the options of a verb"
+    yield "usage: python -m ablations COMMAND [group=choice ...] [option=value ...]"
+    yield "       python -m ablations COMMAND --help    show the options of a command"
     yield ""
-    yield "Verbs:"
+    yield "Commands:"
     for verb in VERBS:
         purpose = import_module(f"ablations.{verb}").PURPOSE
         yield textwrap.fill(purpose, _WIDTH, initial_indent=f"  {verb:{_INDENT - 2}}", subsequent_indent=" " * _INDENT)

@@ -39,8 +39,8 @@ def test_the_verbs_are_listed_with_a_sentence_each(program: tuple[str, ...], arg
     done = call(program, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "usage: python -m ablations VERB [group=choice ...] [option=value ...]"
-    listed = [line.split()[0] for line in lines[lines.index("Verbs:") + 1 :] if line[2] != " "]
+    assert lines[0] == "usage: python -m ablations COMMAND [group=choice ...] [option=value ...]"
+    listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line[2] != " "]
     assert tuple(listed) == VERBS
     text = " ".join(done.stdout.split())
     for verb in VERBS:
@@ -67,21 +67,21 @@ def test_the_version_is_that_of_the_project(program: tuple[str, ...]) -> None:
     [
         (
             "rnu",
-            refusal("rnu", "options.no_such", what="verb", near="run", valid=VALID),
+            refusal("rnu", "options.no_such", what="command", near="run", valid=VALID),
         ),
         (
             "analyse",
             refusal(
                 "analyse",
                 "options.no_such",
-                what="verb",
+                what="command",
                 near="analyze",
                 valid=VALID,
             ),
         ),
         (
             "sweep=groups",
-            refusal("sweep=groups", "options.no_such", what="verb", valid=VALID),
+            refusal("sweep=groups", "options.no_such", what="command", valid=VALID),
         ),
         (
             "--hlep",
