@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sa_core import ShuffleAttention
 from sa_core.fused import gpu
 from sa_core.fused.form import Form, Parameters
+from tests.sa_core.fused.compiled import compiling
 
 # In float32 sums that cancel, as those for sweight, are as far off in eager torch.
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -319,45 +320,23 @@ def test_rows_of_ordinary_networks_are_read_once() -> None:
 
 def _compile() -> list[str]:
     """Launches kernels in many forms on a GPU that is not there, which compiles them; returns which there were."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime.jit import JITFunction
-
-    class Absent:
-        def get_current_target(self) -> GPUTarget:
-            return GPUTarget("cuda", 90, 32)
-
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, _: int | None = None) -> int:
-            return 0
-
-    launched: list[str] = []
-    run = JITFunction.run
-
-    def compile_only(self: Any, *arguments: Any, **options: Any) -> Any:
-        launched.append(self.fn.__name__)
-        return run(self, *arguments, **{**options, "warmup": True})
-
-    triton.runtime.driver.set_active(Absent())
-    JITFunction.run = compile_only
-    for case in (
-        Case((2, 64, 7, 7), 8),
-        Case((1, 58, 28, 28), 29, {}, torch.bfloat16, True, "running", True),
-        Case((2, 64, 14, 14), 8, {"permutation": "random"}, torch.float16, True, "batch", True),
-        Case((300, 4, 65, 65), 1, {"norm": "none"}, torch.bfloat16),
-    ):
-        layout = torch.channels_last if case.channels_last else torch.contiguous_format
-        x = torch.zeros(case.shape, dtype=case.dtype).contiguous(memory_format=layout)
-        module = ShuffleAttention(case.shape[1], case.groups, **case.knobs)
-        form, c = _form_of(module, case.norm), case.shape[1]
-        parameters = Parameters(*[torch.zeros(form.split)] * 4)
-        running = (torch.zeros(c), torch.zeros(c)) if case.norm == "running" else None
-        permutation = dict(module.named_buffers()).get("permutation")
-        out, rows, moments = gpu.forward(form, parameters, x, x if case.joined else None, running, permutation)
-        gpu.backward(form, parameters, x, x, out if case.joined else None, rows, moments, permutation)
-    return sorted(set(launched))
+    with compiling() as launches:
+        for case in (
+            Case((2, 64, 7, 7), 8),
+            Case((1, 58, 28, 28), 29, {}, torch.bfloat16, True, "running", True),
+            Case((2, 64, 14, 14), 8, {"permutation": "random"}, torch.float16, True, "batch", True),
+            Case((300, 4, 65, 65), 1, {"norm": "none"}, torch.bfloat16),
+        ):
+            layout = torch.channels_last if case.channels_last else torch.contiguous_format
+            x = torch.zeros(case.shape, dtype=case.dtype).contiguous(memory_format=layout)
+            module = ShuffleAttention(case.shape[1], case.groups, **case.knobs)
+            form, c = _form_of(module, case.norm), case.shape[1]
+            parameters = Parameters(*[torch.zeros(form.split)] * 4)
+            running = (torch.zeros(c), torch.zeros(c)) if case.norm == "running" else None
+            permutation = dict(module.named_buffers()).get("permutation")
+            out, rows, moments = gpu.forward(form, parameters, x, x if case.joined else None, running, permutation)
+            gpu.backward(form, parameters, x, x, out if case.joined else None, rows, moments, permutation)
+    return sorted({launch.kernel for launch in launches})
 
 
 if __name__ == "__main__":
