@@ -1,6 +1,7 @@
 """The table of Triton kernels: what their machine code says of their speed, without a GPU; measured speed with one.
 
-    python -m tests.benchmarks.kernel_table          # rewrites tests/benchmarks/kernel_table.md; a minute
+    python -m tests.benchmarks.kernel_table                # rewrites tests/benchmarks/kernel_table.md; a minute
+    python -m tests.benchmarks.kernel_table ratios.csv     # with what `tests.gpu.run` measured on a GPU
 
 Kernels are compiled for `sm_90` (H100, H200) at the feature maps of SA-ResNet-50. Read from machine code are the
 number of kernels, the feature maps that they read and write, the width of loads, registers and occupancy. A kernel that
@@ -9,6 +10,7 @@ is limited by memory reaches at most least / moved of the speed of a copy.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import subprocess
@@ -154,16 +156,25 @@ def markdown(rows: Sequence[Row], measured: dict[tuple[str, str], float], versio
     return "\n".join(lines) + "\n"
 
 
+def measured_shares(path: Path) -> dict[tuple[str, str], float]:
+    """Reads percentages of copy bandwidth, of captured kernels, by case and pass from the CSV of `tests.gpu.run`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "kernels" and row["value"]]
+    modes = {f"{mode}, captured, % of copy bandwidth": mode for mode in ("forward", "backward")}
+    return {(row["subject"], modes[row["quantity"]]): float(row["value"]) for row in rows if row["quantity"] in modes}
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Prints compiled rows of cases by number as JSON, or without a number rewrites the table."""
-    if arguments:
+    """Rewrites the table, or prints compiled rows of cases as JSON if they are given by number."""
+    if arguments and arguments[0].isdigit():
         print(json.dumps(compile_cases(CASES[int(number)] for number in arguments)))
         return
     import torch
     import triton
 
-    rows = compiled_rows()
-    PATH.write_text(markdown(rows, {}, f"torch {torch.__version__}, Triton {triton.__version__}"))
+    shares = measured_shares(Path(arguments[0])) if arguments else {}
+    versions = f"torch {torch.__version__}, Triton {triton.__version__}"
+    PATH.write_text(markdown(compiled_rows(), shares, versions))
     print(PATH.read_text())
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.kernel_table import CASES, PATH, UNMEASURED, Case, Row, compiled_rows, markdown
+from tests.benchmarks.kernel_table import (
+    CASES,
+    PATH,
+    UNMEASURED,
+    Case,
+    Row,
+    compiled_rows,
+    markdown,
+    measured_shares,
+)  # fmt: skip
+from tests.gpu.results import Row as GpuRow
+from tests.gpu.results import write_csv
 from tests.sa_core.fused.compiled import Launch
 
 MODES = ("forward", "backward")
@@ -75,3 +87,22 @@ def test_speed_that_was_not_measured_is_no_number(rows: list[Row]) -> None:
     lines = [line for line in markdown(rows, shares, "").splitlines() if re.match(r"\| \d", line)]
     cells = [line.split("|")[-2].strip() for line in lines]
     assert cells == ["81", *[UNMEASURED] * 3]
+
+
+def test_shares_are_read_from_the_csv_of_a_gpu(tmp_path: Path) -> None:
+    case = str(CASES[0])
+    rows = [
+        row_of_gpu(case, f"{mode}, {how}, % of copy bandwidth", value)
+        for mode, how, value in (
+            ("forward", "captured", 80.5),
+            ("forward", "eager", 20.0),
+            ("backward", "captured", None),
+        )
+    ]
+    write_csv(rows, tmp_path / "ratios.csv")
+    assert measured_shares(tmp_path / "ratios.csv") == {(case, "forward"): 80.5}
+
+
+def row_of_gpu(subject: str, quantity: str, value: float | None) -> GpuRow:
+    reason = "" if value is not None else "not measured: needs a GPU"
+    return GpuRow(1, "kernels", subject, "copy", quantity, value, None, None, 6, "", reason)
