@@ -39,7 +39,7 @@ from ablations.training.events import OUT_OF_MEMORY
 from ablations.training.job import kind_of
 from ablations.training.learner import build_network, layout
 
-_ENERGY_SECONDS = 2.0  # between two steps of the counter, for each subject and mode
+_ENERGY_SECONDS = (0.5, 2.0)  # of a subject, between two steps of the counter: at least and at most
 
 T = TypeVar("T")
 Note = Callable[[str], object]
@@ -134,7 +134,7 @@ class Benchmark:
         """Calls a subject for the first time, and returns what it takes besides time: costs, and joules an image."""
         workload.module.train(mode != FORWARD)
         workload.acts[mode]()
-        return self._costs(comparison, name, workload, mode), self._joules(workload, mode, comparison.batch)
+        return self._costs(comparison, name, workload, mode), self._joules(comparison, workload, mode)
 
     def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
         known: dict[str, float] = {}
@@ -147,7 +147,7 @@ class Benchmark:
                     known |= {"moved_mib": counted.moved_bytes / MIB, "least_mib": counted.least_bytes / MIB}
         if "memory" in self._bench.metrics:
             known["peak_mib"] = peak_memory(workload.acts[mode], workload.persistent(), self._plan.device)
-            if comparison.compile == "eager":
+            if comparison.compile != "compiled":
                 known["saved_mib"] = workload.saved_bytes() / MIB
         return Costs(**known)
 
@@ -170,10 +170,17 @@ class Benchmark:
                 found[comparison.place] = {name: counted for name, counted in counts.items() if counted is not None}
         return found
 
-    def _joules(self, workload: Workload, mode: str, batch: int) -> float:
-        if "energy" not in self._bench.metrics:
+    def _joules(self, comparison: Comparison, workload: Workload, mode: str) -> float:
+        """Returns the energy of an image in joules: of networks in the last mode, which the report shows.
+
+        All subjects of a comparison take about as long together as timing them.
+        """
+        modes = [mode for name, mode in MODES[comparison.kind].items() if name in self._bench.modes]
+        if "energy" not in self._bench.metrics or comparison.kind != NETWORK or mode != modes[-1]:
             return math.nan
-        joules = joules_per_image(workload.acts[mode], batch, self._plan.device, _ENERGY_SECONDS)
+        least, most = _ENERGY_SECONDS
+        seconds = min(most, max(least, self._bench.seconds / len(comparison.subjects)))
+        joules = joules_per_image(workload.timed(mode), comparison.batch, self._plan.device, seconds)
         return math.nan if joules is None else joules
 
 
@@ -197,7 +204,7 @@ def _act_of(name: str, build: Build, candidate: Candidate, mode: str) -> Act:
     """Builds a copy of a subject in the phase that the mode is timed in, and returns its call."""
     workload = build(candidate)
     workload.module.train(mode != FORWARD)
-    return partial(_guarded, name, workload.acts[mode])
+    return partial(_guarded, name, workload.timed(mode))
 
 
 def _verdicts(samples: Samples, margin: float) -> dict[str, str]:

@@ -116,7 +116,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
             Comparison(kind, place, model, shape, _batch(bench, kind, device.type), *setting, candidates)
             for kind, place, shape in _places(bench, label, model, side, f"{label} " if len(models) > 1 else "")
             for setting in settings
-            if kind == MODULE or bench.compile_networks or setting[-1] == "eager"
+            if kind == MODULE or bench.compile_networks or setting[-1] != "compiled"
         ]
     if not comparisons:
         reason = (
@@ -174,14 +174,17 @@ def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]
     """Yields (precision, layout, compile): the first of each, then each other one alone, or all crossed.
 
     Raises:
-        UsageError: if the device does not compute in a precision.
+        UsageError: if the device does not compute in a precision, or captures no calls.
     """
     best = resolve_precision("auto", device)
     if "bf16" in bench.precision and best != "bf16":
         what = "this GPU" if device == "cuda" else "this CPU"
         raise UsageError("bench.precision", "bf16", f"is not available: {what} has no instructions for it", ("fp32",))
     precisions = list(dict.fromkeys(best if precision == "auto" else precision for precision in bench.precision))
-    layouts, compiles = list(dict.fromkeys(bench.layout)), list(dict.fromkeys(bench.compile))
+    layouts = list(dict.fromkeys(bench.layout))
+    compiles = [how for how in dict.fromkeys(bench.compile) if how != "captured" or device == "cuda"]
+    if not compiles:
+        raise UsageError("bench.compile", "captured", "requires a CUDA device", ("eager", "compiled"))
     first = (precisions[0], layouts[0], compiles[0])
     for setting in itertools.product(precisions, layouts, compiles):
         if bench.crossed or sum(value != usual for value, usual in zip(setting, first, strict=True)) <= 1:

@@ -40,7 +40,8 @@ def explanation(margin: float) -> str:
         "Times are relative to the first row: geometric means over rebuilt copies with interleaved timing, 95 % CI. "
         f"`same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different nor equivalent "
         "at the 5 % level, corrected for all subjects that were timed together. The noise floor is the interval of a "
-        "second copy of the first row (A/A comparison)."
+        "second copy of the first row (A/A comparison). `eager`: launched from Python, as a user runs it; `captured`: "
+        "replayed as a CUDA graph, without the time of launches."
     )
 
 

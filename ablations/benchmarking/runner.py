@@ -20,6 +20,7 @@ from ablations.common.console import make_console, print_path, print_text
 from ablations.common.files import write_whole
 from ablations.common.parts import TRACEBACKS, Parts
 from ablations.config import Config
+from ablations.measure.energy import gpu_uuid
 from ablations.measure.record import Measurement
 from ablations.measure.speed import clock_of
 from ablations.reporting.tables.render import print_table
@@ -77,7 +78,7 @@ class _Runner:
         self._config, self._command, self._plan = config, command, plan
         self._folder, self._console, self._experiment = folder, console, experiment
         self._started, self._began, self._parts = time.time(), time.monotonic(), Parts()
-        clocks = machine.clock_mhz(plan.device.type)
+        clocks = machine.clock_mhz(gpu_uuid(plan.device) if plan.device.type == "cuda" else None)
         computed_on = {"device": plan.device.type, "threads": str(torch.get_num_threads())}
         computed_on["clock"] = clock_of(plan.device).__name__.replace("_", " ")
         self._environment = machine.environment() | computed_on | ({"clock_mhz": clocks} if clocks else {})

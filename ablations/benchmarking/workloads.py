@@ -1,6 +1,6 @@
 """What a benchmark runs: attention modules on the feature maps of their places, and whole networks, with or without it.
 
-A workload is built for one setting (precision, layout, eager or compiled) and hands out one callable a mode.
+A workload is built for one setting (precision, layout, execution) and has one callable per mode.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ablations.common.settings import Settings
 from ablations.config import TrainConfig
 from ablations.design.variants import NO_ATTENTION, Variant, plain_network
+from ablations.measure.capture import captured
 from ablations.measure.memory import saved_bytes
 from ablations.measure.record import Setting
 from ablations.measure.speed import Act
@@ -101,9 +102,10 @@ def shapes_of(model: Settings, position: str, resolution: int) -> list[Shape]:
 
 @dataclass(frozen=True)
 class Workload:
-    """A module or network, as it was built, with an input, in one setting; `acts` has a callable a mode.
+    """A module or network, as it was built, with an input, in one setting; `acts` has a callable per mode.
 
-    `persistent` returns what it keeps between calls: parameters, buffers, and the optimizer's state once there is one.
+    The callables launch from Python. `persistent` returns what it keeps between calls: parameters, buffers, and the
+    optimizer's state once there is one.
     """
 
     module: nn.Module
@@ -111,6 +113,10 @@ class Workload:
     setting: Setting
     persistent: Callable[[], list[Tensor]]
     acts: Mapping[str, Act]
+
+    def timed(self, mode: str) -> Act:
+        """Returns the call that is timed: that of the mode, or in a `captured` setting its replay as a CUDA graph."""
+        return captured(self.acts[mode]) if self.setting.compile == "captured" else self.acts[mode]
 
     def saved_bytes(self) -> int:
         """Counts the bytes that autograd keeps for backward."""
@@ -187,7 +193,7 @@ def network_workload(
         classes: length of the logits.
         setting: in which it runs.
     """
-    how = "none" if setting.compile == "eager" else "default"
+    how = "default" if setting.compile == "compiled" else "none"
     recipe = TrainConfig(compile=how, precision=setting.precision, memory_format=setting.layout)
     network, insert = candidate.network or plain_network(model), partial(candidate.insert, model["name"])
     learner = Learner(network, recipe, classes, 0, pixels.device, insert)
@@ -202,6 +208,6 @@ def network_workload(
 
 
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
-    if setting.compile == "eager" or isinstance(module, Copy):  # of which there is nothing to compile
+    if setting.compile != "compiled" or isinstance(module, Copy):  # of which there is nothing to compile
         return module
     return compiled(module)

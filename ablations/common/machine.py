@@ -77,13 +77,15 @@ def environment() -> dict[str, str]:
     return found | ({"commit": commit} if commit else {})
 
 
-def clock_mhz(device: str) -> str:
-    """Returns the current clock in MHz of the CPU, or of the first GPU of this process; empty if unknown."""
+def clock_mhz(gpu: str | None = None) -> str:
+    """Returns the current clock in MHz of the CPU, or of the GPU with this UUID (`GPU-...`); empty if unknown."""
     try:
-        if device == "cuda":
+        if gpu is not None:
             import pynvml
 
-            return f"{pynvml.nvmlDeviceGetClockInfo(_visible_gpus()[0], pynvml.NVML_CLOCK_SM):.0f}"
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu)
+            return f"{pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM):.0f}"
         import psutil
 
         frequency = psutil.cpu_freq()

@@ -259,11 +259,15 @@ class BenchConfig:
     )
     metrics: list[str] = option(
         ["speed", "memory", "complexity", "energy"],
-        "Quantities to measure; energy requires a GPU with an energy counter.",
+        "Quantities to measure; energy requires a GPU with an energy counter, and is measured of networks in the last "
+        "of bench.modes, each for at most two seconds.",
         choices=("speed", "memory", "complexity", "energy"),
     )
     compile: list[str] = option(
-        ["eager"], "Execution: eager or compiled with torch.compile.", choices=("eager", "compiled")
+        ["eager", "captured"],
+        "Execution: eager, captured (as CUDA graphs, without the time that launches from Python take; omitted on a "
+        "CPU), or compiled with torch.compile.",
+        choices=("eager", "captured", "compiled"),
     )
     precision: list[str] = option(
         ["fp32"],

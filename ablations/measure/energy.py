@@ -62,12 +62,19 @@ def energy_counter(device: torch.device) -> Callable[[], float] | None:
 
     try:
         pynvml.nvmlInit()
-        # By its UUID: CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number GPUs otherwise than NVML does.
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        handle = pynvml.nvmlDeviceGetHandleByUUID(gpu_uuid(device))
         joules()
     except pynvml.NVMLError:  # no driver, no permission, a GPU from before Volta
         return None
     return joules
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """Returns the UUID by which NVML knows a CUDA device.
+
+    CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER number GPUs otherwise than NVML does.
+    """
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def joules_per_call(

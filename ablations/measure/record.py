@@ -34,7 +34,7 @@ class Setting:
 
     Args:
         mode: `forward` (without gradients), `forward+backward`, or `training step` (with loss and optimizer).
-        compile: `eager`, or `compiled`.
+        compile: `eager`, `captured` (as a CUDA graph), or `compiled`.
         precision: `fp32`, or `bf16` (autocast in networks, bf16 tensors in modules).
         layout: `contiguous` (NCHW), or `channels_last` (NHWC).
     """

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablations.benchmarking import execute
+from ablations.benchmarking import execute, workloads
 from ablations.benchmarking.execute import Benchmark
 from ablations.benchmarking.plan import MODULE, NETWORK, BenchmarkPlan, Comparison, make_plan
 from ablations.benchmarking.report import frame_of
@@ -454,7 +454,7 @@ def test_what_infers_is_evaluated_and_what_has_gradients_is_trained(kind: str) -
 
 
 @pytest.mark.parametrize(("joules", "expected"), [(7.0, 7.0), (None, math.nan)])
-def test_energy_is_that_of_an_image_where_it_is_counted(
+def test_energy_is_that_of_an_image_of_networks_in_the_last_mode(
     joules: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
@@ -467,10 +467,43 @@ def test_energy_is_that_of_an_image_where_it_is_counted(
     monkeypatch.setattr(execute, "joules_per_image", counter)
     benchmark, comparisons = started("bench.metrics=[energy]")
     rows = benchmark.measure(one_of(comparisons, NETWORK))
-    assert [row.joules for row in rows] == pytest.approx([expected] * 4, nan_ok=True)
-    assert batches == [2] * 4
-    started("bench.metrics=[complexity]")[0].measure(comparisons[0])
-    assert len(batches) == 4  # not asked for, not counted
+    assert [(row.setting.mode, row.joules) for row in rows if not math.isnan(row.joules)] == (
+        [] if joules is None else [(STEP, expected)] * 2
+    )
+    assert batches == [2] * 2
+    assert all(math.isnan(row.joules) for row in benchmark.measure(one_of(comparisons, MODULE)))
+    started("bench.metrics=[complexity]")[0].measure(one_of(comparisons, NETWORK))
+    assert len(batches) == 2  # not asked for, not counted
+
+
+@pytest.mark.parametrize(("seconds", "each"), [(0, 0.5), (2, 1.0), (60, 2.0)])
+def test_energy_takes_about_as_long_as_timing(seconds: float, each: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+    monkeypatch.setattr(execute, "joules_per_image", lambda _act, _images, _device, spent: taken.append(spent))
+    benchmark, comparisons = started("bench.metrics=[energy]", f"bench.seconds={seconds}", "bench.modes=[step]")
+    benchmark.measure(one_of(comparisons, NETWORK))  # of two subjects
+    assert taken == [each] * 2
+
+
+def test_captured_calls_are_timed_as_replays_and_weighed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[Callable[[], object]] = []
+
+    def capture(act: Callable[[], object]) -> Callable[[], object]:
+        replayed.append(act)
+        return act
+
+    monkeypatch.setattr(workloads, "captured", capture)
+    benchmark, comparisons = started("bench.metrics=[memory]", "bench.modes=[step]")
+    network = one_of(comparisons, NETWORK)
+    eager = benchmark.measure(network)
+    weighed = benchmark.measure(replace(network, compile="captured"))
+    assert not replayed
+    assert [row.costs.peak_mib for row in weighed] == [row.costs.peak_mib for row in eager]
+    assert [row.costs.saved_mib for row in weighed] == [row.costs.saved_mib for row in eager]
+    timing, _ = started("bench.metrics=[speed]", "bench.modes=[step]")
+    timed = timing.measure(replace(network, compile="captured"))
+    assert {(row.setting.compile, row.status) for row in timed} == {("captured", "measured")}
+    assert len(replayed) == sum(row.timing.copies for row in timed) * 3 // 2  # with the second copy of the baseline
 
 
 def test_of_compiled_modules_all_is_known_but_what_they_keep(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,7 @@ def test_batches_are_those_that_are_given_or_what_suits_a_cpu(overrides: list[st
         (["bench.compile=[compiled,eager]"], ["eager", "compiled"], ["eager"]),
         (["bench.compile=[eager,compiled]", f"{WHOLE}=true"], ["eager", "compiled"], ["eager", "compiled"]),
         ([f"{WHOLE}=true"], ["eager"], ["eager"]),
+        (["bench.compile=[captured,compiled]", f"{WHOLE}=true"], ["compiled"], ["compiled"]),  # of a CPU
     ],
 )
 def test_networks_are_compiled_only_where_that_is_asked_for(
@@ -452,3 +453,8 @@ def test_values_out_of_range_are_refused(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         configured(override)
     assert str(caught.value).startswith(message)
+
+
+def test_a_cpu_captures_no_calls() -> None:
+    with pytest.raises(UsageError, match=r"^bench\.compile=captured: "):
+        planned("device=cpu", "bench.compile=[captured]")
