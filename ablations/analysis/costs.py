@@ -27,6 +27,7 @@ class VariantCost:
     Attributes:
         train_time, test_time: of a training step and of inference, over the plain network's: geometric mean of `n`
             copies, with its 95 % CI. A plain network's own are those of another copy of it, and show the noise.
+        captured_train_time, captured_test_time: the same of replays as CUDA graphs; None on a CPU.
         train_images_per_second, test_images_per_second: at the median time of a batch.
         peak_memory_mib: of a training step.
         failed: why nothing was measured; otherwise empty.
@@ -34,10 +35,17 @@ class VariantCost:
 
     train_time: Estimate | None = None
     test_time: Estimate | None = None
+    captured_train_time: Estimate | None = None
+    captured_test_time: Estimate | None = None
     train_images_per_second: float = math.nan
     test_images_per_second: float = math.nan
     peak_memory_mib: float = math.nan
     failed: str = ""
+
+    @property
+    def has_captured(self) -> bool:
+        """Whether replays as CUDA graphs were timed."""
+        return self.captured_train_time is not None or self.captured_test_time is not None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -129,6 +137,8 @@ def _variant_cost(cost: NetworkCost, batch: int) -> VariantCost:
     return VariantCost(
         train_time=_ratio(cost.train),
         test_time=_ratio(cost.test),
+        captured_train_time=_ratio(cost.captured_train),
+        captured_test_time=_ratio(cost.captured_test),
         train_images_per_second=batch / cost.train.ms * 1000 if cost.train else math.nan,
         test_images_per_second=batch / cost.test.ms * 1000 if cost.test else math.nan,
         peak_memory_mib=math.nan if cost.peak_memory_mib is None else cost.peak_memory_mib,

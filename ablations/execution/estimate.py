@@ -152,7 +152,9 @@ def measuring_seconds(schedule: Schedule, measure: MeasureConfig, store: StudySt
     known = collect_costs(store.attributes, schedule.design) if store is not None else None
     measured = {name for name, cost in known.variants.items() if not cost.failed} if known else set()
     models = Counter(str(variant.model) for variant in schedule.measured_first if variant.name not in measured)
-    return sum(math.ceil(number / TOGETHER) for number in models.values()) * len(MODES) * measure.seconds
+    # On a GPU calls are timed eager and captured.
+    timings = len(MODES) * (2 if schedule.design.protocol["device"] == "cuda" else 1)
+    return sum(math.ceil(number / TOGETHER) for number in models.values()) * timings * measure.seconds
 
 
 def _stored(variant: str, cells: pd.DataFrame, memory: float) -> CellCost:

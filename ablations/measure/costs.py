@@ -8,6 +8,7 @@ from typing import Any
 
 PLAIN = "plain network"  # the backbone without attention, which the others are timed against
 MODES = ("train", "test")  # a training step, inference
+CAPTURED = "captured_"  # before a mode: replayed as a CUDA graph
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class NetworkCost:
     """What a network takes, or why that is not known (`failed`).
 
     The memory is the most that a training step has allocated at a time, weights and optimizer included. Speeds are of
-    training steps and of inference, for batches of the same size; None where they were not measured.
+    training steps and of inference, for batches of the same size; None where they were not measured. `train` and `test`
+    are of calls launched from Python, `captured_train` and `captured_test` of their replays as CUDA graphs.
     """
 
     parameters: int = 0
@@ -31,6 +33,8 @@ class NetworkCost:
     train: Speed | None = None
     test: Speed | None = None
     failed: str = ""
+    captured_train: Speed | None = None
+    captured_test: Speed | None = None
 
 
 def as_stored(costs: Mapping[str, NetworkCost]) -> dict[str, Any]:
@@ -44,9 +48,10 @@ def from_stored(stored: Mapping[str, Any]) -> dict[str, NetworkCost]:
     def speed(known: Mapping[str, Any] | None) -> Speed | None:
         return None if known is None else Speed(known["ms"], tuple(known["log_ratios"]))
 
+    # Studies of before there were captured times have none.
+    keys = [f"{prefix}{mode}" for prefix in ("", CAPTURED) for mode in MODES]
     return {
-        name: NetworkCost(**{**known, "train": speed(known["train"]), "test": speed(known["test"])})
-        for name, known in stored.items()
+        name: NetworkCost(**{**known, **{key: speed(known.get(key)) for key in keys}}) for name, known in stored.items()
     }
 
 

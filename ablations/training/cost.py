@@ -21,7 +21,8 @@ from ablations.common.wording import first_line
 from ablations.config import TrainConfig
 from ablations.data.device import Batch
 from ablations.design.variants import plain_network
-from ablations.measure.costs import MODES, PLAIN, NetworkCost, Speed
+from ablations.measure.capture import captured
+from ablations.measure.costs import CAPTURED, MODES, PLAIN, NetworkCost, Speed
 from ablations.measure.memory import parameter_count, peak_memory
 from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Samples, clock_of, compare
 from ablations.training.learner import Learner, forward
@@ -55,6 +56,9 @@ class CostSetting:
 def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: CostSetting) -> dict[str, NetworkCost]:
     """Measures networks of one backbone, untrained, on random images.
 
+    On a GPU times are taken twice: of calls launched from Python, and of their replays as CUDA graphs. What cannot be
+    captured has no times of replays.
+
     A network that fails to be built or to take a step has the reason in its cost, and the others are measured without
     it. Compiling takes minutes, so of compiled networks a single copy takes training steps.
 
@@ -78,12 +82,25 @@ def measure_costs(networks: Mapping[str, Settings], model: Settings, setting: Co
         for name, found in _time(fit, setting, mode).items():
             change: dict[str, Any] = {mode: found} if isinstance(found, Speed) else {"failed": found}
             costs[name] = replace(costs[name], **change)
+    for mode in MODES if are_captured(setting) else ():
+        fit = {name: network for name, network in known.items() if not costs[name].failed}
+        for name, found in _time(fit, setting, mode, is_captured=True).items():
+            captures: dict[str, Any] = {f"{CAPTURED}{mode}": found} if isinstance(found, Speed) else {}
+            costs[name] = replace(costs[name], **captures)
     return costs
 
 
-def _time(networks: Mapping[str, Settings], setting: CostSetting, mode: str) -> dict[str, Speed | str]:
+def are_captured(setting: CostSetting) -> bool:
+    """Whether calls are timed as CUDA graphs, too: on a GPU, unless compiled code has graphs of its own."""
+    return setting.device == "cuda" and setting.recipe.compile not in ("reduce-overhead", "max-autotune")
+
+
+def _time(
+    networks: Mapping[str, Settings], setting: CostSetting, mode: str, *, is_captured: bool = False
+) -> dict[str, Speed | str]:
     """Times networks in turns; returns the speed of each, or why it has none."""
-    makes = {name: partial(_make, network, setting, mode) for name, network in networks.items()}
+    make = _make_captured if is_captured else _make
+    makes = {name: partial(make, network, setting, mode) for name, network in networks.items()}
     is_compiled = mode == "train" and setting.recipe.compile != "none"
     try:
         samples = compare(
@@ -103,7 +120,7 @@ def _time(networks: Mapping[str, Settings], setting: CostSetting, mode: str) -> 
     found: dict[str, Speed | str] = {}
     for name in others:  # each with the plain network alone
         gc.collect()
-        found |= _time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode)
+        found |= _time({PLAIN: networks[PLAIN], name: networks[name]}, setting, mode, is_captured=is_captured)
     return found
 
 
@@ -137,6 +154,11 @@ def _make(network: Settings, setting: CostSetting, mode: str) -> Act:
         return partial(learner.step, pixels, labels)
     act: Act = torch.inference_mode()(partial(forward, learner.model.eval(), setting.recipe, pixels))
     return act
+
+
+def _make_captured(network: Settings, setting: CostSetting, mode: str) -> Act:
+    """Builds a copy of a network, and returns its training step or inference as a CUDA graph."""
+    return captured(_make(network, setting, mode))
 
 
 def _learner(network: Settings, setting: CostSetting) -> Learner:

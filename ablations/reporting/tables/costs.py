@@ -9,7 +9,7 @@ import pandas as pd
 from ablations.analysis.costs import VariantCost
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
-from ablations.measure.costs import MODES
+from ablations.measure.costs import CAPTURED, MODES
 from ablations.reporting.tables.sections import Section
 from ablations.reporting.text.costs import cost_verdict, reading_sentences, relative_time
 from ablations.stats import Estimate
@@ -22,6 +22,7 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
     if costs is None:
         return []
     contrasts, margin = analysis.cost_contrasts, analysis.cost_margin
+    has_captured = any(cost.has_captured for cost in costs.variants.values())
     rows = []
     for variant in analysis.design.variants:
         if variant.name not in costs.variants or variant.name not in analysis.shown:
@@ -31,11 +32,14 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
         for mode in MODES:
             contrast = contrasts[mode].get(variant.name)
             row += [relative_time(getattr(cost, f"{mode}_time")), cost_verdict(contrast, margin)]
+        if has_captured:
+            row += [relative_time(getattr(cost, f"{CAPTURED}{mode}_time")) for mode in MODES]
         shown = ("train_images_per_second", "test_images_per_second", "peak_memory_mib")
         rows.append(row + [METRICS[key].format(getattr(cost, key)) for key in shown])
     headers = (
         "variant", "step × no attention [95 % CI]", "verdict", "inference × no attention [95 % CI]", "verdict",
-        "training images/s", "inference images/s", "peak MiB",
+        *(("step, captured", "inference, captured") if has_captured else ()), "training images/s",
+        "inference images/s", "peak MiB",
     )  # fmt: skip
     return [Section("Costs", reading_sentences(costs, margin), headers, rows)] if rows else []
 
@@ -54,17 +58,22 @@ def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
         row: dict[str, object] = {"variant": name, "baseline": analysis.design.baselines.get(name, "")}
         for mode in MODES:
             row |= _times(mode, cost, contrasts[mode].get(name))
+            row |= _ratios(f"{CAPTURED}{mode}", cost)
         row |= {"peak_memory_mib": cost.peak_memory_mib, "failed": cost.failed}
         machine = {key: costs.machine.environment[key] for key in ("cpu", "gpu", "threads", "torch")}
         rows.append(row | machine | {"measured": costs.machine.taken})
     return pd.DataFrame(rows)
 
 
-def _times(mode: str, cost: VariantCost, contrast: CostContrast | None) -> dict[str, object]:
+def _ratios(mode: str, cost: VariantCost) -> dict[str, object]:
     ratio: Estimate | None = getattr(cost, f"{mode}_time")
     known = (ratio.n, ratio.mean, ratio.low, ratio.high) if ratio else (0, math.nan, math.nan, math.nan)
     names = ("copies", "time_ratio", "time_ratio_low", "time_ratio_high")
-    row: dict[str, object] = {f"{mode}_{key}": value for key, value in zip(names, known, strict=True)}
+    return {f"{mode}_{key}": value for key, value in zip(names, known, strict=True)}
+
+
+def _times(mode: str, cost: VariantCost, contrast: CostContrast | None) -> dict[str, object]:
+    row = _ratios(mode, cost)
     row[f"{mode}_images_per_second"] = getattr(cost, f"{mode}_images_per_second")
     if contrast is None:
         return (

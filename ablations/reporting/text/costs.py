@@ -40,12 +40,18 @@ def measured_on(costs: StudyCosts) -> str:
 
 def reading_sentences(costs: StudyCosts, margin: float) -> str:
     """Explains the table of costs, and says where they were measured and what could not be."""
+    has_captured = any(cost.has_captured for cost in costs.variants.values())
+    captured = (
+        "Times, throughput and verdicts are of calls launched from Python, as a user runs them; captured: replayed as "
+        "CUDA graphs, without the time of launches. "
+    )
     return (
         "Relative times: time divided by that of the network without attention (interleaved timing); geometric mean "
         "over rebuilt copies, 95 % CI. For the network without attention itself: second copy against the first (A/A "
         f"comparison, measurement noise). Verdicts: relative to the baseline, equivalence margin {100 * margin:g} %, "
         "family-wise error rate at most 5 % for each of training and inference. Peak MiB: memory of a training step, "
-        f"without the data set. Measured {measured_on(costs)}. {failures_sentence(costs)}"
+        f"without the data set. {captured if has_captured else ''}Measured {measured_on(costs)}. "
+        f"{failures_sentence(costs)}"
     ).strip()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from ablations.config import TrainConfig
 from ablations.measure.costs import PLAIN, NetworkCost
-from ablations.measure.speed import LEAST_COPIES, TWIN, Make, Samples
+from ablations.measure.speed import LEAST_COPIES, TWIN, Act, Make, Samples
 from ablations.training import cost as module
 from ablations.training.cost import CostSetting, measure_costs
 from ablations.training.learner import Learner
@@ -72,6 +73,38 @@ def test_every_network_has_times_of_several_copies_and_the_plain_one_those_of_a_
     assert plain.test is not None
     assert plain.test.ms < plain.train.ms
     assert any(plain.train.log_ratios)
+
+
+def test_on_a_gpu_replays_are_timed_too_and_one_that_fails_costs_no_other_time(
+    instant: Instant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed: list[Act] = []
+
+    def capture(act: Act) -> Act:
+        replayed.append(act)
+        if isinstance(act, functools.partial):  # a training step
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return act
+
+    monkeypatch.setattr(module, "captured", capture)
+    monkeypatch.setattr(module, "are_captured", lambda _: True)
+    cost = measure_costs({"sa": SA}, MODEL, setting())["sa"]
+    assert cost.failed == ""
+    assert None not in (cost.train, cost.test, cost.captured_test)
+    assert cost.captured_train is None
+    assert len(instant.compared) == 4
+    assert replayed
+
+
+@pytest.mark.parametrize(
+    ("device", "compile_mode", "expected"),
+    [("cpu", "none", False), ("cuda", "none", True), ("cuda", "default", True), ("cuda", "reduce-overhead", False)],
+)
+def test_calls_are_captured_on_a_gpu_unless_compiled_code_has_graphs(
+    device: str, compile_mode: str, expected: bool
+) -> None:
+    recipe = dataclasses.replace(RECIPE, compile=compile_mode)
+    assert module.are_captured(setting(recipe, device=device)) is expected
 
 
 def test_attention_in_every_block_is_seen_to_take_longer_than_none() -> None:

@@ -32,6 +32,26 @@ def test_each_variant_has_times_verdicts_throughput_and_memory(tmp_path: Path) -
     assert rows["groups=4"] == ["1.20 [1.20, 1.20]", "slower", "1.10 [1.10, 1.10]", "slower", "833", "2,727", "13.5"]
 
 
+def test_captured_times_stand_beside_eager_ones_and_the_note_tells_which(tmp_path: Path) -> None:
+    analysis = study_analysis(tmp_path)
+    eager = usual_costs(analysis.design)
+    (before,) = costs_sections(analysis)
+    assert not any("captured" in header for header in before.headers)
+    assert "captured" not in before.note
+    captured = eager | {
+        "groups=2": replace(eager["groups=2"], captured_train=speed(ratios(1.03)), captured_test=speed(ratios(1.01)))
+    }
+    (section,) = costs_sections(with_costs(analysis, captured))
+    rows = {row[0]: dict(zip(section.headers, row, strict=True)) for row in section.rows}
+    assert rows["groups=2"]["step, captured"] == "1.03 [1.03, 1.03]"
+    assert rows["groups=2"]["inference, captured"] == "1.01 [1.01, 1.01]"
+    assert rows["none"]["step, captured"] == "–"
+    assert "captured" in section.note
+    frame = costs_frame(with_costs(analysis, captured))
+    assert frame is not None
+    assert frame.set_index("variant")["captured_train_time_ratio"]["groups=2"] == pytest.approx(1.03)
+
+
 def test_verdicts_are_those_of_the_margin_that_was_asked_for(tmp_path: Path) -> None:
     same = table(study_analysis(tmp_path, ("sweep.factors.attention.groups=[2,4]", "measure.margin=15%")))
     assert [same["groups=2"][1], same["groups=4"][1]] == ["same within 15 %", "slower"]
