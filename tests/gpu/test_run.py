@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.builders.gpu_parts import broken
 from tests.gpu import kernels, networks, run, suite
-from tests.gpu.measuring import NEEDS_GPU, NotMeasuredError, Options, Task, Tasks
+from tests.gpu.measuring import NEEDS_GPU, Options, Tasks
 from tests.gpu.measuring import do as do_tasks
-from tests.gpu.results import CSV, PAGE, ROWS, Row, Value, page_of, read
+from tests.gpu.results import CSV, PAGE, ROWS, Row, page_of, read
 from tests.gpu.run import CALLS, Part, main
 
 
@@ -81,35 +80,6 @@ def test_rows_of_a_part_are_told_apart(listed: Tasks, tiny: bool, tmp_path: Path
     assert len(set(keys)) == len(keys)
 
 
-def broken(_: Options) -> Sequence[Task]:
-    """Tasks of which one fails, one cannot be done, and one is done."""
-
-    def fails() -> Mapping[str, Value]:
-        raise ValueError("no such kernel")
-
-    def refuses() -> Mapping[str, Value]:
-        raise NotMeasuredError("no data")
-
-    return [
-        Task("first", "", ("size",), "", fails),
-        Task("second", "", ("size",), "", refuses),
-        Task("third", "", ("size", "weight"), "", lambda: {"size": Value(3.0, 2)}),
-    ]
-
-
-def endless(_: Options) -> Sequence[Task]:
-    """A task that is done, and one that does not end."""
-
-    def sleeps() -> Mapping[str, Value]:
-        time.sleep(600)
-        return {}
-
-    return [
-        Task("quick", "", ("size",), "", lambda: {"size": Value(1.0, 1)}),
-        Task("endless", "", ("size",), "", sleeps),
-    ]
-
-
 def test_a_task_that_fails_costs_its_own_rows(tmp_path: Path) -> None:
     options = Options("cpu", True, tmp_path, tmp_path)
     assert do_tasks(1, "part", broken(options), options) == 1
@@ -122,18 +92,21 @@ def test_a_task_that_fails_costs_its_own_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_a_part_that_runs_out_of_time_costs_what_it_did_not_come_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts = (Part("slow", "tests.gpu.test_run:endless", 20.0), Part("after", "tests.gpu.test_run:broken", 20.0))
+def test_a_part_that_ends_early_costs_what_it_did_not_come_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (
+        Part("dead", "tests.builders.gpu_parts:dying", 100),
+        Part("slow", "tests.builders.gpu_parts:broken", 0.1),
+        Part("after", "tests.builders.gpu_parts:broken", 100),
+    )
     monkeypatch.setitem(CALLS, 1, parts)
     monkeypatch.setattr(run, "_GRACE", 0.0)
-    failures = run.make_call(1, Options("cpu", True, tmp_path, tmp_path))
+    failures = run.make_call(1, Options("cpu", False, tmp_path, tmp_path))
     rows = {(row.part, row.subject, row.quantity): row for row in read(tmp_path / ROWS)}
-    assert rows["slow", "quick", "size"].value == 1
-    assert rows["slow", "endless", "size"].reason == "not measured: the part ran out of time (20 s)"
+    assert rows["dead", "quick", "size"].value == 1
+    assert rows["dead", "dying", "size"].reason == "not measured: the part ended with exit status 3"
+    assert rows["slow", "third", "size"].reason == "not measured: the part ran out of time (0.1 s)"
     assert rows["after", "third", "size"].value == 3
-    assert len(failures) == 1
+    assert len(failures) == 2
     page = (tmp_path / PAGE).read_text()
     assert "no such kernel" in page.partition("## Call")[0]
 
