@@ -1,6 +1,6 @@
 """Results for other programs, in `<study>/export`: tables, TensorBoard, Weights & Biases, model cards.
 
-Importing this package imports none of the libraries that write them.
+Importing this package does not import the libraries that write them.
 """
 
 from ablations.export.export import check_exports, export_study

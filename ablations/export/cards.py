@@ -31,8 +31,8 @@ def export_cards(analysis: StudyAnalysis, folder: Path) -> list[Path]:
     """Writes `cards/<variant>-r<replicate>.md` for each finished cell whose weights are kept.
 
     Raises:
-        OSError: if one cannot be written, or a file of weights not be read.
-        ValueError: if no weights are kept, or a file has none.
+        OSError: if a card cannot be written or a weights file cannot be read.
+        ValueError: if no weights are kept, or a weights file contains none.
     """
     place, weights, design = folder / "cards", Weights(analysis.folder / "weights"), analysis.design
     variants = {variant.name: variant for variant in design.variants}
@@ -94,7 +94,7 @@ def _front_matter(design: Design, cell: Cell, top1: float) -> str:
 
 def _results(analysis: StudyAnalysis, cell: Cell, row: pd.Series) -> list[str]:
     design = analysis.design
-    summary = next(one for one in analysis.summaries if one.variant == cell.variant.name)
+    summary = next(summary for summary in analysis.summaries if summary.variant == cell.variant.name)
     contrast = summary.contrast
     verdict = contrast_sentence(contrast, design.margin, METRICS[design.metric]) if contrast else "This is a baseline."
     measured = [[METRICS[key].axis, METRICS[key].format(float(row[key]))] for key in _MEASURED]

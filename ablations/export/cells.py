@@ -1,4 +1,4 @@
-"""The finished cells of a study, one by one, for programs that have runs: settings, epochs and results."""
+"""The finished cells of a study with settings, epochs and results, for tools that record runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class FinishedCell:
     """A finished cell.
 
     Attributes:
-        key: of the cell.
-        variant, replicate: which it is; `folder` is the variant's name as that of a folder.
-        settings: what it was trained with, named as on the command line.
-        epochs: the metrics that were measured after each epoch, by its number from 1.
+        key: the cell's key.
+        variant, replicate: its variant and replicate; `folder` is a folder name made from the variant's name.
+        settings: the options of its training, named as on the command line.
+        epochs: the metrics measured after each epoch, by epoch number from 1.
         results: the metrics of the cell.
     """
 
@@ -37,7 +37,7 @@ class FinishedCell:
 
 
 def finished_cells(analysis: StudyAnalysis) -> Iterator[FinishedCell]:
-    """Yields the finished cells of a study, under its recipe and under the variants' best ones."""
+    """Yields the finished cells of a study: those under its recipe, then those under each variant's best recipe."""
     studies = [analysis, *([analysis.at_best] if analysis.at_best else [])]
     folders = plain_names(variant.name for study in studies for variant in study.design.variants)
     for study in studies:
@@ -53,7 +53,7 @@ def finished_cells(analysis: StudyAnalysis) -> Iterator[FinishedCell]:
                 replicate,
                 folders[variant.name],
                 {name.removesuffix(".name"): shown(value) for name, value in settings.items()},
-                {int(one["epoch"]): _measured(one, EPOCH_METRICS) for one in curve},
+                {int(epoch["epoch"]): _measured(epoch, EPOCH_METRICS) for epoch in curve},
                 _measured(row, CELL_METRICS),
             )
 

@@ -1,4 +1,4 @@
-"""Which exports there are, what each needs, and how those that were asked for are made."""
+"""The exports: what each requires, and how the requested ones are made."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ablations.storage.paths import EXPORTS_FOLDER
 if TYPE_CHECKING:
     from ablations.analysis.study import StudyAnalysis
 
-# What is no dependency of the suite: the package, which is also the name of the extra that installs it.
+# Exports that need an optional package, which is also the name of the extra that installs it.
 _EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 def check_exports(config: Config, *, trains: bool) -> None:
-    """Checks that the exports of a configuration can be made, before anything is trained.
+    """Checks that the exports of a configuration can be made, before training starts.
 
     Raises:
-        UsageError: if a package is not installed, or there will be no networks to describe.
+        UsageError: if a package is not installed, or if cards are requested and no weights will be kept.
     """
     for name in config.export:
         package = _EXTRAS.get(name)
@@ -35,15 +35,15 @@ def check_exports(config: Config, *, trains: bool) -> None:
 
 
 def export_study(analysis: StudyAnalysis, names: Sequence[str], parts: Parts) -> list[Path]:
-    """Makes exports of a study in `<folder>/export`, in place of earlier ones; returns where each is.
+    """Exports a study to `<folder>/export`, replacing earlier exports; returns the files and folders.
 
-    What cannot be made is left to `parts`.
+    Failures are recorded in `parts`.
     """
     folder = analysis.folder / EXPORTS_FOLDER
-    made: list[Path] = []
+    paths: list[Path] = []
     for name in dict.fromkeys(names):
-        made += parts.make(f"export {name}", [], _exporter(name), analysis, folder)
-    return made
+        paths += parts.make(f"export {name}", [], _exporter(name), analysis, folder)
+    return paths
 
 
 def _exporter(name: str) -> Callable[[StudyAnalysis, Path], list[Path]]:

@@ -1,7 +1,7 @@
-"""Tidy tables: a row a result, a row an epoch, a row a contrast; as CSV and as Parquet.
+"""Tidy tables with one row per result, epoch or contrast, as CSV and as Parquet.
 
-Each begins with `study` and `recipe`, so that tables of several studies can be put together. `recipe` is `study` for
-cells under the study's one recipe, and `best` where a variant has a recipe of its own (`tune.trials`).
+The first columns are `study` and `recipe`, so that tables of several studies can be concatenated. `recipe` is `study`
+for cells under the study's recipe, and `best` for cells under the variant's tuned recipe (`tune.trials`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def export_parquet(analysis: StudyAnalysis, folder: Path) -> list[Path]:
 
 
 def frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
-    """Returns the tables by their names.
+    """Returns the tables by name.
 
-    Results and epochs are as `Results.cells` and `Results.curves` describe them. Contrasts have the difference in the
-    unit of `metric` with its 95 % CI (`low`, `high`), the verdict, p values corrected for the family, and the margin.
+    Results and epochs have the columns of `Results.cells` and `Results.curves`. Contrasts have the difference in the
+    unit of `metric` with its 95 % CI (`low`, `high`), the verdict, p-values corrected for the family, and the margin.
     """
     studies = {"study": analysis} | ({"best": analysis.at_best} if analysis.at_best else {})
     design = analysis.design
@@ -43,24 +43,24 @@ def frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
         {recipe: one.contrasts for recipe, one in studies.items()}, dict.fromkeys(studies, design.margin)
     ).rename(columns={"protocol": "recipe", "mean": "difference"})
     contrasts.insert(1, "metric", design.metric)
-    found = {
+    tables = {
         "results": _joined({recipe: one.results.cells for recipe, one in studies.items()}),
         "epochs": _joined({recipe: one.results.curves for recipe, one in studies.items()}),
         "contrasts": contrasts,
     }
-    for frame in found.values():
+    for frame in tables.values():
         frame.insert(0, "study", design.study)
-    return {name: _of_one_type(frame) for name, frame in found.items()}
+    return {name: _of_one_type(frame) for name, frame in tables.items()}
 
 
 def _joined(by_recipe: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    known = [frame.assign(recipe=recipe) for recipe, frame in by_recipe.items()]
-    joined = pd.concat(known, ignore_index=True)
+    labelled = [frame.assign(recipe=recipe) for recipe, frame in by_recipe.items()]
+    joined = pd.concat(labelled, ignore_index=True)
     return joined[["recipe", *(column for column in joined.columns if column != "recipe")]]
 
 
 def _of_one_type(frame: pd.DataFrame) -> pd.DataFrame:
-    """Writes the values of columns that have several types (levels 4 and `auto`) as the command line does."""
+    """Converts columns of mixed type (such as levels 4 and `auto`) to text, in the command line's notation."""
     mixed = [
         column
         for column in frame.columns

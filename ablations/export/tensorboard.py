@@ -1,4 +1,4 @@
-"""TensorBoard event files, a folder a cell: epochs as scalars, settings and results as hyperparameters."""
+"""TensorBoard event files, one folder per cell: epochs as scalars, settings and results as hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def export_tensorboard(analysis: StudyAnalysis, folder: Path) -> list[Path]:
-    """Writes `tensorboard/<variant>/r<replicate>`; `tensorboard --logdir` reads it.
+    """Writes `tensorboard/<variant>/r<replicate>`, which `tensorboard --logdir` reads.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if a file cannot be written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     place = folder / "tensorboard"
-    shutil.rmtree(place, ignore_errors=True)  # TensorBoard would show what is there from before, too
+    shutil.rmtree(place, ignore_errors=True)  # TensorBoard would also show files of an earlier export
     for cell in finished_cells(analysis):
         with SummaryWriter(str(place / cell.folder / f"r{cell.replicate}")) as writer:
             for epoch, metrics in cell.epochs.items():

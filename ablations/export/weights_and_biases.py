@@ -1,4 +1,4 @@
-"""Weights & Biases runs, written offline: `wandb sync` sends them when somebody wants that."""
+"""Weights & Biases runs, written offline; `wandb sync` uploads them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def export_wandb(analysis: StudyAnalysis, folder: Path) -> list[Path]:
-    """Writes a run for each finished cell into `wandb`: the study is the project, the variant the group.
+    """Writes a run to `wandb` for each finished cell: the study is the project, the variant the group.
 
-    Nothing is sent, whatever the environment says. A run's id is the key of its cell, so that it is the same run when
-    it is exported and sent again.
+    Nothing is uploaded, whatever the environment variables are. A run's id is its cell's key, so that exporting and
+    uploading it again updates the same run.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if a file cannot be written.
     """
     import wandb
 
@@ -45,6 +45,6 @@ def export_wandb(analysis: StudyAnalysis, folder: Path) -> list[Path]:
             run.log(metrics, step=epoch)
         run.summary.update(cell.results)
         run.finish()
-    if wandb.run is None:  # else it would end a run of the caller's, too
+    if wandb.run is None:  # otherwise it would also end a run of the caller
         wandb.teardown()  # `finish` returns before W&B's service has written the file
     return [place]

@@ -1,4 +1,4 @@
-"""The ledger as it stands: every claim with its verdict and the evidence, from what is computed and what is stored."""
+"""The ledger: every claim with its verdict and its evidence from computations and stored studies."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SHOWN = 3  # pieces of evidence in a table
 
 @dataclass(frozen=True)
 class Assessment:
-    """A claim, its verdict, and why.
+    """A claim with its verdict and evidence.
 
-    `computed` is what was counted, compared or built, empty of a claim about trained networks; `found` is what stored
-    networks say.
+    `computed` describes the computation, empty for a claim about trained networks; `found` is the evidence of stored
+    networks.
     """
 
     claim: Claim
@@ -31,18 +31,18 @@ class Assessment:
 
     @property
     def studies(self) -> int:
-        """How many stored studies the comparisons that count come from."""
+        """The number of stored studies with eligible comparisons."""
         return len({(study.name, study.store) for one in self.found if one.outcome for study in one.comparison.studies})
 
     @property
     def evidence(self) -> list[str]:
-        """What the verdict rests on, a sentence each."""
+        """The evidence, one sentence per item."""
         sentences = [evidence.sentence for evidence in self.found]
         return [self.computed, *sentences] if self.computed else sentences
 
     @property
     def family_sentence(self) -> str:
-        """Says how many comparisons decided and at which level their intervals hold; empty where none counts."""
+        """The number of decided comparisons and the levels of their intervals; empty if none is eligible."""
         counted = [one for one in self.found if one.outcome]
         if not counted:
             return ""
@@ -56,7 +56,7 @@ class Assessment:
 
     @property
     def short_evidence(self) -> str:
-        """The evidence in short: where there is much, what says most."""
+        """The strongest evidence, shortened for a table."""
         ranked = sorted(
             self.found,
             key=lambda one: (one.outcome is None, one.outcome is Outcome.UNDECIDED, -one.seen.n),
@@ -73,25 +73,25 @@ class Assessment:
 
     @property
     def command(self) -> str:
-        """What would settle the claim; empty where it is settled."""
+        """The command that would settle the claim; empty if it is settled."""
         return "" if self.outcome.is_settled else self.claim.command
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """All claims, and the stored studies that are no evidence."""
+    """All assessed claims, and the stored studies that are not evidence."""
 
     assessments: tuple[Assessment, ...]
     skipped: tuple[Skipped, ...]
 
 
 def assess(urls: Sequence[str], parts: Parts = RAISE) -> Ledger:
-    """Assesses every claim by the studies of some databases; the first that holds a replicate is the one that counts.
+    """Assesses every claim with the studies of some databases; a replicate in several of them counts in the first.
 
-    Claims that cannot be assessed and studies that cannot be read are left to `parts`.
+    Claims that cannot be assessed and studies that cannot be read are recorded in `parts`.
 
     Raises:
-        StorageError: if a database does not answer.
+        StorageError: if a database cannot be reached.
     """
     studies, skipped = stored_studies(urls)
     for one in skipped:
@@ -102,7 +102,7 @@ def assess(urls: Sequence[str], parts: Parts = RAISE) -> Ledger:
 
 
 def assessment_of(claim: Claim, studies: Sequence[Study]) -> Assessment:
-    """Assesses a claim by what can be computed, or else by some studies."""
+    """Assesses a claim by its computation if it has one, otherwise by stored studies."""
     found = evidence_of(claim, studies)
     if claim.id in CHECKS:
         outcome, computed = CHECKS[claim.id](claim)
@@ -112,6 +112,6 @@ def assessment_of(claim: Claim, studies: Sequence[Study]) -> Assessment:
         for part in range(claim.parts)
     }
     outcome = concluded(parts)
-    if outcome is Outcome.NOT_RUN and found:  # elsewhere than where it was claimed
+    if outcome is Outcome.NOT_RUN and found:  # evidence only at other scales
         outcome = Outcome.UNDECIDED
     return Assessment(claim, outcome, "", found)

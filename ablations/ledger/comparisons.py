@@ -1,8 +1,8 @@
-"""What there is to compare: the networks of stored studies that a claim is about, each replicate of them once.
+"""Comparisons: the networks of stored studies that a claim is about, with each replicate counted once.
 
-A claim is about pairs of networks that differ only in what is claimed, or about single networks. The same networks
-under the same conditions are one comparison, whatever studies hold them: their replicates are pooled, and a replicate
-of the same seed counts once. So a copy of a store adds nothing, nor does a study that has cells of another one.
+A claim is about pairs of networks that differ only in the claimed property, or about single networks. The same networks
+under the same conditions form one comparison, even if several studies have them: their replicates are pooled, and each
+seed counts once. So neither a copy of a store nor a study that contains cells of another study adds evidence.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.registry import find_backbone
 from sa_core.errors import OptionError
 
-_PLACED = {"stages", "position"}  # settings that every attention module has, whatever its knobs
-_CORRUPT = 1000  # of so many training images one may be missing: those that cannot be decoded
-_SAME = 1e-9  # points; a run that was done once is stored with the same top-1 everywhere
+_PLACED = {"stages", "position"}  # settings of every attention module
+_CORRUPT = 1000  # one in so many training images may be missing because it cannot be decoded
+_SAME = 1e-9  # points; copies of one run are stored with the same top-1
 
-Seed = tuple[int, int]  # of the protocol, and the number of the replicate: what a replicate draws from
+Seed = tuple[int, int]  # the protocol's seed and the replicate's number, which determine all random draws
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Replicates that a study holds although an earlier one has them, which count once.
+    """Replicates of a study that an earlier study has, too; each counts once.
 
-    `same` have the same results: they are the same runs. `other` have other results: the same seeds were trained again,
-    as on another machine.
+    `same` is the number of equal results: copies of the same runs. `other` is the number of different results: the
+    seeds were trained again, for example on another machine.
     """
 
     study: Study
@@ -49,14 +49,14 @@ class Comparison:
     """A pair of networks, or one network, under the same conditions, with its replicates from all studies.
 
     Args:
-        part: which of the claim's parts it is about: the number of the pair, or of the published number.
+        part: index of the claim's pair, or of its published number.
         studies: those whose replicates count, in the order in which they were read.
-        repeats: other studies that hold some of these replicates, or studies that hold them beside further ones.
-        treatment, control: the networks as the first study has them; no control where a network is judged by itself.
-        top1: in percent, of both networks or of the one, by seed; only of replicates that both have finished.
-        dropped: the seeds of replicates that ended without a result in some study.
-        share: what the comparison may spend of its part of the errors, 1 without interim analyses.
-        at_scale: whether the claim is about networks and data such as these.
+        repeats: replicates that several studies have.
+        treatment, control: the networks as stored in the first study; no control where a single network is judged.
+        top1: in percent, of both networks or of the single one, by seed; only replicates that all have finished.
+        dropped: seeds of replicates that ended without a result in some study.
+        share: share of its error rate that the comparison may spend; 1 without interim analyses.
+        at_scale: whether networks and data have the scale of the claim.
     """
 
     part: int
@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """The difference of each replicate in points, treatment less control; of a single network its top-1."""
+        """The difference of each replicate in points, treatment minus control; for a single network its top-1."""
         return np.array([row[0] - row[1] if len(row) > 1 else row[0] for row in self.top1.values()], dtype=np.float64)
 
 
@@ -90,25 +90,25 @@ class _Found:
 
     @property
     def key(self) -> str:
-        """What is the same in all studies that hold the comparison."""
+        """Identifies the comparison across studies."""
         return json.dumps([self.part, self.study.conditions, [one.settings for one in self.networks]], sort_keys=True)
 
     @property
     def ended(self) -> dict[Seed, list[float | None]]:
-        """The top-1 of each network by seed: nan where it ended without a result, None where it has not ended."""
+        """The top-1 of each network by seed: NaN if it ended without a result, None if it has not ended."""
         seed = int(self.study.protocol["seed"])
         replicates = sorted({replicate for network in self.networks for replicate in network.top1})
         return {(seed, number): [network.top1.get(number) for network in self.networks] for number in replicates}
 
     @property
     def finished(self) -> dict[Seed, tuple[float, ...]]:
-        """The top-1 of all networks, of the seeds that all have finished."""
+        """The top-1 of all networks for each seed that all of them have finished."""
         complete = {seed: tuple(top1 for top1 in row if top1 is not None) for seed, row in self.ended.items()}
         return {seed: row for seed, row in complete.items() if len(row) == len(self.networks) and not _has_nan(row)}
 
     @property
     def dropped(self) -> set[Seed]:
-        """The seeds of which some network ended without a result."""
+        """The seeds for which some network ended without a result."""
         return {seed for seed, row in self.ended.items() if _has_nan(top1 for top1 in row if top1 is not None)}
 
 
@@ -117,7 +117,7 @@ def _has_nan(row: Iterable[float]) -> bool:
 
 
 def comparisons_of(claim: Claim, studies: Iterable[Study]) -> list[Comparison]:
-    """Returns the comparisons of a claim that studies have, those included that have no finished replicate yet."""
+    """Returns the comparisons of a claim in stored studies, including those without finished replicates."""
     found: dict[str, list[_Found]] = {}
     for study in studies:
         for one in _networks_of(claim, study):
@@ -141,7 +141,7 @@ def _networks_of(claim: Claim, study: Study) -> Iterator[_Found]:
 
 
 def _pooled(claim: Claim, group: Sequence[_Found]) -> Comparison:
-    """Pools studies; a seed is taken from the first of them that has finished it, which no result has a say in."""
+    """Pools studies; each seed is taken from the first study that has finished it, whatever the result."""
     top1: dict[Seed, tuple[float, ...]] = {}
     counting: list[Study] = []
     repeats: list[Repeat] = []
@@ -172,9 +172,9 @@ def _pooled(claim: Claim, group: Sequence[_Found]) -> Comparison:
 
 
 def matches(pair: Pair, treatment: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
-    """Returns whether two networks are such a pair, and otherwise equal.
+    """Returns whether two networks match a pair and are otherwise equal.
 
-    Knobs that only one of two modules has, or that mean something else in the other, are its own.
+    Knobs that only one of the two modules has, or that have another meaning in the other, may differ.
     """
     treated, controlled = treatment["attention"], control["attention"]
     is_claimed = pair.treatment.items() <= treated.items() and pair.control.items() <= controlled.items()
@@ -187,7 +187,7 @@ def matches(pair: Pair, treatment: Mapping[str, Any], control: Mapping[str, Any]
 
 
 def is_at_scale(scale: Scale | None, study: Study, network: Network) -> bool:
-    """Returns whether a network of a study, with the study's data, is what a claim was made about."""
+    """Returns whether a network and the data of its study have the scale that a claim was made at."""
     if scale is None:
         return True
     data, images = study.protocol["data"], study.attributes.get("data") or {"train": 0, "classes": []}
@@ -196,18 +196,18 @@ def is_at_scale(scale: Scale | None, study: Study, network: Network) -> bool:
         and network.model.get("stem") == "imagenet"
         and network.attention.get("groups") == scale.groups
         and data.get("resolution") == scale.pixels
-        and data.get("val_per_class") == 0  # top-1 on other images is another number
+        and data.get("val_per_class") == 0  # otherwise the validation images differ from those of the claim
         and len(images["classes"]) == scale.classes
         and images["train"] >= scale.images - scale.images // _CORRUPT
     )
 
 
 def _is_narrow(network: Network, below: int) -> bool:
-    """Returns whether a backbone has an insertion point of fewer channels; any backbone has where `below` is 0."""
+    """Returns whether a backbone has an insertion point with fewer channels than `below`; always if `below` is 0."""
     if not below:
         return True
     try:
         places = find_backbone(network.model["name"]).insertion_points()
-    except OptionError:  # a model that this machine's timm does not have
+    except OptionError:  # a model that the installed timm does not have
         return False
     return min(place.channels for place in places) < below

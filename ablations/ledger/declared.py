@@ -1,8 +1,8 @@
-"""The claims: what is said of shuffle attention, by whom, at which scale, by which rule it is judged, what settles it.
+"""The published claims about shuffle attention: source, scale, rule, margin, and the command that settles each.
 
-A claim about trained networks names a pair of them, which are equal but for what is claimed about. Studies are searched
-for such pairs, whatever they call them; a claim is about every pair that a study has. Margins are declared here, with
-the claim, so that no result can have a say in them; `ablations.ledger.rules` says what they do.
+A claim about trained networks declares pairs of networks that differ only in the claimed property. Studies are searched
+for such pairs by their settings, and every pair found is eligible. Margins are declared here, before any result is
+known; `ablations.ledger.rules` describes their use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sa_core.attentions.knobs import PAPER_GROUPS
 
 
 class Outcome(Enum):
-    """What a claim comes to."""
+    """The outcome of a claim."""
 
     REPRODUCED = "reproduced"
     CONTRADICTED = "contradicted"
@@ -29,12 +29,12 @@ class Outcome(Enum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more has to be run."""
+        """Whether no further runs are needed."""
         return self not in (Outcome.UNDECIDED, Outcome.NOT_RUN)
 
 
 class Expectation(Enum):
-    """What a trained claim says of its networks, which decides the rule that it is judged by."""
+    """The statement of a claim about trained networks, which determines its rule."""
 
     HELPS = "the first of the pair is better"
     EQUIVALENT = "the pair is equivalent"
@@ -43,7 +43,7 @@ class Expectation(Enum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks, by settings of their attention; all else that they have in common is equal."""
+    """Two networks by their attention settings; all other settings that both have are equal."""
 
     treatment: Mapping[str, Any]
     control: Mapping[str, Any]
@@ -51,9 +51,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a claim was made; verdicts at another scale say nothing about it.
+    """The scale at which a claim was made; studies at another scale are not eligible.
 
-    `images` are those to train on, of which corrupt ones may be missing: one in a thousand.
+    `images` is the number of training images, of which one in a thousand may be missing because it is corrupt.
     """
 
     models: tuple[str, ...]
@@ -64,7 +64,7 @@ class Scale:
 
     @property
     def text(self) -> str:
-        """Says it in words."""
+        """The scale in words."""
         return (
             f"{' and '.join(self.models)} with {self.groups} groups, {self.classes:,} classes, "
             f"{self.images:,} training images, {self.pixels}x{self.pixels} pixels"
@@ -76,20 +76,18 @@ class Claim:
     """A row of the ledger.
 
     Args:
-        id, statement, source: its name, what is claimed, and where.
-        number: the number that is claimed, in the statement's unit; None where there is none.
-        margin: the difference in points that still counts as none, where a claim says that two numbers are the same; 0
-            otherwise.
-        margin_reason: why it is that, as a clause.
-        expects: what is claimed of trained networks; None where the claim is about the module itself.
-        pairs: the networks that it is about; every one of them is claimed about.
+        id, statement, source: its name, the claim, and the reference.
+        number: the claimed number in the statement's unit; None if there is none.
+        margin: the equivalence margin in points; 0 for other rules.
+        margin_reason: the reason for this margin, as a clause.
+        expects: the claim about trained networks; None if the claim is about the module itself.
+        pairs: the pairs of networks; the claim must hold for each.
         top1: by model, the published top-1 of official shuffle attention in percent.
-        scale: where it was claimed; None where it is claimed of any network and data.
-        decay: the weight decay that its source trained with, as `train.decay` names it; empty where no source says, or
-            nothing is trained. Studies with another one count, too, and are named with it.
-        below: that it is about backbones with a place of fewer channels than this alone; 0 is any backbone.
-        command: what would settle it, for a shell, with `<ImageNet>` for the folder that has it; empty where the claim
-            is computed.
+        scale: the scale of the claim; None if it is about any network and data.
+        decay: weight decay of the source, as named by `train.decay`; empty if unknown or without training. Studies
+            with another value are eligible, and the value is shown.
+        below: restricts the claim to backbones with an insertion point of fewer channels; 0 for any backbone.
+        command: shell command that would settle it, with `<ImageNet>` for the data folder; empty if computed.
     """
 
     id: str
@@ -108,17 +106,17 @@ class Claim:
 
     @property
     def bound(self) -> float:
-        """The difference in points that a gain has to exceed; a claim that gives no number claims more than 0."""
+        """The difference in points that a gain must exceed; 0 if the claim gives no number."""
         return self.number or 0.0
 
     @property
     def parts(self) -> int:
-        """How many things are claimed, all of which must hold: pairs of networks, or published numbers."""
+        """The number of pairs or published numbers, for each of which the claim must hold."""
         return len(self.top1) or len(self.pairs)
 
     @property
     def decay_sentence(self) -> str:
-        """Names the weight decay that is meant; empty where none is."""
+        """The claim's weight decay in a sentence; empty if it has none."""
         if not self.decay:
             return ""
         return (
@@ -129,7 +127,7 @@ class Claim:
 
     @property
     def rule(self) -> str:
-        """Names the rule in a few words, with its numbers."""
+        """The rule in a few words, with its numbers."""
         if self.expects is Expectation.HELPS:
             return f"difference above {self.bound:g}"
         if self.expects is Expectation.EQUIVALENT:
@@ -138,7 +136,7 @@ class Claim:
 
     @property
     def rule_in_full(self) -> str:
-        """Says what decides the claim, in a sentence; empty where it is computed."""
+        """The rule in a sentence; empty if the claim is computed."""
         if self.expects is None:
             return ""
         if self.expects is Expectation.HELPS:
@@ -155,16 +153,16 @@ class Claim:
         )
 
 
-_GROUPS = ("groups", "groups_policy")  # which depend on how wide a backbone is
+_GROUPS = ("groups", "groups_policy")  # these depend on the backbone's width
 OFFICIAL: Mapping[str, Any] = MappingProxyType(
     {knob: value for knob, value in vars(ATTENTION["sa"]()).items() if knob not in _GROUPS}
 )
 _IMAGENET = Scale(("resnet50",), PAPER_GROUPS, classes=1000, pixels=224, images=1_281_167)
 _ON_IMAGENET = "data=imagenet_subset data.root=<ImageNet> data.resolution=224 train=imagenet"
-# Beside a norm that learns no weight and bias, W2 and b2 are not redundant in the sense of the claim.
+# W2 and b2 are redundant in the sense of the claim only after a norm with a learnt weight and bias.
 _LEARNT_NORM = {"norm": "instance", "norm_affine": True}
 _ON_CIFAR = "data=cifar10 model=resnet20 train=cifar replicates=auto"
-_OFFICIAL_DECAY = "all"  # of the official code: torch.optim.SGD(model.parameters(), ..., weight_decay=...)
+_OFFICIAL_DECAY = "all"  # the official code: torch.optim.SGD(model.parameters(), ..., weight_decay=...)
 _DECAY = f"train.decay={_OFFICIAL_DECAY}"
 
 

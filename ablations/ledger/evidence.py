@@ -1,4 +1,4 @@
-"""What the comparisons of stored networks say of a claim about trained networks, each by its interval."""
+"""The evidence for a claim about trained networks: the interval of each comparison of stored networks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ablations.stats import Contrast, Estimate, Verdict, estimate, judge
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one comparison says of a claim.
+    """The evidence of one comparison for a claim.
 
     Args:
         comparison: the networks, their replicates and the studies that have them.
-        seen: the mean difference in points with its interval; of a single network the mean top-1 in percent with the
-            interval of one new run.
-        level: the confidence level of that interval by itself, as a share of 1.
-        family: how many comparisons of the claim count, whose intervals hold together.
-        published: the number that a single network's top-1 is compared with; None of a pair.
-        outcome: what it makes of the claim; None where it does not count.
-        ignored: why it does not count, as a clause; otherwise empty.
-        reason: why it is undecided, as a clause; otherwise empty.
+        seen: the mean difference in points with its confidence interval; for a single network the mean top-1 in
+            percent with the prediction interval of one new run.
+        level: the individual confidence level of that interval, in (0, 1).
+        family: number of eligible comparisons of the claim, whose intervals hold simultaneously.
+        published: the number that a single network's top-1 is compared with; None for a pair.
+        outcome: the outcome for the claim; None if the comparison is not eligible.
+        ignored: why the comparison is not eligible, as a clause; empty if it is.
+        reason: why the outcome is undecided, as a clause; empty if it is decided.
     """
 
     comparison: Comparison
@@ -46,12 +46,12 @@ class Evidence:
 
     @property
     def studies(self) -> str:
-        """Names the studies."""
+        """The names of the studies."""
         return ", ".join(dict.fromkeys(study.name for study in self.comparison.studies))
 
     @property
     def value(self) -> str:
-        """Writes the difference or the top-1 with its interval and the interval's level."""
+        """The difference or the top-1 with its interval and the interval's level."""
         seen = self.seen
         interval = f" [{seen.low:.2f}, {seen.high:.2f}]" if seen.has_spread else ""
         written = f"{seen.mean:.2f} %{interval}" if self.published is not None else difference_with_interval(seen)
@@ -59,13 +59,13 @@ class Evidence:
 
     @property
     def names(self) -> str:
-        """Names the networks, or the network and the published number."""
+        """The names of the networks, or of the network with the published number."""
         treatment, control = self.comparison.treatment.name, self.comparison.control
         return f"{treatment} against {control.name if control else f'{self.published:.2f} %, published'}"
 
     @property
     def notes(self) -> list[str]:
-        """Says what of the stored replicates was counted once or left out, a clause each."""
+        """A clause for each reason why stored replicates were pooled or left out."""
         notes = []
         for repeat in self.comparison.repeats:
             name, store = repeat.study.name, repeat.study.store
@@ -82,7 +82,7 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """Says what was found, and where."""
+        """The studies, protocol, networks, estimate and outcome in a sentence."""
         study, model = self.comparison.studies[0], self.comparison.treatment.model["name"]
         verdict = f"not counted: {self.ignored}" if self.ignored else self.outcome.value if self.outcome else ""
         details = "; ".join([self.reason, *self.notes] if self.reason else self.notes)
@@ -95,15 +95,15 @@ class Evidence:
 
 
 def level_text(level: float) -> str:
-    """Writes a confidence level: `98.3 %`."""
+    """Formats a confidence level: `98.3 %`."""
     return f"{100 * level:.4g} %" if level > 0.999 else f"{100 * level:.3g} %"
 
 
 def evidence_of(claim: Claim, studies: Iterable[Study]) -> list[Evidence]:
-    """Returns what studies say of a claim, a comparison of networks each; nothing of those without finished replicates.
+    """Returns the evidence for a claim, one entry per comparison of networks that has finished replicates.
 
-    The comparisons that count are the family that their intervals hold for together, those included that have no
-    finished replicate yet. One that does not count is shown with the interval that it would have by itself.
+    The family are all eligible comparisons, including those without finished replicates; their intervals hold
+    simultaneously. A comparison that is not eligible has the interval of a family of one.
     """
     comparisons = comparisons_of(claim, studies)
     family = sum(not _ignored(comparison) for comparison in comparisons) if claim.expects else 1
@@ -137,7 +137,7 @@ def _ignored(comparison: Comparison) -> str:
 
 
 def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:
-    """Returns why an interval's outcome does not stand, as a clause; empty where it does."""
+    """Returns why the outcome of an interval is overruled, as a clause; empty if it stands."""
     contrast = _contrast(claim, comparison)
     if contrast and contrast.verdict is Verdict.UNSTABLE:
         return f"unstable: {reason_clause(contrast)}"
@@ -150,7 +150,7 @@ def _objection(claim: Claim, comparison: Comparison, outcome: Outcome) -> str:
 
 
 def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
-    """Judges a pair of networks, as studies do; None of a single network."""
+    """Judges a pair of networks by the rules for studies; None for a single network."""
     if comparison.control is None:
         return None
     names = comparison.treatment.name, comparison.control.name
@@ -165,7 +165,7 @@ def _contrast(claim: Claim, comparison: Comparison) -> Contrast | None:
 
 
 def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, published: float | None) -> str:
-    """Says how many replicates would decide, if their mean and spread stayed what they are."""
+    """Returns a clause with the number of replicates needed for a decision at the present mean and spread."""
     if not seen.has_interval:
         return "a single replicate gives no interval"
     if not seen.has_spread:
@@ -175,7 +175,7 @@ def _needed(claim: Claim, comparison: Comparison, seen: Estimate, error: float, 
         distance = abs(seen.mean - claim.bound)
     else:
         distance = claim.margin - abs(seen.mean - (published or 0.0))
-        if distance > 0:  # to the nearer end of the margin, from within
+        if distance > 0:  # from inside the margin to its nearer end
             confidence = level(claim.expects, error)
     spread = float(np.std(comparison.values, ddof=1))
     needed = replicates_needed(abs(distance), spread, confidence, of_one_run=published is not None)

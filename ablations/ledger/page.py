@@ -1,4 +1,4 @@
-"""The ledger as it is read: a table on the terminal, a page in Markdown, and a tidy CSV."""
+"""Output of the ledger: a table on the terminal, a Markdown page and a tidy CSV."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _COLUMNS = [
     "data", "model", "epochs", "decay", "treatment", "control", "published", "n", "without_result", "mean", "low",
     "high", "level", "comparisons", "counts", "outcome", "reason",
 ]  # fmt: skip
-_WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # numbers, where there are any
+_WHOLE = ("epochs", "n", "without_result", "number_of_studies", "comparisons")  # nullable integers
 
 
 def print_ledger(ledger: Ledger, console: Console, parts: Parts = RAISE) -> None:
-    """Prints a row a claim, then what would settle those that are open, then the studies that are skipped."""
+    """Prints one row per claim, then the commands that would settle open claims, then the skipped studies."""
     rows = [parts.make(f"row of claim {one.claim.id}", None, _row, one) for one in ledger.assessments]
     print_table(console, _HEADERS, [row for row in rows if row], sentences=_SENTENCES)
     open_claims = [assessment for assessment in ledger.assessments if assessment.command]
@@ -40,9 +40,9 @@ def print_ledger(ledger: Ledger, console: Console, parts: Parts = RAISE) -> None
 
 
 def write_ledger(ledger: Ledger, folder: Path, command: str, parts: Parts = RAISE) -> Sequence[Path]:
-    """Writes `claims.md` and `claims.csv` into the folder of all results, which need not be there; returns the files.
+    """Writes `claims.md` and `claims.csv` to `folder`, creating it if needed; returns the files.
 
-    `command` is what was typed. What cannot be made is left to `parts`.
+    `command` is the command line as typed. Failures are recorded in `parts`.
 
     Raises:
         UsageError: if `claims.md` cannot be written.
@@ -60,10 +60,10 @@ def _write_frame(ledger: Ledger, path: Path) -> list[Path]:
 
 
 def ledger_frame(ledger: Ledger) -> pd.DataFrame:
-    """Returns a row a claim and comparison; a claim of which no study says anything has one row.
+    """Returns one row per claim and comparison; a claim without evidence has one row.
 
-    `mean`, `low` and `high` are in points where there is a control, otherwise percent; `level` is the interval's own,
-    as a share of 1, and `comparisons` how many share the errors of the claim.
+    `mean`, `low` and `high` are in points if there is a control, otherwise in percent; `level` is the individual
+    confidence level in (0, 1), and `comparisons` the number of comparisons that share the claim's error rate.
     """
     rows: list[dict[str, object]] = []
     for assessment in ledger.assessments:

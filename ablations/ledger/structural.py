@@ -1,4 +1,4 @@
-"""Claims about the module itself: counted, compared or built when they are asked for, without training anything."""
+"""Claims about the module itself, checked by counting, comparing or building networks, without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 
 _SIDE, _CLASSES = 224, 1000
-_ROUNDING = 1e-9  # what float64 leaves of equal functions of numbers near 1
+_ROUNDING = 1e-9  # float64 rounding error of equal functions of values near 1
 _NARROW = "resnet18"  # its first stage has 64 channels
 
 _Checked = tuple[Outcome, str]
@@ -44,7 +44,7 @@ def flops(claim: Claim) -> _Checked:
     image = torch.empty(1, 3, _SIDE, _SIDE, device="meta")
     sa, plain = (count_operations(_resnet50(name), image) for name in ("sa", "none"))
     added, uncounted = round(sa.multiply_adds - plain.multiply_adds), round(sa.uncounted - plain.uncounted)
-    # Equal as far as the claim's own digits go.
+    # Equal in the digits that the claim gives.
     outcome = Outcome.REPRODUCED if f"{added / 1e9:.3g}" == f"{claim.number:.3g}" else Outcome.CONTRADICTED
     return outcome, (
         f"counted as in the papers: {added:,} more multiply-adds at {_SIDE}x{_SIDE}, without {uncounted:,} "
@@ -53,7 +53,7 @@ def flops(claim: Claim) -> _Checked:
 
 
 def norm(claim: Claim) -> _Checked:
-    """Compares the module's norm with torch's instance norm on random maps."""
+    """Compares the module's norm with torch's instance norm on random feature maps."""
     del claim
     channels = ShuffleAttentionKnobs().branch_channels(2048)  # of a group in the widest stage of ResNet-50
     module = ShuffleAttention(2048).double()
@@ -66,14 +66,14 @@ def norm(claim: Claim) -> _Checked:
 
 
 def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0) -> float:
-    """Returns the greatest difference between a norm and the instance norm that has its weight and bias.
+    """Returns the maximum difference between a norm and instance norm with the same weight and bias.
 
-    The norm, in float64 with `weight`, `bias` and `eps`, is tried on random maps (2, channels, 5, 7); its weight and
-    bias are drawn, too.
+    `module` has `weight`, `bias` and `eps`, in float64. The feature maps, of shape (2, channels, 5, 7), and the weight
+    and bias are random.
     """
     draws = torch.Generator().manual_seed(seed)
     weight, bias = (torch.randn(channels, generator=draws, dtype=torch.float64) for _ in range(2))
-    # Means and spreads that differ from channel to channel tell norms over one channel from those over several.
+    # Means and spreads differ between channels, which separates norms over one channel from norms over several.
     maps = torch.randn(2, channels, 5, 7, generator=draws, dtype=torch.float64) * weight.abs().view(-1, 1, 1)
     maps = maps + 3 * torch.randn(2, channels, 1, 1, generator=draws, dtype=torch.float64)
     eps = module.eps
@@ -85,7 +85,7 @@ def distance_from_instance_norm(module: nn.Module, channels: int, seed: int = 0)
 
 
 def small(claim: Claim) -> _Checked:
-    """Builds shuffle attention where it is claimed not to fit, where it is to fit, and in the ways that do work."""
+    """Builds shuffle attention where the claim says that it does not fit, where it fits, and with the alternatives."""
     assert claim.number is not None
     groups = int(claim.number)
     places = BACKBONES[_NARROW].insertion_points()
@@ -95,7 +95,7 @@ def small(claim: Claim) -> _Checked:
     if refused is None or refused.option != "groups" or place.path not in refused.reason:
         return Outcome.CONTRADICTED, f"built: G = {groups} is accepted at {where}"
     with torch.device("meta"):
-        ShuffleAttention(claim.below, groups=groups)  # raises if it takes more channels than are claimed
+        ShuffleAttention(claim.below, groups=groups)  # raises if it needs more channels than claimed
     auto = default_groups(ShuffleAttentionKnobs, (place.channels for place in places))
     ways = {
         f"groups=auto ({auto} there)": _refusal(groups=auto),
@@ -109,7 +109,7 @@ def small(claim: Claim) -> _Checked:
 
 
 def _refusal(**knobs: Any) -> OptionError | None:
-    """Returns why a narrow backbone cannot have shuffle attention with these knobs; None where it can."""
+    """Returns the error of building a narrow backbone with shuffle attention and these knobs; None if there is none."""
     try:
         with torch.device("meta"):
             create_model(_NARROW, attention="sa", num_classes=_CLASSES, seed=0, **knobs)

@@ -1,4 +1,4 @@
-"""Exports of one stored study, read back by the programs that they are for."""
+"""Exports of one stored study, read back by the programs they are written for."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ VARIANTS = ("none", "groups=2", "groups=4")
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyAnalysis:
-    """Three variants with two replicates, the first ones with weights."""
-    found = study_analysis(tmp_path_factory.mktemp("results") / "study")
-    keep_weights(found)
-    return found
+    """Three variants with two replicates; the first replicates have weights."""
+    analysis = study_analysis(tmp_path_factory.mktemp("results") / "study")
+    keep_weights(analysis)
+    return analysis
 
 
 def exported(study: StudyAnalysis, name: str) -> list[Path]:
@@ -44,24 +44,24 @@ def exported(study: StudyAnalysis, name: str) -> list[Path]:
 
 
 def wandb_records(content: bytes) -> Iterator[bytes]:
-    """The records of a file of W&B: LevelDB's log format, in blocks of 32 KiB, after a header of 7 bytes.
+    """The records of a W&B file: LevelDB's log format, in blocks of 32 KiB, after a header of 7 bytes.
 
     See https://github.com/google/leveldb/blob/main/doc/log_format.md.
     """
     at, parts = 7, b""
     while at + 7 <= len(content):
-        if 32_768 - at % 32_768 < 7:  # of which the rest is empty
+        if 32_768 - at % 32_768 < 7:  # the rest of the block is padding
             at += 32_768 - at % 32_768
             continue
         length, kind = struct.unpack_from("<HB", content, at + 4)
         parts += content[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a complete record, or its last part
             yield parts
             parts = b""
 
 
-def test_tables_are_tidy_and_the_same_as_csv_and_as_parquet(study: StudyAnalysis) -> None:
+def test_csv_and_parquet_tables_are_tidy_and_equal(study: StudyAnalysis) -> None:
     csv = {path.stem: pd.read_csv(path) for path in exported(study, "csv")}
     parquet = {path.stem: pd.read_parquet(path) for path in exported(study, "parquet")}
     assert list(csv) == list(parquet) == ["results", "epochs", "contrasts"]
@@ -81,7 +81,7 @@ def test_tables_are_tidy_and_the_same_as_csv_and_as_parquet(study: StudyAnalysis
         assert judged.loc[contrast.variant, "verdict"] == contrast.verdict.value
 
 
-def test_levels_of_several_types_are_text_in_parquet(tmp_path: Path) -> None:
+def test_levels_of_mixed_type_are_text_in_parquet(tmp_path: Path) -> None:
     study = study_analysis(tmp_path, ["sweep.factors={attention.groups:[1,auto]}"])
     results, *_ = exported(study, "parquet")
     assert set(pd.read_parquet(results)["attention.groups"].dropna()) == {"1", "auto"}
@@ -89,7 +89,7 @@ def test_levels_of_several_types_are_text_in_parquet(tmp_path: Path) -> None:
 
 def test_tensorboard_reads_the_epochs_and_results_of_every_cell(study: StudyAnalysis) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    for _ in range(2):  # the second export takes the place of the first
+    for _ in range(2):  # the second export replaces the first
         (folder,) = exported(study, "tensorboard")
     read = {}
     for path in folder.rglob("events.*"):
@@ -98,16 +98,16 @@ def test_tensorboard_reads_the_epochs_and_results_of_every_cell(study: StudyAnal
     assert set(read) == {f"{name}/r{number}" for name in ("none", "groups-2", "groups-4") for number in range(2)}
     for events in read.values():
         assert set(EPOCH_METRICS) < set(events.Tags()["scalars"])
-        assert [(one.step, one.value) for one in events.Scalars("top1")] == [(1, 1.0)]
+        assert [(event.step, event.value) for event in events.Scalars("top1")] == [(1, 1.0)]
     top1 = study.results.cells.set_index(["variant", "replicate"])["top1"]["groups=4", 1]
-    assert [one.value for one in read["groups-4/r1"].Scalars("result/top1")] == [top1]
+    assert [event.value for event in read["groups-4/r1"].Scalars("result/top1")] == [top1]
 
 
-def test_weights_and_biases_runs_are_written_offline_and_can_be_read(
+def test_weights_and_biases_runs_are_written_offline_and_are_readable(
     study: StudyAnalysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proto = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    monkeypatch.setenv("WANDB_MODE", "online")  # whatever the environment says
+    monkeypatch.setenv("WANDB_MODE", "online")  # which the export ignores
     for _ in range(2):
         (folder,) = exported(study, "wandb")
     files = sorted(folder.glob("offline-run-*/run-*.wandb"))
@@ -126,7 +126,7 @@ def test_weights_and_biases_runs_are_written_offline_and_can_be_read(
         assert float(epoch["top1"]) == 1.0
 
 
-def test_a_card_has_front_matter_numbers_and_code_that_gives_the_network(study: StudyAnalysis) -> None:
+def test_a_card_has_front_matter_results_and_code_that_loads_the_network(study: StudyAnalysis) -> None:
     (folder,) = exported(study, "cards")
     cards = {path.stem: path for path in folder.iterdir()}
     assert set(cards) == {"none-r0", "groups-2-r0", "groups-4-r0"}
@@ -146,7 +146,7 @@ def test_a_card_has_front_matter_numbers_and_code_that_gives_the_network(study: 
     subprocess.run([sys.executable, "-c", script], cwd=weights.parent, check=True)
 
 
-def test_without_kept_weights_cards_are_left_out_and_other_exports_are_made(tmp_path: Path) -> None:
+def test_without_kept_weights_cards_are_skipped_and_other_exports_are_made(tmp_path: Path) -> None:
     study, parts = study_analysis(tmp_path), Parts()
     made = export_study(study, ["cards", "csv"], parts)
     assert [path.name for path in made] == ["results.csv", "epochs.csv", "contrasts.csv"]
@@ -154,7 +154,7 @@ def test_without_kept_weights_cards_are_left_out_and_other_exports_are_made(tmp_
     assert worded("export.none_kept", folder=tmp_path / "weights") in missing.reason
 
 
-def test_cards_without_weights_are_refused_before_anything_is_trained() -> None:
+def test_cards_without_weights_are_refused_before_training() -> None:
     config = compose_config(["export=[cards]", "weights=off"])
     with pytest.raises(SuiteError, match=refusal("export=cards", "export.no_weights")):
         check_exports(config, trains=True)
@@ -162,15 +162,13 @@ def test_cards_without_weights_are_refused_before_anything_is_trained() -> None:
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
-def test_a_package_that_is_not_installed_is_named_before_anything_is_trained(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named_before_training(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SuiteError, match=refusal(f"export={package}", "export.package", package=package)):
         check_exports(compose_config([f"export=[csv,{package}]"]), trains=True)
 
 
-def test_a_list_of_exports_may_be_empty_and_other_formats_are_refused() -> None:
+def test_a_list_of_exports_may_be_empty_and_unknown_formats_are_refused() -> None:
     with pytest.raises(SuiteError, match=r"^export=xlsx: .*csv, parquet"):
         compose_config(["export=[csv,xlsx]"])
     assert compose_config(["export=[]"]).export == []

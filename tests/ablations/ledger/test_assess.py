@@ -29,13 +29,13 @@ def of_shuffle(on: Mapping[int, float], *overrides: str, name: str = "mine", sto
         (0.0, 0.0, Outcome.REPRODUCED),
         (0.0, 1.0, Outcome.CONTRADICTED),
         (-1.0, 0.0, Outcome.CONTRADICTED),
-        (0.0, None, Outcome.UNDECIDED),  # one rival is half of the claim
+        (0.0, None, Outcome.UNDECIDED),  # only one of the two rivals
         (0.0, 0.5, Outcome.UNDECIDED),
         (1.0, None, Outcome.CONTRADICTED),
         (None, None, Outcome.NOT_RUN),
     ],
 )
-def test_a_claim_about_several_pairs_needs_them_all(sge: float | None, eca: float | None, outcome: Outcome) -> None:
+def test_a_claim_about_several_pairs_needs_all_of_them(sge: float | None, eca: float | None, outcome: Outcome) -> None:
     rivals = [(network(attention=name), around(70 + by)) for name, by in (("sge", sge), ("eca", eca)) if by is not None]
     assert assessed("rivals", study([*rivals, (network(), level())])).outcome is outcome
 
@@ -44,12 +44,12 @@ def test_a_claim_about_several_pairs_needs_them_all(sge: float | None, eca: floa
     ("small", "large", "outcome"),
     [
         (77.88, 78.95, Outcome.REPRODUCED),
-        (77.88, None, Outcome.UNDECIDED),  # one network is half of the claim
+        (77.88, None, Outcome.UNDECIDED),  # only one of the two networks
         (77.88, 77.00, Outcome.CONTRADICTED),
         (77.00, None, Outcome.CONTRADICTED),
     ],
 )
-def test_a_claim_about_several_published_numbers_needs_them_all(
+def test_a_claim_about_several_published_numbers_needs_all_of_them(
     small: float, large: float | None, outcome: Outcome
 ) -> None:
     studies = [imagenet(around(small))]
@@ -57,7 +57,7 @@ def test_a_claim_about_several_published_numbers_needs_them_all(
     assert assessed("released", *studies).outcome is outcome
 
 
-def test_no_study_decides_for_being_first() -> None:
+def test_the_order_of_studies_does_not_change_the_verdict() -> None:
     studies = [of_shuffle(around(71), name="a"), of_shuffle(around(69), "data=cifar100", name="b")]
     assert {assessed("shuffle", *order).outcome for order in (studies, studies[::-1])} == {Outcome.DEPENDS}
     unclear = of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100")
@@ -66,25 +66,28 @@ def test_no_study_decides_for_being_first() -> None:
     }
 
 
-def test_further_studies_raise_what_each_has_to_show() -> None:
-    """+0.30 in three replicates, which suffices alone and not as one of two."""
-    one = of_shuffle({0: 70.2, 1: 70.3, 2: 70.4})
+def test_further_studies_widen_the_interval_of_each() -> None:
+    """+0.30 in three replicates is enough as the only comparison, but not as one of two."""
+    first = of_shuffle({0: 70.2, 1: 70.3, 2: 70.4})
     unclear = of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100")
-    assert assessed("shuffle", one).outcome is Outcome.REPRODUCED
-    assert assessed("shuffle", one, unclear).outcome is Outcome.UNDECIDED
+    assert assessed("shuffle", first).outcome is Outcome.REPRODUCED
+    assert assessed("shuffle", first, unclear).outcome is Outcome.UNDECIDED
 
 
-def test_a_copy_of_a_store_is_no_second_study() -> None:
-    one, copy = of_shuffle({0: 70.2, 1: 70.3, 2: 70.4}), of_shuffle({0: 70.2, 1: 70.3, 2: 70.4}, store="sqlite:///copy")
-    alone, both = assessed("shuffle", one), assessed("shuffle", one, copy)
+def test_a_copy_of_a_store_does_not_count_as_a_second_study() -> None:
+    original, copy = (
+        of_shuffle({0: 70.2, 1: 70.3, 2: 70.4}),
+        of_shuffle({0: 70.2, 1: 70.3, 2: 70.4}, store="sqlite:///copy"),
+    )
+    alone, both = assessed("shuffle", original), assessed("shuffle", original, copy)
     assert [found.seen for found in both.found] == [found.seen for found in alone.found]
     assert (both.outcome, both.studies) == (alone.outcome, 1)
 
 
-def test_other_scales_and_scenes_take_nothing_from_the_claims_own_and_add_nothing() -> None:
-    own, half = imagenet(around(77.5)), imagenet(around(70.0), groups=32)
+def test_studies_at_other_scales_or_on_synthetic_images_do_not_change_the_verdict() -> None:
+    imagenet_scale, half = imagenet(around(77.5)), imagenet(around(70.0), groups=32)
     digits = study([(network(), around(60)), (network(attention="none"), level())], "data=digits")
-    assert assessed("gain", own, half, digits).outcome is Outcome.REPRODUCED
+    assert assessed("gain", imagenet_scale, half, digits).outcome is Outcome.REPRODUCED
     assert assessed("gain", half, digits).outcome is Outcome.UNDECIDED
     assert assessed("gain", half, digits).studies == 0
     assert assessed("gain").outcome is Outcome.NOT_RUN
@@ -95,25 +98,27 @@ def test_other_scales_and_scenes_take_nothing_from_the_claims_own_and_add_nothin
 def test_digits_alone_leave_every_claim_undecided(name: str, difference: float) -> None:
     networks = [network(), network(shuffle=False), network(attention="none"), network(transform="conv1x1"),
                 network(transform="affine_channel")]  # fmt: skip
-    made = study([(one, around(70 + difference * (number == 0))) for number, one in enumerate(networks)], "data=digits")
-    one = assessed(name, made)
+    digits = study(
+        [(one, around(70 + difference * (number == 0))) for number, one in enumerate(networks)], "data=digits"
+    )
+    one = assessed(name, digits)
     assert (one.outcome, one.family_sentence) == (Outcome.UNDECIDED, "")
     assert one.command == claim(name).command
     assert worded("ledger.not_real").lstrip(": ").removeprefix("not counted: ") in one.short_evidence
 
 
-def test_the_family_is_told_with_how_many_comparisons_decide() -> None:
-    one, other = of_shuffle(around(71), name="a"), of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100", name="b")
-    assert assessed("shuffle", one, other).family_sentence == (
+def test_the_family_sentence_counts_eligible_and_decided_comparisons() -> None:
+    first, second = of_shuffle(around(71), name="a"), of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100", name="b")
+    assert assessed("shuffle", first, second).family_sentence == (
         "Eligible comparisons: 2, from 2 studies; decided: 1. Each interval is at 97.5 % or more, so that they "
         "hold simultaneously at 95 %."
     )
-    assert assessed("shuffle", one).family_sentence == (
+    assert assessed("shuffle", first).family_sentence == (
         "Eligible comparisons: 1, from 1 study; decided: 1. Each interval is at 95 % or more."
     )
 
 
-def test_what_says_most_stands_first_in_short() -> None:
+def test_short_evidence_begins_with_the_strongest() -> None:
     digits = of_shuffle(around(71), "data=digits", name="digits")
     unclear = of_shuffle({0: 69.0, 1: 71.0}, "data=cifar100", name="unclear")
     clear = of_shuffle(around(71), name="clear")
@@ -121,6 +126,6 @@ def test_what_says_most_stands_first_in_short() -> None:
     assert [part.partition(":")[0] for part in short.split("; ")] == ["clear", "unclear", "digits"]
 
 
-def test_what_is_computed_needs_no_study_and_has_no_family() -> None:
-    one = assessed("params")
-    assert (one.outcome, one.found, one.family_sentence, one.command) == (Outcome.CONTRADICTED, [], "", "")
+def test_a_computed_claim_needs_no_study_and_has_no_family() -> None:
+    params = assessed("params")
+    assert (params.outcome, params.found, params.family_sentence, params.command) == (Outcome.CONTRADICTED, [], "", "")

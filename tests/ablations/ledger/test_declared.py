@@ -18,7 +18,7 @@ TRAINED = [claim for claim in CLAIMS if claim.expects is not None]
 
 
 @pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.id)
-def test_the_command_that_would_settle_a_claim_makes_a_study_that_contrasts_its_pairs(claim: Claim) -> None:
+def test_the_command_that_would_settle_a_claim_compares_its_pairs(claim: Claim) -> None:
     python, flag, module, *overrides = shlex.split(claim.command.replace("<ImageNet>", "x"))
     assert (python, flag, module) == ("python", "-m", "ablations.run")
     config = compose_config([*overrides, "device=cpu"])
@@ -47,7 +47,7 @@ def test_a_claim_names_the_weight_decay_that_its_command_trains_with(claim: Clai
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_a_claim_that_two_numbers_are_the_same_declares_a_margin_and_its_reason(claim: Claim) -> None:
+def test_an_equivalence_claim_declares_a_margin_and_its_reason(claim: Claim) -> None:
     is_sameness = claim.expects in (Expectation.EQUIVALENT, Expectation.TOP1)
     assert (claim.margin > 0) == bool(claim.margin_reason) == is_sameness
     assert (f"±{claim.margin:g}" in claim.rule) == is_sameness
@@ -66,5 +66,5 @@ def test_a_claim_that_two_numbers_are_the_same_declares_a_margin_and_its_reason(
         ("params", "computed", 0),
     ],
 )
-def test_a_rule_names_its_numbers(name: str, rule: str, parts: int) -> None:
+def test_a_rule_shows_its_numbers(name: str, rule: str, parts: int) -> None:
     assert (by_id(name).rule, by_id(name).parts) == (rule, parts)

@@ -26,7 +26,9 @@ from ablations.ledger.rules import (
 from ablations.stats import Estimate, estimate
 
 STUDIES = 1500
-NOISE = 2.6 * math.sqrt(ERRORS * (1 - ERRORS) / STUDIES)  # of the error in a simulation: one in 200 is further away
+NOISE = 2.6 * math.sqrt(
+    ERRORS * (1 - ERRORS) / STUDIES
+)  # 2.6 standard errors of a simulated error rate, exceeded once in 200
 
 Decision = Callable[[NDArray[np.float64]], Outcome]
 Draw = Callable[[np.random.Generator], NDArray[np.float64]]
@@ -37,14 +39,14 @@ def interval(low: float, high: float) -> Estimate:
 
 
 def shares(decide: Decision, draw: Draw) -> dict[Outcome, float]:
-    """How often each outcome comes out of simulated studies."""
+    """The relative frequency of each outcome in simulated studies."""
     draws = np.random.default_rng(5)
     outcomes = [decide(draw(draws)) for _ in range(STUDIES)]
     return {outcome: outcomes.count(outcome) / STUDIES for outcome in Outcome}
 
 
 def more_than(bound: float, comparisons: int = 1) -> Decision:
-    """Decides studies whose differences are rows, a row a comparison."""
+    """Decides studies whose rows are the differences of one comparison each."""
     confidence = level(Expectation.HELPS, share_of(comparisons))
     return lambda rows: joined(outcome_above(estimate(row, confidence), bound) for row in np.atleast_2d(rows))
 
@@ -58,7 +60,7 @@ def same(margin: float, comparisons: int = 1) -> Decision:
 
 
 def one_run(margin: float, comparisons: int = 1) -> Decision:
-    """Decides studies whose first value is the published one."""
+    """Decides studies whose first value is the published number."""
     error = share_of(comparisons)
     narrow, wide = level(Expectation.TOP1, error), 1 - error
     return lambda runs: outcome_within(prediction(runs[1:], narrow), prediction(runs[1:], wide), runs[0], margin)
@@ -67,18 +69,18 @@ def one_run(margin: float, comparisons: int = 1) -> Decision:
 @pytest.mark.parametrize(
     ("low", "high", "outcome"),
     [
-        (0.40, 1.40, Outcome.UNDECIDED),  # +0.90: above 0, and not above 1.34
+        (0.40, 1.40, Outcome.UNDECIDED),  # +0.90: above 0, but not above 1.34
         (1.2, 1.6, Outcome.UNDECIDED),
         (1.35, 1.6, Outcome.REPRODUCED),
         (1.34, 1.6, Outcome.UNDECIDED),
         (0.5, 1.33, Outcome.CONTRADICTED),
         (0.5, 1.34, Outcome.UNDECIDED),
         (-3.0, -1.0, Outcome.CONTRADICTED),
-        (1.5, 1.5, Outcome.UNDECIDED),  # no spread is no interval
+        (1.5, 1.5, Outcome.UNDECIDED),  # without spread there is no interval
         (math.nan, math.nan, Outcome.UNDECIDED),
     ],
 )
-def test_a_gain_is_reproduced_above_what_is_claimed_and_contradicted_below(
+def test_a_gain_is_reproduced_above_the_claimed_number_and_contradicted_below(
     low: float, high: float, outcome: Outcome
 ) -> None:
     assert outcome_above(interval(low, high), 1.34) is outcome
@@ -87,9 +89,9 @@ def test_a_gain_is_reproduced_above_what_is_claimed_and_contradicted_below(
 @pytest.mark.parametrize(
     ("low", "high", "outcome"),
     [
-        (0.08, 0.42, Outcome.UNDECIDED),  # +0.25: not 0, and not more than 0.2
+        (0.08, 0.42, Outcome.UNDECIDED),  # +0.25: neither 0 nor more than 0.2
         (-0.19, 0.19, Outcome.REPRODUCED),
-        (0.05, 0.15, Outcome.REPRODUCED),  # not 0, and still about the same
+        (0.05, 0.15, Outcome.REPRODUCED),  # not 0, but equivalent
         (-0.2, 0.1, Outcome.UNDECIDED),
         (0.21, 0.42, Outcome.CONTRADICTED),
         (-0.42, -0.21, Outcome.CONTRADICTED),
@@ -99,7 +101,7 @@ def test_a_gain_is_reproduced_above_what_is_claimed_and_contradicted_below(
         (math.nan, math.nan, Outcome.UNDECIDED),
     ],
 )
-def test_about_the_same_is_reproduced_within_the_margin_and_contradicted_beyond(
+def test_equivalence_is_reproduced_within_the_margin_and_contradicted_beyond(
     low: float, high: float, outcome: Outcome
 ) -> None:
     assert outcome_within(interval(low, high), interval(low, high), 0.0, 0.2) is outcome
@@ -107,13 +109,13 @@ def test_about_the_same_is_reproduced_within_the_margin_and_contradicted_beyond(
     assert outcome_within(moved, moved, 70.0, 0.2) is outcome or abs(abs(low) - 0.2) < 1e-9
 
 
-def test_contradiction_of_equivalence_takes_the_wider_interval() -> None:
+def test_contradiction_of_equivalence_uses_the_wider_interval() -> None:
     assert outcome_within(interval(0.21, 0.4), interval(0.18, 0.43), 0.0, 0.2) is Outcome.UNDECIDED
     assert outcome_within(interval(-0.1, 0.1), interval(-0.3, 0.3), 0.0, 0.2) is Outcome.REPRODUCED
 
 
 @pytest.mark.parametrize("comparisons", [1, 2, 9])
-def test_levels_share_the_errors_between_comparisons(comparisons: int) -> None:
+def test_comparisons_share_the_error_rate(comparisons: int) -> None:
     error = share_of(comparisons)
     assert error == pytest.approx(0.05 / comparisons)
     assert level(Expectation.HELPS, error) == pytest.approx(1 - 0.05 / comparisons)
@@ -122,7 +124,7 @@ def test_levels_share_the_errors_between_comparisons(comparisons: int) -> None:
     assert share_of(comparisons, 0.5) == error / 2
 
 
-# Errors, where a claim is just not true, or just true.
+# Error rates of claims at the boundary.
 
 
 @pytest.mark.parametrize("comparisons", [1, 3])
@@ -139,9 +141,7 @@ def test_at_the_boundary_of_more_than_x_at_most_one_study_in_twenty_is_decided(c
 
 @pytest.mark.parametrize("comparisons", [1, 3])
 @pytest.mark.parametrize("margin", [0.01, 0.5, 2.0])
-def test_networks_that_differ_by_the_margin_are_seldom_called_the_same_or_different(
-    comparisons: int, margin: float
-) -> None:
+def test_networks_that_differ_by_the_margin_are_seldom_decided(comparisons: int, margin: float) -> None:
     found = shares(same(margin, comparisons), lambda draws: margin + draws.normal(size=(comparisons, 8)))
     assert found[Outcome.REPRODUCED] <= ERRORS + NOISE
     assert found[Outcome.CONTRADICTED] <= ERRORS + NOISE
@@ -150,10 +150,10 @@ def test_networks_that_differ_by_the_margin_are_seldom_called_the_same_or_differ
 
 
 @pytest.mark.parametrize(("deviation", "n"), [(0.1, 4), (0.1, 12), (0.15, 12), (0.3, 6)])
-def test_of_a_published_run_equal_networks_are_seldom_contradicted_and_those_beyond_the_margin_seldom_pass(
+def test_a_published_run_is_seldom_contradicted_by_equal_networks_or_reproduced_beyond_the_margin(
     deviation: float, n: int
 ) -> None:
-    """With a margin of 0.3 points, which are 3, 2 or 1 standard deviations of a run."""
+    """With a margin of 0.3 points, which is 3, 2 or 1 standard deviations of a run."""
 
     def draw(worse: float) -> Draw:
         shift = np.r_[0.0, np.full(n, -worse)]  # the published run, then ours
@@ -168,7 +168,7 @@ def test_of_a_published_run_equal_networks_are_seldom_contradicted_and_those_bey
 @pytest.mark.parametrize(
     ("worse", "reproduced", "contradicted"), [(0.0, 0.71, 0.0), (0.2, 0.23, 0.0), (0.3, 0.05, 0.025), (1.0, 0.0, 1.0)]
 )
-def test_how_sharply_twelve_replicates_tell_a_network_from_a_published_run(
+def test_twelve_replicates_reproduce_a_published_run_as_often_as_documented(
     worse: float, reproduced: float, contradicted: float
 ) -> None:
     """With runs that vary by 0.1 points and a margin of 0.3."""
@@ -177,7 +177,7 @@ def test_how_sharply_twelve_replicates_tell_a_network_from_a_published_run(
     assert found[Outcome.CONTRADICTED] == pytest.approx(contradicted, abs=0.04)
 
 
-def test_studies_of_one_truth_seldom_seem_to_differ_and_those_of_two_do() -> None:
+def test_outcomes_seldom_depend_on_the_scale_unless_the_truth_does() -> None:
     truth = shares(more_than(0.5, 4), lambda draws: 0.5 + draws.normal(size=(4, 8)))
     assert truth[Outcome.DEPENDS] <= ERRORS
     apart = shares(more_than(0.0, 2), lambda draws: np.array([[2.0], [-2.0]]) + draws.normal(size=(2, 12)))
@@ -190,8 +190,8 @@ def test_studies_of_one_truth_seldom_seem_to_differ_and_those_of_two_do() -> Non
 @given(
     sizes=st.lists(st.integers(2, 200), min_size=1, max_size=8, unique=True).map(sorted), between=st.integers(1, 400)
 )
-def test_what_all_ends_of_a_study_spend_is_all_that_there_is(sizes: list[int], between: int) -> None:
-    """A study ends at one of its analyses, or is between two of them."""
+def test_all_stopping_points_of_a_study_together_spend_the_error_rate(sizes: list[int], between: int) -> None:
+    """A study stops at one of its analyses, or is between two of them."""
     reached = [size for size in sizes if size < between]
     ends = [*reached, between]
     total = sum(spent(sizes, end) for end in ends) - (spent(sizes, between) if between > sizes[-1] else 0.0)
@@ -199,7 +199,7 @@ def test_what_all_ends_of_a_study_spend_is_all_that_there_is(sizes: list[int], b
     assert sum(spent(sizes, size) for size in sizes) == pytest.approx(1)
 
 
-def test_stopping_at_the_first_interval_that_decides_leaves_the_errors_what_they_are() -> None:
+def test_stopping_at_the_first_decisive_interval_keeps_the_error_rate() -> None:
     sizes = (6, 9, 12, 16)
 
     def decide(differences: NDArray[np.float64]) -> Outcome:
@@ -214,7 +214,7 @@ def test_stopping_at_the_first_interval_that_decides_leaves_the_errors_what_they
     assert found[Outcome.REPRODUCED] + found[Outcome.CONTRADICTED] <= ERRORS + NOISE
 
 
-# How many replicates.
+# Number of replicates.
 
 
 @given(
@@ -223,7 +223,7 @@ def test_stopping_at_the_first_interval_that_decides_leaves_the_errors_what_they
     confidence=st.floats(0.8, 0.999),
     of_one_run=st.booleans(),
 )
-def test_so_many_replicates_are_needed_that_one_fewer_is_not_enough(
+def test_one_replicate_fewer_than_needed_is_not_enough(
     distance: float, deviation: float, confidence: float, of_one_run: bool
 ) -> None:
     needed = replicates_needed(distance, deviation, confidence, of_one_run=of_one_run)
@@ -241,20 +241,20 @@ def test_so_many_replicates_are_needed_that_one_fewer_is_not_enough(
     assert needed == 2 or half(needed - 1) >= distance * (1 - 1e-9)
 
 
-def test_no_number_of_replicates_tells_a_published_run_more_exactly_than_runs_differ() -> None:
+def test_no_number_of_replicates_reproduces_a_published_run_within_a_margin_below_the_spread_of_runs() -> None:
     assert replicates_needed(1.6, 1.0, 0.9, of_one_run=True) is None
     assert replicates_needed(1.7, 1.0, 0.9, of_one_run=True) is not None
     assert replicates_needed(0.0, 1.0, 0.9) is None
 
 
-def test_the_prediction_interval_holds_one_further_run_as_often_as_it_says() -> None:
+def test_the_prediction_interval_has_its_nominal_coverage() -> None:
     draws = np.random.default_rng(2)
     runs = draws.normal(size=(STUDIES, 6))
     inside = [seen.low <= run[0] <= seen.high for run in runs if (seen := prediction(run[1:], 0.9))]
     assert np.mean(inside) == pytest.approx(0.9, abs=2.6 * math.sqrt(0.09 / STUDIES))
 
 
-# What comparisons come to together.
+# Combined outcomes.
 
 
 @pytest.mark.parametrize(
@@ -267,9 +267,7 @@ def test_the_prediction_interval_holds_one_further_run_as_often_as_it_says() -> 
         ([Outcome.CONTRADICTED, Outcome.UNDECIDED, Outcome.REPRODUCED], Outcome.DEPENDS),
     ],
 )
-def test_comparisons_that_are_decided_differently_make_it_depend_on_the_scale_in_whatever_order(
-    outcomes: Sequence[Outcome], expected: Outcome
-) -> None:
+def test_opposite_decisions_depend_on_the_scale_in_any_order(outcomes: Sequence[Outcome], expected: Outcome) -> None:
     assert {joined(order) for order in itertools.permutations(outcomes)} == {expected}
 
 
@@ -285,5 +283,7 @@ def test_comparisons_that_are_decided_differently_make_it_depend_on_the_scale_in
         ([[Outcome.REPRODUCED, Outcome.CONTRADICTED], []], Outcome.DEPENDS),
     ],
 )
-def test_a_claim_needs_all_its_parts_and_falls_with_one(parts: Sequence[Sequence[Outcome]], expected: Outcome) -> None:
+def test_a_claim_needs_all_its_parts_and_is_contradicted_by_one(
+    parts: Sequence[Sequence[Outcome]], expected: Outcome
+) -> None:
     assert concluded(dict(enumerate(parts))) is expected

@@ -16,7 +16,7 @@ from ablations.training.events import DIVERGED, ERROR
 from tests.builders.claims import REAL, by_name, claim, config_of, store_study
 
 
-def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> None:
+def test_studies_are_read_with_the_results_of_their_networks(tmp_path: Path) -> None:
     tiny = ("sweep=shuffle", REAL, "replicates=2", "sweep.variants={none: {attention: none}}")
     top1 = {("shuffle=on", 0): 60.0, ("shuffle=on", 1): 61.0, ("shuffle=off", 1): 59.0}
     url = store_study(tmp_path, lambda *cell: top1.get(cell), *tiny, known={"train": 24, "test": 9, "classes": ["a"]})
@@ -25,7 +25,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     studies, skipped = stored_studies([url, url])
     assert skipped == []
     assert {one.name for one in studies} == {"shuffle-cifar10-resnet8", "another"}
-    assert len(studies) == 2  # a store that is given twice is read once
+    assert len(studies) == 2  # a store given twice is read once
     mine = next(one for one in studies if one.name != "another")
     known = {one.name: dict(one.top1) for one in mine.networks}
     assert known == {"none": {}, "shuffle=on": {0: 60.0, 1: 61.0}, "shuffle=off": {1: 59.0}}
@@ -38,7 +38,7 @@ def test_studies_are_read_with_what_their_networks_came_to(tmp_path: Path) -> No
     assert (tmp_path / "optuna.db").read_bytes() == before
 
 
-def test_a_network_that_was_stored_under_two_names_is_one(tmp_path: Path) -> None:
+def test_a_network_stored_under_two_names_is_read_once(tmp_path: Path) -> None:
     store_study(tmp_path, by_name({}), "sweep.factors.attention.groups=[4]", "replicates=1", "study=mine")
     renamed = ("sweep.factors.attention.groups=[4]", "sweep.variants={plain: {attention: none}}",
                "sweep.baseline=plain", "study=mine", "replicates=2")  # fmt: skip
@@ -53,7 +53,7 @@ def test_a_network_that_was_stored_under_two_names_is_one(tmp_path: Path) -> Non
     assert [one.seen.n for one in evidence_of(claim("gain"), [mine])] == [2]
 
 
-def test_what_ended_without_a_result_has_no_number_and_what_was_being_trained_has_not_ended(tmp_path: Path) -> None:
+def test_a_cell_that_ended_without_a_result_is_nan_and_a_running_cell_is_missing(tmp_path: Path) -> None:
     options = ("sweep.factors.attention.groups=[1,2,4]", "replicates=1")
     url = store_study(tmp_path, lambda *_: None, *options)
     store = open_store(url, "groups-digits-resnet8", create=False)
@@ -70,13 +70,13 @@ def test_what_ended_without_a_result_has_no_number_and_what_was_being_trained_ha
     assert ended[claimed.variant.name] == []
 
 
-def test_what_cannot_be_read_is_named_with_the_reason_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_unreadable_studies_are_reported_with_the_reason_and_the_rest_is_read(tmp_path: Path) -> None:
     few = ("sweep.factors.attention.groups=[4]", "replicates=1")
     url = store_study(tmp_path, by_name({}), *few)
     old = open_store(url, "old", create=True)
     old.remember("identity", {"version": 3, "protocol": {}, "objectives": ["top1"]})
     optuna.load_study(storage=url, study_name="old").add_trial(
-        optuna.trial.create_trial(value=1.0, user_attrs={"cell": "x"})  # without what cells have today
+        optuna.trial.create_trial(value=1.0, user_attrs={"cell": "x"})  # without the attributes of the current format
     )
     optuna.create_study(storage=url, study_name="foreign").add_trial(optuna.trial.create_trial(value=1.0))
     open_store(url, "not-begun", create=True)
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named_with_the_reason_and_the_rest_is_read(tmp_p
         search = make_design(compose_config(["device=cpu", *options, f"study={name}"]))
         store = open_store(url, name, create=True, directions=search.directions)
         store.initialise(search)
-    store.remember("sweep", "mine")  # a sweep of one's own may be a search, too
+    store.remember("sweep", "mine")  # a user's sweep may also be a search
     studies, skipped = stored_studies([url])
     assert [one.name for one in studies] == ["groups-digits-resnet8"]
     assert {study.store for study in skipped} == {url}
@@ -103,7 +103,7 @@ def test_a_study_to_which_another_program_added_a_trial_is_skipped(tmp_path: Pat
     assert (studies, skipped.reason) == ([], "was created by another program")
 
 
-def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
+def test_unknown_attention_modules_are_named(tmp_path: Path) -> None:
     url = store_study(tmp_path, by_name({}), "sweep.factors.attention.groups=[4]", "replicates=1")
     known = open_store(url, "groups-digits-resnet8", create=False).cells()[0]
     cell = {"cell": "new", "variant": "new", "network": {"model": {"name": "resnet8"}, "attention": {"name": "newer"}},
@@ -116,12 +116,12 @@ def test_attention_of_a_later_version_is_named(tmp_path: Path) -> None:
     assert skipped.sentence == (f"groups-digits-resnet8 in {url}: has attention modules unknown to this version: newer")
 
 
-def test_a_store_that_is_not_there_has_no_studies_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_store_has_no_studies_and_is_not_created(tmp_path: Path) -> None:
     assert stored_studies([f"sqlite:///{tmp_path / 'optuna.db'}"]) == ([], [])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+def test_an_unreachable_database_raises_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("my notes" * 200)
     with pytest.raises(StorageError, match="is damaged or not a SQLite database"):
         stored_studies([f"sqlite:///{tmp_path / 'notes.db'}"])
