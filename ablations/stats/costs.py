@@ -1,13 +1,13 @@
-"""Verdicts on costs: is a variant slower than its baseline, faster, the same within a margin, or undecided?
+"""Verdicts on costs: slower or faster than the baseline, the same within a margin, or undecided.
 
-    same       the ratio is within the margin either way (two one-sided tests on the log ratio), different or not
-    slower,    the test of the family says that there is a difference
+    same       the ratio is within the margin (two one-sided tests on the log ratio), even if significantly not 1
+    slower,    the ratio differs significantly from 1 after correction for the family
     faster
     undecided  neither: more copies are needed
-    none       fewer than two copies: no interval
+    none       fewer than two copies, so no interval
 
-The replicate of a cost is a copy of the networks that was built and timed (`ablations.measure.speed`); all contrasts of
-a study are one family, and each kind of claim is corrected for it as those on accuracies are
+The replicates of a cost are copies of the networks, built and timed separately (`ablations.measure.speed`). All
+contrasts of a study form one family, and both kinds of claim are corrected for it as for accuracies
 (`ablations.stats.significance`): sign flips from 6 copies on, t-tests with Holm's correction below.
 """
 
@@ -25,7 +25,7 @@ from ablations.stats.family import Inference, infer
 from ablations.stats.layout import Layout
 from ablations.stats.significance import ALPHA, Responses
 
-_PERCENT = 100  # log ratios are tested in hundredths: the tolerances of tests are for values in percent
+_PERCENT = 100  # log ratios are tested in hundredths, because the tests' tolerances are for values in percent
 
 
 class CostVerdict(Enum):
@@ -40,15 +40,15 @@ class CostVerdict(Enum):
 
 @dataclass(frozen=True)
 class CostContrast:
-    """A variant's time relative to its baseline's, over the copies that both have.
+    """A variant's time relative to its baseline's, over the copies of both.
 
     Attributes:
         variant, baseline: by name.
-        ratio: geometric mean over copies of the relative time; nan where there is no copy.
-        low, high: its 95 % CI by Student's t on log ratios, not corrected for the family; nan of a single copy.
+        ratio: geometric mean of the relative time over copies; NaN without copies.
+        low, high: its 95 % CI by Student's t on log ratios, not corrected for the family; NaN for a single copy.
         n: the number of copies.
-        p: of no difference, corrected for the family; 1 where nothing can be said.
-        p_equivalence: of the tests against the margin, corrected likewise.
+        p: p-value of no difference, corrected for the family; 1 if it cannot be tested.
+        p_equivalence: p-value of the equivalence tests, corrected likewise.
         verdict: the conclusion at 5 %.
     """
 
@@ -67,13 +67,13 @@ def judge_costs(values: pd.DataFrame, baselines: Mapping[str, str], margin: floa
     """Judges a family of contrasts, in the order of `baselines`.
 
     Args:
-        values: one row per copy of a variant, with `variant`, `copy` and `log_ratio`: the log of its time over that of
-            the plain network of the same copy, 0 in rows of plain itself.
-        baselines: what each variant is compared with, by name; variants that are their own baseline are left out.
-        margin: the least relative difference that matters: 0.05 takes ratios from 1 / 1.05 to 1.05 for the same.
+        values: one row per copy of a variant, with `variant`, `copy` and `log_ratio`: the log of its time relative to
+            the plain network of the same copy, 0 in rows of the plain network.
+        baselines: the baseline of each variant, by name; variants that are their own baseline are skipped.
+        margin: smallest relative difference of interest; with 0.05, ratios from 1 / 1.05 to 1.05 are the same.
 
     Raises:
-        ValueError: if the margin is not above 0, or a copy of a variant is there twice.
+        ValueError: if the margin is not above 0, or a copy of a variant occurs twice.
     """
     if not margin > 0:
         raise ValueError(f"margin={margin}: must be more than 0")
@@ -82,7 +82,7 @@ def judge_costs(values: pd.DataFrame, baselines: Mapping[str, str], margin: floa
     differences = [_PERCENT * (layout.column(variant) - layout.column(baseline)) for variant, baseline in pairs]
     copies = len(layout.replicates)
     responses = Responses(
-        np.empty((copies, 0)),  # times of single copies share their generation's luck: nothing to pool over variants
+        np.empty((copies, 0)),  # times of one copy are correlated over variants, so their variances cannot be pooled
         np.column_stack(differences) if differences else np.empty((copies, 0)),
         np.full(len(pairs), 2.0),
         is_pooled=False,

@@ -1,10 +1,9 @@
 """From replicates to estimates: means and paired differences with their 95 % confidence intervals.
 
-A contrast pairs a variant with the baseline replicate by replicate: both started from the same backbone weights and saw
-the same batches, so what they share cancels. Intervals are Student's t, each on its own: they are not corrected for
-the number of contrasts in a study. With few replicates the BCa bootstrap is too narrow: its 95 % intervals contain the
-true difference in 82 (n = 5) to 92 % (n = 20) of cases, Student's in 93 to 95 %, skewed differences included
-(`tests/ablations/stats/test_simulations.py`).
+A contrast pairs a variant with the baseline by replicate: both start from the same backbone weights and see the same
+batches, so that common variation cancels. Intervals are Student's t and not corrected for the number of contrasts. With
+few replicates BCa bootstrap intervals are too narrow: at 95 % they contain the true difference in 82 (n = 5) to 92 %
+(n = 20) of cases, Student's in 93 to 95 %, even for skewed differences (`tests/ablations/stats/test_simulations.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of `n` values with its confidence interval; the bounds are nan where n is 1: one value has no spread."""
+    """A mean of `n` values with its confidence interval, whose bounds are NaN if n is 1."""
 
     n: int
     mean: float
@@ -32,17 +31,17 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there were values enough for an interval."""
+        """Whether there are enough values for an interval."""
         return not math.isnan(self.low)
 
     @property
     def has_spread(self) -> bool:
-        """Whether the values differed: equal ones, as coarse accuracies can be, say nothing about their spread."""
+        """Whether the values differ; the spread of equal ones, such as coarse accuracies, is unknown."""
         return self.has_interval and self.high - self.low > 1e-9
 
 
 def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE) -> Estimate:
-    """Estimates a mean by Student's t, which assumes that the mean of so many values is about normal.
+    """Estimates a mean by Student's t, which assumes that the mean is approximately normal.
 
     Raises:
         ValueError: if there are no values.
@@ -57,11 +56,11 @@ def estimate(values: Sequence[float] | NDArray[np.float64], confidence: float = 
 
 
 def estimate_of(n: int, mean: float, error: float, freedom: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Makes an estimate of a mean with a known standard error, whose variance has so many degrees of freedom."""
+    """Returns the estimate of a mean from its standard error and the error's degrees of freedom."""
     half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
     return Estimate(n, mean, mean - half, mean + half)
 
 
 def cells_by_variant(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Returns the rows of each variant: comparing all rows with each of a thousand names would take a second."""
-    return {str(name): own for name, own in cells.groupby("variant", sort=False)}
+    """Returns the rows of each variant by one `groupby`; filtering for each of a thousand names would take a second."""
+    return {str(name): rows for name, rows in cells.groupby("variant", sort=False)}

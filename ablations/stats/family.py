@@ -13,23 +13,22 @@ from ablations.stats.estimates import CONFIDENCE, Estimate, estimate, estimate_o
 from ablations.stats.interims import InterimAnalyses, critical_values, median_unbiased
 from ablations.stats.significance import ALPHA, Array, Responses, equivalence_ps, family_tests, holm, moderated_errors
 
-# The replicates before a number (None for all) for the members that are open, or None where these are not all there.
+# The first `size` replicates (all if None) of the open members; None if some of them are missing.
 ResponsesAt = Callable[[int | None, Sequence[int]], Responses | None]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What the tests say of one member of a family.
+    """The test results of one member of a family.
 
     Attributes:
         differences: of its replicates, (n,).
-        estimate: their mean with its interval; None where there are none.
-        p, p_equivalence: corrected for the family and for interim analyses; 1 where nothing can be said.
-        least: the least p that so many replicates can give.
-        assumes_normal: whether the tests do.
-        interim: how many replicates the last interim analysis had that it took part in; None where there are no
-            interim analyses.
-        adjusted: of one that an interim analysis decided, an estimate that allows for that.
+        estimate: their mean with its interval; None without replicates.
+        p, p_equivalence: corrected for the family and for interim analyses; 1 if it cannot be tested.
+        least: the smallest attainable p-value.
+        assumes_normal: whether the tests assume normal differences.
+        interim: number of replicates in the last interim analysis of this member; None without interim analyses.
+        adjusted: estimate corrected for selection, if an interim analysis decided the member.
     """
 
     differences: Array
@@ -50,10 +49,9 @@ class Inference:
 def infer(
     responses_at: ResponsesAt, members: int, margin: float | Array, interims: InterimAnalyses | None
 ) -> list[Inference]:
-    """Tests a family; under interim analyses, each interim analysis of which all open members have the replicates,
-    until they are decided.
+    """Tests a family, with interim analyses in sequence as far as all open members have the replicates.
 
-    `margin` is one for all members, or one for each, (members,).
+    `margin` is common to all members, or has one value per member, (members,).
 
     Raises:
         ValueError: if a margin is not above 0.
@@ -64,27 +62,27 @@ def infer(
     assert everything is not None
     if interims is None:
         return _tested(everything, margin)
-    # Before the first interim analysis nothing is claimed.
+    # Before the first interim analysis no claim is made.
     inferences = [
         replace(inference, p=1.0, p_equivalence=1.0, least=1.0, assumes_normal=False)
         for inference in _tested(everything, margin, interims.levels(members)[0] if members else ALPHA)
     ]
     active = list(range(members))
     for number, size in enumerate(interims.sizes):
-        seen = responses_at(size, active) if active else None
-        if seen is None:
+        at_size = responses_at(size, active) if active else None
+        if at_size is None:
             break
         level = interims.levels(members)[number]
-        now = _tested(seen, margin, level)
+        now = _tested(at_size, margin, level)
         for place in active:
             inferences[place] = replace(now[place], interim=size)
         settled = [place for place in active if inferences[place].is_decided]
         clearer = sorted(
             (place for place in settled if inferences[place].p <= ALPHA), key=lambda place: inferences[place].p
         )
-        errors = moderated_errors(seen.of(np.isin(np.arange(members), clearer)))[0]
+        errors = moderated_errors(at_size.of(np.isin(np.arange(members), clearer)))[0]
         by_place = dict(zip(sorted(clearer), errors.tolist(), strict=True))
-        for rank, place in enumerate(clearer):  # the family that each was stepped down in
+        for rank, place in enumerate(clearer):  # the size of the family at its step of the stepdown procedure
             adjusted = _adjusted(inferences[place], by_place[place], interims, number, len(active) - rank)
             inferences[place] = replace(inferences[place], adjusted=adjusted)
         active = [place for place in active if place not in settled]
@@ -92,7 +90,7 @@ def infer(
 
 
 def _tested(responses: Responses, margin: float | Array, level: float = ALPHA) -> list[Inference]:
-    """Tests a family at one time, whose p values may be up to `level` where others may be up to 5 %."""
+    """Tests a family once at `level`; p-values are scaled so that 5 % is the threshold."""
     tests, counts = family_tests(responses), responses.counts
     sums = np.nansum(responses.differences, axis=0)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
@@ -101,22 +99,22 @@ def _tested(responses: Responses, margin: float | Array, level: float = ALPHA) -
     inferences = []
     for place, n in enumerate(counts.tolist()):
         column = responses.differences[:, place]
-        own = column[~np.isnan(column)]
-        found = estimate(own) if n else None
+        present = column[~np.isnan(column)]
+        interval = estimate(present) if n else None
         if n > 1:
             confidence = 1 - level if level < ALPHA else CONFIDENCE
-            found = estimate_of(n, float(means[place]), float(tests.error[place]), tests.freedom[place], confidence)
+            interval = estimate_of(n, float(means[place]), float(tests.error[place]), tests.freedom[place], confidence)
         ps = (tests.p[place], p_equivalence[place], tests.least[place])
         p, p_small, least = (min(1.0, float(p) * scale) for p in ps)
-        inferences.append(Inference(own, found, p, p_small, least, bool(tests.assumes_normal[place])))
+        inferences.append(Inference(present, interval, p, p_small, least, bool(tests.assumes_normal[place])))
     return inferences
 
 
 def _adjusted(inference: Inference, error: float, interims: InterimAnalyses, number: int, members: int) -> float:
-    """Returns the mean difference of a member that an interim analysis decided, without what its selection adds.
+    """Returns the mean difference of a member that an interim analysis decided, corrected for selection.
 
-    Its own standard deviation took part in the selection, so it says where the bound was, and `error`, the moderated
-    standard error, says how much chance there is in the mean.
+    The member's standard deviation entered the selection, so it determines the bound; `error`, the moderated standard
+    error, is the precision of the mean.
     """
     assert inference.estimate is not None
     n, mean = inference.estimate.n, inference.estimate.mean

@@ -1,12 +1,12 @@
-"""Interim analyses: judging a study before it is complete, without being wrong more often for it.
+"""Interim analyses: judging a study before it is complete, at the same error rate.
 
-Replicates are added in batches, and after each one the study is judged: what is decided gets no more. Repeated interim
-analyses inflate the false-positive rate, so each may spend a part of the 5 % only. With N replicates at most, what has
-been spent by the interim analysis at n of them is (n / N)^2 of it, the quadratic member of Kim and DeMets's family of
-spending functions (Biometrika 1987). The level of each interim analysis follows from that by the joint distribution of
-a test's statistics at all interim analyses, which is that of Brownian motion at the times n / N (Lan and DeMets 1983;
-Armitage, McPherson and Rowe 1969 for the recursion), for a contrast that may spend its equal share of the family's 5
-%. This uses up what Bonferroni's inequality over the interim analyses would leave.
+Replicates are added in batches, and the study is judged after each batch; decided contrasts get no more replicates.
+Repeated interim analyses inflate the false-positive rate, so each may spend only a part of the 5 %. With at most N
+replicates, the analyses up to n replicates spend (n / N)^2 of it, the quadratic member of Kim and DeMets's family of
+spending functions (Biometrika 1987). The level of each analysis follows from the joint distribution of a test's
+statistics at all analyses, that of Brownian motion at the times n / N (Lan and DeMets 1983; Armitage, McPherson and
+Rowe 1969 for the recursion), for a contrast with an equal share of the family's 5 %. This uses the error rate that
+Bonferroni's inequality over the interim analyses would leave unused.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from scipy.special import ndtr, ndtri
 
 from ablations.stats.significance import ALPHA, FLIPPED, least_p
 
-_GROWTH = 4 / 3  # of the replicates from look to look
+_GROWTH = 4 / 3  # of the replicates between interim analyses
 _LEAST_BATCH = 3  # replicates between two interim analyses
-_GRID = 401  # points of the densities that are integrated
+_GRID = 401  # points at which densities are integrated
 _HALVINGS = 60
 
 
 @dataclass(frozen=True)
 class InterimAnalyses:
-    """When a study is judged: the sizes are replicates, ascending; the last are the most that will be trained."""
+    """The numbers of replicates at which a study is judged, ascending; the last is the maximum to be trained."""
 
     sizes: tuple[int, ...]
 
     def levels(self, contrasts: int) -> tuple[float, ...]:
-        """Returns the level of each interim analysis for the family-wise p of contrasts."""
+        """Returns the level of each interim analysis for family-wise p-values of so many contrasts."""
         bounds = critical_values(self.sizes, ALPHA / contrasts)
         return tuple(float(min(ALPHA, contrasts * 2 * ndtr(-bound))) for bound in bounds)
 
     @classmethod
     def planned(cls, most: int) -> InterimAnalyses | None:
-        """Plans interim analyses: the first where sign flips can decide, the others after a third more replicates each.
+        """Plans interim analyses: the first where sign flips can decide, then after a third more replicates each.
 
-        None where not even `most` replicates could decide.
+        None if even `most` replicates cannot decide.
         """
         able = (n for n in range(FLIPPED, most + 1) if least_p(n) <= ALPHA * (n / most) ** 2 * (1 + 1e-9))
         following = next(able, None)
@@ -56,13 +56,13 @@ class InterimAnalyses:
 
     @classmethod
     def stored(cls, sizes: Sequence[int] | None) -> InterimAnalyses | None:
-        """Returns what a study remembers of its interim analyses; None where it was not judged so."""
+        """Returns the stored interim analyses of a study; None without any."""
         return cls(tuple(sizes)) if sizes else None
 
 
 @lru_cache(maxsize=64)
 def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
-    """Returns the bounds of |z| at interim analyses of such sizes, whose errors add up to `alpha` by the last one."""
+    """Returns the bounds of |z| at interim analyses, whose error rates add up to `alpha` at the last one."""
     times = np.array(sizes) / sizes[-1]
     spent = alpha * times**2
     bounds = [float(-ndtri(spent[0] / 2))]
@@ -81,18 +81,18 @@ def critical_values(sizes: tuple[int, ...], alpha: float) -> tuple[float, ...]:
 
 @lru_cache(maxsize=4096)
 def median_unbiased(sizes: tuple[int, ...], alpha: float, interim: int, z: float, bound: float) -> float:
-    """Returns the z that a difference would have if it were as large as it truly is, given that its look decided it.
+    """Returns the conditional median-unbiased estimate of z, given the interim analysis that decided.
 
-    An effect that is decided early is overestimated: it was decided because it looked large. This is the conditional
-    median-unbiased estimate: the drift under which half of all paths that cross the bound of |z| at this look, on this
-    side, cross it by as much; 0 where no positive drift does, and no more than what was seen. (What earlier interim
-    analyses did not decide is underestimated by this one, if the effect is large; that is not made up for.)
+    An effect that is decided early is overestimated, because it was selected for being large. The estimate is the drift
+    under which half of all paths that cross the bound of |z| at this analysis, on this side, exceed `z`; 0 if no
+    positive drift does, and at most the observed z. A large effect that earlier analyses did not decide is
+    underestimated here, which is not corrected.
 
     Args:
-        sizes, alpha: as of `critical_values`.
-        interim: the number of the interim analysis that decided.
+        sizes, alpha: as in `critical_values`.
+        interim: index of the interim analysis that decided.
         z: its statistic, above 0.
-        bound: of it at this look.
+        bound: the bound of z at this analysis.
     """
     bounds, times = critical_values(sizes, alpha), [size / sizes[-1] for size in sizes]
     time = times[interim]
@@ -119,7 +119,7 @@ def median_unbiased(sizes: tuple[int, ...], alpha: float, interim: int, z: float
 
 @dataclass(frozen=True)
 class Survival:
-    """The density of Brownian motion that has crossed no bound yet, over its values; with a drift or without."""
+    """The density of Brownian motion, with an optional drift, that has not crossed a bound yet."""
 
     points: NDArray[np.float64]
     mass: NDArray[np.float64]
@@ -127,26 +127,26 @@ class Survival:
 
     @classmethod
     def started(cls, time: float, bound: float, drift: float = 0.0) -> Survival:
-        """Returns it at the first interim analysis, at a time of up to 1, whose bound is one of |z|."""
+        """Returns the density at the first interim analysis, at a time up to 1; `bound` is of |z|."""
         points, width = _grid(bound * time**0.5)
         return cls(points, _density(points - drift * time, time) * width, drift)
 
     def continued(self, time: float, step: float, bound: float) -> Survival:
-        """Returns it at the next interim analysis, `step` later."""
+        """Returns the density at the next interim analysis, `step` later."""
         points, width = _grid(bound * time**0.5)
         moved = _density(points[:, None] - self.points[None, :] - self.drift * step, step)
         return Survival(points, moved @ self.mass * width, self.drift)
 
     def beyond(self, value: float, step: float) -> float:
-        """Returns the probability of being beyond a value either way `step` later."""
+        """Returns the probability that the absolute value exceeds `value` after `step`."""
         return self.above(value, step) + self.below(-value, step)
 
     def above(self, value: float, step: float) -> float:
-        """Returns the probability of being above a value `step` later."""
+        """Returns the probability of being above `value` after `step`."""
         return float(self.mass @ ndtr((self.points + self.drift * step - value) / step**0.5))
 
     def below(self, value: float, step: float) -> float:
-        """Returns the probability of being below a value `step` later."""
+        """Returns the probability of being below `value` after `step`."""
         return float(self.mass @ ndtr((value - self.points - self.drift * step) / step**0.5))
 
 

@@ -1,9 +1,9 @@
-"""The layout of a study: one metric by replicate and variant, and the contrasts that are made of it.
+"""The layout of a study: one metric by replicate and variant, and the contrasts computed from it.
 
-A contrast pairs a variant with its baseline replicate by replicate. Where a baseline has replicates that none of its
-variants has, each pair's baseline is the mean of its own run and of an equal number of those: a baseline takes part in
-every contrast, so its noise is worth reducing. Contrasts of fewer than 6 pairs do without: the moderated t-test takes
-their variance to follow from that of single runs, which it does not where replicates differ in what all variants share.
+A contrast pairs a variant with its baseline by replicate. If a baseline has replicates that none of its variants has,
+they are distributed equally over the pairs, and each pair uses the mean of its baseline runs: a baseline is in every
+contrast, so reducing its noise helps all of them. Contrasts of fewer than 6 pairs use the paired runs alone, because
+the moderated t-test derives their variance from single runs, which is invalid if replicates have common variation.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ablations.stats.significance import FLIPPED, Array, Responses
 
 @dataclass(frozen=True)
 class Layout:
-    """A metric of the cells that have ended.
+    """A metric of ended cells.
 
     Attributes:
-        variants, replicates: of the columns and rows of `values`; replicates ascend.
-        values: by replicate and variant, (n, g); nan where there is no result.
-        ended: whether a cell has come to its end, with a result or without.
+        variants, replicates: labels of the columns and rows of `values`; replicates ascend.
+        values: by replicate and variant, (n, g); NaN without a result.
+        ended: whether a cell has ended, with or without a result.
     """
 
     variants: tuple[str, ...]
@@ -36,10 +36,10 @@ class Layout:
 
     @classmethod
     def of(cls, cells: pd.DataFrame, metric: str) -> Layout:
-        """Arranges a frame with a row a cell that has ended: `variant`, `replicate`, and the metric, nan without one.
+        """Arranges a frame of ended cells with `variant`, `replicate` and the metric, NaN without a result.
 
         Raises:
-            ValueError: if a replicate of a variant is there twice.
+            ValueError: if a replicate of a variant occurs twice.
         """
         twice = cells[cells.duplicated(["variant", "replicate"])]
         if len(twice):
@@ -60,12 +60,12 @@ class Layout:
         return {name: place for place, name in enumerate(self.variants)}
 
     def column(self, variant: str) -> Array:
-        """Returns a variant's values by replicate, (n,); all nan where none of its cells has ended."""
+        """Returns a variant's values by replicate, (n,); all NaN if none of its cells has ended."""
         place = self.places.get(variant)
         return self.values[:, place] if place is not None else np.full(len(self.replicates), np.nan)
 
     def results(self, variant: str) -> Array:
-        """Returns a variant's values that are there, in the order of replicates."""
+        """Returns a variant's results in the order of replicates."""
         column = self.column(variant)
         return column[~np.isnan(column)]
 
@@ -75,7 +75,7 @@ class Layout:
         return int(np.count_nonzero(self.ended[:, place] & np.isnan(self.values[:, place]))) if place is not None else 0
 
     def has_ended(self, variant: str, size: int) -> bool:
-        """Says whether the first `size` replicates of a variant have all ended."""
+        """Returns whether the first `size` replicates of a variant have all ended."""
         place = self.places.get(variant)
         return place is not None and int(np.count_nonzero(self.ended[self.replicates < size, place])) == size
 
@@ -85,7 +85,7 @@ class Layout:
         return Layout(self.variants, self.replicates[first], self.values[first], self.ended[first])
 
     def over(self, replicates: NDArray[np.int64]) -> Layout:
-        """Returns the layout with a row for each of these replicates, ascending, which include its own."""
+        """Returns the layout with a row for each of `replicates`, an ascending superset of its replicates."""
         rows = np.searchsorted(replicates, self.replicates)
         values, ended = (
             np.full((len(replicates), len(self.variants)), np.nan),
@@ -95,7 +95,7 @@ class Layout:
         return Layout(self.variants, replicates, values, ended)
 
     def responses(self, contrasts: Mapping[str, str]) -> Responses:
-        """Returns what contrasts are tested with, given the baseline of each variant."""
+        """Returns the responses of contrasts, given the baseline of each variant."""
         there = ~np.isnan(self.values)
         of_baseline: dict[str, tuple[Array, float]] = {}
         for baseline in dict.fromkeys(contrasts.values()):
@@ -104,10 +104,10 @@ class Layout:
             of_baseline[baseline] = _with_extras(self.column(baseline), paired)
         differences, weights = [], []
         for variant, baseline in contrasts.items():
-            (means, weight), own = of_baseline[baseline], self.column(variant)
-            if np.count_nonzero(~np.isnan(own - means)) < FLIPPED:
+            (means, weight), results = of_baseline[baseline], self.column(variant)
+            if np.count_nonzero(~np.isnan(results - means)) < FLIPPED:
                 means, weight = self.column(baseline), 1.0
-            differences.append(own - means)
+            differences.append(results - means)
             weights.append(1 + weight)
         stacked = np.column_stack(differences) if differences else np.empty((len(self.values), 0))
         known = self._known(dict.fromkeys([*contrasts, *contrasts.values()]))
@@ -118,7 +118,7 @@ class Layout:
 
 
 def _with_extras(values: Array, paired: NDArray[np.bool_]) -> tuple[Array, float]:
-    """Returns a baseline's values with its unpaired ones shared out among the pairs, and the sum of squared weights."""
+    """Returns a baseline's values, unpaired ones averaged into the pairs, and their sum of squared weights."""
     is_pair = paired & ~np.isnan(values)
     extras = values[~paired & ~np.isnan(values)]
     each = len(extras) // max(1, int(is_pair.sum()))

@@ -1,12 +1,12 @@
-"""What a study can find: the difference it detects, the margin it can confirm, and the replicates that either takes.
+"""Power: the difference that a study can detect, the margin it can confirm, and the replicates that either needs.
 
-Power is that of the verdict itself for one of a study's contrasts, the others being nothing and sharing a baseline, on
-normal differences of a known standard deviation. Below 6 replicates the moderated t-test is carried out on simulated
-studies, up to 12 the sign flips; beyond that they are as powerful as Student's t-test at the level that the greatest
-|t| of so many correlated contrasts takes, whose power is a formula (noncentral t).
+Power is that of the verdict for one contrast of a study, where the others have no effect and share its baseline, for
+normal differences of known standard deviation. Below 6 replicates the moderated t-test is applied to simulated studies,
+up to 12 the sign flips; beyond, sign flips are as powerful as Student's t-test at the level of the maximum |t| of so
+many correlated contrasts, whose power is a formula (noncentral t).
 
-Five replicates find more than six: the moderated t-test pools what all variants say of the noise, and assumes normal
-differences for it.
+Five replicates have more power than six, because the moderated t-test pools the variances of all variants and assumes
+normal differences.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ablations.stats.significance import ALPHA, FLIPPED, Array, holm, least_p, m
 
 POWER = 0.8
 _SIMULATED = 12  # replicates up to which sign flips are simulated
-_MANY = 32  # contrasts beyond which they are not
-_FAMILY = 200  # contrasts whose greatest |t| is simulated
-_LIKE_NORMAL = 60  # replicates from which on more of them change that level no more
+_MANY = 32  # contrasts up to which sign flips are simulated
+_FAMILY = 200  # contrasts up to which the maximum |t| is simulated
+_LIKE_NORMAL = 60  # replicates from which on that level is constant
 _STUDIES = 4000
 _FLIPPED_STUDIES = 1500
 _DRAWN = 4_000_000  # values of simulated studies, at most
 _MOST = 100_000  # replicates
 _GREATEST = 64.0  # differences and margins, in standard deviations
-_POINTS = 200  # quantiles of a standard deviation that are averaged over
+_POINTS = 200  # quantiles of a standard deviation, which are averaged over
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,24 @@ class Spread:
 
 
 def power(effect: float, sd: float, n: int, contrasts: int = 1, level: float = ALPHA) -> float:
-    """Returns the probability that a contrast of n replicates is found to differ.
+    """Returns the power to detect the difference of a contrast with n replicates.
 
     Args:
-        effect, sd: its true difference, and the standard deviation of paired differences above 0, both in one unit.
-        contrasts: of the study.
-        level: of the last interim analysis (`InterimAnalyses.levels`), 5 % where there are none.
+        effect, sd: true difference and standard deviation (above 0) of paired differences, in the same unit.
+        contrasts: number of contrasts of the study.
+        level: of the last interim analysis (`InterimAnalyses.levels`); 5 % without interim analyses.
     """
     return _power(abs(effect) / sd, n, contrasts, level)
 
 
 def detectable(sd: float, n: int, contrasts: int = 1, level: float = ALPHA) -> float | None:
-    """Returns the minimum detectable effect, in the unit of `sd`: 80 % power; None where n can decide nothing."""
+    """Returns the minimum detectable effect at 80 % power, in the unit of `sd`; None if n cannot decide."""
     found = _standard(n, contrasts, level)
     return None if found is None else sd * found
 
 
 def replicates_for(effect: float, sd: float, contrasts: int = 1) -> int | None:
-    """Returns the least number of replicates that find a difference with 80 % power; None where 100,000 do not.
+    """Returns the number of replicates that detect a difference with 80 % power; None if more than 100,000.
 
     Raises:
         ValueError: if the difference is not above 0.
@@ -78,10 +78,10 @@ def replicates_for(effect: float, sd: float, contrasts: int = 1) -> int | None:
 
 
 def reachable_margin(sd: float, n: int, contrasts: int = 1) -> float | None:
-    """Returns the smallest margin within which a contrast that does not differ is found equivalent with 80 % power.
+    """Returns the smallest margin within which a contrast without effect is found equivalent with 80 % power.
 
-    In the unit of `sd`; None of fewer than two replicates. That is whatever the other contrasts come to: the more of
-    them are equivalent, the more often this one is found to be (Holm's method).
+    In the unit of `sd`; None below two replicates. This is the worst case over the other contrasts: the more of them
+    are equivalent, the higher the power (Holm's method).
     """
     if n < 2:
         return None
@@ -93,7 +93,7 @@ def reachable_margin(sd: float, n: int, contrasts: int = 1) -> float | None:
 
 
 def replicates_for_margin(margin: float, sd: float, contrasts: int = 1) -> int | None:
-    """Returns the least number of replicates with which that margin is reachable; None where 100,000 do not.
+    """Returns the number of replicates with which a margin is reachable; None if more than 100,000.
 
     Raises:
         ValueError: if the margin is not above 0.
@@ -104,27 +104,27 @@ def replicates_for_margin(margin: float, sd: float, contrasts: int = 1) -> int |
 
 
 def spreads(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> dict[str, Spread]:
-    """Returns the standard deviation of each contrast's differences, by variant; of those with two replicates or more.
+    """Returns by variant the standard deviation of its contrast's differences, if it has two replicates or more.
 
-    They are not pooled: one unstable variant would say of all others that they need its replicates.
+    They are not pooled, because one unstable variant would raise the number of replicates needed by all others.
     """
     layout, found = Layout.of(cells, metric), {}
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # above which the quantiles lie
     for variant, baseline in baselines.items():
         differences = layout.column(variant) - layout.column(baseline)
-        own = differences[~np.isnan(differences)]
-        if variant != baseline and len(own) > 1:
-            freedom, variance = len(own) - 1, float(own.var(ddof=1))
+        finite = differences[~np.isnan(differences)]
+        if variant != baseline and len(finite) > 1:
+            freedom, variance = len(finite) - 1, float(finite.var(ddof=1))
             low, high = (math.sqrt(freedom * variance / float(chdtri(freedom, tail))) for tail in tails)
-            found[variant] = Spread(math.sqrt(variance), low, high, len(own))
+            found[variant] = Spread(math.sqrt(variance), low, high, len(finite))
     return found
 
 
 def baseline_shares(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> dict[str, float]:
-    """Returns by baseline which share of a typical contrast's variance is its own; of those with three replicates.
+    """Returns by baseline its share of a typical contrast's variance, if it has three replicates.
 
-    With m runs of the baseline for each of a variant, the standard deviation of the contrast is
-    sqrt(1 - share + share / m) of what it is with one, from 6 replicates of the variant on (`stats.layout`).
+    With m baseline runs per run of a variant, the standard deviation of the contrast is multiplied by
+    sqrt(1 - share + share / m), from 6 replicates of the variant on (`stats.layout`).
     """
     layout, shares = Layout.of(cells, metric), {}
     for baseline in dict.fromkeys(baselines.values()):
@@ -137,7 +137,7 @@ def baseline_shares(cells: pd.DataFrame, baselines: Mapping[str, str], metric: s
 
 
 def _fewest(suffices: Callable[[int], bool]) -> int | None:
-    """Returns the least number of replicates that suffices; from 6 on more of them do so, too."""
+    """Returns the smallest sufficient number of replicates; from 6 on, any larger number is sufficient."""
     few = next((n for n in range(2, FLIPPED) if suffices(n)), None)
     if few is not None:
         return few
@@ -158,7 +158,7 @@ def _finds(effect: float, contrasts: int, n: int) -> bool:
 
 @cache
 def _standard(n: int, contrasts: int, level: float) -> float | None:
-    """Returns the difference in standard deviations that is found with 80 % power; None where none is."""
+    """Returns the difference in standard deviations that is detected with 80 % power; None if there is none."""
     if _power(_GREATEST, n, contrasts, level) < POWER:
         return None
     low, high = 0.0, _GREATEST
@@ -180,16 +180,16 @@ def _power(effect: float, n: int, contrasts: int, level: float) -> float:
 
 
 def _formula(effect: float, n: int, freedom: int, level: float) -> float:
-    """Returns the power of a two-sided t-test with so many degrees of freedom, at a level of its own."""
+    """Returns the power of a single two-sided t-test."""
     shift, critical = effect * math.sqrt(n), float(stdtrit(freedom, 1 - level / 2))
     below, above = (float(nctdtr(freedom, shift, bound)) for bound in (-critical, critical))
-    if math.isnan(above):  # far from 0 the function gives up; the normal approximation is good there
+    if math.isnan(above):  # far from 0 the function returns NaN; the normal approximation is accurate there
         above = float(ndtr((critical - shift) / math.sqrt(1 + critical**2 / (2 * freedom))))
     return 1 - above + (0.0 if math.isnan(below) else below)
 
 
 def _moderated_power(effect: float, n: int, contrasts: int) -> float:
-    if contrasts > _MANY:  # whose pooled variance is known well, so that Holm's first step decides
+    if contrasts > _MANY:  # the pooled variance is precise, so Holm's first step decides
         return _formula(effect, n, (n - 1) * contrasts, ALPHA / contrasts)
     means, errors, freedom = _moderated_studies(n, contrasts)
     moved = means + effect * (np.arange(contrasts) == 0)
@@ -198,7 +198,7 @@ def _moderated_power(effect: float, n: int, contrasts: int) -> float:
 
 @cache
 def _moderated_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
-    """Returns mean differences, their standard errors and degrees of freedom of simulated studies, (s, k) each."""
+    """Returns mean differences of simulated studies, their standard errors and degrees of freedom, (s, k) each."""
     values = np.random.default_rng(n).standard_normal((_STUDIES, n, contrasts + 1)) / math.sqrt(2)
     differences = values[..., 1:] - values[..., :1]
     own, freedom = differences.var(axis=1, ddof=1), np.full((_STUDIES, contrasts), n - 1.0)
@@ -216,11 +216,11 @@ def _flipped_power(effect: float, n: int, contrasts: int, level: float) -> float
     return float(np.mean(as_far <= int(level * len(heights) * (1 + 1e-12))))
 
 
-@lru_cache(maxsize=8)  # of 49 MB each, at most
+@lru_cache(maxsize=8)  # up to 49 MB each
 def _flipped_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
-    """Returns of simulated studies what their power follows from, for whatever effect.
+    """Returns the statistics of simulated studies from which the power for any effect follows.
 
-    That is the sums of the first contrast's differences under each choice of signs, (s, c), their sum of squares,
+    They are the sums of the first contrast's differences under each choice of signs, (s, c), their sum of squares,
     (s, 1), and the greatest statistic of the other contrasts, (s, c).
     """
     values = np.random.default_rng(n).standard_normal((_FLIPPED_STUDIES, n, contrasts + 1)) / math.sqrt(2)
@@ -235,9 +235,9 @@ def _flipped_studies(n: int, contrasts: int) -> tuple[Array, Array, Array]:
 
 @cache
 def _level_of_each(n: int, contrasts: int, level: float) -> float:
-    """Returns the level of a contrast by itself at which the least p of all is below it in a share `level` of studies.
+    """Returns the level of each contrast at which the family-wise error rate is `level`.
 
-    Contrasts share a baseline, so that they correlate by a half.
+    Contrasts share a baseline, so their correlation is 0.5.
     """
     if contrasts == 1:
         return level
@@ -252,7 +252,7 @@ def _level_of_each(n: int, contrasts: int, level: float) -> float:
 
 
 def _confirms(margin: float, contrasts: int, n: int) -> bool:
-    """Says whether equivalence within a margin in standard deviations is found with 80 % power of no difference."""
+    """Returns whether equivalence within a margin in standard deviations has 80 % power without a difference."""
     freedom = (n - 1) * (contrasts if n < FLIPPED else 1)
     critical = float(stdtrit(freedom, 1 - ALPHA / contrasts))
     tails = (np.arange(_POINTS) + 0.5) / _POINTS

@@ -1,8 +1,8 @@
-"""Studies of several protocols that were judged by themselves, each with interim analyses: verdicts over all of them.
+"""Verdicts over several protocols whose studies were judged separately, each with interim analyses.
 
-`judge_together` judges protocols as one family, from the replicates that all of them have. Under interim analyses each
-study has decided by itself, for its own family, when a contrast gets no more replicates, so no joint analysis is left
-to be made: their p values, which hold under these analyses, are corrected for the number of protocols (Bonferroni).
+`judge_together` judges protocols as one family. With interim analyses each study decides separately when a contrast
+gets no more replicates, so a joint analysis is not possible. Instead the p-values of the studies, which are valid under
+their interim analyses, are corrected for the number of protocols (Bonferroni).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ablations.stats.verdicts import Contrast, Verdict, decide, sign_of
 
 
 def corrected_for_protocols(contrasts: Sequence[Contrast], protocols: int, metric: str) -> list[Contrast]:
-    """Returns the contrasts of one study with p values that are corrected for so many protocols (Bonferroni).
+    """Returns the contrasts of one study with p-values corrected for the number of protocols (Bonferroni).
 
-    `metric` is by its key. A verdict that does not survive the correction becomes undecided.
+    `metric` is a key of `METRICS`. A verdict that does not survive the correction becomes undecided.
     """
     better = sign_of(metric)
     return [_corrected(contrast, protocols, better) for contrast in contrasts]

@@ -1,18 +1,17 @@
-"""Tests of paired differences for a whole family of contrasts, and whether a difference is small.
+"""Tests of paired differences for a family of contrasts: difference and equivalence.
 
 From 6 replicates on: the studentised maximum under joint sign flips, stepped down (Westfall and Young 1993; Romano and
-Wolf 2005). If no variant of the family does anything and its differences are symmetric, the differences of a
-replicate, all contrasts together, are as likely as their negatives; so the greatest |t| of the family under all 2^n
-choices of signs of whole replicates is what chance makes of it. Contrasts that share a baseline are correlated, which
-the flips keep, and no number of contrasts makes the least attainable p larger than 2^(1 - n).
+Wolf 2005). If no variant of the family has an effect and differences are symmetric, the differences of a replicate in
+all contrasts are as likely as their negatives, so the maximum |t| under all 2^n choices of signs of replicates is its
+null distribution. Joint flips preserve the correlation of contrasts that share a baseline, and the smallest attainable
+p-value, 2^(1 - n), does not depend on the number of contrasts.
 
-Below 6 replicates sign flips can decide nothing. There a moderated t-test is carried out (Smyth 2004), which assumes
-normal differences: how much the variants' spreads differ is estimated from all of them, and each contrast's own
-variance is drawn towards the residual variance of the whole layout accordingly; p values are corrected by Holm's
-method. The residual variance is that of the two-way layout of replicates and variants, whose degrees of freedom are
-known exactly however many contrasts share a baseline.
+Below 6 replicates sign flips cannot reach 5 %. There a moderated t-test is used (Smyth 2004), which assumes normal
+differences: the heterogeneity of the variants' variances is estimated, each contrast's variance is shrunk accordingly
+towards the residual variance of the layout, and p-values are corrected by Holm's method. The residual variance is that
+of the two-way layout of replicates and variants, whose degrees of freedom are exact even if contrasts share a baseline.
 
-Whether a difference is small is asked by two one-sided t-tests against a margin (TOST, Schuirmann 1987).
+Equivalence is tested by two one-sided t-tests against a margin (TOST, Schuirmann 1987).
 """
 
 from __future__ import annotations
@@ -29,30 +28,30 @@ from ablations.stats.estimates import CONFIDENCE
 
 Array = NDArray[np.float64]
 
-ALPHA = 1 - CONFIDENCE  # wrong claims of a kind, in a share of studies at most
+ALPHA = 1 - CONFIDENCE  # family-wise error rate of each kind of claim
 FLIPPED = 6  # replicates from which signs are flipped; 2^(1 - 5) is more than 5 %
-EXACT = 14  # replicates of which every choice of signs is looked at
-_DRAWN = 19_999  # choices of signs of more replicates
-_BLOCK = 2**18  # signs that are drawn at a time
-_KEPT = 2**20  # signs that are kept for the next family
-_ZERO = 1e-9  # differences in percent that are rounding errors: accuracies are shares of whole images
-_SAME = 1e-6  # lengths that are 0 but for rounding
-_FINEST = 1e-3  # steps over the range of values
+EXACT = 14  # replicates up to which every choice of signs is evaluated
+_DRAWN = 19_999  # random choices of signs for more replicates
+_BLOCK = 2**18  # signs drawn at a time
+_KEPT = 2**20  # signs cached for the next family
+_ZERO = 1e-9  # differences in percent up to this are rounding errors
+_SAME = 1e-6  # lengths up to this are 0 within rounding
+_FINEST = 1e-3  # smallest step relative to the range of values
 _STEPS = 30  # of Newton's method for the inverse of the trigamma function, which needs about 8
 
 
 @dataclass(frozen=True)
 class Responses:
-    """What a family of tests is about.
+    """The data of a family of tests.
 
     Attributes:
-        values: a metric by replicate and variant, (n, g); nan where there is no result.
-        differences: by replicate and contrast, (n, k), each a sum of weighted columns of `values` whose weights add up
-            to 0; nan where a variant of the contrast has no result.
-        squared_weights: the sums of the squared weights, (k,): 2 of a difference of two variants.
+        values: a metric by replicate and variant, (n, g); NaN without a result.
+        differences: by replicate and contrast, (n, k), each a weighted sum of columns of `values` with weights that add
+            up to 0; NaN if a variant of the contrast has no result.
+        squared_weights: the sums of squared weights, (k,): 2 for a difference of two variants.
         is_pooled: whether the variance of a contrast may be moderated towards that of single runs.
-        layouts: the number of the layout that each contrast (k,) and each variant (g,) belongs to; None where there is
-            one. Variances are moderated within a layout: those of two protocols have nothing to do with each other.
+        layouts: the layout of each contrast (k,) and of each variant (g,); None if there is only one. Variances are
+            moderated within a layout, because those of different protocols are unrelated.
     """
 
     values: Array
@@ -63,7 +62,7 @@ class Responses:
 
     @classmethod
     def joined(cls, parts: Sequence[Responses]) -> Responses:
-        """Returns the contrasts of several layouts, all with the same replicates in their rows, as one family."""
+        """Returns the contrasts of several layouts with the same replicates as one family."""
         if len(parts) == 1:
             return parts[0]
         contrasts = [np.full(len(part.squared_weights), number) for number, part in enumerate(parts)]
@@ -78,17 +77,17 @@ class Responses:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many replicates each contrast has, (k,)."""
+        """The number of replicates of each contrast, (k,)."""
         return np.asarray(np.count_nonzero(~np.isnan(self.differences), axis=0), dtype=np.int64)
 
     def of(self, contrasts: NDArray[np.bool_]) -> Responses:
-        """Returns some of the contrasts, and all variants."""
+        """Returns the selected contrasts with all variants."""
         layouts = None if self.layouts is None else (self.layouts[0][contrasts], self.layouts[1])
         differences, weights = self.differences[:, contrasts], self.squared_weights[contrasts]
         return Responses(self.values, differences, weights, self.is_pooled, layouts)
 
     def by_layout(self) -> Iterator[tuple[NDArray[np.bool_], Responses]]:
-        """Yields each layout that has contrasts: which of them it has, (k,), and these with its own variants alone."""
+        """Yields for each layout the mask of its contrasts, (k,), and its responses."""
         if self.layouts is None:
             yield np.ones(len(self.squared_weights), dtype=np.bool_), self
             return
@@ -101,13 +100,13 @@ class Responses:
 
 @dataclass(frozen=True)
 class FamilyTests:
-    """What the tests say, an entry a contrast.
+    """Test results, one entry per contrast.
 
     Attributes:
-        p: two-sided, of no difference, corrected for the family; 1 where a contrast has fewer than two replicates.
-        error, freedom: of the mean difference, the standard error and its degrees of freedom; nan likewise.
-        least: the least p that so many replicates can give, corrected likewise.
-        is_normal: whether the test assumes normal differences.
+        p: two-sided p-value of no difference, corrected for the family; 1 below two replicates.
+        error, freedom: standard error of the mean difference and its degrees of freedom; NaN below two replicates.
+        least: the smallest attainable p-value, corrected likewise.
+        assumes_normal: whether the test assumes normal differences.
     """
 
     p: Array
@@ -120,7 +119,8 @@ class FamilyTests:
 def family_tests(responses: Responses) -> FamilyTests:
     """Tests every contrast of a family.
 
-    Contrasts with fewer than 6 replicates and the others are two families, each of which gets its share of the errors.
+    Contrasts with fewer than 6 replicates and with more are two families, each with a proportional share of the error
+    rate.
     """
     n, k = responses.counts, len(responses.squared_weights)
     p, least, error, freedom = np.ones(k), np.ones(k), np.full(k, np.nan), np.full(k, np.nan)
@@ -143,13 +143,13 @@ def family_tests(responses: Responses) -> FamilyTests:
 
 
 def max_t_ps(differences: Array) -> Array:
-    """Returns stepdown p values of the studentised maximum under joint sign flips, a contrast each.
+    """Returns stepdown p-values of the studentised maximum under joint sign flips, one per contrast.
 
-    Exact with up to 14 replicates, otherwise of 19,999 random choices of signs beside the one that was seen, which
-    makes p valid and never 0 (Phipson and Smyth 2010). A contrast whose differences are all 0 gets 1.
+    Exact up to 14 replicates, otherwise from 19,999 random choices of signs and the observed one, which makes p valid
+    and never 0 (Phipson and Smyth 2010). A contrast whose differences are all 0 has p = 1.
 
     Args:
-        differences: by replicate and contrast, (n, k), from 2 replicates each; nan where there is none.
+        differences: by replicate and contrast, (n, k), with at least 2 replicates each; NaN if missing.
     """
     there = ~np.isnan(differences)
     values = np.where(there & (np.abs(differences) > _ZERO), differences, 0.0)
@@ -162,7 +162,7 @@ def max_t_ps(differences: Array) -> Array:
     unequal = len(set(counts.tolist())) > 1
 
     def extremes(sums: Array) -> Array:
-        # |sum| / norm rises with |t| where contrasts have as many replicates each; otherwise t's own p compares them.
+        # |sum| / norm increases with |t| if all contrasts have equally many replicates; otherwise compare p of t.
         shares = np.abs(sums) / np.sqrt(counts)
         if not unequal:
             return np.asarray(shares)
@@ -172,11 +172,11 @@ def max_t_ps(differences: Array) -> Array:
 
     order = np.argsort(-extremes(values.sum(axis=0)), kind="stable")
     values, counts = values[:, order], counts[order]
-    # Rounding is of sums: where differences hardly differ, p values that belong to the same sum are far from equal.
+    # Round sums, not p-values: if differences are nearly equal, the same sum can have very different p-values.
     bounds = extremes(np.maximum(np.abs(values.sum(axis=0)) - 1e-9, 0.0))
     as_far, drawn = np.zeros(len(order)), 0
     for some in _blocks_of_signs(len(values), len(order)):
-        # Of each contrast, the maximum over it and all that are less clear.
+        # For each contrast, the maximum over it and all less significant ones.
         highest = np.maximum.accumulate(extremes(some @ values)[:, ::-1], axis=1)[:, ::-1]
         as_far += np.count_nonzero(highest >= bounds, axis=0)
         drawn += len(some)
@@ -189,8 +189,8 @@ def max_t_ps(differences: Array) -> Array:
 def moderated_errors(responses: Responses) -> tuple[Array, Array]:
     """Returns the standard errors of mean differences by moderated variances, and their degrees of freedom, (k,) each.
 
-    Each layout's are moderated by themselves. Replicates in which a variant is missing count for the contrasts that
-    have them, and not for what is moderated towards.
+    Layouts are moderated separately. Incomplete replicates count for the contrasts that have them, but not for the
+    residual variance.
     """
     errors, freedom = np.empty(len(responses.squared_weights)), np.empty(len(responses.squared_weights))
     for own, part in responses.by_layout():
@@ -203,7 +203,7 @@ def _errors_of_layout(responses: Responses) -> tuple[Array, Array]:
     freedom = np.asarray(n - 1, dtype=np.float64)
     values = responses.values[:, np.count_nonzero(~np.isnan(responses.values), axis=0) >= 2]
     values = values[~np.isnan(values).any(axis=1)]
-    # Two variants have one contrast, and nothing to be moderated towards.
+    # Two variants have one contrast, so no other variance to moderate towards.
     if len(values) < 2 or values.shape[1] < 3 or not responses.is_pooled:
         return np.sqrt(own / n), freedom
     floor = resolution(responses.values) ** 2 / 12
@@ -212,17 +212,16 @@ def _errors_of_layout(responses: Responses) -> tuple[Array, Array]:
 
 
 def moderated(values: Array, own: Array, own_freedom: Array, weights: Array, floor: float = 0.0) -> tuple[Array, Array]:
-    """Returns moderated variances of differences and their degrees of freedom, (s, k) each, of `s` studies.
+    """Returns moderated variances of differences and their degrees of freedom, (s, k) each, for `s` studies.
 
-    The variants' variances have a scaled inverse chi-squared distribution whose degrees of freedom, the prior's, are
-    estimated by the method of moments of Smyth (2004, section 6.2) and are infinite where the variances differ by no
-    more than chance makes them.
+    The variants' variances have a scaled inverse chi-squared prior, whose degrees of freedom are estimated by the
+    method of moments of Smyth (2004, section 6.2); they are infinite if the variances differ no more than by chance.
 
     Args:
         values: by study, replicate and variant, (s, n, g), from 2 replicates of 3 variants.
-        own, own_freedom: of each contrast, the variance of its differences (s, k) and the degrees of freedom (k,).
-        weights: as of `Responses`, (k,).
-        floor: of a variant's variance.
+        own, own_freedom: of each contrast, the variance of its differences (s, k) and its degrees of freedom (k,).
+        weights: squared weights as in `Responses`, (k,).
+        floor: lower bound of a variant's variance.
     """
     n, g = values.shape[1:]
     rows, columns = values.mean(axis=2, keepdims=True), values.mean(axis=1, keepdims=True)
@@ -240,7 +239,7 @@ def moderated(values: Array, own: Array, own_freedom: Array, weights: Array, flo
 
 
 def _inverse_trigamma(values: Array) -> Array:
-    """Returns x where trigamma(x) is a value above 0, by Newton's method on its reciprocal (Smyth 2004, appendix)."""
+    """Solves trigamma(x) = value, for values above 0, by Newton's method on the reciprocal (Smyth 2004, appendix)."""
     x = 0.5 + 1 / values
     for _ in range(_STEPS):
         trigamma = polygamma(1, x)
@@ -249,7 +248,7 @@ def _inverse_trigamma(values: Array) -> Array:
 
 
 def _variances(responses: Responses) -> Array:
-    """Returns the variance of each contrast's differences, (k,): at least that of rounding, where values are coarse."""
+    """Returns the variance of each contrast's differences, (k,), at least that of rounding if values are coarse."""
     own = np.nanvar(responses.differences, axis=0, ddof=1)
     for mask, part in responses.by_layout():
         floor = resolution(part.values) ** 2 / 12
@@ -258,9 +257,9 @@ def _variances(responses: Responses) -> Array:
 
 
 def resolution(values: Array) -> float:
-    """Returns the step that all values are a multiple of apart, as accuracies of few images are; 0 where there is none.
+    """Returns the step of values on a grid, such as accuracies of few images; 0 if there is none.
 
-    Steps of less than a thousandth of the range play no part, so values that are as good as continuous have none.
+    Steps below a thousandth of the range are ignored, so practically continuous values have none.
     """
     known = np.unique(values[~np.isnan(values)])
     gaps = np.diff(known)
@@ -281,23 +280,23 @@ def _common_step(first: float, second: float) -> float:
 
 
 def t_ps(means: Array, errors: Array, freedom: Array) -> Array:
-    """Returns two-sided p values of means by Student's t; 1 where there is no spread."""
+    """Returns two-sided p-values of means by Student's t; 1 without spread."""
     known = errors > _ZERO
     return np.asarray(np.where(known, 2 * stdtr(freedom, -np.abs(means) / np.where(known, errors, 1.0)), 1.0))
 
 
 def equivalence_ps(means: Array, errors: Array, freedom: Array, margin: float | Array) -> Array:
-    """Returns p values of the claim that mean differences are less than `margin` either way; 1 without a spread.
+    """Returns p-values of the equivalence of mean differences within `margin`; 1 without spread.
 
-    `margin` is one for all, or one for each, (k,).
+    `margin` is common to all, or has one value per contrast, (k,).
     """
-    known = errors > _ZERO  # and not nan, as of a single replicate
-    distances = np.abs(means) - margin  # to the nearer bound, whose p is the greater one
+    known = errors > _ZERO  # False for NaN, as of a single replicate
+    distances = np.abs(means) - margin  # to the nearer bound, which has the larger p-value
     return np.asarray(np.where(known, stdtr(freedom, distances / np.where(known, errors, 1.0)), 1.0))
 
 
 def holm(ps: Sequence[float] | Array) -> Array:
-    """Returns p values corrected by Holm's method (1979); the last axis is a family."""
+    """Returns p-values corrected by Holm's method (1979); the last axis is the family."""
     values = np.asarray(ps, dtype=np.float64)
     order = np.argsort(values, axis=-1, kind="stable")
     sorted_ps = np.take_along_axis(values, order, axis=-1) * np.arange(values.shape[-1], 0, -1)
@@ -308,15 +307,15 @@ def holm(ps: Sequence[float] | Array) -> Array:
 
 
 def least_p(count: int) -> float:
-    """Returns the least p that sign flips could give of so many differences that are not 0."""
+    """Returns the smallest attainable p-value of sign flips with `count` nonzero differences."""
     return 1.0 if count == 0 else max(2.0 ** (1 - count), 1 / (_DRAWN + 1) if count > EXACT else 0.0)
 
 
 @lru_cache(maxsize=16)
 def signs(n: int) -> Array:
-    """Returns choices of signs for `n` replicates, a row each: all of them, or a sample where those are too many.
+    """Returns choices of signs for `n` replicates, one per row: all of them up to 14 replicates, otherwise a sample.
 
-    The first sign of all of them is +: turning all signs round does not change how large a mean is.
+    The first sign is always +, because flipping all signs does not change the magnitude of a mean.
     """
     if n > EXACT:
         return np.vstack(list(_sampled_signs(n, _BLOCK // n)))
@@ -326,11 +325,11 @@ def signs(n: int) -> Array:
 
 
 def _blocks_of_signs(n: int, contrasts: int) -> Iterable[Array]:
-    """Returns what `signs` does, in blocks where they or their sums would fill the memory."""
+    """Yields the rows of `signs` in blocks, so that they and their sums fit in memory."""
     if n <= EXACT or n * _DRAWN <= _KEPT:
         rows = max(1, _KEPT // contrasts)
-        whole = signs(n)
-        return (whole[start : start + rows] for start in range(0, len(whole), rows))
+        choices = signs(n)
+        return (choices[start : start + rows] for start in range(0, len(choices), rows))
     return _sampled_signs(n, max(1, _BLOCK // max(n, contrasts)))
 
 

@@ -1,4 +1,4 @@
-"""What the replicates of each variant say, for tables."""
+"""Summaries of each variant's replicates, for tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ablations.stats.verdicts import Contrast
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """What the replicates of a variant say: top-1, what is judged, and the contrast (of a baseline, None).
+    """A variant's estimates of top-1 and the judged metric, with its contrast (None for a baseline).
 
-    Replicates that `diverged` are in no mean.
+    The means exclude the `diverged` replicates.
     """
 
     variant: str
@@ -28,12 +28,12 @@ class VariantSummary:
 
     @property
     def replicates(self) -> str:
-        """How many replicates the means are of, and how many there are beside them: `2 (+1 diverged)`."""
+        """The number of replicates in the means, and the number that diverged: `2 (+1 diverged)`."""
         return f"{self.top1.n}" + (f" (+{self.diverged} diverged)" if self.diverged else "")
 
     @property
     def is_baseline(self) -> bool:
-        """Whether others are compared with this one."""
+        """Whether it is a baseline."""
         return self.baseline == self.variant
 
 
@@ -47,8 +47,8 @@ def summarise(
 ) -> list[VariantSummary]:
     """Summarises each variant that has a finished cell, in the given order.
 
-    `baselines` says what a variant is compared with, a baseline with itself; `diverged` counts its replicates that have
-    no result, and `metric` is the one that is judged.
+    `baselines` maps each variant to its baseline, a baseline to itself; `diverged` counts the replicates of a variant
+    without a result, and `metric` is the judged one.
     """
     by_variant = {contrast.variant: contrast for contrast in contrasts}
     groups = cells_by_variant(cells)
@@ -56,12 +56,12 @@ def summarise(
         VariantSummary(
             variant=variant,
             baseline=baselines.get(variant),
-            top1=estimate(own["top1"].to_numpy()),
-            judged=estimate(own[metric].to_numpy()),
+            top1=estimate(rows["top1"].to_numpy()),
+            judged=estimate(rows[metric].to_numpy()),
             contrast=by_variant.get(variant),
-            parameters=int(own["parameters"].iloc[0]),
+            parameters=int(rows["parameters"].iloc[0]),
             diverged=(diverged or {}).get(variant, 0),
         )
         for variant in variants
-        if (own := groups.get(variant)) is not None
+        if (rows := groups.get(variant)) is not None
     ]

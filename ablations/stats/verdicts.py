@@ -1,15 +1,15 @@
-"""Contrasts to verdicts: does a variant help, hurt, come to the same within a margin, or is that undecided?
+"""From contrasts to verdicts: a variant helps, hurts, is equivalent within a margin, or is undecided.
 
-    unstable     runs of the variant, or of its baseline, fail or scatter far more than others: no mean describes it
-    equivalent   the difference is less than the margin either way (TOST): whatever else it is, it does not matter
-    helps, hurts the test of the family says that there is a difference
-    undecided    neither: the study is too small for the difference that there is
-    none         one replicate, or no pair of them: nothing says how sure anything is
+    unstable     runs of the variant or its baseline fail or scatter far more than others: no mean describes them
+    equivalent   the difference is within the margin (TOST), even if significantly not 0
+    helps, hurts the difference is significant after correction for the family
+    undecided    neither: the study is too small for the true difference
+    none         no pair of replicates, or only one: no interval
 
-All contrasts of a study are a family, and each kind of claim is corrected for it: at most 5 % of studies of variants
-that do nothing say of any of them that it helps or hurts, and at most 5 % of studies of variants that differ by the
-margin say of any that it is equivalent. `ablations.stats.significance` says by which tests and under which assumptions,
-`ablations.stats.interims` what holds where a study was judged on the way, `ablations.stats.stability` what unstable is.
+All contrasts of a study form a family, and both kinds of claim are corrected for it: at most 5 % of studies of variants
+without effect conclude that any of them helps or hurts, and at most 5 % of studies of variants that differ by the
+margin conclude that any is equivalent. See `ablations.stats.significance` for the tests and their assumptions,
+`ablations.stats.interims` for interim analyses, and `ablations.stats.stability` for unstable variants.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ablations.stats.stability import Stability, stabilities
 
 
 class Verdict(Enum):
-    """What a contrast comes to."""
+    """The verdict on a contrast."""
 
     HELPS = "helps"
     HURTS = "hurts"
@@ -42,11 +42,11 @@ class Verdict(Enum):
 
 
 class ReasonCode(Enum):
-    """Why a contrast has no verdict, is undecided or is unstable; the number of its `Reason` in brackets."""
+    """Why a contrast has no verdict, is undecided or is unstable; in brackets the number of its `Reason`."""
 
-    NO_PAIR = "no_pair"  # no replicate of both is finished
+    NO_PAIR = "no_pair"  # no replicate is finished for both
     ONE_REPLICATE = "one_replicate"
-    UNSTABLE = "unstable"  # as the stabilities of the contrast say
+    UNSTABLE = "unstable"  # see the stabilities of the contrast
     LOST_REPLICATES = "lost_replicates"  # equivalence is not concluded: replicates without a result [how many]
     STRAY_RUNS = "stray_runs"  # equivalence is not concluded: runs far below the others [how many]
     BEFORE_FIRST_ANALYSIS = "before_first_analysis"  # [replicates of the first interim analysis]
@@ -65,23 +65,21 @@ class Reason:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A variant against its baseline, over the replicates that both have.
+    """A variant against its baseline, over the replicates of both.
 
     Attributes:
         variant, baseline: by name.
-        difference: variant less baseline in the metric's unit, with its 95 % CI; under interim analyses, an interval
-            that holds at all of them together. None where no replicate has both.
-        p: of no difference, corrected for the family and for interim analyses; None where it could decide nothing.
-        p_equivalence: of the equivalence tests, corrected likewise.
-        verdict: what follows.
-        reason: why there is none, why it is undecided, or that it is unstable; None where there is nothing to say.
-        interim: how many replicates the last interim analysis had that the contrast took part in, None where there are
-            no interim analyses.
-        assumes_normal: whether the tests assume normal differences, as they do of fewer than 6 replicates.
-        stabilities: how stable the variant and its baseline are, as far as that is known.
-        lost: replicates of the variant or the baseline that diverged or failed, and are in no number here.
-        adjusted: of a difference that was decided by an interim analysis, an estimate that allows for its having been
-            selected so.
+        difference: variant minus baseline in the metric's unit, with its 95 % CI; with interim analyses, an interval
+            that holds simultaneously at all of them. None without a pair.
+        p: p-value of no difference, corrected for the family and for interim analyses; None if it cannot decide.
+        p_equivalence: p-value of the equivalence tests, corrected likewise.
+        verdict: the conclusion.
+        reason: why there is no verdict, or why it is undecided or unstable; None without a reason.
+        interim: number of replicates in the last interim analysis of the contrast; None without interim analyses.
+        assumes_normal: whether the tests assume normal differences, which they do below 6 replicates.
+        stabilities: of the variant and its baseline, if known.
+        lost: number of replicates of either that diverged or failed, which all estimates exclude.
+        adjusted: estimate corrected for selection, if an interim analysis decided the difference.
     """
 
     variant: str
@@ -99,14 +97,14 @@ class Contrast:
 
     @property
     def is_decided(self) -> bool:
-        """Whether more replicates are not needed: the tests have decided, whatever else is the matter."""
+        """Whether a test is significant, so that no more replicates are needed."""
         return any(p is not None and p <= ALPHA for p in (self.p, self.p_equivalence))
 
     @property
     def unseen_failures(self) -> float | None:
-        """The rate of failures, of an equivalent variant, that its replicates cannot exclude at 95 %.
+        """The failure rate of an equivalent variant that its replicates cannot exclude at 95 %.
 
-        That is the upper Clopper-Pearson bound of none in n (22 % for 12): equivalence is about runs that do not fail.
+        This is the upper Clopper-Pearson bound for 0 failures in n runs (22 % for 12).
         """
         if self.verdict is not Verdict.EQUIVALENT or self.difference is None:
             return None
@@ -115,7 +113,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Question:
-    """What is judged under one protocol; the arguments of `judge`."""
+    """The arguments of `judge` for one protocol."""
 
     cells: pd.DataFrame
     baselines: Mapping[str, str]
@@ -132,28 +130,27 @@ def judge(
     """Judges every contrast of a study.
 
     Args:
-        cells: a row a cell that has ended, with `variant`, `replicate` and the metric, nan where it diverged or failed.
-        baselines: what each variant is compared with, by name; baselines with themselves.
-        margin: the least difference that matters, in the metric's unit.
-        metric: by its key in `ablations.common.metrics`, which says what is better.
-        interims: when the study was judged on the way to this; None where it was not.
+        cells: one row per ended cell, with `variant`, `replicate` and the metric, NaN if it diverged or failed.
+        baselines: the baseline of each variant, by name; a baseline's is itself.
+        margin: smallest difference of interest, in the metric's unit.
+        metric: a key of `ablations.common.metrics.METRICS`, which declares its direction.
+        interims: the interim analyses of the study; None without any.
 
     Raises:
-        ValueError: if the margin is not above 0, the metric is none that can be better or worse, or a replicate of a
-            variant is there twice.
+        ValueError: if the margin is not above 0, the metric has no direction, or a replicate of a variant occurs twice.
     """
     return _judge([Question(cells, baselines, margin)], metric, interims)[0]
 
 
 def judge_together(questions: Sequence[Question], metric: str = "top1") -> list[list[Contrast]]:
-    """Judges the contrasts of several protocols as one family; returns those of each protocol, in their order.
+    """Judges the contrasts of several protocols as one family; returns a list per protocol.
 
-    From 6 replicates on, the signs of a replicate are flipped under all protocols at once: replicates of one number
-    share their seed. Below 6, variances are moderated within each protocol, because spreads differ between protocols,
-    and p values are corrected over all. Margin and stability are those of each protocol.
+    From 6 replicates on, the signs of a replicate are flipped in all protocols at once, because replicates with the
+    same number have the same seed. Below 6, variances are moderated within each protocol, because spreads differ
+    between protocols, and p-values are corrected over all. Margin and stability are per protocol.
 
     Raises:
-        ValueError: as `judge` does.
+        ValueError: as `judge`.
     """
     return _judge(questions, metric, None)
 
@@ -164,15 +161,17 @@ def _judge(questions: Sequence[Question], metric: str, interims: InterimAnalyses
     replicates = np.unique(np.concatenate([layout.replicates for layout in layouts]))
     layouts = [layout.over(replicates) for layout in layouts]
     pairs = [{name: other for name, other in question.baselines.items() if name != other} for question in questions]
-    members = [(number, name) for number, own in enumerate(pairs) for name in own]
+    members = [(number, name) for number, baseline_of in enumerate(pairs) for name in baseline_of]
 
     def responses_at(size: int | None, active: Sequence[int]) -> Responses | None:
-        asked = [members[place] for place in active]
-        wanted = {(number, name) for number, variant in asked for name in (variant, pairs[number][variant])}
+        open_members = [members[place] for place in active]
+        wanted = {(number, name) for number, variant in open_members for name in (variant, pairs[number][variant])}
         if size is not None and not all(layouts[number].has_ended(name, size) for number, name in wanted):
             return None
         seen = layouts if size is None else [layout.before(size) for layout in layouts]
-        return Responses.joined([layout.responses(own) for layout, own in zip(seen, pairs, strict=True)])
+        return Responses.joined(
+            [layout.responses(baseline_of) for layout, baseline_of in zip(seen, pairs, strict=True)]
+        )
 
     by_protocol = [question.margin for question in questions]
     margins = np.array([by_protocol[number] for number, _ in members] or by_protocol)
@@ -199,18 +198,18 @@ def _judge(questions: Sequence[Question], metric: str, interims: InterimAnalyses
 
 
 def sign_of(metric: str) -> float:
-    """Returns 1 where greater values of a metric are better, -1 where lesser ones are; raises ValueError otherwise."""
-    known = METRICS.get(metric)
-    if known is None or not known.direction:
+    """Returns 1 if greater values of a metric are better, -1 if lower; raises ValueError for any other metric."""
+    declared = METRICS.get(metric)
+    if declared is None or not declared.direction:
         choices = ", ".join(key for key, one in METRICS.items() if one.direction)
         raise ValueError(f"metric={metric}: must be one of {choices}")
-    return 1.0 if known.direction == "maximize" else -1.0
+    return 1.0 if declared.direction == "maximize" else -1.0
 
 
 def _stabilities(
     layout: Layout, pairs: Mapping[str, str], margin: float, better: float
 ) -> dict[str, dict[str, Stability]]:
-    """Returns by baseline and name how stable variants are, each beside those that share its baseline."""
+    """Returns stabilities by baseline and variant; variants are compared with those of the same baseline."""
     step = resolution(layout.values)
     found = {}
     for baseline in dict.fromkeys(pairs.values()):
@@ -221,7 +220,7 @@ def _stabilities(
 
 
 def _decisive(inference: Inference) -> tuple[float | None, float | None]:
-    """Returns both p values, None where the replicates cannot decide anything."""
+    """Returns both p-values, each None if the replicates cannot decide."""
     known = inference.estimate
     if known is None:
         return None, None
@@ -247,12 +246,12 @@ def _conclude(
 
 
 def decide(inference: Inference, better: float, failed: int) -> Verdict:
-    """Returns what the tests of one member of a family come to.
+    """Returns the verdict for one member of a family.
 
     Args:
-        inference: the tests.
-        better: 1 where greater values are better, -1 where lesser ones are.
-        failed: runs that gave no result or fell far below the others; equivalence is about runs that do not.
+        inference: the test results.
+        better: 1 if greater values are better, -1 if lower.
+        failed: number of runs without a result or far below the others, with which equivalence is not concluded.
     """
     if inference.estimate is None or not inference.estimate.has_interval:
         return Verdict.NONE
@@ -266,7 +265,7 @@ def decide(inference: Inference, better: float, failed: int) -> Verdict:
 def _why_open(
     contrast: Contrast, inference: Inference, contrasts: int, interims: InterimAnalyses | None
 ) -> Reason | None:
-    """Returns why a contrast is undecided, where there is more to say than that its replicates are few."""
+    """Returns why a contrast is undecided; None if it only has too few replicates."""
     assert contrast.difference is not None
     if inference.p_equivalence <= ALPHA and contrast.lost:
         return Reason(ReasonCode.LOST_REPLICATES, contrast.lost)
@@ -284,25 +283,25 @@ def _why_open(
 
 
 def relative_efficiency(cells: pd.DataFrame, baselines: Mapping[str, str], metric: str = "top1") -> float | None:
-    """Returns the relative efficiency of the paired design; None of fewer than three replicates of each contrast.
+    """Returns the relative efficiency of the paired design; None without a contrast of three replicates.
 
-    That is the variance of unpaired differences over that of paired ones, over all contrasts: how many times as many
-    replicates the study would have needed without pairs.
+    This is the variance of unpaired differences relative to paired ones, over all contrasts: the factor by which the
+    study would need more replicates without pairing.
     """
     layout, paired, unpaired = Layout.of(cells, metric), 0.0, 0.0
     for variant, baseline in baselines.items():
-        own, other = layout.column(variant), layout.column(baseline)
-        both = ~np.isnan(own) & ~np.isnan(other)
+        treatment, control = layout.column(variant), layout.column(baseline)
+        both = ~np.isnan(treatment) & ~np.isnan(control)
         if variant != baseline and both.sum() > 2:
-            paired += float((own - other)[both].var(ddof=1))
-            unpaired += float(own[both].var(ddof=1) + other[both].var(ddof=1))
+            paired += float((treatment - control)[both].var(ddof=1))
+            unpaired += float(treatment[both].var(ddof=1) + control[both].var(ddof=1))
     return unpaired / paired if paired > 0 else None
 
 
 def missing_pairs(cells: pd.DataFrame, baselines: Mapping[str, str]) -> dict[str, list[int]]:
-    """Returns the replicates that a contrast's variant or its baseline has and the other lacks, by variant."""
-    known = cells[cells["top1"].notna()]
-    replicates = {str(name): set(own.astype(int)) for name, own in known.groupby("variant")["replicate"]}
+    """Returns by variant the replicates that only the variant or only its baseline has."""
+    finished = cells[cells["top1"].notna()]
+    replicates = {str(name): set(numbers.astype(int)) for name, numbers in finished.groupby("variant")["replicate"]}
     found = {}
     for variant, baseline in baselines.items():
         alone = replicates.get(variant, set()) ^ replicates.get(baseline, set())

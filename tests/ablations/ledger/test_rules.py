@@ -26,9 +26,7 @@ from ablations.ledger.rules import (
 from ablations.stats import Estimate, estimate
 
 STUDIES = 1500
-NOISE = 2.6 * math.sqrt(
-    ERRORS * (1 - ERRORS) / STUDIES
-)  # 2.6 standard errors of a simulated error rate, exceeded once in 200
+NOISE = 2.6 * math.sqrt(ERRORS * (1 - ERRORS) / STUDIES)  # 2.6 standard errors of a rate; exceeded once in 200
 
 Decision = Callable[[NDArray[np.float64]], Outcome]
 Draw = Callable[[np.random.Generator], NDArray[np.float64]]

@@ -22,7 +22,7 @@ SLOWER, FASTER, SAME, UNDECIDED, NONE = (
 
 
 def frame(ratios: Mapping[str, Sequence[float]]) -> pd.DataFrame:
-    """Copies of each variant by their relative times; nan where a copy is missing."""
+    """Copies of each variant by their relative times; NaN if a copy is missing."""
     rows = [(name, copy, math.log(one)) for name, own in ratios.items() for copy, one in enumerate(own) if one == one]
     return pd.DataFrame(rows, columns=["variant", "copy", "log_ratio"])
 
@@ -46,16 +46,16 @@ def around(ratio: float, spread: float, copies: int = 8, seed: int = 0) -> list[
         (1.2, 0.02, 8, SLOWER),
         (0.8, 0.02, 8, FASTER),
         (1.01, 0.02, 8, SAME),
-        (1.03, 0.005, 8, SAME),  # different, and within the margin: it does not matter
+        (1.03, 0.005, 8, SAME),  # different, but within the margin
         (1.01, 0.2, 8, UNDECIDED),
         (1.05, 0.03, 8, SLOWER),  # different, and not within the margin
-        (1.2, 0.02, 6, SLOWER),  # by sign flips, whose least p is 1 in 32
+        (1.2, 0.02, 6, SLOWER),  # by sign flips, whose least p is 1/32
         (1.2, 0.02, 3, SLOWER),  # by t
         (1.2, 0.02, 2, SLOWER),
         (1.2, 0.1, 2, UNDECIDED),
     ],
 )
-def test_a_verdict_says_slower_faster_same_or_undecided(
+def test_a_verdict_is_slower_faster_same_or_undecided(
     ratio: float, spread: float, copies: int, verdict: CostVerdict
 ) -> None:
     contrast = judged({"sa": around(ratio, spread, copies)})["sa"]
@@ -65,7 +65,7 @@ def test_a_verdict_says_slower_faster_same_or_undecided(
 
 
 @pytest.mark.parametrize("ratios", [[1.2], [math.nan, 1.2]])
-def test_of_a_single_copy_there_is_a_ratio_and_no_verdict(ratios: list[float]) -> None:
+def test_a_single_copy_has_a_ratio_but_no_verdict(ratios: list[float]) -> None:
     contrast = judged({"sa": ratios})["sa"]
     assert contrast.verdict == NONE
     assert (contrast.n, contrast.ratio) == (1, pytest.approx(1.2))
@@ -73,14 +73,14 @@ def test_of_a_single_copy_there_is_a_ratio_and_no_verdict(ratios: list[float]) -
     assert (contrast.p, contrast.p_equivalence) == (1, 1)
 
 
-def test_without_copies_there_is_no_ratio_either() -> None:
+def test_without_copies_there_is_no_ratio() -> None:
     (contrast,) = judge_costs(frame({"none": [1.0]}), {"none": "none", "sa": "none"}, 0.05)
     assert (contrast.n, contrast.verdict) == (0, NONE)
     assert math.isnan(contrast.ratio)
     assert judge_costs(frame({}), {}, 0.05) == []
 
 
-def test_a_contrast_uses_the_copies_that_both_have() -> None:
+def test_a_contrast_uses_the_common_copies() -> None:
     sa, se = around(1.3, 0.02, 9), around(1.1, 0.02, 9, seed=1)
     sa[0] = se[8] = math.nan
     contrast = judged({"sa": sa, "se": se}, sa="se")["sa"]
@@ -117,24 +117,24 @@ def test_p_values_are_corrected_for_the_family() -> None:
     many = one | {f"v{seed}": around(1.02, 0.0351, 12, seed=seed) for seed in range(1, 9)}
     alone, together = judged(one)["sa"], judged(many)["sa"]
     assert together.p > alone.p
-    assert together.p_equivalence == pytest.approx(9 * alone.p_equivalence)  # Holm, of the least one
+    assert together.p_equivalence == pytest.approx(9 * alone.p_equivalence)  # Holm's factor for the smallest p
     assert (together.ratio, together.low, together.high) == (alone.ratio, alone.low, alone.high)
 
 
-def test_below_six_copies_other_variants_spreads_do_not_count() -> None:
-    """Ratios of a generation share the luck of its plain copy: there is no variance of single runs to pool."""
+def test_below_six_copies_the_spreads_of_other_variants_are_not_used() -> None:
+    """Ratios of one copy are correlated through its plain network, so variances cannot be pooled."""
     alone = judged({"sa": around(1.1, 0.02, 4)})["sa"]
     beside = judged({"sa": around(1.1, 0.02, 4), "se": around(1.0, 0.5, 4, seed=3), "eca": around(1.0, 0.4, 4, seed=4)})
     assert beside["sa"].p == pytest.approx(min(1.0, 3 * alone.p))
     assert (beside["sa"].low, beside["sa"].high) == pytest.approx((alone.low, alone.high))
 
 
-def test_the_margin_is_relative_and_as_wide_on_both_sides() -> None:
+def test_the_margin_is_relative_and_symmetric() -> None:
     for ratio, margin, verdict in ((1.19, 0.2, SAME), (1 / 1.19, 0.2, SAME), (1.21, 0.2, SLOWER), (0.82, 0.2, FASTER)):
         assert judged({"sa": around(ratio, 0.005)}, margin)["sa"].verdict == verdict
 
 
-def test_small_differences_in_time_are_no_rounding_errors() -> None:
+def test_small_differences_in_time_are_not_rounding_errors() -> None:
     ratios = around(1.00001, 1e-6, 8)
     contrast = judged({"sa": ratios})["sa"]
     assert contrast.verdict == SAME
@@ -143,12 +143,12 @@ def test_small_differences_in_time_are_no_rounding_errors() -> None:
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.1, math.nan])
-def test_a_margin_is_more_than_0(margin: float) -> None:
+def test_the_margin_must_be_above_0(margin: float) -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         judged({"sa": [1.0, 1.1]}, margin)
 
 
-def test_a_copy_that_is_there_twice_is_refused() -> None:
+def test_a_duplicate_copy_is_refused() -> None:
     twice = pd.concat([frame({"sa": [1.1]}), frame({"sa": [1.2]})])
     with pytest.raises(ValueError, match="is there twice"):
         judge_costs(twice, {"sa": "none"}, 0.05)

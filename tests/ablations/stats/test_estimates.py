@@ -18,42 +18,42 @@ VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
 @given(VALUES)
 def test_the_interval_is_students(values: list[float]) -> None:
-    made = estimate(values)
+    result = estimate(values)
     if np.std(values) < 1e-6:
-        assert made.high - made.low < 1e-3
+        assert result.high - result.low < 1e-3
         return
     low, high = scipy_stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=scipy_stats.sem(values))
-    assert (made.low, made.high) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
+    assert (result.low, result.high) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
 
 
 def test_one_value_has_no_interval() -> None:
-    made = estimate([3.0])
-    assert (made.n, made.mean, made.has_interval) == (1, 3.0, False)
-    assert math.isnan(made.low)
+    result = estimate([3.0])
+    assert (result.n, result.mean, result.has_interval) == (1, 3.0, False)
+    assert math.isnan(result.low)
 
 
-def test_no_values_have_no_mean() -> None:
+def test_a_mean_of_no_values_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         estimate([])
 
 
 def difference_of(cells: pd.DataFrame) -> Estimate | None:
-    (made,) = judge(cells, {"none": "none", "sa": "none"}, margin=0.2)
-    return made.difference
+    (contrast,) = judge(cells, {"none": "none", "sa": "none"}, margin=0.2)
+    return contrast.difference
 
 
-def test_a_difference_is_taken_replicate_by_replicate() -> None:
-    # Far apart between replicates, always one point apart within: pairing sees that, a pooled comparison would not.
-    made = difference_of(frame({"none": [50.013, 70.0, 90.0], "sa": [51.013, 71.0, 91.0]}))
-    assert made is not None
-    assert (made.n, made.mean) == (3, pytest.approx(1.0))
-    assert made.low == pytest.approx(1.0)
+def test_differences_are_paired_by_replicate() -> None:
+    # Replicates differ widely, but the pairs always differ by one point, which only a paired comparison detects.
+    difference = difference_of(frame({"none": [50.013, 70.0, 90.0], "sa": [51.013, 71.0, 91.0]}))
+    assert difference is not None
+    assert (difference.n, difference.mean) == (3, pytest.approx(1.0))
+    assert difference.low == pytest.approx(1.0)
 
 
-def test_replicates_that_only_one_variant_has_are_left_out_of_the_difference() -> None:
-    made = difference_of(frame({"none": [50.0, 70.0, 0.0], "sa": [51.0, 72.0]}))
-    assert made is not None
-    assert (made.n, made.mean) == (2, 1.5)
+def test_unpaired_replicates_are_left_out_of_the_difference() -> None:
+    difference = difference_of(frame({"none": [50.0, 70.0, 0.0], "sa": [51.0, 72.0]}))
+    assert difference is not None
+    assert (difference.n, difference.mean) == (2, 1.5)
 
 
 def test_without_a_pair_there_is_no_difference() -> None:
@@ -61,30 +61,35 @@ def test_without_a_pair_there_is_no_difference() -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(0.5, 0.94))
-def test_more_confidence_takes_a_wider_interval(values: list[float], confidence: float) -> None:
+def test_a_higher_confidence_level_widens_the_interval(values: list[float], confidence: float) -> None:
     narrow, wide = estimate(values, confidence), estimate(values)
     assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
     if wide.has_spread:
         assert wide.high - wide.low > narrow.high - narrow.low
 
 
-def test_values_that_are_all_the_same_have_an_interval_and_no_spread() -> None:
-    made = estimate([0.1] * 7)
-    assert (made.has_interval, made.has_spread) == (True, False)
+def test_equal_values_have_an_interval_but_no_spread() -> None:
+    result = estimate([0.1] * 7)
+    assert (result.has_interval, result.has_spread) == (True, False)
     assert estimate([0.1, 0.2]).has_spread
     assert not estimate([0.1]).has_spread
 
 
-def test_an_estimate_of_a_known_error_has_its_degrees_of_freedom() -> None:
-    made = estimate_of(3, 1.5, 0.2, 7.5, 0.9)
+def test_an_estimate_from_a_standard_error_uses_its_degrees_of_freedom() -> None:
+    result = estimate_of(3, 1.5, 0.2, 7.5, 0.9)
     half = float(scipy_stats.t.ppf(0.95, 7.5)) * 0.2
-    assert (made.n, made.mean, made.low, made.high) == (3, 1.5, pytest.approx(1.5 - half), pytest.approx(1.5 + half))
+    assert (result.n, result.mean, result.low, result.high) == (
+        3,
+        1.5,
+        pytest.approx(1.5 - half),
+        pytest.approx(1.5 + half),
+    )
     normal = estimate_of(3, 1.5, 0.2, math.inf)
     assert normal.high - normal.mean == pytest.approx(1.96 * 0.2, rel=1e-3)
 
 
-def test_cells_are_told_apart_by_their_variants_in_the_order_in_which_these_come() -> None:
+def test_cells_are_grouped_by_variant_in_order_of_appearance() -> None:
     cells = frame({"b": [1.0, 2.0], "a": [3.0]})
-    made = cells_by_variant(cells.iloc[[2, 0, 1]])
-    assert list(made) == ["a", "b"]
-    assert made["b"]["top1"].tolist() == [1.0, 2.0]
+    groups = cells_by_variant(cells.iloc[[2, 0, 1]])
+    assert list(groups) == ["a", "b"]
+    assert groups["b"]["top1"].tolist() == [1.0, 2.0]

@@ -20,7 +20,7 @@ PATHS = 400_000
 
 
 @given(MOST)
-def test_looks_ascend_to_the_most_replicates(most: int) -> None:
+def test_sizes_ascend_to_the_maximum_number_of_replicates(most: int) -> None:
     planned = InterimAnalyses.planned(most)
     assert (planned is None) == (most < FLIPPED)
     if planned:
@@ -29,16 +29,16 @@ def test_looks_ascend_to_the_most_replicates(most: int) -> None:
 
 
 @given(MOST)
-def test_the_first_look_is_the_first_at_which_sign_flips_can_decide(most: int) -> None:
+def test_the_first_interim_analysis_is_the_first_at_which_sign_flips_can_decide(most: int) -> None:
     planned = InterimAnalyses.planned(most)
-    if planned is None or len(planned.sizes) == 1:  # then an earlier one would have left no batch to the most
+    if planned is None or len(planned.sizes) == 1:  # an earlier one would leave too small a last batch
         return
     able = [n for n in range(2, most + 1) if least_p(n) <= ALPHA * (n / most) ** 2 * (1 + 1e-9)]
     assert planned.sizes[0] == able[0] >= FLIPPED
 
 
 @given(MOST)
-def test_a_batch_is_a_third_of_what_there_is_and_three_at_least_but_for_the_last(most: int) -> None:
+def test_every_batch_but_the_last_is_a_third_of_the_replicates_and_at_least_three(most: int) -> None:
     planned = InterimAnalyses.planned(most)
     if planned is None:
         return
@@ -51,7 +51,7 @@ def test_a_batch_is_a_third_of_what_there_is_and_three_at_least_but_for_the_last
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(FLIPPED, 150), st.integers(1, 12))
-def test_every_look_can_decide_and_none_has_more_than_5_percent(most: int, contrasts: int) -> None:
+def test_every_interim_analysis_can_decide_at_a_level_up_to_5_percent(most: int, contrasts: int) -> None:
     planned = InterimAnalyses.planned(most)
     assert planned is not None
     levels = planned.levels(contrasts)
@@ -72,32 +72,32 @@ def test_every_look_can_decide_and_none_has_more_than_5_percent(most: int, contr
         (32, SIZES),
     ],
 )
-def test_looks_of_a_study(most: int, sizes: tuple[int, ...] | None) -> None:
-    made = InterimAnalyses.planned(most)
-    assert (made and made.sizes) == sizes
+def test_interim_analyses_of_a_study(most: int, sizes: tuple[int, ...] | None) -> None:
+    interims = InterimAnalyses.planned(most)
+    assert (interims and interims.sizes) == sizes
 
 
 @pytest.mark.parametrize("most", [12, 16, 20, 32, 60])
 @pytest.mark.parametrize("contrasts", [1, 4, 9])
-def test_levels_rise_from_look_to_look(most: int, contrasts: int) -> None:
+def test_levels_increase_between_interim_analyses(most: int, contrasts: int) -> None:
     planned = InterimAnalyses.planned(most)
     assert planned is not None
     levels = planned.levels(contrasts)
     assert list(levels) == sorted(levels)
-    # Each look after the first has more than Bonferroni's inequality over the looks would leave.
+    # Each analysis after the first has a higher level than Bonferroni's inequality would give.
     spent = ALPHA * np.diff((np.array(planned.sizes) / most) ** 2)
     assert np.all(levels[1:] > 1.1 * spent)
 
 
 @pytest.mark.parametrize("contrasts", [1, 4, 9])
-def test_one_look_has_all_5_percent(contrasts: int) -> None:
+def test_a_single_interim_analysis_has_the_whole_5_percent(contrasts: int) -> None:
     assert InterimAnalyses((8,)).levels(contrasts) == pytest.approx((ALPHA,))
     assert critical_values((8,), ALPHA) == pytest.approx((float(-ndtri(ALPHA / 2)),))
 
 
 @cache
 def walks(sizes: tuple[int, ...]) -> NDArray[np.float64]:
-    """Draws Brownian motion at the times of looks, (paths, looks)."""
+    """Draws Brownian motion at the times of interim analyses, (paths, analyses)."""
     steps = np.diff(np.array([0, *sizes]) / sizes[-1])
     draws = np.random.default_rng(len(sizes))
     return np.asarray(np.cumsum(draws.standard_normal((PATHS, len(sizes))) * np.sqrt(steps), axis=1))
@@ -105,7 +105,7 @@ def walks(sizes: tuple[int, ...]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("sizes", [(7, 12), SIZES], ids=str)
 @pytest.mark.parametrize("alpha", [ALPHA, 0.2])
-def test_what_looks_spend_is_the_square_of_the_share_of_replicates(sizes: tuple[int, ...], alpha: float) -> None:
+def test_the_spent_error_rate_is_the_square_of_the_share_of_replicates(sizes: tuple[int, ...], alpha: float) -> None:
     times = np.array(sizes) / sizes[-1]
     crossed = np.abs(walks(sizes)) / np.sqrt(times) >= critical_values(sizes, alpha)
     spent = np.maximum.accumulate(crossed, axis=1).mean(axis=0)
@@ -113,14 +113,14 @@ def test_what_looks_spend_is_the_square_of_the_share_of_replicates(sizes: tuple[
     assert np.all(np.abs(spent - alpha * times**2) <= 3 * np.sqrt(alpha * times**2 / PATHS))
 
 
-def test_looks_that_all_spend_everything_would_be_wrong_too_often() -> None:
-    # What the levels are for; and so the test above is able to fail.
+def test_interim_analyses_at_full_level_would_exceed_the_error_rate() -> None:
+    # This is the reason for the levels, and shows that the test above can fail.
     crossed = np.abs(walks(SIZES)) / np.sqrt(np.array(SIZES) / SIZES[-1]) >= -ndtri(ALPHA / 2)
     assert crossed.any(axis=1).mean() > 2 * ALPHA
 
 
 def decided(drift: float, interim: int) -> NDArray[np.float64]:
-    """Draws z of paths with a drift, as far as they cross a bound above 0 at that look and no bound before it."""
+    """Draws z of paths with a drift that first cross a bound, above 0, at this interim analysis."""
     times = np.array(SIZES) / SIZES[-1]
     z = (walks(SIZES) + drift * times) / np.sqrt(times)
     bounds = critical_values(SIZES, ALPHA)
@@ -129,40 +129,40 @@ def decided(drift: float, interim: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(("drift", "interim"), [(2.5, 0), (2.5, 1), (1.5, 3), (2.0, 5)])
-def test_half_of_the_effects_that_a_look_decides_are_adjusted_to_less_than_they_are(drift: float, interim: int) -> None:
+def test_half_of_the_adjusted_estimates_are_below_the_true_effect(drift: float, interim: int) -> None:
     z, time = decided(drift, interim), SIZES[interim] / SIZES[-1]
     assert len(z) > 2000
     bound = critical_values(SIZES, ALPHA)[interim]
-    # The estimate rises with z: half of all are below the truth where that of the median is the truth.
-    made = median_unbiased(SIZES, ALPHA, interim, float(np.median(z)), bound) / time**0.5
-    assert made == pytest.approx(drift, abs=0.15)
+    # The estimate increases with z, so half of all are below the truth if that of the median z is the truth.
+    adjusted = median_unbiased(SIZES, ALPHA, interim, float(np.median(z)), bound) / time**0.5
+    assert adjusted == pytest.approx(drift, abs=0.15)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, len(SIZES) - 1), st.floats(0, 3))
-def test_an_adjusted_estimate_is_between_0_and_what_was_seen(interim: int, beyond: float) -> None:
+def test_an_adjusted_estimate_is_between_0_and_the_observed_effect(interim: int, beyond: float) -> None:
     bound = critical_values(SIZES, ALPHA)[interim]
-    made = median_unbiased(SIZES, ALPHA, interim, bound + beyond, bound)
-    assert 0 <= made <= bound + beyond + 1e-9
+    adjusted = median_unbiased(SIZES, ALPHA, interim, bound + beyond, bound)
+    assert 0 <= adjusted <= bound + beyond + 1e-9
     assert (
-        median_unbiased(SIZES, ALPHA, interim, bound + beyond + 0.1, bound) >= made - 1e-4
+        median_unbiased(SIZES, ALPHA, interim, bound + beyond + 0.1, bound) >= adjusted - 1e-4
     )  # the precision of the halvings
 
 
-def test_what_is_far_beyond_the_bound_is_hardly_adjusted_and_what_is_at_it_is_worth_nothing() -> None:
+def test_an_effect_far_beyond_the_bound_is_hardly_adjusted_and_one_at_the_bound_is_adjusted_to_0() -> None:
     bound = critical_values(SIZES, ALPHA)[0]
     assert median_unbiased(SIZES, ALPHA, 0, bound + 5, bound) == pytest.approx(bound + 5, abs=0.01)
     assert median_unbiased(SIZES, ALPHA, 0, bound, bound) == 0
 
 
-def test_an_effect_that_earlier_looks_did_not_decide_is_not_adjusted_to_more_than_was_seen() -> None:
-    # Paths of so large an effect that cross a bound only now are behind.
+def test_an_effect_that_earlier_analyses_did_not_decide_is_not_adjusted_upwards() -> None:
+    # Paths of so large an effect that first cross a bound now are below their mean.
     z, time = float(np.median(decided(4.0, 3))), SIZES[3] / SIZES[-1]
     assert z / time**0.5 < 3.7
     assert median_unbiased(SIZES, ALPHA, 3, z, critical_values(SIZES, ALPHA)[3]) == pytest.approx(z)
 
 
-def test_looks_are_stored_as_their_sizes() -> None:
+def test_interim_analyses_are_stored_as_their_sizes() -> None:
     planned = InterimAnalyses.planned(32)
     assert planned is not None
     assert InterimAnalyses.stored(list(planned.sizes)) == planned

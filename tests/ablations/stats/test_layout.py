@@ -35,25 +35,25 @@ def test_any_metric_is_arranged() -> None:
 
 @settings(deadline=None)
 @given(REPLICATES, REPLICATES, st.randoms(use_true_random=False))
-def test_differences_are_of_the_replicates_that_both_have_by_number(
+def test_differences_are_of_common_replicates_by_number(
     own: dict[int, float], other: dict[int, float], random: Random
 ) -> None:
     rows = [("a", *row) for row in own.items()] + [("none", *row) for row in other.items()] + [("else", 0, 1.0)]
     random.shuffle(rows)
     cells = pd.DataFrame(rows, columns=["variant", "replicate", "top1"])
     layout = Layout.of(cells, "top1")
-    # No more of the baseline than of pairs, so that none is averaged in.
+    # Fewer unpaired baseline runs than pairs, so that none is averaged in.
     responses = layout.responses({"a": "none"})
     both = sorted(own.keys() & other.keys())
     if len(other) < 2 * len(both) or len(both) < 6:
-        made = responses.differences[np.isin(layout.replicates, both), 0]
-        assert made.tolist() == [own[replicate] - other[replicate] for replicate in both]
+        differences = responses.differences[np.isin(layout.replicates, both), 0]
+        assert differences.tolist() == [own[replicate] - other[replicate] for replicate in both]
         assert responses.squared_weights.tolist() == [2.0]
     assert responses.counts.tolist() == [len(both)]
 
 
 @pytest.mark.parametrize(("own", "other"), [([0, 0], [0, 1]), ([0, 1], [0, 0]), ([0, 0, 1], [0, 1]), ([0, 0], [0, 0])])
-def test_a_replicate_that_is_there_twice_is_an_error(own: list[int], other: list[int]) -> None:
+def test_a_duplicate_replicate_is_an_error(own: list[int], other: list[int]) -> None:
     rows = [("a", replicate, 1.0) for replicate in own] + [("none", replicate, 2.0) for replicate in other]
     with pytest.raises(ValueError, match=r"replicate 0 of .* is there twice"):
         Layout.of(pd.DataFrame(rows, columns=["variant", "replicate", "top1"]), "top1")
@@ -76,7 +76,7 @@ def test_the_first_replicates_are_those_of_the_lowest_numbers() -> None:
     assert layout.has_ended("none", 2)
 
 
-def test_only_variants_of_the_contrasts_say_what_noise_there_is() -> None:
+def test_only_variants_of_the_contrasts_contribute_to_the_variance() -> None:
     layout = Layout.of(frame({"else": [1.0, 9.0], "none": [1.0, 2.0], "a": [2.0, 3.0]}), "top1")
     responses = layout.responses({"a": "none", "missing": "none"})
     assert np.array_equal(responses.values, [[2.0, 1.0], [3.0, 2.0]])
@@ -85,7 +85,7 @@ def test_only_variants_of_the_contrasts_say_what_noise_there_is() -> None:
 
 
 @pytest.mark.parametrize("extra", [1, 2, 3])
-def test_replicates_of_a_baseline_beyond_those_of_its_variants_are_averaged_in(extra: int) -> None:
+def test_unpaired_replicates_of_a_baseline_are_averaged_in(extra: int) -> None:
     pairs, draws = 6, np.random.default_rng(extra)
     none, a, b = draws.random(pairs * (1 + extra)), draws.random(pairs), draws.random(pairs)
     responses = Layout.of(frame({"none": none, "a": a, "b": b}), "top1").responses({"a": "none", "b": "none"})
@@ -96,22 +96,22 @@ def test_replicates_of_a_baseline_beyond_those_of_its_variants_are_averaged_in(e
     assert responses.squared_weights == pytest.approx([1 + 1 / (1 + extra)] * 2)
 
 
-def test_fewer_of_them_than_pairs_are_left_out() -> None:
+def test_fewer_unpaired_replicates_than_pairs_are_left_out() -> None:
     none = [float(number) for number in range(11)]
     responses = Layout.of(frame({"none": none, "a": none[:6]}), "top1").responses({"a": "none"})
     assert responses.differences[:6, 0].tolist() == [0.0] * 6
     assert responses.squared_weights.tolist() == [2.0]
 
 
-def test_each_baseline_has_its_own() -> None:
+def test_each_baseline_uses_only_its_unpaired_replicates() -> None:
     none, a, b = ([float(number) for number in range(most)] for most in (12, 12, 6))
     responses = Layout.of(frame({"none": none, "a": a, "b": b}), "top1").responses({"a": "none", "b": "a"})
     assert responses.counts.tolist() == [12, 6]
     assert responses.squared_weights.tolist() == [2.0, 1.5]
 
 
-def test_contrasts_of_fewer_than_6_pairs_do_without_them() -> None:
-    # One contrast has too few, the other has enough.
+def test_contrasts_of_fewer_than_6_pairs_use_no_unpaired_replicates() -> None:
+    # One contrast has too few pairs, the other has enough.
     none = np.random.default_rng(0).random(14)
     cells = frame({"none": none, "a": [1.0] * 5, "b": [1.0] * 7})
     responses = Layout.of(cells, "top1").responses({"a": "none", "b": "none"})
@@ -121,9 +121,9 @@ def test_contrasts_of_fewer_than_6_pairs_do_without_them() -> None:
 
 
 @pytest.mark.parametrize("pairs", [3, 6])
-def test_more_of_a_baseline_makes_no_errors_where_replicates_differ(pairs: int) -> None:
-    # What replicates share, as a subset of the data, has three times the spread of a run: extras are of other
-    # replicates. Averaged in at 3 pairs, they would make 39 % of studies wrong.
+def test_unpaired_baseline_replicates_keep_the_error_rate_if_replicates_differ(pairs: int) -> None:
+    # The common variation of a replicate, as from a data subset, has three times the spread of a run, and unpaired
+    # runs do not have it. Averaged in at 3 pairs, they would make 39 % of studies wrong.
     draws, wrong, studies = np.random.default_rng(pairs), 0, 400
     baselines = against_nothing("a", "b", "c", "d")
     for _ in range(studies):

@@ -14,11 +14,11 @@ from ablations.stats import Contrast, Question, Verdict, corrected_for_protocols
 from ablations.stats.significance import ALPHA, Responses, family_tests, moderated_errors
 from tests.builders.frames import against_nothing, frame
 
-LOUD = 7.0  # times the standard deviation of the quietest protocol
+LOUD = 7.0  # standard deviations of the quietest protocol
 
 
 def drawn(draws: np.random.Generator, n: int, sd: float, *effects: float) -> pd.DataFrame:
-    """Returns cells of a baseline and one variant an effect."""
+    """Returns cells of a baseline and of one variant per effect."""
     values = sd * draws.standard_normal((n, 1 + len(effects))) + np.array([0.0, *effects])
     names = ["none", *(f"v{number}" for number in range(len(effects)))]
     return frame({name: list(70 + column) for name, column in zip(names, values.T, strict=True)})
@@ -34,7 +34,7 @@ def responses(values: np.ndarray) -> Responses:
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
-def test_one_protocol_is_judged_as_a_study_is(n: int) -> None:
+def test_a_single_protocol_is_judged_like_a_study(n: int) -> None:
     cells = drawn(np.random.default_rng(n), n, 0.5, 0.0, 1.0)
     assert judge_together([question(cells)]) == [judge(cells, against_nothing("v0", "v1"), 0.5)]
 
@@ -43,15 +43,15 @@ def test_the_contrasts_of_all_protocols_are_one_family() -> None:
     cells = [drawn(np.random.default_rng(seed), 4, 0.5, 1.0, 0.2) for seed in range(3)]
     alone = [judge(own, against_nothing("v0", "v1"), 0.5) for own in cells]
     together = judge_together([question(own) for own in cells])
-    for one, other in zip((c for own in alone for c in own), (c for own in together for c in own), strict=True):
-        assert one.difference == other.difference  # which is a protocol's own, interval included
-        assert one.p is not None
-        assert other.p is not None
-        assert other.p >= one.p
-        assert (other.p_equivalence or 0) >= (one.p_equivalence or 0)
+    for alone_, joint in zip((c for own in alone for c in own), (c for own in together for c in own), strict=True):
+        assert alone_.difference == joint.difference  # difference and interval are per protocol
+        assert alone_.p is not None
+        assert joint.p is not None
+        assert joint.p >= alone_.p
+        assert (joint.p_equivalence or 0) >= (alone_.p_equivalence or 0)
 
 
-def test_from_6_replicates_on_no_number_of_protocols_takes_more_of_them() -> None:
+def test_from_6_replicates_on_more_protocols_need_no_more_replicates() -> None:
     effects = [2.0 + 0.1 * number for number in range(6)]
     values = {"none": [70.0] * 6, "a": [70 + effect for effect in effects]}
     together = judge_together([question(frame(values)) for _ in range(5)])
@@ -59,7 +59,7 @@ def test_from_6_replicates_on_no_number_of_protocols_takes_more_of_them() -> Non
     assert {contrast.verdict for own in together for contrast in own} == {Verdict.HELPS}
 
 
-def test_each_contrast_is_judged_by_the_margin_of_its_own_protocol() -> None:
+def test_each_contrast_is_judged_by_the_margin_of_its_protocol() -> None:
     cells = drawn(np.random.default_rng(0), 12, 0.1, 0.3)
     (narrow,), (wide,) = judge_together([question(cells, 0.2), question(cells, 1.0)])
     assert (narrow.verdict, wide.verdict) == (Verdict.HELPS, Verdict.EQUIVALENT)
@@ -68,7 +68,7 @@ def test_each_contrast_is_judged_by_the_margin_of_its_own_protocol() -> None:
 def test_protocols_need_not_have_the_same_replicates_or_variants() -> None:
     draws = np.random.default_rng(1)
     many, few = drawn(draws, 8, 0.2, 2.0, 0.0), drawn(draws, 3, 0.2, 2.0)
-    few["replicate"] += 6  # 6 and 7 are those of the other, too; 8 is not
+    few["replicate"] += 6  # the other protocol also has 6 and 7, but not 8
     (first, second), (third,) = judge_together([question(many), question(few)])
     assert [one.difference.n for one in (first, second, third) if one.difference] == [8, 8, 3]
     assert (first.assumes_normal, third.assumes_normal) == (False, True)
@@ -90,7 +90,7 @@ def test_variances_are_moderated_within_a_protocol() -> None:
 
 @pytest.mark.parametrize("n", [3, 6])
 @pytest.mark.parametrize("contrasts", [1, 4])
-def test_at_most_5_percent_of_multiverses_without_effects_claim_one_however_spreads_differ(
+def test_at_most_5_percent_of_multiverses_without_effects_claim_one_even_if_spreads_differ(
     n: int, contrasts: int
 ) -> None:
     draws, studies, wrong = np.random.default_rng([n, contrasts]), 1000, 0
@@ -122,7 +122,7 @@ def test_under_interim_analyses_p_values_are_corrected_for_the_number_of_protoco
     p=st.none() | st.floats(0, 1),
     protocols=st.integers(2, 9),
 )
-def test_what_was_not_decided_is_not_decided_by_a_correction(verdict: Verdict, p: float | None, protocols: int) -> None:
+def test_a_correction_does_not_decide_undecided_contrasts(verdict: Verdict, p: float | None, protocols: int) -> None:
     contrast = replace(judged([0.3, 0.1, 0.2, 0.4]), verdict=verdict, p=p)
     (corrected,) = corrected_for_protocols([contrast], protocols, "top1")
     assert corrected.verdict is verdict

@@ -39,32 +39,32 @@ PS = st.lists(st.floats(0, 1) | st.sampled_from([0.01, 0.05]), min_size=1, max_s
 
 
 def columns(numbers: Sequence[int], contrasts: int) -> Array:
-    """Arranges numbers in rows of replicates; what is left over is left out."""
+    """Arranges numbers in rows of replicates, dropping an incomplete row."""
     rows = len(numbers) // contrasts
     return np.array(numbers[: rows * contrasts], dtype=np.float64).reshape(rows, contrasts)
 
 
-# Differences by replicate and contrast: whole numbers, so that sums are exact and some are equal.
+# Differences by replicate and contrast: integers, so that sums are exact and some are equal.
 FAMILIES = st.builds(columns, st.lists(st.integers(-9, 9), min_size=9, max_size=24), st.integers(1, 3)).filter(
     lambda differences: len(differences) <= 9
 )
 
 
 def gapped(differences: Array, gaps: Sequence[tuple[int, int]]) -> Array:
-    """Takes some replicates out of contrasts, which keep two at least."""
-    made = differences.copy()
+    """Removes some replicates from contrasts, leaving at least two each."""
+    remaining = differences.copy()
     for replicate, contrast in gaps:
-        column = contrast % made.shape[1]
-        if np.count_nonzero(~np.isnan(made[:, column])) > 2:
-            made[replicate % len(made), column] = np.nan
-    return made
+        column = contrast % remaining.shape[1]
+        if np.count_nonzero(~np.isnan(remaining[:, column])) > 2:
+            remaining[replicate % len(remaining), column] = np.nan
+    return remaining
 
 
 GAPS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), min_size=1, max_size=6)
 
 
 def statistic(values: Sequence[float]) -> float:
-    """Returns 1 less the two-sided p of Student's t of whole numbers, the greater the clearer."""
+    """Returns 1 minus the two-sided p of Student's t for integers."""
     n, total, squares = len(values), sum(values), sum(value**2 for value in values)
     variance = (squares - total**2 / n) / (n - 1)
     t = math.inf if variance <= 1e-12 * squares else abs(total) / math.sqrt(n * variance)
@@ -72,36 +72,38 @@ def statistic(values: Sequence[float]) -> float:
 
 
 def all_choices(differences: Array) -> tuple[list[int], Array]:
-    """Returns the contrasts that have differences, and their statistics under all choices of signs, as seen first."""
+    """Returns the contrasts with differences, and their statistics under all choices of signs, the observed first."""
     tested = [place for place, column in enumerate(differences.T) if np.nansum(np.abs(column)) > 0]
-    found = []
+    statistics = []
     for choice in itertools.product((1.0, -1.0), repeat=len(differences)):
         flipped = differences * np.array(choice)[:, None]
-        found.append([statistic([value for value in flipped[:, place] if not math.isnan(value)]) for place in tested])
-    return tested, np.array(found)
+        statistics.append(
+            [statistic([value for value in flipped[:, place] if not math.isnan(value)]) for place in tested]
+        )
+    return tested, np.array(statistics)
 
 
 def stepped_down(differences: Array) -> Array:
-    """Returns p as Westfall and Young define it: of each contrast the maximum over it and all that are less clear."""
-    tested, found = all_choices(differences)
+    """Returns stepdown p-values by the definition of Westfall and Young."""
+    tested, statistics = all_choices(differences)
     ps, least = np.ones(differences.shape[1]), 0.0
-    order = sorted(range(len(tested)), key=lambda place: -found[0, place])
+    order = sorted(range(len(tested)), key=lambda place: -statistics[0, place])
     for rank, place in enumerate(order):
-        highest = found[:, order[rank:]].max(axis=1)
-        least = max(least, float(np.mean(highest >= found[0, place] - 1e-9 * abs(found[0, place]))))
+        highest = statistics[:, order[rank:]].max(axis=1)
+        least = max(least, float(np.mean(highest >= statistics[0, place] - 1e-9 * abs(statistics[0, place]))))
         ps[tested[place]] = least
     return ps
 
 
 @settings(max_examples=40, deadline=None)
 @given(FAMILIES)
-def test_max_t_is_its_definition_over_all_choices_of_signs(differences: Array) -> None:
+def test_max_t_agrees_with_its_definition_over_all_choices_of_signs(differences: Array) -> None:
     assert max_t_ps(differences) == pytest.approx(stepped_down(differences), abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
 @given(FAMILIES, GAPS)
-def test_max_t_is_its_definition_where_contrasts_lack_replicates(
+def test_max_t_agrees_with_its_definition_if_contrasts_lack_replicates(
     differences: Array, gaps: Sequence[tuple[int, int]]
 ) -> None:
     family = gapped(differences, gaps)
@@ -111,7 +113,7 @@ def test_max_t_is_its_definition_where_contrasts_lack_replicates(
 @settings(max_examples=15, deadline=None)
 @given(FAMILIES, GAPS | st.just([]))
 def test_max_t_is_exact_under_joint_symmetry(differences: Array, gaps: Sequence[tuple[int, int]]) -> None:
-    # Given the sizes of differences, all choices of signs are equally likely: so often the least p is below a level.
+    # Given the magnitudes, all choices of signs are equally likely, so the least p is below a level in that share.
     family = gapped(differences[:6], gaps)
     choices = np.array(list(itertools.product((1.0, -1.0), repeat=len(family) - 1)))
     least = np.sort([max_t_ps(family * np.array([1.0, *choice])[:, None]).min() for choice in choices])
@@ -119,10 +121,10 @@ def test_max_t_is_exact_under_joint_symmetry(differences: Array, gaps: Sequence[
 
 
 def permutation_test(values: Array) -> float:
-    made = scipy_stats.permutation_test(
+    test_ = scipy_stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=2**16, alternative="two-sided"
     )
-    return float(made.pvalue)
+    return float(test_.pvalue)
 
 
 @settings(max_examples=40, deadline=None)
@@ -133,15 +135,15 @@ def test_max_t_of_one_contrast_is_the_sign_flip_test_of_the_mean(values: list[in
     assert max_t_ps(column[:, None])[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_up_to_14_replicates_have_every_choice_of_signs() -> None:
+def test_up_to_14_replicates_use_every_choice_of_signs() -> None:
     values = np.random.default_rng(0).normal(0.6, 1.0, EXACT)
     assert max_t_ps(values[:, None])[0] == pytest.approx(permutation_test(values), abs=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.6])
-def test_more_replicates_have_a_sample_that_comes_close(shift: float) -> None:
+def test_more_replicates_use_a_sample_that_approximates_the_exact_p(shift: float) -> None:
     values = np.random.default_rng(1).normal(shift, 1.0, EXACT + 1)
-    # Three standard errors of a share of 19,999.
+    # Three standard errors of a share of 19,999 draws.
     exact = permutation_test(values)
     assert max_t_ps(values[:, None])[0] == pytest.approx(exact, abs=3 * math.sqrt(exact * (1 - exact) / 19_999))
 
@@ -187,7 +189,7 @@ def test_a_contrast_without_a_difference_does_not_count_in_the_family() -> None:
 
 @pytest.mark.parametrize("n", [2, 5, 6, 9, EXACT])
 @pytest.mark.parametrize("contrasts", [1, 4, 30])
-def test_the_least_p_is_that_of_one_contrast_however_many_there_are(n: int, contrasts: int) -> None:
+def test_the_least_p_does_not_depend_on_the_number_of_contrasts(n: int, contrasts: int) -> None:
     draws = np.random.default_rng(n)
     same_sign = draws.uniform(0.1, 3.0, n)[:, None] * draws.choice([-1.0, 1.0], contrasts)
     assert max_t_ps(same_sign) == pytest.approx(np.full(contrasts, 2.0 ** (1 - n)))
@@ -197,50 +199,50 @@ def test_the_least_p_is_that_of_one_contrast_however_many_there_are(n: int, cont
 
 
 @given(st.integers(6, 10), st.floats(1e-9, 1e-3), st.integers(0, 2**16))
-def test_differences_that_are_almost_equal_have_the_least_p_and_not_0(n: int, spread: float, seed: int) -> None:
-    # Beside a contrast that lacks a replicate, contrasts are compared by p values of t, which is enormous here.
+def test_nearly_equal_differences_have_the_least_p_and_not_0(n: int, spread: float, seed: int) -> None:
+    # With a contrast that lacks a replicate, contrasts are compared by p-values of t, which is huge here.
     draws = np.random.default_rng(seed)
     differences = np.column_stack([1.3 + spread * draws.standard_normal(n), draws.standard_normal(n)])
     differences[-1, 1] = np.nan
     assert max_t_ps(differences)[0] == 2.0 ** (1 - n)
 
 
-def test_a_sampled_p_is_never_0_and_says_the_same_again() -> None:
+def test_a_sampled_p_is_never_0_and_is_reproducible() -> None:
     assert max_t_ps(np.ones((40, 2))).tolist() == [1 / 20_000] * 2
     values = np.random.default_rng(2).normal(0.4, 1.0, (30, 3))
     assert max_t_ps(values).tolist() == max_t_ps(values).tolist()
 
 
 @pytest.mark.parametrize("n", [12, 20, 60])
-def test_the_blocks_in_which_signs_are_drawn_change_nothing(n: int) -> None:
-    # Copies of one contrast are no family; a thousand of them are looked at in blocks of another size.
-    one = np.random.default_rng(n).normal(0.3, 1.0, (n, 1))
-    assert max_t_ps(np.tile(one, 1000)) == pytest.approx(np.full(1000, max_t_ps(one)[0]))
+def test_p_does_not_depend_on_the_block_size_of_signs(n: int) -> None:
+    # A thousand copies of one contrast have its p-value, but are evaluated in blocks of another size.
+    contrast = np.random.default_rng(n).normal(0.3, 1.0, (n, 1))
+    assert max_t_ps(np.tile(contrast, 1000)) == pytest.approx(np.full(1000, max_t_ps(contrast)[0]))
 
 
-def test_a_thousand_contrasts_of_2000_replicates_do_not_fill_the_memory() -> None:
+def test_a_thousand_contrasts_of_2000_replicates_fit_in_memory() -> None:
     differences = np.random.default_rng(0).standard_normal((2000, 1000))
     differences[:, 7] += 0.5
     tracemalloc.start()
     ps = max_t_ps(differences)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # All sums would be 160 MB, all signs 320 MB; the differences are 16 MB, of which a copy is ordered and scaled.
+    # All sums would take 160 MB, all signs 320 MB; the differences take 16 MB, and are copied once.
     assert peak < 128e6
     assert ps[7] == 1 / 20_000
     assert np.sum(ps <= ALPHA) <= 3
 
 
 @pytest.mark.parametrize("n", range(1, EXACT + 1))
-def test_every_choice_of_signs_is_there_once(n: int) -> None:
-    made = signs(n)
-    assert made.shape == (2 ** (n - 1), n)
-    assert len(np.unique(made, axis=0)) == len(made)
-    assert np.array_equal(np.abs(made), np.ones_like(made))
-    assert np.all(made[:, 0] == 1)
+def test_every_choice_of_signs_occurs_once(n: int) -> None:
+    choices = signs(n)
+    assert choices.shape == (2 ** (n - 1), n)
+    assert len(np.unique(choices, axis=0)) == len(choices)
+    assert np.array_equal(np.abs(choices), np.ones_like(choices))
+    assert np.all(choices[:, 0] == 1)
 
 
-def test_choices_that_come_to_the_same_sum_count_whatever_rounding_does() -> None:
+def test_choices_of_signs_with_equal_sums_count_despite_rounding() -> None:
     # 0.1 + 0.2 is not 0.3: -0.3 and 0.1 + 0.2 cancel but for rounding, and so all choices are as far as 0.
     assert max_t_ps(np.array([[0.1], [0.2], [-0.3]]))[0] == 1
     # As far as 0.6: ++++, and +++- with a last difference that is nothing but rounding.
@@ -254,9 +256,9 @@ def test_sign_flips_can_decide_from_6_replicates_on() -> None:
 
 
 def reference(values: Array, own: Array, weights: Array) -> tuple[Array, Array]:
-    """Returns moderated variances and degrees of freedom of complete replicates, as Smyth (2004) writes them.
+    """Returns moderated variances and degrees of freedom of complete replicates by the formulas of Smyth (2004).
 
-    Other than there, the prior's variance is the residual variance of replicates + variants, by least squares.
+    Unlike there, the prior variance is the residual variance of replicates + variants, by least squares.
     """
     n, g = values.shape
     design = np.column_stack([np.repeat(np.eye(n), g, axis=0), np.tile(np.eye(g), (n, 1))])
@@ -284,24 +286,24 @@ def responses_of(values: Array) -> Responses:
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 @pytest.mark.parametrize("spreads", [(1.0, 1.0, 1.0), (1.0, 0.2, 3.0, 1.0), (1.0, 10.0, 0.1, 1.0, 1.0)], ids=str)
 def test_moderated_variances_are_those_of_smyth(n: int, spreads: tuple[float, ...]) -> None:
-    seen = set()
+    is_pooled = set()
     for seed in range(12):
         values = np.random.default_rng(seed).standard_normal((n, len(spreads))) * spreads
         responses = responses_of(values)
         own = responses.differences.var(axis=0, ddof=1)
         variances, freedom = reference(values, own, responses.squared_weights)
-        made = moderated(values[None], own[None], np.full(len(own), n - 1.0), responses.squared_weights)
-        assert made[0][0] == pytest.approx(variances, rel=1e-4)
-        assert made[1][0] == pytest.approx(freedom, rel=1e-4)
+        result = moderated(values[None], own[None], np.full(len(own), n - 1.0), responses.squared_weights)
+        assert result[0][0] == pytest.approx(variances, rel=1e-4)
+        assert result[1][0] == pytest.approx(freedom, rel=1e-4)
         errors, also = moderated_errors(responses)
         assert errors == pytest.approx(np.sqrt(variances / n), rel=1e-4)
         assert also == pytest.approx(freedom, rel=1e-4)
-        seen.add(bool(freedom[0] == (n - 1) * (len(spreads) - 1)))
-    assert seen == {True, False} or n == 2 or len(set(spreads)) > 1
+        is_pooled.add(bool(freedom[0] == (n - 1) * (len(spreads) - 1)))
+    assert is_pooled == {True, False} or n == 2 or len(set(spreads)) > 1
 
 
 def test_equal_spreads_are_pooled() -> None:
-    columns_of = np.array([[0.0, 1.0, 2.0], [1.0, 2.0, 0.0], [2.0, 0.0, 1.0]])  # each has the same values
+    columns_of = np.array([[0.0, 1.0, 2.0], [1.0, 2.0, 0.0], [2.0, 0.0, 1.0]])  # columns have the same values
     variances, freedom = moderated(columns_of[None], np.array([[9.0, 9.0]]), np.array([2.0, 2.0]), np.array([2.0, 2.0]))
     residual = float(((columns_of - 1.0) ** 2).sum()) / 4  # all means are 1
     assert variances.tolist() == [[2 * residual] * 2]
@@ -310,7 +312,7 @@ def test_equal_spreads_are_pooled() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 5), st.integers(3, 8), st.integers(0, 2**16), st.floats(0, 4))
-def test_moderation_has_own_degrees_of_freedom_at_least_and_those_of_the_layout_at_most(
+def test_moderated_degrees_of_freedom_are_between_the_contrasts_and_the_layouts(
     n: int, g: int, seed: int, uneven: float
 ) -> None:
     draws = np.random.default_rng(seed)
@@ -321,8 +323,8 @@ def test_moderation_has_own_degrees_of_freedom_at_least_and_those_of_the_layout_
     assert np.all(freedom <= (n - 1) * (g - 1))
 
 
-def test_tied_values_have_the_variance_of_rounding_at_least() -> None:
-    # Two variants are always the same; steps of 0.5 stand for anything within a quarter of a point either way.
+def test_tied_values_have_at_least_the_variance_of_rounding() -> None:
+    # Two variants are always equal; values rounded to steps of 0.5 have an error of up to 0.25.
     values = np.array([[70.0, 70.5, 70.5], [70.0, 70.5, 71.0], [70.0, 70.5, 70.0]])
     assert resolution(values) == 0.5
     errors, _ = moderated_errors(responses_of(values))
@@ -335,20 +337,20 @@ def test_tied_values_have_the_variance_of_rounding_at_least() -> None:
 
 @given(st.integers(1, 1000).map(lambda images: 100 / images), st.lists(st.integers(0, 60), min_size=2, max_size=12))
 def test_the_step_of_shares_of_images_is_found(step: float, counts: list[int]) -> None:
-    # Up to what the counts have in common, of which nothing says that it is not the step.
+    # Only up to the common divisor of the counts, which cannot be distinguished from the step.
     different = np.diff(sorted(set(counts)))
     expected = step * math.gcd(*different.tolist()) if len(different) else 0.0
-    made = resolution(np.array([[50 + step * count, np.nan] for count in counts]))
-    assert made == pytest.approx(expected, rel=1e-3)
+    step_ = resolution(np.array([[50 + step * count, np.nan] for count in counts]))
+    assert step_ == pytest.approx(expected, rel=1e-3)
 
 
-def test_values_that_are_as_good_as_continuous_have_no_step() -> None:
+def test_practically_continuous_values_have_no_step() -> None:
     for seed in range(20):
         assert resolution(np.random.default_rng(seed).standard_normal((3, 3))) == 0
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_one_contrast_of_few_replicates_has_students_paired_t(n: int) -> None:
+def test_one_contrast_of_few_replicates_is_tested_by_students_paired_t(n: int) -> None:
     values = np.random.default_rng(n).normal([0.0, 2.0], size=(n, 2))
     tests = family_tests(responses_of(values))
     assert tests.p[0] == pytest.approx(scipy_stats.ttest_rel(values[:, 1], values[:, 0]).pvalue, rel=1e-6)
@@ -357,7 +359,7 @@ def test_one_contrast_of_few_replicates_has_students_paired_t(n: int) -> None:
     assert tests.least.tolist() == [0.0]
 
 
-def test_from_6_replicates_on_nothing_is_assumed_to_be_normal() -> None:
+def test_from_6_replicates_on_normality_is_not_assumed() -> None:
     values = np.random.default_rng(5).normal([0.0, 3.0, 3.0, 0.0], size=(6, 4))
     responses = responses_of(values)
     tests = family_tests(responses)
@@ -368,7 +370,7 @@ def test_from_6_replicates_on_nothing_is_assumed_to_be_normal() -> None:
     assert tests.least.tolist() == [2.0**-5] * 3
 
 
-def test_few_and_many_replicates_are_two_families_that_share_the_errors() -> None:
+def test_few_and_many_replicates_are_two_families_that_share_the_error_rate() -> None:
     values = np.random.default_rng(6).normal([0.0, 2.0, 2.0, 2.0, 2.0, 0.0], size=(8, 6))
     values[3:, 1] = values[4:, 2] = np.nan
     responses = responses_of(values)
@@ -382,7 +384,7 @@ def test_few_and_many_replicates_are_two_families_that_share_the_errors() -> Non
     assert tests.error == pytest.approx(np.concatenate([alone.error, others.error]))
 
 
-def test_a_contrast_without_two_replicates_says_nothing_and_costs_nothing() -> None:
+def test_a_contrast_without_two_replicates_is_not_tested_and_does_not_count_in_the_family() -> None:
     values = np.random.default_rng(7).normal([0.0, 2.0, 0.0, 0.0, 0.0], size=(8, 5))
     values[:, 2], values[1:, 3] = np.nan, np.nan
     tests = family_tests(responses_of(values))
@@ -395,7 +397,7 @@ def test_a_contrast_without_two_replicates_says_nothing_and_costs_nothing() -> N
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 9), st.integers(2, 5), st.integers(0, 2**16), st.floats(0, 0.9))
-def test_whatever_is_missing_p_is_a_probability(n: int, g: int, seed: int, missing: float) -> None:
+def test_p_is_a_probability_with_any_missing_values(n: int, g: int, seed: int, missing: float) -> None:
     draws = np.random.default_rng(seed)
     values = np.where(draws.random((n, g)) < missing, np.nan, np.round(draws.standard_normal((n, g)), 1))
     responses = responses_of(values)
@@ -411,26 +413,26 @@ def test_whatever_is_missing_p_is_a_probability(n: int, g: int, seed: int, missi
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.floats(0.01, 10))
-def test_p_of_means_are_students(values: list[float], margin: float) -> None:
+def test_p_values_of_means_agree_with_students_t(values: list[float], margin: float) -> None:
     n, mean, error = len(values), np.array([np.mean(values)]), np.array([scipy_stats.sem(values)])
     if error[0] < 1e-6:
         return
     below = scipy_stats.ttest_1samp(values, margin, alternative="less").pvalue
     above = scipy_stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-    made = equivalence_ps(mean, error, np.array([n - 1.0]), margin)[0]
-    assert made == pytest.approx(max(below, above), rel=1e-6, abs=1e-12)
-    made = t_ps(mean, error, np.array([n - 1.0]))[0]
-    assert made == pytest.approx(scipy_stats.ttest_1samp(values, 0.0).pvalue, rel=1e-6, abs=1e-12)
+    p = equivalence_ps(mean, error, np.array([n - 1.0]), margin)[0]
+    assert p == pytest.approx(max(below, above), rel=1e-6, abs=1e-12)
+    p = t_ps(mean, error, np.array([n - 1.0]))[0]
+    assert p == pytest.approx(scipy_stats.ttest_1samp(values, 0.0).pvalue, rel=1e-6, abs=1e-12)
 
 
-def test_without_a_spread_nothing_is_claimed_of_a_mean() -> None:
+def test_p_is_1_without_spread() -> None:
     for error in (0.0, math.nan):
         freedom = np.array([math.nan if math.isnan(error) else 3.0])
         assert t_ps(np.array([1.0]), np.array([error]), freedom)[0] == 1
         assert equivalence_ps(np.array([0.0]), np.array([error]), freedom, 1.0)[0] == 1
 
 
-def test_equivalence_is_clearer_the_larger_the_margin_and_as_likely_as_not_at_it() -> None:
+def test_p_of_equivalence_decreases_with_the_margin_and_is_one_half_at_it() -> None:
     mean, error, freedom = np.array([1.0]), np.array([0.07]), np.array([4.0])
     ps = [float(equivalence_ps(mean, error, freedom, margin)[0]) for margin in (0.5, 1.0, 1.5, 2.0)]
     assert ps == sorted(ps, reverse=True)
@@ -440,8 +442,8 @@ def test_equivalence_is_clearer_the_larger_the_margin_and_as_likely_as_not_at_it
 
 
 @given(PS)
-def test_holms_method_is_its_definition(ps: list[float]) -> None:
-    # Of every p that is no greater: as many times as there are hypotheses that are not clearer (Holm 1979).
+def test_holms_method_agrees_with_its_definition(ps: list[float]) -> None:
+    # The maximum over all p up to this one, each times the number of p-values not below it (Holm 1979).
     expected = [
         max(min(1.0, sum(third >= other for third in ps) * other) for other in ps if other <= own) for own in ps
     ]
@@ -450,7 +452,7 @@ def test_holms_method_is_its_definition(ps: list[float]) -> None:
 
 @given(PS)
 def test_holms_method_rejects_what_the_closed_test_rejects(ps: list[float]) -> None:
-    # Every intersection by Bonferroni's inequality: what Holm's method is a shortcut of.
+    # Every intersection is tested by Bonferroni's inequality; Holm's method is a shortcut of this.
     ps = ps[:6]
     subsets = [chosen for size in range(1, len(ps) + 1) for chosen in itertools.combinations(range(len(ps)), size)]
     closed = [
@@ -460,7 +462,7 @@ def test_holms_method_rejects_what_the_closed_test_rejects(ps: list[float]) -> N
     assert holm(ps) == pytest.approx(closed, abs=1e-15)
 
 
-def test_holms_method_of_none_of_one_and_of_many_families() -> None:
+def test_holms_method_accepts_empty_single_and_many_families() -> None:
     assert holm([]).tolist() == []
     assert holm([0.03]).tolist() == [0.03]
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
