@@ -1,1 +1,1 @@
-"""Optuna as the memory of a study, the locks on it, and the files beside it: checkpoints, weights, folders."""
+"""Storage of studies in Optuna, their locks, and the files beside them: checkpoints, weights, folders."""

@@ -1,4 +1,4 @@
-"""Access to Optuna's database: opening it, and asking it again where it does not answer for a while."""
+"""Access to Optuna's database: opening it, and retrying while it does not respond."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ablations.storage.errors import StorageError
 
 _T = TypeVar("_T")
 
-PATIENCE = 300.0  # seconds for which a database that does not answer is asked again
-_LONGEST_PAUSE = 10.0  # seconds between two tries
+PATIENCE = 300.0  # seconds of retrying while a database does not respond
+_LONGEST_PAUSE = 10.0  # seconds between two attempts
 
 
 def study_names(url: str) -> list[str]:
-    """Returns the names of all studies in a database, none where a SQLite file is not there; makes nothing."""
+    """Returns the names of all studies in a database, none if a SQLite file is missing; creates nothing."""
     file = database_file(url)
     if file is not None and (is_empty(file) or not file.is_file()):
         return []
@@ -31,18 +31,18 @@ def study_names(url: str) -> list[str]:
 
 
 def is_empty(file: Path) -> bool:
-    """Whether a file is there, and has nothing in it."""
+    """Whether a file exists and is empty."""
     return file.is_file() and not file.stat().st_size
 
 
 def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
-    """Returns what `action` finds in a database; raises StorageError where it cannot be reached."""
+    """Returns the result of `action` on a database; raises StorageError if it cannot be reached."""
     check_url("storage", url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         address = engine_url(url)
         connect = connect_arguments(address)
-        # Optuna takes the URL for a template, whose fields are in braces.
+        # Optuna formats the URL as a template, so braces are doubled.
         template = re.sub("[{}]", r"\g<0>\g<0>", address)
         return action(RDBStorage(template, engine_kwargs={"connect_args": connect, "pool_pre_ping": True}))
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError, ValueError) as error:
@@ -50,14 +50,14 @@ def reached(url: str, action: Callable[[RDBStorage], _T]) -> _T:
 
 
 class Persistence:
-    """Does what a database is asked for, again and again for some minutes where it does not answer.
+    """Reads and writes a database, retrying for some minutes while it does not respond.
 
     Args:
-        guard: called before each write; it makes sure that nobody else may write.
-        notify: tells people that they wait, and what for.
+        guard: called before each write; raises if another process may write.
+        notify: shows a message to the user while waiting.
 
     Raises:
-        StorageError: from `read` and `write`, if the database fails, or does not answer for minutes.
+        StorageError: from `read` and `write`, if the database fails or does not respond for minutes.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Persistence:
         self._url, self._guard, self._notify = url, guard, notify
 
     def read(self, action: Callable[[], _T]) -> _T:
-        """Returns what `action` returns."""
+        """Returns the result of `action`."""
         return self._persist(lambda _: action(), None)
 
     def write(self, action: Callable[[bool], _T]) -> _T:
-        """Returns what `action` returns, which gets whether it is tried again: it may have been done already then."""
+        """Returns the result of `action`, whose argument is True on a retry: it may have succeeded before."""
         return self._persist(action, self._guard)
 
     def _persist(self, action: Callable[[bool], _T], guard: Callable[[], None] | None) -> _T:
@@ -107,7 +107,7 @@ class Persistence:
 
 
 def _is_passing(url: str, error: BaseException) -> bool:
-    """Whether an error may be gone in a moment: a server that is being restarted, a file that another process holds."""
+    """Whether an error may be temporary: a restarting server, or a file that another process has locked."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, (DBAPIError, PoolTimeoutError)):
         found = found.__cause__

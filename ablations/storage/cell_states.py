@@ -1,17 +1,17 @@
-"""A cell as the store knows it, read from the attempts at it.
+"""Stored cells, read from the trials of their attempts.
 
 Every attempt at a cell is one Optuna trial:
 
 | trial                     | state of the cell | ended by    | trained again by a later run   |
-| RUNNING                   | running           |             | yes, once its driver has gone  |
+| RUNNING                   | running           |             | yes, after its driver ended    |
 | COMPLETE                  | finished          | `finish`    | no                             |
 | PRUNED                    | pruned            | `finish`    | no                             |
 | FAIL, diverged            | diverged          | `fail`      | no: it would diverge again     |
 | FAIL, with another reason | failed            | `fail`      | yes                            |
 | FAIL, without a reason    | interrupted       | `interrupt` | yes                            |
 
-A trial that has an outcome which cannot be read (a damaged database, an edited value) is `unreadable`, whatever its
-state, and its cell is trained again by a later run.
+A trial whose outcome cannot be read (a damaged database, an edited value) is `unreadable` in any state, and a later
+run trains its cell again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ablations.training.events import DIVERGED
 
 
 class CellState(StrEnum):
-    """What became of the latest attempt at a cell."""
+    """The state of the latest attempt at a cell."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -43,25 +43,25 @@ class CellState(StrEnum):
 
     @property
     def is_done(self) -> bool:
-        """Whether a cell in this state needs no training any more."""
+        """Whether a cell in this state needs no more training."""
         return self in (CellState.FINISHED, CellState.PRUNED, CellState.DIVERGED)
 
 
 @dataclass(frozen=True)
 class StoredCell:
-    """The attempt at a cell that counts.
+    """The effective attempt at a cell.
 
     Attributes:
-        key: of the cell; the same for all attempts.
-        variant: the name of its variant when it was trained.
-        levels: those of the factors that made the variant; empty for a variant given by name.
-        number: of that attempt's trial.
-        replicate: its number; of a trial of tuning, the number of the trial.
+        key: the cell's key, equal for all attempts.
+        variant: the name of its variant at training time.
+        levels: the variant's factor levels; empty for a variant given by name.
+        number: of the attempt's trial.
+        replicate: its number; for a tuning trial, the trial's number.
         split: the images that it was evaluated on.
-        outcome: of a finished cell its result, of a pruned one its epochs; None otherwise.
-        failed_as: the kind of failure (`ablations.training.events`), beside `failure`, the reason; None otherwise.
-        recipe: what was tuned for it; empty under the study's own recipe.
-        tuning: the id of the tuning that it is a trial of; otherwise empty.
+        outcome: the result of a finished cell or the epochs of a pruned one; None otherwise.
+        failed_as: the kind of failure (`ablations.training.events`), with its reason in `failure`; None otherwise.
+        recipe: tuned options; empty under the study's recipe.
+        tuning: id of the tuning that this is a trial of; otherwise empty.
     """
 
     key: str
@@ -80,12 +80,12 @@ class StoredCell:
 
     @property
     def is_open(self) -> bool:
-        """Whether the attempt has not come to its end."""
+        """Whether the attempt has not ended."""
         return self.state is CellState.RUNNING
 
 
 class StoredOutcome(Mapping[str, Any]):
-    """An outcome as it is stored, as JSON; decoded when it is read, as those of thousands of cells fill the memory."""
+    """A stored outcome in JSON, decoded on access, because thousands of decoded outcomes would fill the memory."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -100,28 +100,28 @@ class StoredOutcome(Mapping[str, Any]):
         return len(_decoded(self._text))
 
 
-@lru_cache(maxsize=1)  # whoever reads an outcome reads several of its parts
+@lru_cache(maxsize=1)  # callers read several parts of one outcome in sequence
 def _decoded(text: str) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
 def stored_cell(trial: FrozenTrial) -> StoredCell:
     """Reads an attempt at a cell from its trial."""
-    known = trial.user_attrs
-    failure = known.get("failure", {})
-    unreadable = _reason_against(known["outcome"]) if "outcome" in known else None
+    attributes = trial.user_attrs
+    failure = attributes.get("failure", {})
+    unreadable = _reason_against(attributes["outcome"]) if "outcome" in attributes else None
     return StoredCell(
-        key=known["cell"],
-        variant=known["variant"],
-        network=known["network"],
-        levels=known["levels"],
-        replicate=known["replicate"],
+        key=attributes["cell"],
+        variant=attributes["variant"],
+        network=attributes["network"],
+        levels=attributes["levels"],
+        replicate=attributes["replicate"],
         state=CellState.UNREADABLE if unreadable else _state(trial.state, failure.get("kind")),
         number=trial.number,
-        split=Split(known.get("split", Split.TEST)),
-        recipe=known.get("recipe", {}),
-        tuning=known.get("tuning", ""),
-        outcome=StoredOutcome(known["outcome"]) if "outcome" in known and not unreadable else None,
+        split=Split(attributes.get("split", Split.TEST)),
+        recipe=attributes.get("recipe", {}),
+        tuning=attributes.get("tuning", ""),
+        outcome=StoredOutcome(attributes["outcome"]) if "outcome" in attributes and not unreadable else None,
         failed_as=failure.get("kind"),
         failure=unreadable or failure.get("reason"),
     )
@@ -137,7 +137,7 @@ def _reason_against(outcome: str) -> str | None:
 
 
 def latest_attempts(attempts: Iterable[StoredCell]) -> dict[str, StoredCell]:
-    """Returns the attempt that counts of each cell, by its key: one that is done, or else the last."""
+    """Returns the effective attempt of each cell by its key: one that is done, otherwise the last."""
     latest: dict[str, StoredCell] = {}
     for attempt in attempts:
         earlier = latest.get(attempt.key)

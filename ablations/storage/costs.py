@@ -1,7 +1,7 @@
-"""What networks cost, as a study remembers it: by machine, one run after the other.
+"""Stored costs of a study's networks, by machine and run.
 
-A run has the networks of one backbone, which were timed in turns with each other; times of different runs are compared
-through the plain network alone.
+A run has the networks of one backbone, timed in alternation; times of different runs are compared only relative to the
+plain network.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from ablations.common.settings import Settings
 from ablations.measure.costs import NetworkCost, as_stored, from_stored
 
-ATTRIBUTE = "costs"  # of the study
-_IRRELEVANT = ("commit", "mlflow", "optuna", "numpy", "torchvision")  # to the speed of networks
+ATTRIBUTE = "costs"  # the study's user attribute
+_IRRELEVANT = ("commit", "mlflow", "optuna", "numpy", "torchvision")  # for the speed of networks
 
 
 @dataclass(frozen=True)
 class CostRun:
-    """Networks of one backbone that were measured together, with their costs: by the names of variants, and `PLAIN`."""
+    """Networks of one backbone measured together, with their costs, by variant name; `PLAIN` has no attention."""
 
     networks: Mapping[str, Settings]
     costs: Mapping[str, NetworkCost]
@@ -30,12 +30,12 @@ class CostRun:
 
 @dataclass(frozen=True)
 class MachineCosts:
-    """What was measured on one machine.
+    """The measurements of one machine.
 
     Attributes:
-        environment: the machine and its software, as cells keep them, and `device`.
-        taken: when the last run ended (UTC, ISO 8601).
-        runs: in the order in which they were made.
+        environment: machine and software versions, as stored with cells, and `device`.
+        taken: time at which the last run ended (UTC, ISO 8601).
+        runs: in order of time.
     """
 
     environment: dict[str, str]
@@ -44,17 +44,17 @@ class MachineCosts:
 
     @property
     def key(self) -> str:
-        """Tells this machine from others, by processor, GPU, kernels, threads, and versions of Python and torch."""
+        """Identifies the machine by processor, GPU, kernels, threads, and versions of Python and torch."""
         relevant = {name: value for name, value in self.environment.items() if name not in _IRRELEVANT}
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
     def of(self, name: str, network: Settings) -> NetworkCost | None:
-        """Returns what was measured last of a network under a name; None where nothing was."""
+        """Returns the latest cost of a network under a name; None if it was not measured."""
         return self._latest.get((name, _text(network)))
 
     @cached_property
     def _latest(self) -> dict[tuple[str, str], NetworkCost]:
-        """The last cost of each network, by its name and settings: a study that has no cells may change these."""
+        """The latest cost by name and settings, because a study without cells may change the settings of a name."""
         return {(name, _text(run.networks[name])): cost for run in self.runs for name, cost in run.costs.items()}
 
 
@@ -63,20 +63,20 @@ def _text(network: Settings) -> str:
 
 
 def stored_costs(attributes: Mapping[str, Any]) -> dict[str, MachineCosts]:
-    """Reads what a study remembers, by machine, the one that was measured last at the end."""
+    """Reads the costs from a study's attributes, by machine, the latest measured last."""
     machines = [
         MachineCosts(
-            known["environment"],
-            known["taken"],
-            tuple(CostRun(run["networks"], from_stored(run["costs"])) for run in known["runs"]),
+            stored["environment"],
+            stored["taken"],
+            tuple(CostRun(run["networks"], from_stored(run["costs"])) for run in stored["runs"]),
         )
-        for known in attributes.get(ATTRIBUTE, ())
+        for stored in attributes.get(ATTRIBUTE, ())
     ]
     return {machine.key: machine for machine in machines}
 
 
 def costs_to_store(machines: Mapping[str, MachineCosts]) -> list[dict[str, Any]]:
-    """Returns plain values, as JSON keeps them, in the given order."""
+    """Returns values for JSON, in the given order."""
     return [
         {
             "environment": machine.environment,

@@ -1,4 +1,4 @@
-"""The databases that studies lie in: how one is reached, and what its errors mean."""
+"""Databases of studies: connection settings, and explanations of errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
 from ablations.storage.errors import StorageError
 
-# A machine that vanished without a word is noticed within about a minute, by either end.
+# Either end detects a lost machine within about a minute.
 KEEPALIVES = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3}
 _POSTGRESQL = {"connect_timeout": 10, "keepalives": 1, **KEEPALIVES}
 _CONNECT = {
@@ -24,9 +24,9 @@ _CONNECT = {
     "postgresql+psycopg": _POSTGRESQL,
     "mysql": {"connect_timeout": 10},
 }
-_DRIVERS = ("psycopg2", "psycopg")  # for PostgreSQL, the one that the suite asks for first
+_DRIVERS = ("psycopg2", "psycopg")  # for PostgreSQL, in order of preference
 
-# What SQLite says of a file, and what that means to whoever has to mend it.
+# SQLite's messages about a file, with explanations for the user.
 _GO_ON = "the same command resumes the study"
 _ANEW = "restore a backup, or move the file away to start a new one"
 _SQLITE = {
@@ -42,9 +42,9 @@ _SQLITE = {
 
 
 def engine_url(url: str) -> str:
-    """Names the driver in a PostgreSQL URL that names none: one that is installed.
+    """Adds an installed driver to a PostgreSQL URL without one.
 
-    What SQLAlchemy takes by itself depends on its version, psycopg2 or psycopg, which need not be the one that is here.
+    SQLAlchemy's default, psycopg2 or psycopg, depends on its version and may not be installed.
     """
     if url.startswith("postgresql://"):
         for driver in _DRIVERS:
@@ -54,10 +54,10 @@ def engine_url(url: str) -> str:
 
 
 def check_url(option: str, url: str) -> None:
-    """Checks what can be known of a database without asking it, so that nothing is made for one that is none.
+    """Checks a database URL without connecting, so that nothing is created for an invalid one.
 
     Raises:
-        StorageError: if it is no URL of a database that keeps something, or the package for it is not installed.
+        StorageError: if it is not the URL of a persistent database, or the database driver is not installed.
     """
     try:
         parsed = make_url(engine_url(url))
@@ -75,42 +75,42 @@ def check_url(option: str, url: str) -> None:
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
-    """Returns what a connection is opened with: limits on how long it is waited for."""
+    """Returns the arguments of a connection: timeouts and keepalives."""
     parsed = make_url(url)
     chosen = _CONNECT.get(parsed.drivername, _CONNECT.get(parsed.get_backend_name(), {}))
-    # What the URL says itself holds.
+    # Arguments in the URL have priority.
     return {name: value for name, value in chosen.items() if name not in parsed.query}
 
 
 def backend(url: str) -> str:
-    """Returns `sqlite`, `postgresql`, ...; empty where the URL is none."""
+    """Returns `sqlite`, `postgresql`, ...; empty if the URL is invalid."""
     try:
         return make_url(url).get_backend_name()
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
+    except (ArgumentError, ValueError):  # ValueError if the port is not a number
         return ""
 
 
 def database_file(url: str) -> Path | None:
-    """Returns the file of a SQLite database, None of any other."""
+    """Returns the file of a SQLite database, None for any other."""
     name = make_url(url).database if backend(url) == "sqlite" else None
     return Path(name) if name and name != ":memory:" else None
 
 
 def cause(url: str, error: BaseException) -> str:
-    """Returns the first line of the innermost reason, without the secrets of the URL."""
+    """Returns the first line of the root cause, without the URL's password."""
     while error.__cause__ is not None:
         error = error.__cause__
     return hide_passwords(first_line(error), url)
 
 
 def sqlite_meaning(reason: str) -> str | None:
-    """Says what an error of SQLite means to whoever has to mend it; None where that is not known."""
+    """Explains an error of SQLite to the user; None if it is unknown."""
     found = (meaning for said, meaning in _SQLITE.items() if said in reason)
     return next((meaning.replace("{cause}", reason) for meaning in found), None)
 
 
 def explain(url: str, error: BaseException, option: str = "storage") -> StorageError:
-    """Makes an error of a database one message: which, why, and what to do; `option` is the one that names it."""
+    """Converts a database error to a message with cause and remedy; `option` is the option that has the URL."""
     shown, reason = hide_passwords(url), cause(url, error)
     if isinstance(error, ImportError):
         package = getattr(error.__cause__, "name", None) or error.name or "of the database driver"

@@ -1,4 +1,4 @@
-"""What may be wrong with a store, or with what is asked of it."""
+"""Errors of the store."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from ablations.common.errors import SuiteError
 
 
 class StorageError(SuiteError):
-    """A store cannot do what it is asked for."""
+    """An operation on the store failed."""
 
 
 class StudyMismatchError(StorageError):
-    """A stored study is not the one that is asked for."""
+    """A stored study differs from the requested one."""
 
 
 class StudyInUseError(StorageError):
-    """Another process writes the study."""
+    """Another process has locked the study."""
 
 
 class StudyFormatError(StorageError):
-    """A study was stored by another version of the suite or, where `stored` is None, by another program."""
+    """A study was stored by another version of the suite or, if `stored` is None, by another program."""
 
     def __init__(self, study: str, stored: int | None, supported: int) -> None:
         reason = "was created by another program; choose another name"

@@ -1,13 +1,13 @@
-"""What lies beside the store, a file a cell: checkpoints of cells in training, weights and predictions of others.
+"""Files beside the store, one per cell: checkpoints of cells in training, weights and predictions of trained ones.
 
     results/<study>/checkpoints/<key of the cell>.pt
     results/<study>/weights/<key of the cell>.safetensors
     results/<study>/predictions/<key of the cell>.npz
 
-A checkpoint is there only while its cell is unfinished; whoever is stopped goes on from it. Weights are a state dict
-with what is needed to use it elsewhere (`ablations.training.weights`). Predictions
-are those on the test images (`ablations.training.predictions`). None of this is part of the store: whoever
-deletes it loses time or figures, not results.
+A checkpoint exists while its cell is unfinished, which resumes from it. Weights are a state dict with the metadata to
+use it elsewhere (`ablations.training.weights`). Predictions are those on the test images
+(`ablations.training.predictions`). These files are not part of the store: deleting them loses time or figures, but no
+results.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ class CellFiles:
     folder: Path
 
     def path(self, cell: Cell) -> Path:
-        """Returns the file of a cell, which need not be there."""
+        """Returns the path of a cell's file, which may not exist."""
         return self.folder / f"{cell.key}{self.suffix}"
 
     def write(self, cell: Cell, content: bytes) -> None:
-        """Writes the file of a cell, whole or not at all; raises OSError if it cannot be written."""
+        """Writes the file of a cell atomically; raises OSError if it cannot be written."""
         discard_partials(self.path(cell))
         write_whole(self.path(cell), content)
 
 
 @dataclass(frozen=True)
 class Checkpoints(CellFiles):
-    """The checkpoints of cells, and after how many seconds an epoch ends with one."""
+    """The checkpoints of cells; `every` is the minimum number of seconds between two checkpoints of a cell."""
 
     every: float = 0.0
 
     def read(self, cell: Cell) -> bytes | None:
-        """Returns what the file of a cell has; None where there is none that can be read."""
+        """Returns the content of a cell's file; None if it cannot be read."""
         try:
             return self.path(cell).read_bytes()
         except OSError:
             return None
 
     def write(self, cell: Cell, content: bytes) -> None:
-        """Writes a checkpoint or raises OSError; then there is none, as an old one is not worth its room."""
+        """Writes a checkpoint; on OSError removes the old one, to free its space, and raises."""
         try:
             super().write(cell, content)
         except OSError:
@@ -64,7 +64,7 @@ class Checkpoints(CellFiles):
             raise
 
     def remove(self, cell: Cell) -> None:
-        """Removes the checkpoint of a cell, and the folder with the last one."""
+        """Removes the checkpoint of a cell, and the folder if it was the last one."""
         self.path(cell).unlink(missing_ok=True)
         discard_partials(self.path(cell))
         if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -73,18 +73,18 @@ class Checkpoints(CellFiles):
 
 @dataclass(frozen=True)
 class Weights(CellFiles):
-    """The trained weights of cells; `kept` are those of each variant's `first` replicate, `all` or `off`."""
+    """The trained weights of cells; `kept` is `first` (each variant's first replicate), `all` or `off`."""
 
     suffix: ClassVar[str] = ".safetensors"
 
     kept: str = "first"
 
     def wants(self, cell: Cell) -> bool:
-        """Whether a cell's weights are to be kept: never those of a selection."""
+        """Whether to keep a cell's weights: never those of cells on selection images."""
         return cell.split is Split.TEST and (self.kept == "all" or (self.kept == "first" and cell.replicate == 0))
 
     def load(self, cell: Cell) -> nn.Module:
-        """Builds a cell's network with the weights that it learnt; raises what `KeptNetwork.read` and `build` do."""
+        """Builds a cell's network with its trained weights; raises as `KeptNetwork.read` and `build`."""
         from ablations.training.weights import KeptNetwork
 
         return KeptNetwork.read(self.path(cell)).build()
@@ -99,14 +99,14 @@ class PredictionFiles(CellFiles):
     kept: str = "all"
 
     def wants(self, cell: Cell) -> bool:
-        """Whether a cell's predictions are to be kept: those on test images."""
+        """Whether to keep a cell's predictions: only those on test images."""
         return cell.split is Split.TEST and self.kept == "all"
 
     def load(self, cell: Cell) -> Predictions:
         """Reads the predictions of a cell.
 
         Raises:
-            OSError: if the file is not there.
-            ValueError: if it is not one of these.
+            OSError: if the file does not exist.
+            ValueError: if it is not a predictions file.
         """
         return Predictions.from_bytes(self.path(cell).read_bytes())

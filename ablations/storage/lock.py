@@ -1,12 +1,12 @@
-"""Who runs a study: one driver at a time, on whichever machine, and everybody else is told which.
+"""Locks that allow one driver per study, on any machine; an error names the process that has the lock.
 
-| database   | what is held                                      | who is kept out                          |
-| SQLite     | a lock on a file beside the database              | whoever can reach the file               |
-| PostgreSQL | an advisory lock of a session of its own          | whoever can reach the server             |
-| others     | a lock on a file in the study's folder            | whoever has the same `results_dir`       |
+| database   | lock                                      | excludes processes with         |
+| SQLite     | a lock on a file beside the database      | access to the file              |
+| PostgreSQL | an advisory lock in a dedicated session   | access to the server            |
+| others     | a lock on a file in the study's folder    | the same `results_dir`          |
 
-All of them end with the process, however that ends: the kernel lets go of the file, and closes the session's socket. A
-machine that vanished is noticed by the server's keepalives, within about a minute. Nothing is ever left to clean up.
+Every lock ends with its process, even if it is killed: the kernel releases the file and closes the session's socket.
+Keepalives detect a lost machine within about a minute. No lock needs cleaning up.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ablations.storage.database import KEEPALIVES, connect_arguments, database_f
 from ablations.storage.errors import StudyInUseError
 from ablations.storage.paths import make_folder
 
-_FAREWELL = 3.0  # seconds that a server may take to notice that a process is gone
+_FAREWELL = 3.0  # seconds in which a server detects that a process has ended
 _SESSION_OF_LOCK = text(
     "SELECT a.pid, a.application_name, a.backend_start FROM pg_locks l "
     "LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
@@ -44,11 +44,11 @@ _SESSION_OF_LOCK = text(
     "AND (l.classid::bigint << 32) | l.objid::bigint = :key "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-_DESCRIPTORS: set[int] = set()  # of locks and sessions that this process holds
+_DESCRIPTORS: set[int] = set()  # of this process's locks and sessions
 
 
 def _let_go_in_child() -> None:
-    # A child that outlives the driver would keep its lock; and one that ends would end its session.
+    # A child that outlives the driver would keep the lock, and one that exits would end the session.
     if _DESCRIPTORS:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in _DESCRIPTORS:
@@ -62,11 +62,10 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 @contextmanager
 def claimed(folder: Path, storage: str) -> Iterator[Lock]:
-    """Makes a study's folder and holds the study, so that it has one driver.
+    """Creates a study's folder and locks the study, so that it has one driver.
 
     Raises:
-        StorageError: if the folder cannot be written, or another process holds the study, or the server that would say
-            so does not answer.
+        StorageError: if the folder cannot be written, another process has the lock, or the server does not respond.
     """
     make_folder(folder)
     lock = lock_of(folder, storage)
@@ -78,7 +77,7 @@ def claimed(folder: Path, storage: str) -> Iterator[Lock]:
 
 
 def lock_of(folder: Path, storage: str) -> Lock:
-    """Returns what holds the study whose folder is `folder` in the database at `storage`, which may be empty."""
+    """Returns the lock of the study in `folder` and the database at `storage`, which may be empty."""
     path, option, caveat = folder / ".lock", ("results_dir", str(folder.parent)), ""
     if storage.startswith("postgresql"):
         return PostgresLock(storage, folder.name)
@@ -95,12 +94,13 @@ def lock_of(folder: Path, storage: str) -> Lock:
 
 
 class StudyFileLock:
-    """A lock on a file, in which stands who holds it.
+    """A lock on a file that contains the holder's host and process.
 
     Args:
-        path: of the file; it stays there.
-        option: and its value, which the user has to mend where the file cannot be written.
-        caveat: what this does not guard against; empty where it is enough.
+        path: the file, which is not deleted.
+        study: the study's name.
+        option: the option, with its value, to name in an error if the file cannot be written.
+        caveat: limitation of this lock; empty if there is none.
     """
 
     def __init__(self, path: Path, study: str, option: tuple[str, str], caveat: str) -> None:
@@ -108,7 +108,7 @@ class StudyFileLock:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock, and writes down who has it; raises StorageError if another process has, or that fails."""
+        """Acquires the lock and records the holder; raises StorageError if another process has it, or on failure."""
         with refusals_explained(*self._option, f" ({self._path})"):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -121,15 +121,15 @@ class StudyFileLock:
         self._descriptor = descriptor
         _DESCRIPTORS.add(descriptor)
         holder = _Holder(socket.gethostname(), os.getpid(), _time_text(datetime.now()))
-        with suppress(OSError):  # on a full disk the lock holds without it
+        with suppress(OSError):  # the lock does not need the record, as on a full disk
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
 
     def keep(self) -> None:
-        """Does nothing: the kernel keeps it as long as the process lives."""
+        """Does nothing: the kernel keeps the lock while the process runs."""
 
     def release(self) -> None:
-        """Lets go."""
+        """Releases the lock."""
         if self._descriptor is not None:
             _DESCRIPTORS.discard(self._descriptor)
             with suppress(OSError):
@@ -141,41 +141,41 @@ class StudyFileLock:
     def _holder(self) -> _Holder | None:
         try:
             return _Holder(**json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # half written, or not by us
+        except (OSError, ValueError, TypeError):  # incomplete, or of another program
             return None
 
 
 class PostgresLock:
-    """An advisory lock of PostgreSQL, on a connection of its own whose name says who holds it.
+    """An advisory lock of PostgreSQL in a dedicated session, whose name identifies the holder.
 
-    It needs a session: a pooler between here and the server has to pool by session.
+    A connection pooler in between must use session pooling.
     """
 
     caveat = ""
 
     def __init__(self, url: str, study: str) -> None:
         self._url, self._study = url, study
-        # A number of 64 bits from the name: the same on every machine and under every version of Python.
+        # 64 bits of a hash of the name, equal on all machines and Python versions.
         self._key = int.from_bytes(sha256(f"ablations:{study}".encode()).digest()[:8], "big", signed=True)
-        # PostgreSQL keeps 63 bytes of a session's name; the token tells our own lost session from others.
+        # PostgreSQL keeps 63 bytes of a session's name; the token identifies a lost session of this process.
         self._host = socket.gethostname().encode("ascii", "replace").decode()[:30].replace(" ", "-")
         self._name = f"ablations {self._host} {os.getpid()} {uuid.uuid4().hex[:8]}"
         self._session: Connection | None = None
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock; raises StorageError if another process holds it, or the server does not answer."""
+        """Acquires the lock; raises StorageError if another process has it or the server does not respond."""
         try:
             self._connect()
         except (SQLAlchemyError, ImportError, ValueError) as error:
             raise explain(self._url, error) from None
 
     def keep(self) -> None:
-        """Makes sure that the lock is held, and takes it anew where the session was lost.
+        """Checks the lock, and acquires it again if the session was lost.
 
         Raises:
-            StudyInUseError: if another process has it by now.
-            SQLAlchemyError: if the server does not answer.
+            StudyInUseError: if another process has acquired it.
+            SQLAlchemyError: if the server does not respond.
         """
         if self._session is not None:
             try:
@@ -186,7 +186,7 @@ class PostgresLock:
         self._connect()
 
     def release(self) -> None:
-        """Ends the session, and with it the lock."""
+        """Ends the session and so releases the lock."""
         if self._descriptor is not None:
             _DESCRIPTORS.discard(self._descriptor)
             self._descriptor = None
@@ -213,14 +213,14 @@ class PostgresLock:
             raise
 
     def _introduce(self, session: Connection) -> None:
-        # By way of the table of settings, as idle_session_timeout came with PostgreSQL 14.
+        # Only settings that the server has: idle_session_timeout was added in PostgreSQL 14.
         change = text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
         settings = {"application_name": self._name, "idle_session_timeout": "0"}
         settings |= {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()}
         for name, value in settings.items():
             session.execute(change, {"name": name, "value": value})
         driver = session.connection.driver_connection
-        with suppress(AttributeError):  # a driver that does not say which socket it uses
+        with suppress(AttributeError):  # a driver without access to its socket
             self._descriptor = driver.fileno()  # type: ignore[union-attr]
             _DESCRIPTORS.add(self._descriptor)
 
@@ -229,10 +229,10 @@ class PostgresLock:
         while not session.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}).scalar():
             held = session.execute(_SESSION_OF_LOCK, {"key": self._key}).first()
             holder = _holder_of(held.application_name, held.backend_start) if held else None
-            # That of a process of this machine that is gone: the server hears of it in a moment.
+            # The session of an ended process on this machine, which the server will close shortly.
             is_leaving = holder is not None and holder.host == self._host and not psutil.pid_exists(holder.process)
             if held and held.application_name == self._name:
-                # Our own session, lost on the way, of which the server has not heard yet that nobody is there.
+                # A lost session of this process, which the server has not closed yet.
                 session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": held.pid})
             elif held and not is_leaving:
                 raise _refusal(self._study, holder)
@@ -252,7 +252,7 @@ class _Holder:
 
 
 def _holder_of(name: str | None, since: datetime | None) -> _Holder | None:
-    """Reads a session's name; None where it is not to be seen, as other users' are not, or not one of ours."""
+    """Parses a session's name; None if it is hidden, as for other users' sessions, or of another program."""
     words = (name or "").split()
     if len(words) < 3 or words[0] != "ablations" or not words[2].isdecimal():
         return None

@@ -1,22 +1,21 @@
-"""What a study varies, as the parameters of its Optuna trials.
+"""The options that a study varies, as parameters of its Optuna trials.
 
-Every trial has a value for each option that its study varies: the sweep's factors, whatever its named variants set, and
-the options of the recipe that are tuned, under their names on the command line (`attention`, `attention.groups`). A
-parameter that one trial lacks would drop out of Optuna's importances. The distribution covers all that an option may
-be, not only the levels of the sweep, because levels are added later and Optuna refuses a parameter whose distribution
-changes:
+Every trial has a value for each option that its study varies: the sweep's factors, the options set by named variants,
+and the tuned options of the recipe, under their command-line names (`attention`, `attention.groups`). Optuna's
+importances exclude a parameter that one trial lacks. The distribution covers the option's whole domain, not only the
+levels of the sweep, because levels may be added later and Optuna does not accept a changed distribution:
 
 | option                           | distribution                          | value where a network lacks it  |
 | module, backbone, choice, switch | categorical: all declared values      | `absent`                        |
 | text of an open kind             | categorical: named values, and those  | `absent`                        |
-|   (timm/<name>, group:<k>, 2+3)  |   of the study when it is begun       |                                 |
-| whole number (groups, reduction) | integers, from one below the least    | one below the least: 0 groups   |
+|   (timm/<name>, group:<k>, 2+3)  |   of the study at its start           |                                 |
+| integer (groups, reduction)      | integers, from one below the minimum  | one below the minimum: 0 groups |
 | real number (gate_bias)          | floats within the declared bounds     | the option's default            |
 
-The choices of a categorical are fixed when a study is begun and remembered with it; a value that comes up later and is
-none of them, as another model of timm or a module of a later version, is stored as `other`. `auto` never appears:
-networks are stored with it resolved. The exact network of a trial is its user attribute `network`, and its replicate is
-a user attribute, too: as a parameter it would take importance from the factors.
+The choices of a categorical are fixed and stored at the start of a study; a later value outside them, such as another
+timm model or a module of a later version, is stored as `other`. `auto` does not occur, because networks are stored with
+it resolved. The exact network of a trial is its user attribute `network`. The replicate is also a user attribute,
+because as a parameter it would take importance from the factors.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ from sa_core.backbones.registry import BACKBONES
 ABSENT, OTHER = "absent", "other"
 _RECIPE = "train."
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_LARGEST = 65_536  # of an integer that declares no maximum; Optuna lets ranges of numbers grow
+_LARGEST = 65_536  # of an integer without a declared maximum; Optuna accepts growing ranges of numbers
 
 Choices = dict[str, list[Any] | None]  # by parameter: the choices of a categorical, None for a number
 
 
 def choices_of(paths: Iterable[str], variants: Iterable[Variant], known: Choices) -> Choices:
-    """Returns the parameters of a study: those that are known already, and further ones.
+    """Returns the parameters of a study: the known ones and new ones.
 
     Args:
         paths: options that the study varies now.
-        variants: the study's variants as far as they are known; their values are among the choices of an open kind.
-        known: what was returned when the study was begun or last gone on with.
+        variants: the study's variants; their values are among the choices of an open kind.
+        known: the result when the study was started or last resumed.
     """
     found = dict(known)
     networks = [variant.network for variant in variants]
@@ -67,9 +66,8 @@ def parameters_of(network: Settings, choices: Choices, recipe: Mapping[str, Any]
 
     Args:
         network: `{"model": {...}, "attention": {...}}`.
-        choices: what `choices_of` returned.
-        recipe: all options that it is trained with, by dotted name, as `train.learning_rate`; only needed where some
-            are parameters.
+        choices: the result of `choices_of`.
+        recipe: all training options by dotted name, as `train.learning_rate`; only needed if some are parameters.
     """
     found: dict[str, Any] = {}
     for path, values in choices.items():
@@ -109,7 +107,7 @@ def _distribution(path: str, values: list[Any] | None) -> BaseDistribution:
 
 
 def _absent_number(path: str) -> Any:
-    """Returns the value of a numeric option in a network that has no such option."""
+    """Returns the value of a numeric option for a network without this option."""
     declared = _declared(path)
     if _kind(declared) is int:
         return int(min(entry.metadata.get("minimum") or 0 for entry, _ in declared)) - 1
@@ -118,7 +116,7 @@ def _absent_number(path: str) -> Any:
 
 
 def _declared(path: str) -> list[tuple[Field[Any], Any]]:
-    """Returns the declaration and the type of an option in each of the groups that have it."""
+    """Returns the declaration and the type of an option in each group that has it."""
     root, _, name = path.partition(".")
     recipe_or_model = {"train": (TrainConfig,), "model": (ModelConfig,)}
     groups = recipe_or_model.get(root, ATTENTION.values())
@@ -131,7 +129,7 @@ def _declared(path: str) -> list[tuple[Field[Any], Any]]:
 
 
 def _kind(declared: list[tuple[Field[Any], Any]]) -> type:
-    """Returns bool, int, float or str; a number that a word can stand for is a number."""
+    """Returns bool, int, float or str; the type of an option that is a number or `auto` is the number's."""
     types = {kind for _, hint in declared for kind in get_args(hint) or (hint,)}
     return next(kind for kind in (bool, int, float, str) if kind in types)
 

@@ -13,19 +13,19 @@ from ablations.common.urls import sqlite_url
 from ablations.config import Config
 from ablations.storage.database import check_url, database_file
 
-# Where a study cannot be written: what follows the reason.
+# Ends the message if a study cannot be written.
 GO_ON = "; once this is resolved, the same command resumes the study"
-ARTIFACTS = "mlflow-artifacts"  # folder of MLflow's files in that of all results
-EXPORTS_FOLDER = "export"  # in a study's
+ARTIFACTS = "mlflow-artifacts"  # MLflow's folder in the folder of all results
+EXPORTS_FOLDER = "export"  # in a study's folder
 _RESERVED = ("reference", ARTIFACTS)
-_LONGEST = 200  # bytes of a folder's name, of the 255 of most file systems; names of locks and copies are longer
+_LONGEST = 200  # bytes of a folder name; most file systems allow 255, and names of locks and copies are longer
 _DEVICES = re.compile("con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 
 
 def study_folder(config: Config) -> Path:
-    """Returns `results_dir/<study>`; raises UsageError if not every file system has folders of the study's name."""
+    """Returns `results_dir/<study>`; raises UsageError if the name is not a valid folder name on every system."""
     name = config.study
-    letters = "".join(sign for sign in name if not category(sign).startswith("M"))  # as many scripts combine them
+    letters = "".join(sign for sign in name if not category(sign).startswith("M"))  # combining marks
     if len(name) > 100 or not re.fullmatch(r"\w[\w.+=-]*", letters):
         reason = "invalid study name: use up to 100 letters, digits, '-', '_', '.'"
         raise UsageError("study", name, reason)
@@ -48,7 +48,7 @@ def results_folder(config: Config) -> Path:
 
 
 def storage_url(config: Config) -> str:
-    """Returns the URL of Optuna's database; raises what `check_url` does, and UsageError if its folder is missing."""
+    """Returns the URL of Optuna's database; raises as `check_url`, and UsageError if its folder is missing."""
     if not config.storage:
         return own_database(config, "optuna.db")
     check_url("storage", config.storage)
@@ -64,10 +64,10 @@ def reference_url(config: Config) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a study's folder.
+    """Creates a study's folder.
 
     Raises:
-        UsageError: if it cannot be written, is that of another study, or a link on the way leads nowhere.
+        UsageError: if it cannot be written, is another study's folder, or its path has a broken symbolic link.
     """
     for place in (*reversed(folder.parents), folder):
         if place.is_symlink() and not place.exists():
@@ -78,7 +78,7 @@ def make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder / "figures"):
             pass
         entries = [entry.name for entry in folder.parent.iterdir()]
-    # Many file systems do not tell capitals from small letters, nor composed from decomposed ones.
+    # Many file systems ignore case and Unicode normalization.
     alike = [name for name in entries if name != folder.name and _folded(name) == _folded(folder.name)]
     for name in alike:
         if (folder.parent / name).exists() and (folder.parent / name).samefile(folder):

@@ -1,14 +1,14 @@
-"""Optuna as the memory of a study, through its public API: which cells were trained, and what came of them.
+"""Storage of a study in Optuna, through its public API: trained cells and their outcomes.
 
-An attempt at a cell is one trial, begun when its training begins, with one driver as the only writer; its states are
-those of `ablations.storage.cell_states`. Its parameters are what the study varies (`ablations.storage.parameters`),
-its value is the objective, its intermediate values are the objective after every epoch, and its user attributes say
-which cell it is and, as JSON, what came of it. A driver that was killed leaves a RUNNING trial; the next one finishes
-it, if its outcome was stored already, or marks it as interrupted. The outcome is stored before the trial is told, so
-no kill loses a finished cell or makes it twice.
+An attempt at a cell is one trial, created when its training starts by the only writer, the driver; its states are those
+of `ablations.storage.cell_states`. Its parameters are the options that the study varies
+(`ablations.storage.parameters`), its value is the objective, its intermediate values are the objective after every
+epoch, and its user attributes identify the cell and have its outcome as JSON. A killed driver leaves a RUNNING trial;
+the next driver finishes it if its outcome was stored, otherwise marks it as interrupted. The outcome is stored before
+the trial is told, so a kill neither loses a finished cell nor trains it twice.
 
-A database that goes away is asked again for some minutes (`Persistence`). What was asked of it may have been done
-although no answer came, so whatever is tried again looks first, or does no harm twice.
+A database that does not respond is retried for some minutes (`Persistence`). The first attempt may have succeeded
+without a response, so every retried action is idempotent or checks first.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from ablations.storage.errors import StorageError, StudyFormatError, StudyInUseE
 from ablations.storage.parameters import choices_of, distributions_of, parameters_of
 from ablations.training.events import Epoch
 
-NOT_RUN = "create it with `run` and the same options"  # what to do where nothing is stored
-FORMAT = 5  # of what is stored; another version's store is refused
+NOT_RUN = "create it with `run` and the same options"  # advice if the study does not exist
+FORMAT = 5  # of the store; other formats are refused
 
 
 class StudyStore:
-    """One study in Optuna's database; made by `open_store` or `find_study`.
+    """One study in Optuna's database; created by `open_store` or `find_study`.
 
-    Every method raises StorageError where the database fails, or does not answer for minutes.
+    Every method raises StorageError if the database fails or does not respond for minutes.
     """
 
     def __init__(self, study: optuna.Study, persistence: Persistence) -> None:
@@ -59,7 +59,7 @@ class StudyStore:
         self._attributes: dict[str, Any] | None = None
         self._attempts: dict[int, StoredCell] = {}  # by the number of the trial
         self._trials: dict[str, optuna.Trial] = {}  # of the cells in training, by their keys
-        self._reported: dict[str, int] = {}  # the last epoch of each of these that Optuna knows
+        self._reported: dict[str, int] = {}  # their last reported epochs
 
     @property
     def name(self) -> str:
@@ -68,19 +68,19 @@ class StudyStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the study as a whole remembers; read once, as nobody else writes it meanwhile."""
+        """The study's user attributes, read once, because there is no other writer."""
         if self._attributes is None:
             self._attributes = self._persistence.read(lambda: self._study.user_attrs)
         return self._attributes
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody has begun the study yet."""
+        """Whether the study has not been initialised."""
         return "identity" not in self.attributes
 
     @property
     def format(self) -> int | None:
-        """In which format the study is stored; None where nobody has begun it, or another program has."""
+        """The format of the stored study; None if it is not initialised or of another program."""
         return None if self.is_empty else int(self.attributes["identity"]["version"])
 
     @property
@@ -90,12 +90,12 @@ class StudyStore:
 
     @property
     def id(self) -> str:
-        """What tells this study from others of its name, in a store that several people share."""
+        """Distinguishes studies of the same name, in a store that several people share."""
         return str(self.attributes["identity"]["id"])
 
     @cached_property
     def objectives(self) -> list[str]:
-        """The metrics that the study is about, in the order of the values of its trials; they never change."""
+        """The metrics that the study optimizes, in the order of its trials' values; they never change."""
         return list(self.attributes["identity"]["objectives"])
 
     @cached_property
@@ -104,24 +104,24 @@ class StudyStore:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What all cells of the study share; raises StudyFormatError where it is not this version's study."""
+        """The settings common to all cells; raises StudyFormatError if another version stored the study."""
         if self.format != FORMAT:
             raise StudyFormatError(self.name, self.format, FORMAT)
         return dict(self.attributes["identity"]["protocol"])
 
     @property
     def networks(self) -> dict[str, dict[str, Any]]:
-        """The networks that the study compares, those included that no cell was trained of yet, by their names."""
+        """The networks that the study compares by name, including those without a trained cell."""
         return dict(self.attributes.get("networks", {}))
 
     def remember(self, name: str, value: Any) -> None:
-        """Keeps a fact about the study as a whole, unless it is known already."""
+        """Sets a user attribute of the study, unless it already has this value."""
         if self.attributes.get(name) != value:
             self._persistence.write(lambda _: self._study.set_user_attr(name, value))
             self._attributes = None
 
     def cells(self) -> list[StoredCell]:
-        """Returns the attempt that counts at every cell, in the order in which the cells were first begun.
+        """Returns the effective attempt of every cell, in the order in which the cells were first started.
 
         Raises StudyFormatError if there are trials of another program.
         """
@@ -129,15 +129,15 @@ class StudyStore:
             known = self._attempts.get(trial.number)
             if known is None and "cell" not in trial.user_attrs:
                 raise StudyFormatError(self.name, None, FORMAT)
-            # A waiting trial is one that a driver was about to begin when it was killed.
+            # A waiting trial is of a driver that was killed while starting it.
             if trial.state != TrialState.WAITING and (known is None or known.is_open):
                 self._attempts[trial.number] = stored_cell(trial)
         return list(latest_attempts(self._attempts.values()).values())
 
     def outcomes(self, design: Design) -> list[tuple[Cell, Mapping[str, Any]]]:
-        """Returns the finished cells of a design's variants with their outcomes, whatever they are for.
+        """Returns all finished cells of a design's variants with their outcomes.
 
-        Those of replicates, too, that the design does not ask for yet, or not any more.
+        They include replicates that the design does not have, or no longer has.
         """
         variants = {json.dumps(as_stored(variant.network), sort_keys=True): variant for variant in design.variants}
         found = []
@@ -149,11 +149,11 @@ class StudyStore:
         return found
 
     def initialise(self, design: Design) -> None:
-        """Makes this the study of `design`, or checks that it is; raises what `check` does."""
+        """Initialises the study for `design`, or checks that it matches; raises as `check`."""
         if not self.is_empty:
             self.check(design, f"to start a new study, add study={design.study}-2 (or any name)")
         else:
-            self.cells()  # a study of another program is left alone
+            self.cells()  # raises for a study of another program
             identity = {"version": FORMAT, "protocol": design.protocol, "objectives": design.objectives}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -166,11 +166,11 @@ class StudyStore:
         self.remember("parameters", choices_of(varied, design.variants, self.attributes.get("parameters", {})))
 
     def check(self, design: Design, advice: str) -> None:
-        """Checks that this is the study of `design`.
+        """Checks that the stored study matches `design`.
 
         Raises:
-            StudyMismatchError: if it has another protocol, or other networks under the same names; with `advice`.
-            StudyFormatError: if it was written by another version of the suite, or by another program.
+            StudyMismatchError: if protocol, objectives, or networks of the same name differ; ends with `advice`.
+            StudyFormatError: if it was stored by another version of the suite or another program.
         """
         differences = protocol_differences(self.protocol, as_stored(design.protocol))
         if differences:
@@ -187,10 +187,10 @@ class StudyStore:
                 raise _mismatch(self.name, reason, protocol_differences(cell.network, asked_network))
 
     def declare(self, asked: Declaration, *, trains: bool) -> list[Change]:
-        """Keeps what a study declares before its first cell, and from then on what it declares otherwise.
+        """Stores the declaration of a study before its first cell, and later its changes.
 
-        Returns what is otherwise than the last time. `trains` says whether there are cells to be trained: without any,
-        fewer replicates than before are those that there are. A study that has cells and declared nothing stays so.
+        Returns the changes since the last declaration. If `trains` is False, fewer replicates than declared are no
+        change if they are complete. A study that has cells but no declaration stays without one.
         """
         cells, known = self.cells(), History.stored(self.attributes.get("declared"))
         if not cells:
@@ -206,30 +206,30 @@ class StudyStore:
         return list(history.changes[len(known.changes) :])
 
     def settle_threads(self, threads: int | str, default: int) -> int:
-        """Returns how many threads all cells of the study are computed with; `default` if it begins with `auto`.
+        """Returns the number of threads of all cells of the study; `default` if it starts with `auto`.
 
-        Raises StorageError if it was begun with another number.
+        Raises StorageError if the study was started with another number.
         """
         stored = self.attributes.get("threads")
-        asked = threads if isinstance(threads, int) else stored or default
-        if stored is not None and stored != asked:
+        requested = threads if isinstance(threads, int) else stored or default
+        if stored is not None and stored != requested:
             reason = (
                 f"the study was started with threads={stored}, on which results depend in the last digits; to start a "
                 f"new study, add study={self.name}-2 (or any name)"
             )
-            raise StorageError("threads", asked, reason)
-        self.remember("threads", asked)
-        return asked
+            raise StorageError("threads", requested, reason)
+        self.remember("threads", requested)
+        return requested
 
     def take_over(self) -> None:
-        """Puts in order what a killed driver left: finishes what has an outcome, closes what has none."""
+        """Ends the trials of a killed driver: finishes those with an outcome, marks the rest as interrupted."""
         self._persistence.write(lambda _: self._close_waiting())
         for cell in self.cells():
             if cell.is_open:
                 self._tell(cell.number, cell.outcome)
 
     def start(self, cell: Cell) -> None:
-        """Begins an attempt at a cell; raises StudyInUseError if another process has one that is not at its end."""
+        """Starts an attempt at a cell; raises StudyInUseError if another process has one in progress."""
         if any(stored.is_open and stored.key == cell.key for stored in self.cells()):
             reason = "is locked by another process"
             raise StudyInUseError("study", self.name, reason)
@@ -248,8 +248,8 @@ class StudyStore:
         described |= {"recipe": cell.variant.recipe} if cell.variant.recipe else {}
         described |= {"tuning": cell.tuning} if cell.tuning else {}
 
-        def begin(again: bool) -> optuna.Trial:
-            if again:  # what was asked for before the database went away may have been done
+        def begin(is_retry: bool) -> optuna.Trial:
+            if is_retry:  # the first attempt may have succeeded
                 self._close_attempts_at(cell)
             self._study.enqueue_trial(parameters, user_attrs=described)
             return self._study.ask(fixed_distributions=distributions)
@@ -258,9 +258,9 @@ class StudyStore:
         self._reported[cell.key] = 0
 
     def report(self, cell: Cell, epoch: Epoch) -> None:
-        """Stores the objective after an epoch, where there is one objective and it is known then.
+        """Stores the objective after an epoch, if there is a single objective that is measured per epoch.
 
-        In a search that is done of the cells alone that it selects by: Optuna's pruner compares all values of an epoch.
+        A search reports only cells on its selection images, because Optuna's pruner compares all values of an epoch.
         """
         number = epoch.epoch + 1
         objective, *others = self.objectives
@@ -274,30 +274,30 @@ class StudyStore:
         self._reported[cell.key] = number
 
     def should_prune(self, cell: Cell, pruner: MedianPruner) -> bool:
-        """Asks a pruner, which sees all finished cells of the study, about a cell in training."""
+        """Returns whether a pruner stops a cell in training, given all finished cells of the study."""
         self._study.pruner = pruner
         return self._persistence.read(self._trials[cell.key].should_prune)
 
     def finish(self, cell: Cell, outcome: dict[str, Any]) -> None:
-        """Stores the outcome of a cell in training, for good.
+        """Stores the final outcome of a cell in training.
 
-        The outcome has under `result` what `Result.to_dict` returns, or, of a pruned cell, its epochs; then `pruned`
-        says why. Beside it stands what else is worth knowing.
+        Its `result` is `Result.to_dict()`, or for a pruned cell its epochs, with the reason in `pruned`. It may have
+        further entries.
         """
         self._keep(cell, "outcome", json.dumps(outcome))
         self._tell(self._trials.pop(cell.key).number, outcome)
 
     def fail(self, cell: Cell, kind: str, reason: str) -> None:
-        """Stores why a cell in training has no result: the kind of failure (`training.events`) and the reason."""
+        """Stores the failure of a cell in training: its kind (`training.events`) and the reason."""
         self._keep(cell, "failure", {"kind": kind, "reason": hide_passwords(reason)})
         self._tell(self._trials.pop(cell.key).number, None)
 
     def interrupt(self, cell: Cell) -> None:
-        """Ends the attempt at a cell in training without a result; a later run makes another one."""
+        """Ends the attempt at a cell in training without a result; a later run trains it again."""
         self._tell(self._trials.pop(cell.key).number, None)
 
     def _all_trials(self) -> list[FrozenTrial]:
-        with without_collecting_garbage():  # it would take half of the seconds that 10,000 trials take
+        with without_collecting_garbage():  # half of the time for 10,000 trials
             return self._persistence.read(lambda: self._study.get_trials(deepcopy=False))
 
     def _keep(self, cell: Cell, name: str, value: Any) -> None:
@@ -308,7 +308,7 @@ class StudyStore:
             raise StudyInUseError("study", self.name, reason) from None
 
     def _tell(self, number: int, outcome: Mapping[str, Any] | None) -> None:
-        """Ends a trial: as finished or pruned with an outcome, as failed without one."""
+        """Ends a trial: with an outcome as finished or pruned, without one as failed."""
         values = None
         if outcome is not None and "pruned" not in outcome:
             values = [outcome["result"][objective] for objective in self.objectives]
@@ -322,7 +322,7 @@ class StudyStore:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _close_waiting(self) -> None:
-        """Fails trials that wait: Optuna hands them out before any other, and `start` would get another cell's."""
+        """Fails waiting trials, because `ask` in `start` would return them first, for another cell."""
         while self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._study.tell(self._study.ask(), state=TrialState.FAIL)
 
@@ -341,14 +341,14 @@ def open_store(
 
     Args:
         url: SQLAlchemy's form, as `sqlite:///results/optuna.db`.
-        create: whether to make database and study where there are none.
-        directions: of the objectives of a study that is made.
-        advice: what to do where the study is not there and is not to be made.
-        guard: called before each write; raises where another process may write the study.
-        notify: tells people that the database does not answer and is asked again.
+        create: whether to create database and study if they do not exist.
+        directions: of the objectives of a new study.
+        advice: ends the message if the study does not exist and `create` is False.
+        guard: called before each write; raises if another process may write the study.
+        notify: shows the user that the database does not respond and is retried.
 
     Raises:
-        StorageError: if the database does not answer, or the study is not there and is not to be made.
+        StorageError: if the database does not respond, or the study does not exist and `create` is False.
     """
     file = database_file(url)
     if file is not None and is_empty(file) and (file.with_name(study) / "report.md").exists():
@@ -359,8 +359,8 @@ def open_store(
         raise StorageError("study", study, reason, names)
 
     if create and file is not None and not file.exists():
-        with suppress(OSError):  # SQLite says why
-            file.touch()  # with the permissions of any new file, for a group too; SQLite's are narrower
+        with suppress(OSError):  # SQLite reports the reason
+            file.touch()  # with default permissions, which may include a group; SQLite's are narrower
 
     def opened(storage: RDBStorage) -> optuna.Study:
         sampler = RandomSampler()
@@ -375,7 +375,7 @@ def open_store(
 
 
 def find_study(url: str, study: str) -> StudyStore | None:
-    """Opens a study that somebody has begun; returns None where there is none of this name, and makes nothing."""
+    """Opens an existing study; returns None if there is none of this name or it is empty; creates nothing."""
     if study not in study_names(url):
         return None
     store = open_store(url, study, create=False)

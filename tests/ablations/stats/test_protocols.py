@@ -43,12 +43,12 @@ def test_the_contrasts_of_all_protocols_are_one_family() -> None:
     cells = [drawn(np.random.default_rng(seed), 4, 0.5, 1.0, 0.2) for seed in range(3)]
     alone = [judge(own, against_nothing("v0", "v1"), 0.5) for own in cells]
     together = judge_together([question(own) for own in cells])
-    for alone_, joint in zip((c for own in alone for c in own), (c for own in together for c in own), strict=True):
-        assert alone_.difference == joint.difference  # difference and interval are per protocol
-        assert alone_.p is not None
+    for single, joint in zip((c for own in alone for c in own), (c for own in together for c in own), strict=True):
+        assert single.difference == joint.difference  # difference and interval are per protocol
+        assert single.p is not None
         assert joint.p is not None
-        assert joint.p >= alone_.p
-        assert (joint.p_equivalence or 0) >= (alone_.p_equivalence or 0)
+        assert joint.p >= single.p
+        assert (joint.p_equivalence or 0) >= (single.p_equivalence or 0)
 
 
 def test_from_6_replicates_on_more_protocols_need_no_more_replicates() -> None:

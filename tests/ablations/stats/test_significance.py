@@ -121,10 +121,10 @@ def test_max_t_is_exact_under_joint_symmetry(differences: Array, gaps: Sequence[
 
 
 def permutation_test(values: Array) -> float:
-    test_ = scipy_stats.permutation_test(
+    flips = scipy_stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=2**16, alternative="two-sided"
     )
-    return float(test_.pvalue)
+    return float(flips.pvalue)
 
 
 @settings(max_examples=40, deadline=None)
@@ -243,9 +243,9 @@ def test_every_choice_of_signs_occurs_once(n: int) -> None:
 
 
 def test_choices_of_signs_with_equal_sums_count_despite_rounding() -> None:
-    # 0.1 + 0.2 is not 0.3: -0.3 and 0.1 + 0.2 cancel but for rounding, and so all choices are as far as 0.
+    # 0.1 + 0.2 - 0.3 is 0 within rounding, so all choices are at least as extreme.
     assert max_t_ps(np.array([[0.1], [0.2], [-0.3]]))[0] == 1
-    # As far as 0.6: ++++, and +++- with a last difference that is nothing but rounding.
+    # Only ++++ and +++-, whose last difference is a rounding error, are as extreme as 0.6.
     assert max_t_ps(np.array([[0.1], [0.2], [0.3], [1e-17]]))[0] == 2.0 ** (1 - 3)
 
 
@@ -340,8 +340,8 @@ def test_the_step_of_shares_of_images_is_found(step: float, counts: list[int]) -
     # Only up to the common divisor of the counts, which cannot be distinguished from the step.
     different = np.diff(sorted(set(counts)))
     expected = step * math.gcd(*different.tolist()) if len(different) else 0.0
-    step_ = resolution(np.array([[50 + step * count, np.nan] for count in counts]))
-    assert step_ == pytest.approx(expected, rel=1e-3)
+    found_step = resolution(np.array([[50 + step * count, np.nan] for count in counts]))
+    assert found_step == pytest.approx(expected, rel=1e-3)
 
 
 def test_practically_continuous_values_have_no_step() -> None:

@@ -36,7 +36,7 @@ def store(cluster: Cluster, said: list[str]) -> StudyStore:
     return store
 
 
-# What a driver writes of a cell, with the state that this leaves it in.
+# Writes of a driver, each with the resulting state of the cell.
 WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], CellState]] = {
     "start": (StudyStore.start, CellState.RUNNING),
     "finish": (lambda store, cell: store.finish(cell, OUTCOME), CellState.FINISHED),
@@ -46,13 +46,11 @@ WRITES: dict[str, tuple[Callable[[StudyStore, Cell], None], CellState]] = {
 
 
 def state(store: StudyStore, cell: Cell) -> CellState:
-    (found,) = [stored.state for stored in store.cells() if stored.key == cell.key]
-    return found
+    (states,) = [stored.state for stored in store.cells() if stored.key == cell.key]
+    return states
 
 
-def test_what_is_written_while_postgresql_is_restarted_is_stored(
-    cluster: Cluster, store: StudyStore, said: list[str]
-) -> None:
+def test_writes_during_a_restart_of_postgresql_are_stored(cluster: Cluster, store: StudyStore, said: list[str]) -> None:
     for cell, (name, (write, expected)) in zip(CELLS, WRITES.items(), strict=False):
         if name != "start":
             store.start(cell)
@@ -63,7 +61,7 @@ def test_what_is_written_while_postgresql_is_restarted_is_stored(
         back.join()
         assert state(store, cell) == expected, name
     assert len(store.cells()) == len(WRITES)
-    # Once each time that it was away, and once each time that it was back.
+    # One message per outage and one per recovery.
     assert [text.startswith("The study's database does not respond (") for text in said] == [True, False] * len(WRITES)
     assert said[1] == "The study's database responds again."
 
@@ -72,7 +70,7 @@ def test_what_is_written_while_postgresql_is_restarted_is_stored(
 @pytest.mark.parametrize(
     "method", ["create_new_trial", "set_trial_state_values", "set_trial_param", "set_trial_user_attr"]
 )
-def test_a_write_that_was_done_and_never_answered_is_not_done_twice(
+def test_a_write_without_a_response_is_not_repeated(
     store: StudyStore, name: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, expected = WRITES[name]
@@ -91,18 +89,18 @@ def test_a_write_that_was_done_and_never_answered_is_not_done_twice(
     write(store, CELLS[0])
     assert state(store, CELLS[0]) == expected
     assert [stored.key for stored in store.cells()] == [CELLS[0].key]
-    store.start(CELLS[1])  # nothing that was asked for before comes in its place
+    store.start(CELLS[1])  # gets its own trial, not one left over
     assert [stored.key for stored in store.cells()] == [CELLS[0].key, CELLS[1].key]
 
 
 class _OperationalError(Exception):
-    """What a driver raises, by its name."""
+    """An error with the name of a database driver's."""
 
 
 _OperationalError.__name__ = "OperationalError"
 
 
-def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrying_ends_with_a_single_message(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "PATIENCE", 0.0)
     store = open_store(cluster.new_database(), DESIGN.study, create=True, notify=lambda _: None)
     store.initialise(DESIGN)
@@ -120,7 +118,7 @@ def test_patience_ends_in_one_message(cluster: Cluster, monkeypatch: pytest.Monk
     store.start(CELLS[0])
 
 
-def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) -> None:
+def test_nothing_is_written_if_another_driver_has_the_study(cluster: Cluster) -> None:
     def guard() -> None:
         if lost:
             raise StudyInUseError("study", DESIGN.study, "is locked by another process")
@@ -136,7 +134,7 @@ def test_nothing_is_written_when_another_driver_has_the_study(cluster: Cluster) 
     assert "x" not in store.attributes
 
 
-def test_what_is_no_matter_of_waiting_is_not_waited_for(tmp_path: Path) -> None:
+def test_permanent_errors_are_not_retried(tmp_path: Path) -> None:
     def full() -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 

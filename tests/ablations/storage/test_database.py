@@ -19,23 +19,23 @@ from ablations.storage.database import connect_arguments, engine_url, explain
         ("no such table: studies", "is damaged or not an Optuna database (no such table: studies); restore a backup"),
     ],
 )
-def test_what_sqlite_says_is_said_with_what_to_do(said: str, reason: str) -> None:
+def test_sqlite_errors_are_explained_with_a_remedy(said: str, reason: str) -> None:
     error = OperationalError("INSERT", {}, Exception(said))
     error.__cause__ = Exception(said)
     assert str(explain("sqlite:///x.db", error)).startswith(f"storage=sqlite:///x.db: {reason}")
 
 
-def test_a_url_that_names_no_driver_gets_one_that_is_here() -> None:
+def test_a_url_without_a_driver_gets_an_installed_one() -> None:
     assert engine_url("postgresql://me@host/db").startswith("postgresql+psycopg")
     assert engine_url("postgresql+pg8000://me@host/db") == "postgresql+pg8000://me@host/db"
     assert engine_url("sqlite:///x.db") == "sqlite:///x.db"
 
 
-def test_what_a_url_says_of_a_connection_holds() -> None:
+def test_connection_arguments_in_a_url_have_priority() -> None:
     assert connect_arguments("postgresql+psycopg2://me@host/db")["connect_timeout"] == 10
     assert "connect_timeout" not in connect_arguments("postgresql+psycopg2://me@host/db?connect_timeout=3")
 
 
-def test_what_is_known_of_databases_is_known_without_importing_optuna() -> None:
+def test_database_checks_do_not_import_optuna() -> None:
     code = "import sys, ablations.storage.database, ablations.storage.lock; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

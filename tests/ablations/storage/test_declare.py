@@ -19,9 +19,9 @@ OUTCOME: dict[str, Any] = {"result": {"top1": 61.5, "epochs": []}, "environment"
 
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
-    found = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", DESIGN.study, create=True)
-    found.initialise(DESIGN)
-    return found
+    study_store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", DESIGN.study, create=True)
+    study_store.initialise(DESIGN)
+    return study_store
 
 
 def history(store: StudyStore) -> History | None:
@@ -34,13 +34,13 @@ def finish(store: StudyStore, number: int) -> None:
         store.finish(cell, OUTCOME)
 
 
-def test_until_the_first_cell_has_begun_a_study_declares_anew(store: StudyStore) -> None:
+def test_a_declaration_is_replaced_until_the_first_cell_starts(store: StudyStore) -> None:
     assert store.declare(ASKED, trains=True) == []
     assert store.declare(OTHER, trains=True) == []
     assert history(store) == History.begun(OTHER)
 
 
-def test_a_change_after_the_first_cell_has_begun_is_accepted_and_recorded(store: StudyStore) -> None:
+def test_a_change_after_the_first_cell_is_accepted_and_recorded(store: StudyStore) -> None:
     store.declare(ASKED, trains=True)
     store.start(next(DESIGN.cells()))
     (change,) = store.declare(OTHER, trains=True)
@@ -50,14 +50,14 @@ def test_a_change_after_the_first_cell_has_begun_is_accepted_and_recorded(store:
     assert history(store) == History(ASKED, OTHER, (change,))
 
 
-def test_a_study_that_has_cells_and_declared_nothing_stays_so(store: StudyStore) -> None:
+def test_a_study_with_cells_but_no_declaration_stays_without_one(store: StudyStore) -> None:
     store.start(next(DESIGN.cells()))
     assert store.declare(ASKED, trains=True) == []
     assert history(store) is None
 
 
 @pytest.mark.parametrize(("finished", "trains", "recorded"), [(4, False, 0), (3, False, 1), (3, True, 1)])
-def test_fewer_replicates_are_recorded_unless_all_were_trained(
+def test_fewer_replicates_are_recorded_unless_all_are_trained(
     finished: int, trains: bool, recorded: int, store: StudyStore
 ) -> None:
     store.declare(ASKED, trains=True)

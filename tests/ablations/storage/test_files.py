@@ -47,7 +47,7 @@ def images_of(launcher: Launcher) -> DeviceImages:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DrivenStudy, Weights, Keen]:
-    """A study of a replicate."""
+    """A study with one replicate."""
     folder = tmp_path_factory.mktemp("trained")
     study = DrivenStudy(folder, *TINY, "replicates=1")
     weights = Weights(folder / "study" / "weights")
@@ -60,7 +60,7 @@ def of(study: DrivenStudy, weights: Weights) -> StudyAnalysis:
     return analyze_stored(study.config, study.design, study.store, weights.folder.parent)
 
 
-def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
+def test_kept_weights_give_the_logits_of_the_trained_network_bit_for_bit(
     trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, launcher = trained
@@ -71,7 +71,7 @@ def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
         learnt = model.state_dict()
         assert list(loaded.state_dict()) == list(learnt)
         assert all(torch.equal(value, learnt[key]) for key, value in loaded.state_dict().items())
-        # Computed by the same operations: the kernels' last digits are others.
+        # Computed by the same operations, because fused kernels differ in the last digits.
         same = build_network(cell.variant.network, 10, 1, fused="off").eval()
         same.load_state_dict(learnt)
         with torch.no_grad():
@@ -79,18 +79,16 @@ def test_what_is_kept_gives_the_logits_of_the_trained_network_bit_for_bit(
             torch.testing.assert_close(loaded(pixels), model(pixels.contiguous()), rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_kept_has_the_top1_that_is_stored(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+def test_kept_weights_have_the_stored_top1(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
     study, weights, launcher = trained
     recipe = TrainConfig(**study.design.protocol["train"])
     for name, cell in cells(study).items():
         tested = evaluate(weights.load(cell), recipe, images_of(launcher))
         assert tested.predictions.top1 == launcher.results[name]["top1"]
-        assert tested.loss == pytest.approx(
-            launcher.results[name]["test_loss"], rel=1e-3
-        )  # it may be computed in bfloat16
+        assert tested.loss == pytest.approx(launcher.results[name]["test_loss"], rel=1e-3)  # bfloat16 is possible
 
 
-def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
+def test_a_weights_file_identifies_its_network_and_is_read_without_running_code(
     trained: tuple[DrivenStudy, Weights, Keen],
 ) -> None:
     study, weights, _ = trained
@@ -103,7 +101,7 @@ def test_a_file_says_whose_weights_it_has_and_is_read_without_running_code(
         assert json.loads(about["classes"]) == [str(digit) for digit in range(10)]
 
 
-def test_a_file_says_which_images_its_network_takes(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+def test_a_weights_file_describes_the_input_images(trained: tuple[DrivenStudy, Weights, Keen]) -> None:
     study, weights, launcher = trained
     images, shown = images_of(launcher).some_tests(torch.arange(3))
     for cell in study.design.cells():
@@ -114,9 +112,7 @@ def test_a_file_says_which_images_its_network_takes(trained: tuple[DrivenStudy, 
 
 
 @pytest.mark.parametrize(("kept", "replicates"), [("first", {0}), ("all", {0, 1}), ("off", set())])
-def test_weights_are_kept_of_the_replicates_that_were_asked_for(
-    tmp_path: Path, kept: str, replicates: set[int]
-) -> None:
+def test_weights_of_the_requested_replicates_are_kept(tmp_path: Path, kept: str, replicates: set[int]) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "sweep.factors.attention.groups=[4]")
     folder = tmp_path / "weights"
     assert drive(study, Weights(folder, kept))[0] == 0
@@ -133,7 +129,7 @@ def test_a_driver_without_weights_keeps_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["a file in place of the folder", "a folder in place of the file", "full disk"])
-def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
+def test_a_failed_write_of_weights_is_reported_and_keeps_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
@@ -161,20 +157,20 @@ def test_weights_that_cannot_be_written_cost_no_result_and_it_is_said(
         assert names(weights.folder) == {weights.path(other).name}
 
 
-def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
+def test_an_incomplete_file_never_has_the_final_name(
     tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, whole, launcher = trained
+    study, kept, launcher = trained
     cell, model = cells(study)["none r0"], launcher.networks["none r0"]
     weights = Weights(tmp_path / "weights")
     classes = tuple("0123456789")
-    seen = []
+    renamed = []
 
     class KilledError(BaseException):
         pass
 
     def die(path: Path, target: Path) -> Path:
-        seen.append(path)
+        renamed.append(path)
         path.write_bytes(path.read_bytes()[:-1000])
         raise KilledError(target)
 
@@ -185,23 +181,23 @@ def test_a_file_that_was_cut_off_while_it_was_written_never_has_the_final_name(
     assert not weights.path(cell).exists()
     leave_partial(weights.path(cell))
     assert len(names(weights.folder)) == 1
-    assert [path.parent for path in seen] == [weights.folder]  # a file system renames at once within itself alone
+    assert [path.parent for path in renamed] == [weights.folder]  # renames are atomic only within one file system
     weights.write(cell, pack_weights(cell, model, classes, INPUTS))
     assert names(weights.folder) == {f"{cell.key}.safetensors"}
-    assert torch.equal(weights.load(cell).state_dict()["fc.weight"], whole.load(cell).state_dict()["fc.weight"])
+    assert torch.equal(weights.load(cell).state_dict()["fc.weight"], kept.load(cell).state_dict()["fc.weight"])
 
 
 @pytest.mark.parametrize("damage", ["empty", "one byte", "cut off early", "cut off late", "text", "other"])
-def test_a_damaged_file_is_named_and_is_no_traceback(
+def test_a_damaged_file_is_named_without_a_traceback(
     tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen], damage: str
 ) -> None:
-    study, whole, _ = trained
+    study, kept, _ = trained
     analysis = of(study, Weights(tmp_path / "weights"))
     weights = Weights(analysis.folder / "weights")
     weights.folder.mkdir()
     variant = study.design.variants[1]
     cell = study.design.cell(variant, 0)
-    good = whole.path(cell).read_bytes()
+    good = kept.path(cell).read_bytes()
     contents = {"empty": b"", "one byte": b"P", "cut off early": good[:100], "cut off late": good[:-10]}
     path = weights.path(cell)
     if damage == "other":
@@ -215,28 +211,26 @@ def test_a_damaged_file_is_named_and_is_no_traceback(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_weights_of_another_network_are_no_weights_of_this_one(
-    tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
-) -> None:
-    study, whole, _ = trained
+def test_weights_of_another_network_are_refused(tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]) -> None:
+    study, kept, _ = trained
     weights = Weights(tmp_path / "weights")
     weights.folder.mkdir()
     variant = study.design.variants[2]
     cell = study.design.cell(variant, 0)
-    other = replace(KeptNetwork.read(whole.path(cell)), state={})
+    other = replace(KeptNetwork.read(kept.path(cell)), state={})
     weights.write(cell, other.to_bytes())
     with pytest.raises(UsageError, match=r"cannot be read \(Error\(s\) in loading state_dict"):
         of(study, weights).networks.load(variant)
 
 
-def test_networks_are_those_of_finished_cells_whose_weights_are_there(
+def test_networks_are_those_of_finished_cells_with_weights(
     tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
 ) -> None:
-    study, whole, _ = trained
+    study, kept, _ = trained
     folder = tmp_path / "weights"
     folder.mkdir()
     for cell in list(study.design.cells())[1:]:
-        Weights(folder).path(cell).write_bytes(whole.path(cell).read_bytes())
+        Weights(folder).path(cell).write_bytes(kept.path(cell).read_bytes())
     analysis = of(study, Weights(folder))
     assert [variant.name for variant in analysis.networks.variants] == ["groups=1", "groups=4"]
     without = [cell for cell in study.store.cells() if cell.variant != "groups=1"]
@@ -247,14 +241,14 @@ def test_networks_are_those_of_finished_cells_whose_weights_are_there(
     assert isinstance(fewer.networks.load(study.design.variants[2]), nn.Module)
 
 
-def test_a_study_without_weights_says_how_to_get_them(
+def test_a_study_without_weights_explains_how_to_get_them(
     tmp_path: Path, trained: tuple[DrivenStudy, Weights, Keen]
 ) -> None:
     with pytest.raises(UsageError, match=r"no weights are saved in .*; `run study=<another name> weights=first` saves"):
         _ = of(trained[0], Weights(tmp_path / "weights")).networks
 
 
-def test_predictions_are_those_of_the_network_that_was_kept_on_all_test_images(
+def test_predictions_are_those_of_the_kept_network_on_all_test_images(
     tmp_path: Path,
 ) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "data.test_images=1010")
@@ -271,13 +265,13 @@ def test_predictions_are_those_of_the_network_that_was_kept_on_all_test_images(
         assert tested.to_bytes() == found.to_bytes()
 
 
-def test_predictions_that_are_not_wanted_are_not_kept(tmp_path: Path) -> None:
+def test_predictions_are_not_kept_with_predictions_off(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions", "off"))
     assert not (tmp_path / "predictions").exists()
 
 
-def test_predictions_that_cannot_be_written_cost_no_result_and_it_is_said(tmp_path: Path) -> None:
+def test_a_failed_write_of_predictions_is_reported_and_keeps_the_result(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, "train.epochs=1", "replicates=1", "sweep.factors.attention.groups=[4]")
     (tmp_path / "predictions").write_text("")
     assert study.drive(Keen(study), predictions=PredictionFiles(tmp_path / "predictions")).failed == 0
@@ -290,42 +284,42 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "study" / "checkpoints")
 
 
-def test_the_latest_checkpoint_of_each_cell_is_read_until_it_is_removed(checkpoints: Checkpoints) -> None:
-    one, other = CELLS[:2]
-    assert checkpoints.read(one) is None
+def test_the_latest_checkpoint_of_a_cell_is_read_until_it_is_removed(checkpoints: Checkpoints) -> None:
+    first, second = CELLS[:2]
+    assert checkpoints.read(first) is None
     for content in (b"first", b"second"):
-        checkpoints.write(one, content)
-    checkpoints.write(other, b"other")
-    assert (checkpoints.read(one), checkpoints.read(other)) == (b"second", b"other")
-    assert names(checkpoints.folder) == {f"{cell.key}.pt" for cell in (one, other)}
-    checkpoints.remove(one)
-    checkpoints.remove(one)
-    assert (checkpoints.read(one), checkpoints.read(other)) == (None, b"other")
-    checkpoints.remove(other)
+        checkpoints.write(first, content)
+    checkpoints.write(second, b"other")
+    assert (checkpoints.read(first), checkpoints.read(second)) == (b"second", b"other")
+    assert names(checkpoints.folder) == {f"{cell.key}.pt" for cell in (first, second)}
+    checkpoints.remove(first)
+    checkpoints.remove(first)
+    assert (checkpoints.read(first), checkpoints.read(second)) == (None, b"other")
+    checkpoints.remove(second)
     assert not checkpoints.folder.exists()
 
 
 @NEEDS_FULL_DISK
-def test_a_checkpoint_that_cannot_be_written_takes_the_one_before_with_it_and_no_other(
+def test_a_failed_checkpoint_removes_the_earlier_one_of_the_same_cell_only(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = CELLS[:2]
-    checkpoints.write(one, b"first")
-    checkpoints.write(other, b"other")
-    fill_disk_for(checkpoints.path(one), monkeypatch)
+    first, second = CELLS[:2]
+    checkpoints.write(first, b"first")
+    checkpoints.write(second, b"other")
+    fill_disk_for(checkpoints.path(first), monkeypatch)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.write(one, b"second")
-    assert (checkpoints.read(one), checkpoints.read(other)) == (None, b"other")
-    assert names(checkpoints.folder) == {f"{other.key}.pt"}
+        checkpoints.write(first, b"second")
+    assert (checkpoints.read(first), checkpoints.read(second)) == (None, b"other")
+    assert names(checkpoints.folder) == {f"{second.key}.pt"}
 
 
-def test_what_a_killed_writer_left_of_a_checkpoint_goes_with_it(checkpoints: Checkpoints) -> None:
-    one, other = CELLS[:2]
-    for cell in (one, other):
+def test_partial_files_of_a_killed_writer_are_removed_with_the_checkpoint(checkpoints: Checkpoints) -> None:
+    first, second = CELLS[:2]
+    for cell in (first, second):
         checkpoints.write(cell, b"whole")
         leave_partial(checkpoints.path(cell))
-    checkpoints.remove(one)
+    checkpoints.remove(first)
     assert len(names(checkpoints.folder)) == 2
-    assert all(other.key in name for name in names(checkpoints.folder))
-    checkpoints.remove(other)
+    assert all(second.key in name for name in names(checkpoints.folder))
+    checkpoints.remove(second)
     assert not checkpoints.folder.exists()

@@ -18,7 +18,7 @@ from ablations.storage.lock import PostgresLock, claimed, lock_of
 from tests.servers import Cluster
 
 STUDY = "groups-digits-resnet8"
-# Holds a study until it is killed.
+# Locks a study until it is killed.
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 @contextmanager
 def held_elsewhere(folder: Path, storage: str, program: str = HOLD) -> Iterator[subprocess.Popen[str]]:
-    """Has another process hold a study."""
+    """Locks a study in another process."""
     with subprocess.Popen(
         [sys.executable, "-c", program, folder, storage], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -64,7 +64,7 @@ def held_elsewhere(folder: Path, storage: str, program: str = HOLD) -> Iterator[
             process.kill()
 
 
-def test_a_second_driver_is_told_who_holds_the_study(folder: Path, storage: str) -> None:
+def test_the_error_of_a_second_driver_names_the_holder(folder: Path, storage: str) -> None:
     with held_elsewhere(folder, storage) as process, pytest.raises(SuiteError) as caught, claimed(folder, storage):
         pass
     text = str(caught.value)
@@ -72,7 +72,7 @@ def test_a_second_driver_is_told_who_holds_the_study(folder: Path, storage: str)
     assert f"process {process.pid} on {socket.gethostname()[:30]}, since 20" in text
 
 
-def test_a_study_whose_driver_was_killed_is_taken_over_at_once(folder: Path, storage: str) -> None:
+def test_the_lock_of_a_killed_driver_is_free_at_once(folder: Path, storage: str) -> None:
     for _ in range(5):
         with held_elsewhere(folder, storage) as process:
             process.send_signal(signal.SIGKILL)
@@ -81,18 +81,18 @@ def test_a_study_whose_driver_was_killed_is_taken_over_at_once(folder: Path, sto
                 pass
 
 
-def test_a_study_is_free_when_its_driver_is_done(folder: Path, storage: str) -> None:
+def test_the_lock_is_free_after_the_driver_ends(folder: Path, storage: str) -> None:
     for _ in range(2):
         with claimed(folder, storage):
             pass
 
 
-def test_studies_of_one_database_do_not_hinder_each_other(folder: Path, storage: str) -> None:
+def test_studies_in_one_database_are_locked_independently(folder: Path, storage: str) -> None:
     with claimed(folder, storage), claimed(folder.with_name("another"), storage):
         pass
 
 
-def test_a_child_that_outlives_its_killed_driver_does_not_hold_the_study(folder: Path, storage: str) -> None:
+def test_a_child_that_outlives_its_killed_driver_does_not_keep_the_lock(folder: Path, storage: str) -> None:
     with held_elsewhere(folder, storage, HOLD_WITH_CHILD) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
@@ -108,7 +108,7 @@ def test_a_child_that_outlives_its_killed_driver_does_not_hold_the_study(folder:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"host": "x"}', "[1]", "\0" * 99])
-def test_a_lock_file_that_says_nothing_of_use_is_a_lock_all_the_same(folder: Path, content: str) -> None:
+def test_a_lock_file_with_invalid_content_is_still_a_lock(folder: Path, content: str) -> None:
     storage = f"sqlite:///{folder.parent / 'optuna.db'}"
     path = folder.parent / f".{STUDY}.lock"
     path.write_text(content)
@@ -119,7 +119,7 @@ def test_a_lock_file_that_says_nothing_of_use_is_a_lock_all_the_same(folder: Pat
             lock_of(folder, storage).take()
 
 
-def test_a_lock_file_that_is_none_is_one_message(folder: Path) -> None:
+def test_a_folder_in_place_of_the_lock_file_is_a_single_message(folder: Path) -> None:
     (folder.parent / f".{STUDY}.lock").mkdir()
     storage = f"sqlite:///{folder.parent / 'optuna.db'}"
     with (
@@ -129,7 +129,7 @@ def test_a_lock_file_that_is_none_is_one_message(folder: Path) -> None:
         s.enter_context(claimed(folder, storage))
 
 
-def test_a_database_that_cannot_hold_studies_says_what_it_does_not_guard(folder: Path) -> None:
+def test_a_database_without_locks_has_a_caveat(folder: Path) -> None:
     with claimed(folder, "mysql://me:secret@host/db") as lock:
         assert "mysql://me:***@host/db does not lock a study against a second run" in lock.caveat
 
@@ -147,14 +147,14 @@ def drop_sessions(cluster: Cluster) -> None:
     cluster.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'ablations%'")
 
 
-def test_a_lock_that_was_lost_is_taken_anew(cluster: Cluster, lock: PostgresLock) -> None:
+def test_a_lost_lock_is_acquired_again(cluster: Cluster, lock: PostgresLock) -> None:
     drop_sessions(cluster)
     lock.keep()
     held = cluster.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
     assert held == [(1,)]
 
 
-def test_a_lock_that_was_lost_is_taken_anew_when_the_server_is_back(cluster: Cluster, lock: PostgresLock) -> None:
+def test_a_lost_lock_is_acquired_again_after_the_server_restarts(cluster: Cluster, lock: PostgresLock) -> None:
     cluster.stop()
     try:
         with pytest.raises(OperationalError):
@@ -165,7 +165,7 @@ def test_a_lock_that_was_lost_is_taken_anew_when_the_server_is_back(cluster: Clu
     assert cluster.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(1,)]
 
 
-def test_a_lock_that_another_driver_took_meanwhile_is_lost(cluster: Cluster, folder: Path) -> None:
+def test_a_lost_lock_that_another_driver_acquired_is_an_error(cluster: Cluster, folder: Path) -> None:
     storage = cluster.new_database()
     lock = lock_of(folder, storage)
     lock.take()
@@ -175,10 +175,8 @@ def test_a_lock_that_another_driver_took_meanwhile_is_lost(cluster: Cluster, fol
     lock.release()
 
 
-def test_a_session_of_ours_that_the_server_has_not_missed_yet_is_ended_by_us(
-    cluster: Cluster, lock: PostgresLock
-) -> None:
-    # As after a network that was away: this end knows that the connection is lost, the other end does not.
+def test_a_lost_session_that_is_still_open_on_the_server_is_terminated(cluster: Cluster, lock: PostgresLock) -> None:
+    # As after a network outage: the client knows that the connection is lost, the server does not.
     lost = lock._session
     assert lost is not None
     lock._session = None
@@ -189,8 +187,10 @@ def test_a_session_of_ours_that_the_server_has_not_missed_yet_is_ended_by_us(
     lost.invalidate()
 
 
-def test_the_server_notices_within_about_a_minute_that_a_machine_is_gone(lock: PostgresLock) -> None:
+def test_the_server_detects_a_lost_machine_within_about_a_minute(lock: PostgresLock) -> None:
     session = lock._session
     assert session is not None
-    shown = [session.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval", "count")]
-    assert shown == ["20", "10", "3"]
+    settings = [
+        session.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval", "count")
+    ]
+    assert settings == ["20", "10", "3"]

@@ -1,4 +1,4 @@
-"""A study's settings as Optuna's parameters: each sweep of the suite, growth, and what Optuna's tools make of them."""
+"""A study's settings as Optuna's parameters: for each sweep, as studies grow, and in Optuna's tools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ONE_OBJECTIVE = (plots.plot_param_importances, plots.plot_slice, plots.plot_para
 
 
 class Stored:
-    """A study in a folder whose cells come to what a formula says."""
+    """A study in a folder whose results are computed by a formula."""
 
     def __init__(self, folder: Path) -> None:
         self.url = f"sqlite:///{folder / 'optuna.db'}"
@@ -42,7 +42,7 @@ class Stored:
         return store
 
     def train(self, *overrides: str, picked: int = 0) -> None:
-        """Trains what is missing of a design, and so many combinations of a search's levels."""
+        """Trains the missing cells of a design, and `picked` combinations of a search's levels."""
         config = compose_config(["device=cpu", "study=mine", *overrides])
         design = make_design(config)
         store = self.store(*overrides)
@@ -70,7 +70,7 @@ def stored(tmp_path: Path) -> Stored:
 
 
 @pytest.mark.parametrize("sweep", sorted(sweep_questions()))
-def test_every_trial_of_every_sweep_has_a_value_for_everything_that_the_study_varies(sweep: str) -> None:
+def test_every_trial_of_every_sweep_has_a_value_for_each_varied_option(sweep: str) -> None:
     design = make_design(compose_config([f"sweep={sweep}", "device=cpu"]))
     choices = choices_of(design.varied, design.variants, {})
     distributions = distributions_of(choices)
@@ -78,7 +78,7 @@ def test_every_trial_of_every_sweep_has_a_value_for_everything_that_the_study_va
     for variant in design.variants:
         values = parameters_of(variant.network, choices)
         assert values.keys() == distributions.keys() == choices.keys()
-        # Optuna refuses a value that is none of its distribution's.
+        # Optuna refuses a value outside its distribution.
         optuna.create_study().add_trial(optuna.trial.create_trial(value=1, params=values, distributions=distributions))
 
 
@@ -86,7 +86,7 @@ def test_every_trial_of_every_sweep_has_a_value_for_everything_that_the_study_va
     ("overrides", "picked"),
     [(["sweep=groups"], 0), (["sweep=factorial"], 0), (["sweep=search", "sweep.objectives=[top1]"], 6)],
 )
-def test_optunas_own_tools_see_a_study_of_one_objective(stored: Stored, overrides: list[str], picked: int) -> None:
+def test_optunas_tools_read_a_study_with_one_objective(stored: Stored, overrides: list[str], picked: int) -> None:
     stored.train(*overrides, "replicates=2", picked=picked)
     study, factors = stored.study, make_design(compose_config([*overrides, "device=cpu"])).factors
     frame = study.trials_dataframe()
@@ -100,7 +100,7 @@ def test_optunas_own_tools_see_a_study_of_one_objective(stored: Stored, override
     assert len(curves.lines) == len(study.trials)
 
 
-def test_optunas_own_tools_see_a_search_of_three_objectives(stored: Stored) -> None:
+def test_optunas_tools_read_a_search_with_three_objectives(stored: Stored) -> None:
     overrides = ("sweep=search", "replicates=1")
     stored.train(*overrides, picked=8)
     study = stored.study
@@ -114,7 +114,7 @@ def test_optunas_own_tools_see_a_search_of_three_objectives(stored: Stored) -> N
     assert study.best_trials
 
 
-def test_optunas_command_line_tells_the_best_trial(stored: Stored) -> None:
+def test_optunas_command_line_finds_the_best_trial(stored: Stored) -> None:
     stored.train("sweep=groups", "replicates=1")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("optuna")), "best-trial", "--storage", stored.url, "--study-name", "mine"],
@@ -126,7 +126,7 @@ def test_optunas_command_line_tells_the_best_trial(stored: Stored) -> None:
     assert "attention.groups" in done.stdout
 
 
-def test_levels_modules_replicates_and_variants_that_come_later_are_the_same_study(stored: Stored) -> None:
+def test_later_levels_modules_replicates_and_variants_belong_to_the_same_study(stored: Stored) -> None:
     stored.train("sweep=groups", "replicates=1")
     stored.train("sweep=groups", "replicates=2", "sweep.factors.attention.groups=[2,8]")
     stored.train("sweep=groups", "replicates=2", "sweep.variants.ours={attention: sge}")
@@ -138,7 +138,7 @@ def test_levels_modules_replicates_and_variants_that_come_later_are_the_same_stu
     assert set(importances) == {"attention", "attention.groups"}
 
 
-def test_a_cell_that_failed_and_is_tried_again_leaves_the_importances_as_they_are(stored: Stored) -> None:
+def test_a_failed_and_repeated_cell_does_not_change_the_importances(stored: Stored) -> None:
     store = stored.store("sweep=groups", "replicates=1")
     cell = next(make_design(compose_config(["sweep=groups", "replicates=1", "device=cpu", "study=mine"])).cells())
     store.start(cell)
@@ -180,7 +180,7 @@ def test_each_kind_of_option_has_a_value_in_each_network(path: str, trained: dic
     assert parameters_of(trained, choices) == {path: value}
 
 
-def test_an_open_kind_of_option_has_the_values_that_the_study_had_when_it_was_begun() -> None:
+def test_an_open_kind_of_option_has_the_values_at_the_start_of_the_study() -> None:
     design = make_design(
         compose_config(
             ["device=cpu", "sweep=norm", "sweep.factors.attention.norm=[instance,'group:2']", "sweep.baseline=none",

@@ -19,7 +19,7 @@ CONFIG = compose_config([])
     "name",
     ["a", "_x", "groups-digits-resnet8", "7", "a.b", "x+y=z", "größe", "研究", "אבג", "ध्यान", "é" * 100, "nullable"],
 )
-def test_a_study_may_have_any_name_that_every_file_system_has_folders_of(name: str, tmp_path: Path) -> None:
+def test_study_names_that_are_valid_folder_names_everywhere_are_accepted(name: str, tmp_path: Path) -> None:
     folder = study_folder(replace(CONFIG, study=name, results_dir=str(tmp_path)))
     make_folder(folder)
     assert folder == tmp_path / name
@@ -48,22 +48,22 @@ def test_other_names_of_studies_are_refused(name: str, reason: str) -> None:
         study_folder(replace(CONFIG, study=name))
 
 
-def test_one_name_is_one_study_however_its_accents_are_written() -> None:
+def test_composed_and_decomposed_accents_name_the_same_study() -> None:
     names = ("stu\u0308die", "st\u00fcdie")
     assert {compose_config([f"study={quoted(name)}"]).study for name in names} == {"st\u00fcdie"}
 
 
 @pytest.mark.parametrize(("known", "name"), [("Groups", "groups"), ("größe", "GRÖSSE")])
-def test_a_folder_that_the_file_system_takes_for_another_studys_is_refused(
-    known: str, name: str, tmp_path: Path
+def test_a_folder_that_the_file_system_identifies_with_another_study_is_refused(
+    existing: str, name: str, tmp_path: Path
 ) -> None:
-    make_folder(tmp_path / known)
+    make_folder(tmp_path / existing)
     make_folder(tmp_path / "other")
-    make_folder(tmp_path / name)  # they are two here
+    make_folder(tmp_path / name)  # two folders here
     (tmp_path / name / "figures").rmdir()
     (tmp_path / name).rmdir()
-    (tmp_path / name).symlink_to(tmp_path / known)  # and one where capitals are not told from small letters
-    with pytest.raises(SuiteError, match=refusal(f"study={name}", "paths.alike", other=known)):
+    (tmp_path / name).symlink_to(tmp_path / existing)  # one folder on a case-insensitive file system
+    with pytest.raises(SuiteError, match=refusal(f"study={name}", "paths.alike", other=existing)):
         make_folder(tmp_path / name)
 
 
@@ -76,7 +76,7 @@ def test_a_question_mark_in_the_path_of_a_database_url_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("x" * 300, "paths.long_name"), ("a\0b", "paths.nul")])
-def test_a_path_that_no_file_can_have_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+def test_an_invalid_path_is_refused(name: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=worded(reason)):
         study_folder(replace(CONFIG, results_dir=str(tmp_path / name)))
     with pytest.raises(SuiteError, match=worded(reason)):

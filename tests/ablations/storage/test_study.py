@@ -29,10 +29,10 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'optuna.db'}"
 
 
-def opened(folder: Path, made: Design | None = None) -> StudyStore:
-    made = made or design()
-    store = open_store(url(folder), made.study, create=True)
-    store.initialise(made)
+def opened(folder: Path, given: Design | None = None) -> StudyStore:
+    given = given or design()
+    store = open_store(url(folder), given.study, create=True)
+    store.initialise(given)
     return store
 
 
@@ -53,7 +53,7 @@ def epoch(number: int, top1: float) -> Epoch:
     return Epoch(number, 1.0, 1.0, top1, 0.1, 1.0, 1e9)
 
 
-def test_a_cell_is_a_trial_from_its_beginning_to_its_end(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_cell_is_a_trial_from_start_to_end(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
     assert states(store) == []
     store.start(cells[0])
@@ -68,12 +68,12 @@ def test_a_cell_is_a_trial_from_its_beginning_to_its_end(tmp_path: Path, cells: 
     assert again.outcome == OUTCOME
 
 
-def test_a_trial_has_parameters_epochs_and_an_objective_by_its_name(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_trial_has_parameters_epochs_and_a_named_objective(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
     for cell in cells[:2]:
         store.start(cell)
         store.report(cell, epoch(0, 40.0))
-        store.report(cell, epoch(0, 41.0))  # a cell that is begun again: what was reported stays
+        store.report(cell, epoch(0, 41.0))  # a resumed cell: reported epochs stay
         store.report(cell, epoch(1, 50.0))
         store.finish(cell, OUTCOME)
     study = optuna_study(tmp_path)
@@ -85,7 +85,7 @@ def test_a_trial_has_parameters_epochs_and_an_objective_by_its_name(tmp_path: Pa
     assert [trial.value for trial in study.trials] == [61.5] * 2
 
 
-def test_an_interrupted_cell_is_begun_again(tmp_path: Path, cells: list[Cell]) -> None:
+def test_an_interrupted_cell_is_started_again(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
     store.start(cells[0])
     store.interrupt(cells[0])
@@ -95,7 +95,7 @@ def test_an_interrupted_cell_is_begun_again(tmp_path: Path, cells: list[Cell]) -
     assert [trial.state for trial in optuna_study(tmp_path).trials] == [TrialState.FAIL, TrialState.RUNNING]
 
 
-def test_a_failed_cell_keeps_its_reason_and_its_next_attempt_is_what_counts(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_failed_cell_keeps_its_reason_and_the_next_attempt_counts(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
     store.start(cells[0])
     store.fail(cells[0], "error", "ValueError: no")
@@ -106,7 +106,7 @@ def test_a_failed_cell_keeps_its_reason_and_its_next_attempt_is_what_counts(tmp_
     assert states(store) == [CellState.FINISHED]
 
 
-def test_a_cell_that_diverged_needs_no_other_attempt(tmp_path: Path, cells: list[Cell]) -> None:
+def test_a_diverged_cell_needs_no_further_attempt(tmp_path: Path, cells: list[Cell]) -> None:
     store = opened(tmp_path)
     store.start(cells[0])
     store.fail(cells[0], "diverged", "the loss is nan")
@@ -115,14 +115,14 @@ def test_a_cell_that_diverged_needs_no_other_attempt(tmp_path: Path, cells: list
     assert diverged.state.is_done
 
 
-def test_taking_over_closes_what_a_killed_driver_was_training(tmp_path: Path, cells: list[Cell]) -> None:
+def test_taking_over_ends_the_trials_of_a_killed_driver(tmp_path: Path, cells: list[Cell]) -> None:
     opened(tmp_path).start(cells[0])
     again = opened(tmp_path)
     again.take_over()
     assert states(again) == [CellState.INTERRUPTED]
 
 
-def test_taking_over_closes_what_a_killed_driver_was_about_to_begin(tmp_path: Path, cells: list[Cell]) -> None:
+def test_taking_over_ends_the_waiting_trials_of_a_killed_driver(tmp_path: Path, cells: list[Cell]) -> None:
     opened(tmp_path)
     variant = cells[1].variant
     described = {"cell": cells[1].key, "variant": variant.name, "network": variant.network, "levels": variant.levels}
@@ -135,7 +135,7 @@ def test_taking_over_closes_what_a_killed_driver_was_about_to_begin(tmp_path: Pa
     assert states(opened(tmp_path)) == [CellState.INTERRUPTED, CellState.FINISHED]
 
 
-def test_taking_over_finishes_what_a_killed_driver_had_stored(
+def test_taking_over_finishes_trials_with_a_stored_outcome(
     tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -155,7 +155,7 @@ def test_taking_over_finishes_what_a_killed_driver_had_stored(
     assert [(cell.state, cell.outcome) for cell in again.cells()] == [(CellState.FINISHED, OUTCOME)]
 
 
-def test_names_of_studies_are_asked_for_without_making_any(tmp_path: Path) -> None:
+def test_finding_a_study_creates_nothing(tmp_path: Path) -> None:
     assert study_names(url(tmp_path)) == []
     assert find_study(url(tmp_path), "any") is None
     assert not list(tmp_path.iterdir())
@@ -164,18 +164,18 @@ def test_names_of_studies_are_asked_for_without_making_any(tmp_path: Path) -> No
     assert find_study(url(tmp_path), "made and no more") is None
     opened(tmp_path)
     assert sorted(study_names(url(tmp_path))) == ["groups-digits-resnet8", "made and no more"]
-    found = find_study(url(tmp_path), "groups-digits-resnet8")
-    assert found is not None
-    assert found.protocol == json.loads(json.dumps(design().protocol))
+    existing = find_study(url(tmp_path), "groups-digits-resnet8")
+    assert existing is not None
+    assert existing.protocol == json.loads(json.dumps(design().protocol))
 
 
-def test_more_replicates_and_levels_are_the_same_study(tmp_path: Path) -> None:
+def test_more_replicates_and_levels_belong_to_the_same_study(tmp_path: Path) -> None:
     opened(tmp_path)
     opened(tmp_path, design("replicates=9"))
     opened(tmp_path, design("sweep.factors.attention.groups=[2,4]"))
 
 
-def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_another_protocol_is_refused_with_the_differences(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(SuiteError) as caught:
         opened(tmp_path, design("train.epochs=3", "data.clutter=2"))
@@ -186,9 +186,9 @@ def test_another_protocol_is_refused_with_what_differs(tmp_path: Path) -> None:
 
 
 def test_another_network_under_a_stored_name_is_refused(tmp_path: Path) -> None:
-    one = design("sweep.variants.mine={attention:{groups:8,norm:layer}}")
-    store = opened(tmp_path, one)
-    store.start(next(cell for cell in one.cells() if cell.variant.name == "mine"))
+    declared = design("sweep.variants.mine={attention:{groups:8,norm:layer}}")
+    store = opened(tmp_path, declared)
+    store.start(next(cell for cell in declared.cells() if cell.variant.name == "mine"))
     with pytest.raises(SuiteError, match="is stored with a different network named mine"):
         opened(tmp_path, design("sweep.variants.mine={attention:{groups:8,norm:batch}}"))
 
@@ -200,13 +200,13 @@ def test_a_study_in_another_format_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_reading_makes_no_database(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_database(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="no such study"):
         open_store(url(tmp_path), "groups", create=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_study_is_refused_with_the_existing_names(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(SuiteError, match="did you mean groups-digits-resnet8"):
         open_store(url(tmp_path), "groups-digits-resnet20", create=False)
@@ -229,13 +229,13 @@ def test_a_study_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pat
         ),
     ],
 )
-def test_a_database_that_does_not_answer_is_refused(address: str, message: str) -> None:
+def test_an_unreachable_database_is_refused(address: str, message: str) -> None:
     with pytest.raises(SuiteError, match=message) as caught:
         open_store(address, "study", create=True)
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
     path.write_text("my notes, not a database" * 100)
     with pytest.raises(SuiteError, match="file is not a database"):
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_text() == "my notes, not a database" * 100
 
 
-def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_study_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:
     foreign = optuna.create_study(storage=url(tmp_path), study_name=design().study)
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(SuiteError, match="was created by another program"):
@@ -251,19 +251,19 @@ def test_a_study_of_another_program_is_refused_and_left_alone(tmp_path: Path) ->
     assert not foreign.user_attrs
 
 
-def test_a_cell_that_another_process_is_training_cannot_be_begun(tmp_path: Path, cells: list[Cell]) -> None:
-    one, other = opened(tmp_path), opened(tmp_path)
-    one.start(cells[0])
+def test_a_cell_in_training_by_another_process_cannot_be_started(tmp_path: Path, cells: list[Cell]) -> None:
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.start(cells[0])
     with pytest.raises(StudyInUseError, match="is locked by another process"):
-        other.start(cells[0])
+        second.start(cells[0])
 
 
-def test_an_outcome_that_another_process_has_stored_meanwhile_stays(tmp_path: Path, cells: list[Cell]) -> None:
-    one, other = opened(tmp_path), opened(tmp_path)
-    one.start(cells[0])
-    other.take_over()  # which a lock keeps it from, where there is one
-    other.start(cells[0])
-    other.finish(cells[0], OUTCOME)
+def test_an_outcome_stored_by_another_process_is_kept(tmp_path: Path, cells: list[Cell]) -> None:
+    first, second = opened(tmp_path), opened(tmp_path)
+    first.start(cells[0])
+    second.take_over()  # a lock would prevent this
+    second.start(cells[0])
+    second.finish(cells[0], OUTCOME)
     with pytest.raises(StudyInUseError, match="has a cell finished by another process meanwhile"):
-        one.finish(cells[0], OUTCOME | {"lost": 1})
+        first.finish(cells[0], OUTCOME | {"lost": 1})
     assert [cell.outcome for cell in opened(tmp_path).cells()] == [OUTCOME]
