@@ -1,4 +1,4 @@
-"""MLflow as a mirror of what is stored. Importing this package does not import MLflow."""
+"""MLflow as a mirror of stored studies. Importing this package does not import MLflow."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Destination", "StudyMirror", "destination_of", "follow_results", "open_benchmark", "open_tracker"]
 
-# MLflow reads some of these when it is imported, which every other module of this package does after this one.
+# MLflow reads some of these on import, and only modules imported after this one import it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# A request that MLflow repeats by itself may be carried out twice, and make a run twice; here it is repeated otherwise.
+# MLflow's automatic retries may create a run twice; `ablations.tracking.outage` retries instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a cell, with what a URL may hide
+# Otherwise MLflow prints two lines per cell, with a URL that may contain a password.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def open_tracker(config: Config, design: Design, study_id: str, console: Console) -> StudyMirror:
-    """Opens the mirror of a study, and says where it is; MLflow is imported only where tracking is enabled.
+    """Opens the mirror of a study and prints its location; imports MLflow only if tracking is enabled.
 
-    `study_id` tells the study from other people's of its name on the same server. Raises UsageError if the store does
-    not answer.
+    `study_id` distinguishes studies of the same name on a server. Raises UsageError if the store does not respond.
     """
     if not config.tracking.enabled:
         return StudyMirror()
@@ -44,10 +44,10 @@ def open_tracker(config: Config, design: Design, study_id: str, console: Console
 
 
 def open_benchmark(config: Config, name: str, console: Console) -> Experiment | None:
-    """Opens the experiment of a benchmark, and says where it is; returns None where tracking is off.
+    """Opens the experiment of a benchmark and prints its location; returns None if tracking is off.
 
     Raises:
-        UsageError: if the store does not answer.
+        UsageError: if the store does not respond.
     """
     if not config.tracking.enabled:
         return None
@@ -67,7 +67,7 @@ def _announced(config: Config, name: str, console: Console) -> Destination:
 
 
 def follow_results(config: Config) -> None:
-    """Has the MLflow store of a results folder that has moved find its files again, without importing MLflow."""
+    """Updates the MLflow store of a moved results folder, without importing MLflow."""
     if config.tracking.enabled:
         destination = destination_of(config, config.study)
         follow_artifacts(destination.uri, destination.artifacts)

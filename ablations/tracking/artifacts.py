@@ -1,7 +1,7 @@
-"""Where MLflow keeps the suite's files: addresses that are true again after a results folder has moved.
+"""Artifact addresses in MLflow's database, updated after a results folder has moved.
 
-MLflow stores the whole address of each experiment's and run's files, and has no way to change it. Addresses are
-rewritten in its database when that is opened from a results folder which was moved, copied, restored or mounted.
+MLflow stores absolute artifact addresses of experiments and runs, without an API to change them. They are rewritten in
+its database when it is opened from a results folder that was moved, copied, restored or mounted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from ablations.storage.database import connect_arguments, database_file, engine_url
 from ablations.storage.paths import ARTIFACTS
 
-# Of each table a column that tells its rows apart, and the one with the address.
+# For each table its key column and the column with the address.
 _ADDRESSES = (
     ("experiments", "experiment_id", "artifact_location"),
     ("runs", "run_uuid", "artifact_uri"),
@@ -28,14 +28,14 @@ _ADDRESSES = (
 
 
 def update_addresses(uri: str, artifacts: Path) -> None:
-    """Rewrites addresses in a database of MLflow that lead to another results folder than that of `artifacts`.
+    """Rewrites addresses in MLflow's database that point to another results folder than that of `artifacts`.
 
-    A database in the results folder has moved with it, so all its addresses are rewritten. Any other may be shared by
-    several results folders: there those of one experiment are rewritten, where they lead to a folder that is gone.
+    A database in the results folder has moved with it, so all its addresses are rewritten. Any other database may be
+    shared by several results folders, so only this experiment's addresses that point to a missing folder are rewritten.
 
     Args:
-        uri: of the database, SQLite or another one.
-        artifacts: `results_dir/mlflow-artifacts/<experiment>`, which need not be there.
+        uri: of the database.
+        artifacts: `results_dir/mlflow-artifacts/<experiment>`, which may not exist.
 
     Raises:
         SQLAlchemyError: if the database cannot be read, or has a wrong address and cannot be written.
@@ -44,7 +44,7 @@ def update_addresses(uri: str, artifacts: Path) -> None:
     is_inside = file is not None and file.parent.resolve() == folder.parent
     engine = create_engine(engine_url(uri), poolclass=NullPool, connect_args=connect_arguments(engine_url(uri)))
     with engine.connect() as connection:
-        tables = inspect(connection).get_table_names()  # none in an empty file, which MLflow fills
+        tables = inspect(connection).get_table_names()  # none in an empty file, in which MLflow creates them
         here = f"{folder.as_uri()}/"
         for table, key, column in _ADDRESSES:
             if table not in tables:
@@ -54,7 +54,7 @@ def update_addresses(uri: str, artifacts: Path) -> None:
             for identity, address in connection.execute(elsewhere, {"here": here}).all():
                 inside = _inside(address)
                 if is_inside and str(identity) == "0" and address.endswith("/mlruns/0"):
-                    inside = "0"  # MLflow's experiment "Default": a place where the store was made
+                    inside = "0"  # MLflow's experiment "Default", located in the working directory of its creation
                 is_experiments = unquote(inside.split("/")[0]) == artifacts.name
                 is_ours = is_inside or (is_experiments and not _folder_of(address).is_dir())
                 if inside and is_ours:
@@ -65,7 +65,7 @@ def update_addresses(uri: str, artifacts: Path) -> None:
 
 
 def follow_artifacts(uri: str, artifacts: Path) -> None:
-    """Updates the addresses in a SQLite store where there is one that can be written, for verbs that only read."""
+    """Updates the addresses in a SQLite store if it exists and is writable, for verbs that only read."""
     file = database_file(uri)
     if file is not None and file.is_file():
         with suppress(SQLAlchemyError, OSError):
@@ -73,16 +73,16 @@ def follow_artifacts(uri: str, artifacts: Path) -> None:
 
 
 def is_gone(address: str) -> bool:
-    """Whether an address leads to a results folder of this machine that is not there."""
+    """Whether an address points to a results folder that does not exist on this machine."""
     return bool(_inside(address)) and not _folder_of(address).is_dir()
 
 
 def _inside(address: str) -> str:
-    """Returns where in `mlflow-artifacts` an address leads; empty if it does not lead there."""
+    """Returns the path of an address in `mlflow-artifacts`; empty if it points elsewhere."""
     _, mark, inside = address.rpartition(f"/{ARTIFACTS}/")
     return inside if mark and address.startswith("file:") else ""
 
 
 def _folder_of(address: str) -> Path:
-    """Returns the results folder that an address leads to."""
+    """Returns the results folder that an address points to."""
     return Path(unquote(urlsplit(address).path.rpartition(f"/{ARTIFACTS}/")[0]))

@@ -1,6 +1,6 @@
-"""A benchmark in MLflow: a run for each module and network in each setting, and one with the benchmark's files.
+"""A benchmark in MLflow: one run per module or network and setting, and one with the benchmark's files.
 
-They stand side by side, as the dashboard hides what is below another run; the parameter `benchmark` joins them.
+The runs are not nested, because the dashboard hides child runs; the parameter `benchmark` groups them.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def log_benchmark(
     started: float,
     parts: Parts = RAISE,
 ) -> tuple[str | None, str]:
-    """Writes a benchmark; returns what opens it, or None and why it could not be written.
+    """Logs a benchmark; returns the command or address that opens it, or None and the reason of the failure.
 
     Args:
-        experiment: that the runs are written to.
+        experiment: the experiment of the runs.
         folder: of the benchmark's files.
-        tracked: what was measured, something at least.
+        tracked: the measurements, at least one.
         environment: machine and versions.
-        started: when the benchmark began, in Unix time.
-        parts: gets the runs and files that cannot be written although the store answers.
+        started: start of the benchmark, in Unix time.
+        parts: receives runs and files that cannot be written although the store responds.
     """
     common = {"benchmark": stamp_of(started)}
     try:
@@ -58,9 +58,9 @@ def log_benchmark(
             params = [Param(*item) for item in (common | dict(environment)).items()]
             experiment.client.log_batch(run_id, params=params)
             experiment.log_files(run_id, folder, parts)
-    except Exception as error:  # whatever ails the mirror is no failure of the benchmark
+    except Exception as error:  # no failure of the mirror fails the benchmark
         return None, outage_of(error, experiment.destination)
-    # The dashboard draws ten runs at first: those of the first setting.
+    # The dashboard initially draws ten runs, so filter for the first setting.
     first = tracked[0].params
     chosen = {name: first[name] for name in ("kind", "place", "compile", "precision", "layout")} | common
     condition = " and ".join(f"params.{name} = '{value}'" for name, value in chosen.items())
@@ -69,16 +69,16 @@ def log_benchmark(
 
 @contextmanager
 def _run(experiment: Experiment, name: str, parts: Parts) -> Iterator[str]:
-    """Makes a run and closes it as finished, or as failed; what it refuses is left to `parts` if the store answers."""
+    """Creates a run and ends it as finished or failed; errors are recorded in `parts` if the store responds."""
     run_id = experiment.create_run(name)
     try:
         yield run_id
         experiment.client.set_terminated(run_id, FINISHED)
     except Exception as error:
-        experiment.client.set_terminated(run_id, FAILED)  # raises if the store has stopped answering
+        experiment.client.set_terminated(run_id, FAILED)  # raises if the store does not respond
         parts.add(f"MLflow run {name}", error)
 
 
 def stamp_of(started: float) -> str:
-    """Says when a benchmark began, to the second."""
+    """Formats the start time of a benchmark, to the second."""
     return datetime.fromtimestamp(started).astimezone().isoformat(" ", "seconds")

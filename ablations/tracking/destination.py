@@ -1,4 +1,4 @@
-"""Where a study or benchmark is logged in MLflow: by options, by the variables of MLflow's clients, or by default."""
+"""The MLflow destination of a study or benchmark, from options, MLflow's environment variables, or defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ablations.config import Config
 from ablations.storage.database import check_url
 from ablations.storage.paths import ARTIFACTS, own_database, results_folder
 
-# MLflow's own names; of the other variables of its clients (user name, password, token, TLS) it takes care itself.
+# MLflow reads its other variables (user name, password, token, TLS) itself.
 URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 URI_OPTION, EXPERIMENT_OPTION = "tracking.uri", "tracking.experiment"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -26,14 +26,13 @@ class Destination:
     """A place in an MLflow store.
 
     Attributes:
-        uri: of the store, as it was given.
+        uri: of the store, as given.
         experiment: name of the experiment.
-        artifacts: folder of the experiment's artifacts if the store is a database or a folder; other stores have a
-            place of their own.
-        uri_from: option or variable that the URI comes from, which messages name.
-        experiment_from: likewise of the experiment; empty if it is called like the study.
+        artifacts: folder of the experiment's artifacts if the store is a database or a folder; unused otherwise.
+        uri_from: option or variable of the URI, for messages.
+        experiment_from: option or variable of the experiment; empty if it has the study's name.
         has_models: whether kept networks are logged as models.
-        registered: registered model that these become versions of; empty for none.
+        registered: registered model that they become versions of; empty for none.
     """
 
     uri: str
@@ -46,42 +45,41 @@ class Destination:
 
     @property
     def is_database(self) -> bool:
-        """Whether the store is a database that this process opens itself."""
+        """Whether the store is a database that this process opens."""
         return _scheme(self.uri) in _DATABASES
 
     @property
     def is_server(self) -> bool:
-        """Whether a program answers at the URI, as opposed to files that this process reads and writes."""
+        """Whether the URI is of a server, as opposed to files of this process."""
         return _scheme(self.uri) in _DATABRICKS or ("://" in self.uri and not self.uri.startswith(("sqlite", "file:")))
 
     @property
     def has_own_artifacts(self) -> bool:
-        """Whether the store itself decides where artifacts are: an MLflow server, Databricks, the store of a plugin."""
+        """Whether the store determines the artifact location: an MLflow server, Databricks, a plugin's store."""
         return self.is_server and not self.is_database
 
     @property
     def sentence(self) -> str:
-        """Says where the study is logged, and which variables had a say in that."""
+        """A sentence with the destination and the environment variables that determine it."""
         by_variable = f" ({URI_VARIABLE})" if self.uri_from == URI_VARIABLE else ""
         named = f" ({EXPERIMENT_VARIABLE})" if self.experiment_from == EXPERIMENT_VARIABLE else ""
         uri = hide_passwords(self.uri)
         return f"Logging to MLflow at {uri}{by_variable}, experiment {self.experiment}{named}."
 
     def refusal(self, reason: str) -> UsageError:
-        """Returns the error for a store that cannot be used, under the name of the option or variable that named it."""
+        """Returns the error for an unusable store, with the option or variable that names it."""
         return UsageError(self.uri_from, hide_passwords(self.uri), reason)
 
 
 def destination_of(config: Config, name: str) -> Destination:
-    """Returns where a study or benchmark of a name is logged.
+    """Returns the destination of a study or benchmark.
 
-    `tracking.uri` and `tracking.experiment` come before the variables `MLFLOW_TRACKING_URI` and
-    `MLFLOW_EXPERIMENT_NAME`; without either, the store is `mlflow.db` in `results_dir`, and the experiment has the
-    name of the study.
+    `tracking.uri` and `tracking.experiment` have priority over the variables `MLFLOW_TRACKING_URI` and
+    `MLFLOW_EXPERIMENT_NAME`; the default is `mlflow.db` in `results_dir`, and an experiment with the study's name.
 
     Raises:
-        UsageError: if the URI is of a kind that MLflow does not know, or `tracking.register` cannot be had, or what
-            `check_url` raises.
+        UsageError: if MLflow does not support the URI's scheme, or `tracking.register` is not possible.
+        StorageError: as `check_url`.
     """
     uri, uri_from = _first((config.tracking.uri, URI_OPTION), (os.environ.get(URI_VARIABLE, ""), URI_VARIABLE))
     experiment, experiment_from = _first(
@@ -89,7 +87,7 @@ def destination_of(config: Config, name: str) -> Destination:
     )
     if uri:
         _check(uri, uri_from)
-    # A study's name is one of a folder; an experiment's may be a path.
+    # A study's name is a valid folder name; an experiment's may be a path.
     folder = quote(experiment, safe=" ").replace(".", "%2E") if experiment else name
     return Destination(
         uri or own_database(config, "mlflow.db"),
@@ -103,7 +101,7 @@ def destination_of(config: Config, name: str) -> Destination:
 
 
 def _registered(config: Config) -> str:
-    """Returns the name of the registered model; raises UsageError if MLflow refuses it, or there is nothing for it."""
+    """Returns the registered model's name; raises UsageError if it is invalid or there are no networks to register."""
     name = config.tracking.register.strip()
     if not name:
         return ""
@@ -120,9 +118,9 @@ def _registered(config: Config) -> str:
     return name
 
 
-def _first(*known: tuple[str, str]) -> tuple[str, str]:
-    """Returns the first value that is not empty, with its origin."""
-    return next(((value.strip(), origin) for value, origin in known if value.strip()), ("", ""))
+def _first(*candidates: tuple[str, str]) -> tuple[str, str]:
+    """Returns the first nonempty value with its origin."""
+    return next(((value.strip(), origin) for value, origin in candidates if value.strip()), ("", ""))
 
 
 def _check(uri: str, origin: str) -> None:
@@ -139,5 +137,5 @@ def _plugins() -> list[str]:
 
 
 def _scheme(uri: str) -> str:
-    """Returns `sqlite` of `sqlite:///x.db`, `postgresql` of `postgresql+psycopg://...`, `databricks` of itself."""
+    """Returns the scheme without a driver: `postgresql` for `postgresql+psycopg://...`."""
     return uri.partition(":")[0].partition("+")[0]

@@ -1,4 +1,4 @@
-"""The MLflow store: made whole, opened at one experiment, written to, linked to, and its errors explained."""
+"""An experiment in an MLflow store: creation, access, artifacts, links, and explanations of errors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from ablations.storage.database import connect_arguments, database_file, engine_
 from ablations.tracking.artifacts import is_gone, update_addresses
 from ablations.tracking.destination import Destination
 
-# Importing it sets INFO, a line for every table it makes; what its errors say is raised, and the tracker's to speak of.
+# MLflow's import sets INFO, a line per created table; its errors are raised and reported by the tracker.
 logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 FINISHED, RUNNING, KILLED, FAILED = "FINISHED", "RUNNING", "KILLED", "FAILED"  # a run's status
-# Of files; requests' and urllib3's errors of the network are OSErrors, too.
+# Errors of files; network errors of requests and urllib3 are also OSErrors.
 _FILE_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 LONGEST_NAME = 250  # characters of a run's name
-_MOST_REFUSED = 3  # artifacts in a row; a store of artifacts that is gone may take minutes to refuse each
+_MOST_REFUSED = 3  # consecutive artifacts; an unreachable artifact store may take minutes per artifact
 VIEW = "variants"  # key of the view that a study's link opens
-# What the dashboard's "Share" button would write: replicates grouped by variant, so that charts show a mean and a band
-# for each.
+# The state that the dashboard's "Share" button would store: replicates grouped by variant, so that charts show means
+# with bands.
 _VIEW_STATE = {
     "orderByKey": "attributes.start_time",
     "orderByAsc": True,
@@ -50,7 +50,7 @@ _EXPERIMENT_TAGS = {
     f"mlflow.sharedViewState.{VIEW}": json.dumps(_VIEW_STATE),
 }
 
-# What a server says to those whom it does not know, or does not let in, by MLflow's codes of errors.
+# Messages for authentication and permission errors, by MLflow's error codes.
 _DENIED = {
     "UNAUTHENTICATED": "MLflow refuses the credentials (401); set MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
@@ -68,16 +68,17 @@ class Experiment:
     id: str
 
     def create_run(self, name: str, tags: dict[str, str] | None = None) -> str:
-        """Creates a run; returns its id. A name that is too long for MLflow's databases is cut."""
+        """Creates a run and returns its id; a name that is too long for MLflow's databases is truncated."""
         return str(self.client.create_run(self.id, run_name=name[:LONGEST_NAME], tags=tags).info.run_id)
 
     def log_files(self, run_id: str, folder: Path, parts: Parts = RAISE, leave_out: Collection[str] = ()) -> None:
-        """Writes the files of a folder to a run as artifacts, without hidden ones and the folders in `leave_out`.
+        """Logs the files of a folder as artifacts of a run, without hidden files and the folders in `leave_out`.
 
-        Files that cannot be written although the store answers are left to `parts`; after three in a row, the rest is.
+        Files that cannot be written although the store responds are recorded in `parts`; after three in a row the rest
+        is skipped.
 
         Raises:
-            OSError: if the store keeps them in a results folder that is not there.
+            OSError: if the store's artifacts are in a results folder that does not exist.
         """
         if is_gone(address := self.client.get_run(run_id).info.artifact_uri or ""):
             raise FileNotFoundError(f"it keeps files in {address}, and that results folder is not there")
@@ -93,14 +94,14 @@ class Experiment:
                 self.client.log_artifact(run_id, str(path), inside.as_posix() if inside.parts else None)
                 refused = 0
             except Exception as error:
-                self.client.get_run(run_id)  # raises if the store has stopped answering, which is another matter
+                self.client.get_run(run_id)  # raises if the store does not respond
                 parts.add(f"MLflow artifact {(inside / path.name).as_posix()}", error)
                 refused += 1
 
     def dashboard(self, query: str) -> str:
-        """Returns the command and the address, or of a server the address, that open the runs as charts.
+        """Returns the address, for a local store after the command, that opens the runs as charts.
 
-        Of what is neither, as Databricks, it names the experiment.
+        For other stores, such as Databricks, returns the experiment's name.
         """
         place = f"/#/experiments/{self.id}/runs?workflowType=machine_learning&compareRunsMode=CHART&{query}"
         shown = hide_passwords(self.destination.uri)
@@ -109,17 +110,17 @@ class Experiment:
         if self.destination.has_own_artifacts:
             return f"experiment {self.destination.experiment} at {shown}"
         python = Path(sys.executable)
-        with suppress(OSError):  # the current folder may be gone
+        with suppress(OSError):  # the working directory may not exist
             python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
         command = shlex.join([str(python), "-m", "mlflow", "ui", "--backend-store-uri", shown])
         return f"{command}\nThen open:  http://127.0.0.1:5000{place}"
 
 
 def open_experiment(destination: Destination) -> Experiment:
-    """Opens an experiment; the store and the experiment are made where there is none.
+    """Opens an experiment; creates the store and the experiment if missing.
 
     Raises:
-        UsageError: if the store does not answer, or there is no folder for a SQLite store.
+        UsageError: if the store does not respond, or the folder of a SQLite store does not exist.
     """
     with refusals_of(destination):
         return _open_experiment(destination)
@@ -127,7 +128,7 @@ def open_experiment(destination: Destination) -> Experiment:
 
 @contextmanager
 def refusals_of(destination: Destination) -> Iterator[None]:
-    """Makes errors of a store one message; raises UsageError instead of any error of MLflow and what is below it."""
+    """Converts every error of MLflow, its database or the network to a UsageError with a one-line message."""
     try:
         yield
     except UsageError:
@@ -147,7 +148,7 @@ def _open_experiment(destination: Destination) -> Experiment:
         _make_store(destination, file)
         update_addresses(uri, artifacts)
     elif destination.is_database:
-        # A sign of life: MLflow would try for minutes before it says that there is none.
+        # Connect first, because MLflow would retry for minutes before an error.
         address = engine_url(uri)
         create_engine(address, poolclass=NullPool, connect_args=connect_arguments(address)).connect().close()
         update_addresses(uri, artifacts)
@@ -160,7 +161,7 @@ def _open_experiment(destination: Destination) -> Experiment:
         experiment_id = experiment.experiment_id
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment_id)
-        for key, value in _EXPERIMENT_TAGS.items():  # of an experiment that was made by hand
+        for key, value in _EXPERIMENT_TAGS.items():  # missing in an experiment that the user created
             if key not in experiment.tags:
                 client.set_experiment_tag(experiment_id, key, value)
     if file is not None:
@@ -169,15 +170,15 @@ def _open_experiment(destination: Destination) -> Experiment:
 
 
 def reason_of(error: Exception, uri: str = "") -> str:
-    """Returns what an error of MLflow or its database says, in a line without the secrets of the store's address."""
-    line = first_line(error, skipping="(raised as a result of ")  # SQLAlchemy says this of itself
+    """Returns the message of an error of MLflow or its database in one line, without passwords of the address."""
+    line = first_line(error, skipping="(raised as a result of ")  # SQLAlchemy's hint
     if (meaning := sqlite_meaning(re.sub(r"^\(sqlite3\.\w+\) ", "", line))) is not None:
         line = f"its database {meaning}" if meaning.startswith(("is ", "cannot ")) else meaning
     return hide_passwords(line, uri)[:300]
 
 
 def outage_of(error: Exception, destination: Destination) -> str:
-    """Returns what has happened to the store, as a clause: a server stopped answering, or files cannot be written."""
+    """Describes an outage as a clause: a server stopped responding, or files cannot be written."""
     is_of_files = type(error) is OSError or isinstance(error, _FILE_ERRORS)
     reason = reason_of(error, destination.uri)
     if is_of_files or not destination.is_server:
@@ -186,16 +187,16 @@ def outage_of(error: Exception, destination: Destination) -> str:
 
 
 def _remove_literal_folder(uri: str, file: Path) -> None:
-    """Removes the empty folder that MLflow makes of a URL as it is written, where percent signs stand for others."""
+    """Removes the empty folder that MLflow creates from a URL without decoding its percent signs."""
     literal = Path(uri.removeprefix("sqlite:///")).parent
     if literal != file.parent:
-        with suppress(OSError):  # it is not there, or not empty
+        with suppress(OSError):  # missing or not empty
             for folder in (literal, *literal.parents):
                 folder.rmdir()
 
 
 def _make_store(destination: Destination, path: Path) -> None:
-    """Makes a SQLite store whole or not at all: MLflow cannot go on with tables that a killed process had half made."""
+    """Creates a SQLite store atomically, because MLflow cannot complete a partly created schema."""
     if path.exists():
         return
     if not path.parent.is_dir():
@@ -205,6 +206,6 @@ def _make_store(destination: Destination, path: Path) -> None:
         for stale in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
             stale.unlink(missing_ok=True)
         if not path.exists():
-            unfinished.touch()  # with the permissions of any new file, for a group too; SQLite's are narrower
+            unfinished.touch()  # with default permissions, which may include a group; SQLite's are narrower
             MlflowClient(sqlite_url(unfinished)).search_experiments(max_results=1)
             unfinished.replace(path)

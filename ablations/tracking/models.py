@@ -1,8 +1,8 @@
-"""The networks that a study kept as MLflow models: one for each, of the run of its cell, registered if asked for.
+"""Kept networks as MLflow models, one per cell's run, registered on request.
 
-`mlflow.pytorch.load_model("models:/NAME@VARIANT")` gives the network of a variant, and needs nothing of this suite: it
-is stored as a program of `torch.export` (`pt2`), which runs no code of the file when it is read. It takes images as the
-metadata of the model say.
+`mlflow.pytorch.load_model("models:/NAME@VARIANT")` loads the network of a variant without this suite: it is stored as
+a `torch.export` program (`pt2`), which executes no code of the file on loading. The model's metadata describe its
+input images.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mlflow.exceptions import MlflowException
 
 from ablations.tracking.experiment import Experiment
 
-_METRICS = ("top1", "test_loss", "ece", "parameters")  # of a run that its model has, too
+_METRICS = ("top1", "test_loss", "ece", "parameters")  # of a run, copied to its model
 _VERSIONS = "mlflow.modelVersions"
-_DIGEST = "weights"  # tag of a model: a digest of the file that it was made of
+_DIGEST = "weights"  # tag of a model: a digest of its weights file
 
 
 class Models:
     """The models of a study in an experiment.
 
     Args:
-        experiment: that the study is logged in.
-        study_id: tells it from other studies.
+        experiment: the study's experiment.
+        study_id: distinguishes studies in it.
     """
 
     def __init__(self, experiment: Experiment, study_id: str) -> None:
@@ -45,7 +45,7 @@ class Models:
                 return
 
     def log(self, run: Run, weights: Path, name: str) -> str:
-        """Writes the network in a file as the model of a cell's run, unless it is there; returns the id of the model.
+        """Logs the network in a file as the model of a cell's run, unless it exists; returns the model's id.
 
         Raises:
             OSError, ValueError: if the file cannot be read.
@@ -68,7 +68,7 @@ class Models:
             except BaseException:
                 client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
                 raise
-        # The run's own numbers, with their times, so that its curves stay as they are.
+        # The run's values with their time stamps, so that its curves do not change.
         run_id = run.info.run_id
         last = [client.get_metric_history(run_id, key)[-1] for key in _METRICS if key in run.data.metrics]
         metrics = [Metric(one.key, one.value, one.timestamp, one.step, model.model_id) for one in last]
@@ -78,9 +78,9 @@ class Models:
         return str(model.model_id)
 
     def register(self, registered: str, model_id: str, run: Run, alias: str) -> None:
-        """Makes the model of a run a version of a registered model, unless it is one.
+        """Registers the model of a run as a version of a registered model, unless it is one.
 
-        That of a variant's first replicate has the alias, also if another study's had it before.
+        The first replicate of a variant gets the alias, even if another study's version had it.
         """
         client, params = self._experiment.client, run.data.params
         try:
@@ -92,11 +92,11 @@ class Models:
         version = next((one for one in of_run if (one.name, one.tags.get("model")) == (registered, model_id)), None)
         if version is None:
             tags = {"model": model_id, "variant": params["variant"], "replicate": params["replicate"]}
-            # In a database of ours MLflow looks for `models:/...` in its global store, which may be another one.
+            # For a local database MLflow would resolve `models:/...` in its global store, which may differ.
             is_server = self._experiment.destination.has_own_artifacts
             source = f"models:/{model_id}" if is_server else client.get_logged_model(model_id).artifact_location
             version = client.create_model_version(registered, source, run.info.run_id, tags, model_id=model_id)
-            # What MLflow's own `register_model` does, for links in the dashboard.
+            # As in MLflow's `register_model`, for links in the dashboard.
             known = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
             versions = [*known, {"name": registered, "version": version.version}]
             client.set_logged_model_tags(model_id, {_VERSIONS: json.dumps(versions)})
@@ -111,7 +111,7 @@ def _digest_of(path: Path) -> str:
 
 
 def _save(weights: Path, folder: Path) -> None:
-    """Writes the network in a file as an MLflow model into a folder, with signature and example."""
+    """Saves the network in a file as an MLflow model to a folder, with signature and example."""
     import mlflow.pytorch  # which imports torch
     import numpy as np
     import torch
@@ -125,7 +125,7 @@ def _save(weights: Path, folder: Path) -> None:
     images, logits = ((-1, 3, side, side), (-1, len(kept.classes)))
     number = np.dtype(np.float32)
     signature = ModelSignature(Schema([TensorSpec(number, images)]), Schema([TensorSpec(number, logits)]))
-    # Two: the batch of a program that is exported with one image would have one for ever. They are kept as text.
+    # Two images, because export with one image would fix the batch size; rounded, because they are stored as text.
     example = np.random.default_rng(0).standard_normal((2, 3, side, side)).round(2).astype(np.float32)
     versions = (f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}", f"torch=={torch.__version__}")
     mlflow.pytorch.save_model(

@@ -1,16 +1,16 @@
-"""The connection to a store that may go away and come back: a state machine.
+"""The connection to a store with outages: a state machine.
 
-A store that goes away does not stop a study, nor does one that accepts requests and never answers slow it: updates are
-kept, and a thread asks from time to time whether the store answers again.
+An unreachable store does not stop a study, and a store that accepts requests but never responds does not slow it:
+updates are queued, and a thread probes the store periodically.
 
-| state | what is known | what a call (`attempt`) does | what ends it |
+| state | meaning | action of a call (`attempt`) | transition |
 | --- | --- | --- | --- |
-| CONNECTED | the store has missed nothing | carries out the request | it fails: LOST |
-| LOST | a request failed, and may have been carried out | nothing: the caller keeps its update | `_ask`: REACHABLE |
-| REACHABLE | the store answers; not what it has | finds out what it has | found: BEHIND; it fails: LOST |
-| BEHIND | what the store has missed | sends of that, then the request | all sent: CONNECTED; it fails: LOST |
+| CONNECTED | the store has all updates | sends the request | failure: LOST |
+| LOST | a request failed, or its response was lost | none: the caller queues its update | `_ask`: REACHABLE |
+| REACHABLE | the store responds; its content is unknown | reads its content | success: BEHIND; failure: LOST |
+| BEHIND | the missing updates are known | sends some of them, then the request | all sent: CONNECTED; failure: LOST |
 
-One call may go from REACHABLE to CONNECTED. `close` ends the asking, whatever the state; it may declare a LOST store
+One call may pass from REACHABLE to CONNECTED. `close` ends the probing in any state; it may set a LOST store to
 REACHABLE, so that the last call tries it once more.
 """
 
@@ -22,14 +22,14 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import ParamSpec
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two questions whether a lost store answers again
-CATCH_UP_SECONDS = 2.0  # for which a call sends at a time what a store missed
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two probes of a lost store
+CATCH_UP_SECONDS = 2.0  # per call, for sending missing updates
 
 _P = ParamSpec("_P")
 
 
 class State(Enum):
-    """A connection's state; the module's table says what each means."""
+    """A connection's state, as in the module's table."""
 
     CONNECTED = auto()
     LOST = auto()
@@ -38,13 +38,13 @@ class State(Enum):
 
 
 class Connection:
-    """Carries out requests while the store answers, and has what it missed sent afterwards.
+    """Sends requests while the store responds, and missing updates after an outage.
 
     Args:
-        probe: asks the store for a sign of life, in a thread of its own; raises where there is none.
-        reconnect: finds out what a store has that answers again.
-        send_pending: sends what was kept, for so many seconds at most if it is given a number; returns whether all was.
-        explain: returns what an error says, in a line.
+        probe: checks in a separate thread whether the store responds; raises if not.
+        reconnect: reads the content of a store after an outage.
+        send_pending: sends queued updates, for at most the given seconds unless None; returns whether all were sent.
+        explain: returns an error's message in one line.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Connection:
     ) -> None:
         self._probe, self._reconnect, self._send_pending, self._explain = probe, reconnect, send_pending, explain
         self.state = State.CONNECTED
-        self.lost: str | None = None  # why the store is LOST, or only REACHABLE
+        self.lost: str | None = None  # the reason, while LOST or REACHABLE
         self.was_lost = False  # at any time
         self._closed, self._leaving_lost = threading.Event(), threading.Lock()
         self._pause, self._connected_since = FIRST_PAUSE, time.monotonic()
 
     def attempt(self, action: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Does what the state asks for, and then `action`; raises none of their errors."""
+        """Reconnects and catches up as the state requires, then calls `action`; raises none of their errors."""
         if self.state is State.LOST:
             return
         try:
@@ -72,25 +72,25 @@ class Connection:
                 self.state, self.lost, self._connected_since = State.BEHIND, None, time.monotonic()
             self.catch_up(CATCH_UP_SECONDS)
             action(*args, **kwargs)
-        except Exception as error:  # whatever ails the mirror is no failure of the study
+        except Exception as error:  # no failure of the mirror fails the study
             self.lose(error)
 
     def catch_up(self, seconds: float | None = None) -> None:
-        """Sends what the store has missed, for so many seconds at most; raises the errors of that."""
+        """Sends missing updates, for at most `seconds`; raises the errors of sending."""
         if self.state is State.BEHIND and self._send_pending(seconds):
             self.state = State.CONNECTED
 
     def lose(self, error: Exception) -> None:
-        """Notes that a request failed, and has a thread ask when the store answers again."""
+        """Records a failed request, and starts a thread that probes the store."""
         self.state, self.lost, self.was_lost = State.LOST, self._explain(error), True
-        # A store that comes and goes is asked less and less.
+        # An unstable store is probed at growing intervals.
         soon = time.monotonic() - self._connected_since < LONGEST_PAUSE
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if soon else FIRST_PAUSE
         if not self._closed.is_set():
             threading.Thread(target=self._ask, args=(self._pause,), daemon=True, name="mlflow-answers").start()
 
     def close(self, *, retry: bool) -> None:
-        """Ends the asking; the next call tries a lost store once more if `retry` is set."""
+        """Ends the probing; with `retry`, the next call tries a lost store once more."""
         self._closed.set()
         if retry:
             self._note_reachable()
@@ -106,6 +106,6 @@ class Connection:
                 return
 
     def _note_reachable(self) -> None:
-        with self._leaving_lost:  # by two threads at once, if a probe succeeds during `close`
+        with self._leaving_lost:  # a probe may succeed in its thread during `close`
             if self.state is State.LOST:
                 self.state = State.REACHABLE

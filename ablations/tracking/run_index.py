@@ -1,7 +1,7 @@
-"""Which runs of a study exist in MLflow: the parent run of the study, and below it a child run for each cell.
+"""The runs of a study in MLflow: the parent run of the study, and a child run for each cell.
 
-They are found again by their tags. Where a request to make a run was carried out and never answered, there may be two
-of one cell; one stays.
+They are found by their tags. If the response to a request that created a run was lost, a cell may have two runs, of
+which one is kept.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ablations.common.process import without_collecting_garbage
 from ablations.design import Cell
 from ablations.tracking.experiment import FINISHED, RUNNING, Experiment
 
-_PARENT = ""  # stands for the key of a cell where the run is that of the study
-_MIRRORED = "mirrored"  # a tag of the parent run: which cells are finished here
+_PARENT = ""  # in place of a cell's key for the run of the study
+_MIRRORED = "mirrored"  # tag of the parent run: a digest of the finished cells' keys
 _PAGE = 1000  # runs
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What is to be known of a run; whole runs of thousands of cells would fill the memory."""
+    """The needed fields of a run; complete runs of thousands of cells would fill the memory."""
 
     run_id: str
     status: str
-    metrics: int = 0  # how many
+    metrics: int = 0  # their number
     variant: str | None = None
-    parent: str = ""  # the run that it is a child of
+    parent: str = ""  # id of the parent run
     started: int = 0
-    mirrored: str = ""  # of the parent run: a digest of the keys of the cells that are finished
+    mirrored: str = ""  # the parent run's tag
 
     @classmethod
     def of(cls, run: Run) -> RunSummary:
@@ -52,9 +52,9 @@ class RunSummary:
 
 
 class RunIndex:
-    """The runs of one study; those of cells are read when they are first needed, which takes a while where many are.
+    """The runs of one study; runs of cells are read on first use, because reading many takes a while.
 
-    `study_id` tells it from other people's studies of its name. The run `parent_id` is made where there is none.
+    `study_id` distinguishes studies of the same name. The run `parent_id` is created if missing.
     """
 
     def __init__(self, experiment: Experiment, study: str, study_id: str) -> None:
@@ -67,26 +67,26 @@ class RunIndex:
             self.read()
 
     def read(self) -> None:
-        """Reads all runs of the study, removes duplicates, and puts every child below the one parent."""
+        """Reads all runs of the study, deletes duplicates, and moves every child to the one parent."""
         self._runs = self._read()
 
     def child(self, cell: Cell) -> str:
-        """Returns the id of a cell's run, which is made where there is none."""
+        """Returns the id of a cell's run, creating it if missing."""
         if cell.key not in self._runs:
             run_id = self._create(cell.name, {"cell": cell.key, "mlflow.parentRunId": self.parent_id})
             self._runs[cell.key] = RunSummary(run_id, RUNNING, parent=self.parent_id)
         return self._runs[cell.key].run_id
 
     def ids_of(self, keys: Collection[str]) -> dict[str, str]:
-        """Returns the ids of the runs of the cells with these keys, by key; cells without a run are left out."""
+        """Returns the run ids of cells by key; cells without a run are left out."""
         if not self._runs.keys() >= set(keys):
-            self.read()  # finished ones, too, which are left out where nothing is to be done with them
+            self.read()  # including runs of finished cells, which are read only if needed
         return {key: self._runs[key].run_id for key in keys if key in self._runs}
 
     def discard_cut_off(self, cell: Cell) -> None:
-        """Discards the run of an attempt that was cut off, if it cannot be gone on with.
+        """Deletes the run of an interrupted attempt that cannot be resumed.
 
-        That is when it had written epochs, because curves must not mix, or stood under another name of the variant.
+        It cannot if it has epochs, because curves must not mix, or if the variant had another name.
         """
         run = self._runs.get(cell.key)
         if run and run.status != FINISHED and (run.metrics or run.variant not in (None, cell.variant.name)):
@@ -118,7 +118,7 @@ class RunIndex:
 
     @cached_property
     def _runs(self) -> dict[str, RunSummary]:
-        """The run of each cell by its key."""
+        """The run of each cell by key."""
         return self._read()
 
     def _read(self) -> dict[str, RunSummary]:
@@ -148,15 +148,15 @@ class RunIndex:
         return self._experiment.create_run(name, common | tags)
 
     def _search(self, condition: str = "") -> dict[str, list[RunSummary]]:
-        """Returns the runs of each cell by its key, the study's by `_PARENT`, that meet a condition of MLflow's."""
+        """Returns the study's runs that meet a filter of MLflow, by cell key or `_PARENT`."""
         found: dict[str, list[RunSummary]] = {}
         token: str | None = None
         client, experiments = self._experiment.client, [self._experiment.id]
-        # The experiment may have other studies, too.
+        # The experiment may have other studies.
         conditions = " and ".join(filter(None, [f"tags.study_id = '{self._study_id}'", condition]))
         while True:
-            # A page is some 70,000 objects in SQLAlchemy's and MLflow's hands, none of which is garbage until all are:
-            # looking for garbage meanwhile takes two thirds of the time.
+            # A page has some 70,000 live objects of SQLAlchemy and MLflow, so that garbage collection would take two
+            # thirds of the time.
             with without_collecting_garbage():
                 page = client.search_runs(experiments, conditions, max_results=_PAGE, page_token=token)
                 for run in page:

@@ -1,4 +1,4 @@
-"""`analyze sync=true`: sends MLflow what it has missed of a stored study."""
+"""`analyze sync=true`: sends MLflow the missing cells of a stored study."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
-    """Holds the study, which has one writer, and finds out whether MLflow answers.
+    """Locks the study, which has one writer, and connects to MLflow.
 
     Raises:
-        UsageError: if tracking is off, another process holds the study, or MLflow does not answer.
+        UsageError: if tracking is off, another process has locked the study, or MLflow does not respond.
     """
     from ablations.tracking.tracker import Tracker
 
@@ -42,10 +42,10 @@ def open_mirror(analysis: StudyAnalysis) -> Iterator[Tracker]:
 
 
 def sync_mirror(analysis: StudyAnalysis, tracker: Tracker, report: Report | None, console: Console) -> Parts:
-    """Sends what is missing, with a new report, and says how much; returns what could not be sent of the latter.
+    """Sends missing cells and a new report, and prints how many; returns the parts of the report that failed.
 
     Raises:
-        UsageError: if MLflow stops answering.
+        UsageError: if MLflow stops responding.
     """
     store = open_store(storage_url(analysis.config), analysis.design.study, create=False)
     if analysis.costs:

@@ -1,10 +1,10 @@
-"""MLflow as a mirror of the study, for people to browse; never its memory.
+"""MLflow as a mirror of the study for browsing; the study's data is in the store.
 
-One experiment a study; in it a parent run for the study and a child run for each cell. What is written twice is written
-the same, so a mirror that was cut off is completed by writing it again from the store.
+A study has an experiment, with a parent run and a child run for each cell. Writes are idempotent, so an incomplete
+mirror is completed by writing it again from the store.
 
-Updates that a lost server misses are kept, and sent when it answers again (`ablations.tracking.outage`). What a run
-could not send by its end is sent by the next one, or by `analyze sync=true`.
+Updates during an outage are queued and sent when the server responds again (`ablations.tracking.outage`). Updates that
+were not sent by the end of a run are sent by the next run, or by `analyze sync=true`.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ if TYPE_CHECKING:
     from ablations.training.events import Epoch
 
 LONGEST_TAG = 5000  # characters
-LONGEST_SOURCE = 65_535  # characters; a list of all classes of a large data set is longer
-LIVE_SECONDS = 30.0  # epochs are written in batches, at most this far apart; short cells in one
-# The files of cells stay where they are: copies of large networks, and of thousands of files, would fill the disk.
+LONGEST_SOURCE = 65_535  # characters; the class list of a large data set is longer
+LIVE_SECONDS = 30.0  # maximum interval between two batches of epochs; short cells need only one
+# Files of cells are not logged: copies of large networks or of thousands of files would fill the disk.
 _NO_ARTIFACTS = ("weights", "checkpoints", "predictions", EXPORTS_FOLDER)
 _COMMIT = "mlflow.source.git.commit"
 
 
 @dataclass
 class _Update:
-    """What is known of a cell and may not be in MLflow yet."""
+    """The state of a cell that may not be in MLflow yet."""
 
     cell: Cell
     commit: str | None = None
-    status: str = RUNNING  # or, after which no other update follows, how the cell ended
+    status: str = RUNNING  # or the final status of an ended cell
     outcome: Mapping[str, Any] | None = None  # of a FINISHED cell
     failure: str = ""  # of a FAILED one
     metrics: list[Metric] = field(default_factory=list)
     written: float = field(default_factory=time.monotonic)
-    cleared: bool = False  # what an earlier attempt left is out of the way
+    cleared: bool = False  # whether the run of an earlier attempt was discarded
     described: bool = False
 
 
@@ -75,15 +75,15 @@ class Tracker(StudyMirror):
     """Mirrors one study to an MLflow store.
 
     Args:
-        study_id: tells it from other people's studies of its name on the same server.
+        study_id: distinguishes studies of the same name on a server.
 
     Attributes:
-        destination: where the study is logged.
-        runs: which runs the experiment has of the study.
-        monitor: writes how busy the machine is to the parent run, while cells are trained.
+        destination: the study's destination in MLflow.
+        runs: the study's runs in the experiment.
+        monitor: logs system metrics to the parent run during training.
 
     Raises:
-        UsageError: if the store does not answer.
+        UsageError: if the store does not respond.
     """
 
     def __init__(self, destination: Destination, design: Design, study_id: str) -> None:
@@ -107,12 +107,12 @@ class Tracker(StudyMirror):
 
     @property
     def lost(self) -> str | None:
-        """Why the mirror is incomplete, as a clause: the store does not answer; None while all is well."""
+        """Why the mirror is incomplete, as a clause; None while the store responds."""
         return self.connection.lost
 
     @property
     def complete(self) -> bool:
-        """Whether the parent run was closed as finished, and not opened since."""
+        """Whether the parent run was ended as finished, and not opened since."""
         if self.connection.state is not State.CONNECTED:
             return False
         try:
@@ -122,25 +122,25 @@ class Tracker(StudyMirror):
             return False
 
     def begin(self, fingerprint: str, commit: str | None) -> None:
-        """Opens the parent run, and starts watching the machine while cells are trained."""
+        """Opens the parent run and starts logging system metrics."""
         self._is_training, self._fingerprint, self._commit = True, fingerprint, commit
         self.connection.attempt(self._open_parent)
 
     def costs(self, known: Mapping[str, Mapping[str, float]]) -> None:
-        """Notes what variants cost, by name and metric, for the cells that are finished from now on."""
+        """Records costs by variant and metric, for cells that finish from now on."""
         self._costs |= known
 
     def update_costs(self, cells: Sequence[Cell]) -> None:
-        """Writes the costs that were noted last to the runs of finished cells."""
+        """Writes the latest costs to the runs of finished cells."""
         self.connection.attempt(self._write_costs, cells)
 
     def start_cell(self, cell: Cell, commit: str | None) -> None:
-        """Opens the child run of a cell that is about to be trained."""
+        """Opens the child run of a cell at the start of its training."""
         self._pending[cell.key] = _Update(cell, commit)
         self._send(cell)
 
     def epoch(self, cell: Cell, epoch: Epoch) -> None:
-        """Notes an epoch; writes what was noted once it has waited long enough."""
+        """Records an epoch; writes recorded epochs after an interval of `LIVE_SECONDS`."""
         update = self._update_of(cell)
         update.metrics += _epoch_metrics(vars(epoch))
         if time.monotonic() - update.written > LIVE_SECONDS:
@@ -153,18 +153,18 @@ class Tracker(StudyMirror):
         self._send(cell)
 
     def fail_cell(self, cell: Cell, reason: str) -> None:
-        """Closes the child run of a cell that could not be trained."""
+        """Ends the child run of a failed cell."""
         update = self._update_of(cell)
         update.status, update.failure = FAILED, hide_passwords(reason)
         self._send(cell)
 
     def release_cell(self, cell: Cell) -> None:
-        """Closes the child run of a cell that was interrupted; it is taken up again."""
+        """Ends the child run of an interrupted cell, which a later run resumes."""
         self._update_of(cell).status = KILLED
         self._send(cell)
 
     def sync(self, finished: Sequence[tuple[Cell, Mapping[str, Any]]], fingerprint: str) -> None:
-        """Sends the outcomes of those cells that are not finished here yet."""
+        """Sends the outcomes of cells that are not finished in MLflow."""
         self._fingerprint = fingerprint
         self.connection.attempt(self._find_finished, {cell.key for cell, _ in finished})
         missed = [(cell, outcome) for cell, outcome in finished if cell.key not in self._finished]
@@ -177,18 +177,18 @@ class Tracker(StudyMirror):
     def end(
         self, status: str, folder: Path | None = None, note: str = "", verdicts: str = "", parts: Parts = RAISE
     ) -> None:
-        """Closes the parent run with the report as its description and the study's files as its artifacts.
+        """Ends the parent run with the report as its description and the study's files as its artifacts.
 
-        What a lost server missed is sent, if it answers by now; a run that was interrupted does not wait for that.
-        `parts` receives the files that cannot be sent although the server answers.
+        Queued updates are sent if the server responds; an interrupted run does not try. `parts` receives files that
+        cannot be sent although the server responds.
         """
         self._is_training = False
         self.connection.close(retry=status != KILLED)
         self.connection.attempt(self._close_parent, status, folder, note, verdicts, parts)
 
     def command(self) -> str:
-        """Returns the command, or the address, that opens the dashboard."""
-        # Of an experiment that several studies share, the runs of this one.
+        """Returns the command or address that opens the dashboard."""
+        # Filter for this study if several share the experiment.
         is_shared = self.destination.experiment != self._design.study
         condition = quote(f"tags.study_id = '{self._study_id}'")
         return self.experiment.dashboard(
@@ -201,7 +201,7 @@ class Tracker(StudyMirror):
     def _send(self, cell: Cell) -> None:
         self.connection.attempt(self._write, cell.key)
 
-    # What follows asks the store, and raises its errors; the connection calls it.
+    # The following methods access the store and raise its errors; the connection calls them.
 
     def _reconnect(self) -> None:
         self.runs.read()
@@ -214,19 +214,19 @@ class Tracker(StudyMirror):
         client, run_id = self.experiment.client, self.runs.parent_id
         client.update_run(run_id, status=RUNNING)
         self._describe_parent()
-        if self.monitor is not None:  # of before an outage; it may still wait for an answer
+        if self.monitor is not None:  # from before an outage; it may still wait for a response
             threading.Thread(target=self.monitor.finish, daemon=True, name="mlflow-monitor").start()
         self.monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=client.tracking_uri)
         self.monitor.start()
 
     def _describe_parent(self) -> None:
         design = self._design
-        # What may change between runs of a study are tags: MLflow refuses another value of a parameter.
+        # Values that may change between runs are tags, because MLflow parameters are immutable.
         tags = {"sweep": design.sweep, "question": design.question, "baseline": design.baseline, _COMMIT: self._commit}
         self._describe(self.runs.parent_id, as_typed(design.protocol), tags)
 
     def _describe(self, run_id: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
-        """Writes what a run is of, and the data set."""
+        """Writes a run's parameters, tags and data set."""
         client, data = self.experiment.client, self._design.protocol["data"]
         client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()], tags=_tags(tags))
         source = json.dumps({key: value for key, value in data.items() if key != "name"})
@@ -239,7 +239,7 @@ class Tracker(StudyMirror):
             self.monitor = None
         self.connection.catch_up()
         if self.connection.was_lost:
-            self.runs.read()  # a request whose answer was lost may have been carried out since
+            self.runs.read()  # requests without a response may have created runs
             self.runs.finish(self._finished)
         self.runs.remember_finished(self._finished)
         client, run_id = self.experiment.client, self.runs.parent_id
@@ -254,7 +254,7 @@ class Tracker(StudyMirror):
         client.set_terminated(run_id, status)
 
     def _log_models(self, folder: Path, parts: Parts) -> None:
-        """Logs the networks whose weights are in a folder as models of their cells' runs."""
+        """Logs networks with weights in a folder as models of their cells' runs."""
         kept = {path.stem: path for path in sorted(folder.glob("*.safetensors")) if path.stem in self._finished}
         if not kept:
             return
@@ -268,28 +268,29 @@ class Tracker(StudyMirror):
                 if self.destination.registered:
                     models.register(self.destination.registered, model_id, run, alias)
             except Exception as error:  # of the network, or of the store
-                client.get_run(self.runs.parent_id)  # raises if the store has stopped answering
+                client.get_run(self.runs.parent_id)  # raises if the store does not respond
                 parts.add(f"MLflow model of {run.info.run_name}", error)
 
     def _find_finished(self, keys: set[str]) -> None:
         self._finished = self.runs.finished_among(keys)
 
     def _send_pending(self, seconds: float | None) -> bool:
-        """Sends the pending updates, for so many seconds at most; returns whether all were sent."""
+        """Sends pending updates, for at most `seconds`; returns whether all were sent."""
         begun = time.monotonic()
         for key in list(self._pending):
             try:
                 self._write(key)
             except Exception:
-                self._pending[key] = self._pending.pop(key)  # one that is refused for itself does not hold up others
+                # To the end, so that a refused update does not block others.
+                self._pending[key] = self._pending.pop(key)
                 raise
             if seconds is not None and time.monotonic() - begun > seconds:
                 return False
         return True
 
     def _write(self, key: str) -> None:
-        """Brings a cell's run up to what is known of the cell; what was written before does no harm twice."""
-        if key not in self._pending:  # it was sent with what a server had missed
+        """Updates a cell's run to the cell's state; writes are idempotent."""
+        if key not in self._pending:  # already sent after an outage
             return
         client, update = self.experiment.client, self._pending[key]
         if not update.cleared:
@@ -322,14 +323,14 @@ class Tracker(StudyMirror):
             "replicate": cell.replicate,
             "split": cell.split.value,
             "key": cell.key,
-            # What the cell was trained with: a variant's recipe replaces options of the protocol.
+            # A variant's recipe replaces options of the protocol.
             **as_typed({**self._design.protocol, **variant.network, "clamped": variant.clamped}),
             **as_typed(variant.recipe),
         }
         self._describe(run_id, params, {_COMMIT: update.commit})
 
     def _write_costs(self, cells: Sequence[Cell]) -> None:
-        self.runs.read()  # the runs of finished cells, too, which are left out where nothing is to be done with them
+        self.runs.read()  # including runs of finished cells, which are read only if needed
         stamp = int(time.time() * 1000)
         for cell in cells:
             known = self._costs.get(cell.variant.name)
@@ -338,16 +339,16 @@ class Tracker(StudyMirror):
                 self.experiment.client.log_batch(self.runs.child(cell), metrics=metrics)
 
     def _complete_child(self, run_id: str, outcome: Mapping[str, Any], costs: Mapping[str, float]) -> None:
-        """Writes a finished cell's metrics to its run, and closes it."""
+        """Writes a finished cell's metrics to its run, and ends it."""
         client, result = self.experiment.client, {**costs, **outcome["result"]}
-        # All epochs, those that were written live included: the same numbers at the same times change nothing.
+        # All epochs, including those written live: equal values with equal time stamps change nothing.
         epochs = [metric for epoch in result["epochs"] for metric in _epoch_metrics(epoch)]
         stamp = int(result["epochs"][-1]["finished"] * 1000)
         # At step 0, which the dashboard draws as bars.
         once = [
             Metric(key, float(result[key]), stamp, 0)
             for key in (*CELL_METRICS, *COSTS)
-            # A pruned cell has its epochs alone; what was not measured is None.
+            # A pruned cell has only epochs; unmeasured values are None.
             if result.get(key) is not None and key not in EPOCH_METRICS
         ]
         tags = {
@@ -368,7 +369,7 @@ def as_typed(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _epoch_metrics(epoch: Mapping[str, Any]) -> list[Metric]:
     """Returns the metrics of an epoch, whose step is its number from 1."""
-    # The time stamp is the epoch's own: writing an epoch again adds nothing.
+    # With the epoch's time stamp, writing an epoch again adds nothing.
     stamp = int(epoch["finished"] * 1000)
     known = ((key, epoch[key]) for key in EPOCH_METRICS if epoch[key] is not None)
     return [Metric(key, float(value), stamp, epoch["epoch"] + 1) for key, value in known]

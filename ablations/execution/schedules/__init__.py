@@ -1,4 +1,4 @@
-"""Which cells come next: all missing ones, picks of a search or of tuning, or what an interim analysis left open."""
+"""Schedules of cells: all missing ones, a search, tuning, or sequential replicates with interim analyses."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def make_schedule(
     count_parameters: Callable[[Variant], int],
     refusal_of: Callable[[Variant], str],
 ) -> Schedule:
-    """Makes the schedule of a study; there is no store where nothing is stored yet.
+    """Creates the schedule of a study; `store` is None if the study is not stored yet.
 
-    A search asks `count_parameters` and `refusal_of` about each variant that it may pick; the latter says why a variant
-    is not to be trained, and is empty otherwise.
+    A search calls `count_parameters` and `refusal_of` for each candidate; the latter returns why a variant must not be
+    trained, or an empty string.
 
     Raises:
-        UsageError: if `replicates=auto` can decide nothing.
-        StorageError: if the study was begun with another `replicates.max`.
+        UsageError: if `replicates=auto` cannot decide any contrast.
+        StorageError: if the study was started with another `replicates.max`.
     """
     if design.tuning:
         return TuningSchedule(design, store)

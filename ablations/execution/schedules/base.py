@@ -1,7 +1,7 @@
-"""What a schedule is: it says which cells are trained next, and how many there will be.
+"""The interface of a schedule, which determines the order and the number of cells to train.
 
-`run` trains what a schedule names and `plan` describes it, so that both speak of the same cells. A schedule reads what
-is stored and writes nothing.
+`run` trains the cells of a schedule and `plan` describes them, so both refer to the same cells. A schedule reads the
+store and writes nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ablations.training.events import Epoch
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a schedule will train, as far as that is known.
+    """The cells that a schedule will train, as far as they are known.
 
     Attributes:
-        design: the study, with the variants that are known by now.
-        cells: of these variants, that are to be trained.
-        total: cells of the study, those that are done included.
-        to_pick: variants that a search has yet to pick, each of which it tries in one cell.
-        to_confirm: variants that a search has yet to confirm and does not know by now, each in a cell a replicate.
-        note: what else people should know; empty where there is nothing.
-        confirmed: of a search, the design of the variants that are known to be confirmed.
+        design: the study with its known variants.
+        cells: cells of known variants to train.
+        total: number of cells of the study, including finished ones.
+        to_pick: number of variants that a search has yet to pick, with one cell each.
+        to_confirm: number of unknown variants that a search will confirm, with one cell per replicate.
+        note: a remark for the user; may be empty.
+        confirmed: for a search, the design of the variants known to be confirmed.
     """
 
     design: Design
@@ -43,7 +43,7 @@ class Outlook:
 
     @property
     def planned(self) -> Counter[str]:
-        """How many cells each known variant has, those that are done included."""
+        """The number of cells of each known variant, including finished ones."""
         if self.confirmed is None:
             return Counter(self.design.sizes)
         cells = (*self.design.selection_cells(), *self.confirmed.cells())
@@ -51,7 +51,7 @@ class Outlook:
 
     @property
     def phases(self) -> str:
-        """Says which cells a search has in each of its phases; empty for other sweeps."""
+        """A description of a search's phases with their cells; empty for other sweeps."""
         if self.confirmed is None:
             return ""
         design, picks = self.design, sum(1 for variant in self.confirmed.variants if variant.levels)
@@ -66,41 +66,41 @@ class Outlook:
 
     @property
     def missing(self) -> Counter[str]:
-        """How many cells of each known variant are to be trained."""
+        """The number of cells to train of each known variant."""
         return Counter(cell.variant.name for cell in self.cells)
 
     @property
     def cells_to_pick(self) -> int:
-        """Cells of variants that are not known yet."""
+        """The number of cells of unknown variants."""
         return self.to_pick + self.to_confirm * self.design.replicates
 
     @property
     def to_train(self) -> int:
-        """Cells that are to be trained."""
+        """The number of cells to train."""
         return len(self.cells) + self.cells_to_pick
 
     @property
     def variants(self) -> int:
-        """Variants of the study, those included that a search has yet to pick."""
+        """The number of variants of the study, including those that a search has yet to pick."""
         return len(self.design.variants) + self.to_pick
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Has the costs of variants measured before the cells that follow are trained, when none is in training."""
+    """Requests measuring the costs of variants before the following cells, while no cell is in training."""
 
     variants: tuple[Variant, ...]
 
 
 class Schedule:
-    """Says which cells come next: of most sweeps all that have no outcome; other schedules say something else.
+    """Determines the next cells: by default all without an outcome; subclasses select others.
 
     Attributes:
-        declared: the study as it was asked for, without the variants that a search has picked.
-        notify: is told, in words, why the study goes on as it does.
-        interims: when the study is judged on its way; None where it is judged at its end alone.
-        ending: what people should know when all has been trained; empty where there is nothing.
-        at_once: how many cells are trained at once.
+        declared: the study as configured, without the variants that a search has picked.
+        notify: receives messages about decisions of the schedule.
+        interims: the interim analyses; None if the study is judged only at its end.
+        ending: a remark for the user at the end of training; may be empty.
+        at_once: number of cells trained in parallel.
     """
 
     interims: InterimAnalyses | None = None
@@ -113,46 +113,46 @@ class Schedule:
 
     @property
     def design(self) -> Design:
-        """The study, with the variants that are known by now."""
+        """The study with its known variants."""
         return self.declared
 
     @property
     def total(self) -> int:
-        """How many cells the study has, as far as is known by now."""
+        """The number of cells of the study, as far as known."""
         return self.outlook().total
 
     @property
     def measured_first(self) -> tuple[Variant, ...]:
-        """The variants whose costs are measured before the first cell is trained."""
+        """The variants to measure before the first cell."""
         return self.design.variants
 
     def cells(self) -> Iterator[Cell | Measure | None]:
-        """Yields the cells to be trained; None says that nothing can be said before one in training has ended."""
+        """Yields the cells to train, or None if the next one is unknown until a cell in training ends."""
         yield from self.missing()
 
     def outlook(self) -> Outlook:
-        """Returns what there is to train, before any of it is in training."""
+        """Returns the cells to train, before training starts."""
         return Outlook(self.design, self.missing(), sum(self.design.sizes.values()))
 
     def check(self) -> None:
-        """Checks that there can be something to train; raises UsageError otherwise."""
+        """Raises UsageError if nothing can be trained."""
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
-        """Says why a cell is hopeless after the given epochs; None while it is not."""
+        """Returns why to prune a cell after the given epochs; None to continue."""
         del cell, epochs
         return None
 
     def count_done(self) -> int:
-        """Counts the study's cells that need no training any more."""
+        """Returns the number of cells that need no more training."""
         wanted = {variant.name for variant in self.design.variants}
         return sum(cell.state.is_done and cell.variant in wanted for cell in self._stored())
 
     def missing(self, design: Design | None = None) -> list[Cell]:
-        """Returns the cells of a design, or of the known variants, that are to be trained, replicate by replicate."""
+        """Returns the cells to train of a design, by default the known variants, in the order of replicates."""
         return self.not_done((design or self.design).cells())
 
     def not_done(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Returns those of some cells that are to be trained."""
+        """Returns those of the given cells that need training."""
         done = {cell.key for cell in self._stored() if cell.state.is_done}
         return [cell for cell in cells if cell.key not in done]
 

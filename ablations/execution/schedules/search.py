@@ -1,17 +1,17 @@
-"""An open search: Optuna's TPE picks combinations of levels one by one, from what came of those before.
+"""An open search: Optuna's TPE picks combinations of levels one by one from the results of earlier ones.
 
-A combination that is picked becomes a variant like any other. It is tried once, on the validation images. When all are,
-the best picks and the variants that are given by name are confirmed: trained with new seeds, as many replicates as were
-asked for, and evaluated on the test images, which no pick depends on (`ablations.analysis.selection`).
+A picked combination becomes a variant, trained once and evaluated on the validation images. After all picks, the best
+ones and the named variants are confirmed: trained with new seeds in all replicates, and evaluated on the test images,
+which no pick depends on (`ablations.analysis.selection`).
 
-The pruner works on the stored study itself. The sampler cannot: it sees levels as categories and a variant as one
-observation, while the stored study has the trials of confirmations, too, and parameters over all that an option may be.
-So it works on a study in memory that is built anew from the stored one before each pick, and a search that was cut off
-goes on as if it had not been. Combinations that cannot be built, were tried before, have more parameters than
-`sweep.max_parameters`, or have degenerate modules are never trained: the sampler is asked again.
+The pruner uses the stored study. The sampler cannot: it needs levels as categories and one observation per variant,
+while the stored study also has trials of confirmations, and parameters over each option's whole domain. So it uses a
+study in memory that is rebuilt from the stored one before each pick, and a resumed search makes the same picks as an
+uninterrupted one. Combinations that cannot be built, were picked before, have more parameters than
+`sweep.max_parameters`, or have degenerate modules are not trained: the sampler picks again.
 
-With one objective that is known after every epoch, Optuna's median pruner gives hopeless variants up, judged against
-all finished cells of the selection. No confirmation is given up.
+With a single objective that is measured after every epoch, Optuna's median pruner stops variants that are worse than
+the finished cells of the selection. Confirmation is never pruned.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from ablations.storage.study import StudyStore
 from ablations.training.events import Epoch
 from sa_core.seeds import stream_seed
 
-_ASKED = 200  # picks that the sampler may waste before the combinations that are left are looked through
-_LOOKED_THROUGH = 20_000
-_STARTUP = 5  # variants that are trained to their end before any is given up
+_ASKED = 200  # rejected picks of the sampler before the remaining combinations are enumerated
+_LOOKED_THROUGH = 20_000  # enumerated combinations
+_STARTUP = 5  # variants trained to their end before any is pruned
 
 
 class SearchSchedule(Schedule):
-    """Picks the variants of a search, from the levels of the sweep's factors."""
+    """Picks the variants of a search from the levels of the sweep's factors."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class SearchSchedule(Schedule):
         super().__init__(design, store)
         self._trials, self._epochs = config.sweep.trials, config.train.epochs
         self._count_parameters, self._refusal_of = count_parameters, refusal_of
-        self._refused = ""  # why the last pick that was refused was
+        self._refused = ""  # the reason against the last refused pick
         self._maker = Maker(config)
         self._counts: dict[str, int] = {}  # parameters, by variant
         self._space = {path: CategoricalDistribution(levels) for path, levels in design.factors.items()}
@@ -74,11 +74,11 @@ class SearchSchedule(Schedule):
 
     @property
     def design(self) -> Design:
-        """The design with the variants that were picked so far."""
+        """The design with the variants picked so far."""
         return with_found_variants(self.declared, self._stored(), self._maker)
 
     def check(self) -> None:
-        """Checks that something can be picked.
+        """Checks that a variant can be picked.
 
         Raises:
             UsageError: if every combination has too many parameters or a degenerate module.
@@ -94,7 +94,7 @@ class SearchSchedule(Schedule):
             raise UsageError("degenerate", "refuse", f"{reason}\n  {self._refused}")
 
     def outlook(self) -> Outlook:
-        """Returns what there is to train; which picks are confirmed is known when all of them have been tried."""
+        """Returns the cells to train; the confirmed picks are known after the selection."""
         design, asked = self.design, self._trials
         size = math.prod(len(levels) for levels in design.factors.values())
         trials = min(asked, size)
@@ -114,13 +114,13 @@ class SearchSchedule(Schedule):
 
     @property
     def measured_first(self) -> tuple[Variant, ...]:
-        """The variants given by name, which are always confirmed; picks are measured when that is needed."""
+        """The named variants, which are always confirmed; picks are measured when needed."""
         return self.declared.variants
 
     def cells(self) -> Iterator[Cell | Measure | None]:
-        """Yields the cells of the selection, picking variants until there are as many as were asked for, then confirms.
+        """Yields the cells of the selection, picking variants one by one, then those of the confirmation.
 
-        None says that nothing can be told before a cell of the selection that is being trained has ended.
+        Yields None while the next cell depends on a cell of the selection in training.
         """
         is_measured = not COSTS.isdisjoint(self.declared.objectives)
         begun = self.not_done(self.design.selection_cells())
@@ -128,8 +128,8 @@ class SearchSchedule(Schedule):
             yield Measure(tuple(cell.variant for cell in begun))
         yield from begun
         while True:
-            # Nothing is measured while a cell is in training, so as many variants as are trained at once are picked and
-            # measured together, when the results of those before them are known.
+            # Costs cannot be measured during training, so as many variants as are trained in parallel are picked and
+            # measured together, after the results of the earlier ones.
             if is_measured:
                 yield from self._until_selection_ends()
             if not (picked := self._pick_several(self.at_once if is_measured else 1)):
@@ -156,25 +156,25 @@ class SearchSchedule(Schedule):
             yield None
 
     def count_done(self) -> int:
-        """Counts the cells of both phases that need no training any more."""
+        """Returns the number of cells of both phases that need no more training."""
         known = (*self.design.selection_cells(), *self._confirmed_already().cells())
         return len(known) - len(self.not_done(known))
 
     def _confirmed(self) -> Design:
-        """Returns the design of the confirmation, once all variants have been tried."""
+        """Returns the design of the confirmation, after the selection."""
         stored = self._stored()
         design = confirmed_design(collect_selection(self.design, stored), stored)
-        # Where every pick failed there is nothing to confirm.
+        # If every pick failed there is nothing to confirm.
         return design if len(design.variants) > len(design.named) else replace(design, variants=())
 
     def _confirmed_already(self) -> Design:
-        """Returns the design of the variants that are confirmed whatever is picked, or have been in an earlier run."""
+        """Returns the design of the named variants and of those whose confirmation has started."""
         design = self.design
         begun = {cell.variant for cell in self._stored() if cell.split is Split.TEST}
         return replace(design, variants=tuple(one for one in design.variants if not one.levels or one.name in begun))
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
-        """Says why a cell is hopeless; None while it is not, and for cells that are not judged."""
+        """Returns why to prune a cell; None to continue, and for cells that are never pruned."""
         is_judged = cell.variant.levels and cell.split is Split.VALIDATION and len(epochs) < self._epochs
         if not is_judged or not can_prune(self.declared.objectives):
             return None
@@ -186,23 +186,23 @@ class SearchSchedule(Schedule):
         return f"after epoch {len(epochs)}, {value} is worse than the median of the others"
 
     def _pick_several(self, most: int) -> list[Variant]:
-        """Returns the next variants, up to so many; none when there are enough, or none is left."""
+        """Returns the next variants, up to `most`; none if there are enough or none is left."""
         picks: list[Variant] = []
         while len(picks) < most and (variant := self._pick(picks)) is not None:
             picks.append(variant)
         return picks
 
     def _pick(self, ahead: Sequence[Variant] = ()) -> Variant | None:
-        """Returns the next variant; None when there are enough, or none is left.
+        """Returns the next variant; None if there are enough or none is left.
 
-        `ahead` are variants that were picked and are not in training yet.
+        `ahead` are picked variants that are not in training yet.
         """
         stored = self._stored()
         design = with_found_variants(self.declared, stored, self._maker)
         picked = [*(variant for variant in design.variants if variant.levels), *ahead]
         if len(picked) >= self._trials:
             return None
-        # By how many there are, so that a search that goes on picks what it would have picked.
+        # Seeded by the number of picks, so that a resumed search makes the same picks.
         seed = stream_seed(self.declared.protocol["seed"], "search", len(picked)) % 2**32
         in_training = {cell.variant for cell in stored if cell.is_open and cell.split is Split.VALIDATION}
         in_training |= {variant.name for variant in ahead}
@@ -213,7 +213,7 @@ class SearchSchedule(Schedule):
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # Variants that are being trained count as bad ones, so that those beside them are others.
+            # Variants in training count as bad, so that the sampler picks different ones.
             sampler = TPESampler(seed=seed, multivariate=True, constant_liar=len(running) > 0)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[direction.upper()] for direction in design.directions]
@@ -242,7 +242,7 @@ class SearchSchedule(Schedule):
         return not refusal
 
     def _first_left(self, known: Sequence[Settings], seed: int) -> Variant | None:
-        """Interim analyses through the combinations, in random order, for one that was not tried."""
+        """Enumerates combinations in random order and returns the first wanted one; None if there is none."""
         factors = self.declared.factors
         combinations = list(itertools.islice(itertools.product(*factors.values()), _LOOKED_THROUGH))
         random.Random(seed).shuffle(combinations)
@@ -255,7 +255,7 @@ class SearchSchedule(Schedule):
 
 
 def can_prune(objectives: Sequence[str]) -> bool:
-    """Returns whether there is one objective, which is known after every epoch."""
+    """Returns whether there is a single objective that is measured after every epoch."""
     return len(objectives) == 1 and objectives[0] in EPOCH_METRICS
 
 
@@ -265,7 +265,7 @@ def observations(
     objectives: Sequence[str],
     space: Mapping[str, CategoricalDistribution],
 ) -> list[FrozenTrial]:
-    """Returns a trial of the space for each variant that has a result on the validation images."""
+    """Returns a trial in `space` for each variant with a result on the validation images."""
     selection = {cell.variant: cell for cell in stored if cell.split is Split.VALIDATION and cell.outcome is not None}
     trials = []
     for variant in variants:

@@ -1,7 +1,7 @@
-"""`replicates=auto`: trains replicates where verdicts are open, one interim analysis after the other.
+"""`replicates=auto`: trains replicates of undecided contrasts, up to one interim analysis after the other.
 
-All variants get the replicates of the first interim analysis. What it decides gets no more; open variants and their
-baselines get those of the next. `ablations.stats.interims` defines the analyses, and why no verdict is less certain.
+All variants get the replicates of the first interim analysis. Decided contrasts get no more; undecided variants and
+their baselines get those of the next. `ablations.stats.interims` defines the analyses and their error rate.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ablations.storage.study import StudyStore
 
 
 def interims_of(design: Design, stored: Any = None) -> InterimAnalyses:
-    """Returns the interim analyses of a study: the stored ones if it was run so before, otherwise new ones.
+    """Returns the interim analyses of a study: the stored ones, otherwise new ones.
 
     Raises:
-        StorageError: if the study was begun with another `replicates.max`.
-        UsageError: if `replicates.max` can decide nothing, or there is nothing to decide.
+        StorageError: if the study was started with another `replicates.max`.
+        UsageError: if `replicates.max` is too small to decide, or there is no contrast.
     """
     interims, most = InterimAnalyses.stored(stored), design.replicates_max
     if interims is not None and interims.sizes[-1] != most:
@@ -50,22 +50,22 @@ def interims_of(design: Design, stored: Any = None) -> InterimAnalyses:
 
 
 class SequentialSchedule(Schedule):
-    """Trains an interim analysis's replicates, judges, and goes on with what is undecided."""
+    """Trains the replicates of an interim analysis, judges, and continues with undecided contrasts."""
 
     interims: InterimAnalyses
 
     def __init__(self, design: Design, store: StudyStore | None, interims: InterimAnalyses) -> None:
         super().__init__(replace(design, replicates=interims.sizes[0]), store)
         self.interims = interims
-        self._total: int | None = None  # up to the interim analysis that is being taken
+        self._total: int | None = None  # up to the current interim analysis
 
     @property
     def total(self) -> int:
-        """How many cells the study has up to the interim analysis that is being taken."""
+        """The number of cells of the study up to the current interim analysis."""
         return super().total if self._total is None else self._total
 
     def cells(self) -> Iterator[Cell | Measure | None]:
-        """Yields the cells of an interim analysis after the other; judges the study when those of one are trained."""
+        """Yields the cells of each interim analysis in turn, judging the study after each."""
         for found, batch in self._batches():
             self._total = self.count_done() + len(batch)
             if found:
@@ -75,12 +75,12 @@ class SequentialSchedule(Schedule):
                 yield None
 
     def outlook(self) -> Outlook:
-        """Returns what there is to train up to the next interim analysis."""
+        """Returns the cells to train up to the next interim analysis."""
         batch = next((batch for _, batch in self._batches()), [])
         return Outlook(self.design, batch, self.count_done() + len(batch))
 
     def _batches(self) -> Iterator[tuple[str, list[Cell]]]:
-        """Yields the cells that each interim analysis lacks, with what the one before it found."""
+        """Yields the missing cells of each interim analysis, with a message about the one before."""
         if first := self.missing():
             yield "", first
         for before, replicates in pairwise(self.interims.sizes):
@@ -101,9 +101,9 @@ class SequentialSchedule(Schedule):
         )
 
     def _undecided(self) -> list[str]:
-        """Returns the variants that need more replicates, and their baselines, in the order of the design."""
-        ended = collect(self.declared, self._stored()).ended
+        """Returns the undecided variants and their baselines, in the order of the design."""
         declared = self.declared
+        ended = collect(declared, self._stored()).ended
         contrasts = judge(ended, declared.baselines, declared.margin, declared.metric, self.interims)
         wanted = {name for contrast in undecided(contrasts) for name in (contrast.variant, contrast.baseline)}
-        return [variant.name for variant in self.declared.variants if variant.name in wanted]
+        return [variant.name for variant in declared.variants if variant.name in wanted]

@@ -1,12 +1,12 @@
-"""Equal tuning: each variant gets as many trials as any other, then its replicates are trained with its best recipe.
+"""Tuning with an equal budget: each variant gets the same number of trials, then replicates with its best recipe.
 
-First come the trials, on the validation images, then the replicates of all variants under the study's one recipe and
-under the best recipe of each, so that no test image is looked at before every recipe has been chosen.
+The trials, on the validation images, come first, then the replicates of all variants under the study's recipe and under
+the best recipe of each, so that no test image is used before every recipe has been selected.
 
-Quasi-random recipes are the same for all variants, so that these are compared on the same points. TPE proposes a
-variant's next recipe from the results of its own trials, with the same random numbers for all variants. Optuna's
-samplers work on a study in memory that is built anew before each proposal, so that interrupted tuning goes on as if it
-had not been; with TPE only if one cell is trained at a time.
+Quasi-random recipes are the same for all variants. TPE proposes a variant's next recipe from the results of its trials,
+with the same random numbers for all variants. Optuna's samplers use a study in memory that is rebuilt before each
+proposal, so that resumed tuning proposes the same recipes as uninterrupted tuning; with TPE only if one cell is trained
+at a time.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from sa_core.seeds import stream_seed
 
 @dataclass(frozen=True)
 class TuningOutlook(Outlook):
-    """What a study with tuning will train; `pending` counts the cells of each variant whose recipe is not known yet."""
+    """The cells of a study with tuning; `pending` counts by variant the cells whose recipe is unknown."""
 
     pending: Counter[str] = field(default_factory=Counter)
 
     @property
     def planned(self) -> Counter[str]:
-        """How many cells each variant has: its trials, and twice its replicates."""
+        """The number of cells of each variant: its trials, and twice its replicates."""
         assert self.design.tuning is not None
         trials = self.design.tuning.trials
         return Counter({name: trials + 2 * size for name, size in self.design.sizes.items()})
 
     @property
     def missing(self) -> Counter[str]:
-        """How many cells of each variant are to be trained."""
+        """The number of cells to train of each variant."""
         return super().missing + self.pending
 
     @property
     def to_train(self) -> int:
-        """Cells that are to be trained."""
+        """The number of cells to train."""
         return self.missing.total()
 
     @property
     def phases(self) -> str:
-        """Says which cells there are for what."""
+        """A description of trials and results with their cells."""
         tuning = self.design.tuning
         assert tuning is not None
         share = f"{100 * tuning.validation:g} % of the training images"
@@ -76,7 +76,7 @@ class TuningOutlook(Outlook):
 
 
 class TuningSchedule(Schedule):
-    """Tunes each variant, then trains its replicates under one recipe and under its best one."""
+    """Tunes each variant, then trains its replicates under the common recipe and under its best one."""
 
     def __init__(self, design: Design, store: StudyStore | None) -> None:
         super().__init__(design, store)
@@ -85,7 +85,7 @@ class TuningSchedule(Schedule):
         self._space = {path: _distribution(dimension) for path, dimension in self._tuning.space.items()}
 
     def outlook(self) -> TuningOutlook:
-        """Returns what there is to train; the best recipes are known when all trials have ended."""
+        """Returns the cells to train; the best recipes are known after all trials."""
         design, stored = self.declared, self._stored()
         trials, pending = self._trials_to_train(stored)
         results = self.missing()
@@ -97,7 +97,7 @@ class TuningSchedule(Schedule):
         return TuningOutlook(design, [*trials, *results], total, pending=pending)
 
     def cells(self) -> Iterator[Cell | Measure | None]:
-        """Yields the first trial of each variant, then the second, and so on; then results, replicate by replicate."""
+        """Yields the first trial of each variant, then the second, and so on; then results by replicate."""
         for number in range(self._tuning.trials):
             for variant in self.declared.variants:
                 begun = trials_of(self.declared, self._stored())
@@ -113,7 +113,7 @@ class TuningSchedule(Schedule):
         yield from cells
 
     def count_done(self) -> int:
-        """Counts the trials and cells of results that need no training any more."""
+        """Returns the number of trials and result cells that need no more training."""
         stored = self._stored()
         trials, pending = self._trials_to_train(stored)
         asked = len(self.declared.variants) * self._tuning.trials
@@ -126,7 +126,7 @@ class TuningSchedule(Schedule):
         return tuned
 
     def _trials_to_train(self, stored: Sequence[StoredCell]) -> tuple[list[Cell], Counter[str]]:
-        """Returns the trials that are to be trained, and how many there are of each variant that are not known yet."""
+        """Returns the known trials to train, and the number of each variant's unknown trials."""
         known: list[Cell] = []
         unknown: Counter[str] = Counter()
         begun = trials_of(self.declared, stored)
@@ -140,7 +140,7 @@ class TuningSchedule(Schedule):
         return known, unknown
 
     def _trial(self, variant: Variant, number: int, begun: Mapping[tuple[str, int], StoredCell]) -> Cell:
-        """Returns a trial of a variant, with the recipe that it was begun with, if it was."""
+        """Returns a trial of a variant, with its stored recipe if it was started before."""
         trial = begun.get((variant.name, number))
         if trial is not None:
             recipe = trial.recipe
@@ -152,16 +152,16 @@ class TuningSchedule(Schedule):
 
     @cached_property
     def _quasi_random(self) -> list[Settings]:
-        """The recipes of all variants: points of a scrambled Sobol sequence, of which more trials take more."""
+        """The recipes of all variants: the first points of a scrambled Sobol sequence."""
         seed = stream_seed(self.declared.protocol["seed"], "tuning") % 2**32
         study = _study(lambda: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False))
-        # Optuna's sampler draws the first trial at random, to know the space.
+        # Optuna's sampler draws the first trial at random to infer the space, so add one.
         corner = {path: _corner(dimension) for path, dimension in self._tuning.space.items()}
         study.add_trial(create_trial(value=0.0, params=corner, distributions=self._space))
         return [self._as_typed(study.ask(self._space).params) for _ in range(self._tuning.trials)]
 
     def _proposed(self, number: int, begun: Sequence[StoredCell]) -> Settings:
-        """Returns the recipe that TPE proposes for a trial, after others of the same variant."""
+        """Returns the recipe that TPE proposes for a trial, given earlier trials of the variant."""
         seed = stream_seed(self.declared.protocol["seed"], "tuning", number) % 2**32
         is_parallel = any(cell.is_open for cell in begun)
         study = _study(
@@ -175,17 +175,17 @@ class TuningSchedule(Schedule):
             elif cell.outcome is not None and cell.state is CellState.FINISHED:
                 value = float(cell.outcome["result"][self.declared.metric])
                 study.add_trial(create_trial(value=value, **params))
-            elif cell.state.is_done:  # it diverged: a trial that was pruned at once is worse to TPE than any other
+            elif cell.state.is_done:  # diverged: TPE ranks a trial that was pruned at once below any other
                 study.add_trial(create_trial(state=TrialState.PRUNED, **params))
         return self._as_typed(study.ask(self._space).params)
 
     def _as_typed(self, params: Settings) -> Settings:
-        """Returns a recipe with three significant digits, which can be typed, within the ranges."""
+        """Returns a recipe rounded to three significant digits, to be easily typed, within the ranges."""
         return {path: _rounded(self._tuning.space[path], params[path]) for path in self._tuning.space}
 
 
 def _is_settled(trial: StoredCell | None) -> bool:
-    """Whether a trial is being trained, or needs no training any more."""
+    """Whether a trial is in training, or needs no more training."""
     return trial is not None and (trial.state.is_done or trial.is_open)
 
 

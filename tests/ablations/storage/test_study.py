@@ -29,10 +29,10 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'optuna.db'}"
 
 
-def opened(folder: Path, given: Design | None = None) -> StudyStore:
-    given = given or design()
-    store = open_store(url(folder), given.study, create=True)
-    store.initialise(given)
+def opened(folder: Path, study_design: Design | None = None) -> StudyStore:
+    study_design = study_design or design()
+    store = open_store(url(folder), study_design.study, create=True)
+    store.initialise(study_design)
     return store
 
 

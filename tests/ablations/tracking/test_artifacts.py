@@ -1,4 +1,4 @@
-"""Addresses of files in MLflow's database, after the folders that they lead to have moved."""
+"""Artifact addresses in MLflow's database after their folders have moved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("one", "two")
 
 
 class Results:
-    """A results folder with two experiments, each with a run that has a file."""
+    """A results folder with two experiments, each with one run that has a file."""
 
     def __init__(self, folder: Path, store: Path) -> None:
         self.folder, self.store = folder, store
@@ -37,7 +37,7 @@ class Results:
         experiment.log_files(experiment.create_run("report"), source)
 
     def addresses(self, name: str) -> list[str]:
-        """Those of the experiment and of its runs."""
+        """The addresses of the experiment and of its runs."""
         client = MlflowClient(self.uri)
         experiment = client.get_experiment_by_name(name)
         runs = client.search_runs([experiment.experiment_id])
@@ -78,12 +78,12 @@ def linked(results: Results) -> Path:
 
 
 @pytest.mark.parametrize("how", [moved, copied, linked])
-def test_in_another_place_a_store_leads_to_that_place_alone(results: Results, how: Callable[[Results], Path]) -> None:
+def test_a_moved_store_has_only_addresses_in_its_new_folder(results: Results, how: Callable[[Results], Path]) -> None:
     before = sorted(path for path in results.folder.rglob("*") if path.is_file()) if how is copied else []
     folder = how(results)
     there = Results(folder, folder / "mlflow.db")
     there.write("one", "one after")
-    for name in NAMES:  # of all experiments, not only of the one that was opened
+    for name in NAMES:  # of all experiments, not only of the opened one
         place = folder.resolve().as_uri()
         assert all(address.startswith(f"{place}/mlflow-artifacts/{name}") for address in there.addresses(name))
     assert there.read("one") == ["one before", "one after"]
@@ -91,22 +91,22 @@ def test_in_another_place_a_store_leads_to_that_place_alone(results: Results, ho
     assert sorted(path for path in results.folder.rglob("*") if path.is_file()) == before
 
 
-def test_a_store_has_no_address_outside_of_the_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # which MLflow would take
+def test_a_store_has_no_address_outside_the_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow's default location
     (tmp_path / "results").mkdir()
-    made = Results(tmp_path / "results", tmp_path / "results" / "mlflow.db")
-    made.write("one", "one")
-    assert made.addresses("Default") == [(made.folder / "mlflow-artifacts" / "0").as_uri()]
+    original = Results(tmp_path / "results", tmp_path / "results" / "mlflow.db")
+    original.write("one", "one")
+    assert original.addresses("Default") == [(original.folder / "mlflow-artifacts" / "0").as_uri()]
 
 
-def test_a_verb_that_only_reads_has_addresses_updated_where_it_can(results: Results) -> None:
+def test_read_only_verbs_update_addresses_if_possible(results: Results) -> None:
     folder = moved(results)
     there = Results(folder, folder / "mlflow.db")
     follow_artifacts(there.uri, there.artifacts("one"))
     assert there.read("one") == ["one before"]
 
 
-def test_a_store_that_cannot_be_written_or_is_none_is_no_error_of_a_verb_that_only_reads(results: Results) -> None:
+def test_read_only_verbs_ignore_stores_that_are_invalid_or_not_writable(results: Results) -> None:
     folder = moved(results)
     there = Results(folder, folder / "mlflow.db")
     there.store.write_bytes(b"")  # empty: MLflow fills it
@@ -118,17 +118,17 @@ def test_a_store_that_cannot_be_written_or_is_none_is_no_error_of_a_verb_that_on
     assert not there.store.exists()
 
 
-def test_of_a_store_elsewhere_only_the_experiment_whose_folder_is_gone_is_updated(
+def test_in_an_external_store_only_experiments_with_a_missing_folder_are_updated(
     tmp_path: Path, mlflow_tables: Path
 ) -> None:
     store = Path(shutil.copy(mlflow_tables, tmp_path / "shared.db"))
     mine, theirs = (Results(tmp_path / name, store) for name in ("mine", "theirs"))
-    for one in (mine, theirs):
-        one.folder.mkdir()
+    for external in (mine, theirs):
+        external.folder.mkdir()
     mine.write("one", "mine")
     theirs.write("two", "theirs")
     new = Results(mine.folder.rename(tmp_path / "new"), store)
-    update_addresses(new.uri, new.artifacts("two"))  # whose folder is there
+    update_addresses(new.uri, new.artifacts("two"))  # its folder exists
     assert new.addresses("two") == theirs.addresses("two")
     assert all(address.startswith(theirs.folder.as_uri()) for address in new.addresses("two"))
     update_addresses(new.uri, new.artifacts("one"))
@@ -136,7 +136,7 @@ def test_of_a_store_elsewhere_only_the_experiment_whose_folder_is_gone_is_update
     assert all(address.startswith(theirs.folder.as_uri()) for address in new.addresses("two"))
 
 
-def test_other_peoples_addresses_stay(results: Results) -> None:
+def test_addresses_of_other_programs_are_unchanged(results: Results) -> None:
     client = MlflowClient(results.uri)
     others = {"s3": "s3://bucket/mlflow-artifacts/s3", "own": (results.folder.parent / "models").as_uri()}
     for name, address in others.items():
@@ -147,7 +147,7 @@ def test_other_peoples_addresses_stay(results: Results) -> None:
     assert {name: there.addresses(name) for name in others} == {name: [at] for name, at in others.items()}
 
 
-def test_files_are_not_written_to_a_folder_that_is_gone(results: Results) -> None:
+def test_files_are_not_written_to_a_missing_folder(results: Results) -> None:
     experiment = open_experiment(Destination(results.uri, "one", results.artifacts("one")))
     run_id = experiment.create_run("report")
     old = results.folder
@@ -162,5 +162,5 @@ def test_files_are_not_written_to_a_folder_that_is_gone(results: Results) -> Non
 @pytest.mark.parametrize(
     "address", ["mlflow-artifacts:/0/a/artifacts", "s3://bucket/mlflow-artifacts/0", "", "./mlruns/0"]
 )
-def test_where_a_server_keeps_files_is_never_gone(address: str) -> None:
+def test_addresses_of_servers_never_count_as_missing(address: str) -> None:
     assert not is_gone(address)

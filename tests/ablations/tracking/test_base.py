@@ -1,4 +1,4 @@
-"""What a study is mirrored to: MLflow, or nothing."""
+"""The mirror of a study: MLflow or none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS = [
 ]
 
 
-def test_a_study_that_is_not_tracked_has_a_mirror_that_does_nothing(tmp_path: Path) -> None:
+def test_without_tracking_the_mirror_does_nothing(tmp_path: Path) -> None:
     config = compose_config(["tracking.enabled=false", f"results_dir={tmp_path}"])
     design = make_design(config)
     cell = next(design.cells())
@@ -44,19 +44,19 @@ def test_a_study_that_is_not_tracked_has_a_mirror_that_does_nothing(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_tracker_does_what_every_mirror_is_asked_for(name: str) -> None:
+def test_a_tracker_overrides_every_method_of_a_mirror(name: str) -> None:
     assert name in vars(Tracker)
     assert inspect.signature(getattr(Tracker, name)) == inspect.signature(getattr(StudyMirror, name))
 
 
-def test_a_mirror_has_the_methods_that_a_driver_calls() -> None:
+def test_a_mirror_has_every_method_that_a_driver_calls() -> None:
     assert sorted(METHODS) == [
         "begin", "command", "costs", "end", "epoch", "fail_cell", "finish_cell", "release_cell", "start_cell", "sync",
         "update_costs",
     ]  # fmt: skip
 
 
-def test_a_store_is_announced_when_it_is_made_and_not_again(tmp_path: Path) -> None:
+def test_a_store_is_announced_only_when_it_is_created(tmp_path: Path) -> None:
     config = compose_config([f"results_dir={tmp_path}", "device=cpu"])
     design = make_design(config)
     said = StringIO()
@@ -70,13 +70,13 @@ def test_a_store_is_announced_when_it_is_made_and_not_again(tmp_path: Path) -> N
     assert experiment.artifact_location == (tmp_path / "mlflow-artifacts" / design.study).as_uri()
 
 
-def test_a_store_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+def test_an_unreachable_store_is_refused(tmp_path: Path) -> None:
     config = compose_config([f"results_dir={tmp_path}", "tracking.uri=http://127.0.0.1:9"])
     with pytest.raises(UsageError, match="MLflow does not respond"):
         open_tracker(config, make_design(config), "mine", Console(quiet=True))
 
 
-def test_mlflow_is_not_loaded_where_tracking_is_off() -> None:
+def test_mlflow_is_not_imported_with_tracking_off() -> None:
     script = (
         "import sys\n"
         "from rich.console import Console\n"

@@ -24,20 +24,20 @@ ONE = [Tracked("sa resnet8", SETTING, {"forward_ms": 1.5, "saved_mib": 2.0})]
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real store; making its tables takes seconds, so the tests share it and use a benchmark each."""
+    """A real store, shared because creating its tables takes seconds; each test uses another benchmark."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The files of a benchmark of its own name."""
-    made = tmp_path / f"bench-{request.node.originalname}"
-    (made / "figures").mkdir(parents=True)
-    (made / "measurements.csv").write_text("name,ms\nsa,1.5\n")
-    (made / "report.md").write_text("# hello")
-    (made / "figures" / "overhead.png").write_bytes(b"png")
-    (made / ".lock").write_text("")
-    return made
+    """The files of a benchmark named after the test."""
+    files = tmp_path / f"bench-{request.node.originalname}"
+    (files / "figures").mkdir(parents=True)
+    (files / "measurements.csv").write_text("name,ms\nsa,1.5\n")
+    (files / "report.md").write_text("# hello")
+    (files / "figures" / "overhead.png").write_bytes(b"png")
+    (files / ".lock").write_text("")
+    return files
 
 
 def runs(uri: str, folder: Path) -> list[Run]:
@@ -57,42 +57,44 @@ def log(uri: str, folder: Path, tracked: list[Tracked], started: float = STARTED
     return opens
 
 
-def test_each_subject_is_a_run_with_its_setting_and_all_of_its_numbers(uri: str, folder: Path) -> None:
+def test_each_module_or_network_is_a_run_with_its_setting_and_all_metrics(uri: str, folder: Path) -> None:
     tracked = tracked_of(benchmark_rows())[::5]  # networks and modules
     log(uri, folder, tracked)
-    found = [run for run in runs(uri, folder) if run.info.run_name != "report"]
-    assert len(found) == len(tracked) > 8
-    by_params = {tuple(sorted(run.data.params.items())): run for run in found}
-    for one in tracked:
-        run = by_params[tuple(sorted((one.params | {"benchmark": stamp_of(STARTED)}).items()))]
-        assert run.data.metrics == one.metrics
-        assert run.info.run_name == one.name
+    logged = [run for run in runs(uri, folder) if run.info.run_name != "report"]
+    assert len(logged) == len(tracked) > 8
+    by_params = {tuple(sorted(run.data.params.items())): run for run in logged}
+    for subject in tracked:
+        run = by_params[tuple(sorted((subject.params | {"benchmark": stamp_of(STARTED)}).items()))]
+        assert run.data.metrics == subject.metrics
+        assert run.info.run_name == subject.name
         assert run.info.status == "FINISHED"
 
 
-def test_a_thousand_metrics_are_all_there(uri: str, folder: Path) -> None:
+def test_a_thousand_metrics_are_all_logged(uri: str, folder: Path) -> None:
     many = [Tracked("sa", SETTING, {f"m{at}": float(at) for at in range(1000)})]
     log(uri, folder, [*many, *ONE])
     stored = next(run for run in runs(uri, folder) if run.info.run_name == "sa")
     assert stored.data.metrics == many[0].metrics
 
 
-def test_the_benchmark_s_files_and_machine_stand_with_a_run_of_their_own(uri: str, folder: Path) -> None:
+def test_the_benchmarks_files_and_machine_are_logged_in_a_separate_run(uri: str, folder: Path) -> None:
     log(uri, folder, ONE)
     (report,) = [run for run in runs(uri, folder) if run.info.run_name == "report"]
     assert report.data.params == ENVIRONMENT | {"benchmark": stamp_of(STARTED)}
     assert report.info.status == "FINISHED"
     client = MlflowClient(uri)
-    assert [one.path for one in client.list_artifacts(report.info.run_id)] == [
+    assert [artifact.path for artifact in client.list_artifacts(report.info.run_id)] == [
         "figures", "measurements.csv", "report.md",
     ]  # fmt: skip
-    assert [one.path for one in client.list_artifacts(report.info.run_id, "figures")] == ["figures/overhead.png"]
+    assert [artifact.path for artifact in client.list_artifacts(report.info.run_id, "figures")] == [
+        "figures/overhead.png"
+    ]
     stored = Path(client.download_artifacts(report.info.run_id, "measurements.csv"))
     assert stored.read_text() == "name,ms\nsa,1.5\n"
     assert report.info.artifact_uri.startswith((folder.parent / "artifacts").as_uri())
 
 
-def test_a_second_benchmark_of_the_name_is_told_apart(uri: str, folder: Path) -> None:
+def test_benchmarks_of_the_same_name_are_distinguished_by_time(uri: str, folder: Path) -> None:
     log(uri, folder, ONE)
     log(uri, folder, ONE, STARTED + 60)
     found = runs(uri, folder)
@@ -101,7 +103,7 @@ def test_a_second_benchmark_of_the_name_is_told_apart(uri: str, folder: Path) ->
     ]
 
 
-def test_a_deleted_experiment_is_taken_up_again(uri: str, folder: Path) -> None:
+def test_a_deleted_experiment_is_restored(uri: str, folder: Path) -> None:
     log(uri, folder, ONE)
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name(folder.name).experiment_id)
@@ -109,7 +111,7 @@ def test_a_deleted_experiment_is_taken_up_again(uri: str, folder: Path) -> None:
     assert stamp_of(STARTED + 60) in {run.data.params["benchmark"] for run in runs(uri, folder)}
 
 
-def test_what_opens_it_shows_the_first_setting_of_this_benchmark(uri: str, folder: Path) -> None:
+def test_the_link_shows_the_first_setting_of_this_benchmark(uri: str, folder: Path) -> None:
     other = Tracked("sa layer1", SETTING | {"kind": "module", "place": "layer1"}, {"forward_ms": 3.0})
     log(uri, folder, ONE, STARTED - 60)
     opens = log(uri, folder, [*ONE, other])
@@ -118,12 +120,12 @@ def test_what_opens_it_shows_the_first_setting_of_this_benchmark(uri: str, folde
     assert command.endswith(f"mlflow ui --backend-store-uri {uri}")
     assert address.startswith(f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?")
     query = unquote(address.partition("searchFilter=")[2])
-    (shown,) = MlflowClient(uri).search_runs([experiment], query)  # MLflow understands it
-    assert (shown.data.params["kind"], shown.data.params["benchmark"]) == ("network", stamp_of(STARTED))
+    (run,) = MlflowClient(uri).search_runs([experiment], query)  # the filter is valid for MLflow
+    assert (run.data.params["kind"], run.data.params["benchmark"]) == ("network", stamp_of(STARTED))
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
-def test_a_benchmark_is_known_by_when_it_began_to_the_second(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_is_identified_by_its_start_time_to_the_second(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -134,7 +136,7 @@ def test_a_benchmark_is_known_by_when_it_began_to_the_second(zone: str, monkeypa
         time.tzset()
 
 
-def test_what_mlflow_refuses_is_a_reason_and_leaves_no_run_that_seems_to_go_on(uri: str, folder: Path) -> None:
+def test_a_failed_log_returns_the_reason_and_leaves_no_running_run(uri: str, folder: Path) -> None:
     refused = [Tracked("sa resnet8", SETTING, {"a=b": 1.0})]
     opens, lost = log_benchmark(opened(uri, folder), folder, refused, ENVIRONMENT, STARTED)
     assert opens is None

@@ -1,4 +1,4 @@
-"""Where a study is logged: options, then the variables of MLflow's clients, then a file beside the results."""
+"""The destination of a study: options, then MLflow's environment variables, then a file beside the results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def destination(folder: Path, *options: str) -> Destination:
     return destination_of(compose_config([f"results_dir={folder}", *options]), "mine")
 
 
-def test_without_options_and_variables_it_is_a_file_beside_the_results(tmp_path: Path) -> None:
+def test_by_default_the_store_is_a_file_beside_the_results(tmp_path: Path) -> None:
     found = destination(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert found == Destination(uri, "mine", tmp_path / "mlflow-artifacts" / "mine", has_models=True)
     assert found.sentence == worded("tracking.logging", uri=uri, experiment="mine")
 
 
-def test_mlflows_variables_hold_and_options_come_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_have_priority_over_mlflows_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URI, "http://me:secret@host:5000")
     monkeypatch.setenv(EXPERIMENT, "ours")
     found = destination(tmp_path)
@@ -40,13 +40,13 @@ def test_mlflows_variables_hold_and_options_come_before_them(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(("name", "value"), [(URI, " "), (EXPERIMENT, "")])
-def test_an_empty_variable_is_none(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_is_ignored(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without = destination(tmp_path)
     monkeypatch.setenv(name, value)
     assert destination(tmp_path) == without
 
 
-def test_a_variable_that_mlflow_does_not_understand_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_invalid_variable_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(URI, "nope://x")
     with pytest.raises(SuiteError, match=refusal(f"{URI}=nope://x", "tracking.kind")):
         destination(tmp_path)
@@ -67,20 +67,22 @@ def test_a_variable_that_mlflow_does_not_understand_is_named(tmp_path: Path, mon
         ("mlruns", False, False),
     ],
 )
-def test_a_server_and_databricks_have_their_own_artifacts(uri: str, is_server: bool, has_own_artifacts: bool) -> None:
+def test_servers_and_databricks_determine_the_artifact_location(
+    uri: str, is_server: bool, has_own_artifacts: bool
+) -> None:
     found = Destination(uri, "mine", Path("artifacts"))
     assert (found.is_server, found.has_own_artifacts) == (is_server, has_own_artifacts)
 
 
 def opened_as_databricks(server: MlflowServer, uri: str, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """Opens an experiment at a Databricks URI, whose requests an MLflow server answers: it has the same paths."""
+    """Opens an experiment at a Databricks URI whose requests go to an MLflow server, which has the same API paths."""
     monkeypatch.setenv("DATABRICKS_HOST", server.uri)
     monkeypatch.setenv("DATABRICKS_USERNAME", MLFLOW_USER)
     monkeypatch.setenv("DATABRICKS_PASSWORD", MLFLOW_PASSWORD)
     return open_experiment(Destination(uri, "/Users/me/mine", Path("/nowhere/artifacts")))
 
 
-def test_databricks_gets_no_path_of_this_machine_and_no_advice_that_cannot_work(
+def test_databricks_gets_no_local_path_and_no_inapplicable_advice(
     server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = opened_as_databricks(server, "databricks", monkeypatch)
@@ -90,14 +92,14 @@ def test_databricks_gets_no_path_of_this_machine_and_no_advice_that_cannot_work(
     assert experiment.dashboard("") == worded("tracking.named", experiment="/Users/me/mine", uri="databricks")
 
 
-def test_an_experiment_that_is_called_like_a_path_has_one_folder(tmp_path: Path) -> None:
+def test_an_experiment_named_like_a_path_has_a_single_folder(tmp_path: Path) -> None:
     found = destination(tmp_path, "tracking.experiment=../../x/y")
     assert found.artifacts.parent == tmp_path / "mlflow-artifacts"
     assert found.artifacts.name not in (".", "..")
     assert destination(tmp_path, "tracking.experiment=..").artifacts.resolve().parent == tmp_path / "mlflow-artifacts"
 
 
-def test_with_the_right_password_an_experiment_is_opened_and_with_a_wrong_one_refused(
+def test_an_experiment_is_opened_with_the_right_password_and_refused_with_a_wrong_one(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URI, server.uri)

@@ -24,5 +24,5 @@ from tests.wording import worded
         ("file:///results/mlruns", TimeoutError("timed out"), "tracking.unwritten"),
     ],
 )
-def test_only_a_server_stops_answering(uri: str, error: Exception, text: str) -> None:
+def test_only_a_server_stops_responding(uri: str, error: Exception, text: str) -> None:
     assert outage_of(error, Destination(uri, "mine", Path("artifacts"))) == worded(text, cause=error)

@@ -1,4 +1,4 @@
-"""The networks that a study kept, as MLflow models that are read without running code of theirs."""
+"""Kept networks as MLflow models, which are loaded without executing code of the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODELS = ("tracking.models=true", "tracking.register=sa-net", "train.epochs=1", 
 
 @dataclass
 class Registered:
-    """A stored study of two variants whose networks are registered, and its client."""
+    """A stored study of two variants with registered networks, and its MLflow client."""
 
     folder: Path
 
@@ -63,10 +63,10 @@ def typed(arguments: Sequence[str]) -> int:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Registered:
-    made = Registered(tmp_path_factory.mktemp("registered"))
-    shutil.copy(mlflow_tables, made.folder / "mlflow.db")
-    assert typed(made.options) == 0
-    return made
+    registered = Registered(tmp_path_factory.mktemp("registered"))
+    shutil.copy(mlflow_tables, registered.folder / "mlflow.db")
+    assert typed(registered.options) == 0
+    return registered
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def pixels() -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("variant", "alias"), [("none", "none"), ("groups=4", "groups-4")])
-def test_a_line_gives_the_network_of_a_variant(
+def test_one_line_loads_the_network_of_a_variant(
     variant: str, alias: str, study: Registered, pixels: torch.Tensor
 ) -> None:
     model = mlflow.pytorch.load_model(f"models:/sa-net@{alias}")
@@ -95,7 +95,7 @@ def test_a_line_gives_the_network_of_a_variant(
     np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_says_what_it_takes_and_gives_and_has_an_example(study: Registered) -> None:
+def test_a_model_has_a_signature_and_an_example(study: Registered) -> None:
     info = get_model_info("models:/sa-net@groups-4")
     assert [spec.shape for spec in (*info.signature.inputs.inputs, *info.signature.outputs.inputs)] == [
         (-1, 3, 20, 20), (-1, 10),
@@ -108,20 +108,20 @@ def test_a_model_says_what_it_takes_and_gives_and_has_an_example(study: Register
     assert files == {".pt2"}
 
 
-def test_a_model_has_parameters_and_metrics_of_its_run_whose_curves_stay_as_they_are(study: Registered) -> None:
+def test_a_model_has_parameters_and_metrics_of_its_run_without_changing_its_curves(study: Registered) -> None:
     models = {model.name: model for model in study.client.search_logged_models(["1"])}
     assert set(models) == {"none", "groups-4"}
     one = models["groups-4"]
     assert one.params["attention.groups"] == "4"
-    found = study.client.get_run(one.source_run_id)
-    assert [output.model_id for output in found.outputs.model_outputs] == [one.model_id]
+    run = study.client.get_run(one.source_run_id)
+    assert [output.model_id for output in run.outputs.model_outputs] == [one.model_id]
     (version,) = study.client.search_model_versions(f"run_id = '{one.source_run_id}'")
     assert json.loads(one.tags["mlflow.modelVersions"]) == [{"name": "sa-net", "version": version.version}]
-    assert {metric.key: metric.value for metric in one.metrics or []}["top1"] == found.data.metrics["top1"]
+    assert {metric.key: metric.value for metric in one.metrics or []}["top1"] == run.data.metrics["top1"]
     assert [metric.step for metric in study.client.get_metric_history(one.source_run_id, "top1")] == [1]
 
 
-def test_running_again_registers_nothing_twice(study: Registered) -> None:
+def test_a_second_run_registers_nothing_again(study: Registered) -> None:
     before = study.client.search_model_versions("name = 'sa-net'")
     assert sorted(version.tags["variant"] for version in before) == ["groups=4", "none"]
     assert typed(study.options) == 0
@@ -152,13 +152,13 @@ def test_models_are_found_after_their_results_folder_has_moved(
         ("x", ["tracking.enabled=false"], "tracking.unregistered"),
     ],
 )
-def test_what_cannot_be_registered_is_refused(register: str, also: list[str], reason: str) -> None:
+def test_impossible_registrations_are_refused(register: str, also: list[str], reason: str) -> None:
     message = refusal(f"tracking.register={register}", reason, then=tuple(also), setting="")
     with pytest.raises(SuiteError, match=message):
         destination_of(compose_config([f"tracking.register={register}", *also]), "mine")
 
 
-def test_on_a_server_a_model_is_registered_and_found_likewise(
+def test_on_a_server_a_model_is_registered_and_found(
     study: Registered, server: MlflowServer, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = compose_config([*study.options, f"tracking.uri={server.uri}", "tracking.experiment=models"])

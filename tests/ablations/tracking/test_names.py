@@ -1,4 +1,4 @@
-"""MLflow's store in folders of any name, and names that are longer than its columns."""
+"""MLflow's store in folders with unusual names, and names longer than its columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ablations.tracking.experiment import LONGEST_NAME, open_experiment
 ODD = "o'brien 50% %41 {x} what? #1 & [b] größe 研究"
 
 
-def test_a_store_and_its_files_lie_where_their_path_says(tmp_path: Path, mlflow_tables: Path) -> None:
+def test_a_store_and_its_files_are_at_their_path(tmp_path: Path, mlflow_tables: Path) -> None:
     folder = tmp_path / ODD / ODD
     folder.mkdir(parents=True)
     shutil.copy(mlflow_tables, folder / "mlflow.db")
@@ -25,5 +25,8 @@ def test_a_store_and_its_files_lie_where_their_path_says(tmp_path: Path, mlflow_
     assert run.info.run_name == "x" * LONGEST_NAME
     assert (run.info.artifact_uri or "").startswith(file_url(folder / "artifacts"))
     assert (folder / "artifacts" / run_id / "artifacts" / "a.txt").read_text() == "a"
-    assert {path.name for path in tmp_path.iterdir()} == {ODD, "files"}  # MLflow makes a folder of the URL itself
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ODD,
+        "files",
+    }  # MLflow also creates a folder from the encoded URL
     assert [path.name for path in (tmp_path / ODD).iterdir()] == [ODD]

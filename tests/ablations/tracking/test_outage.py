@@ -1,4 +1,4 @@
-"""The states of a connection to a store that goes away and comes back, without a store."""
+"""The states of a connection to a store with outages, without a real store."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ablations.tracking.outage import Connection, State
 
 
 class FakeStore:
-    """A store that fails while `answers` is not set, with a connection that keeps `missed` for it."""
+    """A store that fails unless `answers` is set, with a connection that queues updates in `missed`."""
 
     def __init__(self) -> None:
         self.answers = True
         self.missed: list[str] = []
         self.received: list[str] = []
-        self.at_once = 100  # how many missed updates are sent at a time
+        self.at_once = 100  # number of missed updates sent per call
         self.probes = 0
         self.connection = Connection(
             probe=self.probe, reconnect=lambda: self.receive("reconnect"), send_pending=self.send, explain=str
@@ -55,9 +55,9 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store() -> Iterator[FakeStore]:
-    made = FakeStore()
-    yield made
-    made.connection.close(retry=False)
+    fake = FakeStore()
+    yield fake
+    fake.connection.close(retry=False)
 
 
 def lose(store: FakeStore) -> None:
@@ -78,7 +78,7 @@ def bring_back(store: FakeStore) -> None:
     wait_until(lambda: store.connection.state is State.REACHABLE)
 
 
-def test_calls_are_carried_out_while_the_store_answers(store: FakeStore) -> None:
+def test_calls_are_executed_while_the_store_responds(store: FakeStore) -> None:
     store.call("one")
     store.call("two")
     assert store.received == ["one", "two"]
@@ -86,12 +86,12 @@ def test_calls_are_carried_out_while_the_store_answers(store: FakeStore) -> None
     assert not store.connection.was_lost
 
 
-def test_a_call_that_fails_loses_the_store_and_raises_nothing(store: FakeStore) -> None:
+def test_a_failed_call_sets_the_state_to_lost_and_does_not_raise(store: FakeStore) -> None:
     lose(store)
     assert store.connection.was_lost
 
 
-def test_calls_ask_a_lost_store_nothing_though_it_answers_by_now(
+def test_calls_do_not_contact_a_lost_store_even_if_it_responds_again(
     store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 1e6)
@@ -103,16 +103,16 @@ def test_calls_ask_a_lost_store_nothing_though_it_answers_by_now(
     assert store.connection.state is State.LOST
 
 
-def test_a_lost_store_is_asked_until_it_answers_and_is_reachable_then(store: FakeStore) -> None:
+def test_a_lost_store_is_probed_until_it_responds_and_is_then_reachable(store: FakeStore) -> None:
     lose(store)
     wait_until(lambda: store.probes >= 3)
     assert store.connection.state is State.LOST
     bring_back(store)
-    assert store.connection.lost == "no answer"  # until it is known what the store has
+    assert store.connection.lost == "no answer"  # until its content is read
     assert store.received == []
 
 
-def test_a_store_that_is_back_is_looked_through_then_sent_what_it_missed_then_called(store: FakeStore) -> None:
+def test_a_reachable_store_is_read_then_sent_missed_updates_then_called(store: FakeStore) -> None:
     lose(store)
     store.missed = ["missed 1", "missed 2"]
     bring_back(store)
@@ -124,7 +124,7 @@ def test_a_store_that_is_back_is_looked_through_then_sent_what_it_missed_then_ca
     assert store.received[4:] == ["newer"]
 
 
-def test_what_a_store_missed_is_sent_a_part_at_a_call(store: FakeStore) -> None:
+def test_missed_updates_are_sent_in_parts_by_several_calls(store: FakeStore) -> None:
     lose(store)
     store.missed, store.at_once = ["missed 1", "missed 2", "missed 3"], 2
     bring_back(store)
@@ -136,7 +136,7 @@ def test_what_a_store_missed_is_sent_a_part_at_a_call(store: FakeStore) -> None:
     assert store.connection.state is State.CONNECTED
 
 
-def test_catching_up_without_a_limit_sends_all(store: FakeStore) -> None:
+def test_catching_up_without_a_limit_sends_everything(store: FakeStore) -> None:
     lose(store)
     store.missed, store.at_once = ["missed 1", "missed 2", "missed 3"], 1
     bring_back(store)
@@ -146,7 +146,7 @@ def test_catching_up_without_a_limit_sends_all(store: FakeStore) -> None:
 
 
 @pytest.mark.parametrize("state", [State.REACHABLE, State.BEHIND, State.CONNECTED])
-def test_a_failure_loses_the_store_in_every_state_and_it_is_asked_again(store: FakeStore, state: State) -> None:
+def test_a_failure_in_any_state_leads_to_lost_and_restarts_probing(store: FakeStore, state: State) -> None:
     lose(store)
     bring_back(store)
     store.missed = ["missed 1"]
@@ -159,7 +159,7 @@ def test_a_failure_loses_the_store_in_every_state_and_it_is_asked_again(store: F
     bring_back(store)
 
 
-def test_a_store_that_comes_and_goes_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unstable_store_is_probed_at_growing_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 1.0)
     monkeypatch.setattr(outage, "LONGEST_PAUSE", 60.0)
     pauses: list[float] = []
@@ -176,13 +176,13 @@ def test_a_store_that_comes_and_goes_is_asked_less_and_less(monkeypatch: pytest.
     for _ in range(7):
         connection.lose(ConnectionError())
     assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-    later = time.monotonic() + 61  # it was well for longer than the longest pause
+    later = time.monotonic() + 61  # connected for longer than the longest pause
     monkeypatch.setattr(time, "monotonic", lambda: later)
     connection.lose(ConnectionError())
     assert pauses[-1] == 1.0
 
 
-def test_closing_ends_the_asking(store: FakeStore) -> None:
+def test_closing_ends_the_probing(store: FakeStore) -> None:
     before = set(threading.enumerate())
     lose(store)
     (thread,) = set(threading.enumerate()) - before
@@ -194,7 +194,7 @@ def test_closing_ends_the_asking(store: FakeStore) -> None:
     assert (store.connection.state, store.received) == (State.LOST, [])
 
 
-def test_closing_lets_the_last_call_try_a_lost_store_once_more(store: FakeStore) -> None:
+def test_after_closing_the_last_call_tries_a_lost_store_once_more(store: FakeStore) -> None:
     for answers, state in ((False, State.LOST), (True, State.CONNECTED)):
         if store.connection.state is State.CONNECTED:
             lose(store)
@@ -208,10 +208,10 @@ def test_closing_lets_the_last_call_try_a_lost_store_once_more(store: FakeStore)
 
 
 @pytest.mark.parametrize("retry", [True, False])
-def test_closing_changes_nothing_about_a_store_that_answers(store: FakeStore, retry: bool) -> None:
+def test_closing_does_not_change_a_connected_state(store: FakeStore, retry: bool) -> None:
     store.connection.close(retry=retry)
     store.call("last")
     assert (store.connection.state, store.received) == (State.CONNECTED, ["last"])
-    lose(store)  # and no thread asks
+    lose(store)  # without a probing thread
     time.sleep(0.05)
     assert store.probes == 0

@@ -1,4 +1,4 @@
-"""An MLflow server that dies, comes back, freezes, or carries out what it never answers."""
+"""An MLflow server that dies, restarts, freezes, or executes requests without responding."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OUTCOME: dict[str, Any] = {
 
 @pytest.fixture
 def running(server: MlflowServer) -> Iterator[MlflowServer]:
-    """A server that runs when the test begins and when it ends, whatever is done to it in between."""
+    """A server that is running at the start and after the end of a test."""
     yield server
     server.thaw()
     if not server.runs:
@@ -53,7 +53,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a slow machine takes its time
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # for slow machines
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def check(uri: str, study: str, cells: list[Cell]) -> None:
-    """Each cell has exactly one run, which is finished and has all its metrics, below the one parent."""
+    """Checks that each cell has exactly one finished run with all metrics, below one parent."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study)
     assert experiment is not None
@@ -90,7 +90,7 @@ def check(uri: str, study: str, cells: list[Cell]) -> None:
 
 
 def drive(tracker: Tracker, cells: list[Cell], between: Callable[[int], None] = lambda _: None) -> None:
-    """Tells a tracker what a driver would, of all cells at a time."""
+    """Sends a tracker the events of a driver that trains all cells in parallel."""
     tracker.begin("fingerprint0", "abc123")
     between(0)
     for cell in cells:
@@ -103,30 +103,30 @@ def drive(tracker: Tracker, cells: list[Cell], between: Callable[[int], None] = 
         tracker.finish_cell(cell, OUTCOME)
 
 
-def test_cells_that_are_trained_at_a_time_keep_their_epochs_apart(
+def test_epochs_of_cells_trained_in_parallel_are_kept_apart(
     running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(track, "LIVE_SECONDS", 1e9)
     tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
-    one, other = design.cells()
+    first, second = design.cells()
     tracker.begin("fingerprint0", None)
-    for cell in (one, other):
+    for cell in (first, second):
         tracker.start_cell(cell, ENVIRONMENT["commit"])
-    tracker.epoch(one, CURVE[0])
+    tracker.epoch(first, CURVE[0])
     monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
-    tracker.epoch(other, CURVE[1])
+    tracker.epoch(second, CURVE[1])
     client = MlflowClient(running.uri)
     metrics = {run.data.tags.get("cell"): run.data.metrics for run in client.search_runs([tracker.experiment.id])}
-    assert "top1" not in metrics[one.key]
-    assert metrics[other.key]["top1"] == 41.0
-    tracker.epoch(one, CURVE[1])
-    for cell in (one, other):
+    assert "top1" not in metrics[first.key]
+    assert metrics[second.key]["top1"] == 41.0
+    tracker.epoch(first, CURVE[1])
+    for cell in (first, second):
         tracker.finish_cell(cell, OUTCOME)
     tracker.end(FINISHED)
-    check(running.uri, design.study, [one, other])
+    check(running.uri, design.study, [first, second])
 
 
-def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, design: Design, tmp_path: Path) -> None:
+def test_missed_updates_are_sent_when_the_server_is_back(running: MlflowServer, design: Design, tmp_path: Path) -> None:
     tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     after = replace(DESIGN, replicates=2)
@@ -142,7 +142,7 @@ def test_what_a_server_missed_is_sent_when_it_is_back(running: MlflowServer, des
     check(running.uri, design.study, check_children)
 
 
-def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alone(
+def test_a_frozen_server_gets_a_single_request(
     running: MlflowServer, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
@@ -168,7 +168,7 @@ def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alo
     assert calls == 0
     tracker.experiment.client.log_batch = original
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    running.thaw()  # what it had accepted is carried out now
+    running.thaw()  # it executes the accepted requests now
     wait_until(lambda: tracker.connection.state is State.REACHABLE)
     tracker.finish_cell(cells[0], OUTCOME)
     tracker.end(FINISHED)
@@ -176,9 +176,7 @@ def test_a_server_that_accepts_and_never_answers_is_asked_once_and_then_left_alo
     check(running.uri, design.study, cells)
 
 
-def test_a_request_that_was_carried_out_and_never_answered_makes_nothing_twice(
-    running: MlflowServer, tmp_path: Path
-) -> None:
+def test_an_executed_request_without_a_response_creates_no_duplicate(running: MlflowServer, tmp_path: Path) -> None:
     proxy = Proxy(running.port)
     number, swallowed = 0, True
     try:
@@ -202,14 +200,14 @@ def test_a_request_that_was_carried_out_and_never_answered_makes_nothing_twice(
     assert number > 15
 
 
-def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
+def test_a_parent_run_created_without_a_response_is_found_by_the_next_run(
     running: MlflowServer, design: Design, tmp_path: Path
 ) -> None:
     proxy = Proxy(running.port)
     try:
         Tracker(Destination(proxy.uri, "first", tmp_path), replace(design, study="first"), "mine")
-        made = proxy.requests  # the last of these makes the parent run
-        proxy.requests, proxy.swallowed = 0, lambda now: now == made
+        creation = proxy.requests  # the last of these creates the parent run
+        proxy.requests, proxy.swallowed = 0, lambda now: now == creation
         with pytest.raises(UsageError, match="MLflow does not respond"):
             Tracker(Destination(proxy.uri, design.study, tmp_path), design, "mine")
     finally:
@@ -221,7 +219,7 @@ def test_a_parent_run_that_was_made_without_an_answer_is_found_by_the_next_run(
     check(running.uri, design.study, cells)
 
 
-def test_of_two_runs_of_a_cell_one_stays(running: MlflowServer, design: Design, tmp_path: Path) -> None:
+def test_one_of_two_runs_of_a_cell_is_kept(running: MlflowServer, design: Design, tmp_path: Path) -> None:
     tracker = Tracker(Destination(running.uri, design.study, tmp_path), design, "mine")
     cells = list(design.cells())
     drive(tracker, cells)
@@ -235,7 +233,7 @@ def test_of_two_runs_of_a_cell_one_stays(running: MlflowServer, design: Design, 
     check(running.uri, design.study, cells)
 
 
-def test_a_study_whose_server_dies_is_trained_and_sent_when_it_is_back(
+def test_a_study_is_trained_without_its_server_and_sent_when_it_is_back(
     running: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [f"results_dir={tmp_path}", f"tracking.uri={running.uri}", "study=dies", "weights=off"]

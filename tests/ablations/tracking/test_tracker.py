@@ -33,7 +33,7 @@ DESIGN = make_design(
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real store; making its tables takes seconds, so the tests share it and use a study each."""
+    """A real store, shared because creating its tables takes seconds; each test uses another study."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
@@ -99,7 +99,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_for_each_cell(
     assert tracker.complete
 
 
-def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_later(
+def test_the_run_of_a_cell_has_its_variants_costs_and_gets_later_ones(
     tracker: Tracker, design: Design, tmp_path: Path
 ) -> None:
     none, sa = design.cells()
@@ -122,9 +122,7 @@ def test_the_run_of_a_cell_has_what_its_variant_costs_and_gets_what_is_measured_
     assert {run.info.status for run in runs(tracker)} == {"FINISHED"}
 
 
-def test_what_a_search_measured_as_an_objective_is_what_the_run_of_its_cell_has(
-    tracker: Tracker, design: Design
-) -> None:
+def test_a_run_has_the_objective_that_the_search_measured(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tracker.begin("fingerprint0", None)
     tracker.costs({"none": {"train_time_ratio": 1.5}})
@@ -136,7 +134,7 @@ def test_what_a_search_measured_as_an_objective_is_what_the_run_of_its_cell_has(
 
 
 @pytest.mark.parametrize("name", ["study", "weights"])
-def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Tracker, tmp_path: Path, name: str) -> None:
+def test_weights_are_not_logged_for_any_study_name(tracker: Tracker, tmp_path: Path, name: str) -> None:
     tracker.begin("fingerprint0", None)
     (tmp_path / name / "weights").mkdir(parents=True)
     (tmp_path / name / "weights" / "0123456789abcdef.safetensors").write_bytes(b"weights")
@@ -146,7 +144,7 @@ def test_weights_stay_where_they_are_whatever_the_study_is_called(tracker: Track
     assert [info.path for info in artifacts] == ["report.md"]
 
 
-def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parent_run_has_system_metrics(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     tracker.begin("fingerprint0", None)
     deadline = time.monotonic() + 300
@@ -159,13 +157,13 @@ def test_the_parent_run_watches_the_machine(tracker: Tracker, monkeypatch: pytes
     assert CPU in parent.data.metrics
 
 
-def test_the_machine_is_watched_again_after_an_outage(
+def test_system_metrics_continue_after_an_outage(
     tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.01)
-    one, other = design.cells()
+    one, second = design.cells()
     tracker.begin("fingerprint0", None)
     first, answering = tracker.monitor, tracker.experiment.client
     tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
@@ -175,7 +173,7 @@ def test_the_machine_is_watched_again_after_an_outage(
     deadline = time.monotonic() + 60
     while tracker.lost:
         assert time.monotonic() < deadline
-        tracker.start_cell(other, COMMIT)
+        tracker.start_cell(second, COMMIT)
     assert tracker.monitor not in (None, first)
     written = len(answering.get_metric_history(tracker.runs.parent_id, CPU))
     while len(answering.get_metric_history(tracker.runs.parent_id, CPU)) < written + 2:
@@ -186,10 +184,12 @@ def test_the_machine_is_watched_again_after_an_outage(
     assert tracker.complete
 
 
-def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+def test_stored_cells_that_were_not_mirrored_are_mirrored_once(
+    tracker: Tracker, design: Design, tmp_path: Path
+) -> None:
     cells = list(design.cells())
     tracker.begin("fingerprint0", None)
-    tracker.start_cell(cells[0], COMMIT)  # killed before the cell was finished here
+    tracker.start_cell(cells[0], COMMIT)  # killed before the cell finished in MLflow
     tracker.end(KILLED)
     for _ in range(2):
         again = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "mine")
@@ -200,7 +200,7 @@ def test_what_was_stored_and_not_mirrored_is_mirrored_once(tracker: Tracker, des
     assert {run.inputs.dataset_inputs[0].dataset.digest for run in runs(tracker)} == {"fingerprint0"}
 
 
-def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -> None:
+def test_completing_a_run_twice_adds_nothing(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     for _ in range(2):
@@ -209,13 +209,13 @@ def test_completing_a_run_again_adds_nothing(tracker: Tracker, design: Design) -
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
-def test_epochs_of_a_long_cell_are_written_while_it_trains(
+def test_epochs_of_a_long_cell_are_written_during_training(
     tracker: Tracker, design: Design, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.epoch(cell, result().epochs[0])
-    assert "top1" not in child(tracker, cell).data.metrics  # a batch at a time
+    assert "top1" not in child(tracker, cell).data.metrics  # written in batches
     monkeypatch.setattr(track, "LIVE_SECONDS", 0.0)
     tracker.epoch(cell, result().epochs[1])
     assert child(tracker, cell).data.metrics["top1"] == 41.0
@@ -225,7 +225,7 @@ def test_epochs_of_a_long_cell_are_written_while_it_trains(
 
 
 @pytest.mark.parametrize("synced", [False, True])
-def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
+def test_the_curve_of_an_interrupted_attempt_is_not_mixed_with_the_next(
     tracker: Tracker, design: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool
 ) -> None:
     monkeypatch.setattr(track, "LIVE_SECONDS", -1.0)
@@ -245,7 +245,7 @@ def test_a_curve_that_was_cut_off_does_not_mix_with_the_next_attempt(
     assert [metric.step for metric in history] == [1, 2, 3]
 
 
-def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
+def test_a_study_configured_by_other_options_is_mirrored_to_the_same_runs(
     tracker: Tracker, design: Design, tmp_path: Path
 ) -> None:
     cell = next(design.cells())
@@ -263,20 +263,23 @@ def test_a_study_that_is_asked_for_in_other_words_is_mirrored_on(
     assert (child(again, cell).data.params["variant"], child(again, cell).info.status) == ("plain", "FINISHED")
 
 
-def test_a_cell_that_failed_or_was_interrupted_says_so(tracker: Tracker, design: Design) -> None:
-    one, other = design.cells()
-    for cell in (one, other):
+def test_failed_and_interrupted_cells_have_their_status(tracker: Tracker, design: Design) -> None:
+    failed, interrupted = design.cells()
+    for cell in (failed, interrupted):
         tracker.start_cell(cell, COMMIT)
-    tracker.fail_cell(one, "Traceback: no")
-    tracker.release_cell(other)
-    assert (child(tracker, one).info.status, child(tracker, one).data.tags["failure"]) == ("FAILED", "Traceback: no")
-    tracker.start_cell(one, COMMIT)
-    tracker.finish_cell(one, outcome())
-    assert "failure" not in child(tracker, one).data.tags
-    assert child(tracker, other).info.status == "KILLED"
+    tracker.fail_cell(failed, "Traceback: no")
+    tracker.release_cell(interrupted)
+    assert (child(tracker, failed).info.status, child(tracker, failed).data.tags["failure"]) == (
+        "FAILED",
+        "Traceback: no",
+    )
+    tracker.start_cell(failed, COMMIT)
+    tracker.finish_cell(failed, outcome())
+    assert "failure" not in child(tracker, failed).data.tags
+    assert child(tracker, interrupted).info.status == "KILLED"
 
 
-def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: Design) -> None:
+def test_a_store_that_stops_responding_does_not_stop_the_study(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
@@ -286,7 +289,7 @@ def test_a_store_that_stops_answering_stops_nothing(tracker: Tracker, design: De
     assert child(tracker, cell).info.status == "RUNNING"  # for the next run's sync to complete
 
 
-def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Design, tmp_path: Path) -> None:
+def test_a_partly_created_store_of_a_killed_process_is_created_again(design: Design, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db.unfinished").write_bytes(b"half a database")
     tracker = Tracker(
         Destination(f"sqlite:///{tmp_path / 'mlflow.db'}", design.study, tmp_path / "artifacts"), design, "mine"
@@ -303,7 +306,7 @@ def test_a_store_that_a_killed_process_had_half_made_is_made_again(design: Desig
         ("postgresql://me:secret@127.0.0.1:9/db", "MLflow does not respond"),
     ],
 )
-def test_a_store_that_does_not_answer_at_the_start_is_refused(
+def test_an_unreachable_store_is_refused_at_the_start(
     design: Design, tmp_path: Path, address: str, reason: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -311,7 +314,7 @@ def test_a_store_that_does_not_answer_at_the_start_is_refused(
     assert str(caught.value).startswith(f"tracking.uri={address.replace('secret', '***')}: {reason}")
 
 
-def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused_and_unchanged(design: Design, tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     path.write_text("my notes" * 500)
     with pytest.raises(UsageError, match=worded("tracking.unopened") + ".*not a database"):
@@ -319,17 +322,17 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(design: Design, tmp_p
     assert path.read_text() == "my notes" * 500
 
 
-def test_another_persons_study_of_the_same_name_is_left_alone(tracker: Tracker, design: Design, tmp_path: Path) -> None:
+def test_another_persons_study_of_the_same_name_is_unchanged(tracker: Tracker, design: Design, tmp_path: Path) -> None:
     cell = next(design.cells())
     tracker.start_cell(cell, COMMIT)
     tracker.finish_cell(cell, outcome())
-    other = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "theirs")
-    other.start_cell(cell, COMMIT)
+    theirs = Tracker(Destination(tracker.destination.uri, design.study, tmp_path), design, "theirs")
+    theirs.start_cell(cell, COMMIT)
     found = [run for run in runs(tracker) if "cell" in run.data.tags]
     assert sorted((run.data.tags["study_id"], run.info.status) for run in found) == [
         ("mine", "FINISHED"), ("theirs", "RUNNING"),
     ]  # fmt: skip
-    assert other.runs.parent_id != tracker.runs.parent_id
+    assert theirs.runs.parent_id != tracker.runs.parent_id
 
 
 def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker: Tracker) -> None:
@@ -337,7 +340,7 @@ def test_the_command_that_opens_the_dashboard_names_store_and_experiment(tracker
     assert f"http://127.0.0.1:5000/#/experiments/{tracker.experiment.id}/runs?" in tracker.command()
 
 
-def test_studies_in_one_experiment_do_not_see_each_other(uri: str, tmp_path: Path) -> None:
+def test_studies_in_one_experiment_are_separate(uri: str, tmp_path: Path) -> None:
     cell = next(DESIGN.cells())
     trackers = []
     for name in ("one", "other"):
@@ -350,11 +353,11 @@ def test_studies_in_one_experiment_do_not_see_each_other(uri: str, tmp_path: Pat
     assert len(runs(trackers[0])) == 4
     for tracker in trackers:
         query = unquote(tracker.command().partition("searchFilter=")[2])
-        found = MlflowClient(uri).search_runs([tracker.experiment.id], query)  # MLflow understands it
+        found = MlflowClient(uri).search_runs([tracker.experiment.id], query)  # the filter is valid for MLflow
         assert {run.data.tags.get("mlflow.parentRunId", run.info.run_id) for run in found} == {tracker.runs.parent_id}
 
 
-def test_runs_of_a_variant_are_found_by_what_was_typed(tracker: Tracker, design: Design) -> None:
+def test_runs_of_a_variant_are_found_by_their_options(tracker: Tracker, design: Design) -> None:
     for cell in design.cells():
         tracker.start_cell(cell, COMMIT)
         tracker.finish_cell(cell, outcome())
@@ -374,7 +377,7 @@ def test_runs_of_a_variant_are_found_by_what_was_typed(tracker: Tracker, design:
     assert found("params.train.test_flip = 'false'") == everything
 
 
-def test_a_tuned_cell_has_the_options_that_it_was_trained_with(tracker: Tracker, design: Design) -> None:
+def test_a_tuned_cell_has_the_options_of_its_training(tracker: Tracker, design: Design) -> None:
     cell = next(design.cells())
     tuned = replace(cell, variant=replace(cell.variant, recipe={"train.learning_rate": 0.125}))
     tracker.start_cell(tuned, COMMIT)

@@ -1,4 +1,4 @@
-"""Searches on a real Optuna database, with results that are a formula of the levels instead of hours of training."""
+"""Searches on a real Optuna database, with results computed by a formula of the levels instead of training."""
 
 from __future__ import annotations
 
@@ -42,48 +42,46 @@ def test_each_pick_is_tried_once_and_the_best_are_confirmed_with_all_replicates(
     assert again.trained == []
 
 
-def test_what_confirms_shares_no_seed_and_no_key_with_what_selects(tmp_path: Path) -> None:
+def test_confirmation_shares_no_seed_and_no_key_with_selection(tmp_path: Path) -> None:
     study = Study(tmp_path)
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
-    assert len(launcher.seeds[Split.VALIDATION]) == 1  # so that variants are compared under one
+    assert len(launcher.seeds[Split.VALIDATION]) == 1  # all variants are compared under one seed
     assert len(launcher.seeds[Split.TEST]) == 2
     assert not launcher.seeds[Split.VALIDATION] & launcher.seeds[Split.TEST]
     keys = [cell.key for cell in study.store.cells()]
     assert len(keys) == len(set(keys)) == 9 + 3 * 2
 
 
-def test_picks_depend_on_the_validation_images_alone(tmp_path: Path) -> None:
+def test_picks_depend_only_on_the_validation_images(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
-    one, other = Study(tmp_path / "one"), Study(tmp_path / "other")
-    one.drive(FormulaLauncher(one.config))
-    # On test images all are the other way round; what they come to on validation images is the same.
-    other.drive(
-        FormulaLauncher(other.config, value=lambda levels: -score(levels), bonus=lambda levels: 2 * score(levels))
+    first, second = Study(tmp_path / "one"), Study(tmp_path / "other")
+    first.drive(FormulaLauncher(first.config))
+    # On test images the order is reversed; results on validation images are the same.
+    second.drive(
+        FormulaLauncher(second.config, value=lambda levels: -score(levels), bonus=lambda levels: 2 * score(levels))
     )
-    assert (other.picked(), other.confirmed()) == (one.picked(), one.confirmed())
+    assert (second.picked(), second.confirmed()) == (first.picked(), first.confirmed())
 
 
 @pytest.mark.parametrize("stop_after", [2, 9, 12])  # the first 9 select
-def test_a_search_that_was_cut_off_in_either_phase_ends_as_it_would_have(tmp_path: Path, stop_after: int) -> None:
-    whole, parts = (Study(tmp_path / name) for name in ("whole", "parts"))
+def test_a_search_resumed_in_either_phase_ends_like_an_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
+    uninterrupted, resumed = (Study(tmp_path / name) for name in ("whole", "parts"))
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    undisturbed = FormulaLauncher(whole.config)
-    whole.drive(undisturbed)
-    first, second = FormulaLauncher(parts.config), FormulaLauncher(parts.config)
-    parts.drive(first, stop_after=stop_after)
-    parts.drive(second)
+    undisturbed = FormulaLauncher(uninterrupted.config)
+    uninterrupted.drive(undisturbed)
+    first, second = FormulaLauncher(resumed.config), FormulaLauncher(resumed.config)
+    resumed.drive(first, stop_after=stop_after)
+    resumed.drive(second)
     assert first.trained + second.trained == undisturbed.trained
-    assert parts.confirmed() == whole.confirmed()
+    assert resumed.confirmed() == uninterrupted.confirmed()
 
 
 @pytest.mark.parametrize("capacity", [2, 40])
 @pytest.mark.parametrize("prune", [False, True])
-def test_a_search_of_several_cells_at_once_confirms_when_all_picks_have_been_tried(
-    tmp_path: Path, capacity: int, prune: bool
-) -> None:
+def test_a_parallel_search_confirms_after_all_picks_have_ended(tmp_path: Path, capacity: int, prune: bool) -> None:
     study = Study(tmp_path, prunes=prune)
     launcher = FormulaLauncher(study.config, capacity=capacity)
     study.drive(launcher)
@@ -99,12 +97,12 @@ def test_a_search_of_several_cells_at_once_confirms_when_all_picks_have_been_tri
     assert again.trained == []
 
 
-def test_more_trials_add_to_a_search_and_keep_what_was_confirmed(tmp_path: Path) -> None:
+def test_more_trials_extend_a_search_and_keep_confirmed_variants(tmp_path: Path) -> None:
     study = Study(tmp_path)
     study.drive(FormulaLauncher(study.config))
     before, confirmed = study.picked(), study.confirmed()
     more = Study(tmp_path, "sweep.trials=10")
-    launcher = FormulaLauncher(more.config, value=lambda levels: score(levels) + 200)  # what comes now is better
+    launcher = FormulaLauncher(more.config, value=lambda levels: score(levels) + 200)  # later results are better
     more.drive(launcher)
     assert more.picked()[:8] == before
     new = more.picked()[8:]
@@ -114,7 +112,7 @@ def test_more_trials_add_to_a_search_and_keep_what_was_confirmed(tmp_path: Path)
     assert set(more.confirmed()[2:]) == set(new)
 
 
-def test_a_pick_that_failed_is_tried_again_before_others_are_confirmed_instead(tmp_path: Path) -> None:
+def test_a_failed_pick_is_repeated_before_others_are_confirmed(tmp_path: Path) -> None:
     best = "groups=4, gate=tanh1"
     space = "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # four combinations
     study = Study(tmp_path, space, "sweep.confirm=1", "replicates=1")
@@ -132,24 +130,26 @@ def test_a_pick_that_failed_is_tried_again_before_others_are_confirmed_instead(t
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
     assert launcher.trained == [f"{best} selection", f"{best} r0"]
-    assert study.confirmed() == [second, best]  # what was confirmed is not taken back
+    assert study.confirmed() == [second, best]  # confirmed variants stay
 
 
 def test_with_several_objectives_the_best_in_each_are_confirmed(tmp_path: Path) -> None:
-    space = "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # memory is the number of groups
+    space = (
+        "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # memory is given by the number of groups
+    )
     study = Study(tmp_path, space, "sweep.objectives=[top1,peak_memory_mib]", "sweep.confirm=3", "replicates=1")
     study.drive(FormulaLauncher(study.config))
-    assert study.confirmed() == ["groups=4, gate=tanh1", "groups=2, gate=tanh1"]  # both others are beaten
+    assert study.confirmed() == ["groups=4, gate=tanh1", "groups=2, gate=tanh1"]  # the others are dominated
 
 
-def test_the_sampler_learns_from_what_came_before(tmp_path: Path) -> None:
+def test_the_sampler_learns_from_earlier_results(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.trials=20", "sweep.factors.attention.transform=[affine,conv1x1,none]",
                   "sweep.factors.attention.shuffle=[true,false]", "replicates=1", "sweep.confirm=1")  # fmt: skip
     study.drive(FormulaLauncher(study.config))
     assert max(study.results()) == score(BEST)  # 6 of the 144 combinations have it
 
 
-def test_an_objective_that_is_to_be_small_is_made_small(tmp_path: Path) -> None:
+def test_an_objective_to_minimize_is_minimized(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.objectives=[peak_memory_mib]", "sweep.trials=16", "replicates=1")
     study.drive(FormulaLauncher(study.config))
     memory = study.results("peak_memory_mib")  # the number of groups, here
@@ -166,25 +166,25 @@ def test_variants_with_too_many_parameters_are_not_trained(tmp_path: Path) -> No
     assert study.last.ending == ""
 
 
-def test_parameters_are_counted_as_they_are_trained() -> None:
+def test_parameter_counts_are_those_of_the_trained_network() -> None:
     config = compose_config(["device=cpu", "sweep=search"])
-    made = make_design(config)
-    launcher = SerialLauncher(made, config.data)
-    assert launcher.count_parameters(made.variants[0]) == 75_290
+    design = make_design(config)
+    launcher = SerialLauncher(design, config.data)
+    assert launcher.count_parameters(design.variants[0]) == 75_290
 
 
-def test_a_search_ends_when_no_combination_is_left(tmp_path: Path) -> None:
+def test_a_search_ends_if_no_combination_is_left(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.factors={attention: {branches: [both, channel], norm: [instance, batch]}}")
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
     assert study.last.ending == worded("search.exhausted")
-    # branches=channel with norm=batch is no network of its own.
+    # branches=channel with norm=batch is the same network as with another norm.
     assert sorted(study.picked()) == [
         "branches=both, norm=batch", "branches=both, norm=instance", "branches=channel, norm=instance",
     ]  # fmt: skip
 
 
-def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
+def test_pruned_variants_are_not_resumed(tmp_path: Path) -> None:
     study = Study(tmp_path, "sweep.trials=16", prunes=True)
     launcher = FormulaLauncher(study.config)
     study.drive(launcher)
@@ -205,16 +205,14 @@ def test_hopeless_variants_are_given_up_for_good(tmp_path: Path) -> None:
     study.drive(again)
     assert again.trained == []
 
-    made = with_found_variants(study.design, cells, Maker(study.config))
-    unfinished = collect_selection(made, cells).results.unfinished
+    design = with_found_variants(study.design, cells, Maker(study.config))
+    unfinished = collect_selection(design, cells).results.unfinished
     assert set(unfinished["state"]) == {"pruned"}
     assert sorted(unfinished["variant"]) == sorted(cell.variant for cell in given_up)
     assert unfinished["reason"].str.contains("median").all()
 
 
-def test_a_driver_that_died_after_giving_a_cell_up_finds_it_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_pruned_before_its_driver_died_stays_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
@@ -236,7 +234,7 @@ def test_a_driver_that_died_after_giving_a_cell_up_finds_it_given_up(
     assert [cell.state for cell in again.cells()] == [CellState.PRUNED]
 
 
-def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -> None:
+def test_pruning_needs_a_single_objective_measured_after_every_epoch() -> None:
     assert can_prune(["top1"])
     assert can_prune(["test_loss"])
     assert not can_prune(["peak_memory_mib"])
@@ -269,16 +267,16 @@ def test_only_one_objective_that_is_known_after_every_epoch_can_be_pruned_by() -
         ),
     ],
 )
-def test_a_search_that_cannot_be_made_is_refused_before_anything_is_trained(overrides: list[str], message: str) -> None:
+def test_an_impossible_search_is_refused_before_training(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_design(compose_config(["device=cpu", "sweep=search", *overrides]))
 
 
-def test_a_level_that_fits_beside_some_others_is_no_slip() -> None:
+def test_a_level_that_is_valid_only_in_some_combinations_is_accepted() -> None:
     make_design(compose_config(["device=cpu", "sweep=search", "sweep.factors.attention.removed=[identity,reassign]"]))
 
 
-def test_a_stored_search_for_other_objectives_is_refused(tmp_path: Path) -> None:
+def test_a_stored_search_with_other_objectives_is_refused(tmp_path: Path) -> None:
     study = Study(tmp_path)
     study.drive(FormulaLauncher(study.config), stop_after=1)
     other = Study(tmp_path, "sweep.objectives=[test_loss]")

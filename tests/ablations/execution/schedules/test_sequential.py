@@ -1,4 +1,4 @@
-"""`replicates=auto` on a real store, with accuracies that are made up instead of hours of training."""
+"""`replicates=auto` on a real store, with accuracies computed by a formula instead of training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.builders.several import Several
 from tests.conftest import Command
 from tests.wording import refusal, worded
 
-# With up to 16 replicates the study is looked at 8, 11 and 16 of them.
+# With up to 16 replicates there are interim analyses at 8, 11 and 16.
 SIZES = (8, 11, 16)
 TINY = ("device=cpu", "sweep.factors.attention.groups=[1,4]", "data.train_images=64", "data.test_images=10",
         "train.epochs=1", "sweep.margin=0.2", "measure=off")  # fmt: skip
@@ -41,35 +41,35 @@ AUTO = ("replicates=auto", "replicates.max=16")
 
 
 def wiggle(replicate: int) -> float:
-    """A spread that averages out: no test finds a difference in it, nor that there is none."""
+    """Noise that averages out: neither a difference nor equivalence is significant."""
     return (1 + 0.1 * replicate) * (-1.0 if replicate % 2 else 1.0)
 
 
 def mixed(variant: str, replicate: int) -> float:
-    """groups=1 helps beyond doubt, and of groups=4 nothing is ever known."""
+    """groups=1 helps clearly, and groups=4 stays undecided."""
     noise = wiggle(replicate)
     return {"none": 50.0 + noise, "groups=1": 55.0 + 0.1 * replicate + noise, "groups=4": 50.0 - noise}[variant]
 
 
 def clear(variant: str, replicate: int) -> float:
-    """groups=1 helps, and groups=4 comes to the same."""
+    """groups=1 helps, and groups=4 is equivalent."""
     return {"none": 50.0, "groups=1": 55.0, "groups=4": 50.0}[variant] + 0.001 * wiggle(replicate) * (variant != "none")
 
 
 def hopeless(variant: str, replicate: int) -> float:
-    """Nothing is ever known."""
+    """All contrasts stay undecided."""
     return 50.0 + wiggle(replicate) * (-1.0 if variant == "none" else 1.0)
 
 
 def later(variant: str, replicate: int) -> float:
-    """groups=4 helps too, but a bad replicate hides that from the first look."""
+    """groups=4 also helps, but a bad replicate hides it at the first interim analysis."""
     if variant != "groups=4":
         return clear(variant, replicate)
     return 47.0 if replicate == 3 else 52.0 + 0.001 * wiggle(replicate)
 
 
 class MadeUpLauncher(Several):
-    """Cells that take no time and come to what a formula says."""
+    """Cells that take no time, with results computed by a formula."""
 
     def __init__(self, config: Config, top1: Callable[[str, int], float], failing: str = "", capacity: int = 1) -> None:
         super().__init__(make_design(config), config.data)
@@ -90,7 +90,7 @@ class MadeUpLauncher(Several):
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Commits need not outlive a power cut here; waiting for that would be most of what these tests take."""
+    """Turns off synchronous commits, which would take most of the time of these tests."""
 
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
@@ -101,7 +101,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 class Study(DrivenStudy):
-    """A study in a folder, gone on with as often as a test wants."""
+    """A study in a folder, resumed any number of times."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         super().__init__(folder, *TINY, *(overrides or AUTO))
@@ -114,7 +114,7 @@ class Study(DrivenStudy):
         failing: str = "",
         capacity: int = 1,
     ) -> list[str]:
-        """Goes on as `run` does; returns the cells that were trained."""
+        """Resumes the study as `run` does; returns the trained cells."""
         launcher = MadeUpLauncher(self.config, top1, failing, capacity)
         self.found.clear()
         self.drive(launcher, stop_after=stop_after)
@@ -150,16 +150,16 @@ def upto(number: int) -> list[int]:
     return list(range(number))
 
 
-def test_what_the_first_look_decides_gets_no_more_and_the_others_and_their_baseline_do(study: Study) -> None:
+def test_only_undecided_variants_and_their_baseline_get_more_replicates(study: Study) -> None:
     trained = study.train(mixed)
     assert study.replicates() == {"none": upto(16), "groups=1": upto(8), "groups=4": upto(16)}
     assert len(trained) == len(set(trained)) == 16 + 8 + 16
-    # A whole replicate of all that are wanted after the other, so that a cut leaves pairs.
+    # In the order of replicates, so that an interruption leaves pairs.
     assert trained[24:28] == ["none r8", "groups=4 r8", "none r9", "groups=4 r9"]
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.UNDECIDED}
 
 
-def test_each_look_says_what_it_found_and_how_many_cells_it_adds(study: Study) -> None:
+def test_each_interim_analysis_reports_its_decisions_and_added_replicates(study: Study) -> None:
     study.train(mixed)
     assert study.found == [
         (worded("looks.look", replicates=8, decided=1, contrasts=2, named="none, groups=4", more=3), 24 + 6),
@@ -167,7 +167,7 @@ def test_each_look_says_what_it_found_and_how_many_cells_it_adds(study: Study) -
     ]
 
 
-def test_a_study_of_which_all_is_decided_ends_there(study: Study) -> None:
+def test_a_study_ends_when_everything_is_decided(study: Study) -> None:
     study.train(clear)
     assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(8))
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.EQUIVALENT}
@@ -175,37 +175,37 @@ def test_a_study_of_which_all_is_decided_ends_there(study: Study) -> None:
     assert study.train(clear) == []
 
 
-def test_a_study_of_which_nothing_is_decided_ends_with_the_last_look(study: Study) -> None:
+def test_an_undecided_study_ends_with_the_last_interim_analysis(study: Study) -> None:
     study.train(hopeless)
     assert len(study.found) == 2
     assert study.replicates() == dict.fromkeys(["none", "groups=1", "groups=4"], upto(16))
     assert study.train(hopeless) == []
-    assert study.found == []  # a study that is at its end has nothing more to say
+    assert study.found == []  # a finished study reports nothing
 
 
-def test_what_a_later_look_decides_gets_no_more_than_that(study: Study) -> None:
+def test_contrasts_decided_at_a_later_interim_analysis_get_no_more_replicates(study: Study) -> None:
     study.train(later)
     assert study.replicates() == {"none": upto(11), "groups=1": upto(8), "groups=4": upto(11)}
-    # The tests have decided that there is a difference; what it is worth, a mean does not say.
+    # The difference is significant, but the variant is unstable, so its mean is not reported as an effect.
     assert study.verdicts() == {"groups=1": Verdict.HELPS, "groups=4": Verdict.UNSTABLE}
 
 
 @pytest.mark.parametrize("stop_after", [5, 24, 29, 30])
-def test_a_study_that_was_cut_off_goes_on_with_exactly_the_missing_cells(study: Study, stop_after: int) -> None:
+def test_a_resumed_study_trains_exactly_the_missing_cells(study: Study, stop_after: int) -> None:
     first = study.train(mixed, stop_after=stop_after)
     second = study.train(mixed)
     assert len(first) == stop_after
     assert [*first, *second] == MIXED_ORDER
 
 
-def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that_costs(
+def test_a_plan_within_a_batch_has_the_remaining_cells_and_their_cost(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.train(mixed, stop_after=28)
     typed = [*TINY, *AUTO, "launcher=serial", f"results_dir={tmp_path}", "tracking.enabled=false"]
     assert cli.main("run", PURPOSE, run, typed) == 0
     printed = capsys.readouterr().out
-    # One batch ends here with the cells that were left of it, and another one may follow.
+    # The plan ends with the remaining cells of this batch; another batch may follow.
     assert "replicates: 8 to 16, " + worded("run.to_train", cells=30, left=2) in printed
     assert "Cost: about 2 s for 2 cells." in printed.splitlines()
     assert "[29/30] none r10" in printed
@@ -213,30 +213,28 @@ def test_a_run_that_goes_on_within_a_batch_says_what_is_left_of_it_and_what_that
 
 
 @pytest.mark.parametrize("capacity", [2, 5, 40])
-def test_a_look_waits_for_all_cells_of_the_one_before_however_many_are_trained_at_once(
-    study: Study, capacity: int
-) -> None:
+def test_an_interim_analysis_waits_for_all_its_cells_with_any_parallelism(study: Study, capacity: int) -> None:
     trained = study.train(mixed, capacity=capacity)
     assert len(trained) == len(set(trained))
     assert set(trained[:24]) == set(MIXED_ORDER[:24])
     assert set(trained) == set(MIXED_ORDER)
 
 
-def test_a_cell_that_a_killed_run_had_begun_is_trained_once(study: Study) -> None:
+def test_a_cell_started_by_a_killed_run_is_trained_once(study: Study) -> None:
     study.train(mixed, stop_after=26)
-    study.store.start(study.design.cell(study.design.variants[0], 9))  # and dies
+    study.store.start(study.design.cell(study.design.variants[0], 9))  # then the process is killed
     assert study.train(mixed) == MIXED_ORDER[26:]
 
 
 @pytest.mark.parametrize("failing", ["groups=4 r4", "groups=4 r11", "none r14"])
-def test_a_failed_cell_is_tried_again(study: Study, failing: str) -> None:
+def test_a_failed_cell_is_repeated(study: Study, failing: str) -> None:
     study.train(mixed, failing=failing)
     study.train(mixed)
     assert study.replicates() == {"none": upto(16), "groups=1": upto(8), "groups=4": upto(16)}
     assert study.train(mixed) == []
 
 
-def test_replicates_of_a_study_that_had_a_number_of_them_are_used(tmp_path: Path) -> None:
+def test_replicates_of_a_study_with_a_fixed_number_are_used(tmp_path: Path) -> None:
     fixed, auto = Study(tmp_path, "replicates=10"), Study(tmp_path)
     assert len(fixed.train(mixed)) == 30
     assert auto.train(mixed) == [
@@ -248,7 +246,7 @@ def test_replicates_of_a_study_that_had_a_number_of_them_are_used(tmp_path: Path
     )
 
 
-def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alone(tmp_path: Path) -> None:
+def test_undecided_contrasts_add_replicates_only_of_their_baseline(tmp_path: Path) -> None:
     sweep = ("sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}", "sweep.variants={}",
              "sweep.baseline=none")  # fmt: skip
     store = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", "x", create=True)
@@ -268,10 +266,10 @@ def test_contrasts_of_several_baselines_add_replicates_of_their_own_baseline_alo
     ]  # fmt: skip
 
 
-def test_a_study_remembers_when_it_is_looked_at(study: Study) -> None:
+def test_a_study_stores_its_interim_analyses(study: Study) -> None:
     study.train(mixed)
     assert study.store.attributes["looks"] == list(SIZES)
-    # More contrasts would be looked at later, but what was spent is spent.
+    # More contrasts would have later interim analyses, but the error rate of earlier ones is already spent.
     study.store.remember("looks", [8, 16])
     assert interims_of(study.design, study.store.attributes["looks"]) == InterimAnalyses((8, 16))
 
@@ -283,7 +281,7 @@ def test_another_replicates_max_is_refused_for_a_stored_study(study: Study, tmp_
         interims_of(other.design, other.store.attributes["looks"])
 
 
-def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_can() -> None:
+def test_too_few_replicates_to_decide_are_refused_with_the_minimum() -> None:
     asked = make_design(compose_config([*TINY, "replicates=auto", "replicates.max=5"]))
     with pytest.raises(UsageError, match=refusal("replicates.max=5", "looks.too_few")):
         interims_of(asked)
@@ -291,7 +289,7 @@ def test_too_few_replicates_to_decide_anything_are_refused_with_the_least_that_c
     assert interims_of(make_design(compose_config([*TINY, "replicates=auto", "replicates.max=6"]))).sizes == (6,)
 
 
-def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
+def test_a_sweep_without_contrasts_is_refused() -> None:
     asked = make_design(compose_config(["device=cpu", "sweep.factors={}", "replicates=auto"]))
     with pytest.raises(UsageError, match=refusal("replicates=auto", "looks.nothing")):
         interims_of(asked)
@@ -308,7 +306,7 @@ def test_a_sweep_without_contrasts_has_nothing_to_decide() -> None:
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_message_and_status_2(
+def test_invalid_options_give_one_message_and_status_2(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main("run", PURPOSE, run, ["device=cpu", *arguments, f"results_dir={tmp_path}"]) == 2
@@ -317,7 +315,7 @@ def test_what_cannot_be_done_is_one_message_and_status_2(
     assert len(errors.splitlines()) == 1
 
 
-def test_a_run_says_of_a_stored_study_with_another_replicates_max_that_it_cannot_go_on(
+def test_a_run_with_another_replicates_max_than_stored_is_refused(
     study: Study, tmp_path: Path, command: Command
 ) -> None:
     study.train(mixed, stop_after=1)
@@ -333,7 +331,7 @@ REAL = ("device=cpu", "sweep=shuffle", "replicates=auto", "replicates.max=10", "
         "weights=off")  # fmt: skip
 
 
-def test_a_real_study_is_looked_at_until_it_is_decided_or_at_its_end(tmp_path: Path, command: Command) -> None:
+def test_a_real_study_runs_until_it_is_decided_or_complete(tmp_path: Path, command: Command) -> None:
     done = command("run", *REAL, f"results_dir={tmp_path}")
     assert (done.returncode, done.stderr) == (0, "")
     sizes = interims_of(make_design(compose_config([*REAL]))).sizes

@@ -1,4 +1,4 @@
-"""Equal tuning on a real Optuna database, with results that are a formula of the recipe."""
+"""Tuning on a real Optuna database, with results computed by a formula of the recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRIALS, REPLICATES = 5, 2
 CELLS = 2 * TRIALS + 2 * 2 * REPLICATES  # trials of two variants, and their replicates under two recipes
 
 
-def test_all_trials_come_before_any_replicate_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+def test_all_trials_precede_the_replicates_and_nothing_is_trained_twice(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     launcher = TunableLauncher(study.config)
     study.drive(launcher)
@@ -33,20 +33,20 @@ def test_all_trials_come_before_any_replicate_and_nothing_is_trained_twice(tmp_p
     assert again.trained == []
 
 
-def test_all_variants_are_given_the_same_quasi_random_recipes(tmp_path: Path) -> None:
+def test_all_variants_get_the_same_quasi_random_recipes(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     launcher = TunableLauncher(study.config)
     study.drive(launcher)
-    one, other = launcher.recipes.values()
-    assert one == other
-    assert len(set(one)) == TRIALS
-    rates = sorted(rate for rate, _ in one)
+    first, second = launcher.recipes.values()
+    assert first == second
+    assert len(set(first)) == TRIALS
+    rates = sorted(rate for rate, _ in first)
     # The default space is 1/8 to 4 times the recipe's learning rate of 0.3, evenly on a logarithmic scale.
     assert 0.0375 <= rates[0] < 0.12
     assert 0.4 < rates[-1] <= 1.2
 
 
-def test_trials_share_seeds_between_variants_and_with_no_replicate(tmp_path: Path) -> None:
+def test_trials_share_seeds_between_variants_but_not_with_replicates(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     launcher = TunableLauncher(study.config)
     study.drive(launcher)
@@ -57,11 +57,11 @@ def test_trials_share_seeds_between_variants_and_with_no_replicate(tmp_path: Pat
     assert len(set(keys)) == len(keys) == CELLS
 
 
-def test_recipes_depend_on_the_validation_images_alone(tmp_path: Path) -> None:
-    one, other = TunedStudy(tmp_path / "one"), TunedStudy(tmp_path / "other")
-    one.drive(TunableLauncher(one.config))
-    other.drive(TunableLauncher(other.config, on_test=-1.0))  # on test images the order of recipes is reversed
-    best = [study.analysis().tuned for study in (one, other)]
+def test_recipes_depend_only_on_the_validation_images(tmp_path: Path) -> None:
+    first, second = TunedStudy(tmp_path / "one"), TunedStudy(tmp_path / "other")
+    first.drive(TunableLauncher(first.config))
+    second.drive(TunableLauncher(second.config, on_test=-1.0))  # on test images the order of recipes is reversed
+    best = [study.analysis().tuned for study in (first, second)]
     assert best[0] is not None
     assert best[1] is not None
     assert best[0].recipes == best[1].recipes
@@ -69,7 +69,7 @@ def test_recipes_depend_on_the_validation_images_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
 @pytest.mark.parametrize("stop_after", [1, 9, 10, 15])
-def test_tuning_that_was_cut_off_ends_as_it_would_have(tmp_path: Path, stop_after: int, sampler: str) -> None:
+def test_resumed_tuning_ends_like_uninterrupted_tuning(tmp_path: Path, stop_after: int, sampler: str) -> None:
     whole, parts = (TunedStudy(tmp_path / name, f"tune.sampler={sampler}") for name in ("whole", "parts"))
     undisturbed = TunableLauncher(whole.config)
     whole.drive(undisturbed)
@@ -81,12 +81,12 @@ def test_tuning_that_was_cut_off_ends_as_it_would_have(tmp_path: Path, stop_afte
     assert keys[0] == keys[1]
 
 
-def test_a_trial_that_was_interrupted_is_begun_again_with_the_same_recipe(tmp_path: Path) -> None:
+def test_an_interrupted_trial_is_started_again_with_the_same_recipe(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path, "tune.sampler=tpe")
     study.drive(TunableLauncher(study.config), stop_after=9)
     cell = next(study.schedule(study.store).cells())
     assert cell is not None
-    study.store.start(cell)  # and its process is killed
+    study.store.start(cell)  # then its process is killed
     launcher = TunableLauncher(study.config)
     study.drive(launcher)
     assert launcher.trained[0] == cell.name
@@ -100,18 +100,18 @@ def test_tpe_follows_the_results_of_each_variant(tmp_path: Path) -> None:
     launcher = TunableLauncher(study.config)
     study.drive(launcher)
     rates = {name: [rate for rate, _ in recipes] for name, recipes in launcher.recipes.items()}
-    start = [own[:4] for own in rates.values()]
+    start = [recipe_rates[:4] for recipe_rates in rates.values()]
     assert start[0] == start[1]  # drawn with the same random numbers
     tuned = study.analysis().tuned
     assert tuned is not None
     for name, optimum in OPTIMA.items():
         assert 1 / 2 < tuned.recipes[name][RATE] / optimum < 2
         later = sorted(rates[name][10:])
-        assert 1 / 3 < later[len(later) // 2] / optimum < 3  # where it looks in the end
+        assert 1 / 3 < later[len(later) // 2] / optimum < 3  # the median of the later proposals
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
-def test_several_cells_at_once_are_the_same_cells(tmp_path: Path, sampler: str) -> None:
+def test_parallel_training_has_the_same_cells(tmp_path: Path, sampler: str) -> None:
     study = TunedStudy(tmp_path, f"tune.sampler={sampler}")
     launcher = TunableLauncher(study.config, capacity=3)
     study.drive(launcher)
@@ -121,7 +121,7 @@ def test_several_cells_at_once_are_the_same_cells(tmp_path: Path, sampler: str) 
     assert first_result == 2 * TRIALS
 
 
-def test_a_trial_that_diverged_counts_as_worse_than_any_other(tmp_path: Path) -> None:
+def test_a_diverged_trial_counts_as_worse_than_any_other(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     launcher = TunableLauncher(study.config, diverges=lambda job: job.recipe.learning_rate > 0.2)
     study.drive(launcher)
@@ -132,7 +132,7 @@ def test_a_trial_that_diverged_counts_as_worse_than_any_other(tmp_path: Path) ->
     assert tuned.expected["expected"].notna().all()
 
 
-def test_a_variant_whose_trials_all_diverge_has_no_best_recipe_and_costs_no_other_its_own(tmp_path: Path) -> None:
+def test_a_variant_whose_trials_all_diverge_has_no_best_recipe_and_does_not_affect_others(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
 
     def diverges(job: object) -> bool:
@@ -147,7 +147,7 @@ def test_a_variant_whose_trials_all_diverge_has_no_best_recipe_and_costs_no_othe
     assert study.last.outlook().to_train == 0
 
 
-def test_variants_that_differ_in_the_best_learning_rate_alone_are_told_apart_under_one_recipe_only(
+def test_variants_that_differ_only_in_the_best_learning_rate_differ_only_under_the_common_recipe(
     tmp_path: Path,
 ) -> None:
     study = TunedStudy(tmp_path, "replicates=8", "tune.trials=8")
@@ -161,7 +161,7 @@ def test_variants_that_differ_in_the_best_learning_rate_alone_are_told_apart_und
         assert 1 / 2 < best.tried.variants[list(OPTIMA).index(name)].recipe[RATE] / optimum < 2
 
 
-def test_tuning_adds_to_a_study_that_has_cells_and_more_trials_to_tuning(tmp_path: Path) -> None:
+def test_tuning_extends_a_study_with_cells_and_more_trials_extend_tuning(tmp_path: Path) -> None:
     plain = TunedStudy(tmp_path, "tune.trials=0")
     plain.drive(TunableLauncher(plain.config))
     three = TunedStudy(tmp_path, "tune.trials=3")
@@ -177,7 +177,7 @@ def test_tuning_adds_to_a_study_that_has_cells_and_more_trials_to_tuning(tmp_pat
     assert len(trials_of(five.design, five.store.cells())) == 2 * TRIALS
 
 
-def test_optuna_sees_what_was_tuned_as_parameters(tmp_path: Path) -> None:
+def test_tuned_options_are_parameters_in_optuna(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     study.drive(TunableLauncher(study.config))
     trials = _optuna_trials(study)
