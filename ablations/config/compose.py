@@ -10,11 +10,12 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from typing import Any, cast, get_type_hints
+from functools import cache
+from typing import Any, cast, get_origin, get_type_hints
 from unicodedata import normalize
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ablations.common.errors import UsageError, shown
 from ablations.common.names import check_sentence
 from ablations.common.settings import flatten
+from ablations.config.data import DATA
 from ablations.config.groups import GROUPS, compose_groups, default_choices, group_choices, selection
 from ablations.config.launcher import options_of_launcher, owners_of
 from ablations.config.messages import TAKES_LIST, TAKES_SETTINGS, interpolation_reason, type_reason
@@ -135,18 +137,38 @@ def varies_model(config: Config) -> bool:
 
 
 def parse_override(argument: str) -> Override:
-    """Reads an override of one value, as `train.epochs=3`; raises a UsageError if it is not understood."""
+    """Reads an override of one value, as `train.epochs=3`; list options accept `a,b` for `[a,b]`.
+
+    Raises:
+        UsageError: if it cannot be parsed, or has several values for an option of one.
+    """
     override = read_override(argument)
     if override.is_sweep_override():
-        value = override.get_value_string()
+        key, value = override.key_or_group, override.get_value_string()
+        if override.value_type is ValueType.SIMPLE_CHOICE_SWEEP and key in _list_options():
+            return read_override(f"{override.get_key_element()}=[{value}]")
         reason = (
             "expects a single value; write lists as [1,2], and factors of a study as sweep.factors; -m runs one study "
             "per value"
         )
         is_text = "," in value and any(map(str.isalpha, value)) and not value.endswith(")")
-        advice = quoting_advice(override.key_or_group, value) if is_text else ""
-        raise UsageError(override.key_or_group, value, reason + advice)
+        advice = quoting_advice(key, value) if is_text else ""
+        raise UsageError(key, value, reason + advice)
     return override
+
+
+@cache
+def _list_options() -> frozenset[str]:
+    """Returns the names of all options that accept a list."""
+
+    def names(schema: type[Any], prefix: str = "") -> Iterator[str]:
+        for name, hint in get_type_hints(schema).items():
+            if is_dataclass(hint):
+                yield from names(cast(type[Any], hint), f"{prefix}{name}.")
+            elif hint is Any or get_origin(hint) is list:
+                yield SHOWN_NAMES.get(f"{prefix}{name}", f"{prefix}{name}")
+
+    return frozenset([*names(Config), *(name for schema in DATA.values() for name in names(schema, "data."))])
 
 
 def read_override(argument: str) -> Override:

@@ -60,6 +60,14 @@ def test_text_that_can_mean_nothing_else_needs_no_quotes(storage: str) -> None:
     assert compose_config(["sweep.baseline=groups=4"]).sweep.baseline == "groups=4"
 
 
+@pytest.mark.parametrize(
+    "value", ["export=csv,cards", "figures=forest,edf", "bench.precision=fp32,bf16", "against='groups=4','groups=2'"]
+)
+def test_list_options_accept_comma_separated_values_without_brackets(value: str) -> None:
+    key, _, text = value.partition("=")
+    assert compose_config([value]) == compose_config([f"{key}=[{text}]"])
+
+
 def test_a_sweep_of_ones_own_is_a_file_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine.yaml").write_text(

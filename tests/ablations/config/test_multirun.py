@@ -25,6 +25,7 @@ from tests.wording import refusal
         (["+sweep.factors.attention.groups=[1],[2,4]"], [f"groups-digits-resnet8-groups={n}" for n in ("1", "2_4")]),
         (["model=glob(resnet5*)"], ["groups-digits-resnet50", "groups-digits-resnet56"]),
         (["seed=1,2", "recipes=[quick,short]"], [f"groups-digits-resnet8-quick-vs-short-seed={n}" for n in (1, 2)]),
+        (["figures=forest,edf"], ["groups-digits-resnet8-figures=forest", "groups-digits-resnet8-figures=edf"]),
         (["model=resnet20"], ["groups-digits-resnet20"]),
     ],
 )
