@@ -1,1 +1,1 @@
-"""All words, tables and pictures that a person reads."""
+"""Reports: text, tables, figures and pages."""

@@ -1,4 +1,4 @@
-"""The report on stored studies beside each other: sentences, one table, one figure, what differs, and `report.md`."""
+"""The report on a comparison of stored studies: sentences, a table, a figure, differing options, and `report.md`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from ablations.reporting.text.not_made import not_made_lines, not_made_notice
 from ablations.storage.paths import GO_ON
 
 _NAME = "comparison"  # of the figure
-_LONGEST = 60  # letters of an option's value in the report; the CSV has all
+_LONGEST = 60  # letters of an option's value in the report; the CSV has the complete value
 
 
 def report_comparison(found: StudyComparison, command: str, console: Console, parts: Parts | None = None) -> Path:
     """Writes the report on a comparison into its folder and prints it; returns the path of `report.md`.
 
-    A part that cannot be made is left out, and added with its reason to `parts`.
+    A failed part is left out and added to `parts` with its reason.
 
     Raises:
-        UsageError: if `report.md` cannot be written, after everything else that can be written is.
+        UsageError: if `report.md` cannot be written, after writing everything else.
     """
     folder, parts = found.folder, parts or Parts()
     table = parts.make("table of studies", None, _table, found)
@@ -96,7 +96,7 @@ def _caption(found: StudyComparison, frame: pd.DataFrame) -> str:
 
 
 def _details(found: StudyComparison) -> list[str]:
-    """Returns the lines on each study, and the table of what differs."""
+    """Returns the lines on each study, and the table of differing options."""
     lines = ["## Studies", ""]
     for label, line in study_lines(found).items():
         study = found.studies[label]

@@ -1,4 +1,4 @@
-"""The report on several protocols: its sentences, one table, one figure, what differs between them, and `report.md`."""
+"""The report on several protocols: sentences, a table, a figure, differing options, and `report.md`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from ablations.reporting.text.multiverse import (
 from ablations.reporting.text.not_made import not_made_lines, not_made_notice
 from ablations.storage.paths import GO_ON
 
-_NAME = "protocols"  # of table and figure
+_NAME = "protocols"  # of the table and the figure
 
 
 def report_multiverse(analysis: MultiverseAnalysis, console: Console, parts: Parts | None = None) -> Path:
     """Writes the report on several protocols into its folder and prints it; returns the path of `report.md`.
 
-    A part that cannot be made is left out, and added with its reason to what `parts` has already.
+    A failed part is left out and added to `parts` with its reason.
 
     Raises:
-        UsageError: if `report.md` cannot be written, after everything else that can be written is.
+        UsageError: if `report.md` cannot be written, after writing everything else.
     """
     folder, parts = analysis.folder, parts or Parts()
     print_text(console, "Writing the report on all protocols: table and figure.")
@@ -91,7 +91,7 @@ def _write_frame(analysis: MultiverseAnalysis) -> None:
 
 
 def _draw(analysis: MultiverseAnalysis, parts: Parts) -> list[Path]:
-    """Draws the contrasts that are shown; returns the files, none if no contrast has a pair."""
+    """Draws the shown contrasts; returns the files, none if no contrast has a pair."""
     shown = shown_frame(analysis.frame)
     frame = shown[shown["n"] > 0]
     if frame.empty:
@@ -102,7 +102,7 @@ def _draw(analysis: MultiverseAnalysis, parts: Parts) -> list[Path]:
 
 
 def shown_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of the contrasts that are shown: of very many, those with the highest and the lowest means."""
+    """Returns the rows of the shown contrasts: those with the highest and the lowest means if there are very many."""
     means = frame.groupby("variant", sort=False)["mean"].mean()
     if len(means) <= MOST_SHOWN:
         return frame
@@ -150,7 +150,7 @@ def _text(
 
 
 def _protocols(analysis: MultiverseAnalysis) -> list[str]:
-    """Returns the lines on each protocol, on the options that differ, and on the machine."""
+    """Returns the lines on each protocol, the differing options and the machine."""
     lines = []
     for protocol in analysis.multiverse.protocols:
         study = analysis.studies.get(protocol.name)

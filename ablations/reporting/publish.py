@@ -1,4 +1,4 @@
-"""Writes a study's report, page, tables and figures, prints what a person wants to know, and says where they are."""
+"""Writes a study's report, page, tables and figures, and prints a summary with their paths."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ablations.storage.paths import GO_ON
 
 
 def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[str] = tuple(FIGURES)) -> Report:
-    """Writes a study's report with the figures of these names, and prints it.
+    """Writes and prints a study's report with the given figures.
 
-    A part that cannot be made is left out; `Report.parts`, the report and the page name it with its reason.
+    A failed part is left out; `Report.parts`, the report and the page list it with the reason.
 
     Raises:
-        UsageError: if `report.md` cannot be written, after everything else that can be written is.
+        UsageError: if `report.md` cannot be written, after writing everything else.
     """
-    # What is there by now, modules and results, is there to stay: whoever looks for garbage need not look at it again,
-    # which is a fifth of the time that a report of 10,000 cells takes.
+    # Modules and results stay alive, so exclude them from garbage collection, which saves a fifth of the time for
+    # 10,000 cells.
     gc.collect()
     gc.freeze()
     parts = Parts()
@@ -54,11 +54,11 @@ def report_study(analysis: StudyAnalysis, console: Console, figures: Sequence[st
 
 
 def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[str]) -> Parts:
-    """Draws figures by name and prints where they are; returns what could not be drawn because of an error.
+    """Draws figures by name and prints their paths; returns the parts that failed.
 
     Raises:
-        UsageError: if the study has no figure of one of these names, after the others are drawn; or if its folder
-            cannot be written.
+        UsageError: if the study does not have one of the figures, after drawing the others; or if its folder cannot be
+            written.
     """
     parts = Parts()
     gallery = draw_figures(analysis, names, parts)
@@ -71,7 +71,7 @@ def report_figures(analysis: StudyAnalysis, console: Console, names: Sequence[st
 
 
 def add_missing(console: Console, folder: Path, parts: Parts, later: Parts) -> None:
-    """Adds to the parts of a report in a folder what could not be made since it was written, and prints that."""
+    """Adds parts that failed after a report was written to its parts, and prints them."""
     if later.missing:
         parts.missing += later.missing
         print_text(console, *not_made_notice(later, parts.write_tracebacks(folder / TRACEBACKS)))

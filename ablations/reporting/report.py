@@ -36,8 +36,8 @@ _NAMED_CLASSES = 100
 class Report:
     """A study's report: the sentences, the tables, the figures, and the Markdown text.
 
-    `variants` is the table of variants, None if it could not be made; `parts` has what else could not be made; `body`
-    and `details` are the lines of the text before and after the figures.
+    `variants` is the table of variants, None if it failed; `parts` has all failed parts; `body` and `details` are the
+    lines of the text before and after the figures.
     """
 
     analysis: StudyAnalysis
@@ -51,17 +51,17 @@ class Report:
 
     @property
     def folder(self) -> Path:
-        """Where everything stands."""
+        """The study's folder."""
         return self.analysis.folder
 
     @property
     def path(self) -> Path:
-        """Where the report stands."""
+        """The file of the report."""
         return self.folder / "report.md"
 
     @property
     def opening(self) -> str:
-        """The part of the text that needs no figures: question, what is missing, sentences and tables."""
+        """The text before the figures: question, missing parts, sentences and tables."""
         design = self.analysis.design
         head = [
             f"# {markdown_text(design.study)}",
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def text(self) -> str:
-        """The whole text; what could not be made is listed as far as it is known by now."""
+        """The complete text, with the parts that have failed so far."""
         return self.opening + "\n".join(self.details)
 
     def write(self) -> None:
@@ -83,9 +83,9 @@ class Report:
 
 
 def make_report(analysis: StudyAnalysis, figures: Sequence[str] = tuple(FIGURES), parts: Parts = RAISE) -> Report:
-    """Draws the figures of these names and returns the report, which is yet to be written.
+    """Draws figures by name and returns the report, which is not written yet.
 
-    Where no cell is finished, the report says why, and has no figures. What cannot be made is left to `parts`.
+    Without a finished cell the report states the reason and has no figures. Failures are recorded in `parts`.
     """
     nothing: list[Any] = []
     sections = [
@@ -129,7 +129,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _details(analysis: StudyAnalysis, gallery: Gallery, parts: Parts) -> list[str]:
-    """Writes the rest: what is not finished, the figures, networks, protocol and origin."""
+    """Returns the lines on unfinished cells, figures, networks, protocol and origin."""
     attributes, nothing = analysis.attributes, list[str]()
     lines = [*parts.make("table of unfinished cells", nothing, _unfinished, analysis)]
     for drawn in gallery.drawn:
@@ -172,7 +172,7 @@ def _unfinished(analysis: StudyAnalysis) -> list[str]:
 
 
 def _networks(analysis: StudyAnalysis) -> list[str]:
-    # Those without a finished cell too, unless there are too many.
+    # Includes variants without a finished cell, unless there are too many.
     listed = [variant for variant in analysis.design.variants if analysis.shows_all or variant.name in analysis.shown]
     networks = []
     for variant in listed:
@@ -205,9 +205,10 @@ def _data(data: Mapping[str, Any] | None) -> list[str]:
 
 
 def _spoken(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """Names a backbone or a module with the options that differ from their defaults.
+    """Returns the name of a backbone or a module with the options that differ from their defaults.
 
-    Numbers that `auto` stands for, as groups and reduction, are always named: they are stored resolved.
+    Options with the default `auto`, such as groups and reduction, are always included, because they are stored
+    resolved.
     """
     knobs = {knob: value for knob, value in settings.items() if knob != "name"}
     shown = [knob for knob in knobs if knob not in defaults or knobs[knob] != defaults[knob]]

@@ -1,6 +1,6 @@
-"""One file a figure: one function computes a tidy frame, another draws it; `registry` knows which a study has.
+"""One file per figure: one function computes a tidy frame, another draws it; `registry` selects those of a study.
 
-What draws is given a frame that is not empty, and the `caption` that stands below.
+Drawing functions require a nonempty frame, and draw the `caption` below the figure.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["FIGURES", "chosen_figures"]
 
 
 def chosen_figures(asked: object, against: object = "") -> tuple[list[str], bool]:
-    """Returns the names that `figures=` asks for, in the order of a report, and whether those are all but some.
+    """Returns the figures that `figures=` selects, in the order of a report, and whether it only excludes some.
 
-    `asked` is `all`, a name, or a list of these and of `-name`, which leaves one out. Where `against` names what to
-    compare with, all are the figures of predictions, and others are refused.
+    `asked` is `all`, a name, or a list of these and of `-name`, which excludes a figure. With `against`, `all` means
+    the figures of predictions, and others are refused.
 
     Raises:
-        UsageError: if there is no such figure, or `against` does not apply to it.
+        UsageError: for an unknown figure, or one that `against` does not apply to.
     """
     if against not in ("", None):
         variants_named(against)

@@ -1,4 +1,4 @@
-"""Calibration: a reliability diagram of the baseline and some variants, and the calibration error of every variant."""
+"""Calibration: a reliability diagram of baselines and some variants, and the calibration error of every variant."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ablations.common.metrics import METRICS
 from ablations.reporting.figures import style
 from ablations.reporting.figures.marks import draw_lines, draw_points
 
-MOST_CURVES = 5  # beside the baselines'
-_LEAST = 0.1  # percent of a variant's predictions that a bin needs to be drawn
+MOST_CURVES = 5  # in addition to the baselines'
+_LEAST = 0.1  # minimum percentage of a variant's predictions in a drawn bin
 
 
 def shown_curves(errors: pd.DataFrame) -> list[str]:
-    """Returns the variants whose reliability is drawn: baselines, and those whose error differs most from theirs."""
+    """Returns the variants with a curve: baselines, and variants whose error differs most from their baseline's."""
     is_baseline = errors["variant"] == errors["baseline"]
     known = errors.set_index("variant")["ece"]
     gaps = (errors["ece"] - errors["baseline"].map(known)).abs().set_axis(errors["variant"])
@@ -29,7 +29,7 @@ def shown_curves(errors: pd.DataFrame) -> list[str]:
 
 
 def draw_calibration(found: StudyPredictions, caption: str) -> Figure:
-    """Draws accuracy by confidence, the share of predictions in each bin below, and beside them each variant's ECE."""
+    """Draws accuracy by confidence above the share of predictions per bin, and each variant's ECE on the right."""
     frame, errors = calibration_frame(found), predictions_frame(found)
     shown, labels = shown_curves(errors), style.row_labels(errors["variant"])
     baselines = set(errors.loc[errors["variant"] == errors["baseline"], "variant"])
@@ -59,9 +59,9 @@ def _draw_reliability(above: Axes, below: Axes, frame: pd.DataFrame, appearances
     bins = frame.assign(share=100 * frame["count"] / totals, low=math.nan, high=math.nan)
     draw_lines(above, bins[bins["share"] >= _LEAST], "confidence", "accuracy", "variant", appearances, size=3.4)
     for name, appearance in appearances.items():
-        own = frame[frame["variant"] == name]
-        edges = [*own["low"], own["high"].iloc[-1]]
-        below.stairs(bins.loc[own.index, "share"], edges, color=appearance["color"])
+        bins_of = frame[frame["variant"] == name]
+        edges = [*bins_of["low"], bins_of["high"].iloc[-1]]
+        below.stairs(bins.loc[bins_of.index, "share"], edges, color=appearance["color"])
     above.set(ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), xticklabels=[])
     below.set(xlabel="Confidence", ylabel="Share (%)", xlim=(0, 1))
     below.set_ylim(bottom=0)

@@ -1,4 +1,4 @@
-"""Where networks look: class activation maps of variants side by side, on real test images.
+"""Class activation maps of variants side by side, on test images.
 
 Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the true class, at the last feature map before the classifier.
 """
@@ -23,16 +23,16 @@ from ablations.analysis.observe import Sample
 from ablations.common.wording import count
 from ablations.reporting.figures import style
 
-_IMAGES, _VARIANTS = 5, 6  # that are shown
+_IMAGES, _VARIANTS = 5, 6  # shown
 
 
 @dataclass(frozen=True)
 class Cams:
-    """Maps of some test images, uint8 of shape (N, H, W, 3): by variant (N, H, W) from 0 to 1.
+    """Maps of some test images: `images`, uint8 (N, H, W, 3), and `maps` by variant, (N, H, W) from 0 to 1.
 
-    `frame` has a row an image and variant: `image` (which of those shown), `class`, `variant`, `taken_for` (the class
-    of the highest logit), `probability` of the true class, and `focus`, the smallest share of the pixels that have half
-    of the map's sum. `left_out` is how many variants are not shown.
+    `frame` has one row per image and variant: `image` (its index), `class`, `variant`, `taken_for` (the predicted
+    class), `probability` of the true class, and `focus`, the smallest share of pixels with half of the map's sum.
+    `left_out` is the number of variants not shown.
     """
 
     frame: pd.DataFrame
@@ -42,7 +42,7 @@ class Cams:
 
 
 def cams_of(networks: TrainedNetworks) -> Cams:
-    """Computes the maps: of the first image of up to five classes, at equal distances in their order."""
+    """Computes maps of the first image of up to five equally spaced classes."""
     sample, classes = networks.sample, networks.classes
     shown = np.unique(np.linspace(0, len(classes) - 1, min(_IMAGES, len(classes))).round().astype(int))
     first = [int((sample.labels == int(label)).nonzero()[0]) for label in shown]
@@ -62,16 +62,16 @@ def cams_of(networks: TrainedNetworks) -> Cams:
 def class_activation_maps(
     model: nn.Module, pixels: Tensor, labels: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the map of each image for its class, (N, H, W) from 0 to 1, and the probabilities, (N, classes).
+    """Returns each image's map for its class, (N, H, W) from 0 to 1, and the probabilities, (N, classes).
 
-    A map's channels are weighted by the mean gradient of the true class's logit, and added up; what speaks against the
-    class counts as 0. `model` is in evaluation mode, in which no image changes another one's logits.
+    Channels of the feature map are weighted by the mean gradient of the true class's logit and summed; negative values
+    become 0. `model` is in evaluation mode, in which logits of images are independent.
     """
     features: list[Tensor] = []
     handle = last_map(model, pixels[:1]).register_forward_hook(lambda _module, _given, made: features.append(made))
     try:
         with torch.enable_grad():
-            logits = model(pixels.detach().requires_grad_())  # so that networks with frozen weights have gradients, too
+            logits = model(pixels.detach().requires_grad_())  # so that networks with frozen weights also have gradients
             true = logits.gather(1, labels[:, None].long()).sum()
             (gradient,) = torch.autograd.grad(true, features[-1])
     finally:
@@ -83,13 +83,13 @@ def class_activation_maps(
 
 
 def _from_0_to_1(maps: Tensor) -> Tensor:
-    """Scales each of (N, 1, H, W) maps; one that is the same everywhere becomes 0."""
+    """Scales each of (N, 1, H, W) maps to 0 to 1; a constant map becomes 0."""
     maps = maps - maps.amin((2, 3), keepdim=True)
     return maps / maps.amax((2, 3), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
-    """Returns the module whose output is the last feature map with more than one place: the end of the last stage."""
+    """Returns the module whose output is the last feature map larger than 1x1: the end of the last stage."""
     found: list[nn.Module] = []
 
     def note(module: nn.Module, _: object, output: object) -> None:
@@ -104,7 +104,7 @@ def last_map(model: nn.Module, pixels: Tensor) -> nn.Module:
 
 
 def focus(cam: NDArray[np.float32]) -> float:
-    """Returns the smallest share of the pixels that have half of a map's sum; nan where it is nothing everywhere."""
+    """Returns the smallest share of pixels with half of a map's sum; NaN if the map is 0 everywhere."""
     falling = np.sort(cam.astype(np.float64).ravel())[::-1].cumsum()
     if falling[-1] <= 0:
         return float("nan")
@@ -112,7 +112,7 @@ def focus(cam: NDArray[np.float32]) -> float:
 
 
 def draw_cams(cams: Cams, caption: str) -> Figure:
-    """Draws a row an image and a column a variant, the image itself first; light is what speaks for the true class."""
+    """Draws a row per image and a column per variant, after the image; light areas support the true class."""
     variants = list(cams.maps)
     if cams.left_out:
         caption = f"{caption} Not shown: {count(cams.left_out, 'more variant')}."
@@ -140,6 +140,6 @@ def draw_cams(cams: Cams, caption: str) -> Figure:
 
 
 def _answer(row: dict[Hashable, Any]) -> str:
-    """Says what a network takes an image for, and how probable it finds the true class."""
+    """Returns the predicted class and the probability of the true class."""
     wrong = "" if row["taken_for"] == row["class"] else "wrong, "
     return f"{style.shorten(row['taken_for'], 16)}\n{wrong}p = {row['probability']:.2f}"

@@ -1,4 +1,4 @@
-"""Accuracy by class: a row a variant, a column a class, with the difference to the baseline in each cell."""
+"""Accuracy by class: a row per variant, a column per class, with the difference to the baseline in each cell."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WITH_DECIMALS = 12  # classes
 
 
 def shown_classes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of `classes_frame` that the figure has: compared variants, the classes that differ most.
+    """Returns the rows of `classes_frame` in the figure: compared variants, and the classes that differ most.
 
-    Of more than 30 classes those are shown whose difference is largest in any variant.
+    Of more than 30 classes, those with the largest difference in any variant.
     """
     compared = frame[frame["difference"].notna()]
     largest = compared.assign(size=compared["difference"].abs()).groupby("label")["size"].max()
@@ -31,7 +31,7 @@ def shown_classes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_classes(found: StudyPredictions, caption: str) -> Figure:
-    """Draws differences in points as colours; bold ones have a 95 % CI without 0. Of two variants: with intervals."""
+    """Draws differences in points as colours, bold if the 95 % CI excludes 0; for two variants, with intervals."""
     import seaborn as sns  # takes seconds
 
     frame = classes_frame(found)
@@ -66,7 +66,7 @@ def draw_classes(found: StudyPredictions, caption: str) -> Figure:
 
 
 def _draw_pair(shown: pd.DataFrame, reference: pd.DataFrame, name: str, caption: str) -> Figure:
-    """Draws a row a class, the largest gain first: the difference of two variants, filled where it is not 0."""
+    """Draws the difference of two variants, a row per class, largest gain first, filled if its interval excludes 0."""
     ordered = shown.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
     accuracy = reference.set_index("label")["accuracy"]
     classes = zip(ordered["class"], ordered["label"], strict=True)
@@ -90,21 +90,21 @@ def _draw_pair(shown: pd.DataFrame, reference: pd.DataFrame, name: str, caption:
 
 
 def _number_size(labels: Sequence[str], classes: int, decimals: int) -> float:
-    """Returns the size in points at which a number fits into a cell, beside rows with such labels."""
+    """Returns the font size in points at which a number fits into a cell."""
     widest = max(len(line) for label in labels for line in label.split("\n"))
     cell = 72 * (style.TWO_COLUMNS - 0.07 * widest - 0.8) / classes
     return min(6.0, cell / (0.7 * (3 + 2 * decimals)))
 
 
 def _embolden(shown: pd.DataFrame, table: pd.DataFrame, texts: Sequence[Text]) -> None:
-    """Prints the differences in bold whose interval does not contain 0; those of one replicate have none."""
+    """Sets differences whose interval excludes 0 in bold; a single replicate has no interval."""
     is_clear = (shown["low"] > 0) | (shown["high"] < 0)
     clear = set(zip(shown["variant"][is_clear], shown["label"][is_clear], strict=True))
     places = [
         (variant, label)
         for variant, row in zip(table.index, table.to_numpy().tolist(), strict=True)
         for label, value in zip(table.columns, row, strict=True)
-        if not math.isnan(value)  # of which nothing is printed
+        if not math.isnan(value)  # not printed
     ]
     for text, place in zip(texts, places, strict=True):
         if place in clear:

@@ -26,10 +26,10 @@ _PUBLISHED = {"resnet50": "ResNet-50", "resnet101": "ResNet-101"}
 
 
 def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping[str, float]) -> pd.DataFrame:
-    """Returns a row a variant with a finished cell whose multiply-adds are known.
+    """Returns one row per variant with a finished cell and known multiply-adds.
 
     Columns: `variant`, `attention`, `model`, `n`, `top1` (mean) with its 95 % CI from `low` to `high` (empty where n is
-    1), `parameters`, `multiply_adds` of an image, and `source`, which is empty: this study.
+    1), `parameters`, `multiply_adds` per image, and `source`, which is empty for this study.
     """
     groups = cells_by_variant(cells)
     rows = [
@@ -43,13 +43,13 @@ def complexity_frame(cells: pd.DataFrame, design: Design, multiply_adds: Mapping
 
 
 def published_frame(design: Design) -> pd.DataFrame:
-    """Returns what others published of the modules and backbones of a study, in the same columns, with the `source`.
+    """Returns published results of the study's modules and backbones, in the same columns, with the `source`.
 
-    Empty where the study compares no modules: their numbers would say nothing about what it varies.
+    Empty unless the study compares at least three modules.
     """
     modules = {variant.attention["name"] for variant in design.variants}
     shown = published_results()
-    if len(modules & set(_MODULES)) < 3:  # sa against none is in most sweeps
+    if len(modules & set(_MODULES)) < 3:  # most sweeps compare sa with none
         return pd.DataFrame(columns=_COLUMNS)
     shown = shown[shown["attention"].isin(modules)]
     shown = shown.rename(columns={"backbone": "model"}).assign(variant=shown["attention"] + " " + shown["backbone"])
@@ -57,10 +57,10 @@ def published_frame(design: Design) -> pd.DataFrame:
 
 
 def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
-    """Draws this study, and beside it what was `published` (may be empty), on scales of its own; baselines are grey.
+    """Draws this study and, on separate scales, `published` results (may be empty); baselines are grey.
 
-    Colours are modules, and markers backbones, where a study has each module at most once on each of several backbones;
-    otherwise both are variants.
+    Colours are modules and markers backbones if the study has several backbones and each module at most once per
+    backbone; otherwise colours and markers are variants.
     """
     models = list(dict.fromkeys(frame["model"]))
     by_module = len(models) > 1 and not frame.duplicated(["model", "attention"]).any()
@@ -93,7 +93,7 @@ def draw_complexity(frame: pd.DataFrame, published: pd.DataFrame, baselines: Map
 def _draw(
     axes: Axes, frame: pd.DataFrame, appearances: Mapping[str, dict[str, Any]], markers: Mapping[str, str]
 ) -> None:
-    """Draws networks in the colours of `appearances`, with the `markers` of their backbones where they have some."""
+    """Draws networks in the colours of `appearances`, with the `markers` of their backbones, if any."""
     import seaborn as sns  # takes seconds
 
     parameters, colours = (
@@ -126,14 +126,14 @@ def _draw(
 
 
 def _parameters(value: float, _: object) -> str:
-    """Writes a number of parameters: `75,400`, or `25.6 M` where they are millions."""
+    """Formats a number of parameters: `75,400`, or `25.6 M` for millions."""
     if value != round(value):
-        return ""  # no network has half a parameter
+        return ""  # numbers of parameters are integers
     millions = f"{value / 1e6:,.6f}".rstrip("0").rstrip(".")
     return f"{value:,.0f}" if abs(value) < 1e6 else f"{millions} M"
 
 
 def _spread(frame: pd.DataFrame) -> str:
-    """Says how many multiply-adds the smallest and the largest network have: `0.0125 to 0.0127 GFLOPs`."""
+    """Formats the range of multiply-adds: `0.0125 to 0.0127 GFLOPs`."""
     low, high = (f"{value / 1e9:.4g}" for value in (frame["multiply_adds"].min(), frame["multiply_adds"].max()))
     return f"{low} GFLOPs" if low == high else f"{low} to {high} GFLOPs"

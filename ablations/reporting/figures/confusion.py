@@ -1,4 +1,4 @@
-"""Confusions: which classes the baseline takes for which, and where variants differ; pairs of classes where many."""
+"""Confusion matrices of the baseline and differences of variants; pairs of classes if there are many classes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from ablations.analysis.predictions import StudyPredictions, confusion_matrix
 from ablations.reporting.figures import style
 
-MOST_CLASSES = 30  # of a matrix that can be read
-MOST_VARIANTS = 5  # beside the baseline
-MOST_BESIDE = 12  # classes of matrices that stand beside each other
+MOST_CLASSES = 30  # of a readable matrix
+MOST_VARIANTS = 5  # in addition to the baseline
+MOST_BESIDE = 12  # classes of matrices side by side
 _PAIRS = 20
 _WIDEST_LABEL = 18  # letters
 _LEGEND_WIDTH = 100
 
 
 def shown_variants(found: StudyPredictions) -> list[str]:
-    """Returns the baseline of the figure and the variants that are compared with it, those that differ most in top-1.
+    """Returns the baseline of the figure and its variants that differ most in top-1.
 
-    It is the first baseline of which predictions are there; without any, the first variant, by itself.
+    It is the first baseline with predictions; without any, only the first variant is returned.
     """
     first = next((name for name in found.by_variant if found.baselines.get(name) == name), next(iter(found.by_variant)))
     against = [name for name in found.compared if found.baselines[name] == first]
@@ -34,9 +34,9 @@ def shown_variants(found: StudyPredictions) -> list[str]:
 
 
 def confusion_frame(found: StudyPredictions) -> pd.DataFrame:
-    """Returns a row a variant that is shown, true class and predicted class: `share` in percent of the true class.
+    """Returns one row per shown variant, true class and predicted class: `share` in percent of the true class.
 
-    Of more than 30 classes the 20 pairs of classes are left that are most often taken for each other by any of these.
+    With more than 30 classes, only the 20 pairs of classes that any of these variants confuses most.
     """
     variants, classes = shown_variants(found), np.array(found.classes)
     matrices = np.array([confusion_matrix(found, name) for name in variants])
@@ -56,7 +56,7 @@ def confusion_frame(found: StudyPredictions) -> pd.DataFrame:
 
 
 def draw_confusion(found: StudyPredictions, caption: str) -> Figure:
-    """Draws matrices, the baseline's and the differences of variants to it; of many classes the most confused pairs."""
+    """Draws the baseline's matrix and the differences of variants to it, or the most confused pairs of many classes."""
     if len(found.classes) > MOST_CLASSES:
         return _draw_pairs(confusion_frame(found), caption)
     if found.is_pair:
@@ -82,12 +82,12 @@ def draw_confusion(found: StudyPredictions, caption: str) -> Figure:
 
 
 def _draw_two(found: StudyPredictions, caption: str) -> Figure:
-    """Draws the matrices of two variants and their difference; of more classes than fit beside each other the last."""
-    one, other = shown_variants(found)
-    reference, matrix = (confusion_matrix(found, name) for name in (one, other))
+    """Draws the matrices of two variants and their difference, or only the difference if there are many classes."""
+    first, second = shown_variants(found)
+    reference, matrix = (confusion_matrix(found, name) for name in (first, second))
     limit = max(float(np.nanmax(np.abs(matrix - reference))), 0.1)
     panels: list[tuple[str, NDArray[np.float64], float | None]] = [
-        (one, reference, None), (other, matrix, None), (f"{other} less {one}", matrix - reference, limit)
+        (first, reference, None), (second, matrix, None), (f"{second} less {first}", matrix - reference, limit)
     ]  # fmt: skip
     panels = panels if len(found.classes) <= MOST_BESIDE else panels[-1:]
     side = style.TWO_COLUMNS / len(panels)
@@ -103,10 +103,10 @@ def _draw_two(found: StudyPredictions, caption: str) -> Figure:
 
 
 def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], names: list[str], limit: float | None) -> None:
-    """Draws shares in percent, or, up to a `limit`, differences in points: what is blue there is good."""
+    """Draws shares in percent, or with a `limit` differences in points, where blue is an improvement."""
     import seaborn as sns  # takes seconds
 
-    # More of the diagonal is good, and less of anything else.
+    # Increases on the diagonal and decreases elsewhere are improvements.
     goodness = matrix if limit is None else np.where(np.eye(len(matrix)) > 0, matrix, -matrix)
     sign = "" if limit is None else "+"
     numbers = [
@@ -127,11 +127,11 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], names: list[str], limi
 
 
 def _draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a pair of classes, a mark a variant, the baseline's in grey."""
+    """Draws a row per pair of classes, with a mark per variant, the baseline's in grey."""
     variants = list(dict.fromkeys(frame["variant"]))
     appearances = style.appearances_of(variants, grey=variants[:1])
     pairs = pd.Series(list(zip(frame["true"], frame["predicted"], strict=True)), frame.index)
-    rows = list(dict.fromkeys(pairs))  # by whole names: shortened ones may be the same
+    rows = list(dict.fromkeys(pairs))  # by full names, because shortened ones may be equal
     labels = [" → ".join(style.shorten(name, _WIDEST_LABEL) for name in pair) for pair in rows]
     with style.figure(style.TWO_COLUMNS, 1.0 + style.rows_height(labels), caption) as drawn:
         axes = drawn.subplots()

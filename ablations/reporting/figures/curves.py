@@ -1,4 +1,4 @@
-"""Learning curves: training loss and test accuracy after every epoch, a line a variant."""
+"""Learning curves: training loss and test accuracy after every epoch, a line per variant."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHOWN = ("top1", "train_loss")
 
 
 def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns a row a variant, epoch and metric: `n`, `mean`, and the range from `low` to `high`, empty where n is 1.
+    """Returns one row per variant, epoch and metric: `n`, `mean`, and the range from `low` to `high`, empty if n is 1.
 
-    The range, not a confidence interval: while networks learn, replicates differ by when they start to, and an
-    interval that assumes a normal spread would leave the scale.
+    A range instead of a confidence interval, because replicates start to learn at different epochs, and an interval
+    that assumes normality would exceed the scale.
     """
     order = {variant.name: place for place, variant in enumerate(design.variants)}
     long = curves.melt(["variant", "epoch"], list(_SHOWN), var_name="metric")
@@ -31,7 +31,7 @@ def curves_frame(curves: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def draw_curves(frame: pd.DataFrame, baseline: str | None, caption: str) -> Figure:
-    """Draws a panel a metric, the baseline in grey where there is just one; bands are from lowest to highest."""
+    """Draws a panel per metric, with a single baseline in grey; bands are ranges."""
     variants = list(dict.fromkeys(frame["variant"]))
     appearances: dict[str, dict[str, Any]] = {}
     for index, variant in enumerate(variant for variant in variants if variant != baseline):

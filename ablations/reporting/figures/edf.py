@@ -1,9 +1,8 @@
-"""The empirical distribution function of trials: the share of a search that came to at most a value.
+"""The empirical distribution function of a search's trials.
 
 The definition is that of `optuna.visualization.plot_edf`: the share of complete trials whose objective is at most x.
-A search space, or an attention module under tuning, is better where its curve lies further towards good values
-(Radosavovic et al. 2020, "Designing Network Design Spaces"). Only the variants that a search picked count, not those
-that were given by name.
+A search space, or an attention module under tuning, is better if its curve is closer to good values (Radosavovic et al.
+2020, "Designing Network Design Spaces"). Only variants picked by the search count, not named ones.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ PICKED = "picked by the search"  # the one group of a search
 
 
 def edf_frame(trials: pd.DataFrame, objectives: Sequence[str], by: str = "") -> pd.DataFrame:
-    """Returns a row a trial and objective: `group`, `objective`, `value`, and `share` of the group at most that value.
+    """Returns one row per trial and objective: `group`, `objective`, `value`, and the `share` of the group up to it.
 
-    `trials` has a column an objective; `by` is the column that groups trials, which are one group without it. Trials
+    `trials` has a column per objective; `by` is the column of groups, without which all trials are one group. Trials
     without a result are left out.
     """
     grouped = trials.assign(group=trials[by] if by else PICKED)
@@ -37,10 +36,10 @@ def edf_frame(trials: pd.DataFrame, objectives: Sequence[str], by: str = "") -> 
 def draw_edf(
     frame: pd.DataFrame, named: pd.DataFrame, groups: Sequence[str], grey: Sequence[str], caption: str
 ) -> Figure:
-    """Draws a panel an objective and a step curve a group, in their order.
+    """Draws a panel per objective and a step curve per group.
 
-    `named` has a row a variant that was given by name and objective (`variant`, `objective`, `value`), drawn as an
-    upright line; the curves of the groups in `grey` are grey.
+    `named` has one row per named variant and objective (`variant`, `objective`, `value`), drawn as a vertical line;
+    curves of groups in `grey` are grey.
     """
     import seaborn as sns  # takes seconds
 

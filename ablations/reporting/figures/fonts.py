@@ -1,7 +1,7 @@
-"""Fonts for what the usual one has no glyphs of: Chinese, Japanese, Korean, other scripts, symbols.
+"""Fallback fonts for characters without a glyph in the default font: Chinese, Japanese, Korean, other scripts, symbols.
 
-matplotlib falls back to further families of a text, glyph by glyph. They are looked up only when a figure has such a
-character, and among all fonts that the machine has by then.
+matplotlib falls back to further families of a text, glyph by glyph. They are looked up only if a figure has such a
+character, among all fonts installed at that time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 USUAL = "DejaVu Sans"
-# Families that are taken before others that have a character, too: without serifs, and for many characters.
+# Preferred families: sans-serif fonts with many characters.
 _PREFERRED = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans",
     "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans", "Symbola",
 )  # fmt: skip
-# Pictures in colour and boxes that stand for characters, which matplotlib would draw as blanks; and parts of formulas.
+# Colour emoji and placeholder fonts, which matplotlib draws as blanks, and fonts for formulas.
 _UNSUITABLE = re.compile("Color Emoji|Last ?Resort|^cm[a-z]+10$|^STIX(Size|NonUnicode)")
 _UPRIGHT = (400, "normal", "normal")  # weight, style, stretch
 _CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH")
@@ -31,19 +31,19 @@ _NAMED = 8  # characters in the warning
 
 
 class MissingGlyphWarning(UserWarning):
-    """Figures have characters that no font of this machine can draw."""
+    """Figures have characters that no installed font has."""
 
 
 class Fallback:
-    """The fonts of this machine that stand in for the usual one; looked up when they are first needed."""
+    """The installed fallback fonts, looked up on first use."""
 
     def __init__(self) -> None:
         self._known: dict[frozenset[str], tuple[list[str], frozenset[str]]] = {}
         self._warned: set[str] = set()  # packages
 
     def complete(self, drawn: Figure) -> None:
-        """Gives each text of a figure the fonts that it needs; warns once of what no font of this machine has."""
-        for axes in drawn.axes:  # makes the labels of ticks, which are otherwise made when the figure is drawn
+        """Sets the fonts that each text of a figure needs; warns once of characters that no font has."""
+        for axes in drawn.axes:  # creates the tick labels, which otherwise do not exist before drawing
             axes.get_xticklabels()
             axes.get_yticklabels()
         missing: set[str] = set()
@@ -57,12 +57,11 @@ class Fallback:
             characters = " ".join(sorted(sign for sign in missing if _package(sign) == package)[:_NAMED])
             reason = f"no font on this machine has {characters}; figures show boxes instead"
             advice = f"On Debian and Ubuntu, the package {package} has a font"
-            warnings.warn_explicit(
-                f"{reason}. {advice}", MissingGlyphWarning, "figures", 1
-            )  # no line of code is at fault
+            # No line of code is the cause.
+            warnings.warn_explicit(f"{reason}. {advice}", MissingGlyphWarning, "figures", 1)
 
     def families_with(self, characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-        """Returns families that have these characters, the preferred ones first, and the characters that none has."""
+        """Returns families with these characters, preferred ones first, and the characters that none has."""
         if characters not in self._known:
             families: list[str] = []
             missing = characters
@@ -78,12 +77,12 @@ class Fallback:
 
     @cached_property
     def _files(self) -> dict[str, str]:
-        """The file of every other family, the preferred ones first; of those, too, installed only just now."""
+        """The file of every other family, preferred ones first, including fonts installed since the start."""
         manager = font_manager.fontManager
         known = {entry.fname for entry in manager.ttflist}
         for path in font_manager.findSystemFonts():
             if path not in known:
-                with suppress(Exception):  # what FreeType makes of a damaged font, or of one without outlines
+                with suppress(Exception):  # a damaged font, or one without outlines
                     manager.addfont(path)
         upright = (entry for entry in manager.ttflist if (entry.weight, entry.style, entry.stretch) == _UPRIGHT)
         files = {entry.name: entry.fname for entry in upright if not _UNSUITABLE.search(entry.name)}
@@ -97,18 +96,18 @@ FALLBACK = Fallback()
 def _has(file: str, sign: str) -> bool:
     try:
         return font_manager.get_font(file).get_char_index(ord(sign)) > 0
-    except (OSError, RuntimeError):  # it is not there any more, or damaged
+    except (OSError, RuntimeError):  # removed or damaged
         return False
 
 
 @cache
 def _usual_glyphs() -> frozenset[str]:
-    path = font_manager.findfont(font_manager.FontProperties(family=[USUAL]))  # matplotlib brings it
+    path = font_manager.findfont(font_manager.FontProperties(family=[USUAL]))  # included in matplotlib
     return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
 
 
 def _lacking_in_usual(text: str) -> frozenset[str]:
-    """Returns the characters of a text that the usual font has no glyphs of, without those that have none."""
+    """Returns the characters of a text that the default font lacks, except those without a glyph."""
     if text.isascii():
         return frozenset()
     signs = set(text) - _usual_glyphs()
@@ -116,12 +115,12 @@ def _lacking_in_usual(text: str) -> frozenset[str]:
 
 
 def _only_changes_others(sign: str) -> bool:
-    """Whether a character has no shape: a joiner, or a selector of a variant."""
+    """Whether a character has no glyph: a joiner or a variation selector."""
     return unicodedata.category(sign) == "Cf" or unicodedata.name(sign, "").startswith("VARIATION SELECTOR")
 
 
 def _package(sign: str) -> str:
-    """Returns the package of Debian that has a font with a character."""
+    """Returns the Debian package of a font with a character."""
     if any(word in unicodedata.name(sign, "") for word in _CJK):
         return "fonts-noto-cjk"
     return "fonts-symbola" if unicodedata.category(sign).startswith("S") else "fonts-noto-core"

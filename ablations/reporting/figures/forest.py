@@ -1,4 +1,4 @@
-"""Forest plots: every contrast of a study with its confidence interval and its verdict, and every effect."""
+"""Forest plots of a study's contrasts and effects, with confidence intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ _APPEARANCES = {
     Verdict.NONE.value: {"color": "#aaaaaa", "marker": "X"},
 }
 
-# Of a text at the right of a row.
+# Style of a text to the right of a row.
 _BESIDE: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
 
 
 def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """Returns a row a contrast that has a difference.
+    """Returns one row per contrast with a difference.
 
     Columns: `variant`, `baseline`, `n`, `mean` (in the metric's unit), `low` and `high` (95 % CI, empty where n is 1),
-    `adjusted` (median-unbiased, of a difference that an interim analysis decided), `p`
-    and `p_equivalence` (corrected; empty where nothing could be decided), `verdict`, `assumes_normal`, `reason`,
-    `interim` (the replicates of the last interim analysis, empty where there are none), `shortfall` (of the variant's
-    worst run below its median) and `unseen_failures` (the rate of failures that an equivalent variant's replicates
-    cannot exclude).
+    `adjusted` (median-unbiased, for a difference that an interim analysis decided), `p` and `p_equivalence` (corrected;
+    empty if they cannot decide), `verdict`, `assumes_normal`, `reason`, `interim` (the replicates of the last interim
+    analysis, if any), `shortfall` (of the variant's worst run below its median) and `unseen_failures` (the failure rate
+    that an equivalent variant's replicates cannot exclude).
     """
     rows = []
     for contrast in contrasts:
@@ -62,7 +61,7 @@ def forest_frame(contrasts: Sequence[Contrast]) -> pd.DataFrame:
 
 
 def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str) -> Figure:
-    """Draws a contrast a row, its verdict at the right, and the margin as a band."""
+    """Draws a row per contrast with its verdict on the right, and the margin as a band."""
     several = len(set(frame["baseline"])) > 1
     records = frame.to_dict("records")
     names = [f"{row['variant']} against {row['baseline']}" if several else row["variant"] for row in records]
@@ -86,7 +85,7 @@ def draw_forest(frame: pd.DataFrame, margin: float, metric: Metric, caption: str
 
 
 def draw_effects(frame: pd.DataFrame, margin: float, metric: Metric, caption: str) -> Figure:
-    """Draws an effect of `effects_frame` a row, its verdict at the right; main effects above, interactions below."""
+    """Draws a row per effect of `effects_frame`, with its verdict; main effects above, interactions below."""
     labels = style.row_labels(
         row["name"] if row["order"] > 1 else f"{row['name']} against {row['reference']}" for _, row in frame.iterrows()
     )
@@ -112,7 +111,7 @@ def _order_name(order: int) -> str:
 
 
 def _draw_margin(axes: Axes, margin: float, metric: Metric) -> Patch:
-    """Draws the margin as a band about 0, and returns the band for a legend."""
+    """Draws the margin as a band around 0, and returns it for a legend."""
     band: dict[str, Any] = {"color": style.BASELINE, "alpha": 0.12, "linewidth": 0}
     axes.axvspan(-margin, margin, **band)
     axes.axvline(0, color=style.BASELINE, linestyle="--", linewidth=1)

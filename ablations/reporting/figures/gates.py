@@ -1,9 +1,9 @@
-"""The gates that shuffle attention sets on test images, by stage and class: what the paper reads the module's work off.
+"""The gates of shuffle attention on test images, by stage and class, after the paper's analysis of activations.
 
-The paper plots the average gate of each channel for a few classes, at several depths, and reads from how far the curves
-lie apart that deep stages attend to classes. Here the same question has a number: the share of the gates' variance over
-images that lies between classes. Of n images in k classes chance alone would give (k - 1) / (n - 1); that is taken off
-(epsilon squared, Kelley 1935), so that gates which know nothing of classes come to 0 in the mean.
+The paper plots the average gate of each channel for a few classes, at several depths, and concludes from the distance
+between the curves that deep stages attend to classes. Here this is quantified by the share of the gates' variance over
+images that is between classes. For n images in k classes its expectation by chance is (k - 1) / (n - 1), which is
+subtracted (epsilon squared, Kelley 1935), so that gates independent of classes have mean 0.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _LOOKS = {
     CHANNEL: {"color": style.COLOURS[0], "marker": "o"},
     SPATIAL: {"color": style.COLOURS[1], "marker": "s"},
 }
-_SHIFTS = {CHANNEL: -0.18, SPATIAL: 0.18}  # of a row
-_VARIANTS, _CLASSES = 4, 10  # that are drawn; the frame has all
+_SHIFTS = {CHANNEL: -0.18, SPATIAL: 0.18}  # relative to the row
+_VARIANTS, _CLASSES = 4, 10  # drawn; the frame has all
 
 
 def gates_frame(networks: TrainedNetworks) -> pd.DataFrame:
-    """Returns a row a variant, stage, branch and class.
+    """Returns one row per variant, stage, branch and class.
 
     Columns: `variant`, `stage` (from 1), `module` (path of the stage's last), `branch` (`channel` or `spatial`),
     `class`, `images`, `mean`, the quantiles `p5` to `p95` of the gates of the class's images, `between` (share of the
-    gates' variance over images that is between classes, less what chance would give), and `start`, where gates start.
+    gates' variance over images that is between classes, corrected for chance), and `start`, the gates' initial value.
     """
     labels = networks.sample.labels.numpy()
     rows: list[dict[str, Any]] = []
@@ -58,10 +58,10 @@ def gates_frame(networks: TrainedNetworks) -> pd.DataFrame:
 
 
 def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Returns the share of the variance of (images, gates) over images that is between classes, less that of chance.
+    """Returns the share of the variance of (images, gates) over images that is between classes, corrected for chance.
 
-    It is up to 1; about 0 (or a little below) where classes make no difference; nan where nothing varies, or a class
-    has fewer than two images.
+    At most 1; about 0 (or slightly below) if gates do not depend on classes; NaN if gates are constant, or a class has
+    fewer than two images.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
@@ -76,7 +76,7 @@ def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
 
 def gates_start(attention: dict[str, Any]) -> float:
-    """Returns where gates start: F_c is its bias alone, unless it has none, or the gates are not learnt."""
+    """Returns the initial value of gates, which depends only on the bias of F_c; NaN if it has no learnt bias."""
     bias, transform = attention["gate_bias"], attention["transform"]
     if attention["name"] != "sa" or transform not in ("affine", "conv1x1"):
         return math.nan
@@ -89,14 +89,14 @@ def gates_start(attention: dict[str, Any]) -> float:
 
 
 def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row of panels a variant (up to four) and a panel a stage; in it a line a class (up to ten) and branch."""
+    """Draws a row of panels per variant (up to four), a panel per stage, with rows of classes (up to ten) by branch."""
     variants, classes = list(dict.fromkeys(frame["variant"])), list(dict.fromkeys(frame["class"]))
     stages = sorted(set(frame["stage"]))
     more = ((len(variants) - _VARIANTS, "variant", "variants"), (len(classes) - _CLASSES, "class", "classes"))
     left_out = [count(number, f"more {noun}", f"more {nouns}") for number, noun, nouns in more if number > 0]
     caption = " ".join([caption, *(f"In the CSV beside: {what}." for what in left_out)])
     variants, classes = variants[:_VARIANTS], classes[:_CLASSES]
-    names = {variant: style.fold(variant, 24) for variant in variants}  # upright, beside their row
+    names = {variant: style.fold(variant, 24) for variant in variants}  # vertical, beside their row
     longest = max(len(line) for lines in names.values() for line in lines)
     height = len(variants) * max(0.75 + 0.15 * len(classes), 0.5 + 0.068 * longest) + 0.5
     shown = frame[frame["variant"].isin(variants) & frame["class"].isin(classes)]
@@ -124,8 +124,8 @@ def draw_gates(frame: pd.DataFrame, caption: str) -> Figure:
 
 
 def _complete(axes: Axes, frame: pd.DataFrame | None, stage: int, classes: list[str]) -> None:
-    """Names the rows of a panel, and draws where gates start; empties it where the variant has no such stage."""
-    if frame is None:  # another variant has this stage; the first panel keeps the names of row and classes
+    """Labels the rows of a panel and draws the gates' initial value; clears it if the variant lacks the stage."""
+    if frame is None:  # only another variant has this stage; the first panel keeps the labels
         axes.spines[:].set_visible(False)
         axes.tick_params(left=False, bottom=False, labelbottom=False)
         axes.grid(visible=False)
@@ -138,7 +138,7 @@ def _complete(axes: Axes, frame: pd.DataFrame | None, stage: int, classes: list[
 
 
 def _title(frame: pd.DataFrame, stage: int) -> str:
-    """Says which stage it is, and how much of each branch's variance is between classes."""
+    """Returns the stage, and the share of each branch's variance between classes."""
     shares = frame.drop_duplicates("branch").set_index("branch")["between"]
     said = [f"{branch} {max(100 * share, 0):.0f} %" for branch, share in shares.dropna().items()]
     return "\n".join([f"Stage {stage}", *said])

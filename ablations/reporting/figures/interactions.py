@@ -1,4 +1,4 @@
-"""Interactions of crossed factors: a heat map a pair of factors, with the departure from the sum of their effects."""
+"""Interactions of crossed factors: a heat map per pair of factors, with departures from the sum of their effects."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from matplotlib.figure import Figure
 from ablations.common.metrics import Metric
 from ablations.reporting.figures import style
 
-MOST_PAIRS = 6  # of factors, that are drawn; the frame has all
-_ACROSS = 3  # panels beside each other
+MOST_PAIRS = 6  # drawn pairs of factors; the frame has all
+_ACROSS = 3  # panels per line
 _WIDEST_LABEL = 20  # letters
 _LETTER = 0.068  # inches
 
 
 def shown_pairs(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Returns the pairs of factors that are drawn, those with the largest departure first."""
+    """Returns the drawn pairs of factors, those with the largest departure first."""
     largest = frame.assign(size=frame["departure"].abs()).groupby(["factor", "other"], sort=False)["size"].max()
     ordered = largest.sort_values(ascending=False, kind="stable")
     return [(str(one), str(other)) for one, other in ordered.index][:MOST_PAIRS]
 
 
 def draw_interactions(frame: pd.DataFrame, metric: Metric, caption: str) -> Figure:
-    """Draws means as numbers, with departures below them and as colours; bold ones have a 95 % CI without 0."""
+    """Draws means as numbers, with departures below and as colours, bold if their 95 % CI excludes 0."""
     pairs = shown_pairs(frame)
     across = min(_ACROSS, len(pairs))
     down = math.ceil(len(pairs) / across)
@@ -49,7 +49,7 @@ def draw_interactions(frame: pd.DataFrame, metric: Metric, caption: str) -> Figu
 
 
 def _is_turned(frame: pd.DataFrame, across: int) -> bool:
-    """Whether the names of columns do not fit beside each other, in one of so many panels."""
+    """Whether the column labels must be rotated to fit into one of `across` panels."""
     names = frame["other_level"].unique()
     room = (style.TWO_COLUMNS - 0.8) / across - _LETTER * frame["level"].str.len().max()
     return bool(_LETTER * (1 + max(map(len, names))) > room / len(names))
@@ -61,14 +61,14 @@ def _draw_pair(axes: Axes, frame: pd.DataFrame, metric: Metric, limit: float, ac
     levels, others = (list(dict.fromkeys(frame[name])) for name in ("level", "other_level"))
     numbers = zip(frame["mean"], frame["departure"], strict=True)
     texts = [f"{metric.format(mean)}\n{metric.format_difference(departure)}" for mean, departure in numbers]
-    shape = len(levels), len(others)  # rows go by level, and in it by the other level
+    shape = len(levels), len(others)  # by level, then by the other level
     sns.heatmap(
         frame["departure"].to_numpy().reshape(shape), annot=np.array(texts).reshape(shape), fmt="", ax=axes,
         cmap="PuOr", center=0, vmin=-limit, vmax=limit, cbar=False, linewidths=0.6,
         annot_kws={"fontsize": min(6.5, 26 / len(others)), "linespacing": 1.15},
     )  # fmt: skip
     is_clear = (frame["low"] > 0) | (frame["high"] < 0)
-    for text, clear in zip(axes.texts, is_clear, strict=True):  # both go row by row
+    for text, clear in zip(axes.texts, is_clear, strict=True):  # both in row order
         text.set_fontweight("bold" if clear else "normal")
     columns, rows = ([style.shorten(name, _WIDEST_LABEL) for name in names] for names in (others, levels))
     turned = _is_turned(frame, across)

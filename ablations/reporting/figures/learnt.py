@@ -1,7 +1,7 @@
-"""The figures of trained networks: what each shows of a study, and how it is read.
+"""The figures of trained networks, with their explanations.
 
-Each raises a UsageError where a study kept no weights, or the images that it was trained on are not here. The modules
-that draw are imported late: they need torch.
+Each function raises UsageError if the study kept no weights, or its images are not available. Drawing modules are
+imported late, because they need torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OF_EACH = "one network of each variant (replicate 0)"
 
 
 def gates_sketch(analysis: StudyAnalysis) -> Sketch | str:
-    """The gates by stage and class; why not, where no network has any."""
+    """Returns the gates by stage and class, or the reason if no network has gates."""
     from ablations.reporting.figures import gates
 
     networks = analysis.networks
@@ -36,7 +36,7 @@ def gates_sketch(analysis: StudyAnalysis) -> Sketch | str:
 
 
 def subfeatures_sketch(analysis: StudyAnalysis) -> Sketch | str:
-    """The top-1 of each sub-feature; why not, where no network has any."""
+    """Returns the top-1 of each sub-feature, or the reason if no network has sub-features."""
     from ablations.reporting.figures import subfeatures
 
     networks = analysis.networks
@@ -52,7 +52,7 @@ def subfeatures_sketch(analysis: StudyAnalysis) -> Sketch | str:
 
 
 def cams_sketch(analysis: StudyAnalysis) -> Sketch:
-    """Class activation maps of variants side by side."""
+    """Returns class activation maps of variants side by side."""
     from ablations.reporting.figures import cams
 
     networks = analysis.networks
@@ -66,7 +66,7 @@ def cams_sketch(analysis: StudyAnalysis) -> Sketch:
 
 
 def _unread(networks: TrainedNetworks) -> str:
-    """Says whose weights are left out because they cannot be read; empty if all can."""
+    """Returns a clause on variants with unreadable weights; empty if there are none."""
     return f" Left out (unreadable files): {', '.join(networks.unread)}." if networks.unread else ""
 
 

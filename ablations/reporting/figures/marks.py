@@ -1,4 +1,4 @@
-"""What figures of estimates are made of, as seaborn draws it: points with intervals, and lines with bands."""
+"""Marks of figures of estimates, drawn with seaborn: points with intervals, and lines with bands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from ablations.reporting.figures import style
 
-# Colour and marker, and of lines the dashes, by the value of a column.
+# Colour, marker and line style by the value of a column.
 Appearances = Mapping[str, Mapping[str, Any]]
 SIZE = 4.8  # of a point, in points of 1/72 inch
 _MARKERS = 10  # of a line
@@ -34,20 +34,20 @@ def draw_points(
     alpha: float = 1.0,
     facet: Mapping[str, str] | None = None,
 ) -> None:
-    """Draws a point a row that has an `x` and a `y`, and its intervals where there are any.
+    """Draws a point for each row with `x` and `y`, and its intervals, if any.
 
     Args:
-        target: axes to draw on, or an empty figure, which gets a grid of panels.
-        frame: what is drawn.
+        target: axes, or an empty figure, which gets a grid of panels.
+        frame: the data.
         x, y: columns of the coordinates.
-        by: column by which points differ in colour and marker.
-        appearances: what these are, by value; rows of other values are not drawn.
-        intervals: columns of the lower and the upper bounds, and the width of the line that joins them.
-        along: the axis that intervals lie along.
+        by: column that determines colour and marker.
+        appearances: colour and marker by its value; rows with other values are not drawn.
+        intervals: columns of the lower and upper bounds, and the line width.
+        along: the axis of the intervals.
         size: diameter of points.
-        fill: whether points are filled; otherwise they are white inside.
+        fill: whether points are filled; otherwise they are white.
         alpha: opacity of filled points and of intervals.
-        facet: columns of the `row` and the `col` of the grid of a figure, whose panels share `y`, and `x` by row.
+        facet: columns for `row` and `col` of a figure's grid, whose panels share `y`, and `x` by row.
     """
     import seaborn.objects as so  # takes seconds
 
@@ -74,11 +74,11 @@ def draw_lines(
     opacity: float = 0.1,
     size: float = SIZE,
 ) -> None:
-    """Draws a line a value of `by`, with up to ten markers, on a band from `low` to `high` where there is one.
+    """Draws a line for each value of `by`, with up to ten markers, and its band from `low` to `high`, if any.
 
     Args:
-        axes, frame, x, y, by: as of `draw_points`; rows are in the order of `x`.
-        appearances: colour, marker and `linestyle` by value; rows of other values are not drawn.
+        axes, frame, x, y, by: as in `draw_points`; rows are in the order of `x`.
+        appearances: colour, marker and `linestyle` by value; rows with other values are not drawn.
         opacity: of the bands.
         size: diameter of the markers.
     """
@@ -108,7 +108,7 @@ def _draw(
     marks: Sequence[tuple[Any, Mapping[str, Any]]],
     facet: Mapping[str, str] | None = None,
 ) -> None:
-    """Draws layers of marks; labels of axes are left to the caller."""
+    """Draws layers of marks, without axis labels."""
     import seaborn.objects as so  # takes seconds
 
     if frame.empty:
@@ -124,7 +124,7 @@ def _draw(
         plot = plot.add(mark, legend=False, **others)
     kept = {"xlabel": target.get_xlabel(), "ylabel": target.get_ylabel()} if isinstance(target, Axes) else {}
     plot = plot.facet(**facet).share(x="row", y=True).label(x="", y="") if facet else plot
-    with warnings.catch_warnings():  # seaborn 0.13 asks pandas 3 for what it does by itself
+    with warnings.catch_warnings():  # seaborn 0.13 sets an option that is the default of pandas 3
         warnings.filterwarnings("ignore", "The copy keyword is deprecated")
         plot.on(target).plot()
     if isinstance(target, Axes):
@@ -132,6 +132,6 @@ def _draw(
 
 
 def handle(label: str, *, line: bool = False, **appearance: Any) -> Line2D:
-    """Returns what a legend shows of points, or of points on a line."""
+    """Returns a legend handle for points, or for points on a line."""
     usual = {"linestyle": "-" if line else "", "markersize": SIZE}
     return Line2D([], [], label=style.legend_label(label), **{**usual, **appearance})

@@ -1,4 +1,4 @@
-"""What attention takes in memory: what autograd keeps for backward, and the peak of a training step."""
+"""Memory of attention: activations saved for backward, and the peak of a training step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PANELS = {"saved_mib": "Saved activations", "peak_mib": "Peak of a training ste
 
 
 def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row a quantity and network of a benchmark (`Measurement.to_row`), the plain one and the smallest first.
+    """Returns one row per quantity and network of a benchmark (`Measurement.to_row`), plain and smallest first.
 
     Columns: `place` (the backbone), `batch`, `name`, `label`, the setting (`compile`, `precision`, `layout`),
     `quantity` (`saved_mib`, of any mode, or `peak_mib`, of a training step), `mib` for the batch, `plain_mib` of the
-    plain network, and `over` it in percent. Empty where there is no network with attention.
+    plain network, and `over` it in percent. Empty without a network with attention.
     """
     networks = rows[rows["kind"] == "network"]
     networks = networks.assign(peak_mib=networks["peak_mib"].where(networks["mode"] == "training step"))
@@ -39,7 +39,7 @@ def memory_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_memory(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a network and a panel a quantity, in MiB from 0: what the plain network takes, and what is added."""
+    """Draws a row per network and a panel per quantity, in MiB: the plain network's memory, and the added one."""
     names = list(dict.fromkeys(frame["label"]))
     quantities = [quantity for quantity in _PANELS if quantity in set(frame["quantity"])]
     with style.figure(style.TWO_COLUMNS, 0.9 + 1.2 * style.rows_height(names), caption) as drawn:

@@ -1,4 +1,4 @@
-"""What the multiply-adds predict of the overhead of attention, and what is measured."""
+"""The overhead of attention as predicted by multiply-adds, and as measured."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _NUMBERS = ["predicted", "measured", "low", "high", "noise_low", "noise_high"]
 
 
 def overhead_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row a mode and network with attention of a benchmark (`Measurement.to_row`), the quickest first.
+    """Returns one row per mode and network with attention of a benchmark (`Measurement.to_row`), fastest first.
 
     Columns: `place` (the backbone), `batch`, `name`, `label`, `mode`, and the setting (`compile`, `precision`,
     `layout`); and by how many percent they exceed the plain network's: `predicted` of the multiply-adds, `measured` of
     the time, with its 95 % CI from `low` to `high`, and `noise_low` to `noise_high` of the plain network's own time.
     """
     networks = rows[rows["kind"] == "network"]
-    # What papers count depends on no mode, so any row of a network may have it.
+    # Multiply-adds do not depend on the mode, so any row of a network may have them.
     networks = networks.assign(multiply_adds=networks.groupby(SUBJECT)["multiply_adds"].transform("first"))
     plain = networks[networks["name"] == NO_ATTENTION].groupby(["place", "batch"])["multiply_adds"].first()
     shown = networks[networks["mode"].isin(_MODES) & (networks["name"] != NO_ATTENTION)]
@@ -55,10 +55,10 @@ def overhead_frame(rows: pd.DataFrame) -> pd.DataFrame:
 def overhead_of_variants(
     costs: StudyCosts | None, design: Design, multiply_adds: Mapping[str, float], plain_adds: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Returns the same of a study's variants, which were timed in turns with the plain network.
+    """Returns the same for a study's variants, which were timed in alternation with the plain network.
 
-    Variants are shown whose multiply-adds are given, beside those of each variant's backbone without attention; `n`
-    counts copies. `noise_low` to `noise_high` are of a second copy of the plain network, where a variant is plain.
+    Only variants with given multiply-adds, of which each backbone without attention must be one, are shown; `n` counts
+    copies. `noise_low` to `noise_high` are of a second copy of the plain network, if a variant is plain.
     """
     rows = []
     several = len({variant.model["name"] for variant in design.variants}) > 1
@@ -82,17 +82,17 @@ def overhead_of_variants(
 
 
 def draw_overhead(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a row a network and a panel a mode: the overhead that was predicted, joined to the measured one.
+    """Draws a row per network and a panel per mode: the predicted overhead, joined to the measured one.
 
-    Both stand on one linear scale, so that they compare as lengths; what is predicted is mostly too short to be read
-    off, and is written beside the name.
+    Both have one linear scale, so that they compare as lengths; predictions are mostly too small to be read off, and
+    are written beside the name.
     """
     predicted = frame.drop_duplicates("label").set_index("label")["predicted"]
     folded = zip(style.row_labels(predicted.index), predicted, strict=True)
     names = [f"{label}\npredicted {percent(value)}" for label, value in folded]
     modes = [mode for mode in _MODES if mode in set(frame["mode"])]
     low, high = min(float(frame[_NUMBERS].min().min()), 0.0), float(frame[_NUMBERS].max().max())
-    span = (high - low) or 1.0  # nothing was predicted, and nothing measured
+    span = (high - low) or 1.0  # both are 0
     with style.figure(style.TWO_COLUMNS, 1.05 + style.rows_height(names), caption) as drawn:
         panels = drawn.subplots(1, len(modes), sharey=True, squeeze=False)[0]
         for axes, mode in zip(panels, modes, strict=True):

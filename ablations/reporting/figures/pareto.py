@@ -1,4 +1,4 @@
-"""Top-1 against what a variant costs: speed and memory, and which variants no other beats in both."""
+"""Top-1 against the cost of variants, speed and memory, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COSTS = ("train_images_per_second", "peak_memory_mib")
 
 
 def pareto_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
-    """Returns a row a variant and cost, of those that were measured.
+    """Returns one row per variant and measured cost.
 
     Columns: `variant`, `metric` (`train_images_per_second` or `peak_memory_mib`), `n`, `top1` (mean) with its 95 % CI
     from `low` to `high` (empty where n is 1), `cost`, and `on_front`, whether no other variant has both a higher top-1
@@ -44,7 +44,7 @@ def pareto_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) 
 
 
 def draw_pareto(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
-    """Draws a panel a cost, what is its own baseline in grey; better is up and, for speed, right, for memory, left."""
+    """Draws a panel per cost, with baselines in grey; better is up and, for speed, right, for memory, left."""
     variants = list(dict.fromkeys(frame["variant"]))
     appearances = style.appearances_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))

@@ -1,6 +1,6 @@
-"""The figures of kept predictions: what each shows of a study, and how it is read.
+"""The figures of kept predictions, with their explanations.
 
-Raises, each of them, a UsageError where a study kept no predictions.
+Each function raises UsageError if the study kept no predictions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ablations.training.predictions import BINS
 
 
 def classes_sketch(analysis: StudyAnalysis) -> Sketch | str:
-    """Differences of each class's accuracy; why not, where nothing can be compared."""
+    """Returns the differences in accuracy by class, or the reason if nothing can be compared."""
     found = analysis.predictions
     frame = classes_frame(found)
     shown = classes.shown_classes(frame)
@@ -39,7 +39,7 @@ def classes_sketch(analysis: StudyAnalysis) -> Sketch | str:
 
 
 def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
-    """Matrices of true and predicted classes, or the most confused pairs of many classes."""
+    """Returns the confusion matrices, or the most confused pairs of many classes."""
     found = analysis.predictions
     frame, names = confusion.confusion_frame(found), confusion.shown_variants(found)
     if len(found.classes) > confusion.MOST_CLASSES:
@@ -60,7 +60,7 @@ def confusion_sketch(analysis: StudyAnalysis) -> Sketch:
 
 
 def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
-    """Confidence against accuracy, and the calibration error of every variant."""
+    """Returns reliability diagrams, and the calibration error of every variant."""
     found = analysis.predictions
     frame = calibration_frame(found)
     key = (
@@ -76,7 +76,7 @@ def calibration_sketch(analysis: StudyAnalysis) -> Sketch:
 
 
 def _errors_differ(found: StudyPredictions) -> str:
-    """Says by how much the calibration errors of two variants differ, paired by replicate."""
+    """Returns a sentence on the difference of two variants' calibration errors, paired by replicate."""
     (name,) = found.compared
     gaps = [own.ece - other.ece for _, own, other in found.pairs(name)]
     if not gaps:

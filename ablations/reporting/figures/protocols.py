@@ -1,4 +1,4 @@
-"""Contrasts under several protocols: a row a contrast, a marker with its interval and verdict for each protocol."""
+"""Contrasts under several protocols: a row per contrast, and a marker with interval and verdict per protocol."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NAMES_OUTSIDE = 4  # columns of the legend
 
 
 def draw_protocols(frame: pd.DataFrame, margins: Mapping[str, float], metric: Metric, caption: str) -> Figure:
-    """Draws a contrast a row, with a marker a protocol: filled where its verdict, at the right, is decided.
+    """Draws a row per contrast with a marker per protocol, filled if its verdict, on the right, is decided.
 
     Args:
-        frame: a row a contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high` (nan where
-            there is none), `verdict`; and `assumes_normal`, where its tests are known to.
-        margins: the equivalence margin of each protocol: one band where they are the same, otherwise one a marker.
-        metric: that verdicts are about.
-        caption: what stands below.
+        frame: one row per contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high` (NaN if
+            missing), `verdict`, and optionally `assumes_normal`.
+        margins: the equivalence margin of each protocol: one band if they are equal, otherwise one per marker.
+        metric: the judged metric.
+        caption: the text below.
     """
     several = len(set(frame["baseline"])) > 1
     contrasts = list(dict.fromkeys(zip(frame["variant"], frame["baseline"], strict=True)))
@@ -81,7 +81,7 @@ def draw_protocols(frame: pd.DataFrame, margins: Mapping[str, float], metric: Me
 def _draw_margins(
     axes: Axes, placed: pd.DataFrame, margins: Mapping[str, float], step: float, metric: Metric
 ) -> dict[str, dict[str, Any]]:
-    """Draws one band where all margins are the same, otherwise one behind each marker; returns what a legend says."""
+    """Draws one band if all margins are equal, otherwise one behind each marker; returns its legend entry."""
     shown = {name: margins[name] for name in placed["protocol"]}
     band: dict[str, Any] = {"color": style.BASELINE, "alpha": 0.12, "linewidth": 0}
     if len(set(shown.values())) == 1:

@@ -1,4 +1,4 @@
-"""The figures that a study can have: what each shows, how it is drawn and read, and why a study has it not."""
+"""The figures of a study: frames, drawing functions, captions, and reasons why a study does not have a figure."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from ablations.reporting.text.scope import missing_sentence, protocol_line, show
 from ablations.reporting.text.tuning import comparisons_frame
 from ablations.reporting.text.verdicts import assumptions_sentence
 
-_LONGEST = 120  # characters that the names of variants add to a file's name
+_LONGEST = 120  # characters of variant names in a file name
 _NOT_CROSSED = "requires two crossed factors, and a replicate of all combinations"
 _ASIDE = "Overlapping points are dodged."
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that was drawn: its name, the caption below it, and its files (PNG, PDF, CSV)."""
+    """A drawn figure: its name, its caption, and its files (PNG, PDF, CSV)."""
 
     name: str
     caption: str
@@ -57,18 +57,18 @@ class Drawn:
 
     @property
     def title(self) -> str:
-        """What it shows, in a line."""
+        """The title in one line."""
         return FIGURES[self.name]
 
     @property
     def png(self) -> Path:
-        """The picture."""
+        """The PNG file."""
         return next(path for path in self.files if path.suffix == ".png")
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The figures that were drawn, and of the others why they were not."""
+    """The drawn figures, and the reasons why others were not drawn."""
 
     drawn: list[Drawn]
     left_out: Mapping[str, str]
@@ -258,7 +258,7 @@ def _learning_curves(analysis: StudyAnalysis) -> Sketch:
 
 
 def _tested_between(shown: pd.DataFrame) -> str:
-    """Says on how many test images the epochs before the last were tested; nothing where those were all, or unknown."""
+    """Returns the number of test images before the last epoch in a sentence; empty if all were used, or unknown."""
     last = shown["epoch"] == shown["epoch"].max()
     before, at_last = (shown.loc[part, "test_images"].max() for part in (~last, last))
     if before == 0 < at_last and shown.loc[~last, "top1"].isna().all():
@@ -269,12 +269,12 @@ def _tested_between(shown: pd.DataFrame) -> str:
 
 
 def _costs_key(analysis: StudyAnalysis) -> str:
-    """Says how costs were measured; empty where they were not."""
+    """Describes the measurement of costs; empty if they were not measured."""
     return f"Costs measured {measured_on(analysis.costs)}." if analysis.costs else ""
 
 
 def _shown(frame: pd.DataFrame, analysis: StudyAnalysis) -> pd.DataFrame:
-    """Returns the rows of the variants that are shown."""
+    """Returns the rows of the shown variants."""
     return frame[frame["variant"].isin(analysis.shown)].reset_index(drop=True)
 
 
@@ -305,7 +305,7 @@ def _caption(analysis: StudyAnalysis, sketch: Sketch) -> str:
 
 
 def _of_pair(analysis: StudyAnalysis) -> str:
-    """Returns what the files of figures that compare variants by name are named after, as `-sa-against-se`."""
+    """Returns the suffix of file names of figures that compare two variants, as `-sa-against-se`."""
     against = analysis.config.against
     if not against:
         return ""
@@ -314,7 +314,7 @@ def _of_pair(analysis: StudyAnalysis) -> str:
     return re.sub(r"[^\w.+=-]+", "_", text)[:_LONGEST]
 
 
-# By the names of `ablations.config.FIGURES`: a figure's sketch, or why a study does not have it.
+# By the names of `ablations.config.FIGURES`: functions that return a sketch, or why a study does not have the figure.
 SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
     "forest": _forest,
     "variants": _variants,
@@ -339,26 +339,26 @@ SKETCHES: dict[str, Callable[[StudyAnalysis], Sketch | str]] = {
 
 
 def draw_figures(analysis: StudyAnalysis, names: Iterable[str] = FIGURES, parts: Parts = RAISE) -> Gallery:
-    """Draws a study's figures into its folder, those of `names` that it has; what fails is left to `parts`."""
+    """Draws those of the figures `names` that a study has to its folder; failures are recorded in `parts`."""
     drawn: list[Drawn] = []
     left_out: dict[str, str] = {}
     for name in names:
-        made = parts.make(f"figure {name}", None, _draw_figure, analysis, name, parts)
-        if isinstance(made, str):
-            left_out[name] = made
-        elif made is not None:
-            drawn.append(made)
+        result = parts.make(f"figure {name}", None, _draw_figure, analysis, name, parts)
+        if isinstance(result, str):
+            left_out[name] = result
+        elif result is not None:
+            drawn.append(result)
     return Gallery(drawn, left_out)
 
 
 def _draw_figure(analysis: StudyAnalysis, name: str, parts: Parts) -> Drawn | str:
-    """Draws a figure of a study; returns why the study does not have it where that is so."""
+    """Draws a figure of a study; returns the reason if the study does not have it."""
     of_trials = (name in ("tradeoffs", "edf") and analysis.selection) or (name in ("tuning", "edf") and analysis.tuned)
     if analysis.results.cells.empty and not of_trials:
         return "no cell is finished"
     try:
         sketch = SKETCHES[name](analysis)
-    except SuiteError as error:  # weights or images that it needs are not here
+    except SuiteError as error:  # needed weights or images are missing
         return str(error)
     if isinstance(sketch, str):
         return sketch
@@ -373,6 +373,7 @@ def _draw_figure(analysis: StudyAnalysis, name: str, parts: Parts) -> Drawn | st
     except Exception as error:
         if not caption or parts.raises:
             raise
-        files, caption = style.save(sketch.draw(""), sketch.frame, path), ""  # raises where the caption is not at fault
+        # Raises again unless the caption is the cause.
+        files, caption = style.save(sketch.draw(""), sketch.frame, path), ""
         parts.add(f"caption of figure {name}", error)
     return Drawn(name, caption, files)

@@ -1,8 +1,8 @@
-"""How near each attention module comes to what memory allows: the speed of a copy is the roof.
+"""The roofline of attention modules: their bandwidth relative to that of a copy.
 
-Attention modules do about an operation for each byte that they have to move, where processors can do ten and more: the
-sloping part of the roofline of Williams, Waterman and Patterson 2009, where time is bytes over bandwidth. The roof is
-therefore measured, as a copy of the same shape, and a module's distance from it is what could be saved.
+Attention modules have about one operation per byte of memory traffic, and processors can do ten and more: they are in
+the memory-bound part of the roofline model (Williams, Waterman and Patterson 2009), where time is bytes over bandwidth.
+The roof is measured by a copy of the same shape, and a module's distance from it is the possible saving.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from ablations.common.sizes import MIB
 from ablations.reporting.figures import style
 from ablations.reporting.figures.rows import SETTING, SUBJECT, one_setting
 
-_ACROSS = 4  # panels beside each other
+_ACROSS = 4  # panels per line
 _SHAPE = ["channels", "height", "width"]
 _COLOURS = {"sa": style.COLOURS[0], "official": style.COLOURS[1]}
 _OTHERS = "#a6a6a6"
 
 
 def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row a shape and module, forward, of a benchmark (`Measurement.to_row`), the nearest to the roof first.
+    """Returns one row per shape and module of a benchmark's forward passes (`Measurement.to_row`), best share first.
 
-    A module's bandwidth is what it had to move at the least, as one operation, over its time. Columns: `place` (the
-    stage), `batch`, `name`, `channels`, `height`, `width`, the setting (`compile`, `precision`, `layout`),
-    `operations_per_byte`, `gb_per_s`, `copy_gb_per_s`, `share` (the former of the latter, in percent), and
-    `unfused_share`, what the share were if each operation read and wrote memory at the copy's speed. `official` comes
-    next to `sa`. Empty where there is no copy, or nothing beside it.
+    A module's bandwidth is its minimum memory traffic, as a single fused operation, over its time. Columns: `place`
+    (the stage), `batch`, `name`, `channels`, `height`, `width`, the setting (`compile`, `precision`, `layout`),
+    `operations_per_byte`, `gb_per_s`, `copy_gb_per_s`, `share` (their ratio in percent), and `unfused_share`, the share
+    if each operation read and wrote memory at the copy's bandwidth. `official` follows `sa`. Empty without a copy or
+    without a module.
     """
     modules = rows[(rows["kind"] == "module") & (rows["mode"] == "forward")]
     modules = one_setting(modules.dropna(subset=["ms", "least_mib"]))
@@ -54,7 +54,7 @@ def roofline_frame(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws a panel a shape and a row a module: its bandwidth as a share of the copy's."""
+    """Draws a panel per shape and a row per module: its bandwidth as a share of the copy's."""
     names = list(dict.fromkeys(frame["name"]))
     shapes = [own for _, own in frame.groupby(["place", "batch"], sort=False)]
     across, down = min(len(shapes), _ACROSS), -(-len(shapes) // _ACROSS)
@@ -78,7 +78,7 @@ def draw_roofline(frame: pd.DataFrame, caption: str) -> Figure:
             axes.set_xlim(0, right)
             axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             style.name_rows(axes, style.row_labels(names))
-        for axes in panels:  # of a last line that is not full
+        for axes in panels:  # unused ones of the last line
             axes.remove()
         drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return drawn

@@ -1,4 +1,4 @@
-"""Which rows of a benchmark its figures show, and how they name them."""
+"""The rows of a benchmark in its figures, and their labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUBJECT = ["place", "batch", "name"]
 
 
 def one_setting(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the measured rows of one setting: eager, fp32 and contiguous where that occurs, else the first."""
+    """Returns the measured rows of one setting: eager, fp32 and contiguous if present, otherwise the first."""
     measured = rows[rows["status"] == "measured"]
     settings = measured[SETTING].drop_duplicates().to_numpy().tolist()
     plainest = ["eager", "fp32", "contiguous"]
@@ -20,7 +20,7 @@ def one_setting(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def labels(rows: pd.DataFrame) -> pd.Series[str]:
-    """Names networks by their attention; and by backbone and batch, where these differ."""
+    """Returns labels of networks: the attention, with backbone and batch if they differ."""
     named = rows["name"]
     if len(set(rows["place"])) > 1:
         named = rows["place"] + ", " + named
@@ -28,6 +28,6 @@ def labels(rows: pd.DataFrame) -> pd.Series[str]:
 
 
 def percent(value: float) -> str:
-    """Writes a difference in percent with two digits that mean something, as `+0.067 %`; none is `0 %`."""
+    """Formats a difference in percent with two significant digits, as `+0.067 %`; 0 is `0 %`."""
     digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:+,.{digits}f} %" if value else "0 %"

@@ -1,4 +1,4 @@
-"""What a search selected by: its trade-offs, or its progress with one objective, and which factors mattered."""
+"""The selection of a search: trade-offs, or the progress with a single objective, and importances of factors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ablations.reporting.text.numbers import on_validation
 
 
 def draw_search(frame: pd.DataFrame, importances: pd.DataFrame, objectives: Sequence[str], caption: str) -> Figure:
-    """Draws the trade-off between the first two objectives, with the third as colour, beside the importances, if any.
+    """Draws the trade-off of the first two objectives, with the third as colour, and the importances, if any.
 
-    With one objective, its course is drawn instead: every variant that was tried, and the best so far.
+    A single objective is drawn over the course of the search: every evaluated variant, and the best so far.
     """
     factors = list(dict.fromkeys(importances["factor"]))
     with style.figure(style.TWO_COLUMNS, 3.2, caption) as drawn:
@@ -61,7 +61,7 @@ def _draw_tradeoff(drawn: Figure, axes: Axes, frame: pd.DataFrame, objectives: S
 
 
 def _number_picks(axes: Axes, frame: pd.DataFrame, horizontal: str, vertical: str) -> None:
-    """Writes its rank below each pick that is confirmed."""
+    """Writes the rank below each confirmed pick."""
     for _, row in frame[frame["rank"] > 0].iterrows():
         place = (row[horizontal], row[vertical])
         axes.annotate(str(row["rank"]), place, (0, -11), textcoords="offset points", fontsize=7, ha="center")
@@ -91,9 +91,7 @@ def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], o
         colour = style.COLOURS[index % len(style.COLOURS)]
         axes.barh(places, own["importance"], height * 0.9, color=colour, label=METRICS[objective].label)
         low, high = ([place + height * 0.45 * side for place in places] for side in (-1, 1))
-        label = (
-            "95 % quantile under permutation" if index == len(shown) - 1 else "_"
-        )  # of all of them one is in the legend
+        label = "95 % quantile under permutation" if index == len(shown) - 1 else "_"  # one legend entry for all
         axes.vlines(own["null_95"], low, high, color="black", linewidth=1.2, label=label)
         for place, (_, row) in zip(places, own.iterrows(), strict=True):
             if row["p_family"] <= ALPHA:
@@ -102,4 +100,4 @@ def _draw_importances(axes: Axes, frame: pd.DataFrame, factors: Sequence[str], o
     style.name_rows(axes, factors)
     axes.set_xlabel("Importance (share of variance)")
     axes.set_xlim(0, 1)
-    axes.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(1, 1))  # beside bars it would hide some
+    axes.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(1, 1))  # outside, so that it hides no bars

@@ -1,4 +1,4 @@
-"""A figure that a study has, before it is drawn."""
+"""A figure of a study before drawing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from ablations.analysis.results import Results
 
 @dataclass(frozen=True)
 class Sketch:
-    """A figure that a study has: the frame that it shows, what draws it, and how to read it.
+    """A figure of a study: its frame, its drawing function, and its explanation.
 
-    `n` is how many replicates it shows, where that is not what the study has of each variant; `asks` is whether the
-    study's question stands in the caption; `shown` says which of very many rows it has, None being the usual variants;
-    `results` are those that it is of, where these are not the study's; `unread` has the files that cannot be read and
-    are left out, with the reasons.
+    `n` describes the replicates, if not those of each variant; `asks` is whether the caption has the study's question;
+    `shown` describes the shown rows, None for the usual variants; `results` are its results, if not the study's;
+    `unread` has unreadable files, which are left out, with the reasons.
     """
 
     frame: pd.DataFrame

@@ -1,8 +1,8 @@
-"""What each group of channels knows by itself, with and without the shuffle: the question of the paper's Figure 4.
+"""The accuracy of each group of channels alone, with and without the shuffle: the question of the paper's Figure 4.
 
-The official code's issue #1 asks how that figure came about. Here: the classifier averages the last feature map and is
-linear, so the logits are sums of what each group's channels contribute. A sub-feature's score is the top-1 of its own
-contribution alone.
+Issue #1 of the official code asks how that figure was computed. Here the classifier is linear in the averaged last
+feature map, so the logits are sums of the groups' contributions. A sub-feature's score is the top-1 of its contribution
+alone.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _WHOLE: dict[str, dict[str, Any]] = {"the whole network": {"color": "#222222", "
 
 
 def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
-    """Returns a row a variant and sub-feature, and one a variant for all of them together (`group` is -1).
+    """Returns one row per variant and sub-feature, and one per variant for the whole network (`group` is -1).
 
-    Columns: `variant`, `shuffle` (`on`, `off`, or empty where there is no shuffle attention at the end of the last
-    stage), `groups`, `group`, `images`, `top1`. Networks without shuffle attention there are cut into as many groups as
-    most others have; the frame is empty where there are no others.
+    Columns: `variant`, `shuffle` (`on`, `off`, or empty without shuffle attention at the end of the last stage),
+    `groups`, `group`, `images`, `top1`. Networks without shuffle attention there are split into the most common number
+    of groups; the frame is empty if no network has shuffle attention there.
     """
     labels, known = networks.sample.labels.numpy(), networks.observations
     usual = Counter(observation.groups for observation in known.values() if observation.groups)
@@ -59,7 +59,7 @@ def subfeatures_frame(networks: TrainedNetworks) -> pd.DataFrame:
 
 
 def subfeature_scores(observation: Observation, labels: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
-    """Returns the top-1 in percent of each group's part of the logits, (groups,)."""
+    """Returns the top-1 in percent of each group's contribution to the logits, (groups,)."""
     images, channels = observation.features.shape
     features = observation.features.reshape(images, groups, channels // groups)
     weight = observation.weight.reshape(-1, groups, channels // groups)
@@ -69,7 +69,7 @@ def subfeature_scores(observation: Observation, labels: NDArray[np.int64], group
 
 
 def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
-    """Draws a row a variant: a dot a sub-feature, their mean, and the whole network; of `classes` one is chance."""
+    """Draws a row per variant: a dot per sub-feature, their mean, and the whole network; chance is 1 of `classes`."""
     variants = list(dict.fromkeys(frame["variant"]))
     groups = frame.drop_duplicates("variant").set_index("variant")["groups"]
     labels = style.row_labels([f"{variant} ({count(groups[variant], 'group')})" for variant in variants])
@@ -83,7 +83,7 @@ def draw_subfeatures(frame: pd.DataFrame, classes: int, caption: str) -> Figure:
             (means.assign(kind=next(iter(_MEAN))), _MEAN, 13.0),
             (whole.assign(kind=next(iter(_WHOLE))), _WHOLE, 4.8),
         ):
-            # Dots of one row are spread a little, in a fixed order, so that equal scores are all seen.
+            # Dots of one row are jittered in a fixed order, so that equal scores are visible.
             spread = 0.22 * ((own["group"] * 0.618) % 1 - 0.5) if kinds is _PARTS else 0.0
             rows = own.assign(row=own["variant"].map(variants.index) + spread)
             draw_points(axes, rows, "top1", "row", "kind", kinds, intervals=(), size=size, fill=kinds is not _WHOLE)

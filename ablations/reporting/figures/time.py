@@ -1,4 +1,4 @@
-"""Top-1 against the time that training took: a point a variant, with its replicates."""
+"""Top-1 against training time: a point per variant, with its replicates."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ablations.stats import cells_by_variant, estimate
 
 
 def time_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns a row a finished cell (`kind` is `replicate`) and one a variant (`mean`), in the order of the study.
+    """Returns one row per finished cell (`kind` is `replicate`) and per variant (`mean`), in the study's order.
 
     Columns: `variant`, `kind`, `replicate`, `n`, `seconds` and `top1`, with the bounds of the 95 % CI of their means
-    (`seconds_low`, `seconds_high`, `top1_low`, `top1_high`; empty where n is 1). The seconds of a cell are those of its
-    whole training with all evaluation.
+    (`seconds_low`, `seconds_high`, `top1_low`, `top1_high`; empty where n is 1). The seconds of a cell include training
+    and all evaluation.
     """
     rows: list[dict[str, object]] = []
     groups = cells_by_variant(cells)
@@ -30,8 +30,8 @@ def time_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
             continue
         mean: dict[str, object] = {"variant": variant.name, "kind": "mean", "n": len(own)}
         for metric in ("seconds", "top1"):
-            seen = estimate(own[metric].to_numpy())
-            mean |= {metric: seen.mean, f"{metric}_low": seen.low, f"{metric}_high": seen.high}
+            interval = estimate(own[metric].to_numpy())
+            mean |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         replicates = own[["replicate", "seconds", "top1"]].to_dict("records")
         rows += [
             mean,
@@ -45,7 +45,7 @@ def time_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def draw_time(frame: pd.DataFrame, baselines: Mapping[str, str], caption: str) -> Figure:
-    """Draws means with their intervals in both directions, and replicates as small dots; baselines are grey."""
+    """Draws means with intervals in both directions, and replicates as small dots; baselines are grey."""
     variants = list(dict.fromkeys(frame["variant"]))
     appearances = style.appearances_of(variants, {name for name in variants if baselines.get(name) == name})
     labels = dict(zip(variants, style.row_labels(variants), strict=True))

@@ -1,4 +1,4 @@
-"""Tuning: accuracy against the tuning budget, a line a variant, and where each optimum lies in the space."""
+"""Tuning: accuracy against the tuning budget, a line per variant, and the optima in the search space."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ablations.design.tuning import Dimension
 from ablations.reporting.figures import style
 from ablations.reporting.text.numbers import on_validation
 
-_MOST = 3  # options whose optima are drawn
+_MOST = 3  # drawn options
 
 
 def tuning_frame(tuned: Tuned) -> pd.DataFrame:
-    """Returns a row a trial: `variant`, `trial`, the options, the metric, `best`; and `expected`.
+    """Returns one row per trial: `variant`, `trial`, the options, the metric, `best`; and `expected`.
 
-    `expected` is the best value to be expected of as many trials as the row's number says, from 1.
+    `expected` is the expected best value of k trials, where k is the row's number from 1.
     """
     expected = tuned.expected.assign(trial=lambda frame: frame["trials"] - 1).drop(columns="trials")
     return tuned.trials.merge(expected, on=["variant", "trial"], how="left")
 
 
 def draw_tuning(tuned: Tuned, variants: Sequence[str], baselines: Sequence[str], caption: str) -> Figure:
-    """Draws the expected best value of smaller budgets, and for each option its trials with the best one marked."""
+    """Draws the expected best value by budget, and for each option its trials with the best one marked."""
     space = list(tuned.tuning.space.items())[:_MOST]
     appearances = style.appearances_of(list(variants), baselines)
     labels = dict(zip(variants, style.row_labels(variants), strict=True))
@@ -60,7 +60,7 @@ def _draw_optima(
     variants: Sequence[str],
     appearances: dict[str, dict[str, Any]],
 ) -> None:
-    """Draws a row a variant: its trials as dots, the best one as its marker; the outer tenths of a range are shaded."""
+    """Draws a row per variant: trials as dots, the best one as its marker; outer tenths of a range are shaded."""
     choices = list(dimension.choices)
     for row, variant in enumerate(variants):
         own = trials[trials["variant"] == variant]

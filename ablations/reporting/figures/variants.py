@@ -1,6 +1,6 @@
-"""Top-1 and cost of variants: against the levels of a sweep, with the baseline as a line.
+"""Top-1 and cost of variants against the levels of a sweep, with the baseline as a line.
 
-Where variants have baselines of their own, as a backbone with and without attention, a pair of them is a row.
+If there are several baselines, such as backbones with and without attention, each pair is a row.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _BASELINE: dict[str, Any] = {"color": style.BASELINE, "linestyle": "--", "linewi
 
 
 def levels_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
-    """Returns a row a finished cell (`kind` is `replicate`), and one a variant and metric, with `n`.
+    """Returns one row per finished cell (`kind` is `replicate`), and one per variant and metric, with `n`.
 
-    The latter have the `mean` and the bounds of its 95 % CI: of top-1 over replicates, of step times over copies;
-    bounds are empty where n is 1, and of memory. `level` is the level of a sweep with one factor, else the variant's
-    name.
+    The latter have the `mean` and its 95 % CI: of top-1 over replicates, of step times over copies; memory, and n = 1,
+    have no interval. `level` is the level of a sweep with one factor, otherwise the variant's name.
     """
     rows: list[dict[str, object]] = []
     groups = cells_by_variant(cells)
@@ -66,10 +65,9 @@ def _mean(known: Estimate) -> dict[str, object]:
 
 
 def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
-    """Draws top-1, the time of a training step and its memory, a panel each; what nobody measured has none.
+    """Draws a panel each for top-1, time and memory of a training step, if measured.
 
-    Levels of the factor that are numbers stand along the horizontal axis, joined by a line; otherwise variants are
-    rows, as names need room.
+    Numeric levels are on the horizontal axis, joined by a line; otherwise variants are rows, because names need space.
     """
     levels = frame[(frame["kind"] != "replicate") & ~frame["is_baseline"]].drop_duplicates("variant")
     numeric = all(isinstance(level, Real) and not isinstance(level, bool) for level in levels["level"])
@@ -95,7 +93,7 @@ def draw_levels(frame: pd.DataFrame, factor: str, caption: str) -> Figure:
 
 
 def _handles(frame: pd.DataFrame, *, along: bool) -> list[Line2D]:
-    """Returns what the legend of `draw_levels` shows: baselines, means, and replicates where there are several."""
+    """Returns the legend handles of `draw_levels`: baselines, means, and replicates if there are several."""
     top1 = frame[frame["metric"] == "top1"]
     baselines = dict.fromkeys(top1.loc[top1["is_baseline"], "variant"])
     levels = top1[(top1["kind"] == "mean") & ~top1["is_baseline"]]
@@ -108,7 +106,7 @@ def _handles(frame: pd.DataFrame, *, along: bool) -> list[Line2D]:
 
 
 def _panels(drawn: Figure, frame: pd.DataFrame, *, sharey: bool) -> dict[str, Axes]:
-    """Makes a panel a metric that the frame has values of, the first one, of top-1, wider than the others."""
+    """Creates a panel for each metric in the frame, the first one, of top-1, wider than the others."""
     metrics = [metric for metric in _SHOWN if (frame["metric"] == metric).any()]
     widths = [1.7] + [1.0] * (len(metrics) - 1)
     panels = drawn.subplots(1, len(metrics), width_ratios=widths, sharey=sharey, squeeze=False)[0]
@@ -116,16 +114,16 @@ def _panels(drawn: Figure, frame: pd.DataFrame, *, sharey: bool) -> dict[str, Ax
 
 
 def _limits(metric: str, automatic: tuple[float, float], highest: float) -> tuple[float, float]:
-    """Returns the limits of an axis: accuracies stay on their scale; costs are read as ratios, so they start at 0."""
+    """Returns the limits of an axis: automatic for accuracies; costs start at 0, to be compared as ratios."""
     if metric == "top1":
         return max(automatic[0], 0.0), min(automatic[1], 100.0)
     return 0.0, highest * 1.08 if highest > 0 else 1.0
 
 
 def _draw_metric(axes: Axes, frame: pd.DataFrame, *, along: bool) -> None:
-    """Draws levels `along` the horizontal axis as a line with a band, or as rows with bars; the baseline crosses them.
+    """Draws levels `along` the horizontal axis as a line with a band, or as rows with bars, across the baseline.
 
-    Where there is one replicate of each variant, it is the mean, and not drawn again.
+    A single replicate is the mean, and not drawn again.
     """
     is_mean = frame["kind"] != "replicate"
     levels = frame[is_mean & ~frame["is_baseline"]].reset_index(drop=True)
@@ -155,9 +153,9 @@ def _baseline_name(variant: str) -> str:
 
 
 def pairs_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -> pd.DataFrame:
-    """Returns what `levels_frame` does, and for each variant its `row` (the levels that a pair shares) and `series`.
+    """Returns `levels_frame` with each variant's `row` (the levels that a pair shares) and `series`.
 
-    The series is the level of the factor whose level is the baseline; variants given by name have a row of their own.
+    The series is the level of the factor that the baseline is a level of; named variants have separate rows.
     """
     frame, factor = levels_frame(cells, design, costs), design.baseline_factor
     rows = {variant.name: variant.name for variant in design.variants}
@@ -171,7 +169,7 @@ def pairs_frame(cells: pd.DataFrame, design: Design, costs: StudyCosts | None) -
 
 
 def draw_pairs(frame: pd.DataFrame, caption: str) -> Figure:
-    """Draws what `draw_levels` does; costs have logarithmic scales, where ratios are lengths."""
+    """Draws the same as `draw_levels`; costs have logarithmic scales, on which ratios are lengths."""
     rows = list(dict.fromkeys(frame["row"]))
     series = sorted(
         dict.fromkeys(frame["series"]), key=lambda name: not frame["is_baseline"][frame["series"] == name].any()

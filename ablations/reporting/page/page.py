@@ -1,7 +1,7 @@
-"""A study as one HTML file: the report with its pictures inside, to be opened from disk, sent by mail or printed.
+"""A study's report as a single HTML file with embedded figures, to be opened from disk, sent by mail or printed.
 
-The page asks nobody for anything: pictures are data URIs, there is no script and no font. Links lead to the files that
-lie beside it (PDF, CSV, tables), which are not there when the page travels alone; everything that is to be read is.
+The page is self-contained: figures are data URIs, and there are no scripts, fonts or external requests. Only its links
+to PDF, CSV and table files need the files beside it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ablations.reporting.text.scope import data_line, protocol_line, protocol_op
 from ablations.reporting.text.verdicts import assumptions_sentence, contrast_sentence, tally, verdict_mark
 from ablations.stats import Contrast, Estimate
 
-# Beyond so many times the largest difference or the margin, intervals are cut off, all but the narrowest: one that is
-# known to nothing must not make all the others too small to see.
+# Intervals beyond these multiples of the largest difference or the margin are truncated, except the narrowest, because
+# one very wide interval would make all others too small to see.
 _OF_LARGEST, _OF_MARGIN = 2.5, 5.0
-_BEYOND = 1.08  # times the longest that is shown whole
+_BEYOND = 1.08  # times the longest complete interval
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class _Scale:
         return cls(min(room, max([2 * margin, *reaches, *(_BEYOND * mean for mean in means)])), margin, metric)
 
     def at(self, value: float) -> float:
-        """Returns where a difference stands; what is beyond the scale stands at its end."""
+        """Returns the position of a difference in percent of the width, clipped to the scale."""
         within = max(-self.limit, min(self.limit, value))
         return round(50 + 48 * within / self.limit, 2)
 
 
 def write_page(report: Report, tables: Sequence[Path]) -> Path:
-    """Writes a study's page, which links to `tables`, files in the study's folder, and returns its path."""
+    """Writes a study's page with links to `tables`, files in the study's folder; returns its path."""
     analysis, design, path = report.analysis, report.analysis.design, report.folder / "index.html"
-    # A question, a variant's name or a traceback may hold anything: everything is escaped where it is put in.
+    # A question, a variant's name or a traceback may have any content, so everything is escaped on insertion.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("ablations.reporting.page") / "page.html").read_text(encoding="utf-8"))
     make, results = report.parts.make, analysis.results
@@ -96,7 +96,7 @@ def write_page(report: Report, tables: Sequence[Path]) -> Path:
 
 
 def _verdicts(report: Report) -> dict[str, Any]:
-    """Returns what the page shows of all contrasts, and the sentences that are left when each has its own."""
+    """Returns the content on all contrasts, and the report's sentences that are not about one of them."""
     analysis, design = report.analysis, report.analysis.design
     contrasts, metric = analysis.shown_contrasts, METRICS[design.metric]
     said = {contrast_sentence(contrast, design.margin, metric) for contrast in contrasts}
@@ -116,7 +116,7 @@ def _variants(analysis: StudyAnalysis) -> Section | None:
 
 
 def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:
-    """Returns what the page shows of a contrast."""
+    """Returns the content on a contrast."""
     known = contrast.difference
     return {
         "contrast": contrast,
@@ -128,7 +128,7 @@ def _row(contrast: Contrast, scale: _Scale) -> dict[str, Any]:
 
 
 def _interval(difference: Estimate, scale: _Scale) -> dict[str, Any]:
-    """Returns a difference as it is drawn, in percent of the width; no `bar` of one replicate, or without spread."""
+    """Returns the drawing of a difference in percent of the width, without a `bar` if it has no interval."""
     has_bar, low, high = difference.has_spread, difference.low, difference.high
     written, unit = scale.metric.format_difference, scale.metric.difference_unit
     between = f", 95 % CI {written(low)} to {written(high)}" if has_bar else ""
@@ -143,16 +143,16 @@ def _interval(difference: Estimate, scale: _Scale) -> dict[str, Any]:
 
 
 def _figure(drawn: Drawn, folder: Path) -> dict[str, Any]:
-    """Returns what the page shows of a figure, with the picture as a data URI."""
+    """Returns the content on a figure, with the image as a data URI."""
     content = drawn.png.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])  # of a PNG's first chunk: the page need not jump when it loads
+    width, height = struct.unpack(">II", content[16:24])  # from the PNG header, to reserve the space
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     links = [(path.suffix[1:].upper(), relative_link(path, folder)) for path in drawn.files]
     return {"drawn": drawn, "uri": uri, "width": width, "height": height, "links": links}
 
 
 def _data(analysis: StudyAnalysis) -> dict[str, str]:
-    """Says what the cells were trained and tested on."""
+    """Returns the data set, its numbers of images and its classes."""
     known = analysis.attributes.get("data")
     shown = {"data set": data_line(analysis.design.protocol["data"])}
     return (

@@ -1,1 +1,1 @@
-"""Tables, for the terminal, for Markdown, CSV and LaTeX."""
+"""Tables for the terminal, Markdown, CSV and LaTeX."""

@@ -17,7 +17,7 @@ from ablations.stats.costs import CostContrast
 
 
 def costs_sections(analysis: StudyAnalysis) -> list[Section]:
-    """Returns the table of costs of the variants that are shown; nothing where nothing was measured."""
+    """Returns the table of costs of the shown variants; nothing if costs were not measured."""
     costs = analysis.costs
     if costs is None:
         return []
@@ -45,9 +45,9 @@ def costs_sections(analysis: StudyAnalysis) -> list[Section]:
 
 
 def costs_frame(analysis: StudyAnalysis) -> pd.DataFrame | None:
-    """Returns a row for each variant that was measured; None where none was.
+    """Returns one row per measured variant; None if there is none.
 
-    Times are relative to the plain network's, with `*_to_baseline` to the baseline's; `measured` is UTC (ISO 8601).
+    Times are relative to the plain network, `*_to_baseline` to the baseline; `measured` is UTC (ISO 8601).
     """
     costs = analysis.costs
     if costs is None:

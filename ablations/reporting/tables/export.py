@@ -1,4 +1,4 @@
-"""A study's tables as files: CSV with plain numbers, Markdown and LaTeX as papers print them, and numbers as macros."""
+"""A study's tables as files: CSV with plain numbers, Markdown and LaTeX in the layout of papers, and LaTeX macros."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ablations.reporting.text.markdown import markdown_text
 
 
 def write_tables(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Path]:
-    """Writes a study's tables into `<folder>/tables` and returns the files; writes none where no cell is finished.
+    """Writes a study's tables to `<folder>/tables` and returns the files; none without a finished cell.
 
-    What cannot be made or written is left to `parts`.
+    Failures are recorded in `parts`.
     """
     if parts.make("list of variants with a finished cell", False, lambda: not analysis.summaries):
         return []
@@ -42,7 +42,7 @@ def _write(path: Path, make: Callable[[], str]) -> list[Path]:
 
 
 def _texts(analysis: StudyAnalysis, parts: Parts) -> dict[str, Callable[[], str]]:
-    """Returns what makes the text of each file, by its name."""
+    """Returns by file name the function that makes its text."""
     question, label = analysis.design.question, f"tab:{analysis.design.study}"
     frames = parts.make("table of effects or selection", {}, _main_frame, analysis)
     for name, frames_of in (("costs", _costs_frame), ("tuning", tuning_frames), ("predictions", prediction_tables)):
@@ -62,12 +62,12 @@ def _texts(analysis: StudyAnalysis, parts: Parts) -> dict[str, Callable[[], str]
 
 
 def _main_frame(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
-    """Returns the numbers of effects or of a selection by their name; nothing where there is neither."""
+    """Returns the frame of effects or of a selection by name; empty if there is neither."""
     return dict([main_frame(analysis)]) if _main_section(analysis) else {}
 
 
 def _main_table(analysis: StudyAnalysis) -> dict[str, Section]:
-    """Returns the table of effects or of a selection by its name; nothing where there is neither."""
+    """Returns the table of effects or of a selection by name; empty if there is neither."""
     if (section := _main_section(analysis)) is None:
         return {}
     name, _ = main_frame(analysis)
@@ -75,7 +75,7 @@ def _main_table(analysis: StudyAnalysis) -> dict[str, Section]:
 
 
 def _main_section(analysis: StudyAnalysis) -> Section | None:
-    # Of a search, the selection: importances are no table for a paper.
+    # For a search only the selection, because importances are not a table for a paper.
     section = main_section(analysis)
     return section if section and section.rows else None
 
@@ -89,7 +89,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 
 def _markdown(table: Section, question: str) -> str:
-    # A table on paper stands by itself: the study's question comes before the note.
+    # A table in a paper must be self-contained, so the study's question precedes the note.
     return "\n".join(
         [*markdown_table(table.headers, table.rows), "", markdown_text(f"{question} {table.note}".strip()), ""]
     )

@@ -1,4 +1,4 @@
-"""LaTeX: a study's tables with the rules of booktabs, and its numbers as macros for the sentences of a paper."""
+"""LaTeX: a study's tables in the style of booktabs, and its numbers as macros for the text of a paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ablations.reporting.text.numbers import in_gflops
 from ablations.reporting.text.scope import shown_sentence
 from ablations.stats import VariantSummary
 
-_WIDE_NAMES = 26  # letters; longer ones are folded in a column of their own width
+_WIDE_NAMES = 26  # letters; longer ones are wrapped in a column of fixed width
 _ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -35,9 +35,9 @@ _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight
 
 
 def latex_table(table: Section, caption: str, label: str) -> str:
-    """Writes a table as a LaTeX environment that needs booktabs and graphicx.
+    """Returns a table as a LaTeX environment that requires booktabs and graphicx.
 
-    A character that a label cannot hold is written in it as its number, so that two studies never share a label.
+    A character that a label cannot contain is replaced by its code point, so that labels of studies are unique.
     """
     columns, starts = [], []
     for column in range(len(table.headers)):
@@ -68,7 +68,7 @@ def latex_table(table: Section, caption: str, label: str) -> str:
 
 
 def _needs_of(text: str) -> list[str]:
-    """Says in comments which LaTeX a text needs beyond that of English."""
+    """Returns LaTeX comments with the requirements of a text that is not plain English."""
     signs = {sign for sign in latex_text(text) if not sign.isascii()}
     beyond = sorted(sign for sign in signs if not _KNOWN_TO_PDFLATEX.match(sign))
     if beyond:
@@ -78,27 +78,27 @@ def _needs_of(text: str) -> list[str]:
 
 
 def latex_text(text: str) -> str:
-    """Writes a text so that LaTeX prints it as it is, but for space, of which LaTeX prints one at a time.
+    """Escapes a text for LaTeX; whitespace is collapsed.
 
-    Letters beyond those of European languages are left to a LaTeX that knows them (XeLaTeX, LuaLaTeX).
+    Letters of other than European scripts require XeLaTeX or LuaLaTeX.
     """
     words = "".join(" " if unicodedata.category(letter) in _NO_LETTERS else letter for letter in text).split()
     escaped = "".join(_ESCAPES.get(letter, letter) for letter in " ".join(words))
-    escaped = re.sub(r"([-',])(?=\1)", r"\1{}", escaped)  # two hyphens would be joined to a dash, and so on
-    # After the end of a row, a bracket would be taken for its option and a star for its starred form.
+    escaped = re.sub(r"([-',])(?=\1)", r"\1{}", escaped)  # prevents ligatures, such as two hyphens to a dash
+    # After the end of a row, LaTeX would read a bracket or a star as an argument.
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped
 
 
 def latex_number(text: str) -> str:
-    """Writes numbers for LaTeX: as text, but a minus is a minus and no hyphen."""
+    """Escapes numbers for LaTeX, with a minus sign instead of a hyphen."""
     return re.sub(r"(?<![\w.-])-(?=\d)", r"\\ensuremath{-}", latex_text(text))
 
 
 def number_macros(analysis: StudyAnalysis) -> str:
-    r"""Returns a LaTeX file with a macro for each number that people write into sentences.
+    r"""Returns a LaTeX file with a macro for each number that a text may cite.
 
-    The names of macros are those of study, variant and quantity, in letters: `\GroupsFourTopOne`. They are made from
-    all variants of the study, so that they stay what they are while cells are still being trained.
+    A macro's name consists of study, variant and quantity in letters: `\GroupsFourTopOne`. Names depend on all variants
+    of the study, so that they do not change during training.
     """
     design = analysis.design
     study = macro_word(design.study) or "Study"
@@ -134,14 +134,14 @@ def number_macros(analysis: StudyAnalysis) -> str:
 
 
 def macro_word(text: str) -> str:
-    """Writes a name in letters alone: `groups=10` becomes `GroupsOneZero`; accents and other signs are dropped."""
+    """Converts a name to letters: `groups=10` becomes `GroupsOneZero`; accents and other signs are removed."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     words = re.findall("[A-Za-z]+|[0-9]", plain)
     return "".join(_DIGITS[int(word)] if word.isdigit() else word[0].upper() + word[1:] for word in words)
 
 
 def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, str]:
-    """Returns the word of each variant, none of whose macros is another's or in `taken`; the later gets a letter."""
+    """Returns a word for each variant, with a letter appended if its macros would clash with others or `taken`."""
     used = set(taken)
     words = {}
     for variant in design.variants:
@@ -150,31 +150,31 @@ def macro_words(design: Design, taken: Iterable[str], study: str) -> dict[str, s
         suffixes = (
             "".join(letters) for n in lengths for letters in itertools.product(string.ascii_uppercase, repeat=n)
         )
-        for suffix in suffixes:  # nothing, then B to Z, then AA, AB and so on
-            own = {f"{study}{word}{suffix}{quantity}" for quantity in _QUANTITIES}
-            if suffix != "A" and not own & used:
-                used |= own
+        for suffix in suffixes:  # empty, then B to Z, then AA, AB and so on
+            macros = {f"{study}{word}{suffix}{quantity}" for quantity in _QUANTITIES}
+            if suffix != "A" and not macros & used:
+                used |= macros
                 words[variant.name] = word + suffix
                 break
     return words
 
 
 def _variant_numbers(summary: VariantSummary, cost: VariantCost | None, gflops: str, design: Design) -> dict[str, str]:
-    """Returns what is known of a variant, by quantity, as LaTeX that is at home in text and in formulas."""
+    """Returns the numbers of a variant by quantity, as LaTeX for text and formulas."""
     top1, written = METRICS["top1"].format, METRICS[design.metric].format_difference
-    known = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
+    numbers = {"N": str(summary.top1.n), "TopOne": top1(summary.top1.mean)}
     if summary.top1.has_spread:
-        known["TopOneCI"] = f"[{top1(summary.top1.low)}, {top1(summary.top1.high)}]"
+        numbers["TopOneCI"] = f"[{top1(summary.top1.low)}, {top1(summary.top1.high)}]"
     contrast = summary.contrast
     if contrast and contrast.difference:
         difference = contrast.difference
-        known["Difference"] = written(difference.mean)
+        numbers["Difference"] = written(difference.mean)
         if difference.has_spread:
-            known["DifferenceCI"] = f"[{written(difference.low)}, {written(difference.high)}]"
+            numbers["DifferenceCI"] = f"[{written(difference.low)}, {written(difference.high)}]"
     if contrast:
-        known["Verdict"] = contrast.verdict.value
-    known |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
+        numbers["Verdict"] = contrast.verdict.value
+    numbers |= {"Parameters": METRICS["parameters"].format(summary.parameters), "GFLOPs": gflops}
     if cost and cost.train_time:
-        known["StepTime"] = METRICS["train_time_ratio"].format(cost.train_time.mean)
-    # A comma between digits would be followed by space in a formula.
-    return {name: re.sub(r"(?<=\d),(?=\d)", "{,}", latex_number(value)) for name, value in known.items()}
+        numbers["StepTime"] = METRICS["train_time_ratio"].format(cost.train_time.mean)
+    # In a formula LaTeX adds space after a comma.
+    return {name: re.sub(r"(?<=\d),(?=\d)", "{,}", latex_number(value)) for name, value in numbers.items()}

@@ -23,7 +23,7 @@ _HEADERS = {
 
 
 def predictions_of(analysis: StudyAnalysis) -> StudyPredictions | None:
-    """Returns the predictions that a study kept; None where it kept none."""
+    """Returns the kept predictions of a study; None if there are none."""
     if analysis.results.cells.empty:
         return None
     try:
@@ -33,7 +33,7 @@ def predictions_of(analysis: StudyAnalysis) -> StudyPredictions | None:
 
 
 def prediction_tables(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
-    """Returns the frames of predictions by the names of their files; none where a study kept no predictions."""
+    """Returns the frames of predictions by file name; none without kept predictions."""
     found = predictions_of(analysis)
     if found is None:
         return {}
@@ -41,7 +41,7 @@ def prediction_tables(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
 
 
 def prediction_sections(analysis: StudyAnalysis) -> list[Section]:
-    """Returns the table of predictions, and how to read it; nothing where a study kept no predictions."""
+    """Returns the table of predictions with its explanation; nothing without kept predictions."""
     found = predictions_of(analysis)
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""The table of contrasts under several protocols, a column a protocol, and whether their verdicts agree."""
+"""The table of contrasts under several protocols, one column per protocol, and the agreement of their verdicts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ablations.stats.significance import FLIPPED
 def protocols_table(
     frame: pd.DataFrame, margins: Mapping[str, float], metric: Metric, noun: Noun = ("protocol", "protocols", "under")
 ) -> Section:
-    """Returns a row a contrast: under each protocol its difference and verdict, then whether the verdicts agree.
+    """Returns one row per contrast: difference and verdict under each protocol, then the agreement of verdicts.
 
     Args:
-        frame: a row a contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high` (nan where
-            there is none), `verdict`; and `assumes_normal`, where its tests are known to.
+        frame: one row per contrast and protocol: `protocol`, `variant`, `baseline`, `n`, `mean`, `low`, `high` (NaN if
+            missing), `verdict`, and optionally `assumes_normal`.
         margins: the equivalence margin of each protocol.
-        metric: that verdicts are about.
-        noun: what contrasts are compared between.
+        metric: the judged metric.
+        noun: the unit that contrasts are compared between.
     """
     protocols, found = list(dict.fromkeys(frame["protocol"])), agreements(frame)
     several = len(set(frame["baseline"])) > 1
@@ -35,7 +35,7 @@ def protocols_table(
     rows = [
         [f"{variant} against {baseline}" if several else variant]
         + [cells.get((protocol, variant, baseline), "–") for protocol in protocols]
-        + ([agreement_word(agrees)] if len(protocols) > 1 else [])
+        + ([agreement_word(agrees, noun)] if len(protocols) > 1 else [])
         for (variant, baseline), agrees in found.items()
     ]
     baseline = "its baseline" if several else frame["baseline"].iloc[0]
@@ -64,7 +64,7 @@ def _cell(row: Mapping[Hashable, Any], metric: Metric) -> str:
 
 
 def sizes_text(frame: pd.DataFrame) -> str:
-    """Writes the replicates of all contrasts, by protocol where these differ: `8`, `3 to 8`, `8 (quick), 3 (short)`."""
+    """Formats the replicates of all contrasts, by protocol if they differ: `8`, `3 to 8`, `8 (quick), 3 (short)`."""
     texts = {}
     for protocol, sizes in frame.groupby("protocol", sort=False)["n"]:
         least, most = int(sizes.min()), int(sizes.max())

@@ -1,8 +1,8 @@
-"""Tables, for the terminal and as Markdown.
+"""Tables for the terminal and in Markdown.
 
-Where a table is wider than the terminal, its last columns continue below, beside the names of the rows again, so that
-every name and every number is whole. Where the names leave little room, rows are numbered instead, and the numbers are
-repeated. Only columns of sentences are wrapped.
+If a table is wider than the terminal, its last columns continue below, with the row names repeated, so that no name or
+number is truncated. If the names leave little space, rows are numbered, and the numbers are repeated. Only columns of
+sentences are wrapped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rich.text import Text
 from ablations.common.console import print_text
 from ablations.reporting.text.markdown import markdown_text
 
-_FRAME = 3  # characters of a column beside its text: a space on each side and a line; a table has one more line
-_KEYS = 2 / 3  # of the terminal's width, that names may take in every part
-_WRAPPED = 20  # characters that a sentence is wrapped to where there is no more room
+_FRAME = 3  # characters per column besides its text: two spaces and a line; a table has one more line
+_KEYS = 2 / 3  # maximum share of the terminal's width for the names
+_WRAPPED = 20  # minimum width of a wrapped sentence, in characters
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column as text, its header first; keys name the row, and stand in every part of a table."""
+    """A column as text, its header first; key columns name the row and are repeated in every part of a table."""
 
     lines: list[str]
     justify: Literal["left", "right"] = "right"
@@ -40,7 +40,7 @@ class _Column:
 
     @property
     def least(self) -> int:
-        """Characters that it needs."""
+        """The minimum width in characters."""
         return min(self.width, _WRAPPED) if self.is_sentence else self.width
 
 
@@ -51,14 +51,14 @@ def print_table(
     names: int = 1,
     sentences: Collection[str] = (),
 ) -> None:
-    """Prints a table; in parts, with a line below that says so, where it is wider than the terminal.
+    """Prints a table, in parts with a note below if it is wider than the terminal.
 
     Args:
-        console: one that is no terminal gets the table in one part, whatever its width.
+        console: if it is not a terminal, the table is printed in one part.
         headers: of the columns.
-        rows: as many cells each, any text.
-        names: the first columns, which name the row: they are aligned to the left, as sentences are.
-        sentences: the headers of columns that may be wrapped; all others are aligned to the right, as numbers are.
+        rows: cells of any text, one per column.
+        names: number of first columns that name the row; they are left-aligned.
+        sentences: headers of columns that may be wrapped and are left-aligned; other columns are right-aligned.
     """
     columns = [
         _Column(
@@ -79,7 +79,7 @@ def print_table(
 
 
 def _parts(columns: Sequence[_Column], limit: int) -> Iterator[list[_Column]]:
-    """Yields the columns of each part: the keys, and as many of the others as there is room for."""
+    """Yields the columns of each part: the keys, and as many others as fit."""
     keys = [column for column in columns if column.is_key]
     others = [column for column in columns if not column.is_key]
     fits = all(_total([*keys, column]) <= limit for column in others)
@@ -101,10 +101,10 @@ def _total(columns: Sequence[_Column]) -> int:
 
 
 def _table(columns: Sequence[_Column], limit: int) -> Table:
-    """Lays out the columns of a part; sentences have the room that is left."""
+    """Lays out the columns of a part; sentences get the remaining width."""
     widths = [column.least for column in columns]
     room = limit - _total(columns)
-    if room < 0:  # one name is longer than the terminal; it is folded, as a frame that is wider could not be read
+    if room < 0:  # one name is longer than the terminal, so it is wrapped
         widths[-1] = max(1, widths[-1] + room)
     for _ in range(room):  # each character to the column whose cells have the most lines
         lines = [column.width / width for column, width in zip(columns, widths, strict=True)]

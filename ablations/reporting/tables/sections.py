@@ -1,4 +1,4 @@
-"""A table with its title and how to read it, and those that some studies have beyond the table of variants."""
+"""Tables with title and explanation, and those that only some studies have besides the table of variants."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ablations.reporting.text.numbers import difference_with_interval, on_valida
 from ablations.reporting.text.scope import shown_effects_sentence
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 
-_LISTED = 100  # cells that are not finished
+_LISTED = 100  # unfinished cells
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a sentence or two on how to read it; its first `names` columns are text, the others numbers."""
+    """A table with an explanation; its first `names` columns are text, the others numbers."""
 
     title: str
     note: str
@@ -35,7 +35,7 @@ class Section:
 
 
 def unfinished_table(analysis: StudyAnalysis) -> Section:
-    """Returns a row a cell that is not finished, the failed ones first where they are too many to be listed."""
+    """Returns one row per unfinished cell, failed ones first if there are too many to list."""
     unfinished = analysis.results.unfinished
     if len(unfinished) > _LISTED:
         unfinished = unfinished.sort_values("state", key=lambda states: states != "failed", kind="stable")
@@ -49,7 +49,7 @@ def unfinished_table(analysis: StudyAnalysis) -> Section:
 
 
 def make_sections(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Section]:
-    """Returns the effects of crossed factors, or what a search found; nothing where there is neither."""
+    """Returns the sections of crossed factors' effects, or of a search; nothing if there is neither."""
     found = [parts.make("section of effects or selection", None, main_section, analysis)]
     if analysis.selection is not None and not analysis.selection.tradeoffs.empty:
         found.append(parts.make("section of importances", None, _importances_section, analysis.selection))
@@ -57,7 +57,7 @@ def make_sections(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Section
 
 
 def main_section(analysis: StudyAnalysis) -> Section | None:
-    """Returns the effects of crossed factors, or the selection of a search; None where there is neither."""
+    """Returns the section of crossed factors' effects, or of a search's selection; None if there is neither."""
     if (selection := analysis.selection) is not None:
         return None if selection.tradeoffs.empty else _selection_section(selection)
     if analysis.results.cells.empty:
@@ -66,9 +66,9 @@ def main_section(analysis: StudyAnalysis) -> Section | None:
 
 
 def main_frame(analysis: StudyAnalysis) -> tuple[str, pd.DataFrame]:
-    """Returns what `main_section` shows in plain numbers, and its name: `effects` in points, or `selection`.
+    """Returns the name and the numbers of `main_section`: `effects` in points, or `selection`.
 
-    A selection has all variants that were tried, with their values on the validation images.
+    A selection has all evaluated variants with their values on the validation images.
     """
     if analysis.selection is not None:
         return "selection", analysis.selection.tradeoffs
@@ -99,7 +99,7 @@ def _effects_section(analysis: StudyAnalysis) -> Section:
 
 
 def _selection_section(selection: Selection) -> Section:
-    """Returns the picks to be confirmed, the rest of the front, and the variants that were given by name."""
+    """Returns the selected picks, the rest of the front, and the named variants."""
     design, frame = selection.design, selection.tradeoffs
     several = len(design.objectives) > 1
     listed = frame[(frame["rank"] > 0) | ~frame["picked"] | (frame["on_front"] & several)]

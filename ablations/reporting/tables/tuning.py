@@ -1,4 +1,4 @@
-"""The tables of tuning: results under one recipe beside those of each variant at its best, and all trials."""
+"""The tables of tuning: results under the common recipe and under each variant's best one, and all trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ablations.stats import Contrast
 
 
 def tuning_sections(analysis: StudyAnalysis, parts: Parts = RAISE) -> list[Section]:
-    """Returns the table of both comparisons, where there are results, and the best recipes of tuned variants."""
+    """Returns the table of both comparisons, if there are results, and the best recipes of tuned variants."""
     best = analysis.at_best
     if analysis.tuned is None or best is None:
         return []
@@ -36,8 +36,8 @@ def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Sectio
     rows = []
     for name, baseline in analysis.design.baselines.items():
         if name != baseline:
-            told = [text for side in sides for text in _cells(side.get(name), analysis)]
-            rows.append([name, *told, _word(found.get((name, baseline)))])
+            cells = [text for side in sides for text in _cells(side.get(name), analysis)]
+            rows.append([name, *cells, _word(found.get((name, baseline)))])
     metric = METRICS[analysis.design.metric]
     note = (
         f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. "
@@ -70,7 +70,7 @@ def _recipes_section(tuned: Tuned, best: StudyAnalysis) -> Section:
 
 
 def tuning_frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
-    """Returns the frames of tuning by the names of their files; none where variants are not tuned."""
+    """Returns the frames of tuning by file name; none without tuning."""
     if analysis.tuned is None:
         return {}
     frames = {"tuning": analysis.tuned.trials}
@@ -84,7 +84,7 @@ def _word(found: Agreement | None) -> str:
 
 
 def _cells(contrast: Contrast | None, analysis: StudyAnalysis) -> list[str]:
-    """Returns difference and verdict of a contrast in one of the comparisons."""
+    """Returns the difference and verdict of a contrast in one of the comparisons."""
     if contrast is None or contrast.difference is None:
         return ["–", ""]
     return [difference_with_interval(contrast.difference, METRICS[analysis.design.metric]), verdict_mark(contrast)]

@@ -1,7 +1,7 @@
-"""The tables of a study's variants: what came of each, as a report prints it, as papers do, and in plain numbers.
+"""The tables of a study's variants: for the report, in the layout of papers, and in plain numbers.
 
-A value without an interval (one replicate) is printed without one: there is nothing to be sure of. Intervals are
-written as intervals and never as +-, which readers take for a standard deviation.
+Values of a single replicate have no interval. Intervals are written as [low, high], because +- is often read as a
+standard deviation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ablations.reporting.text.scope import missing_sentence, protocol_line, show
 from ablations.reporting.text.verdicts import assumptions_sentence, verdict_mark
 from ablations.stats import Estimate, VariantSummary
 
-# Columns by what they show, for the report and as the paper lays them out.
+# Column headers by quantity, for the report and for papers.
 _REPORTED = {
     "variant": "variant", "n": "n", "top1": "top-1 % [95 % CI]", "difference": "difference [95 % CI]",
     "verdict_of_pair": "verdict", "step_time": "step × no attention", "peak_memory_mib": "peak MiB",
@@ -37,24 +37,24 @@ _COSTS = "Step × no attention: time of a training step relative to the network 
 
 
 def summary_table(analysis: StudyAnalysis) -> Section:
-    """Returns a row a variant that is shown: its accuracy, its verdict and its costs."""
-    said = (
+    """Returns one row per shown variant: accuracy, verdict and costs."""
+    notes = (
         exploratory_sentence(analysis),
         assumptions_sentence(analysis.shown_contrasts),
         _COSTS if analysis.costs else f"Step × no attention and peak MiB: {NOT_MEASURED}.",
         shown_sentence(analysis),
     )
     headers = _with_judged(_REPORTED, METRICS[analysis.design.metric], "[95 % CI]")
-    return Section("Variants", " ".join(filter(None, said)), _headers(analysis, headers), _rows(analysis, headers))
+    return Section("Variants", " ".join(filter(None, notes)), _headers(analysis, headers), _rows(analysis, headers))
 
 
 def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
-    """Lays the variants out as the paper does, with what an ablation has to say beside it.
+    """Returns the variants in the layout of the SA-Net paper, with differences, verdicts and costs.
 
     Args:
         analysis: the study.
-        is_short: leaves out the intervals of step times, and n where all variants have the same, which the note says: a
-            page of paper has no room for them.
+        is_short: omits the intervals of step times, and n if it is the same for all variants (the note has it), to fit
+            the width of a page.
     """
     left_out = set()
     if is_short and len({summary.replicates for summary in analysis.summaries}) == 1:
@@ -66,23 +66,23 @@ def variants_table(analysis: StudyAnalysis, is_short: bool = False) -> Section:
 
 
 def _headers(analysis: StudyAnalysis, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the headers of columns; that of verdicts says so where they are exploratory."""
+    """Returns the headers, with a mark on that of verdicts if they are exploratory."""
     mark = exploratory_mark(analysis)
     return tuple(f"{header}{mark}" if key.startswith("verdict") else header for key, header in headers.items())
 
 
 def _with_judged(headers: Mapping[str, str], metric: Metric, suffix: str = "") -> dict[str, str]:
-    """Returns headers with a column for the metric that is judged, where that is another one than top-1."""
+    """Returns headers with a column for the judged metric unless it is top-1."""
     if metric.key == "top1":
         return dict(headers)
-    made = {}
+    judged = {}
     for key, header in headers.items():
-        made[key] = f"{header} of {metric.label.lower()}" if key == "difference" and not suffix else header
+        judged[key] = f"{header} of {metric.label.lower()}" if key == "difference" and not suffix else header
         if key == "top1":
-            made["judged"] = f"{metric.axis} {suffix}".rstrip()
+            judged["judged"] = f"{metric.axis} {suffix}".rstrip()
         elif key == "difference" and suffix:
-            made[key] = f"difference of {metric.label.lower()} {suffix}"
-    return made
+            judged[key] = f"difference of {metric.label.lower()} {suffix}"
+    return judged
 
 
 def _rows(analysis: StudyAnalysis, keys: Iterable[str], *, with_interval: bool = True) -> list[list[str]]:
@@ -117,7 +117,7 @@ def _cells(summary: VariantSummary, cost: VariantCost, metric: Metric, with_inte
 
 
 def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_short: bool) -> str:
-    """Says of how many replicates the table is, how to read it, and under which protocol it holds."""
+    """Returns the replicates, explanation and protocol of the table in sentences."""
     design, summaries = analysis.design, analysis.summaries
     least, most = min(summary.top1.n for summary in summaries), max(summary.top1.n for summary in summaries)
     size = f"n = {least}" + (f" to {most}" if most > least else "")
@@ -151,16 +151,16 @@ def _variants_note(analysis: StudyAnalysis, rows: Sequence[Sequence[str]], is_sh
 
 
 def protocol_note(analysis: StudyAnalysis) -> str:
-    """Says under which protocol a table holds, and which cells it lacks."""
+    """Returns the protocol of a table and its missing cells in sentences."""
     line = f"Protocol: {protocol_line(analysis.design, analysis.results)}."
     return f"{line} {missing_sentence(analysis.results)}".strip()
 
 
 def variants_frame(analysis: StudyAnalysis) -> pd.DataFrame:
-    """Returns a row a variant with a finished cell; what is not known or not measured is nan or empty.
+    """Returns one row per variant with a finished cell; unknown values are NaN or empty.
 
-    Accuracies and the calibration error are in percent, differences in points, step times over the plain network's;
-    top-5, test loss and calibration error are means.
+    Accuracies and the calibration error are in percent, differences in points, step times relative to the plain
+    network; top-5, test loss and calibration error are means.
     """
     variants = {variant.name: variant for variant in analysis.design.variants}
     others = analysis.results.cells.groupby("variant")[["top5", "test_loss", "ece"]].mean()

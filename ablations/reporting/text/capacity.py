@@ -1,4 +1,4 @@
-"""The capacity of attention modules in words: hidden units, groups or kernel sizes at each width of a backbone."""
+"""The capacity of attention modules as text: hidden units, groups or kernel sizes at each width of a backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_CAPACITY = "–"
 
 
 def capacity_clause(capacities: Sequence[Capacity]) -> str:
-    """Names the capacity of a module at each width: `16, 32, 64 hidden units`; a dash for a module without any."""
+    """Formats the capacity of a module at each width: `16, 32, 64 hidden units`; a dash for a module without any."""
     hidden = [capacity.hidden_units for capacity in capacities if capacity.hidden_units]
     if hidden:
         return f"{_listed(hidden)} hidden unit{'' if hidden == [1] else 's'}"

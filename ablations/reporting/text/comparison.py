@@ -1,4 +1,4 @@
-"""Stored studies beside each other, in words: which verdicts agree, and which effects and cells differ."""
+"""A comparison of stored studies as text: agreement of verdicts, and differing effects and cells."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ablations.reporting.text.multiverse import (
 from ablations.reporting.text.scope import data_line
 
 STUDY = ("study", "studies", "in")
-_TOLD = 60  # contrasts that each have a sentence
-_NAMED = 4  # contrasts of one study that are named
+_TOLD = 60  # maximum number of contrasts with a sentence each
+_NAMED = 4  # maximum number of named contrasts of one study
 
 
 def comparison_sentences(found: StudyComparison) -> list[str]:
-    """Says which verdicts agree, which effects differ, whether equal cells have equal results, and what is of one."""
+    """Returns sentences on agreement, differing effects, equality of common cells, and contrasts of one study only."""
     frame = found.frame.rename(columns={"study": "protocol"})
     sentences = [tally_sentence(found.agreements.values(), len(found.studies), STUDY)]
     if len(found.agreements) <= _TOLD:
@@ -37,7 +37,7 @@ def comparison_sentences(found: StudyComparison) -> list[str]:
 
 
 def cell_sentences(pairs: pd.DataFrame, metric: str) -> list[str]:
-    """Says of studies with the same protocol how many of the cells that both have came to the same result."""
+    """Returns sentences on how many common cells of studies with the same protocol have equal results."""
     known = METRICS[metric]
     sentences = []
     for row in pairs.to_dict("records"):
@@ -71,7 +71,7 @@ def _of_one(found: StudyComparison) -> list[str]:
 
 
 def study_lines(found: StudyComparison) -> dict[str, str]:
-    """Says in a line for each study on which data, backbones and machine it was trained, and by which commit."""
+    """Returns a line for each study with its data, backbones, recipe, machine and commit."""
     lines = {}
     for label, study in found.studies.items():
         train, options = study.protocol["train"], study.options

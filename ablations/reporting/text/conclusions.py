@@ -1,4 +1,4 @@
-"""What a study found, in plain words: verdicts, what they rest on, and what is in the way of believing them."""
+"""The conclusions of a study as text: verdicts, the tests behind them, and warnings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ablations.reporting.text.verdicts import contrast_sentence, method_sentence
 from ablations.stats import Contrast, InterimAnalyses, VariantSummary, Verdict
 from ablations.stats.verdicts import missing_pairs, undecided
 
-_NAMED = 6  # replicates that are listed one by one
-_TOLD = 60  # variants that each have a sentence
+_NAMED = 6  # maximum number of replicates listed individually
+_TOLD = 60  # maximum number of variants with a sentence each
 
 
 def conclusions(analysis: StudyAnalysis) -> list[str]:
-    """Says what the study shows, how sure that is, and what is to be minded."""
+    """Returns sentences on verdicts, methods, power and warnings."""
     summaries, contrasts, results, design = analysis.summaries, analysis.contrasts, analysis.results, analysis.design
     selected = selection_sentences(analysis.selection) if analysis.selection else []
     if analysis.selection and results.cells.empty and results.diverged == {}:
@@ -38,11 +38,11 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
     if contrasts and not judged and all(summary.top1.n < 2 for summary in summaries):
         sentences.append("With one replicate per variant, the uncertainty of the differences in the table is unknown.")
     else:
-        told = analysis.shown_contrasts
-        if len(told) < len(contrasts):
+        shown = analysis.shown_contrasts
+        if len(shown) < len(contrasts):
             sentences.append(f"{tally(contrasts)} Contrasts of the variants in the table:")
         metric = METRICS[design.metric]
-        sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in told]
+        sentences += [contrast_sentence(contrast, design.margin, metric) for contrast in shown]
     if judged:
         sentences.append(method_sentences(contrasts, analysis.interims, replication_clause(design.protocol["data"])))
         sentences += reach_sentences(Reach.trained(design, results.cells, analysis.interims))
@@ -52,7 +52,7 @@ def conclusions(analysis: StudyAnalysis) -> list[str]:
 
 
 def warnings(results: Results, design: Design) -> list[str]:
-    """Says what is missing, failed, or not alike."""
+    """Returns sentences on missing or failed cells and on mixed protocols."""
     sentences = []
     states = results.unfinished["state"]
     if failed := int((states == "failed").sum()):
@@ -69,28 +69,28 @@ def warnings(results: Results, design: Design) -> list[str]:
     if missing:
         sentences.append(f"{_are(missing, 'cell')} not trained yet; this report covers the others.")
     cells = results.cells
-    if design.baseline_replicates > design.replicates:  # those beyond the pairs are shared out among them
+    if design.baseline_replicates > design.replicates:  # extra baseline replicates are averaged into the pairs
         cells = cells[cells["replicate"] < design.replicates]
     sentences += _unpaired(missing_pairs(cells, design.baselines), design.baselines)
     return sentences + [f"Protocols are mixed: {mixture}" for mixture in _mixtures(results)]
 
 
 def _unpaired(replicates: Mapping[str, Sequence[int]], baselines: Mapping[str, str]) -> list[str]:
-    """Says which replicates only a variant or its baseline has."""
+    """Returns sentences on replicates that only a variant or only its baseline has."""
     if len(replicates) > _TOLD:
         lacking = f"Of {count(len(replicates), 'variant')} and what they are compared with"
         return [f"{lacking} only one has some replicate, which the contrast leaves out."]
     return [
-        f"Of {variant} and {baselines[variant]} only one has {_listed(own)}, which the contrast leaves out."
-        for variant, own in replicates.items()
+        f"Of {variant} and {baselines[variant]} only one has {_listed(numbers)}, which the contrast leaves out."
+        for variant, numbers in replicates.items()
     ]
 
 
 def _mixtures(results: Results) -> list[str]:
-    """Says what was not trained alike."""
+    """Returns sentences on cells that were not trained in the same way."""
     sentences = []
-    for name, own in results.cells.groupby("variant", sort=False)["attention_by"]:
-        ways = sorted(set(own.dropna()) - {""})
+    for name, ways_of in results.cells.groupby("variant", sort=False)["attention_by"]:
+        ways = sorted(set(ways_of.dropna()) - {""})
         if len(ways) > 1:
             sentences.append(f"{name} was computed by {' and by '.join(ways)}.")
     parted = results.cells["variant"][results.cells["micro_batches"] > 1]
@@ -109,22 +109,22 @@ def _mixtures(results: Results) -> list[str]:
 
 
 def _highest(summaries: Sequence[VariantSummary]) -> list[str]:
-    """Says which variants are highest."""
+    """Returns a sentence on the variants with the highest top-1."""
     if len(summaries) < 3 or len({summary.baseline for summary in summaries}) > 1:
-        return []  # of different backbones, the highest says nothing about attention
+        return []  # with several backbones, the highest is not informative about attention
     highest = max(summary.top1.mean for summary in summaries)
     best, *ties = (summary for summary in summaries if summary.top1.mean > highest - 1e-9)
     called = [f"{one.variant} (the baseline)" if one.is_baseline else one.variant for one in (best, *ties)]
     shown = METRICS["top1"].format(highest) if ties else mean_with_interval(best.top1)
-    flattered = ", selected post hoc, so its estimate is optimistic (winner's curse)"
-    minded = flattered if best.top1.n > 1 else "; a single replicate gives no estimate of uncertainty"
-    return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){minded}."]
+    optimistic = ", selected post hoc, so its estimate is optimistic (winner's curse)"
+    caveat = optimistic if best.top1.n > 1 else "; a single replicate gives no estimate of uncertainty"
+    return [f"Highest: {' and '.join(called)}, {shown} % (n = {best.top1.n}){caveat}."]
 
 
 def _replicates_sentence(
     summaries: Sequence[VariantSummary], contrasts: Sequence[Contrast], interims: InterimAnalyses
 ) -> str:
-    """Says what replicates=auto has spent where."""
+    """Returns a sentence on the replicates that replicates=auto added."""
     trained = sum(summary.top1.n for summary in summaries)
     most = len(summaries) * interims.sizes[-1]
     ready = [contrast for contrast in contrasts if contrast.is_decided and contrast.interim]

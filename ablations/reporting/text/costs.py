@@ -1,4 +1,4 @@
-"""Costs of variants in words: relative times, verdicts, and where, when and how they were measured."""
+"""Costs of variants as text: relative times, verdicts, and machine, date and method of the measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_MEASURED = "costs were not measured; measure them with the same command and 
 
 
 def relative_time(ratio: Estimate | None, *, with_interval: bool = True) -> str:
-    """Writes a time relative to the plain network's: `1.28 [1.27, 1.29]`, or a dash."""
+    """Formats a time relative to the plain network's: `1.28 [1.27, 1.29]`, or a dash."""
     shown = METRICS["train_time_ratio"].format
     if ratio is None:
         return "–"
@@ -21,7 +21,7 @@ def relative_time(ratio: Estimate | None, *, with_interval: bool = True) -> str:
 
 
 def cost_verdict(contrast: CostContrast | None, margin: float) -> str:
-    """Writes a verdict on a time: `slower`, `faster`, `same within 5 %`, `undecided`; empty where nothing was timed."""
+    """Formats a verdict on a time: `slower`, `faster`, `same within 5 %`, `undecided`; empty if not measured."""
     if contrast is None or contrast.n == 0:
         return ""
     word = contrast.verdict.value
@@ -29,7 +29,7 @@ def cost_verdict(contrast: CostContrast | None, margin: float) -> str:
 
 
 def measured_on(costs: StudyCosts) -> str:
-    """Says on which processor costs were measured, with how many threads, when, and with how many copies."""
+    """Returns the processor, threads, date and number of copies of the measurement."""
     known = costs.machine.environment
     is_cuda = known.get("device") == "cuda"
     processor = known["gpu"] if is_cuda else f"{known['cpu']}, {count(int(known['threads']), 'thread')}"
@@ -39,7 +39,7 @@ def measured_on(costs: StudyCosts) -> str:
 
 
 def reading_sentences(costs: StudyCosts, margin: float) -> str:
-    """Explains the table of costs, and says where they were measured and what could not be."""
+    """Explains the table of costs, with the machine and the variants that could not be measured."""
     has_captured = any(cost.has_captured for cost in costs.variants.values())
     captured = (
         "Times, throughput and verdicts are of calls launched from Python, as a user runs them; captured: replayed as "
@@ -56,6 +56,6 @@ def reading_sentences(costs: StudyCosts, margin: float) -> str:
 
 
 def failures_sentence(costs: StudyCosts) -> str:
-    """Says which variants could not be measured, and why; empty where all could."""
+    """Lists the variants that could not be measured with the reasons; empty if there are none."""
     failed = [f"{name} ({cost.failed})" for name, cost in costs.variants.items() if cost.failed]
     return f"Measurement failed: {', '.join(failed)}." if failed else ""

@@ -1,4 +1,4 @@
-"""What a study declared before its first cell, what was changed since, and what that makes of its verdicts."""
+"""The declaration of a study before its first cell, later changes, and whether verdicts are exploratory, as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXPLORATORY = f"Verdicts are therefore exploratory; {_CONFIRM}."
 
 
 def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
-    """Says when the study was declared and what was changed since."""
+    """Returns the date of the declaration and later changes in sentences."""
     known = analysis.declared
     if known is None:
         return [f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."]
@@ -30,7 +30,7 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
 
 
 def exploratory_clause(analysis: StudyAnalysis) -> str:
-    """Says why verdicts are exploratory: `exploratory: margin changed after the first cell`; empty where not."""
+    """Returns why verdicts are exploratory: `exploratory: margin changed after the first cell`; empty if not."""
     if not analysis.is_exploratory:
         return ""
     if analysis.declared is None:
@@ -40,23 +40,23 @@ def exploratory_clause(analysis: StudyAnalysis) -> str:
 
 
 def exploratory_sentence(analysis: StudyAnalysis) -> str:
-    """Says why verdicts are exploratory in a sentence; empty where they are not."""
+    """Returns why verdicts are exploratory in a sentence; empty if they are not."""
     clause = exploratory_clause(analysis)
     return f"Verdicts are {clause}." if clause else ""
 
 
 def exploratory_mark(analysis: StudyAnalysis) -> str:
-    """Returns what a heading of verdicts ends in where they are exploratory: ` (exploratory)`."""
+    """Returns the suffix of a heading of verdicts: ` (exploratory)` if they are exploratory."""
     return " (exploratory)" if exploratory_clause(analysis) else ""
 
 
 def verdicts_tag(analysis: StudyAnalysis) -> str:
-    """Returns what MLflow is told of the verdicts: `declared`, or how they are exploratory."""
+    """Returns MLflow's tag for the verdicts: `declared`, or why they are exploratory."""
     return exploratory_clause(analysis) or "declared"
 
 
 def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
-    """Returns what was declared before the first cell, by what it is; nothing where nothing was."""
+    """Returns the declaration by item; empty if there is none."""
     if analysis.declared is None:
         return {}
     first = analysis.declared.first
@@ -76,7 +76,7 @@ def declaration_rows(analysis: StudyAnalysis) -> dict[str, str]:
 
 
 def change_clause(change: Change) -> str:
-    """Says a change in a clause: `margin from 1 to 0.5 points on 2026-11-29 14:02 UTC`."""
+    """Describes a change in a clause: `margin from 1 to 0.5 points on 2026-11-29 14:02 UTC`."""
     when = f"on {_time(change.time)}" if change.time else "in this report"
     if not change.before or not change.after:
         how = "added" if change.after else "removed"
@@ -85,14 +85,14 @@ def change_clause(change: Change) -> str:
 
 
 def difference_clause(change: Change) -> str:
-    """Says a change in a clause without its time: `margin from 1 to 0.5 points`."""
+    """Describes a change in a clause without its time: `margin from 1 to 0.5 points`."""
     if not change.before or not change.after:
         return f"{change.what} {'added' if change.after else 'removed'}: {change.after or change.before}"
     return f"{change.what} from {change.before} to {change.after}"
 
 
 def changes_sentence(changes: Sequence[Change], deviations: Sequence[Change]) -> str:
-    """Says what a run declares otherwise than the one before, and whether `deviations` make verdicts exploratory."""
+    """Describes the changes that a run makes, and whether `deviations` make verdicts exploratory."""
     text = f"Changed after the first cell: {'; '.join(map(change_clause, changes))}."
     return f"{text} Verdicts are exploratory." if any(change.is_exploratory for change in deviations) else text
 
@@ -102,7 +102,7 @@ def _origin(declared: Declaration) -> str:
 
 
 def _code(commit: str) -> str:
-    """Writes a commit for people, in short: `commit 9f3c2a1, with uncommitted changes`."""
+    """Formats a commit: `commit 9f3c2a1, with uncommitted changes`."""
     if commit.startswith("version "):
         return commit
     head, changes = commit[:7], commit.endswith("+changes")
@@ -110,7 +110,7 @@ def _code(commit: str) -> str:
 
 
 def _time(time: str) -> str:
-    """Writes `2026-11-29T14:02:11+00:00` for people: `2026-11-29 14:02 UTC`."""
+    """Formats `2026-11-29T14:02:11+00:00` as `2026-11-29 14:02 UTC`."""
     return f"{time[:16].replace('T', ' ')} UTC"
 
 

@@ -1,4 +1,4 @@
-"""Degenerate modules in words: where they are, in which ways, and which option avoids it."""
+"""Degenerate modules as text: locations, reasons, and options that avoid them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # it imports torch
     from ablations.measure.degenerate import DegenerateModule
 
 _ORDER = (SINGLE_HIDDEN_UNIT, SINGLE_VALUE_NORM, INPUT_INDEPENDENT, CONSTANT_GATE, NO_GRADIENT)
-_LISTED = 12  # modules that a message describes
-_NAMED = 3  # places or parameters that a clause names
-_FEWEST_UNITS = 4  # hidden units that a place should have
+_LISTED = 12  # modules described in a message
+_NAMED = 3  # insertion points or parameters named in a clause
+_FEWEST_UNITS = 4  # recommended minimum of hidden units
 
 
 def degenerate_clauses(modules: Sequence[DegenerateModule]) -> list[str]:
-    """Describes degenerate modules, one a clause; of very many the first, and how many others there are."""
+    """Describes degenerate modules in a clause each; if there are many, the first ones and the number of others."""
     clauses = [_clause(module) for module in modules[:_LISTED]]
     left_out = len(modules) - len(clauses)
     return [*clauses, f"and {count(left_out, 'other module')}"] if left_out else clauses
@@ -61,7 +61,7 @@ def _reasons(module: DegenerateModule) -> list[str]:
 
 
 def _advice(module: DegenerateModule) -> list[str]:
-    """Says which options avoid it, as far as that is known."""
+    """Returns clauses on options that avoid it, if known."""
     knobs, (channels, height, width) = knobs_of(module.network), module.shape
     if isinstance(knobs, ReducedKnobs) and knobs.hidden_units_on(channels) == 1:
         most = max(1, channels // _FEWEST_UNITS)

@@ -1,14 +1,14 @@
-"""Text for Markdown (CommonMark with GitHub's tables, strikethrough and formulas), so that it is shown as it is."""
+"""Escaping of text for Markdown (CommonMark with GitHub's tables, strikethrough and formulas)."""
 
 from __future__ import annotations
 
 import re
 
-# Where a sign has a meaning, it gets a backslash; elsewhere it stays bare, so that reports can be read as plain text.
+# Characters are escaped only where they have a meaning, so that reports are readable as plain text.
 _MEANINGFUL = re.compile(
     r"""
     [\\`*~$]
-    | (?<![^\W_])_ | _(?![^\W_])        # between letters it is just an underscore
+    | (?<![^\W_])_ | _(?![^\W_])        # between letters it has no meaning
     | <(?=[A-Za-z/!?])                  # a tag or a link
     | &(?=\#?\w+;)                      # an entity
     | \](?=[(\[:])                      # a link, or the definition of one
@@ -22,7 +22,7 @@ _HEADING_END = re.compile(r"(?<![#\\])(?=#+$)")
 
 
 def markdown_text(text: str) -> str:
-    """Writes a text on one line as the content of a paragraph, an item, a heading or a cell of a table."""
+    """Escapes a text, on one line, as the content of a paragraph, list item, heading or table cell."""
     escaped = _MEANINGFUL.sub(r"\\\g<0>", " ".join(text.splitlines()))
     start = re.match(r"\s*\d{0,9}", escaped)
     if start and (first := _FIRST.match(escaped, start.end())):
@@ -31,13 +31,13 @@ def markdown_text(text: str) -> str:
 
 
 def code_block(text: str) -> list[str]:
-    """Returns the lines of a block of code, whose fence is longer than any that the text has."""
+    """Returns the lines of a code block, whose fence is longer than any in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return [fence, text, fence]
 
 
 def code_span(text: str) -> str:
-    """Writes code within a sentence."""
+    """Returns inline code."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"

@@ -1,4 +1,4 @@
-"""The same question under several protocols, in words: which verdicts agree, and which effects differ."""
+"""Verdicts under several protocols as text: agreement, and effects that differ between protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = {
     Agreement.AGREES: "agree",
     Agreement.COMPATIBLE: "compatible",
     Agreement.CONTRADICTS: "contradict",
-    Agreement.OPEN: "undecided under all",
+    Agreement.OPEN: "undecided {preposition} all",
 }
 _BEFORE = {
     Agreement.AGREES: "",
@@ -31,20 +31,19 @@ _BEFORE = {
 }
 _PROTOCOL = ("protocol", "protocols", "under")
 _NAMED = 3  # pairs of protocols with different effects that are named
-_TOLD = 60  # contrasts that each have a sentence
+_TOLD = 60  # maximum number of contrasts with a sentence each
 
-
-# What contrasts are compared between, in the singular and the plural, and its preposition.
+# The unit that contrasts are compared between: its singular, plural, and preposition.
 Noun = tuple[str, str, str]
 
 
-def agreement_word(found: Agreement) -> str:
-    """Returns what a table says of the verdicts on a contrast under several protocols."""
-    return _WORDS[found]
+def agreement_word(found: Agreement, noun: Noun = _PROTOCOL) -> str:
+    """Returns the table entry for the agreement of verdicts on a contrast."""
+    return _WORDS[found].format(preposition=noun[2])
 
 
 def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
-    """Says which verdicts agree, which effects differ, how that was tested, and what is missing."""
+    """Returns sentences on agreement, differing effects, the tests, and missing results."""
     sentences = []
     if analysis.agreements:
         sentences.append(tally_sentence(analysis.agreements.values(), len(analysis.studies)))
@@ -60,13 +59,13 @@ def multiverse_sentences(analysis: MultiverseAnalysis) -> list[str]:
 def tally_sentence(found: Iterable[Agreement], protocols: int, noun: Noun = _PROTOCOL) -> str:
     """Counts the contrasts by agreement: `4 contrasts under 3 protocols: 1 agree, 3 compatible.`"""
     counts = Counter(found)
-    counted = [f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind]]
+    counted = [f"{counts[kind]} {agreement_word(kind, noun)}" for kind in _WORDS if counts[kind]]
     contrasts, compared = count(sum(counts.values()), "contrast"), count(protocols, noun[0], noun[1])
     return f"{contrasts} {noun[2]} {compared}: {', '.join(counted)}."
 
 
 def agreement_sentences(frame: pd.DataFrame, noun: Noun = _PROTOCOL) -> list[str]:
-    """Says of each contrast its verdicts and whether they agree.
+    """Returns a sentence for each contrast with its verdicts and their agreement.
 
     For instance `sa against none: compatible verdicts, helps under quick; undecided under short.`
     """
@@ -85,7 +84,7 @@ def agreement_sentences(frame: pd.DataFrame, noun: Noun = _PROTOCOL) -> list[str
 
 
 def interaction_sentences(tested: Sequence[Interaction], metric: Metric, noun: Noun = _PROTOCOL) -> list[str]:
-    """Says which effects differ between protocols; nothing where that was not tested."""
+    """Returns sentences on effects that differ between protocols; nothing if this was not tested."""
     if not tested:
         return []
     differing = [one for one in tested if one.p <= ALPHA]
@@ -108,7 +107,7 @@ def _p(value: float) -> str:
 
 
 def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL, *, has_interims: bool) -> str:
-    """Says for what verdicts are corrected and by which tests, and that the studies' own verdicts are not."""
+    """Returns the tests and the correction of verdicts in sentences."""
     own = "The report of each study corrects for its own contrasts only."
     n = frame["n"]
     if not (n > 1).any():
@@ -134,12 +133,12 @@ def method_sentence(frame: pd.DataFrame, protocols: int, noun: Noun = _PROTOCOL,
 
 
 def margin_text(margins: Mapping[str, float], metric: Metric) -> str:
-    """Writes the margins of protocols: `0.2 points`, or `1 point (quick and short), 0.2 points (cifar10)`."""
+    """Formats the margins of protocols: `0.2 points`, or `1 point (quick and short), 0.2 points (cifar10)`."""
     return by_protocol({name: metric.quantity(margin) for name, margin in margins.items()})
 
 
 def by_protocol(texts: Mapping[str, str]) -> str:
-    """Writes what there is of each protocol, once where it is the same: `8`, or `8 (quick and short), 3 (cifar10)`."""
+    """Formats texts by protocol, grouping equal ones: `8`, or `8 (quick and short), 3 (cifar10)`."""
     names: dict[str, list[str]] = {}
     for name, text in texts.items():
         names.setdefault(text, []).append(name)
@@ -157,7 +156,7 @@ def _exploratory(analysis: MultiverseAnalysis) -> list[str]:
 
 
 def missing_sentences(analysis: MultiverseAnalysis) -> list[str]:
-    """Says which protocols have no cells, and which cells others lack."""
+    """Returns sentences on protocols without cells, and on missing cells of others."""
     sentences = []
     if missing := analysis.missing:
         sentences.append(
@@ -170,7 +169,7 @@ def missing_sentences(analysis: MultiverseAnalysis) -> list[str]:
 
 
 def protocol_lines(analysis: MultiverseAnalysis) -> dict[str, str]:
-    """Says in a line for each protocol on which data, backbone and recipe its cells were trained."""
+    """Returns a line for each protocol with the data, backbone and recipe of its cells."""
     lines = {}
     for name, study in analysis.studies.items():
         protocol = study.design.protocol
@@ -183,7 +182,7 @@ def protocol_lines(analysis: MultiverseAnalysis) -> dict[str, str]:
 
 
 def differing_options(analysis: MultiverseAnalysis) -> dict[str, dict[str, str]]:
-    """Returns the options that differ between protocols, each with its value under every one that has it."""
+    """Returns the options that differ between protocols, each with its values by protocol."""
     options = {
         name: flatten(study.design.protocol) | {"model": study.config.model.name}
         for name, study in analysis.studies.items()
@@ -198,7 +197,7 @@ def differing_options(analysis: MultiverseAnalysis) -> dict[str, dict[str, str]]
 
 
 def machine_text(analysis: MultiverseAnalysis) -> str:
-    """Names the machines that trained the cells."""
+    """Returns the names of the machines that trained the cells."""
     machines = []
     for study in analysis.studies.values():
         processor = "gpu" if study.design.protocol["device"] == "cuda" else "cpu"
@@ -207,10 +206,10 @@ def machine_text(analysis: MultiverseAnalysis) -> str:
 
 
 def is_decided(verdict: str) -> bool:
-    """Whether a verdict says something of a difference: it helps, hurts or is equivalent."""
+    """Whether a verdict is decided: helps, hurts or equivalent."""
     return Verdict(verdict) in (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Writes names in a row: `a`, `a and b`, `a, b and c`."""
+    """Joins names: `a`, `a and b`, `a, b and c`."""
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

@@ -1,4 +1,4 @@
-"""Which parts of a report could not be made, why, and where their tracebacks are."""
+"""Failed parts of a report, with reasons and the location of tracebacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ablations.reporting.text.markdown import markdown_text
 
 
 def not_made_sentences(missing: Iterable[Missing]) -> list[str]:
-    """Returns a sentence for each part that could not be made: its name and the reason."""
+    """Returns a sentence for each failed part with its name and the reason."""
     return [f"Not made: {one.name}: {one.reason}" for one in missing]
 
 
 def not_made_lines(parts: Parts, tracebacks: str) -> list[str]:
-    """Returns the paragraph of a Markdown report that lists what it lacks; nothing if it is complete.
+    """Returns the paragraph of a Markdown report that lists its failed parts; nothing if it is complete.
 
-    `tracebacks` names the file that has the tracebacks.
+    `tracebacks` is the name of the file with the tracebacks.
     """
     if not parts.missing:
         return []
@@ -27,6 +27,6 @@ def not_made_lines(parts: Parts, tracebacks: str) -> list[str]:
 
 
 def not_made_notice(parts: Parts, tracebacks: Path | None) -> list[str]:
-    """Returns what the terminal shows of the parts that could not be made; nothing if all were made."""
+    """Returns the lines on failed parts for the terminal; nothing if there are none."""
     where = [f"Tracebacks: {tracebacks}"] if tracebacks else []
     return [*not_made_sentences(parts.missing), *where]

@@ -1,4 +1,4 @@
-"""What is said before a report is made, which takes seconds."""
+"""Notices before a report is made, which takes seconds."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ WRITING_REPORT = "Writing the report: tables, figures and page."
 
 
 def drawing_notice(names: Collection[str]) -> str:
-    """Returns the sentence before some figures alone are drawn."""
+    """Returns the notice before drawing only some figures."""
     return f"Drawing figures: {', '.join(names)}."

@@ -1,8 +1,7 @@
-"""What a study can find: minimum detectable effects, reachable margins, and the replicates that either takes.
+"""Power of a study as text: minimum detectable effects, reachable margins, and the replicates that either needs.
 
-The spread of paired differences is that of a typical contrast, the median over contrasts; the contrast that spreads
-most is named beside it where it spreads much more. Before anything is stored, effects are in standard deviations (SD)
-of paired differences.
+The standard deviation (SD) of paired differences is that of a typical contrast, the median over contrasts; the contrast
+with the largest is added if it is much larger. Without stored results, effects are in SD of paired differences.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ from ablations.stats import (
 )
 from ablations.stats.significance import ALPHA, FLIPPED
 
-_MUCH = 2.0  # times the typical spread, from which on the contrast that spreads most is named
-_CARRIES = 0.5  # of the variance of a contrast, from which on more replicates of the baseline alone are worth naming
-_LEAST_FOR_SHARES = 5  # replicates of the baseline: of fewer, shares of a variance say little
+_MUCH = 2.0  # times the typical spread, from which on the largest one is mentioned
+_CARRIES = 0.5  # share of a contrast's variance, from which on more baseline replicates are suggested
+_LEAST_FOR_SHARES = 5  # baseline replicates needed to estimate shares of a variance
 _EFFECTS = (0.5, 1.0, 2.0)  # in SD
 _MOST = "more than 100,000"  # replicates
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a study of `n` replicates can find.
+    """The power of a study with `n` replicates.
 
     Attributes:
         design: the study.
-        cells: what is stored of it, with the metric that verdicts are about.
-        n: replicates of each variant, at the last interim analysis where there are any.
-        level: of the tests then.
+        cells: its stored cells with the judged metric.
+        n: replicates of each variant, at the last interim analysis if there are any.
+        level: significance level at that time.
     """
 
     design: Design
@@ -55,14 +54,14 @@ class Reach:
 
     @classmethod
     def planned(cls, design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> Reach:
-        """Returns the reach of a study that has all its replicates."""
+        """Returns the power of a study with all planned replicates."""
         if interims is None:
             return cls(design, cells, design.replicates)
         return cls(design, cells, interims.sizes[-1], interims.levels(len(family(design.baselines)))[-1])
 
     @classmethod
     def trained(cls, design: Design, cells: pd.DataFrame, interims: InterimAnalyses | None) -> Reach:
-        """Returns the reach of a study with the replicates that it has; under interim analyses, of all of them."""
+        """Returns the power of a study with its trained replicates; with interim analyses, with all planned ones."""
         if interims is not None:
             return cls.planned(design, cells, interims)
         most = max((one.n for one in spreads(cells, design.baselines, design.metric).values()), default=0)
@@ -70,12 +69,12 @@ class Reach:
 
     @property
     def contrasts(self) -> int:
-        """How many contrasts verdicts are corrected for."""
+        """The number of contrasts that verdicts are corrected for."""
         return len(family(self.design.baselines))
 
     @cached_property
     def known(self) -> dict[str, float]:
-        """The standard deviation of each contrast's differences, by variant, less what more baselines take off."""
+        """The standard deviation of each contrast's differences by variant, reduced for extra baseline replicates."""
         design, factors = self.design, {}
         if design.baseline_replicates > self.n:
             runs = 1 + (design.baseline_replicates - self.n) // self.n
@@ -85,19 +84,19 @@ class Reach:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Which share of a typical contrast's variance is its baseline's, by baseline, where enough runs tell."""
+        """The baseline's share of a typical contrast's variance, by baseline, if it has enough replicates."""
         sizes = self.cells["variant"].value_counts()
         found = baseline_shares(self.cells, self.design.baselines, self.design.metric)
         return {name: share for name, share in found.items() if sizes[name] >= _LEAST_FOR_SHARES}
 
     @cached_property
     def typical(self) -> float | None:
-        """The median of the standard deviations; None where none is known."""
+        """The median of the standard deviations; None if none is known."""
         return float(np.median(list(self.known.values()))) if self.known else None
 
     @cached_property
     def worst(self) -> tuple[str, float] | None:
-        """The contrast that spreads most and its standard deviation, where that is much more than is typical."""
+        """The contrast with the largest standard deviation and its value, if it is much larger than typical."""
         known, typical = self.known, self.typical
         if not typical:
             return None
@@ -105,12 +104,12 @@ class Reach:
         return (name, known[name]) if known[name] > _MUCH * typical else None
 
     def in_unit(self, value: float) -> str:
-        """Writes a difference with two digits and its unit."""
+        """Formats a difference with two significant digits and its unit."""
         return f"{_two(value)} {METRICS[self.design.metric].difference_unit}".rstrip()
 
 
 def detection_sentence(reach: Reach) -> str | None:
-    """Says which effect is detected; None where nothing is known of the spread."""
+    """Returns a sentence on the minimum detectable effect; None if the spread is unknown."""
     typical = reach.typical
     if not typical:
         return None
@@ -126,7 +125,7 @@ def detection_sentence(reach: Reach) -> str | None:
 
 
 def margin_sentence(reach: Reach) -> str | None:
-    """Says which margin is within reach, and how many replicates the chosen one takes; None where nothing tells."""
+    """Returns a sentence on the reachable margin and the replicates for the chosen one; None if unknown."""
     typical, chosen, contrasts = reach.typical, reach.design.margin, reach.contrasts
     if not typical or (least := reachable_margin(typical, reach.n, contrasts)) is None:
         return None
@@ -145,7 +144,7 @@ def margin_sentence(reach: Reach) -> str | None:
 
 
 def effect_sentence(reach: Reach, effect: float) -> tuple[str, int | None]:
-    """Says how many replicates a difference takes, and returns them in a typical contrast; None where too many."""
+    """Returns a clause on the replicates that a difference needs, and their number; None if too many."""
     typical = reach.typical or 0.0
     number = replicates_for(effect, typical, reach.contrasts)
     text = f"A difference of {_unit(effect, reach)} requires {_number(number)} at 80 % power"
@@ -156,9 +155,9 @@ def effect_sentence(reach: Reach, effect: float) -> tuple[str, int | None]:
 
 
 def unknown_sentences(reach: Reach, effect: float) -> list[str]:
-    """Says what a study can find before anything is known of the spread: in SD, and at which SD an effect is found.
+    """Returns sentences on the power if the spread is unknown, in SD and by the largest SD for an effect.
 
-    `effect` is the difference that is asked for, in the metric's unit; 0 where none is.
+    `effect` is the requested difference in the metric's unit; 0 for none.
     """
     margin, contrasts = reach.design.margin, reach.contrasts
     found = detectable(1.0, reach.n, contrasts, reach.level)
@@ -182,20 +181,20 @@ def unknown_sentences(reach: Reach, effect: float) -> list[str]:
 
 
 def nothing_sentence(reach: Reach) -> str:
-    """Says that so few replicates decide nothing, whatever the spread is."""
+    """Returns a sentence that so few replicates cannot decide at any spread."""
     if reach.n < 2:
         return "One replicate is not enough for a verdict: the variance of differences cannot be estimated."
     return f"With {_size(reach)} no difference can reach significance."
 
 
 def efficiency_sentence(reach: Reach) -> str | None:
-    """Says what pairing by replicate gained; None where nothing tells."""
+    """Returns a sentence on the efficiency of pairing by replicate; None if unknown."""
     found = relative_efficiency(reach.cells, reach.design.baselines, reach.design.metric)
     return None if found is None else f"Relative efficiency of the paired design: {found:.2g}."
 
 
 def baseline_sentences(reach: Reach) -> list[str]:
-    """Says what more replicates of a baseline alone buy, where it carries most of the variance of its contrasts."""
+    """Returns sentences on the gain of more baseline replicates, if the baseline has most of the variance."""
     design = reach.design
     if design.replicates_max or design.is_search or design.baseline_replicates > design.replicates or reach.n < 2:
         return []
@@ -210,7 +209,7 @@ def baseline_sentences(reach: Reach) -> list[str]:
 
 
 def shared_sentence(reach: Reach) -> str | None:
-    """Says what further replicates of baselines are for; None where there are none."""
+    """Returns a sentence on extra baseline replicates; None if there are none."""
     design = reach.design
     if design.baseline_replicates <= design.replicates:
         return None
@@ -219,9 +218,9 @@ def shared_sentence(reach: Reach) -> str | None:
 
 
 def reach_sentences(reach: Reach) -> list[str]:
-    """Says in a report what the study could have found."""
-    sayings = (shared_sentence, efficiency_sentence, detection_sentence, margin_sentence)
-    return [found for say in sayings if (found := say(reach))]
+    """Returns the sentences of a report on the power of its study."""
+    makers = (shared_sentence, efficiency_sentence, detection_sentence, margin_sentence)
+    return [sentence for make in makers if (sentence := make(reach))]
 
 
 def _size(reach: Reach) -> str:
@@ -229,7 +228,7 @@ def _size(reach: Reach) -> str:
 
 
 def _fewer(reach: Reach, found: float) -> str:
-    """Says where fewer replicates find smaller effects, as those below 6 assume normal differences for it."""
+    """Returns a sentence if 5 replicates detect smaller effects, because their tests assume normal differences."""
     if not FLIPPED <= reach.n < 2 * FLIPPED:
         return ""
     fewer = detectable(1.0, FLIPPED - 1, reach.contrasts, reach.level)
@@ -242,7 +241,7 @@ def _fewer(reach: Reach, found: float) -> str:
 
 
 def _factor(share: float, runs: int) -> float:
-    """Returns the standard deviation of a contrast with so many runs of the baseline for one, over that with one."""
+    """Returns the relative standard deviation of a contrast with `runs` baseline runs per run of the variant."""
     return math.sqrt(1 - share + share / runs)
 
 
@@ -255,6 +254,6 @@ def _unit(value: float, reach: Reach) -> str:
 
 
 def _two(value: float) -> str:
-    """Writes a number with two digits that count, and no exponent."""
+    """Formats a number with two significant digits, without an exponent."""
     digits = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:.{digits}f}"

@@ -1,11 +1,11 @@
-"""Reasons of verdicts as text: the only place where the codes of `ablations.stats` become clauses."""
+"""Reasons of verdicts as text: the only place that converts the codes of `ablations.stats` to clauses."""
 
 from __future__ import annotations
 
 from ablations.common.wording import count
 from ablations.stats import Contrast, Reason, ReasonCode, Stability
 
-# What a code comes to, with the number of its reason.
+# Clauses by code; {0} is the number of the reason.
 _CLAUSES = {
     ReasonCode.NO_PAIR: "no replicate is finished for both",
     ReasonCode.ONE_REPLICATE: "a single replicate gives no estimate of uncertainty",
@@ -17,7 +17,7 @@ _CLAUSES = {
 
 
 def reason_clause(contrast: Contrast) -> str:
-    """Returns why a contrast has no verdict, is undecided or is unstable, as a clause; empty where it has no reason."""
+    """Returns why a contrast has no verdict, is undecided or is unstable, as a clause; empty without a reason."""
     if contrast.reason is None:
         return ""
     if contrast.reason.code is ReasonCode.UNSTABLE:
@@ -40,7 +40,7 @@ def instability_clause(stability: Stability) -> str:
 
 
 def not_equivalent(why: str) -> str:
-    """Returns the clause for equivalence that is not concluded although its tests are significant."""
+    """Returns the clause for equivalence that is not concluded despite significant tests."""
     return f"equivalence is not concluded: {why}"
 
 
@@ -53,5 +53,5 @@ def _clause(reason: Reason) -> str:
 
 
 def outlier_clause(runs: int) -> str:
-    """Returns how many runs are far below the others: `1 run is an outlier`."""
+    """Returns the number of outliers: `1 run is an outlier`."""
     return "1 run is an outlier" if runs == 1 else f"{runs:,} runs are outliers"

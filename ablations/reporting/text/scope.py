@@ -1,4 +1,4 @@
-"""What a study's words hold for: protocol, machine, data, which cells are finished and which variants are shown."""
+"""The scope of a study's statements: protocol, machine, data, finished cells and shown variants."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ablations.common.wording import count
 from ablations.config import REPLICATE
 from ablations.design import Design
 
-_NAMED = 6  # variants that the sentence names where there are too many for all
+_NAMED = 6  # variants named if there are too many to name all
 
 
 def protocol_line(design: Design, results: Results) -> str:
-    """Says in a line on which data, under which protocol and on which machine the cells were trained."""
+    """Returns a line with the data, protocol and machine of the cells."""
     protocol, train = design.protocol, design.protocol["train"]
     processor = "gpu" if protocol["device"] == "cuda" else "cpu"
     machines = " and ".join(dict.fromkeys(known[processor] for known in results.environments))
@@ -27,7 +27,7 @@ def protocol_line(design: Design, results: Results) -> str:
 
 
 def replication_clause(data: Mapping[str, Any]) -> str:
-    """Says whether all replicates have the same images, which verdicts then hold for, or each has its own."""
+    """Returns whether replicates have the same images, which limits the scope of verdicts, or different ones."""
     is_drawn, is_stored = data.get("seed") == REPLICATE, "train_per_class" in data
     if is_drawn:
         return (
@@ -40,7 +40,7 @@ def replication_clause(data: Mapping[str, Any]) -> str:
 
 
 def data_line(data: Mapping[str, Any]) -> str:
-    """Names a data set, and says of a subset that it is one: `cifar10 (500 training images of each class)`."""
+    """Returns the name of a data set, with the size of a subset: `cifar10 (500 training images of each class)`."""
     parts = []
     classes = data.get("classes")
     if isinstance(classes, str):
@@ -56,13 +56,13 @@ def data_line(data: Mapping[str, Any]) -> str:
 
 
 def protocol_options(analysis: StudyAnalysis) -> dict[str, str]:
-    """Returns what all cells share, by the names of the options."""
+    """Returns the values common to all cells by option name."""
     options = {name: str(value) for name, value in flatten(analysis.design.protocol).items()}
     return options | {"data fingerprint": str(analysis.attributes.get("data_fingerprint", "unknown"))}
 
 
 def missing_sentence(results: Results) -> str:
-    """Says which cells are not finished; empty where all are."""
+    """Lists unfinished cells in a sentence; empty if all are finished."""
     pending = results.pending
     if pending.empty:
         return ""
@@ -75,14 +75,14 @@ def missing_sentence(results: Results) -> str:
 
 
 def state_sentence(results: Results) -> str:
-    """Says whether all cells are finished, and if not, which are missing."""
+    """Returns a sentence on whether all cells are finished, otherwise on the missing ones."""
     if missing := missing_sentence(results):
         return missing
     return f"All {count(len(results.cells), 'cell')} are finished."
 
 
 def shown_sentence(analysis: StudyAnalysis) -> str:
-    """Says which variants are shown; empty where all are."""
+    """Returns a sentence on which variants are shown; empty if all are."""
     if analysis.shows_all:
         return ""
     return (
@@ -92,7 +92,7 @@ def shown_sentence(analysis: StudyAnalysis) -> str:
 
 
 def shown_effects_sentence(analysis: StudyAnalysis) -> str:
-    """Says which effects of crossed factors are shown; empty where all are."""
+    """Returns a sentence on which effects of crossed factors are shown; empty if all are."""
     if len(analysis.shown_effects) == len(analysis.effects):
         return ""
     return (

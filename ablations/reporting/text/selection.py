@@ -1,4 +1,4 @@
-"""What a search selected, and which factors mattered for that, in plain words."""
+"""The selection of a search and the importance of factors, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.common.wording import count
 
 
 def selection_sentences(selection: Selection) -> list[str]:
-    """Says how many variants a search tried, which it selected, and which factors exceed what noise reaches."""
+    """Returns sentences on the evaluated and selected variants, and on important factors."""
     frame, design = selection.tradeoffs, selection.design
     given_up = f", and {count(selection.given_up, 'other')} were pruned" if selection.given_up else ""
     failed = int(selection.results.unfinished["state"].isin(["failed", "diverged"]).sum())
@@ -31,7 +31,7 @@ def selection_sentences(selection: Selection) -> list[str]:
 
 
 def importance_sentences(shares: pd.DataFrame) -> list[str]:
-    """Says for each objective which factors exceed the importance that noise reaches; nothing where none is known."""
+    """Returns a sentence for each objective with the factors that exceed the permutation threshold."""
     sentences = []
     for objective, rows in shares.groupby("objective", sort=False):
         above = [

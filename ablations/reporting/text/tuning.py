@@ -1,4 +1,4 @@
-"""Equal tuning in words: how variants were tuned, what their best recipes are, and where these lie in the space."""
+"""Tuning as text: method, best recipes, and optima at an edge of the search space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAMPLERS = {"qmc": "the same quasi-random recipes for all variants", "tpe": "pr
 
 
 def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
-    """Says how variants were tuned, what they come to under their best recipes, and which optima lie at an edge."""
+    """Returns sentences on the method, verdicts under the best recipes, and optima at an edge."""
     tuned, best = analysis.tuned, analysis.at_best
     if tuned is None:
         return []
@@ -29,10 +29,10 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
         return [*sentences, "No trial has a result, so no variant has a best recipe."]
     design = analysis.design
     metric = METRICS[design.metric]
-    told = [contrast for contrast in best.shown_contrasts if contrast.difference is not None]
-    if told:
+    decided = [contrast for contrast in best.shown_contrasts if contrast.difference is not None]
+    if decided:
         sentences += [
-            f"{AT_BEST.capitalize()}: {contrast_sentence(contrast, design.margin, metric)}" for contrast in told
+            f"{AT_BEST.capitalize()}: {contrast_sentence(contrast, design.margin, metric)}" for contrast in decided
         ]
         found = agreements(comparisons_frame(analysis))
         sentences.append(f"Common recipe against best recipe of each: {tally_sentence(found.values(), 2)}")
@@ -40,7 +40,7 @@ def tuning_sentences(analysis: StudyAnalysis) -> list[str]:
 
 
 def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
-    """Returns the contrasts under one recipe and with each variant at its best, as `contrasts_frame` has them.
+    """Returns the contrasts under the common recipe and under the best recipes, in the format of `contrasts_frame`.
 
     Those without a finished replicate of both variants are left out.
     """
@@ -50,17 +50,17 @@ def comparisons_frame(analysis: StudyAnalysis) -> pd.DataFrame:
 
 
 def recipe_text(recipe: Settings) -> str:
-    """Names a recipe by the values that were tuned: `learning_rate=0.12, weight_decay=0.0005`."""
+    """Formats the tuned values of a recipe: `learning_rate=0.12, weight_decay=0.0005`."""
     return ", ".join(f"{path.partition('.')[2]}={value}" for path, value in recipe.items())
 
 
 def space_text(tuned: Tuned) -> str:
-    """Names the space: `train.learning_rate from 0.05 to 0.8 (log scale), train.batch_size of 16, 32, 64`."""
+    """Formats the space: `train.learning_rate from 0.05 to 0.8 (log scale), train.batch_size of 16, 32, 64`."""
     return ", ".join(f"{path} {_range_text(dimension)}" for path, dimension in tuned.tuning.space.items())
 
 
 def edge_sentences(tuned: Tuned) -> list[str]:
-    """Says which best recipes lie in the outer tenths of a range, and how to widen it."""
+    """Returns sentences on best recipes in the outer tenths of a range, with how to widen it."""
     at_edges: dict[tuple[str, int], list[Optimum]] = {}
     for optimum in tuned.optima:
         if optimum.edge:

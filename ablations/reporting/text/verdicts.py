@@ -1,4 +1,4 @@
-"""Verdicts in words: of a contrast in a sentence, in a table by a word and a mark, and what they assume."""
+"""Verdicts as text: sentences on contrasts, marks in tables, and assumptions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ablations.reporting.text.reasons import reason_clause
 from ablations.stats import Contrast, InterimAnalyses, Verdict
 from ablations.stats.significance import ALPHA, FLIPPED
 
-_MARK = "†"  # of verdicts that assume normal differences
+_MARK = "†"  # marks verdicts that assume normal differences
 _TESTED = (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT, Verdict.UNDECIDED)
 
 
 def verdict_mark(judged: Contrast | Effect) -> str:
-    """Returns the word of a verdict, with a mark where its test assumes normal differences."""
+    """Returns a verdict, with a mark if its test assumes normal differences."""
     return marked(judged.verdict, judged.assumes_normal)
 
 
 def marked(verdict: Verdict, assumes_normal: bool) -> str:
-    """Returns the word of a verdict, with a mark where a test decided it, or could not, that `assumes_normal`."""
+    """Returns a verdict, with a mark if it is based on a test that `assumes_normal`."""
     return f"{verdict.value} {_MARK}" if assumes_normal and verdict in _TESTED else verdict.value
 
 
 def assumptions_sentence(judged: Iterable[Contrast | Effect]) -> str:
-    """Says what the mark in a table means, and what an unstable variant is; empty where there is neither."""
+    """Explains the mark and `unstable` in a table; empty if neither occurs."""
     known = list(judged)
     sentences = []
     if any(map(_is_normal, known)):
@@ -49,7 +49,7 @@ def tally(contrasts: Sequence[Contrast]) -> str:
 
 
 def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
-    """Says a verdict in a sentence.
+    """Describes a contrast and its verdict in a sentence.
 
     For instance `w/o CS against origin: equivalent within 0.2 points (n = 8, difference -0.03, 95 % CI -0.11 to +0.06);
     failures of up to 31 % of runs cannot be excluded.`
@@ -81,7 +81,7 @@ def contrast_sentence(contrast: Contrast, margin: float, metric: Metric) -> str:
 
 
 def method_sentences(contrasts: Sequence[Contrast], interims: InterimAnalyses | None, on: str) -> str:
-    """Says by which tests verdicts are made, and what these assume; `on` says on which data."""
+    """Describes the tests behind verdicts and their assumptions; `on` names the data."""
     many = f"{count(len(contrasts), 'contrast')} as one family" if len(contrasts) > 1 else "a single contrast"
     judged = [contrast for contrast in contrasts if contrast.difference is not None and contrast.difference.n > 1]
     is_normal = {contrast.assumes_normal for contrast in judged}

@@ -44,6 +44,7 @@ def test_contrasts_are_counted_by_agreement() -> None:
     found = [Agreement.OPEN, Agreement.AGREES, Agreement.OPEN, Agreement.CONTRADICTS]
     counted = "1 agree, 1 contradict, 2 undecided under all"
     assert tally_sentence(found, 3) == worded("multiverse.tally", number=4, protocols=3, counted=counted)
+    assert tally_sentence(found[:1], 2, ("study", "studies", "in")).endswith("1 undecided in all.")
     assert len({agreement_word(kind) for kind in Agreement}) == len(Agreement)
 
 
