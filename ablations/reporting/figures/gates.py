@@ -76,7 +76,7 @@ def between_classes(values: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
 
 def gates_start(attention: dict[str, Any]) -> float:
-    """Returns the initial value of gates, which depends only on the bias of F_c; NaN if it has no learnt bias."""
+    """Returns the initial value of gates by the bias of F_c; NaN for other transforms and gates."""
     bias, transform = attention["gate_bias"], attention["transform"]
     if attention["name"] != "sa" or transform not in ("affine", "conv1x1"):
         return math.nan

@@ -28,7 +28,7 @@ def test_a_report_is_written_and_printed_with_its_table_and_figure(
     assert "| contradict |" in text
     assert "[groups-digits-resnet8-cifar](../groups-digits-resnet8-cifar/report.md)" in text
     assert "| train.epochs | 4 | 30 |" in text
-    assert "`sweep.factors.attention.groups=[2,4] train=imagenet`" in text  # makes what is missing
+    assert "`sweep.factors.attention.groups=[2,4] train=imagenet`" in text  # the command for the missing protocol
     assert "Machine & Co" in text
     frame = pd.read_csv(folder / "tables" / "protocols.csv")
     assert frame["verdict"].tolist() == analysis.frame["verdict"].tolist()
@@ -37,7 +37,7 @@ def test_a_report_is_written_and_printed_with_its_table_and_figure(
     assert str(path) in " ".join(printed.split("\n"))
 
 
-def test_where_no_contrast_has_a_pair_there_is_no_figure(tmp_path: Path) -> None:
+def test_without_a_contrast_with_a_pair_there_is_no_figure(tmp_path: Path) -> None:
     analysis = multiverse_analysis(tmp_path, {"quick": moved(1, 1), "cifar": moved(1, 1)}, 1)
     without = {
         name: replace(study, results=replace(study.results, cells=study.results.cells.query("variant != 'none'")))

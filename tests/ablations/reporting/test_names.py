@@ -1,4 +1,4 @@
-"""Names go through a study to everything that people read, and back: as they were given, or refused in one message."""
+"""Names in stores, reports, pages and tables: preserved literally, or refused in a single message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.builders.markdown import cells_of, parsed, text_of
 from tests.builders.named import Names, configured, stored
 from tests.builders.pages import Texts
 
-# What has a meaning in mathtext, Markdown, HTML, LaTeX, URLs, SQL, Hydra, file systems or terminals; and other scripts.
+# Special characters of mathtext, Markdown, HTML, LaTeX, URLs, SQL, Hydra, file systems and terminals; other scripts.
 SIGNS = "a1 _-+=.$^\\|*`#[]()<>&\"'%{}~?!,:;/@é研ש😀\u0301\u200d"
 PRINTABLE = st.text(st.characters().filter(str.isprintable), min_size=1, max_size=60)
 ANY = st.one_of(st.text(SIGNS, min_size=1, max_size=60), PRINTABLE, st.text(min_size=1, max_size=60))
@@ -40,7 +40,7 @@ MANY = st.builds(
     study=st.one_of(FOLDERS, FOLDERS, FOLDERS, ANY),
     question=ANY,
     variants=st.tuples(ANY, ANY).filter(lambda pair: pair[0] != pair[1]),
-    # Folders, whose names are shown as they are read.
+    # Folder names, which are shown as read.
     classes=st.tuples(ANY, ANY).map(lambda pair: (visible(pair[0]), visible(pair[1]))),
 )
 WORST = Names(
@@ -51,17 +51,17 @@ WORST = Names(
 )
 
 
-# An example takes half a second: to look for the smallest one that fails would take minutes.
+# An example takes half a second, so shrinking would take minutes.
 SLOW = partial(settings, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))
 
 
 def words(text: str) -> str:
-    """Returns a text with single spaces, as LaTeX and the captions of figures show it."""
+    """Returns a text with single spaces, as in LaTeX and figure captions."""
     return " ".join(text.split())
 
 
 def is_plain(names: Names) -> bool:
-    """Whether nobody could object to a name."""
+    """Whether all names are unproblematic."""
     texts = (names.question, *names.variants)
     is_folder = re.fullmatch(r"\w[\w.+=-]*", names.study) and len(names.study.encode()) <= 200
     return bool(
@@ -72,7 +72,7 @@ def is_plain(names: Names) -> bool:
 
 
 def study_of(names: Names, folder: Path) -> tuple[StudyStore, StudyAnalysis] | None:
-    """Makes the study; returns None where a name is refused, which one line says of the option that has it."""
+    """Creates the study; returns None if a name is refused, in one line with its option."""
     try:
         return stored(names, configured(names, folder))
     except UsageError as error:
@@ -87,7 +87,7 @@ def study_of(names: Names, folder: Path) -> tuple[StudyStore, StudyAnalysis] | N
 @example(names=WORST)
 @given(names=MANY)
 @pytest.mark.usefixtures("_undrawn")
-def test_names_are_read_as_they_were_given_from_store_report_page_and_tables(names: Names) -> None:
+def test_names_are_preserved_in_store_report_page_and_tables(names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = study_of(names, Path(folder))
         if found is None:
@@ -133,7 +133,7 @@ def test_names_are_read_as_they_were_given_from_store_report_page_and_tables(nam
 @SLOW(max_examples=3)
 @example(names=WORST)
 @given(names=MANY)
-def test_tables_of_any_names_are_compiled_by_xelatex(names: Names) -> None:
+def test_xelatex_compiles_tables_with_any_names(names: Names) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = study_of(names, Path(folder))
         if found is not None:
@@ -144,7 +144,7 @@ def test_tables_of_any_names_are_compiled_by_xelatex(names: Names) -> None:
 @SLOW(max_examples=2)
 @example(names=WORST)
 @given(names=MANY.filter(is_plain))
-def test_names_are_read_as_they_were_given_from_mlflow(names: Names, mlflow_tables: Path) -> None:
+def test_names_are_preserved_in_mlflow(names: Names, mlflow_tables: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = study_of(names, Path(folder))
         assert found is not None

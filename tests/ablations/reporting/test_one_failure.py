@@ -1,4 +1,4 @@
-"""One failure costs one thing: failures are planted in every function that a report calls, found by making one."""
+"""A single failure affects a single part: failures are planted in every function that making a report calls."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def files(folder: Path) -> set[str]:
 
 @cache
 def functions() -> dict[str, CodeType]:
-    """The functions that a report on a study calls, and those that one on several protocols calls."""
+    """The functions called by reports on a study and on several protocols."""
     with TemporaryDirectory() as folder:
         found = functions_called(lambda: report(Path(folder)), PACKAGES)
         analysis = several(Path(folder))
@@ -76,8 +76,8 @@ def test_functions_of_all_modules_are_found() -> None:
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-def test_a_function_that_fails_once_costs_one_thing(share: int, tmp_path: Path) -> None:
-    """Whatever function fails, everything else is made, and what is missing is named in the report with its reason."""
+def test_a_single_failing_function_affects_a_single_part(share: int, tmp_path: Path) -> None:
+    """Everything else is made, and the report lists the failed part with its reason."""
     report(tmp_path / "whole")
     whole = files(tmp_path / "whole")
     for number, (name, code) in enumerate([*functions().items()][share::SHARES]):
@@ -97,13 +97,13 @@ def test_a_function_that_fails_once_costs_one_thing(share: int, tmp_path: Path) 
         assert "report.md" not in lost
         text = unescaped(made.path)
         for missing in made.parts.missing:
-            if missing.name != "printed report":  # which is tried after the report is written
+            if missing.name != "printed report":  # printed after the report is written
                 assert worded("not_made.part", name=missing.name, reason=missing.reason) in text
         assert "PlantedError" in (made.folder / TRACEBACKS).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("share", range(4))
-def test_a_function_that_fails_once_costs_one_thing_of_several_protocols(share: int, tmp_path: Path) -> None:
+def test_a_single_failing_function_affects_a_single_part_of_several_protocols(share: int, tmp_path: Path) -> None:
     report_multiverse(several(tmp_path / "whole"), CONSOLE)
     whole = files(tmp_path / "whole")
     for number, (name, code) in enumerate([pair for pair in functions().items() if is_of_several(pair[0])][share::4]):
@@ -122,9 +122,7 @@ def test_a_function_that_fails_once_costs_one_thing_of_several_protocols(share: 
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_that_cannot_be_made_costs_that_figure(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_figure_affects_only_that_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> str:
         raise PlantedError("planted")
 
@@ -140,7 +138,7 @@ def test_a_figure_that_cannot_be_made_costs_that_figure(
     assert f'<a href="{TRACEBACKS}">' in page
 
 
-def test_a_caption_that_cannot_be_drawn_costs_the_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_caption_affects_only_the_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Figure.text
 
     def fail(drawn: Figure, x: float, y: float, s: str, **options: object) -> object:
@@ -157,7 +155,7 @@ def test_a_caption_that_cannot_be_drawn_costs_the_caption(tmp_path: Path, monkey
 
 @NEEDS_FULL_DISK
 @pytest.mark.parametrize("file", ["figures/forest.pdf", "tables/variants.tex", "index.html"])
-def test_a_disk_that_is_full_for_one_file_costs_that_file(
+def test_a_disk_full_for_one_file_affects_only_that_file(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report(tmp_path / "whole")
@@ -176,7 +174,7 @@ def test_a_search_keeps_its_other_sections(tmp_path: Path) -> None:
     assert "Selection (validation)" in [section.title for section in made.sections]
 
 
-def test_interrupts_are_not_taken_for_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupts_are_not_treated_as_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: object) -> str:
         raise KeyboardInterrupt
 

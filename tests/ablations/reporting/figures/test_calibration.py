@@ -16,13 +16,13 @@ def test_every_variant_has_its_error_and_a_curve(tmp_path: Path) -> None:
     found = predicted_study(tmp_path).predictions
     errors = predictions_frame(found)
     above, below, rows = draw_calibration(found, "caption").axes
-    assert len(above.lines) == 1 + 3  # the diagonal, too
+    assert len(above.lines) == 1 + 3  # including the diagonal
     assert len(below.patches) == 3
     assert [x for x, _ in sorted(points(rows), key=lambda point: point[1])] == pytest.approx(errors["ece"].tolist())
     assert [label.get_text() for label in rows.get_yticklabels()] == ["none", "groups=2", "groups=4"]
 
 
-def test_of_many_variants_the_baseline_and_those_furthest_from_it_have_curves(tmp_path: Path) -> None:
+def test_curves_of_many_variants_are_the_baseline_and_those_that_differ_most(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path, ("sweep=factorial",))
     errors = predictions_frame(analysis.predictions)
     shown = shown_curves(errors)
@@ -38,6 +38,6 @@ def test_of_many_variants_the_baseline_and_those_furthest_from_it_have_curves(tm
     ("sweep.factors.attention.groups=[4]",), ("sweep=factorial",), ("sweep=backbones",),
 ])  # fmt: skip
 @pytest.mark.parametrize("images", [1, 300])
-def test_nothing_is_cut_off_or_lies_on_something_else(tmp_path: Path, images: int, overrides: tuple[str, ...]) -> None:
+def test_nothing_is_cut_off_or_overlaps(tmp_path: Path, images: int, overrides: tuple[str, ...]) -> None:
     found = predicted_study(tmp_path, overrides, images=images).predictions
     assert cut_or_overlapping(draw_calibration(found, "A caption of some words.")) == []

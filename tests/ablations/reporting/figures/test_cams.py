@@ -26,7 +26,7 @@ RIVALS = ("sweep=rivals", "attention.groups=4", "sweep.factors.attention=[sa,se,
 
 
 def grad_cam(model: nn.Module, layer: str, pixels: Tensor, labels: Sequence[int]) -> NDArray[np.float64]:
-    """Selvaraju et al. 2017, equations 1 and 2, in float64; scaled to 0 to 1, and to the image's size bilinearly."""
+    """Selvaraju et al. 2017, equations 1 and 2, in float64, scaled to 0 to 1 and bilinearly to the image's size."""
     twin = copy.deepcopy(model).double()
     maps: list[Tensor] = []
     handle = twin.get_submodule(layer).register_forward_hook(lambda _module, _given, made: maps.append(made))
@@ -76,7 +76,7 @@ def test_the_last_map_is_the_end_of_the_last_stage(name: str, side: int, layer: 
 
 
 @pytest.mark.parametrize(("name", "side", "layer"), LAST)
-def test_maps_are_those_of_grad_cam_written_out(name: str, side: int, layer: str) -> None:
+def test_maps_agree_with_an_explicit_implementation_of_grad_cam(name: str, side: int, layer: str) -> None:
     model = random_network(variant_of(name, groups=2).network)
     pixels = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 7, 7])
@@ -84,7 +84,7 @@ def test_maps_are_those_of_grad_cam_written_out(name: str, side: int, layer: str
     assert maps.shape == (3, side, side)
     assert maps.dtype == np.float32
     expected = grad_cam(model, layer, pixels, labels.tolist())
-    assert expected.max() > 0.9  # there is something to compare
+    assert expected.max() > 0.9  # not all maps are 0
     assert np.abs(maps - expected).max() < 2e-3
     with torch.no_grad():
         chances = copy.deepcopy(model).double()(pixels.double()).softmax(1).numpy()
@@ -111,12 +111,12 @@ def test_an_image_s_map_does_not_depend_on_the_others() -> None:
         ([[0.0, 0.0], [0.0, 0.0]], math.nan),
     ],
 )
-def test_focus_is_the_share_of_pixels_that_have_half_of_the_sum(cam: list[list[float]], share: float) -> None:
+def test_focus_is_the_share_of_pixels_with_half_of_the_sum(cam: list[list[float]], share: float) -> None:
     assert focus(np.array(cam, dtype=np.float32)) == pytest.approx(share, nan_ok=True)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_focus_is_what_adding_up_the_largest_finds(pixels: list[int]) -> None:
+def test_focus_agrees_with_summing_the_largest_pixels(pixels: list[int]) -> None:
     needed, total = 0, 0
     for value in sorted(pixels, reverse=True):
         if 2 * total >= sum(pixels):
@@ -129,13 +129,13 @@ def test_focus_is_what_adding_up_the_largest_finds(pixels: list[int]) -> None:
 def test_images_are_the_first_of_their_class_in_the_test_set(made: Cams, networks: TrainedNetworks) -> None:
     test = load_images(DigitsConfig(train_images=20, test_images=160)).test
     shown = made.frame.drop_duplicates("image")["class"].tolist()
-    assert shown == ["0", "2", "4", "7", "9"]  # at equal distances
+    assert shown == ["0", "2", "4", "7", "9"]  # equally spaced
     for image, name in enumerate(shown):
         first = test.labels.tolist().index(networks.classes.index(name))
         assert (made.images[image] == test.pixels[first].transpose(1, 2, 0)).all()
 
 
-def test_the_frame_says_what_each_network_takes_an_image_for(made: Cams, networks: TrainedNetworks) -> None:
+def test_the_frame_has_each_networks_prediction(made: Cams, networks: TrainedNetworks) -> None:
     assert list(made.maps) == ["none", "sa", "se", "eca", "gc", "sge"]
     assert made.left_out == 1
     assert len(made.frame) == 30
@@ -206,7 +206,7 @@ NAMES = ["Old English sheepdog", "black-footed ferret", "Great Grey Owl", "n0210
         (UNBROKEN[:6], NAMES),
     ],
 )
-def test_strange_studies_are_drawn_and_nothing_is_cut(variants: list[str], classes: list[str]) -> None:
+def test_unusual_studies_are_drawn_and_nothing_is_cut(variants: list[str], classes: list[str]) -> None:
     drawn = draw_cams(cams(variants, classes), "A caption of many words. " * 12)
     assert cut(drawn) == []
     assert overlapping(drawn) == []

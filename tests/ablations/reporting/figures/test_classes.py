@@ -14,7 +14,7 @@ from tests.builders.predicted import predicted_study
 from tests.wording import worded
 
 
-def test_a_cell_has_the_difference_and_is_bold_where_its_interval_does_not_contain_0(tmp_path: Path) -> None:
+def test_a_cell_has_the_difference_and_is_bold_if_its_interval_excludes_0(tmp_path: Path) -> None:
     found = predicted_study(tmp_path, replicates=3).predictions
     drawn = draw_classes(found, "caption")
     frame = shown_classes(classes_frame(found))
@@ -34,12 +34,12 @@ def test_classes_without_test_images_have_no_difference(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [("sweep.factors.attention.groups=[2,4]",), ("sweep=factorial",)])
 @pytest.mark.parametrize("classes", [2, 10, 30])
-def test_nothing_is_cut_off_or_lies_on_something_else(tmp_path: Path, classes: int, overrides: tuple[str, ...]) -> None:
+def test_nothing_is_cut_off_or_overlaps(tmp_path: Path, classes: int, overrides: tuple[str, ...]) -> None:
     found = predicted_study(tmp_path, overrides, classes=classes, images=20 * classes).predictions
     assert cut_or_overlapping(draw_classes(found, "A caption of some words.")) == []
 
 
-def test_of_many_classes_those_that_differ_most_are_shown_and_it_is_said(tmp_path: Path) -> None:
+def test_of_many_classes_those_that_differ_most_are_shown_with_a_note(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path, classes=100, images=1000)
     frame = classes_frame(analysis.predictions)
     shown = shown_classes(frame)
@@ -55,7 +55,7 @@ def test_of_many_classes_those_that_differ_most_are_shown_and_it_is_said(tmp_pat
     assert len(pd.read_csv(tmp_path / "figures" / "classes.csv")) == 3 * 100  # has all
 
 
-def test_one_replicate_has_no_bold_cells_and_the_caption_speaks_of_none(tmp_path: Path) -> None:
+def test_one_replicate_has_no_bold_cells_and_the_caption_mentions_none(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path, replicates=1)
     assert all(text.get_fontweight() != "bold" for text in draw_classes(analysis.predictions, "caption").axes[0].texts)
     (figure,) = draw_figures(analysis, ["classes"]).drawn

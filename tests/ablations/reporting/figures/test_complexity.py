@@ -58,16 +58,16 @@ def test_a_row_has_mean_interval_parameters_and_multiply_adds() -> None:
 @pytest.mark.parametrize(
     ("attentions", "shown"),
     [
-        (["none", "sa"], []),  # most sweeps have these
+        (["none", "sa"], []),  # as in most sweeps
         (["none", "sa", "sa"], []),
         (["sa", "frozen", "constant", "permute", "identity"], []),
         (["none", "sa", "se_matched"], []),
         (["none", "sa", "se"], ["none", "sa", "se"]),
-        (["none", "sa", "gc"], ["none", "sa"]),  # of gc nothing was published on these backbones
+        (["none", "sa", "gc"], ["none", "sa"]),  # no published results of gc on these backbones
         (["none", "sa", "se", "eca", "cbam", "sge"], ["none", "sa", "se", "eca", "cbam", "sge"]),
     ],
 )
-def test_published_numbers_stand_beside_studies_that_compare_modules(attentions: list[str], shown: list[str]) -> None:
+def test_published_numbers_are_shown_for_studies_that_compare_modules(attentions: list[str], shown: list[str]) -> None:
     frame = published_frame(design_of(SHORT[: len(attentions)], attentions))
     assert set(frame["attention"]) == set(shown)
     assert len(frame) == 2 * len(shown)
@@ -83,7 +83,7 @@ def test_published_numbers_stand_beside_studies_that_compare_modules(attentions:
 
 
 def circles_and_marks(axes: Axes) -> tuple[PathCollection, PathCollection]:
-    """The circles of multiply-adds, and the marks in them."""
+    """The circles for multiply-adds, and the marks in them."""
     circles, shown = (one for one in axes.collections if isinstance(one, PathCollection))
     return circles, shown
 
@@ -99,7 +99,7 @@ def appearances(axes: Axes) -> set[tuple[str, bytes]]:
     return set(zip(map(to_hex, np.asarray(shown.get_facecolor()).tolist()), paths, strict=True))
 
 
-def test_each_network_is_a_mark_with_a_circle_of_its_multiply_adds() -> None:
+def test_each_network_is_a_mark_with_a_circle_for_its_multiply_adds() -> None:
     frame, made = rivals()
     drawn = draw_complexity(frame, published_frame(design_of(RIVALS[:2], RIVALS[:2])), made.baselines, "caption")
     assert len(drawn.axes) == 1
@@ -114,7 +114,7 @@ def test_each_network_is_a_mark_with_a_circle_of_its_multiply_adds() -> None:
 
 
 @STRANGE
-def test_published_numbers_have_a_panel_of_their_own_with_the_same_colours() -> None:
+def test_published_numbers_have_a_separate_panel_with_the_same_colours() -> None:
     frame, made = rivals()
     published = published_frame(made)
     drawn = draw_complexity(frame, published, made.baselines, "caption")
@@ -129,7 +129,7 @@ def test_published_numbers_have_a_panel_of_their_own_with_the_same_colours() -> 
     assert cut(drawn) == overlapping(drawn) == []
 
 
-def test_colours_are_modules_and_markers_backbones_where_a_study_has_several() -> None:
+def test_colours_are_modules_and_markers_backbones_if_a_study_has_several() -> None:
     overrides = ["sweep=backbones", "sweep.factors={model: [resnet8, resnet20], attention: [none, sa, se, eca]}"]
     made = make_design(compose_config(overrides))
     adds = {variant.name: 1e7 * (1 + 2 * (variant.model["name"] == "resnet20")) for variant in made.variants}
@@ -153,7 +153,7 @@ def test_colours_are_modules_and_markers_backbones_where_a_study_has_several() -
 
 @STRANGE
 @STUDIES
-def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicates: int, tops: str) -> None:
+def test_unusual_studies_are_drawn_and_nothing_is_cut(names: list[str], replicates: int, tops: str) -> None:
     kinds = [RIVALS[number % 4] for number in range(len(names))]
     made = design_of(names, kinds)
     adds = {name: 12.5e6 + 1e4 * number for number, name in enumerate(names)}
@@ -182,7 +182,7 @@ def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicat
         [75_290, 44_549_160],
     ],
 )
-def test_ticks_of_parameters_are_told_apart(parameters: Sequence[int]) -> None:
+def test_ticks_of_parameters_have_distinct_labels(parameters: Sequence[int]) -> None:
     names = SHORT[: len(parameters)]
     tops = {name: [50.0 + number] for number, name in enumerate(names)}
     counts = dict(zip(names, parameters, strict=True))

@@ -12,7 +12,7 @@ from tests.builders.benchmarks import cut_or_overlapping
 from tests.builders.predicted import predicted_study
 
 
-def test_the_baselines_matrix_stands_beside_the_differences_of_variants_to_it(tmp_path: Path) -> None:
+def test_the_baselines_matrix_is_beside_the_differences_of_variants(tmp_path: Path) -> None:
     found = predicted_study(tmp_path).predictions
     drawn = draw_confusion(found, "caption")
     none, two, four = (confusion_matrix(found, name) for name in ("none", "groups=2", "groups=4"))
@@ -20,7 +20,7 @@ def test_the_baselines_matrix_stands_beside_the_differences_of_variants_to_it(tm
     for axes, matrix, sign in zip(drawn.axes, (none, two - none, four - none), ("", "+", "+"), strict=True):
         expected = [f"{value:{sign}.0f}" if round(value) else "" for value in matrix.ravel()]
         assert [text.get_text() for text in axes.texts] == expected
-        # More of the diagonal is for the better, and less of anything else.
+        # Increases on the diagonal and decreases elsewhere are improvements.
         colours = np.asarray(axes.collections[0].get_array()).ravel()
         signs = np.where(np.eye(10), 1, -1 if sign else 1)
         assert colours == pytest.approx((signs * matrix).ravel())
@@ -33,7 +33,7 @@ def test_the_frame_has_every_share(tmp_path: Path) -> None:
     assert frame.groupby(["variant", "true"])["share"].sum().to_numpy() == pytest.approx(100)
 
 
-def test_of_many_variants_those_are_shown_whose_top1_differs_most(tmp_path: Path) -> None:
+def test_of_many_variants_those_with_the_largest_difference_in_top1_are_shown(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path, ("sweep=factorial",))
     found = analysis.predictions
     shown = shown_variants(found)
@@ -45,12 +45,12 @@ def test_of_many_variants_those_are_shown_whose_top1_differs_most(tmp_path: Path
     assert "Variants with the largest difference in top-1" in figure.caption
 
 
-def test_of_several_baselines_the_first_is_shown_with_its_variants(tmp_path: Path) -> None:
+def test_the_first_of_several_baselines_is_shown_with_its_variants(tmp_path: Path) -> None:
     found = predicted_study(tmp_path, ("sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")).predictions
     assert shown_variants(found) == ["resnet8, none", "resnet8, sa"]
 
 
-def test_of_many_classes_the_pairs_that_are_most_confused_are_drawn(tmp_path: Path) -> None:
+def test_of_many_classes_the_most_confused_pairs_are_drawn(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path, classes=40, images=400)
     frame = confusion_frame(analysis.predictions)
     assert len(frame) == 20 * 3

@@ -16,7 +16,7 @@ def test_the_frame_has_the_mean_and_the_range_after_each_epoch() -> None:
 
 
 @pytest.mark.parametrize(("finished", "bands"), [(3, 0), (6, 3)])
-def test_bands_are_drawn_where_there_are_replicates(finished: int, bands: int) -> None:
+def test_bands_are_drawn_if_there_are_several_replicates(finished: int, bands: int) -> None:
     made = design()
     frame = curves_frame(collect(made, stored(made, finished)).curves, made)
     for axes in draw_curves(frame, made.baseline, "caption").axes:

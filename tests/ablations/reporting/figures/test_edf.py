@@ -17,7 +17,7 @@ NONE = pd.DataFrame(columns=["variant", "objective", "value"])
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_shares_are_those_of_optuna() -> None:
+def test_shares_agree_with_optuna() -> None:
     study = optuna.create_study(study_name="s")
     study.add_trials([optuna.trial.create_trial(value=value) for value in VALUES])
     (line,) = optuna.visualization.matplotlib.plot_edf(study).lines
@@ -28,7 +28,7 @@ def test_shares_are_those_of_optuna() -> None:
         assert np.isclose(share, reached.max() if len(reached) else 0)
 
 
-def test_trials_without_a_result_are_left_out_and_groups_are_apart() -> None:
+def test_trials_without_a_result_are_left_out_and_groups_are_separate() -> None:
     trials = pd.DataFrame({"variant": ["a", "a", "b"], "top1": [1.0, float("nan"), 2.0]})
     frame = edf_frame(trials, ["top1"], "variant")
     assert frame[["group", "value", "share"]].to_numpy().tolist() == [["a", 1.0, 1.0], ["b", 2.0, 1.0]]
@@ -47,7 +47,7 @@ def test_every_objective_has_a_panel_and_every_group_a_curve() -> None:
     assert cut(drawn) == overlapping(drawn) == []
 
 
-def test_a_search_has_one_and_its_caption_says_of_how_many_variants(tmp_path: Path) -> None:
+def test_a_search_has_the_figure_and_its_caption_has_the_number_of_variants(tmp_path: Path) -> None:
     (figure,) = draw_figures(search_analysis(tmp_path, given_up=1), ["edf"]).drawn
     assert "n = 5 variants, 1 cell each" in figure.caption
     assert len(pd.read_csv(tmp_path / "figures" / "edf.csv")) == 5

@@ -1,4 +1,4 @@
-"""Text in figures: shown as it is, with a font that has its characters where this machine has one."""
+"""Text in figures: shown literally, with an installed font that has its characters, if any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from ablations.reporting.figures import fonts, style
 from tests.wording import worded
 
-SIGNS = "研究分组"  # that the made-up font has
+SIGNS = "研究分组"  # characters of the test font
 RARE = "\U0002b740"  # a character that hardly any font has
 
 
@@ -42,7 +42,7 @@ def make_font(path: Path, family: str, signs: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fonts are looked up anew, and what a test has added is forgotten."""
+    """Resets the font lookup, and removes fonts that a test has added."""
     monkeypatch.setattr(fonts, "FALLBACK", fonts.Fallback())
     before = list(font_manager.fontManager.ttflist)
     yield
@@ -51,7 +51,7 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A font that is installed after matplotlib has made its list of fonts; returns its family."""
+    """Installs a font after matplotlib has listed the fonts; returns its family."""
     make_font(tmp_path / "squares.ttf", "Squares", SIGNS)
     known = font_manager.findSystemFonts()
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [*known, str(tmp_path / "squares.ttf")])
@@ -87,12 +87,14 @@ def test_a_character_is_drawn_with_a_font_that_has_it(installed: str, tmp_path: 
     assert families_of(drawn, "研究") == [[fonts.USUAL, installed]] * 3
     assert families_of(drawn, "plain") == [[fonts.USUAL]] * 3
     with_glyphs = saved(drawn, tmp_path / "with")
-    assert saved(labelled(["究研", "plain"]), tmp_path / "other") == with_glyphs  # all of its glyphs are squares
+    assert (
+        saved(labelled(["究研", "plain"]), tmp_path / "other") == with_glyphs
+    )  # all glyphs of the test font are squares
     assert (tmp_path / "with.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.usefixtures("installed")
-def test_what_no_font_has_is_warned_of_once_with_the_package_that_has_it(tmp_path: Path) -> None:
+def test_missing_characters_cause_one_warning_with_a_package_that_has_them(tmp_path: Path) -> None:
     expected = worded("figures.no_font", characters=RARE, package="fonts-noto-cjk")
     with pytest.warns(fonts.MissingGlyphWarning, match=f"^{expected}") as said:
         drawn = labelled([f"研{RARE}", "b"], f"{RARE} in a caption.")
@@ -103,12 +105,12 @@ def test_what_no_font_has_is_warned_of_once_with_the_package_that_has_it(tmp_pat
     saved(drawn, tmp_path / "boxes")  # without a warning for each glyph
 
 
-def test_no_font_is_looked_for_where_the_usual_one_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fonts_are_not_looked_up_if_the_default_one_has_all_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: pytest.fail("looked for"))
     labelled(["größe λ", "نص عربي", "a‍b", "→ × – †"])
 
 
-def test_dollars_and_underscores_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_dollars_and_underscores_are_drawn_literally(tmp_path: Path) -> None:
     names = ["$x_1^2$", "_hidden", "a $ b $ c", "\\frac{1}{2}$\\", "50 %"]
     drawn = labelled(names, "Does $E=mc^2$ hold?")
     shown = [text.get_text().strip("\u2060") for legend in drawn.legends for text in legend.get_texts()]
@@ -121,14 +123,14 @@ def test_dollars_and_underscores_are_drawn_as_they_are(tmp_path: Path) -> None:
     ("text", "width", "lines"),
     [
         ("分组数量如何影响精度", 8, ["分组数量", "如何影响", "精度"]),
-        ("分组数量。如何", 8, ["分组数", "量。如何"]),  # no line begins with a full stop
+        ("分组数量。如何", 8, ["分组数", "量。如何"]),  # no line starts with a full stop
         ("SA 分组 groups", 8, ["SA 分组", "groups"]),
         ("one two", 3, ["one", "two"]),
         ("unbroken", 3, ["unbroken"]),
         ("", 3, [""]),
     ],
 )
-def test_lines_are_broken_at_their_width(text: str, width: int, lines: list[str]) -> None:
+def test_lines_are_wrapped_at_their_width(text: str, width: int, lines: list[str]) -> None:
     assert style.fold(text, width) == lines
 
 
@@ -136,5 +138,5 @@ def test_lines_are_broken_at_their_width(text: str, width: int, lines: list[str]
     ("text", "width", "shown"),
     [("abcdef", 4, "abc…"), ("abcd", 4, "abcd"), ("分组数量", 5, "分组…"), ("a分组", 5, "a分组")],
 )
-def test_text_is_cut_off_at_its_width(text: str, width: int, shown: str) -> None:
+def test_text_is_truncated_at_its_width(text: str, width: int, shown: str) -> None:
     assert style.shorten(text, width) == shown

@@ -48,13 +48,13 @@ EFFECTS = [
 
 
 def drawn_texts(drawn: Figure) -> list[Text]:
-    """Every text of a figure that one sees, laid out as it is saved."""
+    """Every visible text of a figure, in the layout of the saved file."""
     with mpl.rc_context(style.theme()):
         FigureCanvasAgg(drawn).draw()  # type: ignore[no-untyped-call]
     return [text for text in drawn.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
 
 
-def test_a_contrast_is_a_row_with_all_that_its_verdict_rests_on() -> None:
+def test_a_contrast_is_a_row_with_the_statistics_of_its_verdict() -> None:
     frame = forest_frame(ALL)
     assert list(frame.columns) == [
         "variant", "baseline", "n", "mean", "low", "high", "adjusted", "p", "p_equivalence",
@@ -78,10 +78,10 @@ def test_a_contrast_without_a_pair_has_no_row() -> None:
     assert list(forest_frame([UNPAIRED]).columns) == list(forest_frame(ALL).columns)
 
 
-def test_the_picture_shows_what_the_frame_says() -> None:
+def test_the_figure_shows_the_values_of_the_frame() -> None:
     (axes,) = draw_forest(forest_frame(ALL), 0.2, TOP1, "caption").axes
     assert list(points(axes)) == [(1.5, 0), (-1.0, 1), (0.0, 2), (0.5, 3), (2.0, 4)]
-    assert len(set(points(axes).values())) == 5  # as many verdicts
+    assert len(set(points(axes).values())) == 5  # one per verdict
     assert spans(axes) == [
         (1.0, 0, 2.0, 0),
         (-1.6, 1, -0.4, 1),
@@ -104,7 +104,7 @@ def test_only_verdicts_that_occur_are_in_the_legend() -> None:
     assert legend_of(drawn) == ["within 0.25 points", "helps", "undecided"]
 
 
-def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
+def test_contrasts_with_several_baselines_name_them() -> None:
     (axes,) = draw_forest(forest_frame(TWO_BASELINES), 0.2, TOP1, "caption").axes
     labels = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
     assert labels == ["resnet8, sa against resnet8, none", f"{LONG}, sa against {LONG}, none"]
@@ -114,18 +114,18 @@ def test_contrasts_of_several_baselines_say_with_what_they_compare() -> None:
 @pytest.mark.parametrize(
     "contrasts", [[HELPS], [SINGLE], ALL, TWO_BASELINES, MANY], ids=["one", "n=1", "all", "two baselines", "many"]
 )
-def test_no_text_is_outside_the_picture_or_on_another_one(contrasts: list[Contrast]) -> None:
+def test_no_text_is_outside_the_figure_or_overlaps_another(contrasts: list[Contrast]) -> None:
     caption = "A caption that is folded, as it is longer than the picture is wide. " * 4
     drawn = draw_forest(forest_frame(contrasts), 0.2, TOP1, caption)
     texts = drawn_texts(drawn)
-    whole = drawn.bbox
+    canvas = drawn.bbox
     (axes,) = drawn.axes
     for text in texts:
         box = text.get_window_extent()
         if text in axes.get_xticklabels() and not axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1:
-            continue  # a tick outside the view, which is not drawn
-        assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
-        assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text
+            continue  # a tick outside the view is not drawn
+        assert canvas.x0 <= box.x0 <= box.x1 <= canvas.x1, text
+        assert canvas.y0 <= box.y0 <= box.y1 <= canvas.y1, text
     beside = [text.get_window_extent() for text in axes.texts]
     assert len(beside) == len(contrasts)
     assert all(box.x0 >= axes.bbox.x1 for box in beside)

@@ -26,7 +26,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetworks:
 
 
 def analysis_of_variance(values: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Epsilon squared by its definition: (SS_between - df_between MS_within) / SS_total, summed over columns."""
+    """Epsilon squared by definition: (SS_between - df_between MS_within) / SS_total, summed over columns."""
     between = within = 0.0
     n, classes = len(labels), sorted(set(labels.tolist()))
     for column in values.T.tolist():
@@ -41,7 +41,7 @@ def analysis_of_variance(values: NDArray[np.float64], labels: NDArray[np.int64])
 
 
 @given(st.lists(st.integers(2, 5), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 2**32 - 1), st.booleans())
-def test_the_share_between_classes_is_that_of_an_analysis_of_variance(
+def test_the_share_between_classes_agrees_with_an_analysis_of_variance(
     counts: list[int], gates: int, seed: int, told: bool
 ) -> None:
     random = np.random.default_rng(seed)
@@ -64,7 +64,7 @@ def test_the_share_does_not_depend_on_shift_scale_or_the_order_of_images(
     assert between_classes(moved.astype(np.float32), labels[order]) == pytest.approx(share, abs=1e-2)
 
 
-def test_gates_that_know_nothing_of_classes_come_to_0_in_the_mean() -> None:
+def test_the_share_of_gates_independent_of_classes_is_0_on_average() -> None:
     labels = np.repeat(np.arange(10), 4).astype(np.int64)
     shares = [
         between_classes(np.random.default_rng(seed).normal(size=(40, 8)).astype(np.float32), labels)
@@ -75,7 +75,7 @@ def test_gates_that_know_nothing_of_classes_come_to_0_in_the_mean() -> None:
     assert min(shares) < 0
 
 
-def test_gates_that_classes_decide_come_to_1() -> None:
+def test_the_share_of_gates_determined_by_classes_is_1() -> None:
     labels = np.repeat(np.arange(4), 3).astype(np.int64)
     decided = np.random.default_rng(0).random((4, 7)).astype(np.float32)[labels]
     assert between_classes(decided, labels) == pytest.approx(1)
@@ -84,15 +84,15 @@ def test_gates_that_classes_decide_come_to_1() -> None:
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
-        (np.full((6, 3), 0.731), [0, 0, 0, 1, 1, 1]),  # nothing varies
-        (np.full((6, 3), 1 / 3) + 1e-9, [0, 0, 0, 1, 1, 1]),  # not even where it is not to be written exactly
+        (np.full((6, 3), 0.731), [0, 0, 0, 1, 1, 1]),  # constant
+        (np.full((6, 3), 1 / 3) + 1e-9, [0, 0, 0, 1, 1, 1]),  # constant within rounding
         (np.arange(6.0)[:, None], [0, 0, 0, 1, 1, 2]),  # a class of one image
         (np.arange(6.0)[:, None], [0, 1, 2, 3, 4, 5]),
         (np.arange(6.0)[:, None], [3] * 6),  # one class
         (np.arange(1.0)[:, None], [0]),
     ],
 )
-def test_where_there_is_no_share_none_is_given(values: NDArray[np.float64], labels: list[int]) -> None:
+def test_an_undefined_share_is_nan(values: NDArray[np.float64], labels: list[int]) -> None:
     assert math.isnan(between_classes(values.astype(np.float32), np.array(labels, dtype=np.int64)))
 
 
@@ -106,17 +106,17 @@ def test_where_there_is_no_share_none_is_given(values: NDArray[np.float64], labe
         ({"gate": "tanh1", "gate_bias": 0.0}, 1.0),
         ({"gate_bias": 0.0, "transform": "conv1x1"}, 0.5),
         ({"transform": "none"}, math.nan),
-        ({"transform": "affine_channel"}, math.nan),  # the spatial branch's gates start elsewhere
+        ({"transform": "affine_channel"}, math.nan),  # the spatial branch's gates have another initial value
         ({"gate": "none"}, math.nan),
         ({"name": "frozen"}, math.nan),
     ],
 )
-def test_gates_start_where_their_bias_has_them(settings: dict[str, object], start: float) -> None:
+def test_the_initial_gate_is_determined_by_the_bias(settings: dict[str, object], start: float) -> None:
     attention = {"name": "sa", "gate": "sigmoid", "gate_bias": 1.0, "transform": "affine"} | settings
     assert gates_start(attention) == pytest.approx(start, nan_ok=True)
 
 
-def test_a_row_sums_up_the_gates_of_a_class(networks: TrainedNetworks) -> None:
+def test_a_row_summarises_the_gates_of_a_class(networks: TrainedNetworks) -> None:
     frame = gates_frame(networks)
     labels = networks.sample.labels.numpy()
     assert frame["class"].tolist()[:10] == list("0123456789")
@@ -139,7 +139,7 @@ def test_a_row_sums_up_the_gates_of_a_class(networks: TrainedNetworks) -> None:
                     assert low - 1e-6 <= row[name] <= high + 1e-6
 
 
-def test_variants_have_the_branches_that_they_have(networks: TrainedNetworks) -> None:
+def test_variants_have_rows_for_their_branches_only(networks: TrainedNetworks) -> None:
     frame = gates_frame(networks)
     found = {str(variant): set(own["branch"]) for variant, own in frame.groupby("variant", sort=False)}
     expected = {
@@ -168,7 +168,7 @@ def test_the_figure_shows_the_quantiles(networks: TrainedNetworks) -> None:
     for stage, axes in enumerate(drawn.axes, start=1):
         for branch in (CHANNEL, SPATIAL):
             own = both[(both["stage"] == stage) & (both["branch"] == branch)]
-            above = branch == CHANNEL  # the middle of its row
+            above = branch == CHANNEL  # above the middle of its row
             medians = sorted((y, x) for x, y in points(axes) if (y < round(y)) == above)
             assert [x for _, x in medians] == own["p50"].tolist()
         shares = [max(100 * share, 0) for share in both[both["stage"] == stage]["between"].unique()]
@@ -183,7 +183,7 @@ def test_the_figure_shows_the_quantiles(networks: TrainedNetworks) -> None:
 def gates_of(
     variants: Sequence[str], stages: int, classes: Sequence[str], branches: Sequence[str] = (CHANNEL, SPATIAL)
 ) -> pd.DataFrame:
-    """A frame of so many variants, stages and classes."""
+    """A frame with given variants, stages and classes."""
     rows = []
     for index, variant in enumerate(variants):
         for stage in range(1, stages + 1):
@@ -222,7 +222,7 @@ CLASSES = {
         (UNBROKEN[:4], 2, "short", 3),
     ],
 )
-def test_strange_gates_are_drawn_and_nothing_is_cut(
+def test_unusual_gates_are_drawn_and_nothing_is_cut(
     variants: list[str], stages: int, classes: str, number: int
 ) -> None:
     shown = CLASSES[classes][:number]
@@ -239,7 +239,7 @@ def test_strange_gates_are_drawn_and_nothing_is_cut(
 
 
 @STRANGE
-def test_a_stage_that_a_variant_has_not_stays_empty() -> None:
+def test_the_panel_of_a_missing_stage_is_empty() -> None:
     frame = gates_of(["a", "b"], 2, ["x", "y"])
     frame = frame[(frame["variant"] == "a") | ((frame["stage"] == 2) & (frame["branch"] == CHANNEL))]
     drawn = draw_gates(frame, "caption")

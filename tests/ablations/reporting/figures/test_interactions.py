@@ -20,7 +20,7 @@ def crossed(factors: str) -> Design:
 
 
 def top1_of(levels: Settings, together: float) -> float:
-    """Adds up the effects of the shuffle and the norm; `together` is what both do beyond that."""
+    """Adds the effects of the shuffle and the norm; `together` is their interaction."""
     off = levels.get("attention.shuffle", True) is False
     norm = levels.get("attention.norm", "instance")
     return 50.0 - 2 * off + NORMS[norm] + together * (off and norm == "none")
@@ -52,7 +52,7 @@ def test_a_pair_of_levels_has_its_mean_and_its_departure_from_the_sum_of_main_ef
         assert table.sum(axis=axis).to_list() == pytest.approx([0] * levels)
 
 
-def test_effects_that_add_up_depart_from_nothing() -> None:
+def test_additive_effects_have_no_departure() -> None:
     made = crossed(SHUFFLE_AND_NORM)
     assert interactions_frame(cells(made, 0.0, 2), made)["departure"].to_list() == pytest.approx([0.0] * 6)
 
@@ -66,11 +66,11 @@ def test_other_factors_are_averaged_over() -> None:
     without_gate = frame[frame["other"] != "attention.gate"]["departure"]
     assert without_gate.iloc[-1] == pytest.approx(2.0)
     assert frame[frame["other"] == "attention.gate"]["departure"].to_list() == pytest.approx([0.0] * 10)
-    assert frame["low"].isna().all()  # of one replicate
+    assert frame["low"].isna().all()  # one replicate
     assert shown_pairs(frame)[0] == (paths[0], paths[1])
 
 
-def test_without_crossed_factors_or_a_replicate_that_all_have_there_are_no_rows() -> None:
+def test_without_crossed_factors_or_a_common_replicate_there_are_no_rows() -> None:
     made = crossed("norm: [instance, layer, none]")
     assert interactions_frame(cells(made, 0.0, 2), made).empty
     made = crossed(SHUFFLE_AND_NORM)

@@ -9,7 +9,7 @@ from tests.builders.benchmarks import FORWARD, STEP, benchmark_rows, cut_or_over
 ORDER = ["none", "eca", "se", "gc", "sa", "sge", "official", "cbam"]
 
 
-def test_the_frame_says_how_much_is_taken_over_the_plain_network() -> None:
+def test_the_frame_has_the_memory_relative_to_the_plain_network() -> None:
     frame = memory_frame(benchmark_rows()).set_index(["quantity", "name"])
     assert frame.loc[("saved_mib", "sa"), "mib"] == 962.5
     assert frame.loc[("saved_mib", "sa"), "plain_mib"] == 712
@@ -25,7 +25,7 @@ def test_the_peak_is_that_of_a_training_step() -> None:
     assert frame.loc[frame["quantity"] == "peak_mib", "mib"].tolist() == [1024, 1291]
 
 
-def test_one_setting_is_shown_the_plainest_that_has_memory() -> None:
+def test_only_the_plainest_setting_with_memory_is_shown() -> None:
     assert set(memory_frame(benchmark_rows())["compile"]) == {"eager"}
     rows = pd.DataFrame([network(name, STEP) for name in ("none", "sa")])
     frame = memory_frame(rows.assign(precision="bf16"))
@@ -42,7 +42,7 @@ def test_without_attention_or_without_the_plain_network_the_frame_is_empty() -> 
     assert memory_frame(rows.iloc[:0]).empty
 
 
-def test_the_figure_shows_and_writes_what_is_taken() -> None:
+def test_the_figure_shows_bars_and_numbers_of_memory() -> None:
     drawn = draw_memory(memory_frame(benchmark_rows()), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Saved activations", "Peak of a training step"]
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ORDER
@@ -54,14 +54,14 @@ def test_the_figure_shows_and_writes_what_is_taken() -> None:
     assert cut_or_overlapping(drawn) == []
 
 
-def test_a_quantity_that_was_not_measured_has_no_panel() -> None:
+def test_an_unmeasured_quantity_has_no_panel() -> None:
     frame = memory_frame(benchmark_rows().assign(saved_mib=float("nan")))
     drawn = draw_memory(frame, "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Peak of a training step"]
     assert cut_or_overlapping(drawn) == []
 
 
-def test_several_backbones_are_compared_with_their_own_plain_network() -> None:
+def test_each_backbone_is_compared_with_its_plain_network() -> None:
     rows = pd.DataFrame([network(name, STEP, place) for place in ("resnet18", "resnet50") for name in ("none", "sa")])
     rows.loc[rows["place"] == "resnet18", "peak_mib"] /= 4
     frame = memory_frame(rows)

@@ -15,7 +15,7 @@ from tests.builders.benchmarks import (
 from tests.builders.drawings import points
 
 
-def test_the_frame_shows_what_was_predicted_and_what_was_measured() -> None:
+def test_the_frame_has_predicted_and_measured_overhead() -> None:
     frame = overhead_frame(benchmark_rows())
     row = frame[(frame["name"] == "sa") & (frame["mode"] == "training step")].iloc[0]
     assert row["predicted"] == pytest.approx(100 * 2_759_680 / PLAIN)
@@ -24,7 +24,7 @@ def test_the_frame_shows_what_was_predicted_and_what_was_measured() -> None:
     assert (row["noise_low"], row["noise_high"]) == pytest.approx((-1.5, 2))
 
 
-def test_a_mode_s_networks_stand_by_their_time_and_the_plain_one_is_no_row() -> None:
+def test_networks_are_ordered_by_time_without_the_plain_one() -> None:
     frame = overhead_frame(benchmark_rows())
     for mode in ("forward", "training step"):
         assert frame.loc[frame["mode"] == mode, "name"].tolist() == [
@@ -32,7 +32,7 @@ def test_a_mode_s_networks_stand_by_their_time_and_the_plain_one_is_no_row() -> 
         ]  # fmt: skip
 
 
-def test_one_setting_is_shown_the_plainest_that_there_is() -> None:
+def test_only_the_plainest_setting_is_shown() -> None:
     rows = benchmark_rows()
     columns = ["compile", "precision", "layout"]
     assert set(overhead_frame(rows)[columns].itertuples(index=False, name=None)) == {("eager", "fp32", "contiguous")}
@@ -40,7 +40,7 @@ def test_one_setting_is_shown_the_plainest_that_there_is() -> None:
     assert compiled[["name", *columns]].to_numpy().tolist() == [["sa", "compiled", "fp32", "contiguous"]]
 
 
-def test_what_was_not_measured_is_left_out() -> None:
+def test_unmeasured_networks_are_left_out() -> None:
     rows = benchmark_rows()
     assert set(one_setting(rows)["status"]) == {"measured"}
     failed = (rows["name"] == "cbam") & (rows["mode"] == "training step")
@@ -50,14 +50,14 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("status", ["measured", "out of memory"])
-def test_without_networks_that_were_measured_the_frame_is_empty(status: str) -> None:
+def test_without_measured_networks_the_frame_is_empty(status: str) -> None:
     rows = benchmark_rows()
     rows = rows[rows["kind"] == "module"] if status == "measured" else rows.assign(status=status)
     assert overhead_frame(rows).empty
     assert overhead_frame(rows.iloc[:0]).empty
 
 
-def test_without_the_plain_network_nothing_was_predicted() -> None:
+def test_without_the_plain_network_there_is_no_prediction() -> None:
     rows = benchmark_rows()
     assert overhead_frame(rows[rows["name"] != "none"]).empty
 
@@ -89,7 +89,7 @@ def test_one_mode_is_one_panel() -> None:
     assert cut_or_overlapping(drawn) == []
 
 
-def test_several_backbones_have_rows_of_their_own() -> None:
+def test_each_backbone_has_a_separate_row() -> None:
     rows = pd.DataFrame([network(name, place=place) for place in ("resnet18", "resnet50") for name in NETWORKS])
     frame = overhead_frame(rows)
     assert frame["label"].tolist()[:2] == ["resnet18, eca", "resnet18, se"]
@@ -97,7 +97,7 @@ def test_several_backbones_have_rows_of_their_own() -> None:
     assert cut_or_overlapping(draw_overhead(frame, "caption")) == []
 
 
-def test_a_label_has_what_differs() -> None:
+def test_a_label_has_the_attributes_that_differ() -> None:
     rows = pd.DataFrame({"name": ["sa", "sa"], "place": ["resnet50"] * 2, "batch": [1, 32]})
     assert labels(rows).tolist() == ["sa, batch 1", "sa, batch 32"]
     assert labels(rows.iloc[:1]).tolist() == ["sa"]
@@ -107,5 +107,5 @@ def test_a_label_has_what_differs() -> None:
     ("value", "text"),
     [(0, "0 %"), (0.0674, "+0.067 %"), (0.00012, "+0.00012 %"), (3.21, "+3.2 %"), (-24.4, "-24 %"), (1234, "+1,234 %")],
 )
-def test_a_percentage_has_two_digits_that_mean_something(value: float, text: str) -> None:
+def test_a_percentage_has_two_significant_digits(value: float, text: str) -> None:
     assert percent(value) == text

@@ -34,7 +34,9 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     assert set(rows) == {(name, mode) for name in ("sa", "se") for mode in ("forward", "training step")}
     row = rows["sa", "training step"]
     assert row["predicted"] == pytest.approx(2.5)
-    half = student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)  # of the interval of the mean log ratio
+    half = (
+        student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)
+    )  # half-width of the interval of the mean log ratio
     bounds = [100 * (1.3 * math.exp(sign * half) - 1) for sign in (-1, 1)]
     assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, *bounds, 3))
     half = student.ppf(0.975, 2) * math.log(1 / 0.98) / math.sqrt(3)
@@ -49,7 +51,7 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     assert math.isnan(row["high"])
 
 
-def test_the_quickest_stand_first_in_each_mode() -> None:
+def test_the_fastest_variants_are_first_in_each_mode() -> None:
     frame = frame_of()
     assert frame[["mode", "name"]].to_numpy().tolist() == [
         ["forward", "se"], ["forward", "sa"], ["training step", "se"], ["training step", "sa"],
@@ -58,14 +60,14 @@ def test_the_quickest_stand_first_in_each_mode() -> None:
     assert set(frame["place"]) == {"resnet8"}
 
 
-def test_without_a_plain_network_no_noise_is_known() -> None:
+def test_without_a_plain_network_the_noise_is_unknown() -> None:
     frame = frame_of({name: STEPS[name] for name in ("sa", "se")}, attentions=["sa", "se"])
     assert len(frame) == 4
     assert frame[["noise_low", "noise_high"]].isna().all(axis=None)
     assert frame["measured"].notna().all()
 
 
-def test_what_was_not_timed_is_left_out() -> None:
+def test_untimed_variants_are_left_out() -> None:
     frame = frame_of(STEPS | {"sa": []}, FORWARDS | {"none": []})
     assert set(rows_of(frame)) == {("se", "training step"), ("se", "forward"), ("sa", "forward")}
     assert math.isnan(rows_of(frame)["sa", "forward"]["noise_low"])
@@ -77,7 +79,7 @@ def test_what_was_not_timed_is_left_out() -> None:
         assert list(nothing.columns) == list(frame.columns)
 
 
-def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
+def test_each_backbone_has_the_noise_of_its_plain_network() -> None:
     names = ["resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa", "other"]
     steps = {names[0]: [1.1] * 2, names[1]: [1.2] * 2, names[2]: [1.3] * 2, names[3]: [1.4] * 2, names[4]: [1.5] * 2}
     design = design_of(names, ["none", "sa", "none", "sa", "se"], ["resnet8"] * 2 + ["resnet20"] * 3)
@@ -93,7 +95,7 @@ def test_each_backbone_has_the_noise_of_its_own_plain_network() -> None:
     assert frame["label"].tolist() == ["resnet20, sa", "resnet20, other", "resnet8, sa"]
 
 
-def test_a_name_that_only_begins_with_a_backbone_s_does_not_hide_which_it_is() -> None:
+def test_a_name_that_starts_like_a_backbone_keeps_its_backbone_in_the_label() -> None:
     names = ["resnet18 wide", "resnet101 wide"]
     design = design_of(names, ["sa", "sa"], ["resnet18", "resnet101"])
     costs = costs_of(design, train_time_ratio={name: [1.2] for name in names})
@@ -101,7 +103,7 @@ def test_a_name_that_only_begins_with_a_backbone_s_does_not_hide_which_it_is() -
     assert sorted(frame["label"]) == sorted(names)
 
 
-def test_the_figure_says_what_the_bars_are() -> None:
+def test_the_legend_explains_the_bars() -> None:
     drawn = draw_overhead(frame_of(), "caption")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["Inference", "Training step"]
     assert "measured time, 95 % CI" in written(drawn)
@@ -117,7 +119,7 @@ def test_the_figure_says_what_the_bars_are() -> None:
 @pytest.mark.parametrize(
     ("names", "step", "copies", "plain"),
     [
-        (SHORT[:2], 0.0, 1, False),  # nothing predicted and nothing measured
+        (SHORT[:2], 0.0, 1, False),  # no predicted and no measured overhead
         (SHORT[:2], 0.0, 2, True),
         (SHORT[:2], 0.3, 1, True),
         (SHORT, 0.3, 8, True),
@@ -127,7 +129,7 @@ def test_the_figure_says_what_the_bars_are() -> None:
         (UNBROKEN, -0.02, 2, True),
     ],
 )
-def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], step: float, copies: int, plain: bool) -> None:
+def test_unusual_studies_are_drawn_and_nothing_is_cut(names: list[str], step: float, copies: int, plain: bool) -> None:
     ratios = {name: [1.0 + step * number * (1 + 0.1 * i) for i in range(copies)] for number, name in enumerate(names)}
     design = design_of(names, ["none" if plain else "sa", *["sa"] * (len(names) - 1)])
     costs = costs_of(design, train_time_ratio=ratios, test_time_ratio=ratios)

@@ -72,7 +72,7 @@ def test_more_images_a_second_and_fewer_mib_are_better() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_the_front_is_what_brute_force_finds(points: list[tuple[int, int]]) -> None:
+def test_the_front_agrees_with_brute_force(points: list[tuple[int, int]]) -> None:
     names = SHORT[: len(points)]
     tops = {name: [float(top1)] for name, (top1, _) in zip(names, points, strict=True)}
     costs = {name: float(2**cost) for name, (_, cost) in zip(names, points, strict=True)}
@@ -92,7 +92,7 @@ def test_equal_variants_are_on_the_front_together() -> None:
     assert frame["on_front"].tolist() == [True, True]
 
 
-def test_what_was_not_measured_is_left_out() -> None:
+def test_unmeasured_variants_are_left_out() -> None:
     tops = {"a": [50.0, 51.0], "b": [52.0, 53.0]}
     made = design_of(["a", "b", "not finished"])
     costs = costs_of(made, train_images_per_second={"a": 8.0, "not finished": 16.0})
@@ -103,7 +103,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert list(empty.columns) == list(frame.columns)
 
 
-def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> None:
+def test_the_figure_shows_each_variant_and_rings_the_front() -> None:
     tops = {"none": [70.0], "sa": [72.0], "se": [69.0]}
     speeds = {"none": 1280.0, "sa": 1000.0, "se": 1024.0}
     memory = {"none": 10.0, "sa": 20.0, "se": 15.0}
@@ -125,14 +125,14 @@ def test_the_figure_shows_each_variant_at_its_place_and_rings_the_front() -> Non
     assert cut(drawn) == overlapping(drawn) == []
 
 
-def test_the_legend_names_variants_of_which_only_memory_was_measured() -> None:
+def test_the_legend_has_variants_with_measured_memory_only() -> None:
     tops = {"a": [70.0], "b": [72.0]}
     drawn = draw_pareto(frame_of(tops, {"a": 8.0}, {"a": 10.0, "b": 11.0}), {}, "caption")
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["Pareto-optimal", "a", "b"]
 
 
 @given(st.lists(st.one_of(st.integers(0, 20), st.floats(0.1, 1000), st.just(7.0)), min_size=1, max_size=14))
-def test_places_side_by_side_keep_their_order_and_do_not_hide_each_other(costs: list[float]) -> None:
+def test_dodged_positions_keep_their_order_and_do_not_overlap(costs: list[float]) -> None:
     values = pd.Series(costs, dtype=float, index=[f"row {number}" for number in range(len(costs))])
     places = aside(values)
     assert list(places.index) == list(values.index)
@@ -141,7 +141,7 @@ def test_places_side_by_side_keep_their_order_and_do_not_hide_each_other(costs: 
     step = 0.02 * (np.ptp(exact) or abs(exact).max() or 1.0)
     order = np.argsort(exact, kind="stable")
     assert (np.diff(found[order]) >= step * (1 - 1e-6)).all()
-    # What is far enough from all others stays where it is.
+    # Values far enough from all others do not move.
     if (np.diff(exact[order]) > step).all():
         assert found == pytest.approx(exact)
     assert abs(found - exact).max() <= step * len(costs)
@@ -149,7 +149,7 @@ def test_places_side_by_side_keep_their_order_and_do_not_hide_each_other(costs: 
 
 @STRANGE
 @STUDIES
-def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicates: int, tops: str) -> None:
+def test_unusual_studies_are_drawn_and_nothing_is_cut(names: list[str], replicates: int, tops: str) -> None:
     frame = pareto_frame(*strange_study(names, replicates, TOPS[tops]))
     drawn = draw_pareto(frame, dict.fromkeys(names, names[0]), "A caption of many words. " * 12)
     assert cut(drawn) == []
@@ -158,4 +158,4 @@ def test_strange_studies_are_drawn_and_nothing_is_cut(names: list[str], replicat
     assert all(is_percent(axes.get_ylim()) for axes in drawn.axes)
     assert {"".join(name.split()) for name in names} <= {"".join(text.split()) for text in written(drawn)}
     for axes in drawn.axes:
-        assert axes.get_position().width > 0.1  # is not squeezed away by names
+        assert axes.get_position().width > 0.1  # names leave space for the panel

@@ -1,4 +1,4 @@
-"""Two variants that are named, compared by their predictions: `against`."""
+"""Two named variants, compared by their predictions: `against`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PAIR = ["groups=4", "groups=2"]
 
 
 def against(folder: Path, asked: object, classes: int = 10) -> StudyAnalysis:
-    """Returns a study of three variants and three replicates with this option."""
+    """Returns a study of three variants and three replicates with the option `against`."""
     analysis = predicted_study(folder, replicates=3, classes=classes, images=20 * classes)
     return replace(analysis, config=replace(analysis.config, against=asked))
 
 
-def test_all_variants_are_compared_with_the_one_that_is_named(tmp_path: Path) -> None:
+def test_all_variants_are_compared_with_the_named_one(tmp_path: Path) -> None:
     found = against(tmp_path, "groups=2").predictions
     assert found.compared == ["none", "groups=4"]
     frame = classes_frame(found)
@@ -60,7 +60,7 @@ def test_a_pair_has_the_difference_of_each_class_with_its_interval(tmp_path: Pat
     assert len(spans(axes)) == own["low"].notna().sum()
 
 
-def test_captions_name_both_and_say_how_their_calibration_differs(tmp_path: Path) -> None:
+def test_captions_name_both_variants_and_the_difference_in_calibration(tmp_path: Path) -> None:
     drawn = {figure.name: figure for figure in draw_figures(against(tmp_path, PAIR), PREDICTED).drawn}
     assert set(drawn) == set(PREDICTED)
     assert all("groups=4" in figure.caption and "groups=2" in figure.caption for figure in drawn.values())
@@ -70,19 +70,19 @@ def test_captions_name_both_and_say_how_their_calibration_differs(tmp_path: Path
 
 
 @pytest.mark.parametrize("classes", [2, 25, 40])
-def test_nothing_of_a_pair_is_cut_off_or_lies_on_something_else(tmp_path: Path, classes: int) -> None:
+def test_nothing_of_a_pair_is_cut_off_or_overlaps(tmp_path: Path, classes: int) -> None:
     found = against(tmp_path, PAIR, classes).predictions
     for draw in (draw_classes, draw_confusion):
         assert cut_or_overlapping(draw(found, "A caption of some words.")) == []
 
 
 @pytest.mark.parametrize("asked", ["groups=3", ["groups=2", "sa"], ["none", "none"], ["none", *PAIR], []])
-def test_variants_without_predictions_and_other_numbers_of_them_are_refused(tmp_path: Path, asked: object) -> None:
+def test_variants_without_predictions_and_other_numbers_of_variants_are_refused(tmp_path: Path, asked: object) -> None:
     with pytest.raises(UsageError, match=r"^against"):
         against(tmp_path, "none").predictions.against(asked)
 
 
-def test_it_draws_the_figures_of_predictions_alone_and_refuses_others() -> None:
+def test_against_draws_only_figures_of_predictions_and_refuses_others() -> None:
     assert chosen_figures("all", "none") == (list(PREDICTED), False)
     assert chosen_figures(["confusion"], PAIR) == (["confusion"], False)
     with pytest.raises(UsageError, match=r"against=none.*forest"):

@@ -24,7 +24,7 @@ LONG = "position=residual, norm=instance, gate=hard_sigmoid, shuffle=off, transf
 
 
 def markers(drawn: Figure) -> list[tuple[float, float, bool]]:
-    """Mean, height and whether it is filled, of each marker."""
+    """The mean, height and fill of each marker."""
     (axes,) = drawn.axes
     return [
         (x, y, to_hex(face) != "#ffffff")
@@ -36,7 +36,7 @@ def markers(drawn: Figure) -> list[tuple[float, float, bool]]:
     ]
 
 
-def test_a_contrast_is_a_row_with_a_marker_a_protocol_filled_where_it_is_decided() -> None:
+def test_a_contrast_is_a_row_with_a_marker_per_protocol_filled_if_decided() -> None:
     found = markers(draw_protocols(FRAME, SAME, TOP1, "caption"))
     assert {(round(y), x, filled) for x, y, filled in found} == {
         (0, 0.4, False), (0, 1.0, True), (1, -1.0, True), (1, 0.0, True),
@@ -46,7 +46,7 @@ def test_a_contrast_is_a_row_with_a_marker_a_protocol_filled_where_it_is_decided
     assert min(abs(one - other) for one, other in itertools.combinations(heights, 2)) > 0.2
 
 
-def test_verdicts_stand_beside_their_markers_and_protocols_in_the_legend() -> None:
+def test_verdicts_are_beside_their_markers_and_protocols_in_the_legend() -> None:
     drawn = draw_protocols(FRAME.assign(assumes_normal=True), SAME, TOP1, "caption")
     (axes,) = drawn.axes
     assert [text.get_text() for text in axes.texts] == [
@@ -70,7 +70,7 @@ def test_the_margin_is_one_band_or_one_behind_each_marker() -> None:
 
 @pytest.mark.parametrize("protocols", [1, 2, 4, 7])
 @pytest.mark.parametrize("name", ["sa", LONG])
-def test_no_text_lies_on_another_or_is_cut_off(protocols: int, name: str) -> None:
+def test_no_text_overlaps_or_is_cut_off(protocols: int, name: str) -> None:
     names = [f"protocol+number+{number}" for number in range(protocols)]
     variants = {f"{name} {number}": "undecided" for number in range(7)}
     frame = protocol_frame(dict.fromkeys(names, variants), n=1000)
@@ -79,7 +79,7 @@ def test_no_text_lies_on_another_or_is_cut_off(protocols: int, name: str) -> Non
     assert cut(drawn) == []
 
 
-def test_an_empty_interval_is_a_marker_alone() -> None:
+def test_without_an_interval_there_is_only_a_marker() -> None:
     frame = FRAME.assign(low=np.nan, high=np.nan, n=1, verdict="no verdict")
     drawn = draw_protocols(pd.DataFrame(frame), SAME, TOP1, "caption")
     assert [filled for *_, filled in markers(drawn)] == [False] * 4

@@ -37,7 +37,7 @@ OF_CELLS = [
     "complexity",
     "overhead",
     "learning_curves",
-]  # of a grid with costs
+]  # of crossed factors with costs
 OF_PREDICTIONS = ["classes", "confusion", "calibration"]
 CONFIRMED = {"groups=2, gate=tanh1", "groups=4, gate=sigmoid", "groups=4, gate=tanh1"}  # of `search_analysis`
 OF_WEIGHTS = ["gates", "subfeatures", "cams"]
@@ -49,7 +49,7 @@ TYPED = ("sweep.factors.attention.groups=[1,4]", "train.epochs=1", "train.batch_
 def studied(
     folder: Path, *overrides: str, finished: int = 1000, made: Design | None = None, costs: bool = True
 ) -> StudyAnalysis:
-    """A study of which no network was trained."""
+    """A study without trained networks."""
     config = compose_config(["device=cpu", "replicates=2", *overrides])
     made = made or make_design(config)
     attributes = ATTRIBUTES | (usual_attributes(made) if costs else {})
@@ -57,7 +57,7 @@ def studied(
 
 
 def drawn(analysis: StudyAnalysis, names: Iterable[str] = FIGURES) -> tuple[list[str], dict[str, str]]:
-    """Draws, checks that each figure has its three files, and returns the names and what was left out."""
+    """Draws figures, checks their files, and returns the names and the reasons of those left out."""
     gallery = draw_figures(analysis, names)
     for figure in gallery.drawn:
         folder = analysis.folder / "figures"
@@ -85,7 +85,7 @@ def test_a_sweep_of_one_factor_has_no_effects_and_no_tradeoffs(tmp_path: Path) -
         assert worded("predictions.none", folder=tmp_path / "predictions") in left_out[name]
 
 
-def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Path) -> None:
+def test_a_sweep_of_several_baselines_shows_variants_beside_their_baselines(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "sweep=backbones", "sweep.factors.model=[resnet8,resnet20]")
     names, _ = drawn(analysis)
     assert names == ["forest", "variants", "effects", "interactions", *OF_CELLS[1:]]
@@ -94,7 +94,7 @@ def test_a_sweep_of_several_baselines_shows_variants_beside_theirs(tmp_path: Pat
     assert set(pd.read_csv(tmp_path / "figures" / "overhead.csv")["place"]) == {"resnet8", "resnet20"}
 
 
-def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tmp_path: Path) -> None:
+def test_crossed_factors_have_effects_when_all_combinations_share_a_replicate(tmp_path: Path) -> None:
     crossed = ["sweep=factorial", "sweep.factors={attention: {branches: [both, spatial], shuffle: [true, false]}}"]
     names, left_out = drawn(studied(tmp_path, *crossed))
     assert names == ["forest", "variants", "effects", "interactions", *OF_CELLS[1:]]
@@ -105,7 +105,7 @@ def test_crossed_factors_have_effects_once_all_combinations_share_a_replicate(tm
     assert left_out["effects"] == worded("figures.not_crossed")
 
 
-def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_path: Path) -> None:
+def test_a_search_has_figures_of_its_results_and_of_its_selection(tmp_path: Path) -> None:
     analysis = search_analysis(tmp_path, given_up=1)
     names, _ = drawn(analysis)
     assert names == ["forest", "variants", "tradeoffs", "edf", *OF_CELLS[1:]]
@@ -118,7 +118,7 @@ def test_a_search_has_the_figures_of_its_results_and_what_it_selected_by(tmp_pat
     assert worded("figures.on_validation") in figure.caption
 
 
-def test_a_search_that_has_confirmed_nothing_yet_shows_what_it_selects_by(tmp_path: Path) -> None:
+def test_a_search_without_confirmed_variants_has_figures_of_its_selection(tmp_path: Path) -> None:
     names, left_out = drawn(search_analysis(tmp_path, is_confirmed=False))
     assert names == ["tradeoffs", "edf"]
     assert left_out["forest"] == "no cell is finished"
@@ -134,7 +134,7 @@ def test_without_costs_there_is_no_figure_of_costs(tmp_path: Path) -> None:
     assert left_out["overhead"] == worded("figures.no_times")
 
 
-def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Path) -> None:
+def test_one_replicate_has_no_intervals_and_captions_mention_none(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "replicates=1", "sweep.factors.attention.groups=[2,4]")
     captions = {figure.name: figure.caption for figure in draw_figures(analysis).drawn}
     assert list(captions) == ["forest", *OF_CELLS]
@@ -145,7 +145,7 @@ def test_one_replicate_has_no_intervals_and_captions_speak_of_none(tmp_path: Pat
     assert pd.read_csv(tmp_path / "figures" / "forest.csv")["low"].isna().all()
 
 
-def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(tmp_path: Path) -> None:
+def test_a_variant_without_a_finished_cell_is_in_no_figure_but_in_every_caption(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", finished=2)  # none and groups=2, once
     gallery = draw_figures(analysis)
     assert [figure.name for figure in gallery.drawn] == ["forest", *OF_CELLS]
@@ -158,14 +158,14 @@ def test_a_variant_without_a_finished_cell_is_in_no_figure_and_named_below_each(
         assert shown - {"none"} == {"groups=2"}, figure.name
 
 
-def test_no_finished_cell_is_no_figure(tmp_path: Path) -> None:
+def test_without_a_finished_cell_there_is_no_figure(tmp_path: Path) -> None:
     names, left_out = drawn(studied(tmp_path, finished=0))
     assert names == []
     assert left_out == dict.fromkeys(FIGURES, worded("figures.none_finished"))
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> None:
+def test_without_a_finished_baseline_there_is_no_forest_plot(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
     known = [cell for cell in stored(made, 6) if cell.variant != "none"]
     analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
@@ -173,7 +173,7 @@ def test_a_baseline_that_is_not_finished_leaves_no_forest(tmp_path: Path) -> Non
     assert left_out == {"forest": worded("figures.no_pair")}
 
 
-def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path: Path) -> None:
+def test_a_caption_has_question_n_protocol_machine_and_missing_cells(tmp_path: Path) -> None:
     analysis = studied(tmp_path, "sweep.factors.attention.groups=[2,4]", "train.epochs=9", finished=4)
     forest, variants, curves = draw_figures(analysis, ["forest", "variants", "learning_curves"]).drawn
     precision = analysis.design.protocol["train"]["precision"]
@@ -187,7 +187,7 @@ def test_a_caption_says_question_n_protocol_machine_and_what_is_missing(tmp_path
     assert not curves.caption.startswith(analysis.design.question)
 
 
-def test_machines_are_those_that_trained(tmp_path: Path) -> None:
+def test_captions_name_the_machines_that_trained(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
     known = [*stored(made, 6)[:3], *stored(made, 6, machine="two")[3:]]
     analysis = replace(studied(tmp_path, "sweep.factors.attention.groups=[2,4]"), results=collect(made, known))
@@ -197,7 +197,7 @@ def test_machines_are_those_that_trained(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a real study of one replicate whose weights are there."""
+    """The results folder of a real study with one replicate and its weights."""
     folder = tmp_path_factory.mktemp("kept")
     study = DrivenStudy(folder, *TINY, *TYPED, f"results_dir={folder}")
     kept = folder / study.design.study
@@ -208,7 +208,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(kept: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the kept results."""
     return Path(shutil.copytree(kept, tmp_path / "results"))
 
 
@@ -216,7 +216,7 @@ def config_of(results: Path, *overrides: str) -> Config:
     return compose_config([*TYPED, f"results_dir={results}", *overrides])
 
 
-def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: Path) -> None:
+def test_a_study_with_weights_has_the_figures_of_trained_networks(results: Path) -> None:
     analysis = load_configured(config_of(results))
     names, left_out = drawn(analysis, OF_WEIGHTS)
     assert (names, left_out) == (OF_WEIGHTS, {})
@@ -234,7 +234,7 @@ def test_a_study_with_weights_has_the_figures_of_what_networks_learnt(results: P
         assert set(rows["variant"]) == variants, name
 
 
-def test_a_study_with_predictions_has_the_figures_of_what_networks_say_of_test_images(results: Path) -> None:
+def test_a_study_with_predictions_has_the_figures_of_predictions(results: Path) -> None:
     analysis = load_configured(config_of(results))
     names, left_out = drawn(analysis, OF_PREDICTIONS)
     assert (names, left_out) == (OF_PREDICTIONS, {})
@@ -242,7 +242,7 @@ def test_a_study_with_predictions_has_the_figures_of_what_networks_say_of_test_i
         assert "n = 1 replicate per variant, 20 test images each" in figure.caption
 
 
-def test_curves_say_on_how_many_test_images_epochs_before_the_last_were_tested(tmp_path: Path) -> None:
+def test_the_caption_of_curves_has_the_number_of_test_images_before_the_last_epoch(tmp_path: Path) -> None:
     made = make_design(compose_config(["device=cpu", "replicates=2", "sweep.factors.attention.groups=[2,4]"]))
     known = stored(made, 6)
     for cell in known:
@@ -256,7 +256,7 @@ def test_curves_say_on_how_many_test_images_epochs_before_the_last_were_tested(t
     assert "test images" not in curves.caption
 
 
-def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
+def test_figures_of_trained_networks_show_the_variants_with_weights(results: Path) -> None:
     analysis = load_configured(config_of(results))
     weights = Weights(analysis.folder / "weights")
     weights.path(analysis.design.cell(analysis.design.variants[1], 0)).unlink()
@@ -271,7 +271,7 @@ def test_weights_of_some_variants_are_figures_of_these(results: Path) -> None:
     }
 
 
-def test_other_images_than_those_of_training_are_not_looked_at(results: Path) -> None:
+def test_images_other_than_those_of_training_are_not_used(results: Path) -> None:
     analysis = load_configured(config_of(results))
     known = analysis.attributes["data_fingerprint"]
     changed = replace(analysis, attributes={**analysis.attributes, "data_fingerprint": "f00d"})
@@ -281,7 +281,7 @@ def test_other_images_than_those_of_training_are_not_looked_at(results: Path) ->
         assert left_out[name] == worded("figures.other_images", data="digits", known=known, trained_on="f00d")
 
 
-def test_images_that_are_gone_are_not_downloaded_to_look_at(results: Path) -> None:
+def test_missing_images_are_not_downloaded_for_figures(results: Path) -> None:
     analysis = load_configured(config_of(results))
     data = compose_config(["data=cifar10", f"data.root={results / 'nowhere'}"]).data
     _, left_out = drawn(replace(analysis, config=replace(analysis.config, data=data)), OF_WEIGHTS)
@@ -295,7 +295,7 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def test_damaged_weights_cost_their_variant_in_the_figures_that_need_them(results: Path) -> None:
+def test_damaged_weights_remove_their_variant_from_the_figures_that_need_them(results: Path) -> None:
     analysis, parts = load_configured(config_of(results)), Parts()
     path = Weights(analysis.folder / "weights").path(analysis.design.cell(analysis.design.variants[1], 0))
     damage(path)
@@ -310,7 +310,7 @@ def test_damaged_weights_cost_their_variant_in_the_figures_that_need_them(result
         assert "groups=1" not in set(rows["variant"])
 
 
-def test_where_no_weights_can_be_read_the_figures_that_need_them_are_not_made(results: Path) -> None:
+def test_without_readable_weights_the_figures_that_need_them_are_not_made(results: Path) -> None:
     analysis, parts = load_configured(config_of(results)), Parts()
     for path in (analysis.folder / "weights").iterdir():
         damage(path)
@@ -319,7 +319,7 @@ def test_where_no_weights_can_be_read_the_figures_that_need_them_are_not_made(re
     assert [missing.name for missing in parts.missing] == [f"figure {name}" for name in OF_WEIGHTS]
 
 
-def test_damaged_predictions_cost_their_cell_in_the_figures_that_need_them(results: Path) -> None:
+def test_damaged_predictions_remove_their_cell_from_the_figures_that_need_them(results: Path) -> None:
     analysis, parts = load_configured(config_of(results)), Parts()
     damage(PredictionFiles(analysis.folder / "predictions").path(analysis.design.cell(analysis.design.variants[1], 0)))
     gallery = draw_figures(analysis, OF_PREDICTIONS, parts)
@@ -341,7 +341,7 @@ def files(results: Path) -> set[str]:
     }
 
 
-def test_figures_that_are_named_are_drawn_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_named_figures_are_drawn(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = results / "groups-digits-resnet8" / "report.md"
     report.write_text("as it was")
     assert call(results, "figures=[learning_curves,variants]") == 0
@@ -371,14 +371,14 @@ def test_all_figures_are_drawn_with_the_report(results: Path, capsys: pytest.Cap
         assert f"\n- {name}: " in text
 
 
-def test_some_figures_can_be_left_out_of_a_report(results: Path) -> None:
+def test_figures_can_be_excluded_from_a_report(results: Path) -> None:
     assert call(results, "figures=[all,-cams,-gates,-subfeatures,-forest,-confusion,-calibration,-classes]") == 0
     names = ["variants", "time", "complexity", "learning_curves"]
     assert {path for path in files(results) if path.endswith(".png")} == {f"figures/{name}.png" for name in names}
     assert "- forest: " not in (results / "groups-digits-resnet8" / "report.md").read_text()
 
 
-def test_an_unknown_figure_is_one_message_that_names_the_nearest(
+def test_an_unknown_figure_is_a_single_message_with_the_nearest_name(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(results)
@@ -391,7 +391,7 @@ def test_an_unknown_figure_is_one_message_that_names_the_nearest(
 
 
 @pytest.mark.parametrize("asked", ["[effects,learning_curves]", "[learning_curves,effects]"])
-def test_a_figure_that_the_study_does_not_have_is_one_message_after_the_others_are_drawn(
+def test_a_figure_that_the_study_does_not_have_is_a_single_message_after_the_others_are_drawn(
     results: Path, capsys: pytest.CaptureFixture[str], asked: str
 ) -> None:
     assert call(results, f"figures={asked}") == 2
@@ -402,7 +402,7 @@ def test_a_figure_that_the_study_does_not_have_is_one_message_after_the_others_a
     assert "figures/learning_curves.png" in files(results)
 
 
-def test_a_folder_of_figures_that_cannot_be_written_costs_the_figures(
+def test_without_write_permission_for_figures_only_the_figures_are_missing(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = results / "groups-digits-resnet8"

@@ -8,20 +8,22 @@ from ablations.reporting.figures.roofline import draw_roofline, roofline_frame
 from tests.builders.benchmarks import MODULES, STAGES, benchmark_rows, cut_or_overlapping, module
 
 ORDER = ["sa", "official", "eca", "se", "gc", "sge", "cbam"]
-LEAST = 2 * 4 * 8 * 256 * 56**2  # bytes that layer1's modules read and write at the least
+LEAST = 2 * 4 * 8 * 256 * 56**2  # minimum memory traffic of layer1's modules in bytes
 
 
-def test_the_frame_says_which_share_of_the_copy_s_bandwidth_is_reached() -> None:
+def test_the_frame_has_the_share_of_the_copys_bandwidth() -> None:
     frame = roofline_frame(benchmark_rows()).set_index(["place", "name"])
     row = frame.loc[("layer1", "sa")]
     assert row["copy_gb_per_s"] == pytest.approx(LEAST / 0.004 / 1e9)
     assert row["gb_per_s"] == pytest.approx(LEAST / (0.004 * 2.1) / 1e9)
     assert row["share"] == pytest.approx(100 / 2.1)
     assert row["unfused_share"] == 50
-    assert row["operations_per_byte"] == pytest.approx(6 / 8)  # of one multiply-add and five others, on 4 + 4 bytes
+    assert row["operations_per_byte"] == pytest.approx(
+        6 / 8
+    )  # one multiply-add and five elementwise operations on 4 + 4 bytes
 
 
-def test_the_nearest_to_the_roof_come_first_and_the_official_form_beside_sa() -> None:
+def test_modules_are_ordered_by_share_with_the_official_form_after_sa() -> None:
     frame = roofline_frame(benchmark_rows())
     for stage in STAGES:
         assert frame.loc[frame["place"] == stage, "name"].tolist() == ORDER
@@ -54,7 +56,7 @@ def test_only_the_forward_pass_in_one_setting_is_shown() -> None:
     assert len(roofline_frame(pd.concat([pd.DataFrame(rows), benchmark_rows()]))) == 28
 
 
-def test_a_panel_says_the_stage_the_shape_and_how_high_the_roof_is() -> None:
+def test_a_panel_has_stage_shape_and_bandwidth_of_the_roof() -> None:
     drawn = draw_roofline(roofline_frame(benchmark_rows()), "caption")
     titles = [axes.get_title(loc="left") for axes in drawn.axes]
     assert titles[0] == "layer1\n8 x 256 x 56 x 56\ncopy: 13 GB/s"
@@ -65,7 +67,7 @@ def test_a_panel_says_the_stage_the_shape_and_how_high_the_roof_is() -> None:
     assert cut_or_overlapping(drawn) == []
 
 
-def test_more_shapes_than_stand_beside_each_other_go_on_below() -> None:
+def test_many_shapes_have_several_lines_of_panels() -> None:
     rows = pd.DataFrame([module(name, place) for place in STAGES for name in MODULES])
     frame = roofline_frame(pd.concat([rows, rows[rows["place"] != "layer4"].assign(batch=64, ms=400.0)]))
     drawn = draw_roofline(frame, "caption")

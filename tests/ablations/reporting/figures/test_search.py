@@ -48,7 +48,7 @@ def test_the_front_is_marked_and_lettered() -> None:
     assert [label.get_text() for label in importances.get_yticklabels()] == ["groups", "gate"]
 
 
-def test_what_noise_reaches_is_marked_and_what_exceeds_it_has_a_star() -> None:
+def test_the_permutation_threshold_is_marked_and_factors_above_it_have_a_star() -> None:
     importances = draw_search(FRAME, SHARES, ["top1"], "caption").axes[1]
     (marks,) = importances.collections
     assert isinstance(marks, LineCollection)
@@ -71,7 +71,7 @@ def test_one_objective_is_drawn_as_the_course_of_the_search() -> None:
     assert lines["none"] == [50.0, 50.0]
 
 
-def test_the_best_so_far_is_the_lowest_where_less_is_better() -> None:
+def test_the_best_so_far_is_the_lowest_value_if_lower_is_better() -> None:
     drawn = draw_search(FRAME, SHARES.iloc[:0], ["peak_memory_mib"], "caption")
     lines = {str(line.get_label()): list(line.get_ydata()) for line in drawn.axes[0].lines}  # type: ignore[arg-type]
     assert lines["best so far"] == [20.0, 20.0]

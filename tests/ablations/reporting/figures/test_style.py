@@ -18,7 +18,7 @@ def save(path: Path, values: list[float]) -> list[Path]:
     return style.save(drawn, frame, path)
 
 
-def test_a_figure_is_a_picture_a_page_and_the_frame_behind_them(tmp_path: Path) -> None:
+def test_a_figure_is_saved_as_png_pdf_and_csv(tmp_path: Path) -> None:
     written = save(tmp_path / "figures" / "line", [1.0, 2.5])
     assert [path.name for path in written] == ["line.png", "line.pdf", "line.csv"]
     assert written == [tmp_path / "figures" / path.name for path in written]
@@ -31,7 +31,7 @@ def test_a_figure_is_a_picture_a_page_and_the_frame_behind_them(tmp_path: Path) 
 
 @NEEDS_FULL_DISK
 @pytest.mark.parametrize("full", [".png", ".pdf", ".csv"])
-def test_a_file_of_a_figure_that_cannot_be_written_is_the_old_one(
+def test_a_failed_write_keeps_the_old_file_of_a_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
     before = {path: path.read_bytes() for path in save(tmp_path / "line", [1.0, 2.5])}
@@ -43,7 +43,7 @@ def test_a_file_of_a_figure_that_cannot_be_written_is_the_old_one(
     assert sorted(tmp_path.iterdir()) == sorted(before)
 
 
-# What a matplotlibrc may say, or a program before it imports the suite.
+# Settings of a matplotlibrc, or of a program before it imports the suite.
 SETTINGS: dict[str, dict[Any, Any]] = {
     "LaTeX, which may not be there": {"text.usetex": True, "text.latex.preamble": r"\usepackage{nonsense}"},
     "fonts that may not be there": {"font.family": "No Such Font", "mathtext.fontset": "stix", "pdf.fonttype": 3},
@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[Any, Any]] = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_users_own_settings_of_matplotlib_change_nothing(tmp_path: Path, settings: str) -> None:
+def test_a_users_matplotlib_settings_have_no_effect(tmp_path: Path, settings: str) -> None:
     expected = [path.read_bytes() for path in save(tmp_path / "expected", [-1.0, 2.5])]
     with mpl.rc_context(SETTINGS[settings]):
         before = dict(mpl.rcParams)

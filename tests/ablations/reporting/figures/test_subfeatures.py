@@ -24,7 +24,7 @@ def observation_of(seed: int, images: int, channels: int, classes: int, groups: 
 
 
 def scores_by_loops(observation: Observation, labels: Sequence[int], groups: int) -> list[float]:
-    """The same, image by image and class by class."""
+    """The scores by explicit loops over images and classes."""
     features, weight = observation.features.astype(np.float64), observation.weight.astype(np.float64)
     width = features.shape[1] // groups
     scores = []
@@ -39,7 +39,7 @@ def scores_by_loops(observation: Observation, labels: Sequence[int], groups: int
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4), st.integers(2, 5), st.integers(1, 3))
-def test_scores_are_those_of_loops(seed: int, images: int, groups: int, classes: int, width: int) -> None:
+def test_scores_agree_with_explicit_loops(seed: int, images: int, groups: int, classes: int, width: int) -> None:
     observation = observation_of(seed, images, groups * width, classes)
     labels = np.random.default_rng(seed).integers(0, classes, images)
     scores = subfeature_scores(observation, labels, groups)
@@ -47,10 +47,10 @@ def test_scores_are_those_of_loops(seed: int, images: int, groups: int, classes:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
-def test_what_the_groups_give_sums_up_to_the_logits_without_the_bias(seed: int, groups: int) -> None:
+def test_the_groups_contributions_add_up_to_the_logits_without_the_bias(seed: int, groups: int) -> None:
     observation = observation_of(seed, 6, 8, 4)
     total = np.zeros((6, 4))
-    for group in range(groups):  # all other channels are silent
+    for group in range(groups):  # all other channels are 0
         kept = np.zeros(8, dtype=np.float32)
         kept[group * 8 // groups : (group + 1) * 8 // groups] = 1
         alone = Observation([], observation.features * kept, observation.weight, observation.logits, groups)
@@ -74,11 +74,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetworks:
     return trained(tmp_path_factory.mktemp("groups"), *GROUPS, "sweep.factors.attention.groups=[2,4,8]")
 
 
-def test_each_variant_has_its_groups_and_the_whole(networks: TrainedNetworks) -> None:
+def test_each_variant_has_its_groups_and_the_whole_network(networks: TrainedNetworks) -> None:
     frame = subfeatures_frame(networks)
     labels = networks.sample.labels.numpy()
     assert frame.groupby("variant", sort=False)["group"].apply(list).to_dict() == {
-        "none": list(range(-1, 8)),  # as many as most others have, of equally many the most
+        "none": list(range(-1, 8)),  # the most common number, the largest of tied ones
         "groups=2": [-1, 0, 1],
         "groups=4": [-1, 0, 1, 2, 3],
         "groups=8": list(range(-1, 8)),
@@ -94,7 +94,9 @@ def test_each_variant_has_its_groups_and_the_whole(networks: TrainedNetworks) ->
         assert own.loc[own["group"] >= 0, "top1"].tolist() == pytest.approx(parts, abs=100 / 160)  # a tie
 
 
-def test_the_shuffle_is_named_and_most_others_groups_are_taken(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_shuffle_is_named_and_the_most_common_number_of_groups_is_used(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     variants = "sweep.variants={none: {attention: none}, se: {attention: se}, many: {attention.groups: 8}}"
     overrides = ("sweep=shuffle", "attention.groups=4", variants)
     made = trained(tmp_path_factory.mktemp("shuffle"), *overrides)
@@ -133,7 +135,7 @@ def frame_of(names: Sequence[str], groups: int, tops: Sequence[float]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def test_the_figure_shows_each_group_their_mean_and_the_whole() -> None:
+def test_the_figure_shows_each_group_their_mean_and_the_whole_network() -> None:
     drawn = draw_subfeatures(frame_of(["a", "b", "c"], 2, [10.0, 20.0, 40.0, 60.0]), 5, "caption")
     (axes,) = drawn.axes
     found = points(axes)
@@ -152,9 +154,9 @@ def test_the_figure_shows_each_group_their_mean_and_the_whole() -> None:
     assert cut(drawn) == overlapping(drawn) == []
 
 
-def test_equal_scores_do_not_hide_each_other() -> None:
+def test_equal_scores_do_not_overlap() -> None:
     drawn = draw_subfeatures(frame_of(["a"], 8, [50.0]), 10, "caption")
-    places = np.sort([y for _, y in points(drawn.axes[0]) if y])  # the mean and the whole network stand at 0
+    places = np.sort([y for _, y in points(drawn.axes[0]) if y])  # the mean and the whole network are at 0
     assert len(places) == 8
     assert np.diff(places).min() > 0.01
 
@@ -172,7 +174,7 @@ def test_equal_scores_do_not_hide_each_other() -> None:
         (UNBROKEN, 4, [3.0, 4.0], 30),
     ],
 )
-def test_strange_studies_are_drawn_and_nothing_is_cut(
+def test_unusual_studies_are_drawn_and_nothing_is_cut(
     names: list[str], groups: int, tops: list[float], classes: int
 ) -> None:
     drawn = draw_subfeatures(frame_of(names, groups, tops), classes, "A caption of many words. " * 12)

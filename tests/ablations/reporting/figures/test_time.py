@@ -33,7 +33,7 @@ def test_means_replicates_and_intervals_are_drawn() -> None:
 
 
 @pytest.mark.parametrize(("names", "replicates"), [(SHORT[:1], 1), (SHORT, 3), (LONG, 2)])
-def test_nothing_is_cut_or_lies_on_something_else(names: list[str], replicates: int) -> None:
+def test_nothing_is_cut_off_or_overlaps(names: list[str], replicates: int) -> None:
     cells = cells_of({name: [50.0 + number] * replicates for number, name in enumerate(names)})
     cells = cells.assign(seconds=[1.0 + 7 * number for number in range(len(cells))])
     drawn = draw_time(time_frame(cells, design_of(names)), dict.fromkeys(names, names[0]), "A caption of words. " * 9)

@@ -51,7 +51,7 @@ def test_a_partial_study_is_drawn(finished: int) -> None:
     ]
 
 
-def test_what_was_not_measured_has_no_panel_and_a_variant_that_was_not_has_no_row() -> None:
+def test_unmeasured_costs_have_no_panel_and_unmeasured_variants_no_row() -> None:
     made = design()
     cells = collect(made, stored(made, 6)).cells
     for costs, panels in ((None, []), (costs_of(made, peak_memory_mib={"none": 9.0}), ["Peak memory (MiB)"])):
@@ -60,7 +60,7 @@ def test_what_was_not_measured_has_no_panel_and_a_variant_that_was_not_has_no_ro
     assert rows.query("metric == 'peak_memory_mib'")["variant"].tolist() == ["none"]
 
 
-def test_costs_are_those_of_copies_with_their_interval_and_memory_has_none() -> None:
+def test_costs_have_the_interval_over_copies_and_memory_has_none() -> None:
     rows = frame().query("variant == 'groups=4' and metric != 'top1'")
     time, memory = rows.to_dict("records")
     assert (time["metric"], time["kind"], time["n"]) == ("train_time_ratio", "mean", COPIES)
@@ -75,7 +75,7 @@ def test_costs_are_drawn_from_zero() -> None:
     assert [axes.get_ylim()[0] for axes in costs] == [0, 0]
 
 
-def test_the_panel_shows_what_the_frame_says() -> None:
+def test_the_panel_shows_the_values_of_the_frame() -> None:
     drawn = draw_levels(frame(), "Groups", "caption")
     axes = drawn.axes[0]
     assert sorted(points(axes)) == [(0, 1.0), (0, 2.5), (0, 4.0), (1, 2.0), (1, 3.5), (1, 5.0)]
@@ -85,7 +85,7 @@ def test_the_panel_shows_what_the_frame_says() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
 
 
-def test_levels_that_are_no_numbers_are_rows_with_their_names() -> None:
+def test_levels_that_are_not_numbers_are_rows_with_their_names() -> None:
     rows = frame()
     rows["level"] = rows["variant"]
     top1, speed, _ = draw_levels(rows, "Variant", "caption").axes
@@ -130,7 +130,7 @@ def test_the_panels_show_the_means_and_the_replicates_of_each_series() -> None:
         "Peak memory (MiB)",
     ]
     found = {(x, round(y)) for x, y in points(drawn.axes[0])}
-    assert {(2.0, 0), (4.0, 1), (3.0, 0), (5.0, 1)} <= found  # of none cells 0 and 4, 2 and 6; of sa the others
+    assert {(2.0, 0), (4.0, 1), (3.0, 0), (5.0, 1)} <= found  # cells 0, 4 and 2, 6 of none; the rest of sa
     assert legend_of(drawn) == ["none", "sa", "replicates"]
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["resnet8", "resnet20"]
 

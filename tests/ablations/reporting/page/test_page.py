@@ -38,11 +38,11 @@ class Node:
 
     @property
     def text(self) -> str:
-        """All text in it."""
+        """All text in the node."""
         return " ".join("".join(self.pieces).split())
 
     def all(self, tag: str = "", kind: str = "") -> list[Node]:
-        """Everything in it of a tag and a class."""
+        """All descendants with a tag and a class."""
         found = []
         for child in self.children:
             if tag in ("", child.tag) and (not kind or kind in child.attributes.get("class", "").split()):
@@ -51,13 +51,13 @@ class Node:
         return found
 
     def by_id(self, name: str) -> Node:
-        """The one element of this id."""
+        """The only element with this id."""
         (found,) = (node for node in self.all() if node.attributes.get("id") == name)
         return found
 
 
 class Page(HTMLParser):
-    """Reads a page, and fails where a tag is not closed in its place."""
+    """Parses a page, and fails if tags are not balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def written(analysis: StudyAnalysis, figures: Sequence[str] = ()) -> tuple[Node,
 
 
 def decided_top1(variant: int, replicate: int) -> float:
-    """Of the variants none and four others: helps, hurts, equivalent, unstable, over twelve replicates."""
+    """Top-1 of none and four variants that help, hurt, are equivalent and unstable, over twelve replicates."""
     sign = 1 if replicate % 2 else -1
     wobble = 0.01 * replicate
     shifts = (0.0, 3 + wobble, -2 - wobble, 0.02 * sign, 0.4 + (2 + wobble) * sign)
@@ -104,13 +104,13 @@ def decided_top1(variant: int, replicate: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Node, Report, Path]:
+def full_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Node, Report, Path]:
     folder = tmp_path_factory.mktemp("studies") / "a study"
     return written(study_analysis(folder, FIVE, 12, top1=decided_top1), FIGURES)
 
 
-def test_the_page_reads_in_the_order_of_an_answer(whole: tuple[Node, Report, Path]) -> None:
-    page, report, _ = whole
+def test_the_page_has_its_sections_in_order(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, _ = full_page
     analysis = report.analysis
     assert page.all("html")[0].attributes["lang"] == "en"
     assert [heading.text for heading in page.all("h1")] == [analysis.design.question]
@@ -126,14 +126,14 @@ def test_the_page_reads_in_the_order_of_an_answer(whole: tuple[Node, Report, Pat
     assert "10 classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in rows
 
 
-def test_every_sentence_of_the_report_is_on_the_page_once(whole: tuple[Node, Report, Path]) -> None:
-    page, report, _ = whole
+def test_every_sentence_of_the_report_is_on_the_page_once(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, _ = full_page
     shown = [node.text for node in page.all("p", "sentence") + page.by_id("said").all("li")]
     assert sorted(shown) == sorted(report.sentences)
 
 
-def test_each_contrast_has_its_verdict_in_a_word_and_a_colour(whole: tuple[Node, Report, Path]) -> None:
-    page, report, _ = whole
+def test_each_contrast_has_its_verdict_as_word_and_colour(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, _ = full_page
     chips = page.by_id("verdicts").all("span", "chip")
     assert [chip.text for chip in chips] == [contrast.verdict.value for contrast in report.analysis.contrasts]
     assert [chip.text for chip in chips] == ["helps", "hurts", "equivalent", "unstable"]
@@ -151,8 +151,8 @@ def percent(node: Node, name: str) -> float:
     return float(node.attributes[name].removesuffix("%"))
 
 
-def test_intervals_stand_on_one_scale_with_the_margin(whole: tuple[Node, Report, Path]) -> None:
-    page, report, _ = whole
+def test_intervals_have_a_common_scale_with_the_margin(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, _ = full_page
     drawings = [svg for svg in page.by_id("verdicts").all("svg", "interval") if "role" in svg.attributes]
     axis = page.by_id("verdicts").all("li", "axis")[0]
     assert [label.text for label in axis.all("text")][1] == "0"
@@ -171,7 +171,7 @@ def test_intervals_stand_on_one_scale_with_the_margin(whole: tuple[Node, Report,
         assert f"{difference.mean:+.2f} points" in drawing.attributes["aria-label"]
 
 
-def test_an_interval_that_is_known_to_nothing_is_cut_off_with_arrows(tmp_path: Path) -> None:
+def test_a_very_wide_interval_is_cut_off_with_arrows(tmp_path: Path) -> None:
     def top1(variant: int, replicate: int) -> float:
         return 60 + (0, 1 + 40 * replicate, 2 + replicate)[variant]
 
@@ -197,7 +197,7 @@ def test_the_narrowest_interval_is_never_cut_off(tmp_path: Path) -> None:
     assert limit == pytest.approx(1.08 * difference.high, rel=0.01)
 
 
-def test_one_replicate_is_a_dot_without_a_line_and_without_a_verdict(tmp_path: Path) -> None:
+def test_one_replicate_is_a_dot_without_a_line_or_a_verdict(tmp_path: Path) -> None:
     page, _, _ = written(study_analysis(tmp_path, replicates=1))
     verdicts = page.by_id("verdicts")
     assert not verdicts.all(kind="bar")
@@ -207,16 +207,16 @@ def test_one_replicate_is_a_dot_without_a_line_and_without_a_verdict(tmp_path: P
     assert "±" not in page.text
 
 
-def test_the_table_of_variants_is_that_of_the_tables(whole: tuple[Node, Report, Path]) -> None:
-    page, _, path = whole
+def test_the_table_of_variants_is_that_of_the_tables(full_page: tuple[Node, Report, Path]) -> None:
+    page, _, path = full_page
     rows = [[cell.text for cell in row.children] for row in page.by_id("variants").all("tr")]
     lines = (path.parent / "tables" / "variants.md").read_text(encoding="utf-8").splitlines()
     printed = [line.strip("| ").split(" | ") for line in [lines[0], *lines[2:7]]]
     assert [" | ".join(row) for row in rows] == [" | ".join(row) for row in printed]
 
 
-def test_figures_are_in_the_file_with_their_captions_and_links(whole: tuple[Node, Report, Path]) -> None:
-    page, report, path = whole
+def test_figures_are_in_the_file_with_their_captions_and_links(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, path = full_page
     shown = page.by_id("figures").all("figure")
     assert len(shown) == len(report.gallery.drawn) == 2
     for figure, drawn in zip(shown, report.gallery.drawn, strict=True):
@@ -234,17 +234,17 @@ def test_figures_are_in_the_file_with_their_captions_and_links(whole: tuple[Node
     assert path.stat().st_size < 1.4 * size + 60_000
 
 
-def test_figures_that_were_left_out_are_folded_away_with_the_reason(whole: tuple[Node, Report, Path]) -> None:
-    page, report, _ = whole
+def test_figures_that_were_left_out_are_listed_collapsed_with_the_reason(full_page: tuple[Node, Report, Path]) -> None:
+    page, report, _ = full_page
     (folded,) = page.by_id("figures").all("details")
     assert list(report.gallery.left_out) == ["effects"]
     assert f"effects: {report.gallery.left_out['effects']}" in folded.text
 
 
-def test_the_page_needs_nothing_from_anywhere(whole: tuple[Node, Report, Path]) -> None:
-    page, _, path = whole
+def test_the_page_is_self_contained(full_page: tuple[Node, Report, Path]) -> None:
+    page, _, path = full_page
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("<!DOCTYPE html>\n")  # anything before it would put browsers into another mode
+    assert text.startswith("<!DOCTYPE html>\n")  # otherwise browsers use quirks mode
     assert not re.search(r"https?:|@import|<script|\bsrcset|url\(", text, re.IGNORECASE)
     for node in page.all():
         assert node.tag not in ("script", "iframe", "object", "embed", "base", "form")
@@ -257,8 +257,8 @@ def test_the_page_needs_nothing_from_anywhere(whole: tuple[Node, Report, Path]) 
     assert 'name="viewport" content="width=device-width, initial-scale=1"' in text
 
 
-def test_ids_are_unique_and_every_link_within_the_page_has_its_target(whole: tuple[Node, Report, Path]) -> None:
-    page, _, _ = whole
+def test_ids_are_unique_and_every_link_within_the_page_has_its_target(full_page: tuple[Node, Report, Path]) -> None:
+    page, _, _ = full_page
     ids = [node.attributes["id"] for node in page.all() if "id" in node.attributes]
     assert len(set(ids)) == len(ids)
     links = [node.attributes["href"][1:] for node in page.all("a") if node.attributes["href"].startswith("#")]
@@ -267,10 +267,10 @@ def test_ids_are_unique_and_every_link_within_the_page_has_its_target(whole: tup
     assert [link for link in links if link in sections] == sections
 
 
-def test_every_picture_says_what_it_shows_and_what_scrolls_can_be_reached_by_keyboard(
-    whole: tuple[Node, Report, Path],
+def test_images_have_alternative_texts_and_scrollable_regions_keyboard_focus(
+    full_page: tuple[Node, Report, Path],
 ) -> None:
-    page, _, _ = whole
+    page, _, _ = full_page
     assert all(image.attributes.get("alt", "").strip() for image in page.all("img"))
     for box in page.all("div", "scroll"):
         assert (box.attributes["tabindex"], box.attributes["role"]) == ("0", "region")
@@ -278,7 +278,7 @@ def test_every_picture_says_what_it_shows_and_what_scrolls_can_be_reached_by_key
     assert all(page.all("table")[0].all("th")[column].attributes["scope"] == "col" for column in range(5))
 
 
-def test_what_a_study_says_of_itself_stays_text(tmp_path: Path) -> None:
+def test_texts_of_a_study_are_escaped(tmp_path: Path) -> None:
     question = "Is <script>alert('x')</script> & <b>this</b> safe?"
     names = ["a<img src=x>", '"quoted" onload="1"', "</table>"]
     analysis = study_analysis(tmp_path, names=names, question=question)
@@ -291,7 +291,7 @@ def test_what_a_study_says_of_itself_stays_text(tmp_path: Path) -> None:
     assert "<script" not in path.read_text(encoding="utf-8")
 
 
-def test_an_unfinished_study_says_what_is_missing_and_why(tmp_path: Path) -> None:
+def test_an_unfinished_study_lists_missing_cells_with_reasons(tmp_path: Path) -> None:
     failure = "Traceback\n  File\nValueError: <planted>\n"
     analysis = study_analysis(tmp_path, finished=4, failure=failure)
     page, _, _ = written(analysis)
@@ -309,13 +309,13 @@ def test_an_unfinished_study_says_what_is_missing_and_why(tmp_path: Path) -> Non
     assert worded("conclusions.tally", number=2, verdicts="2 without a verdict") in page.by_id("verdicts").text
 
 
-def test_many_unfinished_cells_are_folded_away(tmp_path: Path) -> None:
+def test_many_unfinished_cells_are_collapsed(tmp_path: Path) -> None:
     page, _, _ = written(study_analysis(tmp_path, replicates=6, finished=3))
     assert "open" not in page.by_id("unfinished").all("details")[0].attributes
     assert len(page.by_id("unfinished").all("tr")) == 16
 
 
-def test_a_study_of_which_every_cell_failed_has_a_page_with_the_reasons(tmp_path: Path) -> None:
+def test_a_study_with_only_failed_cells_has_a_page_with_the_reasons(tmp_path: Path) -> None:
     page, report, _ = written(study_analysis(tmp_path, finished=0, failure="ValueError: planted"), ("forest",))
     assert page.by_id("said").all("li")[0].text == report.sentences[0]
     assert page.by_id("unfinished").text.count("ValueError: planted") == 6
@@ -324,7 +324,7 @@ def test_a_study_of_which_every_cell_failed_has_a_page_with_the_reasons(tmp_path
     assert not page.all("img")
 
 
-def test_a_search_shows_the_verdicts_of_what_it_confirmed_and_what_it_selected_by(tmp_path: Path) -> None:
+def test_a_search_shows_verdicts_of_confirmed_variants_and_its_selection(tmp_path: Path) -> None:
     page, report, _ = written(search_analysis(tmp_path, given_up=1))
     assert len(page.all("span", "chip")) == 3
     assert [section.title for section in report.sections] == [
@@ -364,7 +364,7 @@ def test_every_verdict_has_a_style() -> None:
         assert re.search(rf"^\.(\w+, \.)?{verdict.name.lower()}\b", style, re.MULTILINE)
 
 
-def test_a_page_that_cannot_be_written_costs_the_page_alone(tmp_path: Path) -> None:
+def test_without_write_permission_only_the_page_is_missing(tmp_path: Path) -> None:
     (tmp_path / "index.html").mkdir()
     report = report_study(study_analysis(tmp_path), Console(quiet=True), ())
     assert [missing.name for missing in report.parts.missing] == ["page"]
@@ -391,14 +391,14 @@ CHROMIUM = shutil.which("chromium")
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("kind", ["whole", "long names"])
-def test_a_browser_shows_the_page_without_scrolling_sideways(
-    whole: tuple[Node, Report, Path], tmp_path: Path, width: int, kind: str
+def test_a_browser_shows_the_page_without_horizontal_scrolling(
+    full_page: tuple[Node, Report, Path], tmp_path: Path, width: int, kind: str
 ) -> None:
-    path = whole[2]
+    path = full_page[2]
     if kind == "long names":
         names = ["groups=1, branches=spatial, transform=conv1x1, gate=sigmoid, shuffle=on", "x" * 90]
         path = written(study_analysis(tmp_path, FIVE, names=names, question="Why " + "w" * 80 + "?"))[2]
-    # A frame has the width that is asked for; a window of a browser has a least one.
+    # A frame can have any width, whereas a browser window has a minimum.
     probe = (
         "<script>addEventListener('load', () => { const seen = document.getElementById('page').contentDocument;"
         "const root = seen.documentElement, images = [...seen.images];"
@@ -417,7 +417,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     assert title is not None
     scrolled, inner, loaded, images, boxes = title[1].split(" ")
     assert int(scrolled) <= int(inner)
-    assert int(inner) >= width - 20  # a scroll bar
+    assert int(inner) >= width - 20  # minus a scroll bar
     assert loaded == "true"
     assert int(images) == (2 if kind == "whole" else 0)
     assert int(boxes) >= 3

@@ -32,7 +32,7 @@ def test_each_variant_has_times_verdicts_throughput_and_memory(tmp_path: Path) -
     assert rows["groups=4"] == ["1.20 [1.20, 1.20]", "slower", "1.10 [1.10, 1.10]", "slower", "833", "2,727", "13.5"]
 
 
-def test_captured_times_stand_beside_eager_ones_and_the_note_tells_which(tmp_path: Path) -> None:
+def test_captured_times_are_shown_beside_eager_ones_with_an_explanation(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     eager = usual_costs(analysis.design)
     (before,) = costs_sections(analysis)
@@ -52,12 +52,12 @@ def test_captured_times_stand_beside_eager_ones_and_the_note_tells_which(tmp_pat
     assert frame.set_index("variant")["captured_train_time_ratio"]["groups=2"] == pytest.approx(1.03)
 
 
-def test_verdicts_are_those_of_the_margin_that_was_asked_for(tmp_path: Path) -> None:
+def test_verdicts_use_the_configured_margin(tmp_path: Path) -> None:
     same = table(study_analysis(tmp_path, ("sweep.factors.attention.groups=[2,4]", "measure.margin=15%")))
     assert [same["groups=2"][1], same["groups=4"][1]] == ["same within 15 %", "slower"]
 
 
-def test_what_was_not_measured_has_dashes_and_what_failed_a_reason(tmp_path: Path) -> None:
+def test_unmeasured_variants_have_dashes_and_failed_ones_a_reason(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     memory = NetworkCost(10, 9.0)
     analysis = with_costs(analysis, usual_costs(analysis.design) | {"groups=2": memory})
@@ -67,7 +67,7 @@ def test_what_was_not_measured_has_dashes_and_what_failed_a_reason(tmp_path: Pat
     assert "groups=2 (too large)" in section.note
 
 
-def test_a_study_without_costs_has_no_table_and_says_how_to_measure(tmp_path: Path) -> None:
+def test_a_study_without_costs_has_no_table_but_explains_how_to_measure(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     analysis = replace(analysis, attributes={**analysis.attributes, "costs": []})
     assert costs_sections(analysis) == []
@@ -77,7 +77,7 @@ def test_a_study_without_costs_has_no_table_and_says_how_to_measure(tmp_path: Pa
     assert {row[-3] for row in summary.rows} == {row[-2] for row in summary.rows} == {"–"}
 
 
-def test_the_csv_has_a_row_a_variant_with_everything_that_was_measured(tmp_path: Path) -> None:
+def test_the_csv_has_one_row_per_variant_with_all_measurements(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     write_tables(analysis)
     frame = pd.read_csv(tmp_path / "tables" / "costs.csv", keep_default_na=False).set_index("variant")
@@ -93,7 +93,7 @@ def test_the_csv_has_a_row_a_variant_with_everything_that_was_measured(tmp_path:
     assert frame["train_verdict"]["none"] == ""
 
 
-def test_faster_and_undecided_are_verdicts_too(tmp_path: Path) -> None:
+def test_variants_can_be_faster_or_undecided(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     costs = usual_costs(analysis.design) | {
         "groups=2": NetworkCost(10, 9.0, speed(ratios(0.8)), speed(ratios(1.0, spread=0.9))),
@@ -104,12 +104,12 @@ def test_faster_and_undecided_are_verdicts_too(tmp_path: Path) -> None:
     assert (row["train_verdict"], row["test_verdict"]) == ("faster", "undecided")
 
 
-def test_a_search_shows_the_costs_of_what_it_confirmed(tmp_path: Path) -> None:
+def test_a_search_shows_the_costs_of_confirmed_variants(tmp_path: Path) -> None:
     analysis = search_analysis(tmp_path)
     assert set(table(analysis)) == {variant.name for variant in analysis.design.variants}
 
 
-def test_of_very_many_variants_those_that_are_shown_have_a_row_and_the_csv_has_all(tmp_path: Path) -> None:
+def test_of_very_many_variants_the_table_has_the_shown_ones_and_the_csv_all(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     shown = replace(analysis)
     shown.__dict__["shown"] = frozenset({"none", "groups=4"})

@@ -28,7 +28,7 @@ def tables_of(analysis: StudyAnalysis) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in write_tables(analysis)}
 
 
-def test_the_csv_has_numbers_as_numbers_and_one_row_a_variant(tmp_path: Path) -> None:
+def test_the_csv_has_plain_numbers_and_one_row_per_variant(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     write_tables(analysis)
     frame = pd.read_csv(tmp_path / "tables" / "variants.csv")
@@ -54,7 +54,7 @@ def test_the_csv_has_numbers_as_numbers_and_one_row_a_variant(tmp_path: Path) ->
     assert set(frame["metric"]) == {"top1"}
 
 
-def test_what_is_printed_is_what_the_study_has(tmp_path: Path) -> None:
+def test_printed_tables_have_the_numbers_of_the_study(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     tables, seen = tables_of(analysis), analysis.contrasts[0].difference
     assert seen is not None
@@ -68,7 +68,7 @@ def test_what_is_printed_is_what_the_study_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["variants.md", "variants.tex"])
-def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, name: str) -> None:
+def test_the_note_has_question_replicates_protocol_and_machine(tmp_path: Path, name: str) -> None:
     analysis = study_analysis(tmp_path)
     text = tables_of(analysis)[name]
     machine = "Machine \\& Co" if name.endswith("tex") else "Machine & Co"
@@ -77,7 +77,7 @@ def test_the_note_says_question_replicates_protocol_and_machine(tmp_path: Path, 
         assert part in text
 
 
-def test_variants_of_which_not_all_have_as_many_replicates_have_them_in_a_column(tmp_path: Path) -> None:
+def test_different_numbers_of_replicates_have_a_column(tmp_path: Path) -> None:
     tables = tables_of(study_analysis(tmp_path, finished=4))
     assert "Variant & n & Param." in tables["variants.tex"]
     assert "(n = 1 to 2)" in tables["variants.tex"]
@@ -85,7 +85,7 @@ def test_variants_of_which_not_all_have_as_many_replicates_have_them_in_a_column
     assert macros(tables["numbers.tex"])["GroupsDigitsResnetEightReplicates"] == "1 to 2"
 
 
-def test_the_latex_is_a_complete_table_with_as_many_cells_in_each_row(tmp_path: Path) -> None:
+def test_the_latex_is_a_complete_table_with_equally_many_cells_per_row(tmp_path: Path) -> None:
     text = tables_of(study_analysis(tmp_path, names=NASTY[:3]))["variants.tex"]
     order = (
         r"\begin{table}", r"\caption{", r"\label{tab:", r"\begin{tabular}", r"\toprule", r"\midrule", r"\bottomrule",
@@ -101,7 +101,7 @@ def test_the_latex_is_a_complete_table_with_as_many_cells_in_each_row(tmp_path: 
     assert text.count("{") == text.count("}")
 
 
-def test_long_names_are_folded(tmp_path: Path) -> None:
+def test_long_names_are_wrapped(tmp_path: Path) -> None:
     text = tables_of(study_analysis(tmp_path, names=["a name of many words that goes on and on"]))["variants.tex"]
     assert r"\begin{tabular}{@{}p{0.26\linewidth}rrr" in text
     assert r"\raggedright a name of many words" in text
@@ -120,7 +120,7 @@ def test_one_replicate_has_no_interval_anywhere(tmp_path: Path) -> None:
     assert macros(tables["numbers.tex"])["GroupsDigitsResnetEightGroupsTwoVerdict"] == "no verdict"
 
 
-def test_equal_replicates_have_no_interval_of_no_width(tmp_path: Path) -> None:
+def test_equal_replicates_have_no_interval(tmp_path: Path) -> None:
     tables = tables_of(study_analysis(tmp_path, top1=lambda *_: 60.0))
     assert "| +0.00 (no spread) |" in tables["variants.md"]
     assert "CI" not in "".join(macros(tables["numbers.tex"]))
@@ -130,7 +130,7 @@ def test_equal_replicates_of_different_variants_have_the_interval_of_rounding(tm
     analysis = study_analysis(tmp_path, top1=lambda variant, _: 60.0 + variant, replicates=3)
     seen = analysis.contrasts[0].difference
     assert seen is not None
-    # A step of a point: each accuracy has the standard deviation 1 / sqrt(12) of what it was rounded from.
+    # With steps of one point, rounding has the standard deviation 1 / sqrt(12).
     assert 0 < seen.high - 1 == pytest.approx(1 - seen.low)
 
 
@@ -163,7 +163,7 @@ def test_of_very_many_effects_the_ends_are_shown_and_the_csv_has_all(tmp_path: P
     analysis = study_analysis(tmp_path, overrides, replicates=1)
     tables = tables_of(analysis)
     frame = pd.read_csv(tmp_path / "tables" / "effects.csv")
-    assert len(frame) == len(analysis.effects) == 62  # interactions would be too many to read
+    assert len(frame) == len(analysis.effects) == 62  # without interactions, which are too many to read
     ordered = frame.sort_values("points", kind="stable")["effect"].tolist()
     shown = {effect.name for effect in analysis.shown_effects}
     assert shown == {*ordered[:ENDS], *ordered[-ENDS:]}
@@ -172,11 +172,11 @@ def test_of_very_many_effects_the_ends_are_shown_and_the_csv_has_all(tmp_path: P
     (figure,) = draw_figures(analysis, ["effects"]).drawn
     assert said in tables["effects.md"]
     assert said in figure.caption
-    assert shown_sentence(analysis) not in figure.caption  # each is a mean over variants, of which all are in it
+    assert shown_sentence(analysis) not in figure.caption  # effects are means over all variants
     assert set(pd.read_csv(tmp_path / "figures" / "effects.csv")["name"]) == shown
 
 
-def test_a_search_has_the_results_of_what_it_confirmed_and_the_selection_beside_them(tmp_path: Path) -> None:
+def test_a_search_has_results_of_confirmed_variants_and_the_selection(tmp_path: Path) -> None:
     analysis = search_analysis(tmp_path)
     tables = tables_of(analysis)
     results = pd.read_csv(tmp_path / "tables" / "variants.csv", keep_default_na=False)
@@ -193,14 +193,14 @@ def test_a_search_has_the_results_of_what_it_confirmed_and_the_selection_beside_
     assert worded("tables.on_validation", share=20) in tables["selection.md"]
 
 
-def test_a_search_for_several_things_shows_the_front_that_its_picks_are_from(tmp_path: Path) -> None:
+def test_a_search_with_several_objectives_shows_the_front_of_its_picks(tmp_path: Path) -> None:
     tables = tables_of(search_analysis(tmp_path, "sweep.objectives=[top1,parameters]", "sweep.confirm=2"))
     assert "| groups=4, gate=tanh1 | pick 1 | A |" in tables["selection.md"]
     assert "| groups=1, gate=sigmoid | pick 2 |" in tables["selection.md"]  # the fewest parameters
     assert "| groups=2, gate=sigmoid | no |" in tables["selection.md"]
 
 
-def test_what_was_not_measured_is_a_dash_and_has_no_macro(tmp_path: Path) -> None:
+def test_unmeasured_costs_are_a_dash_and_have_no_macro(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     analysis = replace(analysis, attributes={**analysis.attributes, "costs": []})
     tables = tables_of(analysis)
@@ -211,11 +211,11 @@ def test_what_was_not_measured_is_a_dash_and_has_no_macro(tmp_path: Path) -> Non
     assert "StepTime" not in tables["numbers.tex"]
 
 
-def test_where_no_cell_is_finished_there_are_no_tables(tmp_path: Path) -> None:
+def test_without_a_finished_cell_there_are_no_tables(tmp_path: Path) -> None:
     assert write_tables(study_analysis(tmp_path, finished=0, failure="ValueError: planted")) == []
 
 
-def test_tables_that_cannot_be_written_cost_the_tables_alone(tmp_path: Path) -> None:
+def test_without_write_permission_only_the_tables_are_missing(tmp_path: Path) -> None:
     names = {path.name for path in write_tables(study_analysis(tmp_path / "whole"))}
     (tmp_path / "tables").write_text("")
     report = report_study(study_analysis(tmp_path), Console(quiet=True), ())
@@ -225,7 +225,7 @@ def test_tables_that_cannot_be_written_cost_the_tables_alone(tmp_path: Path) -> 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("chosen", [NASTY[:3], NASTY[3:6], NASTY[6:9], NASTY[9:]])
-def test_latex_compiles_what_is_written(tmp_path: Path, chosen: Sequence[str]) -> None:
+def test_latex_compiles_the_written_tables(tmp_path: Path, chosen: Sequence[str]) -> None:
     analysis = study_analysis(tmp_path, names=chosen, question="Does 100 % of \\R&D_1 #{help} ~ ^?")
     write_tables(analysis)
     name = next(iter(macros(number_macros(analysis))))

@@ -31,7 +31,7 @@ def design_of(names: Sequence[str]) -> Design:
 
 
 @given(st.lists(st.text("aA1 =_é-", max_size=5) | st.sampled_from(["top", "TopOne", "N", "B", "C"]), unique=True))
-def test_the_words_of_macros_are_letters_and_no_two_variants_share_a_macro(names: list[str]) -> None:
+def test_macro_names_consist_of_letters_and_are_unique(names: list[str]) -> None:
     words = macro_words(design_of(names), {"StudyMargin"}, "Study")
     assert list(words) == names
     assert all(re.fullmatch("[A-Za-z]+", word) for word in words.values())
@@ -51,11 +51,11 @@ def test_the_words_of_macros_are_letters_and_no_two_variants_share_a_macro(names
         ("%", ""),
     ],
 )
-def test_names_are_written_in_letters(name: str, word: str) -> None:
+def test_names_are_converted_to_letters(name: str, word: str) -> None:
     assert macro_word(name) == word
 
 
-def test_names_that_become_the_same_are_told_apart_in_the_order_of_the_study(tmp_path: Path) -> None:
+def test_clashing_names_get_a_letter_in_the_order_of_the_study(tmp_path: Path) -> None:
     known = macros(number_macros(study_analysis(tmp_path, names=["a b", "a-b", "a_b"])))
     start = "GroupsDigitsResnetEightAB"
     assert [known[f"{start}{suffix}TopOne"] for suffix in ("", "B", "C")] == ["60.0", "61.0", "62.0"]
@@ -72,7 +72,7 @@ def test_macros_keep_their_names_while_the_study_is_running(tmp_path: Path) -> N
     assert "GroupsDigitsResnetEightABTopOne" not in partial
 
 
-def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
+def test_macros_have_the_numbers_of_the_study(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path, replicates=3)
     text = number_macros(analysis)
     known, seen = macros(text), analysis.contrasts[0].difference
@@ -102,13 +102,13 @@ def test_macros_hold_the_numbers_of_the_study(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8")) | st.text("\\{}#$%&_~^<>|`'\"-,[]* ab×–") | st.text("-',a"))
-def test_latex_prints_what_went_in(text: str) -> None:
+def test_escaped_text_is_printed_literally(text: str) -> None:
     letters = "".join(" " if category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter for letter in text)
     assert printed(latex_text(text)) == " ".join(letters.split())
 
 
 @given(st.sampled_from(["[", "*"]), st.text("ab]*[ "))
-def test_a_row_never_begins_with_what_the_end_of_the_row_before_takes_for_its_own(first: str, text: str) -> None:
+def test_a_row_never_starts_with_an_argument_of_the_preceding_line_break(first: str, text: str) -> None:
     assert latex_text(first + text)[0] == "{"
 
 
@@ -116,7 +116,7 @@ def table_of(name: str, label: str = "tab:x") -> str:
     return latex_table(Section("Variants", "", ("variant", "n"), [[name, "1"]]), "A caption.", label)
 
 
-def test_two_studies_never_share_a_label() -> None:
+def test_labels_of_studies_are_unique() -> None:
     labels = [
         re.findall(r"\\label\{(.*)\}", table_of("a", f"tab:{study}"))[0] for study in ("研究一", "研究二", "a", "a-b")
     ]
@@ -129,6 +129,6 @@ def test_two_studies_never_share_a_label() -> None:
     ("name", "needed"),
     [("plain – 2 × 3", None), ("größe", "latex.accents"), ("研究", "latex.unicode"), ("größe 😀", "latex.unicode")],
 )
-def test_a_table_says_which_latex_its_letters_need(name: str, needed: str | None) -> None:
+def test_a_table_states_which_latex_its_letters_require(name: str, needed: str | None) -> None:
     comments = [line for line in table_of(name).splitlines() if line.startswith("%")][1:]
     assert [comment.partition(":")[0] for comment in comments] == ([] if needed is None else [worded(needed)])

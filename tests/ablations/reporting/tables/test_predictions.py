@@ -13,13 +13,13 @@ from tests.builders.predicted import predicted_study
 from tests.wording import worded
 
 
-def test_a_variants_churn_stands_beside_that_of_another_seed(tmp_path: Path) -> None:
+def test_a_variants_churn_is_shown_with_the_floor_between_seeds(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
     (section,) = prediction_sections(analysis)
     none, two, _ = (dict(zip(section.headers, row, strict=True)) for row in section.rows)
     frame = pd.DataFrame(prediction_tables(analysis)["predictions"]).set_index("variant")
     assert none["churn %"] == "baseline"
-    assert none["floor %"] == two["floor %"] == f"{frame['churn_floor']['none']:.1f}"  # of one pair there is no range
+    assert none["floor %"] == two["floor %"] == f"{frame['churn_floor']['none']:.1f}"  # one pair has no range
     assert two["churn %"].startswith(f"{frame['churn']['groups=2']:.1f} (")
     assert two["McNemar p < 0.05"].endswith(" of 2")
     assert none["gained"] == "–"
@@ -48,7 +48,7 @@ def test_the_report_and_the_files_have_the_tables(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "tables" / "predictions.csv")["variant"].tolist() == ["none", "groups=2", "groups=4"]
 
 
-def test_a_study_without_predictions_has_no_such_tables_and_a_figure_says_why(tmp_path: Path) -> None:
+def test_a_study_without_predictions_has_no_such_tables_and_figures_state_the_reason(tmp_path: Path) -> None:
     report = make_report(study_analysis(tmp_path), ["classes"])
     reason = worded("predictions.none", folder=tmp_path / "predictions")
     assert reason in report.gallery.left_out["classes"]
@@ -56,7 +56,7 @@ def test_a_study_without_predictions_has_no_such_tables_and_a_figure_says_why(tm
     assert "classes.csv" not in {path.name for path in write_tables(report.analysis)}
 
 
-def test_what_is_left_out_is_said_below_the_table(tmp_path: Path) -> None:
+def test_omissions_are_noted_below_the_table(tmp_path: Path) -> None:
     analysis = predicted_study(tmp_path)
     cell = analysis.design.cell(analysis.design.variants[2], 1)
     (tmp_path / "predictions" / f"{cell.key}.npz").write_bytes(b"")

@@ -16,7 +16,7 @@ FRAME = protocol_frame(
 )
 
 
-def test_a_contrast_is_a_row_with_a_column_a_protocol_and_the_agreement_of_verdicts() -> None:
+def test_a_contrast_is_a_row_with_a_column_per_protocol_and_the_agreement_of_verdicts() -> None:
     table = protocols_table(FRAME, MARGINS, TOP1)
     assert table.headers == ("contrast", "common recipe", "best recipe of each", "verdicts")
     assert table.rows == [
@@ -26,7 +26,7 @@ def test_a_contrast_is_a_row_with_a_column_a_protocol_and_the_agreement_of_verdi
     assert "n = 8." in table.note
 
 
-def test_what_a_protocol_lacks_is_a_dash_or_said() -> None:
+def test_missing_contrasts_are_a_dash_and_missing_pairs_are_named() -> None:
     frame = FRAME.iloc[:3].copy()
     frame.loc[0, ["n", "mean", "low", "high", "verdict"]] = [0, math.nan, math.nan, math.nan, "no verdict"]
     table = protocols_table(frame, MARGINS, TOP1)
@@ -46,6 +46,6 @@ def test_several_baselines_and_assumptions_are_named() -> None:
     assert "0.2 points (common recipe), 1 point (best recipe of each)" in table.note
 
 
-def test_one_protocol_alone_has_no_agreement() -> None:
+def test_a_single_protocol_has_no_agreement() -> None:
     table = protocols_table(FRAME.iloc[:2], MARGINS, TOP1)
     assert table.headers == ("contrast", "common recipe")

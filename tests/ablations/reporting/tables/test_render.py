@@ -17,7 +17,7 @@ VALUES = ("8", "90.4 [89.3, 91.4]", "+0.49 [-0.54, +1.52]", "equivalent", "1.12 
 SHORT = ("none", "groups=1")
 LONG = ("none", "channel=none, spatial=none, shuffle=off")
 LONGEST = ("none", "a name of a variant that has as many characters as eighty columns have, and more!!")
-WIDE = ("none", "分组注意力")  # each sign takes two columns
+WIDE = ("none", "分组注意力")  # each character is two columns wide
 SENTENCE = "Learning W2 and b2 after the norm's own weight and bias is redundant: without them 0.12 points are lost"
 
 
@@ -28,7 +28,7 @@ def printed(
     values: Sequence[str] = VALUES,
     sentences: Sequence[str] = (),
 ) -> list[str]:
-    """Returns the lines of a table on a terminal of a width, or elsewhere."""
+    """Returns the lines of a table printed on a terminal of a width, or not on a terminal."""
     file = io.StringIO()
     console = Console(file=file, width=width or 150, force_terminal=width is not None, color_system=None)
     print_table(console, headers, [[name, *values] for name in names], sentences=sentences)
@@ -41,7 +41,7 @@ def cells(lines: Sequence[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("width", "names"), list(product((60, 80, 120, 200), (SHORT, LONG, WIDE))))
-def test_on_every_terminal_each_name_and_number_is_whole(width: int, names: Sequence[str]) -> None:
+def test_no_name_or_number_is_truncated_on_any_terminal(width: int, names: Sequence[str]) -> None:
     lines = printed(width, names)
     assert max(map(cell_len, lines)) <= width
     found = [cell for line in cells(lines) for cell in line]
@@ -52,7 +52,7 @@ def test_on_every_terminal_each_name_and_number_is_whole(width: int, names: Sequ
 
 
 @pytest.mark.parametrize(("width", "below"), [(60, 3), (80, 2), (200, 0)])
-def test_a_line_below_names_the_columns_that_continue_in_their_order(width: int, below: int) -> None:
+def test_a_line_below_lists_the_continued_columns_in_order(width: int, below: int) -> None:
     lines = printed(width, SHORT)
     said = " ".join(line for line in lines if line[0] not in "┏┃┡│└")
     columns = ", ".join(HEADERS[len(HEADERS) - below :])
@@ -62,7 +62,7 @@ def test_a_line_below_names_the_columns_that_continue_in_their_order(width: int,
     assert headers.count("variant") == sum(line[0] == "┏" for line in lines)
 
 
-def test_where_names_leave_little_room_rows_are_numbered() -> None:
+def test_rows_are_numbered_if_names_leave_little_space() -> None:
     lines = printed(60, LONG)
     found = cells(lines)
     assert ["2", LONG[1], "8"] in found
@@ -70,7 +70,7 @@ def test_where_names_leave_little_room_rows_are_numbered() -> None:
     assert all(line[0] in ("row", "1", "2") for line in found)
 
 
-def test_a_name_that_is_longer_than_the_terminal_is_folded_at_a_space() -> None:
+def test_a_name_longer_than_the_terminal_is_wrapped_at_a_space() -> None:
     lines = printed(60, LONGEST)
     assert max(map(len, lines[:-2])) <= 60
     first = lines[: next(place for place, line in enumerate(lines) if line[0] == "└")]
@@ -78,14 +78,14 @@ def test_a_name_that_is_longer_than_the_terminal_is_folded_at_a_space() -> None:
 
 
 @pytest.mark.parametrize("names", [SHORT, LONG, LONGEST, WIDE])
-def test_what_is_no_terminal_gets_a_table_in_one_part(names: Sequence[str]) -> None:
+def test_without_a_terminal_a_table_has_one_part(names: Sequence[str]) -> None:
     lines = printed(None, names)
     assert cells(lines) == [list(HEADERS), *([name, *VALUES] for name in names)]
     assert {line[0] for line in lines} == set("┏┃┡│└")
 
 
 @pytest.mark.parametrize("width", [None, 80, 120, 200])
-def test_sentences_are_wrapped_at_spaces_and_have_the_room_that_is_left(width: int | None) -> None:
+def test_sentences_are_wrapped_at_spaces_in_the_remaining_width(width: int | None) -> None:
     headers, values = ("claim", "claimed", "verdict", "evidence"), (SENTENCE, "undecided", SENTENCE)
     lines = printed(width, ["affine"], headers, values, sentences=("claimed", "evidence"))
     assert {len(line) for line in lines} == {width or 150}
@@ -94,6 +94,6 @@ def test_sentences_are_wrapped_at_spaces_and_have_the_room_that_is_left(width: i
         assert " ".join(filter(None, (line[place] for line in cells(lines)[1:]))) == SENTENCE
 
 
-def test_headers_and_cells_are_shown_as_they_are() -> None:
+def test_headers_and_cells_are_shown_literally() -> None:
     lines = printed(None, ["[i]b[/i]"], ["[bold]a[/]", ":x: [/]"], ["[/]"])
     assert cells(lines) == [["[bold]a[/]", ":x: [/]"], ["[i]b[/i]", "[/]"]]
