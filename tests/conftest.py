@@ -1,4 +1,4 @@
-"""What tests share: the smallest real study, and a command line run as a person runs it."""
+"""Shared fixtures: the smallest real study, and a command line in a separate process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hypothesis import settings
 from tests import processors
 from tests.servers import Cluster, MlflowServer, mlflow_server, postgres
 
-# The same examples every time: a test that passed does not fail elsewhere by chance. New ones are looked for by
-# `pytest --hypothesis-profile=explore`.
+# Deterministic examples, so that tests do not fail by chance elsewhere. `pytest --hypothesis-profile=explore` draws new
+# ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 
-# The smallest study that still has a baseline, a contrast, replicates and epochs; in one process, as starting workers
-# takes longer than training it.
+# The smallest study with a baseline, a contrast, replicates and epochs; in one process, because starting workers takes
+# longer than training.
 TINY = (
     "sweep.factors.attention.groups=[1,4]",
     "sweep.margin=1",
@@ -39,7 +39,7 @@ TINY = (
     "tracking.models=false",
 )
 
-# What measures costs as quickly as can be, after `TINY`, which leaves it out.
+# Measures costs as fast as possible, after `TINY`, which turns measuring off.
 MEASURED = ("measure=on", "measure.seconds=0.1")
 
 # Weights that grow some 10^8 times in each step leave the range of floats in the sixth, on any processor.
@@ -53,11 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"):  # tests log nothing to a server of the person's
+    for name in ("URI", "USERNAME", "PASSWORD", "TOKEN"):  # tests do not log to a user's server
         os.environ.pop(f"MLFLOW_TRACKING_{name}", None)
     for name in ("EXPERIMENT_NAME", "REGISTRY_URI"):
         os.environ.pop(f"MLFLOW_{name}", None)
-    processors.put_on_path(ROOT)  # processes that tests start may be in any folder
+    processors.put_on_path(ROOT)  # for processes that tests start in any folder
     if processor := config.getoption("as_processor"):
         processors.imitate(processor)
 
@@ -71,14 +71,14 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> list[str]:
-    """Overrides of the smallest real study, in a folder of its own."""
+    """Overrides of the smallest real study, in a temporary folder."""
     return [*TINY, f"results_dir={tmp_path / 'results'}"]
 
 
 @pytest.fixture(scope="session")
 def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without a run; each that MLflow makes takes seconds, a copy of this one does not."""
-    from mlflow import MlflowClient  # late, like matplotlib: most tests do without
+    """An empty MLflow database to copy, because MLflow takes seconds to create one."""
+    from mlflow import MlflowClient  # imported late, because most tests do not need it
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
@@ -87,7 +87,7 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, and a few black pixels are written instead of them: for tests that look at none."""
+    """Writes a few black pixels instead of drawing figures, for tests that do not check figures."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -100,7 +100,7 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def command() -> Command:
-    """Runs `python -m ablations.<verb>` in a process of its own."""
+    """Runs `python -m ablations.<verb>` in a separate process."""
 
     def run(verb: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -118,13 +118,13 @@ def command() -> Command:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server, which runs when a test begins."""
+    """A PostgreSQL server that is running at the start of a test."""
     with postgres() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[MlflowServer]:
-    """An MLflow server, which runs when a test begins."""
+    """An MLflow server that is running at the start of a test."""
     with mlflow_server() as running:
         yield running

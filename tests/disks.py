@@ -1,4 +1,4 @@
-"""Disks that are full, for one file, and writers that are killed."""
+"""Simulated full disks and killed writers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 NEEDS_FULL_DISK = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
-# Writes half of a file and is killed.
+# A process that is killed after writing half of a file.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -29,7 +29,7 @@ write_whole(Path(sys.argv[1]), b"half of this")
 
 
 def fill_disk_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the disk be full for one file, which is written whole or not at all, and no other."""
+    """Simulates a full disk for atomic writes of a single file."""
     write_bytes = Path.write_bytes
 
     def write(partial: Path, content: bytes) -> int:
@@ -42,7 +42,7 @@ def fill_disk_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Has the kernel refuse what goes beyond so many bytes of any file of this process, after it wrote those."""
+    """Limits the size in bytes of every file that this process writes; the kernel refuses the excess."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -52,6 +52,6 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def leave_partial(path: Path) -> None:
-    """Has a process be killed while it writes a file whole or not at all."""
+    """Kills a process during an atomic write of a file."""
     done = subprocess.run([sys.executable, "-c", _KILLED, path], check=False)
     assert done.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The tables of all options, in `ablations/OPTIONS.md`: made from the declarations that the command line uses.
+"""The tables of all options in `ablations/OPTIONS.md`, generated from the declarations of the command line.
 
     python -m tests.option_tables
 
@@ -24,13 +24,13 @@ from ablations.config.option import SHOWN_NAMES
 from ablations.config.schema import Config
 
 FILE = Path(__file__).parents[1] / "ablations" / "OPTIONS.md"
-# What several data sets share, by the title of its table.
+# Options common to several data sets, by the title of their table.
 _DATA = {"all": DataConfig, "all that are read from files": StoredConfig, "image folders": ImageTreeConfig}
 _HEAD = "| option | default | values | meaning |\n| --- | --- | --- | --- |"
 
 
 def document() -> str:
-    """Returns the whole file, in Markdown."""
+    """Returns the content of the file in Markdown."""
     return "\n".join(_lines()) + "\n"
 
 
@@ -70,7 +70,7 @@ def _lines() -> Iterator[str]:
 
 
 def _by_choice(group: str, choices: Mapping[str, type], shared: Mapping[str, type]) -> Iterator[str]:
-    """Lists the options that several choices of a group share, then those that each declares or changes itself."""
+    """Yields the tables of options common to several choices of a group, then those that each adds or changes."""
     known: dict[str, Field[Any]] = {}
     for title, schema in shared.items():
         new = [entry for entry in fields(schema) if entry.name not in known]
@@ -89,7 +89,7 @@ def _same(entry: Field[Any], inherited: Field[Any] | None) -> bool:
 
 def _first_line(schema: type) -> str:
     text = (schema.__doc__ or "").strip().partition("\n")[0]
-    return "" if text.startswith(f"{schema.__name__}(") else text  # what dataclasses write themselves says nothing
+    return "" if text.startswith(f"{schema.__name__}(") else text  # the default docstring of dataclasses
 
 
 def _section(title: str, entries: list[Field[Any]], prefix: str, schema: type, about: str = "") -> Iterator[str]:
@@ -118,7 +118,7 @@ def _row(entry: Field[Any], prefix: str, schema: type) -> str:
 
 
 def _values(entry: Field[Any], schema: type) -> str:
-    """What an option can be: its choices, or its type and range."""
+    """The values of an option: its choices, or its type and range."""
     declared = entry.metadata
     words = [f"`{word}`" for word in declared.get("words") or ()]
     if choices := declared.get("choices"):
@@ -147,7 +147,7 @@ def _escaped(text: str) -> str:
 
 
 def _recipes() -> Iterator[str]:
-    """The named recipes: what each sets otherwise than the defaults."""
+    """Yields the named recipes with their differences from the defaults."""
     recipes = {name: compose_config([f"train={name}"]).train for name in group_choices()["train"]}
     default = type(next(iter(recipes.values())))()
     changed = [

@@ -1,4 +1,4 @@
-"""The architecture: direction of imports, circles, what loading a package loads, length of functions, private names."""
+"""The architecture: direction of imports, cycles, slow imports, length of functions, private names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-# A package imports only packages that stand before it; verbs import any of them, and nothing imports a verb.
+# A package imports only earlier packages in this list; verbs import any of them, and nothing imports a verb.
 ORDER = (
     "common", "config", "design", "data", "measure", "training", "storage", "stats", "analysis", "reporting",
-    "export",  # results for other programs, with sentences of reports in model cards
+    "export",  # after reporting, whose sentences are in model cards
     "tracking", "execution", "benchmarking", "ledger", "cli",
 )  # fmt: skip
 VERBS = ("run", "plan", "analyze", "compare", "bench", "claims")
@@ -25,7 +25,7 @@ LONGEST = 60  # lines of a function
 MAY_BE_LONG = ("ablations.training.train.train", "sa_core.fused.")  # the training loop, and kernels
 OURS = {"ablations", "sa_core"}
 PUBLIC_ONLY = {"optuna", "mlflow", "hydra", "ray", "pytest"}
-# What all files of some packages load of what takes seconds to import.
+# Slow imports that the files of some packages may load.
 SLOW = {"torch", "optuna", "mlflow", "matplotlib", "ray"}
 LOADS: dict[str, set[str]] = {
     "common config design stats cli run plan analyze compare bench claims __main__": set(),
@@ -40,14 +40,14 @@ LOADS: dict[str, set[str]] = {
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The product's files by their modules' names."""
+    """The syntax trees of the product's files by module name."""
     files = sorted(path for package in ("ablations", "sa_core") for path in (ROOT / package).rglob("*.py"))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
     return {name: ast.parse(path.read_text()) for name, path in zip(names, files, strict=True)}
 
 
 def imports_of(tree: ast.AST) -> Iterator[str]:
-    """Yields full names of all that a file imports, in functions too; not of what is for type checkers alone."""
+    """Yields the full names of a file's imports, including those in functions, but not those for type checking."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -60,7 +60,7 @@ def imports_of(tree: ast.AST) -> Iterator[str]:
 
 
 def edges() -> dict[str, set[str]]:
-    """Which of the product's modules each of them imports."""
+    """The imports between the product's modules."""
     modules = trees()
     found: dict[str, set[str]] = {}
     for module, tree in modules.items():
@@ -70,7 +70,7 @@ def edges() -> dict[str, set[str]]:
 
 
 def floor(module: str) -> int:
-    """How high a module stands: sa_core below, then the packages of ablations, the verbs, the public face."""
+    """The level of a module: sa_core is lowest, then the packages of ablations, the verbs, the public names."""
     top, *rest = module.split(".")
     if top == "sa_core":
         return -1
@@ -79,7 +79,7 @@ def floor(module: str) -> int:
     return ORDER.index(rest[0]) if rest[0] in ORDER else len(ORDER)
 
 
-def test_a_package_imports_only_what_stands_before_it() -> None:
+def test_a_package_imports_only_earlier_packages() -> None:
     wrong = set()
     for module, imported in edges().items():
         for name in imported:
@@ -89,7 +89,7 @@ def test_a_package_imports_only_what_stands_before_it() -> None:
     assert sorted(wrong) == []
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = edges()
 
     def reached(start: str) -> set[str]:
@@ -104,7 +104,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [module for module in graph if module in reached(module)] == []
 
 
-def test_the_folder_of_the_suite_has_packages_and_verbs_alone() -> None:
+def test_the_folder_of_the_suite_has_only_packages_and_verbs() -> None:
     allowed = {f"{name}.py" for name in (*VERBS, *FACE)} | {
         "py.typed",
         "README.md",
@@ -115,7 +115,7 @@ def test_the_folder_of_the_suite_has_packages_and_verbs_alone() -> None:
     assert sorted({path.name for path in (ROOT / "ablations").iterdir()} - allowed) == []
 
 
-def test_of_other_libraries_only_public_names_are_imported() -> None:
+def test_only_public_names_of_libraries_are_imported() -> None:
     tests = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
     private = {
         f"{file} imports {name}"
@@ -138,7 +138,7 @@ def test_no_function_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("packages", LOADS)
-def test_packages_load_nothing_slow_that_they_do_not_need(packages: str) -> None:
+def test_packages_import_no_slow_modules_that_they_do_not_need(packages: str) -> None:
     names = [f"ablations.{name}" for name in packages.split() if f"ablations.{name}" in trees()]
     modules = [module for module in trees() if any(f"{module}.".startswith(f"{name}.") for name in names)]
     code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
@@ -154,11 +154,11 @@ def test_tests_share_builders_and_do_not_import_each_other() -> None:
         for name in imports_of(ast.parse(path.read_text()))
         if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     }
-    assert sorted(shared) == []  # what several of them build is in tests/builders
+    assert sorted(shared) == []  # shared helpers are in tests/builders
 
 
 def private_names_used(tree: ast.AST) -> Iterator[str]:
-    """Yields the private names of ours that a test imports, reads or replaces, through modules and classes of ours."""
+    """Yields the product's private names that a test imports, reads or replaces."""
     names = [name for name in imports_of(tree) if name.split(".")[0] in OURS]
     yield from (name for name in names if is_private(name))
     ours = {
@@ -172,7 +172,7 @@ def private_names_used(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in ours and is_private(node.attr):
             yield ast.unparse(node)
         elif isinstance(node, ast.Call) and len(node.args) > 1 and isinstance(name := node.args[1], ast.Constant):
-            owner = ast.unparse(node.args[0])  # of what is got, set or deleted by its name
+            owner = ast.unparse(node.args[0])  # of getattr, setattr and delattr
             if owner.split(".")[0] in ours and isinstance(name.value, str) and is_private(name.value):
                 yield f"{owner}.{name.value}"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(".")[0] in OURS:
@@ -183,7 +183,7 @@ def is_private(name: str) -> bool:
     return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
 
 
-def test_tests_use_only_public_names_of_ours() -> None:
+def test_tests_use_only_public_names_of_the_product() -> None:
     used = {
         f"{path.relative_to(ROOT)} uses {name}"
         for path in (ROOT / "tests").rglob("*.py")
@@ -205,6 +205,6 @@ def test_tests_use_only_public_names_of_ours() -> None:
         "m.setattr('ablations.cli._x', 1)",
     ],
 )
-def test_a_private_name_is_found_wherever_a_test_uses_one(line: str) -> None:
+def test_every_use_of_a_private_name_is_detected(line: str) -> None:
     public = line.replace("_x", "x").replace("'x'", "'__x__'")
     assert [len(list(private_names_used(ast.parse(text)))) for text in (line, public)] == [1, 0]

@@ -1,4 +1,4 @@
-"""What the README files show: links, pictures, commands, code, option tables, spelling; and their length."""
+"""README files: links, images, commands, code, option tables, spelling and length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
-PROSE = [path for path in DOCUMENTS if path != option_tables.FILE]  # whose words are those of the options' help
+PROSE = [path for path in DOCUMENTS if path != option_tables.FILE]  # generated from the options' help
 # One spelling for each of the field's terms.
 SPELLINGS = {
     "data set": r"\bdatasets?\b",
@@ -40,7 +40,7 @@ SPELLINGS = {
     "minimum detectable effect": r"\bminimal detectable effect\b",
     "licence (the noun)": r"\blicense\b(?!\.txt)",
 }
-# Constructions of LANGUAGE that have to be read twice.
+# Constructions that a reader has to translate back.
 PUZZLES = (
     r"\bwhoever\b", r"\bis no (number|name|value|backbone|model)\b", r"\basks nobody\b", r"\bby itself where it can\b",
     r"\bwhat there is to\b", r"\bof these,", r"\bbecame of\b", r"\bhow far the noise\b", r"\bpromises?\b",
@@ -65,7 +65,7 @@ def blocks(path: Path, *languages: str) -> Iterator[str]:
 
 
 def shown_commands() -> Iterator[tuple[str, str]]:
-    """Every command of the suite that a document shows, with the document's name; in blocks and in inline code."""
+    """Every command of the suite in code blocks and inline code, with the document's name."""
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         inline = [" ".join(code.split()) for code in re.findall(r"`(python -m ablations[^`]*)`", prose_code(text))]
@@ -76,12 +76,12 @@ def shown_commands() -> Iterator[tuple[str, str]]:
 
 
 def prose_code(text: str) -> str:
-    """The text without fenced blocks, in which backquotes mean something else."""
+    """The text without fenced blocks, in which backquotes have another meaning."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
 def anchor(heading: str) -> str:
-    """The name that a heading is linked by, as GitHub makes it."""
+    """The anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -95,7 +95,7 @@ def test_the_first_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_link_and_picture_leads_somewhere(document: Path) -> None:
+def test_every_link_and_image_has_a_target(document: Path) -> None:
     missing = []
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_code(document.read_text(encoding="utf-8"))):
         file, _, section = target.partition("#")
@@ -112,7 +112,7 @@ def test_every_link_and_picture_leads_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize(("document", "command"), sorted(set(shown_commands())))
-def test_every_command_that_is_shown_can_be_given(document: str, command: str, tmp_path: Path) -> None:
+def test_every_documented_command_is_valid(document: str, command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)
     module, arguments = words[2], words[3:]
     verb = module.removeprefix("ablations").removeprefix(".")
@@ -126,7 +126,7 @@ def test_every_command_that_is_shown_can_be_given(document: str, command: str, t
         return
     line = read_flags(arguments)
     folder = None
-    if line.config_dir:  # the document shows the file, too
+    if line.config_dir:  # the file is in the document
         files = [block for block in blocks(ROOT / document, "yaml") if "question:" in block]
         (tmp_path / "sweep").mkdir()
         (tmp_path / "sweep" / "wide.yaml").write_text(files[0])
@@ -137,13 +137,13 @@ def test_every_command_that_is_shown_can_be_given(document: str, command: str, t
         compose_config(without_recipes(line.overrides), folder)
 
 
-def test_a_command_with_an_unknown_option_would_be_found() -> None:
+def test_a_command_with_an_unknown_option_would_be_detected() -> None:
     with pytest.raises(UsageError):
         compose_config(["sweep=groups", "train.epoch=3"])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_code_that_is_shown_is_python_and_its_imports_exist(document: Path) -> None:
+def test_documented_code_is_valid_python_with_existing_imports(document: Path) -> None:
     for block in blocks(document, "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -153,7 +153,7 @@ def test_code_that_is_shown_is_python_and_its_imports_exist(document: Path) -> N
                 assert [import_module(alias.name) for alias in node.names]
 
 
-def test_the_code_of_the_library_runs() -> None:
+def test_the_documented_code_of_the_library_runs() -> None:
     for document in ("README.md", "sa_core/README.md"):
         context: dict[str, object] = {}
         for block in blocks(ROOT / document, "python"):
@@ -162,25 +162,25 @@ def test_the_code_of_the_library_runs() -> None:
         assert context
 
 
-def test_the_tables_of_options_are_those_of_the_declarations() -> None:
+def test_the_tables_of_options_match_the_declarations() -> None:
     written = option_tables.FILE.read_text(encoding="utf-8")
     assert written == option_tables.document(), "python -m tests.option_tables writes them again"
 
 
 @pytest.mark.parametrize("document", PROSE, ids=name)
-def test_terms_are_spelled_in_one_way(document: Path) -> None:
+def test_terms_have_one_spelling(document: Path) -> None:
     text = prose(document)
     found = {term: re.findall(pattern, text) for term, pattern in SPELLINGS.items() if re.search(pattern, text)}
     assert found == {}
 
 
 @pytest.mark.parametrize("document", PROSE, ids=name)
-def test_no_sentence_has_to_be_read_twice_for_its_construction(document: Path) -> None:
+def test_no_sentence_has_a_construction_that_must_be_read_twice(document: Path) -> None:
     text = prose(document)
     assert [found.group() for pattern in PUZZLES if (found := re.search(pattern, text, flags=re.I))] == []
 
 
-def test_the_citation_is_that_of_the_package() -> None:
+def test_the_citation_matches_the_package() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{cited["version"]}"' in declared
@@ -188,7 +188,7 @@ def test_the_citation_is_that_of_the_package() -> None:
     assert any("Shuffle Attention" in work["title"] for work in cited["references"])
 
 
-def test_the_changelog_knows_the_format_of_the_store() -> None:
+def test_the_changelog_has_the_format_of_the_store() -> None:
     from ablations.storage.study import FORMAT
 
     assert f"Store format {FORMAT}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The distribution: what it declares and contains, what works with torch alone, and the wheel as it is installed."""
+"""The distribution: declared dependencies, contents, use with torch alone, and the installed wheel."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from tests.wording import worded
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OURS = {"ablations", "sa_core", "tests"}
-# Used without an import of their own: SQLAlchemy and Optuna import drivers by the names in URLs, pytest its plug-ins,
-# torch.onnx and torch.utils.tensorboard their packages, pandas what writes Parquet, mypy its stubs, and the notebooks
-# the kernel; the others are commands.
+# Used without an import: SQLAlchemy and Optuna import drivers by the names in URLs, pytest its plug-ins, torch.onnx and
+# torch.utils.tensorboard their packages, pandas the Parquet writer, mypy its stubs, and notebooks the kernel; the rest
+# are commands.
 UNIMPORTED = {
     "psycopg2-binary", "pyarrow", "tensorboard", "onnx", "onnxscript", "pytest-xdist", "ipykernel", "ruff", "mypy",
     "build", "pre-commit", "setuptools", "pandas-stubs", "scipy-stubs", "types-psutil", "types-pyyaml",
 }  # fmt: skip
-WITH_TORCH = {"triton"}  # which torch brings where there are GPUs; sa_core does without
-# Files of the packages that an installation does without: sources of what it has compiled, and text about the sources.
+WITH_TORCH = {"triton"}  # a dependency of torch for GPUs, optional for sa_core
+# Files of the packages that an installation does not have: sources of compiled files, and text about the sources.
 UNINSTALLED = {".cpp", ".h", ".md", ".pyc", ".so"}
 UNCOPIED = {".git", ".venv", ".hypothesis", "results", "build", "dist", "data", "mlruns"}
 
 
 def normalised(name: str) -> str:
-    """The name of a distribution as an index compares it (PEP 503), without version, extras and markers."""
+    """The normalized name of a distribution (PEP 503), without version, extras and markers."""
     found = re.match(r"[\w.-]+", name)
     assert found
     return re.sub(r"[-_.]+", "-", found.group()).lower()
 
 
 def declared(*extras: str) -> set[str]:
-    """What the base installation and these extras ask for, extras within extras included."""
+    """The dependencies of the base installation and these extras, including nested extras."""
     names = {normalised(text) for text in PROJECT["dependencies"]}
     for extra in extras:
         for text in EXTRAS[extra]:
@@ -59,7 +59,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def imported(*folders: str) -> set[str]:
-    """The distributions of all that the files in these folders import, in functions too."""
+    """The distributions that the files in these folders import, including imports in functions."""
     owners, known = packages_distributions(), declared("dev")
     found = set()
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
@@ -68,12 +68,12 @@ def imported(*folders: str) -> set[str]:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             packages = {name.partition(".")[0] for name in names} - OURS - sys.stdlib_module_names
             for package in packages:
-                names = [normalised(owner) for owner in owners[package]]  # of which some are parts of others
+                names = [normalised(owner) for owner in owners[package]]  # a package may be in several distributions
                 found.add(next((name for name in names if name in known), names[0]))
     return found
 
 
-def test_all_that_is_imported_is_declared_and_all_that_is_declared_is_used() -> None:
+def test_imported_and_declared_packages_are_the_same() -> None:
     product, everything = imported("ablations", "sa_core"), imported("ablations", "sa_core", "tests")
     optional = {extra for extra in EXTRAS if extra != "dev"}
     assert sorted(product - declared(*optional) - WITH_TORCH) == []
@@ -82,13 +82,13 @@ def test_all_that_is_imported_is_declared_and_all_that_is_declared_is_used() -> 
     assert sorted(declared("dev") - everything - UNIMPORTED) == []
 
 
-def test_the_library_alone_asks_for_torch_alone() -> None:
+def test_the_library_depends_only_on_torch() -> None:
     assert declared() == {"torch"}
     assert sorted(imported("sa_core") - declared("suite") - WITH_TORCH) == []
 
 
 def needed_by(name: str) -> set[str]:
-    """A distribution, and all that it asks for."""
+    """A distribution with all its dependencies."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
@@ -103,7 +103,7 @@ def needed_by(name: str) -> set[str]:
 
 
 def alone(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python where nothing is installed but torch and what it asks for."""
+    """Runs Python with only torch and its dependencies installed."""
     kept = needed_by("torch")
     hidden = {
         package
@@ -125,7 +125,7 @@ sys.meta_path.insert(0, Hidden())
     )  # fmt: skip
 
 
-def test_with_torch_alone_the_library_works() -> None:
+def test_the_library_works_with_torch_alone() -> None:
     done = alone(
         "import torch, sa_core\n"
         "x = torch.ones(2, 16, 4, 4)\n"
@@ -147,7 +147,7 @@ def test_with_torch_alone_the_library_works() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_with_torch_alone_a_verb_says_what_to_install(verb: str) -> None:
+def test_with_torch_alone_a_verb_explains_what_to_install(verb: str) -> None:
     code = f"import runpy; sys.argv[0] = 'x'; runpy.run_module('ablations.{verb}', run_name='__main__', alter_sys=True)"
     done = alone(code, "sweep=groups")
     assert done.returncode == 2, done.stderr
@@ -155,11 +155,11 @@ def test_with_torch_alone_a_verb_says_what_to_install(verb: str) -> None:
     assert worded("cli.not_installed", extra="shuffle-attention-ablations[suite]") in done.stderr
 
 
-# --- What is built.
+# Built distributions.
 
 
 def build(what: str, source: Path) -> Path:
-    """Builds the sdist or the wheel of a folder, in this environment."""
+    """Builds the sdist or the wheel of a folder in this environment."""
     command = [sys.executable, "-m", "build", f"--{what}", "--no-isolation", str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -180,7 +180,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the sdist; libraries that this installation has built are taken for built, not compiled again."""
+    """The wheel of the sdist, with the compiled libraries of this installation instead of new ones."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -194,16 +194,16 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that may not be written, with the wheel, and this environment's packages beside it."""
+    """A read-only environment with the wheel and this environment's packages."""
     folder = tmp_path_factory.mktemp("installation") / "venv"
     venv.create(folder, symlinks=True)
     command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
-    # Without PYTHONPATH, in which pip would find the editable installation and take the wheel for installed.
+    # Without PYTHONPATH, in which pip would find the editable installation and skip the wheel.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     wanted = ["--no-deps", "--no-index", "--ignore-installed", str(wheel)]
     subprocess.run([*command, *wanted], check=True, capture_output=True, timeout=200, env=environment)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Of a folder that is added so, no .pth files are read: an editable installation in it stays out.
+    # Python reads no .pth files in a folder added this way, so an editable installation in it has no effect.
     (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
@@ -212,13 +212,13 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_packages() -> Iterator[str]:
-    """The files of the packages that an installation has."""
+    """The files of the packages in an installation."""
     for path in (path for package in ("ablations", "sa_core") for path in (ROOT / package).rglob("*")):
         if path.is_file() and path.suffix not in UNINSTALLED:
             yield str(path.relative_to(ROOT))
 
 
-def test_the_source_distribution_has_tests_and_all_that_builds_and_explains(sdist: Path) -> None:
+def test_the_source_distribution_has_tests_build_files_and_documents(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.*") if path.suffix in (".py", ".toml")}
@@ -242,7 +242,7 @@ def metadata_of(wheel: Path) -> Message:
         return message_from_bytes(archive.read(name))
 
 
-def test_the_wheel_has_the_files_of_the_packages_and_no_others(wheel: Path) -> None:
+def test_the_wheel_has_exactly_the_files_of_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (licences,) = {name.partition("/")[0] for name in archive.namelist() if name.endswith("licenses/LICENSE")}
@@ -251,7 +251,7 @@ def test_the_wheel_has_the_files_of_the_packages_and_no_others(wheel: Path) -> N
     assert sorted(names ^ {*in_packages(), *built}) == []
 
 
-def test_the_wheel_says_whose_it_is_and_what_it_asks_for(wheel: Path) -> None:
+def test_the_wheel_has_authors_and_dependencies(wheel: Path) -> None:
     metadata = metadata_of(wheel)
     assert metadata["License-Expression"] == "MIT"
     assert metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
@@ -265,15 +265,13 @@ def test_the_wheel_says_whose_it_is_and_what_it_asks_for(wheel: Path) -> None:
 
 
 def unprivileged() -> Sequence[str]:
-    """What runs a command as another user, whom read-only folders bind; nothing where that cannot be had."""
+    """The command prefix to run as a user without write access to read-only folders; empty if not available."""
     prefix = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
     tried = shutil.which("unshare") and subprocess.run([*prefix, "true"], check=False, capture_output=True)
     return prefix if tried and not tried.returncode else ()
 
 
-def test_the_wheel_works_from_an_empty_folder_when_its_installation_is_read_only(
-    installation: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_works_in_an_empty_folder_with_a_read_only_installation(installation: Path, tmp_path: Path) -> None:
     kept = ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
     environment = {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(tmp_path)}
 

@@ -1,4 +1,4 @@
-"""Tests as on another processor reach the processes that are started, or they would test nothing."""
+"""The emulation of another processor applies to child processes."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def test_a_process_without_avx512_computes_in_fp32(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", f"{processors.FOLDER / 'avx2'}:{processors.FOLDER.parents[1]}")
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     capability, precision = done.stdout.split()
-    assert capability in ("AVX2", "DEFAULT")  # the latter where there is no AVX2 either
+    assert capability in ("AVX2", "DEFAULT")  # DEFAULT without AVX2
     assert precision == "fp32"

@@ -1,4 +1,4 @@
-"""Every text that tests pin is used, every one that they name is there, and texts are in plain technical English."""
+"""Pinned texts are complete and used, and shown texts are in plain technical English."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_every_text_is_used() -> None:
     assert sorted(KNOWN - named) == []
 
 
-def test_every_text_that_is_named_is_there() -> None:
+def test_every_named_text_exists() -> None:
     looked_up = re.findall(r"\bworded\(\s*[\"']([^\"'{}]+)[\"']", SOURCES)
     assert len(looked_up) > len(KNOWN) / 3
     assert sorted(set(looked_up) - KNOWN) == []
 
 
-def test_a_text_is_not_there_without_its_values() -> None:
+def test_a_missing_text_or_value_is_an_error() -> None:
     name = "errors.missing"
     with pytest.raises(KeyError, match="missing"):
         worded(name)
@@ -35,7 +35,7 @@ def test_a_text_is_not_there_without_its_values() -> None:
         worded("errors.near")
 
 
-def test_a_refusal_is_told_from_others() -> None:
+def test_a_refusal_matches_only_its_message() -> None:
     pattern = refusal("sweep=group", "options.no_such", what="sweep", near="groups", valid="a, b")
     assert re.match(pattern, "sweep=group: unknown sweep; did you mean groups? valid: a, b")
     for other in (
@@ -57,7 +57,7 @@ FORBIDDEN = re.compile(
     r"|\bsays nothing\b|\ba reader may\b|\bneither true nor false\b",
     re.IGNORECASE,
 )
-# One spelling for each of the field's terms, by the one that is used.
+# Other spellings of the field's terms, by the standard one.
 SPELLINGS = {
     "top-1": r"\btop1\b(?!=)(?= (of|is|are|and|accuracy)\b)|\btop 1\b",
     "multiply-adds": r"\bmultiply adds\b|\bmult-adds\b|\bMAdds\b",
@@ -71,7 +71,7 @@ SPELLINGS = {
 
 
 def shown_strings() -> Iterator[tuple[str, str]]:
-    """Every string of the product that people may read, with its place: no docstrings, and no statements of SQL."""
+    """Every string of the product that may be shown, with its location, except docstrings."""
     for package in ("ablations", "sa_core"):
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -93,12 +93,12 @@ def test_no_text_has_a_construction_that_must_be_read_twice() -> None:
 
 
 @pytest.mark.parametrize("term", SPELLINGS)
-def test_a_term_is_spelled_in_one_way(term: str) -> None:
+def test_a_term_has_one_spelling(term: str) -> None:
     assert [f"{place}: {text}" for place, text in shown_strings() if re.search(SPELLINGS[term], text)] == []
 
 
 @pytest.mark.parametrize(
     "text", ["a=b: is no number; a number is", "picked after seeing the results, which flatters it", "Nobody answers"]
 )
-def test_such_a_construction_would_be_found(text: str) -> None:
+def test_such_a_construction_would_be_detected(text: str) -> None:
     assert FORBIDDEN.search(text)

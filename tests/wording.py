@@ -1,4 +1,4 @@
-"""The one place that tests pin sentences in: `wording.toml`, by section and name."""
+"""Access to the sentences that tests pin: `wording.toml`, by section and name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def texts() -> dict[str, dict[str, str]]:
 
 
 def worded(name: str, /, **values: Any) -> str:
-    """Returns the text `section.name` with these values in the place of its braces.
+    """Returns the text `section.name` with values in place of its braces.
 
     Raises:
-        KeyError: if there is no such text, or a value of it was not given.
+        KeyError: if the text does not exist, or a value is missing.
     """
     section, _, key = name.partition(".")
     return texts()[section][key].format(**values)
@@ -28,15 +28,15 @@ def worded(name: str, /, **values: Any) -> str:
 def refusal(
     subject: str, reason: str, /, *, then: str | tuple[str, ...] = (), near: str = "", valid: str = "", **values: Any
 ) -> str:
-    """Returns a pattern of the message of an error.
+    """Returns a pattern for the message of an error.
 
     Args:
-        subject: what it is about, as `train.epochs=x`.
-        reason: the name of the text that says why that does not do.
-        then: what the message goes on to name, in this order.
-        near: the choices that it asks whether they were meant, as `run or plan`.
-        valid: the first of the choices that it lists, as `a, b`.
-        values: those of the reason.
+        subject: the option and its value, as `train.epochs=x`.
+        reason: the name of the text with the reason.
+        then: further texts of the message, in this order.
+        near: the suggested choices, as `run or plan`.
+        valid: the first of the valid choices, as `a, b`.
+        values: of the reason.
     """
     parts = [worded(reason, **values), *((then,) if isinstance(then, str) else then)]
     if near:

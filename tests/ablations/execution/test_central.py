@@ -1,4 +1,4 @@
-"""A study in a PostgreSQL database and on an MLflow server, as several people and machines share them."""
+"""A study in a PostgreSQL database and on an MLflow server that several users and machines share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUDY = "central"
 TOKEN = "t0ken-of-mine"
 
 
-def test_a_study_is_run_on_central_servers_and_outlives_a_restart_of_its_database(
+def test_a_study_on_central_servers_survives_a_restart_of_its_database(
     cluster: Cluster, server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = cluster.new_database()
@@ -37,7 +37,7 @@ def test_a_study_is_run_on_central_servers_and_outlives_a_restart_of_its_databas
         for line in process.stdout:
             printed += line
             if "[1/6]" in line:
-                # Another machine, as far as folders go.
+                # With other folders, like another machine.
                 assert cli.main("run", PURPOSE, run, there) == 2
                 cluster.stop()
                 cluster.start()
@@ -59,12 +59,12 @@ def test_a_study_is_run_on_central_servers_and_outlives_a_restart_of_its_databas
     (parent,) = [run for run in runs if "cell" not in run.data.tags]
     assert {"figures", "report.md"} <= {info.path for info in client.list_artifacts(parent.info.run_id)}
 
-    # Another machine makes the report from what the servers have.
+    # Another machine makes the report from the servers' data.
     assert cli.main("analyze", analyze.PURPOSE, analyze.analyze, [*there, "figures=[forest,variants]"]) == 0
     assert (tmp_path / "there" / STUDY / "figures" / "variants.csv").exists()
 
-    shown = [printed, second.out, second.err, *capsys.readouterr(), str(store.attributes), str(runs)]
-    shown += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
-    shown += [path.read_bytes().decode("latin-1") for path in server.folder.rglob("*") if path.is_file()]
+    outputs = [printed, second.out, second.err, *capsys.readouterr(), str(store.attributes), str(runs)]
+    outputs += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    outputs += [path.read_bytes().decode("latin-1") for path in server.folder.rglob("*") if path.is_file()]
     for secret in (PASSWORD, QUOTED_PASSWORD, TOKEN):
-        assert not [text[:200] for text in shown if secret in text]
+        assert not [text[:200] for text in outputs if secret in text]

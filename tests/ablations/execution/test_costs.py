@@ -38,7 +38,7 @@ def measured_ratios(study: DrivenStudy) -> dict[str, float]:
     return {name: cost["train_time_ratio"] for name, cost in known.items() if cost}
 
 
-def test_all_variants_are_measured_before_the_first_cell_and_once(tmp_path: Path) -> None:
+def test_all_variants_are_measured_once_before_the_first_cell(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     trained: list[int] = []
     launcher = Measuring(study.config, lambda: trained.append(len(launcher.trained)))
@@ -52,7 +52,7 @@ def test_all_variants_are_measured_before_the_first_cell_and_once(tmp_path: Path
     assert again.runs == []
 
 
-def test_where_nothing_is_to_be_measured_nothing_is_asked_of_the_launcher(tmp_path: Path) -> None:
+def test_without_measuring_the_launcher_is_not_called(tmp_path: Path) -> None:
     study = study_of(tmp_path, "measure=off")
 
     def alone(*_: Any) -> None:
@@ -64,7 +64,7 @@ def test_where_nothing_is_to_be_measured_nothing_is_asked_of_the_launcher(tmp_pa
     assert "costs" not in study.store.attributes
 
 
-def test_new_variants_are_measured_together_with_what_they_are_compared_with(tmp_path: Path) -> None:
+def test_new_variants_are_measured_together_with_their_baseline(tmp_path: Path) -> None:
     baseline = ("sweep.baseline=groups=4",)
     first = study_of(tmp_path, *baseline)
     first.drive(Measuring(first.config))
@@ -80,7 +80,7 @@ def test_new_variants_are_measured_together_with_what_they_are_compared_with(tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_measuring_that_was_interrupted_goes_on_with_the_run_that_was_cut_off(
+def test_interrupted_measuring_resumes_with_the_interrupted_run(
     tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TOGETHER", 1)
@@ -101,7 +101,7 @@ def test_measuring_that_was_interrupted_goes_on_with_the_run_that_was_cut_off(
     assert measured_ratios(study) == pytest.approx({"none": 1.0, "groups=1": 1.1, "groups=2": 1.2, "groups=4": 1.4})
 
 
-def test_measuring_that_was_killed_goes_on_with_the_run_that_was_cut_off(tmp_path: Path) -> None:
+def test_killed_measuring_resumes_with_the_killed_run(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from ablations import cli\n"
@@ -121,14 +121,14 @@ def test_measuring_that_was_killed_goes_on_with_the_run_that_was_cut_off(tmp_pat
             if line.startswith("Measuring the costs of "):
                 begun.append(line.strip().removeprefix("Measuring the costs of "))
             if len(begun) == 2 and (not runs or line.startswith("Measured the costs of ")):
-                process.kill()  # for the first time in its second run, when the one before it is stored
+                process.kill()  # in its second run, after the first one is stored
         assert process.wait() == -signal.SIGKILL
         process.stdout.close()
         runs.append(begun)
     assert runs == [["none", "groups=1"], ["groups=1", "groups=4"]]
 
 
-def test_on_another_machine_all_is_measured_anew_and_reported_from_there(tmp_path: Path) -> None:
+def test_another_machine_measures_everything_again_and_reports_its_costs(tmp_path: Path) -> None:
     first = study_of(tmp_path, "replicates=1")
     first.drive(Measuring(first.config))
     more = study_of(tmp_path)
@@ -147,7 +147,7 @@ def test_on_another_machine_all_is_measured_anew_and_reported_from_there(tmp_pat
     assert here.runs == []
 
 
-def test_each_backbone_is_measured_by_itself(tmp_path: Path) -> None:
+def test_each_backbone_is_measured_separately(tmp_path: Path) -> None:
     factors = "sweep.factors={model: [resnet8, resnet20], attention: [none, sa]}"
     study = DrivenStudy(tmp_path, "sweep=backbones", factors, *TINY[1:], *MEASURED)
     launcher = Measuring(study.config)
@@ -156,7 +156,7 @@ def test_each_backbone_is_measured_by_itself(tmp_path: Path) -> None:
     assert set(measured_ratios(study)) == {"resnet8, none", "resnet8, sa", "resnet20, none", "resnet20, sa"}
 
 
-def test_a_variant_that_cannot_be_measured_is_trained_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
+def test_a_variant_that_cannot_be_measured_is_trained_and_measured_by_the_next_run(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     launcher = Measuring(study.config)
     launcher.failing = frozenset({"groups=4"})
@@ -172,7 +172,7 @@ def test_a_variant_that_cannot_be_measured_is_trained_and_tried_again_by_the_nex
 
 
 @pytest.mark.parametrize("error", [WorkerLostError("it was killed"), MemoryError("it was killed")])
-def test_a_worker_that_dies_while_it_measures_costs_the_study_nothing_else(tmp_path: Path, error: Exception) -> None:
+def test_a_worker_that_dies_while_measuring_does_not_affect_the_study(tmp_path: Path, error: Exception) -> None:
     def die() -> None:
         raise error
 
@@ -184,9 +184,7 @@ def test_a_worker_that_dies_while_it_measures_costs_the_study_nothing_else(tmp_p
         assert worded("costs.failed", name=name, reason="it was killed") in study.said.getvalue()
 
 
-def test_real_networks_are_measured_without_a_look_at_the_test_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_networks_are_measured_without_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_of(tmp_path, "replicates=1", "train.epochs=1")
     is_measuring = []
     test_batches = DeviceImages.test_batches
@@ -214,9 +212,7 @@ def test_real_networks_are_measured_without_a_look_at_the_test_images(
         }  # fmt: skip
 
 
-def test_measuring_again_replaces_what_was_measured_when_all_of_it_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_measurements_replace_the_old_ones_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOGETHER", 1)
     study = study_of(tmp_path)
     study.drive(Measuring(study.config))
@@ -231,7 +227,7 @@ def test_measuring_again_replaces_what_was_measured_when_all_of_it_is_there(
     with pytest.raises(StudyInterruptedError):
         only.measure(launcher)
     (after,) = stored_costs(only.store.attributes).values()
-    assert after.runs[: len(before.runs)] == before.runs  # nothing is lost meanwhile
+    assert after.runs[: len(before.runs)] == before.runs  # the old measurements are kept until then
     again = Measuring(only.config)
     only.measure(again)
     (last,) = stored_costs(only.store.attributes).values()

@@ -1,7 +1,7 @@
-"""A driver that dies at each of its writes in turn, and the next one that goes on.
+"""A driver that dies at each of its writes in turn, and the next one that resumes.
 
-The kill is an exception that nothing in the suite catches, raised before or after a write to Optuna or MLflow: like
-SIGKILL it leaves the stores as they are at that moment, and unlike SIGKILL it can be put at every place there is.
+The kill is an exception that the suite does not catch, raised before or after a write to Optuna or MLflow: like SIGKILL
+it leaves the stores in their current state, but it can be placed at every write.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.builders.kept import INPUTS
 ENVIRONMENT = {"cpu": "one", "gpu": "none"}
 TYPED = ("replicates=1", "sweep.factors.attention.groups=[4]", "data.train_images=64", "data.test_images=10",
          "measure=off")  # fmt: skip
-# Everything that a driver writes with.
+# All methods by which a driver writes.
 WRITES = (
     (optuna.storages.RDBStorage, "create_new_trial"),
     (optuna.storages.RDBStorage, "set_trial_state_values"),
@@ -60,7 +60,7 @@ NETWORKS = {
 
 
 class Killed(BaseException):
-    """No handler of the suite's catches this."""
+    """An exception that no handler of the suite catches."""
 
 
 class InstantLauncher(SerialLauncher):
@@ -74,7 +74,7 @@ class InstantLauncher(SerialLauncher):
 
 
 class Study(DrivenStudy):
-    """A study that is run as `run` does, without its report."""
+    """A study run as by `run`, without its report."""
 
     def __init__(self, folder: Path, name: str, uri: str) -> None:
         super().__init__(folder, *TYPED, f"study={name}")
@@ -95,12 +95,12 @@ class Study(DrivenStudy):
             if not mirror.complete:
                 mirror.end("FINISHED")
         finally:
-            if mirror.monitor:  # a thread, which a killed process would take with it
+            if mirror.monitor:  # a thread, which would end with a killed process
                 mirror.monitor.finish()
 
 
 def kill_at(number: int, patch: pytest.MonkeyPatch, *, after: bool) -> None:
-    """Arranges for the `number`-th write to kill the driver."""
+    """Kills the driver at the `number`-th write."""
     written = 0
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +129,7 @@ def check(study: Study) -> None:
     done = [trial for trial in stored.trials if trial.state == TrialState.COMPLETE]
     assert [(trial.value, trial.intermediate_values) for trial in done] == [(51.0, {1: 50.0, 2: 51.0})] * 2
     assert len({trial.user_attrs["cell"] for trial in done}) == 2
-    # An attempt that was cut off stays, as one that failed.
+    # A killed attempt stays as a failed one.
     assert [trial.state for trial in stored.trials if trial not in done] in ([], [TrialState.FAIL])
     weights = Weights(folder / design.study / "weights")
     for cell in design.cells():
@@ -137,7 +137,7 @@ def check(study: Study) -> None:
         kept = weights.load(cell).state_dict()
         assert all(torch.equal(kept[name], value) for name, value in state.items()), design.study
     assert len(list(weights.folder.iterdir())) == 2, design.study
-    # A driver that died between storing an outcome and removing the checkpoint leaves a file that nobody reads.
+    # A driver that died between storing an outcome and removing the checkpoint leaves an unused file.
     assert len(list((folder / design.study).glob("checkpoints/*"))) <= 1, design.study
     client = MlflowClient(study.uri)
     runs = client.search_runs([client.get_experiment_by_name(design.study).experiment_id])
@@ -157,7 +157,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_driver_that_dies_at_any_write_loses_and_doubles_nothing(tmp_path: Path, uri: str, after: bool) -> None:
+def test_a_driver_that_dies_at_any_write_neither_loses_nor_duplicates_cells(
+    tmp_path: Path, uri: str, after: bool
+) -> None:
     number, died = 0, True
     while died:
         number += 1

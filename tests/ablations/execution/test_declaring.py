@@ -1,4 +1,4 @@
-"""What a study declares before its first cell, from the first command to reports of later ones."""
+"""The declaration of a study before its first cell, from the first command to reports of later ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNCHANGED = "; unchanged since."
 
 @pytest.fixture(autouse=True)
 def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
-    """Saves the seconds that tables and figures take, which are not what is tested here."""
+    """Skips slow tables and figures, which are not tested here."""
     shutil.copy(mlflow_tables, tmp_path)
 
 
@@ -32,9 +32,9 @@ def call(folder: Path, *arguments: str) -> int:
 
 def history(folder: Path) -> History:
     store = open_store(f"sqlite:///{folder / 'optuna.db'}", STUDY, create=False)
-    known = History.stored(store.attributes["declared"])
-    assert known is not None
-    return known
+    stored_history = History.stored(store.attributes["declared"])
+    assert stored_history is not None
+    return stored_history
 
 
 def report(folder: Path) -> str:
@@ -42,7 +42,7 @@ def report(folder: Path) -> str:
 
 
 def tag(folder: Path) -> str:
-    """What MLflow has of the study's verdicts."""
+    """MLflow's tag for the study's verdicts."""
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(STUDY)
     assert experiment
@@ -50,7 +50,7 @@ def tag(folder: Path) -> str:
     return str(parent.data.tags["verdicts"])
 
 
-def test_a_margin_that_is_changed_after_the_first_cell_is_accepted_and_marked_everywhere(
+def test_a_margin_changed_after_the_first_cell_is_accepted_and_marked_everywhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path) == 0
@@ -74,27 +74,27 @@ def test_a_margin_that_is_changed_after_the_first_cell_is_accepted_and_marked_ev
     assert "| verdict (exploratory) |" in text
     assert "<h2>Verdicts (exploratory)</h2>" in page
     assert f"Verdicts are {clause}." in page
-    assert page.count(f"Verdicts are {clause}.") >= 2  # the section's, and the caption of the forest plot
+    assert page.count(f"Verdicts are {clause}.") >= 2  # in the section and in the caption of the forest plot
     assert tag(tmp_path) == clause
 
-    # Who comes back to what was declared judges by it.
+    # With the declared margin, verdicts follow the declaration again.
     assert call(tmp_path) == 0
     assert worded("declaration.kept").strip() in report(tmp_path)
     assert tag(tmp_path) == "declared"
 
 
-def test_more_replicates_than_were_declared_are_accepted_and_marked(tmp_path: Path) -> None:
+def test_more_replicates_than_declared_are_accepted_and_marked(tmp_path: Path) -> None:
     off = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *off) == 0
     assert call(tmp_path, *off, "replicates=3") == 0
     assert worded("declaration.exploratory") in report(tmp_path)
-    # They stay trained, whatever is asked for afterwards.
+    # They stay trained with any later options.
     assert call(tmp_path, *off) == 0
     assert worded("declaration.exploratory") in report(tmp_path)
     assert [change.what for change in history(tmp_path).changes] == ["replicates"]
 
 
-def test_a_report_by_other_words_is_marked_and_records_nothing(tmp_path: Path) -> None:
+def test_a_report_with_other_options_is_marked_and_records_nothing(tmp_path: Path) -> None:
     off = ("tracking.enabled=false", "train.epochs=1")
     assert call(tmp_path, *off) == 0
     words = [*TINY, "device=cpu", "measure=off", *off, f"results_dir={tmp_path}"]

@@ -1,4 +1,4 @@
-"""`plan` names degenerate modules, `run` refuses them unless it is told otherwise, and a search passes them over."""
+"""`plan` lists degenerate modules, `run` refuses them unless configured otherwise, and a search skips them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_run_refuses_degenerate_modules_and_trains_and_stores_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_plan_names_them_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_lists_degenerate_modules_and_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", tmp_path) == 0
     text = unescaped(tmp_path / STUDY / "plan.md")
     assert f"- Degenerate: {WHERE}" in text
@@ -52,19 +52,19 @@ def test_plan_names_them_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Degenerate" not in unescaped(tmp_path / STUDY / "plan.md")
 
 
-def test_a_pilot_is_refused_as_a_run_is(tmp_path: Path) -> None:
+def test_a_pilot_is_refused_like_a_run(tmp_path: Path) -> None:
     assert call("plan", tmp_path, "plan.pilot=1") == 2
     assert not (tmp_path / "optuna.db").exists()
 
 
-def test_a_study_is_trained_with_a_warning_where_that_is_asked_for_and_read_again_without_it(
+def test_with_degenerate_warn_a_study_is_trained_and_later_read_without_the_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("run", tmp_path, "degenerate=warn") == 0
     assert capsys.readouterr().out.count(f"Degenerate: {WHERE}") == 1
-    assert call("run", tmp_path) == 0  # everything is trained
+    assert call("run", tmp_path) == 0  # everything is already trained
     assert "Degenerate" not in capsys.readouterr().out
-    assert call("run", tmp_path, "replicates=2") == 2  # and nothing is added
+    assert call("run", tmp_path, "replicates=2") == 2  # new cells are refused
     cells = open_store(f"sqlite:///{tmp_path / 'optuna.db'}", STUDY, create=False).cells()
     assert {cell.replicate for cell in cells} == {0}
 
@@ -72,20 +72,20 @@ def test_a_study_is_trained_with_a_warning_where_that_is_asked_for_and_read_agai
 SPACE = "sweep.factors={attention: {gate: [sigmoid, hard_sigmoid], gate_bias: [1, 20]}}"
 
 
-def test_a_search_passes_degenerate_combinations_over(tmp_path: Path) -> None:
+def test_a_search_skips_degenerate_combinations(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, SPACE)
     study.drive(FormulaLauncher(study.config))
     assert sorted(study.picked()) == ["gate=hard_sigmoid, gate_bias=1", "gate=sigmoid, gate_bias=1"]
     assert study.last.ending == worded("search.exhausted")
 
 
-def test_a_search_picks_them_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_with_degenerate_warn_a_search_picks_degenerate_combinations(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, SPACE, "degenerate=warn")
     study.drive(FormulaLauncher(study.config))
     assert len(study.picked()) == 4
 
 
-def test_a_search_of_nothing_else_is_refused(tmp_path: Path) -> None:
+def test_a_search_with_only_degenerate_combinations_is_refused(tmp_path: Path) -> None:
     space = "sweep.factors={attention: {gate: [sigmoid, hard_sigmoid]}}"
     study = SearchStudy(tmp_path, space, "attention.gate_bias=20", prunes=True)
     with pytest.raises(UsageError, match=refusal("degenerate=refuse", "degenerate.searched")) as refused:

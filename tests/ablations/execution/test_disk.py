@@ -1,4 +1,4 @@
-"""Disks that are full, fill up or may not be written, and files of the suite's own that are damaged."""
+"""Disks that are full, fill up or are read-only, and damaged files of the suite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STUDY = "groups-digits-resnet8"
 
 
 class Disk:
-    """A small file system of its own."""
+    """A small separate file system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,13 +54,13 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     try:
         yield Disk(folder)
     finally:
-        # Lazily: MLflow keeps its connections to a database as long as the process lives.
+        # Lazily, because MLflow keeps its database connections until the process ends.
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a verb in this process; returns its status and what it printed."""
+    """Runs a verb in this process; returns its status and output."""
 
     def done(verb: str, *arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -75,16 +75,16 @@ def run_until_the_first_cell_is_finished(then: Callable[[], None], *arguments: s
     typed = [sys.executable, "-u", "-m", "ablations.run", *TINY, "weights=off", *arguments]
     with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        seen = ""
+        output = ""
         for line in process.stdout:
-            seen += line
+            output += line
             if "[1/" in line:
-                # Again and again: what a database takes back in between is room, too.
+                # Repeatedly, because a database may free space in between.
                 while process.poll() is None:
                     then()
                     time.sleep(0.01)
         assert process.stderr is not None
-        printed, errors = seen + process.stdout.read(), process.stderr.read()
+        printed, errors = output + process.stdout.read(), process.stderr.read()
     return process.returncode, printed, errors
 
 
@@ -93,7 +93,7 @@ def states(folder: Path) -> list[CellState]:
     return [cell.state for cell in store.cells()]
 
 
-def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command_goes_on(
+def test_a_full_disk_is_a_single_message_and_the_same_command_resumes_with_free_space(
     disk: Disk, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     place = f"results_dir={disk.folder / 'results'}"
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     assert (status, message.count("\n")) == (2, 1)
     disk.make_room()
 
-    # Both databases are on the disk, and both of them want to grow while cells are trained.
+    # Both databases are on the disk, and both grow during training.
     status, printed, message = run_until_the_first_cell_is_finished(disk.fill, place, "train.epochs=40")
     assert (status, message) == (2, at_once), printed
     disk.make_room()
@@ -119,7 +119,7 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     runs = [run for run in client.search_runs(["1"]) if "cell" in run.data.tags]
     assert [run.info.status for run in runs] == ["FINISHED"] * 6
 
-    # Full while the report is made: what is stored is not touched.
+    # Full during the report: the store is unchanged.
     shutil.rmtree(disk.folder / "results" / STUDY / "figures")
     disk.fill()
     status, _, message = call("analyze", place, "train.epochs=40")
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_is_one_message_and_with_room_again_the_same_command
     assert call("analyze", place, "train.epochs=40", "figures=forest")[0] == 0
 
 
-def test_a_folder_that_may_not_be_written_is_one_message(
+def test_a_read_only_folder_is_a_single_message(
     disk: Disk, finished: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     shutil.copytree(finished, disk.folder / "results")
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_written_is_one_message(
         assert worded("files.unwritable", cause="Read-only file system") + worded("paths.goes_on") in message
 
 
-def test_a_full_disk_of_mlflows_does_not_stop_the_study(
+def test_a_full_disk_of_mlflow_does_not_stop_the_study(
     disk: Disk, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     places = [
@@ -181,7 +181,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_database_is_one_message_and_a_copy_of_it_helps(
+def test_a_damaged_database_is_a_single_message_and_a_backup_restores_it(
     finished: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]], damage: str
 ) -> None:
     folder = tmp_path / "results"
@@ -189,17 +189,17 @@ def test_a_damaged_database_is_one_message_and_a_copy_of_it_helps(
     options = [f"results_dir={folder}", "replicates=1", "train.epochs=1"]
     for name, option, verbs in (("optuna.db", "storage", ("run", "analyze")), ("mlflow.db", "tracking.uri", ("run",))):
         path = folder / name
-        whole = path.read_bytes()
-        path.write_bytes(DAMAGE[damage](whole))
+        intact = path.read_bytes()
+        path.write_bytes(DAMAGE[damage](intact))
         if (name, damage) == ("mlflow.db", "emptied"):
-            continue  # MLflow makes its tables anew, and is sent everything
+            continue  # MLflow creates its tables again, and is sent everything
         for verb in verbs:
             status, _, message = call(verb, *options)
             assert (status, message.count("\n")) == (2, 1), message
             assert message.startswith(f"error: {option}=sqlite:///{path}: ")
             assert "restore a backup, or " in message
-        path.write_bytes(whole)
-    # Elsewhere, as MLflow keeps its connections to a database as long as the process lives.
+        path.write_bytes(intact)
+    # In another folder, because MLflow keeps its database connections until the process ends.
     folder = folder.rename(tmp_path / "again")
     status, printed, message = call("run", f"results_dir={folder}", *options[1:])
     assert (status, message) == (0, "")
@@ -209,7 +209,7 @@ def test_a_damaged_database_is_one_message_and_a_copy_of_it_helps(
     assert len([run for run in client.search_runs([experiment.experiment_id]) if run.info.status == "FINISHED"]) == 4
 
 
-def test_what_is_half_written_of_a_report_is_written_anew(
+def test_partly_written_files_of_a_report_are_written_again(
     finished: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     folder = tmp_path / "results"
@@ -221,7 +221,7 @@ def test_what_is_half_written_of_a_report_is_written_anew(
     assert call("analyze", f"results_dir={folder}", "replicates=1", "train.epochs=1")[0] == 0
     for path in files:
         if path.suffix != ".html":
-            # The report names the folder in which weights would be.
+            # The report names the folder of weights.
             again, first = (
                 text.replace(str(at).encode(), b"")
                 for text, at in zip((path.read_bytes(), before[path]), (folder, finished), strict=True)

@@ -53,7 +53,7 @@ def states(study: DrivenStudy) -> list[CellState]:
     return [cell.state for cell in study.store.cells()]
 
 
-def test_every_cell_is_trained_once_a_replicate_after_the_other(study: DrivenStudy) -> None:
+def test_every_cell_is_trained_once_in_the_order_of_replicates(study: DrivenStudy) -> None:
     launcher = Launcher(study.config)
     assert study.drive(launcher).failed == 0
     assert launcher.trained == ["none r0", "groups=1 r0", "groups=4 r0", "none r1", "groups=1 r1", "groups=4 r1"]
@@ -63,7 +63,7 @@ def test_every_cell_is_trained_once_a_replicate_after_the_other(study: DrivenStu
     assert again.trained == []
 
 
-def test_more_replicates_train_only_what_is_new(tmp_path: Path) -> None:
+def test_more_replicates_train_only_new_cells(tmp_path: Path) -> None:
     less = DrivenStudy(tmp_path, *TINY, "replicates=1")
     less.drive(Launcher(less.config))
     more = DrivenStudy(tmp_path, *TINY)
@@ -73,7 +73,7 @@ def test_more_replicates_train_only_what_is_new(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_and_the_next_one_begins_with_its_cell(
+def test_a_signal_ends_the_run_and_the_next_run_starts_with_the_interrupted_cell(
     study: DrivenStudy, number: signal.Signals
 ) -> None:
     def interrupt(cell: Cell) -> None:
@@ -92,8 +92,8 @@ def test_a_signal_ends_the_run_and_the_next_one_begins_with_its_cell(
     assert states(study) == [CellState.FINISHED] * 6
 
 
-def test_a_second_signal_is_not_waited_for() -> None:
-    # Where the tests run in the background of a shell, SIGINT is ignored from the start.
+def test_a_second_signal_ends_the_process_immediately() -> None:
+    # If the tests run in the background of a shell, SIGINT is initially ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Interrupts():
@@ -104,7 +104,7 @@ def test_a_second_signal_is_not_waited_for() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_cell_that_fails_is_recorded_and_the_others_go_on(study: DrivenStudy) -> None:
+def test_a_failed_cell_is_recorded_and_the_others_continue(study: DrivenStudy) -> None:
     def fail(cell: Cell) -> None:
         if cell.name == "groups=1 r0":
             raise ValueError("planted")
@@ -122,7 +122,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(study: DrivenStudy) 
     assert retry.trained == ["groups=1 r0"]
 
 
-def test_a_diverging_cell_is_recorded_as_such_and_not_tried_again(tmp_path: Path) -> None:
+def test_a_diverged_cell_is_recorded_as_such_and_not_repeated(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY, *DIVERGING, "replicates=1")
     launcher = Launcher(study.config)
     driver = study.drive(launcher)
@@ -138,9 +138,9 @@ def test_a_diverging_cell_is_recorded_as_such_and_not_tried_again(tmp_path: Path
 
 
 class Workers(Several):
-    """Several cells at once, whose words a test puts into their mouths.
+    """Several parallel cells with events given by a test.
 
-    `words` gives for each cell's name what each attempt at it says; beyond that an attempt finishes.
+    `words` has for each cell's name the events of each attempt; further attempts finish.
     """
 
     def __init__(self, config: Config, capacity: int, words: Mapping[str, Sequence[Sequence[Progress]]]) -> None:
@@ -170,7 +170,7 @@ def outcomes(study: DrivenStudy) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 4, 100])
-def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: DrivenStudy, capacity: int) -> None:
+def test_a_launcher_gets_as_many_cells_as_its_capacity_and_each_once(study: DrivenStudy, capacity: int) -> None:
     launcher = Workers(study.config, capacity, {})
     assert study.drive(launcher).failed == 0
     assert launcher.most == min(capacity, 6)
@@ -180,7 +180,7 @@ def test_a_launcher_gets_as_many_cells_as_it_has_room_for_and_each_once(study: D
     assert at_once == {None if capacity == 1 else str(capacity)}
 
 
-def test_a_cell_that_runs_out_of_memory_is_tried_once_with_half_the_micro_batch(study: DrivenStudy) -> None:
+def test_a_cell_that_runs_out_of_memory_is_repeated_once_with_half_the_micro_batch(study: DrivenStudy) -> None:
     launcher = Workers(study.config, 2, {"none r0": [[TOO_MUCH]], "groups=1 r0": [[TOO_MUCH], [TOO_MUCH]]})
     assert study.drive(launcher).failed == 1
     for name in ("none r0", "groups=1 r0"):
@@ -192,7 +192,7 @@ def test_a_cell_that_runs_out_of_memory_is_tried_once_with_half_the_micro_batch(
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_cell_whose_worker_went_away_is_begun_again_so_often(study: DrivenStudy, retries: int) -> None:
+def test_a_cell_whose_worker_died_is_restarted_up_to_the_limit(study: DrivenStudy, retries: int) -> None:
     launcher = Workers(study.config, 2, {"none r0": [[GONE]] * 9, "groups=4 r1": [[*EPOCHS, GONE]]})
     assert study.drive(launcher, retries=retries).failed == (1 if retries else 2)
     assert [job.lost for job in launcher.attempts("none r0")] == list(range(retries + 1))
@@ -203,7 +203,7 @@ def test_a_cell_whose_worker_went_away_is_begun_again_so_often(study: DrivenStud
         assert len(outcomes(study)["groups=4 r1"]["result"]["epochs"]) == 2
 
 
-def test_a_lost_cell_goes_on_from_its_last_checkpoint_and_one_without_memory_from_its_beginning(
+def test_a_lost_cell_resumes_from_its_checkpoint_and_one_out_of_memory_from_the_start(
     study: DrivenStudy, tmp_path: Path
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", 7.0)
@@ -225,7 +225,7 @@ def test_a_lost_cell_goes_on_from_its_last_checkpoint_and_one_without_memory_fro
         ([Step(1, 4), Saved(b"x"), Failed(DIVERGED, "the loss is nan")], False),
     ],
 )
-def test_a_checkpoint_is_kept_where_it_may_be_gone_on_from(
+def test_a_checkpoint_is_kept_if_its_cell_may_resume(
     study: DrivenStudy, tmp_path: Path, words: list[Progress], kept: bool
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -237,7 +237,7 @@ def test_a_checkpoint_is_kept_where_it_may_be_gone_on_from(
     assert checkpoints.read(first) == (b"x" if kept else None)
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_no_cell_and_it_is_said(study: DrivenStudy, tmp_path: Path) -> None:
+def test_a_failed_checkpoint_is_reported_and_keeps_the_cell(study: DrivenStudy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     launcher = Workers(study.config, 1, {"none r0": [[Saved(b"x"), *EPOCHS, FINISHED]]})
     assert study.drive(launcher, checkpoints=Checkpoints(tmp_path / "file" / "checkpoints")).failed == 0
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_cell_and_it_is_said(study:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_interrupts_all_cells_in_hand(study: DrivenStudy, number: signal.Signals) -> None:
+def test_a_signal_interrupts_all_cells_in_training(study: DrivenStudy, number: signal.Signals) -> None:
     class Interrupted(Workers):
         def events(self) -> Iterator[tuple[str, Progress]]:
             if len(self.jobs) == 4:
@@ -261,7 +261,7 @@ def test_a_signal_interrupts_all_cells_in_hand(study: DrivenStudy, number: signa
     assert states(study) == [CellState.FINISHED] * 6
 
 
-def test_what_is_not_to_be_begun_yet_waits_for_a_cell_in_hand_to_end(study: DrivenStudy) -> None:
+def test_a_schedule_without_a_next_cell_waits_for_a_cell_in_training(study: DrivenStudy) -> None:
     launcher = Workers(study.config, 3, {})
     asked = []
 
@@ -274,15 +274,15 @@ def test_what_is_not_to_be_begun_yet_waits_for_a_cell_in_hand_to_end(study: Driv
         yield from missing[2:]
 
     assert study.drive(launcher, choose=choose).failed == 0
-    assert asked == [2, 1]  # and not after every word
+    assert asked == [2, 1]  # not after every event
     assert states(study) == [CellState.FINISHED] * 6
 
 
-def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_same() -> None:
+def test_a_process_in_a_long_operation_ends_after_a_signal() -> None:
     program = (
         "import signal, time, ablations.execution.interrupts as interrupts\n"
         "interrupts.GRACE = 0.3\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # for the parent to know when it may send one
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"  # so that the parent knows when to send one
         "with interrupts.Interrupts() as answered, answered.at_once():\n"
         "    print('ready', flush=True)\n"
         "    try:\n"
@@ -302,7 +302,9 @@ def test_a_process_in_an_operation_that_takes_long_ends_after_a_signal_all_the_s
     assert said == worded("interrupts.unfinished") + "\n"
 
 
-def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_changed_since_the_start_of_a_study_are_refused(
+    study: DrivenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study.drive(Launcher(study.config))
     more = compose_config([*TINY, "device=cpu", "replicates=3"])
     launcher = Launcher(more)
@@ -317,8 +319,8 @@ def test_data_that_changed_under_a_study_are_refused(study: DrivenStudy, monkeyp
     assert launcher.trained == []
 
 
-def test_what_a_dashboard_lacks_is_written_of_further_replicates_too(tmp_path: Path) -> None:
-    # Those that replicates=auto has added are no part of the design of its first look.
+def test_missing_cells_of_added_replicates_are_mirrored(tmp_path: Path) -> None:
+    # Replicates that replicates=auto has added are not in the design of its first interim analysis.
     more = DrivenStudy(tmp_path, *TINY, "replicates=3", "train.epochs=1")
     more.drive(Launcher(more.config))
     first = DrivenStudy(tmp_path, *TINY, "replicates=1", "train.epochs=1")

@@ -23,7 +23,7 @@ NOTHING = pd.DataFrame({"variant": [], "peak_memory_mib": []})
 
 
 class Probed(Several):
-    """A launcher with so many slots, whose cells all cost the same."""
+    """A launcher with a capacity, whose cells all have the same cost."""
 
     def __init__(self, config: Config, capacity: int) -> None:
         super().__init__(make_design(config), config.data)
@@ -39,9 +39,7 @@ def cost_of(study: DrivenStudy, launcher: Probed) -> StudyCost:
 
 
 @pytest.mark.parametrize(("capacity", "rounds"), [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (100, 1)])
-def test_cells_that_are_trained_at_once_share_the_time_in_whole_rounds(
-    tmp_path: Path, capacity: int, rounds: int
-) -> None:
+def test_parallel_cells_take_whole_rounds_of_time(tmp_path: Path, capacity: int, rounds: int) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     cost = cost_of(study, Probed(study.config, capacity))
     assert (cost.seconds, cost.low, cost.high) == pytest.approx((10.0 * rounds, 8.0 * rounds, 15.0 * rounds))
@@ -51,15 +49,15 @@ def test_cells_that_are_trained_at_once_share_the_time_in_whole_rounds(
     ("cores", "capacity", "others", "is_local", "busy"),
     [
         (2, 2, 1.3, True, 1.3),
-        (2, 2, 0.1, True, 0.0),  # as on any machine
-        (2, 1, 0.9, True, 0.0),  # on the other core
+        (2, 2, 0.1, True, 0.0),  # the background load of any machine
+        (2, 1, 0.9, True, 0.0),  # load on the other core
         (8, 2, 3.0, True, 0.0),
         (8, 7, 3.0, True, 3.0),
-        (2, 2, 1.3, False, 0.0),  # cells are trained elsewhere
+        (2, 2, 1.3, False, 0.0),  # cells are trained on other machines
         (2, 2, math.nan, True, 0.0),
     ],
 )
-def test_processes_that_cells_contend_with_are_mentioned(
+def test_competing_processes_are_mentioned(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cores: int,
@@ -79,7 +77,7 @@ def test_processes_that_cells_contend_with_are_mentioned(
     assert cost.sentence.endswith(f" in addition to the images{load if busy else ''}.")
 
 
-def test_the_launcher_is_told_how_many_cells_there_are_and_the_most_memory_that_was_measured(tmp_path: Path) -> None:
+def test_the_launcher_gets_the_number_of_cells_and_the_maximum_measured_memory(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, *TINY)
     launcher = Probed(study.config, 2)
     cost_of(study, launcher)

@@ -1,4 +1,4 @@
-"""What goes wrong in a cell, planted into real runs, from the first command to the report and the next run."""
+"""Failures of cells, planted into real runs, from the first command to the report and the next run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Plant = Callable[[Learner, Tensor], None]
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: int | None = None) -> None:
-    """Has something happen before each (micro-)batch that a variant is trained with, or one replicate of it alone."""
+    """Calls `what` before each (micro-)batch of a variant's training, or of one replicate."""
     made: list[Learner] = []
 
     class Planted(Learner):
@@ -47,7 +47,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, groups: int, what: Plant, replicate: 
 
 @pytest.fixture(autouse=True)
 def _quick(tmp_path: Path, mlflow_tables: Path, _undrawn: None) -> None:
-    """Saves the seconds that tables and figures take, which are not what is tested here."""
+    """Skips slow tables and figures, which are not tested here."""
     shutil.copy(mlflow_tables, tmp_path)
 
 
@@ -93,7 +93,9 @@ def test_out_of_memory_halves_the_micro_batch_and_is_recorded(
     assert "nothing to train" in capsys.readouterr().out
 
 
-def test_a_real_lack_of_memory_is_told_from_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_lack_of_memory_is_distinguished_from_other_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhaust(_: Learner, pixels: Tensor) -> None:
         if len(pixels) > 4:
             torch.empty(2**50, dtype=torch.uint8)
@@ -103,7 +105,7 @@ def test_a_real_lack_of_memory_is_told_from_other_errors(tmp_path: Path, monkeyp
     assert (cells(tmp_path)["groups=4 r0"].outcome or {})["micro_batches"] == 2
 
 
-def test_memory_that_does_not_suffice_for_half_a_batch_is_the_cells_failure(
+def test_too_little_memory_for_half_a_batch_fails_the_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def exhaust(_: Learner, pixels: Tensor) -> None:
@@ -118,7 +120,7 @@ def test_memory_that_does_not_suffice_for_half_a_batch_is_the_cells_failure(
     assert statuses(tmp_path)["groups=4 r0"] == "FAILED"
 
 
-def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
+def test_a_nan_loss_counts_as_diverged_and_is_excluded_from_means(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def spoil(learner: Learner, _: Tensor) -> None:
@@ -149,10 +151,10 @@ def test_a_loss_that_is_no_number_is_counted_as_diverged_and_in_no_mean(
         "sync=true",
     ]
     assert cli.main("analyze", PURPOSE, analyze, typed) == 0
-    assert statuses(tmp_path)[STUDY] == "FINISHED"  # there is nothing left to train
+    assert statuses(tmp_path)[STUDY] == "FINISHED"  # nothing is left to train
 
 
-def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
+def test_an_exception_is_stored_with_its_traceback_and_the_sweep_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
@@ -174,11 +176,11 @@ def test_an_exception_is_kept_with_its_traceback_and_the_sweep_goes_on(
     assert set(statuses(tmp_path).values()) == {"FINISHED"}
 
 
-def test_a_cell_that_takes_too_long_is_ended_and_goes_on_under_a_longer_limit(
+def test_a_cell_beyond_the_time_limit_is_ended_and_resumes_with_a_longer_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Clock:
-        """Stands still, but for a second that each step of one variant takes."""
+        """A clock that advances by one second for each step of one variant."""
 
         now = 0.0
 
@@ -200,7 +202,7 @@ def test_a_cell_that_takes_too_long_is_ended_and_goes_on_under_a_longer_limit(
     assert "failed: " + worded("train.too_long", seconds=9.5) in capsys.readouterr().out
     (kept,) = (tmp_path / STUDY / "checkpoints").iterdir()
     epochs: list[Any] = torch.load(kept, weights_only=True)["epochs"]
-    assert len(epochs) == 3  # of three steps each
+    assert len(epochs) == 3  # three steps each
     assert call(tmp_path, *options) == 0
     outcome = cells(tmp_path)["groups=4 r0"].outcome or {}
     assert outcome["result"]["epochs"][:3] == epochs

@@ -39,7 +39,7 @@ def children(folder: Path) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_costs_of_a_finished_study_are_measured_and_measured_again_without_training(
+def test_costs_of_a_finished_study_are_measured_twice_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path, "replicates=1") == 0
@@ -77,7 +77,7 @@ def test_costs_of_a_finished_study_are_measured_and_measured_again_without_train
         assert seen[f"{variant} r0"]["train_time_ratio"] == pytest.approx(second["train_time_ratio"][variant])
 
 
-def test_a_study_that_was_never_run_has_nothing_to_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_was_not_run_has_nothing_to_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(tmp_path / "results", *ONLY) == 2
     printed = capsys.readouterr()
     assert re.fullmatch("error: " + refusal("measure=only", "costs.nothing_finished", study=STUDY) + "\n", printed.err)

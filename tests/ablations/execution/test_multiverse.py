@@ -1,4 +1,4 @@
-"""Real studies of several protocols, as small as can be."""
+"""Real studies of several protocols, as small as possible."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ WANTED = sorted((variant, replicate) for variant in ("none", "groups=1", "groups
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of two protocols, which nobody may write into."""
+    """The results of two protocols, which tests must not modify."""
     folder = tmp_path_factory.mktemp("finished")
     assert call("run", folder, PROTOCOLS) == 0
     return folder
 
 
 @pytest.fixture
-def known(finished: Path, tmp_path: Path) -> Path:
+def results(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "known")
 
 
-def test_a_run_makes_a_study_for_each_protocol_and_one_report(finished: Path) -> None:
+def test_a_run_has_a_study_for_each_protocol_and_one_report(finished: Path) -> None:
     for study in (QUICK, CIFAR):
         assert stored(finished, study) == WANTED
         assert (finished / study / "report.md").exists()
@@ -81,69 +81,71 @@ def test_a_run_makes_a_study_for_each_protocol_and_one_report(finished: Path) ->
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_a_second_run_and_the_studies_alone_train_nothing(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = frame(known)
-    assert call("run", known, PROTOCOLS) == 0
+def test_a_second_run_and_separate_runs_of_the_studies_train_nothing(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = frame(results)
+    assert call("run", results, PROTOCOLS) == 0
     assert capsys.readouterr().out.count(worded("run.finished", cells=6)) == 2
-    assert call("run", known, "train=cifar") == 0
-    assert call("run", known, "train=quick") == 0
+    assert call("run", results, "train=cifar") == 0
+    assert call("run", results, "train=quick") == 0
     assert capsys.readouterr().out.count(worded("run.finished", cells=6)) == 2
-    pd.testing.assert_frame_equal(frame(known), before)
+    pd.testing.assert_frame_equal(frame(results), before)
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_another_protocol_more_trains_that_one_alone(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("run", known, "recipes=[quick,cifar,resnet20]") == 0
+def test_an_additional_protocol_trains_only_its_study(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", results, "recipes=[quick,cifar,resnet20]") == 0
     assert capsys.readouterr().out.count(worded("run.finished", cells=6)) == 2
-    assert stored(known, "groups-digits-resnet20") == WANTED
-    assert set(frame(known, "groups-digits-quick-vs-cifar-vs-resnet20")["protocol"]) == {"quick", "cifar", "resnet20"}
+    assert stored(results, "groups-digits-resnet20") == WANTED
+    assert set(frame(results, "groups-digits-quick-vs-cifar-vs-resnet20")["protocol"]) == {"quick", "cifar", "resnet20"}
 
 
-def test_analyze_makes_the_same_report_from_what_is_stored(known: Path) -> None:
+def test_analyze_makes_the_same_report_from_the_store(results: Path) -> None:
     files = {
-        path: path.read_bytes() for path in (known / REPORT).rglob("*.*") if path.suffix in (".csv", ".md", ".pdf")
+        path: path.read_bytes() for path in (results / REPORT).rglob("*.*") if path.suffix in (".csv", ".md", ".pdf")
     }
     assert len(files) == 4
     for path in files:
         path.unlink()
-    before = [attempts(known, study) for study in (QUICK, CIFAR)]
-    assert call("analyze", known, PROTOCOLS) == 0
+    before = [attempts(results, study) for study in (QUICK, CIFAR)]
+    assert call("analyze", results, PROTOCOLS) == 0
     for path, content in files.items():
         again = path.read_bytes()
         assert again == content or path.name == "report.md"
-    text = (known / REPORT / "report.md").read_text()
+    text = (results / REPORT / "report.md").read_text()
     assert "ablations.run" in text
     assert "ablations.analyze" not in text
-    assert [attempts(known, study) for study in (QUICK, CIFAR)] == before
+    assert [attempts(results, study) for study in (QUICK, CIFAR)] == before
 
 
-def test_analyze_says_which_protocol_has_no_cells(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("analyze", known, "recipes=[quick,cifar,imagenet]") == 0
+def test_analyze_reports_protocols_without_cells(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("analyze", results, "recipes=[quick,cifar,imagenet]") == 0
     assert worded("multiverse.lacking", protocols="imagenet") in capsys.readouterr().out
-    assert study_names(f"sqlite:///{known / 'optuna.db'}") == [QUICK, CIFAR]
+    assert study_names(f"sqlite:///{results / 'optuna.db'}") == [QUICK, CIFAR]
 
 
-def test_what_is_stored_nowhere_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_store_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("analyze", tmp_path, PROTOCOLS) == 2
     message = refusal(PROTOCOLS, "multiverse.unstored", advice="create them with `python -m ablations.run")
     assert re.match(f"error: {message}", capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_plan_is_one_of_each_study_and_of_what_all_cost(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = [attempts(known, study) for study in (QUICK, CIFAR)]
-    assert call("plan", known, PROTOCOLS, "replicates=3") == 0
+def test_a_plan_has_each_study_and_the_total_cost(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = [attempts(results, study) for study in (QUICK, CIFAR)]
+    assert call("plan", results, PROTOCOLS, "replicates=3") == 0
     printed = capsys.readouterr().out
     assert worded("multiverse.protocol", number=2, protocols=2, name="cifar") in printed
     assert re.search(re.escape(worded("multiverse.total", protocols=2)) + r"about .* for 6 cells", printed)
     assert worded("multiverse.corrected", number=4) in printed
     for study in (QUICK, CIFAR):
-        assert (known / study / "plan.md").exists()
-    assert [attempts(known, study) for study in (QUICK, CIFAR)] == before
+        assert (results / study / "plan.md").exists()
+    assert [attempts(results, study) for study in (QUICK, CIFAR)] == before
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_a_protocol_that_cannot_be_run_costs_that_one_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_protocol_that_cannot_run_does_not_affect_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / QUICK).write_text("no folder")
     assert call("run", tmp_path, PROTOCOLS) == 1
     printed = capsys.readouterr().out
@@ -157,7 +159,7 @@ def test_a_protocol_that_cannot_be_run_costs_that_one_alone(tmp_path: Path, caps
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_a_protocol_whose_run_fails_costs_that_one_alone(
+def test_a_protocol_whose_run_fails_does_not_affect_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_study = StudyRunner.run
@@ -178,71 +180,71 @@ def test_a_protocol_whose_run_fails_costs_that_one_alone(
 
 @pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("damage", ["another version", "damaged"])
-def test_a_study_that_cannot_be_read_costs_that_protocol(
-    known: Path, damage: str, capsys: pytest.CaptureFixture[str]
+def test_an_unreadable_study_affects_only_its_protocol(
+    results: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for study, name in ((CIFAR, "cifar"), (QUICK, "quick")):
-        store = open_store(f"sqlite:///{known / 'optuna.db'}", study, create=False)
+        store = open_store(f"sqlite:///{results / 'optuna.db'}", study, create=False)
         identity = store.attributes["identity"]
         store.remember("identity", identity | {"version": 1} if damage == "another version" else {"version": FORMAT})
-        status = call("analyze", known, PROTOCOLS) if study == CIFAR or damage == "another version" else 2
+        status = call("analyze", results, PROTOCOLS) if study == CIFAR or damage == "another version" else 2
         printed = capsys.readouterr()
         if study == CIFAR:
             assert status == 1
             assert worded("not_made.part", name=f"study under {name}", reason="") in printed.out
-            assert set(frame(known)["protocol"]) == {"quick"}
-        else:  # none can be read
+            assert set(frame(results)["protocol"]) == {"quick"}
+        else:  # no study can be read
             assert status == 2
 
 
 @pytest.mark.usefixtures("_undrawn")
 @pytest.mark.parametrize("part", ["draw_protocols", "protocols_table", "multiverse_sentences", "_caption"])
-def test_a_part_of_the_report_that_cannot_be_made_costs_that_part(
-    known: Path, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_failing_part_of_the_report_affects_only_that_part(
+    results: Path, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ablations.reporting import multiverse as report
 
     def fail(*_: object) -> None:
         raise ValueError("planted")
 
-    shutil.rmtree(known / REPORT)
+    shutil.rmtree(results / REPORT)
     monkeypatch.setattr(report, part, fail)
-    assert call("analyze", known, PROTOCOLS) == 1
+    assert call("analyze", results, PROTOCOLS) == 1
     assert "ValueError: planted" in capsys.readouterr().out
-    assert (known / REPORT / "tables" / "protocols.csv").exists()
-    assert (known / REPORT / "figures" / "protocols.png").exists() == (part != "draw_protocols")
+    assert (results / REPORT / "tables" / "protocols.csv").exists()
+    assert (results / REPORT / "figures" / "protocols.png").exists() == (part != "draw_protocols")
 
 
-def test_a_study_of_other_options_is_refused_before_anything_is_trained(
-    known: Path, capsys: pytest.CaptureFixture[str]
+def test_a_study_with_other_options_is_refused_before_training(
+    results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = attempts(known, QUICK)
-    assert call("run", known, PROTOCOLS, "data.noise=3") == 2
+    before = attempts(results, QUICK)
+    assert call("run", results, PROTOCOLS, "data.noise=3") == 2
     message = refusal(f"study={QUICK}", "multiverse.under", protocol="quick", reason="")
     assert re.match(f"error: {message}", capsys.readouterr().err)
-    assert attempts(known, QUICK) == before
+    assert attempts(results, QUICK) == before
 
 
 @pytest.mark.parametrize("verb", ["run", "plan", "analyze"])
-def test_a_report_does_not_take_the_folder_of_a_study(
-    known: Path, verb: str, capsys: pytest.CaptureFixture[str]
+def test_a_report_in_the_folder_of_a_study_is_refused(
+    results: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(verb, known, PROTOCOLS, f"study={CIFAR}") == 2
+    assert call(verb, results, PROTOCOLS, f"study={CIFAR}") == 2
     assert re.match("error: " + refusal(f"study={CIFAR}", "multiverse.taken"), capsys.readouterr().err)
 
 
-def test_figures_of_one_study_are_not_those_of_several(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("analyze", known, PROTOCOLS, "figures=forest") == 2
+def test_figures_of_a_single_study_are_refused_for_several(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("analyze", results, PROTOCOLS, "figures=forest") == 2
     assert re.match("error: " + refusal("figures=forest", "multiverse.one_study"), capsys.readouterr().err)
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_python_runs_and_loads_several_protocols(known: Path) -> None:
-    overrides = [*TINY, *OFF, PROTOCOLS, f"results_dir={known}"]
+def test_python_runs_and_loads_several_protocols(results: Path) -> None:
+    overrides = [*TINY, *OFF, PROTOCOLS, f"results_dir={results}"]
     made, loaded = run_multiverse(*overrides, console=make_console()), load_multiverse(*overrides)
     pd.testing.assert_frame_equal(made.frame, loaded.frame)
     assert list(made.studies) == ["quick", "cifar"]
-    assert load_study(*TINY, *OFF, "train=cifar", f"results_dir={known}").design.study == CIFAR
+    assert load_study(*TINY, *OFF, "train=cifar", f"results_dir={results}").design.study == CIFAR
     with pytest.raises(UsageError, match=refusal("recipes", "multiverse.two")):
         load_multiverse(*TINY)
     with pytest.raises(UsageError, match=refusal(PROTOCOLS, "multiverse.several")):
@@ -250,7 +252,7 @@ def test_python_runs_and_loads_several_protocols(known: Path) -> None:
 
 
 @pytest.mark.usefixtures("_undrawn")
-def test_tuned_variants_are_judged_under_the_recipe_of_each_protocol_and_under_their_best_ones(tmp_path: Path) -> None:
+def test_tuned_variants_are_judged_under_each_protocols_recipe_and_under_their_best_recipes(tmp_path: Path) -> None:
     assert call("run", tmp_path, PROTOCOLS, "tune.trials=2", "data.validation=0.5") == 0
     found = frame(tmp_path)
     assert list(dict.fromkeys(found["protocol"])) == ["quick", "quick (tuned)", "cifar", "cifar (tuned)"]
@@ -272,7 +274,7 @@ def begun(folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "protocol"), [(signal.SIGKILL, "quick"), (signal.SIGINT, "cifar")])
-def test_what_is_cut_off_goes_on_and_ends_like_an_undisturbed_run(
+def test_an_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(
     finished: Path, tmp_path: Path, number: signal.Signals, protocol: str, command: Command
 ) -> None:
     with begun(tmp_path) as process:

@@ -1,4 +1,4 @@
-"""One failure costs one thing: runs and analyses that end with something missing, and what becomes of the rest."""
+"""A single failure affects a single part: runs and analyses with a missing part, and their other parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(verb: str, folder: Path, *arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
-    """The results of a finished study, of which nothing was made: nobody may write into it."""
+    """The results of a finished study without a report, which tests must not modify."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copy(mlflow_tables, folder / "mlflow.db")
     assert call("run", folder, "tracking.enabled=false") == 0
@@ -91,7 +91,7 @@ def test_a_run_whose_figure_fails_makes_the_rest_and_ends_mlflows_run(
 
 
 @pytest.mark.parametrize("part", ["write_page", "make_sections", "latex_table", "number_macros", "conclusions"])
-def test_an_analysis_of_which_a_part_fails_has_status_1_and_the_other_parts(
+def test_an_analysis_with_a_failing_part_has_status_1_and_the_other_parts(
     part: str, results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ablations.reporting import report
@@ -103,12 +103,12 @@ def test_an_analysis_of_which_a_part_fails_has_status_1_and_the_other_parts(
     (results / STUDY / "index.html").unlink()
     assert call("analyze", results) == 1
     assert "PlantedError: planted" in capsys.readouterr().out
-    made = files(results)
-    assert {"report.md", "tables/variants.csv", "figures/variants.png"} <= made
-    assert ("index.html" in made) == (part != "write_page")
+    paths = files(results)
+    assert {"report.md", "tables/variants.csv", "figures/variants.png"} <= paths
+    assert ("index.html" in paths) == (part != "write_page")
 
 
-def test_figures_that_are_asked_for_by_name_are_drawn_beside_one_that_fails(
+def test_named_figures_are_drawn_despite_a_failing_one(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(registry.SKETCHES, "variants", fail)
@@ -117,7 +117,7 @@ def test_figures_that_are_asked_for_by_name_are_drawn_beside_one_that_fails(
     assert "figures/learning_curves.png" in files(results)
 
 
-def test_an_artifact_that_mlflow_refuses_costs_that_artifact(
+def test_an_artifact_that_mlflow_refuses_is_the_only_missing_one(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = MlflowClient.log_artifact
@@ -137,7 +137,7 @@ def test_an_artifact_that_mlflow_refuses_costs_that_artifact(
     assert "index.html" not in artifacts
 
 
-def test_a_store_of_artifacts_that_refuses_everything_is_asked_three_times(
+def test_an_artifact_store_that_refuses_everything_is_tried_three_times(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
@@ -154,7 +154,7 @@ def test_a_store_of_artifacts_that_refuses_everything_is_asked_three_times(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
-def test_whatever_ends_the_report_mlflows_run_has_ended(
+def test_mlflows_run_ends_however_the_report_ends(
     error: type[BaseException], results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end(*_: object) -> None:
@@ -174,7 +174,7 @@ def break_cell(folder: Path, outcome: str) -> None:
 
 
 @pytest.mark.parametrize("outcome", ['"{"', '"[]"', '"{}"', '"{\\"result\\": 3}"', "3", "null"])
-def test_a_cell_that_cannot_be_read_costs_that_cell_and_is_trained_again(
+def test_an_unreadable_cell_is_left_out_and_trained_again(
     outcome: str, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     break_cell(results, outcome)
@@ -192,14 +192,14 @@ def test_a_cell_that_cannot_be_read_costs_that_cell_and_is_trained_again(
     assert [cell.state for cell in cells] == [CellState.FINISHED] * 3
 
 
-def test_a_cell_whose_result_lacks_something_costs_that_cell(results: Path) -> None:
+def test_a_cell_with_an_incomplete_result_is_left_out(results: Path) -> None:
     break_cell(results, '"{\\"result\\": {\\"top1\\": 3}}"')
     assert call("analyze", results, "tracking.enabled=false") == 1
     text = (results / STUDY / "report.md").read_text(encoding="utf-8")
     assert "| none | 0 | unreadable | the stored outcome cannot be read (KeyError" in text
 
 
-def test_a_run_that_stops_at_an_error_has_ended_in_mlflow(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stops_at_an_error_is_ended_in_mlflow(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ablations.execution.driver import Driver
 
     monkeypatch.setattr(Driver, "train", fail)
@@ -209,7 +209,7 @@ def test_a_run_that_stops_at_an_error_has_ended_in_mlflow(results: Path, monkeyp
 
 
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no weights")])
-def test_weights_that_cannot_be_read_cost_their_network(results: Path, change: Callable[[Path], object]) -> None:
+def test_unreadable_weights_affect_only_their_network(results: Path, change: Callable[[Path], object]) -> None:
     paths = sorted((results / STUDY / "weights").iterdir())
     change(paths[0])
     is_damaged = paths[0].exists()

@@ -13,7 +13,7 @@ from ablations.execution.progress import Display, describe_seconds
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (89.4, "89 s"), (100, "2 min"), (5300, "88 min"), (7860, "2 h 11 min")]
 )
-def test_a_duration_is_said_the_way_people_do(seconds: float, text: str) -> None:
+def test_a_duration_has_readable_units(seconds: float, text: str) -> None:
     assert describe_seconds(seconds) == text
 
 
@@ -48,13 +48,13 @@ def test_on_a_terminal_the_study_and_the_cell_are_shown_live() -> None:
     assert "9/12" in text
 
 
-def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() -> None:
+def test_parallel_cells_are_shown_separately_and_end_in_any_order() -> None:
     file = io.StringIO()
     console = Console(file=file, width=110, force_terminal=True, highlight=False)
     with Display(console, total=4, finished=0) as display:
 
-        def shown(name: str, top1: float) -> dict[str, str]:
-            """What the display shows of each cell once it has heard of an epoch."""
+        def displayed(name: str, top1: float) -> dict[str, str]:
+            """The display of each cell after an epoch."""
             before = len(file.getvalue())
             display.epoch(name, top1)
             last = re.sub(r"\x1b\[\d*(;\d+)*[A-Za-z]", "", file.getvalue()[before:]).rpartition("study ")[2]
@@ -64,21 +64,21 @@ def test_cells_that_are_trained_at_once_are_each_shown_and_end_in_any_order() ->
             display.start_cell(name)
         display.step("none r0", 1, 2)
         display.epoch("groups=1 r0", 22.5)
-        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "top-1 22.5 %"}
-        display.start_cell("groups=1 r0")  # from its beginning: another worker has it
-        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "starting"}
+        assert displayed("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "top-1 22.5 %"}
+        display.start_cell("groups=1 r0")  # restarted on another worker
+        assert displayed("none r0", 11.5) == {"none r0": "top-1 11.5 %", "groups=1 r0": "starting"}
         display.finish_cell("groups=1 r0", 33.5, 1.0)
-        assert shown("none r0", 11.5) == {"none r0": "top-1 11.5 %"}
+        assert displayed("none r0", 11.5) == {"none r0": "top-1 11.5 %"}
         display.end_cell("none r0", "diverged: the loss is nan")
         display.start_cell("groups=2 r0")
-        assert shown("groups=2 r0", 44.5) == {"groups=2 r0": "top-1 44.5 %"}
+        assert displayed("groups=2 r0", 44.5) == {"groups=2 r0": "top-1 44.5 %"}
     text = file.getvalue()
     for line in ("[1/4] groups=1 r0", "[2/4] none r0", "diverged: the loss is nan"):
         assert line in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(terminal: bool) -> None:
+def test_added_cells_are_counted_and_their_reason_is_shown(terminal: bool) -> None:
     file = io.StringIO()
     console = Console(file=file, width=110, force_terminal=terminal, highlight=False)
     with Display(console, total=9, finished=8) as display:
@@ -99,7 +99,7 @@ def test_cells_that_come_to_a_study_are_counted_and_their_reason_is_said(termina
 
 
 @pytest.mark.parametrize("name", ["[bold]x[/] r0", "a[/] r0", "study :x: r0"])
-def test_names_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_shown_literally(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr("sys.stdout", file)
     console = make_console()

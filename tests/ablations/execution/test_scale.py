@@ -1,4 +1,4 @@
-"""What the suite asks of its stores, and keeps in memory, when a study has a thousand cells; times are not asserted."""
+"""Requests to the stores, and memory, for a study with a thousand cells; times are not asserted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(folder: Path) -> BigStudy:
-    """A thousand finished cells, mirrored."""
+    """A study with a thousand finished and mirrored cells."""
     return make_big_study(folder, "replicates=200")
 
 
@@ -52,7 +52,8 @@ def test_finished_cells_are_read_once(study: BigStudy, folder: Path) -> None:
     try:
         store = opened(study, folder)
         assert len(store.cells()) == 1000
-        assert 1 <= len([text for text in statements if "trial_user_attributes" in text]) <= 4  # some hundred at a time
+        # Several hundred per query.
+        assert 1 <= len([text for text in statements if "trial_user_attributes" in text]) <= 4
         statements.clear()
         store.cells()
         assert [text for text in statements if "trial_user_attributes" in text] == []
@@ -61,7 +62,7 @@ def test_finished_cells_are_read_once(study: BigStudy, folder: Path) -> None:
         event.remove(Engine, "before_cursor_execute", seen)
 
 
-def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
+def test_finished_runs_of_a_complete_mirror_are_not_read(
     study: BigStudy, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -78,10 +79,10 @@ def test_of_a_mirror_that_is_whole_no_finished_run_is_asked_for(
     tracker = Tracker(destination, study.design, store.id)
     tracker.sync([(cell, outcome) for cell, outcome in study.outcomes if outcome], "fingerprint")
     assert tracker.lost is None
-    assert seen == [1, 0]  # the study's run, and what is not finished
+    assert seen == [1, 0]  # the study's run, then unfinished runs
 
 
-def test_of_very_many_variants_the_ends_are_shown(tmp_path: Path) -> None:
+def test_of_very_many_variants_the_best_and_worst_are_shown(tmp_path: Path) -> None:
     study = make_big_study(tmp_path, MANY_VARIANTS, "sweep.factors.attention.shuffle=[true,false]", mirrored=False)
     analysis = load_configured(compose_config(study.overrides))
     assert len(analysis.summaries) > 60
@@ -99,7 +100,7 @@ def test_a_thousand_finished_cells_fit_into_memory(study: BigStudy, verb: str) -
         "import re, runpy, sys\n"
         "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert not end.code\n"
-        # Not what getrusage says, which counts the process that this one was forked from.
+        # Not by getrusage, which includes the parent process.
         "print('peak', int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
     )
     start = f"import sys; sys.argv = ['ablations.{verb}', *sys.argv[1:]]\n"

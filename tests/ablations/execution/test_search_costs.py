@@ -1,4 +1,4 @@
-"""Searches for what costs little: what they measure, and when."""
+"""Searches with costs as objectives: measured variants and times of measuring."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ def search(folder: Path, *overrides: str) -> Study:
 
 
 @pytest.mark.parametrize("capacity", [1, 3])
-def test_a_search_for_what_costs_little_measures_each_pick_while_nothing_is_in_training(
-    tmp_path: Path, capacity: int
-) -> None:
+def test_a_search_for_low_costs_measures_each_pick_while_no_cell_is_in_training(tmp_path: Path, capacity: int) -> None:
     study = search(tmp_path)
     launcher = Measuring(study.config, capacity=capacity)
     study.drive(launcher)
     assert {in_training for _, in_training in launcher.measured} == {0}
     measured = [name for names in launcher.runs for name in names]
-    assert sorted(measured) == sorted(set(measured))  # each once
+    assert sorted(measured) == sorted(set(measured))  # once each
     assert set(study.picked()) == {name for name in measured if name}
     assert max(map(len, launcher.runs)) == capacity
     trials = optuna.load_study(study_name=study.design.study, storage=study.url).trials
@@ -42,29 +40,29 @@ def test_a_search_for_what_costs_little_measures_each_pick_while_nothing_is_in_t
 
 
 @pytest.mark.parametrize("stop_after", [3, 8])
-def test_a_search_for_what_costs_little_that_was_cut_off_ends_as_it_would_have(tmp_path: Path, stop_after: int) -> None:
+def test_a_resumed_search_for_low_costs_ends_like_an_uninterrupted_one(tmp_path: Path, stop_after: int) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole, parts = search(tmp_path / "whole"), search(tmp_path / "parts")
-    whole.drive(Measuring(whole.config))
-    first, second = Measuring(parts.config), Measuring(parts.config)
-    parts.drive(first, stop_after=stop_after)
-    parts.drive(second)
-    assert parts.picked() == whole.picked()
-    assert parts.confirmed() == whole.confirmed()
-    assert parts.results("train_time_ratio") == whole.results("train_time_ratio")
+    uninterrupted, resumed = search(tmp_path / "whole"), search(tmp_path / "parts")
+    uninterrupted.drive(Measuring(uninterrupted.config))
+    first, second = Measuring(resumed.config), Measuring(resumed.config)
+    resumed.drive(first, stop_after=stop_after)
+    resumed.drive(second)
+    assert resumed.picked() == uninterrupted.picked()
+    assert resumed.confirmed() == uninterrupted.confirmed()
+    assert resumed.results("train_time_ratio") == uninterrupted.results("train_time_ratio")
     measured = [name for names in (*first.runs, *second.runs) for name in names]
     assert sorted(measured) == sorted(set(measured))
 
 
-def test_a_search_for_accuracy_measures_what_it_confirms(tmp_path: Path) -> None:
+def test_a_search_for_accuracy_measures_confirmed_variants(tmp_path: Path) -> None:
     study = Study(tmp_path, SMALL, "sweep.trials=4", "replicates=1", "sweep.confirm=2")
     launcher = Measuring(study.config)
     study.drive(launcher)
     assert [set(names) for names in launcher.runs] == [set(), set(study.confirmed())]
 
 
-def test_a_pick_whose_objective_cannot_be_measured_fails_before_it_is_trained(tmp_path: Path) -> None:
+def test_a_pick_whose_objective_cannot_be_measured_fails_before_training(tmp_path: Path) -> None:
     study = search(tmp_path)
     launcher = Measuring(study.config)
     launcher.failing = frozenset({"groups=8, gate=sigmoid", "groups=8, gate=tanh1"})
@@ -78,7 +76,7 @@ def test_a_pick_whose_objective_cannot_be_measured_fails_before_it_is_trained(tm
     assert not launcher.failing & set(study.confirmed())
 
 
-def test_an_objective_is_that_of_the_machine_that_trains(tmp_path: Path) -> None:
+def test_a_cost_objective_is_measured_on_the_training_machine(tmp_path: Path) -> None:
     study = search(tmp_path)
     study.drive(Measuring(study.config), stop_after=2)
     there = Measuring(study.config)

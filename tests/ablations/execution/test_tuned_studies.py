@@ -1,4 +1,4 @@
-"""A tuned study as a person runs it: real cells, real kills, and test images that nothing may read too early."""
+"""Tuned studies from the command line: real cells, real kills, and no early access to test images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ablations.storage.study import open_store
 from tests.conftest import TINY
 from tests.wording import worded
 
-KILLS = int(os.environ.get("ABLATIONS_KILLS", "2"))  # more for a drill
+KILLS = int(os.environ.get("ABLATIONS_KILLS", "2"))  # higher in a drill
 STUDY = "groups-digits-resnet8"
 TUNED = (*TINY, "tune.trials=2", "data.validation=0.5", "train.batch_size=4", "tracking.enabled=false", "measure=off")
 
@@ -39,14 +39,14 @@ def run(folder: Path, *overrides: str) -> int:
     return StudyRunner(config, "run", Console(file=io.StringIO())).run()
 
 
-def test_nothing_reads_a_test_image_before_the_last_epoch_of_the_last_replicates(
+def test_test_images_are_not_read_before_the_last_epoch_of_the_replicates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test images raise when they are read: all trials finish, and replicates come to the end of their training."""
+    """With test images that raise on access, all trials finish, and replicates are trained to the end."""
     config = compose_config(["device=cpu", *TUNED, f"results_dir={tmp_path}"])
     design = make_design(config)
     original = SerialLauncher.device_images
-    begun: list[int] = []  # for each time test images were asked for, how many epochs of the cell had begun
+    begun: list[int] = []  # number of started epochs of the cell at each access to test images
 
     class Sealed(DeviceImages):
         epochs = 0
@@ -78,7 +78,7 @@ def test_nothing_reads_a_test_image_before_the_last_epoch_of_the_last_replicates
     assert all("a test image was read" in str(cell.failure) for cell in results)
 
 
-def test_a_tuned_study_that_is_killed_again_and_again_ends_in_the_same_tables(tmp_path: Path) -> None:
+def test_a_repeatedly_killed_tuned_study_ends_with_the_same_tables(tmp_path: Path) -> None:
     assert run(tmp_path / "whole") == 0
     arguments = [sys.executable, "-u", "-m", "ablations.run", "device=cpu", *TUNED, f"results_dir={tmp_path / 'parts'}"]
     moments, kills = random.Random(0), 0
@@ -86,7 +86,7 @@ def test_a_tuned_study_that_is_killed_again_and_again_ends_in_the_same_tables(tm
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                if line.startswith("["):  # a cell has ended
+                if line.startswith("["):  # a cell ended
                     break
             time.sleep(moments.uniform(0, 2))
             if process.poll() is None:
@@ -104,7 +104,7 @@ def test_a_tuned_study_that_is_killed_again_and_again_ends_in_the_same_tables(tm
     assert len(finished) == len(set(finished)) == 3 * 2 + 2 * 2 * 3
 
 
-def test_a_larger_batch_than_there_are_images_is_refused_before_there_is_a_study(command: Any, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_data_is_refused_before_a_study_is_created(command: Any, tmp_path: Path) -> None:
     done = command("run", *TUNED, "tune.space.train.batch_size=[2,4,20]", f"results_dir={tmp_path}")
     assert done.returncode == 2
     assert "tune.space.train.batch_size=20" in done.stderr

@@ -60,14 +60,14 @@ def test_the_report_has_question_answer_table_figures_protocol_and_command(tmp_p
     assert (tmp_path / "figures" / "variants.png").exists()
 
 
-def test_one_replicate_gets_no_interval_and_no_judgement(tmp_path: Path) -> None:
+def test_one_replicate_has_no_interval_and_no_verdict(tmp_path: Path) -> None:
     text = report(tmp_path, finished=3).text
     assert "| groups=2 | 1 | 1.0 | +1.00 | no verdict |" in text
     assert "- " + worded("conclusions.once") in text
     assert "95 % CI +" not in text
 
 
-def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -> None:
+def test_failed_cells_are_counted_with_their_reasons(tmp_path: Path) -> None:
     made = design()
     known = stored(made, 6)
     known[4] = replace(known[4], state=CellState.FAILED, outcome=None, failure="Traceback\nValueError: planted\n")
@@ -76,7 +76,7 @@ def test_cells_that_failed_are_counted_and_their_reasons_given(tmp_path: Path) -
     assert "| groups=2 | 1 | failed | ValueError: planted |" in text
 
 
-def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_path: Path) -> None:
+def test_a_study_with_only_failed_cells_is_reported_with_the_reasons(tmp_path: Path) -> None:
     made = design()
     known = [replace(cell, state=CellState.FAILED, outcome=None, failure="ValueError: no") for cell in stored(made, 6)]
     made_report = make_report(analysis(tmp_path, made, known), ["forest"])
@@ -86,14 +86,14 @@ def test_a_study_of_which_every_cell_failed_is_reported_with_the_reasons(tmp_pat
     assert made_report.gallery.left_out == {"forest": worded("figures.none_finished")}
 
 
-def test_cells_of_different_machines_are_not_compared_in_silence(tmp_path: Path) -> None:
+def test_cells_of_different_machines_cause_a_warning(tmp_path: Path) -> None:
     made = design()
     known = stored(made, 6)[:3] + stored(made, 6, machine="two")[3:]
     text = make_report(analysis(tmp_path, made, known), ["forest"]).text
     assert worded("conclusions.mixed_machines", number=2) in text
 
 
-def test_a_partial_study_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_partial_study_lists_missing_cells(tmp_path: Path) -> None:
     text = report(tmp_path, finished=4).text
     assert "**Not finished:**" in text
     assert "| groups=4 | 1 | interrupted |  |" in text
@@ -106,19 +106,19 @@ def test_a_study_without_its_baseline_is_reported_without_contrasts(tmp_path: Pa
     assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] | no pair |  |" in text
 
 
-def test_the_opening_is_the_text_down_to_the_tables(tmp_path: Path) -> None:
-    made = report(tmp_path)
-    assert made.text.startswith(made.opening)
-    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] |" in made.opening
-    assert "![" not in made.opening
-    assert (made.folder, made.path) == (tmp_path, tmp_path / "report.md")
+def test_the_opening_is_the_text_up_to_the_tables(tmp_path: Path) -> None:
+    written_report = report(tmp_path)
+    assert written_report.text.startswith(written_report.opening)
+    assert "| groups=2 | 2 | 2.5 [-16.6, 21.6] |" in written_report.opening
+    assert "![" not in written_report.opening
+    assert (written_report.folder, written_report.path) == (tmp_path, tmp_path / "report.md")
 
 
-def test_a_report_without_figures_is_written_into_a_folder_that_is_made(tmp_path: Path) -> None:
-    made = report(tmp_path / "new", figures=())
-    made.write()
-    assert made.path.read_text(encoding="utf-8") == made.text
-    assert "Figures that cannot be drawn" not in made.text
+def test_a_report_without_figures_is_written_to_a_new_folder(tmp_path: Path) -> None:
+    new_report = report(tmp_path / "new", figures=())
+    new_report.write()
+    assert new_report.path.read_text(encoding="utf-8") == new_report.text
+    assert "Figures that cannot be drawn" not in new_report.text
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 @NEEDS_FULL_DISK
-def test_a_report_that_cannot_be_written_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = report(tmp_path, 3, figures=())
     before.write()
     fill_disk_for(before.path, monkeypatch)
@@ -146,7 +146,7 @@ def test_the_same_numbers_are_printed(tmp_path: Path) -> None:
     assert VERDICT in " ".join(text.split())
 
 
-def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for_looks(tmp_path: Path) -> None:
+def test_verdicts_are_in_table_text_and_forest_plot_and_corrected_for_interim_analyses(tmp_path: Path) -> None:
     made = design(9)
     known = []
     for cell in stored(made, 27):
@@ -155,16 +155,19 @@ def test_verdicts_are_in_the_table_in_words_and_in_the_forest_plot_and_allow_for
         top1 = {"none": 50 + 0.5 * number, "groups=2": 55 + 0.6 * number, "groups=4": 50.6 + 0.5 * (5 * number % 9)}
         result = cell.outcome["result"] | {"top1": top1[cell.variant]}
         known.append(replace(cell, outcome=cell.outcome | {"result": result}))
-    once = make_report(analysis(tmp_path, made, known), ["forest"])
-    assert "| +5.40 [+5.19, +5.61] | helps |" in once.text
-    assert f"groups=2 against none: helps ({worded('conclusions.no_interval', n=9, points='+5.40')}" in once.text
-    assert [contrast.interim for contrast in once.analysis.contrasts] == [None, None]
-    looked_at = make_report(analysis(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
+    without_interims = make_report(analysis(tmp_path, made, known), ["forest"])
+    assert "| +5.40 [+5.19, +5.61] | helps |" in without_interims.text
+    assert (
+        f"groups=2 against none: helps ({worded('conclusions.no_interval', n=9, points='+5.40')}"
+        in without_interims.text
+    )
+    assert [contrast.interim for contrast in without_interims.analysis.contrasts] == [None, None]
+    with_interims = make_report(analysis(tmp_path, made, known, looks=[9, 12, 16]), ["forest"])
     frame = pd.read_csv(tmp_path / "figures" / "forest.csv")
     assert frame["verdict"].tolist() == ["helps", "undecided"]
     assert frame["interim"].tolist() == [9, 9]
-    before, after = once.analysis.contrasts[0].p, looked_at.analysis.contrasts[0].p
+    before, after = without_interims.analysis.contrasts[0].p, with_interims.analysis.contrasts[0].p
     assert before is not None
     assert after is not None
     assert after == pytest.approx(before / (9 / 16) ** 2)
-    assert worded("conclusions.added", trained=27, most=48) in looked_at.text
+    assert worded("conclusions.added", trained=27, most=48) in with_interims.text

@@ -1,4 +1,4 @@
-"""Tuning in a report: both comparisons, the best recipes, the figure, and what lies at an edge."""
+"""Tuning in a report: both comparisons, the best recipes, the figure, and optima at an edge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_table_of_comparisons_has_each_contrast_under_both(analysis: StudyAn
     assert frame["mean"].iloc[0] < -5 < abs(frame["mean"].iloc[1])
 
 
-def test_the_text_says_how_variants_were_tuned_and_on_which_images(analysis: StudyAnalysis) -> None:
+def test_the_text_describes_the_method_and_the_images_of_tuning(analysis: StudyAnalysis) -> None:
     text = " ".join(tuning_sentences(analysis))
     assert worded("tuning.method", trials=8) in text
     assert worded("tuning.no_test_image") in text
@@ -64,7 +64,7 @@ def test_an_optimum_at_an_edge_is_named_with_a_wider_range(tmp_path: Path) -> No
     assert "none" not in sentence
 
 
-def test_a_recipe_is_named_as_it_is_typed() -> None:
+def test_a_recipe_is_formatted_as_on_the_command_line() -> None:
     assert recipe_text({RATE: 0.12, "train.schedule": "cosine"}) == "learning_rate=0.12, schedule=cosine"
 
 
@@ -78,7 +78,7 @@ def test_without_tuning_there_is_neither_table_nor_text(tmp_path: Path) -> None:
     assert report.gallery.left_out == {"tuning": worded("tuning.no_figure")}
 
 
-def test_before_all_trials_have_ended_a_report_says_what_is_missing(tmp_path: Path) -> None:
+def test_before_all_trials_have_ended_a_report_lists_missing_trials(tmp_path: Path) -> None:
     study = TunedStudy(tmp_path)
     study.drive(TunableLauncher(study.config), stop_after=3)
     study.store.remember("data", {"train": 64, "test": 10, "classes": list("0123456789")})

@@ -25,8 +25,6 @@ def test_a_store_and_its_files_are_at_their_path(tmp_path: Path, mlflow_tables: 
     assert run.info.run_name == "x" * LONGEST_NAME
     assert (run.info.artifact_uri or "").startswith(file_url(folder / "artifacts"))
     assert (folder / "artifacts" / run_id / "artifacts" / "a.txt").read_text() == "a"
-    assert {path.name for path in tmp_path.iterdir()} == {
-        ODD,
-        "files",
-    }  # MLflow also creates a folder from the encoded URL
+    # The folder that MLflow creates from the encoded URL is removed.
+    assert {path.name for path in tmp_path.iterdir()} == {ODD, "files"}
     assert [path.name for path in (tmp_path / ODD).iterdir()] == [ODD]

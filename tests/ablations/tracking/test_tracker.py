@@ -163,17 +163,17 @@ def test_system_metrics_continue_after_an_outage(
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.01)
-    one, second = design.cells()
+    earlier, later = design.cells()
     tracker.begin("fingerprint0", None)
     first, answering = tracker.monitor, tracker.experiment.client
     tracker.experiment.client = MlflowClient("http://127.0.0.1:9")
-    tracker.start_cell(one, COMMIT)
+    tracker.start_cell(earlier, COMMIT)
     assert tracker.lost
     tracker.experiment.client = answering
     deadline = time.monotonic() + 60
     while tracker.lost:
         assert time.monotonic() < deadline
-        tracker.start_cell(second, COMMIT)
+        tracker.start_cell(later, COMMIT)
     assert tracker.monitor not in (None, first)
     written = len(answering.get_metric_history(tracker.runs.parent_id, CPU))
     while len(answering.get_metric_history(tracker.runs.parent_id, CPU)) < written + 2:

@@ -134,9 +134,7 @@ def test_a_failed_pick_is_repeated_before_others_are_confirmed(tmp_path: Path) -
 
 
 def test_with_several_objectives_the_best_in_each_are_confirmed(tmp_path: Path) -> None:
-    space = (
-        "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # memory is given by the number of groups
-    )
+    space = "sweep.factors={attention: {groups: [2, 4], gate: [sigmoid, tanh1]}}"  # memory is the number of groups
     study = Study(tmp_path, space, "sweep.objectives=[top1,peak_memory_mib]", "sweep.confirm=3", "replicates=1")
     study.drive(FormulaLauncher(study.config))
     assert study.confirmed() == ["groups=4, gate=tanh1", "groups=2, gate=tanh1"]  # the others are dominated

@@ -198,14 +198,14 @@ def test_a_resumed_study_trains_exactly_the_missing_cells(study: Study, stop_aft
     assert [*first, *second] == MIXED_ORDER
 
 
-def test_a_plan_within_a_batch_has_the_remaining_cells_and_their_cost(
+def test_a_run_resumed_within_a_batch_reports_the_remaining_cells_and_their_cost(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study.train(mixed, stop_after=28)
     typed = [*TINY, *AUTO, "launcher=serial", f"results_dir={tmp_path}", "tracking.enabled=false"]
     assert cli.main("run", PURPOSE, run, typed) == 0
     printed = capsys.readouterr().out
-    # The plan ends with the remaining cells of this batch; another batch may follow.
+    # This batch ends with its remaining cells, and another one may follow.
     assert "replicates: 8 to 16, " + worded("run.to_train", cells=30, left=2) in printed
     assert "Cost: about 2 s for 2 cells." in printed.splitlines()
     assert "[29/30] none r10" in printed

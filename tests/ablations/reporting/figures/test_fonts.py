@@ -87,9 +87,8 @@ def test_a_character_is_drawn_with_a_font_that_has_it(installed: str, tmp_path: 
     assert families_of(drawn, "研究") == [[fonts.USUAL, installed]] * 3
     assert families_of(drawn, "plain") == [[fonts.USUAL]] * 3
     with_glyphs = saved(drawn, tmp_path / "with")
-    assert (
-        saved(labelled(["究研", "plain"]), tmp_path / "other") == with_glyphs
-    )  # all glyphs of the test font are squares
+    # All glyphs of the test font are squares.
+    assert saved(labelled(["究研", "plain"]), tmp_path / "other") == with_glyphs
     assert (tmp_path / "with.pdf").read_bytes().startswith(b"%PDF")
 
 

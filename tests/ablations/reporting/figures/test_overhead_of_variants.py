@@ -34,9 +34,7 @@ def test_percentages_are_those_over_the_plain_network() -> None:
     assert set(rows) == {(name, mode) for name in ("sa", "se") for mode in ("forward", "training step")}
     row = rows["sa", "training step"]
     assert row["predicted"] == pytest.approx(2.5)
-    half = (
-        student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)
-    )  # half-width of the interval of the mean log ratio
+    half = student.ppf(0.975, 2) * math.log(1.3 / 1.2) / math.sqrt(3)  # half-width, of the mean log ratio
     bounds = [100 * (1.3 * math.exp(sign * half) - 1) for sign in (-1, 1)]
     assert (row["measured"], row["low"], row["high"], row["n"]) == pytest.approx((30, *bounds, 3))
     half = student.ppf(0.975, 2) * math.log(1 / 0.98) / math.sqrt(3)

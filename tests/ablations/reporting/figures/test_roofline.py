@@ -18,9 +18,8 @@ def test_the_frame_has_the_share_of_the_copys_bandwidth() -> None:
     assert row["gb_per_s"] == pytest.approx(LEAST / (0.004 * 2.1) / 1e9)
     assert row["share"] == pytest.approx(100 / 2.1)
     assert row["unfused_share"] == 50
-    assert row["operations_per_byte"] == pytest.approx(
-        6 / 8
-    )  # one multiply-add and five elementwise operations on 4 + 4 bytes
+    # One multiply-add and five elementwise operations on 4 + 4 bytes.
+    assert row["operations_per_byte"] == pytest.approx(6 / 8)
 
 
 def test_modules_are_ordered_by_share_with_the_official_form_after_sa() -> None:

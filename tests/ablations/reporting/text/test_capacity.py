@@ -27,9 +27,9 @@ from tests.wording import worded
         (Knobs(), (16, 32), "–"),
     ],
 )
-def test_capacity_is_named_by_its_kind_at_each_width(knobs: Knobs, widths: tuple[int, ...], clause: str) -> None:
+def test_capacity_is_formatted_with_its_kind_at_each_width(knobs: Knobs, widths: tuple[int, ...], clause: str) -> None:
     assert capacity_clause([capacity_on(knobs, width) for width in widths]) == clause
 
 
-def test_there_is_a_dash_where_there_is_no_attention() -> None:
+def test_without_attention_the_capacity_is_a_dash() -> None:
     assert capacity_clause([]) == capacity_clause([Capacity(16)]) == "–"

@@ -1,4 +1,4 @@
-"""What is said of a study is the verdict and what it rests on, and no more than that."""
+"""Conclusions state the verdicts of a study and their basis, and nothing more."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.wording import worded
 
 
 class Study:
-    """A study with accuracies that are made up; cells that are not `finished` are `others`.
+    """A study with synthetic accuracies; cells that are not `finished` have the state `others`.
 
     Args:
         top1: by variant and replicate.
         replicates: of the design.
-        finished: whether a variant's replicate is.
-        others: what is known of the others; None for nothing.
-        change: of the outcome's parts, for a variant and replicate.
+        finished: whether a variant's replicate is finished.
+        others: the state of the other cells; None if they are not stored.
+        change: changes to the outcome of a variant and replicate.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ def analysis_of(results: Results, made: Design, attributes: Mapping[str, Any] = 
 
 
 def mixed(variant: str, replicate: int) -> float:
-    """groups=2 helps, and of groups=4 nothing is known."""
+    """groups=2 helps, and groups=4 is undecided."""
     wiggle = (1 + 0.1 * replicate) * (-1.0 if replicate % 2 else 1.0)
     return {"none": 50.0 + replicate, "groups=2": 55.0 + 0.9 * replicate, "groups=4": 50.1 + replicate + wiggle}[
         variant
     ]
 
 
-def test_a_study_is_told_from_the_highest_to_what_it_could_have_seen() -> None:
+def test_conclusions_range_from_the_highest_variant_to_the_power() -> None:
     highest, helps, open_one, how_sure, gain, power, margin = Study(mixed).said()
     assert highest == worded("conclusions.highest", named="groups=2", top1="58.1 [56.3, 60.0]", n=8)
     assert helps == said_of("helps", SPREAD, "+4.65", "+4.45", "+4.85", ", p = 0.0078", treatment="groups=2")
@@ -89,13 +89,13 @@ def test_a_study_is_told_from_the_highest_to_what_it_could_have_seen() -> None:
     assert margin.startswith(worded("reach.margin", margin=""))
 
 
-def test_one_replicate_gets_no_interval_and_no_verdict() -> None:
+def test_one_replicate_has_no_interval_and_no_verdict() -> None:
     (highest, nothing) = Study(mixed, replicates=1).said()
     assert highest == worded("conclusions.highest_once", named="groups=2", top1="55.0", n=1)
     assert nothing == worded("conclusions.once")
 
 
-def test_one_pair_among_more_replicates_gets_no_interval_either() -> None:
+def test_a_single_pair_among_more_replicates_has_no_interval() -> None:
     said = Study(mixed, 3, finished=lambda variant, replicate: variant != "groups=4" or replicate == 2).said()
     (sentence,) = (sentence for sentence in said if sentence.startswith("groups=4 against none: "))
     reason = f": {worded('conclusions.once_no_verdict')}"[:-1]
@@ -109,12 +109,12 @@ def test_a_single_contrast_needs_no_correction() -> None:
     assert sentence.startswith(worded("verdicts.method", contrasts=worded("verdicts.contrast")))
 
 
-def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
+def test_a_sequential_study_reports_its_added_replicates() -> None:
     interims = InterimAnalyses((9, 12, 16))
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=2" or replicate < 9)
     said = study.said(interims)
     assert any(worded("verdicts.looked_at", sizes="9, 12, 16") in sentence for sentence in said)
-    # Adding replicates is the study's own business, and so is what more of them would have seen.
+    # Such a study adds replicates itself, so the warnings about adding them do not apply.
     assert not any("replicates=auto" in sentence for sentence in said)
     (spent,) = (sentence for sentence in said if sentence.startswith("Replicates were added"))
     decided = worded("conclusions.decided", variant="groups=2", interim=9, open="groups=4")
@@ -122,7 +122,7 @@ def test_what_adding_replicates_cost_is_said_of_a_study_that_did_so() -> None:
     assert any("95 % CI over all interim analyses " in sentence for sentence in said)
 
 
-def test_before_the_first_look_nothing_is_decided() -> None:
+def test_nothing_is_decided_before_the_first_interim_analysis() -> None:
     said = Study(mixed, 4).said(InterimAnalyses((9, 12, 16)))
     assert any(
         "undecided (n = 4" in one and one.endswith(": the first interim analysis is at 9 replicates.") for one in said
@@ -135,7 +135,7 @@ def lacking(replicates: str) -> str:
     return worded("conclusions.lacking", variant="groups=4", baseline="none", replicates=replicates)
 
 
-def test_replicates_that_only_one_of_a_pair_has_are_named() -> None:
+def test_unpaired_replicates_are_named() -> None:
     study = Study(mixed, 12, finished=lambda variant, replicate: variant != "groups=4" or replicate not in (1, 5))
     assert study.results.unfinished["replicate"].tolist() == [1, 5]
     said = warnings(study.results, study.design)
@@ -143,7 +143,7 @@ def test_replicates_that_only_one_of_a_pair_has_are_named() -> None:
     assert not any(sentence.startswith("Of groups=2") for sentence in said)
 
 
-def test_many_missing_pairs_are_named_no_further_than_one_reads() -> None:
+def test_many_missing_pairs_are_truncated() -> None:
     study = Study(mixed, 9, finished=lambda variant, replicate: variant != "groups=4" or replicate >= 7)
     assert lacking("replicates 0, 1, 2, 3, 4, 5, ...") in warnings(study.results, study.design)
     study = Study(mixed, 9, finished=lambda variant, replicate: variant != "groups=4" or replicate != 7)
@@ -160,7 +160,7 @@ def test_many_missing_pairs_are_named_no_further_than_one_reads() -> None:
         (CellState.FAILED, 2, worded("conclusions.failed", cells="2 cells", are="are")),
     ],
 )
-def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out: int, sentence: str) -> None:
+def test_missing_cells_are_counted(others: CellState | None, left_out: int, sentence: str) -> None:
     names = ("groups=4", "groups=2")[:left_out]
     study = Study(mixed, 3, finished=lambda variant, replicate: variant not in names or replicate < 2, others=others)
     said = study.said()
@@ -168,12 +168,12 @@ def test_cells_that_are_not_there_are_counted(others: CellState | None, left_out
     assert sum("excluded from these means" in one or "not trained yet" in one for one in said) == 1
 
 
-def test_a_whole_study_of_one_kind_has_nothing_to_warn_of() -> None:
+def test_a_complete_uniform_study_has_no_warnings() -> None:
     study = Study(mixed)
     assert warnings(study.results, study.design) == []
 
 
-def test_a_variant_that_was_computed_in_two_ways_is_named() -> None:
+def test_a_variant_computed_in_two_ways_is_named() -> None:
     study = Study(
         mixed,
         change=lambda variant, replicate: {"attention_by": "torch"} if (variant, replicate) == ("groups=4", 2) else {},
@@ -181,33 +181,33 @@ def test_a_variant_that_was_computed_in_two_ways_is_named() -> None:
     assert warnings(study.results, study.design) == [
         worded("conclusions.mixed_ways", variant="groups=4", ways="kernels and by torch")
     ]
-    # Different ways of different variants are what they are; nothing is mixed within one.
+    # Different ways for different variants are not a mixture within one.
     study = Study(mixed, change=lambda variant, _: {"attention_by": "" if variant == "none" else "torch"})
     assert warnings(study.results, study.design) == []
 
 
-def test_cells_of_different_machines_are_said_to_be() -> None:
+def test_cells_of_different_machines_are_reported() -> None:
     study = Study(mixed, change=lambda _, replicate: {"environment": {"cpu": str(replicate % 2)}})
     (sentence,) = warnings(study.results, study.design)
     assert sentence.startswith(worded("conclusions.mixed_machines", number=2))
 
 
-def test_nothing_but_failures_is_said_to_be_that() -> None:
+def test_a_study_with_only_failures_is_reported_as_such() -> None:
     study = Study(mixed, finished=lambda *_: False, others=CellState.FAILED)
     assert study.said() == [worded("conclusions.none_finished", how="failed")]
 
 
-def test_variants_that_tie_are_all_the_highest() -> None:
+def test_all_tied_variants_are_the_highest() -> None:
     said = Study(lambda variant, replicate: 50.0 + replicate + (variant != "none")).said()
     assert said[0] == worded("conclusions.highest", named="groups=2 and groups=4", top1="54.5", n=8)
 
 
-def test_the_baseline_that_is_highest_is_called_so() -> None:
+def test_the_highest_baseline_is_identified_as_baseline() -> None:
     said = Study(lambda variant, replicate: 50.0 + replicate + (variant == "none")).said()
     assert said[0].startswith("Highest: none (the baseline), 54.5 [")
 
 
-def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> None:
+def test_diverged_replicates_are_counted_by_variant_with_their_effect_on_the_mean() -> None:
     made = design(3)
     cells = [
         diverged(cell) if (cell.variant, cell.replicate) == ("groups=4", 1) or cell.variant == "groups=2" else cell
@@ -229,7 +229,7 @@ def test_what_diverged_is_counted_for_each_variant_and_said_of_its_mean() -> Non
     assert conclusions(analysis_of(everything, made)) == [worded("conclusions.none_finished", how="diverged")]
 
 
-def test_batches_in_parts_are_said_to_mix_protocols() -> None:
+def test_micro_batches_are_reported_as_a_mixture_of_protocols() -> None:
     made = design()
     cells = stored(made, finished=6)
     parted = replace(cells[1], outcome={**(cells[1].outcome or {}), "micro_batches": 2})

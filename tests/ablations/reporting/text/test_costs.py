@@ -14,7 +14,7 @@ from tests.builders.cells import design
 from tests.builders.costs import HERE, TAKEN, machine_of, stored_attributes, usual_costs
 
 
-def test_a_relative_time_has_its_interval_where_there_is_one() -> None:
+def test_a_relative_time_has_its_interval_if_any() -> None:
     known = Estimate(6, 1.284, 1.27, 1.3)
     assert relative_time(known) == "1.28 [1.27, 1.30]"
     assert relative_time(known, with_interval=False) == "1.28"
@@ -23,7 +23,7 @@ def test_a_relative_time_has_its_interval_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("verdict", list(CostVerdict))
-def test_verdicts_say_within_which_margin_times_are_the_same(verdict: CostVerdict) -> None:
+def test_the_verdict_same_has_its_margin(verdict: CostVerdict) -> None:
     contrast = CostContrast("a", "b", 1.0, 0.9, 1.1, 6, 0.5, 0.5, verdict)
     within = " within 2.5 %" if verdict is CostVerdict.SAME else ""
     assert cost_verdict(contrast, 0.025) == verdict.value + within
@@ -31,7 +31,7 @@ def test_verdicts_say_within_which_margin_times_are_the_same(verdict: CostVerdic
 
 
 @pytest.mark.parametrize(("device", "named"), [("cpu", "Machine & Co, 2 cores, 2 threads, "), ("cuda", "One GPU, ")])
-def test_where_and_when_costs_were_measured_is_said_with_the_copies(device: str, named: str) -> None:
+def test_the_measurement_is_described_by_machine_date_and_copies(device: str, named: str) -> None:
     made = design()
     costs = dict(usual_costs(made))
     costs["groups=2"] = usual_costs(made, copies=12)["groups=2"]

@@ -31,7 +31,7 @@ def with_history(analysis: StudyAnalysis, history: History) -> StudyAnalysis:
     return replace(analysis, attributes={**analysis.attributes, "declared": history.as_stored()})
 
 
-def test_a_study_that_keeps_to_its_declaration_says_so(tmp_path: Path) -> None:
+def test_an_unchanged_declaration_is_reported(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     assert declaration_sentences(analysis) == [f"{DECLARED}; unchanged since."]
     assert (exploratory_clause(analysis), verdicts_tag(analysis)) == ("", "declared")
@@ -51,7 +51,7 @@ def test_the_code_is_a_commit_or_a_version(commit: str, shown: str, tmp_path: Pa
     assert said.startswith(worded("declaration.declared", time="2026-11-29 14:02", code=shown))
 
 
-def test_a_margin_that_was_changed_makes_verdicts_exploratory_with_its_time(tmp_path: Path) -> None:
+def test_a_changed_margin_makes_verdicts_exploratory_with_its_time(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path, margin=0.5)
     now = declared_of(analysis)
     history = History.begun(replace(now, margin=1.0)).then(replace(now, time=LATER))
@@ -63,7 +63,7 @@ def test_a_margin_that_was_changed_makes_verdicts_exploratory_with_its_time(tmp_
     assert verdicts_tag(analysis) == exploratory_clause(analysis)
 
 
-def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp_path: Path) -> None:
+def test_a_report_with_other_options_is_exploratory_without_a_recorded_change(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     history = History.begun(declared_of(analysis))
     other = with_history(replace(analysis, design=replace(analysis.design, margin=0.5, metric="test_loss")), history)
@@ -72,7 +72,7 @@ def test_a_report_by_other_words_is_exploratory_although_nothing_is_recorded(tmp
     assert exploratory_clause(other) == worded("declaration.clause", what="metric and margin")
 
 
-def test_the_csv_of_variants_says_which_verdicts_are_exploratory(tmp_path: Path) -> None:
+def test_the_csv_of_variants_marks_exploratory_verdicts(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     other = replace(analysis, design=replace(analysis.design, margin=0.5))
     for known, marked in ((analysis, False), (other, True)):
@@ -81,7 +81,7 @@ def test_the_csv_of_variants_says_which_verdicts_are_exploratory(tmp_path: Path)
         assert column.isna()["none"]
 
 
-def test_another_question_is_told_and_changes_no_verdict(tmp_path: Path) -> None:
+def test_a_changed_question_is_reported_and_does_not_affect_verdicts(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     now = declared_of(analysis)
     analysis = with_history(analysis, History.begun(replace(now, question="Why?")).then(replace(now, time=LATER)))
@@ -91,7 +91,7 @@ def test_another_question_is_told_and_changes_no_verdict(tmp_path: Path) -> None
     assert verdicts_tag(analysis) == "declared"
 
 
-def test_a_study_that_declared_nothing_is_exploratory(tmp_path: Path) -> None:
+def test_a_study_without_a_declaration_is_exploratory(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     attributes = {name: value for name, value in analysis.attributes.items() if name != "declared"}
     analysis = replace(analysis, attributes=attributes)
@@ -109,7 +109,7 @@ def test_a_search_declares_how_many_of_its_picks_it_confirms(tmp_path: Path) -> 
     assert verdicts_tag(changed) == "exploratory: confirmed picks changed after the first cell"
 
 
-def test_what_was_declared_is_told_in_full(tmp_path: Path) -> None:
+def test_the_declaration_is_reported_in_full(tmp_path: Path) -> None:
     analysis = study_analysis(tmp_path)
     rows = declaration_rows(analysis)
     assert rows["question"] == analysis.design.question
@@ -117,7 +117,7 @@ def test_what_was_declared_is_told_in_full(tmp_path: Path) -> None:
     assert (rows["contrasts"], rows["time"]) == ("2 contrasts, baseline none", "2026-11-29 14:02 UTC")
 
 
-def test_a_run_that_declares_otherwise_says_so_at_once() -> None:
+def test_a_run_with_a_changed_declaration_reports_it_immediately() -> None:
     change = Change("margin", "1", "0.5 points", LATER)
     said = "Changed after the first cell: margin from 1 to 0.5 points on 2026-11-30 09:05 UTC."
     assert changes_sentence([change], [change]) == f"{said} Verdicts are exploratory."

@@ -41,7 +41,7 @@ def where(module: str, places: str = "layer1.0.sa", side: int = 32) -> str:
     return worded("degenerate.where", module=module, places=places, model="resnet8", stage=1, channels=16, side=side)
 
 
-def test_a_clause_names_module_place_reasons_and_what_avoids_them() -> None:
+def test_a_clause_has_module_insertion_point_reasons_and_advice() -> None:
     reasons = [
         worded("degenerate.hidden", name="fc1"),
         worded("degenerate.norm", name="norm"),
@@ -52,12 +52,12 @@ def test_a_clause_names_module_place_reasons_and_what_avoids_them() -> None:
     assert degenerate_clauses([GC]) == [where("gc") + "; ".join(reasons)]
 
 
-def test_a_variant_is_named_where_it_is_not_the_module() -> None:
+def test_a_variant_is_named_unless_it_is_the_module() -> None:
     (clause,) = degenerate_clauses([replace(GC, variant="gc16")])
     assert clause.startswith(where("gc16: gc"))
 
 
-def test_of_many_places_the_first_are_named() -> None:
+def test_of_many_insertion_points_the_first_are_named() -> None:
     (clause,) = degenerate_clauses([replace(GC, places=PLACES)])
     assert clause.startswith(where("gc", places="layer1.0.sa, layer1.1.sa, layer1.2.sa and 2 more"))
 
@@ -76,7 +76,7 @@ def test_of_many_places_the_first_are_named() -> None:
         (module("sge", Finding(INPUT_INDEPENDENT), groups=4), [worded("degenerate.same")]),
     ],
 )
-def test_what_avoids_it_depends_on_what_it_is(found: DegenerateModule, reasons: list[str]) -> None:
+def test_the_advice_depends_on_the_finding(found: DegenerateModule, reasons: list[str]) -> None:
     (clause,) = degenerate_clauses([found])
     assert clause == where(found.variant, side=found.shape[1]) + "; ".join(reasons)
 

@@ -23,7 +23,7 @@ AROUND = {
 
 
 @given(TEXTS, st.sampled_from(list(AROUND)))
-def test_a_text_is_shown_as_it_is_as_paragraph_heading_and_item(text: str, start: str) -> None:
+def test_a_text_is_rendered_literally_as_paragraph_heading_and_item(text: str, start: str) -> None:
     tokens = parsed(start + markdown_text(text))
     assert [token.type for token in tokens] == AROUND[start]
     (inline,) = (token for token in tokens if token.type == "inline")
@@ -31,12 +31,12 @@ def test_a_text_is_shown_as_it_is_as_paragraph_heading_and_item(text: str, start
 
 
 @given(st.lists(st.lists(TEXTS, min_size=2, max_size=2), min_size=1, max_size=3))
-def test_a_cell_of_a_table_is_shown_as_it_is(rows: list[list[str]]) -> None:
+def test_a_table_cell_is_rendered_literally(rows: list[list[str]]) -> None:
     assert cells_of("\n".join(markdown_table(rows[0], rows[1:]))) == rows
 
 
 @given(st.text("`a \n~", min_size=1))
-def test_code_ends_where_it_ends(text: str) -> None:
+def test_code_cannot_close_its_fence(text: str) -> None:
     (fence, *_) = parsed("\n".join([*code_block(text), "after"]))
     assert (fence.type, fence.content) == ("fence", f"{text}\n")
     line = " ".join(text.split()) or "x"
@@ -52,14 +52,14 @@ def test_code_ends_where_it_ends(text: str) -> None:
         "tables/churn.csv has every pair; train.learning_rate=0.1; resnet18_vd", "- 1", "2.5 points", "a > b",
     ],
 )  # fmt: skip
-def test_what_means_nothing_stays_as_it_is_for_people_who_read_the_source(text: str) -> None:
+def test_characters_without_a_meaning_are_not_escaped(text: str) -> None:
     assert markdown_text(text).removeprefix("\\") == text
 
 
-def test_several_lines_become_one() -> None:
+def test_several_lines_are_joined() -> None:
     assert markdown_text("a\nb\r\n# c") == "a b # c"
 
 
-def test_the_parser_knows_what_has_to_be_escaped() -> None:
+def test_the_parser_supports_the_escaped_syntax() -> None:
     html = MarkdownIt("gfm-like", {"linkify": False}).render("~~a~~ *b* <i>\n\n|a|\n|-|\n|b|")
     assert all(tag in html for tag in ("<s>", "<em>", "<i>", "<table>"))

@@ -24,7 +24,7 @@ from tests.wording import worded
 TOPS = {"quick": moved(2.0, 0.5), "cifar": moved(2.0, -2.5)}
 
 
-def test_each_contrast_has_a_sentence_by_its_verdicts() -> None:
+def test_each_contrast_has_a_sentence_with_its_verdicts() -> None:
     frame = protocol_frame(
         {
             "a": {"w": "helps", "x": "helps", "y": "helps", "z": "undecided"},
@@ -48,7 +48,7 @@ def test_contrasts_are_counted_by_agreement() -> None:
     assert len({agreement_word(kind) for kind in Agreement}) == len(Agreement)
 
 
-def test_a_report_says_which_effects_differ_and_by_which_tests(tmp_path: Path) -> None:
+def test_a_report_has_differing_effects_and_the_tests(tmp_path: Path) -> None:
     text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, TOPS, 8)))
     start = worded("multiverse.differs", variant="groups=4", baseline="none", protocol="quick", other="cifar")
     assert f"{start}+3.00 [" in text
@@ -63,7 +63,7 @@ def test_a_report_says_which_effects_differ_and_by_which_tests(tmp_path: Path) -
     assert worded("multiverse.same_effects") in text
 
 
-def test_a_report_says_what_interim_analyses_make_of_it(tmp_path: Path) -> None:
+def test_a_report_describes_the_correction_with_interim_analyses(tmp_path: Path) -> None:
     text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, TOPS, 12, interims=(8, 12))))
     assert worded("multiverse.bonferroni", protocols=2) in text
     assert worded("multiverse.flips") not in text
@@ -74,14 +74,14 @@ def test_a_report_of_single_replicates_has_no_tests(tmp_path: Path) -> None:
     assert worded("multiverse.single") in sentences
 
 
-def test_a_report_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_report_lists_missing_results(tmp_path: Path) -> None:
     text = "\n".join(multiverse_sentences(multiverse_analysis(tmp_path, {**TOPS, "imagenet": None}, 8)))
     assert worded("multiverse.lacking", protocols="imagenet") in text
     alone = multiverse_sentences(multiverse_analysis(tmp_path, {"quick": TOPS["quick"], "cifar": None}, 8))
     assert alone[0] == worded("multiverse.one")
 
 
-def test_a_report_says_under_which_protocols_verdicts_are_exploratory(tmp_path: Path) -> None:
+def test_a_report_lists_protocols_with_exploratory_verdicts(tmp_path: Path) -> None:
     analysis = multiverse_analysis(tmp_path, TOPS, 8)
     known = analysis.studies["cifar"]
     undeclared = replace(known, attributes={**known.attributes, "declared": None})
@@ -90,14 +90,14 @@ def test_a_report_says_under_which_protocols_verdicts_are_exploratory(tmp_path: 
     assert [one for one in multiverse_sentences(analysis) if one.startswith(start)]
 
 
-def test_margins_are_written_once_where_they_are_the_same() -> None:
+def test_equal_margins_are_written_once() -> None:
     metric = METRICS["top1"]
     assert margin_text({"a": 0.2, "b": 0.2}, metric) == "0.2 points"
     assert margin_text({"a": 1.0, "b": 0.2, "c": 1.0}, metric) == "1 point (a and c), 0.2 points (b)"
     assert listed(["a", "b", "c"]) == "a, b and c"
 
 
-def test_options_that_differ_are_named_with_their_values(tmp_path: Path) -> None:
+def test_differing_options_are_listed_with_their_values(tmp_path: Path) -> None:
     tops = {"quick+resnet20": moved(1, 1), "cifar": moved(1, 1)}
     assert differing_options(multiverse_analysis(tmp_path, tops)) == {
         "train.epochs": {"quick+resnet20": "4", "cifar": "30"},
@@ -108,5 +108,5 @@ def test_options_that_differ_are_named_with_their_values(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_decided_are_verdicts_on_a_difference(verdict: Verdict) -> None:
+def test_decided_verdicts_are_helps_hurts_and_equivalent(verdict: Verdict) -> None:
     assert is_decided(verdict.value) == (verdict in (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT))

@@ -36,7 +36,7 @@ DRAWS = np.random.default_rng(0).standard_normal((4, 12))
 
 
 def cells(n: int = 8, **scales: float) -> pd.DataFrame:
-    """Cells of four variants, whose results vary by such standard deviations; 1 where nothing is said."""
+    """Cells of four variants with the given standard deviations, 1 by default."""
     names = {"none": "none", "one": "groups=1", "two": "groups=2", "four": "groups=4"}
     values: Mapping[str, Sequence[float]] = {
         shown: list(60 + scales.get(name, 1.0) * DRAWS[place, :n]) for place, (name, shown) in enumerate(names.items())
@@ -51,7 +51,7 @@ def number(pattern: str, sentence: str | None) -> float:
     return float(found.group(1))
 
 
-def test_a_study_says_what_it_detects_and_which_margin_it_reaches() -> None:
+def test_a_study_reports_its_detectable_effect_and_reachable_margin() -> None:
     reach = Reach.trained(design(), cells(), None)
     found, margin = detection_sentence(reach), margin_sentence(reach)
     assert found is not None
@@ -67,13 +67,13 @@ def test_a_study_says_what_it_detects_and_which_margin_it_reaches() -> None:
     assert [sentence.partition(" ")[0] for sentence in reach_sentences(reach)] == ["Relative", "Minimum", "Smallest"]
 
 
-def test_a_margin_within_reach_takes_no_more_replicates() -> None:
+def test_a_reachable_margin_needs_no_more_replicates() -> None:
     said = margin_sentence(Reach.trained(replace(design(), margin=50.0), cells(), None))
     assert said is not None
     assert said.endswith("; the chosen margin is 50.")
 
 
-def test_a_contrast_that_spreads_much_more_is_named_beside_the_typical_one() -> None:
+def test_a_contrast_with_a_much_larger_spread_is_reported_beside_the_typical_one() -> None:
     even, uneven = (Reach.trained(design(), cells(four=scale), None) for scale in (1.0, 9.0))
     assert even.worst is None
     assert uneven.worst is not None
@@ -86,7 +86,7 @@ def test_a_contrast_that_spreads_much_more_is_named_beside_the_typical_one() -> 
     assert number(r"for groups=4 ([\d,]+) replicates", text) > wanted
 
 
-def test_more_replicates_detect_less_and_a_last_analysis_more_than_as_many_by_themselves() -> None:
+def test_the_detectable_effect_decreases_with_replicates_and_increases_with_interim_analyses() -> None:
     def size(reach: Reach) -> float:
         return number(r": ([\d.]+) points in a typical", detection_sentence(reach))
 
@@ -105,13 +105,13 @@ def test_another_metric_has_its_unit() -> None:
 
 
 @pytest.mark.parametrize("known", [NOTHING, cells(1), cells(4).assign(top1=50.0)])
-def test_without_a_spread_nothing_is_known_in_points(known: pd.DataFrame) -> None:
+def test_without_a_spread_there_are_no_sentences_in_points(known: pd.DataFrame) -> None:
     reach = Reach.planned(design(), known, None)
     assert not reach.typical
     assert (detection_sentence(reach), margin_sentence(reach)) == (None, None)
 
 
-def test_before_anything_is_stored_effects_are_in_standard_deviations() -> None:
+def test_without_stored_cells_effects_are_in_standard_deviations() -> None:
     reach = Reach.planned(design(3), NOTHING, None)
     power, within, sizes = unknown_sentences(reach, 0.0)
     effect, least = detectable(1.0, 3, 3), reachable_margin(1.0, 3, 3)
@@ -125,30 +125,30 @@ def test_before_anything_is_stored_effects_are_in_standard_deviations() -> None:
     assert unknown_sentences(reach, 3.0)[2] == worded("reach.found", effect=3, sd=f"{3 / effect:.1f}")
 
 
-def test_what_is_impossible_at_any_spread_is_said_to_be_that() -> None:
+def test_decisions_impossible_at_any_spread_are_reported() -> None:
     reach = Reach.planned(design(1), NOTHING, None)
     assert unknown_sentences(reach, 3.0)[0] == nothing_sentence(reach)
     assert nothing_sentence(reach).startswith(worded("reach.one"))
-    # Fewer than six replicates decide by tests that no interim analysis can use.
+    # Tests for fewer than six replicates are not available for interim analyses.
     few = Reach(design(), NOTHING, 4, level=0.01)
     assert nothing_sentence(few) == worded("reach.none", replicates=4, contrasts=3)
     assert unknown_sentences(few, 0.0)[0] == nothing_sentence(few)
     assert detection_sentence(replace(few, cells=cells())) == nothing_sentence(few)
 
 
-def test_that_fewer_replicates_find_more_is_said_with_the_reason() -> None:
+def test_a_higher_power_of_fewer_replicates_is_reported_with_the_reason() -> None:
     six, eight = (detection_sentence(Reach(design(), cells(), n)) for n in (6, 12))
     assert "With 5 replicates" in str(six)
     assert "With 5 replicates" not in str(eight)
 
 
-def test_pairing_gains_what_replicates_share() -> None:
+def test_pairing_gains_by_common_variation_of_replicates() -> None:
     reach = Reach.trained(design(), cells(), None)
     assert str(efficiency_sentence(reach)).startswith(worded("reach.efficiency", gain=""))
     assert efficiency_sentence(replace(reach, cells=cells(2))) is None
 
 
-def test_a_baseline_that_carries_most_of_the_variance_says_what_more_of_it_buys() -> None:
+def test_the_gain_of_more_baseline_replicates_is_reported_if_the_baseline_has_most_of_the_variance() -> None:
     reach = Reach.planned(design(), cells(12, none=3.0), None)
     (said,) = baseline_sentences(reach)
     share = reach.shares["none"]
@@ -163,23 +163,23 @@ def test_a_baseline_that_carries_most_of_the_variance_says_what_more_of_it_buys(
     ("made", "known"),
     [
         (design(), cells(12, none=0.2)),
-        (design(), cells(4, none=3.0)),  # too few to tell
+        (design(), cells(4, none=3.0)),  # too few to estimate the share
         (design("auto"), cells(12, none=3.0)),
         (design(8, "baseline_replicates=16"), cells(12, none=3.0)),
     ],
 )
-def test_more_replicates_of_a_baseline_are_named_where_they_can_be_had_and_are_known_to_help(
+def test_more_baseline_replicates_are_suggested_only_if_possible_and_known_to_help(
     made: Design, known: pd.DataFrame
 ) -> None:
     assert baseline_sentences(Reach.planned(made, known, None)) == []
 
 
-def test_a_report_says_what_more_replicates_of_the_baseline_were_for() -> None:
+def test_a_report_explains_extra_baseline_replicates() -> None:
     reach = Reach.trained(design(8, "baseline_replicates=24"), cells(), None)
     assert reach_sentences(reach)[0] == worded("reach.shared", runs=3, replicates=24)
 
 
-def test_more_replicates_of_the_baseline_are_counted_in_what_is_detected() -> None:
+def test_extra_baseline_replicates_reduce_the_detectable_effect() -> None:
     known = cells(12, none=3.0)
     plain = Reach.planned(design(), known, None)
     doubled, quadrupled = (Reach.planned(design(8, f"baseline_replicates={n}"), known, None) for n in (16, 32))

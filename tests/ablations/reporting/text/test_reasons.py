@@ -1,4 +1,4 @@
-"""Every code of a verdict's reason has one text, with its numbers."""
+"""Every reason code of a verdict has a text with its number."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_contrast_without_a_reason_has_no_text() -> None:
     assert reason_clause(contrast(SMALL, Verdict.UNDECIDED)) == ""
 
 
-def test_an_unstable_contrast_names_each_unstable_variant_and_no_other() -> None:
+def test_an_unstable_contrast_names_exactly_the_unstable_variants() -> None:
     spreads = replace(FAILS, variant="se", failures=0, strays=0)
     judged = contrast(SMALL, Verdict.UNSTABLE, reason=Reason(ReasonCode.UNSTABLE), stabilities=(FAILS, STEADY, spreads))
     fails = worded("stability.failures", failures=2, n=8, variant="gc", worst=9)

@@ -19,7 +19,7 @@ def missing(known: Iterable[StoredCell], config: Config | None = None) -> str:
     return missing_sentence(collect(make_design(config or configuration()), known))
 
 
-def test_a_whole_study_misses_nothing() -> None:
+def test_a_complete_study_has_no_missing_cells() -> None:
     assert missing(stored(design(), 6)) == ""
 
 
@@ -31,24 +31,24 @@ def test_a_whole_study_misses_nothing() -> None:
         (2, worded("scope.missing", pending=4, total="6 cells", named="1 of none, 1 of groups=2, 2 of groups=4")),
     ],
 )
-def test_what_is_missing_is_counted_by_variant_in_their_order(finished: int, sentence: str) -> None:
+def test_missing_cells_are_counted_by_variant_in_order(finished: int, sentence: str) -> None:
     assert missing(stored(design(), finished)) == sentence
 
 
-def test_cells_that_failed_and_those_that_were_never_enqueued_are_missing() -> None:
+def test_failed_and_never_started_cells_are_missing() -> None:
     known = stored(design(), 6)[:5]
     known[1] = replace(known[1], state=CellState.FAILED, outcome=None, failure="ValueError: planted")
     assert missing(known) == worded("scope.missing", pending=2, total="6 cells", named="1 of groups=2, 1 of groups=4")
 
 
-def test_one_cell_is_no_cells() -> None:
+def test_a_single_cell_is_singular() -> None:
     config = compose_config(["device=cpu", "replicates=1", "sweep.factors={}"])
     made = make_design(config)
     known = [replace(cell, state=CellState.FAILED, outcome=None) for cell in stored(made, 1)]
     assert missing(known, config) == worded("scope.missing", pending=1, total="1 cell", named="1 of none")
 
 
-def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
+def test_replicates_beyond_the_design_are_ignored() -> None:
     assert missing(stored(design(3), 8)) == ""
     assert len(collect(make_design(configuration()), stored(design(3), 8)).cells) == 8
 
@@ -68,7 +68,7 @@ def test_replicates_beyond_those_asked_for_are_no_matter() -> None:
         ({"name": "x", "classes": "my.txt", "resolution": 64}, "x (the classes of my.txt, 64x64 pixels)"),
     ],
 )
-def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line: str) -> None:
+def test_a_caption_describes_a_subset(data: dict[str, object], line: str) -> None:
     assert data_line(data) == line
 
 
@@ -82,7 +82,7 @@ def test_a_caption_says_of_a_subset_that_it_is_one(data: dict[str, object], line
         (["data=cifar10", "data.val_per_class=50", "data.seed=replicate"], "scope.own_subset"),
     ],
 )
-def test_a_caption_says_whether_replicates_share_their_images(overrides: list[str], clause: str) -> None:
+def test_a_caption_states_whether_replicates_share_their_images(overrides: list[str], clause: str) -> None:
     made = make_design(compose_config(["device=cpu", *overrides]))
     assert replication_clause(made.protocol["data"]) == worded(clause)
     assert f", {worded(clause)}, resnet8," in protocol_line(made, collect(made, []))

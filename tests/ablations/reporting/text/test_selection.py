@@ -11,7 +11,7 @@ from tests.builders.analyses import search_analysis
 from tests.wording import worded
 
 
-def test_a_search_says_what_it_selected_and_judges_what_it_confirmed(tmp_path: Path) -> None:
+def test_a_search_reports_its_selection_and_judges_confirmed_variants(tmp_path: Path) -> None:
     analysis = search_analysis(tmp_path, given_up=1, replicates=3)
     said = conclusions(analysis)
     assert analysis.selection is not None
@@ -26,7 +26,7 @@ def test_a_search_says_what_it_selected_and_judges_what_it_confirmed(tmp_path: P
         assert any(sentence.startswith(f"{name} against none: ") for sentence in said)
 
 
-def test_before_anything_is_confirmed_nothing_is_said_of_results(tmp_path: Path) -> None:
+def test_without_confirmed_variants_there_are_no_sentences_on_results(tmp_path: Path) -> None:
     said = conclusions(search_analysis(tmp_path, is_confirmed=False))
     assert said[-1] == worded("selection.unconfirmed")
     assert not any(" against none" in sentence for sentence in said)
@@ -40,7 +40,7 @@ def test_before_anything_is_confirmed_nothing_is_said_of_results(tmp_path: Path)
         ([0.06, 0.5, 0.5], "no factor exceeds"),
     ],
 )
-def test_the_factors_that_exceed_what_noise_reaches_are_named_or_none_is(ps: list[float], found: str) -> None:
+def test_factors_above_the_permutation_threshold_are_named(ps: list[float], found: str) -> None:
     rows = {"factor": ["groups", "gate", "norm"], "importance": [0.9, 0.8, 0.1], "p_family": ps}
     shares = pd.DataFrame(rows).assign(objective="top1", permutations=59)
     assert importance_sentences(shares) == [

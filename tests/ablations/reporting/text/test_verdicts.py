@@ -1,4 +1,4 @@
-"""A verdict is said with what it rests on and what it assumes, and no more than that."""
+"""Sentences on verdicts have their statistics and assumptions, and nothing more."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ ATTAINABLE = f": {worded('reasons.attainable', least=0.12)}"
         ),
     ],
 )
-def test_every_verdict_is_said_with_what_it_rests_on(judged: Contrast, sentence: str) -> None:
+def test_every_verdict_has_a_sentence_with_its_statistics(judged: Contrast, sentence: str) -> None:
     assert contrast_sentence(judged, 0.25, TOP1) == sentence
 
 
-def test_another_metric_is_said_in_its_own_unit_and_digits() -> None:
+def test_another_metric_has_its_unit_and_digits() -> None:
     judged = contrast(SMALL, Verdict.EQUIVALENT, p=0.4, p_equivalence=0.001)
     said = contrast_sentence(judged, 0.25, METRICS["test_loss"])
     assert said == said_of("equivalent within 0.25 nats", SPREAD, "-0.0300", "-0.1100", "+0.0600", reason=UNSEEN)
@@ -103,23 +103,23 @@ def test_the_verdict_of_a_test_that_assumes_normal_differences_is_marked_in_tabl
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNSTABLE, Verdict.NONE])
-def test_what_no_test_decided_is_not_marked(verdict: Verdict) -> None:
+def test_verdicts_without_a_test_are_not_marked(verdict: Verdict) -> None:
     assert verdict_mark(contrast(CLEAR, verdict, assumes_normal=True)) == verdict.value
 
 
-def test_a_table_with_an_unstable_variant_says_what_that_is() -> None:
+def test_a_table_with_an_unstable_variant_explains_it() -> None:
     assert assumptions_sentence([contrast(CLEAR, Verdict.UNSTABLE)]).startswith("Unstable: ")
 
 
 @pytest.mark.parametrize(("few", "many"), [(True, False), (False, True), (True, True)])
-def test_the_method_names_the_assumption_of_each_test_that_was_used(few: bool, many: bool) -> None:
+def test_the_method_has_the_assumption_of_each_used_test(few: bool, many: bool) -> None:
     contrasts = [contrast(CLEAR, Verdict.HELPS, assumes_normal=True)] * few + [contrast(CLEAR, Verdict.HELPS)] * many
     said = method_sentences(contrasts, None, "on one set of data")
     assert (worded("verdicts.assumed_normal") in said) is few
     assert (worded("verdicts.symmetric") in said) is many
 
 
-def test_looks_are_said_to_be_allowed_for_and_early_decisions_to_be_overestimated() -> None:
+def test_the_method_describes_the_correction_for_interim_analyses_and_the_bias_of_early_decisions() -> None:
     decided: Contrast = contrast(CLEAR, Verdict.HELPS, interim=9, adjusted=1.0)
     interims = InterimAnalyses((9, 12))
     assert worded("verdicts.early") in method_sentences([decided], interims, "")
