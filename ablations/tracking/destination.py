@@ -127,13 +127,11 @@ def _check(uri: str, origin: str) -> None:
     scheme, is_url, _ = uri.partition("://")
     if _scheme(uri) in _DATABASES:
         check_url(origin, uri)
-    elif is_url and scheme not in ("http", "https", "file", *_DATABRICKS, *_plugins()):
+        return
+    plugins = [entry.name for entry in entry_points(group="mlflow.tracking_store")]
+    if is_url and scheme not in ("http", "https", "file", *_DATABRICKS, *plugins):
         kinds = [f"{one}://" for one in (*_DATABASES, "http", "https", "file", "databricks")]
         raise UsageError(origin, uri, "has an unsupported scheme", kinds)
-
-
-def _plugins() -> list[str]:
-    return [one.name for one in entry_points(group="mlflow.tracking_store")]
 
 
 def _scheme(uri: str) -> str:

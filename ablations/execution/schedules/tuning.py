@@ -156,7 +156,7 @@ class TuningSchedule(Schedule):
         seed = stream_seed(self.declared.protocol["seed"], "tuning") % 2**32
         study = _study(lambda: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False))
         # Optuna's sampler draws the first trial at random to infer the space, so add one.
-        corner = {path: _corner(dimension) for path, dimension in self._tuning.space.items()}
+        corner = {path: (space.choices or [space.low])[0] for path, space in self._tuning.space.items()}
         study.add_trial(create_trial(value=0.0, params=corner, distributions=self._space))
         return [self._as_typed(study.ask(self._space).params) for _ in range(self._tuning.trials)]
 
@@ -204,10 +204,6 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.is_integer:
         return IntDistribution(int(low), int(high), log=dimension.is_log)
     return FloatDistribution(low, high, log=dimension.is_log)
-
-
-def _corner(dimension: Dimension) -> Any:
-    return dimension.choices[0] if dimension.choices else dimension.low
 
 
 def _rounded(dimension: Dimension, value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ablations.analysis.multiverse import Agreement, agreements
+from ablations.analysis.multiverse import agreements
 from ablations.analysis.study import StudyAnalysis
 from ablations.analysis.tuning import Tuned
 from ablations.common.metrics import METRICS
@@ -37,7 +37,8 @@ def _comparisons_section(analysis: StudyAnalysis, best: StudyAnalysis) -> Sectio
     for name, baseline in analysis.design.baselines.items():
         if name != baseline:
             cells = [text for side in sides for text in _cells(side.get(name), analysis)]
-            rows.append([name, *cells, _word(found.get((name, baseline)))])
+            agreement = found.get((name, baseline))
+            rows.append([name, *cells, agreement_word(agreement) if agreement else "–"])
     metric = METRICS[analysis.design.metric]
     note = (
         f"Differences to the baseline in {metric.difference_unit or metric.label} [95 % CI]. "
@@ -77,10 +78,6 @@ def tuning_frames(analysis: StudyAnalysis) -> dict[str, pd.DataFrame]:
     if analysis.at_best is not None:
         frames["comparisons"] = comparisons_frame(analysis)
     return frames
-
-
-def _word(found: Agreement | None) -> str:
-    return agreement_word(found) if found else "–"
 
 
 def _cells(contrast: Contrast | None, analysis: StudyAnalysis) -> list[str]:

@@ -6,11 +6,10 @@ import pandas as pd
 
 from ablations.analysis.comparison import StudyComparison
 from ablations.common.metrics import METRICS
-from ablations.common.wording import count
+from ablations.common.wording import count, listed
 from ablations.reporting.text.multiverse import (
     agreement_sentences,
     interaction_sentences,
-    listed,
     method_sentence,
     tally_sentence,
 )

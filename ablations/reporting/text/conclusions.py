@@ -65,9 +65,9 @@ def warnings(results: Results, design: Design) -> list[str]:
         finished = int((results.cells["variant"] == variant).sum())
         mean = "its mean is over the others and therefore optimistic" if finished else "it has no mean"
         sentences.append(f"{variant} diverged in {number} of {count(finished + number, 'replicate')}: {mean}.")
-    missing = int(states.isin(["missing", "interrupted", "running"]).sum())
-    if missing:
-        sentences.append(f"{_are(missing, 'cell')} not trained yet; this report covers the others.")
+    if missing := int(states.isin(["missing", "interrupted", "running"]).sum()):
+        verb = "is" if missing == 1 else "are"
+        sentences.append(f"{count(missing, 'cell')} {verb} not trained yet; this report covers the others.")
     cells = results.cells
     if design.baseline_replicates > design.replicates:  # extra baseline replicates are averaged into the pairs
         cells = cells[cells["replicate"] < design.replicates]
@@ -134,10 +134,6 @@ def _replicates_sentence(
     if others := [contrast.variant for contrast in undecided(contrasts)]:
         decided.append(f"{'undecided' if decided else 'Undecided'} so far: {_named(others)}")
     return f"Replicates were added for undecided contrasts: {trained} of at most {most} cells. {'; '.join(decided)}."
-
-
-def _are(number: int, noun: str) -> str:
-    return f"{count(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _listed(replicates: Sequence[int]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ablations.analysis.study import StudyAnalysis
 from ablations.common.metrics import METRICS
-from ablations.common.wording import count
-from ablations.design.declaration import Change, Declaration
+from ablations.common.wording import count, listed
+from ablations.design.declaration import Change
 
 _UNDECLARED = "not declared before the first cell"
 _CONFIRM = "confirm them with a new study and other seeds (study=NAME seed=1)"
@@ -19,7 +19,7 @@ def declaration_sentences(analysis: StudyAnalysis) -> list[str]:
     known = analysis.declared
     if known is None:
         return [f"Nothing was declared before the first cell, so verdicts are exploratory; {_CONFIRM}."]
-    declared = f"Declared before the first cell on {_origin(known.first)}"
+    declared = f"Declared before the first cell on {_time(known.first.time)} ({_code(known.first.commit)})"
     unrecorded = [change for change in analysis.deviations if not change.time]
     if not known.changes and not unrecorded:
         return [f"{declared}; unchanged since."]
@@ -36,7 +36,7 @@ def exploratory_clause(analysis: StudyAnalysis) -> str:
     if analysis.declared is None:
         return f"exploratory: {_UNDECLARED}"
     named = list(dict.fromkeys(change.what for change in analysis.deviations if change.is_exploratory))
-    return f"exploratory: {_listed(named)} changed after the first cell"
+    return f"exploratory: {listed(named)} changed after the first cell"
 
 
 def exploratory_sentence(analysis: StudyAnalysis) -> str:
@@ -97,10 +97,6 @@ def changes_sentence(changes: Sequence[Change], deviations: Sequence[Change]) ->
     return f"{text} Verdicts are exploratory." if any(change.is_exploratory for change in deviations) else text
 
 
-def _origin(declared: Declaration) -> str:
-    return f"{_time(declared.time)} ({_code(declared.commit)})"
-
-
 def _code(commit: str) -> str:
     """Formats a commit: `commit 9f3c2a1, with uncommitted changes`."""
     if commit.startswith("version "):
@@ -112,7 +108,3 @@ def _code(commit: str) -> str:
 def _time(time: str) -> str:
     """Formats `2026-11-29T14:02:11+00:00` as `2026-11-29 14:02 UTC`."""
     return f"{time[:16].replace('T', ' ')} UTC"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

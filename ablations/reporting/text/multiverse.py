@@ -10,7 +10,7 @@ import pandas as pd
 from ablations.analysis.multiverse import Agreement, Interaction, MultiverseAnalysis, agreements
 from ablations.common.metrics import METRICS, Metric
 from ablations.common.settings import flatten
-from ablations.common.wording import count
+from ablations.common.wording import count, listed
 from ablations.reporting.text.declaration import exploratory_clause
 from ablations.reporting.text.numbers import difference_with_interval
 from ablations.reporting.text.scope import data_line, missing_sentence
@@ -208,8 +208,3 @@ def machine_text(analysis: MultiverseAnalysis) -> str:
 def is_decided(verdict: str) -> bool:
     """Whether a verdict is decided: helps, hurts or equivalent."""
     return Verdict(verdict) in (Verdict.HELPS, Verdict.HURTS, Verdict.EQUIVALENT)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Joins names: `a`, `a and b`, `a, b and c`."""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

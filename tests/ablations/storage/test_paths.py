@@ -53,7 +53,7 @@ def test_composed_and_decomposed_accents_name_the_same_study() -> None:
     assert {compose_config([f"study={quoted(name)}"]).study for name in names} == {"st\u00fcdie"}
 
 
-@pytest.mark.parametrize(("known", "name"), [("Groups", "groups"), ("größe", "GRÖSSE")])
+@pytest.mark.parametrize(("existing", "name"), [("Groups", "groups"), ("größe", "GRÖSSE")])
 def test_a_folder_that_the_file_system_identifies_with_another_study_is_refused(
     existing: str, name: str, tmp_path: Path
 ) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from ablations.analysis.multiverse import Agreement
 from ablations.common.metrics import METRICS
+from ablations.common.wording import listed
 from ablations.reporting.text.multiverse import (
     agreement_sentences,
     agreement_word,
     differing_options,
     is_decided,
-    listed,
     margin_text,
     multiverse_sentences,
     tally_sentence,
