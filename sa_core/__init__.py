@@ -2,8 +2,7 @@
 
     from sa_core import ShuffleAttention, create_model
 
-Names are imported when they are first used: the parts that need no torch, as `sa_core.attentions.knobs`, stay quick to
-reach.
+Names are imported on first use, so parts without torch, such as `sa_core.attentions.knobs`, import quickly.
 """
 
 from __future__ import annotations

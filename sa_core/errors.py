@@ -1,4 +1,4 @@
-"""The error of an option that cannot be had, in parts that a command line can put into its own words."""
+"""Errors of options, with their parts as attributes, from which a command line can compose its messages."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 
 class OptionError(ValueError):
-    """An option has a value that does not do.
+    """An option has an invalid value.
 
     Args:
-        option: its name, as `groups`.
-        value: what it was given.
-        reason: why that does not do, as a clause.
-        choices: what would do.
+        option: name of the option, such as `groups`.
+        value: the value received.
+        reason: why it is invalid, as a clause.
+        choices: valid values.
     """
 
     def __init__(self, option: str, value: object, reason: str, choices: Iterable[object] = ()) -> None:
@@ -24,22 +24,22 @@ class OptionError(ValueError):
 
 
 class UnsupportedError(OptionError, RuntimeError):
-    """What `fused` was given does not do for what torch is asked for: a tracer, a transform, a second derivative.
+    """The value of `fused` does not support the requested tracer, transform or second derivative.
 
-    It is a RuntimeError, too, because torch raises those where it cannot trace or differentiate.
+    Also a RuntimeError, which torch raises if it cannot trace or differentiate.
     """
 
 
 class ShapeError(ValueError):
-    """A layer was called with a map of the wrong rank or width; the message has the expected shape."""
+    """The input of a layer has the wrong rank or number of channels; the message has the expected shape."""
 
 
 @contextmanager
 def needed(package: str, what: str) -> Iterator[None]:
-    """Is put around the import of a package that sa_core has no need of but for `what`.
+    """Context of the import of an optional package, which only `what` needs.
 
     Raises:
-        ImportError: if it is not installed; the message says what to install.
+        ImportError: if the package is not installed; the message has the command that installs it.
     """
     try:
         yield

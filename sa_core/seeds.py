@@ -1,4 +1,4 @@
-"""Random streams with names: one seed becomes as many unrelated ones as are needed."""
+"""Named random streams: derives independent seeds from one seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def stream_seed(*parts: int | str) -> int:
-    """Returns a 63-bit seed for the stream that `parts` name, unrelated to that of any other name."""
+    """Returns a 63-bit seed for the stream named by `parts`, independent of the seeds of other names."""
     name = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1

@@ -1,7 +1,7 @@
 """Registers SA-ResNets with timm: `timm.create_model("sa_resnet50")` builds them after `import sa_core.timm`.
 
-They are the networks of `sa_core.sa_resnet50` and its like: timm gives them `features_only`, `in_chans`, checkpoints
-and its training scripts. There are no pretrained weights; `checkpoint_path=` takes the official ones.
+The networks are those of `sa_core.sa_resnet50` etc.; timm adds `features_only`, `in_chans`, checkpoints and its
+training scripts. There are no pretrained weights; `checkpoint_path=` accepts the official ones.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Attention modules: shuffle attention, its rivals and controls; `registry` has them by name, `knobs` their options."""
+"""Attention modules: shuffle attention, its rivals and controls, by name (`registry`), and their options (`knobs`)."""

@@ -1,7 +1,7 @@
-"""How much a module has to work with at each width: hidden units, groups, kernel size. Without torch.
+"""Capacity of a module at a given width: hidden units, groups, kernel size. Does not import torch.
 
-The knobs of different modules are not comparable as they stand: timm rounds the hidden units of SE to a multiple of 8,
-those of CBAM and GC to a whole number, and ECA picks its kernel by a rule of the width.
+Knobs of different modules are not directly comparable: timm rounds the hidden units of SE to a multiple of 8, those of
+CBAM and GC to an integer, and ECA derives its kernel size from the width.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sa_core.attentions.knobs import EfficientChannelKnobs, GroupedKnobs, Reduce
 
 @dataclass(frozen=True)
 class Capacity:
-    """The capacity of a module on a place of `channels` channels; None for what the module does not have.
+    """The capacity of a module at an insertion point; None for a quantity that the module lacks.
 
     Attributes:
-        channels: width of the place, C.
+        channels: width of the insertion point, C.
         hidden_units: units of the hidden layer of the channel gate (SE, CBAM, GC).
-        kernel_size: channels that each gate is computed from (ECA).
-        groups: groups of channels that share their parameters, G (SA and its controls, SGE).
+        kernel_size: number of channels from which each gate is computed (ECA).
+        groups: groups of channels with shared parameters, G (SA and its controls, SGE).
     """
 
     channels: int
@@ -38,7 +38,7 @@ def capacity_on(knobs: Knobs, channels: int) -> Capacity:
     """Returns the capacity of the module with these knobs on `channels` channels.
 
     Raises:
-        OptionError: if the groups do not fit.
+        OptionError: if the number of groups does not fit.
     """
     if isinstance(knobs, ReducedKnobs):
         return Capacity(channels, hidden_units=knobs.hidden_units_on(channels))

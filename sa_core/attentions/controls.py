@@ -1,6 +1,6 @@
-"""Controls: what shuffle attention is compared with to learn which mechanism it owes its effect to.
+"""Controls that isolate the mechanism behind the effect of shuffle attention.
 
-(The empty slot, `nn.Identity`, is a control of the suite itself: it must come to what the plain network comes to.)
+(`nn.Identity` at the insertion points is a control of the suite itself: its results must equal the plain network's.)
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sa_core.attentions.shuffle_attention import ShuffleAttention, in_layout_of
 
 
 class ConstantGate(nn.Module):
-    """A gate that says nothing about the image: multiplies (B, C, H, W) by one number that does not learn.
+    """A gate independent of the image: multiplies (B, C, H, W) by a constant that is not trained.
 
-    By default that is sigmoid(1), where the official gates start. Any `channels`, `device` and `dtype` will do.
+    The default is sigmoid(1), the initial value of the official gates. `channels`, `device` and `dtype` are ignored.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class ConstantGate(nn.Module):
         return x * self.value
 
     def extra_repr(self) -> str:
-        """Shows the number."""
+        """Shows the constant."""
         return f"{self.value:.4g}"
 
 
 class RandomPermutation(nn.Module):
-    """The shuffle without any gate: brings the channels of (B, C, H, W) into one order.
+    """The shuffle without a gate: permutes the channels of (B, C, H, W).
 
-    That is drawn from torch's generator when the module is made, and kept in the buffer `permutation`.
+    The permutation is drawn from torch's generator in the constructor and stored in the buffer `permutation`.
     """
 
     permutation: Tensor
@@ -62,9 +62,10 @@ class RandomPermutation(nn.Module):
 
 
 class FrozenShuffleAttention(ShuffleAttention):
-    """Shuffle attention with gates that look at the image and do not learn: noise is added to weights and biases.
+    """Shuffle attention with random gates that depend on the image but are not trained.
 
-    Takes what `ShuffleAttention` takes; the noise, standard normal, is drawn from torch's generator when it is made.
+    Has the arguments of `ShuffleAttention`. The constructor adds standard normal noise from torch's generator to
+    weights and biases.
     """
 
     def __init__(self, channels: int, groups: int | str = 64, **knobs: Any) -> None:
@@ -78,15 +79,15 @@ class FrozenShuffleAttention(ShuffleAttention):
 
 
 class MatchedSqueezeExcitation(nn.Module):
-    """Squeeze-and-excitation with the parameters of shuffle attention: 6c, c = C / 2G, shared by all G groups.
+    """Squeeze-and-excitation with the parameter count of shuffle attention: 6c, c = C / 2G, shared by all G groups.
 
     Each group of 2c channels is pooled, squeezed to one hidden unit (2c weights), and excited from it (2c weights and
-    2c biases), as Hu et al. 2018 do with all channels; the hidden unit has no bias, so the numbers match exactly.
+    2c biases), as Hu et al. 2018 do with all channels. The hidden unit has no bias, so the counts are equal.
 
     Args:
         channels: C, divisible by `2 * groups`.
         groups: G, or `auto`, as in shuffle attention.
-        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
+        groups_policy: if G does not fit, `strict` raises an error, `clamp` uses the largest number up to G that fits.
 
     Raises:
         OptionError (a ValueError): if the knobs do not fit `channels`.

@@ -1,4 +1,4 @@
-"""How the options of an attention module are declared, and checked by themselves and together. Without torch."""
+"""Declares the options of attention modules and checks them one by one and together. Does not import torch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def knob(
     maximum: float | None = None,
     odd: bool = False,
 ) -> Any:
-    """Declares a knob: one sentence about it, and the values that it may have; `known` are some of an open kind."""
+    """Declares a knob: its help text and valid values; `known` are examples of values of an open set."""
     allowed = {"choices": choices, "known": known, "minimum": minimum, "maximum": maximum, "odd": odd}
     return field(default=default, metadata={"help": help, **allowed})
 
 
 def check_value(name: str, value: Any, allowed: Mapping[str, Any]) -> None:
-    """Checks a value, of the right type, against what was declared of its option; raises OptionError.
+    """Checks a value of the right type against the declared constraints of its option; raises OptionError.
 
-    `allowed` has any of `choices`, `minimum`, `above`, `maximum` and `odd`; what is None or empty allows everything.
+    Constraints are `choices`, `minimum`, `above` (exclusive), `maximum` and `odd`; None or empty means no constraint.
     """
     if (choices := allowed.get("choices")) and value not in choices:
         raise OptionError(name, value, "is not a valid choice", choices)
     low, bound, high = allowed.get("minimum"), allowed.get("above"), allowed.get("maximum")
-    # Written so that nan, which compares as false with everything, is refused.
+    # The comparisons are negated so that NaN, for which every comparison is false, raises an error.
     if low is not None and not value >= low:
         raise OptionError(name, value, f"must be at least {low}")
     if bound is not None and not value > bound:
@@ -57,13 +57,13 @@ _KINDS: Mapping[type, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True)
 class Knobs:
-    """The options of an attention module, with their defaults; a module without options has just this."""
+    """The options of an attention module, with their defaults. A module without options uses this class."""
 
     def check(self, channels: int) -> None:
-        """Checks that the module can stand on `channels` channels.
+        """Checks that the knobs are valid and fit `channels` channels.
 
         Raises:
-            OptionError: naming the knob, the value received, the reason and what would do.
+            OptionError: with the knob, the value received, the reason and the valid choices.
         """
         self.check_values()
         for name, reason in self.without_effect().items():
@@ -71,7 +71,7 @@ class Knobs:
         self.check_channels(channels)
 
     def check_values(self) -> None:
-        """Checks each knob by itself; raises as `check` does."""
+        """Checks the type and range of each knob; raises OptionError."""
         for declared in fields(self):
             value, allowed = getattr(self, declared.name), declared.metadata
             kinds, reason = _KINDS[type(declared.default)]
@@ -80,26 +80,26 @@ class Knobs:
             check_value(declared.name, value, allowed)
 
     def without_effect(self) -> dict[str, str]:
-        """Returns the knobs that were set although others leave them nothing to do, each with the reason.
+        """Returns the knobs that differ from their default but are idle, with the reasons.
 
-        Two variants that differ in such a knob alone would be the same network under two names.
+        Two variants that differ only in such a knob would be the same network under two names.
         """
         return {name: reason for name, reason in self.idle().items() if getattr(self, name) != default_of(self, name)}
 
     def idle(self) -> dict[str, str]:
-        """Returns the knobs that the others leave nothing to do, each with the reason."""
+        """Returns the knobs that have no effect with the values of the other knobs, with the reasons."""
         return {}
 
     def check_channels(self, channels: int) -> None:
-        """Checks the knobs against the width of a place; raises as `check` does."""
+        """Checks the knobs against the width of an insertion point; raises OptionError."""
 
     def meant_degenerate(self) -> dict[Finding, str]:
-        """Returns the findings of `find_degenerate` that are intended with these knobs, each with the reason."""
+        """Returns the findings of `find_degenerate` that are intended with these knobs, with the reasons."""
         return {}
 
     @classmethod
     def shared_with(cls, other: type[Knobs]) -> set[str]:
-        """Returns the knobs that mean the same in another module, which this one is a kind of."""
+        """Returns the knobs that have the same meaning in another module, of which this one is a special case."""
         return {declared.name for declared in fields(other)} if issubclass(cls, other) else set()
 
 

@@ -1,4 +1,4 @@
-"""In which ways an attention module can be degenerate. Without torch, so that knobs can name what is meant to be so."""
+"""Ways in which an attention module can be degenerate. Without torch, so that knobs can declare intended ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Finding:
 
             - `input_independent`: each output channel is a fixed multiple of one input channel plus a constant, for all
               images: the module acts as identity, constant, shift or permutation.
-            - `constant_gate`: this holds for some of the output channels.
+            - `constant_gate`: the same, for some of the output channels.
             - `single_value_norm`: a layer, group or instance norm over one value, whose output is its bias.
-            - `single_hidden_unit`: a linear or convolution layer that computes one number per image and is followed by
+            - `single_hidden_unit`: a linear or convolution layer that computes one number per image and precedes
               another layer: a hidden layer of one unit. The spatial gate of CBAM and the context mask of GC, which have
-              one channel and a number per position, are none.
-            - `no_gradient`: a parameter that requires a gradient and gets none, or a gradient of 0, for all images;
+              one channel and one number per position, do not count.
+            - `no_gradient`: a parameter that requires a gradient and has none, or a gradient of 0, for all images;
               without a subject, all parameters at their initial values, so that training never changes them.
-        subject: the layer or parameter in question, by its path in the module; empty for the module as a whole.
-        channels: of a constant gate, how many output channels it is about.
+        subject: path of the layer or parameter in the module; empty for the module as a whole.
+        channels: for a constant gate, the number of output channels affected.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""The options of every attention module, declared once: type, default, meaning, and what fits where. Without torch.
+"""The options of every attention module: type, default (the paper's), meaning and valid values.
 
-They live apart from the modules so that a study of a thousand cells is checked (and `--help` answered) before the
-seconds that importing torch takes are spent. The defaults are those of the papers.
+They are separate from the modules, so that a study is checked, and `--help` shown, without the seconds that importing
+torch takes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sa_core.attentions.findings import (
 )
 from sa_core.errors import OptionError
 
-AUTO = "auto"  # groups in proportion to the width
+AUTO = "auto"  # number of groups proportional to the width
 PAPER_GROUPS = 64
-_PAPER_GROUP_CHANNELS = 4  # what 64 groups leave a group in the narrowest stage of ResNet-50, which has 256 channels
+_PAPER_GROUP_CHANNELS = 4  # channels per group with G = 64 in the narrowest stage of ResNet-50 (256 channels)
 PAPER_REDUCTION = 16
-_PAPER_HIDDEN_UNITS = 16  # what a reduction of 16 leaves in that stage
+_PAPER_HIDDEN_UNITS = 16  # hidden units with a reduction of 16 in that stage
 
 
 @dataclass(frozen=True)
 class GroupedKnobs(Knobs):
-    """What modules have that share their parameters between groups of channels."""
+    """Knobs of modules that share their parameters between groups of channels."""
 
-    _multiple: ClassVar[int] = 1  # what the channels of a group are a multiple of
+    _multiple: ClassVar[int] = 1  # the number of channels per group is a multiple of it
     _misfit: ClassVar[str] = "does not divide {channels} channels"
 
     groups: int = knob(PAPER_GROUPS, "Groups of channels, G.", minimum=1)
@@ -54,7 +54,7 @@ class GroupedKnobs(Knobs):
         """Returns the number of groups on `channels` channels: `groups`, or fewer where the policy is `clamp`.
 
         Raises:
-            OptionError: if there is none; the message lists those that fit.
+            OptionError: if `groups` does not fit; the message lists the numbers that do.
         """
         fitting = self.fitting_groups(channels)
         most = max((groups for groups in fitting if groups <= self.groups), default=0)
@@ -69,10 +69,11 @@ class GroupedKnobs(Knobs):
 
 
 def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
-    """Returns the number of groups that is on places of so many channels what 64 is on those of ResNet-50.
+    """Scales the paper's G = 64 for ResNet-50 to insertion points with these numbers of channels.
 
-    That is the greatest number up to 64 that fits every place and leaves a group four channels in the narrowest: 64
-    for ResNet-50 and ResNet-101, 16 for ResNet-18 and ResNet-34, 4 for the CIFAR ResNets. Where no such number fits, 1.
+    Returns the largest number up to 64 that fits every insertion point and leaves at least four channels per group in
+    the narrowest: 64 for ResNet-50 and ResNet-101, 16 for ResNet-18 and ResNet-34, 4 for the CIFAR ResNets. If none
+    fits, 1.
     """
     widths = list(channels)
     most = min(PAPER_GROUPS, min(widths) // _PAPER_GROUP_CHANNELS)
@@ -81,10 +82,10 @@ def default_groups(knobs: type[GroupedKnobs], channels: Iterable[int]) -> int:
 
 
 def groups_of(knobs: type[GroupedKnobs], groups: int | str, channels: int) -> int:
-    """Returns the number of groups of one layer of so many channels: `groups`, or `default_groups` where that is auto.
+    """Returns the number of groups of a single layer: `groups`, or `default_groups` if that is `auto`.
 
     Raises:
-        OptionError: if `groups` is another text.
+        OptionError: if `groups` is another string.
     """
     if groups == AUTO:
         return default_groups(knobs, [channels])
@@ -94,13 +95,13 @@ def groups_of(knobs: type[GroupedKnobs], groups: int | str, channels: int) -> in
 
 
 def automatic_groups(knobs: type[GroupedKnobs], usual: Iterable[int], channels: Iterable[int]) -> dict[str, int | str]:
-    """Returns the knobs that `groups=auto` stands for in a backbone.
+    """Returns the knobs that `groups=auto` resolves to in a backbone.
 
     Args:
-        knobs: of the attention module.
-        usual: channels of the backbone's usual places, which decide: variants that put attention elsewhere have as many
-            groups, where they fit.
-        channels: channels of the places that attention is put into; where some do not fit, they are clamped.
+        knobs: class of the attention module's knobs.
+        usual: channels of the backbone's default insertion points. They determine the number, so that variants with
+            attention elsewhere have the same number of groups.
+        channels: channels of the insertion points in use; if the number does not fit one, the policy is `clamp`.
     """
     groups = default_groups(knobs, usual)
     if all(groups in knobs.fitting_groups(width) for width in channels):
@@ -110,7 +111,7 @@ def automatic_groups(knobs: type[GroupedKnobs], usual: Iterable[int], channels: 
 
 @dataclass(frozen=True)
 class ReducedKnobs(Knobs):
-    """Knobs of modules whose channel gate has a hidden layer between the channels that it pools and those it gates."""
+    """Knobs of modules whose channel gate has a hidden layer."""
 
     _hidden_multiple: ClassVar[int] = 1  # the number of hidden units is rounded to a multiple of it
 
@@ -123,11 +124,11 @@ class ReducedKnobs(Knobs):
 
 
 def default_reduction(channels: Iterable[int]) -> int:
-    """Returns the reduction that is on places of these widths what the papers' 16 is on those of ResNet-50.
+    """Scales the papers' reduction of 16 for ResNet-50 to insertion points with these numbers of channels.
 
-    The narrowest place gets as many hidden units as the narrowest place of ResNet-50, at least 16, or, where it has
-    fewer channels, as many as it has channels. That is a reduction of 16 for ResNet-50 and ResNet-101, 4 for ResNet-18
-    and ResNet-34, 3 for ShuffleNetV2 x1.0, and 1 for ShuffleNetV2 x0.5 and the CIFAR ResNets.
+    The narrowest insertion point has at least 16 hidden units, as in ResNet-50, or as many as it has channels if these
+    are fewer: a reduction of 16 for ResNet-50 and ResNet-101, 4 for ResNet-18 and ResNet-34, 3 for ShuffleNetV2 x1.0,
+    and 1 for ShuffleNetV2 x0.5 and the CIFAR ResNets.
     """
     return max(1, min(channels) // _PAPER_HIDDEN_UNITS)
 
@@ -142,7 +143,7 @@ PERMUTATIONS = ("interleave", "random")
 
 
 def _number_of_groups(norm: str) -> int:
-    """Returns the k of `group:<k>`; raises OptionError where there is none."""
+    """Returns the k of `group:<k>`; raises OptionError for other strings."""
     kind, _, number = norm.partition(":")
     if kind != "group" or not number.isdecimal() or int(number) < 1:
         raise OptionError("norm", norm, "is not a valid choice", NORMS)
@@ -152,7 +153,7 @@ def _number_of_groups(norm: str) -> int:
 
 
 def norm_groups(norm: str, channels: int) -> int | None:
-    """Returns how many groups GroupNorm takes over a branch of `channels` channels, None where `norm` is no GroupNorm.
+    """Returns the number of groups of the GroupNorm over a branch of `channels` channels, None for other norms.
 
     Raises:
         OptionError: if `norm` is unknown, or is `group:<k>` and k does not divide `channels`.
@@ -168,7 +169,7 @@ def norm_groups(norm: str, channels: int) -> int | None:
 
 @dataclass(frozen=True)
 class ShuffleAttentionKnobs(GroupedKnobs):
-    """What `ShuffleAttention` can be told; the defaults are the official layer."""
+    """Options of `ShuffleAttention`; the defaults give the official layer."""
 
     _multiple = 2
     _misfit = "does not split {channels} channels into groups of two equal halves: 2G must divide the channels"
@@ -209,45 +210,45 @@ class ShuffleAttentionKnobs(GroupedKnobs):
 
     @property
     def has_channel_branch(self) -> bool:
-        """Whether the gate over the pooled channels is there."""
+        """Whether the module has the gate computed from pooled channels."""
         return self.branches in ("both", "channel")
 
     @property
     def has_spatial_branch(self) -> bool:
-        """Whether the gate over the normalised feature map is there."""
+        """Whether the module has the gate computed from the normalised feature map."""
         return self.branches in ("both", "spatial")
 
     @property
     def channel_transform(self) -> str:
-        """F_c of the channel branch: `affine`, `conv1x1`, or `none`, as where there is no such branch."""
+        """F_c of the channel branch: `affine`, `conv1x1`, or `none`, also if there is no channel branch."""
         if not self.has_channel_branch:
             return "none"
         return "affine" if self.transform == "affine_channel" else self.transform
 
     @property
     def spatial_transform(self) -> str:
-        """F_c of the spatial branch, as of the other."""
+        """F_c of the spatial branch: `affine`, `conv1x1`, or `none`, also if there is no spatial branch."""
         return self.transform if self.has_spatial_branch and self.transform != "affine_channel" else "none"
 
     def branch_channels(self, channels: int) -> int:
-        """Returns the channels of one branch of one group: C/2G, or C/G where the other branch handed its half over."""
+        """Returns the channels of one branch of one group: C/2G, or C/G with `removed=reassign`."""
         half = channels // (2 * self.groups_on(channels))
         return 2 * half if self.removed == "reassign" else half
 
     def check_values(self) -> None:
-        """Checks each knob by itself, the name of the norm included."""
+        """Checks the type and range of each knob, and the name of the norm."""
         super().check_values()
         if self.norm not in _NAMED_NORMS:
             _number_of_groups(self.norm)
 
     def check_channels(self, channels: int) -> None:
-        """Checks the split of the channels, the norm over a branch's share of them, and the shuffle."""
+        """Checks that groups, norm and shuffle fit the number of channels."""
         norm_groups(self.norm, self.branch_channels(channels))
         if self.shuffle and channels % self.shuffle_groups:
             raise OptionError("shuffle_groups", self.shuffle_groups, f"does not divide {channels} channels")
 
     def idle(self) -> dict[str, str]:
-        """Names the knobs that the others leave nothing to do."""
+        """Returns the knobs that have no effect with the values of the other knobs, with the reasons."""
         idle: dict[str, str] = {}
         if self.transform == "affine_channel" and self.branches in ("channel", "spatial"):
             same = "affine" if self.branches == "channel" else "none"
@@ -274,7 +275,7 @@ class ShuffleAttentionKnobs(GroupedKnobs):
         return idle
 
     def meant_degenerate(self) -> dict[Finding, str]:
-        """Names what follows from removed branches."""
+        """Returns the findings that follow from removed branches."""
         if self.branches == "none":
             return {Finding(INPUT_INDEPENDENT): "branches=none is the control without gates"}
         if self.branches != "both" and self.removed == "identity":
@@ -284,12 +285,12 @@ class ShuffleAttentionKnobs(GroupedKnobs):
 
 @dataclass(frozen=True)
 class FrozenKnobs(ShuffleAttentionKnobs):
-    """Shuffle attention whose gates are random and do not learn: the same knobs."""
+    """Shuffle attention with random gates that are not trained: the same knobs."""
 
 
 @dataclass(frozen=True)
 class MatchedKnobs(GroupedKnobs):
-    """Squeeze-and-excitation within groups, of just as many parameters as shuffle attention of as many groups."""
+    """Squeeze-and-excitation within groups, with as many parameters as shuffle attention with the same groups."""
 
     _multiple = ShuffleAttentionKnobs._multiple
     _misfit = ShuffleAttentionKnobs._misfit
@@ -298,12 +299,12 @@ class MatchedKnobs(GroupedKnobs):
 
     @classmethod
     def shared_with(cls, other: type[Knobs]) -> set[str]:
-        """Returns the groups where the other is shuffle attention: with others it would not be matched."""
+        """Returns the knobs of the groups if `other` is shuffle attention, whose parameter count depends on them."""
         is_matched = issubclass(other, ShuffleAttentionKnobs)
         return {"groups", "groups_policy"} if is_matched else super().shared_with(other)
 
     def meant_degenerate(self) -> dict[Finding, str]:
-        """Names the hidden unit, which a single group makes one per image."""
+        """Returns the single hidden unit, which is intended: with one group there is one per image."""
         reason = "it has one hidden unit per group, to match the parameter count of shuffle attention"
         return {Finding(SINGLE_HIDDEN_UNIT, "squeeze"): reason}
 
@@ -333,7 +334,7 @@ class EfficientChannelKnobs(Knobs):
     )
 
     def kernel_size_on(self, channels: int) -> int:
-        """Returns the kernel size on `channels` channels: by the paper's rule, as timm rounds it, where it is 0."""
+        """Returns the kernel size on `channels` channels; 0 selects the paper's rule with timm's rounding."""
         if self.kernel_size:
             return self.kernel_size
         rule = int(abs(math.log2(channels) + 1) / 2)
@@ -361,23 +362,23 @@ class GlobalContextKnobs(ReducedKnobs):
     )
 
     def meant_degenerate(self) -> dict[Finding, str]:
-        """Names a parameter that the official layer has, too."""
+        """Returns a parameter without gradient, which the official layer has, too."""
         reason = "the softmax over positions does not change when a constant is added to its input"
         return {Finding(NO_GRADIENT, "conv_attn.bias"): reason}
 
 
 @dataclass(frozen=True)
 class BlindKnobs(Knobs):
-    """Controls that do the same with every image: the empty slot, and a permutation of the channels."""
+    """Controls that treat every image alike: the identity, and a permutation of the channels."""
 
     def meant_degenerate(self) -> dict[Finding, str]:
-        """Names what makes it a control."""
+        """Returns the independence of the input, the purpose of these controls."""
         return {Finding(INPUT_INDEPENDENT): "it is a control that treats every image alike"}
 
 
 @dataclass(frozen=True)
 class ConstantKnobs(BlindKnobs):
-    """Multiplication by one number: what every gate of shuffle attention does before it has learned anything."""
+    """Multiplication by a constant, as every gate of shuffle attention does at initialisation."""
 
     value: float = knob(
         0.7310585786300049, "Constant factor; sigmoid(1) is the initial gate value of the official code."

@@ -1,7 +1,7 @@
 """Attention by name: `ATTENTION[name](channels, **knobs)` is a module that keeps the shape (B, C, H, W).
 
-The rivals that timm has are timm's layers, made as their papers have them; where timm's defaults differ it is said
-here. The knobs are declared in `sa_core.attentions.knobs`. timm is imported when a rival is made: it takes seconds.
+Rivals that timm has are timm's layers, configured as in their papers; docstrings name differences to timm's defaults.
+The knobs are declared in `sa_core.attentions.knobs`. timm is imported when a rival is built, as that takes seconds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from sa_core.errors import needed
 
 
 def identity(channels: int, *, device: Any = None, dtype: torch.dtype | None = None) -> nn.Module:
-    """Nothing at all: the plain backbone."""
+    """The identity: the plain backbone."""
     del channels, device, dtype
     return nn.Identity()
 
 
 def _given(device: Any, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Returns what was given of the two: timm's layers take them since 1.0.21."""
+    """Returns the arguments that are not None: timm's layers accept them since 1.0.21."""
     return {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
 
 
@@ -41,8 +41,8 @@ def squeeze_excitation(
 ) -> nn.Module:
     """SE (Hu et al. 2018): pooling, two layers with biases, sigmoid.
 
-    timm rounds the hidden units to a multiple of 8, which changes nothing from 128 channels on, and makes narrower
-    places dearer than the paper's: 8 hidden units on 16 channels instead of 1.
+    timm rounds the hidden units to a multiple of 8: no change from 128 channels on, but more units than in the paper
+    on narrower maps (8 instead of 1 on 16 channels).
     """
     SqueezeExcitationKnobs(reduction).check(channels)
     with needed("timm", "attention=se"):
@@ -56,8 +56,8 @@ def efficient_channel(
 ) -> nn.Module:
     """ECA (Wang et al. 2020): pooling, a convolution along the channels, sigmoid.
 
-    Without a kernel size the paper's rule picks it from the number of channels, which gives ResNet-50 5, 5, 5 and 7
-    where the official weights have 3, 5, 5 and 7.
+    With `kernel_size=0` the paper's rule computes it from the number of channels: 5, 5, 5 and 7 in ResNet-50, where
+    the official weights have 3, 5, 5 and 7.
     """
     EfficientChannelKnobs(kernel_size).check(channels)
     with needed("timm", "attention=eca"):
@@ -79,8 +79,7 @@ def cbam(
 ) -> nn.Module:
     """CBAM (Woo et al. 2018): a channel gate from average and maximum, then a spatial gate.
 
-    timm leaves the biases of the channel gate's two layers out unless it is told otherwise; the official code has
-    them, 16,048 in ResNet-50.
+    By default timm omits the biases of the channel gate's two layers; the official code has them (16,048 in ResNet-50).
     """
     CbamKnobs(reduction, kernel_size, mlp_bias).check(channels)
     with needed("timm", "attention=cbam"):
@@ -96,7 +95,7 @@ def global_context(
 ) -> nn.Module:
     """GC (Cao et al. 2019): an attention-weighted mean over positions, two layers with a layer norm between, fusion.
 
-    The paper adds and reduces by 16; timm's defaults gate and reduce by 8.
+    The paper adds the context, with reduction 16; timm's defaults multiply by it as a gate, with reduction 8.
     """
     GlobalContextKnobs(reduction, fusion).check(channels)
     with needed("timm", "attention=gc"):

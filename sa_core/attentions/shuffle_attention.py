@@ -1,13 +1,13 @@
 """Shuffle attention (SA): channel and spatial gates on two halves of each group of channels, then a channel shuffle.
 
 Source: Zhang and Yang, "SA-Net: Shuffle Attention for Deep Convolutional Neural Networks", ICASSP 2021,
-arXiv 2102.00240, section 3; official code wofmanaf/SA-Net. `forward` is written to be read beside the paper.
+arXiv 2102.00240, section 3; official code wofmanaf/SA-Net. Methods follow the paper's equations.
 Parameter names, shapes and initial values are the official layer's, so its state dicts load with `strict=True`.
 
-The `group norm` of the paper has one group per channel: it is instance normalisation with an affine transform.
+The group norm of the paper has one group per channel: it is instance normalization with an affine transform.
 """
 
-# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
+# Annotations are evaluated, not strings: torch.fx copies them into the code that it generates for TorchScript.
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,54 +25,52 @@ class ShuffleAttention(nn.Module):
 
     With G groups, each branch of each group has c = C / 2G channels, and all groups share the parameters
     `cweight, cbias, sweight, sbias` of shape (1, c, 1, 1) and the affine parameters of the norm, of shape (c,).
-    A variant without a part has none of that part's parameters, so none is left without a gradient.
+    A variant without a part has none of that part's parameters, so every parameter has a gradient.
 
     Args:
         channels: C, divisible by `2 * groups`.
         groups: G. The paper's 64 needs at least 128 channels; `auto` scales it to the width: 64 from 256 channels on,
-            fewer below, such that a group has four channels (`default_groups`). What was taken is the attribute
-            `groups`.
-        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
-        branches: which gates are there: `both`, `channel`, `spatial` or `none`.
-        removed: what becomes of a removed branch's half of the channels: `identity` passes it through, `reassign`
-            hands it to the other branch, whose c is then C / G.
+            fewer below, with four channels per group (`default_groups`). The attribute `groups` has the number used.
+        groups_policy: if G does not fit, `strict` raises an error, `clamp` uses the largest number up to G that fits.
+        branches: branches with a gate: `both`, `channel`, `spatial` or `none`.
+        removed: channels of a removed branch: `identity` passes them through, `reassign` gives them to the other
+            branch, whose c is then C / G.
         transform: F_c, before the gate: `affine` (the official weight and bias), `affine_channel` (in the channel
-            branch alone: the spatial one has the affine of its norm), `conv1x1` (a convolution over the branch's c
-            channels, weights of shape (c, c, 1, 1) that start at 0), or `none`.
-        norm: what normalises the spatial branch: `instance` (the official one), `group:<k>` (k groups over the
-            branch's c channels), `layer` (one group), `batch`, or `none`.
+            branch only; the spatial branch has the affine parameters of its norm), `conv1x1` (a convolution over the
+            branch's c channels, weights of shape (c, c, 1, 1), initially 0), or `none`.
+        norm: norm of the spatial branch: `instance` (the official one), `group:<k>` (k groups over the branch's c
+            channels), `layer` (one group), `batch`, or `none`.
         norm_affine: whether the norm has a weight and a bias.
         pooling: `avg`, `max`, or `avg_max`, their mean.
-        gate: `sigmoid`, `hard_sigmoid`, `tanh1` (1 + tanh), or `none`: the map is multiplied by F_c as it is.
-        gate_bias: what `cbias` and `sbias` start at; the weights start at 0, so every gate starts as a constant.
-        shuffle: whether a permutation of the channels ends the module.
-        shuffle_groups: the blocks of channels that the shuffle interleaves.
-        permutation: `interleave` (the official shuffle) or `random`: one order, drawn from torch's generator when the
-            module is made, and kept in the buffer `permutation`.
-        fused: `auto` computes it in one pass where `sa_core.fused` can, `on` insists on that (hooks of `gn` are not
-            called then), `off` takes torch's own operations. The numbers are the same to the precision of the type;
-            `repr` says what happens.
+        gate: `sigmoid`, `hard_sigmoid`, `tanh1` (1 + tanh), or `none`: multiplies the map by F_c directly.
+        gate_bias: initial value of `cbias` and `sbias`. Weights are initially 0, so every gate starts as a constant.
+        shuffle: whether the module ends with a permutation of the channels.
+        shuffle_groups: number of channel blocks that the shuffle interleaves.
+        permutation: `interleave` (the official shuffle) or `random`: a fixed permutation, drawn from torch's generator
+            in the constructor and stored in the buffer `permutation`.
+        fused: `auto` uses the kernels of `sa_core.fused` where supported, `on` requires them (hooks of `gn` are then
+            not called), `off` uses torch's operations. Results are equal up to rounding; `repr` shows which is used.
 
     Raises:
-        OptionError (a ValueError): if a value is unknown, has no effect beside the others, or does not fit `channels`;
-            the message says which values would. Also if `fused` is `on` and this variant has no kernel, or, when the
-            module is called, what it is called with. UnsupportedError, a RuntimeError too, where `on` is traced by
-            torch.jit.trace or by itself by torch.fx, compiled by TorchScript, transformed by torch.func, exported to
-            ONNX, or differentiated twice.
-        ShapeError (a ValueError): if the module is called with a map that is not of shape (B, channels, H, W).
+        OptionError (a ValueError): if a value is unknown, has no effect with the other values, or does not fit
+            `channels`; the message lists valid values. Also if `fused` is `on` and there is no kernel for the variant
+            or, in a call, for the input. UnsupportedError, also a RuntimeError, if a module with `on` is traced by
+            torch.jit.trace, is the root of a torch.fx trace, is compiled by TorchScript, transformed by torch.func,
+            exported to ONNX, or differentiated twice.
+        ShapeError (a ValueError): if the input of a call is not of shape (B, channels, H, W).
 
-    TorchScript compiles torch's operations. torch.fx records a module within a network as one step, and the operations
-    of a module that is traced by itself.
+    TorchScript compiles torch's operations. torch.fx records a module within a network as one step, and the module as
+    the root of a trace as its operations.
     """
 
-    # What TorchScript knows of a variant; of parts that are not there, it compiles nothing.
+    # Constants for TorchScript, which does not compile the parts that a variant lacks.
     __constants__ = (
         "channels", "groups", "_has_channel_branch", "_is_reassigned", "_is_convolved", "_pooling", "_gate",
         "_shuffle_groups",
     )  # fmt: skip
 
     if TYPE_CHECKING:  # TorchScript cannot read these
-        permutation: Tensor  # a buffer, of variants that have one
+        permutation: Tensor  # a buffer of variants with permutation="random"
 
     def __init__(
         self,
@@ -134,7 +132,7 @@ class ShuffleAttention(nn.Module):
         self.fuse(fused)
 
     def fuse(self, fused: str) -> None:
-        """Sets `fused` anew, and raises as the constructor does."""
+        """Changes `fused`; raises as the constructor does."""
         if fused not in kernels.FUSED:
             raise OptionError("fused", fused, "is not a valid choice", kernels.FUSED)
         if fused == "on" and isinstance(self._form, str):
@@ -150,23 +148,23 @@ class ShuffleAttention(nn.Module):
             out = self._computed(x)
         return out
 
-    def _computed(self, x: Tensor) -> Tensor:
-        """Computes it by kernels where they can be had, otherwise by torch's operations."""
-        if type(x) is not Tensor and not _is_tensor(x):
+    def _computed(self, x: Any) -> Tensor:
+        """Computes the module with kernels where supported, otherwise with torch's operations."""
+        if not isinstance(x, Tensor):
             return _recorded(self, x)
         form = self.fused_form(x)
-        if form is not None:  # which is of maps of the right shape alone
+        if form is not None:  # the shape was checked
             parameters, order, strict = self.fused_parameters(), self.fused_permutation(), self.fused == "on"
             return kernels.shuffle_attention(form, parameters, x, permutation=order, strict=strict)[0]
         is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not is_traced:  # torch.jit.trace would not record the check, and warns of that
+        if not is_traced:  # torch.jit.trace cannot record the check, and would warn
             check_map(x, self.channels)
         return self._composed(x)
 
     def _composed(self, x: Tensor) -> Tensor:
-        """The module in torch's operations. TorchScript compiles them, and torch.fx records them."""
+        """Computes the module with torch's operations. TorchScript compiles them, and torch.fx records them."""
         x0, x1 = self._halves(x)
-        # Under autocast a gate is computed in the parameters' precision and applied in that of x.
+        # Under autocast a gate is computed in the precision of the parameters and applied in that of x.
         if self._has_channel_branch:
             x0 = x0 * self._channel_gate(x0).to(x.dtype)
         if hasattr(self, "gn"):
@@ -180,10 +178,10 @@ class ShuffleAttention(nn.Module):
         return in_layout_of(x, self._shuffle(out.reshape(x.shape)))
 
     def gates(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Returns what a (B, C, H, W) map is multiplied by: the channel branch's gates and the spatial branch's.
+        """Returns the gates of the channel branch and of the spatial branch for a map of shape (B, C, H, W).
 
-        Of shape (B, K, 1, 1) and (B, K, H, W), where K counts a branch's channels in the order of x; None of a branch
-        that is not there. They are computed by torch's operations, whatever `fused` says.
+        Shapes are (B, K, 1, 1) and (B, K, H, W) for a branch with K channels in all groups, in the order of x; None
+        for a missing branch. Gates are always computed by torch's operations.
         """
         check_map(x, self.channels)
         batch, _, height, width = x.shape
@@ -193,7 +191,7 @@ class ShuffleAttention(nn.Module):
         return by_channel, by_space
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the branches' shares of each group, (B * G, c, H, W); all of it twice where one branch has it."""
+        """Returns the channels of each branch, (B * G, c, H, W); with `removed=reassign` the whole group, twice."""
         batch, channels, height, width = x.shape
         grouped = x.reshape(batch * self.groups, channels // self.groups, height, width)
         if self._is_reassigned:
@@ -223,7 +221,7 @@ class ShuffleAttention(nn.Module):
         return x
 
     def fused_form(self, x: Tensor) -> kernels.Form | None:
-        """Returns what the fused operator is told if it is to work on x, otherwise None; raises as `forward` does."""
+        """Returns the arguments of the fused operator if it computes x, otherwise None; raises as `forward` does."""
         form = self._form
         if self.fused == "off" or isinstance(form, str):
             return None
@@ -234,7 +232,7 @@ class ShuffleAttention(nn.Module):
         if not kernels.can_take(x, self.channels):
             if self.fused == "on" and (reason := kernels.reason_against_map(x)):
                 raise OptionError("fused", "on", f"is not available: {reason}", ("auto", "off"))
-            return None  # `forward` says what is wrong with the shape
+            return None  # `forward` raises the error for a wrong shape
         if form.spatial_gate != "instance":
             return form
         norm: Any = self.gn
@@ -247,33 +245,33 @@ class ShuffleAttention(nn.Module):
         return None
 
     def fused_parameters(self) -> kernels.Parameters:
-        """Returns what the variant has of the parameters that the fused operator knows."""
+        """Returns the variant's parameters for the fused operator."""
         norm = self._modules.get("gn")
-        weight, bias = (None, None) if norm is None else (_own(norm, "weight"), _own(norm, "bias"))
-        cweight, cbias, sweight, sbias = [_own(self, name) for name in ("cweight", "cbias", "sweight", "sbias")]
+        weight, bias = (None, None) if norm is None else (_parameter(norm, "weight"), _parameter(norm, "bias"))
+        cweight, cbias, sweight, sbias = [_parameter(self, name) for name in ("cweight", "cbias", "sweight", "sbias")]
         return kernels.Parameters(cweight, cbias, sweight, sbias, weight, bias)
 
     def fused_permutation(self) -> Tensor | None:
-        """Returns the order of the channels where a buffer keeps it."""
+        """Returns the permutation of a variant with `permutation="random"`, otherwise None."""
         return self._buffers.get("permutation")
 
     def __prepare_scriptable__(self) -> "ShuffleAttention":
-        """Returns what torch.jit.script compiles, and refuses `on`: there are no kernels in TorchScript."""
+        """Returns the module for torch.jit.script; raises UnsupportedError for `on`: TorchScript has no kernels."""
         if self.fused == "on":
             raise UnsupportedError("fused", "on", "is not available: TorchScript has no kernels", ("auto", "off"))
         return self
 
     def extra_repr(self) -> str:
-        """Shows every knob: two variants that differ look different. Also whether the kernels take float32 maps."""
-        shown = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
+        """Shows every knob, so that any two variants differ, and whether kernels compute float32 maps."""
+        options = {**vars(self.knobs), "groups": self.groups, "fused": self.fused}
         reason = self.reason_against(torch.float32)
         computed = f"computed by torch: {reason}" if reason else "computed by kernels"
-        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in shown.items()), computed])
+        return ", ".join([str(self.channels), *(f"{name}={value}" for name, value in options.items()), computed])
 
     def reason_against(self, dtype: torch.dtype) -> str | None:
-        """Returns why maps of a type, on the module's device, are left to torch's operations; None where kernels work.
+        """Returns why torch's operations compute maps of this type on the module's device; None if kernels do.
 
-        That is of a module as it stands: a map that is exported, or passes through torch.func, is left to them, too.
+        Does not consider modes: within an export or torch.func, torch's operations are used, too.
         """
         if self.fused == "off":
             return "fused=off"
@@ -284,15 +282,11 @@ class ShuffleAttention(nn.Module):
         return reason
 
 
-def _is_tensor(x: object) -> bool:
-    return isinstance(x, Tensor)
-
-
 def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
-    """Records a call of the module where torch.fx traces it symbolically.
+    """Records a call of the module in a symbolic trace of torch.fx.
 
-    That is one step of a network, as torch.fx has it of modules of torch.nn, and the operations of a module that is
-    traced by itself.
+    Within a network the call is one step, as for modules of torch.nn; as the root of the trace the module is recorded
+    as its operations.
     """
     if not isinstance(x, torch.fx.Proxy):
         raise TypeError(f"shuffle attention expects a tensor, got {type(x).__name__}")
@@ -308,11 +302,7 @@ def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
 
 
 def check_map(x: Tensor, channels: int) -> None:
-    """Checks that x is a map of so many channels.
-
-    Raises:
-        ShapeError: if it is not.
-    """
+    """Raises ShapeError if x is not of shape (B, `channels`, H, W)."""
     if x.dim() != 4 or x.shape[1] != channels:
         raise ShapeError(f"shuffle attention expects a feature map of shape [B, {channels}, H, W], got {list(x.shape)}")
 
@@ -324,22 +314,22 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.transpose(1, 2).reshape(batch, channels, height, width)
 
 
-@torch.fx.wrap  # which records the call, and not the decision
+@torch.fx.wrap  # records the call, not the outcome of the condition
 def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
-    """Returns `out` in channels_last where `x` is: what comes after expects the layout that came in."""
+    """Returns `out` in channels_last if `x` is, so that the module keeps the memory format."""
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return out.contiguous(memory_format=torch.channels_last)
     return out
 
 
-def _own(module: nn.Module, name: str) -> Tensor | None:
-    """Returns a module's parameter, None where it has none; quickly where it is none that is computed."""
+def _parameter(module: nn.Module, name: str) -> Tensor | None:
+    """Returns a parameter of a module, None if there is none. Faster than `getattr` if it is not parametrized."""
     parameters = module._parameters
     value: Tensor | None = parameters[name] if name in parameters else getattr(module, name, None)
     return value
 
 
-# TorchScript has no tables of functions, hence the ladders.
+# TorchScript cannot look functions up in a dict, hence the chains of conditions.
 
 
 def _pooled(x: Tensor, pooling: str) -> Tensor:
@@ -367,7 +357,7 @@ def _activated(value: Tensor, gate: str) -> Tensor:
 
 
 class _GroupNorm(nn.GroupNorm):
-    """torch's, without its refusal of a single value, which a 1x1 map of one image in one group is: that becomes 0."""
+    """torch's GroupNorm, but a single value (a 1x1 map of one image in one group) becomes 0 instead of an error."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -1,4 +1,4 @@
-"""Spatial group-wise enhance (SGE), a rival that no library has.
+"""Spatial group-wise enhance (SGE), a rival that is not in timm.
 
 Source: Li, Hu and Yang, "Spatial Group-wise Enhance: Improving Semantic Feature Learning in Convolutional Networks",
 2019, arXiv 1905.09646; official code implus/PytorchInsight. Names, shapes and initial values are the official ones.
@@ -19,13 +19,13 @@ _EPSILON = 1e-5
 class SpatialGroupEnhance(nn.Module):
     """SGE over feature maps of shape (B, C, H, W); the output has the input's shape and memory format.
 
-    In each group, every position is gated by how much it agrees with the group's mean: their scalar product,
-    standardised over the positions, then a weight and a bias a group (both of shape (1, G, 1, 1)), then a sigmoid.
+    In each group, the gate of a position is its scalar product with the group's mean, standardised over the positions,
+    then an affine transform (weight and bias of shape (1, G, 1, 1)), then a sigmoid.
 
     Args:
         channels: C, divisible by `groups`.
         groups: G, or `auto`, as in shuffle attention.
-        groups_policy: `strict` refuses a G that does not fit; `clamp` takes the most groups up to G that do.
+        groups_policy: if G does not fit, `strict` raises an error, `clamp` uses the largest number up to G that fits.
 
     Raises:
         OptionError (a ValueError): if the knobs do not fit `channels`.
@@ -53,7 +53,7 @@ class SpatialGroupEnhance(nn.Module):
         agreement = (grouped * grouped.mean((3, 4), keepdim=True)).sum(2)
         agreement = agreement.to(torch.promote_types(agreement.dtype, torch.float32))
         centred = agreement - agreement.mean((2, 3), keepdim=True)
-        # With n - 1, as the official code has it; one position alone deviates from nothing.
+        # Divided by n - 1, as in the official code; a single position has a deviation of 0.
         correction = 1 if x.shape[2] * x.shape[3] > 1 else 0
         deviation = agreement.std((2, 3), correction=correction, keepdim=True) + _EPSILON
         gate = torch.sigmoid(self.weight * (centred / deviation) + self.bias).to(x.dtype)

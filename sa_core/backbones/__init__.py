@@ -1,1 +1,1 @@
-"""Backbones with attention; `registry` has them by name, without torch, and `create` builds them."""
+"""Backbones with attention. `registry` describes them by name, without torch; `create` builds them."""

@@ -10,38 +10,38 @@ from sa_core.fused.block import end_of_block
 
 
 class AttentionBlock(nn.Module):
-    """A block of a residual path and a shortcut; its attention module is named `sa`, as in the official code.
+    """A block with a residual path and a shortcut; its attention module is named `sa`, as in the official code.
 
-    A subclass defines the paths. `position` is the insertion point, see `sa_core.backbones.insertion_points`.
+    Subclasses define the paths. `position` is the insertion point, see `sa_core.backbones.insertion_points`.
     """
 
-    __constants__ = ("position", "fused")  # for TorchScript, which compiles the torch path
+    __constants__ = ("position", "fused")  # for TorchScript, which compiles torch's operations
     position: str = "residual"
-    fused: bool = False  # whether the block's end is computed in one pass where that can be had
-    last_norm: str = ""  # the name of the norm that ends the residual path, where addition and ReLU follow
+    fused: bool = False  # whether the end of the block is computed in one pass where supported
+    last_norm: str = ""  # name of the norm that ends the residual path, before addition and ReLU
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
         self.sa: nn.Module = nn.Identity()
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the residual path and the shortcut start from: in ResNets, the same."""
+        """Returns the inputs of the residual path and of the shortcut: in ResNets, the input of the block."""
         return x, x
 
     def convolved(self, x: Tensor) -> Tensor:
-        """The block's convolutions, with the norms between them."""
+        """The residual path up to its last convolution."""
         raise NotImplementedError
 
     def residual(self, x: Tensor) -> Tensor:
-        """The block's convolutions and norms."""
+        """The residual path, with its last norm."""
         raise NotImplementedError
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """What stands beside them."""
+        """The shortcut."""
         raise NotImplementedError
 
     def join(self, residual: Tensor, shortcut: Tensor) -> Tensor:
-        """Brings the two together: in ResNets, by addition."""
+        """Combines both paths: in ResNets by addition and ReLU."""
         return F.relu(residual + shortcut, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class AttentionBlock(nn.Module):
         return self.sa(out) if self.position == "post" else out
 
     def _fused_forward(self, residual: Tensor, shortcut: Tensor) -> Tensor:
-        """The same with attention at the end of the residual path; what cannot be fused is computed as it stands."""
+        """`forward` with the end of the block fused; where that is not supported, with separate operations."""
         convolved, shortcut = self.convolved(residual), self.shortcut(shortcut)
         norm = self.get_submodule(self.last_norm)
         out = end_of_block(convolved, norm, self.sa, shortcut)

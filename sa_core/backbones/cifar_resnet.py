@@ -17,37 +17,37 @@ from sa_core.backbones.insertion_points import Backbone
 
 
 class CifarBlock(AttentionBlock):
-    """Two 3x3 convolutions beside a shortcut; (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
+    """Two 3x3 convolutions and a shortcut; maps (B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
 
     last_norm = "bn2"
 
     def __init__(self, in_channels: int, channels: int, stride: int, position: str) -> None:
         super().__init__()
-        self.stride, self.grown, self.position = stride, channels - in_channels, position
+        self.stride, self.added_channels, self.position = stride, channels - in_channels, position
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def convolved(self, x: Tensor) -> Tensor:
-        """Two convolutions, with a norm and a ReLU between."""
+        """Two convolutions, with norm and ReLU in between."""
         result: Tensor = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return result
 
     def residual(self, x: Tensor) -> Tensor:
-        """Those, and the last norm."""
+        """The convolutions and the last norm."""
         result: Tensor = self.bn2(self.convolved(x))
         return result
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Subsamples, and fills the new channels with zeros."""
+        """The input, subsampled, with additional channels of zeros."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.grown)) if self.grown else x
+        return F.pad(x, (0, 0, 0, 0, 0, self.added_channels)) if self.added_channels else x
 
 
 class CifarResNet(Classifier):
-    """A ResNet for small images: (B, in_chans, H, W) to logits (B, num_classes)."""
+    """A ResNet for small images: maps (B, in_chans, H, W) to logits (B, num_classes)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         layer1: nn.Module
@@ -73,7 +73,7 @@ class CifarResNet(Classifier):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Maps images to the map of the last stage, at a fourth of their resolution."""
+        """Maps images to the feature map of the last stage, at a fourth of their resolution."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         features: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return features

@@ -1,6 +1,6 @@
-"""The methods of timm's and torchvision's classifiers that people call: features, head, and a new head."""
+"""The common interface of timm's classifiers: features, head, and a new head."""
 
-# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
+# Annotations are evaluated, not strings: torch.fx copies them into the code that it generates for TorchScript.
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ from sa_core.errors import OptionError
 
 
 class Classifier(nn.Module):
-    """A network that ends in global average pooling and the linear layer `fc`; methods are named as in timm.
+    """A network that ends in global average pooling and the linear layer `fc`, with timm's names of methods.
 
     Attributes:
-        num_classes: length of the logits; 0 where there is no `fc`, and pooled features come out.
+        num_classes: length of the logits; 0 for a network without `fc`, which returns pooled features.
         num_features: channels of the last feature map.
     """
 
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps the last feature map to logits (B, num_classes), or with `pre_logits` to what `fc` gets."""
+        """Maps the last feature map to logits (B, num_classes), or with `pre_logits` to the input of `fc`."""
         pooled = self.pooled(x)
         if pre_logits:
             return pooled
@@ -35,11 +35,11 @@ class Classifier(nn.Module):
         return logits
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The mean over the positions of each channel."""
+        """Global average pooling, (B, C, H, W) to (B, C)."""
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classifies images that were normalised to mean 0 and variance 1."""
+        """Maps images, normalized to mean 0 and variance 1, to logits."""
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
@@ -47,13 +47,13 @@ class Classifier(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replaces the last layer by an untrained one, or with 0 classes by none.
+        """Replaces the last layer by an untrained one, or removes it if `num_classes` is 0.
 
         Raises:
-            OptionError: if another pooling than `avg` is asked for.
+            OptionError: if `global_pool` is neither None nor `avg`.
         """
         if global_pool not in (None, "avg"):
             raise OptionError("global_pool", global_pool, "is not available", ("avg",))
-        where = next(self.parameters())
+        parameter = next(self.parameters())
         layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.num_classes, self.fc = num_classes, layer.to(where.device, where.dtype)
+        self.num_classes, self.fc = num_classes, layer.to(parameter.device, parameter.dtype)

@@ -1,4 +1,4 @@
-"""Networks by name, with attention by name in their blocks."""
+"""Builds networks by name, with attention modules by name in their blocks."""
 
 from __future__ import annotations
 
@@ -34,30 +34,33 @@ def create_model(
     fused_block: bool = False,
     **knobs: Any,
 ) -> nn.Module:
-    """Builds a backbone and puts attention into its blocks.
+    """Builds a backbone with attention in its blocks.
 
-    The plain backbone is built first, then attention is inserted from a random stream of its own: with the same
-    `seed`, two networks that differ in attention alone start from identical backbone weights.
+    The plain backbone is built first; attention has a separate random stream. Two networks with the same `seed` that
+    differ only in attention therefore start from identical backbone weights.
 
     Args:
         name: a name from `sa_core.backbones.registry.BACKBONES` (CIFAR ResNets, torchvision's ResNets and
-            ShuffleNetV2), or `timm/<name>` for a model of timm whose blocks take `attn_layer`.
+            ShuffleNetV2), or `timm/<name>` for a model of timm whose blocks accept `attn_layer`.
         attention: a name from `sa_core.ATTENTION`.
         num_classes: length of the logits; 0 gives pooled features.
         in_chans: channels of the images.
-        stem: first layers of a torchvision model: `imagenet` (its own), or `cifar` (for images of up to 64 pixels).
-        stages: which stages carry attention: `all`, `first`, `last`, or their numbers, as `2+3`.
-        position: where in a block: `residual`, `pre`, `post` or `shortcut`, see `sa_core.backbones.insertion_points`.
-        seed: of the initial weights; None draws one from torch's global generator.
-        fused: of every module of shuffle attention, as `ShuffleAttention` takes it.
+        stem: first layers of a torchvision model: `imagenet` (the default), or `cifar` (for images up to 64 pixels).
+        stages: stages with attention: `all`, `first`, `last`, or numbers, such as `2+3`.
+        position: insertion point in a block: `residual`, `pre`, `post` or `shortcut`, see
+            `sa_core.backbones.insertion_points`.
+        seed: seed of the initial weights; None draws one from torch's global generator.
+        fused: `fused` of every `ShuffleAttention`.
         fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
-            ReLU in one pass where `sa_core.fused` can; parameters, buffers and their names stay the same.
-        **knobs: of the attention module, as `groups=8`, or `auto`: the paper's 64 scaled to the backbone's width.
+            ReLU in one pass where `sa_core.fused` supports it; parameters, buffers and their names stay the same.
+        **knobs: options of the attention module, such as `groups=8`; `groups="auto"` scales the paper's 64 to the
+            width of the backbone.
 
     Raises:
-        OptionError (a ValueError): if a name is unknown or the knobs do not fit a place; the message names the place.
+        OptionError (a ValueError): if a name is unknown or the knobs do not fit an insertion point, which the message
+            names.
         TypeError: if the attention module has no such knob.
-        ImportError: if the backbone is one of torchvision or timm, or attention a layer of timm, and that is missing.
+        ImportError: if the backbone needs torchvision or timm, or the attention module timm, and it is not installed.
     """
     if attention not in ATTENTION:
         raise OptionError("attention", attention, "is not a valid choice", ATTENTION)
@@ -69,7 +72,7 @@ def create_model(
     knobs |= _automatic(attention, knobs.get("groups"), backbone, insertion_points)
     seed = int(torch.randint(2**62, (), device="cpu").item()) if seed is None else seed
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed would reseed GPUs too
+        torch.default_generator.manual_seed(seed)  # the CPU's only; torch.manual_seed would reseed GPUs, too
         model = _build_plain(backbone, num_classes, position, stem or "imagenet", in_chans)
         torch.default_generator.manual_seed(stream_seed(seed, "attention"))
         _insert(model, attention, knobs, insertion_points, name)
@@ -98,23 +101,23 @@ def _check_names(attention: str, knobs: Iterable[str]) -> None:
 def _automatic(
     attention: str, groups: object, backbone: Backbone, insertion_points: Sequence[InsertionPoint]
 ) -> dict[str, Any]:
-    """Returns the knobs that groups=auto stands for."""
+    """Returns the knobs that groups=auto resolves to."""
     declared = ATTENTIONS[attention]
     if groups != AUTO or not issubclass(declared, GroupedKnobs):
         return {}
-    usual, channels = ([place.channels for place in some] for some in (backbone.insertion_points(), insertion_points))
-    return automatic_groups(declared, usual, channels)
+    usual = (point.channels for point in backbone.insertion_points())
+    return automatic_groups(declared, usual, (point.channels for point in insertion_points))
 
 
 def _insert(
     model: nn.Module, attention: str, knobs: dict[str, Any], insertion_points: Sequence[InsertionPoint], name: str
 ) -> None:
-    """Puts attention into the slots of a model; an error names the place where it does not fit."""
-    for place in insertion_points:
+    """Fills the insertion points of a model with attention; an error names the insertion point that does not fit."""
+    for point in insertion_points:
         try:
-            model.set_submodule(place.path, ATTENTION[attention](place.channels, **knobs))
+            model.set_submodule(point.path, ATTENTION[attention](point.channels, **knobs))
         except OptionError as error:
-            reason = f"{error.reason} (at {place.path} of {name})"
+            reason = f"{error.reason} (at {point.path} of {name})"
             raise OptionError(error.option, error.value, reason, error.choices) from None
 
 
@@ -137,7 +140,7 @@ def _check_fused(backbone: Backbone, attention: str, position: str, fused: str, 
 
 
 def _build_plain(backbone: Backbone, num_classes: int, position: str, stem: str, in_chans: int) -> nn.Module:
-    """Builds a backbone with empty slots; what takes seconds to import is imported where it is needed."""
+    """Builds a backbone with empty insertion points; imports timm and torchvision, which take seconds, on demand."""
     if backbone.family == "cifar_resnet":
         from sa_core.backbones.cifar_resnet import CifarResNet
 

@@ -1,14 +1,14 @@
-"""The places in a backbone where attention may sit, as its table of stages tells them. Without torch.
+"""The insertion points of a backbone for attention, computed from its table of stages. Does not import torch.
 
-A place is a block and a position in it, after the variants of Hu et al. 2018 (squeeze-and-excitation, section 6.5):
+An insertion point is a block and a position in it (Hu et al. 2018, squeeze-and-excitation, section 6.5):
 
-    residual   after the block's last norm, before the addition: where SE and SA-Net put it
-    pre        before the block's first convolution, beside the shortcut
+    residual   after the block's last norm, before the addition, as in SE and SA-Net
+    pre        before the first convolution of the residual path
     post       after the addition
-    shortcut   on the shortcut, after its projection where it has one
+    shortcut   on the shortcut, after its projection if it has one
 
 In ShuffleNetV2's units, which concatenate and shuffle instead of adding, `residual` is the end of the convolved half,
-`pre` its start, `shortcut` the other half, and `post` stands after the shuffle.
+`pre` its start, `shortcut` the other half, and `post` follows the shuffle.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sa_core.errors import OptionError
 
 POSITIONS = ("residual", "pre", "post", "shortcut")
 STEMS = ("imagenet", "cifar")
-TIMM = "timm/"  # what names of models of timm begin with
+TIMM = "timm/"  # prefix of the names of timm's models
 
 
 @dataclass(frozen=True)
 class InsertionPoint:
-    """A place for attention: the number of its stage (from 1), its module path, and how many channels it has there."""
+    """An insertion point: the number of its stage (from 1), its module path, and its number of channels."""
 
     stage: int
     path: str
@@ -33,7 +33,7 @@ class InsertionPoint:
 
 @dataclass(frozen=True)
 class Stage:
-    """Blocks in a row that give out feature maps of `channels` channels; the first gets `in_channels`."""
+    """Consecutive blocks whose output has `channels` channels; the input of the first has `in_channels`."""
 
     name: str
     in_channels: int
@@ -43,10 +43,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that attention is put into.
-
-    `stems` are the first layers to choose from; a backbone without a choice has none.
-    """
+    """A network with insertion points; `stems` are the stems to choose from, if there is a choice."""
 
     name: str
     family: str
@@ -54,7 +51,7 @@ class Backbone:
     stems: tuple[str, ...] = ()
 
     def insertion_points(self, position: str = "residual") -> list[InsertionPoint]:
-        """Returns the places at `position`, a place a block, in the order of the network.
+        """Returns the insertion points at `position`, one per block, in the order of the network.
 
         Raises:
             OptionError: if there is no such position.
@@ -74,28 +71,24 @@ class Backbone:
         return stage.channels // 2 if halved else stage.channels
 
     def selected_points(self, position: str, stages: str) -> list[InsertionPoint]:
-        """Returns the places at `position` in the stages that `stages` names, as `select_stages` reads it."""
+        """Returns the insertion points at `position` in the given stages (see `select_stages`)."""
         insertion_points = self.insertion_points(position)
-        chosen = select_stages(stages, max(place.stage for place in insertion_points), self.name)
-        return [place for place in insertion_points if place.stage in chosen]
+        selected = select_stages(stages, max(point.stage for point in insertion_points), self.name)
+        return [point for point in insertion_points if point.stage in selected]
 
 
 def select_stages(stages: str, count: int, backbone: str) -> set[int]:
-    """Reads `all`, `first`, `last`, or numbers from 1 joined by `+`, as `2+3`.
+    """Parses `all`, `first`, `last`, or numbers joined by `+`, such as `2+3`, for a backbone with `count` stages.
 
     Raises:
-        OptionError: if that names no stage of a backbone with `count` of them.
+        OptionError: if the value is something else, or there is no such stage.
     """
-    everything = set(range(1, count + 1))
-    words = {"all": everything, "first": {1}, "last": {count}}
-    if stages in words:
-        return words[stages]
-    chosen = {int(part) if part.isdecimal() else 0 for part in stages.split("+")}
-    if not chosen <= everything:
-        raise OptionError(
-            "stages",
-            stages,
-            f"is not a valid choice: {backbone} has stages 1 to {count}; use for example 2+3",
-            ("all", "first", "last"),
-        )
-    return chosen
+    every_stage = set(range(1, count + 1))
+    names = {"all": every_stage, "first": {1}, "last": {count}}
+    if stages in names:
+        return names[stages]
+    selected = {int(part) if part.isdecimal() else 0 for part in stages.split("+")}
+    if not selected <= every_stage:
+        reason = f"is not a valid choice: {backbone} has stages 1 to {count}; use for example 2+3"
+        raise OptionError("stages", stages, reason, names)
+    return selected

@@ -1,4 +1,4 @@
-"""The backbones by name, from the tables of their papers. Without torch, but for the models of timm."""
+"""Backbones by name, from the tables of their papers. Imports torch only for the models of timm."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
 
 
 def find_backbone(name: str) -> Backbone:
-    """Returns a backbone by its name; `timm/<name>` is a model of timm, which importing takes seconds.
+    """Returns a backbone by name; for `timm/<name>`, a model of timm, it imports timm, which takes seconds.
 
     Raises:
-        OptionError: if there is none of this name, or the blocks of the timm model take no attention.
+        OptionError: if the name is unknown, or the blocks of the timm model do not accept `attn_layer`.
     """
     if name.startswith(TIMM):
         with needed("timm", name):

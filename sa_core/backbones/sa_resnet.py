@@ -1,10 +1,10 @@
-"""SA-ResNet-18 to SA-ResNet-101 by the names of the official code, and what they see at several resolutions.
+"""SA-ResNet-18 to SA-ResNet-101, with the names of the official code, as classifiers or as backbones of detectors.
 
-State dicts of the official code (wofmanaf/SA-Net) load, those of its backbone for detection into a network that gives
-out feature maps (`features_only`), too. torchvision has to be installed.
+State dicts of the official code (wofmanaf/SA-Net) load; those of its detection backbone load with `features_only`.
+Needs torchvision.
 """
 
-# Annotations are evaluated here: torch.fx writes them into the code that it makes, which TorchScript reads.
+# Annotations are evaluated, not strings: torch.fx copies them into the code that it generates for TorchScript.
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,13 +53,13 @@ def sa_resnet(
 
     Args:
         name: `resnet18`, `resnet34`, `resnet50` or `resnet101`.
-        pretrained: is refused: there are no weights to download. `load_state_dict` takes the official ones.
+        pretrained: must be False: there are no weights to download; `load_state_dict` accepts the official ones.
         num_classes: length of the logits; 0 gives pooled features.
         in_chans: channels of the images.
         groups: G, or `auto`: the paper's 64 where it fits, 16 in ResNet-18 and ResNet-34.
-        features_only: whether feature maps come out, see `FeatureMaps`, in place of logits.
-        out_indices: which of them; by default all.
-        **options: of `create_model`: `stem`, `stages`, `fused`, `fused_block`, `seed` and knobs, as `gate`.
+        features_only: whether the output is a list of feature maps (see `FeatureMaps`) instead of logits.
+        out_indices: indices of the feature maps; by default all.
+        **options: options of `create_model`: `stem`, `stages`, `fused`, `fused_block`, `seed` and knobs such as `gate`.
 
     Raises:
         OptionError (a ValueError): if a value is unknown or does not fit.
@@ -76,18 +76,18 @@ def sa_resnet(
 
 
 class FeatureMaps(nn.Module):
-    """A ResNet without its head: (B, in_chans, H, W) to a list of feature maps, as detectors take them.
+    """A ResNet without head: maps (B, in_chans, H, W) to a list of feature maps, the input of detectors.
 
-    Names of parameters are those of the whole network, and of timm's with `features_only`. What a state dict has of
-    parts that are not here, as the classifier, is ignored.
+    Names of parameters are those of the whole network, and of timm's with `features_only`. Entries of a state dict for
+    missing parts, such as the classifier, are ignored.
 
     Args:
-        network: a ResNet, whose parts are taken over.
-        out_indices: 0 is the stem's output at half of the images' resolution, 1 to 4 are those of the stages, at a
-            fourth to a 32nd. Stages after the last one named are left out.
+        network: a ResNet; its modules are shared.
+        out_indices: 0 is the output of the stem, at half of the images' resolution; 1 to 4 are those of the stages, at
+            a fourth to a 32nd. Stages after the last index are removed.
 
     Raises:
-        OptionError (a ValueError): if there is no such map.
+        OptionError (a ValueError): if there is no feature map with such an index.
     """
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -112,7 +112,7 @@ class FeatureMaps(nn.Module):
         self.register_load_state_dict_pre_hook(_without_unused)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Returns the maps in the order of `out_indices`."""
+        """Returns the feature maps in the order of `out_indices`."""
         stem = self.relu(self.bn1(self.conv1(x)))
         first = self.layer1(self.maxpool(stem))
         second = self.layer2(first)
@@ -122,7 +122,7 @@ class FeatureMaps(nn.Module):
 
 
 def _without_unused(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Takes what belongs to a classifier, or to a stage that is left out, out of a state dict that is being loaded."""
+    """Removes the entries of the classifier and of removed stages from a state dict that is being loaded."""
     unused = ["fc", *(name for name, part in module.named_children() if isinstance(part, nn.Identity))]
     for name in list(state_dict):
         if name.startswith(tuple(f"{prefix}{part}." for part in unused)):

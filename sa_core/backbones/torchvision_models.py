@@ -1,10 +1,9 @@
-"""torchvision's ResNets and ShuffleNetV2 with a slot for attention in every block.
+"""torchvision's ResNets and ShuffleNetV2 with an insertion point for attention in every block.
 
-Blocks are torchvision's own with another `forward`, so names, shapes and initial weights are torchvision's, and those
-of the official SA-ResNet where the slot is filled.
+Blocks are subclasses of torchvision's with another `forward`, so names, shapes and initial weights are torchvision's,
+and with shuffle attention those of the official SA-ResNet.
 
-For small images there is the CIFAR stem of common practice: in ResNets a 3x3 convolution instead of the 7x7 one, in
-ShuffleNetV2 the same convolution, both without stride and without the pooling that follows.
+The CIFAR stem for small images has stride 1 and no pooling; in ResNets its convolution is 3x3 instead of 7x7.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sa_core.backbones.insertion_points import Backbone
 
 
 class _ResidualBlock(AttentionBlock):
-    """What torchvision's two residual blocks share."""
+    """Common base of torchvision's two residual blocks."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         conv1: nn.Module
@@ -33,7 +32,7 @@ class _ResidualBlock(AttentionBlock):
         downsample: nn.Module | None
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """The input, projected where the shape changes."""
+        """The input, projected if the shape changes."""
         if self.downsample is not None:
             x = self.downsample(x)
         return x
@@ -45,12 +44,12 @@ class AttentionBasicBlock(_ResidualBlock, BasicBlock):  # type: ignore[misc]
     last_norm = "bn2"
 
     def convolved(self, x: Tensor) -> Tensor:
-        """Two 3x3 convolutions, with a norm and a ReLU between."""
+        """Two 3x3 convolutions, with norm and ReLU in between."""
         result: Tensor = self.conv2(self.relu(self.bn1(self.conv1(x))))
         return result
 
     def residual(self, x: Tensor) -> Tensor:
-        """Those, and the last norm."""
+        """The convolutions and the last norm."""
         result: Tensor = self.bn2(self.convolved(x))
         return result
 
@@ -64,19 +63,19 @@ class AttentionBottleneck(_ResidualBlock, Bottleneck):  # type: ignore[misc]
     last_norm = "bn3"
 
     def convolved(self, x: Tensor) -> Tensor:
-        """A 1x1, a 3x3 and a 1x1 convolution, with a norm and a ReLU between."""
+        """A 1x1, a 3x3 and a 1x1 convolution, with norm and ReLU in between."""
         out = self.relu(self.bn1(self.conv1(x)))
         result: Tensor = self.conv3(self.relu(self.bn2(self.conv2(out))))
         return result
 
     def residual(self, x: Tensor) -> Tensor:
-        """Those, and the last norm."""
+        """The convolutions and the last norm."""
         result: Tensor = self.bn3(self.convolved(x))
         return result
 
 
 class AttentionUnit(AttentionBlock, InvertedResidual):  # type: ignore[misc]
-    """The unit of ShuffleNetV2: half of the channels is convolved, the other half kept; both where the map shrinks."""
+    """The unit of ShuffleNetV2: convolves half of the channels; a unit with a stride convolves all on both paths."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         stride: int
@@ -84,7 +83,7 @@ class AttentionUnit(AttentionBlock, InvertedResidual):  # type: ignore[misc]
         branch2: nn.Module
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits the channels, or hands all of them to both paths where the map shrinks."""
+        """Returns the halves of the channels, or with a stride all channels twice."""
         if self.stride > 1:
             return x, x
         kept, convolved = x.chunk(2, dim=1)
@@ -96,18 +95,18 @@ class AttentionUnit(AttentionBlock, InvertedResidual):  # type: ignore[misc]
         return result
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """The kept half, convolved where the map shrinks."""
+        """The half that is not convolved, or with a stride a second path of convolutions."""
         result: Tensor = self.branch1(x)
         return result
 
     def join(self, residual: Tensor, shortcut: Tensor) -> Tensor:
-        """Concatenates and shuffles."""
+        """Concatenates both paths and shuffles the channels."""
         shuffled: Tensor = channel_shuffle(torch.cat((shortcut, residual), dim=1), 2)
         return shuffled
 
 
 class AttentionResNet(Classifier, ResNet):  # type: ignore[misc]
-    """torchvision's ResNet, which timm can take feature maps from (`feature_info`)."""
+    """torchvision's ResNet, with the `feature_info` that timm needs to extract feature maps."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         conv1: nn.Module
@@ -129,13 +128,13 @@ class AttentionResNet(Classifier, ResNet):  # type: ignore[misc]
         _name_head(self, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Maps images to the map of the last stage, at a 32nd of their resolution."""
+        """Maps images to the feature map of the last stage, at a 32nd of their resolution."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return features
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The mean over the positions of each channel."""
+        """Global average pooling, (B, C, H, W) to (B, C)."""
         return torch.flatten(self.avgpool(x), 1)
 
 
@@ -156,14 +155,14 @@ class AttentionShuffleNet(Classifier, ShuffleNetV2):  # type: ignore[misc]
         _name_head(self, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Maps images to the map of the last convolution, at a 32nd of their resolution."""
+        """Maps images to the feature map of the last convolution, at a 32nd of their resolution."""
         x = self.maxpool(self.conv1(x))
         features: Tensor = self.conv5(self.stage4(self.stage3(self.stage2(x))))
         return features
 
 
 def _name_head(model: Classifier, num_classes: int) -> None:
-    """Sets the attributes of `Classifier`; takes the last layer away where there are to be no classes."""
+    """Sets the attributes of `Classifier`; removes the last layer if `num_classes` is 0."""
     assert isinstance(model.fc, nn.Linear)
     model.num_features, model.num_classes = model.fc.in_features, num_classes
     if not num_classes:
@@ -171,7 +170,7 @@ def _name_head(model: Classifier, num_classes: int) -> None:
 
 
 def build(backbone: Backbone, num_classes: int, position: str, stem: str, in_chans: int = 3) -> nn.Module:
-    """Builds a torchvision backbone with empty slots."""
+    """Builds a torchvision backbone with empty insertion points."""
     model: nn.Module
     if backbone.family == "resnet":
         block = AttentionBottleneck if backbone.name in ("resnet50", "resnet101") else AttentionBasicBlock
@@ -189,7 +188,7 @@ def build(backbone: Backbone, num_classes: int, position: str, stem: str, in_cha
 
 
 def _widen_stem(model: nn.Module, in_chans: int) -> None:
-    """Replaces the first convolution by one for images of so many channels, with the same kind of initial weights."""
+    """Replaces the first convolution by one with `in_chans` input channels, initialised in the same way."""
     path = "conv1" if isinstance(model, ResNet) else "conv1.0"
     old: Any = model.get_submodule(path)
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)

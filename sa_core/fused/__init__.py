@@ -1,7 +1,7 @@
-"""Shuffle attention in one pass: the function of `sa_core.attentions.shuffle_attention`, fast.
+"""Kernels that compute shuffle attention (`sa_core.attentions.shuffle_attention`) in one pass over the feature map.
 
-`ShuffleAttention` chooses it by itself where it can be had (`fused="auto"`), and `create_model(..., fused_block=True)`
-takes a block's last batch norm, addition and ReLU in. What cannot be had is computed by torch's operations.
+`ShuffleAttention` uses them automatically where supported (`fused="auto"`), otherwise torch's operations.
+`create_model(..., fused_block=True)` also fuses the last batch norm, addition and ReLU of a block.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The end of a residual block in one pass: batch norm, shuffle attention or nothing, addition, ReLU.
+"""The end of a residual block in one pass: batch norm, shuffle attention (or none), addition, ReLU.
 
-Batch norm is affine for each channel. So the sums over each channel of each image that give the batch its statistics
-also give shuffle attention its means and variances: the convolution's output is read for them, and read once more for
-the result. Done so, a block with shuffle attention moves no more bytes than one without, and fewer than torch does for
-either.
+Batch norm is affine per channel. The sums over each channel of each image that give the batch statistics therefore also
+give the means and variances of shuffle attention: the convolution's output is read once for the sums and once for the
+result. A block with shuffle attention thus moves no more bytes than one without, and fewer than torch does for either.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from sa_core.fused.choice import can_take, is_original, is_symbolic, is_watched,
 from sa_core.fused.form import Form, Parameters
 from sa_core.fused.operator import shuffle_attention
 
-_PLAIN = Form(1, 0, False, "none", 1)  # every channel passes, and stays where it is
+_PLAIN = Form(1, 0, False, "none", 1)  # no gates and no shuffle
 
 
 def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Tensor) -> Tensor | None:
-    """Returns relu(attention(norm(x)) + shortcut), None where kernels cannot compute that, and nothing was done.
+    """Returns relu(attention(norm(x)) + shortcut), or None, without side effects, if kernels do not support it.
 
-    The norm's running statistics are updated as the norm would.
+    Updates the running statistics of the norm, as the norm does.
 
     Args:
         x: (B, C, H, W), the output of a block's last convolution.
@@ -39,7 +38,7 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
     mean, variance = norm.running_mean, norm.running_var
     running = None if norm.training or mean is None or variance is None else (mean, variance)
     if running is None and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-        return None  # the norm says what is wrong with that
+        return None  # the norm raises the error
     if isinstance(attention, ShuffleAttention) and is_original(attention, type(attention)):
         form, parameters = attention.fused_form(x), attention.fused_parameters()
         permutation, strict = attention.fused_permutation(), attention.fused == "on"
@@ -59,7 +58,7 @@ def end_of_block(x: Tensor, norm: nn.Module, attention: nn.Module, shortcut: Ten
 
 
 def _update(norm: nn.BatchNorm2d, moments: Tensor, count: int) -> None:
-    """Moves running statistics towards those of a batch of so many values a channel, as `nn.BatchNorm2d` does."""
+    """Updates the running statistics with those of a batch of `count` values per channel, as `nn.BatchNorm2d` does."""
     if norm.num_batches_tracked is None:
         return
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Where the fused operator can be had: of which variants, on which device, for which type, under which tracer."""
+"""Decides where the fused operator is supported: variant, device, type, and tracer or transform of torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FUSED = ("auto", "on", "off")
 
 
 def form_of(knobs: ShuffleAttentionKnobs, channels: int) -> Form | str:
-    """Returns what the operator is told of a variant, or why it does not have it, as a clause."""
-    lacking = {
+    """Returns the operator's form of a variant, or as a clause why there is no kernel for it."""
+    unsupported = {
         "transform": knobs.transform if knobs.transform == "conv1x1" else None,
         "norm": knobs.norm if knobs.has_spatial_branch and knobs.norm not in ("instance", "none") else None,
         "pooling": knobs.pooling if knobs.has_channel_branch and knobs.pooling != "avg" else None,
         "gate": knobs.gate if knobs.branches != "none" and knobs.gate != "sigmoid" else None,
     }
-    for name, value in lacking.items():
+    for name, value in unsupported.items():
         if value is not None:
             return f"there is no kernel for {name}={value}"
     groups, c = knobs.groups_on(channels), knobs.branch_channels(channels)
@@ -34,7 +34,7 @@ def form_of(knobs: ShuffleAttentionKnobs, channels: int) -> Form | str:
 
 
 def reason_against(device: str, dtype: torch.dtype) -> str | None:
-    """Returns why maps of a type cannot be worked on by kernels on a device (`cpu`, `cuda`), None where they can."""
+    """Returns why kernels do not support this type on a device (`cpu`, `cuda`), None if they do."""
     kernels = KERNELS.get(device)
     if kernels is not None and kernels.supports(dtype):
         return None
@@ -45,19 +45,19 @@ def reason_against(device: str, dtype: torch.dtype) -> str | None:
     return f"no kernels are available for {device}: {missing[device]}"
 
 
-# What torch.compiler.assume_constant_result does; calling it imports the compiler, which takes 150 MiB and more than a
-# second even where nothing is compiled.
+# Same as torch.compiler.assume_constant_result, which would import the compiler: 150 MiB and more than a second even if
+# nothing is compiled.
 reason_against._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def prefers_eager() -> bool:
-    """Whether torch's operations are wanted: in what is exported to run elsewhere, in torch.func and forward mode."""
+    """Whether `auto` uses torch's operations: in exports, tracers, torch.func and forward-mode differentiation."""
     return _is_exporting() or reason_against_mode() is not None
 
 
 def reason_against_mode() -> str | None:
-    """Returns why kernels cannot work in what torch is doing (tracing, transforming), as a clause; None if they can."""
-    if torch.compiler.is_compiling():  # exporting included: the operator is registered
+    """Returns as a clause why kernels do not support the current mode of torch (tracer, transform); None if they do."""
+    if torch.compiler.is_compiling():  # also true in exports, where the operator is registered
         return "ONNX has no such operator" if _is_exporting() and _is_for_onnx() else None
     if torch._C._is_tracing():
         return "torch.jit.trace does not record kernels"
@@ -76,19 +76,19 @@ def _is_for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-# Called by the compiler, not traced: before torch 2.12 (tried: 2.11) the compiler takes `is_exporting` for true in all
-# that it compiles, and kernels would be left out of every compiled network.
+# Called by the compiler, not traced: before torch 2.12 (tested: 2.11) the compiler assumes that `is_exporting` is true,
+# so that compiled networks would not use kernels.
 _is_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _is_for_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_original(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module computes what it was made for: it is of no other class, and has no `forward` of its own."""
+    """Whether a module is exactly of class `kind` and its `forward` was not replaced."""
     return type(module) is kind and "forward" not in vars(module)
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody waits for a module to be called."""
+    """Whether a call of the module runs hooks."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -99,27 +99,27 @@ def is_watched(module: nn.Module) -> bool:
 
 
 def is_symbolic(x: object) -> bool:
-    """Whether x stands for a tensor while torch.fx records a graph."""
+    """Whether x is a proxy in a symbolic trace of torch.fx."""
     return isinstance(x, torch.fx.Proxy)
 
 
 def can_take(x: Tensor, channels: int) -> bool:
-    """Whether x is a map of so many channels for which there are kernels."""
+    """Whether x is a non-empty map of shape (B, `channels`, H, W) that kernels support."""
     shape = x.shape
     return len(shape) == 4 and shape[1] == channels and 0 not in shape and reason_against_map(x) is None
 
 
 def reason_against_map(x: Tensor) -> str | None:
-    """Returns why a map cannot be worked on by kernels, whatever its shape, as a clause; None where it can."""
+    """Returns as a clause why kernels do not support a map, regardless of its shape; None if they do."""
     kind = type(x)
-    if kind is not Tensor and kind is not Parameter and _has_own_dispatch(kind):
+    if kind is not Tensor and kind is not Parameter and _overrides_dispatch(kind):
         return f"there is no kernel for tensors of the class {kind.__name__}"
     if x.layout is not torch.strided:
         return f"there is no kernel for tensors in the layout {str(x.layout).removeprefix('torch.')}"
     return reason_against("cpu" if x.is_cpu else x.device.type, x.dtype)
 
 
-def _has_own_dispatch(kind: type[Tensor]) -> bool:
-    """Whether a subclass of Tensor decides what operators do; torch's own for tracing know registered ones."""
-    own = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
-    return own and not kind.__module__.startswith("torch._subclasses.")
+def _overrides_dispatch(kind: type[Tensor]) -> bool:
+    """Whether a subclass of Tensor redefines operators. torch's subclasses for tracing support registered operators."""
+    is_overridden = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return is_overridden and not kind.__module__.startswith("torch._subclasses.")

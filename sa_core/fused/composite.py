@@ -1,4 +1,4 @@
-"""The operator in torch's operations: for derivatives that the kernels do not have."""
+"""The operator as a composition of torch's operations, for derivatives that the kernels do not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def gated(form: Form, parameters: Parameters, x: Tensor, moments: Tensor | None,
 
     Args:
         x: (B, C, H, W).
-        moments: (3, C), of which the first two rows are mean and variance of a batch norm by running statistics.
+        moments: (3, C); the first two rows are mean and variance of a batch norm with running statistics.
     """
     u = x.float()
     if form.norm != "none":
@@ -32,7 +32,7 @@ def gated(form: Form, parameters: Parameters, x: Tensor, moments: Tensor | None,
     if form.spatial_gate != "none":
         value = rest
         if form.spatial_gate == "instance":
-            # Not torch.nn.functional's, which refuses a single value.
+            # torch.nn.functional.group_norm raises an error for a single value.
             value = torch.group_norm(rest, rest.shape[1], parameters.gn_weight, parameters.gn_bias, form.gn_epsilon)
         rest = rest * _gate(value, parameters.sweight, parameters.sbias)
     out = torch.cat([first, rest], 1).reshape(u.shape)
@@ -51,21 +51,22 @@ def gradients_of(
     moments: Tensor | None,
     permutation: Tensor | None,
 ) -> list[Tensor | None]:
-    """Returns the gradients of x, the shortcut and the parameters; differentiable where gradients are enabled.
+    """Returns the gradients of x, the shortcut and the parameters; differentiable if gradients are enabled.
 
-    `out` is the result where that ended in a ReLU.
+    `out` is the result of forward if it ends in a ReLU, otherwise None.
     """
-    again = torch.is_grad_enabled()
+    create_graph = torch.is_grad_enabled()
     grad_shortcut = None if out is None else grad_out * (out > 0)
     with torch.enable_grad():
-        # Aliases, because one of the inputs may have been computed from another.
-        x, given = x.view_as(x), [value if value is None else value.view_as(value) for value in parameters]
-        result = gated(form, Parameters(*given), x, moments, permutation).to(grad_out.dtype)
-    wanted = [value for value in (x, *given) if value is not None and value.requires_grad]
+        # Views, because one input may have been computed from another.
+        x, views = x.view_as(x), [value if value is None else value.view_as(value) for value in parameters]
+        result = gated(form, Parameters(*views), x, moments, permutation).to(grad_out.dtype)
+    inputs = [x, *views]
+    differentiated = [value for value in inputs if value is not None and value.requires_grad]
     grad = grad_out if grad_shortcut is None else grad_shortcut
-    found = iter(torch.autograd.grad(result, wanted, grad, create_graph=again, allow_unused=True))
-    grad_x, *others = [next(found) if value is not None and value.requires_grad else None for value in (x, *given)]
-    return [grad_x, grad_shortcut, *others]
+    gradients = iter(torch.autograd.grad(result, differentiated, grad, create_graph=create_graph, allow_unused=True))
+    grad_x, *rest = [next(gradients) if value is not None and value.requires_grad else None for value in inputs]
+    return [grad_x, grad_shortcut, *rest]
 
 
 def _gate(value: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

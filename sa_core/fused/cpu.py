@@ -1,7 +1,7 @@
-"""The operator on CPUs: finds the library that the installation has built from `kernels/`, and calls it.
+"""The operator on CPUs: loads and calls the library that the installation has built from `kernels/`.
 
-There is a library for every instruction set that it gains from. Where the installation had no compiler there is none
-at all, and shuffle attention is computed by torch's own operations.
+There is one library per supported instruction set. Without a compiler at installation there is none, and shuffle
+attention is computed by torch's operations.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from torch import Tensor
 
 from sa_core.fused.form import Form, Parameters, layout_of, new_gradients, new_results
 
-_BUILDS = {"AVX512": ("avx512", "avx2", "generic"), "AVX2": ("avx2", "generic")}  # by what torch says of the CPU
+_BUILDS = {"AVX512": ("avx512", "avx2", "generic"), "AVX2": ("avx2", "generic")}  # by torch's CPU capability
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _SPATIAL_GATES = {"none": 0, "instance": 1, "plain": 2}
 _NORMS = {"none": 0, "running": 1, "batch": 2}
-_PROBLEM = struct.Struct("=12q9q2d10q")  # `Problem` of kernels/problem.h; addresses are numbers
+_PROBLEM = struct.Struct("=12q9q2d10q")  # `Problem` of kernels/problem.h; addresses are integers
 _NO_GRADIENTS = (None,) * 4
-_NO_PERMUTATION = 2  # what the library returns for it
+_INVALID_PERMUTATION = 2  # return code of the library
 
 
 @cache
 def load() -> ctypes.CDLL | None:
-    """Returns the library for this CPU, None where there is none."""
+    """Returns the library for this CPU, None if there is none."""
     for build in _BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("generic",)):
         path = Path(__file__).with_name(f"_{build}{sysconfig.get_config_var('EXT_SUFFIX')}")
         try:
-            found = ctypes.CDLL(str(path))
+            library = ctypes.CDLL(str(path))
         except OSError:  # not built, or for another system
             continue
-        found.shuffle_attention.argtypes = (ctypes.c_char_p,)
-        return found
+        library.shuffle_attention.argtypes = (ctypes.c_char_p,)
+        return library
     return None
 
 
 @cache
 def supports(dtype: torch.dtype) -> bool:
-    """Whether feature maps of this type can be worked on here."""
-    found = load()
-    return found is not None and dtype in _DTYPES and (dtype != torch.float16 or bool(found.has_half()))
+    """Whether there is a kernel for feature maps of this type."""
+    library = load()
+    return library is not None and dtype in _DTYPES and (dtype != torch.float16 or bool(library.has_half()))
 
 
 def forward(
@@ -57,7 +57,7 @@ def forward(
     *,
     kept: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Computes the operator of `sa_core.fused.operator`, whose arguments these are; returns what `new_results` says."""
+    """Computes the operator (arguments: `sa_core.fused.operator`); returns the tensors of `new_results`."""
     out, rows, moments = results = new_results(x, form, kept=kept)
     if running is not None:
         torch.stack((*running, torch.zeros_like(running[0])), out=moments)
@@ -75,7 +75,7 @@ def backward(
     moments: Tensor | None,
     permutation: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Computes the gradients, `out` being the result where that ended in a ReLU; returns what `new_gradients` says."""
+    """Computes the gradients; `out` is the result if it ends in a ReLU. Returns the tensors of `new_gradients`."""
     gradients = new_gradients(x, form, joined=out is not None)
     _call(form, (permutation, *parameters), (x, None, out, grad_out), (rows, moments), gradients)
     return gradients
@@ -89,12 +89,12 @@ def _call(
     gradients: tuple[Tensor | None, ...],
 ) -> None:
     """Calls the library; `maps` are x, shortcut, out and the gradient of out."""
-    x, found = maps[0], load()
+    x, library = maps[0], load()
     assert x is not None
-    assert found is not None, "supports() says beforehand whether there is a library"
+    assert library is not None, "callers check supports() first"
     images, channels, height, width = x.shape
     layout = layout_of(x)
-    # Held until the call has returned, because what is not contiguous is copied here.
+    # References that keep contiguous copies alive until the call returns.
     maps = tuple([tensor if tensor is None else tensor.contiguous(memory_format=layout) for tensor in maps])
     parameters = tuple([tensor if tensor is None else tensor.contiguous() for tensor in parameters])
     problem = _PROBLEM.pack(
@@ -115,7 +115,7 @@ def _call(
         form.bn_epsilon,
         *[0 if tensor is None else tensor.data_ptr() for tensor in (*kept, *maps, *(gradients or _NO_GRADIENTS))],
     )
-    code = found.shuffle_attention(problem)
-    if code == _NO_PERMUTATION:
+    code = library.shuffle_attention(problem)
+    if code == _INVALID_PERMUTATION:
         raise IndexError("the permutation of shuffle attention must contain every channel once")
-    assert code == 0, "supports() says beforehand which types there are"
+    assert code == 0, "callers check supports() first"

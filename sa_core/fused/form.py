@@ -1,4 +1,4 @@
-"""What the fused operator is told beside its tensors, and the tensors that it makes."""
+"""The options of the fused operator, its parameters, and the tensors that it allocates."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_NOTHING = torch.empty(0)  # has no address
+_NOTHING = torch.empty(0)  # its address is null
 
 
 class Form(NamedTuple):
-    """Which function is computed.
+    """The function that the operator computes.
 
     Args:
         groups: groups of channels, G.
-        split: how many channels of a group come before its spatial branch: c, or 0 or C / G where one branch has all.
-        channel_gate: whether those channels are gated by their means; otherwise they pass.
-        spatial_gate: what the other channels are gated by: themselves after instance normalisation (`instance`),
-            themselves as they are (`plain`), or nothing (`none`).
-        shuffle_groups: blocks of channels that the shuffle interleaves; 1 is no shuffle.
-        norm: the batch norm before the gates: `none`, by `running` statistics, or by those of the `batch`.
-        gn_epsilon, bn_epsilon: what is added to variances.
+        split: channels of a group before its spatial branch: c, or 0 or C / G if one branch has the whole group.
+        channel_gate: whether these channels have a gate computed from their means; otherwise they pass unchanged.
+        spatial_gate: input of the gate of the remaining channels: their values after instance normalization
+            (`instance`), their values (`plain`), or no gate (`none`).
+        shuffle_groups: channel blocks that the shuffle interleaves; 1 for no shuffle.
+        norm: batch norm before the gates: `none`, with `running` statistics, or with those of the `batch`.
+        gn_epsilon, bn_epsilon: constants added to the variances.
     """
 
     groups: int
@@ -34,15 +34,15 @@ class Form(NamedTuple):
     bn_epsilon: float = 1e-5
 
     def widths(self, channels: int) -> tuple[int, ...]:
-        """Returns how many numbers each of the `Parameters` has on so many channels."""
+        """Returns the number of elements of each of the `Parameters` on `channels` channels."""
         rest = channels // self.groups - self.split
         return (self.split, self.split, rest, rest, rest, rest, channels, channels)
 
 
 class Parameters(NamedTuple):
-    """What is learnt, in float32; None is a weight of 1 or a bias of 0.
+    """The trained parameters, in float32; None is a weight of 1 or a bias of 0.
 
-    Of the gates there is a number for each channel of a branch in a group, of the batch norm one for each channel.
+    Gates and norm of a branch have one value per channel of the branch in a group, the batch norm one per channel.
     """
 
     cweight: Tensor | None = None
@@ -56,19 +56,19 @@ class Parameters(NamedTuple):
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """Returns the layout in which a map is worked on: channels_last where it comes in no other."""
+    """Returns the memory format that kernels use for a map: channels_last only if the map is not contiguous."""
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
 
 def new_results(x: Tensor, form: Form, *, kept: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Returns room for what forward computes.
+    """Allocates the results of forward.
 
-    That is the map (B, C, H, W); `rows` (2, B, C), of each channel of each image its mean less its first value, and its
-    variance, or two others of which both follow; and `moments` (3, C), mean and variance that the batch norm uses, and
-    what that mean lacks for being a float32. Backward needs the last two beside x, and the first if it ends in a ReLU;
-    unless they are `kept` for it, there is no room for the `rows`.
+    These are the map (B, C, H, W); `rows` (2, B, C), for each channel of each image its mean minus its first value, and
+    its variance, or an equivalent pair of numbers; and `moments` (3, C), mean and variance of the batch norm, and the
+    rounding error of that mean. Backward needs the last two and x, and the first if it ends in a ReLU. `rows` is empty
+    unless `kept` for backward.
     """
     images, channels = x.shape[:2]
     return (
@@ -79,11 +79,10 @@ def new_results(x: Tensor, form: Form, *, kept: bool = True) -> tuple[Tensor, Te
 
 
 def new_gradients(x: Tensor, form: Form, *, joined: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Returns room for what backward computes.
+    """Allocates the results of backward.
 
-    That is the gradients of x and, if something was added to the result, of that; of the gates' parameters, a row for
-    each in the order of `Parameters`, filled from the left, as wide as the wider branch; and of weight and bias of the
-    batch norm, (2, C).
+    These are the gradients of x and, if `joined`, of the shortcut; of the gates' parameters, one row each in the order
+    of `Parameters`, left-aligned and as wide as the wider branch; and of weight and bias of the batch norm, (2, C).
     """
     channels, layout = x.shape[1], layout_of(x)
     width = max(form.widths(channels)[:6])

@@ -1,15 +1,15 @@
 """The operator `sa_core::shuffle_attention`: shuffle attention between a batch norm and an addition with ReLU.
 
     u   = batch_norm(x)                          or x
-    y   = u * gate(u), a branch's gate a channel
+    y   = u * gate(u), with the gate of the channel's branch
     out = relu(shuffle(y) + shortcut)            or shuffle(y)
 
-It is registered with torch, so that autograd, torch.compile and torch.export know it; the kernels are those of
-`sa_core.fused.cpu` and `sa_core.fused.gpu`. Forward keeps its input, its result where that ends in a ReLU, and two
-numbers a channel of an image; eager torch keeps about ten maps.
+It is registered with torch, so that autograd, torch.compile and torch.export support it; the kernels are those of
+`sa_core.fused.cpu` and `sa_core.fused.gpu`. Forward saves its input, its result if that ends in a ReLU, and two numbers
+per channel of each image; eager torch saves about ten maps.
 
-Where nothing observes what is computed, autograd is told directly, which takes a third of the time that the registered
-operator takes: on small maps that counts.
+Where no tracer or transform is active, an `autograd.Function` is called directly, in a third of the time that the
+registered operator takes, which matters on small maps.
 """
 
 from __future__ import annotations
@@ -58,26 +58,26 @@ def shuffle_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Computes the operator on feature maps (B, C, H, W).
 
-    The kernels differentiate it once, for one gradient at a time; second derivatives and batches of gradients are
-    computed by torch's operations.
+    The kernels compute first derivatives, for one gradient at a time; torch's operations compute second derivatives and
+    batches of gradients.
 
     Args:
-        form: which function.
-        parameters: what is learnt, in any floating type.
-        x: float32, or bfloat16 or float16, which are computed in float32.
-        shortcut: what is added before a ReLU, in the type and the shape of x; None is neither.
-        running: mean and variance of the batch norm where `form.norm` is `running`.
-        permutation: (C,), the channel that each place gets; None is the interleaving of `form.shuffle_groups` blocks.
-        strict: whether derivatives that the kernels do not have are refused instead.
+        form: the function to compute.
+        parameters: trained parameters, of any floating type.
+        x: float32, bfloat16 or float16; always computed in float32.
+        shortcut: added before a ReLU, with type and shape of x; None for neither addition nor ReLU.
+        running: mean and variance of the batch norm if `form.norm` is `running`.
+        permutation: (C,), input channel of each output channel; None interleaves `form.shuffle_groups` blocks.
+        strict: whether derivatives without a kernel raise an error instead.
 
     Returns:
-        The result in type, shape and layout of x, and the (3, C) moments of the batch norm if there is one, whose first
-        two rows are mean and variance.
+        The result, with type, shape and layout of x, and the moments of the batch norm, if there is one, of shape
+        (3, C); their first two rows are mean and variance.
 
     Raises:
-        RuntimeError: if parameters or permutation do not fit the map, or are elsewhere.
-        UnsupportedError: with `strict`, in backward, if derivatives are asked for that the kernels do not have.
-        IndexError: if the permutation is none.
+        RuntimeError: if parameters or permutation do not fit the map, or are on another device.
+        UnsupportedError: with `strict`, in backward, for derivatives without a kernel.
+        IndexError: if `permutation` is not a permutation.
     """
     device, widths = x.device, form.widths(x.shape[1])
     traced = torch.compiler.is_compiling() or not is_unobserved(x) or (shortcut is not None and not is_dense(shortcut))
@@ -112,15 +112,15 @@ def shuffle_attention(
 
 
 def _kernels_of(x: Tensor) -> ModuleType:
-    return cpu if x.is_cpu else KERNELS[x.device.type]  # to ask for the device takes six times as long
+    return cpu if x.is_cpu else KERNELS[x.device.type]  # `device` takes six times as long as `is_cpu`
 
 
 class _Function(torch.autograd.Function):
-    """The operator without its registration."""
+    """The operator without registration."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shortcut: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Computes it and keeps what backward needs."""
+        """Computes the operator and saves the tensors for backward."""
         *parameters, running, permutation, form, strict = rest
         kernels = _kernels_of(x)
         results: tuple[Tensor, Tensor, Tensor | None]
@@ -138,31 +138,31 @@ class _Function(torch.autograd.Function):
         if grad_out is None:
             return (None,) * (_COUNT + 6)
         x, out, rows, moments, permutation, *parameters = ctx.saved_tensors
-        again = torch.is_grad_enabled()
+        is_second = torch.is_grad_enabled()
         if not is_dense(grad_out):
             grad_out = grad_out.resolve_neg()
-        if again or not is_dense(grad_out):  # to be differentiated in their turn, or a batch of gradients in one
+        if is_second or not is_dense(grad_out):  # second derivatives, or a batch of gradients
             if ctx.strict:
-                raise _refusal(_ONCE if again else _ONE_GRADIENT)
-            found = gradients_of(ctx.form, parameters, grad_out, x, out, moments, permutation)
-            return *found, None, None, None, None
+                raise _unsupported(_ONCE if is_second else _ONE_GRADIENT)
+            composed = gradients_of(ctx.form, parameters, grad_out, x, out, moments, permutation)
+            return *composed, None, None, None, None
         gradients = _kernels_of(x).backward(
             ctx.form, Parameters(*parameters), grad_out, x, out, rows, moments, permutation
         )
-        return *_given(gradients, parameters), None, None, None, None
+        return *_by_input(gradients, parameters), None, None, None, None
 
 
-def _given(
+def _by_input(
     gradients: tuple[Tensor, Tensor | None, Tensor, Tensor | None], parameters: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Returns the gradients of x, the shortcut and the parameters from what `new_gradients` describes."""
+    """Returns the gradients of x, the shortcut and each parameter from the tensors of `new_gradients`."""
     grad_x, grad_shortcut, gates, bn = gradients
-    each = [*gates.unbind(), *((None, None) if bn is None else bn.unbind())]  # to iterate takes four times as long
+    rows = [*gates.unbind(), *((None, None) if bn is None else bn.unbind())]  # iteration takes four times as long
     return [grad_x, grad_shortcut] + [
         None
         if parameter is None
         else (grad if len(grad) == parameter.numel() else grad[: parameter.numel()]).view_as(parameter)
-        for parameter, grad in zip(parameters, each, strict=True)
+        for parameter, grad in zip(parameters, rows, strict=True)
     ]
 
 
@@ -189,7 +189,7 @@ def _registered_backward(kernels: ModuleType) -> Any:
 
 
 def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
-    """Returns an empty tensor for none: what an operator returns is always there."""
+    """Returns an empty tensor for None: a registered operator always returns tensors."""
     return torch.empty(0, dtype=torch.float32, device=x.device) if tensor is None else tensor
 
 
@@ -207,7 +207,7 @@ def _fake_backward(
     return grad_x, _or_empty(grad_shortcut, x), gates, _or_empty(bn, x)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, shortcut, *rest = inputs
     out, rows, moments = output
     parameters, (_, _, permutation, *form) = rest[:_COUNT], rest[_COUNT:]
@@ -218,25 +218,25 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, grad_out: Tensor | None, *_: None) -> tuple[Any, ...]:
-    kept = ctx.saved_tensors
-    others = (None,) * (3 + len(ctx.form))  # running mean and variance, the permutation, the form
+    saved = ctx.saved_tensors
+    no_gradients = (None,) * (3 + len(ctx.form))  # of running mean and variance, permutation and form
     if grad_out is None:
-        return (None,) * (2 + _COUNT) + others
-    if torch.is_grad_enabled():  # the gradients are to be differentiated in their turn
-        x, out, _, moments, *parameters, permutation = kept
-        return *gradients_of(Form(*ctx.form), parameters, grad_out, x, out, moments, permutation), *others
-    grad_x, grad_shortcut, gates, bn = torch.ops.sa_core.shuffle_attention_backward(grad_out, *kept, *ctx.form)
-    joined, normed = kept[1] is not None, Form(*ctx.form).norm != "none"
+        return (None,) * (2 + _COUNT) + no_gradients
+    if torch.is_grad_enabled():  # for second derivatives
+        x, out, _, moments, *parameters, permutation = saved
+        return *gradients_of(Form(*ctx.form), parameters, grad_out, x, out, moments, permutation), *no_gradients
+    grad_x, grad_shortcut, gates, bn = torch.ops.sa_core.shuffle_attention_backward(grad_out, *saved, *ctx.form)
+    joined, normed = saved[1] is not None, Form(*ctx.form).norm != "none"
     gradients = (grad_x, grad_shortcut if joined else None, gates, bn if normed else None)
-    return *_given(gradients, kept[4:-1]), *others
+    return *_by_input(gradients, saved[4:-1]), *no_gradients
 
 
-def _refusal(reason: str) -> UnsupportedError:
+def _unsupported(reason: str) -> UnsupportedError:
     return UnsupportedError("fused", "on", reason, ("auto", "off"))
 
 
-def _refuse(*_: Any) -> None:
-    raise _refusal(_ONCE)
+def _raise_once(*_: Any) -> None:
+    raise _unsupported(_ONCE)
 
 
 for _key, _kernels in (("CPU", cpu), ("CUDA", gpu)):
@@ -244,5 +244,5 @@ for _key, _kernels in (("CPU", cpu), ("CUDA", gpu)):
     _LIBRARY.impl("shuffle_attention_backward", _registered_backward(_kernels), _key)
 library.register_fake("sa_core::shuffle_attention", _fake_forward, lib=_LIBRARY)
 library.register_fake("sa_core::shuffle_attention_backward", _fake_backward, lib=_LIBRARY)
-library.register_autograd("sa_core::shuffle_attention", _differentiate, setup_context=_keep, lib=_LIBRARY)
-library.register_autograd("sa_core::shuffle_attention_backward", _refuse, lib=_LIBRARY)
+library.register_autograd("sa_core::shuffle_attention", _differentiate, setup_context=_save, lib=_LIBRARY)
+library.register_autograd("sa_core::shuffle_attention_backward", _raise_once, lib=_LIBRARY)

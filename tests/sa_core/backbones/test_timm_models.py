@@ -7,7 +7,7 @@ import torch
 from sa_core import ShuffleAttention, create_model
 from sa_core.backbones.insertion_points import InsertionPoint
 from sa_core.backbones.registry import find_backbone
-from sa_core.backbones.timm_models import Slot, find_timm_backbone
+from sa_core.backbones.timm_models import EmptyInsertionPoint, find_timm_backbone
 from sa_core.errors import OptionError
 from tests.sa_core.helpers import count, noise
 from tests.wording import refusal
@@ -35,7 +35,9 @@ def test_a_model_of_timm_carries_attention_in_every_slot(name: str, groups: int,
     assert [place.channels for place in find_backbone(name).insertion_points()] == channels
     filled = [(path, module.channels) for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
     assert sorted(filled) == sorted((place.path, place.channels) for place in find_backbone(name).insertion_points())
-    assert not any(isinstance(module, Slot) for path, module in model.named_modules() if path in dict(filled))
+    assert not any(
+        isinstance(module, EmptyInsertionPoint) for path, module in model.named_modules() if path in dict(filled)
+    )
     out = model(noise(2, 3, 64, 64))
     assert out.shape == (2, 7)
     out.square().sum().backward()
@@ -78,7 +80,7 @@ def test_a_model_whose_blocks_take_no_attention_is_refused_with_some_that_do(nam
 
 @pytest.mark.parametrize("name", ["resnet26", "resnet50", "resnext50_32x4d", "res2net50_26w_4s", "gernet_s"])
 def test_the_models_that_a_refusal_names_do_take_attention(name: str) -> None:
-    assert find_timm_backbone(f"timm/{name}").slots
+    assert find_timm_backbone(f"timm/{name}").points
 
 
 def test_an_unknown_model_of_timm_is_refused_with_names_that_are_near() -> None:
@@ -97,7 +99,7 @@ def test_a_model_of_timm_has_attention_after_the_residual_path_alone(position: s
 
 
 def test_a_name_may_carry_the_tag_of_its_weights() -> None:
-    assert find_timm_backbone("timm/resnet26.bt_in1k").slots == find_timm_backbone("timm/resnet26").slots
+    assert find_timm_backbone("timm/resnet26.bt_in1k").points == find_timm_backbone("timm/resnet26").points
 
 
 def test_a_place_that_does_not_fit_is_named() -> None:
