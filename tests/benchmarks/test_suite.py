@@ -56,7 +56,7 @@ def run_study() -> Iterator[RunStudy]:
 
 
 @pytest.mark.parametrize("tracked", ["true", "false"])
-def test_the_work_of_the_suite_for_each_of_fifty_instant_cells(
+def test_overhead_of_the_suite_per_cell(
     run_study: RunStudy, tracked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the beginning of a cell to that of the next one; studies and stores in SQLite are made before the first."""

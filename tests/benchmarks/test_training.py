@@ -98,7 +98,7 @@ class Pictures(Dataset[Any]):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-def test_the_input_path_against_a_data_loader(benchmark: BenchmarkFixture, images: Images) -> None:
+def test_input_path_against_a_data_loader(benchmark: BenchmarkFixture, images: Images) -> None:
     batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True))
     loader = DataLoader(Pictures(images), 128, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
     ours, theirs = compare(
@@ -119,7 +119,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("batch_size", [32, 128])
 @pytest.mark.parametrize("name", RECIPES)
-def test_an_epoch_against_one_that_is_fed_a_fixed_batch(
+def test_epoch_against_one_with_a_fixed_batch(
     benchmark: BenchmarkFixture, images: Images, batch_size: int, name: str
 ) -> None:
     """With an option and without: what is fed a fixed batch has no option."""
@@ -152,7 +152,7 @@ def in_a_process(program: str, *arguments: object) -> dict[str, float]:
     return result
 
 
-def test_a_cell_against_a_plain_script(benchmark: BenchmarkFixture) -> None:
+def test_cell_against_a_plain_script(benchmark: BenchmarkFixture) -> None:
     results: dict[str, list[dict[str, float]]] = {"our_cell": [], "plain_script": []}
 
     def one(program: str) -> None:
@@ -173,7 +173,7 @@ def test_a_cell_against_a_plain_script(benchmark: BenchmarkFixture) -> None:
 
 
 @pytest.mark.parametrize("state", ["first", "second"])
-def test_the_memory_of_the_data_path(benchmark: BenchmarkFixture, tmp_path: Path, state: str) -> None:
+def test_memory_of_the_data_path(benchmark: BenchmarkFixture, tmp_path: Path, state: str) -> None:
     """The first run decodes, the second finds the cache."""
     measured: list[dict[str, float]] = []
     folders = repeat(tmp_path) if state == "second" else (tmp_path / str(place) for place in count())

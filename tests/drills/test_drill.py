@@ -11,7 +11,7 @@ from tests.drills.drill import KINDS, drill
 
 
 @pytest.mark.parametrize("launcher", list(KINDS))
-def test_a_study_whose_parts_are_killed_ends_as_an_undisturbed_one(tmp_path: Path, launcher: str) -> None:
+def test_a_study_with_killed_processes_ends_with_the_undisturbed_results(tmp_path: Path, launcher: str) -> None:
     if launcher == "ray" and find_spec("ray") is None:
         pytest.skip("needs ray, which is not installed")
     said: list[str] = []

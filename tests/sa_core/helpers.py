@@ -1,4 +1,4 @@
-"""What the tests of the package share: modules with something in their parameters, and every variant of SA to draw."""
+"""Helpers for the tests of the package: modules with random parameters, and a strategy for variants of SA."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from sa_core.attentions.knobs import (
     ShuffleAttentionKnobs,
 )
 from sa_core.errors import OptionError
-from tests.sa_core.reference import Array, taken_groups
+from tests.sa_core.reference import Array, groups_on
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# The paper's 64 groups do not fit on the few channels of a test.
+# The paper's 64 groups do not fit the few channels of a test.
 SMALL: dict[str, dict[str, Any]] = {
     name: {"groups": 4} if issubclass(knobs, GroupedKnobs) else {} for name, knobs in ATTENTION_KNOBS.items()
 }
 
 
 def small(name: str, channels: int = 16, *, dtype: torch.dtype | None = None) -> nn.Module:
-    """An attention module by name, with so few groups that it fits, and parameters at random."""
+    """An attention module by name, with a number of groups that fits, and random parameters."""
     return randomised(ATTENTION[name](channels, **SMALL[name], dtype=dtype))
 
 
 def randomised(module: Module, seed: int = 0) -> Module:
-    """Draws all parameters and running statistics at random: initial values hide half of a formula."""
+    """Draws all parameters and running statistics at random, as initial values of 0 and 1 would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -53,24 +53,24 @@ def randomised(module: Module, seed: int = 0) -> Module:
 
 
 def noise(*shape: int, seed: int = 1, dtype: torch.dtype | None = None) -> Tensor:
-    """Standard normal numbers of a seed."""
+    """Standard normal numbers from a seed."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
         dtype or torch.get_default_dtype()
     )
 
 
 def arrays(module: nn.Module) -> dict[str, Array]:
-    """What a module keeps, by name, for numpy."""
+    """The state dict of a module as float64 arrays."""
     return {name: value.numpy().astype(np.float64) for name, value in module.state_dict().items()}
 
 
 def count(module: nn.Module) -> int:
-    """How many parameters a module has."""
+    """The number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def on_meta(**arguments: Any) -> nn.Module:
-    """A network without memory: enough to count and to follow shapes, in no time."""
+    """A network on the meta device, which is quick to build and enough for counts and shapes."""
     from sa_core import create_model
 
     with torch.device("meta"):
@@ -79,7 +79,7 @@ def on_meta(**arguments: Any) -> nn.Module:
 
 @st.composite
 def variants(draw: st.DrawFn, largest: int = 4) -> dict[str, Any]:
-    """Any valid combination of the knobs of shuffle attention, under `knobs`, and an input `shape` that suits it."""
+    """Any valid combination of the knobs of shuffle attention, under `knobs`, and a valid input `shape`."""
     groups, c = draw(st.integers(1, largest)), draw(st.integers(1, largest))
     channels = 2 * groups * c
     knobs: dict[str, Any] = {
@@ -98,18 +98,18 @@ def variants(draw: st.DrawFn, largest: int = 4) -> dict[str, Any]:
     }
     if knobs["groups_policy"] == "clamp":
         knobs["groups"] = draw(st.integers(1, 2 * channels))
-        groups = taken_groups(channels, knobs["groups"], "clamp")
+        groups = groups_on(channels, knobs["groups"], "clamp")
     share = channels // groups // (1 if knobs["removed"] == "reassign" else 2)
     norms = ["instance", "layer", "batch", "none", *(f"group:{k}" for k in divisors(share)[1:])]
     knobs["norm"] = draw(st.sampled_from(norms))
-    # Drawn at random, most combinations contradict themselves: what has no effect goes back to its default.
+    # Most random combinations have knobs without effect: these are reset to their defaults.
     while idle := ShuffleAttentionKnobs(**knobs).without_effect():
         knobs |= {name: default_of(ShuffleAttentionKnobs, name) for name in idle}
     try:
         ShuffleAttentionKnobs(**knobs).check(channels)
     except OptionError:
         assume(False)
-    # torch's norms refuse a single value to take the statistics of, so a map has two positions or more.
+    # torch's norms raise an error for a single value, so maps have at least two positions.
     shape = (draw(st.integers(1, min(largest, 3))), channels, draw(st.integers(2, 3)), draw(st.integers(1, largest)))
     return {
         "shape": shape,
@@ -120,5 +120,5 @@ def variants(draw: st.DrawFn, largest: int = 4) -> dict[str, Any]:
 
 
 def divisors(number: int) -> list[int]:
-    """All of them, ascending."""
+    """The divisors of a number, ascending."""
     return [k for k in range(1, number + 1) if number % k == 0]

@@ -1,8 +1,8 @@
-"""The official layer's way of computing, in plain PyTorch operations: what the project's own module is compared with.
+"""The formulation of the official layer in PyTorch operations, as a reference for the project's module.
 
-Written after Zhang and Yang 2021 and what is known of their code (wofmanaf/SA-Net): groups are folded into the batch,
-the pooling is `nn.AdaptiveAvgPool2d`, the norm `nn.GroupNorm` with a group a channel, and the shuffle a copy. The
-benchmark times it beside the module (`bench.also`).
+Written after Zhang and Yang 2021 and the structure of their code (wofmanaf/SA-Net): groups are folded into the batch,
+the pooling is `nn.AdaptiveAvgPool2d`, the norm `nn.GroupNorm` with one group per channel, and the shuffle a copy. The
+benchmark can time it with the modules (`bench.also`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class OfficialShuffleAttention(nn.Module):
-    """Shuffle attention over (B, C, H, W), computed as the official code does."""
+    """Shuffle attention over (B, C, H, W), in the formulation of the official code."""
 
     def __init__(self, channels: int, groups: int = 64) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Attention written again from the papers' formulas, image by image and channel by channel, in float64.
+"""Reference implementations from the papers' formulas, image by image and channel by channel, in float64.
 
-It shares nothing with the modules that it checks: numpy, loops, and no reshape of groups into the batch, but for the
-batch norm variant, whose statistics the module takes over groups and images together.
+They share no code with the modules: NumPy, loops, and no groups folded into the batch, except for the batch norm, whose
+statistics the module computes over groups and images together.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ POOLINGS: Mapping[str, Callable[[Array], np.float64]] = {
 }
 
 
-def taken_groups(channels: int, groups: int, groups_policy: str = "strict") -> int:
-    """How many groups shuffle attention takes on so many channels."""
+def groups_on(channels: int, groups: int, groups_policy: str = "strict") -> int:
+    """The number of groups that shuffle attention uses on `channels` channels."""
     while groups_policy == "clamp" and channels % (2 * groups):
         groups -= 1
     return groups
@@ -43,9 +43,9 @@ def taken_groups(channels: int, groups: int, groups_policy: str = "strict") -> i
 def shuffle_attention(
     x: Array, parameters: Mapping[str, Array], knobs: Mapping[str, Any], permutation: Array | None = None
 ) -> Array:
-    """Maps (B, C, H, W) to (B, C, H, W); `parameters` holds arrays by the official names, without dimensions of 1."""
+    """Maps (B, C, H, W) to (B, C, H, W); `parameters` has arrays by their official names."""
     channels = x.shape[1]
-    groups = taken_groups(channels, knobs["groups"], knobs["groups_policy"])
+    groups = groups_on(channels, knobs["groups"], knobs["groups_policy"])
     width = channels // groups
     out = x.copy()
     for group in range(groups):
@@ -64,7 +64,7 @@ def shuffle_attention(
 def _gates(
     x: Array, parameters: Mapping[str, Array], knobs: Mapping[str, Any], branch: str, b: int, share: list[int]
 ) -> list[Array]:
-    """The gates of one branch of one group of one image, a number or a map for each channel of its share."""
+    """The gates of one branch of one group of one image: a number or a map for each channel in `share`."""
     if branch == "channel":
         values = [np.asarray(POOLINGS[knobs["pooling"]](x[b, channel])) for channel in share]
     else:
@@ -88,14 +88,14 @@ def _gates(
 def _normalised(
     x: Array, parameters: Mapping[str, Array], knobs: Mapping[str, Any], b: int, share: list[int], j: int
 ) -> Array:
-    """The map of the j-th channel of a group's share, normalised as the knobs say."""
+    """The map of the j-th channel in `share` after the norm."""
     norm, c = knobs["norm"], len(share)
     plane: Array = x[b, share[j]]
     if norm == "none":
         return plane
     if norm == "batch":
-        # All groups share the norm: what stands at place j in any group of any image belongs together.
-        width = x.shape[1] // taken_groups(x.shape[1], knobs["groups"], knobs["groups_policy"])
+        # All groups share the norm: its j-th statistics are over the j-th channels of all groups of all images.
+        width = x.shape[1] // groups_on(x.shape[1], knobs["groups"], knobs["groups_policy"])
         peers = x[:, share[j] % width :: width]
     else:
         size = {"instance": 1, "layer": c}.get(norm) or c // int(norm.removeprefix("group:"))
@@ -122,7 +122,7 @@ def _permuted(x: Array, knobs: Mapping[str, Any], permutation: Array | None) -> 
 
 
 def spatial_group_enhance(x: Array, weight: Array, bias: Array, groups: int) -> Array:
-    """SGE as implus/PytorchInsight computes it, a group of an image at a time."""
+    """SGE as in implus/PytorchInsight, one group of one image at a time."""
     width = x.shape[1] // groups
     out = np.empty_like(x)
     for b in range(x.shape[0]):
@@ -139,7 +139,7 @@ def spatial_group_enhance(x: Array, weight: Array, bias: Array, groups: int) -> 
 
 
 def two_layers(pooled: Array, parameters: Mapping[str, Array], first: str, second: str) -> Array:
-    """A vector (C,) through a layer, ReLU, and a layer; biases where there are any."""
+    """A vector (C,) through a layer, ReLU, and a layer, with optional biases."""
     hidden = _matrix(parameters[f"{first}.weight"]) @ pooled + parameters.get(f"{first}.bias", np.zeros(()))
     excited = _matrix(parameters[f"{second}.weight"]) @ np.maximum(hidden, 0)
     return np.asarray(excited + parameters.get(f"{second}.bias", np.zeros(())))
@@ -175,7 +175,7 @@ def efficient_channel(x: Array, kernel: Array) -> Array:
 
 
 def cbam(x: Array, parameters: Mapping[str, Array]) -> Array:
-    """In evaluation mode: the batch norm of the spatial gate uses its running statistics."""
+    """CBAM in evaluation mode: the batch norm of the spatial gate uses its running statistics."""
     out = np.empty_like(x)
     kernel = parameters["spatial.conv.conv.weight"][0]
     reach = kernel.shape[1] // 2
@@ -199,7 +199,7 @@ def global_context(x: Array, parameters: Mapping[str, Array], fusion: str, epsil
     layer = f"mlp_{fusion}"
     for b, image in enumerate(x):
         score = np.tensordot(parameters["conv_attn.weight"].reshape(-1), image, 1)
-        attention = np.exp(score) / np.exp(score).sum()  # its bias is the same everywhere: softmax drops it
+        attention = np.exp(score) / np.exp(score).sum()  # the softmax is invariant to the bias
         context = (image * attention).sum((1, 2))
         hidden = _matrix(parameters[f"{layer}.fc1.weight"]) @ context + parameters[f"{layer}.fc1.bias"]
         hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + epsilon)
@@ -211,5 +211,5 @@ def global_context(x: Array, parameters: Mapping[str, Array], fusion: str, epsil
 
 
 def _matrix(weight: Array) -> Array:
-    """A layer's weight, which may be that of a 1x1 convolution."""
+    """The weight of a linear layer or 1x1 convolution as a matrix."""
     return weight.reshape(weight.shape[:2])

@@ -1,4 +1,4 @@
-"""What people do with a module: compile, script, trace, quantise, export, train on several processes, copy, save."""
+"""Common uses of a module: compile, script, trace, quantize, export, train in several processes, copy, save."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def assert_compiled_does_the_same(module: nn.Module, x: Tensor, backend: str) -> None:
-    """Compares output, gradients and what training leaves in the buffers."""
+def assert_compiled_gives_equal_results(module: nn.Module, x: Tensor, backend: str) -> None:
+    """Compares output, gradients and the buffers after a training step."""
     twin = copy.deepcopy(module)
     compiled = torch.compile(twin, fullgraph=True, backend=backend)
     results = []
@@ -62,33 +62,35 @@ def assert_compiled_does_the_same(module: nn.Module, x: Tensor, backend: str) ->
         (out * noise(*out.shape, seed=9)).sum().backward()
         results.append((out.detach(), leaf.grad))
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
-    for (name, parameter), other in zip(module.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, parameter.grad, rtol=1e-3, atol=1e-3, msg=f"{name} has another gradient")
+    for (name, parameter), compiled_parameter in zip(module.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(
+            compiled_parameter.grad, parameter.grad, rtol=1e-3, atol=1e-3, msg=f"{name} has another gradient"
+        )
     torch.testing.assert_close(dict(twin.named_buffers()), dict(module.named_buffers()))
 
 
 @pytest.mark.usefixtures("fresh_compiler")
 @every_case
-def test_compiled_in_one_graph_it_does_the_same(case: str) -> None:
-    assert_compiled_does_the_same(make(case), noise(3, 16, 6, 6), "aot_eager")
+def test_a_module_compiled_in_one_graph_gives_equal_results(case: str) -> None:
+    assert_compiled_gives_equal_results(make(case), noise(3, 16, 6, 6), "aot_eager")
 
 
 @needs_a_compiler
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("case", ["official", "sge"])
-def test_compiled_to_machine_code_it_does_the_same(case: str) -> None:
+def test_a_module_compiled_to_machine_code_gives_equal_results(case: str) -> None:
     x = noise(3, 16, 6, 6).contiguous(memory_format=torch.channels_last)
-    assert_compiled_does_the_same(make(case), x, "inductor")
+    assert_compiled_gives_equal_results(make(case), x, "inductor")
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_a_whole_network_compiled_in_one_graph_does_the_same() -> None:
+def test_a_network_compiled_in_one_graph_gives_equal_results() -> None:
     model = create_model("resnet8", attention="sa", groups=4, seed=0)
-    assert_compiled_does_the_same(model, noise(4, 3, 16, 16), "aot_eager")
+    assert_compiled_gives_equal_results(model, noise(4, 3, 16, 16), "aot_eager")
 
 
 @every_case
-def test_exported_with_a_batch_of_any_size_it_does_the_same(case: str) -> None:
+def test_an_export_with_dynamic_batch_size_gives_equal_results(case: str) -> None:
     module = make(case).eval()
     program = torch.export.export(
         module, (noise(3, 16, 6, 6),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
@@ -99,7 +101,7 @@ def test_exported_with_a_batch_of_any_size_it_does_the_same(case: str) -> None:
 
 
 @every_case
-def test_in_onnx_it_does_the_same(case: str, tmp_path: Path) -> None:
+def test_an_onnx_export_gives_equal_results(case: str, tmp_path: Path) -> None:
     module = make(case).eval()
     program = torch.onnx.export(
         module,
@@ -121,10 +123,10 @@ deprecated = pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecat
 
 
 @deprecated
-@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # of the class of torch.fx's graphs
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # about the class of torch.fx's graphs
 @settings(max_examples=60)
 @given(variants())
-def test_any_variant_scripted_or_traced_symbolically_does_the_same(case: dict[str, Any]) -> None:
+def test_any_scripted_or_symbolically_traced_variant_gives_equal_results(case: dict[str, Any]) -> None:
     torch.manual_seed(case["seed"])
     module = randomised(ShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64), case["seed"]).eval()
     x = noise(*case["shape"], seed=case["seed"], dtype=torch.float64)
@@ -149,7 +151,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def network(case: str) -> tuple[nn.Module, Tensor]:
-    """A network with attention whose gates are not constant, and images for it."""
+    """A network with attention whose gates are not constant, and input images."""
     name = case.partition(",")[0]
     model = create_model(name, attention="sa", seed=0, **NETWORKS[case]).eval()
     for module in model.modules():
@@ -160,35 +162,35 @@ def network(case: str) -> tuple[nn.Module, Tensor]:
 
 @deprecated
 @pytest.mark.parametrize("case", NETWORKS)
-def test_a_network_scripted_traced_or_exported_does_the_same(case: str) -> None:
+def test_a_scripted_traced_or_exported_network_gives_equal_results(case: str) -> None:
     model, x = network(case)
     expected = model(x)
     scripted, graph = torch.jit.script(model), torch.fx.symbolic_trace(model)
     steps = [node.target for node in graph.graph.nodes if node.op == "call_module"]
     insertion_points = [path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
     assert insertion_points
-    assert set(insertion_points) <= set(steps)  # each is one step, which kernels take
+    assert set(insertion_points) <= set(steps)  # each module is one step, so kernels can compute it
     for captured in (scripted, graph, torch.export.export(model, (x,)).module()):
         torch.testing.assert_close(captured(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @deprecated
-def test_torchvision_extracts_what_attention_puts_out() -> None:
+def test_torchvision_extracts_the_output_of_attention() -> None:
     model, x = network("resnet8")
-    wanted: list[Tensor] = []
-    handle = model.get_submodule("layer2.0.sa").register_forward_hook(lambda _module, _given, out: wanted.append(out))
+    outputs: list[Tensor] = []
+    handle = model.get_submodule("layer2.0.sa").register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
     model(x)
     handle.remove()
     extractor = create_feature_extractor(model, ["layer2.0.sa", "layer3"])
     for captured in (extractor, torch.jit.script(extractor)):
         found = captured(x)
-        torch.testing.assert_close(found["layer2.0.sa"], wanted[0])
+        torch.testing.assert_close(found["layer2.0.sa"], outputs[0])
         assert found["layer3"].shape == (2, 64, 4, 4)
 
 
 @pytest.mark.parametrize("case", ["resnet8", "resnet8, fused blocks"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_network_is_quantised_in_fx_graph_mode(case: str) -> None:
+def test_a_network_can_be_quantized_in_fx_graph_mode(case: str) -> None:
     quantize_fx = pytest.importorskip("torch.ao.quantization.quantize_fx", reason="this torch has no FX graph mode")
     from torch.ao.quantization import get_default_qconfig_mapping
 
@@ -204,7 +206,7 @@ def test_a_network_is_quantised_in_fx_graph_mode(case: str) -> None:
 
 @every_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_it_trains_in_the_type_of_its_input(case: str, dtype: torch.dtype) -> None:
+def test_a_module_trains_in_the_type_of_its_input_under_autocast(case: str, dtype: torch.dtype) -> None:
     module, x = make(case), noise(3, 16, 6, 6).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = module(x)
@@ -217,7 +219,7 @@ def test_under_autocast_it_trains_in_the_type_of_its_input(case: str, dtype: tor
 
 
 @every_case
-def test_channels_last_goes_in_and_comes_out_with_the_same_numbers(case: str) -> None:
+def test_channels_last_is_kept_with_equal_results(case: str) -> None:
     module, x = make(case).eval(), noise(3, 16, 6, 6)
     last = x.contiguous(memory_format=torch.channels_last)
     out = module.to(memory_format=torch.channels_last)(last)
@@ -226,7 +228,7 @@ def test_channels_last_goes_in_and_comes_out_with_the_same_numbers(case: str) ->
 
 
 @every_case
-def test_a_copy_does_the_same_and_goes_its_own_way(case: str) -> None:
+def test_a_copy_is_equal_and_independent(case: str) -> None:
     module, x = make(case).eval(), noise(3, 16, 6, 6)
     before = module(x).detach().clone()
     twin = copy.deepcopy(module)
@@ -236,7 +238,7 @@ def test_a_copy_does_the_same_and_goes_its_own_way(case: str) -> None:
 
 
 @every_case
-def test_saved_and_loaded_it_does_the_same(case: str, tmp_path: Path) -> None:
+def test_a_saved_and_loaded_module_gives_equal_results(case: str, tmp_path: Path) -> None:
     module, x = make(case).eval(), noise(3, 16, 6, 6)
     torch.save(module.state_dict(), tmp_path / "state.pt")
     kind, knobs = CASES[case]
@@ -256,7 +258,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 
 
 def train_in_parallel(model: nn.Module) -> None:
-    """Two steps: an unused parameter of the first makes the second fail."""
+    """Trains two steps: an unused parameter in the first makes the second fail."""
     parallel = DistributedDataParallel(model, find_unused_parameters=False)
     optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], 0.01)
     for step in range(2):
@@ -285,13 +287,13 @@ def train_in_parallel(model: nn.Module) -> None:
         ("cbam", {}),
     ],
 )
-def test_it_trains_in_parallel_without_looking_for_unused_parameters(attention: str, knobs: dict[str, Any]) -> None:
+def test_a_module_trains_in_parallel_without_find_unused_parameters(attention: str, knobs: dict[str, Any]) -> None:
     defaults = {"groups": 4} if attention in ("sa", "sge", "frozen", "se_matched") else {}
     train_in_parallel(create_model("resnet8", attention=attention, seed=0, **(defaults | knobs)))
 
 
 @pytest.mark.usefixtures("process_group")
-def test_training_in_parallel_would_notice_an_unused_parameter() -> None:
+def test_training_in_parallel_detects_an_unused_parameter() -> None:
     model = create_model("resnet8", seed=0)
     model.unused = nn.Parameter(torch.zeros(1))
     with pytest.raises(RuntimeError, match="Expected to have finished reduction"):

@@ -9,7 +9,7 @@ from tests.sa_core.official import OfficialShuffleAttention
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 64), (16, 4), (8, 1)])
-def test_the_official_way_of_computing_and_ours_agree_in_values_and_gradients(channels: int, groups: int) -> None:
+def test_values_and_gradients_equal_those_of_the_official_formulation(channels: int, groups: int) -> None:
     official = randomised(OfficialShuffleAttention(channels, groups)).double()
     ours = ShuffleAttention(channels, groups).double()
     ours.load_state_dict(official.state_dict(), strict=True)
@@ -19,5 +19,5 @@ def test_the_official_way_of_computing_and_ours_agree_in_values_and_gradients(ch
         out = module(x)
         out.backward(noise(2, channels, 5, 7, seed=2, dtype=torch.float64))
         results.append([out, x.grad, *(parameter.grad for _, parameter in sorted(module.named_parameters()))])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
+    for official_value, our_value in zip(*results, strict=True):
+        torch.testing.assert_close(official_value, our_value)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from sa_core.seeds import stream_seed
 
 
-def test_a_stream_has_the_seed_that_it_always_had() -> None:
-    # Another number would give every study other initial weights.
+def test_the_seed_of_a_stream_never_changes() -> None:
+    # Other values would change the initial weights of every study.
     assert stream_seed(0, "attention") == 4923990407903767228
     assert stream_seed(7, "x") == 7681994516342945507
 
@@ -17,6 +17,6 @@ def test_a_seed_has_63_bits(parts: list[int | str]) -> None:
     assert 0 <= stream_seed(*parts) < 2**63
 
 
-def test_streams_of_other_names_and_seeds_differ() -> None:
+def test_streams_of_different_names_or_seeds_differ() -> None:
     seeds = {stream_seed(seed, name) for seed in range(100) for name in ("attention", "data", "augment")}
     assert len(seeds) == 300

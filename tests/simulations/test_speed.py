@@ -46,7 +46,7 @@ def test_the_report_has_every_comparison() -> None:
     assert counts == [IDENTICAL, DIFFERENT]
 
 
-def test_under_load_few_identical_subjects_are_called_different_and_a_tenth_more_is_seen() -> None:
+def test_under_load_false_alarms_are_rare_and_ten_percent_more_work_is_detected() -> None:
     identical, different = (row for (_, kind), row in tables().items() if kind == ALL)
     assert int(identical["one called different"]) <= 0.05 * IDENTICAL
     assert int(different["planted seen"]) >= 0.9 * DIFFERENT
@@ -64,7 +64,7 @@ def judged(logs: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Cost
 
 
 @pytest.mark.parametrize("noise", NOISE)
-def test_of_simulated_identical_subjects_few_are_called_different_though_precision_ends_the_comparison(
+def test_false_alarms_are_rare_although_precision_ends_the_comparison(
     noise: str,
 ) -> None:
     draws = np.random.default_rng(19)
@@ -76,7 +76,7 @@ def test_of_simulated_identical_subjects_few_are_called_different_though_precisi
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy tails", "skewed"])
-def test_a_simulated_tenth_is_seen_and_by_as_much_as_it_is(noise: str) -> None:
+def test_a_simulated_difference_of_ten_percent_is_detected_with_its_size(noise: str) -> None:
     draws = np.random.default_rng(19)
     planted = np.log([1, 1, 1.1, 1, 1, 1])
     contrasts = [judged(NOISE[noise](draws, (MOST, 6)) + planted)[1] for _ in range(REPETITIONS)]

@@ -70,37 +70,37 @@ def test_the_report_has_every_setting() -> None:
         (ALARMS, verdicts.false_alarms, "bounded", 3, 1),
     ],
 )
-def test_the_report_is_what_the_code_writes(
+def test_the_report_matches_the_code(
     title: str, count: Callable[[str, int, int], str], kind: str, replicates: int, contrasts: int
 ) -> None:
     assert tables()[title][kind, setting(replicates, contrasts)] == count(kind, replicates, contrasts)
 
 
-def test_the_reports_power_is_what_the_code_writes() -> None:
+def test_the_power_in_the_report_matches_the_code() -> None:
     simulated, predicted = verdicts.found_effects(6, 1.5)
     assert tables()[POWER]["6, 1.5", "simulated"] == simulated
     assert tables()[POWER]["6, 1.5", "predicted"] == predicted
 
 
-def test_the_reports_failures_are_what_the_code_writes() -> None:
+def test_the_failures_in_the_report_match_the_code() -> None:
     n, sd, *numbers = verdicts.failures(5, 0.74)
     written = [cell for (row, _), cell in tables()[FAILED].items() if row == f"{n}, {sd}"]
     assert written == numbers
 
 
 @pytest.mark.parametrize("title", [WRONG, SAME])
-def test_at_most_6_percent_of_studies_claim_what_is_not(title: str) -> None:
+def test_at_most_6_percent_of_studies_make_a_false_claim(title: str) -> None:
     above = {at: cell for at, cell in tables()[title].items() if float(cell) > allowed(6, STUDIES)}
     assert above == {}
 
 
-def test_looks_change_nothing_about_that() -> None:
+def test_interim_analyses_do_not_inflate_the_error_rate() -> None:
     limit = allowed(6, FEWER)
     above = {at: cell for at, cell in tables()[INTERIM].items() if max(map(float, cell.split(" / "))) > limit}
     assert above == {}
 
 
-def test_at_most_5_percent_of_studies_call_one_of_equals_unstable_where_tails_are_light() -> None:
+def test_at_most_5_percent_of_light_tailed_studies_have_a_false_instability() -> None:
     light = {at: float(cell) for at, cell in tables()[ALARMS].items() if at[0] in {"normal", "tied", "bounded"}}
     assert {at: cell for at, cell in light.items() if cell > allowed(5, STUDIES)} == {}
 
@@ -111,7 +111,7 @@ def test_predicted_power_is_within_5_points_of_simulated_power() -> None:
         assert float(power[row, "predicted"]) == pytest.approx(float(power[row, "simulated"]), abs=0.05), row
 
 
-def test_the_adjusted_estimate_is_not_too_high_where_few_effects_are_decided_early() -> None:
+def test_the_adjusted_estimate_of_rare_early_decisions_is_not_optimistic() -> None:
     early = tables()[EARLY]
     for row in {row for row, _ in early}:
         mean, adjusted = (float(early[row, f"bias of the {name}"]) for name in ("mean", "adjusted"))
@@ -122,7 +122,7 @@ def test_the_adjusted_estimate_is_not_too_high_where_few_effects_are_decided_ear
 
 
 @pytest.mark.parametrize("sd", ["0.5", "0.74"])
-def test_failures_are_found_in_4_of_5_studies_of_12_replicates(sd: str) -> None:
+def test_failures_are_detected_in_4_of_5_studies_of_12_replicates(sd: str) -> None:
     failed = tables()[FAILED]
     assert float(failed[f"12, {sd}", "of these unstable %"]) >= 80
     # And then hardly anything wrong is claimed of a variant that has one.

@@ -21,19 +21,19 @@ from tests.sa_core.reference import matched_squeeze_excitation, shuffle_attentio
 from tests.wording import refusal
 
 
-def test_the_constant_gate_multiplies_by_its_number() -> None:
+def test_the_constant_gate_multiplies_by_its_value() -> None:
     x = torch.randn(2, 5, 3, 3)
     assert torch.equal(ConstantGate(5, value=0.25)(x), x * 0.25)
     assert list(ConstantGate(5).state_dict()) == []
 
 
-def test_the_constant_gate_starts_where_shuffle_attention_starts() -> None:
+def test_the_constant_gate_equals_shuffle_attention_at_initialisation() -> None:
     x = torch.randn(2, 16, 3, 3, dtype=torch.float64)
     attention = ShuffleAttention(16, groups=2, shuffle=False, dtype=torch.float64)
     torch.testing.assert_close(ConstantGate(16)(x), attention(x))
 
 
-def test_the_constant_gate_shows_its_number() -> None:
+def test_the_constant_gate_shows_its_value() -> None:
     assert repr(ConstantGate(5)) == "ConstantGate(0.7311)"
 
 
@@ -49,7 +49,7 @@ def test_the_random_permutation_is_a_permutation(channels: int, seed: int) -> No
         assert torch.equal(module(wide)[:, channel], wide[:, source])
 
 
-def test_a_state_dict_carries_the_random_permutation() -> None:
+def test_a_state_dict_contains_the_random_permutation() -> None:
     torch.manual_seed(0)
     first, second = RandomPermutation(64), RandomPermutation(64)
     x = torch.randn(2, 64, 3, 3)
@@ -59,7 +59,7 @@ def test_a_state_dict_carries_the_random_permutation() -> None:
     assert list(first.parameters()) == []
 
 
-def test_frozen_shuffle_attention_learns_nothing_and_hands_the_gradient_on() -> None:
+def test_frozen_shuffle_attention_has_no_gradients_but_propagates_them() -> None:
     module = FrozenShuffleAttention(16, groups=2)
     assert len(list(module.parameters())) == 6
     assert not any(parameter.requires_grad for parameter in module.parameters())
@@ -69,7 +69,7 @@ def test_frozen_shuffle_attention_learns_nothing_and_hands_the_gradient_on() -> 
     assert (x.grad != 0).any()
 
 
-def test_frozen_gates_look_at_the_image() -> None:
+def test_frozen_gates_depend_on_the_image() -> None:
     torch.manual_seed(0)
     module = FrozenShuffleAttention(16, groups=2, shuffle=False)
     x = torch.randn(4, 16, 5, 5)
@@ -90,18 +90,18 @@ def test_the_noise_of_frozen_gates_is_standard_normal_around_the_initial_values(
     assert (state["gn.bias"] == 0).all()
 
 
-def test_frozen_noise_comes_from_the_generator_of_torch() -> None:
+def test_frozen_noise_is_drawn_from_torchs_generator() -> None:
     torch.manual_seed(0)
     first, second = FrozenShuffleAttention(16, groups=2), FrozenShuffleAttention(16, groups=2)
     torch.manual_seed(0)
-    again = FrozenShuffleAttention(16, groups=2)
-    assert torch.equal(first.cweight, again.cweight)
+    repeated = FrozenShuffleAttention(16, groups=2)
+    assert torch.equal(first.cweight, repeated.cweight)
     assert not torch.equal(first.cweight, second.cweight)
 
 
 @settings(max_examples=60)
 @given(variants())
-def test_frozen_shuffle_attention_takes_every_variant(case: dict[str, Any]) -> None:
+def test_frozen_shuffle_attention_supports_every_variant(case: dict[str, Any]) -> None:
     module = FrozenShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64)
     x = noise(*case["shape"], dtype=torch.float64)
     expected = shuffle_attention(x.numpy(), arrays(module), case["knobs"], arrays(module).get("permutation"))
@@ -110,20 +110,20 @@ def test_frozen_shuffle_attention_takes_every_variant(case: dict[str, Any]) -> N
 
 @given(st.integers(1, 40), st.integers(1, 40))
 @settings(max_examples=100)
-def test_the_matched_gate_has_the_parameters_of_shuffle_attention(groups: int, c: int) -> None:
+def test_the_matched_gate_has_the_parameter_count_of_shuffle_attention(groups: int, c: int) -> None:
     channels = 2 * groups * c
     assert count(MatchedSqueezeExcitation(channels, groups)) == count(ShuffleAttention(channels, groups)) == 6 * c
 
 
 @pytest.mark.parametrize("channels", [6, 24, 58, 116, 128, 256, 2048])
-def test_the_matched_gate_is_matched_where_groups_are_clamped(channels: int) -> None:
+def test_the_matched_gate_has_equal_parameters_with_clamped_groups(channels: int) -> None:
     matched = MatchedSqueezeExcitation(channels, groups_policy="clamp")
     assert count(matched) == count(ShuffleAttention(channels, groups_policy="clamp"))
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**16))
-def test_the_matched_gate_is_the_formula_of_squeeze_and_excitation(
+def test_the_matched_gate_computes_squeeze_and_excitation_per_group(
     batch: int, groups: int, c: int, side: int, seed: int
 ) -> None:
     module = randomised(MatchedSqueezeExcitation(2 * groups * c, groups, dtype=torch.float64), seed)
@@ -132,8 +132,8 @@ def test_the_matched_gate_is_the_formula_of_squeeze_and_excitation(
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_matched_gate_refuses_what_shuffle_attention_refuses_for_the_same_reason() -> None:
-    # 4 divides 12; what does not fit is the two equal halves of shuffle attention.
+def test_the_matched_gate_raises_the_errors_of_shuffle_attention() -> None:
+    # 4 divides 12, but the groups cannot be split in two equal halves.
     with pytest.raises(ValueError, match=refusal("groups=4", "knobs.not_split", channels=12)):
         MatchedSqueezeExcitation(12, 4)
 
@@ -148,6 +148,6 @@ def test_the_matched_gate_refuses_what_shuffle_attention_refuses_for_the_same_re
     ],
     ids=lambda module: type(module).__name__,
 )
-def test_a_copy_of_a_control_does_the_same(module: torch.nn.Module) -> None:
+def test_a_copy_of_a_control_computes_the_same(module: torch.nn.Module) -> None:
     x = torch.randn(2, 16, 4, 4)
     assert torch.equal(copy.deepcopy(module)(x), module(x))

@@ -1,4 +1,4 @@
-"""Degenerate modules are found by what they do, and what is only constant at initialisation is not among them."""
+"""Degenerate modules are found; modules that are constant only at initialisation are not reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kinds(found: set[Finding] | list[Finding]) -> set[str]:
     return {finding.kind for finding in found}
 
 
-def test_global_context_with_one_hidden_unit_adds_the_same_to_every_image() -> None:
+def test_global_context_with_one_hidden_unit_is_input_independent() -> None:
     assert unintended("gc", 16, reduction=16) == {
         Finding(SINGLE_HIDDEN_UNIT, "mlp_add.fc1"),
         Finding(SINGLE_VALUE_NORM, "mlp_add.norm"),
@@ -50,14 +50,14 @@ def test_global_context_with_one_hidden_unit_adds_the_same_to_every_image() -> N
     assert unintended("gc", 16, reduction=8) == set()
 
 
-def test_the_one_channel_of_a_spatial_gate_is_no_hidden_unit() -> None:
+def test_the_single_channel_of_a_spatial_gate_is_not_a_hidden_unit() -> None:
     assert unintended("cbam", 16, reduction=16) == {Finding(SINGLE_HIDDEN_UNIT, "channel.fc1")}
     assert unintended("cbam", 16, reduction=8) == set()
 
 
 @settings(max_examples=40)
 @given(st.sampled_from(("se", "cbam", "gc")), st.integers(2, 64), st.sampled_from((1, 2, 8, 16, 64)))
-def test_a_hidden_layer_of_one_unit_is_found_where_there_is_one(name: str, channels: int, reduction: int) -> None:
+def test_a_hidden_layer_of_one_unit_is_found(name: str, channels: int, reduction: int) -> None:
     knobs = ATTENTIONS[name](reduction=reduction)  # type: ignore[call-arg]
     assert isinstance(knobs, ReducedKnobs)
     found = SINGLE_HIDDEN_UNIT in kinds(unintended(name, channels, reduction=reduction))
@@ -66,7 +66,7 @@ def test_a_hidden_layer_of_one_unit_is_found_where_there_is_one(name: str, chann
 
 @pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize("maps", [(32, 32), (8, 8), (2, 1), (1, 3)])
-def test_modules_as_they_are_meant_have_no_other_findings(name: str, maps: tuple[int, int]) -> None:
+def test_default_modules_have_only_intended_findings(name: str, maps: tuple[int, int]) -> None:
     for channels in (16, 64):
         knobs = {"reduction": 1} if name in ("se", "cbam", "gc") else SMALL[name]
         assert unintended(name, channels, maps, **knobs) == set()
@@ -74,7 +74,7 @@ def test_modules_as_they_are_meant_have_no_other_findings(name: str, maps: tuple
 
 @settings(max_examples=60)
 @given(variants())
-def test_no_variant_of_shuffle_attention_is_found_on_maps_of_several_positions(case: dict[str, Any]) -> None:
+def test_no_variant_of_shuffle_attention_is_degenerate_on_maps_of_several_positions(case: dict[str, Any]) -> None:
     _, channels, height, width = case["shape"]
     assert unintended("sa", channels, (height, width), **case["knobs"]) == set()
 
@@ -92,12 +92,12 @@ def test_no_variant_of_shuffle_attention_is_found_on_maps_of_several_positions(c
         ("se_matched", set()),
     ],
 )
-def test_on_maps_of_one_position_what_compares_positions_is_found(name: str, found: set[Finding]) -> None:
+def test_norms_over_positions_are_found_on_maps_of_one_position(name: str, found: set[Finding]) -> None:
     knobs = {"reduction": 2} if name in ("se", "cbam", "gc") else SMALL[name]
     assert unintended(name, 16, (1, 1), **knobs) == found
 
 
-def test_a_constant_gate_says_how_many_channels_it_is_about() -> None:
+def test_a_constant_gate_reports_its_number_of_channels() -> None:
     found = find_degenerate(small("sa"), (16, 1, 1))
     assert [finding.channels for finding in found if finding.kind == CONSTANT_GATE] == [8]
 
@@ -111,11 +111,11 @@ def test_a_constant_gate_says_how_many_channels_it_is_about() -> None:
         {"gate": "tanh1", "gate_bias": 20.0},
     ],
 )
-def test_gates_that_are_saturated_at_the_start_are_found(knobs: dict[str, Any]) -> None:
+def test_gates_saturated_at_initialisation_are_found(knobs: dict[str, Any]) -> None:
     assert NO_GRADIENT in kinds(unintended("sa", 16, groups=4, **knobs))
 
 
-def test_what_is_intended_is_found_and_has_a_reason() -> None:
+def test_intended_findings_have_a_reason() -> None:
     for name in ("none", "identity", "constant", "permute"):
         assert find_degenerate(small(name), (16, *MAPS)) == [Finding(INPUT_INDEPENDENT)]
     one_group = ATTENTION["se_matched"](16, groups=1)
@@ -130,7 +130,7 @@ def test_what_is_intended_is_found_and_has_a_reason() -> None:
 
 
 class Gate(nn.Module):
-    """A gate of one's own: sigmoid of a layer over the pooled channels."""
+    """A user-defined gate: sigmoid of a layer over the pooled channels."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Gate(nn.Module):
 
 
 class Norm(nn.Module):
-    """A spatial gate of one's own: sigmoid of a norm."""
+    """A user-defined spatial gate: sigmoid of a norm."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def with_an_unused_parameter() -> nn.Module:
         (Gate(nn.Linear(8, 8)), MAPS, set()),
         (nn.Conv2d(8, 8, 3, padding=1), MAPS, set()),
         (nn.Sequential(nn.Conv2d(8, 8, 1), nn.Dropout()), MAPS, set()),
-        (Gate(nn.Linear(8, 1)), MAPS, set()),  # one gate for all channels, and no hidden layer
+        (Gate(nn.Linear(8, 1)), MAPS, set()),  # one gate for all channels; not a hidden layer
         (Gate(nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 8))), MAPS, {SINGLE_HIDDEN_UNIT}),
         (
             Gate(nn.Sequential(nn.Linear(8, 1), nn.LayerNorm(1), nn.Linear(1, 8))),
@@ -175,16 +175,16 @@ def with_an_unused_parameter() -> nn.Module:
         (Norm(nn.GroupNorm(8, 8)), (1, 1), {SINGLE_VALUE_NORM, INPUT_INDEPENDENT, NO_GRADIENT}),
         (Norm(nn.GroupNorm(4, 8)), (1, 1), set()),
         (Norm(nn.InstanceNorm2d(8, affine=True)), MAPS, set()),
-        (Norm(nn.InstanceNorm2d(8, affine=True)), (1, 1), {SINGLE_VALUE_NORM}),  # which torch refuses to compute
+        (Norm(nn.InstanceNorm2d(8, affine=True)), (1, 1), {SINGLE_VALUE_NORM}),  # torch raises an error for it
         (nn.Sequential(nn.BatchNorm2d(8)), MAPS, {INPUT_INDEPENDENT}),
         (with_an_unused_parameter(), MAPS, {NO_GRADIENT}),
     ],
 )
-def test_modules_of_ones_own_are_probed_as_well(module: nn.Module, maps: tuple[int, int], found: set[str]) -> None:
+def test_user_defined_modules_are_checked(module: nn.Module, maps: tuple[int, int], found: set[str]) -> None:
     assert kinds(find_degenerate(module, (8, *maps))) == found
 
 
-def test_a_module_that_cannot_work_is_not_taken_for_a_degenerate_one() -> None:
+def test_an_error_of_a_module_is_not_a_finding() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("planted", x.shape)
@@ -193,7 +193,7 @@ def test_a_module_that_cannot_work_is_not_taken_for_a_degenerate_one() -> None:
         find_degenerate(Broken(), (8, *MAPS))
 
 
-def test_the_module_and_the_random_generator_stay_as_they_are() -> None:
+def test_the_module_and_the_random_generator_stay_unchanged() -> None:
     module = small("cbam").eval()
     before, state = {name: value.clone() for name, value in module.state_dict().items()}, RANDOM_STATE()
     find_degenerate(module, (16, *MAPS))
@@ -204,7 +204,7 @@ def test_the_module_and_the_random_generator_stay_as_they_are() -> None:
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in module.modules())
 
 
-def test_the_maps_that_modules_get_are_those_of_a_forward_pass() -> None:
+def test_map_shapes_are_those_of_a_forward_pass() -> None:
     with torch.device("meta"):
         network = create_model("resnet18", attention="identity", stem="cifar", seed=0)
     shapes = map_shapes(network, ["layer1.0.sa", "layer4.1.sa"], torch.empty(1, 3, 32, 32, device="meta"))

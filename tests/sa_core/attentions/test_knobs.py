@@ -35,14 +35,14 @@ from sa_core.backbones.registry import BACKBONES
 from sa_core.errors import OptionError
 from tests.wording import refusal, worded
 
-# How many channels a group must be a multiple of: a group of shuffle attention is two equal halves.
+# The number of channels per group is a multiple of it: a group of shuffle attention has two equal halves.
 MULTIPLES = {ShuffleAttentionKnobs: 2, FrozenKnobs: 2, MatchedKnobs: 2, SpatialGroupEnhanceKnobs: 1}
 grouped = st.sampled_from(list(MULTIPLES))
 REDUCED = (SqueezeExcitationKnobs, CbamKnobs, GlobalContextKnobs)
 
 
 @given(grouped, st.integers(0, 300), st.integers(-2, 300))
-def test_fitting_groups_are_those_that_split(knobs: type[GroupedKnobs], channels: int, groups: int) -> None:
+def test_fitting_groups_divide_the_channels(knobs: type[GroupedKnobs], channels: int, groups: int) -> None:
     fits = groups >= 1 and channels >= 1 and channels % (MULTIPLES[knobs] * groups) == 0
     assert (groups in knobs.fitting_groups(channels)) == fits
     if fits:
@@ -53,13 +53,13 @@ def test_fitting_groups_are_those_that_split(knobs: type[GroupedKnobs], channels
 
 
 @given(grouped, st.integers(0, 300))
-def test_fitting_groups_ascend(knobs: type[GroupedKnobs], channels: int) -> None:
+def test_fitting_groups_are_ascending(knobs: type[GroupedKnobs], channels: int) -> None:
     fitting = knobs.fitting_groups(channels)
     assert fitting == sorted(set(fitting))
 
 
 @given(grouped, st.integers(0, 200), st.integers(-2, 300))
-def test_clamp_takes_the_most_groups_up_to_those_asked_for(
+def test_clamp_uses_the_largest_number_of_groups_that_fits(
     knobs: type[GroupedKnobs], channels: int, groups: int
 ) -> None:
     clamped = knobs(groups, "clamp")
@@ -71,7 +71,7 @@ def test_clamp_takes_the_most_groups_up_to_those_asked_for(
             clamped.groups_on(channels)
 
 
-def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
+def test_an_error_of_groups_lists_the_numbers_that_fit() -> None:
     with pytest.raises(
         OptionError, match=refusal("groups=64", "knobs.not_split", channels=64, then="1, 2, 4, 8, 16, ")
     ):
@@ -97,14 +97,14 @@ def test_a_refused_number_of_groups_comes_with_those_that_fit() -> None:
         ("resnet56", 4),
     ],
 )
-def test_default_groups_are_to_a_backbone_what_64_are_to_resnet50(backbone: str, groups: int) -> None:
+def test_default_groups_scale_64_to_the_width_of_a_backbone(backbone: str, groups: int) -> None:
     widths = [place.channels for place in BACKBONES[backbone].insertion_points()]
     for knobs in MULTIPLES:
         assert default_groups(knobs, widths) == groups
 
 
 @given(grouped, st.lists(st.integers(1, 300), min_size=1, max_size=4))
-def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: list[int]) -> None:
+def test_default_groups_fit_every_insertion_point(knobs: type[GroupedKnobs], widths: list[int]) -> None:
     groups = default_groups(knobs, iter(widths))
     fitting = [k for k in range(1, 301) if all(width % (MULTIPLES[knobs] * k) == 0 for width in widths)]
     if fitting:
@@ -125,19 +125,19 @@ def test_default_groups_fit_wherever_any_fit(knobs: type[GroupedKnobs], widths: 
         ("shufflenet_v2_x1_0", 3),
     ],
 )
-def test_the_default_reduction_is_to_a_backbone_what_16_is_to_resnet50(backbone: str, reduction: int) -> None:
+def test_the_default_reduction_scales_16_to_the_width_of_a_backbone(backbone: str, reduction: int) -> None:
     assert default_reduction(place.channels for place in BACKBONES[backbone].insertion_points()) == reduction
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=4))
-def test_the_default_reduction_leaves_16_hidden_units_or_as_many_as_there_are_channels(widths: list[int]) -> None:
+def test_the_default_reduction_gives_16_hidden_units_or_one_per_channel(widths: list[int]) -> None:
     for knobs in REDUCED:
-        made = knobs(default_reduction(widths))
-        assert all(made.hidden_units_on(width) >= min(width, 16) for width in widths)
+        default = knobs(default_reduction(widths))
+        assert all(default.hidden_units_on(width) >= min(width, 16) for width in widths)
 
 
 @given(st.sampled_from(list(BACKBONES.values())), st.sampled_from(POSITIONS), st.data())
-def test_no_place_has_fewer_than_four_hidden_units_with_the_default_reduction(
+def test_no_insertion_point_has_fewer_than_four_hidden_units_by_default(
     backbone: Backbone, position: str, data: st.DataObject
 ) -> None:
     numbers = st.sets(st.integers(1, len(backbone.stages)), min_size=1)
@@ -158,7 +158,7 @@ def test_no_place_has_fewer_than_four_hidden_units_with_the_default_reduction(
         ("none", 6, None),
     ],
 )
-def test_a_norm_says_how_many_groups_it_takes(norm: str, channels: int, groups: int | None) -> None:
+def test_norm_groups_returns_the_number_of_groups(norm: str, channels: int, groups: int | None) -> None:
     assert norm_groups(norm, channels) == groups
 
 
@@ -176,12 +176,12 @@ def test_a_norm_says_how_many_groups_it_takes(norm: str, channels: int, groups: 
         ("group:4", refusal("norm=group:4", "knobs.branch", channels=6)),
     ],
 )
-def test_a_norm_that_cannot_be_had_is_refused_with_those_that_can(norm: str, message: str) -> None:
+def test_an_invalid_norm_raises_an_error_with_the_valid_ones(norm: str, message: str) -> None:
     with pytest.raises(OptionError, match=f"^{message}"):
         norm_groups(norm, 6)
 
 
-def test_the_groups_of_channels_that_a_refused_norm_comes_with_can_be_had() -> None:
+def test_the_norms_listed_in_an_error_are_valid() -> None:
     with pytest.raises(OptionError, match="norm=group:4 does not divide") as refused:
         norm_groups("group:4", 6)
     assert {"group:2", "group:3", "group:6"} <= set(refused.value.choices)
@@ -212,7 +212,7 @@ def test_the_groups_of_channels_that_a_refused_norm_comes_with_can_be_had() -> N
         ({"shuffle": False, "shuffle_groups": 4}, {"shuffle_groups"}),
         ({"shuffle": False, "permutation": "random"}, {"permutation"}),
         ({"permutation": "random", "shuffle_groups": 4}, {"shuffle_groups"}),
-        # and what looks alike but does something
+        # similar cases that have an effect
         ({"branches": "spatial", "norm": "batch", "norm_affine": False, "removed": "reassign"}, set()),
         ({"branches": "channel", "pooling": "max", "removed": "reassign", "gate": "none"}, set()),
         ({"branches": "channel", "transform": "affine", "gate_bias": 0.0}, set()),
@@ -225,7 +225,7 @@ def test_the_groups_of_channels_that_a_refused_norm_comes_with_can_be_had() -> N
     ],
 )
 @pytest.mark.parametrize("knobs", [ShuffleAttentionKnobs, FrozenKnobs])
-def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
+def test_a_knob_without_effect_raises_an_error_that_names_it(
     knobs: type[ShuffleAttentionKnobs], set_knobs: dict[str, Any], idle: set[str]
 ) -> None:
     built = knobs(groups=2, **set_knobs)
@@ -238,7 +238,7 @@ def test_a_knob_that_the_others_leave_nothing_to_do_is_named_and_refused(
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_defaults_never_contradict_each_other(name: str) -> None:
+def test_defaults_never_raise_an_error(name: str) -> None:
     ATTENTIONS[name]().check(128)
     assert ATTENTIONS[name]().without_effect() == {}
 
@@ -246,7 +246,7 @@ def test_defaults_never_contradict_each_other(name: str) -> None:
 @pytest.mark.parametrize("branches", ["both", "channel", "spatial", "none"])
 @pytest.mark.parametrize("transform", ["affine", "affine_channel", "conv1x1", "none"])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_knob_at_its_default_is_never_refused(branches: str, transform: str, shuffle: bool) -> None:
+def test_an_idle_knob_at_its_default_never_raises_an_error(branches: str, transform: str, shuffle: bool) -> None:
     refused = ShuffleAttentionKnobs(branches=branches, transform=transform, shuffle=shuffle).without_effect()
     alone = branches in ("channel", "spatial")
     names_twice = (branches == "none" and transform != "affine") or (alone and transform == "affine_channel")
@@ -310,7 +310,7 @@ def test_a_value_that_will_not_do_is_refused_with_the_reason(knobs: Knobs, messa
         (ShuffleAttentionKnobs(2, shuffle_groups=3), refusal("shuffle_groups=3", "knobs.not_divided", channels=16)),
     ],
 )
-def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -> None:
+def test_a_value_that_does_not_fit_the_channels_raises_an_error(knobs: Knobs, message: str) -> None:
     knobs.check_values()
     with pytest.raises(OptionError, match=f"^{message}"):
         knobs.check(16)
@@ -329,23 +329,23 @@ def test_what_does_not_fit_the_channels_is_refused(knobs: Knobs, message: str) -
         ({"norm": None}, refusal("norm=None", "options.no_text")),
     ],
 )
-def test_a_value_of_another_type_is_refused(value: dict[str, Any], message: str) -> None:
+def test_a_value_of_the_wrong_type_raises_an_error(value: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=f"^{message}"):
         ShuffleAttentionKnobs(**value).check_values()
 
 
-def test_a_whole_number_does_as_a_number() -> None:
+def test_an_integer_is_a_valid_float() -> None:
     ShuffleAttentionKnobs(2, gate_bias=0).check(16)
     ConstantKnobs(1).check(16)
 
 
-def test_a_branch_has_half_of_a_group_or_all_of_it_where_the_other_handed_its_half_over() -> None:
+def test_a_branch_has_half_of_a_group_or_the_whole_group_if_reassigned() -> None:
     assert ShuffleAttentionKnobs(4).branch_channels(48) == 6
     assert ShuffleAttentionKnobs(4, branches="channel", removed="reassign").branch_channels(48) == 12
     assert ShuffleAttentionKnobs(5, "clamp").branch_channels(48) == 6
 
 
-def test_a_norm_is_checked_against_the_share_that_a_reassigned_branch_has() -> None:
+def test_a_norm_is_checked_against_the_channels_of_a_reassigned_branch() -> None:
     ShuffleAttentionKnobs(2, branches="spatial", removed="reassign", norm="group:8").check(16)
     with pytest.raises(OptionError, match=refusal("norm=group:8", "knobs.branch", channels=4)):
         ShuffleAttentionKnobs(2, branches="spatial", norm="group:8").check(16)
@@ -355,33 +355,33 @@ def test_every_name_has_a_module_with_those_knobs_and_defaults() -> None:
     assert list(ATTENTIONS) == list(ATTENTION)
     for name, knobs in ATTENTIONS.items():
         declared = {knob.name: knob.default for knob in fields(knobs)}
-        if name == "frozen":  # hands everything on to ShuffleAttention: see the test below
+        if name == "frozen":  # passes its arguments to ShuffleAttention: see the test below
             continue
         parameters = dict(inspect.signature(ATTENTION[name]).parameters)
         assert {"channels", "device", "dtype"} <= set(parameters), name
-        for general in ("channels", "device", "dtype", "fused"):  # of the last, only shuffle attention has a choice
+        for general in ("channels", "device", "dtype", "fused"):  # only shuffle attention has `fused`
             parameters.pop(general, None)
         assert {knob: parameter.default for knob, parameter in parameters.items()} == declared, name
 
 
-def test_frozen_shuffle_attention_takes_every_knob_that_is_declared_for_it() -> None:
+def test_frozen_shuffle_attention_accepts_every_declared_knob() -> None:
     defaults = {knob.name: knob.default for knob in fields(FrozenKnobs)}
     assert defaults == {knob.name: knob.default for knob in fields(ShuffleAttentionKnobs)}
     assert repr(ATTENTION["frozen"](128, **defaults)) == repr(ATTENTION["frozen"](128))
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
-def test_every_knob_says_what_it_is_for(name: str) -> None:
+def test_every_knob_has_a_help_text(name: str) -> None:
     for knob in fields(ATTENTIONS[name]):
         assert knob.metadata["help"].endswith("."), knob.name
         assert default_of(ATTENTIONS[name], knob.name) == knob.default
 
 
-def test_the_constant_is_where_the_official_gates_start() -> None:
+def test_the_default_constant_is_the_initial_value_of_the_official_gates() -> None:
     assert ConstantKnobs().value == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-15)
 
 
-def test_the_tables_are_reached_without_importing_torch() -> None:
+def test_the_tables_do_not_import_torch() -> None:
     code = (
         "import sa_core, sa_core.attentions.knobs, sa_core.backbones.registry, sa_core.seeds, sys;"
         "sa_core.attentions.knobs.ATTENTIONS['sa'](groups=4).check(16);"
@@ -402,7 +402,7 @@ def test_the_tables_are_reached_without_importing_torch() -> None:
         (math.inf, {}, "must be finite"),
     ],
 )
-def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, allowed: Any, reason: str) -> None:
+def test_a_value_is_checked_against_the_constraints_of_its_option(value: Any, allowed: Any, reason: str) -> None:
     with pytest.raises(OptionError) as caught:
         check_value("option", value, allowed)
     assert (caught.value.option, caught.value.reason) == ("option", reason)
@@ -413,12 +413,12 @@ def test_a_value_is_checked_against_what_is_declared_of_its_option(value: Any, a
 @pytest.mark.parametrize(
     ("channels", "groups"), [(2048, 64), (256, 64), (128, 32), (64, 16), (48, 12), (16, 4), (2, 1)]
 )
-def test_automatic_groups_of_a_layer_follow_its_width(layer: type[Any], channels: int, groups: int) -> None:
+def test_automatic_groups_of_a_layer_depend_on_its_width(layer: type[Any], channels: int, groups: int) -> None:
     assert layer(channels, groups="auto").groups == groups
     assert layer(channels, "auto").groups == groups
 
 
 @pytest.mark.parametrize("layer", [ShuffleAttention, SpatialGroupEnhance, MatchedSqueezeExcitation])
-def test_groups_that_are_another_text_are_refused(layer: type[Any]) -> None:
+def test_groups_of_another_string_raise_an_error(layer: type[Any]) -> None:
     with pytest.raises(OptionError, match=refusal("groups=8", "knobs.no_groups")):
         layer(64, groups="8")

@@ -36,14 +36,16 @@ def assert_computes(module: nn.Module, x: torch.Tensor, expected: reference.Arra
 
 @settings(max_examples=40)
 @given(inputs, st.sampled_from((1, 4, 16)))
-def test_squeeze_and_excitation_is_that_of_its_paper(case: tuple[int, int, int, int, int], reduction: int) -> None:
+def test_squeeze_and_excitation_computes_the_formula_of_its_paper(
+    case: tuple[int, int, int, int, int], reduction: int
+) -> None:
     module, x = make("se", case, reduction=reduction)
     assert_computes(module, x, reference.squeeze_excitation(x.numpy(), arrays(module)))
 
 
 @settings(max_examples=40)
 @given(inputs, st.sampled_from((0, 1, 3, 5, 9)))
-def test_efficient_channel_attention_is_that_of_its_paper(
+def test_efficient_channel_attention_computes_the_formula_of_its_paper(
     case: tuple[int, int, int, int, int], kernel_size: int
 ) -> None:
     module, x = make("eca", case, kernel_size=kernel_size)
@@ -52,7 +54,7 @@ def test_efficient_channel_attention_is_that_of_its_paper(
 
 @settings(max_examples=40)
 @given(inputs, st.sampled_from((2, 16)), st.sampled_from((1, 3, 7)), st.booleans())
-def test_cbam_is_that_of_its_paper(
+def test_cbam_computes_the_formula_of_its_paper(
     case: tuple[int, int, int, int, int], reduction: int, kernel_size: int, mlp_bias: bool
 ) -> None:
     module, x = make("cbam", case, reduction=reduction, kernel_size=kernel_size, mlp_bias=mlp_bias)
@@ -63,7 +65,9 @@ def test_cbam_is_that_of_its_paper(
 
 @settings(max_examples=40)
 @given(inputs, st.sampled_from((2, 8)), st.sampled_from(("add", "scale")))
-def test_global_context_is_that_of_its_paper(case: tuple[int, int, int, int, int], reduction: int, fusion: str) -> None:
+def test_global_context_computes_the_formula_of_its_paper(
+    case: tuple[int, int, int, int, int], reduction: int, fusion: str
+) -> None:
     module, x = make("gc", case, reduction=reduction, fusion=fusion)
     layer = module.get_submodule(f"mlp_{fusion}.norm")
     assert_computes(module, x, reference.global_context(x.numpy(), arrays(module), fusion, float(layer.eps)))  # type: ignore[arg-type]
@@ -80,7 +84,7 @@ def test_squeeze_and_excitation_has_two_layers_with_biases(channels: int, hidden
     }
 
 
-def test_reduction_is_in_channels_for_each_hidden_unit() -> None:
+def test_reduction_is_the_number_of_channels_per_hidden_unit() -> None:
     assert ATTENTION["se"](256, reduction=4).get_parameter("fc1.weight").shape[0] == 64
     assert ATTENTION["cbam"](256, reduction=4).get_parameter("channel.fc1.weight").shape[0] == 64
     assert ATTENTION["gc"](256, reduction=4).get_parameter("mlp_add.fc1.weight").shape[0] == 64
@@ -89,31 +93,31 @@ def test_reduction_is_in_channels_for_each_hidden_unit() -> None:
 
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(16, 3), (64, 3), (256, 5), (512, 5), (1024, 5), (2048, 7)])
-def test_the_kernel_of_efficient_channel_attention_follows_the_rule(channels: int, kernel_size: int) -> None:
+def test_the_default_kernel_size_of_eca_follows_the_papers_rule(channels: int, kernel_size: int) -> None:
     shapes = {name: tuple(value.shape) for name, value in ATTENTION["eca"](channels).state_dict().items()}
     assert shapes == {"conv.weight": (1, 1, kernel_size)}
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 9])
-def test_a_kernel_size_that_is_given_overrules_the_rule(kernel_size: int) -> None:
+def test_a_given_kernel_size_overrides_the_rule(kernel_size: int) -> None:
     assert ATTENTION["eca"](2048, kernel_size=kernel_size).get_parameter("conv.weight").shape == (1, 1, kernel_size)
 
 
-def test_cbam_has_the_biases_of_the_official_code_unless_told_otherwise() -> None:
+def test_cbam_has_the_biases_of_the_official_code_by_default() -> None:
     official = on_meta(name="resnet50", num_classes=1000, attention="cbam")
     assert (
         count(official) - count(on_meta(name="resnet50", num_classes=1000, attention="cbam", mlp_bias=False)) == 16048
     )
 
 
-def test_the_spatial_gate_of_cbam_is_a_convolution_of_seven_by_seven_with_a_norm() -> None:
+def test_the_spatial_gate_of_cbam_is_a_7x7_convolution_with_a_norm() -> None:
     state = ATTENTION["cbam"](64).state_dict()
     assert state["spatial.conv.conv.weight"].shape == (1, 2, 7, 7)
     assert "spatial.conv.conv.bias" not in state
     assert state["spatial.conv.bn.weight"].shape == (1,)
 
 
-def test_global_context_adds_unless_it_is_told_to_scale() -> None:
+def test_global_context_adds_by_default_and_can_scale() -> None:
     names = {fusion: set(ATTENTION["gc"](64, fusion=fusion).state_dict()) for fusion in ("add", "scale")}
     assert set(ATTENTION["gc"](64).state_dict()) == names["add"]
     assert {name.split(".")[0] for name in names["add"]} == {"conv_attn", "mlp_add"}
@@ -121,7 +125,7 @@ def test_global_context_adds_unless_it_is_told_to_scale() -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "identity"])
-def test_the_empty_slot_does_nothing(name: str) -> None:
+def test_identity_does_nothing(name: str) -> None:
     x = torch.randn(2, 7, 3, 3)
     assert ATTENTION[name](7)(x) is x
 
@@ -129,7 +133,7 @@ def test_the_empty_slot_does_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("sa", ShuffleAttention), ("sge", SpatialGroupEnhance), ("none", nn.Identity)]
 )
-def test_a_name_makes_its_module(name: str, kind: type[nn.Module]) -> None:
+def test_a_name_builds_its_module(name: str, kind: type[nn.Module]) -> None:
     assert type(small(name)) is kind
 
 
@@ -153,7 +157,7 @@ def test_a_value_that_will_not_do_is_refused_with_the_reason(name: str, knobs: d
 
 @pytest.mark.parametrize("name", ATTENTION)
 class TestEveryAttention:
-    def test_refuses_a_knob_that_it_does_not_have(self, name: str) -> None:
+    def test_raises_an_error_for_an_unknown_knob(self, name: str) -> None:
         with pytest.raises(TypeError, match="groop"):
             ATTENTION[name](128, groop=2)
         with pytest.raises(TypeError, match="groop"):
@@ -172,7 +176,7 @@ class TestEveryAttention:
         x, module = noise(3, 16, 5, 6), small(name).eval()
         torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), module(x))
 
-    def test_leaves_its_input_as_it_is(self, name: str) -> None:
+    def test_does_not_change_its_input(self, name: str) -> None:
         x = noise(3, 16, 5, 6)
         before = x.clone()
         small(name)(x)
@@ -180,7 +184,7 @@ class TestEveryAttention:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("channels_last", [False, True])
-    def test_runs_under_autocast_in_the_type_of_its_input(
+    def test_returns_the_type_of_its_input_under_autocast(
         self, name: str, dtype: torch.dtype, channels_last: bool
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -195,14 +199,14 @@ class TestEveryAttention:
         assert x.grad is not None
         assert x.grad.isfinite().all()
 
-    def test_is_made_in_the_type_and_on_the_device_asked_for(self, name: str) -> None:
-        made = ATTENTION[name](16, **SMALL[name], dtype=torch.float64, device="meta")
-        parameters = list(made.parameters())
+    def test_is_built_with_the_requested_type_and_device(self, name: str) -> None:
+        module = ATTENTION[name](16, **SMALL[name], dtype=torch.float64, device="meta")
+        parameters = list(module.parameters())
         assert {parameter.dtype for parameter in parameters} <= {torch.float64}
-        assert {value.device.type for value in made.state_dict().values()} <= {"meta"}
+        assert {value.device.type for value in module.state_dict().values()} <= {"meta"}
         assert bool(parameters) == (name not in PARAMETERLESS)
 
-    def test_is_copied_with_all_that_it_keeps(self, name: str) -> None:
+    def test_is_copied_with_its_state(self, name: str) -> None:
         module, x = small(name).eval(), noise(2, 16, 5, 6)
         before = module(x).detach().clone()
         twin = copy.deepcopy(module)
@@ -210,7 +214,7 @@ class TestEveryAttention:
         randomised(module, seed=5)
         assert torch.equal(twin(x), before)
 
-    def test_comes_back_from_its_state_dict(self, name: str) -> None:
+    def test_is_restored_from_its_state_dict(self, name: str) -> None:
         torch.manual_seed(0)
         module, twin = small(name).eval(), ATTENTION[name](16, **SMALL[name]).eval()
         x = noise(2, 16, 5, 6)

@@ -14,14 +14,14 @@ from sa_core import ShuffleAttention, channel_shuffle
 from sa_core.attentions.knobs import BRANCHES
 from sa_core.attentions.shuffle_attention import in_layout_of
 from tests.sa_core.helpers import arrays, divisors, noise, randomised, variants
-from tests.sa_core.reference import GATES, shuffle_attention, taken_groups
+from tests.sa_core.reference import GATES, groups_on, shuffle_attention
 from tests.wording import refusal
 
 OFFICIAL = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
 
 
 def make_module(case: dict[str, Any]) -> ShuffleAttention:
-    torch.manual_seed(case["seed"])  # of a random permutation
+    torch.manual_seed(case["seed"])  # seeds the random permutation
     module = ShuffleAttention(case["shape"][1], **case["knobs"], dtype=torch.float64)
     return randomised(module, case["seed"])
 
@@ -33,20 +33,20 @@ def make_input(case: dict[str, Any]) -> torch.Tensor:
 
 @settings(max_examples=300)
 @given(variants())
-def test_the_forward_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
+def test_forward_computes_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case)
     expected = shuffle_attention(x.numpy(), arrays(module), case["knobs"], arrays(module).get("permutation"))
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=40)
-@given(variants(largest=2))  # gradcheck moves every input by itself
-def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
+@given(variants(largest=2))  # small, as gradcheck perturbs every input value
+def test_gradients_match_numerical_differentiation(case: dict[str, Any]) -> None:
     module, x = make_module(case), make_input(case | {"channels_last": False})
     names = [name for name, _ in module.named_parameters()]
 
     def function(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        # A copy, because batch norm counts its calls, and gradcheck calls often.
+        # A copy, because each call by gradcheck would change the statistics of a batch norm.
         fresh = copy.deepcopy(module)
         return torch.func.functional_call(fresh, dict(zip(names, values, strict=True)), (x,))  # type: ignore[no-any-return]
 
@@ -66,7 +66,7 @@ def test_no_variant_has_a_parameter_without_a_gradient(case: dict[str, Any]) -> 
 
 @settings(max_examples=100)
 @given(variants())
-def test_a_variant_starts_with_weights_of_zero_and_the_bias_asked_for(case: dict[str, Any]) -> None:
+def test_initial_weights_are_zero_and_biases_as_requested(case: dict[str, Any]) -> None:
     start = {
         "cweight": 0, "cbias": case["knobs"]["gate_bias"], "sweight": 0, "sbias": case["knobs"]["gate_bias"],
         "gn.weight": 1, "gn.bias": 0,
@@ -87,7 +87,7 @@ def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any])
 
 @settings(max_examples=60)
 @given(variants(), st.integers(1, 3))
-def test_images_are_gated_one_by_one_unless_batch_statistics_join_them(case: dict[str, Any], more: int) -> None:
+def test_images_are_independent_except_with_a_batch_norm(case: dict[str, Any], more: int) -> None:
     module = make_module(case).eval()
     x = noise(case["shape"][0] + more, *case["shape"][1:], dtype=torch.float64)
     torch.testing.assert_close(module(x)[:more], module(x[:more]))
@@ -95,15 +95,15 @@ def test_images_are_gated_one_by_one_unless_batch_statistics_join_them(case: dic
 
 @settings(max_examples=300)
 @given(variants())
-def test_the_map_times_its_gates_shuffled_is_the_output(case: dict[str, Any]) -> None:
+def test_the_output_is_the_shuffled_product_of_map_and_gates(case: dict[str, Any]) -> None:
     x = make_input(case)
-    # Batch norm's statistics move with every call in training, and are those of the batch: one call a module.
+    # A batch norm updates its statistics in every training call, so each module is called once.
     module, twin = make_module(case), make_module(case)
     batch, channels, height, width = x.shape
     by_channel, by_space = module.gates(x)
     has_channel, has_spatial = (case["knobs"]["branches"] in ("both", branch) for branch in ("channel", "spatial"))
     assert (by_channel is not None, by_space is not None) == (has_channel, has_spatial)
-    # The channels of a branch, by their places in x: of each group the first half, the second half, or all.
+    # Indices in x of the channels of a branch: the first half, the second half, or all of each group.
     places = np.arange(channels).reshape(module.groups, -1)
     halves = [places, places] if case["knobs"]["removed"] == "reassign" else np.split(places, 2, axis=1)
     gated = x.clone()
@@ -120,7 +120,7 @@ def test_the_map_times_its_gates_shuffled_is_the_output(case: dict[str, Any]) ->
     torch.testing.assert_close(twin(x), gated, rtol=1e-9, atol=1e-9)
 
 
-def test_gates_start_from_their_bias_and_those_of_the_kernels_are_the_same() -> None:
+def test_initial_gates_follow_from_the_bias_with_and_without_kernels() -> None:
     x = torch.randn(2, 16, 5, 5)
     for fused in ("auto", "off"):
         module = ShuffleAttention(16, groups=2, fused=fused)
@@ -131,7 +131,7 @@ def test_gates_start_from_their_bias_and_those_of_the_kernels_are_the_same() -> 
         assert torch.equal(by_space, torch.full((2, 8, 5, 5), torch.sigmoid(torch.ones(())).item()))
 
 
-def test_gates_are_those_of_the_map_that_is_given_and_looking_at_them_changes_nothing() -> None:
+def test_gates_depend_on_the_map_and_computing_them_has_no_side_effects() -> None:
     module = randomised(ShuffleAttention(16, groups=2, norm="batch")).eval()
     before = copy.deepcopy(module.state_dict())
     x = torch.randn(3, 16, 4, 4)
@@ -161,7 +161,7 @@ def test_initial_values_are_the_official_ones() -> None:
         assert (state[name] == value).all(), name
 
 
-def test_at_the_start_every_gate_is_the_constant_sigmoid_of_one() -> None:
+def test_every_gate_is_initially_the_constant_sigmoid_of_one() -> None:
     x = torch.randn(2, 16, 5, 5)
     out = ShuffleAttention(16, groups=2, shuffle=False)(x)
     torch.testing.assert_close(out, x * torch.sigmoid(torch.tensor(1.0)))
@@ -170,13 +170,13 @@ def test_at_the_start_every_gate_is_the_constant_sigmoid_of_one() -> None:
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("gate_bias", [-1.5, 0.0, 2.0])
 @pytest.mark.parametrize("transform", ["affine", "conv1x1"])
-def test_a_gate_starts_from_its_bias(gate: str, gate_bias: float, transform: str) -> None:
+def test_the_initial_value_of_a_gate_follows_from_its_bias(gate: str, gate_bias: float, transform: str) -> None:
     x = torch.randn(2, 16, 5, 5)
     out = ShuffleAttention(16, groups=2, shuffle=False, gate=gate, gate_bias=gate_bias, transform=transform)(x)
     torch.testing.assert_close(out, x * float(GATES[gate](np.array(gate_bias))))
 
 
-def test_a_removed_branch_passes_its_half_through_untouched() -> None:
+def test_a_removed_branch_passes_its_half_through_unchanged() -> None:
     x = torch.randn(2, 8, 3, 3)
     untouched = {"channel": [2, 3, 6, 7], "spatial": [0, 1, 4, 5], "none": list(range(8)), "both": []}
     for branches, channels in untouched.items():
@@ -214,7 +214,7 @@ def test_a_reassigned_half_is_gated_by_the_other_branch(branches: str) -> None:
         ({"transform": "none", "norm_affine": False}, set()),
     ],
 )
-def test_a_variant_has_the_parameters_of_the_parts_that_it_has(knobs: dict[str, Any], names: set[str]) -> None:
+def test_a_variant_has_the_parameters_of_its_parts(knobs: dict[str, Any], names: set[str]) -> None:
     module = ShuffleAttention(16, groups=2, **knobs)
     assert {name for name, _ in module.named_parameters()} == names
     weights = 16 if knobs.get("transform") == "conv1x1" else 4
@@ -228,10 +228,10 @@ def test_the_layers_of_the_paper_have_6c_parameters() -> None:
         assert sum(parameter.numel() for parameter in module.parameters()) == 6 * channels // (2 * groups)
 
 
-def test_clamp_takes_as_many_groups_as_fit_and_says_so() -> None:
+def test_clamp_uses_the_largest_number_of_groups_that_fits_and_shows_it() -> None:
     for channels in (2, 6, 16, 24, 58, 64, 128, 116):
         module = ShuffleAttention(channels, groups_policy="clamp")
-        assert module.groups == taken_groups(channels, 64, "clamp")
+        assert module.groups == groups_on(channels, 64, "clamp")
         assert f"groups={module.groups}," in repr(module)
         x = torch.randn(2, channels, 3, 3)
         assert torch.equal(module(x), ShuffleAttention(channels, module.groups)(x))
@@ -254,7 +254,7 @@ def test_batch_norm_uses_its_running_statistics_in_evaluation() -> None:
     torch.testing.assert_close(torch.stack([out[:, 2:4], out[:, 6:8]]), expected)
 
 
-def test_a_random_permutation_is_drawn_when_the_module_is_made_and_kept_in_its_state() -> None:
+def test_a_random_permutation_is_drawn_in_the_constructor_and_stored_in_the_state() -> None:
     torch.manual_seed(0)
     first, second = (ShuffleAttention(64, 8, permutation="random", branches="none") for _ in range(2))
     x = torch.randn(2, 64, 3, 3)
@@ -265,25 +265,25 @@ def test_a_random_permutation_is_drawn_when_the_module_is_made_and_kept_in_its_s
     assert sorted(first.get_buffer("permutation").tolist()) == list(range(64))
 
 
-def test_the_official_layer_keeps_no_buffers() -> None:
+def test_the_official_layer_has_no_buffers() -> None:
     assert list(ShuffleAttention(128).buffers()) == []
 
 
 @given(st.integers(1, 24))
-def test_the_shuffle_is_that_of_torch(channels: int) -> None:
+def test_the_shuffle_equals_torchs_channel_shuffle(channels: int) -> None:
     x = torch.randn(2, channels, 3, 3)
     for groups in divisors(channels):
         assert torch.equal(channel_shuffle(x, groups), nn.ChannelShuffle(groups)(x))
 
 
-def test_channel_i_of_block_k_goes_to_i_times_the_blocks_plus_k() -> None:
+def test_channel_i_of_block_k_moves_to_i_times_the_number_of_blocks_plus_k() -> None:
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
     assert channel_shuffle(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
     assert ShuffleAttention(6, 1, branches="none", shuffle_groups=3)(x).flatten().tolist() == [0, 2, 4, 1, 3, 5]
 
 
-def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
+def test_the_memory_format_is_kept_if_it_is_not_ambiguous() -> None:
     x, last = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
     assert in_layout_of(last, x).is_contiguous(memory_format=torch.channels_last)
     assert in_layout_of(x, x) is x
@@ -326,36 +326,36 @@ def test_a_layout_is_taken_over_where_there_is_a_choice() -> None:
         ),
     ],
 )
-def test_knobs_that_do_not_fit_are_refused_with_those_that_do(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_knobs_raise_an_error_with_the_valid_values(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ShuffleAttention(**arguments)
 
 
-def test_knobs_are_passed_by_name() -> None:
+def test_knobs_are_keyword_only() -> None:
     with pytest.raises(TypeError, match="positional"):
         ShuffleAttention(16, 2, "strict")  # type: ignore[call-arg]
 
 
-def test_two_variants_that_differ_look_different() -> None:
-    shown = {
+def test_different_variants_have_a_different_repr() -> None:
+    representations = {
         repr(ShuffleAttention(16, groups=groups, branches=branches, shuffle=shuffle, norm=norm))
         for groups in (1, 2)
         for branches in BRANCHES
         for shuffle in (True, False)
         for norm in (("instance", "layer", "none") if branches in ("both", "spatial") else ("instance",))
     }
-    assert len(shown) == 2 * 2 * (2 * 3 + 2 * 1)
+    assert len(representations) == 2 * 2 * (2 * 3 + 2 * 1)
 
 
 @settings(max_examples=60)
 @given(variants())
-def test_what_a_variant_shows_is_what_it_was_told(case: dict[str, Any]) -> None:
+def test_repr_shows_every_knob(case: dict[str, Any]) -> None:
     module = ShuffleAttention(case["shape"][1], **case["knobs"])
     for name, value in (case["knobs"] | {"groups": module.groups}).items():
         assert f"{name}={value}" in module.extra_repr().split(", ")
 
 
-def test_a_map_of_one_position_can_be_normalised() -> None:
+def test_a_map_of_one_position_can_be_normalized() -> None:
     module = randomised(ShuffleAttention(16, groups=2))
     assert module(torch.randn(2, 16, 1, 1)).isfinite().all()
 

@@ -34,7 +34,7 @@ def make(case: dict[str, Any]) -> tuple[SpatialGroupEnhance, torch.Tensor]:
 
 @settings(max_examples=150)
 @given(cases())
-def test_the_forward_is_that_of_the_official_code(case: dict[str, Any]) -> None:
+def test_forward_computes_the_formula_of_the_official_code(case: dict[str, Any]) -> None:
     module, x = make(case)
     weight, bias = (arrays(module)[name].ravel() for name in ("weight", "bias"))
     expected = spatial_group_enhance(x.numpy(), weight, bias, case["groups"])
@@ -43,7 +43,7 @@ def test_the_forward_is_that_of_the_official_code(case: dict[str, Any]) -> None:
 
 @settings(max_examples=20)
 @given(cases(largest=2).filter(lambda case: case["shape"][2] * case["shape"][3] > 2))
-def test_gradients_are_those_of_the_function(case: dict[str, Any]) -> None:
+def test_gradients_match_numerical_differentiation(case: dict[str, Any]) -> None:
     module, x = make(case)
     inputs = [x.contiguous(), *(parameter.detach() for parameter in module.parameters())]
 
@@ -66,7 +66,7 @@ def test_the_output_has_shape_type_and_layout_of_the_input(case: dict[str, Any])
 def test_a_map_of_one_position_gives_no_nan() -> None:
     module = randomised(SpatialGroupEnhance(8, groups=2))
     x = torch.randn(2, 8, 1, 1)
-    # One position agrees with the mean as much as the mean does: what is left of the gate is its bias.
+    # With one position the standardised product is 0, so the gate depends only on its bias.
     torch.testing.assert_close(module(x), x * torch.sigmoid(module.bias).repeat_interleave(4, 1))
 
 
@@ -78,7 +78,7 @@ def test_a_map_of_one_position_gives_no_nan() -> None:
         pytest.param(torch.ones(2, 8, 4, 4), id="the same everywhere"),
     ],
 )
-def test_where_every_position_agrees_alike_gradients_are_numbers(x: torch.Tensor) -> None:
+def test_gradients_are_finite_if_all_positions_are_equal(x: torch.Tensor) -> None:
     module = SpatialGroupEnhance(8, groups=2)
     x = x.clone().requires_grad_()
     module(x).sum().backward()
@@ -117,12 +117,12 @@ def test_initial_values_are_the_official_ones() -> None:
         ),
     ],
 )
-def test_knobs_that_do_not_fit_are_refused_with_those_that_do(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_knobs_raise_an_error_with_the_valid_values(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         SpatialGroupEnhance(**arguments)
 
 
-def test_clamp_takes_as_many_groups_as_fit() -> None:
+def test_clamp_uses_the_largest_number_of_groups_that_fits() -> None:
     for channels, groups in [(48, 48), (58, 58), (116, 58), (256, 64), (7, 7), (130, 26)]:
         module = SpatialGroupEnhance(channels, groups_policy="clamp")
         assert module.groups == groups
@@ -130,8 +130,8 @@ def test_clamp_takes_as_many_groups_as_fit() -> None:
         assert repr(module) == f"SpatialGroupEnhance({channels}, groups={groups})"
 
 
-def test_in_half_precision_the_gate_is_standardised_in_full() -> None:
+def test_the_gate_is_standardised_in_float32_for_half_precision_maps() -> None:
     module = randomised(SpatialGroupEnhance(8, groups=2))
     x = (20 * noise(2, 8, 6, 6) + 10).half()
-    # The squares of these agreements, some hundreds large, are infinite in half precision.
+    # The scalar products are some hundreds large; their squares overflow in half precision.
     torch.testing.assert_close(module(x).float(), module(x.float()), rtol=0.01, atol=0.1)

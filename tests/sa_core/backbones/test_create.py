@@ -17,12 +17,12 @@ from sa_core.errors import OptionError
 from tests.sa_core.helpers import SMALL, count, noise, on_meta, randomised
 from tests.wording import refusal, worded
 
-# Small maps make these quick; a batch of two is one that batch norm can train on.
+# Small images, for speed. A batch of two is enough for batch norm in training.
 SIZES = {"cifar_resnet": 16, "resnet": 64, "shufflenet": 64}
 
 
 def torchvisions(name: str, **options: Any) -> nn.Module:
-    """torchvision's own network of a name."""
+    """torchvision's network of this name."""
     return torchvision.models.get_model(name, **options)  # type: ignore[no-any-return]
 
 
@@ -57,8 +57,8 @@ def test_networks_for_imagenet_have_the_published_size(name: str, attention: str
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    # He et al. 2015, table 6, gives 0.27 M, 0.46 M and 0.85 M; to the digit, these are the counts of the
-    # implementations that follow it (shortcuts of option A, ten classes).
+    # He et al. 2015, table 6, gives 0.27 M, 0.46 M and 0.85 M; the exact counts are those of implementations with
+    # shortcuts of option A and ten classes.
     [("resnet20", 269_722), ("resnet32", 464_154), ("resnet56", 853_018)],
 )
 def test_cifar_resnets_have_the_published_size(name: str, parameters: int) -> None:
@@ -82,7 +82,7 @@ def test_an_official_state_dict_of_sa_resnet50_loads_strictly() -> None:
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet34", "resnet50", "resnet101", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"]
 )
-def test_a_plain_network_has_the_names_and_shapes_of_torchvision(name: str) -> None:
+def test_a_plain_network_has_torchvisions_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         theirs = torchvisions(name).state_dict()
     ours = on_meta(name=name, num_classes=1000).state_dict()
@@ -97,10 +97,10 @@ def test_a_plain_network_has_the_names_and_shapes_of_torchvision(name: str) -> N
         *(("shufflenet_v2_x0_5", position) for position in POSITIONS),
     ],
 )
-def test_a_plain_network_computes_what_torchvision_computes_bit_for_bit(name: str, position: str) -> None:
+def test_a_plain_network_equals_torchvisions_bit_for_bit(name: str, position: str) -> None:
     theirs = torchvisions(name, num_classes=7)
     x = images(name)
-    theirs.train()(x)  # so that the running statistics are something
+    theirs.train()(x)  # sets the running statistics
     theirs.eval()
     ours = create_model(name, num_classes=7, position=position).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -108,7 +108,7 @@ def test_a_plain_network_computes_what_torchvision_computes_bit_for_bit(name: st
         assert torch.equal(ours(x), theirs(x))
 
 
-def test_a_plain_network_starts_like_that_of_torchvision() -> None:
+def test_a_plain_network_has_torchvisions_initial_weights() -> None:
     for name in ("resnet18", "shufflenet_v2_x0_5"):
         torch.manual_seed(5)
         theirs = torchvisions(name, num_classes=10).state_dict()
@@ -118,10 +118,10 @@ def test_a_plain_network_starts_like_that_of_torchvision() -> None:
 
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0"])
-def test_attention_stands_in_every_block_with_the_channels_of_its_place(name: str, position: str) -> None:
+def test_attention_is_in_every_block_with_the_channels_of_its_insertion_point(name: str, position: str) -> None:
     model = on_meta(name=name, attention="sa", groups=1, position=position)
     found = {path: module.channels for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
-    assert found == {place.path: place.channels for place in BACKBONES[name].insertion_points(position)}
+    assert found == {point.path: point.channels for point in BACKBONES[name].insertion_points(position)}
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -135,7 +135,7 @@ def test_a_network_with_attention_trains_at_every_position(name: str, position: 
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
-def test_every_attention_goes_into_a_network_that_learns(attention: str) -> None:
+def test_every_attention_trains_within_a_network(attention: str) -> None:
     model = create_model("resnet8", attention=attention, **SMALL[attention])
     model(images("resnet8")).square().sum().backward()
     for path, parameter in model.named_parameters():
@@ -143,7 +143,7 @@ def test_every_attention_goes_into_a_network_that_learns(attention: str) -> None
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
-def test_with_one_seed_every_attention_starts_from_the_same_backbone_weights(attention: str) -> None:
+def test_every_attention_has_the_same_backbone_weights_with_the_same_seed(attention: str) -> None:
     plain = create_model("resnet8", seed=3).state_dict()
     variant = create_model("resnet8", attention=attention, seed=3, **SMALL[attention]).state_dict()
     assert all(torch.equal(variant[name], value) for name, value in plain.items())
@@ -164,35 +164,37 @@ def test_with_one_seed_every_attention_starts_from_the_same_backbone_weights(att
         ("timm/resnet26", {"attention": "permute"}),
     ],
 )
-def test_with_one_seed_networks_differ_in_attention_alone(name: str, options: dict[str, Any]) -> None:
+def test_networks_with_the_same_seed_differ_only_in_attention(name: str, options: dict[str, Any]) -> None:
     stem = {"stem": options["stem"]} if "stem" in options else {}
     plain, variant = create_model(name, seed=3, **stem).state_dict(), create_model(name, seed=3, **options).state_dict()
     assert all(torch.equal(variant[key], value) for key, value in plain.items())
     assert len(variant) > len(plain)
 
 
-def test_with_one_seed_a_network_is_the_same_every_time_and_with_another_it_is_not() -> None:
+def test_weights_are_reproducible_and_depend_on_the_seed() -> None:
     options: dict[str, Any] = {"attention": "frozen", "groups": 4, "permutation": "random"}
-    first, again, other = (create_model("resnet8", seed=seed, **options).state_dict() for seed in (3, 3, 4))
-    assert all(torch.equal(again[name], value) for name, value in first.items())
+    first, repeated, other_seed = (create_model("resnet8", seed=seed, **options).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(repeated[name], value) for name, value in first.items())
     for name in ("conv1.weight", "layer1.0.sa.cweight", "layer1.0.sa.permutation"):
-        assert not torch.equal(other[name], first[name]), name
+        assert not torch.equal(other_seed[name], first[name]), name
 
 
-def test_attention_is_drawn_from_a_stream_of_its_own() -> None:
-    # A backbone that draws more numbers leaves attention the same ones.
-    few, many = (create_model("resnet8", attention="frozen", groups=4, num_classes=n, seed=0) for n in (2, 1000))
-    noise_of_few, noise_of_many = (model.get_parameter("layer1.0.sa.cweight") for model in (few, many))
-    assert torch.equal(noise_of_few, noise_of_many)
+def test_attention_has_a_separate_random_stream() -> None:
+    # A backbone that draws more random numbers does not change the weights of attention.
+    few_classes, many_classes = (
+        create_model("resnet8", attention="frozen", groups=4, num_classes=n, seed=0) for n in (2, 1000)
+    )
+    first, second = (model.get_parameter("layer1.0.sa.cweight") for model in (few_classes, many_classes))
+    assert torch.equal(first, second)
 
 
-def test_the_attention_of_one_place_is_drawn_apart_from_that_of_another() -> None:
+def test_attention_differs_between_insertion_points() -> None:
     model = create_model("resnet20", attention="frozen", groups=1, seed=0)
     first, second = (model.get_parameter(f"layer1.{block}.sa.cweight") for block in (0, 1))
     assert not torch.equal(first, second)
 
 
-def test_building_a_network_moves_the_global_generator_the_same_for_every_variant() -> None:
+def test_every_variant_advances_the_global_generator_equally() -> None:
     states = []
     for attention in ATTENTION:
         torch.manual_seed(0)
@@ -201,14 +203,14 @@ def test_building_a_network_moves_the_global_generator_the_same_for_every_varian
     assert all(torch.equal(states[0], state) for state in states[1:])
 
 
-def test_with_a_seed_the_global_generator_stays_as_it_is() -> None:
+def test_with_a_seed_the_global_generator_stays_unchanged() -> None:
     before = torch.random.get_rng_state()
     create_model("resnet8", attention="permute", seed=0)
     create_model("timm/resnet26", attention="permute", seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_without_a_seed_networks_follow_the_global_generator() -> None:
+def test_without_a_seed_weights_depend_on_the_global_generator() -> None:
     torch.manual_seed(0)
     first, second = (create_model("resnet8").get_parameter("conv1.weight") for _ in range(2))
     torch.manual_seed(0)
@@ -235,7 +237,7 @@ def basic_residual(block: Any, x: Tensor, stride: int) -> Tensor:
 
 def bottleneck_residual(block: Any, x: Tensor, stride: int) -> Tensor:
     x = torch.relu(normalise(convolve(x, block.conv1), block.bn1))
-    x = torch.relu(normalise(convolve(x, block.conv2, stride), block.bn2))  # the stride is torchvision's place for it
+    x = torch.relu(normalise(convolve(x, block.conv2, stride), block.bn2))  # with the stride, as in torchvision
     return normalise(convolve(x, block.conv3), block.bn3)
 
 
@@ -290,7 +292,7 @@ Path = Callable[[Any, Tensor, int], Tensor]
         ("shufflenet_v2_x0_5", "stage2.1", 48, 1, unit_residual, unit_shortcut),
     ],
 )
-def test_a_block_has_attention_where_its_position_says(
+def test_a_block_has_attention_at_its_position(
     name: str, path: str, channels: int, stride: int, residual: Path, shortcut: Path, position: str
 ) -> None:
     model = create_model(name, attention="sa", groups=4, position=position, stages="all", seed=0)
@@ -320,7 +322,7 @@ def test_a_block_has_attention_where_its_position_says(
 @pytest.mark.parametrize(
     ("stages", "layers"), [("all", {1, 2, 3}), ("first", {1}), ("last", {3}), ("2", {2}), ("1+3", {1, 3})]
 )
-def test_stages_say_which_blocks_carry_attention(stages: str, layers: set[int]) -> None:
+def test_stages_select_the_blocks_with_attention(stages: str, layers: set[int]) -> None:
     model = create_model("resnet20", attention="sa", groups=4, stages=stages)
     filled = {path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
     assert filled == {f"layer{layer}.{block}.sa" for layer in layers for block in range(3)}
@@ -331,9 +333,7 @@ def test_stages_say_which_blocks_carry_attention(stages: str, layers: set[int]) 
     [("resnet18", "layer1", 64), ("resnet50", "layer1", 64), ("shufflenet_v2_x0_5", "stage2", 24)],
 )
 @pytest.mark.parametrize(("stem", "size"), [("cifar", 32), ("imagenet", 8), (None, 8)])
-def test_the_stem_for_small_images_keeps_their_resolution(
-    name: str, first: str, channels: int, stem: str | None, size: int
-) -> None:
+def test_the_cifar_stem_keeps_the_resolution(name: str, first: str, channels: int, stem: str | None, size: int) -> None:
     model = on_meta(name=name, stem=stem)
     shapes = []
     model.get_submodule(first).register_forward_pre_hook(lambda _module, inputs: shapes.append(inputs[0].shape))
@@ -342,7 +342,7 @@ def test_the_stem_for_small_images_keeps_their_resolution(
 
 
 @pytest.mark.parametrize(("name", "stem"), [("resnet18", "conv1"), ("shufflenet_v2_x0_5", "conv1.0")])
-def test_the_stem_for_small_images_is_a_convolution_of_three_by_three(name: str, stem: str) -> None:
+def test_the_cifar_stem_is_a_3x3_convolution(name: str, stem: str) -> None:
     first = create_model(name, stem="cifar").get_submodule(stem)
     assert isinstance(first, nn.Conv2d)
     assert (first.kernel_size, first.stride, first.padding, first.bias) == ((3, 3), (1, 1), (1, 1), None)
@@ -357,13 +357,13 @@ def test_the_stem_for_small_images_is_a_convolution_of_three_by_three(name: str,
         ("resnet18", "cifar", "conv1"),
     ],
 )
-def test_convolutions_start_with_the_variance_of_he_over_the_outputs(name: str, stem: str | None, path: str) -> None:
+def test_convolutions_have_he_initialization_by_fan_out(name: str, stem: str | None, path: str) -> None:
     weight = create_model(name, stem=stem, seed=0).get_parameter(f"{path}.weight")
     outputs, _, height, width = weight.shape
     assert weight.std().item() == pytest.approx((2 / (outputs * height * width)) ** 0.5, rel=0.1)
 
 
-def test_an_image_becomes_as_many_logits_as_there_are_classes() -> None:
+def test_the_output_has_one_logit_per_class() -> None:
     model = create_model("resnet8", attention="sa", groups=8, num_classes=7)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     assert model(torch.randn(2, 3, 33, 47)).shape == (2, 7)
@@ -407,13 +407,13 @@ def test_an_image_becomes_as_many_logits_as_there_are_classes() -> None:
         ),
     ],
 )
-def test_what_cannot_be_built_is_refused_with_the_reason(arguments: dict[str, Any], message: str) -> None:
+def test_an_invalid_combination_raises_an_error_with_the_reason(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=f"^{message}"):
         create_model(**arguments)
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
-def test_an_unknown_knob_is_refused(attention: str) -> None:
+def test_an_unknown_knob_raises_type_error(attention: str) -> None:
     with pytest.raises(TypeError, match=worded("knobs.has_no", attention=attention, knob="groop")):
         create_model("resnet8", attention=attention, groop=2)
 

@@ -17,19 +17,21 @@ from tests.wording import refusal
 @pytest.mark.parametrize(
     ("backbone", "stem"), [(name, stem) for name, backbone in BACKBONES.items() for stem in backbone.stems or (None,)]
 )
-def test_every_place_gets_as_many_channels_as_it_says(backbone: str, stem: str | None, position: str) -> None:
+def test_every_insertion_point_has_the_declared_number_of_channels(
+    backbone: str, stem: str | None, position: str
+) -> None:
     model = on_meta(name=backbone, position=position, stem=stem)
     found: list[tuple[str, int]] = []
 
-    def note(path: str, _slot: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def record(path: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         assert len(inputs[0].shape) == 4
         found.append((path, inputs[0].shape[1]))
 
     for path, module in model.named_modules():
         if path.endswith(".sa"):
-            module.register_forward_pre_hook(partial(note, path))
+            module.register_forward_pre_hook(partial(record, path))
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 10)
-    assert found == [(place.path, place.channels) for place in BACKBONES[backbone].insertion_points(position)]
+    assert found == [(point.path, point.channels) for point in BACKBONES[backbone].insertion_points(position)]
 
 
 @pytest.mark.parametrize(
@@ -44,19 +46,19 @@ def test_every_place_gets_as_many_channels_as_it_says(backbone: str, stem: str |
         ("2+2", {2}),
     ],
 )
-def test_stages_are_named_by_word_or_number(stages: str, chosen: set[int]) -> None:
-    assert select_stages(stages, 3, "resnet20") == chosen
+def test_stages_are_selected_by_word_or_number(stages: str, selected: set[int]) -> None:
+    assert select_stages(stages, 3, "resnet20") == selected
 
 
 @pytest.mark.parametrize("stages", ["", "0", "4", "1+4", "two", "2+", "+2", "-1", "1,2", "all+1", "1.0", "²"])
-def test_stages_that_are_not_there_are_refused_with_those_that_are(stages: str) -> None:
+def test_unknown_stages_raise_an_error_with_the_valid_ones(stages: str) -> None:
     with pytest.raises(
         OptionError, match=refusal("", "backbones.no_stages", model="resnet20", last=3, then="2+3", valid="all")
     ):
         select_stages(stages, 3, "resnet20")
 
 
-def test_selected_places_are_those_of_the_stages_in_the_order_of_the_network() -> None:
+def test_selected_points_are_those_of_the_stages_in_network_order() -> None:
     backbone = BACKBONES["resnet8"]
     assert backbone.selected_points("pre", "3+1") == [
         InsertionPoint(1, "layer1.0.sa", 16),
@@ -66,7 +68,7 @@ def test_selected_places_are_those_of_the_stages_in_the_order_of_the_network() -
     assert BACKBONES["resnet50"].selected_points("residual", "last")[0] == InsertionPoint(4, "layer4.0.sa", 2048)
 
 
-def test_a_position_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_an_unknown_position_raises_an_error_with_the_valid_ones() -> None:
     with pytest.raises(
         OptionError, match=refusal("position=identity", "options.unknown", valid="residual, pre, post, shortcut")
     ):

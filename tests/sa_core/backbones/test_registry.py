@@ -23,11 +23,11 @@ from tests.wording import refusal
         ("shufflenet_v2_x1_0", (4, 8, 4)),
     ],
 )
-def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blocks: tuple[int, ...]) -> None:
+def test_a_backbone_has_one_insertion_point_per_block(backbone: str, blocks: tuple[int, ...]) -> None:
     for position in POSITIONS:
         insertion_points = BACKBONES[backbone].insertion_points(position)
-        assert len({place.path for place in insertion_points}) == sum(blocks)
-        assert [place.stage for place in insertion_points] == [
+        assert len({point.path for point in insertion_points}) == sum(blocks)
+        assert [point.stage for point in insertion_points] == [
             stage for stage, count in enumerate(blocks, start=1) for _ in range(count)
         ]
 
@@ -45,18 +45,18 @@ def test_a_backbone_has_a_place_for_every_block_of_its_stages(backbone: str, blo
         ("shufflenet_v2_x0_5", "post", [48] * 4 + [96] * 8 + [192] * 4),
     ],
 )
-def test_places_are_as_wide_as_the_papers_have_them(backbone: str, position: str, channels: list[int]) -> None:
-    assert [place.channels for place in find_backbone(backbone).insertion_points(position)] == channels
+def test_insertion_points_have_the_widths_of_the_papers(backbone: str, position: str, channels: list[int]) -> None:
+    assert [point.channels for point in find_backbone(backbone).insertion_points(position)] == channels
 
 
-def test_backbones_have_their_names() -> None:
+def test_backbones_are_registered_under_their_names() -> None:
     assert all(backbone.name == name for name, backbone in BACKBONES.items())
     assert {name for name, backbone in BACKBONES.items() if backbone.stems == STEMS} == {
         "resnet18", "resnet34", "resnet50", "resnet101", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0",
     }  # fmt: skip
 
 
-def test_a_backbone_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_an_unknown_backbone_raises_an_error_with_the_valid_ones() -> None:
     with pytest.raises(
         OptionError,
         match=refusal("model=resnet21", "backbones.unknown", valid="resnet8, resnet20, ") + ".*, timm/<name>",

@@ -1,4 +1,4 @@
-"""SA-ResNets by the names that people type: in sa_core, in timm and in torch.hub; their state dicts and their parts."""
+"""SA-ResNets by name in sa_core, timm and torch.hub: state dicts, feature maps and classifier methods."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ def norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def official(depths: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes in the official code, of the classifier (models/) and the detector's backbone (mmdetection/).
-
-    Both have the same, the classifier's last layer included.
-    """
+    """Names and shapes in the official code: equal in classifier (models/) and detection backbone (mmdetection/)."""
     yield "conv1.weight", (64, 3, 7, 7)
     yield from norm("bn1", 64)
     for stage, blocks in enumerate(depths, start=1):
@@ -56,7 +53,7 @@ def official(depths: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def official_state(name: str) -> dict[str, Tensor]:
-    """A state dict of the official code, of random numbers."""
+    """A state dict of the official code with random values."""
     random = torch.Generator().manual_seed(0)
     return {
         name: torch.rand(shape, generator=random) * 0.1 if shape else torch.tensor(7)
@@ -65,7 +62,7 @@ def official_state(name: str) -> dict[str, Tensor]:
 
 
 def small(name: str = "sa_resnet18", **options: Any) -> nn.Module:
-    """A network whose attention does something."""
+    """A network with gates that are not constant."""
     model: nn.Module = SA_RESNETS[name](num_classes=7, seed=0, **options)
     for module in model.modules():
         if isinstance(module, ShuffleAttention):
@@ -80,14 +77,14 @@ def test_names_and_shapes_are_the_official_ones(name: str) -> None:
     assert {name: tuple(value.shape) for name, value in state.items()} == dict(official(DEPTHS[name]))
 
 
-def test_a_state_dict_of_the_official_detector_loads_into_feature_maps_and_classifier() -> None:
+def test_an_official_detector_state_dict_loads_into_feature_maps_and_classifier() -> None:
     state = official_state("sa_resnet50")
     whole, maps = sa_core.sa_resnet50(), sa_core.sa_resnet50(features_only=True, out_indices=(1, 2, 3, 4))
     for model in (whole, maps):
         model.load_state_dict(state, strict=True)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert set(state) - set(maps.state_dict()) == {"fc.weight", "fc.bias"}
-    # As `backbone` of a detector, whose state dict has a prefix; other names are refused as ever.
+    # As `backbone` of a detector, whose state dict has a prefix; unknown names still raise an error.
     detector = nn.ModuleDict({"backbone": maps})
     detector.load_state_dict({f"backbone.{name}": value for name, value in state.items()}, strict=True)
     with pytest.raises(RuntimeError, match=r"layer5\.weight"):
@@ -95,45 +92,45 @@ def test_a_state_dict_of_the_official_detector_loads_into_feature_maps_and_class
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:FutureWarning")
-def test_feature_maps_are_those_of_the_stages_and_later_stages_are_left_out() -> None:
+def test_feature_maps_are_those_of_the_stages_and_later_stages_are_removed() -> None:
     model, maps = small(), small(features_only=True)
     x = noise(2, 3, 64, 64)
     found = maps(x)
-    assert [tuple(each.shape[1:]) for each in found] == [
+    assert [tuple(feature_map.shape[1:]) for feature_map in found] == [
         (64, 32, 32), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2),
     ]  # fmt: skip
     assert torch.equal(found[4], model.forward_features(x))
-    chosen = small(features_only=True, out_indices=(3, 1))
-    assert all(torch.equal(*pair) for pair in zip(chosen(x), (found[3], found[1]), strict=True))
-    assert not any(name.startswith(("fc", "layer4")) for name in chosen.state_dict())
-    sum(each.sum() for each in chosen(x)).backward()
-    assert all(parameter.grad is not None for parameter in chosen.parameters())
-    chosen.load_state_dict(model.state_dict(), strict=True)
-    twin = pickle.loads(pickle.dumps(chosen))
+    subset = small(features_only=True, out_indices=(3, 1))
+    assert all(torch.equal(*pair) for pair in zip(subset(x), (found[3], found[1]), strict=True))
+    assert not any(name.startswith(("fc", "layer4")) for name in subset.state_dict())
+    sum(feature_map.sum() for feature_map in subset(x)).backward()
+    assert all(parameter.grad is not None for parameter in subset.parameters())
+    subset.load_state_dict(model.state_dict(), strict=True)
+    twin = pickle.loads(pickle.dumps(subset))
     twin.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(twin(x)[0], chosen(x)[0])
-    scripted = torch.jit.script(chosen)
-    torch.testing.assert_close(scripted(x), chosen(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(twin(x)[0], subset(x)[0])
+    scripted = torch.jit.script(subset)
+    torch.testing.assert_close(scripted(x), subset(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "groups"), [("sa_resnet18", 16), ("sa_resnet34", 16), ("sa_resnet50", 64)])
-def test_groups_follow_the_width_of_the_network(name: str, groups: int) -> None:
+def test_groups_depend_on_the_width_of_the_network(name: str, groups: int) -> None:
     with torch.device("meta"):
         models = [SA_RESNETS[name](), create_model(name.removeprefix("sa_"), attention="sa", groups="auto")]
-        other = SA_RESNETS[name](groups=8, gate="tanh1")
+        custom = SA_RESNETS[name](groups=8, gate="tanh1")
     for model in models:
         assert {part.groups for part in model.modules() if isinstance(part, ShuffleAttention)} == {groups}
-    assert {part.groups for part in other.modules() if isinstance(part, ShuffleAttention)} == {8}
+    assert {part.groups for part in custom.modules() if isinstance(part, ShuffleAttention)} == {8}
 
 
 @pytest.mark.parametrize("attention", ["sa", "sge", "se_matched"])
-def test_automatic_groups_are_those_of_the_usual_places_or_fewer(attention: str) -> None:
+def test_automatic_groups_are_those_of_the_default_insertion_points_or_fewer(attention: str) -> None:
     model = create_model("shufflenet_v2_x0_5", attention=attention, groups="auto", position="pre")
-    taken = {path: part.groups for path, part in model.named_modules() if path.endswith(".sa")}
-    usual = create_model("shufflenet_v2_x0_5", attention=attention, groups="auto")
-    most = {part.groups for path, part in usual.named_modules() if path.endswith(".sa")}
-    assert len(most) == 1
-    assert max(taken.values()) == max(most)
+    groups = {path: part.groups for path, part in model.named_modules() if path.endswith(".sa")}
+    default = create_model("shufflenet_v2_x0_5", attention=attention, groups="auto")
+    default_groups = {part.groups for path, part in default.named_modules() if path.endswith(".sa")}
+    assert len(default_groups) == 1
+    assert max(groups.values()) == max(default_groups)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +143,7 @@ def test_automatic_groups_are_those_of_the_usual_places_or_fewer(attention: str)
         ("timm/resnet26", (2048, 1, 1)),
     ],
 )
-def test_a_network_has_features_a_head_and_a_new_head_as_in_timm(name: str, features: tuple[int, ...]) -> None:
+def test_a_network_has_timms_methods_for_features_and_head(name: str, features: tuple[int, ...]) -> None:
     model: Any = create_model(name, attention="sa", groups="auto", num_classes=5, in_chans=2).eval()
     x = noise(2, 2, 16, 16)
     assert model.forward_features(x).shape == (2, *features)
@@ -155,17 +152,17 @@ def test_a_network_has_features_a_head_and_a_new_head_as_in_timm(name: str, feat
     assert pooled.shape == (2, model.num_features) == (2, features[0])
     assert model(x).shape == (2, model.num_classes) == (2, 5)
     assert torch.equal(model.get_classifier()(pooled), model(x))
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}
+    backbone_state = {name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}
     model.reset_classifier(3, "avg")
     assert model(x).shape == (2, model.num_classes) == (2, 3)
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in kept.items())
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in backbone_state.items())
     model.reset_classifier(0)
     assert torch.equal(model(x), pooled)
-    without: Any = create_model(name, num_classes=0, in_chans=2).eval()
-    assert without(x).shape == (2, features[0])
+    headless: Any = create_model(name, num_classes=0, in_chans=2).eval()
+    assert headless(x).shape == (2, features[0])
 
 
-def test_only_a_head_with_average_pooling_can_be_had() -> None:
+def test_a_head_with_another_pooling_raises_an_error() -> None:
     model: Any = create_model("resnet8")
     with pytest.raises(OptionError, match=refusal("global_pool=max", "fused.unavailable", valid="avg")):
         model.reset_classifier(3, "max")
@@ -181,17 +178,17 @@ def test_only_a_head_with_average_pooling_can_be_had() -> None:
         ({"groups": 5}, "groups=5", "knobs.not_split"),
     ],
 )
-def test_what_cannot_be_had_is_refused(options: dict[str, Any], subject: str, reason: str) -> None:
+def test_invalid_arguments_raise_an_error(options: dict[str, Any], subject: str, reason: str) -> None:
     with torch.device("meta"), pytest.raises(OptionError, match=refusal(subject, reason, channels=64)):
         sa_core.sa_resnet18(**options)
 
 
-def test_feature_maps_are_taken_from_any_resnet() -> None:
+def test_feature_maps_work_with_any_resnet() -> None:
     model = create_model("resnet18", attention="se")
     assert len(FeatureMaps(model)(noise(1, 3, 64, 64))) == 5
 
 
-# --- By timm and torch.hub.
+# --- With timm and torch.hub.
 
 
 def test_timm_builds_the_networks_of_sa_core() -> None:
@@ -213,7 +210,7 @@ def test_timm_loads_an_official_checkpoint(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("feature_cls", ["list", "dict", "hook", "fx"])
-def test_timm_takes_feature_maps_out_of_networks_with_attention(feature_cls: str) -> None:
+def test_timm_extracts_feature_maps_from_networks_with_attention(feature_cls: str) -> None:
     x = noise(2, 3, 64, 64)
     for name, options in (
         ("sa_resnet18", {}),
@@ -226,17 +223,17 @@ def test_timm_takes_feature_maps_out_of_networks_with_attention(feature_cls: str
                 randomised(module)
         found = model(x)
         found = list(found.values()) if isinstance(found, dict) else found
-        assert [each.shape[1] for each in found] == model.feature_info.channels()
+        assert [feature_map.shape[1] for feature_map in found] == model.feature_info.channels()
         assert model.feature_info.reduction() == [4, 32]
         if name == "sa_resnet18":
             maps = sa_core.sa_resnet18(features_only=True, out_indices=(1, 4)).eval()
-            within = {"hook": "body.", "fx": "graph_module."}.get(feature_cls, "")
-            state = {name.removeprefix(within): value for name, value in model.state_dict().items()}
+            prefix = {"hook": "body.", "fx": "graph_module."}.get(feature_cls, "")
+            state = {name.removeprefix(prefix): value for name, value in model.state_dict().items()}
             maps.load_state_dict(state, strict=True)
             assert all(torch.equal(*pair) for pair in zip(found, maps(x), strict=True))
 
 
-def test_without_its_import_timm_does_not_know_them_and_sa_core_does_not_import_timm() -> None:
+def test_timm_knows_the_networks_only_after_the_import_of_sa_core_timm() -> None:
     code = "import sa_core, sys; sa_core.sa_resnet18; assert 'timm' not in sys.modules; import timm; "
     code += "assert not timm.is_model('sa_resnet18'); import sa_core.timm; assert timm.is_model('sa_resnet18')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

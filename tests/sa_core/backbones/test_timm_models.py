@@ -13,7 +13,7 @@ from tests.sa_core.helpers import count, noise
 from tests.wording import refusal
 
 
-def test_timm_builds_its_own_models_with_shuffle_attention() -> None:
+def test_timm_builds_its_models_with_shuffle_attention() -> None:
     model = timm.create_model("resnet50", num_classes=1000, block_args={"attn_layer": ShuffleAttention})
     assert count(model) == 25_557_740
     assert sum(isinstance(module, ShuffleAttention) for module in model.modules()) == 16
@@ -30,11 +30,11 @@ def test_timm_builds_its_own_models_with_shuffle_attention() -> None:
         ("timm/gernet_s", 8, [48] * 4 + [96] * 7 + [1680] * 2 + [768]),
     ],
 )
-def test_a_model_of_timm_carries_attention_in_every_slot(name: str, groups: int, channels: list[int]) -> None:
+def test_a_model_of_timm_has_attention_at_every_insertion_point(name: str, groups: int, channels: list[int]) -> None:
     model = create_model(name, attention="sa", groups=groups, num_classes=7)
-    assert [place.channels for place in find_backbone(name).insertion_points()] == channels
+    assert [point.channels for point in find_backbone(name).insertion_points()] == channels
     filled = [(path, module.channels) for path, module in model.named_modules() if isinstance(module, ShuffleAttention)]
-    assert sorted(filled) == sorted((place.path, place.channels) for place in find_backbone(name).insertion_points())
+    assert sorted(filled) == sorted((point.path, point.channels) for point in find_backbone(name).insertion_points())
     assert not any(
         isinstance(module, EmptyInsertionPoint) for path, module in model.named_modules() if path in dict(filled)
     )
@@ -45,7 +45,7 @@ def test_a_model_of_timm_carries_attention_in_every_slot(name: str, groups: int,
 
 
 @pytest.mark.parametrize("name", ["resnet26", "gernet_s"])
-def test_a_plain_model_of_timm_is_what_timm_builds(name: str) -> None:
+def test_a_plain_model_of_timm_equals_the_one_that_timm_builds(name: str) -> None:
     theirs = timm.create_model(name, num_classes=10).eval()
     ours = create_model(f"timm/{name}").eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
@@ -56,7 +56,7 @@ def test_a_plain_model_of_timm_is_what_timm_builds(name: str) -> None:
 def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
     insertion_points = find_backbone("timm/resnet26").insertion_points()
     assert insertion_points[0] == InsertionPoint(1, "layer1.0.se", 256)
-    assert [place.stage for place in insertion_points] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert [point.stage for point in insertion_points] == [1, 1, 2, 2, 3, 3, 4, 4]
     model = create_model("timm/resnet26", attention="sa", stages="2+4")
     filled = {path for path, module in model.named_modules() if isinstance(module, ShuffleAttention)}
     assert filled == {"layer2.0.se", "layer2.1.se", "layer4.0.se", "layer4.1.se"}
@@ -73,17 +73,17 @@ def test_stages_of_a_model_of_timm_are_numbered_from_one() -> None:
         ("timm/mobilenetv3_small_050", "backbones.no_place"),
     ],
 )
-def test_a_model_whose_blocks_take_no_attention_is_refused_with_some_that_do(name: str, reason: str) -> None:
+def test_a_model_without_attn_layer_raises_an_error_with_supported_models(name: str, reason: str) -> None:
     with pytest.raises(OptionError, match=refusal(f"model={name}", reason, then="timm/resnet26, ")):
         create_model(name, attention="sa", groups=1)
 
 
 @pytest.mark.parametrize("name", ["resnet26", "resnet50", "resnext50_32x4d", "res2net50_26w_4s", "gernet_s"])
-def test_the_models_that_a_refusal_names_do_take_attention(name: str) -> None:
+def test_the_models_named_in_the_error_are_supported(name: str) -> None:
     assert find_timm_backbone(f"timm/{name}").points
 
 
-def test_an_unknown_model_of_timm_is_refused_with_names_that_are_near() -> None:
+def test_an_unknown_model_of_timm_raises_an_error_with_similar_names() -> None:
     with pytest.raises(OptionError, match=refusal("model=timm/resnet51", "backbones.no_model", then="timm/resnet50")):
         create_model("timm/resnet51")
     with pytest.raises(OptionError, match=refusal("model=timm/", "backbones.no_model")):
@@ -91,18 +91,18 @@ def test_an_unknown_model_of_timm_is_refused_with_names_that_are_near() -> None:
 
 
 @pytest.mark.parametrize("position", ["pre", "post", "shortcut", "inside"])
-def test_a_model_of_timm_has_attention_after_the_residual_path_alone(position: str) -> None:
+def test_a_model_of_timm_supports_only_the_residual_position(position: str) -> None:
     with pytest.raises(
         OptionError, match=refusal(f"position={position}", "backbones.not_in", model="timm/resnet26", valid="residual")
     ):
         create_model("timm/resnet26", position=position)
 
 
-def test_a_name_may_carry_the_tag_of_its_weights() -> None:
+def test_a_name_may_contain_the_tag_of_its_weights() -> None:
     assert find_timm_backbone("timm/resnet26.bt_in1k").points == find_timm_backbone("timm/resnet26").points
 
 
-def test_a_place_that_does_not_fit_is_named() -> None:
+def test_an_error_names_the_insertion_point_that_does_not_fit() -> None:
     with pytest.raises(
         OptionError,
         match=refusal("groups=64", "knobs.not_split", channels=48, then="(at stages.0.0.attn_last of timm/gernet_s"),
@@ -110,7 +110,7 @@ def test_a_place_that_does_not_fit_is_named() -> None:
         create_model("timm/gernet_s", attention="sa")
 
 
-def test_finding_a_model_leaves_the_global_generator_as_it_is() -> None:
+def test_finding_a_model_does_not_change_the_global_generator() -> None:
     find_timm_backbone.cache_clear()
     before = torch.random.get_rng_state()
     find_timm_backbone("timm/resnet26")

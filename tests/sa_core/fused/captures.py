@@ -1,4 +1,4 @@
-"""What torch does with a module besides calling it: tracers, exporters, transforms, modes, kinds of tensors."""
+"""Ways in which torch uses a module besides a plain call: tracers, exporters, transforms, modes, kinds of tensors."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ class _Overridden(TorchFunctionMode):
 
 
 class Plain(Tensor):
-    """A subclass that changes nothing."""
+    """A subclass without changes."""
 
 
 class Wrapped(Tensor):
-    """A subclass that holds another tensor, and knows torch's own operators alone."""
+    """A subclass that wraps another tensor and supports only torch's own operators."""
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> Wrapped:
-        made: Wrapped = Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype, device=held.device)  # type: ignore[attr-defined]
-        return made
+    def __new__(cls, inner: Tensor) -> Wrapped:
+        wrapper: Wrapped = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)  # type: ignore[attr-defined]
+        return wrapper
 
-    def __init__(self, held: Tensor) -> None:
-        self.held = held
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = inner
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace != "aten":
             raise NotImplementedError(str(func))
-        held = torch.utils._pytree.tree_map_only(Wrapped, lambda one: one.held, (args, kwargs or {}))
-        return torch.utils._pytree.tree_map_only(Tensor, Wrapped, func(*held[0], **held[1]))
+        inner = torch.utils._pytree.tree_map_only(Wrapped, lambda tensor: tensor.inner, (args, kwargs or {}))
+        return torch.utils._pytree.tree_map_only(Tensor, Wrapped, func(*inner[0], **inner[1]))
 
 
-# --- What makes another callable of a module, given a map: all of them are called with another map of that shape.
+# --- Captures: make a callable from a module and a map; it is called with another map of the same shape.
 
 
 def _exported(module: nn.Module, x: Tensor, **options: Any) -> Call:
@@ -135,7 +135,7 @@ CAPTURES: Mapping[str, Callable[[nn.Module, Tensor], Call]] = {
 }  # fmt: skip
 
 
-# --- What is done with a module and a map: applied to the module and to its reference alike.
+# --- Transforms: applied to a module and a map, and in the same way to the reference.
 
 
 def _loss(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -195,7 +195,7 @@ TRANSFORMS: Mapping[str, Callable[[nn.Module, Tensor], Tensor | Sequence[Tensor]
 }  # fmt: skip
 
 
-# --- The surroundings in which a module is called.
+# --- Modes in which a module is called.
 
 
 @contextmanager
@@ -216,7 +216,7 @@ MODES: Mapping[str, Callable[[], Any]] = {
 }
 
 
-# --- Kinds of maps; each holds what the given map holds, or as much of it as it can.
+# --- Kinds of maps; each has the values of the given map, as far as it can.
 
 
 def _overlapping(x: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def parametrised(module: nn.Module) -> nn.Module:
-    """Has two parameters be computed, one of which is then no parameter in memory."""
+    """Parametrizes two parameters, so that they are computed instead of stored."""
 
     class Doubled(nn.Module):
         def forward(self, value: Tensor) -> Tensor:

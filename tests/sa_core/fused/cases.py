@@ -1,4 +1,4 @@
-"""What the tests of the fused operator share: variants that it has, maps in any layout, and exact answers."""
+"""Helpers for the tests of the fused operator: supported variants, maps in any layout, and exact results."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.sa_core.helpers import divisors, noise, randomised
 Module = TypeVar("Module", bound=nn.Module)
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Half of what a result of a type may be off by when it is rounded, relative to it.
+# Half of the relative rounding error allowed for results of a type.
 ROUNDING = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-COMPUTED = 1e-5  # what is computed in float32 may be off by, relative to the largest of its kind
+COMPUTED = 1e-5  # allowed error of a float32 computation, relative to the largest value
 NAMES = ("cweight", "cbias", "sweight", "sbias", "gn.weight", "gn.bias")
 needs_kernels = pytest.mark.skipif(cpu.load() is None, reason="no kernels for this CPU: there was no C++ compiler")
 
-# Channels and groups. In channels_last the kernels' path depends on both: on how many vectors there are, and on whether
-# branches take turns within them.
+# Channels and groups. In channels_last both determine the code path of the kernels: by the number of vectors, and by
+# whether branches alternate within a vector.
 SIZES = (
     (2, 1), (6, 3), (8, 2), (12, 2), (16, 4), (16, 8), (30, 5), (32, 4), (58, 29), (64, 1), (64, 8), (96, 6), (128, 64),
 )  # fmt: skip
@@ -51,7 +51,7 @@ LAYOUTS: Mapping[str, Callable[[tuple[int, ...], int], Tensor]] = {
 
 @st.composite
 def knobs_of(draw: st.DrawFn, channels: int, groups: int) -> dict[str, Any]:
-    """Any combination of knobs that there are kernels for."""
+    """Any combination of knobs with kernels."""
     knobs: dict[str, Any] = {
         "groups": groups,
         "branches": draw(st.sampled_from(("both", "both", "channel", "spatial", "none"))),
@@ -70,7 +70,7 @@ def knobs_of(draw: st.DrawFn, channels: int, groups: int) -> dict[str, Any]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> dict[str, Any]:
-    """A variant of shuffle attention on some channels, and the map that it gets."""
+    """A variant of shuffle attention and its input map."""
     channels, groups = draw(st.sampled_from(SIZES))
     return {
         "shape": (draw(st.integers(1, 3)), channels, draw(st.integers(1, 7)), draw(st.integers(1, 9))),
@@ -82,8 +82,8 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def make(channels: int, groups: int = 4, *, seed: int = 0, **knobs: Any) -> ShuffleAttention:
-    """Shuffle attention by kernels, whose parameters are random."""
-    torch.manual_seed(seed)  # of a random permutation
+    """Shuffle attention with kernels and random parameters."""
+    torch.manual_seed(seed)  # seeds the random permutation
     return randomised(ShuffleAttention(channels, groups, **{"fused": "on", **knobs}), seed)
 
 
@@ -109,7 +109,7 @@ def exact(module: Module) -> Module:
 
 def results_of(module: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     """The output and all gradients, by name."""
-    leaf = x.detach().requires_grad_()  # of the same strides
+    leaf = x.detach().requires_grad_()  # with the same strides
     out = module(leaf)
     leaves = {"x": leaf, **dict(module.named_parameters())}
     gradients = torch.autograd.grad(out, list(leaves.values()), grad.to(out.dtype))
@@ -124,22 +124,22 @@ def assert_near(
     *,
     cancelled: float = 0,
 ) -> None:
-    """Compares results and gradients with exact ones: maps value by value, parameters with the largest of them.
+    """Compares results and gradients with exact ones: maps by value, parameters relative to their largest value.
 
-    `cancelled` is how large the parts are that the gradient of x is a sum of.
+    `cancelled` is the magnitude of the terms that cancel in the gradient of x.
     """
     assert set(found) == set(expected)
-    learnt = [expected[name].abs().max() for name in expected if name not in ("out", "x", "shortcut")]
+    gradient_maxima = [expected[name].abs().max() for name in expected if name not in ("out", "x", "shortcut")]
     for name, value in found.items():
-        wanted = expected[name]
-        assert value.shape == wanted.shape, name
+        exact_value = expected[name]
+        assert value.shape == exact_value.shape, name
         if name in ("out", "x", "shortcut"):
             assert value.dtype == dtype, name
-            largest = max(float(wanted.abs().max()), cancelled if name == "x" else 0)
-            allowed = ROUNDING[dtype] * wanted.abs() + computed * largest + 2**-25  # half's smallest step
+            largest = max(float(exact_value.abs().max()), cancelled if name == "x" else 0)
+            allowed = ROUNDING[dtype] * exact_value.abs() + computed * largest + 2**-25  # smallest step of float16
         else:
-            allowed = torch.full_like(wanted, computed * float(1 + torch.stack(learnt).max()))
-        excess = ((value.double() - wanted).abs() / allowed).max()
+            allowed = torch.full_like(exact_value, computed * float(1 + torch.stack(gradient_maxima).max()))
+        excess = ((value.double() - exact_value).abs() / allowed).max()
         assert excess <= 1, f"{name} is off by {excess:.2f} times what is allowed"
 
 
@@ -152,7 +152,7 @@ def assert_exact(module: ShuffleAttention, x: Tensor, grad: Tensor | None = None
 
 
 def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
-    """Cases that take every path of the library, for builds of it that run in a process of their own."""
+    """Cases that cover every code path of the library, for builds that run in a separate process."""
     shapes = (
         (2, 64, 5, 7), (2, 12, 4, 4), (1, 32, 1, 1), (1, 58, 3, 3), (1, 4, 30, 31), (3, 32, 3, 1),
         (3, 16, 4, 5), (2, 8, 2, 3),  # a single vector
@@ -178,8 +178,7 @@ def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
         module.cbias.mul_(100)
         module.sbias.mul_(100)
     yield "gates far out", module, noise(2, 8, 3, 7)
-    # One value that is as far from the others as it can be: rows of exponents within what powers are computed of, and
-    # beyond it, where they are clamped.
+    # One outlier: exponents of gates within the range of the power function, and beyond it, where they are clamped.
     for weight in (4.9, 5.1, 5.3, 50, -5.1, -50):
         module, x = make(8, 2), noise(2, 8, 16, 16) * 1e-3
         x[..., 3, 5] = 1
@@ -190,7 +189,7 @@ def fixed() -> Iterator[tuple[str, ShuffleAttention, Tensor]]:
 
 
 def check_fixed() -> dict[str, Any]:
-    """Checks this process's library; returns which it is, and what was wrong."""
+    """Checks the library of this process; returns its name and the failures."""
     wrong, count = [], 0
     for name, module, x in fixed():
         count += 1

@@ -65,14 +65,14 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_same_buffers(found: nn.Module, expected: nn.Module) -> None:
-    others = buffers_of(expected)
-    assert buffers_of(found).keys() == others.keys()
+    expected_buffers = buffers_of(expected)
+    assert buffers_of(found).keys() == expected_buffers.keys()
     for name, value in buffers_of(found).items():
         if not value.is_floating_point():
-            assert torch.equal(value, others[name]), name
+            assert torch.equal(value, expected_buffers[name]), name
             continue
-        wanted = others[name].double()
-        assert (value.double() - wanted).abs().max() <= 1e-6 * (1 + wanted.abs().max()), name
+        expected_value = expected_buffers[name].double()
+        assert (value.double() - expected_value).abs().max() <= 1e-6 * (1 + expected_value.abs().max()), name
 
 
 def named_parameters(norm: nn.Module, attention: nn.Module) -> dict[str, nn.Parameter]:
@@ -85,7 +85,7 @@ def named_parameters(norm: nn.Module, attention: nn.Module) -> dict[str, nn.Para
 def assert_end_is_exact(
     x: Tensor, norm: nn.BatchNorm2d, attention: nn.Module, shortcut: Tensor, computed: float = COMPUTED
 ) -> None:
-    """Compares the fused end of a block with float64, where ReLU lets the same gradients through."""
+    """Compares the fused end of a block with float64, where the ReLU has the same active units."""
     exact_norm, exact_attention = copy.deepcopy(norm).double(), exact(attention)
     grad = noise(*x.shape, seed=77).to(x.dtype)
     leaves = {"x": x.detach().requires_grad_(), "shortcut": shortcut.detach().requires_grad_()}
@@ -100,7 +100,7 @@ def assert_end_is_exact(
     leaves |= named_parameters(exact_norm, exact_attention)
     gradients = torch.autograd.grad(total, list(leaves.values()), grad.double() * (out > 0))
     expected = {"out": torch.relu(total).detach(), **dict(zip(leaves, gradients, strict=True))}
-    # Of a batch's own mean and variance the gradient is free: where there are few values, little is left of it.
+    # Batch norm removes the gradient's components along mean and variance: with few values, little remains.
     variance = (
         x.detach().double().var((0, 2, 3), correction=0)
         if norm.training or exact_norm.running_var is None
@@ -117,7 +117,7 @@ def norm_on(channels: int, *, training: bool = True, **options: Any) -> nn.Batch
 
 @st.composite
 def ends(draw: st.DrawFn) -> dict[str, Any]:
-    """An end of a block, and the maps that it gets."""
+    """An end of a block, and its input maps."""
     channels, groups = draw(st.sampled_from(SIZES))
     shape = (draw(st.integers(1, 3)), channels, draw(st.integers(1, 6)), draw(st.integers(1, 7)))
     if shape[0] * shape[2] * shape[3] == 1:
@@ -141,7 +141,7 @@ def ends(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=200)
 @given(ends())
-def test_the_end_of_a_block_is_what_its_parts_compute(case: dict[str, Any]) -> None:
+def test_the_fused_end_of_a_block_equals_its_separate_parts(case: dict[str, Any]) -> None:
     if not cpu.supports(case["dtype"]):
         return
     shape, seed = case["shape"], case["seed"]
@@ -156,14 +156,14 @@ def test_the_end_of_a_block_is_what_its_parts_compute(case: dict[str, Any]) -> N
 @both_layouts
 @both_modes
 @every_variant
-def test_every_variant_at_the_end_of_a_block_is_exact(variant: str, training: bool, layout: str) -> None:
+def test_the_fused_end_of_a_block_is_exact_for_every_variant(variant: str, training: bool, layout: str) -> None:
     x, shortcut = (LAYOUTS[layout]((3, 32, 5, 7), seed) for seed in (5, 6))
     assert_end_is_exact(x, norm_on(32, training=training), attention_of(variant, 32), shortcut)
 
 
 @both_layouts
 @pytest.mark.parametrize("momentum", [0.3, None, 0.0])
-def test_running_statistics_move_as_those_of_torch(momentum: float | None, layout: str) -> None:
+def test_running_statistics_are_updated_as_in_torch(momentum: float | None, layout: str) -> None:
     norm, attention = norm_on(16, momentum=momentum), make(16, 2)
     expected = copy.deepcopy(norm).double()
     for step in range(4):
@@ -179,7 +179,7 @@ def test_running_statistics_move_as_those_of_torch(momentum: float | None, layou
 
 
 @both_modes
-def test_without_running_statistics_those_of_the_batch_are_taken(training: bool) -> None:
+def test_without_running_statistics_those_of_the_batch_are_used(training: bool) -> None:
     norm = norm_on(16, training=training, track_running_stats=False)
     assert_end_is_exact(noise(2, 16, 3, 4), norm, make(16, 2), noise(2, 16, 3, 4, seed=3))
     assert not buffers_of(norm)
@@ -197,7 +197,7 @@ def test_a_norm_that_stops_tracking_keeps_its_statistics(training: bool) -> None
 @both_layouts
 @both_modes
 @pytest.mark.parametrize("variant", ["official", "no attention", "no norm"])
-def test_a_mean_far_above_the_spread_before_the_norm_costs_no_precision(
+def test_a_mean_far_above_the_deviation_before_the_norm_loses_no_precision(
     variant: str, training: bool, layout: str
 ) -> None:
     for size in (3, 16):
@@ -210,21 +210,21 @@ def test_a_mean_far_above_the_spread_before_the_norm_costs_no_precision(
 
 @both_layouts
 @pytest.mark.parametrize("first", [300, 1e4])
-def test_a_first_value_far_from_all_others_does_not_spoil_the_statistics(first: float, layout: str) -> None:
+def test_an_outlier_as_first_value_does_not_affect_the_statistics(first: float, layout: str) -> None:
     x, shortcut = (LAYOUTS[layout]((2, 32, 16, 16), seed) for seed in (5, 6))
     x[..., 0, 0] = first
     assert_end_is_exact(x, norm_on(32), make(32), shortcut)
 
 
 @both_layouts
-def test_a_constant_channel_is_normed_to_nothing(layout: str) -> None:
+def test_a_constant_channel_is_normalized_to_zero(layout: str) -> None:
     x, shortcut = (LAYOUTS[layout]((3, 32, 5, 7), seed) for seed in (5, 6))
     x[:, ::3] = 1.5
     assert_end_is_exact(x, norm_on(32), make(32), shortcut)
 
 
 @both_modes
-def test_what_is_not_a_number_passes_the_relu(training: bool) -> None:
+def test_nan_passes_the_relu(training: bool) -> None:
     for layout in ("nchw", "nhwc"):
         x, shortcut = (LAYOUTS[layout]((3, 32, 5, 7), seed) for seed in (5, 6))
         shortcut[1, 3, 2, 2] = float("nan")
@@ -252,7 +252,7 @@ def block_of(name: str, variant: str = "official") -> AttentionBlock:
     convolutions = [copy.deepcopy(part.weight) for part in block.modules() if isinstance(part, nn.Conv2d)]
     block.sa = attention_of(variant, 32 if name == "bottleneck" else 16)
     randomised(block)
-    for part in block.modules():  # not so large that ReLUs bend at random
+    for part in block.modules():  # small, so that rounding does not change the active units of ReLUs
         if isinstance(part, nn.Conv2d):
             part.weight.data.copy_(convolutions.pop(0))
     block.fused = True
@@ -274,23 +274,25 @@ def run(block: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Whether each end of a block was fused."""
-    made: list[bool] = []
+    """Records for each end of a block whether it was fused."""
+    were_fused: list[bool] = []
 
-    def counted(*arguments: Any) -> Tensor | None:
+    def recorded(*arguments: Any) -> Tensor | None:
         out = end_of_block(*arguments)
-        made.append(out is not None)
+        were_fused.append(out is not None)
         return out
 
-    monkeypatch.setattr("sa_core.backbones.attention_block.end_of_block", counted)
-    return made
+    monkeypatch.setattr("sa_core.backbones.attention_block.end_of_block", recorded)
+    return were_fused
 
 
 @both_layouts
 @both_modes
 @every_block
 @pytest.mark.parametrize("variant", ["official", "no attention", "random order", "no norm"])
-def test_a_fused_block_is_the_block(name: str, variant: str, training: bool, layout: str, calls: list[bool]) -> None:
+def test_a_fused_block_equals_the_block(
+    name: str, variant: str, training: bool, layout: str, calls: list[bool]
+) -> None:
     block = block_of(name, variant).train(training)
     twin = exact(block)
     x = input_of(block)
@@ -302,10 +304,10 @@ def test_a_fused_block_is_the_block(name: str, variant: str, training: bool, lay
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_running_statistics_of_another_type_are_kept_in_it(dtype: torch.dtype) -> None:
+def test_running_statistics_keep_their_type(dtype: torch.dtype) -> None:
     norm, plain = norm_on(16), norm_on(16)
-    for each in (norm, plain):
-        each.running_mean, each.running_var = each.running_mean.to(dtype), each.running_var.to(dtype)
+    for module in (norm, plain):
+        module.running_mean, module.running_var = module.running_mean.to(dtype), module.running_var.to(dtype)
     expected = copy.deepcopy(plain).double()
     x, shortcut = noise(2, 16, 3, 4), noise(2, 16, 3, 4, seed=3)
     for training in (True, False):
@@ -329,19 +331,19 @@ def test_under_autocast_a_block_is_fused_in_bfloat16(name: str, calls: list[bool
     plain.sa.fuse("off")
     x = input_of(block).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        found, others = run(block, x), run(plain, x)
+        found, by_torch = run(block, x), run(plain, x)
     assert calls == [True]
     expected = run(twin, x.double())
     assert found["out"].dtype == torch.bfloat16
     for name, value in found.items():
-        assert value.dtype == others[name].dtype, name
-        error, other = ((values[name].double() - expected[name]).norm() for values in (found, others))
-        assert error <= 1.2 * other + 1e-2 * expected[name].norm(), name
+        assert value.dtype == by_torch[name].dtype, name
+        error, error_of_torch = ((values[name].double() - expected[name]).norm() for values in (found, by_torch))
+        assert error <= 1.2 * error_of_torch + 1e-2 * expected[name].norm(), name
     for name, value in buffers_of(block).items():
         torch.testing.assert_close(value, buffers_of(plain)[name], rtol=1e-2, atol=1e-2)
 
 
-def test_a_shortcut_of_another_type_is_added_as_torch_does(calls: list[bool]) -> None:
+def test_a_shortcut_of_another_type_is_added_as_in_torch(calls: list[bool]) -> None:
     block = block_of("cifar")
     plain = copy.deepcopy(block)
     plain.fused = False
@@ -355,7 +357,7 @@ def test_a_shortcut_of_another_type_is_added_as_torch_does(calls: list[bool]) ->
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_single_value_a_channel_is_refused_as_torch_refuses_it(fused: bool) -> None:
+def test_a_single_value_per_channel_raises_torchs_error(fused: bool) -> None:
     block = block_of("basic, shrinking")
     block.fused = fused
     norm = block.get_submodule("bn2")
@@ -373,7 +375,7 @@ def test_a_single_value_a_channel_is_refused_as_torch_refuses_it(fused: bool) ->
 
 @pytest.mark.parametrize("path", ["bn2", "sa", "sa.gn"])
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
-def test_hooks_in_a_fused_block_fire(path: str, kind: str) -> None:
+def test_hooks_in_a_fused_block_are_called(path: str, kind: str) -> None:
     block, fired = block_of("cifar"), []
     block.sa.fuse("auto")
     twin = exact(block)
@@ -385,7 +387,7 @@ def test_hooks_in_a_fused_block_fire(path: str, kind: str) -> None:
     assert_same_buffers(block, twin)
 
 
-def test_an_output_that_a_hook_changes_is_taken() -> None:
+def test_an_output_changed_by_a_hook_is_used() -> None:
     block = block_of("cifar")
     block.get_submodule("bn2").register_forward_hook(lambda _, __, out: torch.zeros_like(out))
     x = input_of(block)
@@ -393,7 +395,7 @@ def test_an_output_that_a_hook_changes_is_taken() -> None:
 
 
 @pytest.mark.parametrize("path", ["bn2", "sa"])
-def test_hooks_on_all_modules_fire_in_a_fused_block(path: str) -> None:
+def test_global_hooks_are_called_in_a_fused_block(path: str) -> None:
     block, called = block_of("cifar"), []
     block.sa.fuse("auto")
     handle = nn.modules.module.register_module_forward_hook(lambda part, *_: called.append(part))
@@ -405,7 +407,7 @@ def test_hooks_on_all_modules_fire_in_a_fused_block(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["bn2", "sa"])
-def test_a_part_whose_forward_was_replaced_is_called(path: str) -> None:
+def test_a_replaced_forward_of_a_part_is_called(path: str) -> None:
     block = block_of("cifar")
     block.get_submodule(path).forward = torch.zeros_like
     x = input_of(block)
@@ -414,7 +416,7 @@ def test_a_part_whose_forward_was_replaced_is_called(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["bn2.weight", "sa.cweight", "sa.gn.weight"])
-def test_a_block_with_a_parametrised_part_is_the_block(path: str) -> None:
+def test_a_fused_block_with_a_parametrized_part_equals_the_block(path: str) -> None:
     class Doubled(nn.Module):
         def forward(self, value: Tensor) -> Tensor:
             return 2 * value
@@ -429,7 +431,7 @@ def test_a_block_with_a_parametrised_part_is_the_block(path: str) -> None:
     assert_same_buffers(block, twin)
 
 
-def test_a_synchronised_norm_is_left_to_torch(calls: list[bool]) -> None:
+def test_a_synchronised_norm_is_computed_by_torch(calls: list[bool]) -> None:
     block = nn.SyncBatchNorm.convert_sync_batchnorm(block_of("cifar")).eval()
     assert type(block.get_submodule("bn2")) is nn.SyncBatchNorm
     plain = copy.deepcopy(block)
@@ -444,7 +446,7 @@ def test_a_synchronised_norm_is_left_to_torch(calls: list[bool]) -> None:
     [nn.GroupNorm(4, 16), nn.Identity(), nn.InstanceNorm2d(16, affine=True)],
     ids=lambda norm: type(norm).__name__,
 )
-def test_another_norm_is_left_to_torch(norm: nn.Module, calls: list[bool]) -> None:
+def test_another_norm_is_computed_by_torch(norm: nn.Module, calls: list[bool]) -> None:
     block = block_of("cifar")
     block.bn2 = norm
     plain = copy.deepcopy(block)
@@ -455,7 +457,7 @@ def test_another_norm_is_left_to_torch(norm: nn.Module, calls: list[bool]) -> No
 
 
 @pytest.mark.parametrize("knobs", [{"gate": "tanh1"}, {"norm": "batch"}, {"fused": "off"}])
-def test_attention_without_kernels_is_left_to_torch(knobs: dict[str, Any], calls: list[bool]) -> None:
+def test_attention_without_kernels_is_computed_by_torch(knobs: dict[str, Any], calls: list[bool]) -> None:
     block = block_of("cifar")
     block.sa = make(16, 2, **{"fused": "auto", **knobs})
     twin, x = exact(block), input_of(block)
@@ -465,7 +467,7 @@ def test_attention_without_kernels_is_left_to_torch(knobs: dict[str, Any], calls
     assert_same_buffers(block, twin)
 
 
-def test_in_float64_a_block_is_left_to_torch(calls: list[bool]) -> None:
+def test_a_float64_block_is_computed_by_torch(calls: list[bool]) -> None:
     block = block_of("cifar")
     block.sa.fuse("auto")
     block, x = block.double(), input_of(block).double()
@@ -473,7 +475,7 @@ def test_in_float64_a_block_is_left_to_torch(calls: list[bool]) -> None:
     assert calls == [False]
 
 
-def test_an_empty_batch_is_left_to_torch(calls: list[bool]) -> None:
+def test_an_empty_batch_is_computed_by_torch(calls: list[bool]) -> None:
     block = block_of("cifar").eval()
     assert block(input_of(block)[:0]).shape == (0, 16, 6, 6)
     assert calls == [False]
@@ -494,13 +496,13 @@ every_network = pytest.mark.parametrize("network", NETWORKS)
 
 
 def both_networks(network: str) -> tuple[nn.Module, nn.Module]:
-    """Fused, and not."""
+    """The fused network and the unfused one."""
     fused = create_model(**NETWORKS[network], seed=0, fused_block=True)
     return fused, create_model(**NETWORKS[network], seed=0, fused="off")
 
 
-def stir(*models: nn.Module) -> None:
-    """Moves the parameters of attention from where they start, in all models alike."""
+def randomise_attention(*models: nn.Module) -> None:
+    """Changes the initial parameters of attention, in all models alike."""
     for model in models:
         for path, part in model.named_modules():
             if isinstance(part, ShuffleAttention):
@@ -508,19 +510,19 @@ def stir(*models: nn.Module) -> None:
 
 
 @every_network
-def test_a_fused_network_starts_as_the_other(network: str) -> None:
+def test_a_fused_network_has_the_same_initial_weights(network: str) -> None:
     fused, plain = both_networks(network)
     assert list(fused.state_dict()) == list(plain.state_dict())
     assert [name for name, _ in fused.named_modules()] == [name for name, _ in plain.named_modules()]
-    for (name, value), other in zip(fused.state_dict().items(), plain.state_dict().values(), strict=True):
-        assert torch.equal(value, other), name
+    for (name, value), plain_value in zip(fused.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(value, plain_value), name
 
 
 @both_layouts
 @every_network
-def test_a_fused_network_is_the_network(network: str, layout: str, calls: list[bool]) -> None:
+def test_a_fused_network_equals_the_network(network: str, layout: str, calls: list[bool]) -> None:
     fused, plain = both_networks(network)
-    stir(fused, plain)
+    randomise_attention(fused, plain)
     twin = exact(plain)
     x = noise(2, 3, 16, 16)
     if layout == "nhwc":
@@ -535,10 +537,10 @@ def test_a_fused_network_is_the_network(network: str, layout: str, calls: list[b
     assert all(parameter.grad is not None for parameter in fused.parameters())
 
 
-def test_state_dicts_move_between_fused_and_unfused_networks() -> None:
+def test_state_dicts_load_between_fused_and_unfused_networks() -> None:
     fused, plain = both_networks("resnet8, sa")
     x = noise(2, 3, 16, 16)
-    stir(fused)
+    randomise_attention(fused)
     fused(x)
     plain.load_state_dict(fused.state_dict(), strict=True)
     torch.testing.assert_close(plain.eval()(x), fused.eval()(x), rtol=1e-5, atol=1e-5)
@@ -554,13 +556,13 @@ def test_copies_of_a_network_stay_fused(calls: list[bool]) -> None:
     assert calls == [True] * 6
 
 
-def test_a_network_that_is_not_asked_to_be_fused_is_not(calls: list[bool]) -> None:
+def test_a_network_is_not_fused_by_default(calls: list[bool]) -> None:
     create_model("resnet8", attention="sa", groups=4)(noise(2, 3, 16, 16))
     assert calls == []
 
 
 @pytest.mark.parametrize("fused", ["auto", "on", "off"])
-def test_a_network_hands_on_how_its_attention_is_computed(fused: str) -> None:
+def test_a_network_passes_fused_to_its_attention(fused: str) -> None:
     model = create_model("resnet8", attention="sa", groups=4, fused=fused)
     assert {part.fused for part in model.modules() if isinstance(part, ShuffleAttention)} == {fused}
 
@@ -582,14 +584,14 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
 
 
 @pytest.mark.parametrize(("arguments", "reason"), REFUSED)
-def test_what_cannot_be_fused_is_refused_with_the_reason(arguments: dict[str, Any], reason: str) -> None:
+def test_an_unsupported_fused_block_raises_an_error_with_the_reason(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(
         OptionError, match=refusal("fused_block=True", "fused.unavailable", then=reason, valid="False") + "$"
     ):
         create_model(**arguments, fused_block=True)
 
 
-def test_a_network_of_uncovered_attention_is_refused_by_on_with_the_place() -> None:
+def test_a_network_without_kernels_raises_an_error_with_fused_on() -> None:
     with pytest.raises(
         OptionError,
         match=refusal("fused=on", "fused.unavailable", then=worded("fused.no_kernel", lacking="gate=tanh1")),
@@ -611,7 +613,7 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_compiler")
 @both_modes
 @pytest.mark.parametrize("options", [{}, {"momentum": None}, {"track_running_stats": False}])
-def test_a_block_compiled_in_one_graph_is_the_block(options: dict[str, Any], training: bool) -> None:
+def test_a_block_compiled_in_one_graph_equals_the_block(options: dict[str, Any], training: bool) -> None:
     block = block_of("cifar").train(training)
     block.bn2 = norm_on(16, training=training, **options)
     twin = copy.deepcopy(block)
@@ -629,9 +631,9 @@ def test_a_block_compiled_in_one_graph_is_the_block(options: dict[str, Any], tra
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_a_network_compiled_in_one_graph_is_the_network() -> None:
+def test_a_network_compiled_in_one_graph_equals_the_network() -> None:
     fused, _ = both_networks("resnet8, sa")
-    stir(fused)
+    randomise_attention(fused)
     twin, x = copy.deepcopy(fused), noise(2, 3, 16, 16)
     out = torch.compile(twin, fullgraph=True, backend="aot_eager")(x)
     torch.testing.assert_close(out, fused(x), rtol=1e-5, atol=1e-5)
@@ -639,23 +641,25 @@ def test_a_network_compiled_in_one_graph_is_the_network() -> None:
     torch.testing.assert_close(dict(twin.named_buffers()), dict(fused.named_buffers()))
 
 
-def test_exported_a_fused_network_has_torch_operations_only() -> None:
+def test_an_exported_fused_network_has_only_torchs_operations() -> None:
     fused, _ = both_networks("resnet8, sa")
-    stir(fused)
+    randomise_attention(fused)
     x = noise(2, 3, 16, 16)
     program = torch.export.export(fused.eval(), (x,))
     assert "sa_core." not in program.graph_module.code
     torch.testing.assert_close(program.module()(x), fused(x), rtol=1e-5, atol=1e-5)
 
 
-def test_under_torch_func_a_block_is_left_to_torch() -> None:
+def test_a_block_under_torch_func_is_computed_by_torch() -> None:
     block = block_of("cifar").eval()
     block.sa.fuse("auto")
     plain = copy.deepcopy(block)
     plain.fused = False
     plain.sa.fuse("off")
     x = input_of(block)
-    found, expected = (torch.func.grad(lambda x, each=each: each(x).square().sum())(x) for each in (block, plain))
+    found, expected = (
+        torch.func.grad(lambda x, module=module: module(x).square().sum())(x) for module in (block, plain)
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -675,11 +679,11 @@ def test_without_a_library_a_fused_network_is_computed_by_torch(
     assert_same_buffers(fused, plain)
 
 
-def test_a_fused_block_keeps_less_for_backward() -> None:
-    kept: dict[int, int] = {}
+def test_a_fused_block_saves_less_for_backward() -> None:
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
     norm, attention = norm_on(16), make(16, 2)
@@ -687,15 +691,15 @@ def test_a_fused_block_keeps_less_for_backward() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = end_of_block(x, norm, attention, shortcut)
     assert out is not None
-    learnt = sum(parameter.numel() for part in (norm, attention) for parameter in part.parameters())
-    assert sum(kept.values()) == 4 * (2 * x.numel() + 2 * 2 * 16 + 3 * 16 + learnt)
+    parameters = sum(parameter.numel() for part in (norm, attention) for parameter in part.parameters())
+    assert sum(saved.values()) == 4 * (2 * x.numel() + 2 * 2 * 16 + 3 * 16 + parameters)
 
 
-def test_a_block_of_torchvision_is_fused_where_it_stands(calls: list[bool]) -> None:
+def test_a_block_of_torchvision_is_fused(calls: list[bool]) -> None:
     model = create_model("resnet50", attention="sa", seed=0, fused_block=True, stages="last").eval()
     assert isinstance(model, ResNet)
     plain = create_model("resnet50", attention="sa", seed=0, fused="off", stages="last").eval()
-    stir(model, plain)
+    randomise_attention(model, plain)
     with torch.no_grad():
         x = noise(1, 3, 64, 64)
         torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-5)

@@ -12,8 +12,9 @@ PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 LIBRARIES = sorted(Path(sa_core.__path__[0]).glob("fused/_*.so"))
 
 
-def test_no_two_libraries_are_built_from_one_source() -> None:
-    # They are built in parallel, and a source has one object file: one library would be linked with another's code.
+def test_every_library_has_a_separate_source_file() -> None:
+    # Libraries are built in parallel with one object file per source: with a shared source, one library could be linked
+    # with the code of another.
     extensions = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["setuptools"]["ext-modules"]
     sources = [source for extension in extensions for source in extension["sources"]]
     assert len(set(sources)) == len(sources) == 3

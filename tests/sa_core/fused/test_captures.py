@@ -1,6 +1,6 @@
-"""Whatever torch does with a module: `auto` and `off` give right values, `on` gives those or one clear error.
+"""Captured and transformed modules: `auto` and `off` give correct values, `on` gives these or one clear error.
 
-Memory that was not written is NaN here, so no test passes by chance.
+Allocated memory is filled with NaN, so that no test passes by chance.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ C, G = 16, 2
 in_every_way = pytest.mark.parametrize("fused", ["on", "auto", "off"])
 with_and_without_gradients = pytest.mark.parametrize("grad", [False, True])
 
-# What `on` refuses; whatever else is tried gives right values.
-REFUSED = {
+# Cases in which `on` raises an error; all others give correct values.
+UNSUPPORTED = {
     "jit.trace", "jit.trace, frozen", "jit.trace of a network", "make_fx, functionalized", "functionalize",
     "compile of vmap", "onnx, traced", "onnx, exported", "jit.script", "jit.script of a network", "fx.symbolic_trace",
 }  # fmt: skip
-KINDS_REFUSED = {
+UNSUPPORTED_KINDS = {
     "a subclass that dispatches", "sparse", "mkldnn", "on the meta device", "float64", "int64", "bool",
     "complex",
 }  # fmt: skip
@@ -38,27 +38,27 @@ GRADIENT = noise(*images().shape, seed=9)
 
 @pytest.fixture(autouse=True)
 def _unwritten_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)  # has torch fill what it allocates
+    torch.use_deterministic_algorithms(True)  # torch then fills allocated memory with NaN
     torch._dynamo.reset()
     yield
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
 
 
-def assert_right(
+def assert_correct(
     found: Tensor | Sequence[Tensor | None], expected: Tensor | Sequence[Tensor | None], limit: float = 1e-5
 ) -> None:
-    """Compares what was computed in float32 with the same in float64; None is a gradient that is not asked for."""
-    found, expected = ([each] if isinstance(each, Tensor) else list(each) for each in (found, expected))
+    """Compares float32 results with float64 ones; None is a gradient that was not requested."""
+    found, expected = ([result] if isinstance(result, Tensor) else list(result) for result in (found, expected))
     assert len(found) == len(expected)
-    for value, wanted in zip(found, expected, strict=True):
-        if value is not None and wanted is not None:
-            assert value.shape == wanted.shape
-            assert (value.double() - wanted).abs().max() <= limit * (1 + wanted.abs().max())
+    for value, expected_value in zip(found, expected, strict=True):
+        if value is not None and expected_value is not None:
+            assert value.shape == expected_value.shape
+            assert (value.double() - expected_value).abs().max() <= limit * (1 + expected_value.abs().max())
 
 
 def results(call: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor, *, grad: bool) -> list[Tensor | None]:
-    """Returns the result, and the gradients of map and parameters if they are asked for; None where there is none."""
+    """Returns the result, and if requested the gradients of map and parameters; None for a missing gradient."""
     leaf = x.detach().requires_grad_(grad)
     out = call(leaf)
     found: list[Tensor | None] = [out.detach()]
@@ -68,8 +68,8 @@ def results(call: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor, *, g
     return found
 
 
-def assert_refused(error: BaseException) -> None:
-    """Checks that an error is one of ours, or has one in its message: what torch makes of it names it."""
+def assert_is_clear_error(error: BaseException) -> None:
+    """Checks that an error is an UnsupportedError, or that torch's error names it in its message."""
     message = f"{error}"
     assert isinstance(error, OptionError) or "fused=on" in message, repr(error)
     assert re.search("fused=(on|auto|off) ", message), message
@@ -78,51 +78,51 @@ def assert_refused(error: BaseException) -> None:
 @in_every_way
 @with_and_without_gradients
 @pytest.mark.parametrize("name", CAPTURES)
-def test_captured_it_gives_right_values_or_one_error(name: str, fused: str, grad: bool) -> None:
+def test_a_captured_module_gives_correct_values_or_the_error(name: str, fused: str, grad: bool) -> None:
     if (name, fused) == ("compile, dynamic", "off"):
         pytest.skip("takes half a minute, and is torch's alone")
     module, x = make(C, G, fused=fused), images()
-    reference, other = exact(module), images(seed=2)
+    reference, second_map = exact(module), images(seed=2)
     try:
         with torch.set_grad_enabled(grad):
-            found = results(CAPTURES[name](module, x.requires_grad_(grad)), module, other, grad=grad)
+            found = results(CAPTURES[name](module, x.requires_grad_(grad)), module, second_map, grad=grad)
     except Exception as error:
-        if not (fused == "on" and name in REFUSED):
+        if not (fused == "on" and name in UNSUPPORTED):
             raise
-        assert_refused(error)
+        assert_is_clear_error(error)
         return
-    assert not (fused == "on" and name in REFUSED), "it is not refused any more"
-    expected = results(reference, reference, other.double(), grad=grad)
-    assert_right(found, expected[: len(found)])
+    assert not (fused == "on" and name in UNSUPPORTED), "it raises no error any more"
+    expected = results(reference, reference, second_map.double(), grad=grad)
+    assert_correct(found, expected[: len(found)])
 
 
 @in_every_way
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_transformed_it_gives_right_values_or_one_error(name: str, fused: str) -> None:
+def test_a_transformed_module_gives_correct_values_or_the_error(name: str, fused: str) -> None:
     module, x = make(C, G, fused=fused), images()
     if fused == "on":
         with pytest.raises(OptionError, match="fused=on") as caught:
             TRANSFORMS[name](module, x)
-        assert_refused(caught.value)
+        assert_is_clear_error(caught.value)
         return
-    assert_right(TRANSFORMS[name](module, x), TRANSFORMS[name](exact(module), x.double()), limit=1e-3)
+    assert_correct(TRANSFORMS[name](module, x), TRANSFORMS[name](exact(module), x.double()), limit=1e-3)
 
 
 @in_every_way
 @with_and_without_gradients
 @pytest.mark.parametrize("name", MODES)
-def test_in_any_mode_it_gives_right_values(name: str, fused: str, grad: bool) -> None:
+def test_a_module_gives_correct_values_in_any_mode(name: str, fused: str, grad: bool) -> None:
     module, x = make(C, G, fused=fused), images()
     with MODES[name](), torch.set_grad_enabled(grad and name not in ("no_grad", "inference_mode")):
         found = results(module, module, x, grad=grad)
     reference = exact(module)
-    assert_right(found, results(reference, reference, x.double(), grad=grad)[: len(found)])
+    assert_correct(found, results(reference, reference, x.double(), grad=grad)[: len(found)])
 
 
 @in_every_way
 @with_and_without_gradients
 @pytest.mark.parametrize("name", MAPS)
-def test_any_kind_of_map_gives_what_torch_gives_or_one_error(name: str, fused: str, grad: bool) -> None:
+def test_any_kind_of_map_gives_torchs_result_or_the_error(name: str, fused: str, grad: bool) -> None:
     module = make(C, G, fused=fused)
 
     def computed() -> Tensor:
@@ -133,14 +133,14 @@ def test_any_kind_of_map_gives_what_torch_gives_or_one_error(name: str, fused: s
     try:
         found = computed()
     except Exception as error:
-        if fused == "on" and name in KINDS_REFUSED:
-            assert_refused(error)
+        if fused == "on" and name in UNSUPPORTED_KINDS:
+            assert_is_clear_error(error)
             return
         module.fuse("off")
         with pytest.raises(type(error), match=re.escape(str(error))):
             computed()
         return
-    assert not (fused == "on" and name in KINDS_REFUSED), "it is not refused any more"
+    assert not (fused == "on" and name in UNSUPPORTED_KINDS), "it raises no error any more"
     module.fuse("off")
     expected = computed()
     assert type(found) is type(expected)
@@ -148,17 +148,19 @@ def test_any_kind_of_map_gives_what_torch_gives_or_one_error(name: str, fused: s
     assert found.dtype == expected.dtype
     if name in ("on the meta device", "fake"):
         return
-    value, wanted = (each.held if isinstance(each, Wrapped) else each.detach() for each in (found, expected))
-    limit = {torch.bfloat16: 0.1, torch.float16: 0.01}.get(wanted.dtype, 1e-5)
-    assert value.numel() == 0 or (value - wanted).abs().max() <= limit
+    value, expected_value = (
+        result.inner if isinstance(result, Wrapped) else result.detach() for result in (found, expected)
+    )
+    limit = {torch.bfloat16: 0.1, torch.float16: 0.01}.get(expected_value.dtype, 1e-5)
+    assert value.numel() == 0 or (value - expected_value).abs().max() <= limit
 
 
 @in_every_way
-def test_parametrised_it_gives_right_values_in_every_capture(fused: str) -> None:
+def test_a_captured_parametrized_module_gives_correct_values(fused: str) -> None:
     module = parametrised(make(C, G, fused=fused))
     reference = exact(module)
     x = images()
-    assert_right(results(module, module, x, grad=True), results(reference, reference, x.double(), grad=True))
+    assert_correct(results(module, module, x, grad=True), results(reference, reference, x.double(), grad=True))
 
 
 def test_fake_parameters_are_never_read_as_memory() -> None:
@@ -174,7 +176,7 @@ def test_fake_parameters_are_never_read_as_memory() -> None:
 
 
 @pytest.mark.parametrize("kind", ["attention", "nothing"])
-def test_a_block_that_is_captured_is_left_to_torch(kind: str) -> None:
+def test_a_captured_block_is_computed_by_torch(kind: str) -> None:
     attention = make(C, G, fused="auto") if kind == "attention" else nn.Identity()
     norm, x = nn.BatchNorm2d(C).eval().requires_grad_(False), images()
     attention.requires_grad_(False)
@@ -187,7 +189,9 @@ def test_a_block_that_is_captured_is_left_to_torch(kind: str) -> None:
 
     traced = torch.jit.trace(block, (x,), check_trace=False)
     assert seen == [None]
-    assert_right(traced(images(2)), torch.relu(exact(attention)(exact(norm)(images(2).double())) + images(2).double()))
+    assert_correct(
+        traced(images(2)), torch.relu(exact(attention)(exact(norm)(images(2).double())) + images(2).double())
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -205,8 +209,8 @@ def test_a_block_has_second_derivatives(training: bool, joined: bool) -> None:
         value = torch.relu(attention(norm(leaf)) + shortcut) if out is None else out
         leaves = [leaf, *attention.parameters(), *norm.parameters()]
         gradients = torch.autograd.grad(value.square().sum(), leaves, create_graph=True)
-        total = torch.stack([each.square().sum() for each in gradients]).sum()
+        total = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
         return list(torch.autograd.grad(total, leaves))
 
     found = second(attention, norm, x, fused=True)
-    assert_right(found, second(exact(attention), exact(norm), x.double(), fused=False))
+    assert_correct(found, second(exact(attention), exact(norm), x.double(), fused=False))

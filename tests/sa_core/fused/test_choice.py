@@ -1,4 +1,4 @@
-"""Which variants have kernels, what the module says about it, and what happens where there are none."""
+"""Which variants have kernels, how the module reports it, and what happens without kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.sa_core.fused.cases import ROUNDING, TYPES, last, make, needs_kernels
 from tests.sa_core.helpers import noise, randomised, variants
 from tests.wording import refusal, worded
 
-# On 16 channels in 2 groups: 8 channels a group, branches of 4.
+# With 16 channels in 2 groups: 8 channels per group, 4 per branch.
 COVERED: tuple[tuple[dict[str, Any], Form], ...] = (
     ({}, Form(2, 4, True, "instance", 2)),
     ({"branches": "channel"}, Form(2, 4, True, "none", 2)),
@@ -74,7 +74,7 @@ def test_a_variant_without_kernels_has_a_reason(knobs: dict[str, Any], lacking: 
 @needs_kernels
 @settings(max_examples=100)
 @given(variants())
-def test_any_variant_is_computed_with_the_same_numbers(case: dict[str, Any]) -> None:
+def test_any_variant_gives_the_same_result_with_auto_and_off(case: dict[str, Any]) -> None:
     torch.manual_seed(case["seed"])
     module = randomised(ShuffleAttention(case["shape"][1], **case["knobs"]), case["seed"])
     x = noise(*case["shape"], seed=case["seed"])
@@ -88,7 +88,7 @@ def test_any_variant_is_computed_with_the_same_numbers(case: dict[str, Any]) -> 
     assert auto.stride() == expected.stride() or 1 in x.shape
 
 
-def test_an_unknown_value_is_refused_with_those_that_are_known() -> None:
+def test_an_unknown_value_raises_an_error_with_the_valid_ones() -> None:
     message = refusal("fused=yes", "options.unknown", valid="auto, on, off")
     with pytest.raises(OptionError, match=message):
         ShuffleAttention(16, 2, fused="yes")
@@ -99,7 +99,7 @@ def test_an_unknown_value_is_refused_with_those_that_are_known() -> None:
 
 
 @needs_kernels
-def test_repr_says_how_it_is_computed() -> None:
+def test_repr_shows_what_computes_the_module() -> None:
     module = ShuffleAttention(16, 2)
     for fused, computed in (
         ("auto", "by kernels"),
@@ -115,7 +115,7 @@ def test_repr_says_how_it_is_computed() -> None:
 
 
 @needs_kernels
-def test_reasons_are_given_by_type_and_device() -> None:
+def test_reasons_depend_on_type_and_device() -> None:
     assert reason_against("cpu", torch.float32) is None
     assert reason_against("cpu", torch.bfloat16) is None
     assert reason_against("cpu", torch.float64) == worded("fused.no_kernel", lacking="float64 on cpu")
@@ -128,7 +128,7 @@ def test_reasons_are_given_by_type_and_device() -> None:
 
 
 @needs_kernels
-def test_a_type_without_kernels_is_refused_by_on_and_computed_by_auto() -> None:
+def test_a_type_without_kernels_raises_an_error_with_on_and_works_with_auto() -> None:
     module, x = make(16, 2, dtype=torch.float64), noise(2, 16, 3, 3, dtype=torch.float64)
     with pytest.raises(
         OptionError,
@@ -144,7 +144,7 @@ def test_a_type_without_kernels_is_refused_by_on_and_computed_by_auto() -> None:
 
 
 @needs_kernels
-def test_a_norm_that_was_replaced_is_refused_by_on() -> None:
+def test_a_replaced_norm_raises_an_error_with_on() -> None:
     module, x = make(16, 2), noise(2, 16, 3, 3)
     module.gn = torch.nn.GroupNorm(4, 4)
     with pytest.raises(
@@ -155,7 +155,7 @@ def test_a_norm_that_was_replaced_is_refused_by_on() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", TYPES)
-def test_off_is_auto_to_the_precision_of_the_type(dtype: torch.dtype) -> None:
+def test_off_equals_auto_up_to_the_precision_of_the_type(dtype: torch.dtype) -> None:
     if not cpu.supports(dtype):
         pytest.skip(f"this build has no {dtype}")
     module, x = make(16, 2, fused="auto", dtype=dtype), noise(2, 16, 5, 5).to(dtype)
@@ -163,10 +163,10 @@ def test_off_is_auto_to_the_precision_of_the_type(dtype: torch.dtype) -> None:
     module.fuse("off")
     off = module(x)
     assert auto.dtype == off.dtype == dtype
-    # Eager torch rounds a dozen times on the way.
+    # Eager torch rounds about a dozen intermediate results.
     assert (auto.double() - off.double()).abs().max() <= 12 * ROUNDING[dtype] * off.abs().max()
     if dtype == torch.float32:
-        assert not torch.equal(auto, off)  # otherwise the kernels were not asked
+        assert not torch.equal(auto, off)  # shows that kernels computed `auto`
 
 
 @pytest.mark.parametrize("fused", ["auto", "off", pytest.param("on", marks=needs_kernels)])
@@ -182,13 +182,13 @@ def test_an_empty_map_stays_empty(shape: tuple[int, ...], fused: str) -> None:
     assert not can_take(x, 16)
 
 
-def test_without_images_every_parameter_has_a_gradient_of_zero() -> None:
+def test_every_gradient_of_an_empty_batch_is_zero() -> None:
     module = make(16, 2, fused="auto")
     module(noise(0, 16, 3, 3)).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in module.parameters())
 
 
-def test_on_the_meta_device_shapes_are_followed() -> None:
+def test_shapes_are_propagated_on_the_meta_device() -> None:
     module = ShuffleAttention(16, 2, device="meta")
     out = module(torch.empty(2, 16, 3, 3, device="meta"))
     assert out.shape == (2, 16, 3, 3)
@@ -200,7 +200,7 @@ def test_on_the_meta_device_shapes_are_followed() -> None:
 
 @pytest.mark.parametrize("fused", ["auto", "off", pytest.param("on", marks=needs_kernels)])
 @pytest.mark.parametrize("shape", [(16, 3, 3), (3, 3), (1, 2, 16, 3, 3), (2, 8, 3, 3), (2, 3, 3, 16), (0, 8, 3, 3)])
-def test_a_map_of_another_rank_or_width_is_refused_with_the_expected_shape(shape: tuple[int, ...], fused: str) -> None:
+def test_a_map_of_another_rank_or_width_raises_shape_error(shape: tuple[int, ...], fused: str) -> None:
     module = make(16, 2, fused="off")
     module.fuse(fused)
     for call in (module, module.gates):

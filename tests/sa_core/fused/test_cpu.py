@@ -1,4 +1,4 @@
-"""The kernels for CPUs against torch's operations in float64, and against the paper's formula."""
+"""The CPU kernels against torch's operations in float64, and against the paper's formula."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _types(request: pytest.FixtureRequest) -> None:
 
 @settings(max_examples=120)
 @given(cases())
-def test_the_result_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
+def test_the_result_matches_the_formula_of_the_paper(case: dict[str, Any]) -> None:
     module, x = make_case(case), LAYOUTS[case["layout"]](case["shape"], case["seed"])
     state = arrays(module)
     expected = reference.shuffle_attention(x.double().numpy(), state, vars(module.knobs), state.get("permutation"))
@@ -64,14 +64,14 @@ def test_the_result_is_the_formula_of_the_paper(case: dict[str, Any]) -> None:
 
 @settings(max_examples=200)
 @given(cases(), st.sampled_from(TYPES))
-def test_all_gradients_are_those_of_the_function(case: dict[str, Any], dtype: torch.dtype) -> None:
+def test_all_gradients_match_those_in_float64(case: dict[str, Any], dtype: torch.dtype) -> None:
     if not cpu.supports(dtype):
         return
-    # `to` would make some layouts dense.
+    # `Tensor.to` would make some layouts dense.
     x, grad = LAYOUTS[case["layout"]](case["shape"], case["seed"]), LAYOUTS[case["grad_layout"]](case["shape"], 3)
     if dtype != torch.float32:
         x, grad = x.to(dtype), grad.to(dtype)
-    # What goes back through the deviation of a constant row is multiplied by 1 / sqrt(epsilon) = 316, and cancels.
+    # In a constant row the gradient through the deviation is multiplied by 1 / sqrt(epsilon) = 316, and cancels.
     assert_exact(make_case(case), x, grad, 4 * COMPUTED)
 
 
@@ -79,7 +79,7 @@ def test_all_gradients_are_those_of_the_function(case: dict[str, Any], dtype: to
 @every_type
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 15), (3, 5), (1, 16), (1, 17), (31, 1), (8, 8), (65, 1)])
 @pytest.mark.parametrize("images", [1, 2])
-def test_rows_of_any_length_are_computed_whole(
+def test_rows_of_any_length_are_computed_completely(
     shape: tuple[int, int], images: int, layout: str, dtype: torch.dtype
 ) -> None:
     assert_exact(make(16), LAYOUTS[layout]((images, 16, *shape), 5).to(dtype))
@@ -89,7 +89,7 @@ def test_rows_of_any_length_are_computed_whole(
 @every_type
 @pytest.mark.parametrize(("channels", "groups"), SIZES)
 @pytest.mark.parametrize("knobs", [{}, {"shuffle": False}])
-def test_any_number_of_channels_is_shuffled_right(
+def test_any_number_of_channels_is_shuffled_correctly(
     channels: int, groups: int, knobs: dict[str, Any], layout: str, dtype: torch.dtype
 ) -> None:
     assert_exact(make(channels, groups, **knobs), LAYOUTS[layout]((2, channels, 3, 3), 5).to(dtype))
@@ -97,7 +97,7 @@ def test_any_number_of_channels_is_shuffled_right(
 
 @both_layouts
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_long_rows_do_not_gather_errors(layout: str, dtype: torch.dtype) -> None:
+def test_errors_do_not_accumulate_in_long_rows(layout: str, dtype: torch.dtype) -> None:
     assert_exact(make(4, 1), LAYOUTS[layout]((1, 4, 200, 250), 5).to(dtype))
 
 
@@ -112,7 +112,9 @@ def test_long_rows_do_not_gather_errors(layout: str, dtype: torch.dtype) -> None
     ],
 )
 @both_layouts
-def test_maps_too_large_for_a_cache_are_computed_whole(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
+def test_maps_too_large_for_a_cache_are_computed_completely(
+    shape: tuple[int, ...], dtype: torch.dtype, layout: str
+) -> None:
     x = LAYOUTS[layout](shape, 0).to(dtype)
     assert x.numel() * x.element_size() > 16 << 20
     assert_exact(make(shape[1], 4), x)
@@ -120,7 +122,7 @@ def test_maps_too_large_for_a_cache_are_computed_whole(shape: tuple[int, ...], d
 
 @both_layouts
 @every_type
-def test_every_shuffle_has_its_inverse_in_the_gradient(layout: str, dtype: torch.dtype) -> None:
+def test_the_gradient_of_a_shuffle_is_the_inverse_shuffle(layout: str, dtype: torch.dtype) -> None:
     for blocks in (2, 4, 8):
         assert_exact(make(64, 4, shuffle_groups=blocks), LAYOUTS[layout]((2, 64, 3, 3), 5).to(dtype))
     for blocks in (3, 5, 6):
@@ -138,11 +140,11 @@ def test_a_constant_channel_has_no_variance(layout: str, dtype: torch.dtype) -> 
 
 
 @both_layouts
-def test_a_mean_far_above_the_spread_costs_no_precision(layout: str) -> None:
+def test_a_mean_far_above_the_deviation_loses_no_precision(layout: str) -> None:
     for size in (3, 16, 40):
         module = make(32)
         with torch.no_grad():
-            module.cweight.mul_(1e-4)  # which would otherwise leave gates of 0 or 1
+            module.cweight.mul_(1e-4)  # otherwise gates would saturate at 0 or 1
         x = LAYOUTS[layout]((2, 32, size, size), 5) + 1e4
         assert_exact(module, x)
         gates = module(x) / exact(module)(x.double())
@@ -152,7 +154,7 @@ def test_a_mean_far_above_the_spread_costs_no_precision(layout: str) -> None:
 @both_layouts
 @pytest.mark.parametrize("first", [300, 1e4, 1e6])
 @pytest.mark.parametrize("size", [3, 16, 100])
-def test_a_first_value_far_from_all_others_costs_no_precision(first: float, size: int, layout: str) -> None:
+def test_an_outlier_as_first_value_loses_no_precision(first: float, size: int, layout: str) -> None:
     module, x = make(8, 2), LAYOUTS[layout]((2, 8, size, size), 5)
     with torch.no_grad():
         module.cweight.mul_(size**2 / first)  # the mean is about first / size ** 2
@@ -161,20 +163,20 @@ def test_a_first_value_far_from_all_others_costs_no_precision(first: float, size
     found, expected = results_of(module, x, grad), results_of(exact(module), x.double(), grad.double())
     module.fuse("off")
     eager = results_of(module, x, grad)
-    for name in ("out", "x"):  # without the first position: beside it all others might be wrong
+    for name in ("out", "x"):  # without the first position, whose magnitude would hide errors of the others
         found_error, eager_error = (
             (values[name].double() - expected[name]).flatten(2)[:, :, 1:].abs().max() for values in (found, eager)
         )
         scale = expected[name].flatten(2)[:, :, 1:].abs().max()
         assert found_error <= COMPUTED * scale + 2 * eager_error, name
-    for name in NAMES:  # eager torch takes differences of large numbers as well
+    for name in NAMES:  # eager torch has cancellation as well
         found_error, eager_error = ((values[name] - expected[name]).abs().max() for values in (found, eager))
         assert found_error <= 3 * COMPUTED * expected[name].abs().max() + 2 * eager_error, name
 
 
 @both_layouts
 @every_type
-def test_initial_values_gate_by_a_constant(layout: str, dtype: torch.dtype) -> None:
+def test_initial_gates_are_constant(layout: str, dtype: torch.dtype) -> None:
     module, x = ShuffleAttention(32, 4, fused="on"), LAYOUTS[layout]((2, 32, 5, 5), 5).to(dtype)
     assert_exact(module, x)
     expected = x.double() * torch.sigmoid(torch.tensor(1.0, dtype=torch.float64))
@@ -184,7 +186,7 @@ def test_initial_values_gate_by_a_constant(layout: str, dtype: torch.dtype) -> N
 
 @both_layouts
 @every_type
-def test_what_passes_keeps_its_bits(layout: str, dtype: torch.dtype) -> None:
+def test_channels_without_gate_are_unchanged_bit_for_bit(layout: str, dtype: torch.dtype) -> None:
     x = LAYOUTS[layout]((2, 32, 5, 5), 5).to(dtype)
     for branches, passed in (("channel", [4, 5, 6, 7]), ("spatial", [0, 1, 2, 3]), ("none", list(range(8)))):
         out = make(32, branches=branches, shuffle=False)(x).detach()
@@ -196,7 +198,7 @@ def test_what_passes_keeps_its_bits(layout: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("place", [0, 7])
 @pytest.mark.parametrize("branches", ["channel", "spatial", "none"])
-def test_what_passes_is_not_looked_at(branches: str, place: int, value: float, layout: str) -> None:
+def test_channels_without_gate_need_no_statistics(branches: str, place: int, value: float, layout: str) -> None:
     x = LAYOUTS[layout]((2, 32, 5, 5), 5)
     passed = 5 if branches == "channel" else 0
     x[0, passed, place // 5, place % 5] = value
@@ -207,9 +209,9 @@ def test_what_passes_is_not_looked_at(branches: str, place: int, value: float, l
 
 @both_layouts
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("channel", [0, 7])  # of the channel branch, and of the spatial one
+@pytest.mark.parametrize("channel", [0, 7])  # in the channel branch and in the spatial branch
 @pytest.mark.parametrize("channels", [12, 32])
-def test_what_is_not_a_number_stays_in_its_row(channels: int, channel: int, value: float, layout: str) -> None:
+def test_nan_stays_in_its_row(channels: int, channel: int, value: float, layout: str) -> None:
     module = make(channels, 4 if channels == 32 else 1, shuffle=False)
     x = LAYOUTS[layout]((2, channels, 5, 5), 5)
     spoilt = x.clone(memory_format=torch.preserve_format)
@@ -224,7 +226,7 @@ def test_what_is_not_a_number_stays_in_its_row(channels: int, channel: int, valu
 
 
 @both_layouts
-def test_gates_far_out_are_0_or_1(layout: str) -> None:
+def test_saturated_gates_are_0_or_1(layout: str) -> None:
     module = make(32, norm="none")
     with torch.no_grad():
         for parameter in module.parameters():
@@ -236,12 +238,12 @@ def test_gates_far_out_are_0_or_1(layout: str) -> None:
 
 @both_layouts
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_maps_of_any_scale_are_gated(scale: float, layout: str) -> None:
+def test_maps_of_any_scale_are_supported(scale: float, layout: str) -> None:
     module = make(32)
     with torch.no_grad():
         module.cweight.div_(scale)
     x = LAYOUTS[layout]((2, 32, 5, 5), 5) * scale
-    # In units of the map: the largest gradient is that of cweight or of x, and hides the others.
+    # Relative to the scale of the map, as the largest gradient, of cweight or x, would hide the others.
     grad = noise(*x.shape, seed=3)
     found, expected = results_of(module, x, grad), results_of(exact(module), x.double(), grad.double())
     for name, value in found.items():
@@ -276,31 +278,31 @@ def test_results_do_not_depend_on_the_number_of_threads(
             out, moments = shuffle_attention(form, parameters, x, shortcut)
             gradients = torch.autograd.grad(out, leaves, noise(*shape, seed=9).to(dtype))
             results.append([out, *gradients, *([] if moments is None else [moments])])
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        for values in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], values, strict=True))
 
 
 @both_layouts
-def test_the_layout_of_the_result_is_that_of_the_map(layout: str) -> None:
+def test_the_result_has_the_memory_format_of_the_map(layout: str) -> None:
     x = LAYOUTS[layout]((2, 32, 5, 7), 5)
     found = results_of(make(32), x, noise(2, 32, 5, 7))
     assert found["out"].stride() == found["x"].stride() == x.stride()
 
 
-def test_inputs_are_left_as_they_were() -> None:
+def test_inputs_stay_unchanged() -> None:
     module, x, grad = make(32), LAYOUTS["a window"]((2, 32, 5, 7), 5), noise(2, 32, 5, 7)
     before = [value.clone() for value in (x, grad, *module.parameters())]
     results_of(module, x, grad)
     assert all(torch.equal(a, b) for a, b in zip(before, (x, grad, *module.parameters()), strict=True))
 
 
-def test_without_gradients_the_result_is_the_same_and_nothing_is_kept() -> None:
+def test_without_gradients_the_result_is_equal_and_nothing_is_saved() -> None:
     module, x = make(32), noise(2, 32, 5, 7)
-    kept = module(x)
+    with_gradients = module(x)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             out = module(x)
-        assert torch.equal(out, kept)
+        assert torch.equal(out, with_gradients)
         assert out.grad_fn is None
         assert not out.requires_grad
 
@@ -342,7 +344,7 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_a_library_torch_computes_it_and_says_why() -> None:
+def test_without_a_library_torch_computes_the_module_and_repr_has_the_reason() -> None:
     module, x = make(32, fused="auto"), noise(2, 32, 3, 3)
     off = make(32, fused="off")
     assert torch.equal(module(x), off(x))
@@ -354,7 +356,7 @@ def test_without_a_library_torch_computes_it_and_says_why() -> None:
         module(x)
 
 
-def test_a_library_that_cannot_be_loaded_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_library_that_does_not_load_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = cpu.load()
     assert found is not None
     suffix = Path(found._name).name.split(".", 1)[1]

@@ -1,4 +1,4 @@
-"""The operator as torch sees it: registered, compiled, exported, differentiated, copied."""
+"""The operator within torch: registration, compilation, export, differentiation, copies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ every_form = pytest.mark.parametrize("name", FORMS)
 
 
 def arguments_of(name: str, *, grad: bool) -> tuple[Any, ...]:
-    """What the registered operator is called with."""
+    """The arguments of the registered operator."""
     norm, joined, nhwc, permuted, knobs = FORMS[name]
     form = Form(2, 4, **{"channel_gate": True, "spatial_gate": "instance", "shuffle_groups": 2, "norm": norm, **knobs})
     x, shortcut = noise(2, C, 5, 4, seed=1), noise(2, C, 5, 4, seed=2)
@@ -84,13 +84,13 @@ def fresh_compiler() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore")
 @every_form
-def test_torch_finds_nothing_wrong_with_the_operator(name: str) -> None:
+def test_the_operator_passes_opcheck(name: str) -> None:
     library.opcheck(OPERATOR.default, arguments_of(name, grad=True))
 
 
 @pytest.mark.filterwarnings("ignore")
 @every_form
-def test_torch_finds_nothing_wrong_with_its_backward(name: str) -> None:
+def test_the_backward_operator_passes_opcheck(name: str) -> None:
     library.opcheck(BACKWARD.default, backward_arguments_of(name))
 
 
@@ -102,7 +102,7 @@ def call_directly(arguments: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
 
 
 @every_form
-def test_registered_and_direct_calls_agree_to_the_bit(name: str) -> None:
+def test_registered_and_direct_calls_are_equal_bit_for_bit(name: str) -> None:
     arguments = arguments_of(name, grad=True)
     leaves = [value for value in arguments[:10] if value is not None]
     grad = noise(2, C, 5, 4, seed=13)
@@ -121,25 +121,25 @@ def test_registered_and_direct_calls_agree_to_the_bit(name: str) -> None:
 
 
 def graph_of(module: nn.Module, x: Tensor) -> tuple[Tensor, list[str], nn.Module]:
-    """Compiles a module in one graph; returns its result, and the names of the operators in forward's graph."""
+    """Compiles a module in one graph; returns its result, and the operator names in the graph of forward."""
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
-    seen: list[str] = []
+    names: list[str] = []
 
-    def keep(graph: torch.fx.GraphModule, _: Any) -> Any:
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    def record(graph: torch.fx.GraphModule, _: Any) -> Any:
+        names.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return make_boxed_func(graph.forward)
 
-    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    backend = aot_autograd(fw_compiler=record, bw_compiler=record)
     compiled = torch.compile(module, fullgraph=True, backend=backend)
-    return compiled(x), seen, compiled
+    return compiled(x), names, compiled
 
 
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("knobs", [{}, {"permutation": "random", "fused": "auto"}, {"branches": "channel"}])
 @pytest.mark.parametrize("nhwc", [False, True])
-def test_compiled_in_one_graph_it_is_one_operator_and_does_the_same(knobs: dict[str, Any], nhwc: bool) -> None:
+def test_a_compiled_module_is_one_operator_with_equal_results(knobs: dict[str, Any], nhwc: bool) -> None:
     module, x = make(C, **knobs), noise(2, C, 5, 4)
     x = (last(x) if nhwc else x).requires_grad_()
     out, seen, _ = graph_of(module, x)
@@ -157,7 +157,7 @@ def test_compiled_in_one_graph_it_is_one_operator_and_does_the_same(knobs: dict[
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_compiled_for_inference_and_for_other_shapes_it_does_the_same() -> None:
+def test_compiled_inference_and_other_shapes_give_equal_results() -> None:
     module = make(C).eval()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
     with torch.no_grad():
@@ -172,7 +172,7 @@ def _operators_in(program: torch.export.ExportedProgram) -> set[str]:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_as_auto_it_has_torch_operations_only(strict: bool) -> None:
+def test_an_export_with_auto_has_only_torchs_operations(strict: bool) -> None:
     module, x = make(C, fused="auto").eval(), noise(2, C, 5, 4)
     program = torch.export.export(module, (x,), strict=strict)
     assert _operators_in(program) == {"aten"}
@@ -180,7 +180,7 @@ def test_exported_as_auto_it_has_torch_operations_only(strict: bool) -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_as_on_it_has_the_operator(strict: bool) -> None:
+def test_an_export_with_on_has_the_operator(strict: bool) -> None:
     module, x = make(C, fused="on").eval(), noise(2, C, 5, 4)
     program = torch.export.export(module, (x,), strict=strict, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     assert "sa_core" in _operators_in(program)
@@ -190,7 +190,7 @@ def test_exported_as_on_it_has_the_operator(strict: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_traced_by_jit_it_has_torch_operations_only() -> None:
+def test_a_jit_trace_has_only_torchs_operations() -> None:
     module, x = make(C, fused="auto").eval(), noise(2, C, 5, 4)
     traced = torch.jit.trace(module, (x,))
     assert "sa_core::" not in str(traced.inlined_graph)
@@ -200,11 +200,11 @@ def test_traced_by_jit_it_has_torch_operations_only() -> None:
 
 @pytest.mark.filterwarnings("ignore", "error::torch.jit.TracerWarning")
 @pytest.mark.parametrize("fused", ["auto", "off"])
-def test_traced_by_jit_it_hides_no_decision_from_the_trace(fused: str) -> None:
+def test_a_jit_trace_has_no_tracer_warnings(fused: str) -> None:
     torch.jit.trace(make(C, fused=fused).eval(), (noise(2, C, 5, 4),))
 
 
-class _Seen(torch.utils._python_dispatch.TorchDispatchMode):
+class _Recorder(torch.utils._python_dispatch.TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
@@ -214,15 +214,15 @@ class _Seen(torch.utils._python_dispatch.TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_dispatch_mode_sees_the_operator_and_its_backward() -> None:
+def test_a_dispatch_mode_records_the_operator_and_its_backward() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
-    with _Seen() as mode:
+    with _Recorder() as mode:
         module(x).sum().backward()
     assert "sa_core.shuffle_attention.default" in mode.names
     assert "sa_core.shuffle_attention_backward.default" in mode.names
 
 
-def test_the_flop_counter_goes_through_it() -> None:
+def test_the_flop_counter_works() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
     network = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), module)
     with FlopCounterMode(display=False) as counter:
@@ -232,7 +232,7 @@ def test_the_flop_counter_goes_through_it() -> None:
     assert torch.equal(out, network(x))
 
 
-def test_make_fx_and_fake_tensors_see_the_operator() -> None:
+def test_make_fx_and_fake_tensors_record_the_operator() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -247,7 +247,7 @@ def test_make_fx_and_fake_tensors_see_the_operator() -> None:
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_map_that_is_a_parameter_is_gated_as_any_other() -> None:
+def test_a_parameter_is_a_valid_map() -> None:
     module, x = make(C), noise(2, C, 5, 4)
     found = nn.Parameter(x.clone())
     out = module(found)
@@ -260,7 +260,7 @@ def test_a_map_that_is_a_parameter_is_gated_as_any_other() -> None:
 REFUSED = worded("fused.once_differentiated")
 
 
-def test_second_derivatives_are_refused_with_what_to_do() -> None:
+def test_second_derivatives_raise_an_error_with_a_remedy() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
     with pytest.raises(RuntimeError, match=REFUSED):
         torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
@@ -274,7 +274,7 @@ def test_second_derivatives_are_refused_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("registered", [False, True])
 @every_form
-def test_gradients_that_can_be_differentiated_are_those_of_the_kernels(name: str, registered: bool) -> None:
+def test_differentiable_gradients_equal_those_of_the_kernels(name: str, registered: bool) -> None:
     arguments = arguments_of(name, grad=True)
     leaves, grad = [value for value in arguments[:10] if value is not None], noise(2, C, 5, 4, seed=13)
     out = OPERATOR(*arguments)[0] if registered else call_directly(arguments)[0]
@@ -284,12 +284,12 @@ def test_gradients_that_can_be_differentiated_are_those_of_the_kernels(name: str
         assert value.dtype == leaf.dtype
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4 * float(1 + wanted.abs().max()))
     total = torch.stack([value.square().sum() for value in found]).sum()
-    second = torch.autograd.grad(total, leaves, allow_unused=True)  # what is added before a ReLU has none
+    second = torch.autograd.grad(total, leaves, allow_unused=True)  # the shortcut has no second derivative
     assert all(value.isfinite().all() for value in second if value is not None)
     assert second[0] is not None
 
 
-def test_the_registered_backward_refuses_to_be_differentiated() -> None:
+def test_differentiating_the_registered_backward_raises_an_error() -> None:
     arguments = backward_arguments_of("joined")
     arguments[1].requires_grad_()
     with pytest.raises(UnsupportedError, match=REFUSED):
@@ -298,7 +298,7 @@ def test_the_registered_backward_refuses_to_be_differentiated() -> None:
 
 @pytest.mark.parametrize("registered", [False, True])
 @every_form
-def test_gradients_go_only_where_they_are_wanted(name: str, registered: bool) -> None:
+def test_only_required_gradients_are_computed(name: str, registered: bool) -> None:
     count = 10
     all_arguments = arguments_of(name, grad=True)
     grad = noise(2, C, 5, 4, seed=13)
@@ -306,23 +306,23 @@ def test_gradients_go_only_where_they_are_wanted(name: str, registered: bool) ->
     def result(arguments: tuple[Any, ...]) -> Tensor:
         return OPERATOR(*arguments)[0] if registered else call_directly(arguments)[0]
 
-    given = [i for i in range(count) if all_arguments[i] is not None]
+    indices = [i for i in range(count) if all_arguments[i] is not None]
     expected = dict(
-        zip(given, torch.autograd.grad(result(all_arguments), [all_arguments[i] for i in given], grad), strict=True)
+        zip(indices, torch.autograd.grad(result(all_arguments), [all_arguments[i] for i in indices], grad), strict=True)
     )
-    for wanted in given:
+    for required in indices:
         arguments = arguments_of(name, grad=False)
-        arguments[wanted].requires_grad_()
+        arguments[required].requires_grad_()
         out = result(arguments)
         out.backward(grad)
-        for i in given:
-            assert (arguments[i].grad is not None) == (i == wanted)
-        assert torch.equal(arguments[wanted].grad, expected[wanted])
+        for i in indices:
+            assert (arguments[i].grad is not None) == (i == required)
+        assert torch.equal(arguments[required].grad, expected[required])
     assert not result(arguments_of(name, grad=False)).requires_grad
 
 
 @pytest.mark.parametrize("frozen", ["x", "parameters"])
-def test_frozen_parts_of_a_module_get_no_gradient(frozen: str) -> None:
+def test_frozen_parts_of_a_module_have_no_gradient(frozen: str) -> None:
     module, x, grad = make(C), noise(2, C, 5, 4), noise(2, C, 5, 4, seed=2)
     expected = results_of(module, x, grad)
     module.requires_grad_(frozen == "x")
@@ -339,32 +339,32 @@ def test_frozen_parts_of_a_module_get_no_gradient(frozen: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_kept_for_backward_is_the_map_and_two_numbers_a_channel(dtype: torch.dtype) -> None:
+def test_the_map_and_two_numbers_per_channel_are_saved_for_backward(dtype: torch.dtype) -> None:
     module, x = make(C), noise(2, C, 20, 20).to(dtype).requires_grad_()
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = module(x)
     parameters = sum(4 * parameter.numel() for parameter in module.parameters())
-    assert sum(kept.values()) == x.numel() * x.element_size() + 2 * 4 * 2 * C + parameters
-    assert kept[x.data_ptr()] == x.numel() * x.element_size()
+    assert sum(saved.values()) == x.numel() * x.element_size() + 2 * 4 * 2 * C + parameters
+    assert saved[x.data_ptr()] == x.numel() * x.element_size()
     out.sum().backward()
 
 
-def test_what_changes_in_place_before_backward_is_noticed() -> None:
+def test_an_in_place_change_before_backward_raises_an_error() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
-    held = x * 1
-    out = module(held)
-    held.add_(1)
+    copied = x * 1
+    out = module(copied)
+    copied.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
 
 
-def test_a_graph_is_kept_for_as_many_backwards_as_are_asked_for() -> None:
+def test_retain_graph_allows_a_second_backward() -> None:
     module, x = make(C), noise(2, C, 5, 4).requires_grad_()
     out = module(x)
     once = torch.autograd.grad(out.sum(), x, retain_graph=True)
@@ -373,7 +373,7 @@ def test_a_graph_is_kept_for_as_many_backwards_as_are_asked_for() -> None:
         torch.autograd.grad(out.sum(), x)
 
 
-def test_checkpointed_it_has_the_same_gradients() -> None:
+def test_gradients_are_equal_with_checkpointing() -> None:
     from torch.utils.checkpoint import checkpoint
 
     module, grad = make(C), noise(2, C, 5, 4, seed=2)
@@ -385,7 +385,7 @@ def test_checkpointed_it_has_the_same_gradients() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("map_type", [torch.float32, torch.bfloat16])
-def test_parameters_of_another_type_get_gradients_of_theirs(dtype: torch.dtype, map_type: torch.dtype) -> None:
+def test_gradients_have_the_type_of_their_parameters(dtype: torch.dtype, map_type: torch.dtype) -> None:
     module = make(C, dtype=dtype)
     x, grad = noise(2, C, 5, 4).to(map_type), noise(2, C, 5, 4, seed=2).to(map_type)
     found, expected = results_of(module, x, grad), results_of(exact(module), x.double(), grad.double())
@@ -398,7 +398,7 @@ def test_parameters_of_another_type_get_gradients_of_theirs(dtype: torch.dtype, 
         assert parameter.dtype == dtype
 
 
-def test_one_parameter_of_another_type_is_enough() -> None:
+def test_a_single_parameter_may_have_another_type() -> None:
     module, x, grad = make(C), noise(2, C, 5, 4), noise(2, C, 5, 4, seed=2)
     module.sbias.data = module.sbias.data.double()
     found, expected = results_of(module, x, grad), results_of(exact(module), x.double(), grad.double())
@@ -409,7 +409,7 @@ def test_one_parameter_of_another_type_is_enough() -> None:
 
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("moved", ["sweight", "all"])
-def test_parameters_elsewhere_are_refused(moved: str, grad: bool) -> None:
+def test_parameters_on_another_device_raise_an_error(moved: str, grad: bool) -> None:
     module, x = make(C), noise(2, C, 5, 4)
     if moved == "all":
         module = module.to("meta")
@@ -422,7 +422,7 @@ def test_parameters_elsewhere_are_refused(moved: str, grad: bool) -> None:
         module(x)
 
 
-# What does not fit is written or read beyond its end if it is not refused: so in a process of its own.
+# In a separate process, because without an error the kernels would access memory out of bounds.
 MISFITS = """
 import sys
 import torch
@@ -463,7 +463,7 @@ for call in sys.argv[1:]:
 """
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_arguments_of_the_wrong_size_raise_an_error() -> None:
     calls = (
         "channels(16)",
         "channels(64)",
@@ -500,7 +500,7 @@ def default_dtype(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
 
 @pytest.mark.usefixtures("default_dtype")
 @pytest.mark.parametrize("norm", ["none", "running", "batch"])
-def test_room_for_results_is_float32_whatever_the_default_type_is(norm: str) -> None:
+def test_allocated_results_do_not_depend_on_the_default_type(norm: str) -> None:
     x, form = torch.zeros(2, C, 3, 3, dtype=torch.bfloat16), Form(2, 4, True, "instance", 2, norm)
     out, rows, moments = new_results(x, form)
     grad_x, grad_shortcut, gates, bn = new_gradients(x, form, joined=True)
@@ -508,10 +508,10 @@ def test_room_for_results_is_float32_whatever_the_default_type_is(norm: str) -> 
     assert {value.dtype for value in (rows, moments, gates, bn) if value is not None} == {torch.float32}
 
 
-def test_with_float64_as_the_default_type_results_are_the_same() -> None:
+def test_results_are_equal_with_float64_as_the_default_type() -> None:
     module, x, grad = make(C), noise(2, C, 5, 4), noise(2, C, 5, 4, seed=2)
     expected, before = results_of(module, x, grad), torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # wider than what is written there
+    torch.set_default_dtype(torch.float64)  # wider than the float32 that kernels write
     try:
         found = results_of(module, x, grad)
     finally:
@@ -520,7 +520,7 @@ def test_with_float64_as_the_default_type_results_are_the_same() -> None:
         assert torch.equal(found[name], value), name
 
 
-def test_from_several_threads_at_once_it_does_the_same() -> None:
+def test_concurrent_calls_give_equal_results() -> None:
     module = make(64)
     maps = [noise(4, 64, 7, 7, seed=seed) for seed in range(8)]
     expected = [module(x) for x in maps]
@@ -529,7 +529,7 @@ def test_from_several_threads_at_once_it_does_the_same() -> None:
             assert all(map(torch.equal, pool.map(module, maps), expected))
 
 
-def test_under_torch_func_torch_computes_it() -> None:
+def test_torch_computes_the_module_under_torch_func() -> None:
     module, off = make(C, fused="auto"), make(C, fused="off")
     x = noise(3, 2, C, 5, 4)
     assert not prefers_eager()
@@ -550,14 +550,14 @@ def test_under_torch_func_torch_computes_it() -> None:
 
 
 @pytest.mark.parametrize("fused", ["auto", "off"])
-def test_under_vmap_torch_computes_it(fused: str) -> None:
+def test_torch_computes_the_module_under_vmap(fused: str) -> None:
     module, x = make(C, fused=fused), noise(3, 2, C, 5, 4)
-    expected = torch.stack([module(each) for each in x])
+    expected = torch.stack([module(batch) for batch in x])
     torch.testing.assert_close(torch.func.vmap(module)(x), expected)
 
 
 @pytest.mark.parametrize("fused", ["auto", "off"])
-def test_gradients_of_single_images_are_had_from_vmap(fused: str) -> None:
+def test_vmap_gives_per_sample_gradients(fused: str) -> None:
     module, x = make(C, fused=fused), noise(3, 1, C, 5, 4)
     parameters = dict(module.named_parameters())
 
@@ -573,20 +573,20 @@ def test_gradients_of_single_images_are_had_from_vmap(fused: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("grad", [False, True])
-def test_forward_mode_has_the_tangent(grad: bool) -> None:
+def test_forward_mode_differentiation_gives_the_tangent(grad: bool) -> None:
     import torch.autograd.forward_ad as forward_mode
 
     module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(2, C, 5, 4)
     tangents = []
-    for each in (off, module):
+    for variant in (off, module):
         with torch.set_grad_enabled(grad), forward_mode.dual_level():
-            out = each(forward_mode.make_dual(x, noise(2, C, 5, 4, seed=2)))
+            out = variant(forward_mode.make_dual(x, noise(2, C, 5, 4, seed=2)))
             tangents.append(forward_mode.unpack_dual(out).tangent)
     assert tangents[1] is not None
     torch.testing.assert_close(tangents[1], tangents[0])
 
 
-def test_a_batch_of_gradients_is_refused_by_on_and_computed_by_auto() -> None:
+def test_batched_gradients_raise_an_error_with_on_and_work_with_auto() -> None:
     module, off, x = make(C, fused="on"), make(C, fused="off"), noise(1, C, 2, 2)
     with pytest.raises(UnsupportedError, match=worded("fused.one_gradient")):
         torch.autograd.functional.jacobian(module, x, vectorize=True)
@@ -596,22 +596,22 @@ def test_a_batch_of_gradients_is_refused_by_on_and_computed_by_auto() -> None:
     torch.testing.assert_close(torch.autograd.functional.jacobian(module, x, vectorize=True), expected)
 
 
-def test_functional_call_takes_the_parameters_that_it_is_given() -> None:
-    module, other, x = make(C), make(C, seed=1), noise(2, C, 5, 4)
-    out = torch.func.functional_call(module, dict(other.named_parameters()), (x,))
-    assert torch.equal(out, other(x))
+def test_functional_call_uses_the_given_parameters() -> None:
+    module, source, x = make(C), make(C, seed=1), noise(2, C, 5, 4)
+    out = torch.func.functional_call(module, dict(source.named_parameters()), (x,))
+    assert torch.equal(out, source(x))
 
 
 @pytest.mark.parametrize("fused", ["auto", "on", "off"])
-def test_copies_keep_how_it_is_computed(fused: str) -> None:
+def test_copies_keep_fused(fused: str) -> None:
     module, x = make(C, fused=fused, permutation="random"), noise(2, C, 5, 4)
     saved = io.BytesIO()
     torch.save(module, saved)
     saved.seek(0)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(saved, weights_only=False)):
-        assert other.fused == fused
-        assert repr(other) == repr(module)
-        assert torch.equal(other(x), module(x))
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(saved, weights_only=False)):
+        assert twin.fused == fused
+        assert repr(twin) == repr(module)
+        assert torch.equal(twin(x), module(x))
 
 
 class _Doubled(nn.Module):
@@ -620,7 +620,7 @@ class _Doubled(nn.Module):
 
 
 @pytest.mark.parametrize("path", ["sweight", "cbias", "gn.weight"])
-def test_parametrised_it_is_the_same_as_unfused(path: str) -> None:
+def test_a_parametrized_module_equals_the_unfused_one(path: str) -> None:
     results = []
     for fused in ("auto", "off"):
         module = make(C, fused=fused)
@@ -632,7 +632,7 @@ def test_parametrised_it_is_the_same_as_unfused(path: str) -> None:
     assert not torch.allclose(results[0]["out"], plain["out"])
 
 
-def test_with_weight_norm_and_pruned_it_is_the_same_as_unfused() -> None:
+def test_a_pruned_module_with_weight_norm_equals_the_unfused_one() -> None:
     results = []
     for fused in ("auto", "off"):
         module = make(C, fused=fused)
@@ -643,7 +643,7 @@ def test_with_weight_norm_and_pruned_it_is_the_same_as_unfused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
-def test_hooks_on_the_norm_fire(kind: str) -> None:
+def test_hooks_on_the_norm_are_called(kind: str) -> None:
     module, calls = make(C, fused="auto"), []
     getattr(module.gn, f"register_{kind}_hook")(lambda *_: calls.append(kind))
     x = noise(2, C, 5, 4).requires_grad_()
@@ -651,7 +651,7 @@ def test_hooks_on_the_norm_fire(kind: str) -> None:
     assert calls == [kind]
 
 
-def test_hooks_on_all_modules_fire_for_the_norm() -> None:
+def test_global_hooks_are_called_for_the_norm() -> None:
     module, called = make(C, fused="auto"), []
     handle = nn.modules.module.register_module_forward_hook(lambda part, *_: called.append(part))
     try:
@@ -661,7 +661,7 @@ def test_hooks_on_all_modules_fire_for_the_norm() -> None:
     assert called == [module.gn, module]
 
 
-def test_hooks_on_the_module_fire() -> None:
+def test_hooks_on_the_module_are_called() -> None:
     module, calls = make(C), []
     module.register_forward_hook(lambda *_: calls.append("forward"))
     module.register_full_backward_hook(lambda *_: calls.append("backward"))
@@ -669,26 +669,26 @@ def test_hooks_on_the_module_fire() -> None:
     assert calls == ["forward", "backward"]
 
 
-def test_a_norm_that_was_replaced_is_taken() -> None:
+def test_a_replaced_norm_is_used() -> None:
     class Zero(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros_like(x)
 
     module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(2, C, 5, 4)
-    for each in (module, off):
-        each.gn = Zero()
+    for variant in (module, off):
+        variant.gn = Zero()
     assert torch.equal(module(x), off(x))
 
 
-def test_a_norm_whose_forward_was_replaced_is_called() -> None:
+def test_a_replaced_forward_of_the_norm_is_called() -> None:
     module, off, x = make(C, fused="auto"), make(C, fused="off"), noise(2, C, 5, 4)
-    for each in (module, off):
-        each.gn.forward = lambda x: torch.zeros_like(x)
+    for variant in (module, off):
+        variant.gn.forward = lambda x: torch.zeros_like(x)
     assert torch.equal(module(x), off(x))
 
 
-def test_a_norm_whose_epsilon_was_changed_is_taken_as_it_is() -> None:
+def test_a_changed_epsilon_of_the_norm_is_used() -> None:
     module, off, x = make(C, 2, fused="auto"), make(C, 2, fused="off"), noise(2, C, 5, 4)
-    for each in (module, off):
-        each.gn.eps = 0.5
+    for variant in (module, off):
+        variant.gn.eps = 0.5
     torch.testing.assert_close(module(x), off(x))
