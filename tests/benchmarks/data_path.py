@@ -1,4 +1,4 @@
-"""Loads CIFAR-10 and walks through an epoch; prints how much memory that took, in bytes, beside the pixels' own.
+"""Loads CIFAR-10 and iterates over an epoch; prints the memory growth and the size of the pixels in bytes.
 
 python -m tests.benchmarks.data_path ROOT CACHE
 """
@@ -20,7 +20,7 @@ from ablations.data.device import DeviceImages
 
 
 def resident(which: str) -> int:
-    """Reads from Linux how much memory this process holds (VmRSS), or held at most (VmHWM), in bytes."""
+    """Returns the resident memory of this process (VmRSS), or its peak (VmHWM), in bytes, as reported by Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) * 1024
 
@@ -28,14 +28,14 @@ def resident(which: str) -> int:
 def main(root: str, cache: str) -> None:
     config = compose_config(["data=cifar10", f"data.root={root}", f"data.cache={cache}"]).data
     import filelock  # noqa: F401
-    import torchvision  # noqa: F401  what decoding imports is no part of the data
+    import torchvision  # noqa: F401  imports of decoding do not count as memory of the data
 
-    for count in (1, 1000):  # so is what torch sets up when it first computes
+    for count in (1, 1000):  # neither does memory that torch allocates at its first computation
         (torch.rand(count, 3, 32, 32) * 2).sum()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident("VmRSS")
     images = load_images(config, Console(quiet=True))
-    keep_freed_memory()  # as a run does, once it has its images
+    keep_freed_memory()  # as a run does after loading its images
     batches = DeviceImages(images, torch.device("cpu"), augmentation_of(config, 32))
     seen = sum(len(labels) for _, labels in batches.train_batches(128, 0, 0))
     seen += sum(len(labels) for _, labels in batches.test_batches(512))

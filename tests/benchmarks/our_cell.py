@@ -1,4 +1,4 @@
-"""The cell that `plain_script.py` is compared with, in a process of its own; takes the same arguments."""
+"""The cell that is compared with `plain_script.py`, in a separate process with the same arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch
         "device=cpu", f"seed={seed}", "sweep.factors={}",
     ])  # fmt: skip
     design = make_design(config)
-    launcher = SerialLauncher(design, config.data, threads=get_num_threads())  # as the script
+    launcher = SerialLauncher(design, config.data, threads=get_num_threads())  # as in the script
     launcher.prepare()
     *_, finished = launcher.work(Job(next(design.cells()), launcher.recipe, threads=launcher.threads))
     assert isinstance(finished, Finished)

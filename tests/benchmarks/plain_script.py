@@ -1,9 +1,9 @@
-"""What a competent person writes in an afternoon: the same training as a cell's, with PyTorch's usual means.
+"""A plain training script, equivalent to a cell, with PyTorch's standard tools.
 
     python -m tests.benchmarks.plain_script ROOT TRAIN_PER_CLASS VAL_PER_CLASS EPOCHS BATCH_SIZE SEED
 
-torchvision's data set and transforms, a DataLoader with two workers, fp32, everything else as PyTorch has it. It is
-what `tests/benchmarks/test_training.py` compares a cell with; it prints seconds and top-1 as JSON.
+torchvision's data set and transforms, a DataLoader with two workers, fp32, and PyTorch's defaults otherwise.
+`tests/benchmarks/test_training.py` compares a cell with it. Prints seconds and top-1 as JSON.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 def first_of_each_class(labels: list[int], count: int) -> list[int]:
     seen = [0] * 10
     chosen = []
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         if seen[label] < count:
-            chosen.append(place)
+            chosen.append(index)
             seen[label] += 1
     return chosen
 
 
 def main(root: str, train_per_class: int, val_per_class: int, epochs: int, batch_size: int, seed: int) -> None:
     torch.manual_seed(seed)
-    usual = [ToTensor(), Normalize(MEAN, STD)]
-    augmented = Compose([RandomCrop(32, padding=4, padding_mode="reflect"), RandomHorizontalFlip(), *usual])
+    to_input = [ToTensor(), Normalize(MEAN, STD)]
+    augmented = Compose([RandomCrop(32, padding=4, padding_mode="reflect"), RandomHorizontalFlip(), *to_input])
     train_set = datasets.CIFAR10(root, train=True, transform=augmented)
-    test_set = datasets.CIFAR10(root, train=False, transform=Compose(usual))
+    test_set = datasets.CIFAR10(root, train=False, transform=Compose(to_input))
     started = time.perf_counter()
     train_loader = DataLoader(
         Subset(train_set, first_of_each_class(train_set.targets, train_per_class)),

@@ -1,13 +1,13 @@
-"""What the fused operator costs, as ratios within one run: modules beside a copy of their map and beside the official
-formulation, networks with shuffle attention beside plain ones; for every instruction set that this machine has.
+"""Cost of the fused operator, as ratios within one run: modules relative to a copy of their map and to the official
+formulation, networks with shuffle attention relative to plain ones; for every instruction set of this machine.
 
-    pytest -s tests/benchmarks/test_fused.py                     # all of it: half an hour
+    pytest -s tests/benchmarks/test_fused.py                     # everything: half an hour
     SECONDS=2 pytest -s tests/benchmarks/test_fused.py -k "modules and avx2"
     DEVICE=cuda pytest -s tests/benchmarks/test_fused.py
 
-Gates are random: with the weights that they start from, every gate is a constant. Each instruction set is measured in a
-process of its own, with as many threads as there are cores. A test fails where a ratio in float32 is above the `must`
-of its row in one of three repetitions; it takes a machine that does nothing else. Nothing is asserted about GPUs.
+Gates are random, because initial gates are constant. Each instruction set is measured in a separate process with one
+thread per core. A test fails if a ratio in float32 exceeds the limit of its row (`must`) in one of three repetitions;
+it needs an idle machine. Nothing is asserted about GPUs.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from tests.processors import PROCESSORS
 from tests.sa_core.official import OfficialShuffleAttention
 
 DEVICE = torch.device(os.environ.get("DEVICE", "cpu"))
-SECONDS = float(os.environ.get("SECONDS", "8"))  # a comparison
+SECONDS = float(os.environ.get("SECONDS", "8"))  # per comparison
 TIMES = 3
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Row(NamedTuple):
-    """Ratios to a baseline, a median each time; and what they may be at most, where something is asked for."""
+    """Ratios to a baseline, one median per repetition, and their limit, if there is one."""
 
     what: str
     subject: str
@@ -54,15 +54,15 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         found = ", ".join(f"{ratio:.3f}" for ratio in self.ratios)
-        asked = "" if self.must is None else f" (must: {self.must:.2f}{'' if self.holds() else '; MISSED'})"
-        return f"{self.what}: {self.subject} / {self.baseline}: {found}{asked}"
+        limit = "" if self.must is None else f" (must: {self.must:.2f}{'' if self.holds() else '; MISSED'})"
+        return f"{self.what}: {self.subject} / {self.baseline}: {found}{limit}"
 
     def holds(self) -> bool:
         return self.must is None or max(self.ratios) <= self.must
 
 
 def rows(what: str, makes: Mapping[str, Make], baseline: str, musts: Mapping[str, float]) -> Iterator[Row]:
-    """Compares copies of subjects so many times."""
+    """Yields the ratios of subjects to a baseline, in several repetitions."""
     runs = [compare(makes, baseline, clock_of(DEVICE), seconds=SECONDS, seed=seed) for seed in range(TIMES)]
     for name in makes:
         if name != baseline:
@@ -70,7 +70,7 @@ def rows(what: str, makes: Mapping[str, Make], baseline: str, musts: Mapping[str
 
 
 def random_gates(module: nn.Module) -> nn.Module:
-    """Draws what shuffle attention learns, wherever in a module it stands."""
+    """Draws the parameters of all shuffle attention within a module at random."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in module.modules():
@@ -82,7 +82,7 @@ def random_gates(module: nn.Module) -> nn.Module:
 
 class Shape(NamedTuple):
     groups: int
-    forward: float  # at most so many copies
+    forward: float  # limit, relative to a copy
 
 
 SHAPES = {
@@ -92,7 +92,7 @@ SHAPES = {
     (128, 64, 32, 32): Shape(8, 1.5),
     (128, 32, 16, 16): Shape(8, 2.2),
 }
-BACKWARD_MUST = 0.25  # of the official formulation
+BACKWARD_MUST = 0.25  # relative to the official formulation
 
 
 MODULES: dict[str, Callable[[int, int], nn.Module]] = {
@@ -181,11 +181,11 @@ TABLES = {"modules": of_modules, "inference": of_inference, "training": of_train
 
 
 def instruction_sets() -> dict[str, dict[str, str]]:
-    """What this machine can compute with, and the variables that make it do so."""
+    """The instruction sets of this machine, with the environment variables that select them."""
     if DEVICE.type != "cpu":
         return {DEVICE.type: {}}
-    own = torch.backends.cpu.get_cpu_capability().lower()
-    return {own: {}, **(PROCESSORS if own == "avx512" else {})}
+    best = torch.backends.cpu.get_cpu_capability().lower()
+    return {best: {}, **(PROCESSORS if best == "avx512" else {})}
 
 
 @pytest.mark.parametrize("layout", list(FORMATS))

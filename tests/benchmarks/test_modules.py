@@ -1,9 +1,9 @@
-"""The attention modules by the clock, for before and after a change.
+"""Times of the attention modules, to compare before and after a change.
 
     pytest tests/benchmarks/test_modules.py --benchmark-autosave          # before
     pytest tests/benchmarks/test_modules.py --benchmark-compare           # after
 
-What is compared with what within one run is the business of `python -m ablations.bench`.
+For comparisons between modules use `python -m ablations.bench`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ablations.measure.record import Setting
 from sa_core import ATTENTION
 from tests.sa_core.official import OfficialShuffleAttention
 
-SHAPES = {  # of ResNet-50's first three stages, and of two of a CIFAR ResNet's; with the groups there
+SHAPES = {  # of ResNet-50's first three stages, and of two stages of a CIFAR ResNet, with groups
     "stage1": (8, 256, 56, 56, 64),
     "stage2": (8, 512, 28, 28, 64),
     "stage3": (8, 1024, 14, 14, 64),

@@ -1,6 +1,6 @@
-"""What `run` (with nothing to do) and `analyze` take where 10,000 cells are finished: `pytest -s` prints it.
+"""Time and memory of `run` (with nothing to do) and `analyze` with 10,000 finished cells: `pytest -s` prints them.
 
-Made in bulk by `tests.builders.big_studies`, then measured in processes of their own, as people run them.
+Studies come from `tests.builders.big_studies`; commands are measured in separate processes.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("verb", ["run", "analyze"])
 def test_ten_thousand_finished_cells(study: tuple[str, BigStudy], verb: str) -> None:
-    shape, made = study
-    begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, verb, *made.overrides], capture_output=True, text=True, check=False
+    shape, stored = study
+    started = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, verb, *stored.overrides], capture_output=True, text=True, check=False
     )
-    seconds = time.perf_counter() - begun
-    assert done.returncode == 0, done.stderr
-    _, cpu, _, peak = done.stdout.split()[-4:]
+    seconds = time.perf_counter() - started
+    assert process.returncode == 0, process.stderr
+    _, cpu, _, peak = process.stdout.split()[-4:]
     print(f"\n{shape}: {verb} takes {seconds:.1f} s ({float(cpu):.1f} s of the processor), {peak} MiB at most")
     assert int(peak) <= 1024

@@ -1,7 +1,6 @@
-"""What the suite itself costs: `pytest -s tests/benchmarks/test_suite.py` prints it.
+"""Overhead of the suite: `pytest -s tests/benchmarks/test_suite.py` prints it.
 
-Limits: 150 ms a cell, 5 s for `analyze` on 1,000 cells. They are not asserted: times belong to the machine that they
-were taken on.
+Limits: 150 ms per cell, 5 s for `analyze` with 1,000 cells. They are not asserted, as times depend on the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ablations.training.events import Epoch, Finished, Progress
 from ablations.training.job import Job
 from ablations.training.train import Result
 
-LIMIT = 150  # ms a cell
+LIMIT = 150  # ms per cell
 ENVIRONMENT = {"cpu": "a processor", "gpu": "none", "commit": "0" * 40}
 RESULT = Result(
     top1=90.0, test_loss=0.4, parameters=75_000, seconds=9.0,
@@ -36,7 +35,7 @@ RunStudy = Callable[..., list[tuple[float, float]]]
 
 @pytest.fixture(scope="module")
 def run_study() -> Iterator[RunStudy]:
-    """Runs a study whose cells have their results at once; returns the clock and the processor time as each begins."""
+    """Runs a study whose cells take no time; returns wall-clock and processor time at the start of each."""
     begun: list[tuple[float, float]] = []
 
     def work(_: SerialLauncher, job: Job) -> Iterator[Progress]:
@@ -59,19 +58,19 @@ def run_study() -> Iterator[RunStudy]:
 def test_overhead_of_the_suite_per_cell(
     run_study: RunStudy, tracked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the beginning of a cell to that of the next one; studies and stores in SQLite are made before the first."""
+    """Measures from the start of a cell to that of the next one; studies and SQLite stores are created before."""
     studies = [
         run_study(tmp_path, "replicates=10", f"tracking.enabled={tracked}", f"study=study{number}")
         for number in range(3)
     ]
     assert [len(begun) for begun in studies] == [50] * 3
-    # (studies, 49, clock and processor); on a machine that does other work the latter says more.
-    took = 1000 * np.diff(studies, axis=1)
+    # (studies, 49, wall clock and processor); on a busy machine the processor time is more informative.
+    differences = 1000 * np.diff(studies, axis=1)
     with capsys.disabled():
-        for name, milliseconds in zip(("clock", "processor"), np.moveaxis(took, 2, 0), strict=True):
+        for name, milliseconds in zip(("clock", "processor"), np.moveaxis(differences, 2, 0), strict=True):
             means = ", ".join(f"{mean:.0f}" for mean in milliseconds.mean(axis=1))
             print(
-                f"\n50 instant cells, tracking.enabled={tracked}, {name}: {means} ms a cell in three studies, "
+                f"\n50 instant cells, tracking.enabled={tracked}, {name}: {means} ms per cell in three studies, "
                 f"median {np.median(milliseconds):.0f} ms; limit {LIMIT} ms",
                 end="",
             )

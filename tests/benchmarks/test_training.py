@@ -1,9 +1,9 @@
-"""How far training is from what the machine can do: `pytest tests/benchmarks/test_training.py -s`.
+"""Speed and memory of training relative to simple references: `pytest tests/benchmarks/test_training.py -s`.
 
-Each figure is a ratio of medians within one run, what is compared alternating; nothing is asserted of times. CIFAR-10
-is needed, in `data/` or where CIFAR_ROOT says. Goals: the input path at 20 times the images per second of a DataLoader,
-an epoch at 1.02 times one that is fed a fixed batch, 1.05 with an option that is off by default, a cell twice as fast
-as a plain script, and the data path at 1.2 times the memory of the pixels.
+Each figure is a median of ratios within one run that alternates between both; times are not asserted. Needs CIFAR-10 in
+`data/` or in the folder CIFAR_ROOT. Goals: the input path at 20 times the images per second of a DataLoader, an epoch
+at 1.02 times one with a fixed batch (1.05 with an option that is off by default), a cell twice as fast as a plain
+script, and the data path at 1.2 times the memory of the pixels.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ def seconds(act: Callable[[], Any]) -> float:
 def compare(
     benchmark: BenchmarkFixture, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Times both in turn, after a round that does not count; pytest-benchmark records ours."""
+    """Times both alternately, after a warm-up round; pytest-benchmark records ours."""
     times: tuple[list[float], list[float]] = ([], [])
 
-    def one_of_ours() -> None:
+    def time_ours() -> None:
         times[0].append(seconds(ours))
 
-    def one_of_theirs() -> None:
+    def time_theirs() -> None:
         times[1].append(seconds(theirs))
 
-    benchmark.pedantic(one_of_ours, setup=one_of_theirs, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(time_ours, setup=time_theirs, rounds=rounds, warmup_rounds=1)
     return times[0][1:], times[1][1:]
 
 
@@ -83,13 +83,13 @@ def say(benchmark: BenchmarkFixture, name: str, ratios: list[float]) -> None:
 
 
 class Pictures(Dataset[Any]):
-    """As torchvision.datasets.CIFAR10 gives them."""
+    """Images in the form of torchvision.datasets.CIFAR10."""
 
     def __init__(self, images: Images) -> None:
         self.pixels = images.train.pixels.transpose(0, 2, 3, 1).copy()
         self.labels = images.train.labels.tolist()
-        usual = [ToTensor(), Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))]
-        self.transform = Compose([RandomCrop(32, padding=4, padding_mode="reflect"), RandomHorizontalFlip(), *usual])
+        to_input = [ToTensor(), Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))]
+        self.transform = Compose([RandomCrop(32, padding=4, padding_mode="reflect"), RandomHorizontalFlip(), *to_input])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,20 +122,20 @@ RECIPES: dict[str, dict[str, Any]] = {
 def test_epoch_against_one_with_a_fixed_batch(
     benchmark: BenchmarkFixture, images: Images, batch_size: int, name: str
 ) -> None:
-    """With an option and without: what is fed a fixed batch has no option."""
-    usual = TrainConfig(batch_size=batch_size, precision=resolve_precision("auto", "cpu"), memory_format="contiguous")
-    recipe = replace(usual, **RECIPES[name])
+    """Compares an epoch with an option with one on a fixed batch without options."""
+    default = TrainConfig(batch_size=batch_size, precision=resolve_precision("auto", "cpu"), memory_format="contiguous")
+    recipe = replace(default, **RECIPES[name])
     operations = RandAugment(2, 9) if name == "randaugment" else None
     batches = DeviceImages(images, CPU, Augmentation(32, 32, crop=4, flip=True, randaugment=operations))
     network = {"model": {"name": "resnet8"}, "attention": {"name": "none"}}
-    learner, plain = (Learner(network, chosen, 10, 0, CPU) for chosen in (recipe, usual))
+    learner, plain = (Learner(network, chosen, 10, 0, CPU) for chosen in (recipe, default))
     fixed = next(batches.train_batches(batch_size, 0, 0))
     fed = (batch for epoch in count() for batch in training_batches(batches, recipe, 0, epoch))
-    steps = 512 // batch_size  # a part of an epoch at a time: what else the machine does takes longer than that
+    steps = 512 // batch_size  # only part of an epoch, so that other processes affect few of the alternating parts
 
-    def part(taught: Learner, source: Iterator[Batch]) -> None:
+    def part(learner: Learner, source: Iterator[Batch]) -> None:
         for batch in islice(source, steps):
-            taught.step(*batch)
+            learner.step(*batch)
 
     ours, theirs = compare(benchmark, lambda: part(learner, fed), lambda: part(plain, repeat(fixed)), 81)
     say(
@@ -155,26 +155,26 @@ def in_a_process(program: str, *arguments: object) -> dict[str, float]:
 def test_cell_against_a_plain_script(benchmark: BenchmarkFixture) -> None:
     results: dict[str, list[dict[str, float]]] = {"our_cell": [], "plain_script": []}
 
-    def one(program: str) -> None:
+    def run(program: str) -> None:
         results[program].append(in_a_process(program, ROOT, 500, 500, 5, 64, len(results[program])))
 
-    one("plain_script")
-    one("our_cell")
-    benchmark.pedantic(lambda: one("our_cell"), setup=lambda: one("plain_script"), rounds=4)
+    run("plain_script")
+    run("our_cell")
+    benchmark.pedantic(lambda: run("our_cell"), setup=lambda: run("plain_script"), rounds=4)
     ours, theirs = results["our_cell"][1:], results["plain_script"][1:]
     say(
         benchmark,
         "time of a plain script over a cell's",
         [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)],
     )
-    for name, known in (("cell", ours), ("script", theirs)):
-        top1 = [result["top1"] for result in known]
+    for name, repetitions in (("cell", ours), ("script", theirs)):
+        top1 = [result["top1"] for result in repetitions]
         print(f"top-1 of the {name}: mean {statistics.mean(top1):.1f} %, {min(top1):.1f} to {max(top1):.1f} (n = 4)")
 
 
 @pytest.mark.parametrize("state", ["first", "second"])
 def test_memory_of_the_data_path(benchmark: BenchmarkFixture, tmp_path: Path, state: str) -> None:
-    """The first run decodes, the second finds the cache."""
+    """The first run decodes the images, the second uses the cache."""
     measured: list[dict[str, float]] = []
     folders = repeat(tmp_path) if state == "second" else (tmp_path / str(place) for place in count())
     if state == "second":
@@ -183,5 +183,5 @@ def test_memory_of_the_data_path(benchmark: BenchmarkFixture, tmp_path: Path, st
     say(
         benchmark,
         f"peak memory of the {state} run over the pixels'",
-        [one["grown"] / one["pixels"] for one in measured],
+        [run["grown"] / run["pixels"] for run in measured],
     )

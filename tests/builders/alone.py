@@ -1,4 +1,4 @@
-"""Functions for `Launcher.alone`: at the top level of a module, as worker processes import them."""
+"""Functions for `Launcher.alone`, at module level so that worker processes can import them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 
 def threads_and_process(extra: int) -> tuple[int, int]:
-    """Returns torch's threads plus `extra`, and the process."""
+    """Returns torch's number of threads plus `extra`, and the process id."""
     import torch
 
     return torch.get_num_threads() + extra, os.getpid()
@@ -19,12 +19,12 @@ def fail(text: str) -> None:
 
 
 def die() -> None:
-    """Ends this process without a word."""
+    """Kills this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class UnpicklableError(Exception):
-    """An error that cannot be unpickled: it takes other arguments than it keeps."""
+    """An error that cannot be unpickled, as its constructor needs an argument that pickle does not store."""
 
     def __init__(self, name: str, number: int) -> None:
         super().__init__(name)
@@ -32,5 +32,5 @@ class UnpicklableError(Exception):
 
 
 def raise_unpicklable() -> None:
-    """Raises an error that cannot be sent as it is."""
+    """Raises an error that cannot be sent between processes."""
     raise UnpicklableError("planted", 3)

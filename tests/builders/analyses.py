@@ -1,4 +1,4 @@
-"""Analyses of studies with made-up cells, and what is read of their files."""
+"""Analyses of studies with fabricated cells, and a parser of LaTeX macros."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ATTRIBUTES = {
 
 
 def spread_top1(variant: int, replicate: int) -> float:
-    """An accuracy that differs between variants and replicates, and whose differences do too."""
+    """An accuracy that varies with variant and replicate, as does its difference to the first variant."""
     return 60 + variant + (0.5 if replicate % 2 else -0.5) * (1 + variant)
 
 
@@ -45,9 +45,9 @@ def study_analysis(
     failure: str | None = None,
     **changes: Any,
 ) -> StudyAnalysis:
-    """A study with fabricated cells, the first `finished` of them with a result, the others failed or interrupted.
+    """A study with fabricated cells: the first `finished` have a result, the others failed or were interrupted.
 
-    `names` are other names of its variants, `changes` are those of its design.
+    `names` replaces the names of its variants, `changes` replaces fields of its design.
     """
     config = compose_config(["device=cpu", f"replicates={replicates}", *overrides])
     design = make_design(config)
@@ -69,7 +69,7 @@ def study_analysis(
 def search_analysis(
     folder: Path, *overrides: str, given_up: int = 0, is_confirmed: bool = True, replicates: int = 2
 ) -> StudyAnalysis:
-    """A search of six combinations, the later the better, of which it gave some up and confirmed the last ones."""
+    """A search of six combinations, each better than the one before; some were pruned, the best confirmed."""
     typed = ["device=cpu", f"replicates={replicates}", "sweep=search", SPACE, "sweep.objectives=[top1]", *overrides]
     config = compose_config(typed)
     declared, maker = make_design(config), Maker(config)
@@ -96,7 +96,7 @@ def search_analysis(
 
 
 def outcome_of(index: int, cell: Cell, top1: Callable[[int, int], float]) -> dict[str, Any]:
-    """What a cell of the `index`-th variant came to."""
+    """The outcome of a cell of the `index`-th variant."""
     result: dict[str, Any] = dict.fromkeys(CELL_METRICS, 1.0 + index)
     result |= {"top1": top1(index, cell.replicate), "parameters": 75000 + 100 * index, "attention_by": "kernels"}
     result["epochs"] = [{"epoch": 0, **dict.fromkeys(EPOCH_METRICS, 1.0)}]

@@ -1,4 +1,4 @@
-"""What a store remembers of a study as a whole."""
+"""Attributes of a study in a store."""
 
 from __future__ import annotations
 

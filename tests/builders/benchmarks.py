@@ -1,4 +1,4 @@
-"""Rows of benchmarks, and a look at what a figure of theirs cuts off."""
+"""Rows of benchmarks, and a check for cut or overlapping texts in their figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGES = {"layer1": (256, 56), "layer2": (512, 28), "layer3": (1024, 14), "layer
 FORWARD = Setting("forward", "eager", "fp32", "contiguous")
 STEP = Setting("training step", "eager", "fp32", "contiguous")
 PLAIN = 4_089_184_256
-# Of a network: multiply-adds more, time over the plain network's forward and in a training step, MiB saved and at peak.
+# Per network: additional multiply-adds, relative time of forward and of a training step, MiB saved, MiB at peak.
 NETWORKS = {
     "none": (0, 1.0, 1.0, 712.0, 1024.0),
     "sa": (2_759_680, 1.24, 1.21, 962.5, 1291.0),
@@ -26,7 +26,7 @@ NETWORKS = {
     "gc": (7_961_600, 1.13, 1.12, 916.0, 1262.0),
     "sge": (0, 1.31, 1.35, 1035.0, 1361.0),
 }
-# Of a module: its time over a copy's, how often it moves the least that it had to, operations an element.
+# Per module: time relative to a copy, memory traffic relative to the minimum, operations per element.
 MODULES = {
     "copy": (1.0, 1.0, 0.0),
     "sa": (2.1, 2.0, 5.0),
@@ -71,7 +71,7 @@ def module(name: str, place: str, setting: Setting = FORWARD, copy_ms: float = 4
 
 
 def benchmark_rows() -> pd.DataFrame:
-    """A benchmark as it comes: modules and networks, a second setting, and rows where the measurement failed."""
+    """A typical benchmark: modules and networks, a second setting, and failed measurements."""
     compiled = Setting("forward", "compiled", "fp32", "contiguous")
     return pd.DataFrame(
         [
@@ -85,14 +85,14 @@ def benchmark_rows() -> pd.DataFrame:
 
 
 def cut_or_overlapping(drawn: Figure) -> list[str]:
-    """Draws a figure and names the texts that are cut by its edges or lie on another."""
+    """Draws a figure and returns the texts that its edges cut or that overlap."""
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     texts = [*drawn.texts, *(text for legend in drawn.legends for text in legend.get_texts())]
     for axes in drawn.axes:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
-            labels = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)  # shared ones have none
+            labels = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=False)  # shared axes have no labels
             texts += [label for at, label in labels if low <= at <= high]
         texts += [*axes.texts, axes.xaxis.label]
         texts += [text for text in axes.get_children() if isinstance(text, Text) and text not in axes.texts]
@@ -100,5 +100,5 @@ def cut_or_overlapping(drawn: Figure) -> list[str]:
         text: text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_visible() and text.get_text()
     }
     cut = [text for text, box in boxes.items() if min(box.min) < 0 or box.x1 > drawn.bbox.x1 or box.y1 > drawn.bbox.y1]
-    lying = [text for (text, box), (_, other) in combinations(boxes.items(), 2) if box.overlaps(other)]
-    return [text.get_text() for text in cut + lying]
+    overlapping = [text for (text, box), (_, box2) in combinations(boxes.items(), 2) if box.overlaps(box2)]
+    return [text.get_text() for text in cut + overlapping]

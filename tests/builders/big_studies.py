@@ -1,8 +1,7 @@
-"""Studies of many finished cells, made in seconds: for tests of what the suite does with them.
+"""Studies of many finished cells, built in seconds.
 
-Everything is the suite's own but the transactions: keys, networks and protocol come from the design, results from
-`Result.to_dict`, what MLflow is told from `Tracker.sync`. Only the writing is in bulk: a transaction a store instead of
-several a cell.
+Contents come from the suite: keys, networks and protocol from the design, results from `Result.to_dict`, calls to
+MLflow from `Tracker.sync`. Only the writing is in bulk: one transaction per store instead of several per cell.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _BEGUN = 1_700_000_000.0  # Unix time
 
 @dataclass(frozen=True)
 class BigStudy:
-    """A study as it was stored: what to type for it, its design, and its cells with what came of them."""
+    """A stored study: its overrides, its design, and its cells with their outcomes."""
 
     overrides: list[str]
     design: Design
@@ -61,16 +60,16 @@ def make_big_study(
     missing: int = 0,
     mirrored: bool = True,
 ) -> BigStudy:
-    """Stores a study in `folder` whose cells are all finished, but for those that are not to be.
+    """Stores a study in `folder` whose cells are finished, except as specified.
 
     Args:
-        folder: of results.
-        overrides: what is typed to run the study.
-        picked: variants that a search has picked, at random.
-        failed: cells that failed, the last ones of the study.
-        pruned: variants of a search that it gave up after a third of the epochs, the first ones that it picked.
-        missing: cells that nobody has begun yet, the last ones.
-        mirrored: whether MLflow knows what is finished.
+        folder: folder of results.
+        overrides: overrides on the command line of the study.
+        picked: number of variants that a search picks, at random.
+        failed: number of cells that failed, at the end of the study.
+        pruned: number of picked variants, from the first, that were pruned after a third of the epochs.
+        missing: number of cells that have not started, at the end of the study.
+        mirrored: whether the finished cells are in MLflow.
     """
     typed = ["device=cpu", *overrides, f"results_dir={folder}"]
     config = compose_config(typed)
@@ -90,7 +89,7 @@ def make_big_study(
     costs = costs_on(machine_of(everything, usual_costs(everything)), everything)
     if picks:
         tried = replace(design, variants=(*design.variants, *picks))
-        confirmed = picks[pruned:][: design.confirm]  # whatever they came to: those that were better by then
+        confirmed = picks[pruned:][: design.confirm]  # regardless of their results
         design = replace(design, variants=(*design.variants, *confirmed))
         cells = [*tried.selection_cells(), *design.cells()]
     else:
@@ -117,24 +116,24 @@ def make_big_study(
 
 
 def result_of(cell: Cell, epochs: int) -> Result:
-    """Returns a result as training gives it: what replicates share, what variants differ in, and noise of its own."""
+    """Returns a result like that of training: a replicate effect, a variant effect, and noise of the cell."""
     shared = np.random.default_rng(cell.replicate).normal(0, 0.6)
     of_variant = np.random.default_rng(list(cell.variant.name.encode()))
     better, slower, larger = of_variant.normal(0, 0.5), abs(of_variant.normal(0.2, 0.1)), of_variant.integers(0, 900)
     plain = cell.variant.attention["name"] == "none"
     if plain:
         better, slower, larger = 0.0, 0.0, 0
-    own = np.random.default_rng(int(cell.key, 16))
-    top1 = np.clip(62 + better + shared + own.normal(0, 0.4), 0, 100).round(2)
-    ratio = 1 + slower + own.normal(0, 0.01)
+    noise = np.random.default_rng(int(cell.key, 16))
+    top1 = np.clip(62 + better + shared + noise.normal(0, 0.4), 0, 100).round(2)
+    ratio = 1 + slower + noise.normal(0, 0.01)
     curve = tuple(
         Epoch(
             epoch=index,
-            train_loss=float(2.3 * 0.8 ** (index + 1) + own.normal(0, 0.02)),
-            test_loss=float(2.3 * 0.82 ** (index + 1) + own.normal(0, 0.02)),
+            train_loss=float(2.3 * 0.8 ** (index + 1) + noise.normal(0, 0.02)),
+            test_loss=float(2.3 * 0.82 ** (index + 1) + noise.normal(0, 0.02)),
             top1=float(top1 if index == epochs - 1 else top1 * (1 - 0.5 ** (index + 1))),
             learning_rate=0.1 * (1 - index / epochs),
-            seconds=float(1.4 * ratio + own.normal(0, 0.01)),
+            seconds=float(1.4 * ratio + noise.normal(0, 0.01)),
             finished=_BEGUN + cell.replicate * 60 + index * 1.5,
         )
         for index in range(epochs)
@@ -144,7 +143,7 @@ def result_of(cell: Cell, epochs: int) -> Result:
 
 
 def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> None:
-    """Writes what came of cells, as `StudyStore` does one by one, with a transaction a trial."""
+    """Writes outcomes of cells, which `StudyStore` writes one by one with a transaction per trial."""
     choices = store.attributes["parameters"]
     distributions = distributions_of(choices)
     begun = datetime(2026, 1, 1)
@@ -182,7 +181,7 @@ def _store(store: StudyStore, url: str, design: Design, outcomes: Outcomes) -> N
 
 
 def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcomes, fingerprint: str) -> None:
-    """Mirrors finished cells as a run that missed them all does."""
+    """Mirrors finished cells, as a run does if MLflow has none of them."""
     destination = destination_of(config, design.study)
     tracker = Tracker(destination, design, store.id)
     real = tracker.experiment.client
@@ -198,7 +197,7 @@ def _mirror(config: Config, design: Design, store: StudyStore, outcomes: Outcome
 
 @dataclass
 class _BulkClient:
-    """Takes what a tracker tells MLflow, and writes all of it at once."""
+    """Collects the calls of a tracker to MLflow, and writes them at once."""
 
     uri: str
     artifacts: Path
@@ -241,15 +240,15 @@ class _BulkClient:
         self.metrics += [
             {
                 "run_uuid": run_id,
-                "key": one.key,
-                "value": one.value,
-                "timestamp": one.timestamp,
-                "step": one.step,
+                "key": entry.key,
+                "value": entry.value,
+                "timestamp": entry.timestamp,
+                "step": entry.step,
                 "is_nan": False,
             }
-            for one in metrics
+            for entry in metrics
         ]
-        self.params += [{"run_uuid": run_id, "key": one.key, "value": one.value} for one in params]
+        self.params += [{"run_uuid": run_id, "key": entry.key, "value": entry.value} for entry in params]
         self._set_tags(run_id, {tag.key: tag.value for tag in tags})
 
     def log_inputs(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
@@ -272,11 +271,11 @@ class _BulkClient:
         self.tags.update({(run_id, key): value for key, value in tags.items()})
 
     def write(self) -> None:
-        """Writes everything in a transaction."""
-        latest = {(row["run_uuid"], row["key"]): row for row in self.metrics}  # in the order of their steps
-        made = {(one.dataset.name, one.dataset.digest): one for one in self.data.values()}
-        names = {key: uuid.uuid4().hex for key in made}
-        inputs = {run: (uuid.uuid4().hex, one) for run, one in self.data.items()}
+        """Writes everything in one transaction."""
+        latest = {(row["run_uuid"], row["key"]): row for row in self.metrics}  # metrics are in the order of their steps
+        datasets = {(data.dataset.name, data.dataset.digest): data for data in self.data.values()}
+        names = {key: uuid.uuid4().hex for key in datasets}
+        inputs = {run: (uuid.uuid4().hex, data) for run, data in self.data.items()}
         experiment = self.runs[0]["experiment_id"]
         rows = {
             mlflow_models.SqlRun: self.runs,
@@ -290,37 +289,37 @@ class _BulkClient:
                 {
                     "dataset_uuid": names[key],
                     "experiment_id": experiment,
-                    "name": one.dataset.name,
-                    "digest": one.dataset.digest,
-                    "dataset_source_type": one.dataset.source_type,
-                    "dataset_source": one.dataset.source,
+                    "name": data.dataset.name,
+                    "digest": data.dataset.digest,
+                    "dataset_source_type": data.dataset.source_type,
+                    "dataset_source": data.dataset.source,
                 }
-                for key, one in made.items()
+                for key, data in datasets.items()
             ],
             mlflow_models.SqlInput: [
                 {
-                    "input_uuid": own,
+                    "input_uuid": input_id,
                     "source_type": "DATASET",
-                    "source_id": names[one.dataset.name, one.dataset.digest],
+                    "source_id": names[data.dataset.name, data.dataset.digest],
                     "destination_type": "RUN",
                     "destination_id": run,
                     "step": 0,
                 }
-                for run, (own, one) in inputs.items()
+                for run, (input_id, data) in inputs.items()
             ],
             mlflow_models.SqlInputTag: [
-                {"input_uuid": own, "name": tag.key, "value": tag.value}
-                for own, one in inputs.values()
-                for tag in one.tags
+                {"input_uuid": input_id, "name": tag.key, "value": tag.value}
+                for input_id, data in inputs.values()
+                for tag in data.tags
             ],
         }
         engine = sqlalchemy.create_engine(self.uri)
         with engine.begin() as connection:
-            for model, of in rows.items():
-                known = {column.name for column in model.__table__.columns}
+            for model, table_rows in rows.items():
+                columns = {column.name for column in model.__table__.columns}
                 connection.execute(
                     sqlalchemy.insert(model.__table__).prefix_with("OR IGNORE"),
-                    [{key: value for key, value in row.items() if key in known} for row in of],
+                    [{key: value for key, value in row.items() if key in columns} for row in table_rows],
                 )
         engine.dispose()
 

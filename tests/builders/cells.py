@@ -1,4 +1,4 @@
-"""Stored cells and designs in memory, with results that tell which they are."""
+"""Stored cells and designs in memory, with results that identify the cell."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def design(replicates: int = 2) -> Design:
     return make_design(configuration(replicates))
 
 
-def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell]:
-    """The design's cells, the first `finished` of them with a result that tells which they are."""
+def stored(study_design: Design, finished: int, machine: str = "one") -> list[StoredCell]:
+    """The cells of a design; the first `finished` have a result that identifies the cell."""
     cells = []
-    for number, cell in enumerate(made.cells()):
+    for number, cell in enumerate(study_design.cells()):
         curve = [{"epoch": i, **{key: float(number + i) for key in EPOCH_METRICS}} for i in range(2)]
         result: dict[str, Any] = {key: float(number) for key in CELL_METRICS}
         result |= {"epochs": curve, "attention_by": "kernels"}
@@ -36,15 +36,15 @@ def stored(made: Design, finished: int, machine: str = "one") -> list[StoredCell
 
 
 def stored_cell(cell: Cell, number: int, outcome: dict[str, Any] | None, failure: str | None = None) -> StoredCell:
-    """A cell with this outcome, or one that failed for this reason, or else one that was interrupted."""
-    left = CellState.FAILED if failure else CellState.INTERRUPTED
+    """A cell with this outcome; without one, a cell that failed for this reason, or else was interrupted."""
+    unfinished = CellState.FAILED if failure else CellState.INTERRUPTED
     return StoredCell(
         cell.key,
         cell.variant.name,
         cell.variant.network,
         cell.variant.levels,
         cell.replicate,
-        left if outcome is None else CellState.FINISHED,
+        unfinished if outcome is None else CellState.FINISHED,
         number,
         cell.split,
         outcome,

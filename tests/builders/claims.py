@@ -1,4 +1,4 @@
-"""Claims, networks and studies for tests of the ledger, in memory and stored."""
+"""Claims, networks and studies for tests of the ledger, in memory and in a store."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ablations.ledger.declared import CLAIMS, Claim
 from ablations.ledger.stored import Network, Study
 from ablations.storage.study import open_store
 
-REAL = "data=cifar10"  # whatever is not the digits
+REAL = "data=cifar10"  # a data set other than the digits
 IMAGENET = ("data=imagenet_subset", "data.root=x", "data.resolution=224", "train=imagenet", "model=resnet50")
 WHOLE: dict[str, Any] = {"train": 1_281_167, "test": 50_000, "classes": [f"n{number}" for number in range(1000)]}
-NOISE = [0.03, -0.02, 0.01, -0.03, 0.02, -0.01, 0.0, 0.01]  # what replicates differ by
+NOISE = [0.03, -0.02, 0.01, -0.03, 0.02, -0.01, 0.0, 0.01]  # differences between replicates
 
 Top1 = Callable[[str, int], float | None]
 
@@ -39,14 +39,16 @@ def protocol_of(*overrides: str) -> dict[str, Any]:
 
 
 def network(model: str = "resnet8", **knobs: Any) -> dict[str, Any]:
-    """A network as a store has it; an attention by itself is given as `attention="sge"`."""
+    """A network in the form of a store, for example `network(attention="sge")`."""
     path = {name: name if name == "attention" else f"attention.{name}" for name in knobs}
-    made = make_variant(config_of(f"model={model}"), "v", {path[name]: value for name, value in knobs.items()}, {}, "v")
-    return dict(json.loads(json.dumps(made.network)))
+    variant = make_variant(
+        config_of(f"model={model}"), "v", {path[name]: value for name, value in knobs.items()}, {}, "v"
+    )
+    return dict(json.loads(json.dumps(variant.network)))
 
 
 def store_study(folder: Path, top1: Top1, *overrides: str, known: Mapping[str, Any] | None = None) -> str:
-    """Stores a study whose finished cells have the top-1 that `top1` gives to variant and replicate; its URL."""
+    """Stores a study with the top-1 that `top1` returns for variant and replicate; returns its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     url = f"sqlite:///{folder / 'optuna.db'}"
     design = make_design(compose_config(["device=cpu", *overrides]))
@@ -63,7 +65,7 @@ def store_study(folder: Path, top1: Top1, *overrides: str, known: Mapping[str, A
 
 
 def by_name(differences: Mapping[str, float]) -> Top1:
-    """Top-1 of 70 % plus what a variant differs by, and a little noise of its own."""
+    """Top-1 of 70 % plus the difference of a variant plus noise."""
     return lambda name, replicate: 70 + differences.get(name, 0.0) + NOISE[(replicate + len(name)) % len(NOISE)]
 
 
@@ -75,10 +77,10 @@ def study(
     name: str = "mine",
     store: str = "sqlite:///x",
 ) -> Study:
-    """A study of networks with the top-1 of their replicates, on real images unless another data set is given."""
+    """A study of networks with the top-1 of their replicates, by default on real images."""
     attributes = {"data": known, "looks": interims}
-    made = tuple(Network(settings, f"v{number}", top1) for number, (settings, top1) in enumerate(networks))
-    return Study(name, store, protocol_of(*(overrides or (REAL,))), attributes, made)
+    stored_networks = tuple(Network(settings, f"v{number}", top1) for number, (settings, top1) in enumerate(networks))
+    return Study(name, store, protocol_of(*(overrides or (REAL,))), attributes, stored_networks)
 
 
 def around(mean: float, n: int = 8, spread: float = 1.0) -> dict[int, float]:
@@ -92,11 +94,11 @@ def imagenet(
     groups: int = 64,
     plain: Mapping[int, float] | None = None,
 ) -> Study:
-    """A study of shuffle attention and the plain network on all of ImageNet, unless overrides say otherwise."""
+    """A study of shuffle attention and the plain network, by default on all of ImageNet."""
     model = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), "resnet50")
     config = config_of(*IMAGENET, *overrides)
     networks = []
-    for own, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, plain or around(76.0, 8, 2.0))):
-        made = make_variant(config, "v", {"model": model, **own}, {}, "v")
-        networks.append((made.network, top1))
+    for levels, top1 in (({"attention.groups": groups}, sa), ({"attention": "none"}, plain or around(76.0, 8, 2.0))):
+        variant = make_variant(config, "v", {"model": model, **levels}, {}, "v")
+        networks.append((variant.network, top1))
     return study(networks, *IMAGENET, *overrides, known=known)

@@ -1,4 +1,4 @@
-"""Costs of variants that are made up: as they are stored, and as an analysis has them."""
+"""Fabricated costs of variants, in the forms of a store and of an analysis."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ COPIES = 8
 
 
 def ratios(mean: float, copies: int = COPIES, spread: float = 0.01) -> list[float]:
-    """Relative times of copies whose geometric mean is `mean`; `spread` is how far single ones are off, relatively."""
+    """Relative times of copies with geometric mean `mean`; `spread` is their relative range."""
     logs = [spread * (copy - (copies - 1) / 2) / max(1, copies - 1) for copy in range(copies)]
     return [mean * math.exp(log) for log in logs]
 
 
 def speed(relative: Sequence[float] = (), images_per_second: float = 1000.0, batch: int = 128) -> Speed | None:
-    """A speed with these ratios; None where neither is known."""
+    """A speed with these ratios; None without ratios and images per second."""
     if not relative and math.isnan(images_per_second):
         return None
     return Speed(1000 * batch / images_per_second, tuple(math.log(ratio) for ratio in relative))
 
 
 def machine_of(design: Design, costs: Mapping[str, NetworkCost], environment: Mapping[str, str] = HERE) -> MachineCosts:
-    """What was measured of a design's variants on a machine, all variants of a backbone in one run."""
+    """Costs of a design's variants on one machine, with all variants of a backbone in one run."""
     runs: dict[str, tuple[dict[str, Settings], dict[str, NetworkCost]]] = {}
     for variant in design.variants:
         if variant.name in costs:
@@ -53,7 +53,7 @@ def costs_of(
     train_images_per_second: Mapping[str, float] | None = None,
     peak_memory_mib: Mapping[str, float] | None = None,
 ) -> StudyCosts:
-    """The costs of a design's variants by metric and name; of relative times, those of each copy."""
+    """The costs of a design's variants, from values by name; relative times have one value per copy."""
     batch = int(design.protocol["train"]["batch_size"])
     costs = {}
     for variant in design.variants:
@@ -69,7 +69,7 @@ def costs_of(
 
 
 def usual_costs(design: Design, copies: int = COPIES) -> dict[str, NetworkCost]:
-    """Costs of which each variant has a tenth of the plain network's time more than the one before, and 1 MiB."""
+    """Costs in which each variant takes 10 % of the baseline's time and 1 MiB more than the one before."""
     batch = int(design.protocol["train"]["batch_size"])
     return {
         variant.name: NetworkCost(
@@ -83,11 +83,11 @@ def usual_costs(design: Design, copies: int = COPIES) -> dict[str, NetworkCost]:
 
 
 def stored_attributes(*machines: MachineCosts) -> dict[str, Any]:
-    """What a study remembers of machines, the last one measured last."""
+    """Study attributes with the costs of machines, in the order of their measurements."""
     stored = costs_to_store({machine.key: machine for machine in machines})
     return {ATTRIBUTE: json.loads(json.dumps(stored))}
 
 
 def usual_attributes(design: Design) -> dict[str, Any]:
-    """What a study remembers whose variants have their usual costs."""
+    """Study attributes with the `usual_costs` of the variants."""
     return stored_attributes(machine_of(design, usual_costs(design)))

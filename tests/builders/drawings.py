@@ -1,4 +1,4 @@
-"""Studies with strange names and values, and what is cut off or overlaps in a figure."""
+"""Studies with unusual names and values, and checks of figures for cut or overlapping texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.builders.costs import costs_of
 SPEED, MEMORY = "train_images_per_second", "peak_memory_mib"
 SHORT = [f"v{number}" for number in range(12)]
 LONG = [f"variant {number} whose name has a good many words and 60 letters"[:60] for number in range(12)]
-UNBROKEN = [f"v{number}_" + "x" * 34 for number in range(12)]  # as long as a line without a break can be
+UNBROKEN = [f"v{number}_" + "x" * 34 for number in range(12)]  # the longest line without a break
 STRANGE = pytest.mark.filterwarnings("error")
 base = cache(design)
 
@@ -44,7 +44,7 @@ def design_of(names: Sequence[str], attentions: Sequence[str] = (), models: Sequ
 
 
 def cells_of(values: Mapping[str, Sequence[float]], parameters: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """The finished cells of a study: top-1 by variant, and parameters, NaN where they are not given."""
+    """The finished cells of a study: top-1 by variant, and parameters, by default NaN."""
     rows = [
         (variant, replicate, float(top1), (parameters or {}).get(variant, math.nan))
         for variant, tops in values.items()
@@ -54,8 +54,8 @@ def cells_of(values: Mapping[str, Sequence[float]], parameters: Mapping[str, int
 
 
 def rendered(drawn: Figure) -> tuple[FigureCanvasAgg, dict[Text, str]]:
-    """Draws a figure; returns its texts that are seen, without the tick labels of coordinates that are not."""
-    drawn.set_dpi(200)  # as it is saved; letters have other widths at another
+    """Draws a figure; returns its visible texts, without tick labels outside of the axes' limits."""
+    drawn.set_dpi(200)  # as in saved figures, because widths of letters depend on it
     canvas = FigureCanvasAgg(drawn)
     canvas.draw()
     texts = [*drawn.texts, *(text for legend in drawn.legends for text in legend.get_texts())]
@@ -71,7 +71,7 @@ def rendered(drawn: Figure) -> tuple[FigureCanvasAgg, dict[Text, str]]:
 
 
 def cut(drawn: Figure) -> list[str]:
-    """Names the texts that the edges of a figure cut."""
+    """Returns the texts that the edges of a figure cut."""
     canvas, texts = rendered(drawn)
     boxes = {name: text.get_window_extent(canvas.get_renderer()) for text, name in texts.items()}
     edge = drawn.bbox
@@ -83,19 +83,19 @@ def cut(drawn: Figure) -> list[str]:
 
 
 def overlapping(drawn: Figure) -> list[tuple[str, str]]:
-    """Names the texts of a figure that lie on each other by more than a pixel."""
+    """Returns the pairs of texts in a figure that overlap by more than a pixel."""
     canvas, texts = rendered(drawn)
     boxes = [(name, text.get_window_extent(canvas.get_renderer()).padded(-0.5)) for text, name in texts.items()]
-    return [(one, other) for (one, box), (other, place) in combinations(boxes, 2) if box.overlaps(place)]
+    return [(name1, name2) for (name1, box1), (name2, box2) in combinations(boxes, 2) if box1.overlaps(box2)]
 
 
 def written(drawn: Figure) -> list[str]:
-    """Returns all that is written in a figure."""
+    """Returns the visible texts of a figure."""
     return list(rendered(drawn)[1].values())
 
 
 def words(text: str) -> str:
-    """Returns what a text says, however it is broken and punctuated."""
+    """Returns the words of a text, without line breaks, colons and commas."""
     return " ".join(re.findall(r"[^\s:,]+", text))
 
 
@@ -106,20 +106,20 @@ def is_percent(limits: tuple[float, float]) -> bool:
 def strange_study(
     names: Sequence[str], replicates: int, top1: Callable[[int], float]
 ) -> tuple[pd.DataFrame, Design, StudyCosts]:
-    """Cells, design and costs of so many variants: the speed of one is that of another, memory is all the same."""
+    """Cells, design and costs of variants: pairs of them have equal speed, and all have equal memory."""
     tops = {name: [top1(number) + 0.01 * (i % 3) for i in range(replicates)] for number, name in enumerate(names)}
     tops = {name: [min(max(value, 0.0), 100.0) for value in values] for name, values in tops.items()}
     cells = cells_of(tops, {name: 75_290 + 84 * number for number, name in enumerate(names)})
     relative = {name: [1.0 + 0.07 * number] * replicates for number, name in enumerate(names)}
-    made = design_of(names)
+    study_design = design_of(names)
     costs = costs_of(
-        made,
+        study_design,
         train_images_per_second={name: 1000.0 + 137.0 * (number // 2) for number, name in enumerate(names)},
         peak_memory_mib=dict.fromkeys(names, 512.0),
         train_time_ratio=relative,
         test_time_ratio=relative,
     )
-    return cells, made, costs
+    return cells, study_design, costs
 
 
 TOPS = {
@@ -148,11 +148,11 @@ STUDIES = pytest.mark.parametrize(
 
 
 def points(axes: Axes) -> dict[tuple[float, float], str]:
-    """Returns the colour of each point that is drawn, by its coordinates; that of its edge where it is not filled."""
+    """Returns the colour of each point by its coordinates; for a point without fill, that of its edge."""
     found = {}
     for group in axes.collections:
         if isinstance(group, PathCollection):
-            faces, edges = (np.asarray(one).tolist() for one in (group.get_facecolor(), group.get_edgecolor()))
+            faces, edges = np.asarray(group.get_facecolor()).tolist(), np.asarray(group.get_edgecolor()).tolist()
             for number, (x, y) in enumerate(np.asarray(group.get_offsets()).tolist()):
                 face = to_hex(faces[number]) if len(faces) else "#ffffff"
                 found[x, y] = to_hex(edges[number % len(edges)]) if face == "#ffffff" else face
@@ -160,7 +160,7 @@ def points(axes: Axes) -> dict[tuple[float, float], str]:
 
 
 def spans(axes: Axes) -> list[tuple[float, float, float, float]]:
-    """Returns the ends of each interval that is drawn: x, y, x, y."""
+    """Returns the ends of each interval in a figure: x, y, x, y."""
     found = []
     for group in axes.collections:
         for path in group.get_paths() if isinstance(group, LineCollection) else ():
@@ -170,6 +170,6 @@ def spans(axes: Axes) -> list[tuple[float, float, float, float]]:
 
 
 def legend_of(drawn: Figure) -> list[str]:
-    """Returns what the legend of a figure says."""
+    """Returns the texts of the legend of a figure."""
     (legend,) = drawn.legends
     return [text.get_text() for text in legend.get_texts()]

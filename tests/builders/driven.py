@@ -1,4 +1,4 @@
-"""A study in a folder, on a real store, driven as often as a test wants."""
+"""A study in a folder with a real store, which a test can drive several times."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ablations.storage.study import StudyStore, open_store
 from ablations.tracking.base import StudyMirror
 from ablations.training.train import Epoch
 
-Work = Cell | Measure | None  # what a schedule yields
+Work = Cell | Measure | None  # yielded by a schedule
 
 
 class CutShort(Schedule):
-    """Another schedule, of which only the first cells are trained, or those of a test's own choice."""
+    """A schedule of which a test selects the cells to train, for example the first ones."""
 
     def __init__(self, schedule: Schedule, choose: Callable[[Iterator[Work]], Iterator[Work]]) -> None:
         super().__init__(schedule.design, None)
@@ -65,8 +65,8 @@ class DrivenStudy:
     """A study in a folder.
 
     Attributes:
-        said: what the display has printed.
-        found: what looks have found, in words, with the cells that the study had then.
+        said: output of the display.
+        found: messages of interim analyses, each with the number of cells of the study at that time.
         last: the schedule that was driven last.
     """
 
@@ -82,13 +82,13 @@ class DrivenStudy:
 
     @property
     def store(self) -> StudyStore:
-        """The store, opened anew."""
+        """The store, opened again."""
         store = open_store(self.url, self.design.study, create=True, directions=self.design.directions)
         store.initialise(self.design)
         return store
 
     def schedule(self, store: StudyStore) -> Schedule:
-        """Makes the schedule of the study as it is stored."""
+        """Returns a schedule for the stored state of the study."""
 
         def notify(text: str) -> None:
             self.found.append((text, schedule.total))
@@ -115,7 +115,7 @@ class DrivenStudy:
         retries: int = 2,
         seconds: float = 0.0,
     ) -> Driver:
-        """Goes on with the study as `run` does, without its report; returns the driver."""
+        """Continues the study as `run` does, without a report; returns the driver."""
         mirror = mirror or StudyMirror()
         store = self.store
         store.take_over()
@@ -143,7 +143,7 @@ class DrivenStudy:
         return driver
 
     def measure(self, launcher: Launcher) -> None:
-        """Measures the costs of the study's variants as `run` does with `measure=only`."""
+        """Measures the costs of the study's variants, as `run` does with `measure=only`."""
         display = Display(Console(file=self.said, width=300), 0, 0)
         measurer = CostMeasurer(self.config.measure, self.design, self.store, launcher, StudyMirror(), display)
         with Interrupts() as interrupts:
@@ -151,11 +151,11 @@ class DrivenStudy:
 
 
 def _first(work: Iterator[Work], number: int) -> Iterator[Work]:
-    """Yields what a schedule does until so many cells have been yielded."""
-    begun = 0
-    while begun < number and (one := next(work, _END)) is not _END:
-        begun += isinstance(one, Cell)
-        yield one  # type: ignore[misc]
+    """Yields from a schedule until it has yielded `number` cells."""
+    cells = 0
+    while cells < number and (item := next(work, _END)) is not _END:
+        cells += isinstance(item, Cell)
+        yield item  # type: ignore[misc]
 
 
 _END = object()

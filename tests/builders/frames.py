@@ -1,4 +1,4 @@
-"""Cells of made-up studies as data frames, and what their variants are compared with."""
+"""Cells of fabricated studies as data frames, and the baselines of their variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BASELINE = "none"
 
 
 def frame(values: Mapping[str, Mapping[int, float] | Sequence[float]], metric: str = "top1") -> pd.DataFrame:
-    """Returns cells that have ended: what each variant reached, by replicate; nan where it diverged."""
+    """Returns finished cells: the metric of each variant by replicate; NaN if it diverged."""
     rows = [
         {"variant": variant, "replicate": replicate, metric: value}
         for variant, reached in values.items()
@@ -20,5 +20,5 @@ def frame(values: Mapping[str, Mapping[int, float] | Sequence[float]], metric: s
 
 
 def against_nothing(*variants: str) -> dict[str, str]:
-    """Returns the baselines of a study that compares so many variants with one."""
+    """Returns the baselines of a study that compares these variants with the plain network."""
     return dict.fromkeys((BASELINE, *variants), BASELINE)

@@ -1,4 +1,4 @@
-"""Studies whose trained networks are kept, and those that keep random weights as training would."""
+"""Studies with stored weights: of trained networks, or random ones in place of training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROUPS = ("sweep=groups", "sweep.factors.attention.groups=[2,4]")
 
 
 class Keen(Launcher):
-    """A launcher that takes a copy of every network when it is trained."""
+    """A launcher that keeps a copy of every trained network."""
 
     def __init__(self, study: DrivenStudy) -> None:
         super().__init__(study.config)
@@ -52,13 +52,13 @@ class Keen(Launcher):
 
 
 def drive(study: DrivenStudy, weights: Weights | None, launcher: Launcher | None = None) -> tuple[int, str]:
-    """Trains what is missing; returns how many cells failed, and what was printed so far."""
+    """Trains the missing cells; returns the number of failed cells, and the output so far."""
     driver = study.drive(launcher or Keen(study), weights=weights)
     return driver.failed, study.said.getvalue()
 
 
 def stored_study(folder: Path, *overrides: str, finished: int | None = None) -> StudyAnalysis:
-    """A study as it would be stored, of which the first cells are finished."""
+    """An analysis of a study whose first `finished` cells, by default all, have a result."""
     config = compose_config([*IMAGES, "train.batch_size=8", "replicates=1", *overrides])
     design = make_design(config)
     images = load_images(config.data)
@@ -68,7 +68,7 @@ def stored_study(folder: Path, *overrides: str, finished: int | None = None) -> 
 
 
 def keep_weights(found: StudyAnalysis, *without: str) -> None:
-    """Keeps weights of all variants but some, as training would."""
+    """Stores random weights of all variants except `without`, as training does."""
     for variant in found.design.variants:
         if variant.name not in without:
             cell = found.design.cell(variant, 0)

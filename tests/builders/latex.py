@@ -1,4 +1,4 @@
-"""LaTeX: what it prints of a text, and whether it compiles tables."""
+"""LaTeX: the printed form of a text, and compilation of tables."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 
 
 def compile_tables(folder: Path, text: str = "", engine: str = "pdflatex") -> str:
-    """Compiles a document of some text and of the tables in a folder; returns what LaTeX says."""
+    """Compiles a document with a text and the tables in a folder; returns the output of LaTeX."""
     document = (
         "\\documentclass{article}\\usepackage{booktabs,graphicx}\\input{numbers}\\begin{document}"
         f"{text} \\input{{variants}}\\end{{document}}"
     )
     (folder / "document.tex").write_text(document, encoding="utf-8")
-    made = subprocess.run(
+    process = subprocess.run(
         [engine, "-interaction=nonstopmode", "-halt-on-error", "document.tex"],
         cwd=folder, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
-    assert made.returncode == 0, made.stdout[-2000:]
-    return made.stdout
+    assert process.returncode == 0, process.stdout[-2000:]
+    return process.stdout
 
 
 def printed(latex: str) -> str:
-    """What LaTeX prints of a text that has no formulas; raises where it would not print it."""
+    """The printed form of LaTeX without formulas; raises an error if LaTeX would not print it."""
     named = {
         "textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<", "textgreater": ">",
         "textbar": "|", "textasciigrave": "`", "char34": '"', "texttimes": "×", "textendash": "–",
     }  # fmt: skip
-    shown, at, depth, last = "", 0, 0, ""
+    output, at, depth, last = "", 0, 0, ""
     while at < len(latex):
         token = latex[at]
         if command := re.match(r"\\([a-z]+[0-9]*)\{\}", latex[at:]):
-            shown, token = shown + named[command[1]], command[0]
+            output, token = output + named[command[1]], command[0]
         elif escaped := re.match(r"\\([{}#$%&_])", latex[at:]):
-            shown, token = shown + escaped[1], escaped[0]
+            output, token = output + escaped[1], escaped[0]
         elif token in "{}":
             depth += 1 if token == "{" else -1
             assert depth >= 0
@@ -42,7 +42,7 @@ def printed(latex: str) -> str:
             assert token not in "\\#$%&_~^", token
             assert not (token == last and token in "-',`"), "a ligature"
             assert not (token == " " and last == " ")
-            shown += token
+            output += token
         last, at = token, at + len(token)
     assert depth == 0
-    return shown
+    return output

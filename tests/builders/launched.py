@@ -1,4 +1,4 @@
-"""What the tests of launchers with worker processes share: studies to be struck, and results without the clock."""
+"""Helpers for tests of launchers with worker processes: interrupted studies, and results without times."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from tests.builders.driven import CutShort, DrivenStudy
 
 Answer = TypeVar("Answer")
 
-CLOCK = {"seconds", "finished"}  # what the clock decides
-# Cells that are long enough to be struck in.
+CLOCK = {"seconds", "finished"}  # keys of times in results
+# Cells that are long enough to be interrupted.
 LONG = ("train.epochs=40", "data.train_images=64", "sweep.factors.attention.groups=[4]", "replicates=1")
 
 
 def launcher_of(study: DrivenStudy, chosen: LauncherConfig) -> closing[Launcher]:
-    """Makes a launcher for a study, of one thread a cell, which is closed in the end."""
+    """Returns a launcher for a study with one thread per cell, as a context manager that closes it."""
     config = replace(study.config, launcher=chosen, threads=1)
     return closing(make_launcher(config, study.design, Console(quiet=True)))
 
 
 def timeless(value: Any) -> Any:
-    """Returns a result without what depends on the clock."""
+    """Returns a result without its times."""
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
-    return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {key: timeless(item) for key, item in value.items() if key not in CLOCK}
+    return [timeless(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def results(store: StudyStore) -> dict[str, Any]:
-    """Returns the results of the finished cells by their names."""
+    """Returns the results of the finished cells by name."""
     return {
         f"{cell.variant} r{cell.replicate}": timeless(cell.outcome["result"])
         for cell in store.cells()
@@ -54,7 +54,7 @@ def results(store: StudyStore) -> dict[str, Any]:
 
 
 def outcomes(folder: Path, chosen: LauncherConfig, *overrides: str) -> tuple[DrivenStudy, dict[str, bytes]]:
-    """Trains a study in a folder; returns it, and its files of predictions by name."""
+    """Trains a study in a folder; returns it and its prediction files by name."""
     folder.mkdir()
     study = DrivenStudy(folder, *overrides)
     with launcher_of(study, chosen) as launcher:
@@ -63,16 +63,16 @@ def outcomes(folder: Path, chosen: LauncherConfig, *overrides: str) -> tuple[Dri
 
 
 def progress_of(launcher: Launcher, job: Job) -> list[tuple[float, Progress]]:
-    """Trains a cell; returns what is said of it, and when it was heard."""
+    """Trains a cell; returns its events with their times of arrival."""
     launcher.start(job)
-    heard: list[tuple[float, Progress]] = []
-    while not heard or not isinstance(heard[-1][1], (Finished, Failed)):
-        heard += [(time.monotonic(), event) for _, event in launcher.events()]
-    return heard
+    events: list[tuple[float, Progress]] = []
+    while not events or not isinstance(events[-1][1], (Finished, Failed)):
+        events += [(time.monotonic(), event) for _, event in launcher.events()]
+    return events
 
 
 class Striking(Display):
-    """A display that does something when the first epoch of a cell is shown."""
+    """A display that calls `strike` after the first epoch."""
 
     strike: Callable[[str], None] | None = None
 
@@ -84,7 +84,7 @@ class Striking(Display):
 
 
 def struck(study: DrivenStudy, launcher: Launcher, strike: Callable[[str], None], **options: Any) -> int:
-    """Drives a study that is struck in the middle of a cell; returns how many cells failed."""
+    """Drives a study and calls `strike` in the middle of a cell; returns the number of failed cells."""
 
     def make_display(console: Console, total: int, finished: int) -> Display:
         display = Striking(console, total, finished)
@@ -98,7 +98,7 @@ def struck(study: DrivenStudy, launcher: Launcher, strike: Callable[[str], None]
 
 
 class PrunedStudy(DrivenStudy):
-    """A study whose second variant is given up after its first epoch."""
+    """A study whose variant groups=4 is pruned after its first epoch."""
 
     def schedule(self, store: StudyStore) -> Schedule:
         class Hasty(CutShort):
@@ -110,14 +110,14 @@ class PrunedStudy(DrivenStudy):
 
 
 def children() -> set[int]:
-    """Returns the ids of all processes below this one."""
+    """Returns the ids of all descendants of this process."""
     return {process.pid for process in psutil.Process().children(recursive=True)}
 
 
 def answers(
     processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], Answer]
 ) -> list[tuple[psutil.Process, Answer]]:
-    """Returns each process with its answer; those that have ended meanwhile, as any may at any time, are left out."""
+    """Returns each process with the result of `ask`, without processes that have ended in the meantime."""
     found = []
     for process in processes:
         try:
@@ -128,23 +128,23 @@ def answers(
 
 
 def fork_servers(driver: psutil.Process) -> list[psutil.Process]:
-    """Returns the processes that a driver's workers are forked from: one, or none."""
+    """Returns the fork server of a driver's workers, if there is one."""
     lines = answers(driver.children(), lambda process: " ".join(process.cmdline()))
     return [process for process, line in lines if "multiprocessing.forkserver" in line]
 
 
 def forked(driver: psutil.Process) -> list[psutil.Process]:
-    """Returns a driver's workers, which its fork servers have started."""
+    """Returns the workers of a driver, which are children of its fork server."""
     return [worker for _, workers in answers(fork_servers(driver), psutil.Process.children) for worker in workers]
 
 
 def ray_workers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Returns those of the processes in which Ray trains cells."""
+    """Returns the processes in which Ray trains cells."""
     return [process for process, name in answers(processes, psutil.Process.name) if name.startswith("ray::train_job")]
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one whose parent has not asked for its end has."""
+    """Whether a process has not ended; a zombie has ended."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

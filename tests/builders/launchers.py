@@ -1,4 +1,4 @@
-"""The serial launcher, with something happening before a cell is trained."""
+"""A serial launcher that calls a function before each cell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ablations.training.job import Job
 
 
 class Launcher(SerialLauncher):
-    """The serial launcher, with something happening before a cell is trained."""
+    """A serial launcher that calls `before` with each cell before training it."""
 
     def __init__(self, config: Config, before: Callable[[Cell], None] = lambda _: None) -> None:
         super().__init__(make_design(config), config.data)

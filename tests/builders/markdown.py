@@ -1,4 +1,4 @@
-"""Markdown as a reader sees it: parsed, with the text of its cells."""
+"""Parsed Markdown, and the texts of its table cells."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from markdown_it.token import Token
 
 
 def unescaped(path: Path) -> str:
-    """Returns the text of a file without the backslashes that keep signs from meaning something."""
+    """Returns the text of a file without the backslashes that escape characters."""
     return path.read_text(encoding="utf-8").replace("\\", "")
 
 
 def parsed(text: str) -> list[Token]:
-    """Returns the tokens of a text, in GitHub's kind of Markdown."""
+    """Returns the tokens of a text in GitHub-flavored Markdown."""
     return MarkdownIt("gfm-like", {"linkify": False}).parse(text)
 
 
 def text_of(inline: Token) -> str:
-    """Returns the text of a paragraph, a heading or a cell that has nothing but text."""
+    """Returns the text of a paragraph, a heading or a cell without markup."""
     assert inline.children is not None
     kinds = {child.type for child in inline.children}
     assert kinds <= {"text", "text_special"}, kinds
@@ -27,7 +27,7 @@ def text_of(inline: Token) -> str:
 
 
 def cells_of(text: str) -> list[list[str]]:
-    """Returns the cells of all rows of all tables in a text, headers included."""
+    """Returns the cells of all table rows in a text, including headers."""
     rows: list[list[str]] = []
     is_cell = False
     for token in parsed(text):

@@ -1,4 +1,4 @@
-"""A launcher whose measurements of costs take no time, and fail where a test wants that."""
+"""A launcher whose cost measurements take no time and can fail on demand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Measuring(FormulaLauncher):
     """A launcher whose cells and measurements take no time.
 
     Attributes:
-        machine: what it says of the machine.
-        failing: networks that cannot be measured.
+        machine: the environment that it reports.
+        failing: networks whose measurement fails.
         before: called before each measurement.
     """
 
@@ -37,5 +37,5 @@ class Measuring(FormulaLauncher):
 
     @property
     def runs(self) -> list[list[str]]:
-        """The networks of each measurement, the plain one apart."""
+        """The networks of each measurement, without the plain one."""
         return [names for names, _ in self.measured]

@@ -1,4 +1,4 @@
-"""Studies of several protocols with made-up cells, and frames of their contrasts."""
+"""Studies of several protocols with fabricated cells, and data frames of their contrasts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Top1 = Callable[[int, int], float]
 
 
 def multiverse(*overrides: str) -> Multiverse:
-    """Returns the protocols that overrides ask for."""
-    made = compose_multiverse(overrides, None, " ".join)
-    assert made is not None
-    return made
+    """Returns the protocols that the overrides specify."""
+    composed = compose_multiverse(overrides, None, " ".join)
+    assert composed is not None
+    return composed
 
 
 def multiverse_analysis(
@@ -35,23 +35,23 @@ def multiverse_analysis(
 
     A protocol whose top-1 is None has no cells.
     """
-    asked = multiverse(f"recipes=[{','.join(tops)}]", *overrides)
+    composed = multiverse(f"recipes=[{','.join(tops)}]", *overrides)
     studies: dict[str, StudyAnalysis] = {}
-    for protocol in asked.protocols:
+    for protocol in composed.protocols:
         top1 = tops[protocol.name]
         if top1 is None:
             continue
-        own = protocol.command.split()
+        typed = protocol.command.split()
         number = replicates if isinstance(replicates, int) else replicates[protocol.name]
-        study = study_analysis(folder / protocol.config.study, own, number, top1=top1)
+        study = study_analysis(folder / protocol.config.study, typed, number, top1=top1)
         if interims:
             study = replace(study, attributes={**study.attributes, "looks": list(interims)})
         studies[protocol.name] = study
-    return MultiverseAnalysis(asked, folder / asked.name, studies)
+    return MultiverseAnalysis(composed, folder / composed.name, studies)
 
 
 def moved(*effects: float, scale: float = 0.1) -> Top1:
-    """Returns a top-1 that is higher by so much than that of the first variant, with noise of about this scale."""
+    """Returns a top-1 function with these effects relative to the first variant, and noise of about `scale`."""
 
     def top1(variant: int, replicate: int) -> float:
         noise = ((7 * replicate + 5 * variant + 3 * replicate * variant) % 11 - 5) / 3.3
@@ -61,13 +61,13 @@ def moved(*effects: float, scale: float = 0.1) -> Top1:
 
 
 def protocol_frame(verdicts: Mapping[str, Mapping[str, str]], n: int = 8, baseline: str = "none") -> pd.DataFrame:
-    """Returns a row a contrast and protocol: the verdict of each variant, by protocol, with differences that fit."""
+    """Returns one row per contrast and protocol, with the given verdicts and matching differences."""
     means = {"helps": 1.0, "hurts": -1.0, "equivalent": 0.0, "undecided": 0.4}
     return pd.DataFrame(
         [
             {"protocol": protocol, "variant": variant, "baseline": baseline, "n": n, "mean": means[verdict]}
             | {"low": means[verdict] - 0.5, "high": means[verdict] + 0.5, "verdict": verdict}
-            for protocol, own in verdicts.items()
-            for variant, verdict in own.items()
+            for protocol, by_variant in verdicts.items()
+            for variant, verdict in by_variant.items()
         ]
     )

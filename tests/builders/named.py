@@ -1,4 +1,4 @@
-"""A tiny study whose names are anyone's: composed from a file, with made-up cells in a real store."""
+"""A tiny study with given names: composed from a sweep file, with fabricated cells in a real store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.builders.analyses import outcome_of, spread_top1
 
 @dataclass(frozen=True)
 class Names:
-    """What people name: a study, its question, its variants (the first is the baseline), and the classes."""
+    """Names chosen by users: of a study, its question, its variants (the first is the baseline), and the classes."""
 
     study: str
     question: str
@@ -30,7 +30,7 @@ class Names:
 
 
 def configured(names: Names, folder: Path) -> Config:
-    """Composes the study of a sweep file; raises UsageError where a name is refused."""
+    """Composes the study from a sweep file; raises UsageError for an invalid name."""
     first, second = names.variants
     variants = {first: {"attention": "none"}, second: {"attention": "se"}}
     sweep = {"question": _literal(names.question), "variants": variants, "baseline": _literal(first)}
@@ -42,7 +42,7 @@ def configured(names: Names, folder: Path) -> Config:
 
 
 def stored(names: Names, config: Config) -> tuple[StudyStore, StudyAnalysis]:
-    """Stores the study with a result of every cell, and reads it back; raises UsageError where a name is refused."""
+    """Stores the study with a result for every cell, and loads it; raises UsageError for an invalid name."""
     design, folder, url = make_design(config), study_folder(config), storage_url(config)
     make_folder(folder)
     store = open_store(url, design.study, create=True)
@@ -54,10 +54,10 @@ def stored(names: Names, config: Config) -> tuple[StudyStore, StudyAnalysis]:
         outcome = outcome_of(number, cell, spread_top1)
         outcome["result"]["epochs"][0]["finished"] = 1.7e9
         store.finish(cell, outcome)
-    again = open_store(url, design.study, create=False)
-    return again, analyze_stored(config, design, again, folder)
+    reopened = open_store(url, design.study, create=False)
+    return reopened, analyze_stored(config, design, reopened, folder)
 
 
 def _literal(text: str) -> str:
-    r"""Returns a text as OmegaConf has it in files, where `${` would refer to another option."""
+    r"""Escapes `${` in a text, which OmegaConf would interpolate."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

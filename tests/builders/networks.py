@@ -1,4 +1,4 @@
-"""Networks with random weights, as the suite describes and watches them."""
+"""Networks with random weights, their variants, and the number of their hooks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ablations.training.learner import build_network
 
 
 def variant_of(model: str = "resnet8", attention: str = "sa", **knobs: object) -> Variant:
-    """A variant as a study has it, with all its knobs."""
+    """A variant of a study with these knobs."""
     settings = {"attention": attention, "model": model} | {f"attention.{name}": value for name, value in knobs.items()}
-    shown = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    overrides = ["sweep.factors.attention.groups=[1]", f"sweep.variants={{it: {{{shown}}}}}", "sweep.baseline=it"]
+    options = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    overrides = ["sweep.factors.attention.groups=[1]", f"sweep.variants={{it: {{{options}}}}}", "sweep.baseline=it"]
     config = compose_config(["device=cpu", "sweep=groups", *overrides])
     return next(variant for variant in make_design(config).variants if variant.name == "it")
 
 
 def random_network(network: dict[str, object], classes: int = 10, seed: int = 0) -> nn.Module:
-    """Builds a network whose norms and gates are not where they start, so that they differ by image."""
+    """Builds a network whose norms and gates differ from initialisation, so that gates depend on the image."""
     model = build_network(network, classes, seed=seed, fused="off")
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -35,4 +35,4 @@ def random_network(network: dict[str, object], classes: int = 10, seed: int = 0)
 
 
 def hooks_of(model: nn.Module) -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules())
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

@@ -1,4 +1,4 @@
-"""The texts of an HTML page, by element."""
+"""The texts of an HTML page by element."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ VOID = {"meta", "link", "img", "br", "hr", "input", "circle", "line", "rect", "p
 
 
 class Texts(HTMLParser):
-    """Collects all that is written in each element; fails where one is not closed in its place.
+    """Collects the text of each element; fails if elements are not properly nested.
 
     Attributes:
-        found: tag, attributes and text of each element, in the order in which they end.
+        found: tag, attributes and text of each element, in the order of their end tags.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,6 +40,6 @@ class Texts(HTMLParser):
             pieces.append(data)
 
     def of(self, tag: str, **attributes: str) -> list[str]:
-        """Returns the texts of all elements of a tag that have these attributes."""
-        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
-        return [text for name, known, text in self.found if name == tag and wanted.items() <= known.items()]
+        """Returns the texts of all elements with this tag and these attributes."""
+        required = {name.rstrip("_"): value for name, value in attributes.items()}
+        return [text for name, actual, text in self.found if name == tag and required.items() <= actual.items()]

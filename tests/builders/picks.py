@@ -1,4 +1,4 @@
-"""Variants that a search might have picked: some at random, or all of a small space, with metrics that are made up."""
+"""Variants picked by a search: random ones, or all of a small space, with fabricated metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIG = compose_config(
 
 
 def some_picks(config: Config, design: Design, number: int) -> list[Variant]:
-    """Returns so many variants that a search might have picked, or as many as there are found."""
+    """Returns up to `number` different variants that a search could have picked."""
     draw = np.random.default_rng(0)
     maker = Maker(config)
     networks = {json.dumps(variant.network, sort_keys=True) for variant in design.variants}
@@ -47,20 +47,20 @@ def some_picks(config: Config, design: Design, number: int) -> list[Variant]:
 
 def searched() -> Design:
     """A search that picked all eight combinations."""
-    made = make_design(CONFIG)
+    declared = make_design(CONFIG)
     picked = [
         variant_of_levels(CONFIG, {"attention.groups": groups, "attention.shuffle": shuffle})
         for groups in (1, 2, 4, 8)
         for shuffle in (True, False)
     ]
-    return replace(made, variants=(*made.variants, *picked))
+    return replace(declared, variants=(*declared.variants, *picked))
 
 
-def searched_cells(made: Design, **metrics: list[float]) -> pd.DataFrame:
-    """A cell of each variant of a search, with these metrics by variant; all others are 1."""
+def searched_cells(study_design: Design, **metrics: list[float]) -> pd.DataFrame:
+    """One cell per variant of a search with these metrics; all other metrics are 1."""
     rows: list[dict[str, Any]] = []
-    for index, variant in enumerate(made.variants):
-        row: dict[str, Any] = dict.fromkeys((*CELL_METRICS, *made.objectives), 1.0)
+    for index, variant in enumerate(study_design.variants):
+        row: dict[str, Any] = dict.fromkeys((*CELL_METRICS, *study_design.objectives), 1.0)
         row |= {"variant": variant.name, "replicate": 0}
         rows.append(row | {key: values[index] for key, values in metrics.items()})
     return pd.DataFrame(rows)

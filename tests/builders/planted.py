@@ -1,4 +1,4 @@
-"""Failures that are planted in functions which are found by running them."""
+"""Failures injected into functions that are found by running an action."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.conftest import ROOT
 
 
 class PlantedError(Exception):
-    """What a planted failure raises."""
+    """The error of an injected failure."""
 
 
 def functions_called(act: Callable[[], object], packages: Sequence[str]) -> dict[str, CodeType]:
-    """Returns the functions of some packages (as `ablations/reporting`) that an action calls, by module and name."""
+    """Returns the functions of packages (such as `ablations/reporting`) that an action calls, by module and name."""
     folders = tuple(str(ROOT / package) for package in packages)
     found: dict[str, CodeType] = {}
 
@@ -37,13 +37,13 @@ def functions_called(act: Callable[[], object], packages: Sequence[str]) -> dict
 
 @contextmanager
 def failing_once(code: CodeType) -> Iterator[list[str]]:
-    """Has a function raise when it is called for the first time; the list gets its name then."""
+    """Makes the first call of a function raise PlantedError, and appends its name to the list."""
     failed: list[str] = []
 
     def fail(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and frame.f_code is code:
             failed.append(code.co_qualname)
-            raise PlantedError(f"planted in {code.co_qualname}")  # which ends the profiling, too
+            raise PlantedError(f"planted in {code.co_qualname}")  # an error in a profile function also removes it
 
     sys.setprofile(fail)
     try:

@@ -1,4 +1,4 @@
-"""Studies with made-up cells whose predictions are kept."""
+"""Studies with fabricated cells and stored predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.builders.analyses import GROUPS, study_analysis
 
 
 def some_predictions(classes: int, images: int, seed: Sequence[int], skill: float = 2.5) -> Predictions:
-    """What a network of some skill might say of test images, whose labels are the same for every seed."""
+    """Random predictions, more accurate with higher `skill`; the labels do not depend on the seed."""
     labels = np.random.default_rng(0).permutation(np.arange(images) % classes)
     logits = np.random.default_rng(list(seed)).normal(size=(images, classes))
     logits[np.arange(images), labels] += skill
@@ -27,16 +27,16 @@ def some_predictions(classes: int, images: int, seed: Sequence[int], skill: floa
 def predicted_study(
     folder: Path, overrides: Sequence[str] = GROUPS, replicates: int = 2, classes: int = 10, images: int = 200
 ) -> StudyAnalysis:
-    """A study whose cells have the top-1 of the predictions that are kept of them; the better, the later a variant."""
+    """A study with stored predictions and their top-1, which increases from variant to variant."""
 
-    def made(variant: int, replicate: int) -> Predictions:
+    def predictions_of(variant: int, replicate: int) -> Predictions:
         return some_predictions(classes, images, (variant, replicate), 2.5 + 0.2 * variant)
 
-    analysis = study_analysis(folder, overrides, replicates, top1=lambda *place: made(*place).top1)
+    analysis = study_analysis(folder, overrides, replicates, top1=lambda *cell: predictions_of(*cell).top1)
     names = [f"class {number}" for number in range(classes)]
     data = {"classes": names, "train": 2048, "test": images}
     files = PredictionFiles(folder / "predictions")
     for index, variant in enumerate(analysis.design.variants):
         for replicate in range(replicates):
-            files.write(analysis.design.cell(variant, replicate), made(index, replicate).to_bytes())
+            files.write(analysis.design.cell(variant, replicate), predictions_of(index, replicate).to_bytes())
     return replace(analysis, attributes={**analysis.attributes, "data": data})

@@ -1,4 +1,4 @@
-"""Searches whose cells take no time: results are a formula of the levels."""
+"""Searches whose cells take no time: results are a function of the levels."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ BEST = {"attention.groups": 4, "attention.branches": "channel", "attention.gate"
 
 
 def score(levels: Settings) -> float:
-    """How many levels are the best ones: a smooth slope for the sampler, in percent."""
+    """Top-1 in percent, which increases with the number of optimal levels."""
     return 25.0 + 25.0 * sum(levels.get(path) == level for path, level in BEST.items())
 
 
 class FormulaLauncher(Several):
-    """Cells that take no time: their curves rise to the score of their levels.
+    """Cells that take no time: their top-1 increases to the score of their levels.
 
-    `bonus` is what that is higher on validation images, of each variant. Nor does measuring take time: memory is the
-    number of groups, and a training step takes by a tenth of it longer than the plain network's.
+    `bonus` is added to the score on validation images. Measurements take no time, either: the memory of a network is
+    its number of groups, and the relative time of a training step is 1 plus a tenth of it.
 
     Attributes:
-        measured: the names of the networks of each run of measuring, with how many cells were in training meanwhile.
+        measured: the networks of each measurement, with the number of cells that were in training.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class FormulaLauncher(Several):
         self.measured.append((list(networks), len(self.hands)))
         groups = {name: int(network["attention"].get("groups", 0)) for name, network in networks.items()}
         return {
-            name: NetworkCost(10, float(many), speed(ratios(1 + many / 10)), speed(ratios(1 + many / 20)))
-            for name, many in {PLAIN: 0, **groups}.items()
+            name: NetworkCost(10, float(number), speed(ratios(1 + number / 10)), speed(ratios(1 + number / 20)))
+            for name, number in {PLAIN: 0, **groups}.items()
         }
 
     def work(self, job: Job) -> Iterator[Progress]:
@@ -84,7 +84,7 @@ class FormulaLauncher(Several):
 
 
 class Unpruned(CutShort):
-    """A search that gives nothing up."""
+    """A search without pruning."""
 
     def reason_to_stop(self, cell: Cell, epochs: Sequence[Epoch]) -> str | None:
         del cell, epochs
@@ -92,7 +92,7 @@ class Unpruned(CutShort):
 
 
 class Study(DrivenStudy):
-    """A search in a folder, gone on with as often as a test wants."""
+    """A search in a folder, which a test can continue several times."""
 
     def __init__(
         self, folder: Path, *overrides: str, count: Callable[[Variant], int] = lambda _: 10, prunes: bool = False
@@ -105,15 +105,15 @@ class Study(DrivenStudy):
         self.prunes = prunes
 
     def schedule(self, store: StudyStore) -> Schedule:
-        made = super().schedule(store)
-        return made if self.prunes else Unpruned(made, lambda cells: cells)
+        schedule = super().schedule(store)
+        return schedule if self.prunes else Unpruned(schedule, lambda cells: cells)
 
     def picked(self) -> list[str]:
         found = with_found_variants(self.design, self.store.cells(), Maker(self.config))
         return [variant.name for variant in found.variants if variant.levels]
 
     def results(self, objective: str = "top1") -> list[float]:
-        """What the picks came to on the validation images, in the order in which they were tried."""
+        """The results of the picks on the validation images, in the order of trials."""
         return [
             cell.outcome["result"][objective]
             for cell in self.store.cells()
@@ -121,6 +121,6 @@ class Study(DrivenStudy):
         ]
 
     def confirmed(self) -> list[str]:
-        """The picks that have results, in the order in which these were begun."""
+        """The picks with cells on test images, in the order in which these started."""
         names = (cell.variant for cell in self.store.cells() if cell.split is Split.TEST and cell.levels)
         return list(dict.fromkeys(names))

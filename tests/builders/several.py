@@ -1,4 +1,4 @@
-"""Cells of one process in several hands: what happens at once happens in an order that tests can count on."""
+"""Concurrent cells in one process, with a deterministic order of events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ablations.training.job import Job
 
 
 class Several(SerialLauncher):
-    """A launcher of several cells, of which the one that began last speaks first: they end in another order."""
+    """A launcher of several cells in which the last one started sends its events first, so that it ends first."""
 
     in_process = False
 
     def hold(self, capacity: int) -> None:
-        """Has room for so many cells."""
+        """Sets the number of concurrent cells."""
         self.capacity = capacity
         self.hands: dict[str, Iterator[Progress]] = {}
         self.most = 0

@@ -1,4 +1,4 @@
-"""Stored studies that can be compared: finished cells that no network was trained for."""
+"""Stored studies for comparisons, with fabricated results."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ IMAGES = ("data.train_images=32", "data.test_images=32")
 
 
 def store_study(folder: Path, *overrides: str, declared: bool = True) -> None:
-    """Stores a study of `GROUPS` with these options in the database of a results folder."""
-    made = make_big_study(folder, *GROUPS, *IMAGES, *overrides, mirrored=False)
+    """Stores a study of `GROUPS` with these overrides in the database of a results folder."""
+    design = make_big_study(folder, *GROUPS, *IMAGES, *overrides, mirrored=False).design
     if declared:
-        design = made.design
         store = open_store(f"sqlite:///{folder / 'optuna.db'}", design.study, create=False)
-        asked = Declaration.of(design, commit="c0ffee", command="x", time="2026-11-30T12:00:00+00:00")
-        store.remember("declared", History.begun(asked).as_stored())
-    (folder / made.design.study).mkdir(exist_ok=True)
+        declaration = Declaration.of(design, commit="c0ffee", command="x", time="2026-11-30T12:00:00+00:00")
+        store.remember("declared", History.begun(declaration).as_stored())
+    (folder / design.study).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Processes in terminals: those of pexpect, which have a width, and a real tmux."""
+"""Processes in terminals: pseudo-terminals of pexpect, and a real tmux."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ PATIENCE = 300  # seconds
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Returns the environment of a process in a terminal, which says its size itself."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    return kept | {"TERM": "xterm-256color"} | changes
+    """Returns the environment of a process in a terminal, without variables that override the terminal's size."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    return inherited | {"TERM": "xterm-256color"} | changes
 
 
 def spawn(
     program: Sequence[str], columns: int = 80, cwd: Path | None = None, *, echo: bool = False, **changes: str
 ) -> pexpect.spawn[str]:
-    """Starts a program in a terminal, which repeats what is typed if `echo`; `changes` are of its environment."""
-    first, *others = program
+    """Starts a program in a pseudo-terminal with `changes` of the environment; `echo` repeats the input."""
+    first, *arguments = program
     return pexpect.spawn(
-        first, others, timeout=PATIENCE, cwd=cwd, env=environment(**changes), echo=echo, encoding="utf-8",
+        first, arguments, timeout=PATIENCE, cwd=cwd, env=environment(**changes), echo=echo, encoding="utf-8",
         dimensions=(40, columns),
     )  # fmt: skip
 
 
 def in_tmux(program: Sequence[str], columns: int, folder: Path) -> list[str]:
-    """Runs a program in a window of a tmux server of its own; returns what is on the screen, and was above it.
+    """Runs a program in a window of a separate tmux server; returns the lines of the screen and its history.
 
-    The last line is the exit status. The server's socket is made in `folder`.
+    The last line is the exit status. The socket of the server is in `folder`.
     """
     tmux = ["tmux", "-f", os.devnull, "-S", str(folder / "socket")]
     command = f"{shlex.join(program)}; echo status $?; sleep {PATIENCE}"
@@ -42,11 +42,13 @@ def in_tmux(program: Sequence[str], columns: int, folder: Path) -> list[str]:
     subprocess.run([*tmux, "set-option", "-g", "history-limit", "9999", ";", *start], check=True, env=environment())
     try:
         for _ in range(5 * PATIENCE):
-            taken = subprocess.run([*tmux, "capture-pane", "-p", "-S", "-"], check=True, capture_output=True, text=True)
-            lines = taken.stdout.rstrip().splitlines()
+            screen = subprocess.run(
+                [*tmux, "capture-pane", "-p", "-S", "-"], check=True, capture_output=True, text=True
+            )
+            lines = screen.stdout.rstrip().splitlines()
             if lines and lines[-1].startswith("status "):
                 return lines
             time.sleep(0.2)
-        raise TimeoutError(f"{command} does not end:\n{taken.stdout}")
+        raise TimeoutError(f"{command} does not end:\n{screen.stdout}")
     finally:
         subprocess.run([*tmux, "kill-server"], check=True)

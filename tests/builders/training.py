@@ -1,4 +1,4 @@
-"""Networks and results of training at the smallest size."""
+"""Networks and training results of minimal size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trees of small data sets on disk, of real JPEGs."""
+"""Small image folders of real JPEG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def colour(label: int, place: int) -> tuple[int, int, int]:
 
 
 def make_tree(root: Path, *, train: int = 4, val: int = 2, size: tuple[int, int] = (90, 80)) -> Path:
-    """Writes an ImageFolder tree of three classes; each image has a colour of its own."""
+    """Writes an ImageFolder tree of three classes; all images have different colours."""
     for part, count in (("train", train), ("val", val)):
         for label, name in enumerate(NAMES):
             folder = root / part / name

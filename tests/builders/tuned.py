@@ -1,4 +1,4 @@
-"""Studies with tuning whose cells take no time: results are a formula of the recipe, with an optimum a variant."""
+"""Studies with tuning whose cells take no time: results are a function of the recipe with an optimum per variant."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PEAK, WIDTH = 80.0, 20.0
 
 
 class TunableLauncher(Several):
-    """Cells that take no time: top-1 falls with the squared distance of the learning rate from the variant's optimum.
+    """Cells that take no time: top-1 decreases with the squared distance of the learning rate from its optimum.
 
     Attributes:
-        trained: names of the cells, in the order in which they were begun.
-        recipes: the learning rate and weight decay of each trial, by variant.
-        seeds: of the cells, by split, then by replicate or trial.
+        trained: names of the cells, in the order in which they started.
+        recipes: learning rate and weight decay of each trial, by variant.
+        seeds: seeds of the cells, by split, then by replicate or trial.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TunableLauncher(Several):
 
 
 class TunedStudy(DrivenStudy):
-    """A study of two variants with tuning in a folder."""
+    """A study of two variants with tuning."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         folder.mkdir(exist_ok=True)
@@ -85,5 +85,5 @@ class TunedStudy(DrivenStudy):
         )  # fmt: skip
 
     def analysis(self) -> StudyAnalysis:
-        """Returns what is stored, sorted and judged."""
+        """Returns the analysis of the stored cells."""
         return analyze_stored(self.config, self.design, self.store, self.folder)

@@ -1,4 +1,4 @@
-"""Contrasts with verdicts, and the sentences that say them."""
+"""Contrasts with verdicts, and their sentences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def said_of(
     reason: str = "",
     treatment: str = "sa",
 ) -> str:
-    """Returns the sentence of a verdict with numbers of this kind."""
+    """Returns the sentence of a verdict; `numbers` is the key of the text with the numbers."""
     rest = worded(numbers, n=n, points=points, low=low, high=high) + p
     return (
         worded("conclusions.verdict", treatment=treatment, baseline="none", verdict=verdict, numbers=rest)

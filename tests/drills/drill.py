@@ -1,16 +1,16 @@
-"""Kills a study's driver, workers and MLflow server at random moments, and checks what comes out.
+"""Kills a study's driver, workers and MLflow server at random moments, and checks the results.
 
     python -m tests.drills.drill --kills 50
     python -m tests.drills.drill --kills 50 --launcher ray
 
-All parts are real processes, on the loopback interface, and end by SIGKILL: `mlflow server`, and `python -m
-ablations.run`, which is begun again whenever it has died. With launcher=auto the process that workers are forked from
-is killed, too, and nothing may be left of a driver that was killed alone. With launcher=ray there is a Ray cluster of a
-head without CPUs and two nodes with one each, which are killed, too.
+All parts are real processes on the loopback interface that are killed by SIGKILL: `mlflow server`, and `python -m
+ablations.run`, which is restarted after each kill. With launcher=auto the fork server of the workers is killed, too,
+and no process may survive a driver that was killed alone. With launcher=ray there is a Ray cluster of a head without
+CPUs and two nodes with one CPU each, which are killed, too.
 
-A study after the other is run until so many kills have struck. Of each, afterwards, the table must be that of an
-undisturbed study, and every cell be in both stores exactly once (for MLflow, after `analyze ... sync=true`, as its
-server may have been away when the study ended).
+Studies are run one after the other until the given number of kills is reached. The results of each must equal those of
+an undisturbed study, and every cell must be in both stores exactly once (in MLflow after `analyze ... sync=true`, as
+its server may have been down when the study ended).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ import psutil
 from tests.builders.launched import fork_servers, forked, is_running, ray_workers
 
 ROOT = Path(__file__).parents[2]
-# Cells of about a second: long enough to be struck in.
+# Cells of about a second: long enough to be killed.
 STUDY = (
     "device=cpu", "sweep.factors.attention.groups=[1,4]", "replicates=4", "train.epochs=12", "train.batch_size=8",
     "data.train_images=96", "data.test_images=40", "checkpoint_every=0", "weights=off", "retries=1000",
     "measure=off",
 )  # fmt: skip
-HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")  # Ray would take 127.0.0.1 for another name of the machine
+HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")  # Ray would replace 127.0.0.1 by another address of the machine
 CLOCK = {"seconds", "finished"}
-_PATIENCE = 120.0  # seconds that a part may take to begin, or a driver to end
+_PATIENCE = 120.0  # seconds that a part may take to start, or a driver to end
 _ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     "OMP_NUM_THREADS": "1",
@@ -59,12 +59,12 @@ _ENVIRONMENT = os.environ | {
 
 
 class DrillError(Exception):
-    """Something that must hold does not."""
+    """A condition of the drill is violated."""
 
 
 @dataclass
 class Part:
-    """A process of the drill with all its children, which can be killed and begun again."""
+    """A process of the drill and its descendants, which can be killed and restarted."""
 
     name: str
     command: Sequence[str]
@@ -73,15 +73,15 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts the process and waits until it is up."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=log, env=_ENVIRONMENT, cwd=ROOT, start_new_session=True
             )
-        wait_for(self.is_up, f"{self.name} to answer")
+        wait_for(self.is_up, f"{self.name} to start")
 
     def kill(self) -> None:
-        """Ends it and its children by SIGKILL, wherever they are."""
+        """Kills the process and its descendants by SIGKILL."""
         if self.process is None:
             return
         try:
@@ -98,12 +98,12 @@ class Part:
 
 @dataclass
 class Drill:
-    """The parts, in a folder.
+    """The processes of a drill.
 
     Args:
-        folder: of stores and logs.
+        folder: folder of stores and logs.
         launcher: auto or ray.
-        seed: of the moments and victims.
+        seed: seed of the times and targets of kills.
         say: prints a line.
     """
 
@@ -147,7 +147,7 @@ class Drill:
         self._options.append(f"launcher.address={address}")
 
     def _ray_folder(self) -> Path:
-        """Returns a folder with a short name: sockets lie in it, whose paths may have 107 letters."""
+        """Returns a folder with a short path: it contains sockets, whose paths are limited to 107 characters."""
         self._short = Path(tempfile.mkdtemp(prefix="r"))
         return self._short
 
@@ -163,16 +163,16 @@ class Drill:
             shutil.rmtree(self._short, ignore_errors=True)
 
     def options(self, study: str) -> list[str]:
-        """Returns the options of a study that is to be struck."""
+        """Returns the options of a study with kills."""
         return [
             *STUDY, f"study={study}", f"results_dir={self.folder}", f"tracking.uri={self.uri}", *self._options,
         ]  # fmt: skip
 
     def run(self, study: str, kills: list[str]) -> None:
-        """Runs a study to its end, while the first of `kills`, a kind of victim each, strike and are taken from it.
+        """Runs a study to its end and performs kills meanwhile; removes those from `kills`, a list of target kinds.
 
         Raises:
-            DrillError: if it does not come to its end.
+            DrillError: if the study does not end in time.
         """
         self.driver.command = [sys.executable, "-m", "ablations.run", *self.options(study)]
         self.driver.begin()
@@ -184,21 +184,21 @@ class Drill:
             if status == 0:
                 return
             if status is not None:
-                self.say(f"  driver ended with status {status}; begun again")
+                self.say(f"  driver ended with status {status}; restarted")
                 self.driver.begin()
             if kills and time.monotonic() > next_strike:
                 if self.strike(kills[0]):
                     kills.pop(0)
                 next_strike = time.monotonic() + self.random.uniform(0.3, 2.0)
             if time.monotonic() - begun > 10 * _PATIENCE:
-                raise DrillError(f"{study} does not come to its end")
+                raise DrillError(f"{study} does not end in time")
             time.sleep(0.05)
 
     def sync(self, study: str) -> None:
-        """Sends what the MLflow server has missed, if it was away when the study ended.
+        """Sends the missing content to the MLflow server, which may have been down when the study ended.
 
         Raises:
-            DrillError: if that cannot be done.
+            DrillError: if that fails.
         """
         command = [sys.executable, "-m", "ablations.analyze", *self.options(study), "figures=[forest]", "sync=true"]
         done = subprocess.run(command, env=_ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -206,10 +206,10 @@ class Drill:
             raise DrillError(f"{study}: sync=true ended with status {done.returncode}: {done.stderr.strip()}")
 
     def strike(self, kind: str) -> bool:
-        """Kills a victim of a kind, and begins it again where nobody else does; says whether there was one.
+        """Kills a process of this kind, and restarts nodes and servers; returns whether there was one to kill.
 
         Raises:
-            DrillError: if something is left of a driver that was killed.
+            DrillError: if workers survive their driver.
         """
         if kind == "driver":
             assert self.driver.process
@@ -223,7 +223,7 @@ class Drill:
             try:
                 self.random.choice(victims).kill()
             except psutil.NoSuchProcess:
-                return False  # it had done its work
+                return False  # it had ended
         else:
             part = self.random.choice(self.nodes) if kind == "node" else self.mlflow
             part.kill()
@@ -242,20 +242,20 @@ class Drill:
         if self.launcher == "ray":
             self.driver.kill()
             return
-        left, process = below(self.driver), self.driver.process
+        workers, process = below(self.driver), self.driver.process
         assert process
         process.kill()
         process.wait()
-        wait_for(lambda: not any(map(is_running, left)), "the workers of a killed driver to end")
+        wait_for(lambda: not any(map(is_running, workers)), "the workers of a killed driver to end")
 
 
 def descendants(process: psutil.Process) -> list[psutil.Process]:
-    """Returns all processes below one."""
+    """Returns all descendants of a process."""
     return list(process.children(recursive=True))
 
 
 def below(part: Part, found: Callable[[psutil.Process], list[psutil.Process]] = descendants) -> list[psutil.Process]:
-    """Returns all processes below a part's, or those that a function finds; none once the part has ended."""
+    """Returns the descendants of a part's process, or those that `found` returns; none if the part has ended."""
     try:
         return found(psutil.Process(part.process.pid)) if part.process else []
     except psutil.NoSuchProcess:
@@ -263,7 +263,7 @@ def below(part: Part, found: Callable[[psutil.Process], list[psutil.Process]] = 
 
 
 def undisturbed(folder: Path) -> dict[str, Any]:
-    """Runs the study by the serial launcher, and returns its results."""
+    """Runs the study with the serial launcher, and returns its results."""
     options = [*STUDY, "study=calm", f"results_dir={folder}", "tracking.enabled=false", "launcher=serial"]
     subprocess.run(
         [sys.executable, "-m", "ablations.run", *options], check=True, env=_ENVIRONMENT, cwd=ROOT, capture_output=True
@@ -272,10 +272,10 @@ def undisturbed(folder: Path) -> dict[str, Any]:
 
 
 def stored(folder: Path, study: str) -> dict[str, Any]:
-    """Returns the result of every cell without what the clock decides.
+    """Returns the result of every cell without times.
 
     Raises:
-        DrillError: if a cell is finished more than once, or never.
+        DrillError: if a cell is stored twice or is not finished.
     """
     import optuna
 
@@ -284,7 +284,7 @@ def stored(folder: Path, study: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for trial in trials:
         name = f"{trial.user_attrs['variant']} r{trial.user_attrs['replicate']}"
-        # An attempt that a kill has cut off stays, as a failed trial without a reason.
+        # A killed attempt remains as a failed trial without a reason.
         if trial.state == optuna.trial.TrialState.FAIL and "failure" not in trial.user_attrs:
             continue
         if name in found or trial.state != optuna.trial.TrialState.COMPLETE:
@@ -294,11 +294,7 @@ def stored(folder: Path, study: str) -> dict[str, Any]:
 
 
 def check_mirror(uri: str, study: str, expected: dict[str, Any]) -> None:
-    """Checks that MLflow has every cell exactly once, with all its epochs, and the study itself.
-
-    Raises:
-        DrillError: if not.
-    """
+    """Raises DrillError unless MLflow has the study, and every cell exactly once with all its epochs."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -316,25 +312,25 @@ def check_mirror(uri: str, study: str, expected: dict[str, Any]) -> None:
         curve = sorted((metric.step, metric.value) for metric in history)
         epochs = expected[run.info.run_name]["epochs"]
         if curve != [(epoch["epoch"] + 1, epoch["top1"]) for epoch in epochs]:
-            raise DrillError(f"{study}: MLflow has another curve of {run.info.run_name}: {curve}")
+            raise DrillError(f"{study}: MLflow has a wrong curve of {run.info.run_name}: {curve}")
 
 
 def timeless(value: Any) -> Any:
-    """Returns a result without what the clock decides."""
+    """Returns a result without times."""
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if key not in CLOCK}
-    return [timeless(each) for each in value] if isinstance(value, list) else value
+        return {key: timeless(item) for key, item in value.items() if key not in CLOCK}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as made:
-        made.bind(("", 0))
-        return int(made.getsockname()[1])
+    """Returns an unused port."""
+    with socket.socket() as unused:
+        unused.bind(("", 0))
+        return int(unused.getsockname()[1])
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether somebody answers at an address."""
+    """Whether a server accepts connections at an address."""
     try:
         socket.create_connection((host, port), 1).close()
     except OSError:
@@ -343,15 +339,11 @@ def listens(host: str, port: int) -> bool:
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:
-    """Waits until something holds.
-
-    Raises:
-        DrillError: if it does not in time.
-    """
+    """Waits until a condition holds; raises DrillError on a timeout."""
     begun = time.monotonic()
     while not holds():
         if time.monotonic() - begun > _PATIENCE:
-            raise DrillError(f"waited in vain for {what}")
+            raise DrillError(f"timeout while waiting for {what}")
         time.sleep(0.1)
 
 
@@ -362,32 +354,32 @@ KINDS = {
 
 
 def drill(folder: Path, launcher: str, kills: int, seed: int, say: Callable[[str], None]) -> Counter[str]:
-    """Runs one study after the other until so many kills have struck; returns how often each kind did.
+    """Runs studies until the given number of kills is reached; returns the number of kills by kind.
 
     Raises:
-        DrillError: if a study does not end as an undisturbed one does.
+        DrillError: if the results of a study differ from those of an undisturbed one.
     """
     begun = time.monotonic()
     expected = undisturbed(folder)
     say(f"undisturbed: {len(expected)} cells in {time.monotonic() - begun:.0f} s, serially")
-    with Drill(folder, launcher, seed, say) as made:
+    with Drill(folder, launcher, seed, say) as drilling:
         plan = list(islice(cycle(KINDS[launcher]), kills))
-        made.random.shuffle(plan)
+        drilling.random.shuffle(plan)
         number = 0
         while plan:
             study, begun = f"drill-{number}", time.monotonic()
-            made.run(study, plan)
-            made.sync(study)
+            drilling.run(study, plan)
+            drilling.sync(study)
             number += 1
             if stored(folder, study) != expected:
                 raise DrillError(f"{study}: the results are not those of the undisturbed study")
-            check_mirror(made.uri, study, expected)
+            check_mirror(drilling.uri, study, expected)
             say(f"{study}: as undisturbed, every cell once in both stores ({time.monotonic() - begun:.0f} s)")
-        return made.struck
+        return drilling.struck
 
 
 def main() -> int:
-    """Drills, and prints what struck; returns 0, or 1 where something did not hold."""
+    """Runs a drill and prints the kills; returns 0, or 1 if a condition was violated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--launcher", choices=list(KINDS), default="auto")
@@ -412,5 +404,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all parts are ended with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs __exit__, which kills all parts
     sys.exit(main())

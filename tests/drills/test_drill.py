@@ -1,4 +1,4 @@
-"""The drill's short form: each part is killed once, in one study. `python -m tests.drills.drill` is the long one."""
+"""A short drill: each part is killed once in one study. `python -m tests.drills.drill` is the long form."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from tests.drills.drill import KINDS, drill
 def test_a_study_with_killed_processes_ends_with_the_undisturbed_results(tmp_path: Path, launcher: str) -> None:
     if launcher == "ray" and find_spec("ray") is None:
         pytest.skip("needs ray, which is not installed")
-    said: list[str] = []
-    struck = drill(tmp_path, launcher, len(KINDS[launcher]), seed=0, say=said.append)
-    assert struck == dict.fromkeys(KINDS[launcher], 1), said
+    messages: list[str] = []
+    kills = drill(tmp_path, launcher, len(KINDS[launcher]), seed=0, say=messages.append)
+    assert kills == dict.fromkeys(KINDS[launcher], 1), messages

@@ -1,8 +1,8 @@
-"""Runs tests as on another processor: `pytest --as-processor avx2` is a machine without AVX-512 and bf16.
+"""Runs tests as on another processor: `pytest --as-processor avx2` emulates a machine without AVX-512 and bf16.
 
-Torch's libraries choose their instructions by environment variables, the suite chooses the precision by
-`/proc/cpuinfo`. Both reach the processes that tests start: variables are inherited, and a folder on PYTHONPATH
-has a `sitecustomize` that hides the flags of missing instructions. What stays this machine's: its speed.
+Environment variables select the instructions of torch's libraries; the suite selects the precision by `/proc/cpuinfo`.
+Both also apply to processes that tests start: variables are inherited, and a folder on PYTHONPATH has a `sitecustomize`
+that hides the flags of missing instructions. Speed is not emulated.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ PROCESSORS = {
 
 
 def imitate(processor: str) -> None:
-    """Makes this process, before torch has computed anything, and those that it starts compute as `processor`."""
+    """Makes this process and its children compute as `processor`; to be called before torch computes anything."""
     os.environ.update(PROCESSORS[processor])
-    # What torch has compiled for this machine is found again under the same key.
+    # A separate cache, as the keys of compiled code do not depend on the emulated processor.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"torchinductor-as-{processor}")
     put_on_path(FOLDER / processor)
     runpy.run_path(str(FOLDER / processor / "sitecustomize.py"))
 
 
 def put_on_path(folder: Path) -> None:
-    """Lets the processes that this one starts import what lies in a folder."""
+    """Adds a folder to the PYTHONPATH of child processes."""
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

@@ -1,1 +1,1 @@
-"""Simulations of what verdicts promise, whose output is committed beside them."""
+"""Simulations of error rates and power, with their committed results."""

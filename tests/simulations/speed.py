@@ -1,8 +1,8 @@
 """False alarms and power of speed comparisons under load: `python -m tests.simulations.speed` writes `speed.md`.
 
-Two busy loops run beside it. 200 comparisons are of six identical subjects; in 30, one of the six does a tenth more of
-the same work. They go through `measure.speed.compare` and `stats.judge_costs` as a benchmark's do, with one thread and
-its clock. Nothing else should run: other processes cost power, and up to 40 minutes in place of some 15.
+Two busy loops run at the same time. 200 comparisons are of six identical subjects; in 30, one of the six does 10 % more
+of the same work. They use `measure.speed.compare` and `stats.judge_costs` as benchmarks do, with one thread and its CPU
+clock. Nothing else should run: other processes reduce power and increase the duration from 15 to up to 40 minutes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ablations.stats import CostVerdict, judge_costs
 from sa_core import ATTENTION
 
 NAMES = ("baseline", "a", "b", "c", "d", "e")
-PLANTED = "c"  # the subject that does more, where one does
+PLANTED = "c"  # the subject with more work, in comparisons that have one
 IDENTICAL, DIFFERENT = 200, 30
-SECONDS, SECONDS_OF_DIFFERENT = 3.0, 40.0  # of a comparison, at most
+SECONDS, SECONDS_OF_DIFFERENT = 3.0, 40.0  # maximum duration of a comparison
 PRECISION, MARGIN = 0.02, 0.05
 UNDECIDED = CostVerdict.UNDECIDED
 DIFFERS = (CostVerdict.SLOWER, CostVerdict.FASTER)
@@ -44,7 +44,7 @@ Row = tuple[str, ...]
 
 
 def module(name: str, **knobs: int) -> Act:
-    """Builds an attention module on a feature map of 4 x 32 x 8 x 8, and returns its forward pass."""
+    """Returns the forward pass of an attention module on a feature map of 4 x 32 x 8 x 8."""
     built, x = ATTENTION[name](32, **knobs).eval(), torch.randn(4, 32, 8, 8)
 
     def act() -> None:
@@ -55,7 +55,7 @@ def module(name: str, **knobs: int) -> Act:
 
 
 def network(mode: str) -> Act:
-    """Builds two convolutions with attention for 2 images of 16 x 16, and returns an inference or a training step."""
+    """Returns an inference or a training step of two convolutions with attention on 2 images of 16 x 16."""
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), ATTENTION["sa"](16, groups=4), nn.ReLU(),
         nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32), ATTENTION["sa"](32, groups=4), nn.ReLU(),
@@ -87,22 +87,22 @@ KINDS: dict[str, Make] = {
 
 
 def repeated(make: Make, times: int) -> Make:
-    """Returns what builds a subject that does its work so many times a call."""
+    """Returns a function that builds a subject whose calls repeat its work `times` times."""
 
     def build() -> Act:
         act = make()
 
-        def several() -> None:
+        def repeat() -> None:
             for _ in range(times):
                 act()
 
-        return several
+        return repeat
 
     return build
 
 
 def subjects(kind: str, *, planted: bool) -> dict[str, Make]:
-    """Returns six identical subjects, or five that work ten times a call and one that works eleven times."""
+    """Returns six identical subjects, or five that repeat their work ten times and one that does so eleven times."""
     if not planted:
         return dict.fromkeys(NAMES, KINDS[kind])
     return {name: repeated(KINDS[kind], 11 if name == PLANTED else 10) for name in NAMES}
@@ -110,15 +110,15 @@ def subjects(kind: str, *, planted: bool) -> dict[str, Make]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     Attributes:
-        kind: of its subjects.
-        verdicts: by subject.
-        copies: of each subject.
-        half_width: of the widest 95 % CI, as a log ratio.
+        kind: kind of its subjects.
+        verdicts: verdicts by subject.
+        copies: copies of each subject.
+        half_width: half width of the widest 95 % CI, as a log ratio.
         farthest: the largest absolute log ratio of a subject that is identical to the baseline.
-        load: processes that ran or waited for a core, in the minute before.
+        load: load average of the last minute (processes that run or wait for a core).
     """
 
     kind: str
@@ -135,10 +135,10 @@ class Comparison:
         values = pd.DataFrame(rows, columns=["variant", "copy", "log_ratio"])
         contrasts = judge_costs(values, dict.fromkeys(NAMES, samples.baseline), MARGIN)
         widest = max(half_width(samples.log_ratios(name)) for name in (*NAMES, TWIN))
-        farthest = max(abs(np.log(one.ratio)) for one in contrasts if one.variant != PLANTED)
+        farthest = max(abs(np.log(contrast.ratio)) for contrast in contrasts if contrast.variant != PLANTED)
         return cls(
             kind,
-            {one.variant: one.verdict for one in contrasts},
+            {contrast.variant: contrast.verdict for contrast in contrasts},
             samples.copies,
             widest,
             float(farthest),
@@ -146,25 +146,25 @@ class Comparison:
         )
 
     def false_alarms(self, *, planted: bool) -> int:
-        """Counts identical subjects that are called different."""
+        """Returns the number of identical subjects that are called different."""
         return sum(verdict in DIFFERS for name, verdict in self.verdicts.items() if not (planted and name == PLANTED))
 
 
 def compared(number: int, *, planted: bool) -> list[Comparison]:
-    """Compares so many times, the kinds in turns."""
-    found = []
+    """Makes `number` comparisons, alternating between kinds."""
+    comparisons = []
     for seed, kind in zip(range(number), cycle(KINDS)):
-        chosen = subjects(kind, planted=planted)
+        makes = subjects(kind, planted=planted)
         seconds = SECONDS_OF_DIFFERENT if planted else SECONDS
-        samples = compare(chosen, NAMES[0], clock_of(CPU), seconds=seconds, precision=PRECISION, seed=seed)
-        found.append(Comparison.of(kind, samples))
-        print(f"{seed + 1} of {number}: {found[-1]}", flush=True)
-    return found
+        samples = compare(makes, NAMES[0], clock_of(CPU), seconds=seconds, precision=PRECISION, seed=seed)
+        comparisons.append(Comparison.of(kind, samples))
+        print(f"{seed + 1} of {number}: {comparisons[-1]}", flush=True)
+    return comparisons
 
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """Keeps so many processes busy meanwhile; they end with this one, however it ends."""
+    """Runs busy loops in `count` processes, which end with this one in any case."""
     loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"
     loops = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
     try:
@@ -176,26 +176,26 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def identical_table(comparisons: Sequence[Comparison]) -> list[str]:
-    """Returns a row a kind, and one of all: how many comparisons call one of identical subjects different."""
+    """Returns a table of false alarms, with one row per kind and one for all."""
     return _table(
         comparisons,
-        ("one called different", lambda some: str(sum(one.false_alarms(planted=False) > 0 for one in some))),
-        ("subjects: same / undecided", lambda some: f"{_count(some, CostVerdict.SAME)} / {_count(some, UNDECIDED)}"),
-        ("farthest ratio", lambda some: f"{math.exp(max(one.farthest for one in some)):.2f}"),
+        ("false alarms", lambda group: str(sum(each.false_alarms(planted=False) > 0 for each in group))),
+        ("subjects: same / undecided", lambda group: f"{_count(group, CostVerdict.SAME)} / {_count(group, UNDECIDED)}"),
+        ("largest ratio", lambda group: f"{math.exp(max(each.farthest for each in group)):.2f}"),
     )
 
 
 def planted_table(comparisons: Sequence[Comparison]) -> list[str]:
-    """Returns a row a kind, and one of all: how many comparisons see the subject that does a tenth more."""
+    """Returns a table of detected differences, with one row per kind and one for all."""
     return _table(
         comparisons,
-        ("planted seen", lambda some: str(sum(one.verdicts[PLANTED] is CostVerdict.SLOWER for one in some))),
-        ("another called different", lambda some: str(sum(one.false_alarms(planted=True) > 0 for one in some))),
+        ("detected", lambda group: str(sum(each.verdicts[PLANTED] is CostVerdict.SLOWER for each in group))),
+        ("false alarms", lambda group: str(sum(each.false_alarms(planted=True) > 0 for each in group))),
     )
 
 
 def _count(comparisons: Sequence[Comparison], verdict: CostVerdict) -> int:
-    return sum(found is verdict for one in comparisons for found in one.verdicts.values())
+    return sum(list(comparison.verdicts.values()).count(verdict) for comparison in comparisons)
 
 
 def _table(comparisons: Sequence[Comparison], *columns: tuple[str, Callable[[Sequence[Comparison]], str]]) -> list[str]:
@@ -207,17 +207,17 @@ def _table(comparisons: Sequence[Comparison], *columns: tuple[str, Callable[[Seq
         "half width of the widest CI (%)",
         "load",
     )
-    groups = {kind: [one for one in comparisons if one.kind == kind] for kind in KINDS} | {ALL: list(comparisons)}
+    groups = {kind: [each for each in comparisons if each.kind == kind] for kind in KINDS} | {ALL: list(comparisons)}
     rows = [
         [
             kind,
-            str(len(some)),
-            *(column(some) for _, column in columns),
-            f"{np.median([one.copies for one in some]):.0f}",
-            f"{100 * math.expm1(np.median([one.half_width for one in some])):.1f}",
-            f"{np.mean([one.load for one in some]):.1f}",
+            str(len(group)),
+            *(column(group) for _, column in columns),
+            f"{np.median([each.copies for each in group]):.0f}",
+            f"{100 * math.expm1(np.median([each.half_width for each in group])):.1f}",
+            f"{np.mean([each.load for each in group]):.1f}",
         ]
-        for kind, some in groups.items()
+        for kind, group in groups.items()
     ]
     return [*markdown_table(headers, rows), ""]
 
@@ -229,7 +229,7 @@ def main() -> None:
     environment = machine.environment()
     lines = [
         "# Speed comparisons under load", "",
-        "Made by `python -m tests.simulations.speed` while two busy loops (and other work, see the load) ran on "
+        "Written by `python -m tests.simulations.speed` while two busy loops (and other work, see the load) ran on "
         f"{environment['cpu']} (kernels: {environment['kernels']}; torch {environment['torch']}, Python "
         f"{environment['python']}). Every comparison has six subjects and a second copy of the baseline. It ends when "
         f"all 95 % CIs have a half width of {100 * PRECISION:.0f} %, or after {SECONDS:.0f} seconds (identical "
@@ -239,8 +239,8 @@ def main() -> None:
     ]  # fmt: skip
     with busy_loops(2):
         for planted, count, table in ((False, IDENTICAL, identical_table), (True, DIFFERENT, planted_table)):
-            what = "one of six does a tenth more" if planted else "six identical subjects"
-            lines += [f"## One thread, by its own clock: {what}", "", *table(compared(count, planted=planted))]
+            what = "One of six subjects does 10 % more work" if planted else "Six identical subjects"
+            lines += [f"## {what} (one thread, its CPU clock)", "", *table(compared(count, planted=planted))]
     Path(__file__).with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
 
 

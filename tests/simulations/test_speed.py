@@ -1,4 +1,4 @@
-"""The committed report, and what its procedure does with simulated copies."""
+"""The committed report, and the same procedure with simulated copies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ablations.stats import CostContrast, CostVerdict, judge_costs
 from tests.simulations import speed
 from tests.simulations.speed import ALL, DIFFERENT, DIFFERS, IDENTICAL, KINDS, MARGIN, PRECISION
 
-MOST = 12  # copies, where the precision is not reached
+MOST = 12  # copies, if the precision is not reached
 REPETITIONS = 100
-# By copy and subject, the baseline first: how logs of times differ. Preempted copies come in one of ten.
+# Noise of log times by copy and subject, the baseline first. One copy in ten is preempted.
 NOISE = {
     "normal": lambda draws, size: draws.normal(0, 0.02, size),
     "heavy tails": lambda draws, size: 0.015 * draws.standard_t(3, size),
@@ -27,7 +27,7 @@ NOISE = {
 
 
 def tables() -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of the report by heading and subjects."""
+    """The rows of the report by heading and kind of subjects."""
     text = Path(speed.__file__).with_suffix(".md").read_text(encoding="utf-8")
     found = {}
     for section in text.split("\n## ")[1:]:
@@ -48,12 +48,12 @@ def test_the_report_has_every_comparison() -> None:
 
 def test_under_load_false_alarms_are_rare_and_ten_percent_more_work_is_detected() -> None:
     identical, different = (row for (_, kind), row in tables().items() if kind == ALL)
-    assert int(identical["one called different"]) <= 0.05 * IDENTICAL
-    assert int(different["planted seen"]) >= 0.9 * DIFFERENT
+    assert int(identical["false alarms"]) <= 0.05 * IDENTICAL
+    assert int(different["detected"]) >= 0.9 * DIFFERENT
 
 
 def judged(logs: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[CostContrast]:
-    """Judges copies by subject, (n, 1 + k), after as many as a comparison of the wanted precision takes."""
+    """Judges copies by subject, (n, 1 + k), with as many copies as a comparison needs for its precision."""
     ratios = logs - logs[:, :1]
     copies = LEAST_COPIES
     while copies < len(ratios) and max(half_width(own) for own in ratios[:copies].T) > PRECISION:
@@ -64,9 +64,7 @@ def judged(logs: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Cost
 
 
 @pytest.mark.parametrize("noise", NOISE)
-def test_false_alarms_are_rare_although_precision_ends_the_comparison(
-    noise: str,
-) -> None:
+def test_false_alarms_are_rare_although_precision_ends_the_comparison(noise: str) -> None:
     draws = np.random.default_rng(19)
     wrong = sum(
         any(contrast.verdict in DIFFERS for contrast in judged(NOISE[noise](draws, (MOST, 6))))

@@ -1,4 +1,4 @@
-"""Hides instructions that an AVX2 processor lacks; every Python process that has this folder on its path loads it."""
+"""Hides instructions that an AVX2 processor lacks; Python imports it at startup if this folder is on its path."""
 
 import re
 from pathlib import Path
