@@ -1,2 +1,2 @@
-// One object file a library: extensions with the same source would overwrite each other's in a parallel build.
+// A separate source file per library: extensions with the same source would overwrite each other's object file.
 #include "kernels.cpp"

@@ -1,9 +1,9 @@
-// Maps whose channels are neighbours: (images, positions, channels).
+// Maps in channels_last: (images, positions, channels).
 #pragma once
 
 #include "slabs.h"
 
-constexpr int64_t kFlush = 256;  // positions that are summed up in float before they go to a double
+constexpr int64_t kFlush = 256;  // positions that are summed in float before they are added to a double
 
 template <class T, bool kNormed, Order kOrder>
 class ChannelMaps : public Slabs<T, kOrder> {
@@ -13,7 +13,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
 
  public:
   ChannelMaps(const Problem& problem, const Channels& channels) : Base(problem, channels) {
-    // Branches that take turns within vectors, in both of a pair alike.
+    // Whether branches alternate within vectors, in the same way in both vectors of a pair.
     const int64_t period = p.group_channels;
     const int64_t run = kOrder == kFolded ? kLanes / 2 : kOrder == kInterleaved ? width / 2 : kLanes;
     const bool takes_turns = p.channel_gate && p.spatial_gate != kNoSpatial && 2 * p.split == period &&
@@ -21,7 +21,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
     packed = takes_turns && kOrder != kScattered ? int(p.split) : 0;
     for (int lane = 0; lane < kLanes; ++lane) {
       swapped[lane] = lane ^ packed;
-      looks[lane] = lane & packed ? -1 : 0;
+      selected[lane] = lane & packed ? -1 : 0;
     }
   }
 
@@ -39,15 +39,15 @@ class ChannelMaps : public Slabs<T, kOrder> {
         const bool joined = p.shortcut, past_cache = Base::streams_moved;
         for (int i = 0; i < slab.pairs; ++i) {
           const Place here = place(slab, i);
-          const Known<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
+          const Constants<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
           with_gates(slab, i, [&](auto gate_of) INLINED {
             for (int k = 0; k < count; ++k) {
               const Pair v = read(x[k], here);
               const PairGate gate = gate_of(v);
               Pair y = {a.normed(v.a) * gate.a.open, b.normed(v.b) * gate.b.open};
               if (joined) {
-                const Pair beside = read_moved(shortcut[k], here);
-                y = {relu(y.a + beside.a), relu(y.b + beside.b)};
+                const Pair added = read_moved(shortcut[k], here);
+                y = {relu(y.a + added.a), relu(y.b + added.b)};
               }
               write_moved(out[k], here, y, past_cache);
             }
@@ -58,7 +58,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
     });
   }
 
-  // Calls use(row, channel, count, numbers, sums) for rows together, and writes their gradient if it is to.
+  // Calls use(row, channel, count, numbers, sums) for vectors of rows, and writes their gradients if `write`.
   template <class Use>
   void backward(Use use, bool write) const {
     each([&](Slab& slab) {
@@ -119,19 +119,19 @@ class ChannelMaps : public Slabs<T, kOrder> {
       const Numbers &a = slab.numbers[2 * i], &b = slab.numbers[2 * i + 1];
       slab.is_constant[i] = !any((a.slope != 0.0f) | (b.slope != 0.0f));
       if (!packed) continue;
-      const PackedGates pack{looks, swapped};
+      const PackedGates pack{selected, swapped};
       slab.packed[i] = {pack.packed(a.centre, b.centre), pack.packed(a.slope, b.slope), pack.packed(a.level, b.level)};
     }
   }
 
-  // Calls body(gate_of), which gives the gates of a pair by its values.
+  // Calls body(gate_of), where gate_of(values) returns the gates of a pair.
   template <class Body>
   INLINED void with_gates(const Slab& slab, int pair, Body body) const {
     const Numbers &a = slab.numbers[2 * pair], &b = slab.numbers[2 * pair + 1];
     if (slab.is_constant[pair]) return body(ConstantGates{a.constant, b.constant});
     if constexpr (kOrder != kScattered)
-      if (packed) return body(PackedGates{looks, swapped, {a.constant, b.constant}, slab.packed[pair]});
-    body(OwnGates{a.line(), b.line(), a.passed, b.passed});
+      if (packed) return body(PackedGates{selected, swapped, {a.constant, b.constant}, slab.packed[pair]});
+    body(ValueGates{a.line(), b.line(), a.passed, b.passed});
   }
 
   void clear(Slab& slab) const {
@@ -155,14 +155,14 @@ class ChannelMaps : public Slabs<T, kOrder> {
     bool any_far = false;
     for (int j = 0; j < vectors(slab); ++j) any_far |= keep(slab, j, false);
     if (!any_far) return;
-    // First values that are far from all others are no good centres, but what they say of the mean is one.
+    // Outliers as first values are bad centres; the means computed with them are good ones.
     for (int j = 0; j < vectors(slab); ++j) put(numbers_of(slab, j).centre, slab.centres, j);
     add_up(slab);
     for (int j = 0; j < vectors(slab); ++j) keep(slab, j, true);
   }
 
-  // Keeps mean and variance of channels; `again`, of those whose centres have become better. Returns whether there are
-  // bad ones.
+  // Stores mean and variance of channels, with `again` only of those with a better centre. Returns whether any channel
+  // has a bad centre.
   bool keep(const Slab& slab, int vector, bool again) const {
     const double *sums = slab.totals[vector].of[0].values, *squares = slab.totals[vector].of[1].values;
     const double n = double(p.positions);
@@ -209,7 +209,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
     });
   }
 
-  // Where the block ends in a ReLU, also writes the gradient that it lets through.
+  // If the block ends in a ReLU, also writes the gradient before it.
   void sum_up(Slab& slab) const {
     clear(slab);
     each_block([&](int64_t at, int count) {
@@ -219,7 +219,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
       const View passed = moved_target(slab, p.grad_shortcut, at, 3);
       for (int i = 0; i < slab.pairs; ++i) {
         const Place here = place(slab, i);
-        const Known<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
+        const Constants<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
         Total *of_a = slab.totals[2 * i].of, *of_b = slab.totals[2 * i + 1].of;
         with_gates(slab, i, [&](auto gate_of) INLINED {
           Running<kNormed> sums_a(of_a), sums_b(of_b);
@@ -254,7 +254,7 @@ class ChannelMaps : public Slabs<T, kOrder> {
       const bool past_cache = Base::streams;
       for (int i = 0; i < slab.pairs; ++i) {
         const Place here = place(slab, i);
-        const Known<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
+        const Constants<kNormed> a(slab.numbers[2 * i]), b(slab.numbers[2 * i + 1]);
         const Slope to_a(slab.gradients[2 * i]), to_b(slab.gradients[2 * i + 1]);
         with_gates(slab, i, [&](auto gate_of) INLINED {
           for (int k = 0; k < count; ++k) {
@@ -269,12 +269,12 @@ class ChannelMaps : public Slabs<T, kOrder> {
     });
   }
 
-  INLINED static Lanes gradient(const Known<kNormed>& known, const Slope& slope, Lanes x, Lanes dy, Gate gate) {
-    const Lanes gated = dy * gate.open, linear = (x - known.centre) * slope.c2 + slope.c0;
-    const Lanes through = known.through_gate(gated, x, gate) * slope.c1;
-    return (gated + through + select(slope.no_c2, slope.c0, linear)) * known.scale;
+  INLINED static Lanes gradient(const Constants<kNormed>& constants, const Slope& slope, Lanes x, Lanes dy, Gate gate) {
+    const Lanes gated = dy * gate.open, linear = (x - constants.centre) * slope.c2 + slope.c0;
+    const Lanes through = constants.through_gate(gated, x, gate) * slope.c1;
+    return (gated + through + select(slope.no_c2, slope.c0, linear)) * constants.scale;
   }
 
-  int packed;           // channels that branches take turns after, where they do so within vectors; otherwise 0
-  Mask swapped, looks;  // then the lanes that change places, and those whose gates look at their values
+  int packed;              // channels of a branch if branches alternate within vectors, otherwise 0
+  Mask swapped, selected;  // in that case the lanes to swap, and those with a spatial gate
 };

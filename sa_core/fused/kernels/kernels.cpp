@@ -1,10 +1,10 @@
 // Shuffle attention between a batch norm and an addition, forward and backward, for feature maps on a CPU.
 //
-// What is computed is said in problem.h. A row is read for its statistics and read again, from the cache, for its
-// result; only a batch norm that trains needs the statistics of all images before the first result. Backward reads in
-// the same manner. The shuffle is where a result is written.
+// problem.h defines the computation. A row is read for its statistics and again, from the cache, for its result; only a
+// batch norm in training needs the statistics of all images before the first result. Backward works in the same way.
+// The shuffle only changes the addresses of results.
 //
-// The library depends on nothing but OpenMP; `cpu.py` fills in a Problem and calls it.
+// The library depends only on OpenMP; `cpu.py` fills a Problem and calls it.
 
 #include <memory>
 
@@ -13,7 +13,7 @@
 
 namespace {
 
-// Mean and variance of every channel over all images, from those of the rows: var = mean(v + (m - mean)^2).
+// Mean and variance of each channel over all images, from those of its rows: var = mean(v + (m - mean)^2).
 template <class Maps>
 void batch_statistics(const Problem& p, const Channels& channels, const Maps& maps) {
 #pragma omp parallel for schedule(static) num_threads(p.threads)
@@ -43,7 +43,7 @@ void forward(const Problem& p, Channels& channels, const Maps& maps) {
   maps.forward(p.norm == kBatch);
 }
 
-// Adds up what the rows give to the gradients of the gates: over images, and over groups, which share them.
+// Sums the contributions of rows to the gradients of the gates over images and groups, which share the parameters.
 void gate_gradients(const Problem& p, const Channels& channels, PerRow& weight, PerRow& bias) {
   const int64_t width = std::max(p.split, p.group_channels - p.split);
   std::vector<double> weights(p.group_channels), biases(p.group_channels), by_place(2 * p.channels);
@@ -76,7 +76,7 @@ void gate_gradients(const Problem& p, const Channels& channels, PerRow& weight, 
 template <class Maps>
 void backward(const Problem& p, const Channels& channels, const Maps& maps) {
   const int64_t rows = p.images * p.channels, normed = p.norm == kNoNorm ? 0 : rows;
-  const int64_t awaited = p.norm == kBatch ? rows : 0;  // whose gradient depends on the sums of all images
+  const int64_t awaited = p.norm == kBatch ? rows : 0;  // rows whose gradient depends on the sums of all images
   PerRow weight(rows), bias(rows), u(normed), ux(normed), c0(awaited), c1(awaited), c2(awaited);
   maps.backward(
       [&](int64_t row, int64_t place, int count, const Numbers& numbers, const Sums& sums) {
@@ -109,7 +109,7 @@ void backward(const Problem& p, const Channels& channels, const Maps& maps) {
     p.grad_bn[channel] = float(total_ux * std::sqrt(precision));
     p.grad_bn[p.channels + channel] = float(total_u);
     if (!awaited) continue;
-    // The batch's own mean and variance take their part away: a constant, and a part linear in x.
+    // The gradients through mean and variance of the batch: a constant, and a term linear in x.
     const double everything = double(p.positions) * double(p.images);
     const double constant = total_u / everything, linear = total_ux * precision / everything;
     for (int64_t row = place; row < rows; row += p.channels) {
@@ -148,7 +148,7 @@ void run_in(const Problem& p) {
   else if (ChannelMaps<T, kNormed, kFolded>::takes(p))
     run<ChannelMaps<T, kNormed, kFolded>>(p);
   else
-    run<ChannelMaps<T, true, kScattered>>(p);  // by a norm that changes nothing, if there is none
+    run<ChannelMaps<T, true, kScattered>>(p);  // with an identity norm, if there is none
 }
 
 template <class T>
@@ -163,7 +163,7 @@ void run_in(const Problem& p) {
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// Whether this build has the type.
+// Whether this build supports half.
 EXPORTED int has_half() {
 #ifdef HAS_HALF
   return 1;
@@ -172,8 +172,8 @@ EXPORTED int has_half() {
 #endif
 }
 
-// Forward, or backward where there is a gradient to start from. Returns 0; 1 where this build lacks the type; 2 where the
-// permutation is none.
+// Computes forward, or backward if grad_out is set. Returns 0; 1 if this build does not support the type; 2 if the
+// permutation is invalid.
 EXPORTED int shuffle_attention(const Problem* problem) {
   if (problem->permutation && !is_permutation(*problem)) return 2;
   switch (problem->dtype) {

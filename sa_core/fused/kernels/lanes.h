@@ -1,7 +1,7 @@
-// As many floats at a time as a register holds, in the vector extension of GCC and Clang: the same source for every
-// instruction set. (Wider vectors than registers live in memory: GCC moves them there and back for every operation.)
+// Vectors of floats with the size of a register, by the vector extension of GCC and Clang: the same source for every
+// instruction set. (GCC keeps vectors wider than a register in memory and moves them for every operation.)
 //
-// Feature maps may be float, bfloat16 or half; what is computed is always float.
+// Feature maps may be float, bfloat16 or half; computation is always in float.
 #pragma once
 
 #include <cmath>
@@ -10,13 +10,13 @@
 #include <utility>
 #ifdef __SSE2__
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // of the compiler's own header
+#pragma GCC diagnostic ignored "-Wuninitialized"  // in the compiler's header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
 
-// Compilers stop inlining in large functions, and a vector that is passed to a function is written to memory.
+// Compilers stop inlining in large functions, and pass vectors to functions through memory.
 #define INLINED __attribute__((always_inline))
 #define INLINE static inline INLINED
 
@@ -29,7 +29,7 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float Lanes __attribute__((vector_size(kLanes * 4)));
-typedef int32_t Mask __attribute__((vector_size(kLanes * 4)));  // -1 where a lane counts, otherwise 0
+typedef int32_t Mask __attribute__((vector_size(kLanes * 4)));  // -1 for selected lanes, otherwise 0
 typedef uint32_t Bits __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Shorts __attribute__((vector_size(kLanes * 2)));
 
@@ -63,7 +63,7 @@ INLINE bool any(Mask mask) {
 
 INLINE Lanes select(Mask mask, Lanes yes, Lanes no) { return mask ? yes : no; }
 
-// Lanes of two vectors, by `from(lane)`: the second vector's are counted from kLanes.
+// Selects lanes of two vectors by `from(lane)`; indices from kLanes on refer to the second vector.
 template <class From, size_t... lane>
 INLINE Lanes choose(Lanes a, Lanes b, From from, std::index_sequence<lane...>) {
   return __builtin_shufflevector(a, b, from(int(lane))...);
@@ -74,7 +74,7 @@ INLINE Lanes choose(Lanes a, Lanes b, From from) {
   return choose(a, b, from, std::make_index_sequence<kLanes>());
 }
 
-// Lanes by their numbers.
+// Selects lanes by index.
 INLINE Lanes permute(Lanes lanes, Mask numbers) {
 #if defined(__AVX512F__)
   return _mm512_permutexvar_ps(__m512i(numbers), lanes);
@@ -87,7 +87,7 @@ INLINE Lanes permute(Lanes lanes, Mask numbers) {
 #endif
 }
 
-// The sums over each of kLanes vectors, side by side: halves are added, of ever more vectors together.
+// A vector with the sums over each of kLanes vectors, by recursive addition of halves.
 template <int kCount>
 INLINE Lanes sums(const Lanes (&v)[kCount]) {
   if constexpr (kCount == 1) {
@@ -103,7 +103,7 @@ INLINE Lanes sums(const Lanes (&v)[kCount]) {
   }
 }
 
-// Reads and writes of kLanes neighbours.
+// Loads and stores of kLanes consecutive values.
 
 INLINE Lanes load(const float* from) {
   Lanes lanes;
@@ -113,7 +113,7 @@ INLINE Lanes load(const float* from) {
 
 INLINE void store(float* to, Lanes lanes) { memcpy(to, &lanes, sizeof lanes); }
 
-// Of fewer than kLanes: the others are 0.
+// Loads `count` <= kLanes values; the other lanes are 0.
 INLINE Lanes load_some(const float* from, int count) {
   if (count == kLanes) return load(from);
   Lanes lanes{};
@@ -136,8 +136,8 @@ INLINE Lanes widen(Shorts shorts) {
 INLINE Shorts narrow(Lanes lanes) {
   const Bits bits = reinterpret_cast<Bits>(lanes);
   const Bits nearest_even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Bits not_a_number = (bits >> 16) | 0x40;
-  return __builtin_convertvector(lanes == lanes ? nearest_even : not_a_number, Shorts);
+  const Bits nan = (bits >> 16) | 0x40;
+  return __builtin_convertvector(lanes == lanes ? nearest_even : nan, Shorts);
 }
 
 INLINE Lanes load(const BFloat16* from) {
@@ -176,14 +176,14 @@ INLINE void store(Half* to, Lanes lanes) {
 }
 #endif
 
-// Writes past the cache: what is larger than the cache has left it before it is read again, and need not be read into
-// it to be written. What was written is seen by other threads after `finish_streams`.
+// Streaming stores, which bypass the cache: maps larger than the cache are evicted before they are read again, and
+// bypassing avoids reading lines before writing them. Other threads see the data after `finish_streams`.
 constexpr int64_t kLine = 64;  // bytes
 
 #ifdef __SSE2__
 constexpr bool kStreams = true;
 
-// Of so many bytes at an address that is a multiple of them.
+// Stores kBytes at an address aligned to kBytes.
 template <int kBytes>
 INLINE void stream(void* target, const void* source) {
   char* to = static_cast<char*>(target);
@@ -237,7 +237,7 @@ INLINE void store(T* to, Lanes lanes, bool past_cache) {
   stream<sizeof values>(to, values);
 }
 
-// The value that is pointed to.
+// The value at an address, as float.
 INLINE float first(const float* from) { return *from; }
 
 INLINE float first(const BFloat16* from) {
@@ -251,7 +251,7 @@ INLINE float first(const BFloat16* from) {
 INLINE float first(const Half* from) { return float(*from); }
 #endif
 
-// The lesser of a lane and a limit, or the greater; nan stays nan.
+// Minimum or maximum of each lane and a limit; NaN stays NaN.
 INLINE Lanes at_most(Lanes lanes, float limit) {
 #if defined(__AVX512F__)
   return _mm512_min_ps(splat(limit), lanes);
@@ -272,7 +272,7 @@ INLINE Lanes at_least(Lanes lanes, float limit) {
 #endif
 }
 
-// 1 / lanes, of lanes from 1 to 2^126, within 2 in 10^7: a step of Newton's method takes less time than a division.
+// 1 / lanes for lanes from 1 to 2^126, with a relative error of 2e-7: a Newton step is faster than a division.
 INLINE Lanes reciprocal(Lanes lanes) {
 #if defined(__AVX512F__)
   const Lanes near = _mm512_rcp14_ps(lanes);
@@ -289,8 +289,8 @@ INLINE Lanes reciprocal(Lanes lanes) {
 constexpr float kReach = 126.0f;                         // beyond it, sigmoids are 0 or 1 in float
 constexpr float kToPowersOfTwo = -1.44269504088896341f;  // multiplies the argument of a sigmoid
 
-// 2^t = 2^n 2^f, of which 2^f is a polynomial, with a relative error of at most 8e-8; nan stays nan. t is clamped to
-// +-kReach, which a caller saves that knows its t to be bounded by that.
+// 2^t = 2^n 2^f, with a polynomial for 2^f and a relative error of at most 8e-8; NaN stays NaN. t is clamped to
+// +-kReach, unless kBounded states that this is not needed.
 #if defined(__AVX512F__)
 // 2^(i / 32).
 alignas(64) constexpr float kRoots[32] = {
@@ -299,26 +299,26 @@ alignas(64) constexpr float kRoots[32] = {
     1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
     1.68179283f, 1.71861930f, 1.75625216f, 1.79470907f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
 
-// n is a number of 32nds, |f| <= 1/64.
+// n is a multiple of 1/32, |f| <= 1/64.
 template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
   if (!kBounded) t = at_most(t, kReach);
-  constexpr float kRound = 393216.0f;  // 1.5 * 2^18: adding it leaves a number of 32nds in the low bits
+  constexpr float kRound = 393216.0f;  // 1.5 * 2^18: adding it rounds to a multiple of 1/32 in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   const Lanes root = _mm512_permutex2var_ps(load(kRoots), __m512i(shifted), load(kRoots + kLanes));
   const Lanes p = (f * 2.40226507e-1f + 6.93157381e-1f) * f + 1.0f;
-  return p * Lanes(_mm512_scalef_ps(root, n));  // of n, it takes what is whole
+  return p * Lanes(_mm512_scalef_ps(root, n));  // scalef uses the integer part of n
 }
 #elif defined(__AVX2__)
-// The bits of 2^(i / 8), less what i adds to them below.
+// The bits of 2^(i / 8), minus the contribution of i to the exponent below.
 alignas(32) constexpr uint32_t kRoots[8] = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
                                             0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
 
-// n is a number of eighths, |f| <= 1/16.
+// n is a multiple of 1/8, |f| <= 1/16.
 template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
   if (!kBounded) t = at_least(at_most(t, kReach), -kReach);
-  constexpr float kRound = 1572864.0f;  // 1.5 * 2^20: adding it leaves a number of eighths in the low bits
+  constexpr float kRound = 1572864.0f;  // 1.5 * 2^20: adding it rounds to a multiple of 1/8 in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   const Bits roots = Bits(_mm256_permutevar8x32_epi32(*reinterpret_cast<const __m256i*>(kRoots), __m256i(shifted)));
   const Lanes root = reinterpret_cast<Lanes>(roots + (reinterpret_cast<Bits>(shifted) << 20));  // 2^n
@@ -326,11 +326,11 @@ INLINE Lanes power_of_two(Lanes t) {
   return p * root;
 }
 #else
-// n is a whole number, |f| <= 1/2.
+// n is an integer, |f| <= 1/2.
 template <bool kBounded>
 INLINE Lanes power_of_two(Lanes t) {
   if (!kBounded) t = at_least(at_most(t, kReach), -kReach);
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const Lanes shifted = t + kRound, n = shifted - kRound, f = t - n;
   Lanes p = f * 1.3276472e-3f + 9.67554133e-3f;
   p = p * f + 5.55071327e-2f;
@@ -341,19 +341,19 @@ INLINE Lanes power_of_two(Lanes t) {
 }
 #endif
 
-// How far gates are open, and what that lacks of 1.
+// Gates, and 1 minus gates.
 struct Gate {
   Lanes open, closed;
 };
 
-// 1 / (1 + 2^t), which is the sigmoid of -t ln 2.
+// 1 / (1 + 2^t) = sigmoid(-t ln 2).
 template <bool kBounded = false>
 INLINE Gate gate_of(Lanes t) {
   const Lanes power = power_of_two<kBounded>(t), open = reciprocal(1.0f + power);
   return {open, open * power};
 }
 
-// Calls use(gate), where gate(t) is gate_of for exponents that are bounded by kReach, or not.
+// Calls use(gate) with gate = gate_of, without clamping if exponents are bounded by kReach.
 template <class Use>
 INLINE void with_gate(bool bounded, Use use) {
   if (bounded)

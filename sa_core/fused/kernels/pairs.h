@@ -1,5 +1,5 @@
-// Pairs of vectors, which the shuffle interleaves, and what is known of one while it is worked on. All of that is held
-// by value: whatever is written might have changed what is in memory.
+// Pairs of vectors, which the shuffle interleaves, and their constants during a loop. These are copies, because the
+// compiler must assume that stores may change values in memory.
 #pragma once
 
 #include "problem.h"
@@ -14,14 +14,14 @@ struct PairGate {
   Gate a, b;
 };
 
-// What gives the gates of a pair by its values. The same gates for all of them:
+// Functions from the values of a pair to its gates. Constant gates:
 struct ConstantGates {
   PairGate gates;
   INLINED PairGate operator()(Pair) const { return gates; }
 };
 
-// Those of each value:
-struct OwnGates {
+// Gates computed from each value:
+struct ValueGates {
   Line a, b;
   Mask passed_a, passed_b;
 
@@ -30,44 +30,44 @@ struct OwnGates {
   }
 };
 
-// Where branches take turns within vectors: one vector takes the values of both that gates look at.
+// For branches that alternate within vectors: one vector holds the values of both vectors that have a spatial gate.
 struct PackedGates {
-  Mask looks, swapped;
+  Mask selected, swapped;
   PairGate others;
   Line line;
 
   INLINED PairGate operator()(Pair v) const {
     const Gate gate = gate_of(line(packed(v.a, v.b)));
     const Lanes open = permute(gate.open, swapped), closed = permute(gate.closed, swapped);
-    return {{select(looks, open, others.a.open), select(looks, closed, others.a.closed)},
-            {select(looks, gate.open, others.b.open), select(looks, gate.closed, others.b.closed)}};
+    return {{select(selected, open, others.a.open), select(selected, closed, others.a.closed)},
+            {select(selected, gate.open, others.b.open), select(selected, gate.closed, others.b.closed)}};
   }
-  INLINED Lanes packed(Lanes a, Lanes b) const { return select(looks, b, permute(a, swapped)); }
+  INLINED Lanes packed(Lanes a, Lanes b) const { return select(selected, b, permute(a, swapped)); }
 };
 
-// What else is known of a vector.
+// Other constants of a vector.
 template <bool kNormed>
-struct Known {
+struct Constants {
   Lanes origin, scale, shift, centre;
   Mask passed;
 
-  INLINED explicit Known(const Numbers& n)
+  INLINED explicit Constants(const Numbers& n)
       : origin(n.origin), scale(n.scale), shift(n.shift), centre(n.centre), passed(n.passed) {}
   INLINED Lanes normed(Lanes x) const { return kNormed ? (x - origin) * scale + shift : x; }
-  // Of what is gated, the part that goes back through the gate.
+  // The gradient through the gate.
   INLINED Lanes through_gate(Lanes gated, Lanes x, Gate gate) const {
     return select(passed, Lanes{}, gated * normed(x) * gate.closed);
   }
 };
 
-// What turns gradients of the result into those of x.
+// Coefficients that give the gradient of x.
 struct Slope {
   Lanes c0, c1, c2;
   Mask no_c2;
   INLINED explicit Slope(const Gradients& g) : c0(g.c0), c1(g.c1), c2(g.c2), no_c2(g.c2 == 0.0f) {}
 };
 
-// A sum in each lane.
+// A sum per lane.
 struct Total {
   Lanes recent{};
   double values[kLanes] = {};
@@ -89,14 +89,15 @@ struct Totals {
   Total of[4];
 };
 
-// The sums of `Sums`, while they grow.
+// Running sums of `Sums`.
 template <bool kNormed>
 struct Running {
   Lanes d, dx, y, yx;
 
   explicit Running(const Total* of) : d(of[0].recent), dx(of[1].recent), y(of[2].recent), yx(of[3].recent) {}
-  INLINED void add(const Known<kNormed>& known, Lanes x, Lanes dy, Gate gate) {
-    const Lanes gated = dy * gate.open, centred = x - known.centre, through = known.through_gate(gated, x, gate);
+  INLINED void add(const Constants<kNormed>& constants, Lanes x, Lanes dy, Gate gate) {
+    const Lanes gated = dy * gate.open, centred = x - constants.centre;
+    const Lanes through = constants.through_gate(gated, x, gate);
     d += through;
     dx += through * centred;
     if (!kNormed) return;

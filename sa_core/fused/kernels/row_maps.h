@@ -1,19 +1,19 @@
-// Maps whose positions are neighbours: (images, channels, positions). A worker takes a few rows at a time, so few that
-// they stay in the cache while they are read again, and so many that their numbers are computed side by side. They are
-// worked on in the order in which what is written lies in memory.
+// Contiguous maps: (images, channels, positions). A worker processes a few rows at a time: few enough to stay in the
+// cache until they are read again, and enough to vectorize the computation of their constants. Rows are processed in
+// the memory order of the result.
 #pragma once
 
 #include <algorithm>
 
 #include "problem.h"
 
-// A row in steps of kLanes. What is left over is a step of its own that ends with the row, of which only the lanes that
-// were not yet seen count: results may be written twice, sums may not be summed twice.
+// A row in steps of kLanes. A remainder is a last step that ends with the row and overlaps the one before: results may
+// be written twice, but sums count only the lanes that are new.
 struct Steps {
-  int64_t whole;     // positions in whole steps
-  int64_t last = 0;  // where the last step begins
-  bool ragged;       // whether there is one
-  Mask counted{};    // which of its lanes count
+  int64_t whole;     // positions in full steps
+  int64_t last = 0;  // first position of the last step
+  bool ragged;       // whether there is a remainder
+  Mask counted{};    // lanes of the last step that are new
 
   explicit Steps(int64_t positions) : whole(positions / kLanes * kLanes), ragged(positions % kLanes != 0) {
     if (positions >= kLanes) last = positions - kLanes;
@@ -27,7 +27,7 @@ struct Steps {
     if (ragged) step(last, counted);
   }
 
-  // The same in runs, each followed by `flush`, which adds up sums of runs: they lose less than one sum of all.
+  // The same in runs, each followed by `flush`, which adds the sums of the run: more accurate than one long sum.
   template <class Step, class Flush>
   INLINED void each(Step step, Flush flush) const {
     constexpr int64_t kRun = 64 * kLanes;
@@ -41,7 +41,7 @@ struct Steps {
   }
 };
 
-// A row that is read. One that is shorter than a step is worked on in a copy that is not.
+// An input row. A row shorter than a step is copied into a buffer of kLanes values.
 template <class T>
 class Source {
  public:
@@ -59,13 +59,13 @@ class Source {
   T copy[kLanes];
 };
 
-// A row that is written. One that is short, or goes past the cache, is written beside first.
+// An output row. A short row, or one written by streaming stores, is written to a buffer first.
 template <class T>
 class Target {
  public:
-  Target(void* map, int64_t row, int64_t positions, bool streams, T* beside)
+  Target(void* map, int64_t row, int64_t positions, bool streams, T* buffer)
       : to(static_cast<T*>(map) + row * positions), positions(positions), streams(streams) {
-    written = streams || positions < kLanes ? beside : to;
+    written = streams || positions < kLanes ? buffer : to;
   }
   Target(const Target&) = delete;
   ~Target() {
@@ -88,11 +88,11 @@ class RowMaps {
  public:
   RowMaps(const Problem& problem, const Channels& channels)
       : p(problem), channels(channels), steps(problem.positions) {
-    constexpr int64_t kTogether = 200 << 10;  // bytes of a map: a second-level cache holds that of three
-    constexpr int64_t kCached = 16 << 20;     // bytes of a map that may be in a cache still when it is read next
+    constexpr int64_t kTogether = 200 << 10;  // bytes of rows of a map: a second-level cache holds three times as many
+    constexpr int64_t kCached = 16 << 20;     // bytes of a map that may still be in the cache when it is read next
     bytes = p.positions * int64_t(sizeof(T));
     width = p.positions + kLanes;
-    // Backward writes rows of x in the order of the result: what is left of a line is better written as usual then.
+    // Backward writes rows of x in the order of the result; partial lines are then better written through the cache.
     streams = kStreams && (bytes % 64 == 0 || !p.grad_out) && p.images * p.channels * bytes > kCached;
     together = int(std::max<int64_t>(1, std::min<int64_t>(kLanes, kTogether / bytes)));
   }
@@ -118,7 +118,7 @@ class RowMaps {
     });
   }
 
-  // Calls use(row, place, count, numbers, sums) for rows together, and writes the gradient of x if it is to.
+  // Calls use(row, place, count, numbers, sums) for runs of rows, and writes the gradient of x if `write`.
   template <class Use>
   void backward(Use use, bool write) const {
     each([&](const Run& run) {
@@ -155,44 +155,44 @@ class RowMaps {
     });
   }
 
-  // Of the row of an image and a channel.
+  // The first value of a row.
   float first_of(int64_t row) const { return first(static_cast<const T*>(p.x) + row * p.positions); }
 
  private:
-  // Rows of the result that are worked on together.
+  // Rows of the result that are processed together.
   struct Run {
-    int64_t row, place;  // of the first of them
+    int64_t row, place;  // of the first row
     int count;
-    int64_t inner[kLanes];  // the rows of x that they come from
-    const T* next[kLanes];  // rows of x that come later: they are fetched meanwhile
-    T* beside;              // room for one row that is not written where it belongs
-    float* parts;           // room for what is known of the gradients of rows
+    int64_t inner[kLanes];  // the rows of x before the shuffle
+    const T* next[kLanes];  // later rows of x, to prefetch
+    T* buffer;              // buffer for one output row
+    float* parts;           // buffer for the gradients of rows before the terms with sums are added
   };
 
-  // Sums, before the lanes of each row are added up.
+  // Sums per lane of each row.
   struct Totals {
     Lanes d[kLanes], dx[kLanes], y[kLanes], yx[kLanes];
 
-    explicit Totals(int count) {  // of so many rows, which set theirs
+    explicit Totals(int count) {  // entries of the first `count` rows are set later
       for (int i = count; i < kLanes; ++i) d[i] = dx[i] = y[i] = yx[i] = Lanes{};
     }
     Sums summed() const { return {sums(d), sums(dx), sums(y), sums(yx)}; }
   };
 
-  // Calls body(run) until all rows were worked on; every worker has a part of them.
+  // Calls body(run) for all rows, which are divided among the workers.
   template <class Body>
   void each(Body body) const {
     const int64_t rows = p.images * p.channels, share = (rows + p.threads - 1) / p.threads;
-    // Rows of the result that follow each other come from `shuffle_groups` runs of rows of x.
+    // Consecutive rows of the result come from `shuffle_groups` sequences of rows of x.
     const int64_t stride = std::max<int64_t>(1, together / p.shuffle_groups);
 #pragma omp parallel for schedule(static, 1) num_threads(p.threads)
     for (int64_t worker = 0; worker < p.threads; ++worker) {
       const int64_t end = std::min(rows, (worker + 1) * share);
       int64_t row = worker * share, image = row / p.channels, place = row % p.channels;
-      std::vector<T> beside(size_t(streams || p.positions < kLanes ? p.positions + kLanes : 0));
+      std::vector<T> buffer(size_t(streams || p.positions < kLanes ? p.positions + kLanes : 0));
       std::vector<float> parts(size_t(p.grad_out ? together * width : 0));
       Run run;
-      run.beside = beside.data();
+      run.buffer = buffer.data();
       run.parts = parts.data();
       for (; row < end; row += run.count) {
         run.row = row;
@@ -214,7 +214,7 @@ class RowMaps {
   }
 
   Target<T> target(const Run& run, void* map, int64_t row) const {
-    return Target<T>(map, row, p.positions, streams, run.beside);
+    return Target<T>(map, row, p.positions, streams, run.buffer);
   }
 
   Lanes first_of(const Run& run) const {
@@ -239,7 +239,7 @@ class RowMaps {
     const Lanes n = splat(float(p.positions));
     Lanes offset = sums(totals) / n, variance = sums(squares) / n - offset * offset;
     variance = variance < 0.0f ? Lanes{} : variance;
-    // Where a row's first value is far from all others, it was no good centre: too much has cancelled.
+    // If the first value of a row is an outlier, it is a bad centre: the differences have cancelled.
     const Mask cancelled = offset * offset > variance * 16.0f;
     for (int i = 0; any(cancelled) && i < run.count; ++i)
       if (cancelled[i]) measure_again(Source<T>(p.x, run.inner[i], p.positions), values[i], i, offset, variance);
@@ -257,7 +257,7 @@ class RowMaps {
     variance[row] = kept.variance;
   }
 
-  // Sums up what positions are above `centre`, and its square; four at a time, which do not wait for each other.
+  // Sums of x - centre and of its square, with four independent accumulators.
   void add_up(const T* x, float centre, Lanes& total, Lanes& square) const {
     Lanes totals[4] = {}, squares[4] = {};
     const auto add = [&](Lanes centred, int j) INLINED {
@@ -278,7 +278,7 @@ class RowMaps {
     const auto finish = [&](int64_t i, Lanes y) INLINED {
       if (kJoined) {
         y += load(shortcut + i);
-        y = y < 0.0f ? Lanes{} : y;  // written so that nan stays nan
+        y = y < 0.0f ? Lanes{} : y;  // in this form NaN stays NaN
       }
       store(out + i, y);
     };
@@ -301,8 +301,8 @@ class RowMaps {
     });
   }
 
-  // Where the block ends in a ReLU, also writes the gradient that it lets through; where the gradient of x will follow,
-  // keeps the part of it that is already known: dy s + c1 D.
+  // If the block ends in a ReLU, also writes the gradient before it; if the gradient of x will follow, stores the part
+  // of it that does not depend on sums: dy s + c1 D.
   template <bool kJoined>
   void sum_up(const Numbers& n, const Lanes& through, int row, const T* next, const T* x,
               const T* grad_out, const T* out, T* passed, float* part, Totals& totals) const {
@@ -396,7 +396,7 @@ class RowMaps {
   const Channels& channels;
   const Steps steps;
   int64_t bytes;  // of a row
-  int64_t width;  // of what is kept of one
-  int together;   // rows that a worker takes at a time
-  bool streams;   // whether maps are larger than the cache
+  int64_t width;  // of a row in `parts`
+  int together;   // rows that a worker processes at a time
+  bool streams;   // whether output rows are written by streaming stores
 };

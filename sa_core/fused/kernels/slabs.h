@@ -1,41 +1,41 @@
-// Where channels are in maps whose channels are neighbours, (images, positions, channels), and who works on them: a
-// worker takes an image, or a slab of its channels, and goes through it a few positions at a time. What is known of a
-// channel is fetched once for all of them, and memory is read in the order in which it lies.
+// Channel positions in maps in channels_last, (images, positions, channels), and the division of work: a worker
+// processes an image, or a slab of its channels, a few positions at a time. Constants of a channel are loaded once for
+// these positions, and memory is read in order.
 #pragma once
 
 #include <algorithm>
 
 #include "pairs.h"
 
-// Which channels a pair of vectors has, and where the shuffle puts them.
+// The channels of a pair of vectors, and their order after the shuffle.
 enum Order {
-  kAsTheyAre,    // neighbours, which stay where they are
-  kInterleaved,  // neighbours in both halves of the channels, which become neighbours
-  kFolded,       // the same where all channels are one vector: the pair has two positions
-  kScattered,    // neighbours, or fewer, which go anywhere, one by one
+  kAsTheyAre,    // consecutive channels, without shuffle
+  kInterleaved,  // consecutive channels in each half, which are interleaved
+  kFolded,       // the same if all channels fit one vector: the pair has two positions
+  kScattered,    // up to a pair of consecutive channels, with any permutation, moved one by one
 };
 
-// What a worker works on, and its room: for each vector, of which a pair has two.
+// Channels that a worker processes, and its buffers, with one entry per vector (two per pair).
 template <class T>
 struct Slab {
-  int64_t image, first;  // pair of it
+  int64_t image, first;  // first pair
   int pairs;
   std::vector<Lanes> centres;
   std::vector<Numbers> numbers;
   std::vector<Gradients> gradients;
   std::vector<Totals> totals;
-  std::vector<Line> packed;       // of each pair, where gates are packed
-  std::vector<char> is_constant;  // whether no gate of a pair looks at single values
-  std::vector<T> beside[4];       // blocks of scattered channels
+  std::vector<Line> packed;       // of each pair, if gates are packed
+  std::vector<char> is_constant;  // whether all gates of a pair are constant
+  std::vector<T> buffer[4];       // buffers for blocks of scattered channels
 
   Slab(int64_t pairs, bool backward, int64_t scattered)
       : centres(2 * pairs), numbers(2 * pairs), gradients(backward ? 2 * pairs : 0), totals(2 * pairs), packed(pairs),
         is_constant(pairs) {
-    for (auto& block : beside) block.resize(scattered);
+    for (auto& block : buffer) block.resize(scattered);
   }
 };
 
-// Positions, so many values apart.
+// Consecutive positions, `stride` values apart.
 template <class T>
 struct View {
   T* at;
@@ -44,7 +44,7 @@ struct View {
   T* operator[](int position) const { return at + position * stride; }
 };
 
-// Where a pair is in a position of a map, and in one whose channels the shuffle has moved.
+// Channel indices of a pair in a map before the shuffle (a, b) and after it (moved).
 struct Place {
   int64_t a, b, moved;
 };
@@ -69,22 +69,22 @@ class Slabs {
         folds(kOrder != kScattered && problem.channels == kLanes),
         width(folds ? kPairLanes : problem.channels),
         pixels(folds ? problem.positions / 2 : problem.positions) {
-    constexpr int64_t kCached = 16 << 20;  // bytes of a map that may be in a cache still when it is read next
-    constexpr int64_t kBlock = 8 << 10;    // bytes that a first-level cache has room for
+    constexpr int64_t kCached = 16 << 20;  // bytes of a map that may still be in the cache when it is read next
+    constexpr int64_t kBlock = 8 << 10;    // bytes of a block, which fit in a first-level cache
     const int64_t bytes = width * int64_t(sizeof(T)), pairs = (width + kPairLanes - 1) / kPairLanes;
     const bool is_large = kStreams && kOrder != kScattered && p.images * pixels * bytes > kCached;
-    // Lines are written past the cache only if they are written at once.
+    // Streaming stores are only used for full cache lines.
     streams_moved = is_large && width % kPairLanes == 0 && kPairLanes * sizeof(T) % kLine == 0;
     streams = streams_moved && kLanes * sizeof(T) % kLine == 0;
     block = int(std::max<int64_t>(8, std::min<int64_t>(64, kBlock / bytes)));
-    // As many slabs as give every worker about as many.
+    // The smallest number of slabs that divides the work about equally among the workers.
     const auto idle = [&] { return (p.threads - p.images * slabs % p.threads) % p.threads; };
     for (slabs = 1; slabs < pairs && idle() * 10 > p.images * slabs;) ++slabs;
     together = (pairs + slabs - 1) / slabs;
     slabs = (pairs + together - 1) / together;
   }
 
-  // Calls body(slab) until all was worked on; every worker has a part of it.
+  // Calls body(slab) for all slabs, which are divided among the workers.
   template <class Body>
   void each(Body body) const {
     const int64_t all = p.images * slabs, share = (all + p.threads - 1) / p.threads;
@@ -108,7 +108,7 @@ class Slabs {
     for (int64_t at = 0; at < pixels; at += block) body(at, int(std::min<int64_t>(block, pixels - at)));
   }
 
-  // Where a pair begins among the channels. The last one ends with them, and repeats some if it must.
+  // First channel of a pair. The last pair ends with the last channel and may overlap the one before.
   int64_t begin(const Slab<T>& slab, int pair) const {
     const int64_t number = slab.first + pair;
     if (kOrder == kScattered) return number * kPairLanes;
@@ -116,7 +116,7 @@ class Slabs {
     return std::min(number * kPairLanes, width - kPairLanes);
   }
 
-  // Vectors of neighbouring channels. Where two positions are folded into a pair, there is one for both.
+  // Number of vectors of consecutive channels. Two positions folded into a pair share one vector.
   int vectors(const Slab<T>& slab) const {
     if (kOrder != kScattered) return folds ? 1 : 2 * slab.pairs;
     return int((std::min(begin(slab, slab.pairs), width) - begin(slab, 0) + kLanes - 1) / kLanes);
@@ -137,21 +137,21 @@ class Slabs {
     return choose(a, b, [](int lane) { return lane < kLanes / 2 ? lane + kLanes / 2 : lane + kLanes; });
   }
 
-  // Keeps what is known of a vector of channels where they are worked on. It is made up of vectors.
-  template <class Known>
-  void put(const Known& known, std::vector<Known>& where, int vector) const {
-    where[vector] = known;
+  // Stores the constants of a vector of channels, a struct of vectors, in the order of processing.
+  template <class Entry>
+  void put(const Entry& entry, std::vector<Entry>& where, int vector) const {
+    where[vector] = entry;
     if (!folds) return;
-    where[1] = known;
+    where[1] = entry;
     if (kOrder != kFolded) return;
-    for (size_t i = 0; i < sizeof(Known); i += sizeof(Lanes)) {
-      const Lanes lanes = load(reinterpret_cast<const float*>(reinterpret_cast<const char*>(&known) + i));
+    for (size_t i = 0; i < sizeof(Entry); i += sizeof(Lanes)) {
+      const Lanes lanes = load(reinterpret_cast<const float*>(reinterpret_cast<const char*>(&entry) + i));
       store(reinterpret_cast<float*>(reinterpret_cast<char*>(&where[0]) + i), first_half(lanes, lanes));
       store(reinterpret_cast<float*>(reinterpret_cast<char*>(&where[1]) + i), second_half(lanes, lanes));
     }
   }
 
-  // Adds up what is known of two positions that are folded into a pair.
+  // Adds the sums of two positions that are folded into a pair.
   void unfold(Slab<T>& slab) const {
     if (!folds) return;
     for (int sum = 0; sum < 4; ++sum) {
@@ -170,23 +170,23 @@ class Slabs {
     T* pixel = static_cast<T*>(const_cast<void*>(map)) + (slab.image * pixels + at) * width;
     return {kOrder == kScattered ? pixel + begin(slab, 0) : pixel, width};
   }
-  // Where positions are written whose channels stay where they are, and where those whose channels the shuffle moves.
-  // What cannot be written to the map as vectors is written beside.
+  // Destination of positions with the channel order before the shuffle, and after it. It is a buffer if the map cannot
+  // be written in vectors.
   View<T> target(Slab<T>& slab, const void* map, int64_t at, int number) const {
-    return kOrder == kScattered && width % kPairLanes != 0 ? beside(slab, number) : in_map(slab, map, at);
+    return kOrder == kScattered && width % kPairLanes != 0 ? buffer(slab, number) : in_map(slab, map, at);
   }
   View<T> moved_target(Slab<T>& slab, const void* map, int64_t at, int number) const {
-    return kOrder == kScattered ? beside(slab, number) : in_map(slab, map, at);
+    return kOrder == kScattered ? buffer(slab, number) : in_map(slab, map, at);
   }
-  View<T> beside(Slab<T>& slab, int number) const { return {slab.beside[number].data(), together * kPairLanes}; }
+  View<T> buffer(Slab<T>& slab, int number) const { return {slab.buffer[number].data(), together * kPairLanes}; }
 
-  // Of scattered channels, calls body(one in the block beside, one in the map, channel) for those of some positions.
+  // Calls body(value in the buffer, position in the map, channel) for the scattered channels of some positions.
   template <class Body>
-  void each_scattered(const Slab<T>& slab, View<T> beside, const void* map, int64_t at, int count, Body body) const {
+  void each_scattered(const Slab<T>& slab, View<T> buffer, const void* map, int64_t at, int count, Body body) const {
     const int64_t from = begin(slab, 0), here = std::min(begin(slab, slab.pairs), width) - from;
     T* pixel = static_cast<T*>(const_cast<void*>(map)) + (slab.image * pixels + at) * width;
-    for (int k = 0; k < count; ++k, beside.at += beside.stride, pixel += width)
-      for (int64_t i = 0; i < here; ++i) body(beside.at[i], pixel, from + i);
+    for (int k = 0; k < count; ++k, buffer.at += buffer.stride, pixel += width)
+      for (int64_t i = 0; i < here; ++i) body(buffer.at[i], pixel, from + i);
   }
   View<T> source(Slab<T>& slab, const void* map, int64_t at, int count, int number) const {
     const View<T> view = target(slab, map, at, number);
@@ -222,7 +222,7 @@ class Slabs {
     if (kOrder == kFolded) return {first_half(a, b), second_half(a, b)};
     return {a, b};
   }
-  // Asks for what will be read.
+  // Prefetches a pair.
   INLINED static void fetch(const T* pixel, Place at) {
     __builtin_prefetch(pixel + at.a);
     __builtin_prefetch(pixel + at.b);
@@ -237,7 +237,7 @@ class Slabs {
     store(pixel + at.b, v.b, past_cache);
   }
 
-  // The same for maps whose channels the shuffle has moved.
+  // The same for maps with the channel order after the shuffle.
   INLINED static Pair read_moved(const T* pixel, Place at) {
     const Lanes low = load(pixel + at.moved), high = load(pixel + at.moved + kLanes);
     if (kOrder == kAsTheyAre || kOrder == kScattered) return {low, high};
@@ -255,11 +255,11 @@ class Slabs {
   const Problem& p;
   const Channels& channels;
   const bool folds;      // whether a pair has two positions of a single vector of channels
-  const int64_t width;   // of what is worked on as a position
-  const int64_t pixels;  // how many of these there are
-  int64_t slabs;         // of an image
-  int64_t together;      // pairs of a slab
-  int block;             // positions that are worked on together
-  bool streams;          // whether maps are written past the cache
-  bool streams_moved;    // whether those are whose channels the shuffle has moved
+  const int64_t width;   // values per pixel: channels, or those of two positions if folded
+  const int64_t pixels;  // pixels per image
+  int64_t slabs;         // per image
+  int64_t together;      // pairs per slab
+  int block;             // pixels that are processed together
+  bool streams;          // whether maps with the channel order before the shuffle are written by streaming stores
+  bool streams_moved;    // whether maps with the channel order after the shuffle are
 };
