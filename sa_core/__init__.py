@@ -24,28 +24,23 @@ if TYPE_CHECKING:
     from sa_core.backbones.sa_resnet import sa_resnet50 as sa_resnet50
     from sa_core.backbones.sa_resnet import sa_resnet101 as sa_resnet101
 
-_HOMES = {
-    "ATTENTION": "sa_core.attentions.registry",
-    "ShuffleAttention": "sa_core.attentions.shuffle_attention",
-    "channel_shuffle": "sa_core.attentions.shuffle_attention",
-    "SpatialGroupEnhance": "sa_core.attentions.spatial_group_enhance",
-    "FeatureMaps": "sa_core.backbones.sa_resnet",
-    "create_model": "sa_core.backbones.create",
-    "find_degenerate": "sa_core.attentions.degenerate",
-    "map_shapes": "sa_core.attentions.degenerate",
-    "sa_resnet18": "sa_core.backbones.sa_resnet",
-    "sa_resnet34": "sa_core.backbones.sa_resnet",
-    "sa_resnet50": "sa_core.backbones.sa_resnet",
-    "sa_resnet101": "sa_core.backbones.sa_resnet",
+_NAMES = {
+    "attentions.registry": ("ATTENTION",),
+    "attentions.shuffle_attention": ("ShuffleAttention", "channel_shuffle"),
+    "attentions.spatial_group_enhance": ("SpatialGroupEnhance",),
+    "attentions.degenerate": ("find_degenerate", "map_shapes"),
+    "backbones.create": ("create_model",),
+    "backbones.sa_resnet": ("FeatureMaps", "sa_resnet18", "sa_resnet34", "sa_resnet50", "sa_resnet101"),
 }
+_MODULES = {name: f"sa_core.{module}" for module, names in _NAMES.items() for name in names}
 
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

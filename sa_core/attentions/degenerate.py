@@ -34,9 +34,6 @@ _IMAGES, _SAMPLES = 8, 64  # minimum number of images, and of values per channel
 _ROUNDING = 1e-11  # relative rounding error of float64 in a difference that is 0
 _MATCHED = 16  # values per channel by which an output channel is matched to an input channel
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-
 
 def find_degenerate(module: nn.Module, shape: tuple[int, int, int]) -> list[Finding]:
     """Returns the ways in which a module is degenerate on feature maps of a given shape.
@@ -153,7 +150,7 @@ def _record_single_value_norm(names: list[str], name: str, layer: nn.Module, inp
         is_single = torch.Size(layer.normalized_shape).numel() == 1
     elif isinstance(layer, nn.GroupNorm):
         is_single = inputs[0][0].numel() == layer.num_groups
-    elif isinstance(layer, _INSTANCE_NORMS):
+    elif isinstance(layer, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
         is_single = inputs[0][0, 0].numel() == 1
     if is_single and name not in names:
         names.append(name)
@@ -214,7 +211,7 @@ def _hidden_layers_of_one_unit(module: nn.Module, channels: int) -> list[str]:
         called.append((name, out.numel() == len(maps)))
 
     for name, layer in twin.named_modules():
-        if isinstance(layer, _LAYERS):
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             layer.register_forward_hook(partial(record, name))
     maps = _maps((channels, SIDE, SIDE), seed=0).clone()
     with torch.no_grad():

@@ -278,8 +278,7 @@ class ShuffleAttention(nn.Module):
         if isinstance(self._form, str):
             return self._form
         device = next((parameter.device.type for parameter in self.parameters()), "cpu")
-        reason: str | None = kernels.reason_against(device, dtype)
-        return reason
+        return kernels.reason_against(device, dtype)
 
 
 def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
@@ -292,13 +291,11 @@ def _recorded(module: ShuffleAttention, x: Any) -> Tensor:
         raise TypeError(f"shuffle attention expects a tensor, got {type(x).__name__}")
     path = x.tracer.path_of_module(module)  # type: ignore[attr-defined]
     if path:
-        step: Any = x.tracer.create_proxy("call_module", path, (x,), {})
-        return step  # type: ignore[no-any-return]
+        return x.tracer.create_proxy("call_module", path, (x,), {})  # type: ignore[return-value]
     if module.fused == "on":
         reason = "is not available: torch.fx records the root of a trace as torch's operations"
         raise UnsupportedError("fused", "on", reason, ("auto", "off"))
-    out: Tensor = module._composed(x)  # type: ignore[arg-type]
-    return out
+    return module._composed(x)  # type: ignore[arg-type]
 
 
 def check_map(x: Tensor, channels: int) -> None:
@@ -325,8 +322,7 @@ def in_layout_of(x: Tensor, out: Tensor) -> Tensor:
 def _parameter(module: nn.Module, name: str) -> Tensor | None:
     """Returns a parameter of a module, None if there is none. Faster than `getattr` if it is not parametrized."""
     parameters = module._parameters
-    value: Tensor | None = parameters[name] if name in parameters else getattr(module, name, None)
-    return value
+    return parameters[name] if name in parameters else getattr(module, name, None)
 
 
 # TorchScript cannot look functions up in a dict, hence the chains of conditions.
