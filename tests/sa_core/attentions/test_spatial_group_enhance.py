@@ -74,8 +74,8 @@ def test_a_map_of_one_position_gives_no_nan() -> None:
     "x",
     [
         pytest.param(torch.ones(2, 8, 1, 1), id="one position"),
-        pytest.param(torch.zeros(2, 8, 4, 4), id="a group that is silent, as after ReLU"),
-        pytest.param(torch.ones(2, 8, 4, 4), id="the same everywhere"),
+        pytest.param(torch.zeros(2, 8, 4, 4), id="a group of zeros, as after ReLU"),
+        pytest.param(torch.ones(2, 8, 4, 4), id="a constant"),
     ],
 )
 def test_gradients_are_finite_if_all_positions_are_equal(x: torch.Tensor) -> None:

@@ -35,7 +35,7 @@ def test_every_insertion_point_has_the_declared_number_of_channels(
 
 
 @pytest.mark.parametrize(
-    ("stages", "chosen"),
+    ("stages", "selected"),
     [
         ("all", {1, 2, 3}),
         ("first", {1}),

@@ -179,7 +179,7 @@ TRANSFORMS: Mapping[str, Callable[[nn.Module, Tensor], Tensor | Sequence[Tensor]
     "vmap over parameters": _ensemble,
     "grad": lambda module, x: torch.func.grad(_loss(module))(x),
     "grad of grad": lambda module, x: torch.func.grad(lambda x: torch.func.grad(_loss(module))(x).square().sum())(x),
-    "gradients of each image": _per_sample,
+    "per-sample gradients": _per_sample,
     "vjp": lambda module, x: torch.func.vjp(module, x)[1](torch.ones_like(x))[0],
     "jvp": lambda module, x: torch.func.jvp(module, (x,), (torch.ones_like(x),))[1],
     "linearize": lambda module, x: torch.func.linearize(module, x)[1](torch.ones_like(x)),
@@ -191,7 +191,7 @@ TRANSFORMS: Mapping[str, Callable[[nn.Module, Tensor], Tensor | Sequence[Tensor]
     "autograd.functional.hessian": lambda module, x: torch.autograd.functional.hessian(_loss(module), _few(x)),
     "autograd.functional.hvp": lambda module, x: torch.autograd.functional.hvp(_loss(module), x, torch.ones_like(x))[1],
     "autograd.functional.jvp": lambda module, x: torch.autograd.functional.jvp(module, x, torch.ones_like(x))[1],
-    "a batch of gradients": lambda module, x: torch.autograd.functional.jacobian(module, _few(x), vectorize=True),
+    "batched gradients": lambda module, x: torch.autograd.functional.jacobian(module, _few(x), vectorize=True),
 }  # fmt: skip
 
 
@@ -231,12 +231,12 @@ def _in_inference_mode(x: Tensor) -> Tensor:
 MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "a parameter": lambda x: nn.Parameter(x.clone()),
     "a subclass": lambda x: x.as_subclass(Plain),
-    "a subclass that dispatches": Wrapped,
-    "a sign that is pending": lambda x: torch._neg_view(-x),
+    "a subclass with dispatch": Wrapped,
+    "a pending negation": lambda x: torch._neg_view(-x),
     "an imaginary part": lambda x: torch.complex(x, -x).conj().imag,
     "expanded": lambda x: x[:1].expand(x.shape),
     "overlapping": _overlapping,
-    "made in inference mode": _in_inference_mode,
+    "created in inference mode": _in_inference_mode,
     "sparse": lambda x: x.to_sparse(),
     "mkldnn": lambda x: x.to_mkldnn(),
     "zero": lambda x: torch._efficientzerotensor(x.shape),
@@ -249,8 +249,8 @@ MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "bool": lambda x: x > 0,
     "complex": lambda x: torch.complex(x, x),
     "no images": lambda x: x[:0],
-    "no places": lambda x: x[:, :, :0],
-    "one value a channel": lambda x: x[:1, :, :1, :1],
+    "no positions": lambda x: x[:, :, :0],
+    "one value per channel": lambda x: x[:1, :, :1, :1],
     "three dimensions": lambda x: x[0],
     "other channels": lambda x: x[:, :8],
 }

@@ -140,7 +140,7 @@ def assert_near(
         else:
             allowed = torch.full_like(exact_value, computed * float(1 + torch.stack(gradient_maxima).max()))
         excess = ((value.double() - exact_value).abs() / allowed).max()
-        assert excess <= 1, f"{name} is off by {excess:.2f} times what is allowed"
+        assert excess <= 1, f"{name} has {excess:.2f} times the allowed error"
 
 
 def assert_exact(module: ShuffleAttention, x: Tensor, grad: Tensor | None = None, computed: float = COMPUTED) -> None:

@@ -30,7 +30,7 @@ UNSUPPORTED = {
     "compile of vmap", "onnx, traced", "onnx, exported", "jit.script", "jit.script of a network", "fx.symbolic_trace",
 }  # fmt: skip
 UNSUPPORTED_KINDS = {
-    "a subclass that dispatches", "sparse", "mkldnn", "on the meta device", "float64", "int64", "bool",
+    "a subclass with dispatch", "sparse", "mkldnn", "on the meta device", "float64", "int64", "bool",
     "complex",
 }  # fmt: skip
 GRADIENT = noise(*images().shape, seed=9)
