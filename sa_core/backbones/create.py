@@ -47,18 +47,15 @@ def create_model(
         in_chans: channels of the images.
         stem: first layers of a torchvision model: `imagenet` (the default), or `cifar` (for images up to 64 pixels).
         stages: stages with attention: `all`, `first`, `last`, or numbers, such as `2+3`.
-        position: insertion point in a block: `residual`, `pre`, `post` or `shortcut`, see
-            `sa_core.backbones.insertion_points`.
+        position: insertion point in a block: `residual`, `pre`, `post` or `shortcut` (see `insertion_points.py`).
         seed: seed of the initial weights; None draws one from torch's global generator.
         fused: `fused` of every `ShuffleAttention`.
         fused_block: whether residual blocks compute their last batch norm, shuffle attention (or none), addition and
             ReLU in one pass where `sa_core.fused` supports it; parameters, buffers and their names stay the same.
-        **knobs: options of the attention module, such as `groups=8`; `groups="auto"` scales the paper's 64 to the
-            width of the backbone.
+        **knobs: options of the attention module, such as `groups=8`, or `"auto"` to scale 64 to the backbone's width.
 
     Raises:
-        OptionError (a ValueError): if a name is unknown or the knobs do not fit an insertion point, which the message
-            names.
+        OptionError (a ValueError): if a name is unknown or the knobs do not fit an insertion point (named in the text).
         TypeError: if the attention module has no such knob.
         ImportError: if the backbone needs torchvision or timm, or the attention module timm, and it is not installed.
     """
