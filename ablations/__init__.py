@@ -6,14 +6,15 @@ On the command line it is `python -m ablations.run sweep=groups`; in Python:
 
     study = run_study("sweep=groups", "replicates=8")   # trains what is missing, writes the report
     study = load_study("sweep=groups", "replicates=8")  # the same later, from what is stored
-    study.results.cells                                 # a data frame, one row a cell
+    study.results.cells                                 # a data frame, one row per cell
     study.contrasts                                     # the verdicts
 
-    found = load_comparison("groups-digits-resnet8", "results/reference/groups-digits-resnet8")
-    found.frame, found.cells, found.options             # what two stored studies share, and what differs
+    comparison = load_comparison("groups-digits-resnet8", "results/reference/groups-digits-resnet8")
+    comparison.frame                                    # the contrasts that two stored studies share
+    comparison.cells, comparison.options                # differences between their cells and their options
 
-`judge` gives verdicts on any data frame of replicates. Names are imported when they are first used, so that importing
-the package costs nothing.
+`judge` gives verdicts on any data frame of replicates. Names are imported on first use, so that importing the package
+is fast.
 """
 
 from __future__ import annotations

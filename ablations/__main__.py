@@ -1,4 +1,4 @@
-"""`python -m ablations` and the console script `ablations`: lists the verbs, or runs the one that is named."""
+"""`python -m ablations` and the console script `ablations`: lists the verbs, or runs one of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTH, _INDENT = 118, 11
 
 
 def main() -> int:
-    """Runs what this process's command line asks for, and returns its exit status."""
+    """Runs this process's command line, and returns the exit status."""
     return cli.exit_status(lambda: _dispatch(sys.argv[1:]))
 
 
@@ -28,11 +28,11 @@ def _dispatch(typed: Sequence[str]) -> int:
     elif first == "--version":
         print(cli.version(), flush=True)
     elif first in ("--shell-completion", "-sc"):
-        from ablations.cli.completion import complete  # a part of a second, which the list of verbs does not need
+        from ablations.cli.completion import complete  # slow to import, and the list of verbs does not need it
 
         complete(typed[1:], VERBS)
     elif first in VERBS:
-        # Exactly as `python -m ablations.<verb>` does, whatever processes the verb starts.
+        # Exactly as `python -m ablations.<verb>`, also for the processes that the verb starts.
         sys.argv[1:] = typed[1:]
         runpy.run_module(f"ablations.{first}", run_name="__main__", alter_sys=True)
     elif first.startswith("-"):

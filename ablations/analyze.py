@@ -1,4 +1,4 @@
-"""`python -m ablations.analyze`: makes tables, figures and report from what is stored; trains nothing, needs no GPU."""
+"""`python -m ablations.analyze`: creates tables, figures and report from stored results, without training or a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PURPOSE = "Creates the tables, figures and report of a study from the stored res
 
 
 def analyze(config: Config, command: str) -> int:
-    """Reports a stored study, or draws the figures that were asked for; returns 0, or 1 if a part cannot be made."""
+    """Reports a stored study, or draws only the requested figures; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.load import load_configured
     from ablations.common.console import make_console, print_path, print_text
     from ablations.common.parts import Parts
@@ -33,11 +33,11 @@ def analyze(config: Config, command: str) -> int:
     check_exports(config, trains=False)
     analysis = load_configured(config, f"create it with `{_run_command(command)}`")
     if config.against not in ("", None):
-        _ = analysis.predictions  # refuses variants without any
+        _ = analysis.predictions  # raises a UsageError for variants without kept predictions
     console = make_console()
     print_text(console, analysis.design.question, title=analysis.design.study)
     print_text(console, WRITING_REPORT if everything else drawing_notice(names))
-    # Importing what draws takes a second; what is wrong is said without it.
+    # Importing matplotlib takes a second; errors of the command line are reported without it.
     from ablations.reporting.publish import add_missing, report_figures, report_study
 
     follow_results(config)
@@ -73,8 +73,8 @@ def analyze_several(multiverse: Multiverse) -> int:
         )
     if config.export:
         raise UsageError("export", config.export, "exports a single study: give its options without recipes")
-    # A report names the commands that make its studies, whichever verb writes it.
-    protocols = tuple(replace(one, command=_run_command(one.command)) for one in multiverse.protocols)
+    # A report names the `run` commands of its studies, also when `analyze` writes it.
+    protocols = tuple(replace(protocol, command=_run_command(protocol.command)) for protocol in multiverse.protocols)
     multiverse = replace(multiverse, command=_run_command(multiverse.command), protocols=protocols)
     analysis = load_composed(multiverse, f"create them with `{multiverse.command}`")
     follow_results(config)
@@ -86,9 +86,9 @@ def analyze_several(multiverse: Multiverse) -> int:
 
 
 def _run_command(command: str) -> str:
-    """Returns the command that makes what an `analyze` command reads."""
-    own = ("figures=", "against=", "sync=", "export=")
-    words = [word for word in shlex.split(command) if not word.startswith(own)]
+    """Returns the `run` command that creates the study that an `analyze` command reads."""
+    options_of_analyze = ("figures=", "against=", "sync=", "export=")
+    words = [word for word in shlex.split(command) if not word.startswith(options_of_analyze)]
     return shlex.join(words).replace("ablations.analyze", "ablations.run", 1)
 
 

@@ -1,4 +1,4 @@
-"""`python -m ablations.bench`: measures what the variants of a sweep cost, as modules and as whole networks."""
+"""`python -m ablations.bench`: measures the costs of a sweep's variants, as modules and as whole networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bench(config: Config, command: str) -> int:
 
     keep_freed_memory()
     quiet_profiler()
-    from ablations.benchmarking.runner import Ending, run_benchmark  # torch reads what was set when it is imported
+    from ablations.benchmarking.runner import Ending, run_benchmark  # imports torch, which reads these settings
 
     ending = run_benchmark(config, command)
     statuses = {Ending.MEASURED: 0, Ending.INTERRUPTED: cli.INTERRUPTED_STATUS}

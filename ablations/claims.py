@@ -1,4 +1,4 @@
-"""`python -m ablations.claims`: the ledger of published claims, from what is computed and stored; trains nothing."""
+"""`python -m ablations.claims`: evaluates published claims by computation and stored results, without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PURPOSE = "Evaluates published claims by computation and with the results of all
 
 
 def claims(config: Config, command: str) -> int:
-    """Assesses every claim, prints and writes the ledger; returns 0, or 1 if a part of it cannot be made."""
+    """Evaluates every claim, prints and writes the ledger; returns 0, or 1 if a part of it cannot be made."""
     from ablations.common.console import make_console, print_path, print_text
     from ablations.common.parts import Parts
     from ablations.ledger.assess import assess
@@ -23,7 +23,7 @@ def claims(config: Config, command: str) -> int:
     from ablations.storage.paths import reference_url, results_folder, storage_url
 
     folder = results_folder(config)
-    urls = [storage_url(config), reference_url(config)]  # one's own, and the committed one
+    urls = [storage_url(config), reference_url(config)]  # the user's store, and the committed one
     parts = Parts()
     ledger = assess(urls, parts)
     console = make_console()

@@ -11,16 +11,16 @@ PURPOSE = "Compares stored studies (two protocols, machines or commits): verdict
 
 
 def compare(words: Sequence[str], command: str) -> int:
-    """Writes and prints the comparison of the studies that words name; returns 0, or 1 if a part cannot be made."""
+    """Writes and prints a comparison of stored studies; returns 0, or 1 if a part cannot be made."""
     from ablations.analysis.comparison import load_comparison
     from ablations.common.console import make_console
     from ablations.common.parts import Parts
 
-    found = load_comparison(*words)
+    comparison = load_comparison(*words)
     from ablations.reporting.comparison import report_comparison
 
     parts = Parts()
-    report_comparison(found, command, make_console(), parts)
+    report_comparison(comparison, command, make_console(), parts)
     return 1 if parts.missing else 0
 
 

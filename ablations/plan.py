@@ -1,4 +1,4 @@
-"""`python -m ablations.plan`: says before a study what it will cost, and which differences it will detect."""
+"""`python -m ablations.plan`: estimates the cost of a study and its minimum detectable effect before it is run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PURPOSE = "Checks all cells of a study, estimates their cost, and reports the mi
 
 
 def plan(config: Config, command: str) -> int:
-    """Plans a study; returns 0, or what its pilot returned where that did not end well."""
+    """Plans a study; returns 0, or the exit status of its pilot study if that failed."""
     from ablations.common.console import make_console
     from ablations.execution.forecast import StudyForecast
 
@@ -23,7 +23,7 @@ def plan(config: Config, command: str) -> int:
 
 
 def plan_several(multiverse: Multiverse) -> int:
-    """Plans the studies of several protocols; returns as `plan`."""
+    """Plans the studies of several protocols; returns the same statuses as `plan`."""
     from ablations.common.console import make_console
     from ablations.execution.multiverse import MultiverseRunner
 

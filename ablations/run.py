@@ -23,7 +23,7 @@ def run(config: Config, command: str) -> int:
 
 
 def run_several(multiverse: Multiverse) -> int:
-    """Runs the studies of several protocols; returns as `run`, and 2 when none of them could be run."""
+    """Runs the studies of several protocols; returns the same statuses as `run`, and 2 when none could be run."""
     from ablations.common.console import make_console
     from ablations.execution.multiverse import MultiverseRunner
 

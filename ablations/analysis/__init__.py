@@ -1,1 +1,1 @@
-"""From stored cells to results, contrasts and effects; and trained networks looked at."""
+"""Results, contrasts and effects from stored cells; analysis of trained networks."""

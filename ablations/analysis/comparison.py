@@ -1,9 +1,9 @@
-"""Stored studies side by side: two protocols, two machines, two commits; what they share, and where they differ.
+"""Compares stored studies of different protocols, machines or commits.
 
-The studies are read from their stores alone, by what each declared before its first cell. All contrasts that two of
-them or more have are judged again as one family, as those of several protocols are (`ablations.analysis.multiverse`),
-and the differences of their effects are tested by replicate. Cells of studies with the same protocol are compared one
-by one: on CPUs with the same instructions they have the same results to the last digit.
+The studies are read from their stores alone, with the declaration of each. All contrasts that at least two studies have
+are judged again as one family, as under several protocols (`ablations.analysis.multiverse`), and differences between
+their effects are tested by replicate. Cells of studies with the same protocol are compared one by one: CPUs with the
+same instruction sets compute bitwise equal results.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _LOST = (CellState.DIVERGED, CellState.FAILED)
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as far as it can be read from its store alone.
+    """A study as read from its store alone.
 
     Attributes:
-        label: its name, with the folder where another one of the comparison has the same.
+        label: its name, or the path as typed if another study of the comparison has the same name.
         folder: of its report and figures.
-        attributes: what the store remembers of it.
-        protocol: what all its cells share.
-        declared: what it judges, as declared last.
+        attributes: its attributes in the store.
+        protocol: the protocol of its cells.
+        declared: the latest declaration.
         networks: the settings of each variant.
-        cells: a row a cell that has ended: `variant`, `replicate` and the metrics of a cell, nan without a result.
-        environments: the machines and versions that trained the cells, each once.
+        cells: a row per ended cell: `variant`, `replicate` and the metrics of a cell, nan without a result.
+        environments: the distinct machines and versions that trained the cells.
     """
 
     label: str
@@ -71,48 +71,49 @@ class StoredStudy:
 
     @property
     def baselines(self) -> dict[str, str]:
-        """What each variant is compared with, by name; baselines are their own."""
+        """The baseline of each variant; baselines map to themselves."""
         pairs = dict(self.declared.contrasts)
         return {baseline: baseline for baseline in pairs.values()} | pairs
 
     @property
     def is_declared(self) -> bool:
-        """Whether it declared what it judges before its first cell."""
+        """Whether the study declared its contrasts before its first cell."""
         return bool(self.attributes.get("declared"))
 
     @property
     def interims(self) -> InterimAnalyses | None:
-        """When the study was looked at, under `replicates=auto`."""
+        """The interim analyses of the study, with `replicates=auto`."""
         return InterimAnalyses.stored(self.attributes.get("looks"))
 
     def question(self, variants: Mapping[str, str]) -> Question:
-        """Returns what is judged of the contrasts that `variants` has."""
-        own = {name: other for name, other in self.baselines.items() if name == other or variants.get(name) == other}
-        kept = {name: other for name, other in own.items() if name != other}
-        return Question(self.cells, {**{other: other for other in kept.values()}, **kept}, self.declared.margin)
+        """Returns the question of `judge` for those of the contrasts in `variants` that the study has."""
+        pairs = self.baselines.items()
+        contrasts = {name: base for name, base in pairs if name != base and variants.get(name) == base}
+        return Question(self.cells, {base: base for base in contrasts.values()} | contrasts, self.declared.margin)
 
     @property
     def options(self) -> dict[str, str]:
-        """What decides its results, by name: options of the protocol, networks, images, machine and versions."""
-        known = {name: str(value) for name, value in flatten(dict(self.protocol)).items()}
+        """All that affects its results, by name: protocol, networks, images, machine and versions."""
+        options = {name: str(value) for name, value in flatten(dict(self.protocol)).items()}
         for variant, network in self.networks.items():
-            known |= {f"{variant}: {name}": str(value) for name, value in flatten(dict(network)).items()}
-        known["data fingerprint"] = str(self.attributes.get("data_fingerprint", "unknown"))
+            options |= {f"{variant}: {name}": str(value) for name, value in flatten(dict(network)).items()}
+        options["data fingerprint"] = str(self.attributes.get("data_fingerprint", "unknown"))
         replicates = int(self.cells.groupby("variant")["replicate"].nunique().max())
-        known |= {"margin": f"{self.declared.margin:g}", "replicates": str(replicates)}
-        for name in dict.fromkeys(name for one in self.environments for name in one):
-            known[name] = ", ".join(dict.fromkeys(one[name] for one in self.environments if name in one))
-        return known
+        options |= {"margin": f"{self.declared.margin:g}", "replicates": str(replicates)}
+        for name in dict.fromkeys(itertools.chain.from_iterable(self.environments)):
+            values = [environment[name] for environment in self.environments if name in environment]
+            options[name] = ", ".join(dict.fromkeys(values))
+        return options
 
 
 @dataclass(frozen=True)
 class StudyComparison:
-    """Studies beside each other; each part is computed when it is first asked for.
+    """A comparison of studies; each part is computed on first access.
 
     Attributes:
-        name: of the folder of the report.
+        name: of the report's folder.
         folder: of the report.
-        studies: by label, two at least.
+        studies: two or more, by label.
     """
 
     name: str
@@ -121,7 +122,7 @@ class StudyComparison:
 
     @property
     def metric(self) -> str:
-        """The key of the metric that all of them judge."""
+        """The key of the metric of all verdicts."""
         return next(iter(self.studies.values())).declared.metric
 
     @property
@@ -131,28 +132,32 @@ class StudyComparison:
 
     @property
     def has_interims(self) -> bool:
-        """Whether any of the studies has interim analyses, so that each is judged by itself."""
+        """Whether any study has interim analyses, so that each is judged separately."""
         return any(study.interims for study in self.studies.values())
 
     @cached_property
     def shared(self) -> dict[str, str]:
-        """The contrasts that two studies or more have, as variants with their baselines."""
+        """The contrasts that at least two studies have: variants with their baselines."""
         pairs = [pair for study in self.studies.values() for pair in study.declared.contrasts]
         return {variant: baseline for variant, baseline in pairs if pairs.count((variant, baseline)) > 1}
 
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
-        """The shared contrasts in each study, with verdicts that are corrected for those of all studies."""
-        asked = {label: study.question(self.shared) for label, study in self.studies.items()}
+        """The shared contrasts in each study, with verdicts corrected for the contrasts of all studies."""
+        questions = self._questions
         judged = {
-            label: judge(one.cells, one.baselines, one.margin, self.metric, self.studies[label].interims)
-            for label, one in (asked.items() if self.has_interims else ())
+            label: judge(asked.cells, asked.baselines, asked.margin, self.metric, self.studies[label].interims)
+            for label, asked in (questions.items() if self.has_interims else ())
         }
-        return judge_family(asked, judged, self.metric)
+        return judge_family(questions, judged, self.metric)
+
+    @property
+    def _questions(self) -> dict[str, Question]:
+        return {label: study.question(self.shared) for label, study in self.studies.items()}
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row a shared contrast and study, as `contrasts_frame` has it, with the study under `study`."""
+        """A row per shared contrast and study, as of `contrasts_frame`, with `study` in place of `protocol`."""
         return contrasts_frame(self.contrasts, self.margins).rename(columns={"protocol": "study"})
 
     @cached_property
@@ -162,73 +167,68 @@ class StudyComparison:
 
     @cached_property
     def interactions(self) -> list[Interaction]:
-        """How much effects differ between studies, a pair of studies each; none under interim analyses."""
-        if self.has_interims:
-            return []
-        return effect_differences(
-            {label: one.question(self.shared) for label, one in self.studies.items()}, self.metric
-        )
+        """Differences of effects between each two studies; none with interim analyses."""
+        return [] if self.has_interims else effect_differences(self._questions, self.metric)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """The same as a frame: `variant`, `baseline`, `study`, `other`, `n`, `mean`, `low`, `high`, `p` (corrected)."""
+        """`interactions` with columns `variant`, `baseline`, `study`, `other`, `n`, `mean`, `low`, `high`, `p`."""
         rows = [
-            {"variant": one.variant, "baseline": one.baseline, "study": one.protocol, "other": one.other}
-            | vars(one.estimate)
-            | {"p": one.p}
-            for one in self.interactions
+            {"variant": each.variant, "baseline": each.baseline, "study": each.protocol, "other": each.other}
+            | vars(each.estimate)
+            | {"p": each.p}
+            for each in self.interactions
         ]
         return pd.DataFrame(rows, columns=["variant", "baseline", "study", "other", "n", "mean", "low", "high", "p"])
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """A row a cell that has ended: `study`, `variant`, `replicate` and the metrics of a cell."""
-        return pd.concat([one.cells.assign(study=label) for label, one in self.studies.items()], ignore_index=True)[
-            ["study", "variant", "replicate", *CELL_METRICS]
-        ]
+        """A row per ended cell: `study`, `variant`, `replicate` and the metrics of a cell."""
+        frames = [study.cells.assign(study=label) for label, study in self.studies.items()]
+        return pd.concat(frames, ignore_index=True)[["study", "variant", "replicate", *CELL_METRICS]]
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """A row a pair of studies: `study`, `other`, `same_protocol`, `cells` (of the same variant and replicate).
+        """A row per pair of studies: `study`, `other`, `same_protocol`, and a comparison of their common cells.
 
-        Then `equal`, how many of these cells have the same metric to the last digit, and `largest`, the largest
-        difference in its unit (nan without such cells).
+        `cells` is the number of cells with the same variant and replicate in both, `equal` the number of those with
+        bitwise equal metric, `largest` the largest difference in the metric's unit (nan without common cells).
         """
         rows = []
-        for (label, one), (other_label, other) in itertools.combinations(self.studies.items(), 2):
-            both = one.cells.merge(other.cells, on=["variant", "replicate"], suffixes=("", "_other"))
+        for (label, study), (other_label, other) in itertools.combinations(self.studies.items(), 2):
+            both = study.cells.merge(other.cells, on=["variant", "replicate"], suffixes=("", "_other"))
             gaps = (both[self.metric] - both[f"{self.metric}_other"]).abs().dropna()
             largest = float(gaps.max()) if len(gaps) else math.nan
-            same = one.protocol == other.protocol
-            rows.append((label, other_label, same, len(gaps), int((gaps == 0).sum()), largest))
+            same_protocol = study.protocol == other.protocol
+            rows.append((label, other_label, same_protocol, len(gaps), int((gaps == 0).sum()), largest))
         return pd.DataFrame(rows, columns=["study", "other", "same_protocol", "cells", "equal", "largest"])
 
     @cached_property
     def options(self) -> pd.DataFrame:
-        """What differs: a row an option, network setting, machine or version, a column a study (empty: has none)."""
-        known = {label: study.options for label, study in self.studies.items()}
-        names = dict.fromkeys(name for options in known.values() for name in options)
+        """The options that differ: a row per option, network setting, machine or version, a column per study."""
+        by_study = {label: study.options for label, study in self.studies.items()}
         rows = [
-            {"option": name} | {label: options.get(name, "") for label, options in known.items()}
-            for name in names
-            if len({options.get(name) for options in known.values()}) > 1 and not self._is_of_one(name)
+            {"option": name} | {label: options.get(name, "") for label, options in by_study.items()}
+            for name in dict.fromkeys(itertools.chain.from_iterable(by_study.values()))
+            if len({options.get(name) for options in by_study.values()}) > 1 and not self._is_unshared(name)
         ]
-        return pd.DataFrame(rows, columns=["option", *known])
+        return pd.DataFrame(rows, columns=["option", *by_study])
 
-    def _is_of_one(self, name: str) -> bool:
-        """Whether a setting is of a variant that not all studies have."""
+    def _is_unshared(self, name: str) -> bool:
+        """Returns whether a setting is of a variant that not all studies have."""
         variant, is_network, _ = name.partition(": ")
         return bool(is_network) and not all(variant in study.networks for study in self.studies.values())
 
 
 def load_comparison(*words: str) -> StudyComparison:
-    """Reads studies to be compared by what was typed, as `load_comparison("groups-digits-resnet8", "results/other")`.
+    """Reads stored studies for a comparison, as `load_comparison("groups-digits-resnet8", "results/other")`.
 
-    Names are of studies in `results_dir`, or folders of studies with the database beside them; options are as on the
-    command line of `compare`.
+    Args:
+        words: names of studies in `results_dir`, or folders of studies with the database beside them; and options, as
+            on the command line of `compare`.
 
     Raises:
-        SuiteError: if a study is not stored, they have nothing in common, or an option is not understood.
+        SuiteError: if a study is not stored, the studies have no contrast in common, or an option is invalid.
     """
     overrides = [word for word in words if "=" in word and not Path(word).is_dir()]
     studies = [word for word in words if word not in overrides]
@@ -238,7 +238,7 @@ def load_comparison(*words: str) -> StudyComparison:
 
 
 def _compared(words: Sequence[str], config: Config) -> StudyComparison:
-    """Reads the studies that words name; `config.study` is the name of the report, empty for one made of theirs."""
+    """Reads the studies; `config.study` is the name of the report, by default composed of the studies' names."""
     if len(words) < 2:
         raise UsageError("STUDY", " ".join(words) or None, "name two studies or more, as groups-digits-resnet8 other")
     for word in words:
@@ -250,28 +250,28 @@ def _compared(words: Sequence[str], config: Config) -> StudyComparison:
     studies = {label: _read(*place, label) for label, place in zip(labels, places, strict=True)}
     metrics = {label: study.declared.metric for label, study in studies.items()}
     if len(set(metrics.values())) > 1:
-        said = ", ".join(f"{label} judges {metric}" for label, metric in metrics.items())
-        raise UsageError("STUDY", None, f"studies that judge different metrics cannot be compared: {said}")
+        listed = ", ".join(f"{label} judges {metric}" for label, metric in metrics.items())
+        raise UsageError("STUDY", None, f"studies that judge different metrics cannot be compared: {listed}")
     name = config.study or f"compare-{'-vs-'.join(names)}"
     if not config.study and len(name) > _LONGEST:
         raise UsageError("study", None, f"is needed: a name made of {len(names)} studies is too long; add study=NAME")
     folder = study_folder(replace(config, study=name))
     if find_study(storage_url(config), name) is not None:
         raise UsageError("study", name, "is the name of a stored study; the comparison needs another one")
-    found = StudyComparison(name, folder, studies)
-    if not found.shared:
+    comparison = StudyComparison(name, folder, studies)
+    if not comparison.shared:
         contrasts = "; ".join(f"{label}: {_contrasts(study)}" for label, study in studies.items())
         raise UsageError("STUDY", None, f"the studies have no contrast in common ({contrasts})")
-    return found
+    return comparison
 
 
 def _contrasts(study: StoredStudy) -> str:
-    named = [f"{variant} against {baseline}" for variant, baseline in study.declared.contrasts[:3]]
-    return ", ".join(named) or "none"
+    first = [f"{variant} against {baseline}" for variant, baseline in study.declared.contrasts[:3]]
+    return ", ".join(first) or "none"
 
 
 def _place(word: str, config: Config) -> tuple[str, Path]:
-    """Returns the database of a study and its folder."""
+    """Returns the database URL and the folder of a study."""
     path = Path(word).expanduser()
     if not path.is_dir() and len(path.parts) < 2:
         return storage_url(config), results_folder(config) / word
@@ -303,11 +303,11 @@ def _read(url: str, folder: Path, label: str) -> StoredStudy:
 
 
 def _declared(store: StudyStore, networks: Mapping[str, object]) -> Declaration:
-    """Returns what a study declared last; of one that declared nothing, what its baseline and its networks say."""
+    """Returns the latest declaration of a study; without any, one derived from its baseline and networks."""
     history, attributes = History.stored(store.attributes.get("declared")), store.attributes
     baseline = str(attributes.get("baseline", ""))
     pairs = tuple((name, baseline) for name in networks if name != baseline) if baseline in networks else ()
-    if history is not None:  # a search declares no contrasts, as it has yet to pick them
+    if history is not None:  # a search cannot declare contrasts: it has not selected its variants yet
         return history.latest if history.latest.contrasts else replace(history.latest, contrasts=pairs)
     metric, question = store.objectives[0], str(attributes.get("question", ""))
     margin = DATA.get(store.protocol["data"]["name"], DataConfig).margin
@@ -318,17 +318,17 @@ def _declared(store: StudyStore, networks: Mapping[str, object]) -> Declaration:
 
 
 def _cells(stored: Sequence[StoredCell]) -> pd.DataFrame:
-    """Returns the cells on the test images that have ended, under the study's own recipe."""
+    """Returns the ended cells on the test images under the study's common recipe."""
     rows = []
     for cell in stored:
         if cell.split is not Split.TEST or cell.recipe:
             continue
-        known: Mapping[str, Any] = {}
+        result: Mapping[str, Any] = {}
         if cell.state is CellState.FINISHED and cell.outcome:
-            known = cell.outcome["result"]
+            result = cell.outcome["result"]
         elif cell.state not in _LOST:
             continue
-        values = {key: math.nan if known.get(key) is None else float(known[key]) for key in CELL_METRICS}
+        values = {key: math.nan if result.get(key) is None else float(result[key]) for key in CELL_METRICS}
         rows.append({"variant": cell.variant, "replicate": cell.replicate} | values)
     frame = pd.DataFrame(rows, columns=["variant", "replicate", *CELL_METRICS])
     return frame.drop_duplicates(["variant", "replicate"], keep="last", ignore_index=True)

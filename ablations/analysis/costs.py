@@ -1,4 +1,4 @@
-"""What the variants of a study cost, from what was measured by itself: ratios to the plain network, and verdicts."""
+"""The measured costs of a study's variants: ratios to the plain network, and verdicts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from ablations.storage.costs import MachineCosts, stored_costs
 
 @dataclass(frozen=True)
 class VariantCost:
-    """What a variant takes; None, or NaN, where it was not measured.
+    """The costs of a variant; None or NaN if not measured.
 
     Attributes:
-        train_time, test_time: of a training step and of inference, over the plain network's: geometric mean of `n`
-            copies, with its 95 % CI. A plain network's own are those of another copy of it, and show the noise.
-        captured_train_time, captured_test_time: the same of replays as CUDA graphs; None on a CPU.
+        train_time, test_time: time of a training step and of inference relative to the plain network: geometric mean
+            over `n` copies, with its 95 % CI. For the plain network these are the ratios of a second copy (A/A), which
+            show the noise.
+        captured_train_time, captured_test_time: the same for replays as CUDA graphs; None on a CPU.
         train_images_per_second, test_images_per_second: at the median time of a batch.
         peak_memory_mib: of a training step.
-        failed: why nothing was measured; otherwise empty.
+        failed: the reason if nothing could be measured, otherwise empty.
     """
 
     train_time: Estimate | None = None
@@ -49,23 +50,23 @@ class VariantCost:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured, by the keys of `ablations.common.metrics`."""
-        known = {
+        """The measured values, by the keys of `ablations.common.metrics`."""
+        values = {
             "train_time_ratio": self.train_time.mean if self.train_time else math.nan,
             "test_time_ratio": self.test_time.mean if self.test_time else math.nan,
             **{key: float(getattr(self, key)) for key in COSTS if hasattr(self, key)},
         }
-        return {key: value for key, value in known.items() if not math.isnan(value)}
+        return {key: value for key, value in values.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True)
 class StudyCosts:
-    """What a study's variants cost on one machine.
+    """The costs of a study's variants on one machine.
 
     Attributes:
-        machine: on which, and when.
-        design: whose variants these are.
-        variants: by name, those that were measured.
+        machine: the machine with its measurements.
+        design: the study's design.
+        variants: the costs of measured variants, by name.
     """
 
     machine: MachineCosts
@@ -74,11 +75,11 @@ class StudyCosts:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """What was measured, by variant and by the keys of `ablations.common.metrics`."""
+        """The measured values by variant, then by the keys of `ablations.common.metrics`."""
         return {name: cost.metrics for name, cost in self.variants.items()}
 
     def of(self, variant: str) -> VariantCost:
-        """Returns what a variant takes."""
+        """Returns the costs of a variant."""
         return self.variants.get(variant, VariantCost())
 
     def judge(self, mode: str, margin: float) -> list[CostContrast]:
@@ -86,11 +87,11 @@ class StudyCosts:
 
         Args:
             mode: a training step or inference.
-            margin: relative difference below which two variants are as fast as each other, as 0.05.
+            margin: equivalence margin as a relative difference, such as 0.05.
         """
         rows: list[tuple[str, int, float]] = []
         networks = {variant.name: as_stored(variant.network) for variant in self.design.variants}
-        first = 0  # number of a run's first copy: copies of different runs have nothing in common
+        first = 0  # number of a run's first copy: copies of different runs are not paired
         for run in self.machine.runs:
             speeds = {name: getattr(cost, mode) for name, cost in run.costs.items() if getattr(cost, mode)}
             for variant in self.design.variants:
@@ -105,9 +106,9 @@ class StudyCosts:
 
 
 def collect_costs(attributes: Mapping[str, Any], design: Design) -> StudyCosts | None:
-    """Collects the costs of a design's variants on the machine where they were measured last; None where nowhere.
+    """Collects the costs of a design's variants on the machine of the latest measurement; None if there is none.
 
-    `attributes` is what the study remembers.
+    `attributes` are those of the study in the store.
     """
     machines = stored_costs(attributes)
     if not machines:
@@ -117,14 +118,14 @@ def collect_costs(attributes: Mapping[str, Any], design: Design) -> StudyCosts |
 
 
 def costs_on(machine: MachineCosts, design: Design) -> StudyCosts:
-    """Collects the costs of a design's variants on one machine, as far as they were measured there."""
+    """Collects the measured costs of a design's variants on one machine."""
     batch = int(design.protocol["train"]["batch_size"])
     costs = {variant.name: cost_of(machine, variant) for variant in design.variants}
     return StudyCosts(machine, design, {name: _variant_cost(cost, batch) for name, cost in costs.items() if cost})
 
 
 def cost_of(machine: MachineCosts, variant: Variant) -> NetworkCost | None:
-    """Returns what was measured last of a variant; None where nothing was."""
+    """Returns the latest measurement of a variant; None if there is none."""
     return machine.of(_name(variant), variant.network)
 
 

@@ -1,13 +1,13 @@
-"""Main effects and interactions of factors that are fully crossed, with their verdicts.
+"""Main effects and interactions of fully crossed factors, with their verdicts.
 
-A main effect is the difference that a level makes to its factor's first level, averaged over all combinations of the
-other factors. An interaction is by how much such a difference changes with the level of another factor: the difference
-of the differences, averaged over the factors that are left. Each is computed in every replicate, whose cells share
-backbone weights and batches, and estimated from these numbers (Montgomery, Design and Analysis of Experiments, chapters
-5 and 6, without the halving that 2-level designs often have: effects are in the units of the metric).
+A main effect is the difference between a level and its factor's first level, averaged over all combinations of the
+other factors. An interaction is the change of such a difference with the level of another factor: the difference of
+the differences, averaged over the remaining factors. Each is computed within every replicate, whose cells share
+backbone weights and batches, and estimated from these values (Montgomery, Design and Analysis of Experiments, chapters
+5 and 6, without the halving usual in 2-level designs: effects are in the units of the metric).
 
-All effects of a study are one family, tested as its contrasts are (`ablations.stats.significance`), below 6 replicates
-each by its own variance. A main effect averages over many cells, which makes it the most powerful of comparisons.
+All effects of a study are one family, tested like its contrasts (`ablations.stats.significance`), below 6 replicates
+each with its own variance. Main effects have the most power of all comparisons, because they average over many cells.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from ablations.stats.layout import Layout
 from ablations.stats.significance import Array, Responses
 from ablations.stats.verdicts import decide, sign_of
 
-_MOST = 24  # more effects than this are no table to read
+_MOST = 24  # effects; longer tables are unreadable
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect; `order` is the number of factors in it, 1 for a main effect.
+    """An effect of `order` factors, 1 for a main effect.
 
-    `name` says which levels, `reference` those that they are compared with. p values are corrected for all effects of
-    the study; they are None of a single replicate.
+    `name` has its levels, `reference` the levels that they are compared with. p-values are corrected for all effects of
+    the study; they are None with a single replicate.
     """
 
     order: int
@@ -52,7 +52,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class _Formula:
-    """How an effect is made of the cells of a replicate: their weights, in the shape of the crossing."""
+    """An effect as a weighted sum over the cells of a replicate; `weights` has one axis per factor."""
 
     order: int
     name: str
@@ -61,13 +61,13 @@ class _Formula:
 
 
 def factorial_effects(cells: pd.DataFrame, design: Design, interims: InterimAnalyses | None = None) -> list[Effect]:
-    """Judges main effects on the study's metric, then interactions of two, of three and so on while they are few.
+    """Judges main effects on the study's metric, then interactions of two, three and more factors up to a limit.
 
-    There are none where fewer than two factors vary, or no replicate has all combinations. Named variants are in no
-    crossing and play no part.
+    Empty if fewer than two factors vary, or no replicate has all combinations. Named variants are not part of the
+    crossing and are ignored.
 
     Args:
-        cells, interims: as of `ablations.stats.judge`.
+        cells, interims: as in `ablations.stats.judge`.
         design: the study.
     """
     if not _is_crossed(design) or cells.empty:
@@ -82,9 +82,9 @@ def factorial_effects(cells: pd.DataFrame, design: Design, interims: InterimAnal
     def responses_at(size: int | None, _: Sequence[int]) -> Responses | None:
         if size is not None and not all(layout.has_ended(name, size) for name in names):
             return None
-        known = values[is_whole & (layout.replicates < size)] if size is not None else values[is_whole]
-        # Replicates may respond differently to a level, which an effect's own differences show and runs do not.
-        return Responses(known, known @ weights.T, (weights**2).sum(axis=1), is_pooled=False)
+        complete = values[is_whole & (layout.replicates < size)] if size is not None else values[is_whole]
+        # Not pooled: replicates may respond differently to a level, which only an effect's own differences show.
+        return Responses(complete, complete @ weights.T, (weights**2).sum(axis=1), is_pooled=False)
 
     inferences = infer(responses_at, len(formulas), design.margin, interims)
     lost = sum(layout.lost(name) for name in names)
@@ -92,28 +92,28 @@ def factorial_effects(cells: pd.DataFrame, design: Design, interims: InterimAnal
 
 
 def _is_crossed(design: Design) -> bool:
-    """Whether a study trains every combination of the levels of two factors or more."""
+    """Returns whether a study trains every combination of the levels of two or more factors."""
     several = [path for path, levels in design.factors.items() if len(levels) > 1]
     return not design.is_search and len(several) == len(design.factors) > 1
 
 
 def _combinations(layout: Layout, design: Design) -> tuple[list[str], Array, NDArray[np.bool_]]:
-    """Returns the crossed variants, their values by replicate, and which replicates all of them have."""
+    """Returns the crossed variants, their values by replicate, and a mask of the replicates that all of them have."""
     names = [variant.name for variant in design.variants if variant.levels]  # in the order of itertools.product
     values = np.column_stack([layout.column(name) for name in names])
     return names, values, np.asarray(~np.isnan(values).any(axis=1), dtype=np.bool_)
 
 
 def interactions_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns the mean of every two levels of two crossed factors, averaged over all other factors.
+    """Returns the mean of each pair of levels of two crossed factors, averaged over all other factors.
 
-    The departure of two levels is the difference between their mean and the sum of the overall mean and of both main
-    effects: 0 everywhere where factors do not interact. It is computed in every replicate that all combinations have.
+    The departure of a pair of levels is the difference between its mean and the sum of the overall mean and both main
+    effects: 0 if the factors do not interact. It is computed within every replicate that all combinations have.
 
     Returns:
-        A row a pair of levels: `factor`, `level`, `other`, `other_level` (as variants name them), `n` (replicates),
+        A row per pair of levels: `factor`, `level`, `other`, `other_level` (as in names of variants), `n` (replicates),
         `mean` (of the study's metric), `departure` with the bounds `low` and `high` of its 95 % CI (Student's t, not
-        corrected for how many there are; empty where n is 1). Empty where factors are not crossed.
+        corrected for multiplicity; empty if n is 1). Empty if the factors are not crossed.
     """
     columns = ["factor", "level", "other", "other_level", "n", "mean", "departure", "low", "high"]
     rows: list[tuple[object, ...]] = []
@@ -122,22 +122,23 @@ def interactions_frame(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
         _, values, is_whole = _combinations(Layout.of(cells, design.metric), design)
         crossed = values[is_whole].reshape(-1, *(len(levels) for _, levels in factors))
         pairs = itertools.combinations(range(len(factors)), 2) if len(crossed) else ()
-        for one, other in pairs:
-            away = tuple(1 + place for place in range(len(factors)) if place not in (one, other))
-            rows += _pair_rows(crossed.mean(axis=away), factors[one], factors[other])
+        for first, second in pairs:
+            averaged = tuple(1 + axis for axis in range(len(factors)) if axis not in (first, second))
+            rows += _pair_rows(crossed.mean(axis=averaged), factors[first], factors[second])
     return pd.DataFrame(rows, columns=columns)
 
 
 def _pair_rows(
     means: Array, factor: tuple[str, list[object]], other: tuple[str, list[object]]
 ) -> Iterator[tuple[object, ...]]:
-    """Yields the rows of two factors, given means by replicate, level and other level."""
+    """Yields the rows of two factors; `means` is (replicates, levels, levels of the other factor)."""
     departures = means - means.mean(1, keepdims=True) - means.mean(2, keepdims=True) + means.mean((1, 2), keepdims=True)
     (path, levels), (other_path, other_levels) = factor, other
     for row, column in itertools.product(range(len(levels)), range(len(other_levels))):
-        seen = estimate(departures[:, row, column])
+        departure = estimate(departures[:, row, column])
         names = path, level_name(path, levels[row]), other_path, level_name(other_path, other_levels[column])
-        yield (*names, seen.n, float(means[:, row, column].mean()), seen.mean, seen.low, seen.high)
+        mean = float(means[:, row, column].mean())
+        yield (*names, departure.n, mean, departure.mean, departure.low, departure.high)
 
 
 def _effect(formula: _Formula, inference: Inference, design: Design, lost: int) -> Effect:
@@ -151,9 +152,10 @@ def _effect(formula: _Formula, inference: Inference, design: Design, lost: int) 
 
 
 def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
-    """Returns a row an effect: `order`, `name`, `reference`, `n`, `mean`, `low` and `high` (empty where n is 1).
+    """Returns a row per effect.
 
-    Then `p`, `p_equivalence` (corrected), `verdict`, and `assumes_normal`, whether the tests do.
+    Columns: `order`, `name`, `reference`, `n`, `mean`, `low`, `high` (empty if n is 1), `p`, `p_equivalence`
+    (corrected), `verdict`, and `assumes_normal` (whether the tests do).
     """
     rows = [
         {"order": effect.order, "name": effect.name, "reference": effect.reference}
@@ -167,31 +169,31 @@ def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
 
 
 def _formulas(factors: dict[str, list[object]]) -> list[_Formula]:
-    """Returns the effects of crossed factors, main effects first; interactions while they are not too many."""
-    others = [len(levels) - 1 for levels in factors.values()]  # than the first, which these are compared with
+    """Returns the effects of crossed factors: main effects, then interactions up to `_MOST` effects in total."""
+    contrasts = [len(levels) - 1 for levels in factors.values()]  # of all levels but the first with the first
     formulas: list[_Formula] = []
     for order in range(1, len(factors) + 1):
         combinations = list(itertools.combinations(range(len(factors)), order))
-        more = sum(math.prod(others[index] for index in chosen) for chosen in combinations)
+        more = sum(math.prod(contrasts[index] for index in chosen) for chosen in combinations)
         if order > 1 and len(formulas) + more > _MOST:
             break
-        formulas += [one for chosen in combinations for one in _formulas_of(list(factors.items()), chosen)]
+        formulas += [formula for chosen in combinations for formula in _formulas_of(list(factors.items()), chosen)]
     return formulas
 
 
 def _formulas_of(factors: list[tuple[str, list[object]]], chosen: tuple[int, ...]) -> list[_Formula]:
-    """Returns the effects of the chosen factors: one for every combination of levels that are not the first."""
+    """Returns the effects of the chosen factors: one for every combination of their levels but the first."""
     formulas = []
-    for levels in itertools.product(*(range(1, len(factors[index][1])) for index in chosen)):
-        taken = dict(zip(chosen, levels, strict=True))
+    for combination in itertools.product(*(range(1, len(factors[index][1])) for index in chosen)):
+        level_of = dict(zip(chosen, combination, strict=True))
         weights = np.ones(())
-        for index, (_, known) in enumerate(factors):
-            of_factor = np.full(len(known), 1 / len(known))
-            if index in taken:
-                of_factor = np.zeros(len(known))
-                of_factor[[0, taken[index]]] = -1.0, 1.0
+        for index, (_, levels) in enumerate(factors):
+            of_factor = np.full(len(levels), 1 / len(levels))
+            if index in level_of:
+                of_factor = np.zeros(len(levels))
+                of_factor[[0, level_of[index]]] = -1.0, 1.0
             weights = np.multiply.outer(weights, of_factor)
-        names = [level_name(factors[index][0], factors[index][1][level]) for index, level in taken.items()]
+        names = [level_name(factors[index][0], factors[index][1][level]) for index, level in level_of.items()]
         references = [level_name(factors[index][0], factors[index][1][0]) for index in chosen]
         formulas.append(_Formula(len(chosen), " x ".join(names), " x ".join(references), weights))
     return formulas

@@ -1,4 +1,4 @@
-"""Reads a stored study, found by the options that it was run with; of a search, with the variants that it picked."""
+"""Reads a stored study by the options that it was run with; of a search, including the variants that it sampled."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from ablations.storage.study import NOT_RUN, StudyStore, find_study, open_store
 
 
 def load_study(*overrides: str) -> StudyAnalysis:
-    """Reads a stored study by what was typed to run it, as `load_study("sweep=groups", "replicates=5")`.
+    """Reads a stored study by the overrides that it was run with, as `load_study("sweep=groups", "replicates=5")`.
 
     Raises:
-        UsageError: if an override is not understood, or nothing is stored under the study's name.
+        UsageError: if an override is invalid, or the study is not stored.
     """
     return load_configured(compose_config(overrides))
 
 
 def load_configured(config: Config, advice: str = NOT_RUN) -> StudyAnalysis:
-    """Reads the stored study of a configuration; `advice` is what to do where there is none.
+    """Reads the stored study of a configuration; `advice` is for the error message if it is not stored.
 
     Raises:
-        UsageError: if nothing is stored under its name, or something else is.
+        UsageError: if the study is not stored, or another study is stored under its name.
     """
     url = _checked_url(config)
-    found = _analyzed(config, open_store(url, config.study, create=False, advice=advice))
-    if found is None:
-        raise _nothing_tried(config.study)
-    return found
+    analysis = _analyzed(config, open_store(url, config.study, create=False, advice=advice))
+    if analysis is None:
+        raise _no_cells(config.study)
+    return analysis
 
 
 def find_configured(config: Config) -> StudyAnalysis | None:
-    """Reads the stored study of a configuration; returns None where none of its cells has ended.
+    """Reads the stored study of a configuration; returns None if no cell has ended.
 
     Raises:
-        UsageError: if something else is stored under its name.
+        UsageError: if another study is stored under its name.
     """
     store = find_study(_checked_url(config), config.study)
     return None if store is None else _analyzed(config, store)
 
 
 def _checked_url(config: Config) -> str:
-    """Returns where a study is stored, after what no machine could run is refused."""
+    """Returns the storage URL of a study after checking its name and that its design is valid on any machine."""
     study_folder(config)
     url = storage_url(config)
     make_design(config, stored={"device": "cpu", "train": {}})
@@ -69,23 +69,23 @@ def _analyzed(config: Config, store: StudyStore) -> StudyAnalysis | None:
 
 
 def analyze_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis:
-    """Sorts what a store has of a design.
+    """Returns the analysis of a design from a store.
 
     Raises:
-        UsageError: if nothing was ever tried.
+        UsageError: if no cell has ended.
     """
-    found = find_stored(config, design, store, folder)
-    if found is None:
-        raise _nothing_tried(design.study)
-    return found
+    analysis = find_stored(config, design, store, folder)
+    if analysis is None:
+        raise _no_cells(design.study)
+    return analysis
 
 
-def _nothing_tried(study: str) -> UsageError:
+def _no_cells(study: str) -> UsageError:
     return UsageError("study", study, "no cell of this sweep is finished yet; train them with `run`")
 
 
 def find_stored(config: Config, design: Design, store: StudyStore, folder: Path) -> StudyAnalysis | None:
-    """Sorts what a store has of a design; returns None where nothing was ever tried."""
+    """Returns the analysis of a design from a store; None if no cell has ended."""
     stored = store.cells()
     selection = None
     if design.is_search:
@@ -93,32 +93,31 @@ def find_stored(config: Config, design: Design, store: StudyStore, folder: Path)
         design = confirmed_design(selection, stored)
     results, tuned = collect(design, stored), collect_tuned(design, stored)
     phases = [results, *([selection.results] if selection else []), *([tuned.results] if tuned else [])]
-    is_empty = all(one.cells.empty and not one.unfinished["state"].isin(["failed", "diverged"]).any() for one in phases)
-    if is_empty and (tuned is None or tuned.trials.empty):
+    if all(phase.ended.empty for phase in phases) and (tuned is None or tuned.trials.empty):
         return None
     return StudyAnalysis(config, design, results, store.attributes, folder, selection, tuned)
 
 
 class Maker:
-    """Makes variants of levels, each once: a search asks for the same ones before every pick."""
+    """Makes variants from levels, with a cache: a search needs the same variants before every new trial."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._made: dict[str, Variant | None] = {}
+        self._cache: dict[str, Variant | None] = {}
 
     def variant(self, levels: Settings) -> Variant | None:
-        """Returns the variant that a combination of levels is; None where they do not go together."""
+        """Returns the variant of a combination of levels; None if the combination is invalid."""
         key = json.dumps(levels, sort_keys=True)
-        if key not in self._made:
+        if key not in self._cache:
             try:
-                self._made[key] = variant_of_levels(self._config, levels)
+                self._cache[key] = variant_of_levels(self._config, levels)
             except UsageError:
-                self._made[key] = None
-        return self._made[key]
+                self._cache[key] = None
+        return self._cache[key]
 
 
 def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Maker) -> Design:
-    """Returns the design of a search with the variants of its space that it has picked so far, in that order."""
+    """Returns the design of a search with the variants that it has sampled so far, in that order."""
     found: dict[str, Variant] = {}
     space = design.factors
     for cell in stored:
@@ -126,7 +125,7 @@ def with_found_variants(design: Design, stored: Iterable[StoredCell], maker: Mak
         if cell.variant in found or levels.keys() != space.keys():
             continue
         variant = maker.variant(levels) if all(level in space[path] for path, level in levels.items()) else None
-        if variant and variant.network == cell.network:  # otherwise it is of another base network
+        if variant and variant.network == cell.network:  # otherwise the cell is of another base network
             found[cell.variant] = variant
     variants = (*design.variants, *found.values())
     check_distinct(variants)

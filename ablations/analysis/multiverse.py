@@ -1,9 +1,9 @@
-"""The same question under several protocols: every contrast judged under each, and whether the verdicts agree.
+"""The same question under several protocols: verdicts under each, and their agreement.
 
-All contrasts of all protocols are one family (`ablations.stats.judge_together`), so verdicts here are corrected for
-more contrasts than those of a protocol's own study. Whether an effect differs between two protocols is a question of
-its own, which verdicts do not answer ("helps" and "undecided" may be the same effect): the difference of the
-differences is tested by replicate, all contrasts and pairs of protocols as one family.
+All contrasts of all protocols are one family (`ablations.stats.judge_together`), so verdicts are corrected for more
+contrasts here than in the study of a single protocol. Verdicts do not show whether an effect differs between two
+protocols ("helps" and "undecided" may be the same effect), so the difference of the differences is tested by replicate,
+with all contrasts and pairs of protocols as one family.
 """
 
 from __future__ import annotations
@@ -39,41 +39,41 @@ _COLUMNS = (
 
 
 class Agreement(Enum):
-    """What the verdicts on one contrast under several protocols come to."""
+    """Agreement of the verdicts on one contrast under several protocols."""
 
-    AGREES = "agrees"  # the same decided verdict under all
-    COMPATIBLE = "compatible"  # decided verdicts do not contradict each other, and some are open
+    AGREES = "agrees"  # the same decided verdict under all protocols
+    COMPATIBLE = "compatible"  # all decided verdicts are equal, and some are not decided
     CONTRADICTS = "contradicts"  # two decided verdicts differ
-    OPEN = "open"  # decided under none
+    OPEN = "open"  # not decided under any protocol
 
 
 def agreement(verdicts: Iterable[Verdict]) -> Agreement:
-    """Returns whether verdicts on one contrast under several protocols agree.
+    """Returns the agreement of verdicts on one contrast under several protocols.
 
-    Decided are helps, hurts and equivalent. Unstable is not: no mean describes such runs, whatever its sign.
+    The verdicts helps, hurts and equivalent are decided; unstable is not, because no mean describes such runs.
     """
-    known = list(verdicts)
-    decided = set(known) & _DECIDED
+    distinct = set(verdicts)
+    decided = distinct & _DECIDED
     if not decided:
         return Agreement.OPEN
     if len(decided) > 1:
         return Agreement.CONTRADICTS
-    return Agreement.AGREES if all(verdict in _DECIDED for verdict in known) else Agreement.COMPATIBLE
+    return Agreement.AGREES if decided == distinct else Agreement.COMPATIBLE
 
 
 def agreements(frame: pd.DataFrame) -> dict[tuple[str, str], Agreement]:
-    """Returns by variant and baseline whether the verdicts of a frame with a row a contrast and protocol agree."""
+    """Returns the agreement by variant and baseline, from a frame with a row per contrast and protocol."""
     return {
-        (str(variant), str(baseline)): agreement(map(Verdict, own["verdict"]))
-        for (variant, baseline), own in frame.groupby(["variant", "baseline"], sort=False)
+        (str(variant), str(baseline)): agreement(map(Verdict, rows["verdict"]))
+        for (variant, baseline), rows in frame.groupby(["variant", "baseline"], sort=False)
     }
 
 
 def contrasts_frame(contrasts: Mapping[str, Iterable[Contrast]], margins: Mapping[str, float]) -> pd.DataFrame:
-    """Returns a row a contrast and protocol, of contrasts and the equivalence margin by protocol.
+    """Returns a row per contrast and protocol, given contrasts and equivalence margins by protocol.
 
-    Columns: `protocol`, `variant`, `baseline`, `n`, `mean` (the difference in the metric's unit, empty where n is 0),
-    `low` and `high` (its own 95 % CI, empty where n is below 2), `verdict`, `p` and `p_equivalence` (corrected),
+    Columns: `protocol`, `variant`, `baseline`, `n`, `mean` (the difference in the metric's unit, empty if n is 0),
+    `low` and `high` (95 % CI, not corrected, empty if n is below 2), `verdict`, `p` and `p_equivalence` (corrected),
     `margin`, `assumes_normal`.
     """
     rows = [
@@ -81,17 +81,17 @@ def contrasts_frame(contrasts: Mapping[str, Iterable[Contrast]], margins: Mappin
         | vars(contrast.difference or Estimate(0, math.nan, math.nan, math.nan))
         | {"verdict": contrast.verdict.value, "p": contrast.p, "p_equivalence": contrast.p_equivalence}
         | {"margin": margins[name], "assumes_normal": contrast.assumes_normal}
-        for name, own in contrasts.items()
-        for contrast in own
+        for name, of_protocol in contrasts.items()
+        for contrast in of_protocol
     ]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """By how much a contrast is greater under one protocol than under another, over the replicates that both have.
+    """The difference of a contrast between `protocol` and `other`, over the replicates that both have.
 
-    `p` is two-sided, corrected for all contrasts and pairs of protocols; `assumes_normal` says whether its test does.
+    `p` is two-sided, corrected for all contrasts and pairs of protocols; `assumes_normal` is whether its test does.
     """
 
     variant: str
@@ -105,14 +105,14 @@ class Interaction:
 
 @dataclass(frozen=True)
 class MultiverseAnalysis:
-    """What the studies of several protocols have come to; each part is computed when it is first asked for.
+    """The analysis of the studies of several protocols; each part is computed on first access.
 
     Attributes:
-        multiverse: what was asked for.
+        multiverse: the protocols.
         folder: of the report.
-        studies: by protocol, of those that have cells; one at least. Where variants are tuned there are two of each:
-            under the protocol's recipe, and with each variant under its best one.
-        unread: by protocol, the errors of studies that are stored and cannot be read.
+        studies: the studies with cells, by protocol; at least one. A tuned study is included twice: under the
+            protocol's recipe, and with each variant under its best recipe.
+        unread: the errors of stored studies that cannot be read, by protocol.
     """
 
     multiverse: Multiverse
@@ -122,18 +122,18 @@ class MultiverseAnalysis:
 
     @property
     def missing(self) -> list[str]:
-        """The protocols without a cell that has ended."""
-        known = (*self.studies, *self.unread)
-        return [protocol.name for protocol in self.multiverse.protocols if protocol.name not in known]
+        """The protocols without an ended cell."""
+        stored = (*self.studies, *self.unread)
+        return [protocol.name for protocol in self.multiverse.protocols if protocol.name not in stored]
 
     @property
     def question(self) -> str:
-        """What is asked under all of them."""
+        """The research question."""
         return self.multiverse.config.sweep.question
 
     @property
     def metric(self) -> str:
-        """The key of the metric that verdicts are about."""
+        """The key of the metric of all verdicts."""
         return self.multiverse.config.judge.metric
 
     @property
@@ -143,30 +143,30 @@ class MultiverseAnalysis:
 
     @property
     def has_interims(self) -> bool:
-        """Whether any of the studies has interim analyses, so that each is judged by itself."""
+        """Whether any study has interim analyses, so that each is judged separately."""
         return any(study.interims for study in self.studies.values())
 
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
-        """The contrasts under each protocol, with verdicts that are corrected for those of all protocols."""
+        """The contrasts under each protocol, with verdicts corrected for the contrasts of all protocols."""
         judged = {name: study.contrasts for name, study in self.studies.items()} if self.has_interims else {}
         return judge_family(self._questions, judged, self.metric)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row a contrast and protocol, as `contrasts_frame` has it."""
+        """A row per contrast and protocol; see `contrasts_frame`."""
         return contrasts_frame(self.contrasts, self.margins)
 
     @cached_property
     def agreements(self) -> dict[tuple[str, str], Agreement]:
-        """Whether verdicts agree, by variant and baseline; nothing where fewer than two protocols have cells."""
+        """Whether verdicts agree, by variant and baseline; empty if fewer than two protocols have cells."""
         return agreements(self.frame) if len(self.studies) > 1 else {}
 
     @cached_property
     def interactions(self) -> list[Interaction]:
-        """How much effects differ between protocols, a pair of protocols each, the clearest first.
+        """Differences of effects between each two protocols, by increasing p.
 
-        There are none under interim analyses, which stop contrasts for what they are under one protocol.
+        Empty with interim analyses, which stop a contrast depending on its result under one protocol.
         """
         return [] if self.has_interims else effect_differences(self._questions, self.metric)
 
@@ -184,49 +184,50 @@ def judge_family(
     """Judges the contrasts of several protocols or studies as one family.
 
     Args:
-        asked: what is judged, by protocol or study.
-        judged: where any has interim analyses, the contrasts of each as judged by itself; otherwise empty.
-        metric: by its key.
+        asked: the questions by protocol or study.
+        judged: with interim analyses, the contrasts of each as judged separately; otherwise empty.
+        metric: key of the metric.
     """
     if judged:
-        return {name: corrected_for_protocols(own, len(asked), metric) for name, own in judged.items()}
+        return {name: corrected_for_protocols(each, len(asked), metric) for name, each in judged.items()}
     return dict(zip(asked, judge_together(list(asked.values()), metric), strict=True))
 
 
 def effect_differences(questions: Mapping[str, Question], metric: str) -> list[Interaction]:
-    """Tests by how much each contrast differs between two protocols or studies, all as one family, clearest first."""
+    """Tests the difference of each contrast between each two protocols or studies as one family; by increasing p."""
     layouts = [Layout.of(question.cells, metric) for question in questions.values()]
     replicates = np.unique(np.concatenate([layout.replicates for layout in layouts]))
-    asked = [
-        {name: other for name, other in question.baselines.items() if name != other} for question in questions.values()
+    contrasts = [
+        {name: base for name, base in question.baselines.items() if name != base} for question in questions.values()
     ]
-    responses = [layout.over(replicates).responses(own) for layout, own in zip(layouts, asked, strict=True)]
-    columns = [dict(zip(own.items(), of.differences.T, strict=True)) for own, of in zip(asked, responses, strict=True)]
-    places, differences = [], []
-    for one, other in itertools.combinations(range(len(columns)), 2):
-        for contrast, column in columns[one].items():
+    responses = [layout.over(replicates).responses(pairs) for layout, pairs in zip(layouts, contrasts, strict=True)]
+    columns = {
+        name: dict(zip(pairs.items(), response.differences.T, strict=True))
+        for name, pairs, response in zip(questions, contrasts, responses, strict=True)
+    }
+    compared, differences = [], []
+    for protocol, other in itertools.combinations(columns, 2):
+        for contrast, column in columns[protocol].items():
             difference = column - columns[other].get(contrast, np.nan)
             if np.count_nonzero(~np.isnan(difference)) > 1:
-                places.append((contrast, one, other))
+                compared.append((*contrast, protocol, other))
                 differences.append(difference)
     if not differences:
         return []
     stacked = np.column_stack(differences)
-    # An interaction's own differences are all that tell its variance: protocols spread differently.
-    family = Responses(Responses.joined(responses).values, stacked, np.full(len(places), 4.0), is_pooled=False)
-    names = list(questions)
-    found = [
-        Interaction(*contrast, names[one], names[other], inference.estimate, inference.p, inference.assumes_normal)
-        for (contrast, one, other), inference in zip(
-            places, infer(lambda *_: family, len(places), 1.0, None), strict=True
-        )
+    # Not pooled: the variance may depend on the protocol.
+    family = Responses(Responses.joined(responses).values, stacked, np.full(len(compared), 4.0), is_pooled=False)
+    inferences = infer(lambda *_: family, len(compared), 1.0, None)
+    interactions = [
+        Interaction(*names, inference.estimate, inference.p, inference.assumes_normal)
+        for names, inference in zip(compared, inferences, strict=True)
         if inference.estimate is not None and inference.estimate.has_spread
     ]
-    return sorted(found, key=lambda one: one.p)
+    return sorted(interactions, key=lambda interaction: interaction.p)
 
 
 def multiverse_folder(multiverse: Multiverse) -> Path:
-    """Returns `results_dir/<name>` for the report; raises UsageError if the name is a study's, or no folder's."""
+    """Returns `results_dir/<name>` for the report; raises UsageError if the name is invalid or that of a study."""
     config = multiverse.config
     folder = study_folder(config)
     if find_study(storage_url(config), multiverse.name) is not None:
@@ -236,12 +237,12 @@ def multiverse_folder(multiverse: Multiverse) -> Path:
 
 
 def find_multiverse(multiverse: Multiverse) -> MultiverseAnalysis | None:
-    """Reads the stored studies of several protocols; returns None where no cell of any of them has ended.
+    """Reads the stored studies of several protocols; returns None if none of them has an ended cell.
 
-    Studies that cannot be read, as those of another version of the suite, are left out if others can.
+    Unreadable studies, such as those of another version of the suite, are left out if at least one can be read.
 
     Raises:
-        SuiteError: if another study is stored under the name of one, or of the report, or no study can be read.
+        SuiteError: if a different study is stored under one of the names, or no study can be read.
     """
     folder = multiverse_folder(multiverse)
     configs = {protocol.name: protocol.config for protocol in multiverse.protocols}
@@ -252,7 +253,7 @@ def find_multiverse(multiverse: Multiverse) -> MultiverseAnalysis | None:
             return find_configured(configs[name])
         except StudyFormatError as error:
             unread[name] = error
-        except SuiteError:  # to be mended by the user
+        except SuiteError:  # the user can correct it
             raise
         except Exception as error:
             unread[name] = error
@@ -265,26 +266,26 @@ def find_multiverse(multiverse: Multiverse) -> MultiverseAnalysis | None:
     for name, study in found.items():
         if study is not None:
             studies[name] = study
-            # A best recipe for each variant is another answer to what the question leaves open.
+            # The best recipe of each variant is one more protocol.
             studies |= {f"{name} (tuned)": study.at_best} if study.at_best else {}
     return MultiverseAnalysis(multiverse, folder, studies, unread) if studies else None
 
 
 def load_composed(multiverse: Multiverse, advice: str = NOT_RUN) -> MultiverseAnalysis:
-    """Reads the stored studies of several protocols; raises UsageError, with `advice`, where there are none."""
-    found = find_multiverse(multiverse)
-    if found is None:
+    """Reads the stored studies of several protocols; raises UsageError, with `advice`, if there are none."""
+    analysis = find_multiverse(multiverse)
+    if analysis is None:
         names = [protocol.name for protocol in multiverse.protocols]
         raise UsageError("recipes", names, f"no results are stored for these protocols; {advice}")
-    return found
+    return analysis
 
 
 def load_multiverse(*overrides: str) -> MultiverseAnalysis:
-    """Reads the stored studies of several protocols by what was typed to run them.
+    """Reads the stored studies of several protocols by the overrides that they were run with.
 
     Overrides are as on the command line: `load_multiverse("sweep=groups", "recipes=[quick,cifar]")`.
 
     Raises:
-        UsageError: if an override is not understood, or nothing is stored under any of the protocols.
+        UsageError: if an override is invalid, or no protocol has stored results.
     """
     return load_composed(compose_several(overrides, "load_study", "load_multiverse"))

@@ -1,4 +1,4 @@
-"""The networks of a study: what they cost, and what the trained ones that it kept do with test images."""
+"""The networks of a study: their multiply-adds, and how the saved trained ones respond to test images."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ablations.training.learner import build_network
 if TYPE_CHECKING:
     from ablations.analysis.study import StudyAnalysis
 
-BUDGET = 4e11  # multiply-adds that looking at all variants may take: some seconds on two cores
+BUDGET = 4e11  # multiply-adds for observing all variants: some seconds on two cores
 MOST = 1000  # images
 
 
 def count_multiply_adds(network: Settings, classes: int, side: int) -> float:
-    """Counts the multiply-adds of an image of `side` x `side` pixels, as papers count them.
+    """Counts the multiply-adds of a forward pass for an image of `side` x `side` pixels, in the convention of papers.
 
-    With large images nothing is computed. With small ones computing is quicker than torch's emulation, which is written
-    in Python and imports the compiler.
+    Large images are counted on the meta device. For small ones computing is faster than the meta device, which is
+    implemented in Python and imports the compiler.
     """
     with torch.device("cpu" if side <= SMALL_SIDE else "meta"):
         model = build_network(network, classes, seed=0, fused="off").eval()
@@ -42,20 +42,20 @@ def count_multiply_adds(network: Settings, classes: int, side: int) -> float:
 
 
 class TrainedNetworks:
-    """What figures need of a study's trained networks: those of one replicate, on the CPU, and a sample of test images.
+    """A study's trained networks of the first replicate, on the CPU, with a sample of test images, for figures.
 
-    `cells` are the finished ones whose weights are there, by variant, in the order of the study. `unread` has the
-    weights that turned out to be unreadable, with the reasons.
+    `cells` are the finished cells with saved weights, by variant, in the order of the study. `unread` has the weights
+    that could not be read, with the reasons.
 
     Raises:
-        UsageError: if no weights are there, or (later) the images that they were trained on are not.
+        UsageError: if there are no saved weights, or (on access) if the images that they were trained on are missing.
     """
 
     def __init__(self, analysis: StudyAnalysis) -> None:
         self._analysis, self._weights = analysis, Weights(analysis.folder / "weights")
-        design, known = analysis.design, analysis.results.cells
-        finished = analysis.shown.intersection(known.loc[known["replicate"] == 0, "variant"])
-        cells = [design.cell(variant, 0) for variant in design.variants if variant.name in finished]
+        design, finished = analysis.design, analysis.results.cells
+        names = analysis.shown.intersection(finished.loc[finished["replicate"] == 0, "variant"])
+        cells = [design.cell(variant, 0) for variant in design.variants if variant.name in names]
         self.cells = {cell.variant.name: cell for cell in cells if self._weights.path(cell).is_file()}
         self.unread: dict[str, str] = {}
         if not self.cells:
@@ -65,11 +65,11 @@ class TrainedNetworks:
 
     @property
     def variants(self) -> list[Variant]:
-        """The variants whose weights are there, in the order of the study."""
+        """The variants with saved weights, in the order of the study."""
         return [cell.variant for cell in self.cells.values()]
 
     def load(self, variant: Variant) -> nn.Module:
-        """Builds a variant's network as it was trained.
+        """Builds a variant's network with its trained weights.
 
         Raises:
             UsageError: if the file cannot be read.
@@ -81,28 +81,29 @@ class TrainedNetworks:
             raise UsageError("weights", self._weights.path(cell), f"cannot be read ({error})") from None
 
     def loaded(self, variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
-        """Yields those of some variants whose weights can be read, with the network as it was trained.
+        """Yields the given variants that have readable weights, with their trained networks.
 
         Raises:
             ValueError: at the end, if none can be read.
         """
-        found = 0
+        is_empty = True
         for variant in variants:
             try:
                 model = self.load(variant)
             except UsageError as error:
                 self.unread[f"weights of {variant.name}"] = str(error)
             else:
-                found += 1
+                is_empty = False
                 yield variant, model
-        if not found:
+        if is_empty:
             raise ValueError(f"no weights can be read: {'; '.join(self.unread.values())}")
 
     @cached_property
     def observations(self) -> dict[str, Observation]:
-        """What each network does with the sample, by variant; those without readable weights are left out."""
+        """The observation of each network on the sample, by variant; without those whose weights cannot be read."""
         keep_freed_memory()
-        return {one.name: observe(model, one.network, self.sample) for one, model in self.loaded(self.variants)}
+        loaded = self.loaded(self.variants)
+        return {variant.name: observe(model, variant.network, self.sample) for variant, model in loaded}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,13 +117,13 @@ class TrainedNetworks:
         if loaded.fingerprint != trained_on:
             reason = f"has fingerprint {loaded.fingerprint}; the study's networks were trained on {trained_on}"
             raise UsageError("data", data.name, reason)
-        images = loaded.images(self._analysis.design.seed(0), Split.TEST)  # those of the replicate that is looked at
+        images = loaded.images(self._analysis.design.seed(0), Split.TEST)  # of the first replicate, as the networks
         augmentation = augmentation_of(data, images.train.pixels.shape[-1])
         return DeviceImages(images, torch.device("cpu"), augmentation, memory="mapped")
 
     @cached_property
     def sample(self) -> Sample:
-        """As many test images as can be looked at in seconds with every variant, the same number of each class."""
+        """As many test images as every variant can process in seconds, the same number of each class."""
         cost = sum(self._analysis.multiply_adds[name] for name in self.cells)
         allowed = int(min(MOST, BUDGET / max(cost, 1.0)))
         return images_of_each_class(self._images, max(1, allowed // len(self.classes)))

@@ -1,4 +1,4 @@
-"""What a trained network does with test images: the gates that shuffle attention sets, and what the classifier gets."""
+"""Observes a trained network on test images: gate values of shuffle attention, and the classifier's input."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sa_core import ShuffleAttention
 from sa_core.backbones.registry import find_backbone
 
 CHANNEL, SPATIAL = "channel", "spatial"
-_UNITS = 1024  # gates of a branch that are looked at, of a map that has more
-_BATCH_PIXELS = 128 * 32 * 32  # which fit into the caches' neighbourhood
+_UNITS = 1024  # gates of a branch that are kept; a random choice of more
+_BATCH_PIXELS = 128 * 32 * 32  # a batch whose feature maps nearly fit into the CPU's caches
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Test images, the first ones of each class, as networks get them: (N, 3, H, W), with their labels.
+    """The first test images of each class as input of networks, (N, 3, H, W), with their labels, (N,).
 
-    `shown` are the same images as uint8 of shape (N, H, W, 3), for people.
+    `shown` are the same images for display, uint8 of shape (N, H, W, 3).
     """
 
     pixels: Tensor
@@ -37,17 +37,17 @@ class Sample:
 
 
 def images_of_each_class(images: DeviceImages, number: int) -> Sample:
-    """Returns the first test images of each class, up to a number of each, in the order of the test set."""
+    """Returns the first `number` test images of each class, in the order of the test set."""
     labels = images.test_labels
     of_class = [(labels == label).nonzero().flatten()[:number] for label in range(len(images.classes))]
-    places = torch.cat(of_class).sort().values
-    pixels, shown = images.some_tests(places)
-    return Sample(pixels, labels[places], shown.permute(0, 2, 3, 1).numpy())
+    indices = torch.cat(of_class).sort().values
+    pixels, displayed = images.some_tests(indices)
+    return Sample(pixels, labels[indices], displayed.permute(0, 2, 3, 1).numpy())
 
 
 @dataclass(frozen=True)
 class Gates:
-    """A branch's gates in one module: by how much they `opened`, (images, gates); of a large map, a choice of 1,024."""
+    """The gate values of a branch in one module, `opened` (images, gates); of large maps a random choice of 1,024."""
 
     path: str
     stage: int
@@ -57,15 +57,15 @@ class Gates:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a network did with a sample.
+    """The response of a network to a sample.
 
-    Args:
-        gates: of the last module of shuffle attention in each stage, by branch.
-        features: what the classifier got, (images, channels).
-        weight: the classifier's, (classes, channels).
+    Attributes:
+        gates: of the last shuffle attention module in each stage, by branch.
+        features: input of the classifier, (images, channels).
+        weight: weight of the classifier, (classes, channels).
         logits: (images, classes).
-        groups: of the last module of shuffle attention, whose feature map ends the last stage and is what the
-            classifier averages; 0 where there is none, or something comes between.
+        groups: number of groups of the last shuffle attention module, if its output ends the last stage and is the
+            feature map that is pooled for the classifier; otherwise 0.
     """
 
     gates: list[Gates]
@@ -78,11 +78,11 @@ class Observation:
 def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observation:
     """Runs a sample through a network in evaluation mode."""
     watched = _last_of_each_stage(model, network)
-    seen: dict[tuple[str, str], list[Tensor]] = {}
+    gates_of: dict[tuple[str, str], list[Tensor]] = {}
     inputs: list[Tensor] = []
-    *_, classifier = (one for one in model.modules() if isinstance(one, nn.Linear))  # the last one makes the logits
-    hooks = [classifier.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))]
-    hooks += [module.register_forward_pre_hook(partial(_watch_gates, path, seen)) for path, _, module in watched]
+    *_, classifier = (module for module in model.modules() if isinstance(module, nn.Linear))  # the last linear layer
+    hooks = [classifier.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))]
+    hooks += [module.register_forward_pre_hook(partial(_watch_gates, path, gates_of)) for path, _, module in watched]
     try:
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in batches(sample.pixels)])
@@ -90,10 +90,10 @@ def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observ
         for hook in hooks:
             hook.remove()
     gates = [
-        Gates(path, stage, branch, torch.cat(seen[path, branch]).numpy())
+        Gates(path, stage, branch, torch.cat(gates_of[path, branch]).numpy())
         for path, stage, _ in watched
         for branch in (CHANNEL, SPATIAL)
-        if (path, branch) in seen
+        if (path, branch) in gates_of
     ]
     features = torch.cat(inputs)
     weight, groups = classifier.weight.detach().numpy(), _groups(network, watched, features)
@@ -101,7 +101,7 @@ def observe(model: nn.Module, network: dict[str, Any], sample: Sample) -> Observ
 
 
 def batches(pixels: Tensor) -> list[Tensor]:
-    """Splits images into batches that are quick to compute."""
+    """Splits images into batches of a size that is fast on a CPU."""
     return list(pixels.split(max(1, _BATCH_PIXELS // pixels[0, 0].numel())))
 
 
@@ -109,21 +109,23 @@ def _last_of_each_stage(model: nn.Module, network: dict[str, Any]) -> list[tuple
     attention = network["attention"]
     if attention["name"] == NO_ATTENTION:
         return []
-    places = find_backbone(network["model"]["name"]).selected_points(attention["position"], attention["stages"])
-    placed = [(place.path, place.stage, model.get_submodule(place.path)) for place in places]
-    last = {stage: (path, stage, one) for path, stage, one in placed if isinstance(one, ShuffleAttention)}
+    last: dict[int, tuple[str, int, ShuffleAttention]] = {}
+    for point in find_backbone(network["model"]["name"]).selected_points(attention["position"], attention["stages"]):
+        module = model.get_submodule(point.path)
+        if isinstance(module, ShuffleAttention):
+            last[point.stage] = point.path, point.stage, module
     return list(last.values())
 
 
 def _watch_gates(
-    path: str, seen: dict[tuple[str, str], list[Tensor]], module: nn.Module, given: tuple[Tensor, ...]
+    path: str, gates_of: dict[tuple[str, str], list[Tensor]], module: nn.Module, arguments: tuple[Tensor, ...]
 ) -> None:
     assert isinstance(module, ShuffleAttention)
     if module.knobs.gate == "none":
         return
-    for branch, gate in zip((CHANNEL, SPATIAL), module.gates(given[0]), strict=True):
+    for branch, gate in zip((CHANNEL, SPATIAL), module.gates(arguments[0]), strict=True):
         if gate is not None:
-            seen.setdefault((path, branch), []).append(_some(gate.flatten(1)))
+            gates_of.setdefault((path, branch), []).append(_some(gate.flatten(1)))
 
 
 def _some(gates: Tensor) -> Tensor:
@@ -134,10 +136,10 @@ def _some(gates: Tensor) -> Tensor:
 
 
 def _groups(network: dict[str, Any], watched: list[tuple[str, int, ShuffleAttention]], features: Tensor) -> int:
-    """Returns the groups whose channels the classifier's input still has in their order."""
+    """Returns `Observation.groups`."""
     backbone = find_backbone(network["model"]["name"])
     if not watched or network["attention"]["position"] not in ("residual", "post"):
         return 0
     _, stage, module = watched[-1]
-    is_last = stage == len(backbone.stages) or stage == max(place.stage for place in backbone.insertion_points())
+    is_last = stage == len(backbone.stages) or stage == max(point.stage for point in backbone.insertion_points())
     return module.groups if is_last and module.channels == features.shape[1] else 0

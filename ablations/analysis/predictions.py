@@ -1,9 +1,9 @@
-"""The predictions of a study's networks on the test images, read from the files that were kept; nothing is trained.
+"""The predictions of a study's networks on the test images, read from saved files without training.
 
 Two networks are compared on the same images: by their churn, the share of images for which they predict different
-classes, and by McNemar's exact test of the images that only one of them has right. Both are about two trained networks,
-a variant's and its baseline's of one replicate, not about two methods: another seed changes predictions, too. How many,
-the churn between replicates of the baseline says, which is the floor that a variant's churn is to be compared with.
+classes, and by McNemar's exact test on the images that exactly one of them classifies correctly. Both compare two
+trained networks (those of a variant and its baseline in one replicate), not two methods: another seed changes
+predictions, too. The floor for a variant's churn is therefore the churn between replicates of the baseline.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from ablations.analysis.study import StudyAnalysis
 
 ALPHA = 0.05  # of McNemar's test
-_NAMED = 3  # cells whose files cannot be read
+_NAMED = 3  # cells with unreadable files that a note names
 
 
 @dataclass(frozen=True)
 class StudyPredictions:
-    """The predictions of a study's finished cells that were kept.
+    """The saved predictions of a study's finished cells.
 
     Attributes:
-        by_variant: those of each variant that is shown, by replicate; no variant without any.
-        baselines: what each of these variants is compared with, by name; baselines are their own.
+        by_variant: the predictions of each displayed variant by replicate, without variants that have none.
+        baselines: the baseline of each of these variants; baselines map to themselves.
         classes: the names of the labels.
         same_images: whether all replicates were tested on the same images.
-        note: which finished cells are left out, and why; empty where none is.
-        unread: the cells whose predictions are there and cannot be read, with the reasons.
-        reference: the variant that all others are compared with instead of their baselines; otherwise empty.
+        note: a sentence on the finished cells that are left out; empty if there are none.
+        unread: the cells with unreadable predictions, with the reasons.
+        reference: the variant that replaces all baselines in comparisons; empty by default.
     """
 
     by_variant: Mapping[str, Mapping[int, Predictions]]
@@ -57,22 +57,22 @@ class StudyPredictions:
 
     @property
     def is_pair(self) -> bool:
-        """Whether one variant is compared with another one that was named."""
+        """Whether `against` selected two variants."""
         return bool(self.reference) and len(self.by_variant) == 2
 
     @property
     def compared_with(self) -> str:
-        """What variants are compared with, in words."""
+        """The reference of comparisons, in words."""
         return self.reference or "the baseline"
 
     def against(self, asked: object) -> StudyPredictions:
-        """Returns the predictions with another comparison.
+        """Returns the predictions with another reference.
 
-        `asked` is the variant that all others are compared with, or a list of two: the first is compared with the
-        second, and others are left out.
+        `asked` is the variant that all others are compared with, or a list of two variants: the first is compared with
+        the second, and all others are left out.
 
         Raises:
-            UsageError: if there are no predictions of these variants.
+            UsageError: if one of these variants has no predictions.
         """
         names = variants_named(asked)
         for name in names:
@@ -85,21 +85,21 @@ class StudyPredictions:
 
     @property
     def images(self) -> int:
-        """How many test images a network was tested on."""
-        return max(len(one) for kept in self.by_variant.values() for one in kept.values())
+        """The number of test images of a network."""
+        return max(len(each) for replicates in self.by_variant.values() for each in replicates.values())
 
     @property
     def compared(self) -> list[str]:
-        """The variants that have a baseline other than themselves, of which predictions are there, too."""
+        """The variants that can be compared: they are not baselines, and their baselines have predictions."""
         return [name for name in self.by_variant if self._baseline(name) not in (None, name)]
 
     def pairs(self, variant: str) -> Iterator[tuple[int, Predictions, Predictions]]:
-        """Yields the replicates that a variant and its baseline have, with the predictions of both."""
+        """Yields the common replicates of a variant and its baseline, with the predictions of both."""
         baseline = self._baseline(variant)
-        for replicate, own in self.by_variant[variant].items():
-            other = self.by_variant[baseline].get(replicate) if baseline else None
-            if other is not None and np.array_equal(own.labels, other.labels):
-                yield replicate, own, other
+        for replicate, predictions in self.by_variant[variant].items():
+            reference = self.by_variant[baseline].get(replicate) if baseline else None
+            if reference is not None and np.array_equal(predictions.labels, reference.labels):
+                yield replicate, predictions, reference
 
     def _baseline(self, variant: str) -> str | None:
         baseline = self.baselines.get(variant)
@@ -107,7 +107,7 @@ class StudyPredictions:
 
 
 def kept_predictions(analysis: StudyAnalysis) -> StudyPredictions:
-    """Reads what a study kept; a file that is missing, damaged or of another training leaves out that replicate.
+    """Reads the saved predictions of a study, without replicates whose file is missing, damaged or of another training.
 
     Raises:
         UsageError: if no file can be read.
@@ -152,26 +152,26 @@ def _note(missing: int, unread: Mapping[str, str]) -> str:
 
 
 def mcnemar_p(only_one: int, only_other: int) -> float:
-    """Returns the two-sided p of McNemar's exact test: so many images only one, and only the other network has right.
+    """Returns the two-sided p-value of McNemar's exact test (McNemar 1947).
 
-    It is the binomial test of a share of one half (McNemar 1947), as `scipy.stats.binomtest` has it, whose import takes
-    longer than a report.
+    The arguments are the numbers of images that only one and only the other network classifies correctly. Equal to
+    `scipy.stats.binomtest` with a share of 1/2, whose import takes longer than a report.
     """
     return min(1.0, 2 * float(bdtr(min(only_one, only_other), only_one + only_other, 0.5)))
 
 
 def churn_frame(found: StudyPredictions) -> pd.DataFrame:
-    """Compares networks two by two: each variant's with its baseline's, and the baselines' replicates with each other.
+    """Compares pairs of networks: each variant with its baseline, and the replicates of baselines with each other.
 
     Returns:
-        A row a pair: `variant`, `replicate`, `against`, `against_replicate` (the same replicate, or another one of the
-        same variant), `images`, `churn` in percent, `only_variant` and `only_against` (images that only one of both
-        has right), `p` (of McNemar's exact test).
+        A row per pair: `variant`, `replicate`, `against`, `against_replicate` (the same replicate, or another one of
+        the same variant), `images`, `churn` in percent, `only_variant` and `only_against` (images that only this
+        network classifies correctly), `p` (McNemar's exact test).
     """
     rows = []
     for name in found.compared:
-        for replicate, own, other in found.pairs(name):
-            rows.append((name, replicate, found.baselines[name], replicate, *_compared(own, other)))
+        for replicate, predictions, reference in found.pairs(name):
+            rows.append((name, replicate, found.baselines[name], replicate, *_compared(predictions, reference)))
     for name in dict.fromkeys(found.baselines[name] for name in found.by_variant if name in found.baselines):
         kept = found.by_variant.get(name, {}) if found.same_images else {}
         for first, second in combinations(kept, 2):
@@ -180,94 +180,99 @@ def churn_frame(found: StudyPredictions) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "images", "churn", "only_variant", "only_against", "p"])
 
 
-def _compared(one: Predictions, other: Predictions) -> tuple[int, float, int, int, float]:
-    only_one, only_other = int((one.right & ~other.right).sum()), int((other.right & ~one.right).sum())
-    churn = 100 * float((one.predicted != other.predicted).mean())
-    return len(one), churn, only_one, only_other, mcnemar_p(only_one, only_other)
+def _compared(first: Predictions, second: Predictions) -> tuple[int, float, int, int, float]:
+    only_first, only_second = int((first.right & ~second.right).sum()), int((second.right & ~first.right).sum())
+    churn = 100 * float((first.predicted != second.predicted).mean())
+    return len(first), churn, only_first, only_second, mcnemar_p(only_first, only_second)
 
 
 def predictions_frame(found: StudyPredictions) -> pd.DataFrame:
-    """Sums up each variant's predictions.
+    """Summarizes each variant's predictions.
 
     Returns:
-        A row a variant: `variant`, `baseline` (empty where there is none), `n` (replicates), `images`, `top1`, `top5`
-        and `ece` in percent (means over replicates, with the lowest and highest ECE), `churn` in percent (mean, lowest
-        and highest over `pairs` replicates), `churn_floor` (mean over the `floor_pairs` of the baseline's replicates),
-        `only_variant` and `only_against` (means), `significant` (pairs with McNemar's p below 0.05). A baseline's own
-        churn is that between its replicates. nan is what there is not.
+        A row per variant: `variant`, `baseline` (empty without one), `n` (replicates), `images`, `top1`, `top5` and
+        `ece` in percent (means over replicates), `ece_low`, `ece_high`, `pairs` (replicates compared), `churn` in
+        percent (mean over pairs), `churn_low`, `churn_high`, `churn_floor` (mean over the `floor_pairs` pairs of the
+        baseline's replicates), `only_variant`, `only_against` (means), `significant` (pairs with McNemar's p below
+        0.05). The churn of a baseline is that between its replicates. Missing values are nan.
     """
     compared = churn_frame(found)
     is_floor = compared["variant"] == compared["against"]
     rows = []
     for name, kept in found.by_variant.items():
         baseline = found.baselines.get(name, "")
-        own = compared[(compared["variant"] == name) & (is_floor | (name != baseline))]
+        pairs = compared[(compared["variant"] == name) & (is_floor | (name != baseline))]
         floor = compared.loc[is_floor & (compared["variant"] == baseline), "churn"]
-        eces = [one.ece for one in kept.values()]
-        top5 = [math.nan if one.top5 is None else one.top5 for one in kept.values()]
+        eces = [each.ece for each in kept.values()]
+        top5 = [math.nan if each.top5 is None else each.top5 for each in kept.values()]
         rows.append(
             {
                 "variant": name,
                 "baseline": baseline,
                 "n": len(kept),
                 "images": max(map(len, kept.values())),
-                "top1": float(np.mean([one.top1 for one in kept.values()])),
+                "top1": float(np.mean([each.top1 for each in kept.values()])),
                 "top5": float(np.mean(top5)),
                 "ece": float(np.mean(eces)),
                 "ece_low": min(eces),
                 "ece_high": max(eces),
-                "pairs": len(own),
-                **{"churn": own["churn"].mean(), "churn_low": own["churn"].min(), "churn_high": own["churn"].max()},
-                **{"churn_floor": floor.mean(), "floor_pairs": len(floor)},
-                **{key: own[key].mean() for key in ("only_variant", "only_against")},
-                "significant": int((own["p"] < ALPHA).sum()),
+                "pairs": len(pairs),
+                "churn": pairs["churn"].mean(),
+                "churn_low": pairs["churn"].min(),
+                "churn_high": pairs["churn"].max(),
+                "churn_floor": floor.mean(),
+                "floor_pairs": len(floor),
+                "only_variant": pairs["only_variant"].mean(),
+                "only_against": pairs["only_against"].mean(),
+                "significant": int((pairs["p"] < ALPHA).sum()),
             }
         )
     return pd.DataFrame(rows)
 
 
 def classes_frame(found: StudyPredictions) -> pd.DataFrame:
-    """Returns how often each class is recognised, and by how much more often than by the baseline.
+    """Returns the accuracy of each class, and its difference to the baseline.
 
     Returns:
-        A row a variant and class: `variant`, `class`, `label`, `images` of the class, `n`, `accuracy` in percent (mean
-        over replicates), `difference` in points to the baseline, paired by replicate, with the bounds `low` and `high`
-        of its 95 % CI (Student's t, not corrected for how many there are); nan of baselines, and where n is 1.
+        A row per variant and class: `variant`, `class`, `label`, `images` of the class, `n`, `accuracy` in percent
+        (mean over replicates), `difference` to the baseline in points, paired by replicate, with the bounds `low` and
+        `high` of its 95 % CI (Student's t, not corrected for multiplicity); nan for baselines, and bounds if n is 1.
     """
     rows = []
     for name, kept in found.by_variant.items():
-        accuracies = np.array([_by_class(one) for one in kept.values()])
-        pairs = np.array([_by_class(own) - _by_class(other) for _, own, other in found.pairs(name)])
+        accuracies = np.array([_by_class(each) for each in kept.values()])
+        pairs = np.array([_by_class(each) - _by_class(reference) for _, each, reference in found.pairs(name)])
         is_compared = name in found.compared and len(pairs) > 0
-        images = np.mean([np.bincount(one.labels, minlength=one.classes) for one in kept.values()], axis=0)
+        images = np.mean([np.bincount(each.labels, minlength=each.classes) for each in kept.values()], axis=0)
         for label, text in enumerate(found.classes):
             differences = pairs[:, label] if is_compared else np.array([])
             differences = differences[~np.isnan(differences)]
-            seen = estimate(differences) if len(differences) else None
-            bounds = (seen.mean, seen.low, seen.high) if seen else (math.nan,) * 3
+            mean = estimate(differences) if len(differences) else None
+            bounds = (mean.mean, mean.low, mean.high) if mean else (math.nan,) * 3
             accuracy = float(np.mean(accuracies[:, label]))
             rows.append((name, text, label, images[label], len(kept), accuracy, *bounds))
     columns = ["variant", "class", "label", "images", "n", "accuracy", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _by_class(one: Predictions) -> NDArray[np.float64]:
-    """Returns the accuracy of each class in percent, (classes,); nan of a class without test images."""
-    images = np.bincount(one.labels, minlength=one.classes)
-    right = np.bincount(one.labels, weights=one.right, minlength=one.classes)
-    accuracy: NDArray[np.float64] = np.divide(100 * right, images, out=np.full(one.classes, math.nan), where=images > 0)
+def _by_class(predictions: Predictions) -> NDArray[np.float64]:
+    """Returns the accuracy of each class in percent, (classes,); nan for a class without test images."""
+    labels, classes = predictions.labels, predictions.classes
+    images = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels, weights=predictions.right, minlength=classes)
+    accuracy: NDArray[np.float64] = np.divide(100 * right, images, out=np.full(classes, math.nan), where=images > 0)
     return accuracy
 
 
 def confusion_matrix(found: StudyPredictions, variant: str) -> NDArray[np.float64]:
-    """Returns how often each true class (rows) is taken for each class, in percent of the row, over all replicates.
+    """Returns the confusion matrix over all replicates, (classes, classes): rows are true classes, in percent of a row.
 
-    Of shape (classes, classes); a class without test images has a row of nan.
+    A class without test images has a row of nan.
     """
     classes = len(found.classes)
     kept = found.by_variant[variant].values()
-    places = np.concatenate([one.labels.astype(np.int64) * classes + one.predicted for one in kept])
-    counts = np.bincount(places, minlength=classes**2).reshape(classes, classes)
+    cells = np.concatenate([each.labels.astype(np.int64) * classes + each.predicted for each in kept])
+    counts = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     totals = counts.sum(1, keepdims=True)
     shares: NDArray[np.float64] = np.divide(
         100 * counts, totals, out=np.full((classes, classes), math.nan), where=totals > 0
@@ -276,15 +281,15 @@ def confusion_matrix(found: StudyPredictions, variant: str) -> NDArray[np.float6
 
 
 def calibration_frame(found: StudyPredictions) -> pd.DataFrame:
-    """Returns a row a variant and bin of confidence that has predictions, those of all replicates together.
+    """Returns a row per variant and non-empty bin of confidence, over the predictions of all replicates.
 
     Columns: `variant`, `low` and `high` (edges of the bin), `count`, `confidence` and `accuracy` (means, as shares).
     """
     rows = []
     for name, kept in found.by_variant.items():
-        confidences = np.concatenate([one.confidences for one in kept.values()])
-        bins = Calibration.of(confidences, np.concatenate([one.right for one in kept.values()]))
-        for place in np.flatnonzero(bins.counts):
-            means = float(bins.confidence[place]), float(bins.accuracy[place])
-            rows.append((name, place / BINS, (place + 1) / BINS, int(bins.counts[place]), *means))
+        confidences = np.concatenate([each.confidences for each in kept.values()])
+        bins = Calibration.of(confidences, np.concatenate([each.right for each in kept.values()]))
+        for index in np.flatnonzero(bins.counts):
+            means = float(bins.confidence[index]), float(bins.accuracy[index])
+            rows.append((name, index / BINS, (index + 1) / BINS, int(bins.counts[index]), *means))
     return pd.DataFrame(rows, columns=["variant", "low", "high", "count", "confidence", "accuracy"])

@@ -1,7 +1,7 @@
-"""Published results on ImageNet-1k: others' numbers, each with its source; nothing that this suite measured.
+"""Published results on ImageNet-1k with their sources; none was measured by this suite.
 
-Accuracies are those of the sources, which trained by recipes of their own: compare within one source. Parameters and
-multiply-adds were counted from the official code, in the convention of `ablations.measure.complexity`.
+Recipes differ between sources, so accuracies are comparable only within a source. Parameters and multiply-adds were
+counted from the official code, in the convention of `ablations.measure.complexity`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pandas as pd
 
 
 def published_results() -> pd.DataFrame:
-    """Returns a row a network.
+    """Returns a row per network.
 
     Columns: `attention` and `backbone` by their names in `sa_core`, `top1` and `top5` in percent (validation images,
     one crop of 224 x 224 pixels), `parameters`, `multiply_adds` of an image, `source`.

@@ -1,4 +1,4 @@
-"""Stored cells as tidy data frames: one row a cell, or one row a cell and epoch."""
+"""Stored cells as tidy data frames: one row per cell, or per cell and epoch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from ablations.common.settings import Settings
 from ablations.design import Design, Split
 from ablations.storage.cell_states import CellState, StoredCell
 
-_COUNTED = (CellState.DIVERGED, CellState.FAILED, CellState.UNREADABLE)  # beyond the design's replicates, too
+# States of cells that are listed even beyond the design's number of replicates.
+_COUNTED = (CellState.DIVERGED, CellState.FAILED, CellState.UNREADABLE)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a design's cells.
+    """The cells of a design.
 
     Attributes:
-        cells: finished cells, a row each: `variant`, `replicate`, a column a factor, `attention_by` (`kernels`,
-            `torch`, or nothing where there is no shuffle attention), `micro_batches` (parts that its batches were taken
-            in), and the metrics of a cell, with costs where a search has them as objectives.
-        curves: a row a finished cell and epoch: `variant`, `replicate`, `epoch`, `test_images` (how many loss and top-1
-            are of; 0 where that is not known), and the metrics of an epoch.
-        unfinished: a row each: `variant`, `replicate`, `state` (`missing` where nothing is stored, otherwise the
-            value of a `CellState`), `reason`. Finished cells whose outcome lacks what is read here are `unreadable`.
-        environments: the machines and versions that trained the cells, each once.
+        cells: a row per finished cell: `variant`, `replicate`, a column per factor, `attention_by` (`kernels`, `torch`,
+            or empty without shuffle attention), `micro_batches` (parts that each batch was split into), and the metrics
+            of a cell, including costs that are objectives of a search.
+        curves: a row per finished cell and epoch: `variant`, `replicate`, `epoch`, `test_images` (number of images that
+            loss and top-1 are computed on; 0 if unknown), and the metrics of an epoch.
+        unfinished: a row per unfinished cell: `variant`, `replicate`, `state` (`missing` if nothing is stored,
+            otherwise the value of a `CellState`), `reason`. Finished cells with an incomplete outcome are `unreadable`.
+        environments: the distinct machines and versions that trained the cells.
     """
 
     cells: pd.DataFrame
@@ -40,38 +41,38 @@ class Results:
 
     @property
     def pending(self) -> pd.DataFrame:
-        """The rows of `unfinished` that another run would train: neither pruned nor diverged."""
+        """The rows of `unfinished` that the next run would train: neither pruned nor diverged."""
         return self.unfinished[~self.unfinished["state"].isin(["pruned", "diverged"])]
 
     @property
     def unreadable(self) -> pd.DataFrame:
-        """The rows of `unfinished` whose stored outcome cannot be read; another run trains them again."""
+        """The rows of `unfinished` with an unreadable outcome; the next run trains them again."""
         return self.unfinished[self.unfinished["state"] == CellState.UNREADABLE.value]
 
     @property
     def ended(self) -> pd.DataFrame:
-        """The cells that have ended: the finished ones, and those that diverged or failed, with nan for results."""
+        """The cells that have ended: finished ones, and diverged or failed ones with nan for results."""
         lost = self.unfinished.loc[self.unfinished["state"].isin(["diverged", "failed"]), ["variant", "replicate"]]
         return pd.concat([self.cells, lost], ignore_index=True) if len(lost) else self.cells
 
     @property
     def diverged(self) -> dict[str, int]:
-        """How many replicates of a variant diverged, of those that have any."""
-        own = self.unfinished[self.unfinished["state"] == "diverged"]
-        return {str(variant): int(number) for variant, number in own.groupby("variant", sort=False).size().items()}
+        """The number of diverged replicates by variant, without zeros."""
+        diverged = self.unfinished.loc[self.unfinished["state"] == "diverged", "variant"]
+        return {str(variant): int(number) for variant, number in diverged.groupby(diverged, sort=False).size().items()}
 
 
 def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.TEST) -> Results:
-    """Sorts the stored cells of a split by the design's variants; those of other networks or recipes are left out.
+    """Collects the stored cells of a split for the design's variants; cells of other networks or recipes are left out.
 
-    Replicates beyond those that the design asks for count where they are finished: they cost what they cost.
+    Finished replicates beyond the design's number are included, because they have been paid for.
     """
-    # Many cells have one network, and it may be one object in memory: each is written as text once.
+    # Many cells share a network, often as one object in memory: each object is serialized once.
     texts: dict[int, tuple[Settings, str]] = {}
 
     def identity(settings: Settings) -> str:
         if id(settings) not in texts:
-            texts[id(settings)] = settings, _text(settings)  # kept with it, so that no other object takes its id
+            texts[id(settings)] = settings, _text(settings)  # the reference keeps the id from being reused
         return texts[id(settings)][1]
 
     metrics = [*CELL_METRICS, *(key for key in design.objectives if key in COSTS)]
@@ -86,8 +87,8 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
     environments: list[dict[str, str]] = []
     for variant in design.variants:
         network, recipe = _text(variant.network), _text(variant.recipe)
-        own = {replicate: by_place.get((network, recipe, replicate)) for replicate in replicates}
-        for replicate, cell in own.items():
+        for replicate in replicates:
+            cell = by_place.get((network, recipe, replicate))
             if cell is None:
                 if replicate < sizes[variant.name]:
                     unfinished.append((variant.name, replicate, "missing", None))
@@ -110,9 +111,10 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
     factors = dict.fromkeys(path for variant in design.variants for path in variant.levels)
     columns = ["variant", "replicate", *factors, "attention_by", "micro_batches", *metrics]
     cells = pd.DataFrame(rows, columns=columns)
+    epochs_frame = pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS])
     return Results(
-        cells=cells.astype(dict.fromkeys(metrics, float)),  # nan where nothing is known
-        curves=_numbers(pd.DataFrame(curves, columns=["variant", "replicate", "epoch", "test_images", *EPOCH_METRICS])),
+        cells=cells.astype(dict.fromkeys(metrics, float)),  # None becomes nan
+        curves=epochs_frame.astype(dict.fromkeys(EPOCH_METRICS, float)),
         unfinished=pd.DataFrame(unfinished, columns=["variant", "replicate", "state", "reason"]),
         environments=environments,
     )
@@ -121,7 +123,7 @@ def collect(design: Design, stored: Iterable[StoredCell], split: Split = Split.T
 def _read(
     outcome: dict[str, Any], metrics: Iterable[str]
 ) -> tuple[dict[str, object], list[tuple[object, ...]], dict[str, str]]:
-    """Returns what a finished cell's outcome has for `cells`, for each epoch of `curves`, and its environment."""
+    """Returns the row of `cells`, the rows of `curves` and the environment of a finished cell's outcome."""
     result = outcome["result"]
     row = {"attention_by": result["attention_by"], "micro_batches": outcome.get("micro_batches", 1)}
     values: dict[str, object] = {key: None if (value := result.get(key)) is None else float(value) for key in metrics}
@@ -132,10 +134,6 @@ def _read(
     return row | values, epochs, outcome["environment"]
 
 
-def _numbers(curves: pd.DataFrame) -> pd.DataFrame:
-    return curves.astype(dict.fromkeys(EPOCH_METRICS, float))
-
-
 def _text(settings: Settings) -> str:
-    """Returns what tells a network or a recipe from others: a network may have had another name when it was stored."""
+    """Returns the identity of a network or recipe; names are not part of it, as a variant may have been renamed."""
     return json.dumps(settings, sort_keys=True)

@@ -1,9 +1,8 @@
-"""What a search selected by, and the design of its results: the variants that are confirmed.
+"""The selection phase of a search, and the design of its confirmed variants.
 
-A search has two phases. In the first each variant is tried once, on the validation images. In the second the best picks
-and the variants that were given by name are trained anew, with seeds that no selection has used, on all training
-images, and evaluated on the test images. Nothing that these results depend on has chosen them, so they are judged as
-those of any other sweep.
+A search has two phases. In the first, each sampled variant is trained once and evaluated on the validation images. In
+the second, the best of them and the named variants are trained with new seeds on all training images, and evaluated on
+the test images. These results are independent of the selection, so they are judged like those of any other sweep.
 """
 
 from __future__ import annotations
@@ -23,42 +22,42 @@ from ablations.storage.cell_states import StoredCell
 
 @dataclass(frozen=True)
 class Selection:
-    """What a search selected by: the design with all variants that it tried, and their cells."""
+    """The selection phase of a search: the design with all tried variants, and their cells."""
 
     design: Design
     results: Results
 
     @cached_property
     def tradeoffs(self) -> pd.DataFrame:
-        """What was tried; see `ablations.analysis.tradeoffs`."""
+        """The tried variants; see `ablations.analysis.tradeoffs`."""
         return tradeoffs(self.results.cells, self.design)
 
     @cached_property
     def importances(self) -> pd.DataFrame:
-        """How much each factor matters; see `ablations.analysis.importances`."""
+        """The importance of each factor; see `ablations.analysis.importances`."""
         return importances(self.tradeoffs, self.design)
 
     @property
     def picked(self) -> int:
-        """How many variants the search picked and tried to their end."""
+        """The number of sampled variants that were trained to the end."""
         return int(self.tradeoffs["picked"].sum())
 
     @property
     def given_up(self) -> int:
-        """How many variants the pruner gave up."""
+        """The number of pruned variants."""
         return int((self.results.unfinished["state"] == "pruned").sum())
 
 
 def collect_selection(design: Design, stored: Sequence[StoredCell]) -> Selection:
-    """Collects what a search selected by, of a design with all variants that it tried."""
+    """Collects the selection phase of a search, given its design with all tried variants."""
     return Selection(design, collect(replace(design, replicates=1), stored, Split.VALIDATION))
 
 
 def confirmed_design(selection: Selection, stored: Sequence[StoredCell]) -> Design:
-    """Returns the design of a search's results: the variants that were given by name, then the picks, the best first.
+    """Returns the design of the confirmation phase: the named variants, then the sampled ones, the best first.
 
-    Picks that were confirmed when fewer variants had been tried stay, although others are better by now: to leave
-    results out because of other results would be a choice again.
+    Variants that were confirmed when fewer had been tried remain even if better ones have been found since: dropping
+    results because of other results would be another selection.
     """
     frame, tried = selection.tradeoffs, {variant.name: variant for variant in selection.design.variants}
     best = frame[frame["rank"] > 0].sort_values("rank")["variant"]

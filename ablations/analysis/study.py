@@ -1,4 +1,4 @@
-"""A study as it is stored, sorted and judged: what tables, figures, page and report are made from."""
+"""The analysis of a stored study, from which tables, figures, page and report are made."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from ablations.stats.costs import CostContrast
 if TYPE_CHECKING:
     from ablations.analysis.networks import TrainedNetworks
 
-MOST_SHOWN = 60  # variants, and effects; of more, tables, figures and text show the ends
-ENDS = 12  # those of the highest top-1, and as many of the lowest
+MOST_SHOWN = 60  # variants, and effects; of more, only the highest and lowest are displayed
+ENDS = 12  # number of the highest, and of the lowest
 
 
 @dataclass(frozen=True)
 class StudyAnalysis:
-    """What a study has come to; each part is computed when it is first asked for.
+    """The analysis of a study; each part is computed on first access.
 
-    `attributes` is what the store remembers of the study, as the command that ran it; `folder` is `results/<study>`.
-    Of a search, `design` and `results` are those of the variants that are confirmed; what these were selected by, from
-    all that were tried, is `selection`, which is None of other sweeps. Where variants are tuned, `design` and `results`
-    are those under the study's one recipe, and `tuned` has the others; otherwise it is None.
+    Attributes:
+        config: the configuration.
+        design, results: the variants and their cells; of a search those of the confirmed variants, and with tuning
+            those under the common recipe.
+        attributes: the study's attributes in the store, such as the command that ran it.
+        folder: `results/<study>`.
+        selection: the selection phase of a search, otherwise None.
+        tuned: the variants under their tuned recipes; None without tuning.
     """
 
     config: Config
@@ -50,52 +54,52 @@ class StudyAnalysis:
 
     @cached_property
     def at_best(self) -> StudyAnalysis | None:
-        """The same study with each variant under its best recipe; None where no variant has one."""
+        """The same study with each variant under its best recipe; None if no variant has one."""
         if self.tuned is None or not self.tuned.recipes:
             return None
         return replace(self, design=self.tuned.best, results=self.tuned.results, tuned=None)
 
     @cached_property
     def interims(self) -> InterimAnalyses | None:
-        """When the study was looked at, under `replicates=auto`."""
+        """The interim analyses of the study, with `replicates=auto`."""
         return InterimAnalyses.stored(self.attributes.get("looks"))
 
     @cached_property
     def declared(self) -> History | None:
-        """What the study declared before its first cell, and since; None where it declared nothing."""
+        """The study's declarations, the first one from before its first cell; None if there are none."""
         return History.stored(self.attributes.get("declared"))
 
     @cached_property
     def deviations(self) -> list[Change]:
-        """In what this analysis differs from what was declared before the first cell."""
+        """The differences between this analysis and the declaration from before the first cell."""
         if self.declared is None:
             return []
         return self.declared.deviations(Declaration.of(self.design, self.interims.sizes if self.interims else ()))
 
     @property
     def is_exploratory(self) -> bool:
-        """Whether verdicts are not about what was declared before the first cell, or nothing was."""
+        """Whether verdicts are about something else than was declared before the first cell."""
         return self.declared is None or any(change.is_exploratory for change in self.deviations)
 
     @cached_property
     def contrasts(self) -> list[Contrast]:
-        """What each variant makes of a difference to its baseline."""
+        """The contrast of each variant with its baseline."""
         design = self.design
         return judge(self.results.ended, design.baselines, design.margin, design.metric, self.interims)
 
     @cached_property
     def costs(self) -> StudyCosts | None:
-        """What the variants cost on the machine where that was measured last; None where nothing was measured."""
+        """The costs of the variants on the machine of the latest measurement; None if nothing was measured."""
         return collect_costs(self.attributes, self.design)
 
     @property
     def cost_margin(self) -> float:
-        """The relative difference in time below which two variants count as equally fast."""
+        """The equivalence margin of times, as a relative difference."""
         return self.config.measure.margin / 100
 
     @cached_property
     def cost_contrasts(self) -> dict[str, dict[str, CostContrast]]:
-        """Each variant's time relative to its baseline's, by mode (`train`, `test`) and variant; a family each."""
+        """The contrasts of times by mode (`train`, `test`) and variant; each mode is a family."""
         if self.costs is None:
             return {mode: {} for mode in MODES}
         judged = {mode: self.costs.judge(mode, self.cost_margin) for mode in MODES}
@@ -103,16 +107,16 @@ class StudyAnalysis:
 
     @cached_property
     def summaries(self) -> list[VariantSummary]:
-        """What the replicates of each variant say; variants without a finished cell are left out."""
-        names, results = [variant.name for variant in self.design.variants], self.results
-        design = self.design
+        """A summary of the replicates of each variant with a finished cell."""
+        design, results = self.design, self.results
+        names = [variant.name for variant in design.variants]
         return summarise(results.cells, names, design.baselines, self.contrasts, results.diverged, design.metric)
 
     @cached_property
     def shown(self) -> frozenset[str]:
-        """The variants that tables, figures and text show: all but of very many, of which nobody could read them.
+        """The variants in tables, figures and text: all up to `MOST_SHOWN`.
 
-        Then they are those of the highest and of the lowest top-1, and what these are compared with.
+        Of more, those with the highest and lowest top-1, and their baselines.
         """
         finished = frozenset(summary.variant for summary in self.summaries)
         if len(finished) <= MOST_SHOWN:
@@ -123,17 +127,17 @@ class StudyAnalysis:
 
     @property
     def shows_all(self) -> bool:
-        """Whether all variants with a finished cell are shown."""
+        """Whether `shown` has all variants with a finished cell."""
         return len(self.shown) == len(self.summaries)
 
     @cached_property
     def shown_summaries(self) -> list[VariantSummary]:
-        """The summaries of the variants that are shown."""
+        """The summaries of the variants in `shown`."""
         return [summary for summary in self.summaries if summary.variant in self.shown]
 
     @cached_property
     def shown_contrasts(self) -> list[Contrast]:
-        """The contrasts of the variants that are shown; all where all are, those without a finished cell included."""
+        """The contrasts of the variants in `shown`; if it has all, also those without a finished cell."""
         return [contrast for contrast in self.contrasts if self.shows_all or contrast.variant in self.shown]
 
     @cached_property
@@ -143,7 +147,7 @@ class StudyAnalysis:
 
     @cached_property
     def shown_effects(self) -> list[Effect]:
-        """The effects that tables and figures show: all, or the highest and the lowest of very many."""
+        """The effects in tables and figures: all up to `MOST_SHOWN`, of more the highest and lowest."""
         if len(self.effects) <= MOST_SHOWN:
             return self.effects
         ordered = sorted(self.effects, key=lambda effect: effect.estimate.mean)
@@ -152,21 +156,21 @@ class StudyAnalysis:
 
     @property
     def tried(self) -> Design:
-        """The design with all variants that have cells, those included that a search tried and did not confirm."""
+        """The design with all variants that have cells, including those that a search tried and did not confirm."""
         return self.selection.design if self.selection else self.design
 
     @cached_property
     def multiply_adds(self) -> dict[str, float]:
-        """Those of an image, as papers count them, of each variant that is shown: counting them takes 20 ms each."""
+        """Multiply-adds per image of each variant in `shown` (counting takes 20 ms per variant)."""
         shown = [variant for variant in self.design.variants if variant.name in self.shown]
         return {variant.name: self._count(variant.network) for variant in shown}
 
     @cached_property
     def plain_adds(self) -> dict[str, float]:
-        """Those of each variant's backbone without attention."""
+        """Multiply-adds per image of each variant's backbone without attention."""
         models = {str(variant.model): variant.model for variant in self.design.variants}
-        known = {text: self._count(plain_network(model)) for text, model in models.items()}
-        return {variant.name: known[str(variant.model)] for variant in self.design.variants}
+        adds = {text: self._count(plain_network(model)) for text, model in models.items()}
+        return {variant.name: adds[str(variant.model)] for variant in self.design.variants}
 
     def _count(self, network: Settings) -> float:
         from ablations.analysis.networks import count_multiply_adds
@@ -175,10 +179,10 @@ class StudyAnalysis:
 
     @cached_property
     def networks(self) -> TrainedNetworks:
-        """The trained networks that the study kept, of the variants that are shown.
+        """The saved trained networks of the variants in `shown`.
 
         Raises:
-            UsageError: if it kept none.
+            UsageError: if there are none.
         """
         from ablations.analysis.networks import TrainedNetworks
 
@@ -186,10 +190,10 @@ class StudyAnalysis:
 
     @cached_property
     def predictions(self) -> StudyPredictions:
-        """The predictions on the test images that were kept, of the variants that are shown.
+        """The saved predictions on the test images of the variants in `shown`.
 
         Raises:
-            UsageError: if none were, or none of the variants that `against` names.
+            UsageError: if there are none, or none of a variant that `against` names.
         """
         kept = kept_predictions(self)
         return kept.against(self.config.against) if self.config.against else kept

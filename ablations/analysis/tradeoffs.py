@@ -1,4 +1,4 @@
-"""What a search selects by: the variants that no other beats in every objective, and which of them are confirmed."""
+"""The Pareto front of a search's variants, and the selection of those that are confirmed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ablations.design import Design
 
 
 def is_on_front(values: NDArray[np.float64], directions: Sequence[str]) -> NDArray[np.bool_]:
-    """Says of each row whether no other is at least as good in every column and better in one.
+    """Returns a mask of the non-dominated rows: no other is at least as good in all columns and better in one.
 
     Rows are variants, columns objectives; `directions` are `maximize` or `minimize` for each column.
     """
-    better = np.where([direction == "maximize" for direction in directions], values, -values)
-    on_front = np.ones(len(better), dtype=np.bool_)
-    for row, own in enumerate(better):  # one by one: all pairs of thousands of variants would fill the memory
-        on_front[row] = not np.any((better >= own).all(1) & (better > own).any(1))
+    gains = np.where([direction == "maximize" for direction in directions], values, -values)
+    on_front = np.ones(len(gains), dtype=np.bool_)
+    for index, row in enumerate(gains):  # a loop: all pairs of thousands of variants would fill the memory
+        on_front[index] = not np.any((gains >= row).all(1) & (gains > row).any(1))
     return on_front
 
 
 def tradeoffs(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Returns a row a variant with a result on the validation images, in the order in which they were tried.
+    """Returns a row per variant with a result on the validation images, in the order of the trials.
 
-    Columns: `variant`, `picked` (whether the search picked it; the others were given by name), the objectives and
-    `parameters`, `fits` (whether it keeps the limit on parameters), `on_front` (among those that do), `label` (of those
-    on the front, `A` being the best in the first objective), and `rank` (from 1, of the picks to be confirmed, the
-    others have 0).
+    Columns: `variant`, `picked` (sampled by the search; false for named variants), the objectives and `parameters`,
+    `fits` (within the limit on parameters), `on_front` (of the variants that fit), `label` (on the front from `A`, the
+    best in the first objective; otherwise empty), and `rank` (from 1 for sampled variants to be confirmed, otherwise
+    0).
     """
     picked = {variant.name: bool(variant.levels) for variant in design.variants}
     columns = list(dict.fromkeys([*design.objectives, "parameters"]))
@@ -51,10 +51,10 @@ def tradeoffs(cells: pd.DataFrame, design: Design) -> pd.DataFrame:
 
 
 def _best(picks: pd.DataFrame, design: Design) -> list[str]:
-    """Returns the picks to be confirmed, the best first.
+    """Returns the sampled variants to be confirmed, the best first.
 
-    With one objective these are the best in it. With several they are from the front of the picks: the best in each
-    objective, then those of the largest crowding distance (Deb et al. 2002), whose neighbours on the front are far.
+    With a single objective these are the best values. With several they are from the Pareto front: the best in each
+    objective, then those with the largest crowding distance (Deb et al. 2002), whose neighbours are far.
     """
     values = picks[list(design.objectives)].to_numpy(dtype=float)
     if not len(values):
@@ -64,15 +64,14 @@ def _best(picks: pd.DataFrame, design: Design) -> list[str]:
         order = np.argsort(losses[:, 0], kind="stable")
     else:
         front = np.flatnonzero(is_on_front(values, design.directions))
-        own = losses[front]
-        first = own.argmin(0)
-        crowding = _crowding(own)
-        order = front[list(dict.fromkeys([*first, *np.argsort(-crowding, kind="stable")]))]
-    return [str(picks.index[place]) for place in order[: design.confirm]]
+        on_front = losses[front]
+        by_crowding = np.argsort(-_crowding(on_front), kind="stable")
+        order = front[list(dict.fromkeys([*on_front.argmin(0), *by_crowding]))]
+    return [str(picks.index[row]) for row in order[: design.confirm]]
 
 
 def _crowding(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the crowding distance of each row: the gap between its neighbours over the range, summed over columns."""
+    """Returns the crowding distance of each row: the sum over columns of the gap between its neighbours / the range."""
     distance = np.zeros(len(values))
     for column in values.T:
         order = np.argsort(column, kind="stable")

@@ -1,7 +1,7 @@
-"""What tuning came to: the trials of each variant, its best recipe, and what a smaller budget would have found.
+"""The results of tuning: the trials of each variant, its best recipe, and the expected result of smaller budgets.
 
-Trials are cells that were trained without the validation images and evaluated on these. The best recipe of a variant is
-that of its best trial. A trial that diverged or failed counts as worse than any other.
+Trials are cells that are trained without the validation images and evaluated on them. The best recipe of a variant is
+that of its best trial. A diverged or failed trial counts as worse than any other.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ EDGE = 0.1  # share of a range at each of its ends
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where a variant's best recipe lies in a range of the space.
+    """The position of a variant's best value in a range of the search space.
 
     Attributes:
-        share: of the range below the value, on the scale that was searched.
+        share: position in the range, from 0 to 1, on the scale of the search (linear or log).
         edge: -1 in the lowest tenth of the range, 1 in the highest, otherwise 0.
     """
 
@@ -45,15 +45,15 @@ class Optimum:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The trials of a study's variants, and the results of those that have a best recipe.
+    """The trials of a study's variants, and the results under their best recipes.
 
     Attributes:
-        design: the study with its variants under the study's own recipe.
-        trials: a row a trial that has ended: `variant`, `trial`, a column an option that is tuned, the metric (nan
-            where the trial diverged or failed), and `best`, whether its recipe was taken.
-        best: the design of the variants under their best recipes, those that have one.
+        design: the study with its variants under the common recipe.
+        trials: a row per ended trial: `variant`, `trial`, a column per tuned option, the metric (nan if the trial
+            diverged or failed), and `best`, whether it is the best of its variant.
+        best: the design with the variants that have a best recipe, under that recipe.
         results: the results of `best`.
-        environments: the machines and versions that trained the trials, each once.
+        environments: the distinct machines and versions that trained the trials.
     """
 
     design: Design
@@ -64,7 +64,7 @@ class Tuned:
 
     @property
     def tuning(self) -> Tuning:
-        """How the variants are tuned."""
+        """The search space and budget."""
         assert self.design.tuning is not None
         return self.design.tuning
 
@@ -75,31 +75,31 @@ class Tuned:
 
     @property
     def as_results(self) -> Results:
-        """The trials as far as captions need them: their machines, and nothing that is missing."""
+        """The machines of the trials as `Results`, for captions."""
         return replace(self.results, unfinished=self.results.unfinished[:0], environments=self.environments)
 
     @cached_property
     def expected(self) -> pd.DataFrame:
-        """The best value on the validation images to be expected of fewer trials: `variant`, `trials`, `expected`.
+        """The expected best value on the validation images by number of trials: `variant`, `trials`, `expected`.
 
-        The mean, over all subsets of so many trials, of the best of each: the unbiased estimator of Tang et al. 2020
-        (arXiv 2004.13961) for what Dodge et al. 2019 (arXiv 1909.03004) propose. A trial without a value counts as the
+        The mean best value over all subsets of that many trials: the unbiased estimator of Tang et al. 2020 (arXiv
+        2004.13961) for the quantity of Dodge et al. 2019 (arXiv 1909.03004). A trial without a value counts as the
         worst of the study.
         """
         metric = self.design.metric
         worst = self.trials[metric].min() if _is_maximized(metric) else self.trials[metric].max()
         rows = []
-        for variant, own in self.trials.groupby("variant", sort=False):
-            values = own[metric].fillna(worst).to_numpy(dtype=np.float64)
+        sign = 1 if _is_maximized(metric) else -1
+        for variant, trials in self.trials.groupby("variant", sort=False):
+            values = trials[metric].fillna(worst).to_numpy(dtype=np.float64)
             if not np.isnan(values).any():
-                found = expected_best(values if _is_maximized(metric) else -values)
-                found = found if _is_maximized(metric) else -found
-                rows += [(variant, number, value) for number, value in enumerate(found.tolist(), start=1)]
+                expected = sign * expected_best(sign * values)
+                rows += [(variant, number, value) for number, value in enumerate(expected.tolist(), start=1)]
         return pd.DataFrame(rows, columns=["variant", "trials", "expected"])
 
     @cached_property
     def optima(self) -> list[Optimum]:
-        """Where the best recipes lie in the ranges of the space."""
+        """The positions of the best recipes in the ranges of the search space."""
         return [
             _optimum(name, path, self.tuning.space[path], recipe[path])
             for name, recipe in self.recipes.items()
@@ -109,7 +109,7 @@ class Tuned:
 
 
 def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
-    """Collects the trials that are stored of a design's tuning; None where its variants are not tuned."""
+    """Collects the stored trials of a design's tuning; None without tuning."""
     tuning, metric = design.tuning, design.metric
     if tuning is None:
         return None
@@ -130,21 +130,21 @@ def collect_tuned(design: Design, stored: Sequence[StoredCell]) -> Tuned | None:
     trials = pd.DataFrame(rows, columns=["variant", "trial", *tuning.space, metric])
     trials = trials.astype({metric: float}).sort_values("trial", kind="stable", ignore_index=True)
     sign = 1 if _is_maximized(metric) else -1
-    known = trials[trials[metric].notna()]
-    at_best = [(sign * own[metric]).idxmax() for _, own in known.groupby("variant", sort=False)]
+    valued = trials[trials[metric].notna()]
+    at_best = [(sign * of_variant[metric]).idxmax() for _, of_variant in valued.groupby("variant", sort=False)]
     trials["best"] = trials.index.isin(at_best)
     best_trials = trials[trials["best"]]
     recipes = {
         str(name): found[str(name), int(number)].recipe
         for name, number in zip(best_trials["variant"], best_trials["trial"], strict=True)
     }
-    tuned = tuple(replace(own, recipe=recipes[own.name]) for own in design.variants if own.name in recipes)
-    best = replace(design, variants=tuned)
+    tuned = [replace(variant, recipe=recipes[variant.name]) for variant in design.variants if variant.name in recipes]
+    best = replace(design, variants=tuple(tuned))
     return Tuned(design, trials, best, collect(best, stored), environments)
 
 
 def trials_of(design: Design, stored: Sequence[StoredCell]) -> dict[tuple[str, int], StoredCell]:
-    """Returns the trials of a design's tuning that were begun, by variant and number of the trial."""
+    """Returns the started trials of a design's tuning, by variant and number of the trial."""
     assert design.tuning is not None
     names = {json.dumps(variant.network, sort_keys=True): variant.name for variant in design.variants}
     found: dict[tuple[str, int], StoredCell] = {}
@@ -157,17 +157,17 @@ def trials_of(design: Design, stored: Sequence[StoredCell]) -> dict[tuple[str, i
 
 
 def expected_best(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the expected maximum of 1, 2, ... all of the values, drawn without replacement, (n,) of (n,)."""
+    """Returns the expected maximum of 1, 2, ..., n of the n values, drawn without replacement: (n,) from (n,)."""
     ordered, n = np.sort(values), len(values)
     ranks = np.arange(1, n + 1)
-    found = np.empty(n)
+    expected = np.empty(n)
     # The i-th smallest is the maximum of k values in C(i - 1, k - 1) of the C(n, k) subsets.
     weights = np.full(n, 1 / n)  # of k = 1
     for k in ranks.tolist():
-        found[k - 1] = weights @ ordered
+        expected[k - 1] = weights @ ordered
         if k < n:  # C(i-1, k) / C(n, k+1) from C(i-1, k-1) / C(n, k)
             weights = weights * (ranks - k).clip(min=0) / k * (k + 1) / (n - k)
-    return found
+    return expected
 
 
 def _is_maximized(metric: str) -> bool:

@@ -1,1 +1,1 @@
-"""The act `bench`: what is measured of a sweep's variants, how, and what is written of it."""
+"""The verb `bench`: plans, measures and reports the costs of a sweep's variants."""

@@ -1,6 +1,6 @@
-"""Measures what a plan lists: speed in turns, memory, complexity and energy; whatever fails is a row that says why.
+"""Measures the comparisons of a plan: interleaved timing, memory, complexity and energy; failures become rows.
 
-Modules are compared with a copy of their input, networks with the plain one (`ablations.measure.speed`).
+Modules are compared with a copy of their input, networks with the plain network (`ablations.measure.speed`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ablations.training.events import OUT_OF_MEMORY
 from ablations.training.job import kind_of
 from ablations.training.learner import build_network, layout
 
-_ENERGY_SECONDS = (0.5, 2.0)  # of a subject, between two steps of the counter: at least and at most
+_ENERGY_SECONDS = (0.5, 2.0)  # least and most duration of an energy measurement of a subject and mode
 
 T = TypeVar("T")
 Note = Callable[[str], object]
@@ -47,10 +47,7 @@ Counted = dict[str, dict[str, Complexity]]  # by backbone, then by network
 
 
 class Benchmark:
-    """Measures one comparison after the other.
-
-    `notify` hears what is being done, as a progress display does; `samples` are raw times, a row each.
-    """
+    """Measures comparisons; `notify` is called with the current activity, `samples` collects rows of raw times."""
 
     def __init__(self, plan: BenchmarkPlan, bench: BenchConfig, notify: Note = lambda _: None) -> None:
         self._plan, self._bench, self._notify = plan, bench, notify
@@ -58,12 +55,12 @@ class Benchmark:
         self.samples: list[dict[str, object]] = []
 
     def measure(self, comparison: Comparison) -> list[Measurement]:
-        """Measures all subjects of a comparison in all modes; what fails is a row that says why."""
+        """Measures all subjects of a comparison in all modes; the row of a failed subject has the reason."""
         status: dict[str, str] = {}
         build: Build | None = None
         try:
             build = self._builder(comparison)
-        except Exception as error:  # of the input, which all share
+        except Exception as error:  # creating the shared input failed
             status = dict.fromkeys(comparison.subjects, _status_of(error))
         rows = []
         for name, mode in MODES[comparison.kind].items():
@@ -72,7 +69,7 @@ class Benchmark:
         return rows
 
     def _builder(self, comparison: Comparison) -> Build:
-        """Makes the input, which all subjects share, and returns what builds one of them."""
+        """Creates the input that all subjects share, and returns a function that builds a subject."""
         setting, shape = comparison.setting(""), comparison.shape.of_batch(comparison.batch)
         if comparison.kind == MODULE:
             x, gradient = module_inputs(shape, setting, self._plan.device)
@@ -109,7 +106,7 @@ class Benchmark:
         return rows
 
     def _time(self, comparison: Comparison, mode: str, build: Build, status: dict[str, str]) -> dict[str, Timing]:
-        """Times rebuilt copies of what has not failed; what fails meanwhile is left out, and the others timed anew."""
+        """Times rebuilt copies of all subjects that have not failed; if one fails, starts again without it."""
         clock, baseline = clock_of(self._plan.device), comparison.baseline
         while baseline not in status:
             makes = {
@@ -131,44 +128,44 @@ class Benchmark:
         return {}
 
     def _costs_of(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> tuple[Costs, float]:
-        """Calls a subject for the first time, and returns what it takes besides time: costs, and joules an image."""
+        """Calls a subject for the first time, and returns its costs other than time, and its joules per image."""
         workload.module.train(mode != FORWARD)
         workload.acts[mode]()
         return self._costs(comparison, name, workload, mode), self._joules(comparison, workload, mode)
 
     def _costs(self, comparison: Comparison, name: str, workload: Workload, mode: str) -> Costs:
-        known: dict[str, float] = {}
+        values: dict[str, float] = {}
         if "complexity" in self._bench.metrics:
-            known["parameters"] = sum(parameter.numel() for parameter in workload.module.parameters())
-            known["buffers"] = buffer_count(workload.module)
+            values["parameters"] = sum(parameter.numel() for parameter in workload.module.parameters())
+            values["buffers"] = buffer_count(workload.module)
             if (counted := self.count(comparison, name)) is not None:
-                known |= {"multiply_adds": counted.multiply_adds, "uncounted": counted.uncounted}
-                if comparison.precision == "fp32":  # autocast moves other bytes
-                    known |= {"moved_mib": counted.moved_bytes / MIB, "least_mib": counted.least_bytes / MIB}
+                values |= {"multiply_adds": counted.multiply_adds, "uncounted": counted.uncounted}
+                if comparison.precision == "fp32":  # counted in fp32; autocast moves fewer bytes
+                    values |= {"moved_mib": counted.moved_bytes / MIB, "least_mib": counted.least_bytes / MIB}
         if "memory" in self._bench.metrics:
-            known["peak_mib"] = peak_memory(workload.acts[mode], workload.persistent(), self._plan.device)
+            values["peak_mib"] = peak_memory(workload.acts[mode], workload.persistent(), self._plan.device)
             if comparison.compile != "compiled":
-                known["saved_mib"] = workload.saved_bytes() / MIB
-        return Costs(**known)
+                values["saved_mib"] = workload.saved_bytes() / MIB
+        return Costs(**values)
 
     def count(self, comparison: Comparison, name: str) -> Complexity | None:
-        """Counts what an eager forward pass of a subject does, in fp32; None where it cannot run on the meta device."""
+        """Counts the operations of an eager fp32 forward pass; None if the subject cannot run on the meta device."""
         key = (comparison.subject(name), comparison.layout)
         if key not in self._counts:
             try:
                 self._counts[key] = _count(comparison, name, self._classes)
-            except Exception:  # a module from elsewhere may do what the meta device cannot
+            except Exception:  # a third-party module may not support the meta device
                 self._counts[key] = None
         return self._counts[key]
 
     def counted_networks(self) -> Counted:
-        """Returns what was counted of whole networks: by backbone, then by name."""
-        found: Counted = {}
+        """Returns the operation counts of whole networks, by backbone, then by name."""
+        by_backbone: Counted = {}
         for comparison in self._plan.comparisons if "complexity" in self._bench.metrics else ():
-            if comparison.kind == NETWORK and comparison.place not in found:
+            if comparison.kind == NETWORK and comparison.place not in by_backbone:
                 counts = {name: self.count(comparison, name) for name in comparison.subjects}
-                found[comparison.place] = {name: counted for name, counted in counts.items() if counted is not None}
-        return found
+                by_backbone[comparison.place] = {name: each for name, each in counts.items() if each is not None}
+        return by_backbone
 
     def _joules(self, comparison: Comparison, workload: Workload, mode: str) -> float:
         """Returns the energy of an image in joules: of networks in the last mode, which the report shows.
@@ -185,7 +182,7 @@ class Benchmark:
 
 
 class _FailedError(Exception):
-    """What was timed failed; says what it was."""
+    """A subject failed while it was timed."""
 
     def __init__(self, name: str, reason: Exception) -> None:
         super().__init__(name)
@@ -193,7 +190,7 @@ class _FailedError(Exception):
 
 
 def _guarded(name: str, function: Callable[[], T]) -> T:
-    """Calls a function of a subject, and names the subject where it fails."""
+    """Calls a function of a subject, and adds the subject's name to its exceptions."""
     try:
         return function()
     except Exception as error:
@@ -201,14 +198,14 @@ def _guarded(name: str, function: Callable[[], T]) -> T:
 
 
 def _act_of(name: str, build: Build, candidate: Candidate, mode: str) -> Act:
-    """Builds a copy of a subject in the phase that the mode is timed in, and returns its call."""
+    """Builds a copy of a subject, in training or evaluation mode as timed, and returns its call."""
     workload = build(candidate)
     workload.module.train(mode != FORWARD)
     return partial(_guarded, name, workload.timed(mode))
 
 
 def _verdicts(samples: Samples, margin: float) -> dict[str, str]:
-    """Returns verdicts on all subjects that were timed in the same turns, which are one family."""
+    """Returns verdicts on all subjects that were timed together, which are one family."""
     names = [name for name in samples.names if name != TWIN]
     rows = [(name, copy, value) for name in names for copy, value in enumerate(samples.log_ratios(name))]
     values = pd.DataFrame(rows, columns=["variant", "copy", "log_ratio"])
@@ -228,7 +225,7 @@ def _count(comparison: Comparison, name: str, classes: int) -> Complexity:
 
 
 def _status_of(error: Exception) -> str:
-    """Returns a row's status: why a subject could not be measured, and frees what it had taken."""
+    """Returns the status of a failed subject, and frees its memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

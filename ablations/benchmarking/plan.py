@@ -1,4 +1,4 @@
-"""What a benchmark is to measure: every comparison, checked before anything is run."""
+"""The plan of a benchmark: lists all comparisons, and checks them before anything is run."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from sa_core.backbones.registry import BACKBONES, find_backbone
 
 COPY, PLAIN = "copy", NO_ATTENTION
 MODULE, NETWORK = "module", "network"
-# What each is timed in, by the option that asks for it.
+# The modes of each kind, by their names in `bench.modes`.
 MODES = {MODULE: {"forward": FORWARD, "backward": BACKWARD}, NETWORK: {"forward": FORWARD, "step": STEP}}
 _BATCHES = {"cpu": {MODULE: 8, NETWORK: 4}, "cuda": {MODULE: 64, NETWORK: 64}}
 LONGEST_REASON = 200  # characters of an error
 _SMALLEST = 8  # pixels
-_FALLBACK_ALSO = BenchConfig().also  # what is left out with a note where the tests are not installed
+_DEFAULT_ALSO = BenchConfig().also  # skipped with a note if the tests are not installed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Subjects that are timed in turns: all of one backbone's networks, or all modules on one shape, in one setting."""
+    """Subjects that are timed together in one setting: all networks of a backbone, or all modules on a shape."""
 
     kind: str
     place: str  # a stage, or a backbone
@@ -50,32 +50,33 @@ class Comparison:
 
     @property
     def baseline(self) -> str:
-        """Name of what the others are compared with."""
+        """The name of the reference."""
         return PLAIN if self.kind == NETWORK else COPY
 
     @property
     def subjects(self) -> dict[str, Candidate]:
-        """All that is compared, by name, the baseline first."""
-        return {one.name: one for one in (Candidate.baseline(self.baseline, self.model), *self.candidates)}
+        """All subjects by name, the baseline first."""
+        candidates = (Candidate.baseline(self.baseline, self.model), *self.candidates)
+        return {candidate.name: candidate for candidate in candidates}
 
     @property
     def title(self) -> str:
-        """Says what it is in a line."""
+        """A title of one line."""
         place = self.place if self.kind == NETWORK else f"modules on {self.place}"
         return f"{place}, {self.compile}, {self.precision}, {self.layout}"
 
     def subject(self, name: str) -> Subject:
-        """Returns what stands in a row for a candidate of that name."""
+        """Returns the columns that identify a candidate in a row of results."""
         return Subject(self.kind, name, self.place, *self.shape.of_batch(self.batch))
 
     def setting(self, mode: str) -> Setting:
-        """Returns what stands in a row for a mode."""
+        """Returns the columns of the setting in a row of results."""
         return Setting(mode, self.compile, self.precision, self.layout)
 
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What is to be measured, and what of the defaults cannot be (`notes`)."""
+    """The comparisons to measure, and notes on defaults that are not available."""
 
     device: torch.device
     resolution: int
@@ -84,10 +85,10 @@ class BenchmarkPlan:
 
 
 def make_plan(config: Config) -> BenchmarkPlan:
-    """Lists what a configuration asks for, and checks it.
+    """Lists and checks the comparisons of a configuration.
 
     Raises:
-        UsageError: if a variant does not fit its backbone, the device lacks a precision, or a module cannot be made.
+        UsageError: if a variant does not fit its backbone, the device lacks a precision, or a module cannot be built.
     """
     bench = config.bench
     if config.sweep.sampler == "tpe":
@@ -95,7 +96,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
         raise UsageError("sweep", config.sweep.name, reason)
     device = torch.device(resolve_device(config.device))
     side = _resolution(config)
-    # The design knows images by their data set: any of that side will do, as many as a batch of any recipe takes.
+    # The design requires a data set: any with images of this size, and enough of them for a batch of any recipe.
     data = DigitsConfig(train_images=65_536, resolution=32) if side <= SMALL_SIDE else ImageTreeConfig(resolution=side)
     design = make_design(replace(config, data=data))
     settings = list(_settings(bench, device.type))
@@ -108,7 +109,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
     comparisons: list[Comparison] = []
     for label, model in models.items():
         attended = [variant for variant in design.variants if variant.model == model and not variant.is_plain]
-        widths = [place.channels for place in find_backbone(model["name"]).insertion_points()]
+        widths = [point.channels for point in find_backbone(model["name"]).insertion_points()]
         groups = default_groups(ShuffleAttentionKnobs, widths)
         others = [Candidate.of_class(name, module, groups) for name, module in also.items()]
         candidates = (*map(Candidate.of_variant, attended), *others)
@@ -128,7 +129,7 @@ def make_plan(config: Config) -> BenchmarkPlan:
 
 
 def _models(design: Design) -> dict[str, Settings]:
-    """Returns the backbones of a design by what tables call them: their names, with the stem where that differs."""
+    """Returns the backbones of a design by their labels in tables: the name, with the stem if it is ambiguous."""
     models = list({str(variant.model): variant.model for variant in design.variants}.values())
     names = [model["name"] for model in models]
     return {
@@ -138,7 +139,7 @@ def _models(design: Design) -> dict[str, Settings]:
 
 
 def _places(bench: BenchConfig, label: str, model: Settings, side: int, where: str) -> Iterator[tuple[str, str, Shape]]:
-    """Yields what is compared of a backbone: kind, place as tables have it, and shape of the input."""
+    """Yields the comparisons of a backbone: kind, place (label in tables), and shape of the input."""
     wanted = [kind for kind in (MODULE, NETWORK) if f"{kind}s" in bench.of and set(MODES[kind]) & set(bench.modes)]
     if MODULE in wanted:
         try:
@@ -153,17 +154,17 @@ def _places(bench: BenchConfig, label: str, model: Settings, side: int, where: s
 
 
 def _batch(bench: BenchConfig, kind: str, device: str) -> int:
-    asked = bench.module_batch if kind == MODULE else bench.network_batch
-    return asked or _BATCHES[device][kind]
+    configured = bench.module_batch if kind == MODULE else bench.network_batch
+    return configured or _BATCHES[device][kind]
 
 
 def _resolution(config: Config) -> int:
-    """Returns the side of the images: as given, that of the data that were chosen, or what suits the backbone."""
-    asked = config.bench.resolution
-    if asked:
-        if asked < _SMALLEST:
-            raise UsageError("bench.resolution", asked, f"must be 0 or at least {_SMALLEST}")
-        return asked
+    """Returns the side of the images: the configured one, or that of the data set, or with digits the backbone's."""
+    configured = config.bench.resolution
+    if configured:
+        if configured < _SMALLEST:
+            raise UsageError("bench.resolution", configured, f"must be 0 or at least {_SMALLEST}")
+        return configured
     if not isinstance(config.data, DigitsConfig):
         return config.data.side
     backbone = BACKBONES.get(config.model.name)
@@ -171,10 +172,10 @@ def _resolution(config: Config) -> int:
 
 
 def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]:
-    """Yields (precision, layout, compile): the first of each, then each other one alone, or all crossed.
+    """Yields (precision, layout, compile): the first of each and single deviations from it, or all combinations.
 
     Raises:
-        UsageError: if the device does not compute in a precision, or captures no calls.
+        UsageError: if the device does not support a precision, or CUDA graphs.
     """
     best = resolve_precision("auto", device)
     if "bf16" in bench.precision and best != "bf16":
@@ -187,38 +188,38 @@ def _settings(bench: BenchConfig, device: str) -> Iterator[tuple[str, str, str]]
         raise UsageError("bench.compile", "captured", "requires a CUDA device", ("eager", "compiled"))
     first = (precisions[0], layouts[0], compiles[0])
     for setting in itertools.product(precisions, layouts, compiles):
-        if bench.crossed or sum(value != usual for value, usual in zip(setting, first, strict=True)) <= 1:
+        if bench.crossed or sum(value != default for value, default in zip(setting, first, strict=True)) <= 1:
             yield setting
 
 
 def _imported_modules(bench: BenchConfig, variants: set[str]) -> tuple[dict[str, Callable[..., nn.Module]], list[str]]:
-    """Imports the modules from elsewhere; returns them by name, and what is left out.
+    """Imports third-party attention modules; returns them by name, and notes on skipped ones.
 
-    A class is called what its module is, as `official`, and by its whole path where something else is called so.
+    A class is named by its Python module, such as `official`, or by its whole path if that name is taken.
 
     Raises:
-        UsageError: if one that was asked for cannot be had, or is called as another.
+        UsageError: if a class cannot be imported, or its name is taken.
     """
-    found: dict[str, Callable[..., nn.Module]] = {}
+    modules: dict[str, Callable[..., nn.Module]] = {}
     notes = []
     for path in bench.also:
         try:
             module = _imported(path)
-        except Exception as error:  # whatever a module from elsewhere does when it is imported
-            if bench.also != _FALLBACK_ALSO:
+        except Exception as error:  # importing third-party code may raise anything
+            if bench.also != _DEFAULT_ALSO:
                 reason = f"cannot be imported: {first_line(error)[:LONGEST_REASON]}"
                 raise UsageError("bench.also", path, reason) from None
             notes.append(
                 f"Skipped: {path} (the official implementation) is part of the tests, which are not installed."
             )
             continue
-        taken_names = {COPY, PLAIN, *variants, *found}
+        taken_names = {COPY, PLAIN, *variants, *modules}
         short = path.partition(":")[0].rpartition(".")[2]
         name = path if short in taken_names else short
         if name in taken_names:
             raise UsageError("bench.also", path, "is a duplicate, or the name of a variant")
-        found[name] = module
-    return found, notes
+        modules[name] = module
+    return modules, notes
 
 
 def _imported(path: str) -> type[nn.Module]:

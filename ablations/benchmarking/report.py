@@ -1,4 +1,4 @@
-"""What is written of a benchmark: a tidy CSV, tables, figures and a report."""
+"""The output of a benchmark: tidy CSV, tables, figures, report and MLflow runs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 MEASUREMENTS, SAMPLES, LAYERS = "measurements.csv", "samples.csv", "layers.csv"
 _MEGA = 1e6
-_UNCLEAR = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # what the ratio itself does not show
+_NOT_DIFFERENT = (CostVerdict.SAME.value, CostVerdict.UNDECIDED.value)  # written after a ratio; others are evident
 
 
 def explanation(margin: float) -> str:
-    """Explains how times were taken and what is said of them; `margin` is in percent."""
+    """Explains the timing protocol and the verdicts; `margin` is in percent."""
     return (
         "Times are relative to the first row: geometric means over rebuilt copies with interleaved timing, 95 % CI. "
         f"`same`: equivalent within {margin:g} % (two one-sided tests). `undecided`: neither different nor equivalent "
@@ -46,15 +46,15 @@ def explanation(margin: float) -> str:
 
 
 def frame_of(measurements: Iterable[Measurement], environment: Mapping[str, str]) -> pd.DataFrame:
-    """Returns a row a measurement, with the machine and its versions in columns of their own."""
+    """Returns a row per measurement, with additional columns for machine and versions."""
     return pd.DataFrame([measurement.to_row() for measurement in measurements]).assign(**environment)
 
 
 def layers_frame(counted: Counted) -> pd.DataFrame:
-    """Returns a row a layer of each network: what one forward pass does in it.
+    """Returns a row per layer of each network, with the operations of one forward pass.
 
-    Columns: `backbone`, `name`, `path`, `kind`, `shape` of the output, `multiply_adds` and `uncounted` of an image, and
-    `moved_mib` of the batch.
+    Columns: `backbone`, `name`, `path`, `kind`, `shape` of the output, `multiply_adds` and `uncounted` per image, and
+    `moved_mib` per batch.
     """
     rows = [
         {
@@ -70,24 +70,25 @@ def layers_frame(counted: Counted) -> pd.DataFrame:
 
 
 def sections_of(frame: pd.DataFrame, counted: Counted, parts: Parts = RAISE) -> list[Section]:
-    """Returns the tables: of each setting one of the networks and one of the modules, and what papers do not count."""
-    found: list[Section | None] = []
+    """Returns the tables: networks and modules in each setting, and the operations that papers do not count."""
+    sections: list[Section | None] = []
     for setting, rows in frame.groupby([*SETTING], sort=False):
         where = ", ".join(map(str, setting))
         for (place, batch), networks in rows[rows["kind"] == NETWORK].groupby(["place", "batch"], sort=False):
             title = f"{place}, batch {batch} of {_shape(networks)}: {where}"
-            found.append(parts.make(f"table {title}", None, _networks, title, networks))
+            sections.append(parts.make(f"table {title}", None, _networks, title, networks))
         modules = rows[rows["kind"] == MODULE]
         if len(modules):
             title = f"Modules, batch {modules['batch'].iloc[0]}: {where}"
-            found.append(parts.make(f"table {title}", None, _modules, title, modules))
+            sections.append(parts.make(f"table {title}", None, _modules, title, modules))
     for backbone, counts in counted.items():
         if PLAIN in counts:
-            found.append(parts.make(f"table of uncounted operations in {backbone}", None, _uncounted, backbone, counts))
-    return [section for section in found if section]
+            name = f"table of uncounted operations in {backbone}"
+            sections.append(parts.make(name, None, _uncounted, backbone, counts))
+    return [section for section in sections if section]
 
 
-# By name: what computes the rows of a figure, what draws them, and what the caption begins with.
+# By name: the functions that compute a figure's rows and draw them, and the first sentence of the caption.
 FIGURES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.DataFrame, str], Figure], str]] = {
     "overhead": (overhead.overhead_frame, overhead.draw_overhead, "Overhead of attention in a network."),
     "memory": (memory.memory_frame, memory.draw_memory, "Memory of attention."),
@@ -96,9 +97,9 @@ FIGURES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], Callable[[pd.Da
 
 
 def draw(frame: pd.DataFrame, folder: Path, where: str, parts: Parts = RAISE) -> list[Path]:
-    """Draws what there is to draw into `folder`; returns the files that were written.
+    """Draws all figures that have data into `folder`; returns the written files.
 
-    `where` is the machine and its versions, for the captions.
+    `where` describes machine and versions, for the captions.
     """
     written: list[Path] = []
     for name in FIGURES:
@@ -122,7 +123,7 @@ def text_of(
     title: str, command: str, sections: Sequence[Section], figures: Sequence[Path], environment: Mapping[str, str],
     notes: Sequence[str], folder: Path, parts: Parts = RAISE,
 ) -> str:  # fmt: skip
-    """Returns the report as Markdown; `notes` stand before the tables, a paragraph each."""
+    """Returns the report as Markdown; each of `notes` is a paragraph before the tables."""
     lines = [f"# {markdown_text(title)}", "", *not_made_lines(parts, TRACEBACKS)]
     lines += [f"{markdown_text(note)}\n" for note in notes]
     for section in sections:
@@ -136,9 +137,9 @@ def text_of(
 
 def _networks(title: str, rows: pd.DataFrame) -> Section:
     modes = [mode for mode in (FORWARD, STEP) if (rows["mode"] == mode).any()]
-    spoken = {FORWARD: "inference", STEP: "training step"}
+    labels = {FORWARD: "inference", STEP: "training step"}
     joules = rows["joules"].notna().any()
-    headers = ["network", "parameters", "multiply-adds M", "over no attention", *(spoken[mode] for mode in modes)]
+    headers = ["network", "parameters", "multiply-adds M", "over no attention", *(labels[mode] for mode in modes)]
     headers += ["saved activations MiB", "peak MiB"] + (["J an image"] if joules else [])
     plain = _first(rows[rows["name"] == PLAIN], "multiply_adds")
     table = []
@@ -152,7 +153,7 @@ def _networks(title: str, rows: pd.DataFrame) -> Section:
             _number(_first(network, "saved_mib"), 1), _number(last["peak_mib"], 1),
             *([_number(last["joules"], 3)] if joules else []),
         ])  # fmt: skip
-    note = f"Noise floor (A/A): {_noise(rows)}. Peak: of {spoken[modes[-1]]}."
+    note = f"Noise floor (A/A): {_noise(rows)}. Peak: of {labels[modes[-1]]}."
     return Section(title, note, tuple(headers), table)
 
 
@@ -188,7 +189,7 @@ def _uncounted(backbone: str, networks: Mapping[str, Complexity]) -> Section:
 
 
 def _time(rows: pd.DataFrame) -> str:
-    """Says how long it took: the baseline in milliseconds, others as a ratio, what failed in words."""
+    """Formats a time: the baseline in milliseconds, others as a ratio to it, failures as text."""
     if rows.empty:
         return "–"
     row = rows.iloc[0]
@@ -199,7 +200,7 @@ def _time(rows: pd.DataFrame) -> str:
     if row["verdict"] == "baseline":
         return f"{row['ms']:.3g} ms"
     text = f"{_ratio(row['ratio'])} [{_ratio(row['ratio_low'])}, {_ratio(row['ratio_high'])}]"
-    return f"{text} {row['verdict']}" if row["verdict"] in _UNCLEAR else text
+    return f"{text} {row['verdict']}" if row["verdict"] in _NOT_DIFFERENT else text
 
 
 def _ratio(value: float) -> str:
@@ -208,8 +209,8 @@ def _ratio(value: float) -> str:
 
 def _noise(rows: pd.DataFrame) -> str:
     floors = {
-        str(mode): max(own["noise_high"].max() - 1, 1 - own["noise_low"].min())
-        for mode, own in rows.dropna(subset=["noise_low"]).groupby("mode", sort=False)
+        str(mode): max(of_mode["noise_high"].max() - 1, 1 - of_mode["noise_low"].min())
+        for mode, of_mode in rows.dropna(subset=["noise_low"]).groupby("mode", sort=False)
     }
     return ", ".join(f"{mode} ±{100 * floor:.1f} %" for mode, floor in floors.items()) or "not measured"
 
@@ -241,10 +242,10 @@ def _share(value: float, plain: float) -> str:
 
 
 def tracked_of(frame: pd.DataFrame) -> list[Tracked]:
-    """Returns what a dashboard gets, networks first."""
-    from ablations.tracking.benchmark import Tracked  # which loads MLflow
+    """Returns the runs for MLflow, networks first."""
+    from ablations.tracking.benchmark import Tracked  # imports MLflow
 
-    found = []
+    tracked = []
     by = ["kind", "place", "batch", *SETTING, "name"]
     groups = frame.sort_values("kind", key=lambda kinds: kinds != NETWORK, kind="stable").groupby(by, sort=False)
     for place, rows in groups:
@@ -255,5 +256,5 @@ def tracked_of(frame: pd.DataFrame) -> list[Tracked]:
             quantities = {f"{mode}_{name}": row[name] for name in ("ms", "ratio", "peak_mib", "joules")}
             quantities |= {name: row[name] for name in ("saved_mib", "multiply_adds", "uncounted", "parameters")}
             metrics |= {name: float(value) for name, value in quantities.items() if not math.isnan(value)}
-        found.append(Tracked(f"{params['name']} {params['place']}", params, metrics))
-    return found
+        tracked.append(Tracked(f"{params['name']} {params['place']}", params, metrics))
+    return tracked

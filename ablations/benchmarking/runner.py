@@ -1,4 +1,4 @@
-"""One benchmark from its plan to its report: measures every comparison, keeps the rows as they come, then reports."""
+"""Runs a benchmark: measures every comparison, writes its rows at once, and reports at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Ending(Enum):
-    """How a benchmark ended."""
+    """Outcome of a benchmark."""
 
     MEASURED = "at least one subject was measured"
     INCOMPLETE = "at least one subject was measured, and a part of the report could not be made"
@@ -45,7 +45,7 @@ class Ending(Enum):
 
 
 def run_benchmark(config: Config, command: str) -> Ending:
-    """Measures and reports what a configuration asks for; `command` is what was typed, for the report.
+    """Runs the benchmark of a configuration; `command` is the command line, for the report.
 
     Raises:
         UsageError: if the plan cannot be measured, or another process runs the same benchmark.
@@ -55,16 +55,16 @@ def run_benchmark(config: Config, command: str) -> Ending:
     models = "-".join(dict.fromkeys(comparison.model["name"].replace("/", "-") for comparison in plan.comparisons))
     folder = results_folder(config) / f"bench-{config.sweep.name}-{models[:60]}-{plan.device.type}"
     if config.tracking.enabled:
-        destination_of(config, folder.name)  # which may be refused
+        destination_of(config, folder.name)  # raises a UsageError for an invalid URI
     print_text(console, f"{len(plan.comparisons)} comparisons", title=folder.name)
     print_text(console, *plan.notes)
     with claimed(folder, ""):
-        experiment = open_benchmark(config, folder.name, console)  # what is wrong with it is said before anything else
+        experiment = open_benchmark(config, folder.name, console)  # errors are reported before measuring
         return _Runner(config, command, plan, folder, console, experiment).run()
 
 
 class _Runner:
-    """Runs a plan whose folder nobody else writes to."""
+    """Runs a plan, with exclusive access to its folder."""
 
     def __init__(
         self,
@@ -99,24 +99,23 @@ class _Runner:
             try:
                 for comparison in self._plan.comparisons:
                     if is_plain:
-                        self._say(comparison.title)
+                        self._print_text(comparison.title)
                     self._measure(benchmark, comparison, measurements)
                     progress.advance(task)
             except KeyboardInterrupt:
                 is_interrupted = True
         if not measurements:
-            self._say("Interrupted before anything was measured.")
+            self._print_text("Interrupted before anything was measured.")
             return Ending.INTERRUPTED
         if is_interrupted:
-            rows = self._folder / report.MEASUREMENTS
-            text = f"Interrupted; the measurements so far are reported and stored in {rows}."
-            self._say(text)
+            path = self._folder / report.MEASUREMENTS
+            self._print_text(f"Interrupted; the measurements so far are reported and stored in {path}.")
         frame = report.frame_of(measurements, self._environment)
         self._report(frame, self._parts.make("counted operations", {}, benchmark.counted_networks))
         if self._experiment is not None:
             self._parts.make("MLflow runs", None, self._track, self._experiment, frame)
-        self._say(*not_made_notice(self._parts, self._parts.write_tracebacks(self._folder / TRACEBACKS)))
-        self._say(f"Took {time.monotonic() - self._began:,.0f} s.")
+        self._print_text(*not_made_notice(self._parts, self._parts.write_tracebacks(self._folder / TRACEBACKS)))
+        self._print_text(f"Took {time.monotonic() - self._began:,.0f} s.")
         if is_interrupted:
             return Ending.INTERRUPTED
         if not (frame["status"] == "measured").any():
@@ -124,13 +123,13 @@ class _Runner:
         return Ending.INCOMPLETE if self._parts.missing else Ending.MEASURED
 
     def _measure(self, benchmark: Benchmark, comparison: Comparison, measurements: list[Measurement]) -> None:
-        """Adds a comparison to what was measured, and writes it all."""
-        measured = benchmark.measure(comparison)
-        if not measurements:  # what is there is of an earlier benchmark, and now there is something of this one
+        """Measures a comparison, appends it to `measurements`, and writes them all."""
+        new = benchmark.measure(comparison)
+        if not measurements:  # the folder's files are replaced only once there is a new measurement
             folder = self._folder
             for path in (*folder.glob("*.csv"), *folder.glob("*.md"), *folder.glob("figures/*")):
                 path.unlink()
-        measurements += measured
+        measurements += new
         self._write(report.MEASUREMENTS, report.frame_of(measurements, self._environment))
         if benchmark.samples:
             self._write(report.SAMPLES, pd.DataFrame(benchmark.samples))
@@ -141,14 +140,14 @@ class _Runner:
     def _report(self, frame: pd.DataFrame, counted: Counted) -> None:
         folder, parts, environment = self._folder, self._parts, self._environment
         if counted:
-            parts.make(f"table {report.LAYERS}", None, self._write_layers, counted)
+            parts.make(f"table {report.LAYERS}", None, lambda: self._write(report.LAYERS, report.layers_frame(counted)))
         sections = report.sections_of(frame, counted, parts)
         for section in sections:
-            parts.make(f"printed table {section.title}", None, self._print, section)
+            parts.make(f"printed table {section.title}", None, self._print_section, section)
         explanation = report.explanation(self._config.bench.margin)
-        self._say(f"\n{explanation}")
+        self._print_text(f"\n{explanation}")
         processor = environment["gpu" if self._plan.device.type == "cuda" else "cpu"]
-        self._say("Writing the report: tables and figures.")
+        self._print_text("Writing the report: tables and figures.")
         figures = report.draw(frame, folder / "figures", f"{processor}; torch {environment['torch']}.", parts)
         notes = [explanation, *self._plan.notes]
         text = report.text_of(folder.name, self._command, sections, figures, environment, notes, folder, parts)
@@ -157,15 +156,12 @@ class _Runner:
             if path.exists():
                 print_path(self._console, name, path)
 
-    def _write_layers(self, counted: Counted) -> None:
-        self._write(report.LAYERS, report.layers_frame(counted))
-
-    def _print(self, section: Section) -> None:
+    def _print_section(self, section: Section) -> None:
         self._console.print(f"\n[bold]{section.title}[/]")
         print_table(self._console, section.headers, section.rows, section.names)
-        self._say(section.note)
+        self._print_text(section.note)
 
-    def _say(self, *texts: str) -> None:
+    def _print_text(self, *texts: str) -> None:
         print_text(self._console, *texts)
 
     def _track(self, experiment: Experiment, frame: pd.DataFrame) -> None:
@@ -176,4 +172,4 @@ class _Runner:
         if opens:
             print_path(self._console, "Dashboard", opens)
         else:
-            self._say(f"Not in MLflow: {lost}.")
+            self._print_text(f"Not in MLflow: {lost}.")

@@ -1,4 +1,4 @@
-"""What a benchmark runs: attention modules on the feature maps of their places, and whole networks, with or without it.
+"""The workloads of a benchmark: attention modules on feature maps of insertion points, and whole networks.
 
 A workload is built for one setting (precision, layout, execution) and has one callable per mode.
 """
@@ -27,18 +27,19 @@ from sa_core.backbones.registry import find_backbone
 
 FORWARD, BACKWARD, STEP = "forward", "forward+backward", "training step"
 
-Make = Callable[[int], nn.Module]  # of channels
-Build = Callable[["Candidate"], "Workload"]  # with the input that all share
+Make = Callable[[int], nn.Module]  # builds a module for a number of channels
+Build = Callable[["Candidate"], "Workload"]  # on the shared input
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An attention module that is measured: a sweep's variant, a class from elsewhere, or what these are compared with.
+    """An attention module to measure: that of a variant, a third-party class, or the reference.
 
-    Args:
-        name: as tables have it.
-        make: returns the module for so many channels.
-        network: that has it; None of a class from elsewhere, which is put into all residual places of the plain one.
+    Attributes:
+        name: name in tables.
+        make: builds the module for a number of channels.
+        network: settings of the network with it; None for a third-party class, which is inserted at all residual
+            insertion points of the plain network.
     """
 
     name: str
@@ -54,24 +55,24 @@ class Candidate:
 
     @classmethod
     def of_class(cls, name: str, module: Callable[..., nn.Module], groups: int | None) -> Candidate:
-        """Returns a class from elsewhere; it gets `groups` where it takes them."""
+        """Returns a third-party class, which is called with `groups` if it has this parameter."""
         knobs = {"groups": groups} if groups is not None and "groups" in inspect.signature(module).parameters else {}
         return cls(name, lambda channels: module(channels, **knobs))
 
     @classmethod
     def baseline(cls, name: str, model: Settings) -> Candidate:
-        """Returns what others are compared with: by itself a copy, and in a network nothing."""
+        """Returns the reference: a copy of the input as a module, and the plain network."""
         return cls(name, lambda _: Copy(), plain_network(model))
 
     def insert(self, backbone: str, network: nn.Module) -> None:
-        """Puts a class from elsewhere into the places of a plain network; what is no such class is there already."""
-        for place in find_backbone(backbone).insertion_points() if self.network is None else ():
-            network.set_submodule(place.path, self.make(place.channels))
+        """Inserts a third-party class into a plain network; the network of any other candidate is complete."""
+        for point in find_backbone(backbone).insertion_points() if self.network is None else ():
+            network.set_submodule(point.path, self.make(point.channels))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A stage's feature map, where attention stands: its name, and (channels, height, width)."""
+    """The feature map at a stage's insertion points: name of the stage, and (channels, height, width)."""
 
     stage: str
     channels: int
@@ -79,33 +80,33 @@ class Shape:
     width: int
 
     def of_batch(self, batch: int) -> tuple[int, int, int, int]:
-        """Returns the shape of so many of them."""
+        """Returns the shape (B, C, H, W) of a batch."""
         return batch, self.channels, self.height, self.width
 
 
 def shapes_of(model: Settings, position: str, resolution: int) -> list[Shape]:
-    """Returns the feature maps that reach a backbone's places, each once a stage, from a pass on the meta device."""
-    found: dict[Shape, None] = {}
+    """Returns the distinct feature maps at a backbone's insertion points, from a forward pass on the meta device."""
+    shapes: dict[Shape, None] = {}
 
-    def note(stage: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[Shape(stage, *inputs[0].shape[1:])] = None
+    def record(stage: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        shapes[Shape(stage, *inputs[0].shape[1:])] = None
 
     plain = {"model": model, "attention": {"name": NO_ATTENTION, "position": position}}
     with torch.device("meta"), torch.no_grad():
         network = build_network(plain, 10, 0).eval()
-        for place in find_backbone(model["name"]).insertion_points(position):
-            stage = place.path.partition(".")[0]
-            network.get_submodule(place.path).register_forward_pre_hook(partial(note, stage))
+        for point in find_backbone(model["name"]).insertion_points(position):
+            stage = point.path.partition(".")[0]
+            network.get_submodule(point.path).register_forward_pre_hook(partial(record, stage))
         network(torch.empty(1, 3, resolution, resolution))
-    return list(found)
+    return list(shapes)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A module or network, as it was built, with an input, in one setting; `acts` has a callable per mode.
+    """A module or network with an input, in one setting; `acts` has a callable per mode.
 
-    The callables launch from Python. `persistent` returns what it keeps between calls: parameters, buffers, and the
-    optimizer's state once there is one.
+    The callables launch kernels from Python. `persistent` returns the tensors kept between calls: parameters, buffers,
+    and the state of the optimizer, if any.
     """
 
     module: nn.Module
@@ -119,16 +120,16 @@ class Workload:
         return captured(self.acts[mode]) if self.setting.compile == "captured" else self.acts[mode]
 
     def saved_bytes(self) -> int:
-        """Counts the bytes that autograd keeps for backward."""
+        """Returns the bytes of activations that autograd saves for the backward pass."""
         with autocast(self.setting.precision, self.x.device):
             return saved_bytes(self.module, self.x)
 
 
 class Copy(nn.Module):
-    """Copies its input, and on the way back its gradient: the least that a module can do that has an output."""
+    """Copies its input, and in the backward pass its gradient: the least work of a module that writes an output."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps a tensor to another one that is equal."""
+        """Returns a copy of a tensor."""
         copied: Tensor = _Copy.apply(x)
         return copied
 
@@ -146,10 +147,10 @@ class _Copy(torch.autograd.Function):
 
 
 def module_workload(make: Make, x: Tensor, gradient: Tensor, setting: Setting) -> Workload:
-    """Builds a module for the channels of `x` and what is timed of it: `forward`, and `forward+backward`.
+    """Builds a module for the channels of `x`, timed in `forward` and `forward+backward`.
 
-    All modules of a comparison share the input, (B, C, H, W) in the setting's type and layout, and the gradient of the
-    output, so that none has a luckier place in memory.
+    All modules of a comparison share the input, (B, C, H, W) in the setting's dtype and layout, and the gradient of the
+    output, so that their alignment in memory does not differ.
     """
     torch.manual_seed(0)
     module = make(x.shape[1]).to(x.device).train()
@@ -184,17 +185,17 @@ def module_inputs(shape: Sequence[int], setting: Setting, device: torch.device) 
 def network_workload(
     candidate: Candidate, model: Settings, pixels: Tensor, labels: Tensor, classes: int, setting: Setting
 ) -> Workload:
-    """Builds a network and what is timed of it: `forward`, and `training step`.
+    """Builds a network, timed in `forward` and `training step`.
 
     Args:
-        candidate: its attention.
+        candidate: its attention module.
         model: the backbone, `{"name": ..., "stem": ...}`.
         pixels, labels: images, (B, 3, H, W), and their classes, (B,).
-        classes: length of the logits.
-        setting: in which it runs.
+        classes: number of classes.
+        setting: precision, layout and compilation.
     """
-    how = "default" if setting.compile == "compiled" else "none"
-    recipe = TrainConfig(compile=how, precision=setting.precision, memory_format=setting.layout)
+    mode = "default" if setting.compile == "compiled" else "none"
+    recipe = TrainConfig(compile=mode, precision=setting.precision, memory_format=setting.layout)
     network, insert = candidate.network or plain_network(model), partial(candidate.insert, model["name"])
     learner = Learner(network, recipe, classes, 0, pixels.device, insert)
     run = _compiled(learner.model, setting)
@@ -208,6 +209,6 @@ def network_workload(
 
 
 def _compiled(module: nn.Module, setting: Setting) -> nn.Module:
-    if setting.compile != "compiled" or isinstance(module, Copy):  # of which there is nothing to compile
+    if setting.compile != "compiled" or isinstance(module, Copy):  # a copy has nothing to compile
         return module
     return compiled(module)

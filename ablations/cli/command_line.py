@@ -1,4 +1,4 @@
-"""The command line that all verbs share: Hydra overrides, flags, and errors in one message."""
+"""The command line that all verbs share: Hydra overrides, flags, and error messages."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ablations.common.errors import SuiteError, UsageError, shown
 from ablations.common.surroundings import BROKEN_PIPE_STATUS, prepare_verb
 from ablations.common.urls import hide_passwords
 
-if TYPE_CHECKING:  # whatever takes time is imported where Ctrl-C is answered
+if TYPE_CHECKING:  # slow modules are imported inside `exit_status`, which handles Ctrl-C
     from ablations.config import Config
     from ablations.config.multiverse import Multiverse
 
-VERBS = ("plan", "run", "analyze", "compare", "bench", "claims")  # in the order in which they are usually needed
+VERBS = ("plan", "run", "analyze", "compare", "bench", "claims")  # in the usual order of use
 USAGE_STATUS = 2
-INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, as in shells
 _DISTRIBUTION = "shuffle-attention-ablations"
 _PACKAGES = ("ablations", "sa_core")
-# Of a disk that is full, may not be written, or is failing; of a folder that is mounted no more; of limits on files.
+# A disk that is full, read-only or failing; a folder that is no longer mounted; limits on open files.
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
     errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENOENT, errno.ENOTDIR, errno.ENOLCK, errno.EMFILE, errno.ENFILE,
@@ -41,12 +41,16 @@ def main(
     act_on_several: Callable[[Multiverse], int] | None = None,
     act_on_stored: Callable[[Sequence[str], str], int] | None = None,
 ) -> int:
-    """Runs a verb and returns its exit status; what the user can mend is one message and status 2.
+    """Runs a verb and returns its exit status: 2, after one message, for errors that the user can correct.
 
-    `purpose` is what the verb does, in a sentence, for the help; `act` does it, and gets the configuration and the
-    command that makes its study. `arguments` are by default this process's; `defaults` are overrides that others
-    replace. `act_on_several` does it for the studies of several protocols (`recipes`), of a verb that has that option;
-    `act_on_stored` does all of it for a verb that takes names of stored studies beside few options, and gets the words.
+    Args:
+        verb: its name.
+        purpose: a sentence about the verb, for the help.
+        act: runs the verb, given the configuration and the command that makes its study.
+        arguments: the command line; by default that of this process.
+        defaults: overrides that precede those on the command line.
+        act_on_several: runs a verb with the option `recipes` on the studies of several protocols.
+        act_on_stored: runs a verb that takes names of stored studies and few options, given the words and the command.
     """
     if arguments is None:
         prepare_verb()
@@ -56,7 +60,7 @@ def main(
 
 @dataclass(frozen=True)
 class _Verb:
-    """A verb and what was typed; attributes as the arguments of `main`."""
+    """A verb and its command line, `typed`; the other attributes are the arguments of `main`."""
 
     name: str
     purpose: str
@@ -67,10 +71,10 @@ class _Verb:
     typed: Sequence[str]
 
     def run(self) -> int:
-        """Does what was typed; returns the exit status.
+        """Runs the command line; returns the exit status.
 
         Raises:
-            SuiteError: if it is not understood or cannot be done.
+            SuiteError: if the command line is invalid or cannot be carried out.
         """
         _check_current_folder()
         _check_encoding(self.typed)
@@ -114,7 +118,7 @@ class _Verb:
         return configuration_text(self.name, overrides, line.config_dir, line.cfg, line.package, resolve=line.resolve)
 
     def _run_study(self, overrides: Sequence[str], config_dir: str | None) -> int:
-        """Acts on the study that overrides make, or on those of several protocols."""
+        """Runs the verb on the study that overrides describe, or on those of several protocols."""
         from ablations.config.compose import compose_config
         from ablations.config.multiverse import compose_multiverse, without_recipes
 
@@ -128,13 +132,13 @@ class _Verb:
         return self.act(compose_config([*self.defaults, *overrides], config_dir), command)
 
     def _command(self, overrides: Sequence[str], config_dir: str | None) -> str:
-        """Returns the command that has such overrides, fit for reports and the dashboard."""
+        """Returns the command with these overrides, without passwords, for reports and the dashboard."""
         folder = [] if config_dir is None else ["--config-dir", config_dir]
         return hide_passwords(shlex.join(["python", "-m", f"ablations.{self.name}", *folder, *overrides]))
 
 
 def exit_status(run: Callable[[], int]) -> int:
-    """Returns what `run` returns, or the exit status of what it raises, after a message; a defect is raised on."""
+    """Returns what `run` returns, or prints a message and returns the status of its exception; defects are raised."""
     try:
         return run()
     except SuiteError as error:
@@ -151,11 +155,11 @@ def exit_status(run: Callable[[], int]) -> int:
         )
         return USAGE_STATUS
     except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does; what Python still wants to write at its end goes nowhere.
+        # The reader has closed the pipe, as `head` does; what Python flushes at exit is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_STATUS
     except OSError as error:
-        # Whoever knows which option is at fault says so before; no place that writes is left without a message.
+        # Code that knows which option is at fault raises a SuiteError; this is the message for all other writes.
         if error.errno not in _DISK_ERRORS:
             raise
         place = shown(str(error.filename or "output"))
@@ -169,14 +173,14 @@ def exit_status(run: Callable[[], int]) -> int:
 
 
 def version() -> str:
-    """Returns the name and the version that is installed, as `--version` prints them."""
+    """Returns the name and version of the installed distribution, as `--version` prints them."""
     from importlib import metadata
 
     return f"{_DISTRIBUTION} {metadata.version(_DISTRIBUTION)}"
 
 
 def _check_current_folder() -> None:
-    """Checks that the current folder is there, which libraries ask for when they are imported."""
+    """Checks that the current folder exists: libraries read it when they are imported."""
     try:
         Path.cwd()
     except OSError as error:
@@ -185,7 +189,7 @@ def _check_current_folder() -> None:
 
 
 def _check_encoding(typed: Sequence[str]) -> None:
-    """Checks that what was typed is text: databases and reports cannot hold anything else."""
+    """Checks that the command line is valid UTF-8: databases and reports cannot store anything else."""
     for argument in typed:
         try:
             argument.encode()
@@ -196,7 +200,7 @@ def _check_encoding(typed: Sequence[str]) -> None:
 
 
 def _check_owners(verb: str, overrides: Sequence[str]) -> None:
-    """Checks that no override is of an option that other verbs have alone."""
+    """Checks that no override sets an option that only other verbs have."""
     from ablations.config import OPTIONS_OF, OWNERS
 
     for text in overrides:

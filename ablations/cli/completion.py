@@ -1,10 +1,10 @@
-"""`--shell-completion`: completes groups, choices, options and their values in bash, zsh and fish, by Hydra's plugins.
+"""`--shell-completion`: completes groups, choices, options and values in bash, zsh and fish with Hydra's plugins.
 
-Hydra's plugins write the shells' functions and complete a line by what a `ConfigLoader` tells them; the one here tells
-them what the command line of the suite reads. The functions complete the console script `ablations`.
+Hydra's plugins write the shell functions, and complete a line with the answers of a `ConfigLoader`; the one here
+describes the command line of the suite. The functions complete the console script `ablations`.
 """
 
-# ruff: noqa: ARG002 (the arguments are those of Hydra's interface)
+# ruff: noqa: ARG002 (arguments of Hydra's interface)
 from __future__ import annotations
 
 import os
@@ -31,18 +31,18 @@ from ablations.config.multiverse import without_recipes
 from ablations.config.option import options_of
 
 _ACTIONS = ("install", "uninstall", "query")
-_SCRIPT = "ablations"  # the console script, whose lines are completed
+_SCRIPT = "ablations"  # the console script
 
 
 def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
-    """Prints a shell's function (`install=bash`, `uninstall=bash`), or what may follow in a line (`query=bash`).
+    """Prints a shell function (`install=bash`, `uninstall=bash`), or completions of a line (`query=bash`).
 
     Args:
-        words: what follows `--shell-completion`: one action, with the name of a shell.
-        verbs: those that a line may begin with; the line of a query is in the environment variable COMP_LINE.
+        words: the arguments after `--shell-completion`: one action with the name of a shell.
+        verbs: the suite's verbs. The line of a query is in the environment variable COMP_LINE.
 
     Raises:
-        UsageError: if there is no such action or shell.
+        UsageError: if the action or shell is unknown.
     """
     action, _, shell = words[0].partition("=") if len(words) == 1 else ("", "", "")
     if action not in _ACTIONS:
@@ -54,7 +54,7 @@ def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
     if action == "query":
         _query(plugins[shell], os.environ.get("COMP_LINE", ""), verbs)
         return
-    sys.argv[0] = _SCRIPT  # which Hydra writes into the function
+    sys.argv[0] = _SCRIPT  # Hydra writes this name into the function
     plugin = plugins[shell](_Loader(verbs[0], None))
     if action == "install":
         plugin.install()
@@ -63,7 +63,7 @@ def complete(words: Sequence[str], verbs: Sequence[str]) -> None:
 
 
 def _query(plugin: type[CompletionPlugin], line: str, verbs: Sequence[str]) -> None:
-    """Prints what may follow in a line."""
+    """Prints the completions of a line."""
     found = re.match(rf"\s*\S*\b{_SCRIPT}\s+({'|'.join(verbs)})\s(.*)", line)
     if found is None:
         print("\n".join(verb for verb in verbs if verb.startswith(line.rpartition(" ")[2])))
@@ -74,17 +74,17 @@ def _query(plugin: type[CompletionPlugin], line: str, verbs: Sequence[str]) -> N
         print("\n".join(name for name in NAMES if name.startswith(last)))
         return
     try:
-        known = read_flags(typed.split()[: None if typed.endswith(" ") else -1])
+        line_before = read_flags(typed.split()[: None if typed.endswith(" ") else -1])
     except UsageError:
         return
-    # Hydra's plugins read words as they are in the shell: without flags, which are none of their business.
-    os.environ["COMP_LINE"] = " ".join([_SCRIPT, *known.overrides, last])
-    with suppress(AssertionError):  # of a name below an option that has a value
-        plugin(_Loader(verb, known.config_dir)).query(config_name=None)
+    # Hydra's plugins read COMP_LINE, and do not know the suite's flags.
+    os.environ["COMP_LINE"] = " ".join([_SCRIPT, *line_before.overrides, last])
+    with suppress(AssertionError):  # Hydra's, for a name below an option that has a value
+        plugin(_Loader(verb, line_before.config_dir)).query(config_name=None)
 
 
 class _Loader(ConfigLoader):
-    """Tells Hydra's plugins what a verb's command line may have."""
+    """Describes a verb's command line to Hydra's plugins."""
 
     def __init__(self, verb: str, config_dir: str | None) -> None:
         self._verb, self._config_dir = verb, config_dir
@@ -96,7 +96,7 @@ class _Loader(ConfigLoader):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """Returns the choices of a group or the values of an option; of no name, the groups."""
+        """Returns the choices of a group, the values of an option, or, for ObjectType.GROUP, all groups."""
         groups = [group for group in GROUPS if self._has(group)]
         if results_filter is ObjectType.GROUP:
             return [] if group_name else groups
@@ -111,18 +111,18 @@ class _Loader(ConfigLoader):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Returns the options under the overrides that are typed already, by their names on the command line."""
+        """Returns the options with the overrides typed so far, by their names on the command line."""
         try:
             _, config = compose_unresolved(without_recipes(overrides), self._config_dir)
         except SuiteError:  # the line is not finished
             _, config = compose_unresolved([])
         values = OmegaConf.to_container(config)
         assert isinstance(values, dict)
-        own = {str(key): value for key, value in values.items() if self._has(str(key))}
-        return OmegaConf.create({SHOWN_NAMES.get(key, key): value for key, value in own.items()})
+        of_verb = {str(key): value for key, value in values.items() if self._has(str(key))}
+        return OmegaConf.create({SHOWN_NAMES.get(key, key): value for key, value in of_verb.items()})
 
     def _has(self, name: str) -> bool:
-        """Whether the verb has an option or group."""
+        """Returns whether the verb has an option or group."""
         if self._verb in OPTIONS_OF:
             return name in OPTIONS_OF[self._verb]
         return self._verb in OWNERS.get(name, (self._verb,))
@@ -135,29 +135,29 @@ class _Loader(ConfigLoader):
         return _values_of(config, name)
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Is not needed to complete a line."""
+        """Not needed for completion."""
         raise NotImplementedError
 
     def get_search_path(self) -> ConfigSearchPath:
-        """Is not needed to complete a line."""
+        """Not needed for completion."""
         raise NotImplementedError
 
     def get_sources(self) -> list[ConfigSource]:
-        """Is not needed to complete a line."""
+        """Not needed for completion."""
         raise NotImplementedError
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """Is not needed to complete a line."""
+        """Not needed for completion."""
         raise NotImplementedError
 
     def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> object:
-        """Is not needed to complete a line."""
+        """Not needed for completion."""
         raise NotImplementedError
 
 
 def _values_of(config: Config, name: str) -> list[str]:
-    """Returns the values that are declared for an option; none where it may have any."""
-    for known, value, declared in options_of(config):
-        if known == name:
+    """Returns the declared values of an option; none if it accepts any value."""
+    for option, value, declared in options_of(config):
+        if option == name:
             return ["true", "false"] if isinstance(value, bool) else list(declared.get("choices") or ())
     return []

@@ -1,4 +1,4 @@
-"""The flags of all verbs, which have Hydra's names and meanings; what is no flag is an override."""
+"""The flags of all verbs, with Hydra's names and meanings; every other word is an override."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ablations.common.errors import UsageError
 
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "searchpath")
-# The help of each flag, by its names and the value that it takes.
+# Help texts by the flag's names and its value.
 FLAGS = {
     "--help, -h": "Show this help.",
     "--version": "Show the version.",
@@ -27,7 +27,7 @@ NAMES = tuple(flag.partition(",")[0].partition(" ")[0] for flag in FLAGS)
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was typed: the overrides in their order, and the flags."""
+    """A parsed command line: the overrides in their order, and the flags."""
 
     overrides: list[str]
     help: bool
@@ -42,26 +42,26 @@ class CommandLine:
 
 
 def read_flags(typed: Sequence[str]) -> CommandLine:
-    """Tells flags from overrides.
+    """Separates flags from overrides.
 
     Raises:
-        UsageError: for a flag that there is not, that lacks its value, or that has a wrong one.
+        UsageError: for an unknown flag, or one without its value or with an invalid one.
     """
     try:
-        known, overrides = _parser().parse_known_args(typed)
+        flags, overrides = _parser().parse_known_args(typed)
     except ArgumentError as error:
         raise _refusal(error, typed) from None
-    values = vars(known)
+    values = vars(flags)
     if values["info"] not in (None, *INFO) and "=" in values["info"]:  # --info sweep=groups
         overrides.insert(0, values["info"])
         values["info"] = INFO[0]
     for flag, choices in (("cfg", CFG), ("info", INFO)):
         if values[flag] not in (None, *choices):
             raise UsageError(_as_typed((f"--{flag}", f"-{flag[0]}"), typed), values[flag], "unknown value", choices)
-    if known.config_dir == "":
+    if flags.config_dir == "":
         raise UsageError(_as_typed(("--config-dir", "-cd"), typed), None, "requires a folder")
     for flag in ("resolve", "package"):
-        if values[flag] and not known.cfg:
+        if values[flag] and not flags.cfg:
             raise UsageError(f"--{flag}", None, "requires --cfg")
     for word in overrides:
         if word.startswith("-"):
@@ -84,7 +84,7 @@ def _parser() -> ArgumentParser:
 
 
 def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:
-    """The one of a flag's names that was typed, else the first."""
+    """Returns the name of a flag that was typed, or else its first name."""
     return next((name for word in typed if (name := word.partition("=")[0]) in names), names[0])
 
 

@@ -1,4 +1,4 @@
-"""The help text, made from the declarations of the options."""
+"""The help text, generated from the declarations of the options."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ablations.config.multiverse import without_recipes
 from ablations.config.option import options_of
 from sa_core.backbones.insertion_points import TIMM
 
-_WIDEST = 118  # columns of a text that is easy to read
+_WIDEST = 118  # columns; longer lines are hard to read
 _INDENT = 34
 
 
 def help_width() -> int:
-    """Returns the columns of a help text: those of the terminal, at most 118; elsewhere 118."""
+    """Returns the width of a help text in columns: that of the terminal, at most 118; elsewhere 118."""
     return min(_WIDEST, max(2 * _INDENT, shutil.get_terminal_size((_WIDEST, 24)).columns))
 
 
 def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """Returns the help: what there is to choose, and every option with its value under the given overrides."""
+    """Returns the help: flags, groups with their choices, and all options with their values under the overrides."""
     if verb in OPTIONS_OF:
         overrides = [word for word in overrides if "=" in word]
     config = compose_config(without_recipes(overrides), config_dir)
@@ -70,17 +70,14 @@ def help_text(verb: str, purpose: str, overrides: Sequence[str], config_dir: str
 
 
 def _options(config: Config, names: Sequence[str]) -> list[str]:
-    known = {name: (value, declared["help"]) for name, value, declared in options_of(config) if name in names}
-    shown = {name: "" if name == "study" else known[name][0] for name in names}
-    help_texts = {name: known[name][1] for name in names} | {
-        "study": "Name of the comparison; made of the names of the studies if empty."
-    }
-    return [line for name in names for line in _entry(f"{name}={shown[name]}", help_texts[name])]
+    entries = {name: (value, declared["help"]) for name, value, declared in options_of(config) if name in names}
+    entries["study"] = ("", "Name of the comparison; made of the names of the studies if empty.")
+    return [line for name in names for line in _entry(f"{name}={entries[name][0]}", entries[name][1])]
 
 
 def _entry(name: str, text: str) -> list[str]:
     first = f"  {name}"
-    above = [first] if len(first) >= _INDENT - 1 else []  # a long name has a line of its own
+    above = [first] if len(first) >= _INDENT - 1 else []  # a long name gets a separate line
     start = "" if above else first
     return above + textwrap.wrap(
         text, help_width(), initial_indent=start.ljust(_INDENT), subsequent_indent=" " * _INDENT

@@ -1,4 +1,4 @@
-"""`--cfg` and `--info`: the configuration that a command line makes, and how it is composed, as Hydra shows them."""
+"""`--cfg` and `--info`: the configuration of a command line, and how it is composed, in Hydra's format."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def configuration_text(
     """Returns a configuration as YAML: the study's (`job`), Hydra's own (`hydra`), or both (`all`).
 
     Args:
-        verb: whose options are shown.
-        overrides, config_dir: as of `compose_config`.
+        verb: the verb whose options are shown.
+        overrides, config_dir: as in `compose_config`.
         kind: `job`, `hydra` or `all`.
-        package: the part that is shown, as `train`; None shows all.
-        resolve: whether what refers to other options has their values; of `job` only.
+        package: the part that is shown, such as `train`; None shows all.
+        resolve: whether references to other options are replaced by their values; only with `job`.
 
     Raises:
-        UsageError: if the configuration cannot be composed, or has no such part.
+        UsageError: if the configuration cannot be composed, or does not have the part.
     """
     if resolve and kind != "job":
         raise UsageError("--resolve", None, f"applies to --cfg job, not to --cfg {kind}")
@@ -44,7 +44,7 @@ def configuration_text(
 
 
 def composition_text(verb: str, overrides: Sequence[str], config_dir: str | None, kind: str) -> str:
-    """Returns how a configuration is composed: `searchpath`, `defaults-tree`, `defaults`, `config`, or `all` of these.
+    """Returns how a configuration is composed; `kind` is `searchpath`, `defaults-tree`, `defaults`, `config` or `all`.
 
     Raises:
         UsageError: if the configuration cannot be composed.
@@ -57,12 +57,12 @@ def composition_text(verb: str, overrides: Sequence[str], config_dir: str | None
         "defaults": ("Defaults list", _table(headers, composed.defaults)),
         "config": ("Config", [configuration_text(verb, overrides, config_dir, "job", None, resolve=False)]),
     }
-    shown = sections.values() if kind == "all" else [sections[kind]]
-    return "\n\n".join("\n".join([title, "*" * len(title), *lines]) for title, lines in shown)
+    selected = sections.values() if kind == "all" else [sections[kind]]
+    return "\n\n".join("\n".join([title, "*" * len(title), *lines]) for title, lines in selected)
 
 
 def _job(verb: str, overrides: Sequence[str], config_dir: str | None, *, resolve: bool) -> DictConfig:
-    """Returns what a verb reads, by the names of the command line."""
+    """Returns the options of a verb, by their names on the command line."""
     config, unresolved = compose_unresolved(without_recipes(overrides), config_dir)
     values = OmegaConf.to_container(OmegaConf.structured(config) if resolve else unresolved)
     assert isinstance(values, dict)
@@ -78,14 +78,14 @@ def _job(verb: str, overrides: Sequence[str], config_dir: str | None, *, resolve
 
 
 def _composition(overrides: Sequence[str], config_dir: str | None) -> Composition:
-    read = [parse_override(text) for text in overrides]
-    return composition(select_choices(read, config_dir), config_dir)
+    parsed = [parse_override(text) for text in overrides]
+    return composition(select_choices(parsed, config_dir), config_dir)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    first, *others = [
+    header, *lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
         for row in (headers, *rows)
     ]
-    return [first, "-" * len(first), *others]
+    return [header, "-" * len(header), *lines]

@@ -1,4 +1,4 @@
-"""`-m`: runs several studies one after the other; one that fails costs one."""
+"""`-m`: runs several studies one after the other; a failed study does not stop the next ones."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable, Sequence
 
 from ablations.config.multirun import Job
 
-_FIRST_OF_SIGNALS = 128  # exit statuses from here on end all studies: an interrupt, a reader that has gone
+_FIRST_OF_SIGNALS = 128  # higher exit statuses stop all studies: an interrupt, a broken pipe
 
 
 def run_jobs(jobs: Sequence[Job], run: Callable[[Job], int]) -> int:
-    """Runs jobs in their order, and says which of them failed.
+    """Runs jobs in their order, and prints which of them failed.
 
     Args:
         jobs: the studies.
-        run: runs one, and returns its exit status.
+        run: runs a study, and returns its exit status.
 
     Returns:
-        0 when all ended well, the status of all if it is the same, and otherwise 1; that of a signal ends all.
+        The status of all jobs if it is the same, otherwise 1; the status of a signal is returned at once.
     """
     statuses: list[int] = []
     for number, job in enumerate(jobs, 1):
         print(f"\nStudy {number} of {len(jobs)}: {job.study} ({' '.join(job.own)})", flush=True)
         try:
             statuses.append(run(job))
-        except Exception:  # a defect, which costs this study
+        except Exception:  # a defect; the other studies are run
             traceback.print_exc()
             statuses.append(1)
         if statuses[-1] >= _FIRST_OF_SIGNALS:

@@ -1,1 +1,1 @@
-"""The few things that everything needs: errors, metrics, URLs, and what machine this is."""
+"""What all packages use: errors, metrics, URLs, and a description of the machine."""

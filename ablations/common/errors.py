@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: one message, exit status 2, no traceback."""
+"""Errors that the user can correct: one message, exit status 2, no traceback."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 
 from ablations.common.urls import hide_passwords
 
-_LISTED = 12  # more choices than this are too many to read
+_LISTED = 12  # longer lists of choices are not printed
 _LONGEST = 300  # characters of a value that are repeated
-_LONGEST_NAME = 100  # longer ones are no misspellings, and looking for what is near them takes seconds
+_LONGEST_NAME = 100  # longer words are not misspellings, and the search for close matches would take seconds
 
 
 class SuiteError(Exception):
-    """Something cannot be done for a reason that the user can mend; the message says what would do.
+    """An error that the user can correct; the message names the option, the value, the reason and valid choices.
 
     Args:
-        option: what the user named, as `train.epochs`.
-        value: what it was given, None where it was given nothing.
-        reason: why that does not do, as a clause.
-        choices: what would do; the nearest come first in the message.
-        word: what the choices are to be near to, where it is not the value (or, without one, the option).
+        option: the option or file at fault, such as `train.epochs`.
+        value: its value; None if it has none.
+        reason: why this is an error, as a clause.
+        choices: valid choices; the message suggests the closest ones.
+        word: the word that suggestions are compared with; by default the value (or, without one, the option).
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class SuiteError(Exception):
         super().__init__(self._message())
 
     def within(self, place: str) -> SuiteError:
-        """Returns the error as one of a part of what was asked for: the reason begins with the name of the part."""
+        """Returns the same error with the place where it occurred before the reason."""
         return type(self)(self.option, self.value, f"{place}: {self.reason}", self.choices, self._word)
 
     def _message(self) -> str:
@@ -48,11 +48,11 @@ class SuiteError(Exception):
 
 
 class UsageError(SuiteError):
-    """An option, or a combination of options, that was typed cannot be had."""
+    """An option, or a combination of options, is invalid."""
 
 
 def shown(value: object) -> str:
-    """Spells a value as the command line has it, in one line of bearable length, without what is secret."""
+    """Formats a value as on the command line: in one line of limited length, with secrets hidden."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif value is None:
@@ -68,15 +68,15 @@ def shown(value: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Replaces what is not printable: it could move the cursor of a terminal, or change how the rest is shown."""
+    """Escapes unprintable characters, which could move a terminal's cursor or change how the text is displayed."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def nearest(word: str, choices: Iterable[str]) -> list[str]:
-    """Returns up to three of `choices` that look like `word`, the likest first."""
-    known = list(choices)
+    """Returns up to three of `choices` that are similar to `word`, the most similar first."""
+    names = list(choices)
     if len(word) > _LONGEST_NAME:
         return []
-    # `epochs` means `train.epochs`: what ends alike is nearer than what has as many letters in common.
-    ends = [choice for choice in known if choice.rpartition(".")[2] == word.rpartition(".")[2]]
-    return ends[:3] or difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    # `epochs` means `train.epochs`: an equal last part counts more than the number of common letters.
+    ends = [name for name in names if name.rpartition(".")[2] == word.rpartition(".")[2]]
+    return ends[:3] or difflib.get_close_matches(word, names, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and one message for those that cannot be written."""
+"""Atomic writing of files, and the error message for files that cannot be written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ablations.common.errors import SuiteError, UsageError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Writes a file under another name and renames it, so that a reader finds the old content or all of the new one.
+    """Writes a file atomically: under a temporary name that is renamed, so that readers see the old or the new content.
 
-    A writer that fails leaves the old content and nothing else; one that is killed leaves its partial file, which
-    `discard_partials` removes. The file gets the permissions of any new one, and its folder is made; text is UTF-8.
+    A writer that fails leaves the old content and no other file; one that is killed leaves its partial file, which
+    `discard_partials` removes. The file gets the default permissions; its folder is created; text is UTF-8.
 
     Raises:
-        OSError: if it cannot be written; `filename` is the path, or the folder that cannot be made.
+        OSError: if it cannot be written; `filename` is the path, or the folder that cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
@@ -28,7 +28,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # nothing may be to be removed, and a read-only disk refuses that too
+        with suppress(OSError):  # the file may not exist, or the disk may be read-only
             partial.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -36,20 +36,20 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def discard_partials(path: Path) -> None:
-    """Removes what killed writers left of a file that nobody is writing now."""
+    """Removes partial files of killed writers; no other process may be writing the file."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def user_path(option: str, path: str) -> Path:
-    """Returns the path that an option names, with `~` or `~name` replaced by a home folder.
+    """Returns the path that an option names, with `~` or `~name` replaced by the home folder.
 
     Raises:
-        UsageError: if there is no such home folder.
+        UsageError: if the home folder is unknown.
     """
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # pathlib's, where neither HOME nor the list of accounts has it
+    except RuntimeError:  # raised by pathlib if neither HOME nor the list of accounts has it
         name = path.partition("/")[0]
         reason = f"home folder {name} not found (HOME is not set, or the account does not exist); give a full path"
         raise UsageError(option, path, reason) from None
@@ -59,12 +59,12 @@ def user_path(option: str, path: str) -> Path:
 def refusals_explained(
     option: str, place: object, advice: str = "", *, names_file: bool = False, error: type[SuiteError] = UsageError
 ) -> Iterator[None]:
-    """Turns a failure to write into a message of the option that has to be mended; `advice` follows the reason.
+    """Turns a failure to write into an error of the option that has to be corrected; `advice` follows the reason.
 
     `place` is the option's value in the message; with `names_file` it is the file that cannot be written, if known.
 
     Raises:
-        SuiteError: in place of an OSError; `error` is its kind.
+        SuiteError: in place of an OSError; `error` is its class.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def refusals_explained(
 
 
 def check_path(option: str, path: Path) -> None:
-    """Checks that a path can be one at all; raises UsageError if a name in it is too long, or has a NUL character."""
+    """Raises UsageError if a name in a path is too long for the file system or contains a NUL character."""
     try:
         os.lstat(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How busy other processes keep the cores of this machine while something is measured."""
+"""The load of other processes on this machine's cores during a measurement."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import psutil
 
 from ablations.common.machine import allowed_cores
 
-_SHORTEST = 0.1  # seconds, as processor time is counted in hundredths
+_SHORTEST = 0.1  # seconds; processor time is counted in hundredths of a second
 
 
 class LoadMeter:
-    """Measures, from its creation on, the processor time that processes other than this one and its children use."""
+    """Measures, from its creation on, the processor time of all processes but this one and its children."""
 
     def __init__(self) -> None:
         self._begun, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
 
     def cores_of_others(self) -> float:
-        """Returns how many of the cores that this process may run on others have used; nan after too short a time.
+        """Returns how many of this process's allowed cores other processes have used; nan after too short a time.
 
-        Time that a hypervisor gave to other machines counts as used.
+        Time that a hypervisor gave to other machines (steal) counts as used.
         """
         elapsed = time.monotonic() - self._begun
         if elapsed < _SHORTEST:

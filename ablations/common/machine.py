@@ -1,4 +1,4 @@
-"""What machine and software this is, without importing torch: cores, processor, GPUs, kernels, versions, commit."""
+"""Describes machine and software without importing torch: cores, processor, GPUs, kernels, versions, commit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "optuna", "mlflow")
 
 
 def available_cores() -> int:
-    """Counts the cores that this process may use, by its affinity and the processor time of its control group."""
+    """Counts the cores that this process may use, given its affinity and the limit of its control group."""
     return int(max(1, min(len(allowed_cores()), cgroup.cores())))
 
 
@@ -30,16 +30,16 @@ def allowed_cores() -> list[int]:
 
 
 def available_memory() -> int:
-    """Returns the bytes of memory that processes may still take without swapping, of the machine and control group."""
+    """Returns the bytes of memory still available without swapping, given the machine and the control group."""
     import psutil
 
     return int(min(psutil.virtual_memory().available, cgroup.free_memory()))
 
 
 def out_of_memory_kills() -> float:
-    """Counts the processes that the kernel has killed for lack of memory since it started; nan where that is unknown.
+    """Counts the processes that the kernel has killed for lack of memory since it started; nan if unknown.
 
-    In a container these are those of its whole machine.
+    In a container the count is of the whole machine.
     """
     try:
         text = Path("/proc/vmstat").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def out_of_memory_kills() -> float:
 
 
 def gpu_memory_used() -> int:
-    """Returns the bytes of memory in use on this process's GPUs together; 0 where the driver cannot be asked."""
+    """Returns the bytes of memory in use on all of this process's GPUs; 0 if NVML is not available."""
     try:
         import pynvml
 
@@ -59,7 +59,7 @@ def gpu_memory_used() -> int:
 
 
 def built_kernels() -> list[str]:
-    """Returns the instruction sets that the installation has built kernels of shuffle attention for, without torch."""
+    """Returns the instruction sets for which the installation has compiled kernels of shuffle attention."""
     return sorted(path.name.partition(".")[0][1:] for path in Path(sa_core.__path__[0]).glob("fused/_*.so"))
 
 
@@ -90,13 +90,13 @@ def clock_mhz(gpu: str | None = None) -> str:
 
         frequency = psutil.cpu_freq()
         return f"{frequency.current:.0f}" if frequency else ""
-    except Exception:  # no driver, no permission, a virtual machine that hides it
+    except Exception:  # no driver, no permission, or hidden by a virtual machine
         return ""
 
 
 @cache
 def git_commit() -> str | None:
-    """Returns the commit of the code that runs, with `+changes` where files differ from it; None outside git."""
+    """Returns the commit of the running code, with `+changes` if files differ from it; None outside git."""
     folder = Path(__file__).parent
     try:
         head = _git(folder, "rev-parse", "HEAD")
@@ -107,23 +107,23 @@ def git_commit() -> str | None:
 
 
 def code_version() -> str:
-    """Returns which code runs: the commit, or outside git the version of the distribution."""
+    """Returns the version of the running code: the commit, or outside git that of the distribution."""
     return git_commit() or f"version {metadata.version('shuffle-attention-ablations')}"
 
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    # Of this folder's repository: a hook, for one, has GIT_DIR set to another one.
+    # GIT_DIR, as set in git hooks, may point to another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    found = subprocess.run(
+    completed = subprocess.run(
         command, check=True, capture_output=True, encoding="utf-8", errors="replace", env=environment
     )
-    return found.stdout.strip()
+    return completed.stdout.strip()
 
 
 @cache
 def gpus() -> tuple[tuple[str, tuple[int, int]], ...]:
-    """Returns name and compute capability of each NVIDIA GPU of this process, as far as NVML tells them."""
+    """Returns name and compute capability of each NVIDIA GPU of this process, read by NVML; empty without NVML."""
     try:
         import pynvml
 
@@ -138,7 +138,7 @@ def gpus() -> tuple[tuple[str, tuple[int, int]], ...]:
 def _visible_gpus() -> list[Any]:
     """Returns NVML's handles of the GPUs that this process may use: all, or those of CUDA_VISIBLE_DEVICES in its order.
 
-    Numbers are NVML's. They are CUDA's, too, if the GPUs are alike or CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    Device numbers are NVML's, which equal CUDA's if all GPUs are of one model or CUDA_DEVICE_ORDER is PCI_BUS_ID.
     """
     import pynvml
 
@@ -154,13 +154,13 @@ def _visible_gpus() -> list[Any]:
             if name == str(number) or (name.startswith("GPU-") and pynvml.nvmlDeviceGetUUID(handle).startswith(name))
         ]
         if len(named) != 1:
-            break  # CUDA, too, ignores what follows the first name that it does not know
+            break  # like CUDA, which ignores everything after the first unknown name
         visible += named
     return visible
 
 
 def has_cuda_driver() -> bool:
-    """Whether the driver of NVIDIA's GPUs is installed, without importing torch."""
+    """Returns whether the driver of NVIDIA's GPUs is installed, without importing torch."""
     with contextlib.suppress(OSError):
         return bool(ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"))
     return False
@@ -177,7 +177,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def cpu_flags() -> set[str]:
-    """Returns the instruction sets that the processor has, by Linux's names; none on other systems."""
+    """Returns the processor's instruction sets by their names on Linux; empty on other systems."""
     return set(_cpuinfo().get("flags", "").split())
 
 

@@ -1,4 +1,4 @@
-"""The metrics of a cell, declared once: names, labels, units, digits, directions; for tables, figures and MLflow."""
+"""Declares the metrics of a cell for tables, figures and MLflow: name, label, unit, digits, direction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that a cell has, under `key` in its result.
+    """A quantity of a cell, stored under `key` in its result.
 
-    `direction` says which values are better, `maximize` or `minimize`; it is empty where no search can look for them.
-    `measured` says whether the number is a cost that a variant has (`ablations.analysis.costs`), `counted` whether it
-    is a property of the network that training does not change; neither can be judged over replicates.
+    `direction` is `maximize` or `minimize`; it is empty for metrics that cannot be objectives of a search. `measured`
+    marks a variant's cost (`ablations.analysis.costs`), `counted` a property of the network that training does not
+    change; neither varies over replicates, so verdicts cannot be about them.
     """
 
     key: str
@@ -32,30 +32,30 @@ class Metric:
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether it is a share of images that a network gets right."""
+        """Whether it is the share of correctly classified images."""
         return self.in_points and self.direction == "maximize"
 
     @property
     def difference_unit(self) -> str:
-        """The unit of differences; empty where there is none."""
+        """The unit of differences; empty if there is none."""
         return "points" if self.in_points else self.unit
 
     def quantity(self, value: float) -> str:
-        """Writes a difference without a sign, as a margin, with its unit: `1 point`, `0.2 points`."""
+        """Formats an unsigned difference, such as a margin, with its unit: `1 point`, `0.2 points`."""
         unit = "point" if self.in_points and value == 1 else self.difference_unit
         return f"{value:g} {unit}".rstrip()
 
     @property
     def axis(self) -> str:
-        """Label of an axis: name and unit."""
+        """Axis label: name and unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def format(self, value: float) -> str:
-        """Writes a value with the digits that mean something; a dash for what was not measured."""
+        """Formats a value with the metric's digits; NaN, which means not measured, as a dash."""
         return "–" if math.isnan(value) else f"{value:,.{self.digits}f}"
 
     def format_difference(self, value: float) -> str:
-        """Writes a difference with its sign and a digit more: `+0.35`."""
+        """Formats a difference with its sign and one more digit: `+0.35`."""
         written = f"{value:+,.{self.digits + 1}f}"
         return written if written.strip("+-0.,") else written.replace("-", "+")
 
@@ -77,12 +77,12 @@ _DECLARED = (
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.key: metric for metric in _DECLARED})
 
-# The metrics that a search can look for, with their directions, and those of them that are measured costs.
+# Possible objectives of a search, with their directions, and the measured costs among all metrics.
 OBJECTIVES: Mapping[str, str] = {metric.key: metric.direction for metric in _DECLARED if metric.direction}
 COSTS = frozenset(metric.key for metric in _DECLARED if metric.measured)
-# The metrics that verdicts can be about: results of training that every cell has.
+# The metrics that verdicts can be about: results of training.
 JUDGED = tuple(key for key in OBJECTIVES if key not in COSTS and not METRICS[key].counted)
 
-# What a cell has once, and what it has after every epoch.
+# The metrics of a whole cell, and those of each epoch.
 CELL_METRICS = ("top1", "top5", "test_loss", "ece", "parameters", "seconds")
 EPOCH_METRICS = ("train_loss", "test_loss", "top1", "learning_rate")

@@ -1,8 +1,8 @@
-"""Names and sentences that people give: which characters they may have, and how those of a file system are shown.
+"""User-given names and sentences: valid characters, and conversion to file names and aliases.
 
-A name reaches terminals, tables, figures, HTML, Markdown, LaTeX and databases. Each of these escapes what has a meaning
-there; what none of them can show faithfully is refused: control characters, and characters that are invisible or change
-the order of those around them (Boucher and Anderson 2021, "Trojan Source").
+A name appears in terminals, tables, figures, HTML, Markdown, LaTeX and databases. Each of them escapes its own special
+characters. Characters that none of them can display faithfully are refused: control characters, invisible characters,
+and those that reorder the text around them (Boucher and Anderson 2021, "Trojan Source").
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Iterable
 
 from ablations.common.errors import UsageError, shown
 
-LONGEST_NAME = 200  # characters; with the replicate it fits into MLflow's 250
-# Soft hyphen, zero-width space, byte order mark, marks and overrides of direction, and others without a shape. The
-# joiners U+200C and U+200D are part of how words and emoji are written.
+LONGEST_NAME = 200  # characters; together with the replicate it fits into MLflow's limit of 250
+# Soft hyphen, zero-width space, byte order mark, marks and overrides of direction, and other invisible characters. The
+# joiners U+200C and U+200D are allowed: words and emoji are written with them.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 _REFUSED = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, line and paragraph separators
 
-# What MLflow refuses as an alias of a model.
+# Reserved by MLflow: not valid as an alias of a model.
 _NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
-_LONGEST_PLAIN = 50  # letters, of up to four bytes each, as names of files have 255
+_LONGEST_PLAIN = 50  # letters of up to four bytes each; file names are limited to 255 bytes
 
 
 def check_name(option: str, name: str) -> None:
-    """Checks the name of something that is shown and stored; raises UsageError, as `check_sentence` does."""
+    """Raises UsageError if a name has an invalid character, is too long, or begins or ends with a space."""
     if name != name.strip():
         raise UsageError(option, None, f"the name {name!a} must not begin or end with a space")
     if len(name) > LONGEST_NAME:
@@ -34,7 +34,7 @@ def check_name(option: str, name: str) -> None:
 
 
 def check_sentence(option: str, text: str) -> None:
-    """Checks a text that is shown and stored; raises UsageError if a character of it has no place in any text."""
+    """Raises UsageError if a text has a character that cannot be displayed."""
     _check_characters(option, "has", text)
 
 
@@ -47,17 +47,17 @@ def _check_characters(option: str, clause: str, text: str) -> None:
 
 
 def visible(text: str) -> str:
-    r"""Returns a text in which every character can be seen: `\x1b`, `\u202e` stand for what cannot.
+    r"""Returns a text with escapes such as `\x1b` and `\u202e` in place of characters that cannot be displayed.
 
-    For names that nobody can be asked to change here, such as those of folders.
+    For names that the suite cannot refuse, such as those of folders.
     """
     return "".join(sign.encode("unicode_escape").decode() if _is_refused(sign) else sign for sign in text)
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Returns for each name one of letters, digits, '_' and '-', for files and for aliases: `groups-4` for `groups=4`.
+    """Maps each name to one of letters, digits, '_' and '-', for files and aliases: `groups-4` for `groups=4`.
 
-    Names that become equal get a number.
+    Names that would become equal are numbered.
     """
     plain: dict[str, str] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Parts that are made one by one: a part that cannot be made is left out with its reason, and the others are made."""
+"""Makes the parts of a report independently: a part that fails is left out with its reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ablations.common.files import write_whole
 from ablations.common.urls import hide_passwords
 from ablations.common.wording import first_line
 
-TRACEBACKS = "tracebacks.txt"  # beside a report that lacks parts
+TRACEBACKS = "tracebacks.txt"  # beside a report with missing parts
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -32,18 +32,18 @@ class Missing:
 
 @dataclass
 class Parts:
-    """Makes the parts of a report and collects those that could not be made, in `missing`.
+    """Makes the parts of a report, and collects those that failed in `missing`.
 
-    With `raises`, which suits callers that want one part, errors are raised instead.
+    With `raises`, for callers that need a single part, errors are raised instead.
     """
 
     raises: bool = False
     missing: list[Missing] = field(default_factory=list)
 
     def make(self, name: str, default: _D, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | _D:
-        """Returns what `function` returns; if it raises an exception, notes the reason and returns `default`.
+        """Returns the result of `function`; if it raises an Exception, records the reason and returns `default`.
 
-        KeyboardInterrupt and its like are raised, and so is BrokenPipeError: nobody reads the output any more.
+        BrokenPipeError is raised: the reader of the output has gone.
         """
         try:
             return function(*args, **kwargs)
@@ -54,14 +54,14 @@ class Parts:
             return default
 
     def add(self, name: str, error: Exception) -> None:
-        """Notes that a part could not be made because of an exception, which is raised with `raises`."""
+        """Records that a part failed with an exception; with `raises`, raises it."""
         if self.raises:
             raise error
         self.leave_out(name, reason_of(error), hide_passwords("".join(traceback.format_exception(error))))
 
     def leave_out(self, name: str, reason: str, trace: str = "") -> None:
-        """Notes that a part could not be made; of several notes of the same name, the first is kept."""
-        if not self.raises and all(one.name != name for one in self.missing):
+        """Records that a part is missing; of several records of the same name, the first is kept."""
+        if not self.raises and all(part.name != name for part in self.missing):
             self.missing.append(Missing(name, reason, trace))
 
     def write_tracebacks(self, path: Path) -> Path | None:
@@ -69,7 +69,7 @@ class Parts:
 
         Returns None if there is nothing to write or the file cannot be written.
         """
-        traces = [f"{one.name}\n{'-' * len(one.name)}\n{one.trace}" for one in self.missing if one.trace]
+        traces = [f"{part.name}\n{'-' * len(part.name)}\n{part.trace}" for part in self.missing if part.trace]
         with suppress(OSError):
             if traces:
                 write_whole(path, "\n".join(traces))
@@ -78,11 +78,11 @@ class Parts:
         return None
 
 
-RAISE = Parts(raises=True)  # collects nothing, so it can be shared
+RAISE = Parts(raises=True)  # has no state, so it can be shared
 
 
 def reason_of(error: Exception) -> str:
-    """Returns why something failed, in one line without secrets: `ValueError: math domain error`."""
+    """Returns the reason of an error in one line without secrets: `ValueError: math domain error`."""
     line = str(error) if isinstance(error, SuiteError) else first_line(error)
     kind = type(error).__name__
     return shown(line if isinstance(error, SuiteError) or line == kind else f"{kind}: {line}")

@@ -1,4 +1,4 @@
-"""How a process is set up that trains or measures, before it imports torch, or reads many objects at once."""
+"""Settings of a process: memory allocation and profiler before torch is imported, garbage collection while reading."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks instead of returning them to the kernel.
+    """Configures glibc to keep large freed blocks instead of returning them to the kernel.
 
-    A training step frees and allocates the same tensors over and over; on the CPU, having the kernel map and clear
-    their pages anew each time costs a fifth of a small network's step.
+    Each training step frees and allocates the same tensors; on the CPU, mapping and clearing their pages each time
+    takes a fifth of a small network's step.
     """
     if sys.platform != "linux":
         return
@@ -28,13 +28,13 @@ def keep_freed_memory() -> None:
 
 
 def quiet_profiler() -> None:
-    """Keeps Kineto, behind torch's profiler, from writing notices to standard error; to be called before torch is."""
+    """Silences the notices of Kineto, the library behind torch's profiler; must be called before importing torch."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 @contextmanager
 def without_collecting_garbage() -> Iterator[None]:
-    """Turns garbage collection off, if it was on: while many objects are made that stay, it finds nothing, for long."""
+    """Disables garbage collection while many permanent objects are created: it would take long and free nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

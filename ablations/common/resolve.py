@@ -1,4 +1,4 @@
-"""What an option that is `auto` means on this machine, found out without importing torch where that can be."""
+"""Resolves options that are `auto` on this machine, where possible without importing torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ablations.common.sizes import SMALL_SIDE
 
 
 def resolve_device(device: str) -> str:
-    """Turns `auto` into `cuda` or `cpu`; raises a UsageError if `cuda` is asked for and torch finds none."""
+    """Turns `auto` into `cuda` or `cpu`; raises a UsageError for `cuda` if torch finds no GPU."""
     if device == "cpu" or (device == "auto" and not machine.has_cuda_driver()):
-        return "cpu"  # without the seconds that importing torch takes
+        return "cpu"  # saves importing torch, which takes seconds
     import torch
 
     if torch.cuda.is_available():
@@ -23,7 +23,7 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Turns `auto` into `bf16` where the hardware computes in it, otherwise into `fp32`."""
+    """Turns `auto` into `bf16` if the hardware supports it, otherwise into `fp32`."""
     if precision != "auto":
         return precision
     if device == "cuda":
@@ -34,14 +34,18 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def resolve_memory_format(memory_format: str, device: str) -> str:
-    """Turns `auto` into the layout that is fast on `device` for the networks of this suite."""
+    """Turns `auto` into the faster layout on `device` for the networks of this suite."""
     if memory_format != "auto":
         return memory_format
     return "channels_last" if device == "cuda" else "contiguous"
 
 
 def resolve_fused(fused: str, device: str) -> str:
-    """Turns `auto` into `on` where there are kernels for `device`, else into `off`; a UsageError if `on` has none."""
+    """Turns `auto` into `on` if there are kernels for `device`, otherwise into `off`.
+
+    Raises:
+        UsageError: for `on` without kernels.
+    """
     built = find_spec("triton") if device == "cuda" else machine.built_kernels()
     if fused == "on" and not built:
         reason = "triton is not installed" if device == "cuda" else "no C++ compiler was found at installation"
@@ -50,10 +54,10 @@ def resolve_fused(fused: str, device: str) -> str:
 
 
 def resolve_threads(threads: int | str, device: str, side: int) -> int:
-    """Turns `auto` into 1 on a GPU and for images of up to 64 pixels, otherwise into the cores of this process.
+    """Turns `auto` into 1 on a GPU and for images of up to 64 pixels, otherwise into the number of available cores.
 
-    What a GPU is given to do takes one. A second one makes a small network half as fast again, a second cell beside the
-    first twice; and with one the digits are the same on machines with any number of cores.
+    Feeding a GPU takes one thread. A small network gains a factor of 1.5 from a second thread, but training a second
+    cell in parallel gains 2; and with one thread results do not depend on the number of cores.
     """
     if isinstance(threads, int):
         return threads

@@ -10,7 +10,7 @@ Settings = dict[str, Any]
 
 
 def as_stored(settings: Mapping[str, Any]) -> Settings:
-    """Returns settings as a database gives them back, with lists for tuples."""
+    """Returns settings as read back from a database, with lists in place of tuples."""
     return dict(json.loads(json.dumps(settings)))
 
 
@@ -20,7 +20,7 @@ def flatten(settings: Mapping[str, Any]) -> Settings:
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted name and the value of each setting; a name that is written in two ways comes twice."""
+    """Yields dotted name and value of each setting; a name that is given both nested and dotted is yielded twice."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,10 +1,10 @@
-"""A unit of memory, and which images are small: one threshold for a network's stem and the threads that train it."""
+"""A unit of memory, and the threshold of small images, which decides a network's stem and number of threads."""
 
 from __future__ import annotations
 
 MIB = 2**20  # bytes
 
-# Side in pixels. Of a smaller image an ImageNet stem would leave a point before the last stage, so a network for such
-# images keeps their resolution, is small, and gains little from a second thread. The least `data.resolution` and the
-# paper's number of groups are 64, too, for other reasons.
+# Side in pixels. An ImageNet stem would reduce smaller images to a single pixel before the last stage. Networks for
+# them keep the resolution, are small, and gain little from a second thread. That the minimum of `data.resolution` and
+# the paper's number of groups are 64, too, is unrelated.
 SMALL_SIDE = 64

@@ -1,4 +1,4 @@
-"""Paths as URLs, and URLs that are safe to show: in messages, reports and stores, secrets are three asterisks."""
+"""Converts paths to URLs, and replaces secrets in messages, reports and stores by three asterisks."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-_END = r"\s'\"<>"  # what ends a URL in a text
+_END = r"\s'\"<>"  # characters that end a URL in a text
 _SECRET = r"(?:password|passwd|passphrase|pwd|token|secret|api_?key|access_?key|credentials?|signature|sig)"
 _HIDDEN = (
-    # Of a web address everything before the `@`, which may be a token: it names nobody who has to be known.
+    # Web address: everything before the `@`, which may be a token.
     (re.compile(rf"(https?://)[^/?#{_END}]+(@)", re.IGNORECASE), r"\1***\2"),
-    # Of a database's what stands behind the user, up to the last `@` before the host's `/`: nobody escapes everything.
+    # Database: the password, up to the last `@` before the host's `/`, because passwords are not always escaped.
     (re.compile(rf"((?!https?)\b[\w+.-]+://[^:/@{_END}]*:)[^@{_END}]+(?:@[^/?#@{_END}]*(?=@))*(@)", re.IGNORECASE),
      r"\1***\2"),
     # Parameters of a URL, by their names.
     (re.compile(rf"([?&;][\w.%-]*{_SECRET}=)[^&;#{_END}]+", re.IGNORECASE), r"\1***"),
-    # What drivers write in their messages: password=..., 'password': '...'.
+    # Messages of drivers: password=..., 'password': '...'.
     (re.compile(rf"(?<![\w.])((?:ssl)?password\s*=\s*)(?:'[^']*'|[^{_END}&,;)]+)", re.IGNORECASE), r"\1***"),
     (re.compile(r"(['\"](?:ssl)?password['\"]\s*:\s*['\"])[^'\"]+", re.IGNORECASE), r"\1***"),
 )  # fmt: skip
 _AUTHORITY = re.compile(r"(https?)?.*?://([^:/@\s]*)(?::([^\s?#]*))?@")
-_SHORTEST = 3  # letters of a secret that is looked for by itself
+_SHORTEST = 3  # letters; shorter secrets are not searched for outside their URL
 
 
 def sqlite_url(path: Path) -> str:
     """Returns the SQLAlchemy URL of a SQLite file: `sqlite:///results/optuna.db`.
 
-    What a URL would read as something else is percent-encoded, so it means the same to Optuna, MLflow and their
-    command lines. `database_file` of `ablations.storage.database` is the inverse.
+    Characters with a meaning in URLs are percent-encoded, so that Optuna, MLflow and their command lines read the same
+    path. `database_file` of `ablations.storage.database` is the inverse.
 
     Raises:
-        ValueError: if the path has a question mark, which no URL of SQLAlchemy before 2.1 can have.
+        ValueError: if the path has a question mark and SQLAlchemy is older than 2.1.
     """
     if _decodes_database():
         return "sqlite:///" + re.sub("[%?]", lambda sign: quote(sign[0]), str(path))
@@ -50,7 +50,7 @@ def file_url(path: Path) -> str:
 @cache
 def _decodes_database() -> bool:
     """Whether SQLAlchemy decodes percent signs in the name of a database, as it does from 2.1 on."""
-    from sqlalchemy.engine import make_url  # late: most commands that end in a message need no database
+    from sqlalchemy.engine import make_url  # imported late: errors of the command line are reported without it
 
     return make_url("sqlite:///%3F").database == "?"
 
@@ -61,12 +61,12 @@ def relative_link(path: Path, folder: Path) -> str:
 
 
 def hide_passwords(text: str, url: str = "") -> str:
-    """Replaces the secrets of every URL in a text: passwords, tokens, and parameters that are named like them.
+    """Replaces the secrets of every URL in a text: passwords, tokens, and parameters with such names.
 
-    Those of `url`, of which the text speaks, are replaced wherever they stand, as drivers tear URLs to pieces.
+    Secrets of `url`, the URL that the text is about, are replaced anywhere: drivers quote parts of URLs.
     """
-    for pattern, shown in _HIDDEN:
-        text = pattern.sub(shown, text)
+    for pattern, replacement in _HIDDEN:
+        text = pattern.sub(replacement, text)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

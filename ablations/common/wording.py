@@ -1,4 +1,4 @@
-"""How counts are written, and which line of an error stands for all of it."""
+"""Formats counts, and selects the line of an error that summarizes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Writes a number of things: `1 replicate`, `3 replicates`; `plural` is a noun's with another ending than s."""
+    """Formats a count: `1 replicate`, `3 replicates`; `plural` is for nouns whose plural does not end in s."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
@@ -16,12 +16,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def first_line(error: BaseException, skipping: str = "") -> str:
-    """Returns the first line of an error's message that does not begin with `skipping`; its type's name without one."""
+    """Returns the first line of an error's message that does not begin with `skipping`, or else its type's name."""
     lines = (line.strip() for line in str(error).splitlines())
     kept = (line for line in lines if line and not (skipping and line.startswith(skipping)))
     return next(kept, type(error).__name__)
 
 
 def last_line(reason: object) -> str:
-    """Returns the last line of a traceback, which says what happened; nothing of what is no text."""
+    """Returns the last line of a traceback, which describes the error; empty if `reason` is not a string."""
     return str(reason).strip().splitlines()[-1] if isinstance(reason, str) and reason.strip() else ""

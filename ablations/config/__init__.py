@@ -1,4 +1,4 @@
-"""Every option, declared once; and what turns a command line into a checked `Config`."""
+"""Declares every option once, and turns a command line into a checked `Config`."""
 
 from ablations.common.metrics import COSTS, OBJECTIVES
 from ablations.config.attention import ATTENTION

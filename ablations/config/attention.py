@@ -1,4 +1,4 @@
-"""The options of each attention module: where it stands, and its knobs, which `sa_core` declares."""
+"""The options of each attention module: its insertion point, and its knobs, which `sa_core` declares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.config.option import AUTO, option
 from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.insertion_points import POSITIONS
 
-# Knobs that follow the width of the backbone unless a number is given, with what auto means in the help.
+# Knobs that are `auto` by default, which scales them to the backbone's width; with the sentence about it in the help.
 _AUTOMATIC = {
     "groups": "auto scales the paper's G = 64 to the backbone's width.",
     "reduction": "auto scales the papers' r = 16 to the backbone's width: at least 16 hidden units at the narrowest "
@@ -21,14 +21,14 @@ _AUTOMATIC = {
 
 @dataclass
 class AttentionConfig:
-    """The attention module that stands in the blocks; each module adds its own knobs."""
+    """The attention module in the blocks; each module adds its knobs."""
 
     name: str = MISSING
 
 
 @dataclass
 class PlacedAttentionConfig(AttentionConfig):
-    """An attention module that is somewhere."""
+    """An attention module with an insertion point: any but `none`."""
 
     stages: str = option("all", "Stages with attention: all, first, last, or stage numbers such as 2+3.")
     position: str = option(
@@ -40,7 +40,7 @@ class PlacedAttentionConfig(AttentionConfig):
 
 
 def _attention_schema(name: str) -> type[AttentionConfig]:
-    """Makes an attention module's knobs, declared in `sa_core`, an option group of the command line."""
+    """Turns the knobs of an attention module into a group of options."""
     knobs = ATTENTIONS[name]
     hints = get_type_hints(knobs)
     declared: list[Any] = [("name", str, field(default=name))]

@@ -1,7 +1,7 @@
-"""Reads the command line with Hydra's grammar and config groups into a checked `Config`.
+"""Parses the command line with Hydra's grammar and config groups into a checked `Config`.
 
 Hydra composes the groups (`sweep=groups`, `train=quick`); the remaining overrides are applied one at a time, so that
-what is wrong with one is said of that one.
+an error message names the override at fault.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from ablations.config.quoting import quoting_advice
 from ablations.config.schema import Config
 from sa_core.backbones.insertion_points import TIMM
 
-# Below these, keys are the user's own: a person's factors and variants are in no schema.
+# Mappings whose keys the user chooses: factors, variants and the search space are not in the schema.
 _FREE = ("sweep.factors", "sweep.variants", "tune.space")
 
 
 def compose_config(arguments: Sequence[str], config_dir: str | None = None) -> Config:
-    """Returns the configuration that overrides ask for; `config_dir` has more choices, as `sweep/mine.yaml`.
+    """Returns the configuration of overrides; `config_dir` can hold more choices, such as `sweep/mine.yaml`.
 
     Raises:
-        UsageError: for the first override that is not understood, and for any value out of its range.
+        UsageError: for the first invalid override, and for any value out of its range.
     """
     return _checked(*_composed(arguments, config_dir))
 
 
 def compose_unresolved(arguments: Sequence[str], config_dir: str | None = None) -> tuple[Config, DictConfig]:
-    """Returns the configuration as `compose_config` does, and again with what refers to other options as it is.
+    """Returns the configuration of `compose_config`, and the same with unresolved references to other options.
 
     Raises:
-        UsageError: as `compose_config` does.
+        UsageError: as `compose_config`.
     """
     config, selected, overrides = _composed(arguments, config_dir)
     result = _checked(config, selected, overrides)
@@ -61,7 +61,7 @@ def compose_unresolved(arguments: Sequence[str], config_dir: str | None = None) 
 
 
 def select_choices(overrides: Sequence[Override], config_dir: str | None = None) -> dict[str, str]:
-    """Returns the choice in each config group; raises a UsageError if there is no such choice."""
+    """Returns the choice in each config group; raises a UsageError for an unknown choice."""
     check_config_dir(config_dir)
     choices = group_choices(config_dir)
     selected = default_choices()
@@ -74,7 +74,7 @@ def select_choices(overrides: Sequence[Override], config_dir: str | None = None)
 def _composed(
     arguments: Sequence[str], config_dir: str | None
 ) -> tuple[DictConfig, dict[str, str], Sequence[Override]]:
-    """Returns what overrides make of the groups, the choices in these, and the overrides."""
+    """Returns the composed configuration, the choice in each group, and the parsed overrides."""
     overrides = [parse_override(argument) for argument in arguments]
     selected = select_choices(overrides, config_dir)
     config = compose_groups(selected, config_dir)
@@ -88,7 +88,7 @@ def _composed(
 
 
 def _checked(config: DictConfig, selected: dict[str, str], overrides: Sequence[Override]) -> Config:
-    """Resolves and checks a configuration, and gives the study its name and its question."""
+    """Resolves and checks a configuration, and fills in the study's name and question."""
     _check_interpolations(config)
     try:
         result = cast(Config, OmegaConf.to_object(config))
@@ -96,11 +96,10 @@ def _checked(config: DictConfig, selected: dict[str, str], overrides: Sequence[O
         raise UsageError(error.full_key or "configuration", None, type_reason(error)) from None
     replaced = {override.key_or_group for override in overrides}
     if not result.sweep.question or ("sweep.factors" in replaced and "sweep.question" not in replaced):
-        # What the sweep's file asks is not what is asked here.
+        # The question in the sweep's file is about the file's factors.
         factors = ", ".join(flatten(result.sweep.factors) or result.sweep.variants)
         result.sweep.question = f"What is the effect of {factors}?"
-    # A question of several lines in a file is one sentence where it is shown.
-    result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()
+    result.sweep.question = " ".join(result.sweep.question.split("\n")).strip()  # may have several lines in a file
     check_sentence("sweep.question", result.sweep.question)
     result.study = normalize("NFC", result.study or study_name(result, selected["train"]))
     if result.recipes:
@@ -110,34 +109,34 @@ def _checked(config: DictConfig, selected: dict[str, str], overrides: Sequence[O
 
 
 def check_config_dir(config_dir: str | None) -> None:
-    """Checks that there is a folder of a person's own files, where one is named; raises a UsageError otherwise."""
-    if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path's raises of a name too long)
+    """Raises a UsageError if `config_dir` is given and does not exist."""
+    if config_dir is not None and not os.path.isdir(config_dir):  # noqa: PTH112 (Path.is_dir raises for long names)
         raise UsageError("--config-dir", config_dir, "no such folder")
 
 
 def study_name(config: Config, train: str, without: Collection[str] = ()) -> str:
-    """Returns the name of a study that was given none: `<sweep>-<data>-<model>`, and the recipe if not the default.
+    """Returns the default name of a study: `<sweep>-<data>-<model>`, and `-<recipe>` unless it is the default.
 
     Args:
         config: the study.
         train: the chosen recipe.
-        without: the groups (data, model, train) that are left out; so is the model where the sweep varies it.
+        without: groups (data, model, train) to omit; the model is also omitted if the sweep varies it.
     """
     parts = {"data": config.data.name, "model": config.model.name.replace("/", "-")}
     if train != default_choices()["train"]:
         parts["train"] = train
-    left_out = {*without, *(["model"] if varies_model(config) else [])}
-    return "-".join([config.sweep.name, *(part for group, part in parts.items() if group not in left_out)])
+    omitted = {*without, *(["model"] if varies_model(config) else [])}
+    return "-".join([config.sweep.name, *(part for group, part in parts.items() if group not in omitted)])
 
 
 def varies_model(config: Config) -> bool:
-    """Whether the backbone is a factor of the sweep."""
+    """Returns whether the backbone is a factor of the sweep."""
     varied = config.sweep.factors.get("model")
     return isinstance(varied, list) or "name" in (varied or ())
 
 
 def parse_override(argument: str) -> Override:
-    """Reads an override of one value, as `train.epochs=3`; list options accept `a,b` for `[a,b]`.
+    """Parses an override with a single value, such as `train.epochs=3`; list options accept `a,b` for `[a,b]`.
 
     Raises:
         UsageError: if it cannot be parsed, or has several values for an option of one.
@@ -172,18 +171,18 @@ def _list_options() -> frozenset[str]:
 
 
 def read_override(argument: str) -> Override:
-    """Reads an override of one value or several; raises a UsageError if it is not understood."""
+    """Parses an override with one or several values; raises a UsageError if it is invalid."""
     key, equals, value = argument.partition("=")
     if not key.strip("+~ "):
         raise UsageError(argument or "''", None, "must have the form name=value")
-    # Hydra's grammar wants quotes around text with `=` in it; where nothing else can be meant, they are put there, so
-    # that sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are understood.
+    # Hydra's grammar requires quotes around text with `=`. They are added where the text is unambiguous, so that
+    # sweep.baseline=groups=4 and storage=postgresql://host/db?sslmode=require are valid.
     readings = [argument]
     if equals and not set(value) & set("\"'[]{}\\,$"):
         readings.append(f'{key}="{value}"')
     override = None
     for reading in readings:
-        with suppress(HydraException, ValueError):  # of an integer of thousands of digits
+        with suppress(HydraException, ValueError):  # ValueError: an integer of thousands of digits
             override = override or OverridesParser.create().parse_override(reading)
     if override is None:
         reason = "cannot be parsed" + (quoting_advice(key, value) if equals else "; options have the form name=value")
@@ -194,7 +193,7 @@ def read_override(argument: str) -> Override:
 
 
 def _apply_override(config: DictConfig, override: Override) -> None:
-    """Sets or removes what an override names; raises a UsageError if there is no such option or it cannot have that."""
+    """Sets or removes an option; raises a UsageError if it is unknown or cannot have the value."""
     key = override.key_or_group
     free = next((root for root in _FREE if key == root or key.startswith(f"{root}.")), None)
     if override.is_delete():
@@ -206,20 +205,20 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, value, f"cannot be set; use {group}={value}")
     if free is None and key not in (names := [*GROUPS, *_option_names(config)]):
         if group == "attention" and name:
-            own = [known for known in names if known.startswith("attention.")]
-            raise UsageError(key, None, f"attention={config.attention.name} has no such option", own)
+            of_attention = [option for option in names if option.startswith("attention.")]
+            raise UsageError(key, None, f"attention={config.attention.name} has no such option", of_attention)
         if group == "launcher" and (owners := owners_of(name)):
             raise _of_another_launcher(key, value, owners, config.launcher.name)
         raise UsageError(key, None, "unknown option", names)
     try:
-        known_as = next((name for name, shown in SHOWN_NAMES.items() if shown == key), key)
-        if override.is_add() and not isinstance(value, (dict, list)) and _is_set(config, known_as):
+        path = next((name for name, shown_name in SHOWN_NAMES.items() if shown_name == key), key)
+        if override.is_add() and not isinstance(value, (dict, list)) and _is_set(config, path):
             raise UsageError(f"+{key}", value, "is already set; leave out + to change it, or write ++")
         if free is None:
-            value = _as_declared(config, known_as, value, override)
-        # All factors at once, as sweep.factors={...}, are those and no others; with + they are added to those there.
+            value = _as_declared(config, path, value, override)
+        # sweep.factors={...} replaces all factors; +sweep.factors={...} adds to them.
         merge = key not in _FREE or override.is_add() or override.is_force_add()
-        OmegaConf.update(config, known_as, value, force_add=free is not None, merge=merge)
+        OmegaConf.update(config, path, value, force_add=free is not None, merge=merge)
     except OmegaConfBaseException as error:
         reason = type_reason(error)
         if "Cannot merge" in str(error):
@@ -227,12 +226,12 @@ def _apply_override(config: DictConfig, override: Override) -> None:
         raise UsageError(key, value, reason) from None
     except OverflowError:
         raise UsageError(key, value, "is out of range") from None
-    except (ValueError, TypeError):  # of a name below a list
+    except (ValueError, TypeError):  # a name below a list
         raise UsageError(key, value, f"{key.rpartition('.')[0]} is a list and has no options") from None
 
 
 def _delete(config: DictConfig, override: Override, *, is_free: bool) -> None:
-    """Removes an entry of a person's own, if it has the value that is given, if any."""
+    """Removes a factor, variant or range; if a value is given, it must be that of the entry."""
     key, value = override.key_or_group, override.value()
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if is_free and key not in _FREE else None
@@ -248,7 +247,7 @@ def _delete(config: DictConfig, override: Override, *, is_free: bool) -> None:
 def _is_set(config: DictConfig, key: str) -> bool:
     try:
         return OmegaConf.select(config, key) is not None
-    except OmegaConfBaseException:  # a reference that is still to be checked, or a name below a value
+    except OmegaConfBaseException:  # a reference, which is checked later, or a name below a value
         return False
 
 
@@ -265,22 +264,23 @@ def _is_number(text: str) -> bool:
 
 
 def _of_another_launcher(key: str, value: Any, owners: Sequence[str], chosen: str) -> UsageError:
-    """Returns the error for an option of launchers that are not the chosen one."""
+    """Returns the error for an option of other launchers than the selected one."""
     listed = " and ".join(f"launcher={name}" for name in owners)
-    own = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
-    reason = f"is an option of {listed}, but launcher={chosen} is selected; its options: {own}"
+    options = ", ".join(f"launcher.{name}" for name in options_of_launcher(chosen)) or "none"
+    reason = f"is an option of {listed}, but launcher={chosen} is selected; its options: {options}"
     return UsageError(key, value, reason)
 
 
-def _as_declared(config: DictConfig, known_as: str, value: Any, override: Override) -> Any:
-    """Takes `study=007` and `study=true` for text as it was typed; and no number but 0 and 1 for true or false.
+def _as_declared(config: DictConfig, path: str, value: Any, override: Override) -> Any:
+    """Converts a value to the declared type of its option.
 
-    A percentage may have its sign.
+    Text options keep the text as typed (`study=007`, `study=true`), switches accept only 0 and 1 of all numbers, and
+    percentages may end with a percent sign.
     """
-    parent, _, last = known_as.rpartition(".")
+    parent, _, last = path.rpartition(".")
     owner = OmegaConf.get_type(config, parent) if parent else Config
     hint = get_type_hints(owner).get(last) if is_dataclass(owner) else None
-    declared = next((known for known in fields(owner) if known.name == last), None) if is_dataclass(owner) else None
+    declared = next((field for field in fields(owner) if field.name == last), None) if is_dataclass(owner) else None
     if declared and declared.metadata.get("percent") and isinstance(value, str):
         number = value.removesuffix("%").strip()
         return number if _is_number(number) else value
@@ -289,7 +289,7 @@ def _as_declared(config: DictConfig, known_as: str, value: Any, override: Overri
     if hint is str and isinstance(value, (bool, int, float)):
         return str(override.input_line).partition("=")[2].strip()
     if hint == (float | str) and type(value) is int:
-        return float(value)  # which OmegaConf does where a number alone is allowed
+        return float(value)  # as OmegaConf does for options without words
     return value
 
 
@@ -297,7 +297,7 @@ def _option_names(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Yields the dotted name of every option that the command line can set."""
     for key in map(str, config):
         path = prefix + SHOWN_NAMES.get(key, key)
-        # What another option is to fill in may not be there to be looked at yet.
+        # A reference may not be resolvable yet.
         node = None if OmegaConf.is_interpolation(config, key) else OmegaConf.select(config, key)
         if isinstance(node, DictConfig) and path not in _FREE:
             yield from _option_names(node, f"{path}.")
@@ -306,21 +306,21 @@ def _option_names(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _check_interpolations(config: DictConfig) -> None:
-    """Checks that there is something where options take their values from: `${seed}`, `${oc.env:HOME}`."""
+    """Checks that references such as `${seed}` and `${oc.env:HOME}` can be resolved to a value."""
     for path, text in _interpolations(OmegaConf.to_container(config, resolve=False)):
         shown_path = SHOWN_NAMES.get(path, path)
         try:
             node = OmegaConf.select(config, path, throw_on_missing=True)
             if OmegaConf.is_config(node):
                 OmegaConf.to_container(node, resolve=True)
-        except Exception as error:  # whatever a resolver does
+        except Exception as error:  # resolvers may raise anything
             raise UsageError(shown_path, text, interpolation_reason(error)) from None
         if node is None:
             raise UsageError(shown_path, text, "refers to an option without a value")
 
 
 def _interpolations(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the dotted name and the text of what refers to something else."""
+    """Yields dotted name and text of each reference."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _interpolations(value, f"{path}.{key}" if path else str(key))

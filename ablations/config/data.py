@@ -1,4 +1,4 @@
-"""The options of each data set, and the data sets by name."""
+"""The options of each data set, and the registry of data sets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from omegaconf import MISSING
 
 from ablations.config.option import AUTO, option
 
-REPLICATE = "replicate"  # as data.seed: each replicate draws data of its own
-SELECTION_SHARE = 0.2  # of the training images, held out to select on where data.validation is auto
+REPLICATE = "replicate"  # value of data.seed: each replicate draws its own data
+SELECTION_SHARE = 0.2  # of the training images: held out for selection if data.validation is auto
 _DRAWS = f"; '{REPLICATE}' draws a new one per replicate, shared by all variants"
 
 
 @dataclass
 class DataConfig:
-    """What every data set has.
+    """The options of all data sets.
 
     Attributes:
-        margin: the equivalence margin where `sweep.margin` is auto, in percentage points of an accuracy. 0.2 points are
-            20 of CIFAR's 10,000 test images and less than the published ablations of attention modules discuss.
+        margin: the equivalence margin of accuracies if `sweep.margin` is auto, in percentage points. 0.2 points are 20
+            of CIFAR's 10,000 test images, and less than differences discussed in published ablations of attention.
     """
 
     margin: ClassVar[float] = 0.2
@@ -50,7 +50,7 @@ class DataConfig:
 
     @property
     def side(self) -> int:
-        """Height and width of the images that networks see, in pixels."""
+        """Height and width of the network's input, in pixels."""
         return 32
 
 
@@ -61,7 +61,7 @@ def _redeclared(schema: type[DataConfig], name: str, default: Any) -> Any:
 
 @dataclass
 class ShiftedConfig(DataConfig):
-    """Images that are augmented as CIFAR's are: by shifts of a few pixels."""
+    """A data set whose images are augmented by shifts of a few pixels, as usual for CIFAR."""
 
     crop: int = option(
         4, "Random crop of training images: maximum shift in pixels (reflect padding).", minimum=0, maximum=16
@@ -72,8 +72,8 @@ class ShiftedConfig(DataConfig):
 class DigitsConfig(ShiftedConfig):
     """The embedded data set: real digits on small cluttered colour scenes.
 
-    Its margin is larger than that of other data sets, so that a first run of eight replicates can decide: after its few
-    epochs paired differences have a standard deviation of about 1.5 points.
+    The margin is larger than that of other data sets, so that eight replicates can decide: after the few epochs of the
+    default recipe, paired differences have a standard deviation of about 1.5 points.
     """
 
     margin: ClassVar[float] = 2.0
@@ -106,7 +106,7 @@ class DigitsConfig(ShiftedConfig):
 
 @dataclass
 class StoredConfig(DataConfig):
-    """Real images, which lie in files."""
+    """A data set of real images in files."""
 
     root: str = option("data", "Folder of the data set; a missing data set is downloaded to it.", local=True)
     cache: str = option(
@@ -133,21 +133,21 @@ class StoredConfig(DataConfig):
 
 @dataclass
 class Cifar10Config(StoredConfig, ShiftedConfig):
-    """CIFAR-10 (Krizhevsky 2009), downloaded where `data.root` has none."""
+    """CIFAR-10 (Krizhevsky 2009), downloaded if `data.root` does not contain it."""
 
     name: str = "cifar10"
 
 
 @dataclass
 class Cifar100Config(StoredConfig, ShiftedConfig):
-    """CIFAR-100 (Krizhevsky 2009), downloaded where `data.root` has none."""
+    """CIFAR-100 (Krizhevsky 2009), downloaded if `data.root` does not contain it."""
 
     name: str = "cifar100"
 
 
 @dataclass
 class ImageTreeConfig(StoredConfig):
-    """Any ImageFolder tree: `train/<class>/` and `val/<class>/` with images in them."""
+    """An ImageFolder tree: images in `train/<class>/` and `val/<class>/`."""
 
     name: str = "imagenet_subset"
     classes: Any = option(
@@ -171,13 +171,13 @@ class ImageTreeConfig(StoredConfig):
 
     @property
     def side(self) -> int:
-        """Height and width of the images that networks see, in pixels."""
+        """Height and width of the network's input, in pixels."""
         return self.resolution
 
 
 @dataclass
 class ImagenetteConfig(ImageTreeConfig):
-    """Imagenette (fast.ai): ten classes of ImageNet that are easily told apart."""
+    """Imagenette (fast.ai): ten easily classified classes of ImageNet."""
 
     name: str = "imagenette"
     root: str = option("data/imagenette2-320", "Folder of the data set.", local=True)

@@ -1,4 +1,4 @@
-"""The config groups: the choices in each, a person's own files among them, and what Hydra makes of those chosen."""
+"""The config groups: their choices, built-in or in the user's files, and their composition by Hydra."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from sa_core.backbones.registry import BACKBONES
 
 _CONF = Path(__file__).with_name("conf")
 GROUPS = ("sweep", "data", "model", "attention", "train", "bench", "measure", "launcher")
-# The choices of a group are declared in Python, by name, or are YAML files in its folder, all of one schema.
+# The choices of a group are declared in Python or are YAML files of one schema in the group's folder.
 _DECLARED: dict[str, Mapping[str, Any]] = {
     "data": DATA,
     "model": {name: ModelConfig(name=name) for name in BACKBONES},
@@ -47,7 +47,7 @@ _IN_FILES: dict[str, type] = {"sweep": SweepConfig, "train": TrainConfig, "bench
 
 
 def default_choices() -> dict[str, str]:
-    """Returns what is chosen in each config group where the command line chooses nothing."""
+    """Returns the default choice in each config group."""
     defaults = OmegaConf.select(OmegaConf.load(_CONF / "config.yaml"), "defaults")
     return {group: choice for entry in defaults if isinstance(entry, Mapping) for group, choice in entry.items()}
 
@@ -61,12 +61,12 @@ def group_choices(config_dir: str | None = None) -> dict[str, tuple[str, ...]]:
 
 
 def sweep_questions(config_dir: str | None = None) -> dict[str, str]:
-    """Returns the question of every sweep, by its name."""
+    """Returns the research question of every sweep, by the sweep's name."""
     return {path.stem: _question(path) for path in _yaml_files("sweep", config_dir)}
 
 
 def _yaml_files(group: str, config_dir: str | None = None) -> list[Path]:
-    """Returns the suite's files of a group and then a person's own, each in the order of their names."""
+    """Returns the built-in files of a group, followed by the user's, each sorted by name."""
     folders = [_CONF] if config_dir is None else [_CONF, Path(config_dir)]
     return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
@@ -80,7 +80,7 @@ def _question(path: Path) -> str:
 
 
 def selection(override: Override, choices: tuple[str, ...], config_dir: str | None) -> str:
-    """Returns the choice that an override of a group makes; raises a UsageError if it is none of `choices`."""
+    """Returns the choice of an override such as `sweep=groups`; raises a UsageError if it is not in `choices`."""
     value = "null" if override.value() is None else override.value()
     group = override.key_or_group
     if override.is_delete() or override.is_add() or override.is_force_add():
@@ -98,9 +98,8 @@ def selection(override: Override, choices: tuple[str, ...], config_dir: str | No
 
 
 def compose_groups(selected: dict[str, str], config_dir: str | None) -> DictConfig:
-    """Lets Hydra compose the groups; raises a UsageError if a person's own file does not do."""
-    # Without such files, what is composed of the same choices is the same.
-    choices = tuple(selected.items())
+    """Composes the groups with Hydra; raises a UsageError if one of the user's files is invalid."""
+    choices = tuple(selected.items())  # the result is cached where no user's files can change it
     return deepcopy(_composed_once(choices)) if config_dir is None else _composed(choices, config_dir)
 
 
@@ -115,9 +114,9 @@ class Composition:
 
     Attributes:
         hydra: Hydra's own configuration.
-        sources: provider and path of each place where config files are looked for.
-        defaults: path, package, whether it stands for the file itself, and parent of each config.
-        tree: the same as an indented tree, in lines.
+        sources: provider and path of each entry of the search path.
+        defaults: path, package, whether it is `_self_`, and parent of each config.
+        tree: the defaults as the lines of an indented tree.
     """
 
     hydra: DictConfig
@@ -127,21 +126,21 @@ class Composition:
 
 
 def composition(selected: Mapping[str, str], config_dir: str | None) -> Composition:
-    """Returns how Hydra composes the groups; raises a UsageError as `compose_groups` does."""
+    """Returns how Hydra composes the groups; raises a UsageError as `compose_groups`."""
     with _hydra(tuple(selected.items()), config_dir) as overrides:
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
         loader = GlobalHydra.instance().config_loader()
-        found = loader.compute_defaults_list("config", overrides, RunMode.RUN)
+        defaults_list = loader.compute_defaults_list("config", overrides, RunMode.RUN)
     sources = [(source.provider, f"{source.schema}://{source.path}") for source in hydra.runtime.config_sources]
     defaults = [
         (each.config_path or "", each.package or "", str(bool(each.is_self)), each.parent or "")
-        for each in found.defaults
+        for each in defaults_list.defaults
     ]
-    return Composition(hydra, sources, defaults, list(_tree(found.defaults_tree)))
+    return Composition(hydra, sources, defaults, list(_tree(defaults_list.defaults_tree)))
 
 
 def _tree(node: Any, depth: int = 0) -> Iterator[str]:
-    """Yields the lines of Hydra's tree of defaults, of which a leaf is a default and has no children."""
+    """Yields the lines of Hydra's tree of defaults; its leaves are defaults, without a node around them."""
     children = getattr(node, "children", None) or ()
     default = getattr(node, "node", node)
     name = "<root>" if default.is_virtual() else default.get_config_path() if not default.is_self() else "_self_"
@@ -152,16 +151,16 @@ def _tree(node: Any, depth: int = 0) -> Iterator[str]:
 
 @contextmanager
 def _hydra(selected: tuple[tuple[str, str], ...], config_dir: str | None) -> Iterator[list[str]]:
-    """Sets Hydra up for the chosen groups; yields the overrides that choose them.
+    """Initializes Hydra for the chosen groups; yields the overrides that choose them.
 
     Raises:
-        UsageError: if a person's own file cannot be part of a configuration.
+        UsageError: if one of the user's files is invalid.
     """
     _register()
     overrides = [f"{group}={choice}" for group, choice in selected if not choice.startswith(TIMM)]
     own_files: list[Path] = []
     if config_dir is not None:
-        # Hydra takes what follows the scheme for the path as it is: it decodes nothing, and resolves no reference.
+        # Hydra uses the text after the scheme as the path, without percent-decoding or resolving references.
         overrides.append(f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]")
         own_files = [Path(config_dir) / group / f"{choice}.yaml" for group, choice in selected]
         own_files = [path for path in own_files if path.exists()]
@@ -173,7 +172,7 @@ def _hydra(selected: tuple[tuple[str, str], ...], config_dir: str | None) -> Ite
         with initialize_config_dir(str(_CONF), version_base="1.3"):
             yield overrides
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        # The suite's own choices fit; what does not is in a person's file, and its types have been checked.
+        # Built-in choices are valid, and the types in the user's files have been checked: the defaults list is wrong.
         reason = "it includes itself" if isinstance(error, RecursionError) else type_reason(error)
         place = str(own_files[0]) if own_files else "configuration"
         raise UsageError(place, None, f"invalid defaults list: {reason}") from None
@@ -192,7 +191,7 @@ def _register() -> None:
 
 
 def _check_own_file(path: Path, group: str, taken: Collection[str]) -> None:
-    """Checks a person's file before Hydra reads it, so that what is wrong is said of the file and not of Hydra."""
+    """Checks a user's file before Hydra reads it, so that error messages name the file."""
     if path.stem in taken:
         raise UsageError(str(path), None, f"{path.stem} is the name of a built-in {group}; rename the file")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem, re.ASCII):
@@ -207,12 +206,12 @@ def _check_own_file(path: Path, group: str, taken: Collection[str]) -> None:
     schema = _IN_FILES.get(group)
     if schema is None:
         return
-    known = [declared.name for declared in fields(schema)]
+    options = [declared.name for declared in fields(schema)]
     if not isinstance(content, dict) or not content:
-        raise UsageError(str(path), None, "contains no options", known)
+        raise UsageError(str(path), None, "contains no options", options)
     for key in content:
-        if key not in (*known, "defaults"):
-            raise UsageError(str(path), None, f"{group} has no option {shown(key)}", known)
+        if key not in (*options, "defaults"):
+            raise UsageError(str(path), None, f"{group} has no option {shown(key)}", options)
     content.pop("defaults", None)
     for key, value in content.items():
         try:

@@ -1,4 +1,4 @@
-"""The options of each launcher, and the launchers by name."""
+"""The options of each launcher, and the registry of launchers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ablations.config.option import option
 
 @dataclass
 class LauncherConfig:
-    """Who trains the cells."""
+    """The launcher, which trains the cells."""
 
     name: str = MISSING
 
 
 @dataclass
 class LocalConfig(LauncherConfig):
-    """Worker processes of this machine, several cells at once."""
+    """Several worker processes on this machine."""
 
     name: str = "auto"
     workers: int = option(
@@ -32,14 +32,14 @@ class LocalConfig(LauncherConfig):
 
 @dataclass
 class SerialConfig(LauncherConfig):
-    """This process, one cell after the other."""
+    """This process, which trains the cells one after the other."""
 
     name: str = "serial"
 
 
 @dataclass
 class RayConfig(LauncherConfig):
-    """Ray (ray.io): several cells at once, on this machine or on those of a cluster."""
+    """Ray (ray.io): several cells in parallel, on this machine or on a cluster."""
 
     name: str = "ray"
     address: str = option(
@@ -63,10 +63,10 @@ LAUNCHERS: dict[str, type[LauncherConfig]] = {"auto": LocalConfig, "serial": Ser
 
 
 def owners_of(option_name: str) -> list[str]:
-    """Returns the names of the launchers that have an option of this name."""
+    """Returns the launchers that have an option."""
     return [name for name in LAUNCHERS if option_name in options_of_launcher(name)]
 
 
 def options_of_launcher(name: str) -> list[str]:
-    """Returns the names of a launcher's own options."""
+    """Returns the names of a launcher's options."""
     return [declared.name for declared in fields(LAUNCHERS[name]) if declared.name != "name"]

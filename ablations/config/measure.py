@@ -1,4 +1,4 @@
-"""The options of measuring the costs of variants, and the choices of `measure=`."""
+"""The options of cost measurements, and the choices of `measure=`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.config.option import option
 
 @dataclass
 class MeasureConfig:
-    """When the costs of variants (time of a training step, of inference, memory) are measured, and how precisely."""
+    """When and how precisely the costs of variants (training step time, inference time, memory) are measured."""
 
     name: str = MISSING
     precision: float = option(
@@ -40,7 +40,7 @@ class MeasureConfig:
 
 @dataclass
 class MeasureOnConfig(MeasureConfig):
-    """Measures the costs of variants before the first cell is trained, once per study and machine."""
+    """Measures costs before the first cell is trained, once per study and machine."""
 
     name: str = "on"
 
@@ -54,7 +54,7 @@ class MeasureOffConfig(MeasureConfig):
 
 @dataclass
 class MeasureOnlyConfig(MeasureConfig):
-    """Measures the costs of a study that has been run again, and trains nothing."""
+    """Measures the costs of an existing study again, without training."""
 
     name: str = "only"
 

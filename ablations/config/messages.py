@@ -1,4 +1,4 @@
-"""What OmegaConf says of values of the wrong type and of references, in the words of the command line."""
+"""Translates OmegaConf's errors about types and references into messages about the command line."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _TYPES = {
 
 
 def type_reason(error: Exception) -> str:
-    """Says in plain words what OmegaConf says of a value of the wrong type; other errors keep their first line."""
-    for known, reason in _TYPES.items():
-        if known in str(error):
+    """Returns the reason of OmegaConf's error about a wrong type; of an unlisted error, its first line."""
+    for fragment, reason in _TYPES.items():
+        if fragment in str(error):
             return reason
     text = shown(first_line(error).rstrip("."))
     return text[:1].lower() + text[1:]
 
 
 def interpolation_reason(error: Exception) -> str:
-    """Says in plain words why an option cannot take its value from where it refers to."""
+    """Returns the reason why a reference such as `${seed}` cannot be resolved."""
     first = first_line(error)
     if isinstance(error, InterpolationValidationError):
         return f"the value that it refers to {type_reason(error)}"

@@ -1,7 +1,6 @@
-"""Several studies of one command line: `-m model=resnet20,resnet56` read into the overrides of each, as Hydra does.
+"""Several studies in one command line: expands `-m model=resnet20,resnet56` into the overrides of each, as Hydra does.
 
-Hydra's own sweeper runs all jobs in one process as they are; here each is an ordinary study with a name of its own,
-the one that its overrides alone make.
+Each job is an ordinary study with a distinct name: the one that its overrides would have without `-m`.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from ablations.config.compose import compose_config, read_override
 from ablations.config.groups import GROUPS, group_choices
 from ablations.config.multiverse import compose_multiverse
 
-_IN_NAME = ("sweep", "data", "model", "train")  # groups whose choice is part of a study's name, if it is given none
+_IN_NAME = ("sweep", "data", "model", "train")  # groups whose choice is part of a study's default name
 
 
 @dataclass(frozen=True)
 class Job:
-    """One of several studies: the overrides that are its own, and all that make it."""
+    """One of several studies: the overrides that only it has, all its overrides, and its name."""
 
     own: tuple[str, ...]
     overrides: tuple[str, ...]
@@ -31,16 +30,16 @@ class Job:
 
 
 def compose_jobs(arguments: Sequence[str], config_dir: str | None, defaults: Sequence[str] = ()) -> list[Job]:
-    """Returns a job for each combination of the values that overrides list, in Hydra's order.
+    """Returns a job for each combination of the listed values, in Hydra's order.
 
     Args:
-        arguments, config_dir: as of `compose_config`.
-        defaults: overrides that come before those.
+        arguments, config_dir: as in `compose_config`.
+        defaults: overrides that precede `arguments`.
 
     Raises:
-        UsageError: if one of them cannot be composed, or two have the same name.
+        UsageError: if a job cannot be composed, or two jobs have the same name.
     """
-    # The last of several overrides of an option holds, in the place of the first.
+    # Of several overrides of an option the last one is used, in the position of the first.
     by_key = {read_override(argument).get_key_element(): _values(argument, config_dir) for argument in arguments}
     swept = {key for key, texts in by_key.items() if len(texts) > 1}
     jobs: list[Job] = []
@@ -56,7 +55,7 @@ def compose_jobs(arguments: Sequence[str], config_dir: str | None, defaults: Seq
 
 
 def _values(argument: str, config_dir: str | None) -> list[str]:
-    """Returns the overrides of one value each that an override of several stands for; itself, if it has one."""
+    """Expands an override with several values into overrides with one value each."""
     override = read_override(argument)
     if not override.is_sweep_override():
         return [argument]
@@ -65,17 +64,17 @@ def _values(argument: str, config_dir: str | None) -> list[str]:
     if isinstance(swept, Glob):
         if override.key_or_group not in GROUPS:
             raise UsageError(override.key_or_group, override.get_value_string(), "glob() is for config groups")
-        found = swept.filter(list(group_choices(config_dir)[override.key_or_group]))
-        if not found:
+        matches = swept.filter(list(group_choices(config_dir)[override.key_or_group]))
+        if not matches:
             raise UsageError(override.key_or_group, override.get_value_string(), "matches no choice")
-        return [f"{key}={choice}" for choice in found]
+        return [f"{key}={choice}" for choice in matches]
     if not override.is_discrete_sweep():
         raise UsageError(key, override.get_value_string(), "is not a list of values, as a,b or range(1,5)")
     return [f"{key}={text}" for text in override.sweep_string_iterator()]
 
 
 def _job(own: tuple[str, ...], overrides: Sequence[str], config_dir: str | None, defaults: Sequence[str]) -> Job:
-    """Names a study: what tells it from others is in the name that it has anyway, or is added."""
+    """Names a study: overrides that only it has, and that are not in its default name, are appended to the name."""
     words = [*defaults, *overrides]
     several = compose_multiverse(words, config_dir, " ".join)
     study = several.name if several else compose_config(words, config_dir).study
@@ -85,15 +84,15 @@ def _job(own: tuple[str, ...], overrides: Sequence[str], config_dir: str | None,
     if not added:
         return Job(own, tuple(overrides), study)
     study = "-".join([study, *added])
-    others = [word for word in overrides if read_override(word).key_or_group != "study"]
-    words = [*others, f"study={study}"]
+    words = [word for word in overrides if read_override(word).key_or_group != "study"]
+    words.append(f"study={study}")
     if several is None:
         compose_config([*defaults, *words], config_dir)
     return Job(own, tuple(words), study)
 
 
 def _part(override: str) -> str:
-    """Writes an override as a part of a folder's name: `epochs=3`."""
+    """Converts an override to a part of a folder's name: `epochs=3`."""
     key, _, value = override.lstrip("+~").partition("=")
     text = "".join(sign if sign.isalnum() or sign in "._+-" else "_" for sign in value).strip("_")
     return f"{key.rpartition('.')[2]}={text}"

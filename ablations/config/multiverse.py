@@ -1,9 +1,9 @@
-"""The same question under several protocols: `recipes=[quick,short]` read into a configuration for each of them.
+"""The same question under several protocols: expands `recipes=[quick,short]` into one configuration for each.
 
-Whether a verdict depends on choices that the question leaves open is found out by making these choices in several ways
-and looking at all results: a multiverse analysis (Steegen, Tuerlinckx, Gelman and Vanpaemel 2016). A protocol is named
-by what it chooses in the config groups `train`, `model` and `data`; everything else that was typed holds under all.
-Each is an ordinary study: the one that the same words make with the protocol's choices in the place of `recipes`.
+A multiverse analysis (Steegen, Tuerlinckx, Gelman and Vanpaemel 2016) tests whether a verdict depends on choices that
+the question leaves open, by reporting the results under all of these choices. A protocol is named by its choices in the
+config groups `train`, `model` and `data`; all other overrides apply to every protocol. Each protocol is an ordinary
+study: the one of the same command line with the protocol's choices in place of `recipes`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ablations.config.schema import Config
 from sa_core.backbones.insertion_points import TIMM
 
 OPTION = "recipes"
-GROUPS = {"train": "recipe", "model": "backbone", "data": "data set"}  # that protocols choose in, and what is chosen
-_JOINS = "+"  # choices of one protocol
+GROUPS = {"train": "recipe", "model": "backbone", "data": "data set"}  # config groups of protocols, with their nouns
+_JOINS = "+"  # joins the choices of one protocol
 _LONGEST = 100  # letters of a folder's name
 
 T = TypeVar("T")
-Choices = Mapping[str, str]  # the choice in each group, of groups in which one is made
+Choices = Mapping[str, str]  # a protocol's choice by group, for the groups that it sets
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Protocol:
     """One of several protocols.
 
     Attributes:
-        name: as it was typed: `short`, or `cifar10+resnet20+cifar`.
-        config: its study.
-        command: what makes this study alone.
+        name: as typed, such as `short` or `cifar10+resnet20+cifar`.
+        config: the configuration of its study.
+        command: the command that runs this study alone.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Multiverse:
     """The same question under several protocols.
 
     Attributes:
-        name: of the folder that has the report.
-        protocols: two at least, in the order in which they were typed.
-        command: what was typed.
+        name: of the report's folder.
+        protocols: two or more, in the order typed.
+        command: the command line.
     """
 
     name: str
@@ -61,27 +61,27 @@ class Multiverse:
 
     @property
     def config(self) -> Config:
-        """The configuration of the first protocol, with the multiverse's name: what is not a protocol's is the same."""
+        """The options that all protocols share: the first protocol's configuration, under the multiverse's name."""
         return replace(self.protocols[0].config, study=self.name)
 
 
 def without_recipes(arguments: Sequence[str]) -> list[str]:
-    """Returns the overrides that are not of `recipes`."""
+    """Returns the overrides without those of `recipes`."""
     return [argument for argument in arguments if argument.partition("=")[0].strip("+ ") != OPTION]
 
 
 def compose_multiverse(
     arguments: Sequence[str], config_dir: str | None, command: Callable[[Sequence[str]], str]
 ) -> Multiverse | None:
-    """Returns the protocols that overrides ask for with `recipes`; None where they ask for one study.
+    """Returns the protocols that `recipes` lists; None without `recipes`.
 
     Args:
-        arguments, config_dir: as of `compose_config`.
-        command: writes the command that has such overrides.
+        arguments, config_dir: as in `compose_config`.
+        command: formats the command with the given overrides.
 
     Raises:
-        UsageError: if a protocol is not understood, two are the same, one contradicts other overrides, or nothing is to
-            be compared; and what `compose_config` raises.
+        UsageError: if a protocol is unknown, listed twice, the only one, or conflicts with another override; and as
+            `compose_config`.
     """
     others = without_recipes(arguments)
     typed = [parse_override(argument) for argument in arguments if argument not in others]
@@ -108,10 +108,15 @@ def compose_multiverse(
 
 
 def compose_several(overrides: Sequence[str], call: str, own: str) -> Multiverse:
-    """Returns the protocols that a call in Python asks for; its name is `own`, and that for one study is `call`.
+    """Returns the protocols of a call in Python.
+
+    Args:
+        overrides: the arguments of the call.
+        call: name of the function for a single study, for the commands of the protocols.
+        own: name of the function that was called.
 
     Raises:
-        UsageError: if it asks for one study, or as `compose_multiverse` does.
+        UsageError: without `recipes`, or as `compose_multiverse`.
     """
 
     def command(words: Sequence[str]) -> str:
@@ -125,10 +130,10 @@ def compose_several(overrides: Sequence[str], call: str, own: str) -> Multiverse
 
 
 def for_each(protocols: Iterable[str], act: Callable[[str], T]) -> list[T]:
-    """Does something for each protocol, given by name; returns what that returned.
+    """Calls `act` with the name of each protocol, and returns the results.
 
     Raises:
-        SuiteError: the first one, said of its protocol unless it is the same under all.
+        SuiteError: the first one, with the name of its protocol unless all protocols raise the same.
     """
     names = list(protocols)
     results: list[T] = []
@@ -146,7 +151,7 @@ def for_each(protocols: Iterable[str], act: Callable[[str], T]) -> list[T]:
 
 
 def _names(override: Override) -> list[str]:
-    """Returns the protocols of a list, as they were typed."""
+    """Returns the names of the listed protocols, as typed."""
     value = override.value()
     if override.is_delete() or override.is_add():
         raise UsageError(str(override.input_line), None, f"must have the form {OPTION}=[quick,cifar]")
@@ -162,15 +167,15 @@ def _names(override: Override) -> list[str]:
 
 
 def _choices(name: str, config_dir: str | None) -> dict[str, str]:
-    """Returns what a protocol chooses, by group."""
-    known = group_choices(config_dir)
+    """Returns a protocol's choices by group."""
+    valid = group_choices(config_dir)
     chosen: dict[str, str] = {}
     for word in map(str.strip, name.split(_JOINS)):
-        groups = [group for group in GROUPS if word in known[group]]
+        groups = [group for group in GROUPS if word in valid[group]]
         if not groups and word.startswith(TIMM):
             groups = ["model"]
         if not groups:
-            names = [*(choice for group in GROUPS for choice in known[group]), f"{TIMM}<name>"]
+            names = [*(choice for group in GROUPS for choice in valid[group]), f"{TIMM}<name>"]
             what = f"{shown(word)} is" if word else "has an empty name, which is"
             raise UsageError(OPTION, name, f"{what} not a recipe, backbone or data set", names, word=word)
         if len(groups) > 1:
@@ -183,7 +188,7 @@ def _choices(name: str, config_dir: str | None) -> dict[str, str]:
 
 
 def _check_groups(names: Sequence[str], chosen: Mapping[str, Choices], overrides: Iterable[Override]) -> None:
-    """Checks that no group is chosen beside `recipes` that a protocol chooses in."""
+    """Checks that no other override sets a group that a protocol sets."""
     for override in overrides:
         for name in names:
             choice = chosen[name].get(override.key_or_group)
@@ -196,7 +201,7 @@ def _check_groups(names: Sequence[str], chosen: Mapping[str, Choices], overrides
 
 
 def _check_configs(configs: Mapping[str, Config], chosen: Mapping[str, Choices]) -> None:
-    """Checks that each protocol can be one of this sweep, and is another one than those before."""
+    """Checks that the sweep can be run under each protocol, and that all protocols differ."""
     for name, config in configs.items():
         if config.sweep.sampler == "tpe":
             reason = "is not supported in a search, which would confirm different variants under each protocol"
@@ -214,7 +219,7 @@ def _check_configs(configs: Mapping[str, Config], chosen: Mapping[str, Choices])
 def _default_name(
     names: Sequence[str], chosen: Mapping[str, Choices], overrides: Iterable[Override], config: Config
 ) -> str:
-    """Returns the name of the report's folder: `groups-digits-resnet8-quick-vs-short`."""
+    """Returns the default name of the report's folder: `groups-digits-resnet8-quick-vs-short`."""
     groups = {group for name in names for group in chosen[name]}
     train = [str(override.value()) for override in overrides if override.key_or_group == "train"]
     base = study_name(config, train[-1] if train else default_choices()["train"], without=groups)
@@ -228,5 +233,5 @@ def _default_name(
 
 
 def _in_folder(name: str) -> str:
-    """Writes a protocol's name as a part of a folder's."""
+    """Converts a protocol's name to a part of a folder's name."""
     return name.replace("/", "-").replace(" ", "")

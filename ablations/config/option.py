@@ -1,4 +1,4 @@
-"""How an option is declared: with a sentence about it and the values it may have; and what is read from that."""
+"""Declares options with a help text and their valid values, and reads these declarations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
 AUTO = "auto"
-# Options whose name on the command line is another one than in Python.
+# Options whose names on the command line differ from those in Python.
 SHOWN_NAMES = {"replicates_max": "replicates.max"}
 
 
@@ -31,13 +31,19 @@ def option(
     verbs: tuple[str, ...] = (),
     percent: bool = False,
 ) -> Any:
-    """Declares an option: one sentence about it, and the values it may have; `words` can stand for a number.
+    """Declares an option of a configuration class.
 
-    Of a list, `choices` are those of each of its entries, and it has one at least unless its default has none. A
-    `local` option says where this machine has something, and decides no result: it is no part of a protocol. A
-    `neutral` option changes nothing at its default and is part of a protocol only where it has another value: cells
-    that were trained before there was such an option stay what they are. `verbs` are those that have it, where not all
-    do. A `percent` option may be written with a percent sign.
+    Args:
+        default: value if it is not set.
+        help: a sentence about the option.
+        minimum, above, maximum: range of a number; `above` is exclusive.
+        choices: valid values; of a list, those of each entry. A list may be empty only if its default is.
+        words: texts that are valid instead of a number.
+        local: the option is about this machine (such as a path) and does not affect results: not part of a protocol.
+        neutral: the default has no effect, and only other values are part of a protocol: cells that were trained before
+            the option was introduced keep their protocol.
+        verbs: the verbs with this option; empty means all.
+        percent: the value may end with a percent sign.
     """
     metadata = {
         "help": help, "minimum": minimum, "above": above, "maximum": maximum, "choices": choices, "words": words,
@@ -50,34 +56,34 @@ def option(
 
 
 def group(schema: type[Any], verbs: tuple[str, ...] = ()) -> Any:
-    """Declares a group of options, those of `schema`; `verbs` as in `option`."""
+    """Declares a group with the options of `schema`; `verbs` as in `option`."""
     return field(default_factory=schema, metadata={"verbs": verbs})
 
 
 def decisive(config: Any) -> dict[str, Any]:
-    """Returns the options that decide results, by name: all but local ones, and neutral ones at their defaults."""
+    """Returns the options that affect results, by name: all except local ones, and neutral ones at their defaults."""
     neutral = neutral_defaults(type(config))
-    values = {known.name: getattr(config, known.name) for known in fields(config) if not known.metadata.get("local")}
+    values = {entry.name: getattr(config, entry.name) for entry in fields(config) if not entry.metadata.get("local")}
     return {name: value for name, value in values.items() if name not in neutral or value != neutral[name]}
 
 
 def neutral_defaults(schema: type[Any]) -> dict[str, Any]:
     """Returns the defaults of a schema's neutral options, by name."""
-    return {known.name: known.default for known in fields(schema) if known.metadata.get("neutral")}
+    return {entry.name: entry.default for entry in fields(schema) if entry.metadata.get("neutral")}
 
 
 def is_switch(value: object) -> bool:
-    """Says whether a value can be that of an option that is on or off; another number than 0 and 1 is a slip."""
+    """Returns whether a value may be one of a switch; of numbers, only 0 and 1 may."""
     try:
         return not isinstance(value, (int, float, str)) or float(value) in (0, 1)
     except OverflowError:
         return False
     except ValueError:
-        return True  # a word, which may be one for true or false
+        return True  # a word, which OmegaConf may convert to true or false
 
 
 def options_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Yields the dotted name of each option on the command line, its value, and what is declared of it."""
+    """Yields the dotted name of each option on the command line, its value, and its declaration."""
     for declared in fields(config):
         name, value = prefix + SHOWN_NAMES.get(declared.name, declared.name), getattr(config, declared.name)
         if is_dataclass(value):
@@ -87,7 +93,7 @@ def options_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mappin
 
 
 def check_ranges(config: Any) -> None:
-    """Checks each option against its declared values; raises a UsageError for the first that is out of them."""
+    """Checks each option against its declaration; raises a UsageError for the first invalid value."""
     for name, value, allowed in options_of(config):
         choices, words = allowed.get("choices"), allowed.get("words")
         if isinstance(value, str) and value == MISSING:

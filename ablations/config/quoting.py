@@ -1,26 +1,26 @@
-"""How text is written for Hydra, whose grammar gives a meaning to commas, quotes, brackets and some more."""
+"""Quotes text for Hydra's grammar, in which commas, quotes, brackets and other characters have a meaning."""
 
 from __future__ import annotations
 
 import re
 import shlex
 
-_LONGEST = 200  # characters of a value that is repeated as it has to be written
-_NAMED = ("sweep.variants", "sweep.factors")  # below these, a person's own names are part of the option
+_LONGEST = 200  # characters; longer values are not repeated in a message
+_NAMED = ("sweep.variants", "sweep.factors")  # names chosen by the user are part of these options
 
 
 def quoted(text: str) -> str:
-    r"""Returns how a text is typed as a value: within double quotes, and with `\${`, which refers to nothing."""
+    r"""Returns a text as a quoted value, with `\${` in place of `${`, which would be a reference."""
     return in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
 
 def in_quotes(text: str) -> str:
-    """Returns Hydra's spelling of a text, within double quotes; a backslash is itself, unless a quote follows."""
+    """Returns a text in double quotes, in Hydra's syntax: backslashes are doubled only before a quote."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], text) + '"'
 
 
 def quoting_advice(key: str, value: str) -> str:
-    """Returns how an override would have to be typed, for the end of a message; empty where that would not help."""
+    """Returns how to quote an invalid override, for the end of a message; empty if quoting would not help."""
     if key.startswith(_NAMED):
         if key.isascii() and value.isascii() and not set(key) & set(" '\",:()[]{}"):
             return ""

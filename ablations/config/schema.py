@@ -1,6 +1,6 @@
-"""The whole configuration of a study: a class a group; data sets, attention modules and launchers have their own files.
+"""The configuration of a study, one class per group; data sets, attention modules and launchers have separate files.
 
-The command line, the help text, the validation and the protocol of a study are all read from these classes.
+Command line, help text, validation and the protocol of a study are all derived from these classes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ablations.config.measure import MeasureConfig
 from ablations.config.option import AUTO, group, option
 from sa_core.backbones.insertion_points import STEMS
 
-# The figures of a study by name, in the order of a report, with what each shows. `classes`, `confusion` and
-# `calibration` need kept predictions, the last three trained weights.
+# The figures of a study in the order of the report, with their subjects. The last three need trained weights.
 FIGURES = {
     "forest": "Every contrast with its confidence interval and verdict",
     "variants": "Top-1 accuracy and costs of every variant",
@@ -43,14 +42,14 @@ FIGURES = {
 }
 
 EXPORTS = ("csv", "parquet", "tensorboard", "wandb", "cards")
-PREDICTED = ("classes", "confusion", "calibration")  # the figures that need kept predictions
+PREDICTED = ("classes", "confusion", "calibration")  # figures that need kept predictions
 
 
 def variants_named(against: object) -> list[str]:
-    """Returns the variants that `against=` names: one, or two that are compared with each other.
+    """Returns the variants of `against=`: one, or two that are compared with each other.
 
     Raises:
-        UsageError: if it is neither.
+        UsageError: for any other value.
     """
     names = [shown(name) for name in (against if isinstance(against, list) else [against])]
     if isinstance(against, dict) or len(names) not in (1, 2) or len(set(names)) < len(names):
@@ -60,7 +59,7 @@ def variants_named(against: object) -> list[str]:
 
 @dataclass
 class SweepConfig:
-    """What a study varies, and what it compares with."""
+    """The factors and variants of a study, and the baseline."""
 
     name: str = option("", "Name of the sweep (of its file).")
     question: str = option("", "Research question that the sweep answers.")
@@ -114,7 +113,7 @@ class SweepConfig:
 
 @dataclass
 class TuneConfig:
-    """Equal tuning: each variant gets a recipe of its own, found by as many trials as any other variant's."""
+    """Tuning of the recipe for each variant, with the same number of trials for all."""
 
     trials: int = option(
         0,
@@ -141,7 +140,7 @@ class TuneConfig:
 
 @dataclass
 class JudgeConfig:
-    """What verdicts are about."""
+    """The metric of verdicts."""
 
     metric: str = option("top1", "Metric on which variants are compared.", choices=JUDGED)
 
@@ -161,7 +160,7 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """The recipe: what every cell of a study is trained with."""
+    """The recipe with which all cells of a study are trained."""
 
     epochs: int = option(4, "Number of training epochs.", minimum=1, maximum=100_000)
     batch_size: int = option(32, "Training batch size.", minimum=2, maximum=65_536)
@@ -244,7 +243,7 @@ class TrainConfig:
 
 @dataclass
 class BenchConfig:
-    """What `bench` measures of a sweep's variants, and how."""
+    """What `bench` measures, and how."""
 
     of: list[str] = option(
         ["modules", "networks"],
@@ -313,7 +312,7 @@ class BenchConfig:
 
 @dataclass
 class LimitsConfig:
-    """What ends a cell before its time."""
+    """Limits on the training of a cell."""
 
     seconds: float = option(
         0.0,
@@ -325,7 +324,7 @@ class LimitsConfig:
 
 @dataclass
 class PlanConfig:
-    """What `plan` finds out before a study is run."""
+    """Pilot study and power analysis of `plan`."""
 
     pilot: int = option(
         0,
@@ -346,7 +345,7 @@ class PlanConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where MLflow keeps what people browse."""
+    """Logging to MLflow."""
 
     enabled: bool = option(True, "Log the study to MLflow.")
     uri: str = option("", "MLflow tracking URI; empty means MLFLOW_TRACKING_URI, or else a SQLite file in results_dir.")
@@ -470,9 +469,9 @@ class Config:
     results_dir: str = option("results", "Output folder for databases, figures and reports.")
 
 
-# The options and groups that some verbs alone have, by their names on the command line.
-# Of a verb that has few options, their names.
+# All options of verbs that have only a few.
 OPTIONS_OF = {"compare": ("study", "storage", "results_dir")}
+# The verbs of each option or group that not all verbs have.
 OWNERS: dict[str, tuple[str, ...]] = {
     declared.name: verbs for declared in fields(Config) if (verbs := declared.metadata["verbs"])
 }

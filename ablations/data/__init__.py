@@ -1,4 +1,4 @@
-"""Data sets, as uint8 images in memory or mapped from disk, and their batches on the device."""
+"""Data sets as uint8 images in memory or memory-mapped from disk, and their batches on the device."""
 
 from ablations.data.load import load_images
 from ablations.data.source import DataError

@@ -1,6 +1,6 @@
-"""Augmentation of whole batches on the device, random per image: crops, mirroring, RandAugment, cutout.
+"""Augmentation of whole batches on the device, random per image: crops, flips, RandAugment, cutout.
 
-What is random is drawn for a whole epoch at once on the CPU, so that it is the same on every device.
+Random numbers are drawn on the CPU for a whole epoch, so that they are the same for every device.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ Draws = dict[str, Tensor]  # each of shape (images,) or (images, k)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What becomes of training images of `stored` x `stored` pixels before a network sees `side` x `side` of them.
+    """The augmentation of training images, from `stored` x `stored` pixels to a network's input, `side` x `side`.
 
     Args:
-        crop: greatest shift in pixels, in each direction; the border is reflected (He et al. 2016 pad with zeros).
-        flip: whether one image in two is mirrored.
-        cutout: side of a square that becomes the mean colour, around any pixel (DeVries and Taylor 2017); 0 is none.
-        min_area: smallest share of an image that a random resized crop shows (Szegedy et al. 2015), with sides in a
-            ratio of 3:4 to 4:3; None is no such crop, and `stored` is `side` then.
-        randaugment: operations after crop and mirroring, before cutout; None is none.
+        stored: side of stored images, in pixels.
+        side: side of the network's input, in pixels; equal to `stored` without resized crops.
+        crop: maximum shift in pixels, in each direction, with reflect padding (He et al. 2016 pad with zeros).
+        flip: random horizontal flip (p = 0.5).
+        cutout: side of a square around a random pixel that is set to the mean colour (DeVries and Taylor 2017); 0
+            disables it.
+        min_area: minimum area of a random resized crop as a share of the image (Szegedy et al. 2015), with aspect
+            ratios of 3:4 to 4:3; None disables it.
+        randaugment: operations after crop and flip, before cutout; None disables them.
     """
 
     stored: int
@@ -42,7 +45,7 @@ class Augmentation:
     randaugment: RandAugment | None = None
 
     def draw(self, count: int, random: torch.Generator) -> Draws:
-        """Draws what is random about `count` images."""
+        """Draws the random parameters of `count` images."""
         drawn = {"shift": torch.randint(2 * self.crop + 1, (2, count), generator=random).T.contiguous()}
         drawn["mirrored"] = (torch.randint(2, (count,), generator=random) == 1) & self.flip
         if self.cutout:
@@ -52,7 +55,7 @@ class Augmentation:
         return drawn
 
     def train(self, raw: Tensor, drawn: Draws) -> Tensor:
-        """Returns training images, uint8 or float32 of shape (B, 3, side, side), of raw ones (B, 3, stored, stored)."""
+        """Crops and flips raw images (B, 3, stored, stored) to (B, 3, side, side), uint8 or float32."""
         if self.min_area is not None:
             return _resized(raw, drawn["box"], drawn["mirrored"], self.side)
         if self.crop or self.flip:
@@ -60,19 +63,19 @@ class Augmentation:
         return raw
 
     def operate(self, images: Tensor, operations: Tensor | None) -> Tensor:
-        """Returns training images (B, 3, side, side) after their RandAugment operations, uint8 where there are any."""
+        """Applies RandAugment operations to images (B, 3, side, side); the result is uint8 if there are operations."""
         if self.randaugment is None or operations is None:
             return images
-        # Resized crops are between the grey levels that operations are defined on.
+        # Resized crops are float32; operations are defined on uint8.
         return self.randaugment.apply(images if images.dtype == torch.uint8 else images.round().byte(), operations)
 
     def test(self, raw: Tensor) -> Tensor:
-        """Returns test images as they are: the middle of the stored ones, (B, 3, side, side)."""
+        """Returns the centre crops of stored test images, (B, 3, side, side)."""
         first = (self.stored - self.side) // 2
         return raw[:, :, first : first + self.side, first : first + self.side]
 
     def cut_out(self, images: Tensor, drawn: Draws) -> None:
-        """Sets a square of each normalised image (B, 3, side, side) to 0, the mean colour; it may reach over edges."""
+        """Sets a square of each normalized image (B, 3, side, side) to 0, the mean colour; it may cross the border."""
         if self.cutout:
             line = torch.arange(self.side, device=images.device)
             distance = line - drawn["hole"][:, :, None] + self.cutout // 2  # (B, 2, side)
@@ -81,7 +84,7 @@ class Augmentation:
 
 
 def augmentation_of(config: DataConfig, stored: int) -> Augmentation:
-    """Returns the augmentation that a data set's options ask for, of images that are kept as `stored` x `stored`."""
+    """Returns the augmentation of a data set's options, for stored images of `stored` x `stored` pixels."""
     crop = config.crop if isinstance(config, ShiftedConfig) else 0
     min_area = config.min_area if isinstance(config, ImageTreeConfig) else None
     operations = RandAugment(config.randaugment, config.randaugment_magnitude) if config.randaugment else None
@@ -89,20 +92,20 @@ def augmentation_of(config: DataConfig, stored: int) -> Augmentation:
 
 
 def _shifted(raw: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
-    """Moves each image by its shift (rows, columns), reflecting the border, and mirrors some."""
+    """Shifts each image by (rows, columns) with reflect padding, and flips those that are marked."""
     count, channels, side, _ = raw.shape
     line = torch.arange(side, device=raw.device)
     rows, columns = ((line + shift[:, axis, None]).abs() for axis in (0, 1))
     rows, columns = ((side - 1) - ((side - 1) - lines).abs() for lines in (rows, columns))
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    # One index for the three channels: gathering from rows of bytes is many times as fast as indexing pixels.
-    places = (rows[:, :, None] * side + columns[:, None, :]).view(count, 1, -1).expand(-1, channels, -1)
-    return raw.view(count, channels, -1).gather(2, places).view_as(raw)
+    # One index for the three channels: gather on flattened images is many times faster than indexing pixels.
+    index = (rows[:, :, None] * side + columns[:, None, :]).view(count, 1, -1).expand(-1, channels, -1)
+    return raw.view(count, channels, -1).gather(2, index).view_as(raw)
 
 
 def _boxes(count: int, min_area: float, random: torch.Generator) -> Tensor:
-    """Draws boxes of (width, height, centre x, centre y) in shares of the image, (N, 4)."""
-    size = torch.ones(2, count)  # as torchvision has it, a box that was longer than the image ten times is all of it
+    """Draws boxes of (width, height, centre x, centre y) as shares of the image, (N, 4)."""
+    size = torch.ones(2, count)  # the whole image if ten boxes do not fit into it, as in torchvision
     missing = torch.ones(count, dtype=torch.bool)
     for _ in range(_TRIES):
         area = min_area + (1 - min_area) * torch.rand(count, generator=random)
@@ -116,11 +119,11 @@ def _boxes(count: int, min_area: float, random: torch.Generator) -> Tensor:
 
 
 def _resized(raw: Tensor, box: Tensor, mirrored: Tensor, side: int) -> Tensor:
-    """Cuts each image's box out and scales it to `side`, bilinearly."""
+    """Crops each image to its box and resizes it to `side`, bilinearly."""
     size, centre = box[:, :2], box[:, 2:]
     line = (torch.arange(side, device=raw.device) + 0.5) / side - 0.5
     across = torch.where(mirrored[:, None], -line, line)
-    # Coordinates in the source as grid_sample has them, from -1 to 1. affine_grid makes the same in twice the time.
+    # Coordinates of grid_sample, from -1 to 1. affine_grid computes the same in twice the time.
     columns = 2 * (centre[:, :1] + size[:, :1] * across) - 1
     rows = 2 * (centre[:, 1:] + size[:, 1:] * line) - 1
     grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=3)

@@ -1,8 +1,8 @@
-"""Decoded images on disk, mapped into memory: every source is decoded once, however many runs use it.
+"""A cache of decoded images on disk, memory-mapped: every source is decoded once for all runs.
 
 An entry is a folder of raw bytes: `train.u8` and `test.u8`, (N, 3, side, side) each, their labels, and `meta.json`.
-It is written under another name and renamed when it is whole, by whoever holds its lock; the lock of a process that
-died is free, and what it had written is thrown away. An entry may be deleted at any time.
+The process that holds its lock writes it under a temporary name and renames it when it is complete. The lock of a
+killed process is released by the system, and its partial entry is discarded. Entries may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from ablations.data.source import DataError, Part, Piece, Plan, Source, ahead, r
 
 _VERSION = 2
 _PARTS = ("train", "test")
-_NAMED = 5  # damaged images that a message names
-_SPARE = 64 * MIB  # bytes that are left free on a disk
+_NAMED = 5  # damaged images listed in a message
+_SPARE = 64 * MIB  # bytes to leave free on the disk
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What was decoded, and the images that could not be: their names with the reasons."""
+    """The decoded images, and the names of damaged ones with the reasons."""
 
     images: Images
     damaged: tuple[str, ...]
 
     def say_damaged(self) -> str:
-        """Says how many images could not be decoded, of how many, and names the first of them."""
+        """Returns a sentence with the number of damaged images and the first of them."""
         total = len(self.images.train) + len(self.images.test) + len(self.damaged)
-        some = "; ".join(self.damaged[:_NAMED]) + ("; ..." if len(self.damaged) > _NAMED else "")
-        return f"{len(self.damaged):,} of {total:,} images cannot be decoded: {some}"
+        first = "; ".join(self.damaged[:_NAMED]) + ("; ..." if len(self.damaged) > _NAMED else "")
+        return f"{len(self.damaged):,} of {total:,} images cannot be decoded: {first}"
 
 
 def default_folder() -> Path:
-    """Returns where decoded images are kept by default: in the user's folder for caches (XDG Base Directory 0.8).
+    """Returns the default folder of the cache: the user's cache folder (XDG Base Directory 0.8).
 
     Raises:
-        UsageError: if there is no home folder.
+        UsageError: if the home folder is unknown.
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (named if named.is_absolute() else user_path("data.cache", "~/.cache")) / "ablations"
 
 
 def decoded(source: Source, folder: Path, console: Console) -> Entry:
-    """Returns the images of a source from the folder of all entries, decoding them if nobody has yet.
+    """Returns the images of a source from the cache in `folder`, decoding them if they are not there yet.
 
     Raises:
         DataError: if the folder cannot be written, the disk is too small, or no image can be decoded.
@@ -68,24 +68,24 @@ def decoded(source: Source, folder: Path, console: Console) -> Entry:
     with reading():
         identity = json.dumps([_VERSION, source.identity], sort_keys=True)
     entry = folder / f"{source.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    found = _read(entry)
-    if found is not None:
-        return found
+    images = _read(entry)
+    if images is not None:
+        return images
     with refusals_explained("data.cache", folder, "; data.cache=FOLDER sets another folder", error=DataError):
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(entry, console):
-            found = _read(entry)  # whoever held the lock may have made it
-            if found is None:
+        with _locked(entry, console):
+            images = _read(entry)  # the previous holder of the lock may have written it
+            if images is None:
                 with reading():
                     plan = source.plan()
                 _write(plan, entry, source.name, console)
-                found = _read(entry)
-    assert found is not None
-    return found
+                images = _read(entry)
+    assert images is not None
+    return images
 
 
-def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
-    lock = FileLock(f"{entry}.lock", mode=0o666)  # which another user of the folder can take, too
+def _locked(entry: Path, console: Console) -> AbstractContextManager[object]:
+    lock = FileLock(f"{entry}.lock", mode=0o666)  # other users of the folder can acquire it, too
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -94,10 +94,10 @@ def _only_one(entry: Path, console: Console) -> AbstractContextManager[object]:
 
 
 def _read(entry: Path) -> Entry | None:
-    """Maps an entry; None where there is none, or not a whole one."""
+    """Memory-maps an entry; returns None if it does not exist or is incomplete."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        # Copy-on-write: nothing that a program does to its images reaches the file.
+        # Copy-on-write: changes by a program do not reach the file.
         train, test = (_mapped(entry / part, meta["shapes"][part][-1], "c") for part in _PARTS)
         if _shapes(train, test) != meta["shapes"]:
             return None
@@ -107,7 +107,7 @@ def _read(entry: Path) -> Entry | None:
 
 
 def _mapped(path: Path, side: int, mode: Literal["c", "r"]) -> ImageSet:
-    """Maps a part; ValueError where a file has another length than the other one asks for."""
+    """Memory-maps a part; raises ValueError if the numbers of images and labels differ."""
     labels, file = np.load(path.with_name(f"{path.name}-labels.npy")), path.with_suffix(".u8")
     # An empty file cannot be mapped.
     pixels = np.memmap(file, np.uint8, mode) if file.stat().st_size else np.empty(0, dtype=np.uint8)
@@ -156,41 +156,41 @@ def _check_disk(plan: Plan, folder: Path) -> None:
 
 
 def _write_part(part: Part, plan: Plan, path: Path, advance: Any) -> list[str]:
-    """Decodes a part into a file; returns what is damaged."""
+    """Decodes a part into a file; returns the damaged images."""
     row = 3 * plan.side**2
     failures: dict[int, str] = {}
     with path.with_suffix(".u8").open("w+b") as file:
 
         def decode(piece: Piece) -> dict[int, str]:
             pixels, failed = piece.decode()
-            # Written, not mapped: what is mapped counts as this process's memory.
+            # Written, not memory-mapped: mapped pages would count as memory of this process.
             _put(file.fileno(), np.ascontiguousarray(pixels).data.cast("B"), piece.start * row)
             advance(piece.count)
-            return {piece.start + place: reason for place, reason in failed.items()}
+            return {piece.start + index: reason for index, reason in failed.items()}
 
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        done = ahead(decode, part.pieces, threads, 2 * threads) if plan.takes_time else map(decode, part.pieces)
-        for found in done:
-            failures |= found
+        pieces = ahead(decode, part.pieces, threads, 2 * threads) if plan.takes_time else map(decode, part.pieces)
+        for failed in pieces:
+            failures |= failed
         kept = np.ones(len(part.labels), dtype=bool)
         kept[list(failures)] = False
         if failures:
             _close_gaps(file.fileno(), kept, row)
         os.fsync(file.fileno())
     np.save(path.with_name(f"{path.name}-labels.npy"), part.labels[kept])
-    return [failures[place] for place in sorted(failures)]
+    return [failures[index] for index in sorted(failures)]
 
 
-def _put(file: int, content: memoryview, place: int) -> None:
+def _put(file: int, content: memoryview, offset: int) -> None:
     while content:
-        written = os.pwrite(file, content, place)
-        content, place = content[written:], place + written
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written
 
 
 def _close_gaps(file: int, kept: NDArray[np.bool_], row: int) -> None:
-    for place, source in enumerate(np.flatnonzero(kept).tolist()):
-        if place != source:
-            _put(file, memoryview(os.pread(file, row, source * row)), place * row)
+    for target, source in enumerate(np.flatnonzero(kept).tolist()):
+        if target != source:
+            _put(file, memoryview(os.pread(file, row, source * row)), target * row)
     os.ftruncate(file, int(kept.sum()) * row)
 
 

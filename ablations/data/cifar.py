@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official python archives, with torchvision's names and checksums."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official Python archives, with torchvision's names and checksums."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ablations.config import StoredConfig
 from ablations.data.source import DataError, Decoded, Part, Piece, Plan, pick_images
 
 SIDE = 32
-SILENCE = 30  # seconds after which a host counts as one that does not answer
+SILENCE = 30  # seconds without data until a download fails
 
-# Folder, training and test batches, and where the names of the classes are.
+# Folder, training batches, test batch, file with the names of the classes, and the key of these names.
 _LAYOUT: dict[str, tuple[str, tuple[str, ...], str, str, str]] = {
     "cifar10": (
         "cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch",
@@ -30,7 +30,7 @@ _LAYOUT: dict[str, tuple[str, tuple[str, ...], str, str, str]] = {
     "cifar100": ("cifar-100-python", ("train",), "test", "meta", "fine_label_names"),
 }  # fmt: skip
 
-# What a pickled array is rebuilt with, in the official files and in those that today's NumPy writes.
+# Functions that unpickle arrays, in the official files and in those of current NumPy versions.
 _ARRAYS = {
     *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
@@ -41,17 +41,17 @@ _ARRAYS = {
 
 
 class CifarSource:
-    """CIFAR as its python archive unpacks; it is downloaded where `root` has neither the folder nor the archive.
+    """CIFAR in the layout of its Python archive; downloaded if `root` has neither the folder nor the archive.
 
     Raises:
-        DataError: if a file is missing, or the download fails; without `fetch`, if the folder is.
+        DataError: if a file is missing, or the download fails; without `fetch`, if the folder is missing.
     """
 
     def __init__(self, config: StoredConfig, *, fetch: bool = True) -> None:
         self.name, self._config = config.name, config
         self._root = user_path("data.root", config.root)
         folder, self._train, self._test, self._meta, self._names_key = _LAYOUT[config.name]
-        # A tree that was unpacked by hand may be named itself.
+        # `root` may also be the unpacked folder itself.
         self._folder = self._root if self._root.name == folder and self._root.is_dir() else self._root / folder
         if not self._folder.is_dir():
             if not fetch:
@@ -60,7 +60,7 @@ class CifarSource:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells its images from any others."""
+        """The identity of its images: sizes and times of the files, and the subset."""
         stats = {}
         for name in (*self._train, self._test, self._meta):
             path = self._folder / name
@@ -71,7 +71,7 @@ class CifarSource:
         return {"data": self.name, "files": stats, **options}
 
     def plan(self) -> Plan:
-        """Checks every file against its checksum and says what there is to decode."""
+        """Checks every file against its checksum, and returns the pieces to decode."""
         self._check()
         classes = tuple(name.decode() for name in self._read(self._meta)[self._names_key])
         config = self._config
@@ -101,7 +101,7 @@ class CifarSource:
         return pixels if len(rows) == len(pixels) else pixels[rows], {}
 
     def _read(self, name: str) -> dict[str, Any]:
-        # Unpickled only after `_check`. As bytes, pixels are not copied into text and back.
+        # Unpickled only after `_check`. Strings are read as bytes, so that pixels are not decoded as text.
         with (self._folder / name).open("rb") as file:
             content = _PlainUnpickler(file, encoding="bytes").load()
         return {key.decode(): value for key, value in content.items()}
@@ -119,10 +119,10 @@ class CifarSource:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, lists and text, and calls nothing else: md5 alone proves nobody's good will."""
+    """Unpickles arrays, lists and text only: an MD5 checksum does not protect against malicious files."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns what rebuilds an array; whatever else a file asks for is refused."""
+        """Returns the functions that rebuild arrays; refuses all others."""
         if (module, name) in _ARRAYS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data set file")
@@ -139,7 +139,7 @@ def _mend(folder: Path) -> str:
 
 
 def _fetch(name: str, root: Path) -> None:
-    """Downloads and unpacks an archive; one that is there and whole (by its checksum) is only unpacked."""
+    """Downloads and unpacks an archive; if it exists with the right checksum, only unpacks it."""
     from filelock import FileLock
     from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
@@ -150,10 +150,10 @@ def _fetch(name: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if (root / kind.base_folder).is_dir():
-                return  # another run has fetched it meanwhile
+                return  # downloaded by another run in the meantime
             if not check_integrity(str(archive), kind.tgz_md5):
                 print(f"Downloading {name} to {root.resolve()}", flush=True)
-                with _patience(SILENCE):
+                with _socket_timeout(SILENCE):
                     download_url(kind.url, str(root), kind.filename, kind.tgz_md5)
             unpacked = root / f".{name}.partial"
             extract_archive(str(archive), str(unpacked))
@@ -164,9 +164,9 @@ def _fetch(name: str, root: Path) -> None:
             f"to use a copy, set data.root to the folder that contains {kind.base_folder} or {kind.filename}; to "
             f"download it manually, put {kind.url} into {root}; or try again (an interrupted download restarts)"
         )
-        if missing:  # the folder may have been a slip of the pen
-            for left in (archive, lock):
-                left.unlink(missing_ok=True)
+        if missing:  # the folder may have been misspelled
+            for leftover in (archive, lock):
+                leftover.unlink(missing_ok=True)
             with suppress(OSError):
                 root.rmdir()
         reason = f"{name} was not found and cannot be downloaded ({first_line(error).strip('<>.')}); {ways}"
@@ -174,8 +174,8 @@ def _fetch(name: str, root: Path) -> None:
 
 
 @contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Makes whoever waits for the network give up after a silence."""
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Sets the default timeout of sockets."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,8 +1,8 @@
-"""Images on the device: batches are cut, augmented and normalised there, all images of a batch at once.
+"""Images on the device: whole batches are selected, augmented and normalized there.
 
-What is random is drawn on the CPU from named streams, an epoch at a time, so that a replicate sees the same images in
-the same order with the same augmentation whatever the variant and the device. The idea of a loader that lives on the
-device is that of airbench (github.com/KellerJordan/cifar10-airbench).
+Random numbers are drawn on the CPU from named streams, one epoch at a time, so that a replicate sees the same images in
+the same order with the same augmentation for every variant and device. The data loader on the device follows airbench
+(github.com/KellerJordan/cifar10-airbench).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from sa_core.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
 
-_SHARE = 0.5  # of the free memory of a device that images may take
-_PIXELS_AT_ONCE = 256 * 32 * 32  # that are augmented together, where a batch has fewer
-_PIXELS_OPERATED = 4 * _PIXELS_AT_ONCE  # likewise with RandAugment, whose time is that of starting each operation
-_AHEAD = 4  # batches that are read from disk before they are needed
-_MOST_FOR_MOMENTS = 50_000  # images that mean and spread of the colours are taken from
+_SHARE = 0.5  # of a device's free memory that images may take
+_PIXELS_AT_ONCE = 256 * 32 * 32  # smaller batches are augmented together up to this number of pixels
+_PIXELS_OPERATED = 4 * _PIXELS_AT_ONCE  # the same with RandAugment, which is dominated by the overhead of operations
+_AHEAD = 4  # batches that are read from disk in advance
+_MOST_FOR_MOMENTS = 50_000  # images from which mean and standard deviation are computed
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The images that a network takes: float32 of shape (B, 3, side, side), a channel (grey level - mean) / std.
+    """The input of networks: float32 of shape (B, 3, side, side), each channel (grey level - mean) / std.
 
     `mean` and `std` are those of the training images by channel, in grey levels from 0 to 255.
     """
@@ -46,23 +46,27 @@ class ImageFormat:
 
 
 def on_device(images: Images, config: DataConfig, device: str, beside: DeviceImages | None = None) -> DeviceImages:
-    """Puts a data set on a device, with the augmentation that its configuration asks for; `beside` as there."""
+    """Puts a data set on a device with the augmentation of its configuration; `beside` as in `DeviceImages`."""
     augmentation = augmentation_of(config, images.train.pixels.shape[-1])
     memory = getattr(config, "memory", "auto")
     return DeviceImages(images, torch.device(device), augmentation, memory=memory, beside=beside)
 
 
 class DeviceImages:
-    """A data set for a device, as uint8; batches come out as float32 of shape (B, 3, H, W), normalised, with labels.
+    """A uint8 data set on a device; batches are normalized float32 of shape (B, 3, H, W), with labels.
 
-    `memory=device` keeps all pixels there (on the CPU mapped files count as there: the system keeps what is read in
-    memory, once for all processes); `mapped` reads them from disk ahead of need; `auto` is `device` where they take at
-    most half of what is free. Pixels that are there already, as those of others `beside`, are not put there again: the
-    subsets that cells see of one data set take the room of one.
+    Args:
+        images: the data set.
+        device: the device of the batches.
+        augmentation: of training images.
+        memory: `device` keeps all pixels on the device (on the CPU including memory-mapped files, which the system
+            caches once for all processes); `mapped` reads them from disk in advance; `auto` is `device` if they take
+            at most half of the free memory.
+        beside: a data set on the same device whose pixels are reused, so that subsets of a data set share its memory.
 
     Attributes:
-        placed: arrays of pixels, and the tensors that they are on the device.
-        format: what batches are like.
+        placed: arrays of pixels with their tensors on the device.
+        format: the format of batches.
     """
 
     resident: bool
@@ -79,13 +83,13 @@ class DeviceImages:
     ) -> None:
         self.classes, self.fingerprint = images.classes, images.fingerprint
         self.device, self.augmentation = device, augmentation
-        there = beside.placed if beside is not None and beside.device == device else []
-        known = [(pixels, tensor) for pixels, tensor in there if any(pixels is array for array in images.arrays)]
-        if known and beside is not None:
+        placed = beside.placed if beside is not None and beside.device == device else []
+        shared = [(pixels, tensor) for pixels, tensor in placed if any(pixels is array for array in images.arrays)]
+        if shared and beside is not None:
             self.resident = beside.resident
         else:
             self.resident = memory == "device" or (memory == "auto" and images.nbytes <= _SHARE * _free_bytes(device))
-        self.placed = known
+        self.placed = shared
         self._train, self._train_rows, self._train_labels = self._place(images.train)
         self._test, self._test_rows, self.test_labels = self._place(images.test)  # in order, as `test_batches`
         self.test_images = len(self.test_labels)
@@ -95,7 +99,7 @@ class DeviceImages:
         self._mean, self._scale = mean, 1 / std
 
     def train_images(self, batch_size: int) -> int:
-        """Returns how many images an epoch trains on: the last batch is left out where it would be smaller."""
+        """Returns the number of images of an epoch: an incomplete last batch is dropped."""
         return len(self._train_labels) // batch_size * batch_size
 
     def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
@@ -108,41 +112,42 @@ class DeviceImages:
         if self.augmentation.randaugment is not None:
             operations = self.augmentation.randaugment.draw(count, _generator(seed, "randaugment", epoch))
         labels = self._train_labels[order.to(self.device)]
-        # Several small batches at once: what is done to an image is little beside the start of doing it.
+        # Several small batches at once: the overhead of each operation exceeds its work on an image.
         pixels = _PIXELS_AT_ONCE if operations is None else _PIXELS_OPERATED
         at_once = batch_size * max(1, pixels // (batch_size * self.augmentation.side**2))
         raws = self._read(self._train, self._train_rows[order], at_once)
         for start, raw in zip(range(0, count, at_once), raws, strict=True):
             part = slice(start, start + at_once)
-            own = {name: values[part] for name, values in drawn.items()}
-            seen = self.augmentation.train(raw, own)
-            made = self._normalise(self.augmentation.operate(seen, None if operations is None else operations[part]))
-            self.augmentation.cut_out(made, own)
-            batches = zip(made.split(batch_size), labels[part].split(batch_size), strict=True)
-            del raw, own, seen, made  # not held while the next ones are made
+            drawn_of_part = {name: values[part] for name, values in drawn.items()}
+            cropped = self.augmentation.train(raw, drawn_of_part)
+            operations_of_part = None if operations is None else operations[part]
+            images = self._normalize(self.augmentation.operate(cropped, operations_of_part))
+            self.augmentation.cut_out(images, drawn_of_part)
+            batches = zip(images.split(batch_size), labels[part].split(batch_size), strict=True)
+            del raw, cropped, images  # freed before the next ones are computed
             yield from batches
 
     def test_batches(self, batch_size: int, most: int | None = None) -> Iterator[Batch]:
-        """Yields test images in order, as they are: all, or so many where there are more, always the same ones."""
+        """Yields test images in order without augmentation: all, or a fixed choice of `most` of them."""
         rows, labels = self._test_rows, self.test_labels
         if most is not None and most < self.test_images:
-            places = torch.from_numpy(evenly_spaced(labels.cpu().numpy(), most))
-            rows, labels = rows[places], labels[places.to(self.device)]
+            indices = torch.from_numpy(evenly_spaced(labels.cpu().numpy(), most))
+            rows, labels = rows[indices], labels[indices.to(self.device)]
         raws = self._read(self._test, rows, batch_size)
         for raw, part in zip(raws, labels.split(batch_size), strict=True):
-            yield self._normalise(self.augmentation.test(raw)), part
+            yield self._normalize(self.augmentation.test(raw)), part
 
     def some_tests(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns test images by their places: as networks get them, and as people do, uint8 of shape (B, 3, H, W)."""
+        """Returns test images by index, normalized for networks and as uint8 for display, (B, 3, H, W) each."""
         raw = torch.cat(list(self._read(self._test, self._test_rows[places], max(1, len(places)))))
-        seen = self.augmentation.test(raw)
-        return self._normalise(seen), seen
+        cropped = self.augmentation.test(raw)
+        return self._normalize(cropped), cropped
 
     def _place(self, part: ImageSet) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns all pixels that the part has images of, which rows of them these are (on the CPU), and the labels."""
+        """Returns the pixels that the part shares, its rows of them (on the CPU), and its labels."""
         placed = next((tensor for pixels, tensor in self.placed if pixels is part.pixels), None)
         with warnings.catch_warnings():
-            # Images that processes share are read-only. Nothing here writes to them.
+            # Images shared between processes are read-only, and never written to here.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
             labels = torch.from_numpy(part.labels)
             rows = torch.arange(len(labels)) if part.rows is None else torch.from_numpy(part.rows)
@@ -155,23 +160,23 @@ class DeviceImages:
         return placed, rows, labels.to(self.device)
 
     def _read(self, pixels: Tensor, order: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Yields raw images on the device in the given order, a batch at a time; from disk, some batches ahead."""
+        """Yields batches of raw images on the device in the given order, reading from disk in advance."""
         if self.resident:
-            # All places at once: a transfer a batch would have the device wait.
-            yield from (pixels.index_select(0, places) for places in order.to(self.device).split(batch_size))
+            # One transfer of all indices: a transfer per batch would stall the device.
+            yield from (pixels.index_select(0, rows) for rows in order.to(self.device).split(batch_size))
             return
         pinned = self.device.type == "cuda"
 
-        def read(places: Tensor) -> Tensor:
-            raw = torch.empty((len(places), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        def read(rows: Tensor) -> Tensor:
+            raw = torch.empty((len(rows), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
             # Not torch.index_select: its threads would contend with those of the training step.
-            np.take(pixels.numpy(), places.numpy(), axis=0, out=raw.numpy(), mode="clip")
+            np.take(pixels.numpy(), rows.numpy(), axis=0, out=raw.numpy(), mode="clip")
             return raw
 
         for raw in ahead(read, order.split(batch_size), 1, _AHEAD):
             yield raw.to(self.device, non_blocking=True)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _normalize(self, pixels: Tensor) -> Tensor:
         return pixels.float().sub_(self._mean).mul_(self._scale)
 
 
@@ -182,14 +187,14 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def _read_ahead(pixels: np.memmap) -> None:
-    """Has the system read a mapped file in one go: images are asked for in a random order, which disks dislike."""
+    """Asks the system to read a mapped file sequentially, because the random access of batches is slow on disks."""
     mapping = getattr(pixels, "_mmap", None)
     if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
         mapping.madvise(mmap.MADV_WILLNEED)
 
 
 def _moments(images: ImageSet) -> Batch:
-    """Returns mean and standard deviation of each colour in grey levels, (3,), of up to 50,000 images far apart."""
+    """Returns mean and standard deviation of each channel in grey levels, (3,), over up to 50,000 spaced images."""
     every = -(-len(images) // _MOST_FOR_MOMENTS)
     pixels = images.pixels[::every] if images.rows is None else images.pixels
     rows = np.arange(len(pixels)) if images.rows is None else images.rows[::every]

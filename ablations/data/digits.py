@@ -1,11 +1,11 @@
-"""The embedded data set: real handwritten digits, placed, distorted and cluttered on colour canvases.
+"""The embedded data set: real handwritten digits, placed and distorted on cluttered colour canvases.
 
 The digits are scikit-learn's 1,797 optical digits (Alpaydin and Kaynak, UCI 1998). Source digits are split by class
-into disjoint train and test sets, and the fragments that clutter a scene come from the scene's own set, so nothing of
-a test image was ever trained on. The idea of clutter from fragments of digits is that of Mnih et al. 2014 (cluttered
-MNIST). It is for trying the suite, not for claims.
+into disjoint training and test sets, and the distractors of a scene come from the same set as its digit, so test images
+contain nothing that was trained on. Distractors made of fragments of digits follow Mnih et al. 2014 (cluttered MNIST).
+The data set is for trying the suite, not for claims.
 
-Everything is drawn from numpy's frozen `RandomState` stream and computed in integers, so that the same options give
+Everything is drawn from NumPy's frozen `RandomState` stream and computed in integers, so that the same options give
 the same bytes on every machine and version.
 """
 
@@ -29,20 +29,20 @@ _TEST_SHARE = 3  # one source digit in three is held out
 _AT_ONCE = 64  # scenes that are painted together
 
 _Ints = NDArray[np.int32]
-_Drawn = dict[str, _Ints]  # what was drawn of each scene, by name
+_Drawn = dict[str, _Ints]  # random parameters of each scene, by name
 
 
 def make_digits(
     train_images: int, test_images: int, clutter: int, noise: int, seed: int, resolution: int = SIZE
 ) -> Images:
-    """Draws the data set: uint8 scenes of shape (N, 3, resolution, resolution) with labels 0 to 9.
+    """Generates the data set: uint8 scenes of shape (N, 3, resolution, resolution) with labels 0 to 9.
 
     Args:
-        train_images, test_images: how many scenes; each class gets an equal share, up to one.
-        clutter: fragments of other digits in each scene.
-        noise: greatest change of a pixel, in grey levels.
-        seed: of all that is random, the split of source digits included.
-        resolution: side of the scenes in pixels, up to 32; scenes are drawn with 32 and averaged over areas.
+        train_images, test_images: number of scenes; the sizes of classes differ by at most one.
+        clutter: number of distractors (fragments of other digits) in each scene.
+        noise: maximum pixel noise, in grey levels.
+        seed: of all random numbers, including the split of source digits.
+        resolution: side of the scenes in pixels, up to 32; scenes are painted with 32 and reduced by area averaging.
     """
     from sklearn.datasets import load_digits
 
@@ -59,16 +59,16 @@ def make_digits(
 
 
 def draw_digits(config: DigitsConfig, seed: int) -> Images:
-    """Draws the data set of a configuration, with a seed of its own."""
+    """Generates the data set of a configuration with the given seed."""
     size = config.train_images, config.test_images
-    return _kept(*size, config.clutter, config.noise, seed, config.resolution)
+    return _cached(*size, config.clutter, config.noise, seed, config.resolution)
 
 
-_kept = lru_cache(maxsize=1)(make_digits)  # a run and its report draw the same
+_cached = lru_cache(maxsize=1)(make_digits)  # a run and its report use the same images
 
 
 def _held_out(labels: NDArray[np.int64], random: np.random.RandomState) -> NDArray[np.bool_]:
-    """Marks the source digits that only test scenes may use: one in three of each class."""
+    """Returns a mask of the source digits for test scenes: a third of each class."""
     held_out = np.zeros(len(labels), dtype=bool)
     for digit in range(10):
         members = random.permutation(np.flatnonzero(labels == digit))
@@ -79,32 +79,32 @@ def _held_out(labels: NDArray[np.int64], random: np.random.RandomState) -> NDArr
 def _draw_set(
     glyphs: _Ints, labels: NDArray[np.int64], count: int, clutter: int, noise: int, random: np.random.RandomState
 ) -> ImageSet:
-    # Classes in equal shares, and within a class its source digits as often as each other: a shuffled cycle.
-    wanted = random.permutation(np.arange(count) % 10)
+    # Classes have equal shares, and so have the source digits of a class, which are used in a shuffled cycle.
+    classes = random.permutation(np.arange(count) % 10)
     chosen = np.empty(count, dtype=np.int64)
     for digit in range(10):
-        places = np.flatnonzero(wanted == digit)
+        scenes_of_class = np.flatnonzero(classes == digit)
         members = random.permutation(np.flatnonzero(labels == digit))
-        chosen[places] = np.resize(members, len(places))
+        chosen[scenes_of_class] = np.resize(members, len(scenes_of_class))
 
-    # All is drawn first, and then painted some scenes at a time: what is painted stays in the processor's cache, and
-    # 10,000 scenes do not take a gigabyte.
+    # Parameters are drawn for all scenes, which are then painted in groups that fit into the processor's cache:
+    # painting 10,000 scenes at once would take a gigabyte.
     grid = random.randint(0, 160, size=(count, 3, 3, 3)).astype(np.int32)
     shapes = [_draw_fragments(len(glyphs), count, random) for _ in range(clutter)]
     shapes.append({"glyph": chosen.astype(np.int32), **_draw_placement(count, _DIGIT_CONTRAST, random)})
     scenes = np.empty((count, 3, SIZE, SIZE), dtype=np.uint8)
     for start in range(0, count, _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        canvas = _backgrounds(grid[some])
+        part = slice(start, start + _AT_ONCE)
+        canvas = _backgrounds(grid[part])
         for shape in shapes:
-            canvas = _paint(canvas, glyphs, {name: drawn[some] for name, drawn in shape.items()})
+            canvas = _paint(canvas, glyphs, {name: drawn[part] for name, drawn in shape.items()})
         canvas += random.randint(-noise, noise + 1, size=canvas.shape, dtype=np.int32)
-        scenes[some] = np.clip(canvas, 0, 255).transpose(0, 3, 1, 2)
+        scenes[part] = np.clip(canvas, 0, 255).transpose(0, 3, 1, 2)
     return ImageSet(scenes, labels[chosen])
 
 
 def _reduced(scenes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Reduces scenes to `side` x `side` pixels, each the mean of the area that it covers, in integers."""
+    """Reduces scenes to `side` x `side` pixels by area averaging, in integers."""
     # In units of 1 / side, an old pixel is `side` long and a new one SIZE.
     starts, ends = np.arange(SIZE) * side, np.arange(side)[:, None] * SIZE
     covered = np.clip(np.minimum(starts + side, ends + SIZE) - np.maximum(starts, ends), 0, None).astype(np.int32)
@@ -116,20 +116,20 @@ def _reduced(scenes: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _draw_fragments(glyphs: int, count: int, random: np.random.RandomState) -> _Drawn:
-    """Draws which of so many glyphs are cut, the windows of 4x3 or 3x4 that are kept of them, and where these go."""
+    """Draws fragments: one of `glyphs` glyphs, a window of 4x3 or 3x4 pixels of it, and its placement."""
     highest = {"glyph": glyphs, "tall": 2, "top": _SOURCE - 3, "left": _SOURCE - 3}
     drawn = {name: random.randint(high, size=count).astype(np.int32) for name, high in highest.items()}
     return drawn | _draw_placement(count, _FRAGMENT_CONTRAST, random)
 
 
 def _draw_placement(count: int, contrast: tuple[int, int], random: np.random.RandomState) -> _Drawn:
-    """Draws scale, shear and shift of shapes, and by how many grey levels (low, high) they are lighter."""
+    """Draws scale, shear and shift of shapes, and their contrast in grey levels, within (low, high)."""
 
     def draw(low: int, high: int) -> _Ints:
         return random.randint(low, high + 1, size=(count, 1, 1)).astype(np.int32)
 
-    # The inverse map, source = A (target - centre) + middle: `zoom` source pixels to a target pixel, so that a glyph
-    # is 18 to 24 pixels high.
+    # The inverse map is source = A (target - centre) + middle, with `zoom` source pixels per target pixel, so that a
+    # glyph is 18 to 24 pixels high.
     drawn: _Drawn = {"zoom": draw(_ONE * 8 // 24, _ONE * 8 // 18)}
     for name, most in (("turn", 20), ("shear", 16), ("stretch", 12)):
         drawn[name] = draw(-most, most)
@@ -140,7 +140,7 @@ def _draw_placement(count: int, contrast: tuple[int, int], random: np.random.Ran
 
 
 def _backgrounds(grid: _Ints) -> _Ints:
-    """Makes smooth colour fields of 3x3 grids of colours, by interpolation; (count, 32, 32, 3)."""
+    """Interpolates 3x3 grids of colours to smooth backgrounds, (count, 32, 32, 3)."""
     position = (np.arange(SIZE) * (2 * _ONE - 1) // (SIZE - 1)).astype(np.int32)
     low, weight = position >> _BITS, position & (_ONE - 1)
     rows = _blend(grid[:, low], grid[:, low + 1], weight[:, None, None])
@@ -148,13 +148,13 @@ def _backgrounds(grid: _Ints) -> _Ints:
 
 
 def _blend(start: _Ints, end: _Ints, weight: _Ints) -> _Ints:
-    """Interpolates linearly; `weight` is that of `end`, in fixed point."""
+    """Interpolates linearly; `weight` is the weight of `end`, in fixed point."""
     blended: _Ints = (start * (_ONE - weight) + end * weight) >> _BITS
     return blended
 
 
 def _cut(glyphs: _Ints, drawn: _Drawn) -> _Ints:
-    """Keeps a window of each glyph and blanks the rest."""
+    """Keeps a window of each glyph, and sets the rest to 0."""
     tall, top, left = drawn["tall"], drawn["top"], drawn["left"]
     line = np.arange(_SOURCE)
     rows = (line >= top[:, None]) & (line < (top + 3 + tall)[:, None])
@@ -169,7 +169,7 @@ def _place(glyphs: _Ints, drawn: _Drawn) -> _Ints:
     target = np.arange(SIZE, dtype=np.int32) * _ONE + _ONE // 2
     y = target[:, None] - drawn["y"]
     x = target - drawn["x"]
-    # The middle is one pixel further for the empty border, and half of one less: pixels are sampled at their centres.
+    # One pixel more for the empty border, and half a pixel less because pixels are sampled at their centres.
     middle = (_SOURCE // 2 + 1) * _ONE - _ONE // 2
     source_y = (((zoom - stretch) * y + (turn - shear) * x) >> _BITS) + middle
     source_x = (((zoom + stretch) * x - (turn + shear) * y) >> _BITS) + middle
@@ -186,9 +186,9 @@ def _place(glyphs: _Ints, drawn: _Drawn) -> _Ints:
 
 
 def _paint(canvas: _Ints, glyphs: _Ints, drawn: _Drawn) -> _Ints:
-    """Paints glyphs or fragments of them as they were drawn, each in a colour lighter than its canvas's mean."""
+    """Paints glyphs or fragments with their random parameters, in a colour lighter than the canvas's mean."""
     chosen = glyphs[drawn["glyph"]]
     opacity = _place(_cut(chosen, drawn) if "tall" in drawn else chosen, drawn)
-    mean = np.einsum("nyxc->nc", canvas) // SIZE**2  # of int32, and faster than a sum, which is of int64
+    mean = np.einsum("nyxc->nc", canvas) // SIZE**2  # einsum stays in int32, and is faster than sum in int64
     colour = np.minimum(mean + drawn["lighter"], 255)[:, None, None, :]
     return _blend(canvas, colour, (opacity + (opacity >> 7))[..., None])

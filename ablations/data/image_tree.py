@@ -1,8 +1,8 @@
-"""Any tree of image files in the layout of torchvision's ImageFolder, and Tiny ImageNet's: one folder a class.
+"""Trees of image files in the layout of torchvision's ImageFolder (one folder per class), or of Tiny ImageNet.
 
-Images are decoded once, to squares a little larger than what networks see: the shorter side is scaled, the longer one
-is cut, as ImageNet's usual test images are (He et al. 2015). So the parts that random crops are made of are the middle
-of an image, and are scaled once more.
+Images are decoded once, to squares a little larger than the network's input: the shorter side is resized and the longer
+one is cropped at the centre, as usual for ImageNet's test images (He et al. 2015). Random crops of training images are
+therefore taken from the centre of an image, and are resized a second time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ablations.data.tree_files import fields_of, images_beside, images_in, read_
 
 _TEST_FOLDERS = ("val", "validation", "test")
 _ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose test images are in one folder
-_UNSORTED = "images"  # folder of these, which is often left behind when they are sorted into class folders
-_PIECE = 32  # images that a thread decodes before it says so
+_UNSORTED = "images"  # this folder, which often remains, empty, after images are sorted into class folders
+_PIECE = 32  # images that a thread decodes together
 
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 _UNPACK = "unpack the archives, including nested ones (ILSVRC's train has one per class), and give the folder"
 
-# Where to get what is a preset.
+# Download pages of the presets.
 _SOURCES = {
     "imagenette": "https://github.com/fastai/imagenette",
     "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -41,7 +41,7 @@ class ImageTreeSource:
     """The images of `root/train/<class>/` and `root/val/<class>/`, or a subset of them.
 
     Raises:
-        DataError: if there is no such tree, or it has not what the options ask for.
+        DataError: if the tree does not exist, or lacks classes or images that the options require.
     """
 
     def __init__(self, config: ImageTreeConfig) -> None:
@@ -65,28 +65,28 @@ class ImageTreeSource:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells its images from any others: their files, and what becomes of them."""
+        """The identity of its images: files, classes, side and orientation."""
         files = [
             [path.relative_to(self._root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
             for paths, _ in (self._train, self._test)
             for path in paths
         ]
-        known = {"data": "tree", "classes": self._classes, "side": self._side, "files": files, "turned": self._turn}
-        if self._is_listed:  # otherwise the folders say of which class a file is
-            known["labels"] = hashlib.sha256(self._test[1].tobytes()).hexdigest()
-        return known
+        identity = {"data": "tree", "classes": self._classes, "side": self._side, "files": files, "turned": self._turn}
+        if self._is_listed:  # otherwise the paths contain the classes
+            identity["labels"] = hashlib.sha256(self._test[1].tobytes()).hexdigest()
+        return identity
 
     def plan(self) -> Plan:
-        """Says what there is to decode."""
+        """Returns the pieces to decode."""
         train, test = (Part(labels, list(self._pieces(paths))) for paths, labels in (self._train, self._test))
         return Plan(self._side, tuple(map(visible, self._classes)), train, test, takes_time=True)
 
     def _pieces(self, paths: Sequence[Path]) -> Iterator[Piece]:
-        from ablations.data.pixels import decode_files  # it imports Pillow
+        from ablations.data.pixels import decode_files  # imports Pillow
 
         for start in range(0, len(paths), _PIECE):
-            some = paths[start : start + _PIECE]
-            yield Piece(start, len(some), partial(decode_files, some, self._side, self._root, self._turn))
+            piece = paths[start : start + _PIECE]
+            yield Piece(start, len(piece), partial(decode_files, piece, self._side, self._root, self._turn))
 
     def _folders(self) -> tuple[Path, Path]:
         where = f"; download {self.name} from {_SOURCES[self.name]}" if self.name in _SOURCES else ""
@@ -98,9 +98,9 @@ class ImageTreeSource:
         test = next((self._root / name for name in _TEST_FOLDERS if (self._root / name).is_dir()), None)
         if not train.is_dir() or test is None or not subfolders(train):
             inside = sorted(path.name for path in self._root.iterdir() if not path.name.startswith("."))
-            found = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
+            listed = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
             reason = (
-                f"must be an ImageFolder tree with train/<class>/ and val/<class>/; it contains {found or 'nothing'}"
+                f"must be an ImageFolder tree with train/<class>/ and val/<class>/; it contains {listed or 'nothing'}"
             )
             if any(name.lower().endswith(_ARCHIVES) for name in inside):
                 reason += f"; {_UNPACK}"
@@ -108,7 +108,7 @@ class ImageTreeSource:
         return train, test
 
     def _listed(self, test: Path, labels: str, known: Sequence[str]) -> list[tuple[Path, str]] | None:
-        """Returns the test images with their classes from a list; None if class folders give them."""
+        """Returns the test images with their classes from a list of labels; None if there are class folders."""
         option = "data.val_labels"
         if set(subfolders(test)) & set(known):
             if labels:
@@ -131,24 +131,24 @@ class ImageTreeSource:
         return None
 
     def _wanted(self, classes: Any, known: Sequence[str]) -> Any:
-        """Returns the option as a number or a list of names; a file is read, what follows a name on its line is not."""
+        """Returns `data.classes` as a number or list of names; in a file, text after the name on a line is ignored."""
         option = "data.classes"
         if isinstance(classes, bool) or not isinstance(classes, (int, str, list)):
             raise DataError(option, classes, "must be an integer, a list such as [a,b], or a file")
         if not isinstance(classes, str):
             return classes
         lines = read_lines(user_path(option, classes), option)
-        fields = [[line, line.split(" #")[0].strip(), fields_of(line)[0], line.split()[0]] for line in lines]
-        return [next((name for name in some if name in known), some[-1]) for some in fields]
+        readings = [[line, line.split(" #")[0].strip(), fields_of(line)[0], line.split()[0]] for line in lines]
+        return [next((name for name in names if name in known), names[-1]) for names in readings]
 
     def _check_classes(self, trained: set[str], tested: set[str], named: bool, train: Path, test: Path) -> None:
         untested, untrained = trained - tested, tested - trained
-        if named:  # then it does not matter what becomes of the others
+        if named:  # only the selected classes matter
             untested, untrained = untested & set(self._classes), set()
         for folder, lacking in ((test, untested), (train, untrained)):
             if lacking:
-                some = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
-                reason = f"{train.name} and {test.name} have different classes: {folder} lacks {some}"
+                first = ", ".join(sorted(lacking)[:5]) + (", ..." if len(lacking) > 5 else "")
+                reason = f"{train.name} and {test.name} have different classes: {folder} lacks {first}"
                 reason += "" if named or not trained & tested else "; select common classes with data.classes=[...]"
                 raise DataError("data.root", self._root, reason)
 
@@ -157,18 +157,18 @@ class ImageTreeSource:
     ) -> tuple[list[Path], NDArray[np.int64]]:
         label_of = {name: label for label, name in enumerate(self._classes)}
         if listed is None:
-            found = [(path, label) for name, label in label_of.items() for path in images_in(folder / name)]
+            images = [(path, label) for name, label in label_of.items() for path in images_in(folder / name)]
         else:
-            found = [(path, label_of[name]) for path, name in listed if name in label_of]
-        labels = np.array([label for _, label in found], dtype=np.int64)
+            images = [(path, label_of[name]) for path, name in listed if name in label_of]
+        labels = np.array([label for _, label in images], dtype=np.int64)
         counts = np.bincount(labels, minlength=len(self._classes))
         if not counts.all():
             empty = folder / self._classes[int(counts.argmin())]
             raise DataError("data.root", self._root, f"{empty} contains no images")
         chosen = pick_images(labels, self._classes, per_class, option, seed)
-        return [found[place][0] for place in chosen], labels[chosen]
+        return [images[index][0] for index in chosen], labels[chosen]
 
 
 def stored_side(resolution: int) -> int:
-    """Returns the side of stored images, an eighth of which is cut away: ImageNet's usual 256 pixels for 224."""
+    """Returns the side of stored images in pixels, 8/7 of the network's input, such as ImageNet's 256 for 224."""
     return round(resolution * 8 / 7)

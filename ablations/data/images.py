@@ -1,4 +1,4 @@
-"""Labelled images as bytes: what every data set becomes before it reaches a device."""
+"""Labelled uint8 images: the representation of every data set before it is put on a device."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from ablations.common.sizes import MIB
 
-_STEP = 64 * MIB  # bytes that are read at a time
+_STEP = 64 * MIB  # bytes that are hashed at a time
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images: pixels, in memory or mapped from a file, and which of them these are.
+    """Labelled images, in memory or memory-mapped from a file.
 
     Args:
-        pixels: uint8 of shape (M, 3, H, W); several sets may share them.
-        labels: int64 of shape (N,), those of this set's images.
-        rows: int64 of shape (N,), where in `pixels` they are; None where they are all, in this order.
+        pixels: uint8 of shape (M, 3, H, W); several sets may share the array.
+        labels: int64 of shape (N,), the labels of this set's images.
+        rows: int64 of shape (N,), their indices in `pixels`; None for all in order.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,7 +32,7 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, places: NDArray[np.int64]) -> ImageSet:
-        """Returns the images at these places of the set, without copying any."""
+        """Returns the images at these indices without copying pixels."""
         rows = places if self.rows is None else self.rows[places]
         return ImageSet(self.pixels, self.labels[places], rows)
 
@@ -48,34 +48,34 @@ class Images:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes all pixels are, those of other images included that share them."""
+        """The bytes of all arrays of pixels, including images of other sets that share them."""
         return sum(pixels.nbytes for pixels in self.arrays)
 
     @property
     def arrays(self) -> list[NDArray[np.uint8]]:
-        """The arrays that hold the pixels: one where training and test images share it."""
+        """The arrays of pixels; a single one if training and test images share it."""
         arrays = [self.train.pixels, self.test.pixels]
         return arrays if arrays[0] is not arrays[1] else arrays[:1]
 
     def describe(self, side: int) -> str:
-        """Says how many images there are; networks see `side` x `side` pixels of each."""
+        """Returns the numbers of images and classes in words; `side` is that of the network's input."""
         counts = f"{len(self.train):,} training and {len(self.test):,} test images"
         return f"{counts} of {side}x{side} pixels in {len(self.classes)} classes"
 
 
 def in_memory(train: ImageSet, test: ImageSet, classes: tuple[str, ...]) -> Images:
-    """Makes a data set of images that are in memory."""
+    """Returns a data set of images in memory, with its fingerprint."""
     return Images(train, test, classes, fingerprint_of((train, test), classes))
 
 
 def evenly_spaced(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Returns the places of so many images, in their order: the same share of each class, at equal distances in it."""
+    """Returns the sorted indices of `number` images: the same share of each class, evenly spaced within it."""
     by_class = np.argsort(labels, kind="stable")
     return np.sort(by_class[np.arange(number) * len(labels) // number])
 
 
 def fingerprint_of(parts: Sequence[ImageSet], classes: Sequence[str]) -> str:
-    """Returns 16 hex digits that tell these images, labels and classes from any others."""
+    """Returns a hash of images, labels and classes, 16 hex digits."""
     digest = hashlib.sha256(repr(tuple(classes)).encode())
     for part in parts:
         digest.update(repr(part.pixels.shape).encode())

@@ -1,4 +1,4 @@
-"""Loads the data set that a configuration describes."""
+"""Loads the data set of a configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from ablations.data.source import DataError, Source, reading
 
 
 def load_images(config: DataConfig, console: Console | None = None, *, fetch: bool = True) -> Images:
-    """Loads the data set that `config` describes; `console` shows how that gets on where it takes time.
+    """Loads the data set of a configuration.
 
-    Where it is not on this machine, it is downloaded if `fetch` allows that and there is a place to download it from.
+    Args:
+        config: the options of the data set.
+        console: displays the progress of slow steps.
+        fetch: whether a missing data set may be downloaded.
 
     Raises:
-        DataError: if it is not to be had, or images of it cannot be decoded.
-        TypeError: if there is no loader for this kind of configuration.
+        DataError: if the data set is not available, or images cannot be decoded.
+        TypeError: if there is no loader for this class of configuration.
     """
     if isinstance(config, DigitsConfig):
         return draw_digits(config, int(config.seed))
@@ -46,7 +49,7 @@ def load_images(config: DataConfig, console: Console | None = None, *, fetch: bo
 
 
 def _check_classes(images: Images, name: str) -> None:
-    """Checks that what was left out was not all of a class."""
+    """Checks that skipped images were not all images of a class."""
     for part, labels in (("training", images.train.labels), ("test", images.test.labels)):
         missing = sorted(set(range(len(images.classes))) - set(labels.tolist()))
         if missing:

@@ -1,7 +1,7 @@
-"""Decodes image files to 8-bit RGB squares, exactly as torchvision's `default_loader`, `Resize` and `CenterCrop` do.
+"""Decodes image files to 8-bit RGB squares, exactly as torchvision's `default_loader`, `Resize` and `CenterCrop`.
 
-Pixels of more than 8 bits are the exception: Pillow's conversion to RGB would cut them off at 255. They are scaled, or
-refused where their range is unknown.
+The exception are pixels of more than 8 bits, which Pillow's conversion to RGB would clip at 255. They are scaled, or
+refused if their range is unknown.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ _WHITE_IS_ZERO = 0
 
 
 def decode_files(paths: Sequence[Path], side: int, root: Path, turn: bool) -> Decoded:
-    """Decodes files to (n, 3, side, side); of those that cannot be decoded, the reasons are returned by place.
+    """Decodes files to (n, 3, side, side); returns them with the reasons of failures by index.
 
     Args:
         paths: of the files.
         side: of the squares, in pixels.
-        root: which paths in reasons are relative to.
-        turn: whether images are turned as their EXIF orientation says.
+        root: folder that paths in reasons are relative to.
+        turn: whether to apply the EXIF orientation.
     """
     pixels = np.zeros((len(paths), 3, side, side), dtype=np.uint8)
     failures = {}
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         try:
-            pixels[place] = square(path, side, turn).transpose(2, 0, 1)
-        # Pillow's decoders raise whatever they like on bytes that make no sense.
-        except Exception as error:
+            pixels[index] = square(path, side, turn).transpose(2, 0, 1)
+        except Exception as error:  # Pillow's decoders may raise anything on invalid bytes
             reason = first_line(error).replace(str(path), path.name)
-            failures[place] = f"{path.relative_to(root)} ({reason})"
+            failures[index] = f"{path.relative_to(root)} ({reason})"
     return pixels, failures
 
 
 def square(path: Path, side: int, turn: bool = False) -> NDArray[np.uint8]:
-    """Decodes an image to its middle square of (side, side, 3).
+    """Decodes an image, resizes its shorter side and crops the centre, (side, side, 3).
 
     Raises:
-        ValueError: if nothing says which of its pixel values is white.
+        ValueError: if the range of its pixel values is unknown.
         Exception: any that Pillow raises for a file that it cannot decode.
     """
     with warnings.catch_warnings(), Image.open(path) as opened:
-        warnings.simplefilter("ignore")  # of odd metadata, which nobody needs
+        warnings.simplefilter("ignore")  # about metadata, which is not used
         image = ImageOps.exif_transpose(opened) if turn else opened
         colours = _of_eight_bits(image).convert("RGB")
     short, long = sorted(colours.size)
-    longer = int(side * long / short)  # cut off, not rounded, as by torchvision's Resize
+    longer = int(side * long / short)  # truncated, not rounded, as in torchvision's Resize
     width, height = (side, longer) if colours.width <= colours.height else (longer, side)
     resized = colours.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (round((length - side) / 2) for length in (width, height))
@@ -63,13 +62,13 @@ def square(path: Path, side: int, turn: bool = False) -> NDArray[np.uint8]:
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:
-    """Scales grey levels of up to 16 bits, which Pillow would cut at 255, and refuses others."""
+    """Scales grey levels of up to 16 bits, which Pillow would clip at 255, and refuses others."""
     if image.mode == "F":
         raise ValueError("floating-point pixels without a defined white level")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     tags = getattr(image, "tag_v2", {})
-    bits = min(_BITS, *tags.get(_BITS_TAG, (_BITS,)))  # of what has more, levels of up to 16 are taken
+    bits = min(_BITS, *tags.get(_BITS_TAG, (_BITS,)))  # images of more bits are accepted if 16 suffice
     levels, most = np.asarray(image), 2**bits - 1
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > most:

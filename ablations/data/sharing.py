@@ -1,8 +1,7 @@
-"""One copy of the pixels for several processes of a machine: the others map the file that they are in into memory.
+"""Shares one copy of the pixels between the processes of a machine by memory-mapped files.
 
-Images that are mapped from a file already stay in it. Others are written to a temporary file once, which has no name
-any more, so that nothing is left of it however the processes end. The system keeps the pages of a file in memory once,
-for all processes together.
+Images that are already mapped from a file stay in it. Others are written once to a temporary file without a name, so
+that nothing is left of it however the processes end. The system caches the pages of a file once for all processes.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ Pixels = NDArray[np.uint8]
 
 
 def mapped(data: DataSet) -> DataSet:
-    """Returns a data set for other processes, which is to be pickled while they are started, and not used itself.
+    """Returns a copy of a data set that can only be pickled while other processes are started.
 
-    What unpickling makes of it there has its pixels mapped into memory, copied where they are written to.
+    In the other process, unpickling memory-maps the pixels, copy-on-write.
 
     Raises:
         OSError: if a temporary file cannot be written.
     """
-    known: dict[int, _FilePixels] = {}
+    files: dict[int, _FilePixels] = {}
 
     def convert(pixels: Pixels) -> Pixels:
         if not pixels.size:
             return pixels  # an empty file cannot be mapped
-        if id(pixels) not in known:  # training and test images may share one array
-            known[id(pixels)] = _FilePixels(pixels)
-        return cast(Pixels, known[id(pixels)])
+        if id(pixels) not in files:  # training and test images may share an array
+            files[id(pixels)] = _FilePixels(pixels)
+        return cast(Pixels, files[id(pixels)])
 
     return with_pixels(data, convert)
 
 
 def with_pixels(data: DataSet, convert: Callable[[Pixels], Pixels]) -> DataSet:
-    """Returns a data set whose arrays of pixels are converted; scenes that are drawn when needed have none."""
+    """Returns a data set with converted arrays of pixels; scenes that are generated on demand have none."""
     if isinstance(data, FixedData):
         return replace(data, loaded=_converted(data.loaded, convert))
     if isinstance(data, DrawnSubsets):
         return replace(data, pool=_converted(data.pool, convert))
-    return replace(data) if isinstance(data, DrawnScenes) else data  # without those that have been drawn
+    return replace(data) if isinstance(data, DrawnScenes) else data  # the copy has no generated scenes
 
 
 def _converted(images: Images, convert: Callable[[Pixels], Pixels]) -> Images:
@@ -64,7 +63,7 @@ class _FilePixels:
     def __init__(self, pixels: Pixels) -> None:
         self._shape = pixels.shape
         path = _file_of(pixels)
-        # Held open as long as processes may be started.
+        # Stays open as long as processes may be started.
         self._file: IO[bytes] = path.open("rb") if path else tempfile.TemporaryFile()  # noqa: SIM115
         if path is None:
             self._file.write(np.ascontiguousarray(pixels).data.cast("B"))
@@ -75,7 +74,7 @@ class _FilePixels:
 
 
 def _file_of(pixels: Pixels) -> Path | None:
-    """Returns the file that has these pixels and nothing else; None where there is none."""
+    """Returns the file that contains exactly these pixels; None if there is none."""
     if not isinstance(pixels, np.memmap) or not pixels.filename or not pixels.flags.c_contiguous:
         return None
     path = Path(pixels.filename)

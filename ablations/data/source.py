@@ -1,7 +1,6 @@
-"""Where images come from: what a data set is made of before it is decoded, and the choice of a subset.
+"""Sources of images: the interface of data sets before decoding, and the choice of subsets.
 
-A source knows without decoding anything what it would give (`identity`), and decodes in pieces, any of them at a time
-and in any thread.
+The `identity` of a source is known without decoding. Images are decoded in pieces, in any order and thread.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from numpy.typing import NDArray
 from ablations.common.errors import SuiteError
 from sa_core.seeds import stream_seed
 
-# Images that were decoded, uint8 of shape (n, 3, side, side), and of those that could not be, the reasons by place.
+# Decoded images, uint8 of shape (n, 3, side, side), and the reasons of failures by index.
 Decoded = tuple[NDArray[np.uint8], Mapping[int, str]]
 _Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 
 
 class DataError(SuiteError):
-    """Images are not there, are damaged, cannot be stored, or are not those that a subset asks for."""
+    """Images are missing, are damaged, cannot be stored, or are too few for a subset."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Images `start` to `start + count` of a part, which are decoded together."""
+    """Images `start` to `start + count` of a part, decoded together."""
 
     start: int
     count: int
@@ -49,10 +48,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a source gives: squares of `side` pixels, in two parts, and the names of the classes.
+    """The content of a source: squares of `side` pixels in two parts, and the names of the classes.
 
-    `takes_time` is whether decoding is worth several threads; what is merely read is not, and glibc would keep as much
-    memory for each of them.
+    `takes_time` is whether decoding is worth several threads. Reading arrays is not, and glibc would keep as much
+    memory again for each thread.
     """
 
     side: int
@@ -69,44 +68,45 @@ class Source(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells its images from any others, as far as that is known without decoding them; for JSON."""
+        """Serializable identity of its images, computed without decoding them."""
 
     def plan(self) -> Plan:
-        """Says what there is to decode."""
+        """Returns the pieces to decode."""
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Turns an OSError, from reading a data set's files, into a DataError."""
+    """Turns an OSError while reading files of a data set into a DataError."""
     try:
         yield
     except OSError as error:
         raise DataError("data.root", error.filename, f"cannot be read: {error.strerror or error}") from None
 
 
-def ahead(work: Callable[[_Item], _Made], items: Iterable[_Item], threads: int, most: int) -> Iterator[_Made]:
-    """Yields what `work` makes of the items, in their order; threads begin with up to `most` before they are needed.
+def ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, most: int) -> Iterator[_Result]:
+    """Maps `work` over the items in order, with threads that start up to `most` items in advance.
 
-    No more than those wait at a time, so that an interrupted run ends soon.
+    The limit lets an interrupted run end soon.
     """
-    waiting = iter(items)
+    remaining = iter(items)
     with ThreadPoolExecutor(threads) as pool:
-        begun = deque(pool.submit(work, item) for item in islice(waiting, most))
-        while begun:
-            result = begun.popleft().result()
-            begun.extend(pool.submit(work, item) for item in islice(waiting, 1))
+        started = deque(pool.submit(work, item) for item in islice(remaining, most))
+        while started:
+            result = started.popleft().result()
+            started.extend(pool.submit(work, item) for item in islice(remaining, 1))
             yield result
 
 
 def pick_images(
     labels: NDArray[np.int64], classes: Sequence[str], per_class: int, option: str, seed: int
 ) -> NDArray[np.int64]:
-    """Returns which images of a part a subset has, in their order; a smaller subset is a part of a larger one.
+    """Returns the sorted indices of a random subset of images; smaller subsets are contained in larger ones.
 
     Args:
-        labels, classes: of all images, and the names of the labels.
-        per_class: images of each class; 0 for all.
-        option: what asks for them, for the message of the DataError where a class has too few.
+        labels: of all images, (N,).
+        classes: names of the labels.
+        per_class: images of each class; 0 means all.
+        option: its name, for the DataError if a class has too few.
         seed: of the choice.
     """
     if not per_class:
@@ -124,25 +124,28 @@ def pick_images(
 
 
 def pick_classes(known: Sequence[str], wanted: Any, seed: int, root: object) -> list[str]:
-    """Returns the classes of a subset, in the order of their names.
+    """Returns the classes of a subset, sorted by name.
 
     Args:
-        known: the classes that there are.
-        wanted: how many (0 for all), or their names; DataError if there are fewer, or none of such a name.
-        seed: of the choice, where it is a number.
-        root: where they are, for the message.
+        known: all classes.
+        wanted: the number of classes (0 means all), or their names.
+        seed: of the random choice if `wanted` is a number.
+        root: their folder, for messages.
+
+    Raises:
+        DataError: if there are fewer classes, or a name is unknown.
     """
     option = "data.classes"
     if isinstance(wanted, int):
         if wanted < 0 or wanted == 1 or wanted > len(known):
             raise DataError(option, wanted, f"must be 0 (all) or 2 to {len(known)}: {root} has {len(known)} classes")
         order = np.random.RandomState(stream_seed(seed, option) % 2**32).permutation(len(known))
-        return sorted(known[place] for place in order[: wanted or len(known)])
+        return sorted(known[index] for index in order[: wanted or len(known)])
     names = [str(name) for name in wanted]
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if name not in known:
             raise DataError(option, name, f"unknown class in {root}", known)
-        if name in names[:place]:
+        if name in names[:index]:
             raise DataError(option, name, "is listed twice")
     if len(names) < 2:
         raise DataError(option, ", ".join(names) or "[]", "must name at least two classes")

@@ -1,14 +1,14 @@
-"""Which images of a data set a cell sees, by its split and its replicate.
+"""The images of a cell, by its split and its replicate.
 
-A cell of a result is trained on the training images and evaluated on the test images. A cell that a search selects by
-is trained on the training images without the validation images, and evaluated on these. With `data.seed=replicate`
-each replicate has data of its own, the same for all variants, so that what is found holds for the task and not for one
-subset of it (Bouthillier et al. 2021, arXiv 2103.03098): digits are drawn anew, source digits split anew; of stored
-images, which are decoded once, each replicate draws its subsets of the official training and of the official test
-images. The two are never mixed: a test image of one replicate is a training image of none.
+Cells of results are trained on the training images and evaluated on the test images. Cells of a selection are trained
+on the training images without the validation images, and evaluated on the validation images. With `data.seed=replicate`
+each replicate has different data, shared by all variants, so that results generalize to the task instead of one subset
+(Bouthillier et al. 2021, arXiv 2103.03098): with digits, each replicate has its own scenes and its own split of the
+source digits; with stored images, each replicate draws subsets of the official training and test images. The two are
+never mixed: no test image of a replicate is a training image of another one.
 
-Validation scenes of digits are made of the source digits of the training scenes, of which they are a part; those of
-test scenes are others.
+Validation scenes of digits are a part of the training scenes, so they share the source digits of these; test scenes
+have other source digits.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ablations.data.source import DataError, pick_images
 from ablations.design import Split
 from sa_core.seeds import stream_seed
 
-View = tuple[Split, int | None]  # what tells the images of one cell from those of another
+View = tuple[Split, int | None]  # equal for cells with the same images
 
 
 class DataSet(ABC):
-    """A data set as a study uses it.
+    """The data set of a study.
 
     Attributes:
-        validation: the share of the training images that a selection is made on; 0 where none is made.
+        validation: the share of the training images that is used for selection; 0 without selection.
     """
 
     validation: float
@@ -48,25 +48,25 @@ class DataSet(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hex digits that tell this data set from any other; those of a cell's own images are in `images`."""
+        """Hash of the data set, 16 hex digits; the images of a cell have fingerprints of their own."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """How many bytes of pixels there are at a time, for all replicates together."""
+        """The bytes of pixels in memory at a time, for all replicates together."""
 
     @property
     def note(self) -> str:
-        """How replicates differ in their images, as a clause; empty where they do not."""
+        """A clause on how the images of replicates differ; empty if they do not."""
         return ""
 
     def view(self, seed: int, split: Split) -> View:
-        """Returns the same value for cells that see the same images: `seed` and `split` are a cell's."""
+        """Returns the same value for cells with the same images; `seed` and `split` are a cell's."""
         del seed
         return split, None
 
     def images(self, seed: int, split: Split) -> Images:
-        """Returns what a cell with this seed and split is trained and evaluated on.
+        """Returns the images that a cell with this seed and split is trained and evaluated on.
 
         Raises:
             DataError: if there are too few images of a class.
@@ -76,7 +76,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def _drawn(self, seed: int) -> tuple[Images, int]:
-        """Returns the images of a replicate's results, and the seed of their validation images."""
+        """Returns the training and test images of a replicate, and the seed of its validation split."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class FixedData(DataSet):
 
     @property
     def fingerprint(self) -> str:
-        """That of the images."""
+        """Fingerprint of the images."""
         return self.loaded.fingerprint
 
     @property
     def nbytes(self) -> int:
-        """That of the images."""
+        """Bytes of the images."""
         return self.loaded.nbytes
 
     def _drawn(self, seed: int) -> tuple[Images, int]:
@@ -103,16 +103,16 @@ class FixedData(DataSet):
 
 
 class DrawnData(DataSet):
-    """Each replicate has images of its own."""
+    """Different images for each replicate."""
 
     def view(self, seed: int, split: Split) -> View:
-        """Returns what tells a replicate's images from any others."""
+        """Returns a different value for each replicate."""
         return split, seed
 
 
 @dataclass(frozen=True)
 class DrawnSubsets(DrawnData):
-    """Subsets of stored images, which are decoded and kept once: a replicate's are rows of them."""
+    """Subsets of stored images: each replicate has other rows of the same arrays."""
 
     pool: Images
     train_per_class: int
@@ -121,71 +121,68 @@ class DrawnSubsets(DrawnData):
 
     @property
     def fingerprint(self) -> str:
-        """That of all images."""
+        """Fingerprint of all images."""
         return self.pool.fingerprint
 
     @property
     def nbytes(self) -> int:
-        """That of all images."""
+        """Bytes of all images."""
         return self.pool.nbytes
 
     @property
     def note(self) -> str:
-        """Says so."""
+        """The clause for the description of a study."""
         return "each replicate draws its own subset"
 
     def _drawn(self, seed: int) -> tuple[Images, int]:
-        own, pool = _seed_of_data(seed), self.pool
+        data_seed, pool = _seed_of_data(seed), self.pool
         train, test = (
-            part.subset(pick_images(part.labels, pool.classes, per_class, option, own))
+            part.subset(pick_images(part.labels, pool.classes, per_class, option, data_seed))
             for part, per_class, option in (
                 (pool.train, self.train_per_class, "data.train_per_class"),
                 (pool.test, self.val_per_class, "data.val_per_class"),
             )
         )
-        return _subset(pool, train, test), own
+        return _subset(pool, train, test), data_seed
 
 
 @dataclass(frozen=True)
 class DrawnScenes(DrawnData):
-    """Scenes of digits, which are drawn when a replicate needs them."""
+    """Scenes of digits, generated for each replicate on demand."""
 
     config: DigitsConfig
     validation: float = 0.0
 
     @cached_property
     def _first(self) -> Images:
-        return self._scenes(0)
+        return draw_digits(self.config, 0)
 
     @property
     def fingerprint(self) -> str:
-        """That of the scenes of seed 0, as there is no end to the others."""
+        """Fingerprint of the scenes of seed 0, as a representative of all seeds."""
         return self._first.fingerprint
 
     @property
     def nbytes(self) -> int:
-        """That of one replicate's."""
+        """Bytes of the scenes of one replicate."""
         return self._first.nbytes
 
     @property
     def note(self) -> str:
-        """Says so."""
+        """The clause for the description of a study."""
         return "each replicate draws its own images and split of the source digits"
 
     def _drawn(self, seed: int) -> tuple[Images, int]:
-        own = _seed_of_data(seed)
-        return self._scenes(own), own
-
-    def _scenes(self, seed: int) -> Images:
-        return draw_digits(self.config, seed)
+        data_seed = _seed_of_data(seed)
+        return draw_digits(self.config, data_seed), data_seed
 
 
 def load_data(
     config: DataConfig, validation: float = 0.0, console: Console | None = None, *, fetch: bool = True
 ) -> DataSet:
-    """Loads a data set as a study uses it, whose selection, if any, is made on a share of the training images.
+    """Loads the data set of a study; `validation` is the share of the training images that is used for selection.
 
-    `console` and `fetch` are as for `load_images`, and so is what is raised.
+    Other arguments and exceptions are those of `load_images`.
     """
     seed = getattr(config, "seed", 0)
     if seed != REPLICATE:
@@ -198,26 +195,26 @@ def load_data(
 
 
 def held_out(images: Images, share: float, seed: int) -> Images:
-    """Returns the images of a selection: training images are those that are left, test images the validation images.
+    """Returns the images of a selection: the validation images in place of the test images, and the remaining ones.
 
-    Of each class the same share is held out, rounded down.
+    The same share of each class is held out, rounded down.
 
     Raises:
-        DataError: if that leaves a class empty.
+        DataError: if a class has no validation images or no remaining training images.
     """
     labels = images.train.labels
     number = np.floor(share * np.bincount(labels, minlength=len(images.classes)) + 1e-9).astype(int)
     _check_share(labels, number, share, images.classes)
     chosen = np.zeros(len(labels), dtype=bool)
-    for label, wanted in enumerate(number.tolist()):
+    for label, size in enumerate(number.tolist()):
         random = np.random.RandomState(stream_seed(seed, "data.validation", label) % 2**32)
-        chosen[random.permutation(np.flatnonzero(labels == label))[:wanted]] = True
+        chosen[random.permutation(np.flatnonzero(labels == label))[:size]] = True
     train, validation = (images.train.subset(np.flatnonzero(mask)) for mask in (~chosen, chosen))
     return _subset(images, train, validation)
 
 
 def _check_share(labels: NDArray[np.int64], number: NDArray[np.int64], share: float, classes: Sequence[str]) -> None:
-    """Checks that no class is empty among the validation images, nor among those that are left."""
+    """Checks that each class has validation images and remaining training images."""
     counts = np.bincount(labels, minlength=len(classes))
     fewest = int(counts.argmin())
     size = int(counts[fewest])
@@ -231,7 +228,7 @@ def _check_share(labels: NDArray[np.int64], number: NDArray[np.int64], share: fl
 
 
 def _subset(images: Images, train: ImageSet, test: ImageSet) -> Images:
-    """Makes a data set of subsets of another one; its fingerprint follows from the other's and from which they are."""
+    """Returns a data set of subsets; its fingerprint is derived from that of the whole data set and the rows."""
     digest = hashlib.sha256(json.dumps([images.fingerprint, len(train), len(test)]).encode())
     for part in (train, test):
         if part.rows is not None:
@@ -240,5 +237,5 @@ def _subset(images: Images, train: ImageSet, test: ImageSet) -> Images:
 
 
 def _seed_of_data(seed: int) -> int:
-    """Returns the seed of the data of a replicate whose cells have this seed."""
+    """Returns the seed of a replicate's data, given the seed of its cells."""
     return stream_seed(seed, "data") % 2**32

@@ -1,4 +1,4 @@
-"""From a sweep to its variants and from variants to cells: what is trained, and what makes two cells the same."""
+"""The design of a study: the variants of a sweep, their cells, and the identity of cells."""
 
 from ablations.design.cells import Cell, Design, Split
 from ablations.design.enumerate import make_design

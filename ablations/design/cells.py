@@ -1,13 +1,13 @@
-"""Cells and the design that they belong to: what is trained, and how often.
+"""Cells and the design that they belong to.
 
-A cell is one training run: variant x replicate x protocol. Its key is a hash of everything that decides its result, so
-a cell that was trained once is known again.
+A cell is one training run: variant x replicate x protocol. Its key is a hash of everything that affects its result, so
+that a trained cell is recognized.
 
-There are two kinds of cells (`Split`). Those of a result are trained on all training images and evaluated on the test
-images. Those that a search or tuning selects by are trained without the validation images, a part of the training
-images, and evaluated on these: no selection sees a test image. The two never share a key or a seed.
+There are two kinds of cells (`Split`). Cells of results are trained on all training images and evaluated on the test
+images. Cells of a selection (by a search or tuning) are trained without the validation images, which are a part of the
+training images, and evaluated on them: no selection uses a test image. The two kinds never share a key or a seed.
 
-Under tuning (`ablations.design.tuning`) each variant has results under two recipes: the study's, and its own best one.
+With tuning (`ablations.design.tuning`) each variant has results under two recipes: the common one, and its best one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sa_core.seeds import stream_seed
 
 
 class Split(StrEnum):
-    """On which images a cell is evaluated: for a result on test images, for a selection on validation images."""
+    """The images that a cell is evaluated on: test images for results, validation images for selection."""
 
     TEST = "test"
     VALIDATION = "validation"
@@ -35,13 +35,17 @@ class Split(StrEnum):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run, the unit of work, of resuming and of storage.
+    """One training run: the unit of work, of resuming and of storage.
 
     Attributes:
-        replicate: its number; of a trial of tuning, the number of the trial.
-        tuning: the id of the tuning that the cell is a trial of; otherwise empty.
-        is_tested_once: whether it is evaluated after its last epoch alone, as results are where a study selects on
-            validation images: until then no test image is looked at.
+        variant: the network.
+        replicate: number of the replicate, or of the trial in tuning.
+        seed: base of all its random numbers.
+        key: hash of everything that affects its result.
+        split: the images that it is evaluated on.
+        tuning: id of the tuning of which the cell is a trial; otherwise empty.
+        is_tested_once: whether it is evaluated only after its last epoch, as results are in studies with a selection,
+            in which test images must not be used before.
     """
 
     variant: Variant
@@ -54,7 +58,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """How people see it: variant and replicate, or variant and what it is for."""
+        """Display name: variant and replicate, or variant and trial or selection."""
         if self.split is Split.TEST:
             return f"{self.variant.name} {'tuned ' if self.variant.recipe else ''}r{self.replicate}"
         return f"{self.variant.name} {f'trial {self.replicate}' if self.tuning else 'selection'}"
@@ -62,17 +66,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Design:
-    """A study as it was asked for: its variants, what all its cells share, and how often each variant is trained.
+    """The design of a study: its variants, their protocol, and the number of replicates.
 
-    `baseline` names a variant, or a level: then every variant is compared with the one that has this level and is
-    otherwise equal. Variants are compared by `metric`; a difference of less than `margin`, in its unit, does not
-    matter. `factors` are the levels of each factor, by its dotted name. Baselines have `baseline_replicates` in all
-    where those are more than `replicates`. Under `replicates=auto` up to `replicates_max` of a variant are trained,
-    which is otherwise 0, and `replicates` are those of the first look. The variants of a search are those that are
-    known so far; `objectives` is what it looks for, among those with up to `max_parameters` (0: no limit), and up to
-    `confirm` of the best are confirmed with `replicates` each. `varied` are the options that differ between variants:
-    the factors, and whatever variants that are given by name set. `tuning` says how each variant gets a recipe of its
-    own; None where none does.
+    Attributes:
+        study, sweep, question: names of the study and the sweep, and the research question.
+        variants: all variants; of a search, those sampled so far.
+        baseline: a variant, or a level: then each variant is compared with the one that differs only in this level.
+        protocol: options that all cells share.
+        replicates: number of replicates; with `replicates=auto`, at the first interim analysis.
+        factors: the levels of each factor, by its dotted name.
+        is_search: whether variants are sampled (sweep.sampler=tpe).
+        objectives: of a search.
+        max_parameters: limit for variants that a search confirms; 0 means no limit.
+        confirm: maximum number of variants that a search confirms.
+        metric: of all verdicts.
+        margin: equivalence margin in the metric's unit.
+        replicates_max: maximum number with `replicates=auto`, otherwise 0.
+        baseline_replicates: number of replicates of baselines if greater than `replicates`.
+        varied: options that differ between variants: factors, and options that named variants set.
+        tuning: search space and budget of tuning; None without tuning.
     """
 
     study: str
@@ -96,7 +108,7 @@ class Design:
 
     @property
     def baseline_factor(self) -> str | None:
-        """The factor that the baseline is a level of; None where it is a variant."""
+        """The factor of which the baseline is a level; None if it is a variant."""
         if any(variant.name == self.baseline for variant in self.variants):
             return None
         for path, levels in self.factors.items():
@@ -106,22 +118,22 @@ class Design:
 
     @property
     def validation(self) -> float:
-        """The share of the training images that a selection is made on; 0 where nothing is selected."""
+        """The share of the training images that is used for selection; 0 without selection."""
         return self.tuning.validation if self.tuning else float(self.protocol["data"].get("validation", 0.0))
 
     @property
     def named(self) -> tuple[Variant, ...]:
-        """The variants that were given by name, which are in every phase of a search."""
+        """The named variants, which are part of both phases of a search."""
         return tuple(variant for variant in self.variants if not variant.levels)
 
     @property
     def directions(self) -> list[str]:
-        """Whether each objective is to be maximized or minimized."""
+        """The direction of each objective, `maximize` or `minimize`."""
         return [OBJECTIVES[objective] for objective in self.objectives]
 
     @property
     def baselines(self) -> dict[str, str]:
-        """The variant that each variant is compared with, by name; baselines are their own."""
+        """The baseline of each variant, by name; baselines map to themselves."""
         names = [variant.name for variant in self.variants]
         if self.baseline in names:
             return dict.fromkeys(names, self.baseline)
@@ -139,16 +151,13 @@ class Design:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many replicates each variant has, by name."""
+        """The number of replicates of each variant, by name."""
         more = set(self.baselines.values()) if self.baseline_replicates > self.replicates else set()
         names = (variant.name for variant in self.variants)
         return {name: self.baseline_replicates if name in more else self.replicates for name in names}
 
     def cells(self) -> Iterator[Cell]:
-        """Yields all cells, a whole replicate of all variants after the other: a study cut short is still balanced.
-
-        Those are the cells of results; what a search selects by are `selection_cells`.
-        """
+        """Yields the cells of results, replicate by replicate, so that an interrupted study is balanced."""
         sizes = self.sizes
         for replicate in range(max(sizes.values(), default=0)):
             for variant in self.variants:
@@ -156,7 +165,7 @@ class Design:
                     yield self.cell(variant, replicate)
 
     def selection_cells(self) -> Iterator[Cell]:
-        """Yields the cells that a search selects by: one of each variant; of other sweeps there are none."""
+        """Yields the cells of a search's selection, one per variant; none for other sweeps."""
         if self.is_search:
             for variant in self.variants:
                 yield self.cell(variant, 0, Split.VALIDATION)
@@ -167,7 +176,7 @@ class Design:
         identity |= {} if split is Split.TEST else {"split": split.value}
         identity |= {"recipe": variant.recipe} if variant.recipe else {}
         is_trial = self.tuning is not None and split is Split.VALIDATION
-        if self.tuning and is_trial:  # a share that a search has is in the protocol
+        if self.tuning and is_trial:  # the share of a search is part of the protocol
             identity |= {"validation": self.tuning.validation}
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         return Cell(
@@ -181,9 +190,9 @@ class Design:
         )
 
     def seed(self, replicate: int, split: Split = Split.TEST) -> int:
-        """Returns the seed of a replicate's cells, or of the trials of this number.
+        """Returns the seed of the cells of a replicate, or of the trials with this number.
 
-        It does not depend on the variant: a replicate's networks start from the same backbone weights and see the same
-        batches. Results use seeds that no selection has used.
+        It does not depend on the variant: the networks of a replicate start from the same backbone weights and see the
+        same batches. Results and selection have different seeds.
         """
         return stream_seed(self.protocol["seed"], "replicate" if split is Split.TEST else "selection", replicate)

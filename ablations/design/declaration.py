@@ -1,9 +1,10 @@
-"""What a study declared before its first cell, and what was changed afterwards.
+"""The declaration of a study before its first cell, and later changes.
 
-A verdict's error rates hold for what was decided before results could be seen. Another margin, metric, baseline or set
-of contrasts can be picked for what it shows, and so can another number of replicates: choosing it by the spread of a
-pilot of three alone raises the 5 % to between 6 and 9 %. After such a change verdicts are exploratory. Another question
-changes no test. `replicates=auto` declares its interim analyses, and allows for them.
+The error rates of verdicts hold for analyses that were decided before results were known. A margin, metric, baseline,
+set of contrasts or number of replicates that is changed afterwards may depend on the results: choosing the number of
+replicates by the variance of a pilot of three alone raises the error rate from 5 % to between 6 and 9 %. After such a
+change verdicts are exploratory. Changing the question does not affect any test. `replicates=auto` declares its interim
+analyses and corrects for them.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from ablations.common.settings import Settings
 from ablations.common.wording import count
 from ablations.design.cells import Design
 
-_NAMED = 6  # contrasts that are named where there are more
+_NAMED = 6  # contrasts listed in a change
 _REPLICATES, _TUNING = "replicates", "tuning"
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that a study declares otherwise than before: what, from what to what, and when it was recorded.
+    """A change of a study's declaration: the item, its values before and after, and the time when it was recorded.
 
-    `time` is ISO 8601 in UTC; it is empty of what a report asks for, which nothing records.
+    `time` is ISO 8601 in UTC; it is empty for deviations of a report, which are not recorded.
     """
 
     what: str
@@ -36,9 +37,9 @@ class Change:
 
     @property
     def is_exploratory(self) -> bool:
-        """Whether verdicts after it are exploratory.
+        """Whether verdicts after the change are exploratory.
 
-        Tuning that is added or left out changes no result that there is; other trials or ranges change the recipes.
+        Adding or removing tuning does not affect existing results; other trials or ranges change the best recipes.
         """
         is_new = self.what == _TUNING and not (self.before and self.after)
         return self.what != "question" and not is_new
@@ -46,21 +47,22 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What a study will judge, and by what.
+    """The planned analysis of a study.
 
     Attributes:
-        question: in words.
-        contrasts: variants with their baselines; none of a search, which has yet to pick them.
-        baseline: the variant or level that the design names.
-        metric, margin: what is compared, and the smallest difference of interest in its unit.
-        replicates: of each variant; the most of them under interim analyses.
-        baseline_replicates: of baselines, where they have more; otherwise 0.
-        analyses: after how many replicates each interim analysis is made; none where there is one analysis alone.
-        confirm: how many of a search's picks are confirmed at most; otherwise 0.
-        tuning: how each variant is tuned, as `Tuning.text` says it; empty where none is.
-        protocol: what all cells share.
+        question: research question.
+        contrasts: variants with their baselines; none of a search, which selects its variants later.
+        baseline: a variant or a level, as in `Design`.
+        metric: of all verdicts.
+        margin: equivalence margin in the metric's unit.
+        replicates: of each variant; the maximum with interim analyses.
+        baseline_replicates: of baselines if they have more, otherwise 0.
+        analyses: number of replicates at each interim analysis; empty for a single analysis.
+        confirm: maximum number of variants that a search confirms, otherwise 0.
+        tuning: text of `Tuning.text`; empty without tuning.
+        protocol: options that all cells share.
         commit: of the code, or its version.
-        command: what was typed.
+        command: the command line.
         time: ISO 8601, UTC.
     """
 
@@ -83,7 +85,7 @@ class Declaration:
     def of(
         cls, design: Design, analyses: Sequence[int] = (), *, commit: str = "", command: str = "", time: str = ""
     ) -> Declaration:
-        """Returns what a design declares, with interim analyses after so many replicates."""
+        """Returns the declaration of a design; `analyses` as the attribute."""
         pairs = tuple((name, other) for name, other in design.baselines.items() if name != other)
         return cls(
             question=design.question,
@@ -104,13 +106,13 @@ class Declaration:
 
     @classmethod
     def stored(cls, content: Mapping[str, Any]) -> Declaration:
-        """Returns what `as_stored` made."""
+        """Returns a declaration from its stored form."""
         pairs = tuple((variant, baseline) for variant, baseline in content["contrasts"])
         return cls(**{**content, "contrasts": pairs, "analyses": tuple(content["analyses"])})
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The variants of all contrasts, baselines included, each once."""
+        """The distinct variants of all contrasts, including baselines."""
         return tuple(dict.fromkeys(name for pair in self.contrasts for name in reversed(pair)))
 
     @property
@@ -120,7 +122,7 @@ class Declaration:
 
     @property
     def replicates_text(self) -> str:
-        """How many replicates there are, in words."""
+        """The number of replicates, in words."""
         if self.analyses:
             return f"auto ({self.analyses[0]} to {self.replicates})"
         return (
@@ -130,7 +132,7 @@ class Declaration:
         )
 
     def with_replicates_of(self, other: Declaration) -> Declaration:
-        """Returns this with another declaration's replicates and interim analyses."""
+        """Returns a copy with the replicates and interim analyses of another declaration."""
         return replace(
             self,
             replicates=other.replicates,
@@ -139,9 +141,9 @@ class Declaration:
         )
 
     def changes_since(self, earlier: Declaration) -> list[Change]:
-        """Lists what this declares otherwise; protocols are equal, as nothing else is the same study."""
+        """Lists the changes from an earlier declaration; the protocol cannot change within a study."""
         earlier_margin = f"{earlier.margin:g}" if earlier.metric == self.metric else earlier.margin_text
-        said = [
+        items = [
             ("question", earlier.question, self.question),
             ("metric", earlier.metric, self.metric),
             ("baseline", earlier.baseline, self.baseline),
@@ -149,7 +151,7 @@ class Declaration:
             ("confirmed picks", str(earlier.confirm), str(self.confirm)),
             (_TUNING, earlier.tuning, self.tuning),
         ]
-        changes = [Change(what, before, after) for what, before, after in said if before != after]
+        changes = [Change(what, before, after) for what, before, after in items if before != after]
         if (earlier.margin, earlier.metric) != (self.margin, self.metric):
             changes.append(Change("margin", earlier_margin, self.margin_text))
         before, now = set(earlier.contrasts), set(self.contrasts)
@@ -163,7 +165,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class History:
-    """What a study declared at first, what it declares now, and each change, the earliest first."""
+    """The first and the latest declaration of a study, and all changes in order."""
 
     first: Declaration
     latest: Declaration
@@ -171,30 +173,30 @@ class History:
 
     @classmethod
     def begun(cls, declared: Declaration) -> History:
-        """Returns the history of a study that has declared nothing else."""
+        """Returns the history of a study with a single declaration."""
         return cls(declared, declared)
 
     @classmethod
     def stored(cls, content: Mapping[str, Any] | None) -> History | None:
-        """Returns what a study remembers; None where it declared nothing before its first cell."""
+        """Returns a history from its stored form; None if the study declared nothing before its first cell."""
         if content is None:
             return None
         changes = tuple(Change(**change) for change in content["changes"])
         return cls(Declaration.stored(content["first"]), Declaration.stored(content["latest"]), changes)
 
     def as_stored(self) -> dict[str, Any]:
-        """Returns it as JSON has it."""
+        """Returns the history as JSON types."""
         return dict(json.loads(json.dumps(asdict(self))))
 
     def then(self, asked: Declaration) -> History:
-        """Returns the history with what is declared otherwise from now on, at the time of `asked`."""
+        """Returns the history with the changes to a new declaration, at its time."""
         changes = [replace(change, time=asked.time) for change in asked.changes_since(self.latest)]
         return History(self.first, asked, (*self.changes, *changes)) if changes else self
 
     def deviations(self, asked: Declaration) -> list[Change]:
-        """Lists in what `asked` differs from what was declared at first, with the times that were recorded.
+        """Lists the differences between a declaration and the first one, with their recorded times.
 
-        Replicates are those that were trained, whatever is asked for.
+        The number of replicates is that of the latest declaration, which has been trained.
         """
         times = {(change.what, change.after): change.time for change in self.changes}
         differences = asked.with_replicates_of(self.latest).changes_since(self.first)
@@ -202,18 +204,18 @@ class History:
 
 
 def keeps_replicates(asked: Declaration, latest: Declaration, done: Iterable[tuple[str, int]]) -> bool:
-    """Says whether fewer replicates than declared are asked for of a study that has them all, which changes nothing.
+    """Returns whether fewer replicates than declared are requested of a complete study, which changes nothing.
 
-    `done` are the variants and replicates whose cells need no training any more.
+    `done` are the variants and replicates whose cells have ended.
     """
     if asked.replicates >= latest.replicates:
         return False
     if latest.analyses:
         return True
-    known = set(done)
-    return all((name, number) in known for name in latest.variants for number in range(latest.replicates))
+    cells = set(done)
+    return all((name, number) in cells for name in latest.variants for number in range(latest.replicates))
 
 
 def _named(pairs: Sequence[tuple[str, str]]) -> str:
-    shown = ", ".join(f"{variant} against {baseline}" for variant, baseline in pairs[:_NAMED])
-    return shown if len(pairs) <= _NAMED else f"{shown} and {count(len(pairs) - _NAMED, 'other')}"
+    first = ", ".join(f"{variant} against {baseline}" for variant, baseline in pairs[:_NAMED])
+    return first if len(pairs) <= _NAMED else f"{first} and {count(len(pairs) - _NAMED, 'other')}"

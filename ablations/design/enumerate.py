@@ -1,6 +1,6 @@
-"""From a sweep to its variants: levels crossed, variants given by name, each checked against its backbone.
+"""Enumerates the variants of a sweep: crossed levels and named variants, each checked against its backbone.
 
-What an option allows by itself `ablations.config` has checked; here options are checked against each other.
+`ablations.config` checks single options; combinations of options are checked here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ablations.design.protocol import make_protocol, validation_share
 from ablations.design.tuning import make_tuning
 from ablations.design.variants import Variant, check_base, check_distinct, level_name, make_variant, variant_of_levels
 
-_TRIED = 20_000  # combinations
+_TRIED = 20_000  # maximum number of combinations that are checked for a level
 
 _Factors = Mapping[str, list[Any]]  # the levels of each factor, by its dotted name
 
@@ -29,12 +29,13 @@ _Factors = Mapping[str, list[Any]]  # the levels of each factor, by its dotted n
 def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Design:
     """Enumerates a sweep's variants and checks each against its backbone, stage by stage.
 
-    `stored` is the protocol of a stored study that is to be read, on whatever machine it was made; it is None where
-    cells are to be trained on this one.
+    Args:
+        config: the configuration.
+        stored: the protocol of a stored study to read, from any machine; None if cells are to be trained on this one.
 
     Raises:
-        UsageError: if a factor is none of the network's, a level does not fit, a variant is listed twice, or the
-            baseline is no variant; if options do not go together, or are not to be had on this machine.
+        UsageError: if a factor is not an option of the network, a level does not fit, two variants are equal, the
+            baseline is not a variant, or options conflict or are not available on this machine.
     """
     check_base(config)
     factors = _factors(config)
@@ -73,7 +74,7 @@ def make_design(config: Config, stored: Mapping[str, Any] | None = None) -> Desi
 
 
 def _check_baseline(design: Design) -> None:
-    """Checks that the baseline is a variant or a level."""
+    """Checks that the baseline is a variant or a level of a factor."""
     if design.baselines:
         return
     names = [variant.name for variant in design.variants]
@@ -84,7 +85,7 @@ def _check_baseline(design: Design) -> None:
 
 
 def _factors(config: Config) -> dict[str, list[Any]]:
-    """Returns the levels of each factor by its dotted name; a whole module is `attention`, a whole backbone `model`."""
+    """Returns the levels of each factor by its dotted name, without a final `.name` (`attention`, `model`)."""
     factors: dict[str, list[Any]] = {}
     _check_nothing_is_empty(config.sweep.factors, "sweep.factors")
     for path, levels in leaves(config.sweep.factors):
@@ -99,7 +100,7 @@ def _factors(config: Config) -> dict[str, list[Any]]:
 
 
 def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
-    """Checks that no factor is `{}`, which has no levels and no names below it."""
+    """Checks that no factor is an empty mapping, which `leaves` would skip."""
     for name, below in settings.items():
         if isinstance(below, Mapping):
             if not below:
@@ -108,13 +109,13 @@ def _check_nothing_is_empty(settings: Mapping[str, Any], path: str) -> None:
 
 
 def _varied(config: Config, factors: _Factors) -> tuple[str, ...]:
-    """Returns the options that differ between variants; a module or a backbone is `attention` or `model`."""
+    """Returns `Design.varied`, with `attention` and `model` for modules and backbones."""
     named = (path for settings in config.sweep.variants.values() for path in flatten(settings))
     return tuple(dict.fromkeys([*factors, *(path.removesuffix(".name") for path in named)]))
 
 
 def _named_variants(config: Config) -> Iterator[Variant]:
-    """Yields the variants that are given by name."""
+    """Yields the named variants."""
     for name, settings in config.sweep.variants.items():
         option = f"sweep.variants.{name}"
         if not str(name).strip():
@@ -126,7 +127,7 @@ def _named_variants(config: Config) -> Iterator[Variant]:
 
 
 def _check_replicates(config: Config) -> None:
-    """Checks that options about replicates go together, and with the sweep."""
+    """Checks that options about replicates are compatible with each other and with the sweep."""
     is_auto = config.replicates == AUTO
     if is_auto and config.sweep.sampler == "tpe":
         reason = "is not supported in a search; use a number"
@@ -144,7 +145,7 @@ def _check_replicates(config: Config) -> None:
 
 
 def _margin(config: Config) -> float:
-    """Returns the equivalence margin, that of the data set where none is given; checks that it has a unit."""
+    """Returns the equivalence margin, by default that of the data set, which applies to accuracies only."""
     if config.sweep.margin != AUTO:
         return float(config.sweep.margin)
     metric = METRICS[config.judge.metric]
@@ -156,13 +157,13 @@ def _margin(config: Config) -> float:
 
 
 def _check_base_is_used(config: Config, factors: _Factors, named: Iterable[Variant]) -> None:
-    """Checks that no option is set that the sweep's own factors replace in every variant."""
+    """Checks that no option is set that the sweep's factors replace in every variant."""
     base = flatten({"attention": asdict(config.attention), "model": asdict(config.model)})
-    usual = flatten({"attention": asdict(ATTENTION[config.attention.name]()), "model": asdict(ModelConfig())})
+    defaults = flatten({"attention": asdict(ATTENTION[config.attention.name]()), "model": asdict(ModelConfig())})
     for path, levels in factors.items():
         option = "model.name" if path == "model" else path
         root, _, name = option.partition(".")
-        if option not in base or base[option] == usual[option]:
+        if option not in base or base[option] == defaults[option]:
             continue
         if not any(variant.network[root].get(name) == base[option] for variant in named):
             reason = f"cannot be set: the sweep itself varies it, with levels {shown(levels)}"
@@ -170,7 +171,7 @@ def _check_base_is_used(config: Config, factors: _Factors, named: Iterable[Varia
 
 
 def _check_search(config: Config, factors: _Factors) -> None:
-    """Checks the options of a search, and that none is given to a sweep that trains every combination."""
+    """Checks the options of a search, and that other sweeps do not set them."""
     sweep = config.sweep
     if sweep.sampler == "grid":
         for name in ("trials", "confirm", "objectives", "max_parameters"):
@@ -189,7 +190,7 @@ def _check_search(config: Config, factors: _Factors) -> None:
 
 
 def _check_objectives(config: Config) -> None:
-    """Checks that a search looks for metrics that there are, each once, and that its cells have them."""
+    """Checks that the objectives of a search are distinct metrics, and are measured."""
     objectives = config.sweep.objectives
     if not objectives:
         raise UsageError("sweep.objectives", "[]", "is empty", OBJECTIVES)
@@ -203,7 +204,7 @@ def _check_objectives(config: Config) -> None:
 
 
 def _check_levels(config: Config, factors: _Factors) -> None:
-    """Checks that each level of a search fits in some combination: one that never does is a slip."""
+    """Checks that each level of a search is valid in at least one combination."""
     for path, levels in factors.items():
         others = {other: choices for other, choices in factors.items() if other != path}
         for level in levels:

@@ -1,4 +1,4 @@
-"""What follows from a network's settings, `{"model": {...}, "attention": {...}}`: its places, knobs and capacity.
+"""Insertion points, knobs and capacity of a network, from its settings `{"model": {...}, "attention": {...}}`.
 
 The settings are those of a variant, in which `auto` is resolved. Nothing here imports torch.
 """
@@ -12,11 +12,11 @@ from sa_core.attentions.knobs import ATTENTIONS
 from sa_core.backbones.insertion_points import InsertionPoint
 from sa_core.backbones.registry import find_backbone
 
-_WHERE = ("name", "stages", "position")  # what says which module there is and where, and is no knob of it
+_WHERE = ("name", "stages", "position")  # module and insertion points; all other settings are knobs
 
 
 def places_of(network: Settings) -> list[InsertionPoint]:
-    """Returns the places that carry attention, in the order of the network; none of a plain one."""
+    """Returns the insertion points with attention, in the order of the network; empty without attention."""
     attention = network["attention"]
     if "position" not in attention:
         return []
@@ -30,6 +30,6 @@ def knobs_of(network: Settings) -> Knobs:
 
 
 def capacities_of(network: Settings) -> list[Capacity]:
-    """Returns the capacity that attention has at each width, in the order of the network."""
-    knobs, widths = knobs_of(network), dict.fromkeys(place.channels for place in places_of(network))
+    """Returns the capacity of attention at each width, in the order of the network."""
+    knobs, widths = knobs_of(network), dict.fromkeys(point.channels for point in places_of(network))
     return [capacity_on(knobs, width) for width in widths]

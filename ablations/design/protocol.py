@@ -1,4 +1,4 @@
-"""The protocol: everything that must be equal for two cells to be compared."""
+"""The protocol: all options that must be equal for two cells to be comparable."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ablations.config import (
 
 
 def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
-    """Returns the protocol that a configuration asks for, `auto` resolved; takes and raises what `make_design` does.
+    """Returns the protocol of a configuration, with `auto` resolved, without neutral options at their defaults.
 
-    Neutral options at their defaults are left out.
+    Arguments and exceptions are those of `make_design`.
     """
     if config.data.cutout >= config.data.side:
         raise UsageError(
@@ -33,7 +33,7 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
         )
     data = _checked_data(config)
     check_recipe(config.train)
-    images = getattr(config.data, "train_images", None)  # of real images it is known when they have been found
+    images = getattr(config.data, "train_images", None)  # unknown for stored images until they are loaded
     if images is not None and config.train.batch_size > images:
         reason = f"exceeds the number of training images ({images:,})"
         raise UsageError("train.batch_size", config.train.batch_size, reason)
@@ -51,22 +51,22 @@ def make_protocol(config: Config, stored: Mapping[str, Any] | None) -> Settings:
 
 
 def check_recipe(recipe: TrainConfig) -> None:
-    """Checks that no option of a recipe is set that has no effect beside the others; raises a UsageError."""
-    usual = TrainConfig()
-    if recipe.optimizer == "adamw" and recipe.momentum != usual.momentum:
+    """Raises a UsageError if an option of a recipe is set that has no effect with the other options."""
+    default = TrainConfig()
+    if recipe.optimizer == "adamw" and recipe.momentum != default.momentum:
         raise UsageError("train.momentum", recipe.momentum, "has no effect with train.optimizer=adamw")
-    if recipe.schedule == "cosine" and recipe.warmup not in (0, usual.warmup):
+    if recipe.schedule == "cosine" and recipe.warmup not in (0, default.warmup):
         reason = "has no effect with train.schedule=cosine; train.schedule=warmup_cosine has a warm-up"
         raise UsageError("train.warmup", recipe.warmup, reason)
 
 
 def _checked_data(config: Config) -> Settings:
-    """Returns the options of the data set, with the validation share of a search, whose results all depend on it.
+    """Returns the options of the data set, with the validation share of a search, which affects all of its cells.
 
-    Tuning adds recipes to a study and changes none of its other cells, so its share is in the keys of trials alone.
+    Tuning does not affect the other cells of a study, so its share is only part of the keys of trials.
 
     Raises:
-        UsageError: if the share does not suit the sweep, or each replicate is to draw data and there is none to draw.
+        UsageError: if an option has no effect, or the validation share or `data.seed` is not valid in this sweep.
     """
     if "randaugment_magnitude" in decisive(config.data) and not config.data.randaugment:
         reason = "has no effect without data.randaugment"
@@ -93,10 +93,10 @@ def _checked_data(config: Config) -> Settings:
 
 
 def validation_share(config: Config) -> float:
-    """Returns the share of the training images that a search or tuning selects on; 0 where nothing is selected.
+    """Returns the share of the training images that a search or tuning selects on; 0 for other studies.
 
     Raises:
-        UsageError: if nothing is selected and a share is given, or something is and the share is 0.
+        UsageError: if a share is set without a selection, or is 0 with one.
     """
     share = config.data.validation
     if config.sweep.sampler != "tpe" and not config.tune.trials:
@@ -111,21 +111,21 @@ def validation_share(config: Config) -> float:
 
 
 def protocol_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Lists what differs between two protocols, one option a line: `train.epochs: 6 is stored, 3 is asked for`.
+    """Lists the options that differ between two protocols: `train.epochs: stored 6, requested 3`.
 
-    A neutral option that a protocol leaves out is named by its default, a default of 0 as `off`.
+    Neutral options that a protocol omits have their defaults, written as `off` for 0.
     """
-    one, other, left_out = flatten(stored), flatten(asked), _left_out()
+    before, after, defaults = flatten(stored), flatten(asked), _omitted_defaults()
     return [
-        f"{name}: stored {one.get(name, left_out.get(name, 'nothing'))}, requested "
-        f"{other.get(name, left_out.get(name, 'nothing'))}"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
+        f"{name}: stored {before.get(name, defaults.get(name, 'nothing'))}, requested "
+        f"{after.get(name, defaults.get(name, 'nothing'))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
     ]
 
 
-def _left_out() -> dict[str, Any]:
-    """Returns what neutral options are where a protocol leaves them out, by their dotted names."""
+def _omitted_defaults() -> dict[str, Any]:
+    """Returns the defaults of neutral options, by their dotted names."""
     schemas = [("train", TrainConfig), *(("data", schema) for schema in DATA.values())]
     return {
         f"{group}.{name}": default or "off"

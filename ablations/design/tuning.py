@@ -1,8 +1,8 @@
-"""Equal tuning: the options of the recipe that are tuned for each variant, their ranges, and the number of trials.
+"""Tuning with equal budgets: the tuned options of the recipe, their ranges, and the number of trials.
 
-Every variant gets as many trials as any other, in the same space, with the same seeds, evaluated on the same validation
-images. What is tuned is the recipe (`train.*`): the number of epochs is the training budget, which all variants share,
-and how a network is computed (precision, layout, kernels) is not part of a recipe.
+All variants have the same number of trials, search space, seeds and validation images. Options of the recipe
+(`train.*`) can be tuned, except the number of epochs, which is the training budget, and options of the computation
+(precision, layout, kernels).
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ablations.design.variants import Variant
 from sa_core.attentions.declaration import check_value
 from sa_core.errors import OptionError
 
-STARTUP = 4  # trials that TPE draws at random before it models their results
+STARTUP = 4  # random trials of TPE before it models their results
 
 _BUDGET = "is the training budget, which is the same for all variants"
 _COMPUTED = "determines how networks are computed, which is the same for all variants"
 _FIXED = {"epochs": _BUDGET} | dict.fromkeys(("test_flip", "compile", "precision", "memory_format", "fused"), _COMPUTED)
-_LOG = 10.0  # ratio of the ends of a range from which it is searched on a logarithmic scale
-_WIDER = 4.0
+_LOG = 10.0  # ranges whose ends differ by at least this factor are searched on a log scale
+_WIDER = 4.0  # factor by which a range on a log scale is widened
 _FORM = "must be a range such as [0.05,0.8] or a list of values such as [sgd,adamw]"
-# The default space relative to the recipe: it is centred on the recipe, and wide enough for optima that differ.
+# The default search space relative to the recipe.
 _DEFAULT = {"learning_rate": (1 / 8, 4.0), "weight_decay": (1 / 10, 10.0)}
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """The values that a tuned option may have: a range, or `choices`.
+    """The valid values of a tuned option: a range, or `choices`.
 
     Attributes:
-        low, high: ends of the range, both included; None where there are choices.
-        is_log: whether the range is searched on a logarithmic scale.
-        choices: the values; empty where there is a range.
+        low, high: ends of the range, both included; None with choices.
+        is_log: whether the range is searched on a log scale.
+        choices: the values; empty for a range.
     """
 
     low: float | None = None
@@ -55,12 +55,12 @@ class Dimension:
 
     @property
     def text(self) -> str:
-        """The values as they are typed: `[0.05,0.8]`."""
+        """The values as on the command line: `[0.05,0.8]`."""
         return f"[{','.join(map(str, self.choices or self.ends))}]"
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The ends of the range; raises ValueError where there are choices."""
+        """The ends of the range; raises ValueError for choices."""
         if self.low is None or self.high is None:
             raise ValueError("choices have no ends")
         return self.low, self.high
@@ -73,13 +73,13 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How each variant of a study is tuned.
+    """The tuning of each variant of a study.
 
     Attributes:
-        trials: recipes that are tried for each variant.
+        trials: number of trials per variant.
         sampler: `qmc`, the same quasi-random recipes for all variants, or `tpe`.
-        space: by the dotted name of the option, as `train.learning_rate`.
-        validation: share of the training images that trials are evaluated on and not trained on.
+        space: search space, by dotted names of options such as `train.learning_rate`.
+        validation: share of the training images that trials are evaluated on instead of trained on.
     """
 
     trials: int
@@ -89,26 +89,26 @@ class Tuning:
 
     @property
     def text(self) -> str:
-        """How many recipes are tried, and among which: `8 trials (qmc) of train.learning_rate [0.05,0.8]`."""
+        """Budget and search space in words: `8 trials (qmc) of train.learning_rate [0.05,0.8]`."""
         space = ", ".join(f"{path} {dimension.text}" for path, dimension in self.space.items())
         return f"{self.trials} trials ({self.sampler}) of {space}"
 
     @property
     def id(self) -> str:
-        """Eight hex digits that tell apart what decides which recipes are tried, but for their number."""
+        """Hash of everything that affects the sampled recipes except their number, 8 hex digits."""
         space = {path: asdict(dimension) for path, dimension in self.space.items()}
         text = json.dumps([self.sampler, space, self.validation])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def make_tuning(config: Config, validation: float, varied: Collection[str]) -> Tuning | None:
-    """Returns how a configuration tunes its variants; None where it does not.
+    """Returns the tuning of a configuration; None without tuning.
 
-    `validation` is the share of the training images that are held out, `varied` the options that the sweep varies.
+    `validation` is the share of the training images that is held out, `varied` the options that the sweep varies.
 
     Raises:
         UsageError: if an option of the space is unknown, cannot be tuned or is varied by the sweep; if a range is
-            empty; if the trials are fewer than the sampler needs; or if tuning does not go together with the sweep.
+            empty; if the sampler needs more trials; or if the sweep does not support tuning.
     """
     tune = config.tune
     if not tune.trials:
@@ -153,7 +153,7 @@ def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
             option, values, f"{reason}; only options of the recipe can be tuned, for example train.learning_rate"
         )
     if root != "train" or name not in declared:
-        choices = [f"train.{known}" for known in declared if known not in _FIXED]
+        choices = [f"train.{tunable}" for tunable in declared if tunable not in _FIXED]
         raise UsageError(option, None, "unknown option of the recipe", choices, word=path)
     if name in _FIXED:
         raise UsageError(option, values, f"cannot be tuned: it {_FIXED[name]}")
@@ -175,9 +175,9 @@ def _dimension(path: str, values: Any, varied: Collection[str]) -> Dimension:
 
 
 def _check_effects(recipe: TrainConfig, dimensions: Mapping[str, Dimension]) -> None:
-    """Checks that each option has an effect beside the others, with some of their values if those are tuned, too."""
+    """Checks that each tuned option has an effect with some values of the other tuned options."""
     for path, dimension in dimensions.items():
-        others = {other: known.choices for other, known in dimensions.items() if known.choices and other != path}
+        others = {name: other.choices for name, other in dimensions.items() if other.choices and name != path}
         for value in dimension.choices or dimension.ends:
             refused: list[UsageError] = []
             combinations = [dict(zip(others, chosen, strict=True)) for chosen in itertools.product(*others.values())]
@@ -195,14 +195,14 @@ def _range(low: float, high: float) -> Dimension:
 
 
 def _is_range(name: str, values: list[Any]) -> bool:
-    """Whether two numbers are the ends of a range; more numbers are the values themselves, as words are."""
+    """Returns whether values are the ends of a range: two numbers; more numbers, or words, are choices."""
     hint = get_type_hints(TrainConfig)[name]
     is_number = bool not in (hint, *get_args(hint)) and all(isinstance(value, (int, float)) for value in values)
     return is_number and len(values) == 2
 
 
 def _typed(option: str, name: str, value: Any, allowed: Mapping[str, Any]) -> Any:
-    """Returns a value with the type that the recipe declares, checked against its bounds."""
+    """Returns a value converted to the declared type of the option, checked against its bounds."""
     recipe = OmegaConf.structured(TrainConfig)
     try:
         recipe[name] = value
@@ -218,14 +218,14 @@ def _typed(option: str, name: str, value: Any, allowed: Mapping[str, Any]) -> An
 
 
 def _rounded(value: float) -> float:
-    """Keeps three significant digits, so that recipes can be typed."""
+    """Rounds to three significant digits, so that recipes are easy to type."""
     return float(f"{value:.3g}")
 
 
 def widened(path: str, dimension: Dimension, edge: int) -> tuple[float, float]:
-    """Returns the ends of a range that reaches farther at its lower (`edge` -1) or upper end, as far as it may.
+    """Returns the ends of a range after widening its lower (`edge` -1) or upper end, within the option's bounds.
 
-    That is 4 times as far on a logarithmic scale, otherwise half of the range.
+    The end moves by a factor of 4 on a log scale, otherwise by half of the range.
     """
     declared = next(entry for entry in fields(TrainConfig) if entry.name == path.partition(".")[2]).metadata
     low, high = dimension.ends
@@ -239,10 +239,10 @@ def widened(path: str, dimension: Dimension, edge: int) -> tuple[float, float]:
 
 
 def recipe_of(recipe: TrainConfig, variant: Variant) -> TrainConfig:
-    """Returns the recipe that a variant is trained with: the study's, with what is tuned for the variant."""
+    """Returns the recipe of a variant: the common one with the values tuned for the variant."""
     return with_settings(recipe, variant.recipe)
 
 
 def with_settings(recipe: TrainConfig, settings: Settings) -> TrainConfig:
-    """Returns a recipe with other values of some options, by dotted name: `{"train.learning_rate": 0.1}`."""
+    """Returns a copy of a recipe with new values by dotted names, such as `{"train.learning_rate": 0.1}`."""
     return replace(recipe, **{path.partition(".")[2]: value for path, value in settings.items()})

@@ -1,7 +1,7 @@
-"""A variant: a network to be trained, made from settings and checked at every place where attention is to stand.
+"""Variants: networks made from settings, and checked at every insertion point of attention.
 
-Everything is checked with what `sa_core` says of its modules and backbones without importing torch; only the models of
-timm have to be built to be known.
+The checks use the declarations of modules and backbones in `sa_core`, without importing torch; only timm models have to
+be built.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ NO_ATTENTION = "none"  # the name of a plain network's attention
 class Variant:
     """A network to be trained: a backbone with attention.
 
-    `levels` holds the factors that made it (`{"attention.groups": 8}`) and is empty for a variant given by name.
-    `clamped` says how many groups there are on places that are too narrow for those asked for, by their channels.
-    `recipe` holds what is tuned for it (`{"train.learning_rate": 0.1}`); it is empty under the study's own recipe.
+    Attributes:
+        name: display name.
+        model, attention: settings of the backbone and of the module.
+        levels: its levels of the factors (`{"attention.groups": 8}`); empty for a named variant.
+        clamped: the reduced number of groups at insertion points that are too narrow, by their number of channels.
+        recipe: values tuned for it (`{"train.learning_rate": 0.1}`); empty under the common recipe.
     """
 
     name: str
@@ -48,7 +51,7 @@ class Variant:
 
     @property
     def network(self) -> Settings:
-        """What tells this network from any other."""
+        """The identity of the network."""
         return {"model": self.model, "attention": self.attention}
 
     @property
@@ -58,52 +61,57 @@ class Variant:
 
 
 def plain_network(model: Settings) -> Settings:
-    """Returns the network that is a backbone without attention."""
+    """Returns the network of a backbone without attention."""
     return {"model": model, "attention": {"name": NO_ATTENTION}}
 
 
 def variant_of_levels(config: Config, levels: Settings) -> Variant:
-    """Makes the variant that a combination of levels is; raises as `make_design` does."""
+    """Makes the variant of a combination of levels; raises as `make_variant`."""
     name = ", ".join(level_name(path, level) for path, level in levels.items())
     option = "; ".join(f"sweep.factors.{path}={shown(level)}" for path, level in levels.items())
     return make_variant(config, name, levels, levels, option)
 
 
 def level_name(path: str, level: object) -> str:
-    """Returns what people call a level: `groups=8`, `shuffle=on`, or just `se` where it is a whole module."""
+    """Returns the display name of a level: `groups=8`, `shuffle=on`, or `se` for a module or backbone."""
     text = {True: "on", False: "off"}[level] if isinstance(level, bool) else str(level)
     factor = path.rpartition(".")[2]
-    # A whole module or backbone is its own name; a knob is named with its level.
     return text if "." not in path or factor == "name" else f"{factor}={text}"
 
 
 def make_variant(config: Config, name: str, settings: Settings, levels: Settings, option: str) -> Variant:
-    """Applies a variant's settings to the base network and checks what comes out.
+    """Applies a variant's settings to the base network, and checks the result.
 
-    `settings` are by dotted name, as `{"attention.groups": 8}`; `attention` and `model` alone are their names. `levels`
-    are those of them that are levels of factors, and `option` says in messages where the settings come from.
+    Args:
+        config: has the base network.
+        name: display name.
+        settings: by dotted name, such as `{"attention.groups": 8}`; `attention` and `model` alone select by name.
+        levels: the settings that are levels of factors.
+        option: origin of the settings, for messages.
 
     Raises:
-        UsageError: if a setting is unknown, has no effect, or does not fit.
+        UsageError: if a setting is unknown, has no effect, or is invalid on the backbone.
     """
     _check_settings(config, settings, levels, option)
-    chosen = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
-    own = {root: {path.partition(".")[2]: value for path, value in chosen.items() if path.startswith(f"{root}.")}
-           for root in ("model", "attention")}  # fmt: skip
-    blame = partial(_blamed, chosen, option)
+    paths = {(path if "." in path else f"{path}.name"): value for path, value in settings.items()}
+    of_model, of_attention = (
+        {path.partition(".")[2]: value for path, value in paths.items() if path.startswith(f"{root}.")}
+        for root in ("model", "attention")
+    )
+    usage_error = partial(_usage_error, paths, option)
     try:
-        model, backbone = _model(config, own["model"], option)
+        model, backbone = _model(config, of_model, option)
     except OptionError as error:
-        raise blame("model", error) from None
-    attention = _typed_attention(_inherited(asdict(config.attention), own["attention"]), own["attention"], option)
-    clamped = _place(attention, backbone, blame)
+        raise usage_error("model", error) from None
+    attention = _typed_attention(_inherited(asdict(config.attention), of_attention), of_attention, option)
+    clamped = _resolve_and_check(attention, backbone, usage_error)
     return Variant(name, model, attention, levels, clamped)
 
 
 def _check_settings(config: Config, settings: Settings, levels: Settings, option: str) -> None:
-    """Checks that a variant sets options of the network, each to one value."""
+    """Checks that a variant sets options of the network, each to a single value."""
     for path, value in settings.items():
-        here = f"sweep.factors.{path}" if path in levels else option  # whatever the other factors are
+        origin = f"sweep.factors.{path}" if path in levels else option
         if isinstance(value, (list, dict)):
             raise UsageError(option, None, f"{path}={shown(value)}: expects a single value")
         if value is None:
@@ -113,33 +121,33 @@ def _check_settings(config: Config, settings: Settings, levels: Settings, option
             continue
         if root in {declared.name for declared in fields(config)}:
             reason = "is part of the protocol, which is the same for all cells; only attention.* and model.* can vary"
-            raise UsageError(here, None, f"{shown(path)} {reason}")
-        known = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
-        raise UsageError(here, None, f"unknown option {shown(path)}", known, word=path)
+            raise UsageError(origin, None, f"{shown(path)} {reason}")
+        names = ["attention", "model", *(f"attention.{knob}" for knob in asdict(config.attention))]
+        raise UsageError(origin, None, f"unknown option {shown(path)}", names, word=path)
 
 
-def _blamed(
-    chosen: Settings, option: str, root: str, error: OptionError, place: str = "", advice: str = ""
+def _usage_error(
+    settings: Settings, option: str, root: str, error: OptionError, place: str = "", advice: str = ""
 ) -> UsageError:
-    """Says of an option that does not do where it was set: in the variant, or in the base network."""
+    """Returns the error for an invalid option, which names its origin: the variant's settings or the base network."""
     path = f"{root}.{error.option}" if error.option != root else root
-    if path in chosen or (error.option == root and f"{root}.name" in chosen):
+    if path in settings or (error.option == root and f"{root}.name" in settings):
         reason = f"{place}{error.option}={shown(error.value)} {error.reason}{advice}"
         return UsageError(option, None, reason, error.choices, word=str(error.value))
     return UsageError(path, error.value, f"{place}{error.reason}{advice}", error.choices)
 
 
-def _model(config: Config, own: Settings, option: str) -> tuple[Settings, Backbone]:
+def _model(config: Config, changes: Settings, option: str) -> tuple[Settings, Backbone]:
     """Returns the settings of the backbone, with `auto` resolved, and the backbone."""
-    settings = asdict(config.model) | own
+    settings = asdict(config.model) | changes
     if unknown := sorted(set(settings) - {declared.name for declared in fields(config.model)}):
         raise UsageError(option, None, f"unknown option of model: {', '.join(unknown)}", ("name", "stem"))
     backbone = find_backbone(str(settings["name"]))
     stem = settings["stem"]
     if not backbone.stems:
-        # A stem that was asked for all backbones says nothing of one that has no choice.
-        asked = "stem" in own or settings["name"] == config.model.name
-        if asked and stem != "auto":
+        # A stem set for the base network is ignored by other backbones that have no choice of stems.
+        is_set_for_it = "stem" in changes or settings["name"] == config.model.name
+        if is_set_for_it and stem != "auto":
             raise OptionError("stem", stem, f"is not available: {backbone.name} has its own stem")
         return {"name": backbone.name}, backbone
     if stem not in ("auto", *backbone.stems):
@@ -149,19 +157,20 @@ def _model(config: Config, own: Settings, option: str) -> tuple[Settings, Backbo
     return {"name": backbone.name, "stem": stem}, backbone
 
 
-def _inherited(base: Settings, own: Settings) -> Settings:
-    """Returns what a variant has from the base network's attention: where it is; the knobs of a module of its kind.
+def _inherited(base: Settings, changes: Settings) -> Settings:
+    """Returns the settings that a variant inherits from the base network's attention.
 
-    A knob that the variant's own settings leave without an effect is as if it had not been set.
+    These are the insertion points, and the knobs that its module shares with the base network's. Knobs that have no
+    effect with the variant's changes are not inherited.
     """
-    name = str(own.get("name", base["name"]))
+    name = str(changes.get("name", base["name"]))
     if name not in ATTENTIONS:
-        return {}  # what is wrong with the name is said later
+        return {}  # `_typed_attention` raises the error
     kept = {"name"} | ({"stages", "position"} if name != NO_ATTENTION else set())
     kept |= ATTENTIONS[name].shared_with(ATTENTIONS[base["name"]])
     inherited = {key: value for key, value in base.items() if key in kept}
-    with suppress(TypeError):  # an unknown knob: said later
-        for idle in _knobs(inherited | own).idle():
+    with suppress(TypeError):  # an unknown knob, for which `_typed_attention` raises the error
+        for idle in _knobs(inherited | changes).idle():
             inherited.pop(idle, None)
     return inherited
 
@@ -183,28 +192,28 @@ def _checked_knobs(attention: Settings) -> Knobs:
 
 
 def _knobs(attention: Settings) -> Knobs:
-    """Returns the knobs of a module; a number that is still to be found is the paper's."""
-    made = ATTENTIONS[attention["name"]]
+    """Returns the knobs of a module, with the paper's number in place of an unresolved `auto`."""
+    kind = ATTENTIONS[attention["name"]]
     settings = {knob: value for knob, value in attention.items() if knob not in ("name", "stages", "position")}
-    return made(**{knob: default_of(made, knob) if value == AUTO else value for knob, value in settings.items()})
+    return kind(**{knob: default_of(kind, knob) if value == AUTO else value for knob, value in settings.items()})
 
 
-def _typed_attention(inherited: Settings, own: Settings, option: str) -> Settings:
-    """Fills in defaults, and converts the variant's own settings to the types that the module's knobs declare."""
-    name = str(own.get("name", inherited.get("name")))
+def _typed_attention(inherited: Settings, changes: Settings, option: str) -> Settings:
+    """Returns all settings of attention: defaults, inherited ones, and changes converted to their declared types."""
+    name = str(changes.get("name", inherited.get("name")))
     if name not in ATTENTION:
         raise UsageError(option, None, f"unknown attention {shown(name)}", tuple(ATTENTION), word=name)
     schema = _schema(name)
     settings = asdict(ATTENTION[name]()) | inherited
-    for knob, value in own.items():
+    for knob, value in changes.items():
         if knob not in schema:
-            known = [known for known in schema if known != "name"]
-            reason = f"attention={name} has no option {shown(knob)}" + ("" if known else "; it has none")
-            raise UsageError(option, None, reason, [str(known) for known in known], word=knob)
+            knobs = [str(key) for key in schema if key != "name"]
+            reason = f"attention={name} has no option {shown(knob)}" + ("" if knobs else "; it has none")
+            raise UsageError(option, None, reason, knobs, word=knob)
         if isinstance(settings[knob], bool) and not is_switch(value):
             raise UsageError(option, None, f"{knob}={shown(value)} must be true or false")
         if isinstance(value, bool) and get_type_hints(ATTENTION[name])[knob] is str:
-            value = shown(value)  # as it is typed
+            value = shown(value)  # as typed
         try:
             schema[knob] = value
         except OmegaConfBaseException as error:
@@ -217,41 +226,40 @@ def _typed_attention(inherited: Settings, own: Settings, option: str) -> Setting
 
 @cache
 def _schema(name: str) -> DictConfig:
-    """Returns what converts a module's knobs; making it takes milliseconds, and a sweep may have many levels."""
+    """Returns the schema that converts a module's knobs; cached, because creating it takes milliseconds."""
     return cast(DictConfig, OmegaConf.structured(ATTENTION[name]))
 
 
-def _place(attention: Settings, backbone: Backbone, blame: Callable[..., UsageError]) -> dict[str, int]:
-    """Checks attention wherever it is to stand, resolves what depends on the backbone; returns `Variant.clamped`."""
+def _resolve_and_check(attention: Settings, backbone: Backbone, error_of: Callable[..., UsageError]) -> dict[str, int]:
+    """Resolves `auto` in attention settings, in place, and checks all insertion points; returns `Variant.clamped`."""
     if attention["name"] == NO_ATTENTION:
         return {}
-    made = ATTENTIONS[attention["name"]]
     try:
-        places = backbone.selected_points(attention["position"], attention["stages"])
+        points = backbone.selected_points(attention["position"], attention["stages"])
         attention["stages"] = _canonical(attention["stages"], backbone)
-        _resolve(attention, made, backbone, places)
+        _resolve(attention, backbone, points)
         knobs = _checked_knobs(attention)
     except OptionError as error:
-        raise blame("attention", error) from None
-    first: dict[int, InsertionPoint] = {}  # of each width: what fits one fits all
-    for place in places:
-        first.setdefault(place.channels, place)
+        raise error_of("attention", error) from None
+    first: dict[int, InsertionPoint] = {}  # of each width: validity depends on the width only
+    for point in points:
+        first.setdefault(point.channels, point)
     clamped: dict[int, int] = {}
-    for channels, place in first.items():
+    for channels, point in first.items():
         try:
             knobs.check_channels(channels)
         except OptionError as error:
-            where, advice = f"at {place.path} of {backbone.name}: ", _advice(error, knobs, places)
-            raise blame("attention", error, where, advice) from None
+            where, advice = f"at {point.path} of {backbone.name}: ", _advice(error, knobs, points)
+            raise error_of("attention", error, where, advice) from None
         if isinstance(knobs, GroupedKnobs) and knobs.groups_on(channels) != knobs.groups:
             clamped[channels] = knobs.groups_on(channels)
     return {str(channels): groups for channels, groups in sorted(clamped.items())}
 
 
-def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places: list[InsertionPoint]) -> None:
-    """Puts numbers in the place of `auto`, and of digits."""
-    # Of the backbone's usual places, so that variants that put attention elsewhere have as many.
-    widths = list(dict.fromkeys(place.channels for place in backbone.insertion_points()))
+def _resolve(attention: Settings, backbone: Backbone, points: list[InsertionPoint]) -> None:
+    """Replaces `auto` and strings of digits by numbers."""
+    # Widths at the backbone's default insertion points, so that the numbers do not depend on the variant's.
+    widths = list(dict.fromkeys(point.channels for point in backbone.insertion_points()))
     for knob in ("groups", "reduction"):
         value = attention.get(knob)
         if isinstance(value, str) and value.isdecimal():
@@ -260,27 +268,28 @@ def _resolve(attention: Settings, made: type[Knobs], backbone: Backbone, places:
             raise OptionError(knob, value, f"must be an integer or '{AUTO}'")
     if attention.get("reduction") == AUTO:
         attention["reduction"] = default_reduction(widths)
-    if attention.get("groups") == AUTO and issubclass(made, GroupedKnobs):
-        attention |= automatic_groups(made, widths, (place.channels for place in places))
+    kind = ATTENTIONS[attention["name"]]
+    if attention.get("groups") == AUTO and issubclass(kind, GroupedKnobs):
+        attention |= automatic_groups(kind, widths, (point.channels for point in points))
 
 
 def _canonical(stages: str, backbone: Backbone) -> str:
-    """Returns one spelling for the same stages, so that the same network is known again."""
-    count = max(place.stage for place in backbone.insertion_points())
+    """Returns the canonical text for stages, so that equal networks have equal settings."""
+    count = max(point.stage for point in backbone.insertion_points())
     chosen = select_stages(stages, count, backbone.name)
     return "all" if len(chosen) == count else "+".join(str(stage) for stage in sorted(chosen))
 
 
-def _advice(error: OptionError, knobs: Knobs, places: list[InsertionPoint]) -> str:
+def _advice(error: OptionError, knobs: Knobs, points: list[InsertionPoint]) -> str:
     if error.option != "groups" or not isinstance(knobs, GroupedKnobs):
         return ""
-    everywhere = set.intersection(*(set(knobs.fitting_groups(place.channels)) for place in places))
+    everywhere = set.intersection(*(set(knobs.fitting_groups(point.channels)) for point in points))
     fitting = f"valid at all insertion points: {', '.join(map(str, sorted(everywhere)))}; " if everywhere else ""
     return f"; {fitting}groups_policy=clamp uses fewer groups where necessary"
 
 
 def check_distinct(variants: Iterable[Variant]) -> None:
-    """Checks that no variant is listed twice; raises a UsageError if two have one name, or are one network."""
+    """Raises a UsageError if two variants have the same name or the same network."""
     by_name: dict[str, Variant] = {}
     by_network: dict[str, Variant] = {}
     for variant in variants:
